@@ -1,0 +1,1 @@
+"""Impacts of every loss, computed once, and one file per rule that reads them."""

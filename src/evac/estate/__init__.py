@@ -1,0 +1,1 @@
+"""Files to model and back: loading, checking, importing and the JSON Schema."""

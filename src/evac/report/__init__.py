@@ -1,0 +1,1 @@
+"""Values to text, JSON, SARIF, JUnit, Markdown, HTML and SVG."""

@@ -1,0 +1,1 @@
+"""The independent checker of plans and bounds; it shares only the model with the planner."""
