@@ -1,0 +1,72 @@
+# Every target sets the project up first if that was not done yet. `make setup` leaves the program at .venv/bin/evac.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# Outside a terminal uv keeps quiet about progress; it never asks anything.
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+
+.PHONY: help setup demo test lint format types imports docs docs-check bench bench-referees ci clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(READY) ## install everything into .venv and compile the kernels
+
+# uv comes from wherever the machine has it; else it goes into a private folder, so the system stays as it was.
+.tools/bin/uv:
+	python3 -m venv .tools
+	.tools/bin/pip install --quiet uv
+
+$(READY): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	$(UV) sync --frozen
+	@if [ -f src/evac/planning/warm.py ]; then \
+		echo "Compiling the kernels (once) ..."; $(PYTHON) -m evac.planning.warm; fi
+	@touch $@
+
+demo: $(READY) ## October 2022 again, from files to a report, in under two minutes
+	$(PYTHON) -m evac.app.demo
+
+test: $(READY) ## run all tests
+	$(PYTHON) -m pytest
+
+lint: $(READY) ## check style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(READY) ## mend what lint can mend by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+types: $(READY) ## check the types of src
+	$(VENV)/bin/mypy --strict src
+
+imports: $(READY) ## check that no room imports upwards
+	$(VENV)/bin/lint-imports
+
+docs: $(READY) ## build the documentation; a warning is an error
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "Documentation: docs/_build/html/index.html"
+
+docs-check: $(READY) ## run every command the documentation shows, and compare generated pages
+	$(PYTHON) -m pytest tests/docs
+
+bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
+	$(PYTHON) -m bench
+
+# The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
+bench-referees: .venv-bench/.ready ## install the referees that bench compares with
+.venv-bench/.ready: bench/requirements.txt | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing .venv-bench
+	$(UV) pip install --quiet --python .venv-bench/bin/python -r $<
+	@touch $@
+
+ci: ## everything that must pass before a change goes in
+	.ci/run
+
+clean: ## remove what was built, the environment included
+	rm -rf $(VENV) .venv-bench .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
