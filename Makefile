@@ -20,7 +20,7 @@ setup: $(READY) ## install everything into .venv and compile the kernels
 	python3 -m venv .tools
 	.tools/bin/pip install --quiet uv
 
-$(READY): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+$(READY): pyproject.toml uv.lock $(wildcard src/evac/planning/warm.py) | $(filter .tools/bin/uv,$(UV))
 	$(UV) sync --frozen
 	@if [ -f src/evac/planning/warm.py ]; then \
 		echo "Compiling the kernels (once) ..."; $(PYTHON) -m evac.planning.warm; fi

@@ -1,0 +1,35 @@
+"""Settings that hold for every test: reproducible examples, and the root of the project."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples on every machine and in every run: a failure seen in CI is a failure seen at home.
+# No deadline, because the first call of a kernel compiles it, and a loaded machine is not a bug.
+settings.register_profile(
+    "evac",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("evac")
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder that holds pyproject.toml."""
+    return PROJECT_ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real input beside the project; a test that asks for it skips where it is absent."""
+    folder = PROJECT_ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real input in ../shared/data is not on this machine")
+    return folder
