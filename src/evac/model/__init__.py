@@ -1,1 +1,4 @@
-"""Frozen values in the words of the field; every other room speaks through them."""
+"""Frozen values in the field's words, and pure derivations that every room shares.
+
+This room knows no file, no clock, no network and no other room.
+"""

@@ -1,0 +1,312 @@
+"""Estate + scenario -> Instance: every quantity rounded once, here.
+
+Units become ticks, tables become rows, what is unknown is listed and taken as the docstrings of
+`instance` say. `rows_of` and `limits_of` do the two large parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from evac.model.affected import (
+    ServiceGraph,
+    counts_by_service,
+    families_without_instance,
+    hit_by_dependency,
+    replica_loss,
+    service_graph,
+    store_is_lost,
+    surviving_copies,
+)
+from evac.model.affected import lost_members as members_lost
+from evac.model.derive_limits import LimitTable, limits_of
+from evac.model.derive_rows import RowSet, rows_of
+from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.estate import Estate, Service, Store
+from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.graph import components
+from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario
+from evac.model.steps import TOOLS_OF_KIND, StepKind
+from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
+
+_MBIT_PER_GIB: Final = 8_590
+"""Megabits in a GiB, rounded up: restores are never predicted too short."""
+
+
+def derive(
+    estate: Estate,
+    scenario: Scenario,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+    tick_ms: int = TICK_MS,
+    top: Topology | None = None,
+) -> Instance:
+    """The planning instance of a scenario. Raises UnknownDomain.
+
+    `top` spares building the topology again when many scenarios are derived from one estate.
+    """
+    top = top or topology(estate)
+    lost = loss(top, scenario.domains)
+    graph = service_graph(estate)
+    unknown: set[str] = set()
+    weights = policy.tier_weights or estate.tier_weights
+    limits = limits_of(estate, tick_ms)
+    rows = rows_of(top, lost, scenario, limits, tick_ms, unknown)
+    stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
+    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
+    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
+    horizon = estate.horizon_ms // tick_ms
+    return Instance(
+        tick_ms=tick_ms,
+        horizon=horizon,
+        grace=horizon if scenario.kind == "failback" else min(grace, horizon),
+        tier_weights=weights,
+        site_names=tuple(s.id for s in estate.sites),
+        services=services,
+        rows=rows.rows,
+        row_names=rows.names,
+        present=rows.present,
+        pools=rows.pools,
+        eligible=rows.eligible,
+        limits=limits.limits,
+        boot_kinds=rows.boot_kinds,
+        power=rows.power,
+        stores=stores,
+        tools=_tools(estate, graph, services, limits, tick_ms),
+        unknown=tuple(sorted(unknown)),
+        notes=rows.notes,
+    )
+
+
+def _lost_stores(
+    top: Topology,
+    lost: Loss,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[tuple[LostStore, ...], dict[int, int]]:
+    found: list[LostStore] = []
+    rows: dict[int, int] = {}
+    for row, store in enumerate(top.estate.stores):
+        if not store_is_lost(store, members_lost(top, lost, store)):
+            continue
+        rows[row] = len(found)
+        rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
+        found.append(
+            LostStore(
+                id=store.id,
+                fence=ticks_up(store.fence_ms, tick_ms),
+                fence_rung=rung,
+                fence_uses=limits.fence,
+                candidates=_candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown),
+            )
+        )
+    return tuple(found), rows
+
+
+def _candidates(
+    top: Topology,
+    lost: Loss,
+    store: Store,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[Candidate, ...]:
+    """Surviving copies first, then backups; ids are unique and sorted within each kind."""
+    waived = store.id in policy.waivers
+    found = []
+    for member in surviving_copies(top, lost, store):
+        if store.promote_ms is None:
+            unknown.add(f"stores/{store.id}/promote")
+        loss_ms = 0 if member.mode == "sync" or scenario.kind != "lose" else member.lag_ms
+        duration = ticks_up((store.promote_ms or 0) + (member.lag_ms or 0), tick_ms)
+        site = site_of(top, member.at) or ""
+        uses = limits.promotion(store.engine, site)
+        found.append(_candidate(member.at, site, "promote", duration, uses, loss_ms, store, waived))
+    for backup in store.backups:
+        if is_lost(top, lost, backup.at):
+            continue
+        if backup.size_gib is None or not backup.restore_mbps:
+            unknown.add(f"stores/{store.id}/backups")
+            continue
+        duration = ticks_up(-(-backup.size_gib * _MBIT_PER_GIB * 1_000 // backup.restore_mbps), tick_ms)
+        site = site_of(top, backup.at) or ""
+        uses = limits.promotion(store.engine, site)
+        age = backup.age_ms if backup.age_ms is not None else None
+        found.append(_candidate(f"backup@{backup.at}", site, "restore", duration, uses, age, store, waived))
+    unique = {c.id: c for c in reversed(found)}
+    return tuple(unique[name] for name in sorted(unique, key=lambda n: (n.startswith("backup@"), n)))
+
+
+def _candidate(name, site, kind, duration, uses, loss_ms, store, waived) -> Candidate:  # type: ignore[no-untyped-def]
+    """A loss that is not known is beyond any rpo; a store without an rpo allows what is known."""
+    within = store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
+    return Candidate(name, site, kind, duration, uses, loss_ms, within or waived, waived and not within)
+
+
+def _services(
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    rows: RowSet,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+    limits: LimitTable,
+    weights: tuple[int, ...],
+    tick_ms: int,
+    unknown: set[str],
+) -> Services:
+    estate = top.estate
+    count = len(estate.services)
+    gone = replica_loss(estate.replicas, lost)
+    lost_count = counts_by_service(estate.replicas, gone, count)
+    surviving = counts_by_service(estate.replicas, ~gone, count)
+    n = surviving + lost_count
+    m = np.array([ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+                  for s, k in zip(estate.services, n, strict=True)], np.int64)  # fmt: skip
+    lost_stores, blocked = _store_edges(graph, stores, store_rows)
+    shift = np.array(
+        [_traffic_moves(s, c > 0) for s, c in zip(estate.services, lost_count, strict=True)], np.bool_
+    )
+    down = (
+        (surviving < m)
+        | (shift & (lost_count > 0))
+        | np.array([bool(d) for d in lost_stores], np.bool_)
+        | blocked
+    )
+    base_lost = hit_by_dependency(graph, down)
+    soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
+    top_lost = base_lost | (surviving < n) | soft_hit
+    for service, k in zip(estate.services, n, strict=True):
+        _note_unknown(service, int(k), unknown)
+    tier, people, degraded = _people(estate, weights, n, m)
+    weight = np.array(weights, np.int64)[tier]
+    tick = _ticker(estate, tick_ms)
+    return Services(
+        id=tuple(s.id for s in estate.services),
+        tier=tier,
+        people=people,
+        n=n,
+        m=m,
+        surviving=surviving,
+        demand=rows.demand,
+        start=tick(lambda s: s.start_ms or 0),
+        verify=tick(lambda s: s.warm_ms + s.verify_ms),
+        change=tick(lambda s: s.traffic.change_ms),
+        settle=tick(lambda s: max(s.traffic.settle_ms, s.traffic.ttl_ms or 0)),
+        shed=tick(lambda s: s.shed_ms),
+        per_server=np.array([s.spread.per_server for s in estate.services], np.int64),
+        rack_cap=_spread_caps(estate, n, "per_rack"),
+        feed_cap=_spread_caps(estate, n, "per_feed"),
+        site_cap=_spread_caps(estate, n, "per_site"),
+        conflict=_conflicts(estate),
+        sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
+        base_lost=base_lost,
+        top_lost=top_lost,
+        shift=shift & base_lost,
+        blocked=hit_by_dependency(graph, blocked),
+        component=np.array(components(graph.hard), np.int32),
+        base_weight=weight * (people - degraded),
+        top_weight=weight * degraded,
+        hard=graph.hard,
+        soft=graph.soft,
+        lost_stores=lost_stores,
+        shift_uses=tuple(
+            limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
+        ),
+    )
+
+
+def _traffic_moves(service: Service, lost_some: bool) -> bool:
+    """Traffic that points at the loss must be moved by a step; anycast and `none` move by themselves."""
+    return lost_some and service.traffic.kind in ("dns", "load_balancer")
+
+
+def _store_edges(
+    graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> tuple[tuple[tuple[int, ...], ...], BoolColumn]:
+    """Lost stores each service waits for, one a family: the instance that can be back first."""
+    lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
+    lost[list(store_rows)] = True
+    chosen: dict[str, int] = {}
+    for family in sorted(families_without_instance(graph, lost)):
+        chosen[family] = min(
+            (store_rows[d] for d in graph.family_stores[family]), key=lambda k: _store_key(stores[k])
+        )
+    edges = tuple(tuple(sorted({chosen[f] for f in fams if f in chosen})) for fams in graph.families)
+    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in edges], np.bool_)
+    return edges, blocked
+
+
+def _store_key(store: LostStore) -> tuple[int, int, str]:
+    quickest = min((c.duration for c in store.allowed), default=UNBOUNDED)
+    return (0 if store.allowed else 1, store.fence + quickest, store.id)
+
+
+def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn) -> tuple[IntColumn, ...]:
+    last = len(weights) - 1
+    tier = np.array([last if s.tier is None else min(s.tier, last) for s in estate.services], np.int64)
+    people = np.array([s.people or 0 for s in estate.services], np.int64)
+    share = people * (n - m) // np.maximum(n, 1)
+    stated = np.array(
+        [-1 if s.degraded_people is None else s.degraded_people for s in estate.services], np.int64
+    )
+    degraded = np.where(stated >= 0, np.minimum(stated, people), share)
+    return tier, people, np.asarray(degraded, np.int64)
+
+
+def _note_unknown(service: Service, replicas: int, unknown: set[str]) -> None:
+    for name, value in (("people", service.people), ("tier", service.tier), ("start", service.start_ms)):
+        if value is None:
+            unknown.add(f"services/{service.id}/{name}")
+    if replicas == 0:
+        unknown.add(f"services/{service.id}/replicas")
+    for word, amount in zip(RESOURCE_WORDS[:2], service.demand[:2], strict=True):
+        if amount is None:
+            unknown.add(f"services/{service.id}/demand/{word}")
+
+
+def _ticker(estate: Estate, tick_ms: int) -> Callable[[Callable[[Service], int]], IntColumn]:
+    def column(of: Callable[[Service], int]) -> IntColumn:
+        return np.array([ticks_up(of(s), tick_ms) for s in estate.services], np.int64)
+
+    return column
+
+
+def _spread_caps(estate: Estate, n: IntColumn, name: str) -> IntColumn:
+    caps = []
+    for service, count in zip(estate.services, n, strict=True):
+        share = getattr(service.spread, name)
+        caps.append(
+            UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, int(count))
+        )
+    return np.array(caps, np.int64)
+
+
+def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    names = sorted({s.conflict_group for s in estate.services if s.conflict_group is not None})
+    index = {name: row for row, name in enumerate(names)}
+    return np.array(
+        [-1 if s.conflict_group is None else index[s.conflict_group] for s in estate.services], np.int32
+    )
+
+
+def _tools(
+    estate: Estate, graph: ServiceGraph, services: Services, limits: LimitTable, tick_ms: int
+) -> dict[StepKind, ToolNeed]:
+    found: dict[StepKind, ToolNeed] = {}
+    for kind, roles in sorted(TOOLS_OF_KIND.items()):
+        needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
+        affected = tuple(sorted(s for s in needed if services.base_lost[s]))
+        manual = estate.limits.manual_ms.get(kind)
+        ticks = None if manual is None else ticks_up(manual, tick_ms)
+        found[kind] = ToolNeed(kind, affected, ticks, limits.hands)
+    return found

@@ -1,0 +1,121 @@
+"""Limits of an estate as numbered rows, and which of them each action uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
+from evac.model.instance import Limit, Use
+from evac.model.units import ticks_up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LimitTable:
+    """Numbered limits and lookups from the estate's words to uses. Unknown limits have no row."""
+
+    limits: tuple[Limit, ...]
+    index: Mapping[str, int]
+    fence: tuple[Use, ...]
+    hands: tuple[Use, ...]
+    tick_ms: int
+
+    def _one(self, name: str, units: int = 1, offset: int = 0, hold: int = -1) -> tuple[Use, ...]:
+        row = self.index.get(name)
+        return () if row is None or units == 0 else (Use(row, units, offset, hold),)
+
+    def promotion(self, engine: str, site: str) -> tuple[Use, ...]:
+        """At once per engine and site."""
+        return self._one(f"promotions:{engine}:{site}")
+
+    def shift(self, kind: str | None, change_ticks: int) -> tuple[Use, ...]:
+        """The control of a kind of traffic is held for the change, not for the settling."""
+        return self._one(f"traffic:{kind}", hold=change_ticks) if change_ticks else ()
+
+    def start(self, pool: str) -> tuple[Use, ...]:
+        """The rate of the pool and the rate of the deploy tool, each held for its window."""
+        rows = [self.index.get(f"starts:{pool}"), self.index.get("starts")]
+        return tuple(Use(r, 1, 0, self.limits[r].window or 1) for r in rows if r is not None)
+
+    def shed(self, pool: str) -> tuple[Use, ...]:
+        return self._one(f"sheds:{pool}")
+
+    def boot(
+        self, server_class: ServerClass, feeds: tuple[str, ...], boot_server: str | None
+    ) -> tuple[Use, ...]:
+        """Slots of feeds and boot server for the whole boot; inrush and image inside it."""
+        uses: list[Use] = []
+        inrush = ticks_up(server_class.inrush_ms, self.tick_ms)
+        for feed in feeds:
+            uses += self._one(f"boots:{feed}")
+            if inrush:
+                uses += self._one(f"inrush:{feed}", server_class.inrush_watts or 0, 0, inrush)
+        if boot_server is not None:
+            uses += self._one(f"boots:{boot_server}")
+            hold = ticks_up(server_class.image_hold_ms, self.tick_ms)
+            if hold:
+                offset = server_class.image_offset_ms // self.tick_ms
+                uses += self._one(f"image:{boot_server}", server_class.image_mbps or 0, offset, hold)
+        return tuple(uses)
+
+
+def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
+    """Every known limit, sorted by id. Rates get their window in ticks, rounded up."""
+    rows: dict[str, Limit] = {}
+    _company(estate, tick_ms, rows)
+    for feed in estate.feeds:
+        _feed(feed, rows)
+    for server in estate.boot_servers:
+        _boot_server(server, rows)
+    for pool in estate.pools:
+        _pool(pool, tick_ms, rows)
+    ordered = tuple(rows[name] for name in sorted(rows))
+    index = {limit.id: row for row, limit in enumerate(ordered)}
+    fence = (Use(index["fences"], 1),) if "fences" in index else ()
+    hands = (Use(index["hands"], 1),) if "hands" in index else ()
+    return LimitTable(ordered, index, fence, hands, tick_ms)
+
+
+def _add(rows: dict[str, Limit], name: str, capacity: int | None, window: int | None = None) -> None:
+    if capacity is not None:
+        rows[name] = Limit(name, capacity, window)
+
+
+def _add_rate(rows: dict[str, Limit], name: str, rate: Rate | None, tick_ms: int) -> None:
+    if rate is not None:
+        _add(rows, name, rate.count, ticks_up(rate.window_ms, tick_ms))
+
+
+def _company(estate: Estate, tick_ms: int, rows: dict[str, Limit]) -> None:
+    limits = estate.limits
+    _add(rows, "fences", limits.fences_at_once)
+    _add(rows, "hands", limits.hands_at_once)
+    _add_rate(rows, "starts", limits.starts, tick_ms)
+    for kind in sorted({s.traffic.kind for s in estate.services if s.traffic.kind is not None}):
+        _add(rows, f"traffic:{kind}", limits.traffic_changes_at_once)
+    for engine in sorted({d.engine for d in estate.stores}):
+        for site in estate.sites:
+            _add(rows, f"promotions:{engine}:{site.id}", limits.promotions_at_once)
+    for pool in pool_names(estate):
+        _add(rows, f"sheds:{pool}", limits.sheds_at_once)
+
+
+def pool_names(estate: Estate) -> tuple[str, ...]:
+    """Ids of all pools of an estate: site x class of bare servers, and declared pools."""
+    bare = [f"{site.id}:{server_class.id}" for site in estate.sites for server_class in estate.classes]
+    unclassed = [f"{site.id}:" for site in estate.sites]
+    return tuple(sorted([*bare, *unclassed, *(p.id for p in estate.pools)]))
+
+
+def _feed(feed: Feed, rows: dict[str, Limit]) -> None:
+    _add(rows, f"boots:{feed.id}", feed.boots_at_once)
+    _add(rows, f"inrush:{feed.id}", feed.inrush_budget_watts)
+
+
+def _boot_server(server: BootServer, rows: dict[str, Limit]) -> None:
+    _add(rows, f"boots:{server.id}", server.boots_at_once)
+    _add(rows, f"image:{server.id}", server.image_mbps)
+
+
+def _pool(pool: Pool, tick_ms: int, rows: dict[str, Limit]) -> None:
+    _add_rate(rows, f"starts:{pool.id}", pool.starts, tick_ms)

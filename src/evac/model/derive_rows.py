@@ -1,0 +1,426 @@
+"""Rows to place on: surviving bare servers and self-scheduling pools, with room, boots and power.
+
+Vectorised over servers; the only Python loops are over classes, pools, feeds and services.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evac.model.affected import replica_loss
+from evac.model.derive_limits import LimitTable
+from evac.model.domain import Loss, Topology
+from evac.model.fleet import (
+    AT_SITE,
+    BMC_NO,
+    CONDEMNED,
+    DARK,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    BoolColumn,
+    IndexColumn,
+    IntColumn,
+)
+from evac.model.instance import BootKind, PoolInfo, PowerBudget, Present, Rows
+from evac.model.scenario import Scenario
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
+
+_POWER_COLUMNS = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSet:
+    """The parts of an Instance that come from the tables."""
+
+    rows: Rows
+    names: tuple[str, ...]
+    present: Present
+    pools: tuple[PoolInfo, ...]
+    eligible: BoolColumn
+    boot_kinds: tuple[BootKind, ...]
+    power: tuple[PowerBudget, ...]
+    demand: IntColumn
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Bare:
+    """Chosen fleet rows and what a scenario makes of them."""
+
+    chosen: IndexColumn
+    dark: BoolColumn
+    boot_kind: IndexColumn
+    kinds: tuple[BootKind, ...]
+    feed_group: IndexColumn
+
+
+def rows_of(
+    top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, unknown: set[str]
+) -> RowSet:
+    """All rows of an instance; adds what it had to take as unknown to `unknown`."""
+    estate = top.estate
+    demand = _demand(top)
+    bare = _bare_rows(top, lost, scenario, limits, tick_ms, unknown)
+    pool_rows = _pool_rows(top, lost, scenario)
+    shadow_sites = _shadow_sites(top, lost, scenario, unknown)
+    pool_names, pool_of_bare = _bare_pools(top, bare.chosen)
+    names = [estate.fleet.server_name(int(v)) for v in bare.chosen]
+    names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
+    pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
+    rows = _assemble(top, lost, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
+    power, power_index = _power(top, lost, bare, scenario)
+    rows.power[: len(bare.chosen)] = power_index
+    present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
+    _fill_used(rows, present, demand)
+    eligible = _eligible(top, pools, pool_names, len(pool_rows))
+    notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
+    return RowSet(rows, tuple(names), present, pools, eligible, bare.kinds, power, demand, notes)
+
+
+def _demand(top: Topology) -> IntColumn:
+    rows = [[0 if amount is None else amount for amount in s.demand] for s in top.estate.services]
+    return np.array(rows, np.int64).reshape(len(rows), RESOURCE_COUNT)
+
+
+def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
+    """Rows of the fleet evac may place on in this scenario."""
+    fleet = top.estate.fleet
+    full = np.array([s.role == "full" for s in top.estate.sites], np.bool_)
+    fit: BoolColumn = (fleet.pool < 0) & (fleet.state != CONDEMNED) & full[fleet.site]
+    if scenario.kind == "failback":
+        return fit & lost.servers
+    return fit if scenario.kind == "restore" else fit & ~lost.servers
+
+
+def _bare_rows(
+    top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, unknown: set[str]
+) -> _Bare:
+    """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost."""
+    fleet = top.estate.fleet
+    usable = _usable(top, lost, scenario)
+    knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
+    if not knows_replicas and len(fleet) and scenario.kind != "failback":
+        unknown.add("replicas")
+        usable &= fleet.state != SERVING
+    dark = fleet.state == DARK
+    if scenario.kind == "restore":
+        dark = dark | lost.servers
+    if scenario.kind == "failback":
+        dark = np.zeros(len(fleet), np.bool_)
+    feed_group = _feed_groups(top)[fleet.rack] if len(top.estate.racks) else np.full(len(fleet), -1, np.int32)
+    feed_group = np.where(fleet.rack >= 0, feed_group, -1).astype(np.int32)
+    kind, kinds, known = _boot_kinds(top, usable & dark, feed_group, limits, tick_ms, unknown)
+    usable &= ~dark | known
+    if scenario.kind != "restore":
+        usable &= ~dark | (fleet.bmc != BMC_NO)
+    usable = _within_odds(top, usable, dark, feed_group, unknown)
+    chosen = np.flatnonzero(usable).astype(np.int32)
+    return _Bare(
+        chosen, dark[chosen], np.where(dark[chosen], kind[chosen], -1).astype(np.int32), kinds, feed_group
+    )
+
+
+def _feed_groups(top: Topology) -> IndexColumn:
+    """Racks with the same set of feeds share a group; numbered by first appearance; -1 without feeds."""
+    index: dict[tuple[str, ...], int] = {}
+    return np.array(
+        [index.setdefault(r.feeds, len(index)) if r.feeds else -1 for r in top.estate.racks], np.int32
+    )
+
+
+def _boot_kinds(
+    top: Topology,
+    rows: BoolColumn,
+    feed_group: IndexColumn,
+    limits: LimitTable,
+    tick_ms: int,
+    unknown: set[str],
+) -> tuple[IndexColumn, tuple[BootKind, ...], BoolColumn]:
+    """Boots that are alike: class x feed group x boot server; a class without a boot time cannot boot."""
+    fleet, estate = top.estate.fleet, top.estate
+    group_feeds = {int(g): r.feeds for g, r in zip(_feed_groups(top), estate.racks, strict=True)}
+    key = np.stack([fleet.server_class, feed_group, fleet.boot_server], axis=1)
+    known = np.zeros(len(fleet), np.bool_)
+    kind = np.full(len(fleet), -1, np.int32)
+    kinds: list[BootKind] = []
+    chosen = np.flatnonzero(rows)
+    if not len(chosen):
+        return kind, (), known
+    unique, inverse = np.unique(key[chosen], axis=0, return_inverse=True)
+    numbers = np.full(len(unique), -1, np.int32)
+    for row, (class_row, group, boot_row) in enumerate(unique.tolist()):
+        if class_row < 0 or estate.classes[class_row].boot_ms is None:
+            unknown.add(f"classes/{estate.classes[class_row].id}/boot" if class_row >= 0 else "servers/class")
+            continue
+        server_class = estate.classes[class_row]
+        boot = estate.boot_servers[boot_row].id if boot_row >= 0 else None
+        feeds = group_feeds.get(group, ())
+        numbers[row] = len(kinds)
+        name = f"{server_class.id}|{'+'.join(feeds)}|{boot or ''}"
+        kinds.append(
+            BootKind(
+                name, ticks_up(server_class.boot_ms or 0, tick_ms), limits.boot(server_class, feeds, boot)
+            )
+        )
+    kind[chosen] = numbers[inverse.reshape(-1)]
+    known[chosen] = kind[chosen] >= 0
+    return kind, tuple(kinds), known
+
+
+def _within_odds(
+    top: Topology,
+    usable: BoolColumn,
+    dark: BoolColumn,
+    feed_group: IndexColumn,
+    unknown: set[str],
+) -> BoolColumn:
+    """Of the dark servers of one class and feed group, only floor(odds x count) count, first by name."""
+    fleet, classes = top.estate.fleet, top.estate.classes
+    rows = np.flatnonzero(usable & dark)
+    if not len(rows):
+        return usable
+    for class_row in np.unique(fleet.server_class[rows]).tolist():
+        if classes[class_row].boot_odds_permille is None:
+            unknown.add(f"classes/{classes[class_row].id}/boot_odds")
+    odds = np.array(
+        [1000 if c.boot_odds_permille is None else c.boot_odds_permille for c in classes], np.int64
+    )
+    order = np.lexsort((rows, feed_group[rows], fleet.server_class[rows]))
+    ordered = rows[order]
+    key = fleet.server_class[ordered].astype(np.int64) * (2**31) + feed_group[ordered]
+    first = np.r_[True, key[1:] != key[:-1]]
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    size = np.diff(np.r_[starts, len(ordered)])
+    rank = np.arange(len(ordered)) - starts[group]
+    allowed = odds[fleet.server_class[ordered]] * size[group] // 1000
+    kept = usable.copy()
+    kept[ordered[rank >= allowed]] = False
+    return kept
+
+
+def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
+    full = {s.id for s in top.estate.sites if s.role == "full"}
+    rows = []
+    for row, pool in enumerate(top.estate.pools):
+        gone = bool(lost.pools[row])
+        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        if pool.site in full and wanted:
+            rows.append(row)
+    return rows
+
+
+def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[str]) -> list[int]:
+    """Full sites of which neither servers nor pools are known: room unknown, taken as not limited."""
+    estate = top.estate
+    with_room = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
+    found = []
+    for row, site in enumerate(estate.sites):
+        gone = bool(lost.sites[row])
+        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        if site.role == "full" and wanted and row not in with_room:
+            unknown.add(f"sites/{site.id}/capacity")
+            found.append(row)
+    return found
+
+
+def _bare_pools(top: Topology, chosen: IndexColumn) -> tuple[list[tuple[int, int]], IndexColumn]:
+    """(site, class) pairs that occur, sorted, and the number of each chosen row's pair."""
+    fleet = top.estate.fleet
+    pairs = np.stack([fleet.site[chosen], fleet.server_class[chosen]], axis=1)
+    if not len(pairs):
+        return [], np.empty(0, np.int32)
+    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    return [(int(s), int(c)) for s, c in unique], inverse.reshape(-1).astype(np.int32)
+
+
+def _pool_table(
+    top: Topology, bare: list[tuple[int, int]], pools: list[int], shadows: list[int], limits: LimitTable
+) -> tuple[PoolInfo, ...]:
+    estate = top.estate
+    named = [(f"{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}", s) for s, c in bare]
+    named += [(estate.pools[p].id, int(top.pool_site[p])) for p in pools]
+    named += [(f"site:{estate.sites[s].id}", s) for s in shadows]
+    return tuple(PoolInfo(name, site, limits.start(name), limits.shed(name)) for name, site in named)
+
+
+def _assemble(
+    top: Topology,
+    lost: Loss,
+    bare: _Bare,
+    pool_rows: list[int],
+    shadows: list[int],
+    bare_pools: int,
+    pool_of_bare: IndexColumn,
+    unknown: set[str],
+) -> Rows:
+    fleet = top.estate.fleet
+    v, extra = bare.chosen, len(pool_rows) + len(shadows)
+    sites = [int(top.pool_site[p]) for p in pool_rows] + shadows
+
+    def join(column: IndexColumn, tail: list[int]) -> IndexColumn:
+        return np.concatenate([column, np.array(tail, np.int32)]).astype(np.int32)
+
+    room = [_pool_capacity(top, p, unknown) for p in pool_rows] + [
+        [UNBOUNDED] * RESOURCE_COUNT for _ in shadows
+    ]
+    capacity = np.where(fleet.capacity_known[v], fleet.capacity[v], 0)
+    watts = np.where(fleet.watts_known[v] & bare.dark, fleet.watts[v], 0)
+    return Rows(
+        fleet_row=join(v, [-1] * extra),
+        site=join(fleet.site[v], sites),
+        rack=join(fleet.rack[v], [-1] * extra),
+        feed_group=join(bare.feed_group[v], [-1] * extra),
+        pool=join(pool_of_bare, list(range(bare_pools, bare_pools + extra))),
+        is_pool=np.r_[np.zeros(len(v), np.bool_), np.ones(extra, np.bool_)],
+        dark=np.r_[bare.dark, np.zeros(extra, np.bool_)],
+        capacity=np.concatenate([capacity, np.array(room, np.int64).reshape(extra, RESOURCE_COUNT)]),
+        used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
+        watts=np.r_[watts, np.zeros(extra, np.int64)],
+        boot_kind=join(bare.boot_kind, [-1] * extra),
+        power=np.full((len(v) + extra, _POWER_COLUMNS), -1, np.int32),
+    )
+
+
+def _pool_capacity(top: Topology, row: int, unknown: set[str]) -> list[int]:
+    """Totals of a pool times its quota; from its member servers where no total is stated."""
+    estate, pool = top.estate, top.estate.pools[row]
+    members = estate.fleet.pool == row
+    live = members & np.isin(estate.fleet.state, (SERVING, SPARE))
+    room = []
+    for resource, total in enumerate(pool.capacity):
+        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
+            total = int(estate.fleet.capacity[live, resource].sum())
+        if total is None:
+            if any(s.demand[resource] for s in estate.services):
+                unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
+            room.append(UNBOUNDED)
+        else:
+            room.append(total * pool.quota_permille // 1000)
+    return room
+
+
+def _present(
+    top: Topology, lost: Loss, bare: _Bare, pool_rows: list[int], shadows: list[int], scenario: Scenario
+) -> Present:
+    """Surviving replicas that stand on rows. Nothing stands on what is being restored or failed back to."""
+    estate = top.estate
+    replicas = estate.replicas
+    kept = ~replica_loss(replicas, lost)
+    row_of_server = np.full(len(estate.fleet), -1, np.int32)
+    row_of_server[bare.chosen] = np.arange(len(bare.chosen), dtype=np.int32)
+    row_of_pool = np.full(len(estate.pools), -1, np.int32)
+    row_of_pool[pool_rows] = len(bare.chosen) + np.arange(len(pool_rows), dtype=np.int32)
+    row_of_site = np.full(len(estate.sites), -1, np.int32)
+    row_of_site[shadows] = len(bare.chosen) + len(pool_rows) + np.arange(len(shadows), dtype=np.int32)
+    row = np.full(len(replicas), -1, np.int32)
+    for kind, lookup in ((ON_SERVER, row_of_server), (ON_POOL, row_of_pool), (AT_SITE, row_of_site)):
+        here = replicas.kind == kind
+        row[here] = lookup[replicas.target[here]]
+    here = kept & (row >= 0)
+    order = np.lexsort((row[here], replicas.service[here]))
+    return Present(replicas.service[here][order], row[here][order], replicas.count[here][order])
+
+
+def _fill_used(rows: Rows, present: Present, demand: IntColumn) -> None:
+    np.add.at(rows.used, present.row, demand[present.service] * present.count[:, None])
+
+
+def _clip(rows: Rows) -> bool:
+    """Rows that already carry more than they have are full, not negative."""
+    over = rows.used > rows.capacity
+    np.maximum(rows.capacity, rows.used, out=rows.capacity)
+    return bool(over.any())
+
+
+def _eligible(
+    top: Topology, pools: tuple[PoolInfo, ...], bare: list[tuple[int, int]], declared: int
+) -> BoolColumn:
+    """(S, P): by eligible sites and classes, and bare or pool according to where a service runs today."""
+    estate = top.estate
+    on_server, on_pool = _runs_on(top)
+    site = np.array([p.site for p in pools], np.int64)
+    class_of = [estate.classes[c].id if c >= 0 else None for _, c in bare]
+    is_bare = np.arange(len(pools)) < len(bare)
+    is_declared = ~is_bare & (np.arange(len(pools)) < len(bare) + declared)
+    table = np.ones((len(estate.services), len(pools)), np.bool_)
+    for row, service in enumerate(estate.services):
+        if service.eligible_sites is not None:
+            allowed = [top.site_index[name] for name in service.eligible_sites if name in top.site_index]
+            table[row] &= np.isin(site, allowed)
+        if service.eligible_classes is not None:
+            fits = np.array([name in service.eligible_classes for name in class_of], np.bool_)
+            table[row, : len(bare)] &= fits
+        if on_server[row] and not on_pool[row]:
+            table[row] &= ~is_declared
+        if on_pool[row] and not on_server[row]:
+            table[row] &= ~is_bare
+    return table
+
+
+def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
+    replicas = top.estate.replicas
+    count = len(top.estate.services)
+    found = []
+    for kind in (ON_SERVER, ON_POOL):
+        flags = np.zeros(count, np.bool_)
+        flags[replicas.service[replicas.kind == kind]] = True
+        found.append(flags)
+    return found[0], found[1]
+
+
+def _power(
+    top: Topology, lost: Loss, bare: _Bare, scenario: Scenario
+) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
+    """Budgets that are known, what is on under each at t = 0, and the budgets of each bare row.
+
+    A rack with two feeds may have to live on either, so its whole load counts on both.
+    """
+    fleet = top.estate.fleet
+    columns, names, budgets = _power_columns(top)
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    if scenario.kind != "failback":
+        on = on & ~lost.servers
+    load = np.zeros(len(names), np.int64)
+    for column in columns:
+        here = on & (column >= 0)
+        np.add.at(load, column[here], fleet.watts[here])
+    index = np.stack([c[bare.chosen] for c in columns], axis=1).astype(np.int32)
+    table = tuple(
+        PowerBudget(n, max(b, int(w)), int(w)) for n, b, w in zip(names, budgets, load, strict=True)
+    )
+    return table, index.reshape(len(bare.chosen), _POWER_COLUMNS)
+
+
+def _power_columns(top: Topology) -> tuple[list[IndexColumn], list[str], list[int]]:
+    """Per server: number of the budget of its first feed, second feed, hall and rack; -1 unknown."""
+    estate, fleet = top.estate, top.estate.fleet
+    index: dict[str, int] = {}
+    budgets: list[int] = []
+
+    def number(name: str | None, budget: int | None) -> int:
+        if name is None or budget is None:
+            return -1
+        if name not in index:
+            index[name] = len(budgets)
+            budgets.append(budget)
+        return index[name]
+
+    feed_budget = {f.id: f.power_budget_watts for f in estate.feeds}
+    hall_budget = {h.id: h.power_budget_watts for h in estate.halls}
+    per_rack: list[list[int]] = [[] for _ in range(_POWER_COLUMNS)]
+    for rack in estate.racks:
+        feeds = [*rack.feeds, "", ""]
+        for column in (0, 1):
+            per_rack[column].append(number(feeds[column] or None, feed_budget.get(feeds[column])))
+        per_rack[2].append(number(rack.hall, hall_budget.get(rack.hall or "")))
+        per_rack[3].append(number(rack.id, rack.power_budget_watts))
+    columns = []
+    for numbers in per_rack:
+        lookup = np.array([*numbers, -1], np.int32)
+        columns.append(lookup[fleet.rack])
+    return columns, list(index), budgets

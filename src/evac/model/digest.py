@@ -1,0 +1,48 @@
+"""The digest of an estate: over values, not over the bytes of the files that said them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from evac.model.canonical import canonical_json
+from evac.model.estate import Estate
+
+_LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of"})
+
+
+def estate_digest(estate: Estate) -> str:
+    """`sha256:...` over the canonical JSON of all values and the raw columns of both tables.
+
+    Provenance and places are left out; a fact that expired is unknown, so it does count.
+    """
+    summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in _LEFT_OUT}
+    state = hashlib.sha256(canonical_json(summary))
+    for table in (estate.fleet, estate.replicas):
+        for column in fields(table):
+            _add_column(state, column.name, getattr(table, column.name))
+    return "sha256:" + state.hexdigest()
+
+
+def _add_column(state: Any, name: str, column: np.ndarray[Any, Any]) -> None:
+    data = np.ascontiguousarray(column)
+    state.update(f"{name}:{data.dtype.str}:{data.shape}".encode())
+    state.update(data.tobytes())
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    return value.isoformat() if isinstance(value, date) else value

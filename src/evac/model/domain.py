@@ -1,0 +1,237 @@
+"""Fault domains: which there are, what a path names, and what is lost with them.
+
+The containment tree is site > hall > rack > server. Feeds and shared-fate groups lie across it:
+a rack is lost with its hall, with its site, or when every one of its feeds is lost.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evac.model.errors import UnknownDomain
+from evac.model.estate import Estate, SharedFate
+from evac.model.fleet import BoolColumn, IndexColumn
+
+DomainKind = Literal["site", "hall", "feed", "rack", "group", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One thing that fails at once. `site` is None for a group that lies across sites."""
+
+    id: str
+    kind: DomainKind
+    site: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loss:
+    """What is lost, as masks over the tuples and columns of the estate.
+
+    sites, halls, feeds, racks, pools: one bool an entry; servers: one bool a row. A pool is lost
+    with its site; what a smaller loss takes from a pool follows from its member servers.
+    """
+
+    domains: tuple[str, ...]
+    sites: BoolColumn
+    halls: BoolColumn
+    feeds: BoolColumn
+    racks: BoolColumn
+    pools: BoolColumn
+    servers: BoolColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topology:
+    """The containment tree as index columns, built once for an estate.
+
+    rack_site, rack_hall (-1 unknown): one index a rack; feed_rows, feed_racks: pairs (feed, rack);
+    rack_feed_count: feeds a rack lists; hall_site, feed_site, pool_site: one index an entry.
+    """
+
+    estate: Estate
+    site_index: dict[str, int]
+    hall_index: dict[str, int]
+    feed_index: dict[str, int]
+    rack_index: dict[str, int]
+    group_index: dict[str, int]
+    pool_index: dict[str, int]
+    rack_site: IndexColumn
+    rack_hall: IndexColumn
+    feed_rows: IndexColumn
+    feed_racks: IndexColumn
+    rack_feed_count: IndexColumn
+    hall_site: IndexColumn
+    feed_site: IndexColumn
+    pool_site: IndexColumn
+
+
+def _index(ids: Iterable[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(ids)}
+
+
+def _column(values: Iterable[int]) -> IndexColumn:
+    return np.fromiter(values, np.int32)
+
+
+def topology(estate: Estate) -> Topology:
+    """Index columns of the tree; linear in racks."""
+    site_index = _index(s.id for s in estate.sites)
+    hall_index = _index(h.id for h in estate.halls)
+    feed_index = _index(f.id for f in estate.feeds)
+    pairs = [(feed_index[f], row) for row, rack in enumerate(estate.racks) for f in rack.feeds]
+    return Topology(
+        estate=estate,
+        site_index=site_index,
+        hall_index=hall_index,
+        feed_index=feed_index,
+        rack_index=_index(r.id for r in estate.racks),
+        group_index=_index(g.id for g in estate.groups),
+        pool_index=_index(p.id for p in estate.pools),
+        rack_site=_column(site_index[r.site] for r in estate.racks),
+        rack_hall=_column(hall_index[r.hall] if r.hall else -1 for r in estate.racks),
+        feed_rows=_column(f for f, _ in pairs),
+        feed_racks=_column(r for _, r in pairs),
+        rack_feed_count=_column(len(r.feeds) for r in estate.racks),
+        hall_site=_column(site_index[h.site] for h in estate.halls),
+        feed_site=_column(site_index[f.site] for f in estate.feeds),
+        pool_site=_column(site_index[p.site] for p in estate.pools),
+    )
+
+
+def domains(estate: Estate) -> tuple[Domain, ...]:
+    """Every fault domain above a server: sites, groups, halls, feeds, racks, each sorted by id."""
+    return (
+        *(Domain(s.id, "site", s.id) for s in estate.sites),
+        *(Domain(g.id, "group", _group_site(g)) for g in estate.groups),
+        *(Domain(h.id, "hall", h.site) for h in estate.halls),
+        *(Domain(f.id, "feed", f.site) for f in estate.feeds),
+        *(Domain(r.id, "rack", r.site) for r in estate.racks),
+    )
+
+
+def _group_site(group: SharedFate) -> str | None:
+    sites = {member.split("/", 1)[0] for member in group.members}
+    return sites.pop() if len(sites) == 1 else None
+
+
+def resolve(top: Topology, path: str) -> Domain:
+    """The domain a path names: a site, hall, feed, rack, group, or a server by its name.
+
+    Raises UnknownDomain with near names.
+    """
+    estate = top.estate
+    if path in top.site_index:
+        return Domain(path, "site", path)
+    if path in top.group_index:
+        return Domain(path, "group", _group_site(estate.groups[top.group_index[path]]))
+    if path in top.hall_index:
+        return Domain(path, "hall", estate.halls[top.hall_index[path]].site)
+    if path in top.feed_index:
+        return Domain(path, "feed", estate.feeds[top.feed_index[path]].site)
+    if path in top.rack_index:
+        return Domain(path, "rack", estate.racks[top.rack_index[path]].site)
+    row = server_row(estate, path)
+    if row >= 0:
+        return Domain(path, "server", estate.sites[int(estate.fleet.site[row])].id)
+    raise UnknownDomain("unknown-domain", f"no fault domain '{path[:200]}' in the estate", _near(top, path))
+
+
+def _near(top: Topology, path: str) -> str:
+    known = [
+        *top.site_index,
+        *top.group_index,
+        *top.hall_index,
+        *top.feed_index,
+        *list(top.rack_index)[:2000],
+    ]
+    near = difflib.get_close_matches(path[:200], known, 3)
+    return (
+        f"did you mean {' or '.join(near)}?" if near else f"sites are: {', '.join(list(top.site_index)[:20])}"
+    )
+
+
+def server_row(estate: Estate, name: str) -> int:
+    """Row of a server in the fleet by its name (or a path that ends in it); -1 where there is none."""
+    key = np.bytes_(name.rsplit("/", 1)[-1].encode())
+    row = int(np.searchsorted(estate.fleet.name, key))
+    return row if row < len(estate.fleet) and estate.fleet.name[row] == key else -1
+
+
+def loss(top: Topology, paths: Iterable[str]) -> Loss:
+    """Everything that is lost when the named domains are lost at once.
+
+    Raises UnknownDomain for a path that names nothing.
+    """
+    estate = top.estate
+    wanted = tuple(sorted(set(paths)))
+    named: dict[str, set[str]] = {"site": set(), "hall": set(), "feed": set(), "rack": set(), "server": set()}
+    for path in wanted:
+        _collect(top, path, named, frozenset())
+    sites = _mask(top.site_index, named["site"])
+    halls = _mask(top.hall_index, named["hall"]) | _gather(sites, top.hall_site)
+    feeds = _mask(top.feed_index, named["feed"]) | _gather(sites, top.feed_site)
+    racks = (
+        _mask(top.rack_index, named["rack"]) | _gather(sites, top.rack_site) | _gather(halls, top.rack_hall)
+    )
+    racks |= _racks_without_feed(top, feeds)
+    servers = _gather(racks, estate.fleet.rack) | _gather(sites, estate.fleet.site)
+    for name in named["server"]:
+        servers[server_row(estate, name)] = True
+    return Loss(wanted, sites, halls, feeds, racks, _gather(sites, top.pool_site), servers)
+
+
+def _collect(top: Topology, path: str, named: dict[str, set[str]], seen: frozenset[str]) -> None:
+    domain = resolve(top, path)
+    if domain.kind != "group":
+        named[domain.kind].add(path)
+        return
+    if path in seen:
+        return
+    for member in top.estate.groups[top.group_index[path]].members:
+        _collect(top, member, named, seen | {path})
+
+
+def _mask(index: dict[str, int], names: set[str]) -> BoolColumn:
+    mask = np.zeros(len(index), np.bool_)
+    mask[[index[name] for name in names]] = True
+    return mask
+
+
+def _gather(mask: BoolColumn, rows: IndexColumn) -> BoolColumn:
+    """mask[rows], False where the row is unknown (-1)."""
+    if not len(mask):
+        return np.zeros(len(rows), np.bool_)
+    return mask[rows] & (rows >= 0)
+
+
+def _racks_without_feed(top: Topology, feeds: BoolColumn) -> BoolColumn:
+    dead = np.bincount(top.feed_racks[feeds[top.feed_rows]], minlength=len(top.rack_feed_count))
+    return np.asarray((top.rack_feed_count > 0) & (dead >= top.rack_feed_count), np.bool_)
+
+
+def is_lost(top: Topology, lost: Loss, at: str) -> bool:
+    """Whether what stands at a domain path or a server name is lost with `lost`.
+
+    Something said to stand in a hall is lost with it; at a site only, with the site only.
+    A group stands nowhere. Raises UnknownDomain.
+    """
+    domain = resolve(top, at)
+    masks = {"site": (lost.sites, top.site_index), "hall": (lost.halls, top.hall_index),
+             "feed": (lost.feeds, top.feed_index), "rack": (lost.racks, top.rack_index)}  # fmt: skip
+    if domain.kind in masks:
+        mask, index = masks[domain.kind]
+        return bool(mask[index[domain.id]])
+    if domain.kind == "server":
+        return bool(lost.servers[server_row(top.estate, at)])
+    return False
+
+
+def site_of(top: Topology, at: str) -> str | None:
+    """The site of a domain path or server name. Raises UnknownDomain."""
+    return resolve(top, at).site

@@ -1,0 +1,365 @@
+"""The estate: what a company runs, where, on what, and what needs what.
+
+Frozen values in the field's words. `None` means unknown, everywhere. Durations are integer
+milliseconds, capacities base units (`units.RESOURCES`), bandwidths Mbit/s, power watts. Ids of
+fault domains are paths: `pangyo`, `pangyo/hall-2`, `pangyo/hall-2/feed-a`, `pangyo/hall-2/r017`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal
+
+from evac.model.diagnostic import Place
+from evac.model.fleet import Fleet, Replicas, empty_fleet, empty_replicas
+
+SiteRole = Literal["full", "witness", "edge"]
+TrafficKind = Literal["dns", "anycast", "load_balancer", "none"]
+ReplicationMode = Literal["primary", "sync", "async", "none"]
+NeededTo = Literal["start", "serve"]
+PowerOnPolicy = Literal["on", "dark", "last"]
+Vector = tuple[int | None, int | None, int | None, int | None]
+"""One amount per resource of `units.RESOURCES`; None is unknown."""
+
+NOTHING_KNOWN: Vector = (None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` starts in any window of `window_ms`."""
+
+    count: int
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A building. A witness site votes and runs nothing; an edge site serves traffic only."""
+
+    id: str
+    role: SiteRole = "full"
+    people: str | None = None
+    ingress_mbps: int | None = None
+    ingress_connections: int | None = None
+    power_budget_watts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hall:
+    id: str
+    site: str
+    power_budget_watts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once."""
+
+    id: str
+    site: str
+    power_budget_watts: int | None = None
+    inrush_budget_watts: int | None = None
+    boots_at_once: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rack:
+    """Lost when its hall is, or when all of its feeds are; a surviving feed carries the load."""
+
+    id: str
+    site: str
+    hall: str | None = None
+    feeds: tuple[str, ...] = ()
+    power_budget_watts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFate:
+    """Domains that fail together: a campus, a utility line, a cooling loop, a network spine."""
+
+    id: str
+    kind: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BootServer:
+    """What a boot needs: slots and image bandwidth. `site` None serves every site."""
+
+    id: str
+    site: str | None = None
+    boots_at_once: int | None = None
+    image_mbps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClass:
+    """A kind of server. `boot_odds_permille`: how many of a thousand cold spares come up."""
+
+    id: str
+    capacity: Vector = NOTHING_KNOWN
+    watts: int | None = None
+    boot_ms: int | None = None
+    boot_odds_permille: int | None = None
+    inrush_watts: int | None = None
+    inrush_ms: int = 0
+    image_mbps: int | None = None
+    image_offset_ms: int = 0
+    image_hold_ms: int = 0
+    power_on: PowerOnPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What schedules itself (Kubernetes, a VM cloud): totals per site, and the share evac may fill."""
+
+    id: str
+    site: str
+    capacity: Vector = NOTHING_KNOWN
+    quota_permille: int = 1_000
+    starts: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Bandwidth between two sites."""
+
+    ends: tuple[str, str]
+    bandwidth_mbps: int | None = None
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """What a service needs: another service, or one reachable instance of a store family."""
+
+    target: str
+    kind: Literal["service", "store"]
+    hard: bool = True
+    needed_to: NeededTo = "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Most replicas of one service together: a count per server, shares per rack, feed and site."""
+
+    per_server: int = 1
+    per_rack: Fraction | None = None
+    per_feed: Fraction | None = None
+    per_site: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How users reach a service. `change_ms` holds the control, `settle_ms` includes the TTL.
+
+    `mbps` and `connections` are the peak of the whole service, for links and ingress.
+    """
+
+    kind: TrafficKind | None = None
+    ttl_ms: int | None = None
+    change_ms: int = 0
+    settle_ms: int = 0
+    mbps: int | None = None
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service. `replicas` is the nominal count over all sites, `share` the smallest that serves.
+
+    `sites` lists where it is declared to run when no replica table says more.
+    """
+
+    id: str
+    family: str = ""
+    owner: str | None = None
+    tier: int | None = None
+    people: int | None = None
+    degraded_people: int | None = None
+    paid: bool | None = None
+    rto_ms: int | None = None
+    rpo_ms: int | None = None
+    demand: Vector = NOTHING_KNOWN
+    replicas: int | None = None
+    share: Fraction = Fraction(1)
+    sites: tuple[str, ...] = ()
+    spread: Spread = Spread()
+    conflict_group: str | None = None
+    eligible_classes: tuple[str, ...] | None = None
+    eligible_sites: tuple[str, ...] | None = None
+    sheddable: bool | None = None
+    shed_rehearsed: date | None = None
+    single_run: bool = False
+    needs: tuple[Dependency, ...] = ()
+    start_ms: int | None = None
+    warm_ms: int = 0
+    verify_ms: int = 0
+    shed_ms: int = 0
+    traffic: Traffic = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMember:
+    """A copy of a store: `at` is a fault domain path or a server name."""
+
+    at: str
+    mode: ReplicationMode
+    lag_ms: int | None = None
+    votes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy that must be restored before it serves. `restore_mbps`: megabits per second."""
+
+    at: str
+    size_gib: int | None = None
+    age_ms: int | None = None
+    restore_mbps: int | None = None
+    verified: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Data: an engine, a primary, copies. Stores of one `family` are alternatives of each other.
+
+    `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS).
+    """
+
+    id: str
+    family: str
+    engine: str
+    members: tuple[StoreMember, ...] = ()
+    backups: tuple[Backup, ...] = ()
+    quorum: bool = False
+    automatic: bool | None = None
+    rpo_ms: int | None = None
+    fence_ms: int = 0
+    promote_ms: int | None = None
+    fence_rung: str = "isolate"
+
+    @property
+    def primary(self) -> StoreMember | None:
+        return next((m for m in self.members if m.mode == "primary"), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryGroup:
+    """Stores (and queues) that must come back to one point in time."""
+
+    id: str
+    stores: tuple[str, ...]
+    tolerance_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of the company as a whole; None is unknown, and then no limit is planned with.
+
+    `manual_ms`: step kind -> least duration when people do it without the tools;
+    `hands_at_once`: manual steps at one time.
+    """
+
+    approvals_at_once: int | None = None
+    fences_at_once: int | None = None
+    promotions_at_once: int | None = None
+    sheds_at_once: int | None = None
+    traffic_changes_at_once: int | None = None
+    starts: Rate | None = None
+    hands_at_once: int | None = None
+    manual_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """A certificate, key, licence or DNSSEC signature: what needs it, where, until when."""
+
+    id: str
+    kind: str
+    expires: date | None
+    at: str | None = None
+    used_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """GitOps or configuration management that would undo a step of a kind on what it manages."""
+
+    id: str
+    kind: str
+    undoes: tuple[str, ...]
+    manages: tuple[str, ...] = ()
+    can_be_paused: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """A loss that was rehearsed: which domain, when, and the digest of the estate it was done on."""
+
+    domain: str
+    done: date
+    kind: str = "live"
+    estate_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Provenance of one value: `path` names it, `expired` says it was past its shelf life."""
+
+    path: str
+    source: str | None = None
+    observed: date | None = None
+    good_for_days: int | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estate:
+    """Everything evac knows of a company. All tuples are sorted by id.
+
+    `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
+    `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
+    and is no part of the digest; `changed` is when somebody last changed the estate.
+    """
+
+    name: str
+    as_of: date | None = None
+    changed: date | None = None
+    horizon_ms: int = 86_400_000
+    detection_ms: int = 0
+    approval_ms: int = 0
+    tier_weights: tuple[int, ...] = (8, 4, 2, 1)
+    sites: tuple[Site, ...] = ()
+    halls: tuple[Hall, ...] = ()
+    feeds: tuple[Feed, ...] = ()
+    racks: tuple[Rack, ...] = ()
+    groups: tuple[SharedFate, ...] = ()
+    classes: tuple[ServerClass, ...] = ()
+    boot_servers: tuple[BootServer, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    links: tuple[Link, ...] = ()
+    services: tuple[Service, ...] = ()
+    stores: tuple[Store, ...] = ()
+    recovery_groups: tuple[RecoveryGroup, ...] = ()
+    tools: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Limits = Limits()
+    expiring: tuple[Expiring, ...] = ()
+    automations: tuple[Automation, ...] = ()
+    rehearsals: tuple[Rehearsal, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    fleet: Fleet = field(default_factory=empty_fleet)
+    replicas: Replicas = field(default_factory=empty_replicas)
+    places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
+
+    def place(self, *paths: str) -> Place:
+        """The place of the first path that is known; the estate as a whole otherwise."""
+        for path in paths:
+            found = self.places.get(path)
+            if found is not None:
+                return found
+        return self.places.get("", Place(self.name))

@@ -1,0 +1,102 @@
+"""Servers and replicas as columns: struct of arrays, one row a server or a binding.
+
+Unknown is a mask beside a column, never NaN or zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.model.units import RESOURCE_COUNT
+
+IntColumn = NDArray[np.int64]
+IndexColumn = NDArray[np.int32]
+CodeColumn = NDArray[np.uint8]
+BoolColumn = NDArray[np.bool_]
+NameColumn = NDArray[np.bytes_]
+
+SERVING: Final = 0
+SPARE: Final = 1
+DARK: Final = 2
+CONDEMNED: Final = 3
+SERVER_STATES: Final = ("serving", "spare", "dark", "condemned")
+"""serving: on, with load; spare: on, empty; dark: off, may be booted; condemned: never again."""
+
+BMC_NO: Final = 0
+BMC_YES: Final = 1
+BMC_UNKNOWN: Final = 2
+
+ON_SERVER: Final = 0
+ON_POOL: Final = 1
+AT_SITE: Final = 2
+"""What a replica row binds to. AT_SITE: only the site is known, so all below it is unknown."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """V servers sorted by name. Indices are -1 where the fact is not known or does not apply.
+
+    name: V utf-8 bytes; site, rack, server_class, pool, boot_server: V indices into the tuples
+    of the Estate (`pool` >= 0: a self-scheduling pool owns the server and evac never places on
+    it); state: V codes of SERVER_STATES; capacity: (V, R) in base units; capacity_known: (V, R);
+    watts, watts_known: V; bmc: V codes.
+    """
+
+    name: NameColumn
+    site: IndexColumn
+    rack: IndexColumn
+    server_class: IndexColumn
+    pool: IndexColumn
+    boot_server: IndexColumn
+    state: CodeColumn
+    capacity: IntColumn
+    capacity_known: BoolColumn
+    watts: IntColumn
+    watts_known: BoolColumn
+    bmc: CodeColumn
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def server_name(self, row: int) -> str:
+        return bytes(self.name[row]).decode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicas:
+    """K bindings sorted by (service, kind, target): `count` replicas of a service on a target.
+
+    service: index into Estate.services; kind: ON_SERVER, ON_POOL or AT_SITE; target: index into
+    the fleet, Estate.pools or Estate.sites; count: at least 1.
+    """
+
+    service: IndexColumn
+    kind: CodeColumn
+    target: IndexColumn
+    count: IntColumn
+
+    def __len__(self) -> int:
+        return len(self.service)
+
+
+def empty_fleet() -> Fleet:
+    """A fleet of no servers, for estates that know pool totals only."""
+    index = np.empty(0, np.int32)
+    code = np.empty(0, np.uint8)
+    return Fleet(
+        name=np.empty(0, "S1"), site=index, rack=index, server_class=index, pool=index, boot_server=index,
+        state=code, capacity=np.empty((0, RESOURCE_COUNT), np.int64),
+        capacity_known=np.empty((0, RESOURCE_COUNT), np.bool_), watts=np.empty(0, np.int64),
+        watts_known=np.empty(0, np.bool_), bmc=code,
+    )  # fmt: skip
+
+
+def empty_replicas() -> Replicas:
+    """No bindings at all."""
+    return Replicas(
+        np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int64)
+    )

@@ -1,0 +1,236 @@
+"""The planning instance: an estate and a scenario in the integers of the formal model.
+
+Planner, bound and checker read the same instance and nothing else. Quantities are integers:
+ticks, base units of `units.RESOURCES`, watts, people. Rows are surviving servers that evac may
+place on, and one row for each self-scheduling pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.steps import StepKind
+
+WHOLE: Final = -1
+"""Hold of a use that lasts as long as the step itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `capacity` units held at any tick. `window`: a rate, its length in ticks; else None."""
+
+    id: str
+    capacity: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One unit action holds `units` of a limit during [start + offset, start + offset + hold)."""
+
+    limit: int
+    units: int
+    offset: int = 0
+    hold: int = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class BootKind:
+    """Boots that are alike: class, feeds and boot server, with their duration and uses."""
+
+    id: str
+    duration: int
+    uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PowerBudget:
+    """Steady watts of a feed, hall, rack or site: what it may carry, and what is on at t = 0."""
+
+    id: str
+    watts: int
+    on_watts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """Rows that are alike for starts: a site x class of bare servers, or a self-scheduling pool."""
+
+    id: str
+    site: int
+    start_uses: tuple[Use, ...]
+    shed_uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Where a lost store can become primary: by promotion of a copy or by restoring a backup.
+
+    loss_ms: what would be lost (None unknown); allowed: within rpo, or waived by name.
+    """
+
+    id: str
+    site: str
+    kind: Literal["promote", "restore"]
+    duration: int
+    uses: tuple[Use, ...]
+    loss_ms: int | None
+    allowed: bool
+    waived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LostStore:
+    """A store whose primary (or quorum) is lost. Without an allowed candidate it never returns."""
+
+    id: str
+    fence: int
+    fence_rung: str
+    fence_uses: tuple[Use, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def allowed(self) -> tuple[Candidate, ...]:
+        return tuple(c for c in self.candidates if c.allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolNeed:
+    """Affected services a step of a kind must wait for, and what it costs people without them.
+
+    services: indices of affected tool services (those that survive are no constraint).
+    manual: least ticks of a step done by people (its duration is max(regular, manual)); None
+    where people have no way. manual_uses: hands on the floor.
+    """
+
+    kind: StepKind
+    services: tuple[int, ...]
+    manual: int | None
+    manual_uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Services:
+    """S services sorted by id. n: replicas for full service; m: smallest count that serves;
+    surviving: replicas left; demand (S, R) of one replica; start, verify, change, settle, shed:
+    ticks; caps of spread count survivors too (UNBOUNDED: none); conflict: group id or -1;
+    base_lost, top_lost: milestones that do not hold at t = 0; shift: traffic must be moved;
+    blocked: hard-depends on a store that never returns; component: of hard edges, numbered so that
+    what is needed has the lower number; base_weight, top_weight: tier weight x people without service.
+    """
+
+    id: tuple[str, ...]
+    tier: IntColumn
+    people: IntColumn
+    n: IntColumn
+    m: IntColumn
+    surviving: IntColumn
+    demand: IntColumn
+    start: IntColumn
+    verify: IntColumn
+    change: IntColumn
+    settle: IntColumn
+    shed: IntColumn
+    per_server: IntColumn
+    rack_cap: IntColumn
+    feed_cap: IntColumn
+    site_cap: IntColumn
+    conflict: IndexColumn
+    sheddable: BoolColumn
+    base_lost: BoolColumn
+    top_lost: BoolColumn
+    shift: BoolColumn
+    blocked: BoolColumn
+    component: IndexColumn
+    base_weight: IntColumn
+    top_weight: IntColumn
+    hard: tuple[tuple[int, ...], ...]
+    soft: tuple[tuple[int, ...], ...]
+    lost_stores: tuple[tuple[int, ...], ...]
+    shift_uses: tuple[tuple[Use, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def base_starts(self, service: int) -> int:
+        """Starts the base milestone still needs."""
+        return max(0, int(self.m[service] - self.surviving[service]))
+
+    def top_starts(self, service: int) -> int:
+        """Further starts the top milestone needs."""
+        return max(0, int(self.n[service] - max(self.surviving[service], self.m[service])))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """V rows to place on, sorted: bare servers by name, then pools by id.
+
+    fleet_row: row in the Fleet, or -1 for a pool; name index through `names`; site, rack,
+    feed_group, pool: indices (-1 unknown); is_pool: schedules itself (no spread below a site
+    applies); dark: off, usable after a boot; capacity, used: (V, R); watts: what a boot adds;
+    boot_kind: index or -1; power: (V, 4) indices of PowerBudget, -1 filler.
+    """
+
+    fleet_row: IndexColumn
+    site: IndexColumn
+    rack: IndexColumn
+    feed_group: IndexColumn
+    pool: IndexColumn
+    is_pool: BoolColumn
+    dark: BoolColumn
+    capacity: IntColumn
+    used: IntColumn
+    watts: IntColumn
+    boot_kind: IndexColumn
+    power: IndexColumn
+
+    def __len__(self) -> int:
+        return len(self.fleet_row)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Present:
+    """Surviving replicas that stand on rows: sorted by (service, row)."""
+
+    service: IndexColumn
+    row: IndexColumn
+    count: IntColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instance:
+    """Everything a plan is made from and checked against.
+
+    horizon: H in ticks; grace: ticks before an outage begins to count (an evacuation whose site
+    still runs): O = max(0, C - grace). eligible: (S, P) service x pool. site_names by index.
+    row_names: names of rows as bytes. unknown: facts taken as unknown, sorted: the proof is
+    partial if there are any. notes: what was assumed in reading the estate.
+    """
+
+    tick_ms: int
+    horizon: int
+    grace: int
+    tier_weights: tuple[int, ...]
+    site_names: tuple[str, ...]
+    services: Services
+    rows: Rows
+    row_names: tuple[str, ...]
+    present: Present
+    pools: tuple[PoolInfo, ...]
+    eligible: BoolColumn
+    limits: tuple[Limit, ...]
+    boot_kinds: tuple[BootKind, ...]
+    power: tuple[PowerBudget, ...]
+    stores: tuple[LostStore, ...]
+    tools: Mapping[StepKind, ToolNeed]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def total_weight(self) -> int:
+        """Weighted people over all lost milestones."""
+        s = self.services
+        return int(s.base_weight[s.base_lost].sum() + s.top_weight[s.top_lost].sum())

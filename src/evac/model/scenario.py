@@ -1,0 +1,32 @@
+"""What is lost, left, restored or failed back: the question a plan answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ScenarioKind = Literal["lose", "evacuate", "restore", "failback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`domains` are paths of fault domains, sorted. `deadline_ms` only for an evacuation."""
+
+    kind: ScenarioKind
+    domains: tuple[str, ...]
+    deadline_ms: int | None = None
+
+    @property
+    def title(self) -> str:
+        verb = {
+            "lose": "loss of",
+            "evacuate": "evacuation of",
+            "restore": "restoring",
+            "failback": "failback to",
+        }
+        return f"{verb[self.kind]} {', '.join(self.domains)}"
+
+
+def lose(*domains: str) -> Scenario:
+    """The sudden loss of one or more fault domains at once."""
+    return Scenario("lose", tuple(sorted(set(domains))))

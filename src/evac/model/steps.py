@@ -1,0 +1,54 @@
+"""Kinds of plan steps, and which recovery tools each needs.
+
+One table, read by audit, planning and verify alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+StepKind = Literal[
+    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest"
+]
+STEP_KINDS: Final[tuple[StepKind, ...]] = (
+    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest",
+)  # fmt: skip
+
+TOOL_ROLES: Final = (
+    "deploy", "registry", "identity", "vpn", "dns-control", "registrar", "monitoring", "paging",
+    "chat", "inventory", "secrets", "time", "boot", "evac",
+)  # fmt: skip
+"""What recovery itself needs. A company names the service that fills each role."""
+
+TOOLS_OF_KIND: Final[dict[StepKind, tuple[str, ...]]] = {
+    "approve": ("evac", "identity"),
+    "fence": ("evac", "secrets", "vpn"),
+    "promote": ("evac", "secrets", "vpn"),
+    "boot": ("boot", "evac", "inventory"),
+    "start": ("deploy", "evac", "registry", "secrets"),
+    "verify": ("evac", "monitoring"),
+    "shift": ("dns-control", "evac"),
+    "shed": ("deploy", "evac"),
+    "stop": ("deploy", "evac"),
+    "attest": (),
+}
+"""Roles a step of a kind cannot do without, unless people have a manual way for that kind."""
+
+HUMAN_ROLES: Final = ("chat", "paging", "registrar", "time", "vpn")
+"""Roles no single step waits for, but people do: audited, never scheduled."""
+
+FENCE_RUNGS: Final = ("none", "demote", "isolate", "power-off", "destroy")
+"""How hard an old primary is stopped, weakest first (rung of a fence)."""
+
+STEP_WORDS: Final[dict[StepKind, str]] = {
+    "approve": "approve the plan",
+    "fence": "make sure the old primary cannot write",
+    "promote": "make a replica the primary",
+    "boot": "power a server on",
+    "start": "start replicas",
+    "verify": "check that it answers",
+    "shift": "move the traffic",
+    "shed": "stop replicas to make room",
+    "stop": "stop cleanly",
+    "attest": "a person vouches for a fact",
+}

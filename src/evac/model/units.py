@@ -1,0 +1,41 @@
+"""Base units, their names, and the one place where a quantity is rounded.
+
+Durations are integer milliseconds in files and in the estate; the planner counts in ticks.
+A duration or a demand is rounded up and a capacity down, once, so that planner, bound and
+checker see the same integers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+RESOURCES: Final = ("cpu_millicores", "memory_mib", "disk_gib", "accelerators")
+"""Columns of every demand and capacity vector, in this order."""
+
+RESOURCE_WORDS: Final = ("cpu", "memory", "disk", "accelerators")
+RESOURCE_COUNT: Final = len(RESOURCES)
+
+TICK_MS: Final = 1_000
+"""Default length of a planner tick in milliseconds."""
+
+MS_PER_MINUTE: Final = 60_000
+QUANTITY_LIMIT: Final = 2**53
+"""Largest quantity any file may state, in base units: exact in JSON numbers of every language."""
+
+UNBOUNDED: Final = 2**40
+"""Stands for 'no spread cap' and 'room not limited' where an integer column needs a value."""
+
+
+def ticks_up(duration_ms: int, tick_ms: int) -> int:
+    """Duration in whole ticks, rounded up."""
+    return -(-duration_ms // tick_ms)
+
+
+def ceil_share(numerator: int, denominator: int, count: int) -> int:
+    """Smallest whole number of replicas that is at least the share of `count`; at least 1."""
+    return max(1, -(-numerator * count // denominator))
+
+
+def floor_share(numerator: int, denominator: int, count: int) -> int:
+    """Most replicas a spread share of `count` allows; at least 1."""
+    return max(1, numerator * count // denominator)
