@@ -1,7 +1,7 @@
 """The certificate of a lower bound: non-negative integers from which anybody can recompute it.
 
 Any such integers give a true bound (weak duality over a finite box), so a bug in the planner can
-only weaken it. Milestones are named `service.base` and `service.top`; a combination of limits is a
+only weaken it. Milestones are named `service.base`, `service.top` and `store.primary`; a combination of limits is a
 list of (limit id, factor). All multipliers are scaled by `scale`.
 """
 
@@ -26,28 +26,27 @@ class SupplyRow:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRow:
-    """Price of one resource over a set of pools as boots and sheds free it (rule R4).
+    """Room as boots and sheds free it, priced per pool and resource (rule R4).
 
-    members: milestones that can only live in `pools`, running ones included; multiplier >= 0.
+    prices: (pool, resource, factor) sorted; shares: (milestone, integer weight) sorted by milestone,
+    running ones included.
     """
 
-    resource: int
-    pools: tuple[str, ...]
-    members: tuple[str, ...]
-    multiplier: int
+    prices: tuple[tuple[str, int, int], ...]
+    shares: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementRows:
-    """Multipliers of the final placement (rule R5), zero entries left out, sorted.
+    """Prices of the final placement (rule R5), zero entries left out, sorted.
 
-    need: (milestone, multiplier); fit: (service, pool, multiplier); room: (pool, resource,
-    multiplier).
+    room: (pool, resource, price); fit: (service, pool, price); site: (service, site, price). What a
+    replica pays where it is cheapest follows from them.
     """
 
-    need: tuple[tuple[str, int], ...] = ()
-    fit: tuple[tuple[str, str, int], ...] = ()
     room: tuple[tuple[str, int, int], ...] = ()
+    fit: tuple[tuple[str, str, int], ...] = ()
+    site: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
