@@ -1,1 +1,10 @@
-"""The independent checker of plans and bounds; it shares only the model with the planner."""
+"""The independent checker of plans and bounds: it shares nothing with `planning` but `model`.
+
+Rules F1 to F20 are those of docs/explanation/proof.md. A checker that cannot evaluate a rule
+reports a violation: what cannot be checked is not safe.
+"""
+
+from evac.verify.check import Verdict, check, check_instance
+from evac.verify.reading import Violation
+
+__all__ = ["Verdict", "Violation", "check", "check_instance"]

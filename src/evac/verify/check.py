@@ -1,0 +1,108 @@
+"""The whole check of a plan against its estate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evac.model.derive import derive
+from evac.model.digest import estate_digest
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.plan import Plan
+from evac.model.policy import Policy
+from evac.verify.bound import certified_bound
+from evac.verify.limits import check_limits, check_power
+from evac.verify.milestones import milestones
+from evac.verify.order import (
+    check_after,
+    check_components,
+    check_durations,
+    check_precedence,
+    check_stores,
+    check_tools,
+)
+from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
+from evac.verify.reading import Reading, Violation, read
+from evac.verify.room import check_placement, check_room, check_spread, final_state
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checker found. objective and bound are its own; weighted person-ticks."""
+
+    violations: tuple[Violation, ...]
+    objective: int
+    bound: int
+    steps: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.violations
+
+
+def check(estate: Estate, plan: Plan) -> Verdict:
+    """Re-derive everything from estate and plan. Never raises for a bad plan: it says what is wrong.
+
+    Raises UnknownDomain where the plan's scenario names a domain that the estate does not have.
+    """
+    policy = Policy(waivers=plan.waivers, tier_weights=plan.tier_weights)
+    instance = derive(estate, plan.scenario, policy, plan.tick_ms)
+    verdict = check_instance(instance, plan)
+    header = tuple(_header(estate, instance, plan))
+    return Verdict(
+        tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
+    )
+
+
+def _header(estate: Estate, instance: Instance, plan: Plan) -> list[Violation]:
+    found = []
+    digest = estate_digest(estate)
+    if digest != plan.estate_digest:
+        found.append(Violation("F1", plan.name, "was made from another estate: its digest differs"))
+    if plan.horizon_ms != instance.horizon * instance.tick_ms:
+        found.append(Violation("F1", plan.name, "horizon is not the estate's"))
+    if plan.grace_ms != instance.grace * instance.tick_ms:
+        found.append(Violation("F1", plan.name, "grace is not what the scenario gives"))
+    if plan.unknown != instance.unknown:
+        found.append(Violation("F1", plan.name, "unknown facts are not those of the estate"))
+    if plan.proof != ("partial" if instance.unknown else "full"):
+        found.append(Violation("F1", plan.name, "says another strength of proof than the estate allows"))
+    return found
+
+
+def check_instance(instance: Instance, plan: Plan) -> Verdict:
+    """All rules but the header, against an instance."""
+    reading = read(instance, plan)
+    times = milestones(reading)
+    check_durations(reading)
+    check_precedence(reading, times)
+    check_components(reading, times)
+    check_stores(reading)
+    check_tools(reading, times)
+    check_after(reading, times)
+    check_limits(reading)
+    check_power(reading)
+    check_placement(reading)
+    check_room(reading)
+    final = final_state(reading)
+    check_spread(reading, final)
+    check_counts(reading, times)
+    check_sheds(reading, times, final)
+    check_tiers(reading, times, final)
+    objective = check_outcomes(reading, times)
+    bound = _check_bound(reading, objective)
+    violations = tuple(sorted(set(reading.violations)))
+    return Verdict(violations, objective, bound, len(plan.steps))
+
+
+def _check_bound(reading: Reading, objective: int) -> int:
+    """F20: the bound recomputed from the certificate is the one stated, and not above Z."""
+    plan = reading.plan
+    bound, complaints = certified_bound(reading.instance, plan.certificate)
+    for subject, message in complaints:
+        reading.complain("F20", subject, message)
+    if bound != plan.bound:
+        reading.complain("F20", plan.name, f"the certificate proves {bound}, the plan says {plan.bound}")
+    if bound > objective:
+        reading.complain("F20", plan.name, f"bound {bound} is above the objective {objective}: evac is wrong")
+    return bound

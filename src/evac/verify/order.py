@@ -1,0 +1,221 @@
+"""Durations, precedence, tools, components and stores: rules F3, F4, F5, F12 to F15."""
+
+from __future__ import annotations
+
+from evac.model.steps import FENCE_RUNGS
+from evac.verify.milestones import Milestones
+from evac.verify.reading import TIMED_KINDS, Reading, Timed, regular_ticks
+
+
+def check_durations(reading: Reading) -> None:
+    """F3: every duration is what the instance gives; a manual step takes max(regular, manual)."""
+    for timed in reading.steps:
+        if timed.step.kind not in TIMED_KINDS:
+            continue
+        regular = regular_ticks(reading, timed)
+        if regular is None:
+            reading.complain("F3", timed.step.id, "nothing in the estate says how long this takes")
+            continue
+        need = reading.instance.tools.get(timed.step.kind)
+        if timed.step.manual:
+            if need is None or need.manual is None:
+                reading.complain("F15", timed.step.id, "people have no way to do this")
+                continue
+            regular = max(regular, need.manual)
+        if timed.end - timed.start != regular:
+            reading.complain(
+                "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
+            )
+
+
+def check_precedence(reading: Reading, times: Milestones) -> None:
+    """F4 and F12: nothing begins before what it needs, re-derived from the estate."""
+    for (service, milestone), steps in sorted(reading.starts.items()):
+        ready, why = dependencies_ready(reading, times, service)
+        for timed in steps:
+            if timed.start < ready:
+                reading.complain("F12", timed.step.id, f"starts before {why} is there (tick {ready})")
+            _boots_before(reading, timed)
+        _verified(reading, service, milestone, steps)
+    for (service, _), timed in sorted(reading.verifies.items()):
+        ready, why = dependencies_ready(reading, times, service)
+        if reading.instance.services.base_lost[service] and timed.start < ready:
+            reading.complain("F12", timed.step.id, f"verifies before {why} is there (tick {ready})")
+    for service, timed in sorted(reading.shifts.items()):
+        base = reading.verifies.get((service, "base"))
+        if base is None or timed.start < base.end:
+            reading.complain("F4", timed.step.id, "traffic moves before the service is verified")
+
+
+def dependencies_ready(reading: Reading, times: Milestones, service: int) -> tuple[int, str]:
+    """First tick at which all hard dependencies outside the component hold, and the last of them."""
+    s = reading.instance.services
+    ready, why = 0, "nothing"
+    for member in times.members[int(s.component[service])]:
+        for other in s.hard[member]:
+            if s.component[other] != s.component[member] and times.base_at[other] > ready:
+                ready, why = int(times.base_at[other]), f"service {s.id[other]}"
+        for store in s.lost_stores[member]:
+            if times.primary_at[store] > ready:
+                ready, why = int(times.primary_at[store]), f"store {reading.instance.stores[store].id}"
+    return ready, why
+
+
+def _boots_before(reading: Reading, timed: Timed) -> None:
+    for row, _ in timed.rows:
+        if reading.instance.rows.dark[row]:
+            boot = reading.boots.get(row)
+            if boot is None or boot.end > timed.start:
+                name = reading.instance.row_names[row]
+                reading.complain("F7", timed.step.id, f"{name} is not up when replicas start on it")
+
+
+def _verified(reading: Reading, service: int, milestone: str, steps: list[Timed]) -> None:
+    verify = reading.verifies.get((service, milestone))
+    if verify is None:
+        reading.complain("F11", steps[0].step.target, f"{milestone} is started and never verified")
+    elif any(timed.end > verify.start for timed in steps):
+        reading.complain("F4", verify.step.id, "verifies before all its starts have ended")
+
+
+def check_components(reading: Reading, times: Milestones) -> None:
+    """F13: members of a component start together: each verify waits for all base starts of all."""
+    for members in times.members.values():
+        if len(members) < 2:
+            continue
+        last = max((t.end for m in members for t in reading.starts.get((m, "base"), [])), default=0)
+        for member in members:
+            verify = reading.verifies.get((member, "base"))
+            if verify is not None and verify.start < last:
+                reading.complain(
+                    "F13", verify.step.id, "verifies before every member of its cycle has started"
+                )
+
+
+def check_stores(reading: Reading) -> None:
+    """F14 and F2: one primary a store, allowed by rpo or waived by name, fenced hard enough before."""
+    waived = set(reading.plan.waivers)
+    for store, timed in sorted(reading.promotes.items()):
+        lost = reading.instance.stores[store]
+        candidate = next((c for c in lost.candidates if c.id == timed.step.candidate), None)
+        if candidate is None or not candidate.allowed:
+            reading.complain(
+                "F2", timed.step.id, f"{timed.step.candidate or 'nothing'} may not become primary"
+            )
+        elif candidate.waived and lost.id not in waived:
+            reading.complain("F2", timed.step.id, "promotes beyond the rpo and the plan names no waiver")
+        fence = reading.fences.get(store)
+        if fence is None or fence.end > timed.start:
+            reading.complain("F14", timed.step.id, "the old primary is not fenced before")
+        elif _rung(fence.step.rung) < _rung(lost.fence_rung):
+            reading.complain("F14", fence.step.id, f"policy asks for a fence of rung {lost.fence_rung}")
+
+
+def _rung(name: str) -> int:
+    return FENCE_RUNGS.index(name) if name in FENCE_RUNGS else -1
+
+
+def check_tools(reading: Reading, times: Milestones) -> None:
+    """F15: a step waits until every affected tool of its kind serves, or people do it."""
+    for timed in reading.steps:
+        need = reading.instance.tools.get(timed.step.kind)
+        if need is None or timed.step.manual:
+            continue
+        late = [tool for tool in need.services if times.base_at[tool] > timed.start]
+        if late:
+            name = reading.instance.services.id[late[0]]
+            reading.complain("F15", timed.step.id, f"needs {name}, which is not back yet")
+
+
+def check_after(reading: Reading, times: Milestones) -> None:
+    """F5: `after` names steps that end in time, has no cycle, and implies every precedence."""
+    by_id = {timed.step.id: timed for timed in reading.steps}
+    known = by_id.keys() | {step.id for step in reading.plan.steps}
+    for timed in reading.steps:
+        for name in timed.step.after:
+            if name not in known:
+                reading.complain("F5", timed.step.id, f"after names no step: {name}")
+            elif name in by_id and by_id[name].end > timed.start:
+                reading.complain("F5", timed.step.id, f"begins before {name} has ended")
+    gates, reached = _reached_gates(reading, by_id)
+    for timed in reading.steps:
+        for name in sorted(_direct_needs(reading, timed)):
+            if name not in timed.step.after:
+                reading.complain("F5", timed.step.id, f"after does not say that it waits for {name}")
+        for name in sorted(_gate_needs(reading, times, timed)):
+            if not reached.get(timed.step.id, 0) >> gates[name] & 1:
+                reading.complain("F5", timed.step.id, f"after does not imply that it waits for {name}")
+
+
+def _direct_needs(reading: Reading, timed: Timed) -> set[str]:
+    """Boots of a start, starts of a verify: few, and named one by one."""
+    if timed.step.kind == "start":
+        return {reading.boots[row].step.id for row, _ in timed.rows if row in reading.boots}
+    if timed.step.kind == "verify":
+        return {t.step.id for t in reading.starts.get((timed.service, timed.step.milestone), [])}
+    return set()
+
+
+def _gate_needs(reading: Reading, times: Milestones, timed: Timed) -> set[str]:
+    """Steps that end a milestone this step waits for: implied through any chain of `after`."""
+    found: set[str] = set()
+    s = reading.instance.services
+    if timed.step.kind in ("start", "verify") and s.base_lost[timed.service]:
+        for member in times.members[int(s.component[timed.service])]:
+            for other in s.hard[member]:
+                if s.component[other] != s.component[member] and s.base_lost[other]:
+                    found |= _ends_base(reading, times, other)
+            found |= {reading.promotes[d].step.id for d in s.lost_stores[member] if d in reading.promotes}
+    if timed.step.kind == "promote" and timed.store in reading.fences:
+        found.add(reading.fences[timed.store].step.id)
+    if timed.step.kind == "shift" and (timed.service, "base") in reading.verifies:
+        found.add(reading.verifies[(timed.service, "base")].step.id)
+    return found
+
+
+def _ends_base(reading: Reading, times: Milestones, service: int) -> set[str]:
+    """The steps that end the base of a service and of the members of its cycle."""
+    found = set()
+    for member in times.members[int(reading.instance.services.component[service])]:
+        last = reading.shifts.get(member) or reading.verifies.get((member, "base"))
+        if last is not None:
+            found.add(last.step.id)
+    return found
+
+
+def _reached_gates(reading: Reading, by_id: dict[str, Timed]) -> tuple[dict[str, int], dict[str, int]]:
+    """For each step the gates (fence, promote, verify, shift) behind it, as a bit set."""
+    gates = {t.step.id: bit for bit, t in enumerate(t for t in reading.steps if t.step.kind in _GATES)}
+    reached: dict[str, int] = {}
+    for timed in sorted(reading.steps, key=lambda t: (t.start, t.end)):
+        bits = 0
+        for name in timed.step.after:
+            if name in gates:
+                bits |= 1 << gates[name]
+            bits |= reached.get(name, 0)
+        reached[timed.step.id] = bits
+    return gates, _settle(reading, gates, reached, by_id)
+
+
+def _settle(
+    reading: Reading, gates: dict[str, int], reached: dict[str, int], by_id: dict[str, Timed]
+) -> dict[str, int]:
+    """Steps of no length at one tick may stand in any order: pass until nothing changes, then cycles show."""
+    zero = [t for t in reading.steps if any(n in by_id and by_id[n].start >= t.start for n in t.step.after)]
+    for _ in range(len(zero) + 1):
+        changed = False
+        for timed in zero:
+            bits = reached[timed.step.id]
+            for name in timed.step.after:
+                bits |= reached.get(name, 0) | (1 << gates[name] if name in gates else 0)
+            changed = changed or bits != reached[timed.step.id]
+            reached[timed.step.id] = bits
+        if not changed:
+            break
+    for timed in zero:
+        if timed.step.id in gates and reached[timed.step.id] >> gates[timed.step.id] & 1:
+            reading.complain("F5", timed.step.id, "waits for itself")
+    return reached
+
+
+_GATES = frozenset({"fence", "promote", "verify", "shift"})
