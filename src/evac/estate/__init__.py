@@ -1,1 +1,6 @@
-"""Files to model and back: loading, checking, importing and the JSON Schema."""
+"""Files to model and back: loading, checking, writing, importing and the JSON Schema."""
+
+from evac.estate.coverage import Coverage, MissingFact, coverage
+from evac.estate.loading import CheckResult, check, load
+
+__all__ = ["CheckResult", "Coverage", "MissingFact", "check", "coverage", "load"]

@@ -1,0 +1,125 @@
+"""Every diagnostic code of estate files: how severe it is and what it means.
+
+The page docs/reference/diagnostics.md is made from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from evac.model.diagnostic import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a stable code stands for; `area` groups codes on the page."""
+
+    severity: Severity
+    area: str
+    meaning: str
+
+
+_FILES: Final = "Files"
+_YAML: Final = "YAML"
+_VALUES: Final = "Values"
+_NAMES: Final = "Names"
+_SENSE: Final = "What cannot be"
+_TABLES: Final = "Tables"
+_FACTS: Final = "Facts and their shelf life"
+
+_ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("estate-not-found", _FILES, "There is no file or folder of that name."),
+    ("estate-empty", _FILES, "The folder holds no YAML file."),
+    ("file-unreadable", _FILES, "The operating system refuses to open or read the file."),
+    ("file-special", _FILES, "The name belongs to a folder, pipe, socket or device, not to a plain file."),
+    ("file-outside", _FILES, "A symbolic link leads out of the estate's folder."),
+    ("file-too-large", _FILES, "The file is larger than evac reads (32 MiB of YAML, 2 GiB of a table)."),
+    ("too-many-files", _FILES, "The folder holds more YAML files than evac reads (1,000)."),
+    ("line-too-long", _FILES, "A line is longer than 65,536 bytes."),
+    ("not-utf-8", _FILES, "The bytes are not UTF-8 text."),
+    ("nul-byte", _FILES, "The file holds a NUL byte, so it is no text."),
+    ("yaml-syntax", _YAML, "The text is not YAML; nothing behind the place named was read."),
+    ("yaml-tag", _YAML, "An explicit tag such as !!python/object; tags are never used."),
+    ("several-documents", _YAML, "The file holds more than one YAML document."),
+    ("key-twice", _YAML, "The same key stands twice in one mapping."),
+    ("key-not-text", _YAML, "A key is a list or a mapping."),
+    ("merge-not-mapping", _YAML, "The merge key << is given something that is no mapping."),
+    ("alias-loop", _YAML, "An alias stands inside the value of its own anchor."),
+    ("too-many-aliases", _YAML, "More aliases than evac follows (20,000)."),
+    ("too-many-values", _YAML, "More values than evac reads (2,000,000), or aliases that expand to as many."),
+    ("too-deep", _YAML, "Nested more than 32 levels deep."),
+    ("value-too-long", _YAML, "One value of more than 4,096 characters."),
+    ("version-missing", _VALUES, "No file says which version of the format it is written in."),
+    ("version-unknown", _VALUES, "A version of the format that this program does not read."),
+    ("key-unknown", _VALUES, "A key that the format does not have."),
+    ("value-missing", _VALUES, "A value without which the entry says nothing is missing or unknown."),
+    ("wrong-type", _VALUES, "A list, a mapping or a single value where another of the three is wanted."),
+    ("not-a-number", _VALUES, "The text is no number with a unit."),
+    ("unit-missing", _VALUES, "A quantity that has a unit is written without one."),
+    ("unit-unknown", _VALUES, "A unit that evac does not know."),
+    ("unit-wrong-dimension", _VALUES, "A unit that measures something else than is wanted."),
+    ("negative", _VALUES, "A quantity below zero."),
+    ("quantity-too-large", _VALUES, "A quantity beyond 2^53 base units, which no JSON reader holds exactly."),
+    ("share-above-one", _VALUES, "A share of more than 100 %."),
+    ("share-zero", _VALUES, "A share of nothing."),
+    ("not-a-rate", _VALUES, "The text is no rate such as `600 per minute`."),
+    ("not-a-date", _VALUES, "The text is no date such as 2026-11-25."),
+    ("not-a-choice", _VALUES, "A word that is not one of the words allowed here."),
+    ("not-a-flag", _VALUES, "A text that is neither true nor false."),
+    ("text-too-long", _VALUES, "A text of more than 500 characters."),
+    ("out-of-range", _VALUES, "A number outside the range that makes sense here."),
+    ("id-invalid", _NAMES, "An id that is empty, too long, or holds characters that ids cannot have."),
+    ("id-twice", _NAMES, "The same id is described in two files."),
+    ("id-taken", _NAMES, "Two different things that share a name space have the same id."),
+    ("domain-path-invalid", _NAMES, "A hall, feed or rack whose path begins with no site of the estate."),
+    ("hall-unknown", _NAMES, "A rack stands in a hall that is not described."),
+    ("name-unknown", _NAMES, "A name that nothing in the estate has."),
+    ("target-ambiguous", _NAMES, "A need that names neither or both of a service and a store."),
+    ("group-cycle", _SENSE, "Shared-fate groups that contain each other."),
+    ("two-primaries", _SENSE, "A store with more than one primary."),
+    ("needs-itself", _SENSE, "A service that needs itself."),
+    ("same-ends", _SENSE, "A link whose two ends are the same site."),
+    ("link-twice", _SENSE, "Two links between the same two sites."),
+    ("replicas-stated-twice", _SENSE, "Replicas of a service are placed both in YAML and in the table."),
+    ("table-twice", _TABLES, "A table exists both as CSV and as Parquet."),
+    ("table-unreadable", _TABLES, "The file is not readable as CSV or Parquet."),
+    ("table-too-large", _TABLES, "More rows than evac reads (20,000,000)."),
+    ("column-unknown", _TABLES, "A column that the table does not have."),
+    ("column-missing", _TABLES, "A column that the table must have is missing."),
+    ("column-twice", _TABLES, "The same column stands twice."),
+    ("row-length", _TABLES, "A row with more or fewer cells than the header."),
+    ("cell-invalid", _TABLES, "A cell that is no value of its column."),
+    ("cell-missing", _TABLES, "A cell that must not be empty is empty."),
+    ("row-twice", _TABLES, "Two rows that say the same thing: one server, one rack, or one replica target."),
+    ("site-contradiction", _TABLES, "The site of a row is not the site of its rack or pool."),
+    ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
+    ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
+    ("more-problems", _FILES, "More problems than are listed (1,000)."),
+)  # fmt: skip
+
+_WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("fact-unknown", _FACTS, "Provenance of a value that the estate does not state."),
+    ("need-twice", _SENSE, "The same need stands twice in one service."),
+    ("replicas-do-not-add-up", _SENSE, "The number of replicas stated is not the number placed."),
+    ("replicas-exceed-servers", _SENSE, "More replicas on one server than the spread of the service allows."),
+    ("server-over-committed", _SENSE, "The replicas on a server demand more than the server has."),
+    ("pool-over-committed", _SENSE, "The replicas in a pool demand more than its quota."),
+    ("replicas-at-witness", _SENSE, "Replicas at a site that only votes."),
+    ("degraded-above-people", _SENSE, "More people notice the degraded service than notice its loss."),
+)
+
+_NOTES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("facts-never-expire", _FACTS, "No date is given, so no fact can be past its shelf life."),
+    ("fact-expired", _FACTS, "A fact is past its shelf life and counts as unknown."),
+    ("default-taken", _FACTS, "A value that cannot be unknown is unknown; its default counts."),
+)
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType(
+    {code: Code("error", area, meaning) for code, area, meaning in _ERRORS}
+    | {code: Code("warning", area, meaning) for code, area, meaning in _WARNINGS}
+    | {code: Code("note", area, meaning) for code, area, meaning in _NOTES}
+)
+"""Stable code -> what it stands for."""

@@ -1,0 +1,77 @@
+"""The problems of one reading: collected without end in sight, kept within bounds.
+
+Owns how a problem becomes a Diagnostic and how a near name is found; knows no file format.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import Final
+
+from evac.estate.codes import CODES
+from evac.model.diagnostic import Diagnostic, Place, Severity
+
+KEPT_MAX: Final = 1_000
+"""Diagnostics kept of one reading; the rest is counted only."""
+
+_SUGGESTIONS_MAX: Final = 100
+_CANDIDATES_MAX: Final = 5_000
+_NAME_SHOWN: Final = 80
+
+
+class Problems:
+    """Collects diagnostics; never holds more than KEPT_MAX, never the same one twice."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, Place, str], Diagnostic] = {}
+        self._more = 0
+        self._suggestions = 0
+        self._last_place = Place("")
+
+    def add(
+        self, code: str, message: str, place: Place, hint: str = "", severity: Severity | None = None
+    ) -> None:
+        """Record a problem. The severity is that of its code unless said otherwise."""
+        key = (code, place, message)
+        if key in self._kept:
+            return
+        if len(self._kept) >= KEPT_MAX:
+            self._more += 1
+            self._last_place = place
+            return
+        level = severity or CODES[code].severity
+        self._kept[key] = Diagnostic(code, message, place, level, hint)
+
+    def suggest(self, name: str, known: Collection[str]) -> str:
+        """`did you mean 'x'?` for the nearest known name, else an empty text; bounded work."""
+        if self._suggestions >= _SUGGESTIONS_MAX or len(name) > _NAME_SHOWN:
+            return ""
+        self._suggestions += 1
+        slack = max(2, len(name) // 2)
+        candidates = [k for k in known if abs(len(k) - len(name)) <= slack][:_CANDIDATES_MAX]
+        folded = {candidate.lower(): candidate for candidate in candidates}
+        near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
+        return f"did you mean '{folded[near[0]]}'?" if near else ""
+
+    @property
+    def has_errors(self) -> bool:
+        return self._more > 0 or any(d.severity == "error" for d in self._kept.values())
+
+    @property
+    def count(self) -> int:
+        return len(self._kept) + self._more
+
+    def all(self) -> tuple[Diagnostic, ...]:
+        """Everything found, in the order of the files."""
+        found = sorted(self._kept.values(), key=lambda d: d.sort_key)
+        if self._more:
+            message = f"and {self._more:,} more problems that are not listed"
+            found.append(Diagnostic("more-problems", message, self._last_place, "error", "mend these first"))
+        return tuple(found)
+
+
+def shown(name: str) -> str:
+    """A name of a file in bounds fit for a message: one line, quoted."""
+    text = name if len(name) <= _NAME_SHOWN else name[: _NAME_SHOWN - 3] + "..."
+    return "'" + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text) + "'"
