@@ -29,6 +29,7 @@ _NAMES: Final = "Names"
 _SENSE: Final = "What cannot be"
 _TABLES: Final = "Tables"
 _FACTS: Final = "Facts and their shelf life"
+_IMPORTS: Final = "Imports"
 
 _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("estate-not-found", _FILES, "There is no file or folder of that name."),
@@ -98,6 +99,14 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
     ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
     ("more-problems", _FILES, "More problems than are listed (1,000)."),
+    ("import-source-missing", _IMPORTS, "The source, or a file it must have, is not there."),
+    ("import-shape", _IMPORTS, "The source is not laid out the way its kind is."),
+    ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
+    ("import-row-length", _IMPORTS, "A row of a host list with more or fewer cells than its header."),
+    ("import-cell", _IMPORTS, "A cell of a host list that says nothing its column can hold."),
+    ("import-unit-missing", _IMPORTS, "A quantity of a host list with a unit in neither its header nor its cell."),
+    ("import-host-twice", _IMPORTS, "Two rows of a host list that contradict each other about one host."),
+    ("import-name", _IMPORTS, "A name of the source that cannot be an id of an estate."),
 )  # fmt: skip
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -109,12 +118,29 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("pool-over-committed", _SENSE, "The replicas in a pool demand more than its quota."),
     ("replicas-at-witness", _SENSE, "Replicas at a site that only votes."),
     ("degraded-above-people", _SENSE, "More people notice the degraded service than notice its loss."),
+    (
+        "overlay-only",
+        _FILES,
+        "The overlay describes something no other file has, and not enough to stand by itself.",
+    ),
+    (
+        "import-dangling",
+        _IMPORTS,
+        "The source says that something calls a service which the source does not have.",
+    ),
+    (
+        "import-word-unknown",
+        _IMPORTS,
+        "A word of the source whose meaning evac does not know; the fact stays unknown.",
+    ),
+    ("import-name-changed", _IMPORTS, "A name of the source had to be changed to become an id."),
 )
 
 _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
     ("facts-never-expire", _FACTS, "No date is given, so no fact can be past its shelf life."),
     ("fact-expired", _FACTS, "A fact is past its shelf life and counts as unknown."),
     ("default-taken", _FACTS, "A value that cannot be unknown is unknown; its default counts."),
+    ("import-ignored", _IMPORTS, "A part of the source that evac has no use for and did not read."),
 )
 
 CODES: Final[Mapping[str, Code]] = MappingProxyType(

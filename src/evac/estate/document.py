@@ -68,25 +68,19 @@ class _Refused(Exception):
 
 
 def read_document(text: str, file: str, problems: Problems) -> Node | None:
-    """The root mapping of a YAML text; None, with diagnostics, where there is none to be had."""
-    try:
-        return _Composer(text, file, problems).compose()
-    except _Refused:
+    """The root of the one document of a YAML text; None, with diagnostics, where it is refused."""
+    roots = read_documents(text, file, problems, several=False)
+    if roots is None:
         return None
-    except yaml.MarkedYAMLError as error:
-        _syntax_problem(error, text, file, problems)
-        return None
-    except yaml.YAMLError as error:
-        problems.add("yaml-syntax", f"this is not YAML: {str(error).splitlines()[0][:120]}", Place(file))
-        return None
+    return roots[0] if roots and not roots[0].is_unknown else Node(MAP, file, 1, 1)
 
 
 def read_documents(
-    text: str, file: str, problems: Problems, scalar_max: int = SCALAR_MAX
+    text: str, file: str, problems: Problems, scalar_max: int = SCALAR_MAX, several: bool = True
 ) -> list[Node] | None:
     """The roots of every document of a YAML stream; None, with diagnostics, where it is refused."""
     try:
-        return _Composer(text, file, problems, scalar_max).compose_all()
+        return _Composer(text, file, problems, scalar_max).compose_all(several)
     except _Refused:
         return None
     except yaml.MarkedYAMLError as error:
@@ -121,22 +115,18 @@ class _Composer:
         self._nodes = 0
         self._aliases = 0
 
-    def compose(self) -> Node | None:
+    def compose_all(self, several: bool) -> list[Node]:
+        roots: list[Node] = []
         next_event = self._parser.get_event
         next_event()
-        event = next_event()
-        if isinstance(event, yaml.StreamEndEvent):
-            return Node(MAP, self._file, 1, 1)
-        root = self._node(next_event(), 0)
-        next_event()
-        event = next_event()
-        if not isinstance(event, yaml.StreamEndEvent):
-            self._refuse(
-                "several-documents", "a second document starts here", event, "keep one document in a file"
-            )
-        if root.is_unknown:
-            return Node(MAP, self._file, 1, 1)
-        return root
+        while (event := next_event()).__class__ is not yaml.StreamEndEvent:
+            if roots and not several:
+                message = "a second document starts here"
+                self._refuse("several-documents", message, event, "keep one document in a file")
+            self._anchors.clear()
+            roots.append(self._node(next_event(), 0))
+            next_event()
+        return roots
 
     def _node(self, event: Any, depth: int) -> Node:
         kind = event.__class__

@@ -217,8 +217,7 @@ def choice(options: tuple[str, ...]) -> Scalar:
             f"one of: {', '.join(options)}",
         )
 
-    values: list[str | bool] = list(options)
-    return Scalar(" or ".join(f"`{o}`" for o in options), read, str, {"enum": values}, names=None)
+    return Scalar(" or ".join(f"`{o}`" for o in options), read, str, {"enum": list(options)}, quoted=True)
 
 
 def share() -> Scalar:

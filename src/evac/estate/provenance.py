@@ -14,7 +14,7 @@ from evac.model.diagnostic import Place
 from evac.model.estate import Fact
 
 TABLE_COLUMNS = {
-    "servers": ("cpu_millicores", "memory_mib", "disk_gib", "accelerators", "watts", "bmc", "state"),
+    "servers": ("cpu_millicores", "memory_mib", "disk_gib", "accelerators", "watts", "bmc"),
     "replicas": (),
     "racks": ("power_budget_watts",),
 }

@@ -185,6 +185,8 @@ def _bounded(value: int, text: str) -> int:
 
 def show(quantity: Quantity, value: int) -> str:
     """The most readable text that `parse` reads back as exactly `value`."""
+    if not value and not quantity.bare:
+        return f"0 {quantity.example.split(' ')[1]}"
     for unit in quantity.shown:
         factor = quantity.units[unit]
         scaled = Fraction(value) / factor

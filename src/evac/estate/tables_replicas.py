@@ -124,9 +124,9 @@ def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader
     placed = _totals(rows.replicas, len(services))
     found = []
     for service, count in zip(services, placed.tolist(), strict=True):
-        if service.replicas is None and count:
+        if service.replicas is None and count and f"services/{service.id}/replicas" not in reader.places:
             service = replace(service, replicas=count)
-        elif count and service.replicas != count:
+        elif count and service.replicas is not None and service.replicas != count:
             message = f"{shown(service.id)} has {service.replicas:,} replicas, but {count:,} are placed"
             place = Place(*reader.places[f"services/{service.id}/replicas"])
             reader.problems.add("replicas-do-not-add-up", message, place, "correct the number, or the table")

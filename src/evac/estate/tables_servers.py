@@ -88,7 +88,7 @@ def read_servers(
     boot, _ = lookup(table, "boot_server", [b.id for b in values["boot_servers"]], problems)
     site = _sites(table, values, rack, pool, problems)
     state = _states(table, problems)
-    bmc = _bmcs(table, problems)
+    bmc = _bmcs(table, facts, problems)
     capacity, capacity_known = _capacity(table, classes, values["classes"], facts, problems)
     watts, watts_known = _with_class(
         table, "watts", classes, [c.watts for c in values["classes"]], facts, problems
@@ -168,17 +168,12 @@ def _sites(
             "site-contradiction",
             f"the {column} {{}} is at another site than the server",
         )
-    placed = mask_of(
-        table.frame.select(pl.any_horizontal(pl.col("site", "rack", "pool").is_not_null())).to_series()
-    )
-    table.report(
-        problems,
-        (site < 0) & ~placed,
-        "site",
-        "cell-missing",
-        "a server at no site",
-        "name a site, a rack or a pool",
-    )
+    named = [
+        pl.col(column).cast(pl.String).fill_null(UNKNOWN) != UNKNOWN for column in ("site", "rack", "pool")
+    ]
+    placed = mask_of(table.frame.select(pl.any_horizontal(named)).to_series())
+    hint = "name a site, a rack or a pool"
+    table.report(problems, (site < 0) & ~placed, "site", "cell-missing", "a server at no site", hint)
     return site
 
 
@@ -192,9 +187,11 @@ def _states(table: Table, problems: Problems) -> np.ndarray[Any, np.dtype[np.uin
     return np.where(state < 0, 0, state).astype(np.uint8)
 
 
-def _bmcs(table: Table, problems: Problems) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _bmcs(table: Table, facts: FactBook, problems: Problems) -> np.ndarray[Any, np.dtype[np.uint8]]:
     words = dict.fromkeys(_YES, BMC_YES) | dict.fromkeys(_NO, BMC_NO) | {UNKNOWN: BMC_UNKNOWN}
     bmc, _ = lookup_words(table, "bmc", words, problems)
+    if facts.is_expired("servers") or facts.is_expired("servers/bmc"):
+        bmc = np.full_like(bmc, BMC_UNKNOWN)
     return np.where(bmc < 0, BMC_UNKNOWN, bmc).astype(np.uint8)
 
 
