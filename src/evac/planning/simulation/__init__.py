@@ -1,0 +1,1 @@
+"""A fixed plan played many times with uncertain durations and failing steps."""

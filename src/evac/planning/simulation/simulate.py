@@ -1,0 +1,343 @@
+"""Monte Carlo over a fixed plan: percentiles of recovery, odds to meet each rto, what is critical.
+
+The plan's steps, waiting and limits stay; durations and failures are drawn. Trials are drawn in
+blocks from one seeded PCG64 stream, so the same seed gives the same answer on the same machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.model.errors import InvalidInput
+from evac.model.instance import WHOLE, Instance, Use
+from evac.model.plan import Outcome, Plan, Step
+from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS, Uncertainty
+
+Ints = NDArray[np.int64]
+PERCENTILES: Final = (50, 90, 95, 99)
+TRIALS_LIMIT: Final = 1_000_000
+_BLOCK: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceForecast:
+    """recovery_ms: at PERCENTILES, from the loss on (detection and approval included); None: not
+    within the horizon. meets_rto_permille: of the trials; None without an objective."""
+
+    service: str
+    tier: int
+    planned_ms: int | None
+    recovery_ms: tuple[int | None, ...]
+    meets_rto_permille: int | None
+    rto_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TierForecast:
+    """When the last service of a tier is back, at PERCENTILES; services of it that the plan restores."""
+
+    tier: int
+    services: int
+    planned_ms: int | None
+    last_ms: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Critical:
+    """How often a step, or the wait for a limit, lay on the critical chain of the last milestone."""
+
+    name: str
+    kind: str
+    permille: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """objective: weighted person-ticks at PERCENTILES beside the plan's; uncertainty: what was assumed."""
+
+    trials: int
+    seed: int
+    planned_objective: int
+    objective: tuple[int, ...]
+    services: tuple[ServiceForecast, ...]
+    tiers: tuple[TierForecast, ...]
+    critical: tuple[Critical, ...]
+    uncertainty: Mapping[str, Uncertainty]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrays:
+    """The plan as columns, steps in planned order."""
+
+    steps: list[Step]
+    length: Ints
+    waits: Ints
+    after_from: Ints
+    after_to: Ints
+    use_from: Ints
+    use_limit: Ints
+    use_units: Ints
+    use_hold: Ints
+    capacity: Ints
+    queue_from: Ints
+
+
+def simulate(
+    instance: Instance,
+    plan: Plan,
+    *,
+    trials: int = 1000,
+    seed: int = 0,
+    uncertainty: Mapping[str, Uncertainty] = DEFAULTS,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Simulation:
+    """Play `plan` `trials` times. Raises InvalidInput where trials is not 1 to 1,000,000."""
+    if not 1 <= trials <= TRIALS_LIMIT:
+        raise InvalidInput("trials", f"{trials} trials asked for", f"choose 1 to {TRIALS_LIMIT}")
+    from evac.planning.simulation.kernel import CHAIN, play_all
+
+    arrays = _arrays(instance, plan)
+    last = _last_steps(instance, arrays)
+    services = sorted(last)
+    watched = np.array([step for s in services for step in last[s]], np.int64)
+    base = np.empty((trials, len(services)), np.int64)
+    top = np.empty((trials, len(instance.services)), np.int64)
+    chains: Counter[int] = Counter()
+    stream = np.random.Generator(np.random.PCG64(seed))
+    for begin in range(0, trials, _BLOCK):
+        block = min(_BLOCK, trials - begin)
+        lengths = _draw(stream, arrays, uncertainty, block)
+        ends = np.empty((block, len(arrays.steps)), np.int64)
+        chain = np.full((block, CHAIN), -1, np.int64)
+        play_all(
+            lengths, np.zeros(len(arrays.steps), np.int64), arrays.waits, arrays.after_from, arrays.after_to,
+            arrays.use_from, arrays.use_limit, arrays.use_units, arrays.use_hold, arrays.capacity,
+            arrays.queue_from, instance.horizon, watched, ends, chain,
+        )  # fmt: skip
+        for column, service in enumerate(services):
+            base[begin : begin + block, column] = ends[:, last[service]].max(axis=1)
+        top[begin : begin + block] = _tops(instance, arrays, ends, base[begin : begin + block], services)
+        chains.update(chain[chain != -1].tolist())
+        progress((begin + block) / trials)
+    return _summary(instance, plan, arrays, services, base, top, chains, trials, seed, uncertainty)
+
+
+class _Lookup:
+    """Names of one instance to what steps on them use."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.service = {name: n for n, name in enumerate(instance.services.id)}
+        self.store = {store.id: store for store in instance.stores}
+        self.pool = {pool.id: pool for pool in instance.pools}
+        dark = np.flatnonzero(instance.rows.boot_kind >= 0).tolist()
+        self.boot = {instance.row_names[v]: int(instance.rows.boot_kind[v]) for v in dark}
+
+    def uses(self, step: Step) -> tuple[Use, ...]:
+        need = self.instance.tools.get(step.kind)
+        return self._regular(step) + (need.manual_uses if step.manual and need is not None else ())
+
+    def _regular(self, step: Step) -> tuple[Use, ...]:
+        if step.kind == "fence":
+            return self.store[step.target].fence_uses
+        if step.kind == "promote":
+            return next(c.uses for c in self.store[step.target].candidates if c.id == step.candidate)
+        if step.kind == "boot":
+            return self.instance.boot_kinds[self.boot[step.target]].uses
+        if step.kind == "start":
+            return self.pool[step.pool].start_uses
+        if step.kind == "shed":
+            return self.pool[step.pool].shed_uses
+        if step.kind == "shift":
+            return self.instance.services.shift_uses[self.service[step.target]]
+        return ()
+
+
+def _arrays(instance: Instance, plan: Plan) -> _Arrays:
+    steps = sorted(plan.steps, key=lambda s: (s.start_ms, s.end_ms, s.id))
+    index = {step.id: n for n, step in enumerate(steps)}
+    lookup = _Lookup(instance)
+    followers: list[list[int]] = [[] for _ in steps]
+    waits = np.zeros(len(steps), np.int64)
+    for n, step in enumerate(steps):
+        for name in step.after:
+            followers[index[name]].append(n)
+            waits[n] += 1
+    uses = [lookup.uses(step) for step in steps]
+    flat = [(u, step) for row, step in zip(uses, steps, strict=True) for u in row]
+    limit = np.array([u.limit for u, _ in flat], np.int64)
+    tick = instance.tick_ms
+    return _Arrays(
+        steps=steps,
+        length=np.array([(s.end_ms - s.start_ms) // tick for s in steps], np.int64),
+        waits=waits,
+        after_from=_offsets(len(f) for f in followers),
+        after_to=np.array([n for f in followers for n in f], np.int64),
+        use_from=_offsets(len(u) for u in uses),
+        use_limit=limit,
+        use_units=np.array([u.units * step.count for u, step in flat], np.int64),
+        use_hold=np.array([-1 if u.hold == WHOLE else u.hold for u, _ in flat], np.int64),
+        capacity=np.array([x.capacity for x in instance.limits], np.int64),
+        queue_from=_offsets(np.bincount(limit, minlength=len(instance.limits))),
+    )
+
+
+def _offsets(lengths: Iterable[int]) -> Ints:
+    return np.cumsum([0, *lengths]).astype(np.int64)
+
+
+def _last_steps(instance: Instance, arrays: _Arrays) -> dict[int, list[int]]:
+    """Service -> the steps that end its base: its own, and those of its cycle."""
+    service_of = {name: n for n, name in enumerate(instance.services.id)}
+    own: dict[int, int] = {}
+    for n, step in enumerate(arrays.steps):
+        if step.kind == "shift" or (step.kind == "verify" and step.milestone == "base"):
+            service = service_of[step.target]
+            if step.kind == "shift" or not instance.services.shift[service]:
+                own[service] = n
+    group: dict[int, list[int]] = {}
+    for service, n in own.items():
+        group.setdefault(int(instance.services.component[service]), []).append(n)
+    return {service: group[int(instance.services.component[service])] for service in own}
+
+
+def _draw(
+    stream: np.random.Generator, arrays: _Arrays, table: Mapping[str, Uncertainty], trials: int
+) -> Ints:
+    """(T, N) lengths of one block: lognormal factors, retries with a pause, negative for good failures."""
+    kinds = sorted({step.kind for step in arrays.steps})
+    of_kind = np.array([kinds.index(step.kind) for step in arrays.steps], np.int64)
+    rows = [table.get(kind, Uncertainty(0.0, 0.0, 0.0)) for kind in kinds]
+    count = np.array([step.count for step in arrays.steps], np.float64)
+    spread, common = (np.array([getattr(r, f) for r in rows]) for f in ("spread", "common"))
+    slow, fail = (np.array([getattr(r, f) for r in rows]) for f in ("slow", "fail"))
+    noise = stream.standard_normal((trials, len(of_kind))) * spread[of_kind]
+    shared = stream.standard_normal((trials, len(kinds))) * common
+    length = arrays.length * slow[of_kind] * np.exp(noise + shared[:, of_kind])
+    odds = 1.0 - (1.0 - fail[of_kind]) ** count
+    luck = stream.random((trials, len(of_kind)))
+    with np.errstate(divide="ignore"):
+        failures = np.floor(np.log(luck) / np.log(np.clip(odds, 1e-12, 0.999)))
+    failures = np.minimum(np.where(odds > 0, failures, 0), ATTEMPTS)
+    total = np.where(arrays.length > 0, length * (failures + 1) + failures * PAUSE_TICKS, 0.0)
+    ticks = np.minimum(np.rint(total), 2**40).astype(np.int64)
+    return np.asarray(np.where(failures >= ATTEMPTS, -np.maximum(ticks, 1), ticks), np.int64)
+
+
+def _tops(instance: Instance, arrays: _Arrays, ends: Ints, base: Ints, services: list[int]) -> Ints:
+    """(T, S) when top holds; 0 for what is not lost, horizon + 1 for never."""
+    s = instance.services
+    base_all = np.where(s.base_lost, instance.horizon + 1, 0) * np.ones((len(ends), 1), np.int64)
+    base_all[:, services] = base
+    top = base_all.copy()
+    verified = {
+        step.target: n
+        for n, step in enumerate(arrays.steps)
+        if step.kind == "verify" and step.milestone == "top"
+    }
+    for service in np.flatnonzero(s.top_lost).tolist():
+        if s.top_starts(service):
+            n = verified.get(s.id[service])
+            top[:, service] = instance.horizon + 1 if n is None else np.maximum(top[:, service], ends[:, n])
+        for other in s.soft[service]:
+            np.maximum(top[:, service], base_all[:, other], out=top[:, service])
+    return top
+
+
+def _summary(
+    instance: Instance,
+    plan: Plan,
+    arrays: _Arrays,
+    services: list[int],
+    base: Ints,
+    top: Ints,
+    chains: Counter[int],
+    trials: int,
+    seed: int,
+    uncertainty: Mapping[str, Uncertainty],
+) -> Simulation:
+    planned = {o.service: o for o in plan.outcomes}
+    lead = plan.detection_ms + plan.approval_ms
+    rows = []
+    for column, service in enumerate(services):
+        name = instance.services.id[service]
+        rows.append(_forecast(instance, planned[name], base[:, column], lead))
+    return Simulation(
+        trials=trials,
+        seed=seed,
+        planned_objective=plan.objective,
+        objective=_percentiles(_objectives(instance, plan, services, base, top)),
+        services=tuple(sorted(rows, key=lambda r: (r.tier, r.service))),
+        tiers=tuple(_tiers(instance, planned, services, base, lead)),
+        critical=tuple(_critical(instance, arrays, chains, trials)),
+        uncertainty=uncertainty,
+    )
+
+
+def _percentiles(values: Ints) -> tuple[int, ...]:
+    """The least value that at least p per cent of the trials do not exceed."""
+    ordered = np.sort(values)
+    return tuple(int(ordered[-(-p * len(ordered) // 100) - 1]) for p in PERCENTILES)
+
+
+def _within(instance: Instance, ticks: tuple[int, ...], lead: int) -> tuple[int | None, ...]:
+    return tuple(None if t > instance.horizon else t * instance.tick_ms + lead for t in ticks)
+
+
+def _forecast(instance: Instance, outcome: Outcome, ends: Ints, lead: int) -> ServiceForecast:
+    met = None
+    if outcome.rto_ms is not None:
+        met = int(
+            1000
+            * ((ends * instance.tick_ms + lead <= outcome.rto_ms) & (ends <= instance.horizon)).sum()
+            // len(ends)
+        )
+    recovery = _within(instance, _percentiles(ends), lead)
+    return ServiceForecast(outcome.service, outcome.tier, outcome.recovery_ms, recovery, met, outcome.rto_ms)
+
+
+def _tiers(
+    instance: Instance, planned: Mapping[str, Outcome], services: list[int], base: Ints, lead: int
+) -> Iterator[TierForecast]:
+    tiers = instance.services.tier[services]
+    for tier in sorted(set(tiers.tolist())):
+        columns = np.flatnonzero(tiers == tier)
+        plans = [planned[instance.services.id[services[c]]].recovery_ms for c in columns]
+        known = [p for p in plans if p is not None]
+        last = _within(instance, _percentiles(base[:, columns].max(axis=1)), lead)
+        yield TierForecast(int(tier), len(columns), max(known, default=None), last)
+
+
+def _objectives(instance: Instance, plan: Plan, services: list[int], base: Ints, top: Ints) -> Ints:
+    """(T,) weighted person-ticks: drawn outages where the plan restores, the plan's own elsewhere."""
+    s, horizon, tick = instance.services, instance.horizon, instance.tick_ms
+    column = {service: n for n, service in enumerate(services)}
+    index = {name: n for n, name in enumerate(s.id)}
+    total = np.zeros(len(base), np.int64)
+    for outcome in plan.outcomes:
+        service = index[outcome.service]
+        lasts = np.full(len(base), outcome.base_outage_ms // tick)
+        if service in column:
+            lasts = np.maximum(np.minimum(base[:, column[service]], horizon) - instance.grace, 0)
+        total += s.base_weight[service] * lasts
+        lasts = np.full(len(base), outcome.top_outage_ms // tick)
+        if s.top_lost[service] and outcome.state in ("restored", "degraded"):
+            lasts = np.maximum(np.minimum(top[:, service], horizon) - instance.grace, 0)
+        total += s.top_weight[service] * lasts
+    return total
+
+
+def _critical(instance: Instance, arrays: _Arrays, chains: Counter[int], trials: int) -> Iterator[Critical]:
+    """Most frequent first; limits appear as what was waited for."""
+    for code, times in sorted(chains.items(), key=lambda pair: (-pair[1], pair[0]))[:20]:
+        permille = min(1000, 1000 * times // trials)
+        if code >= 0:
+            yield Critical(arrays.steps[code].id, arrays.steps[code].kind, permille)
+        else:
+            yield Critical(instance.limits[-2 - code].id, "limit", permille)
