@@ -1,8 +1,8 @@
 """The certificate of a lower bound: non-negative integers from which anybody can recompute it.
 
 Any such integers give a true bound (weak duality over a finite box), so a bug in the planner can
-only weaken it. Milestones are named `service.base`, `service.top` and `store.primary`; a combination of limits is a
-list of (limit id, factor). All multipliers are scaled by `scale`.
+only weaken it. Milestones are named `service.base`, `service.top` and `store.primary`; a
+combination of limits is a list of (limit id, factor). All multipliers are scaled by `scale`.
 """
 
 from __future__ import annotations
