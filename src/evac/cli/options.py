@@ -1,0 +1,88 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Day(click.ParamType[date]):
+    """A calendar day, YYYY-MM-DD."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"'{value[:40]}' is no day; write it like 2026-11-25", param, ctx)
+
+
+class Length(click.ParamType[int]):
+    """A duration with its unit, as milliseconds: 90 s, 15m, 2 h."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = value.strip()
+        digits = text[: len(text) - len(text.lstrip("0123456789"))]
+        unit = text[len(digits) :].strip()
+        if not digits or len(digits) > 12 or unit not in self._UNITS:
+            self.fail(f"'{text[:40]}' is no duration; write it like 90s, 15m or 2h", param, ctx)
+        return int(digits) * self._UNITS[unit]
+
+
+estate_argument = click.argument("estate", type=click.Path(path_type=Path))
+plan_argument = click.argument("plan", type=click.Path(path_type=Path))
+
+
+def as_of_option(command: Command) -> Command:
+    return click.option(
+        "--as-of", type=Day(), help="Day the estate is read for; facts past their shelf life are unknown."
+    )(command)
+
+
+def output_option(*formats: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--output",
+        "output",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Format of the data on stdout.",
+    )
+
+
+def file_option(command: Command) -> Command:
+    return click.option(
+        "-o",
+        "--out",
+        "target",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the data to a file instead of stdout.",
+    )(command)
+
+
+def quiet_option(command: Command) -> Command:
+    return click.option("-q", "--quiet", is_flag=True, help="No words on stderr, only errors.")(command)
+
+
+def fail_on_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--fail-on",
+        type=click.Choice(["error", "warning", "note", "never"]),
+        default=default,
+        show_default=True,
+        help="Exit with 3 when something at or above this level is found.",
+    )

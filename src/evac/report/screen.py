@@ -1,0 +1,64 @@
+"""Text for a terminal: calm, aligned, the answer first. Every state is a word; colour only repeats it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+STYLES: Final = {
+    "error": "bold red", "warning": "yellow", "note": "blue", "ok": "green", "loss": "bold red",
+    "degraded": "yellow", "unknown": "magenta", "restored": "green", "shed": "yellow", "unplaced": "bold red",
+    "running": "green", "dim": "dim",
+}  # fmt: skip
+
+
+class Page:
+    """Lines and tables in order, rendered once at a width, with or without colour."""
+
+    def __init__(self, width: int, colour: bool) -> None:
+        self._width = width
+        self._colour = colour
+        self._parts: list[RenderableType] = []
+
+    def title(self, words: str) -> None:
+        self._parts.append(Text(words, style="bold"))
+
+    def line(self, words: str = "", style: str = "") -> None:
+        self._parts.append(Padding(Text(words, style=STYLES.get(style, style)), (0, 0, 0, 2 if words else 0)))
+
+    def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Rows of (name, value, style), names aligned."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        for name, value, style in rows:
+            table.add_row(Text(name), Text(value, style=STYLES.get(style, style)))
+        self._parts.append(Padding(table, (0, 0, 0, 2)))
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+        """A table; the cells are plain words, a cell that is a state gets its colour."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        rights = set(right)
+        for n, head in enumerate(heads):
+            table.add_column(Text(head), justify="right" if n in rights else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        self._parts.append(Padding(table, (0, 0, 0, 2)))
+
+    def text(self) -> str:
+        """Without trailing white space, ending in a newline."""
+        stream = io.StringIO()
+        console = Console(
+            file=stream, width=self._width, force_terminal=self._colour, no_color=not self._colour,
+            color_system="standard" if self._colour else None, highlight=False, markup=False, emoji=False,
+            legacy_windows=False,
+        )  # fmt: skip
+        for part in self._parts:
+            console.print(part)
+        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

@@ -1,0 +1,78 @@
+"""Quantities in the words a tired person reads without counting: short, rounded, with units."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from evac.model.diagnostic import Severity
+
+NEVER_WORD: Final = "not within the horizon"
+SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warning", "note": "note"}
+
+
+def duration(milliseconds: int | None) -> str:
+    """`45 s`, `12 min 30 s`, `3 h 05 min`, `2 d 04 h`; None is never."""
+    if milliseconds is None:
+        return NEVER_WORD
+    if milliseconds < 1000:
+        return f"{milliseconds} ms" if milliseconds else "0 s"
+    seconds = milliseconds // 1000
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours:02} h" if hours else f"{days} d"
+
+
+def number(value: int) -> str:
+    """Thousands with commas."""
+    return f"{value:,}"
+
+
+def people(value: int) -> str:
+    """`47 million`, `1.2 million`, `32,000`."""
+    if value < 1_000_000:
+        return f"{value:,}"
+    tenths = (value + 50_000) // 100_000
+    return f"{tenths // 10:,} million" if tenths % 10 == 0 else f"{tenths // 10:,}.{tenths % 10} million"
+
+
+def percent(permille: int | None) -> str:
+    """`3.2 %`; None where there is nothing to divide by."""
+    if permille is None:
+        return "no gap to measure"
+    return f"{permille // 10}.{permille % 10} %" if permille % 10 else f"{permille // 10} %"
+
+
+def share(permille: int) -> str:
+    """Odds as a whole per cent, never rounded up to certainty or down to none."""
+    if 0 < permille < 10:
+        return "under 1 %"
+    return "over 99 %" if 990 < permille < 1000 else f"{permille // 10} %"
+
+
+def user_minutes(person_ticks: int, tick_ms: int) -> str:
+    """Weighted or plain person-ticks as user-minutes, rounded to whole ones above a thousand."""
+    minutes = person_ticks * tick_ms / 60_000
+    if minutes >= 1e9:
+        return f"{minutes / 1e9:,.2f} billion user-minutes"
+    if minutes >= 1e6:
+        return f"{minutes / 1e6:,.1f} million user-minutes"
+    return f"{minutes:,.0f} user-minutes"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 service`, `12 services`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: tuple[str, ...] | list[str], most: int = 5) -> str:
+    """`a, b, c and 12 more`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
