@@ -1,18 +1,33 @@
 """How much of what a verdict needs is known, and which facts are most worth adding.
 
-Weights say how much of an answer hangs on a fact; see the table below. Reads the Estate only.
+Each fact has a weight: how much of an answer hangs on it, times how much its service matters.
+Facts of one kind are one group, so that the advice names ten things to do and not ten thousand.
+Reads the Estate only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
-from evac.model.estate import Estate
+import numpy as np
+
+from evac.model.estate import Estate, Service, Store
+from evac.model.fleet import BMC_UNKNOWN
+from evac.model.steps import HUMAN_ROLES, TOOL_ROLES
+
+LISTED_MAX: Final = 10
+"""Groups that are named as most worth adding."""
 
 
 @dataclass(frozen=True, slots=True)
 class MissingFact:
-    """A group of facts that nobody stated: where, what, why it matters, how many."""
+    """A group of facts that nobody stated: where, what, why it matters, how many.
+
+    `path`: the fact path where only one is missing, else a pattern such as `services/*/rto`.
+    """
 
     path: str
     what: str
@@ -22,12 +37,245 @@ class MissingFact:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """`score_permille` of what matters is known; `missing` are the ten groups most worth adding."""
+    """`score_permille` of what matters is known; `missing` are the groups most worth adding."""
 
     score_permille: int
     missing: tuple[MissingFact, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Weight of one fact of the group, what it is called, and what cannot be said without it."""
+
+    weight: int
+    what: str
+    why: str
+
+
+def _group(weight: int, what: str, why: str) -> _Group:
+    return _Group(weight, what, why)
+
+
+_GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
+    {
+        "services/*/replicas": _group(
+            10, "where and how often a service runs", "without it nobody can say what a loss takes"
+        ),
+        "services/*/people": _group(
+            6, "how many people notice that a service is down", "an outage is weighed by people"
+        ),
+        "services/*/rto": _group(5, "the longest outage that is accepted", "a recovery is judged against it"),
+        "services/*/tier": _group(
+            4, "how much a service matters", "tiers say what is brought back and shed first"
+        ),
+        "services/*/demand": _group(
+            5, "cpu and memory of one replica", "without them nobody can say whether it fits elsewhere"
+        ),
+        "services/*/start": _group(3, "how long a replica takes to start", "predicted recoveries add it up"),
+        "services/*/rpo": _group(
+            2, "the loss of data that is accepted", "a replica that lags is judged against it"
+        ),
+        "services/*/sheddable": _group(
+            2, "whether a service may be stopped", "room for others comes from what may be shed"
+        ),
+        "services/*/traffic": _group(
+            3, "how users reach a service", "moving traffic can take longer than all the rest"
+        ),
+        "services/*/owner": _group(1, "who answers for a service", "somebody must act on a finding"),
+        "stores/*/members": _group(
+            10, "where the copies of a store are", "without them nobody can say what data a loss takes"
+        ),
+        "stores/*/lag": _group(4, "how far a copy is behind", "lost data is judged by it"),
+        "stores/*/rpo": _group(
+            4, "the loss of data that a store accepts", "a promotion is allowed or refused by it"
+        ),
+        "stores/*/promote": _group(3, "how long a promotion takes", "predicted recoveries add it up"),
+        "stores/*/automatic": _group(
+            2, "whether a replica is promoted by itself", "what waits for a person is slower"
+        ),
+        "stores/*/backups": _group(
+            3, "size, age and restore rate of a backup", "a restore cannot be predicted without them"
+        ),
+        "sites/*/capacity": _group(
+            20, "servers or pool totals of a site", "without room nothing can be moved there"
+        ),
+        "sites/*/ingress": _group(4, "traffic that fits into a site", "moved users may not fit in"),
+        "pools/*/capacity": _group(
+            12, "cpu and memory totals of a pool", "without them nobody can say what fits"
+        ),
+        "links": _group(4, "bandwidth between two sites", "what is moved may not fit through"),
+        "servers/capacity": _group(
+            2, "cpu and memory of servers, or their class", "unknown room is not counted on"
+        ),
+        "servers/rack": _group(1, "which rack a server stands in", "losses below a site cannot be judged"),
+        "servers/bmc": _group(1, "which servers can be powered on from afar", "the others wait for a hand"),
+        "racks/*/feeds": _group(2, "which feeds power a rack", "the loss of a feed cannot be judged"),
+        "classes/*/watts": _group(4, "power of a server class", "power budgets cannot be checked"),
+        "classes/*/boot": _group(4, "how long a server boots", "spares that are off count only with it"),
+        "classes/*/boot_odds": _group(2, "how many cold spares come up", "spares are counted at their odds"),
+        "feeds/*/power_budget": _group(3, "power that a feed carries", "what is started may trip it"),
+        "tools/*": _group(
+            8,
+            "which service fills the role of a recovery tool",
+            "a tool lost with what it must recover is the worst case",
+        ),
+        "limits/*": _group(
+            4,
+            "how much of one kind of step goes at one time",
+            "without a limit recovery looks faster than it is",
+        ),
+        "rehearsals": _group(6, "when a loss was last rehearsed", "a plan never rehearsed is a guess"),
+    }
+)
+
+_TIER_WEIGHT: Final = (4, 3, 2, 1)
+_UNTIERED: Final = 2
+_LIMITS: Final = (
+    "approvals_at_once",
+    "promotions_at_once",
+    "traffic_changes_at_once",
+    "starts",
+    "fences_at_once",
+)
+_ROLES: Final = tuple(role for role in TOOL_ROLES if role not in HUMAN_ROLES and role != "boot")
+
+
+class _Tally:
+    """Weights known and missing, by group."""
+
+    def __init__(self) -> None:
+        self.known = 0
+        self._missing: dict[str, int] = {}
+        self._paths: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def note(self, group: str, is_known: bool, path: str, importance: int = 1) -> None:
+        self.note_many(group, int(is_known), int(not is_known), path, importance)
+
+    def note_many(self, group: str, known: int, missing: int, path: str, importance: int = 1) -> None:
+        weight = _GROUPS[group].weight * importance
+        self.known += weight * known
+        if missing:
+            self._missing[group] = self._missing.get(group, 0) + weight * missing
+            self._counts[group] = self._counts.get(group, 0) + missing
+            self._paths.setdefault(group, []).append(path)
+
+    def count(self, group: str, missing: int) -> None:
+        """State how many facts of a group are missing where they were weighed in hundreds."""
+        if missing:
+            self._counts[group] = missing
+
+    def result(self) -> Coverage:
+        total = self.known + sum(self._missing.values())
+        order = sorted(self._missing, key=lambda group: (-self._missing[group], group))
+        missing = tuple(self._fact(group) for group in order[:LISTED_MAX])
+        return Coverage(1_000 * self.known // total if total else 0, missing)
+
+    def _fact(self, group: str) -> MissingFact:
+        count = self._counts[group]
+        path = self._paths[group][0] if count == 1 else group
+        return MissingFact(path, _GROUPS[group].what, _GROUPS[group].why, count)
+
+
 def coverage(estate: Estate) -> Coverage:
-    """Weighted share of known facts."""
-    return Coverage(1_000, ())
+    """The weighted share of facts that are known, and the ten groups most worth adding."""
+    tally = _Tally()
+    bound = np.bincount(estate.replicas.service, minlength=len(estate.services)) > 0
+    for service, is_bound in zip(estate.services, bound.tolist(), strict=True):
+        _service(service, is_bound, tally)
+    for store in estate.stores:
+        _store(store, tally)
+    _ground(estate, tally)
+    _servers(estate, tally)
+    for role in _ROLES:
+        tally.note("tools/*", role in estate.tools, f"tools/{role}")
+    for key in _LIMITS:
+        tally.note("limits/*", getattr(estate.limits, key) is not None, f"limits/{key}")
+    full = sum(site.role == "full" for site in estate.sites)
+    rehearsed = len({rehearsal.domain for rehearsal in estate.rehearsals})
+    tally.note_many("rehearsals", min(full, rehearsed), max(0, full - rehearsed), "rehearsals")
+    return tally.result()
+
+
+def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
+    tier = service.tier
+    importance = _UNTIERED if tier is None else _TIER_WEIGHT[min(tier, len(_TIER_WEIGHT) - 1)]
+    facts = {
+        "replicas": is_bound or bool(service.sites and service.replicas),
+        "people": service.people is not None,
+        "rto": service.rto_ms is not None,
+        "tier": tier is not None,
+        "demand": service.demand[0] is not None and service.demand[1] is not None,
+        "start": service.start_ms is not None,
+        "sheddable": service.sheddable is not None or tier == 0,
+        "traffic": service.traffic.kind is not None,
+        "owner": service.owner is not None,
+    }
+    if any(need.kind == "store" for need in service.needs):
+        facts["rpo"] = service.rpo_ms is not None
+    for key, is_known in facts.items():
+        tally.note(f"services/*/{key}", is_known, f"services/{service.id}/{key}", importance)
+
+
+def _store(store: Store, tally: _Tally) -> None:
+    importance = 3
+    facts = {
+        "members": bool(store.members),
+        "rpo": store.rpo_ms is not None,
+        "automatic": store.automatic is not None,
+        "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
+    }
+    for member in store.members:
+        if member.mode == "async":
+            tally.note("stores/*/lag", member.lag_ms is not None, f"stores/{store.id}/members", importance)
+    for row, backup in enumerate(store.backups):
+        is_known = None not in (backup.size_gib, backup.age_ms, backup.restore_mbps)
+        tally.note("stores/*/backups", is_known, f"stores/{store.id}/backups/{row}", importance)
+    for key, known in facts.items():
+        tally.note(f"stores/*/{key}", known, f"stores/{store.id}/{key}", importance)
+
+
+def _ground(estate: Estate, tally: _Tally) -> None:
+    """Sites, links, pools, racks, feeds and classes."""
+    full = [site for site in estate.sites if site.role == "full"]
+    with_servers = set(np.unique(estate.fleet.site).tolist())
+    with_pool = {pool.site for pool in estate.pools}
+    for row, site in enumerate(estate.sites):
+        if site.role == "full":
+            has_room = row in with_servers or site.id in with_pool
+            tally.note("sites/*/capacity", has_room, f"sites/{site.id}", 3)
+            tally.note("sites/*/ingress", site.ingress_mbps is not None, f"sites/{site.id}/ingress", 2)
+    pairs = len(full) * (len(full) - 1) // 2
+    known = sum(link.bandwidth_mbps is not None for link in estate.links)
+    tally.note_many("links", min(pairs, known), max(0, pairs - known), "links")
+    for pool in estate.pools:
+        is_known = pool.capacity[0] is not None and pool.capacity[1] is not None
+        tally.note("pools/*/capacity", is_known, f"pools/{pool.id}", 2)
+    for feed in estate.feeds:
+        tally.note(
+            "feeds/*/power_budget", feed.power_budget_watts is not None, f"feeds/{feed.id}/power_budget"
+        )
+    for rack in estate.racks:
+        tally.note("racks/*/feeds", bool(rack.feeds), f"racks/{rack.id}/feeds")
+    for server_class in estate.classes:
+        path = f"classes/{server_class.id}"
+        tally.note("classes/*/watts", server_class.watts is not None, f"{path}/watts", 2)
+        tally.note("classes/*/boot", server_class.boot_ms is not None, f"{path}/boot", 2)
+        tally.note("classes/*/boot_odds", server_class.boot_odds_permille is not None, f"{path}/boot_odds", 2)
+
+
+def _servers(estate: Estate, tally: _Tally) -> None:
+    """Servers count as a hundredth each, so that a large fleet does not drown the rest."""
+    fleet = estate.fleet
+    if not len(fleet):
+        return
+    for group, known in (
+        ("servers/capacity", fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]),
+        ("servers/rack", fleet.rack >= 0),
+        ("servers/bmc", fleet.bmc != BMC_UNKNOWN),
+    ):
+        unknown = len(fleet) - int(known.sum())
+        per_hundred = -(-len(fleet) // 100)
+        share = -(-unknown // 100)
+        tally.note_many(group, per_hundred - share, share, group)
+        tally.count(group, unknown)

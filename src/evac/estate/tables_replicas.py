@@ -17,7 +17,7 @@ from evac.estate.tables import Table, mask_of, text_of, whole_numbers
 from evac.estate.tables_servers import ServerRows, lookup
 from evac.model.diagnostic import Place
 from evac.model.estate import Service
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, IntColumn, Replicas
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, Fleet, IndexColumn, IntColumn, Replicas
 from evac.model.units import RESOURCE_WORDS
 
 COLUMNS: Final = ("service", "target", "count")
@@ -41,7 +41,8 @@ def read_replicas(
         parts.append(_from_table(table, values, servers.fleet, reader.problems))
         _stated_twice(parts, table, reader)
     joined = np.concatenate(parts, axis=1)
-    service, kind, target, count, row = joined[:, np.lexsort((joined[2], joined[1], joined[0]))]
+    key = (joined[0] * 3 + joined[1]) * (int(joined[2].max(initial=0)) + 1) + joined[2]
+    service, kind, target, count, row = joined[:, np.argsort(key, kind="stable")]
     replicas = Replicas(service.astype(np.int32), kind.astype(np.uint8), target.astype(np.int32), count)
     return ReplicaRows(replicas, table, row)
 
@@ -66,22 +67,26 @@ def _from_table(table: Table, values: dict[str, Any], fleet: Fleet, problems: Pr
         table.report(
             problems, empty, column, "cell-missing", f"a row without {column}", "every row says all three"
         )
-    twice = mask_of(table.frame.select(pl.struct("service", "target").is_duplicated()).to_series())
-    later = mask_of(~table.frame.select(pl.struct("service", "target").is_first_distinct()).to_series())
-    table.report(
-        problems,
-        twice & later,
-        "target",
-        "row-twice",
-        "a second row for the same service on {}",
-        "add them up",
-    )
     service, _ = lookup(table, "service", [s.id for s in values["services"]], problems)
     kind, target = _targets(table, values, fleet, problems)
     count, known, _ = whole_numbers(table, "count", problems)
-    usable = (service >= 0) & (target >= 0) & known & (count > 0) & ~(twice & later)
+    later = _said_before(service, kind, target, len(fleet) + len(values["pools"]) + len(values["sites"]))
+    table.report(
+        problems, later, "target", "row-twice", "a second row for the same service on {}", "add them up"
+    )
+    usable = (service >= 0) & (target >= 0) & known & (count > 0) & ~later
     rows = np.flatnonzero(usable)
     return np.stack([service[rows], kind[rows], target[rows], count[rows], rows]).astype(np.int64)
+
+
+def _said_before(service: IndexColumn, kind: IntColumn, target: IntColumn, targets: int) -> BoolColumn:
+    """(V,) rows whose service and target an earlier row has; rows with a dangling name are left out."""
+    named = np.flatnonzero((service >= 0) & (target >= 0))
+    key = (service[named].astype(np.int64) * 3 + kind[named]) * max(targets, 1) + target[named]
+    order = np.argsort(key, kind="stable")
+    later = np.zeros(len(service), np.bool_)
+    later[named[order[1:]]] = key[order[1:]] == key[order[:-1]]
+    return later
 
 
 def _targets(

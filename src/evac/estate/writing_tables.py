@@ -23,6 +23,7 @@ from evac.model.fleet import (
     BoolColumn,
     IndexColumn,
     IntColumn,
+    NameColumn,
 )
 from evac.model.units import RESOURCES
 
