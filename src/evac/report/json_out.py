@@ -40,7 +40,8 @@ def alert_rows(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
     return [
         {
             "rule": a.rule, "severity": a.severity, "subject": a.subject, "message": a.message, "fix": a.fix,
-            "file": a.place.file, "line": a.place.line, "column": a.place.column, "fingerprint": a.fingerprint,
+            "file": a.place.file, "line": a.place.line, "column": a.place.column,
+            "fingerprint": a.fingerprint,
             "domains": list(a.domains),
         }
         for a in alerts

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from evac.model.plan import Outcome, Plan
+from evac.report.plan_view import recovery_times
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, people, percent, plural, user_minutes
 
@@ -38,12 +39,12 @@ def _verdict(plan: Plan) -> str:
     gone = len(plan.outcomes) - len(back)
     if gone == 0:
         return f"all {number(len(back))} services come back"
-    return f"{number(len(back))} of {plural(len(plan.outcomes), 'affected service')} come back, {number(gone)} do not"
+    affected = plural(len(plan.outcomes), "affected service")
+    return f"{number(len(back))} of {affected} come back, {number(gone)} do not"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
-    lost = [o for o in plan.outcomes if o.base_outage_ms > 0 and o.state in ("restored", "degraded")]
-    times = sorted(o.recovery_ms for o in lost if o.recovery_ms is not None)
+    times = recovery_times(plan.outcomes)
     if times:
         half = times[(len(times) - 1) // 2]
         words = (
@@ -94,7 +95,7 @@ def _tiers(page: Page, plan: Plan) -> None:
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]
-        times = sorted(o.recovery_ms for o in mine if o.recovery_ms is not None and o.base_outage_ms > 0)
+        times = recovery_times(mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
         gone = sum(1 for o in mine if o.state in ("shed", "unplaced"))
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
