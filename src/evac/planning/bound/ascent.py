@@ -1,0 +1,78 @@
+"""Weight splitting: each milestone's weight is shared among all that makes it late.
+
+What a split is worth is known exactly for every limit and every room (a greedy), so each step moves
+weight to where one more unit is worth most. An average of splits is a split too. Prices of the final
+placement stay as the relaxation found them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evac.planning.bound.problem import FloatArray, Problem
+from evac.planning.bound.relaxation import Relaxed
+
+_PACE = 16.0
+_EVEN = 0.1
+"""Part of the first split that goes to every option alike."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Weight on arcs (in the order of the network) and on the members of all rows."""
+
+    arcs: FloatArray
+    shares: FloatArray
+
+
+def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> list[Split]:
+    """Best, average and last split. mean_outage: ticks that a unit of weight costs in a good plan."""
+    from evac.planning.bound import kernels
+
+    facts, options, members = problem.facts, problem.options, problem.members
+    theta = _first_fractions(problem, relaxed)
+    flow, best_flow, sum_flow = (np.zeros(len(theta)) for _ in range(3))
+    _, counted = kernels.ascend(
+        max(1, iterations), 1, _PACE / max(1.0, mean_outage),
+        np.array(problem.network.order, np.int64), facts.weight.astype(np.float64),
+        np.where(facts.lost, facts.head, 0).astype(np.float64), facts.lost, problem.reserve,
+        float(facts.instance.horizon),
+        options.start, options.kind, options.target, options.worth, theta,
+        members.start, members.speed, members.size, members.release, members.arrivals,
+        members.first, members.gain_start, members.gain_tick, members.gain,
+        flow, best_flow, sum_flow, 0,
+    )  # fmt: skip
+    flows = (best_flow, sum_flow / max(1, counted), flow)
+    return [Split(f[options.arc], f[options.share]) for f in flows]
+
+
+def relaxed_split(problem: Problem, relaxed: Relaxed) -> Split:
+    """The split that the duals of the relaxation are."""
+    shares = np.zeros(len(problem.members.milestone))
+    for place, (row, i) in enumerate(_rows_of_members(problem)):
+        number = row - len(problem.supply)
+        if 0 <= number < len(relaxed.shares):
+            shares[place] = relaxed.shares[number].get(i, 0.0)
+    return Split(relaxed.arcs, shares)
+
+
+def _rows_of_members(problem: Problem) -> list[tuple[int, int]]:
+    start, milestone = problem.members.start.tolist(), problem.members.milestone.tolist()
+    return [(row, milestone[k]) for row in range(len(start) - 1) for k in range(start[row], start[row + 1])]
+
+
+def _first_fractions(problem: Problem, relaxed: Relaxed) -> FloatArray:
+    """Fractions of the relaxation's split, mixed with a little of everything."""
+    options, split = problem.options, relaxed_split(problem, relaxed)
+    flow = np.zeros(len(options.kind))
+    flow[options.arc], flow[options.share] = split.arcs, split.shares
+    received = problem.facts.weight.astype(np.float64)
+    np.add.at(received, [j for _, j, _ in problem.network.arcs], split.arcs)
+    for i, (a, b) in enumerate(zip(options.start[:-1].tolist(), options.start[1:].tolist(), strict=True)):
+        flow[a] = max(0.0, received[i] - flow[a + 1 : b].sum())
+        total = flow[a:b].sum()
+        even = np.full(b - a, 1.0 / (b - a))
+        flow[a:b] = (1.0 - _EVEN) * flow[a:b] / total + _EVEN * even if total > 0.0 else even
+    return flow

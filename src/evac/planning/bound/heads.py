@@ -1,0 +1,203 @@
+"""Heads: ticks before which no milestone can hold, whatever the plan (section 4, rule R1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from evac.model.instance import Instance
+from evac.model.steps import StepKind
+from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
+from evac.planning.bound.waves import Waves
+
+_PASSES = 16
+
+
+@dataclass(slots=True, eq=False)
+class Heads:
+    """Earliest ticks, cut to the horizon.
+
+    base, top, store: heads of milestones (0 for running ones). begin (S): when the first start of
+    a service can begin; verified (S): when its base is verified; fenced: when a store is. tail (S):
+    ticks from the last start's end to base, of its component. base_wave, top_wave (S).
+    boot_wait: tick of the first possible boot. components: members of each, what is needed first.
+    """
+
+    base: list[int]
+    top: list[int]
+    store: list[int]
+    begin: list[int]
+    verified: list[int]
+    fenced: list[int]
+    tail: list[int]
+    base_wave: list[int]
+    top_wave: list[int]
+    components: list[list[int]]
+    pools: list[tuple[int, ...]]
+    boot_wait: int = 0
+    waits: dict[StepKind, int] = field(default_factory=dict)
+
+
+def needs_tools(instance: Instance, kind: StepKind) -> bool:
+    need = instance.tools.get(kind)
+    return need is not None and bool(need.services)
+
+
+def by_hand(instance: Instance, kind: StepKind) -> bool:
+    """Whether people may do a step of this kind because its tools are lost."""
+    need = instance.tools.get(kind)
+    return need is not None and bool(need.services) and need.manual is not None
+
+
+def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
+    """Passes over the components until no head changes; every pass is a true statement."""
+    count = len(instance.services)
+    members: dict[int, list[int]] = {}
+    for s, component in enumerate(instance.services.component.tolist()):
+        members.setdefault(component, []).append(s)
+    pools = [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
+    heads = Heads(
+        [0] * count, [0] * count, [0] * len(instance.stores), [0] * count, [0] * count,
+        [0] * len(instance.stores), [0] * count, [0] * count, [0] * count,
+        [members[c] for c in sorted(members)], pools,
+    )  # fmt: skip
+    _set_waves_and_tails(instance, needs, heads)
+    one = _Pass(instance, needs, room, heads)
+    for _ in range(_PASSES):
+        before = (list(heads.base), list(heads.top), list(heads.store))
+        one.run()
+        if before == (heads.base, heads.top, heads.store):
+            break
+    return heads
+
+
+def _set_waves_and_tails(instance: Instance, needs: Needs, heads: Heads) -> None:
+    services, waves = instance.services, Waves(instance)
+    hand = by_hand(instance, "start")
+    for s in range(len(services)):
+        base, both = int(needs.base_starts[s]), int(needs.base_starts[s] + needs.top_starts[s])
+        start = int(services.start[s])
+        heads.base_wave[s] = 0 if hand else waves.wave(heads.pools[s], start, base)
+        heads.top_wave[s] = 0 if hand else waves.wave(heads.pools[s], start, both)
+    for members in heads.components:
+        longest = max(after_start(instance, s) for s in members)
+        for s in members:
+            heads.tail[s] = longest
+
+
+def after_start(instance: Instance, s: int) -> int:
+    """Ticks of verify, change and settle of one service."""
+    services = instance.services
+    shift = int(services.change[s] + services.settle[s]) if services.shift[s] else 0
+    return int(services.verify[s]) + shift
+
+
+@dataclass(slots=True, eq=False)
+class _Pass:
+    instance: Instance
+    needs: Needs
+    room: Room
+    heads: Heads
+
+    def run(self) -> None:
+        """One pass with the waits that the pass before left."""
+        heads, horizon = self.heads, self.instance.horizon
+        heads.waits = {
+            kind: max(heads.base[t] for t in need.services)
+            for kind, need in self.instance.tools.items()
+            if need.services
+        }
+        heads.boot_wait = self._boot_wait()
+        for d in range(len(self.instance.stores)):
+            heads.store[d] = min(horizon, self._store(d))
+        for members in heads.components:
+            if self.instance.services.base_lost[members[0]]:
+                self._component(members)
+            for s in members:
+                if self.instance.services.top_lost[s]:
+                    heads.top[s] = min(horizon, self._top(s))
+
+    def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
+        need = self.instance.tools.get(kind)
+        if need is None or not need.services:
+            return tick + duration
+        waiting = max(tick, self.heads.waits[kind]) + duration
+        return waiting if need.manual is None else min(waiting, tick + max(duration, need.manual))
+
+    def _begin(self, kind: StepKind, tick: int) -> int:
+        if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
+            return max(tick, self.heads.waits[kind])
+        return tick
+
+    def _boot_wait(self) -> int:
+        need = self.instance.tools.get("boot")
+        if need is None or not need.services:
+            return 0
+        wait = self.heads.waits["boot"]
+        if need.manual is None:
+            return wait
+        longest = max((b.duration for b in self.instance.boot_kinds), default=0)
+        return min(wait, max(0, need.manual - longest))
+
+    def _store(self, d: int) -> int:
+        store = self.instance.stores[d]
+        fenced = self._finish("fence", 0, store.fence)
+        self.heads.fenced[d] = fenced
+        ends = [
+            self._finish("promote", fenced, c.duration) if c.kind == "promote" else fenced + c.duration
+            for c in store.allowed
+        ]
+        return min(ends, default=NEVER)
+
+    def _tick(self, tick: int) -> int:
+        """A tick of section 2 in ticks of the plan."""
+        return 0 if tick == AT_ONCE else min(NEVER, tick + self.heads.boot_wait)
+
+    def _impossible(self, s: int, count: int) -> bool:
+        return int(self.room.per_site[s].sum()) < count
+
+    def _component(self, members: list[int]) -> None:
+        services, heads, inside = self.instance.services, self.heads, set(members)
+        earliest = 0
+        for s in members:
+            ends = [heads.base[j] for j in services.hard[s] if j not in inside]
+            ends += [heads.store[d] for d in services.lost_stores[s]]
+            earliest = max(earliest, *ends, 0)
+        done, never = earliest, False
+        for s in members:
+            heads.begin[s] = self._begin("start", earliest)
+            if self.needs.base_starts[s] > 0:
+                done = max(done, self._started(s, heads.base_wave[s], int(self.room.base_tick[s])))
+                never = never or self._impossible(s, int(self.needs.base_total[s]))
+            never = never or bool(services.blocked[s])
+        ends = [self._served(s, done) for s in members]
+        head = self.instance.horizon if never else min(self.instance.horizon, max(ends))
+        for s in members:
+            heads.base[s] = head
+
+    def _started(self, s: int, wave: int, room_tick: int) -> int:
+        """When the last of some starts of a service can end."""
+        last = max(self.heads.begin[s] + wave, self._tick(room_tick))
+        return self._finish("start", last, int(self.instance.services.start[s]))
+
+    def _served(self, s: int, done: int) -> int:
+        services = self.instance.services
+        self.heads.verified[s] = self._finish("verify", done, int(services.verify[s]))
+        if not services.shift[s]:
+            return self.heads.verified[s]
+        return self._finish("shift", self.heads.verified[s], int(services.change[s] + services.settle[s]))
+
+    def _top(self, s: int) -> int:
+        services, heads = self.instance.services, self.heads
+        if services.blocked[s]:
+            return self.instance.horizon
+        head = max([heads.base[j] for j in services.soft[s]], default=0)
+        head = max(head, heads.base[s])
+        if self.needs.top_starts[s] > 0:
+            if not services.base_lost[s]:
+                heads.begin[s] = self._begin("start", 0)
+            total = int(self.needs.base_total[s] + self.needs.top_total[s])
+            if self._impossible(s, total):
+                return self.instance.horizon
+            started = self._started(s, heads.top_wave[s], int(self.room.top_tick[s]))
+            head = max(head, self._finish("verify", started, int(services.verify[s])))
+        return head

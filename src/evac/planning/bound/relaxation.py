@@ -1,0 +1,292 @@
+"""The linear relaxation of chains, room and final placement, solved once by HiGHS.
+
+It gives prices of room and first guesses of how weight is split. Nothing it says is trusted: its
+duals become whole numbers, and only the exact evaluation of those counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evac.planning.bound.capacity import waits_of
+from evac.planning.bound.facts import Facts
+from evac.planning.bound.network import Network
+from evac.planning.bound.rows import CapacityChoice, FloatTable
+
+_INFINITE = float("inf")
+_ITERATIONS = 200_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relaxed:
+    """Duals in units of weight (arcs, shares) or of weight x ticks (prices).
+
+    objective: weighted ticks; arcs: multipliers in the order of the network; room (P, R);
+    fit, site: (service, pool or site) -> price; shares: of each capacity choice, milestone -> weight;
+    undone (N): the u of each lost milestone.
+    """
+
+    objective: float
+    arcs: FloatTable
+    room: FloatTable
+    fit: dict[tuple[int, int], float]
+    site: dict[tuple[int, int], float]
+    shares: tuple[dict[int, float], ...]
+    outage: FloatTable
+    undone: FloatTable
+
+
+@dataclass(slots=True, eq=False)
+class _Builder:
+    """Rows of a linear programme, one coefficient at a time, and what its columns mean."""
+
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
+    row_lower: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+    index: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def column(self, lower: float, upper: float, cost: float = 0.0) -> int:
+        self.lower.append(lower)
+        self.upper.append(upper)
+        self.cost.append(cost)
+        return len(self.cost) - 1
+
+    def row(self, at_least: float, *terms: tuple[int, float]) -> int:
+        for column, value in terms:
+            if value != 0.0:
+                self.index.append(column)
+                self.value.append(value)
+        self.starts.append(len(self.index))
+        self.row_lower.append(at_least)
+        return len(self.row_lower) - 1
+
+
+@dataclass(slots=True, eq=False)
+class Relaxation:
+    """One linear programme. Outages are in horizons, costs in shares of the lost weight.
+
+    running: also let what runs give its room up, at its weight for the whole horizon. Such a
+    programme is no bound, but its prices tell what room is worth.
+    """
+
+    facts: Facts
+    network: Network
+    running: bool = False
+    choices: tuple[CapacityChoice, ...] = ()
+    build: _Builder = field(default_factory=_Builder)
+    outage: list[int] = field(default_factory=list)
+    undone: dict[int, int] = field(default_factory=dict)
+    arc_rows: list[int] = field(default_factory=list)
+    room_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    fit_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    site_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    cut_rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    unit: FloatTable = field(default_factory=lambda: np.ones(1))
+    whole: float = 1.0
+
+    def solve(self) -> Relaxed:
+        """Builds and solves it."""
+        self.whole = float(max(1, int(self.facts.weight.sum())))
+        self.unit = np.maximum(1.0, self.facts.room.usable_pool.max(axis=0, initial=0).astype(np.float64))
+        self._milestones()
+        self._arcs()
+        self._placement()
+        for number, choice in enumerate(self.choices):
+            self._cut(number, choice, list(choice.sizes))
+        solution, duals, objective = _solve(self.build)
+        for _ in range(3 if self.choices else 0):
+            if not self._separate(solution):
+                break
+            solution, duals, objective = _solve(self.build)
+        return self._read(solution, duals, objective)
+
+    def _sheds(self, i: int) -> bool:
+        """A running milestone that gives its room up in this programme."""
+        facts = self.facts
+        return self.running and not (facts.lost[i] or facts.fixed[i] or i in self.network.pinned)
+
+    def _milestones(self) -> None:
+        facts, horizon = self.facts, self.facts.instance.horizon
+        for i in range(len(facts)):
+            head = int(facts.head[i]) / horizon if facts.lost[i] else 0.0
+            known = facts.fixed[i] or i in self.network.pinned
+            cost = int(facts.weight[i]) / self.whole
+            self.outage.append(self.build.column(head, 0.0 if known else 1.0, cost))
+            if (facts.lost[i] and head < 1.0) or self._sheds(i):
+                self.undone[i] = self.build.column(0.0, 1.0)
+                self.build.row(head, (self.outage[i], 1.0), (self.undone[i], head - 1.0))
+
+    def _arcs(self) -> None:
+        horizon = self.facts.instance.horizon
+        for i, j, delay in self.network.arcs:
+            terms = [(self.outage[i], 1.0), (self.outage[j], -1.0)]
+            if delay and i in self.undone:
+                terms.append((self.undone[i], delay / horizon))
+            self.arc_rows.append(self.build.row(delay / horizon, *terms))
+
+    def _placement(self) -> None:
+        """Columns: replicas of a service in a pool, in shares of what it needs."""
+        services = self.facts.instance.services
+        inside: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        for s, demand in enumerate(services.demand.tolist()):
+            milestones = [i for i in (s, len(services) + s) if self._placed(i)]
+            total = sum(int(self.facts.need[i]) for i in milestones)
+            if not total or not self.facts.heads.pools[s]:
+                continue
+            columns = {p: self.build.column(0.0, 1.0) for p in self.facts.heads.pools[s]}
+            undone = [
+                (self.undone[i], int(self.facts.need[i]) / total) for i in milestones if i in self.undone
+            ]
+            self.build.row(1.0, *((c, 1.0) for c in columns.values()), *undone)
+            self._caps(s, total, columns)
+            for p, column in columns.items():
+                for r, amount in enumerate(demand):
+                    if amount:
+                        inside.setdefault((p, r), []).append((column, -total * amount / self.unit[r]))
+        for (p, r), terms in sorted(inside.items()):
+            room = int(self.facts.room.usable_pool[p, r]) / self.unit[r]
+            if -sum(v for _, v in terms) > room:
+                self.room_rows[p, r] = self.build.row(-room, *terms)
+
+    def _placed(self, i: int) -> bool:
+        """Whether a milestone takes room in the end, for certain or unless it is not restored."""
+        facts = self.facts
+        if facts.need[i] == 0:
+            return False
+        if facts.lost[i]:
+            return int(facts.head[i]) < facts.instance.horizon
+        return self.running
+
+    def _caps(self, s: int, total: int, columns: dict[int, int]) -> None:
+        facts, services = self.facts, self.facts.instance.services
+        owner = s if facts.lost[s] else len(services) + s
+        if not facts.lost[owner]:
+            return
+        undone = self.undone.get(owner)
+        by_site: dict[int, list[int]] = {}
+        for p, column in columns.items():
+            by_site.setdefault(facts.instance.pools[p].site, []).append(column)
+            most = int(facts.room.new_per_pool[s, p]) / total
+            if most < 1.0:
+                self.fit_rows[s, p] = self._cap(most, [column], undone)
+        for z, some in by_site.items():
+            most = int(facts.room.new_per_site[s, z]) / total
+            if most < 1.0 and (len(some) > 1 or (s, z) not in self.fit_rows):
+                self.site_rows[s, z] = self._cap(most, some, undone)
+
+    def _cap(self, most: float, columns: list[int], undone: int | None) -> int:
+        terms = [(c, -1.0) for c in columns]
+        return self.build.row(-most, *terms, *([] if undone is None else [(undone, -most)]))
+
+    def _cut(self, number: int, choice: CapacityChoice, members: list[int]) -> None:
+        """Rule R4 for a set of milestones, in shares of all sizes."""
+        facts, horizon = self.facts, self.facts.instance.horizon
+        whole = float(sum(choice.sizes[i] for i in members))
+        total = sum(waits_of(members, choice.sizes, choice.curve, horizon).values())
+        at_least = total / whole / horizon
+        terms = []
+        for i in members:
+            size = choice.sizes[i] / whole
+            lead = int(facts.lead[i]) / horizon
+            at_least += size * lead
+            terms.append((self.outage[i], size))
+            if i in self.undone and facts.lost[i]:
+                terms.append((self.undone[i], size * lead))
+        self.cut_rows.append((self.build.row(at_least, *terms), number, members))
+
+    def _separate(self, solution: FloatTable) -> bool:
+        """Adds the most violated set of each choice: a prefix in the order of O - q."""
+        facts, horizon = self.facts, self.facts.instance.horizon
+        added = False
+        for number, choice in enumerate(self.choices):
+            key = {
+                i: float(solution[self.outage[i]]) * horizon
+                - int(facts.lead[i]) * (1.0 - float(solution[self.undone[i]]) if i in self.undone else 0.0)
+                for i in choice.sizes
+            }
+            order = sorted(choice.sizes, key=lambda i: (key[i], i))
+            waits = waits_of(order, choice.sizes, choice.curve, horizon)
+            violated = best = 0.0
+            members = 0
+            for place, i in enumerate(order):
+                violated += waits[i] - choice.sizes[i] * key[i]
+                if violated > best:
+                    best, members = violated, place + 1
+            if best > 1e-4 * horizon * sum(choice.sizes.values()):
+                self._cut(number, choice, order[:members])
+                added = True
+        return added
+
+    def _read(self, solution: FloatTable, duals: FloatTable, objective: float) -> Relaxed:
+        horizon = float(self.facts.instance.horizon)
+        price = self.whole * horizon
+        room = np.zeros(self.facts.room.usable_pool.shape)
+        for (p, r), row in self.room_rows.items():
+            room[p, r] = max(0.0, duals[row]) * price / self.unit[r]
+        undone = np.zeros(len(self.facts))
+        for i, column in self.undone.items():
+            undone[i] = solution[column]
+        return Relaxed(
+            objective=objective * price,
+            arcs=np.maximum(0.0, duals[np.array(self.arc_rows, np.int64)]) * self.whole,
+            room=room,
+            fit=self._prices(self.fit_rows, duals, price),
+            site=self._prices(self.site_rows, duals, price),
+            shares=tuple(self._shares(number, duals) for number in range(len(self.choices))),
+            outage=solution[np.array(self.outage, np.int64)] * horizon,
+            undone=undone,
+        )
+
+    def _prices(
+        self, rows: dict[tuple[int, int], int], duals: FloatTable, price: float
+    ) -> dict[tuple[int, int], float]:
+        """Per replica: the columns are in shares of what a service needs."""
+        services = len(self.facts.instance.services)
+        found = {}
+        for (s, part), row in rows.items():
+            total = sum(int(self.facts.need[i]) for i in (s, services + s) if self._placed(i))
+            if duals[row] > 0.0:
+                found[s, part] = float(duals[row]) * price / total
+        return found
+
+    def _shares(self, number: int, duals: FloatTable) -> dict[int, float]:
+        sizes = self.choices[number].sizes
+        found = dict.fromkeys(sizes, 0.0)
+        for row, chosen, members in self.cut_rows:
+            if chosen == number and duals[row] > 0.0:
+                whole = float(sum(sizes[i] for i in members))
+                for i in members:
+                    found[i] += float(duals[row]) * self.whole * sizes[i] / whole
+        return found
+
+
+def _solve(build: _Builder) -> tuple[FloatTable, FloatTable, float]:
+    """Solution, duals of the rows, objective; single-threaded simplex, so it is repeatable."""
+    import highspy
+
+    highs: Any = highspy.Highs
+    solver = highs()
+    solver.silent()
+    for name, value in (("threads", 1), ("solver", "simplex"), ("simplex_iteration_limit", _ITERATIONS)):
+        solver.setOptionValue(name, value)
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = len(build.cost), len(build.row_lower)
+    lp.col_cost_ = np.array(build.cost)
+    lp.col_lower_, lp.col_upper_ = np.array(build.lower), np.array(build.upper)
+    lp.row_lower_ = np.array(build.row_lower)
+    lp.row_upper_ = np.full(len(build.row_lower), _INFINITE)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.array(build.starts, np.int32)
+    lp.a_matrix_.index_ = np.array(build.index, np.int32)
+    lp.a_matrix_.value_ = np.array(build.value)
+    solver.passModel(lp)
+    solver.run()
+    solution = solver.getSolution()
+    objective = solver.getInfo().objective_function_value
+    return np.array(solution.col_value), np.array(solution.row_dual), float(objective)

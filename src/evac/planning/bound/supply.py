@@ -1,0 +1,197 @@
+"""Supply rows: what milestones hold of limits, and what waiting for limits is worth (section 6, R3)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evac.model.instance import LostStore, Use
+from evac.planning.bound.facts import Facts
+from evac.planning.bound.heads import by_hand
+from evac.planning.bound.waves import hold_of
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one milestone does on a row. amount: unit-ticks; lead: Q, so that q = lead / (2 amount);
+    release: tick before which none of it can be done."""
+
+    amount: int
+    lead: int
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Equal actions of a milestone: count, work of one, half ticks from its middle to the end, release."""
+
+    count: int
+    amount: int
+    distance: int
+    release: int
+
+
+def capacity_of(facts: Facts, factors: Mapping[int, int]) -> int:
+    """Speed of a row: units that its limits hold together."""
+    return sum(factor * facts.instance.limits[limit].capacity for limit, factor in factors.items())
+
+
+def works_of(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
+    """Milestone -> what it does on the limits of a row, for all that do anything."""
+    services = facts.instance.services
+    found: dict[int, Work] = {}
+    for s in range(len(services)):
+        if services.base_lost[s]:
+            parts = [_start(facts, factors, s, top=False), _shift(facts, factors, s)]
+            _collect(
+                found, s, parts, _self_wait(facts, factors, s, int(facts.needs.base_starts[s]), parts[0])
+            )
+        if services.top_lost[s]:
+            part = _start(facts, factors, s, top=True)
+            wait = _self_wait(facts, factors, s, int(facts.needs.top_starts[s]), part)
+            _collect(found, len(services) + s, [part], wait)
+    for d, store in enumerate(facts.instance.stores):
+        if store.allowed:
+            parts = [_fence(facts, factors, store), _promotion(facts, factors, d, store)]
+            _collect(found, 2 * len(services) + d, parts, 0)
+    return found
+
+
+def _collect(found: dict[int, Work], milestone: int, parts: Sequence[_Part | None], wait: int) -> None:
+    kept = [p for p in parts if p is not None and p.amount > 0 and p.count > 0]
+    if kept:
+        found[milestone] = Work(
+            sum(p.count * p.amount for p in kept),
+            sum(p.count * p.amount * p.distance for p in kept) + wait,
+            min(p.release for p in kept),
+        )
+
+
+def _taken(uses: Sequence[Use], factors: Mapping[int, int], duration: int) -> int:
+    return sum(factors[u.limit] * u.units * hold_of(u, duration) for u in uses if u.limit in factors)
+
+
+def _nearest(uses: Sequence[Use], factors: Mapping[int, int], duration: int, tail: int) -> int:
+    """Least half ticks from the middle of a hold to the end of what the action is for."""
+    return min(2 * tail - 2 * u.offset - hold_of(u, duration) for u in uses if u.limit in factors)
+
+
+def _offset(uses: Sequence[Use], factors: Mapping[int, int]) -> int:
+    return min(u.offset for u in uses if u.limit in factors)
+
+
+def _start(facts: Facts, factors: Mapping[int, int], s: int, top: bool) -> _Part | None:
+    services, heads, pools = facts.instance.services, facts.heads, facts.heads.pools[s]
+    count = int(facts.needs.top_starts[s] if top else facts.needs.base_starts[s])
+    if count == 0 or not pools or by_hand(facts.instance, "start"):
+        return None
+    start = int(services.start[s])
+    amount = min(_taken(facts.instance.pools[p].start_uses, factors, start) for p in pools)
+    if amount == 0:
+        return None
+    uses = [u for p in pools for u in facts.instance.pools[p].start_uses]
+    tail = start + (int(services.verify[s]) if top else heads.tail[s])
+    one = int(facts.room.one_tick[s])
+    first = max(heads.begin[s], 0 if one < 0 else one + heads.boot_wait)
+    release = min(facts.instance.horizon, first + _offset(uses, factors))
+    return _Part(count, amount, _nearest(uses, factors, start, tail), release)
+
+
+def _self_wait(facts: Facts, factors: Mapping[int, int], s: int, count: int, part: _Part | None) -> int:
+    """Half ticks x work by which starts of one milestone wait for each other on a single limit."""
+    if part is None or len(factors) != 1 or next(iter(factors.values())) != 1:
+        return 0
+    limit, start = next(iter(factors)), int(facts.instance.services.start[s])
+    uses = [u for p in facts.heads.pools[s] for u in facts.instance.pools[p].start_uses if u.limit == limit]
+    batch = facts.instance.limits[limit].capacity // min(u.units for u in uses)
+    if batch == 0:
+        return 0
+    full, rest = divmod(count, batch)
+    rounds = batch * full * (full - 1) // 2 + rest * full
+    return 2 * part.amount * min(hold_of(u, start) for u in uses) * rounds
+
+
+def _shift(facts: Facts, factors: Mapping[int, int], s: int) -> _Part | None:
+    services = facts.instance.services
+    uses = services.shift_uses[s]
+    duration = int(services.change[s] + services.settle[s])
+    if not services.shift[s] or by_hand(facts.instance, "shift") or not _taken(uses, factors, duration):
+        return None
+    release = min(facts.instance.horizon, facts.heads.verified[s] + _offset(uses, factors))
+    distance = _nearest(uses, factors, duration, duration)
+    return _Part(1, _taken(uses, factors, duration), distance, release)
+
+
+def _fence(facts: Facts, factors: Mapping[int, int], store: LostStore) -> _Part | None:
+    amount = _taken(store.fence_uses, factors, store.fence)
+    if by_hand(facts.instance, "fence") or not amount:
+        return None
+    tail = store.fence + min(c.duration for c in store.allowed)
+    distance = _nearest(store.fence_uses, factors, store.fence, tail)
+    return _Part(1, amount, distance, min(facts.instance.horizon, _offset(store.fence_uses, factors)))
+
+
+def _promotion(facts: Facts, factors: Mapping[int, int], d: int, store: LostStore) -> _Part | None:
+    amount = min(_taken(c.uses, factors, c.duration) for c in store.allowed)
+    if by_hand(facts.instance, "promote") or not amount:
+        return None
+    least = min(c.duration for c in store.allowed)
+    distance = min(_nearest(c.uses, factors, c.duration, least) for c in store.allowed)
+    offset = min(_offset(c.uses, factors) for c in store.allowed)
+    return _Part(1, amount, distance, min(facts.instance.horizon, facts.heads.fenced[d] + offset))
+
+
+def busy_times(
+    order: Sequence[tuple[int, Work]], weights: Mapping[int, int], speed: int, horizon: int
+) -> dict[int, int]:
+    """Twice the sum of time over the work of each milestone, in 1/speed ticks, cut at the horizon.
+
+    One machine, preemptive, always the released work of the largest weight per work, ties to the
+    earlier in `order`: the least weighted mean busy time (Goemans, Queyranne, Schulz, Skutella,
+    Wang, SIAM Journal on Discrete Mathematics 15, 2002).
+    """
+    arrivals = sorted((speed * work.release, place) for place, (_, work) in enumerate(order))
+    left = [work.amount for _, work in order]
+    found = [0] * len(order)
+    ready: list[tuple[_Ratio, int]] = []
+    clock = cursor = 0
+    end = speed * horizon
+    while ready or cursor < len(arrivals):
+        if not ready:
+            clock = max(clock, arrivals[cursor][0])
+        while cursor < len(arrivals) and arrivals[cursor][0] <= clock:
+            place = arrivals[cursor][1]
+            milestone, work = order[place]
+            heapq.heappush(ready, (_Ratio(weights[milestone], work.amount, place), place))
+            cursor += 1
+        place = ready[0][1]
+        until = clock + left[place]
+        if cursor < len(arrivals):
+            until = min(until, arrivals[cursor][0])
+        found[place] += _moment(clock, until, end)
+        left[place] -= until - clock
+        clock = until
+        if left[place] == 0:
+            heapq.heappop(ready)
+    return {milestone: found[place] for place, (milestone, _) in enumerate(order)}
+
+
+@dataclass(slots=True)
+class _Ratio:
+    """Sorts by weight per work, largest first, exactly; ties by place."""
+
+    weight: int
+    amount: int
+    place: int
+
+    def __lt__(self, other: _Ratio) -> bool:
+        mine, theirs = self.weight * other.amount, other.weight * self.amount
+        return mine > theirs or (mine == theirs and self.place < other.place)
+
+
+def _moment(start: int, until: int, end: int) -> int:
+    """Twice the integral of min(time, end) over [start, until)."""
+    inside, beyond = min(until, end), max(start, end)
+    total = inside * inside - start * start if inside > start else 0
+    return total + 2 * (until - beyond) * end if until > beyond else total
