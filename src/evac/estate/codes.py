@@ -50,7 +50,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("merge-not-mapping", _YAML, "The merge key << is given something that is no mapping."),
     ("alias-loop", _YAML, "An alias stands inside the value of its own anchor."),
     ("too-many-aliases", _YAML, "More aliases than evac follows (20,000)."),
-    ("too-many-values", _YAML, "More values than evac reads (2,000,000), or aliases that expand to as many."),
+    ("too-many-values", _YAML, "More values than evac reads (1,000,000), or aliases that expand to as many."),
     ("too-deep", _YAML, "Nested more than 32 levels deep."),
     ("value-too-long", _YAML, "One value of more than 4,096 characters."),
     ("version-missing", _VALUES, "No file says which version of the format it is written in."),
@@ -104,7 +104,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
     ("import-row-length", _IMPORTS, "A row of a host list with more or fewer cells than its header."),
     ("import-cell", _IMPORTS, "A cell of a host list that says nothing its column can hold."),
-    ("import-unit-missing", _IMPORTS, "A quantity of a host list with a unit in neither its header nor its cell."),
+    ("import-unit-missing", _IMPORTS, "A quantity of a host list without a unit in header or cell."),
     ("import-host-twice", _IMPORTS, "Two rows of a host list that contradict each other about one host."),
     ("import-name", _IMPORTS, "A name of the source that cannot be an id of an estate."),
 )  # fmt: skip

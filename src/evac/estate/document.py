@@ -15,7 +15,7 @@ from evac.estate.problems import Problems, shown
 from evac.model.diagnostic import Place
 
 DEPTH_MAX: Final = 32
-NODES_MAX: Final = 2_000_000
+NODES_MAX: Final = 1_000_000
 SCALAR_MAX: Final = 4_096
 ALIASES_MAX: Final = 20_000
 

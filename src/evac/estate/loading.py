@@ -12,17 +12,25 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from evac.estate import tables_racks, tables_replicas, tables_servers
 from evac.estate.assembling import Assembly, assemble, day_of
+from evac.estate.bindings import (
+    ReplicaRows,
+    ServerNames,
+    ServerRows,
+    bindings,
+    check_room,
+    no_servers,
+    stated_in_yaml,
+    with_counts,
+)
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.document import Node, read_document
 from evac.estate.names import check_references, check_sense, known_names
+from evac.estate.overlay import merge_overlay
 from evac.estate.problems import Problems
 from evac.estate.provenance import FactBook
 from evac.estate.reading import PlaceIndex, Reader
 from evac.estate.sources import YAML_BYTES_MAX, EstateFiles, decode, find_files, read_bytes
-from evac.estate.tables import Table, read_table
-from evac.estate.tables_servers import ServerNames, ServerRows, no_servers
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
 from evac.model.estate import Estate
@@ -83,6 +91,7 @@ def _document(file: Path, root: Path, problems: Problems) -> Node | None:
 def _assemble(
     documents: list[Node], files: EstateFiles, root: Path, as_of: date | None, problems: Problems
 ) -> Estate:
+    documents = merge_overlay(documents, problems)
     day = day_of(documents, as_of, problems)
     reader = Reader(problems, FactBook(day, problems))
     reader.places[""] = (files.documents[0].name, 1, 1)
@@ -92,8 +101,8 @@ def _assemble(
     check_references(reader, known, assembly)
     check_sense(assembly, reader, known)
     values = assembly.values
-    values["services"] = tables_replicas.with_counts(values["services"], replicas, reader)
-    tables_replicas.check_room(values["services"], values["pools"], servers, replicas, reader)
+    values["services"] = with_counts(values["services"], replicas, reader)
+    check_room(values["services"], values["pools"], servers, replicas, reader)
     return Estate(
         **values, facts=reader.facts.all(), fleet=servers.fleet, replicas=replicas.replicas,
         places=PlaceIndex(reader.places),
@@ -102,31 +111,11 @@ def _assemble(
 
 def _read_tables(
     assembly: Assembly, files: EstateFiles, root: Path, reader: Reader
-) -> tuple[ServerRows, tables_replicas.ReplicaRows]:
-    racks = _table("racks", tables_racks.COLUMNS, ("rack",), files, root, reader)
-    if racks is not None:
-        tables_racks.add_racks(racks, assembly, reader)
-    table = _table("servers", tables_servers.COLUMNS, ("server",), files, root, reader)
-    servers = no_servers()
-    if table is not None:
-        servers = (
-            tables_servers.read_servers(table, assembly.values, reader.facts, reader.problems) or servers
-        )
-    rows = _table("replicas", tables_replicas.COLUMNS, tables_replicas.COLUMNS, files, root, reader)
-    if (
-        rows is not None
-        and "servers" in files.tables
-        and not len(servers.fleet)
-        and reader.problems.has_errors
-    ):
-        rows = None
-    return servers, tables_replicas.read_replicas(rows, assembly.values, servers, reader)
+) -> tuple[ServerRows, ReplicaRows]:
+    """The columns; where there are tables, they are read by a module that is loaded only then."""
+    in_yaml = stated_in_yaml(assembly.values, reader)
+    if not files.tables:
+        return no_servers(), bindings([in_yaml], None)
+    from evac.estate.tables_all import read_all
 
-
-def _table(name: str, columns: tuple[str, ...], required: tuple[str, ...], files: EstateFiles, root: Path,
-           reader: Reader) -> Table | None:  # fmt: skip
-    path = files.tables.get(name)
-    if path is None:
-        return None
-    reader.places.setdefault(name, (path.name, 1, 1))
-    return read_table(path, root, columns, required, reader.problems)
+    return read_all(assembly, files, root, reader)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evac.estate.assembling import Assembly
+from evac.estate.bindings import ServerNames
 from evac.estate.problems import Problems, shown
 from evac.estate.reading import Reader, Reference
-from evac.estate.tables_servers import ServerNames
 from evac.model.diagnostic import Place
 from evac.model.estate import Service, SharedFate, Store
 

@@ -17,7 +17,7 @@ from typing import Final
 from evac.model.estate import Rate
 from evac.model.units import QUANTITY_LIMIT
 
-_NUMBER: Final = re.compile(r"([+-]?)([0-9]{1,30})(?:\.([0-9]{1,30}))?(?: *([^\d\s.,+-][^\s]*))?", re.ASCII)
+_NUMBER: Final = re.compile(r"([+-]?)([0-9]{1,30})(?:\.([0-9]{1,30}))?(?: *([^\d\s.,+_-][^\s]*))?", re.ASCII)
 _FRACTION: Final = re.compile(r"([0-9]{1,18}) */ *([0-9]{1,18})", re.ASCII)
 _RATE: Final = re.compile(r"(.{1,60}?) +per +(.{1,60})")
 _RATE_WINDOWS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}

@@ -81,7 +81,11 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
 def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> bytes | None:
     """The bytes of a plain file inside `root`; None, and a diagnostic, where that is not so."""
     place = Place(path.name)
-    if path != root and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    if (
+        path != root
+        and path.is_symlink()
+        and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    ):
         problems.add(
             "file-outside",
             f"{path.name} leads out of the estate's folder",

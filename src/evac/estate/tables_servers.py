@@ -6,12 +6,12 @@ Names become indices by lookup tables; what a server does not say itself it has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
+from evac.estate.bindings import ServerRows
 from evac.estate.kinds import ID_MAX
 from evac.estate.problems import Problems
 from evac.estate.provenance import FactBook
@@ -25,7 +25,6 @@ from evac.model.fleet import (
     Fleet,
     IndexColumn,
     IntColumn,
-    empty_fleet,
 )
 from evac.model.units import RESOURCES
 
@@ -44,33 +43,6 @@ COLUMNS: Final = (
 _NAME: Final = r"^[\p{L}\p{N}][\w.:@-]*$"
 _YES: Final = ("yes", "true")
 _NO: Final = ("no", "false")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServerNames:
-    """Lookup of servers by name: sorted names as bytes."""
-
-    names: np.ndarray[Any, np.dtype[np.bytes_]]
-
-    def has(self, name: str) -> bool:
-        key = name.encode()
-        if not len(self.names) or len(key) > self.names.dtype.itemsize:
-            return False
-        row = int(np.searchsorted(self.names, np.bytes_(key)))
-        return row < len(self.names) and bytes(self.names[row]) == key
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServerRows:
-    """A fleet, and the table with the row each server was read from."""
-
-    fleet: Fleet
-    table: Table | None
-    rows: IntColumn
-
-
-def no_servers() -> ServerRows:
-    return ServerRows(empty_fleet(), None, np.empty(0, np.int64))
 
 
 def read_servers(

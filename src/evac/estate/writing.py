@@ -11,17 +11,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from evac.estate import writing_tables
 from evac.estate.json_schema import schema
 from evac.estate.sources import TABLES
 from evac.estate.spec import SECTIONS
-from evac.estate.writing_tables import TableFormat
 from evac.estate.writing_yaml import Teller, document, placed_by_service
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, Fact
 from evac.model.fleet import ON_SERVER
+
+if TYPE_CHECKING:
+    from evac.estate.writing_tables import TableFormat
 
 SCHEMA_FILE: Final = "estate.schema.json"
 _SCHEMA_LINE: Final = f"yaml-language-server: $schema={SCHEMA_FILE}"
@@ -75,13 +76,23 @@ def _write_all(
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     text = json.dumps(schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     (folder / SCHEMA_FILE).write_text(text, encoding="utf-8", newline="\n")
-    if len(estate.racks) > _RACKS_IN_YAML:
-        writing_tables.write_table(writing_tables.racks_frame(estate.racks), folder / "racks", tables)
-    if len(estate.fleet):
-        writing_tables.write_table(writing_tables.servers_frame(estate), folder / "servers", tables)
-    if not in_yaml:
-        writing_tables.write_table(writing_tables.replicas_frame(estate), folder / "replicas", tables)
+    _write_tables(estate, folder, tables, in_yaml)
     return tuple(sorted(path.name for path in folder.iterdir()))
+
+
+def _write_tables(estate: Estate, folder: Path, kind: TableFormat, counts_in_yaml: bool) -> None:
+    """The tables that the estate needs; a small one needs none, and then no library of tables."""
+    with_racks = len(estate.racks) > _RACKS_IN_YAML
+    if not (with_racks or len(estate.fleet) or not counts_in_yaml):
+        return
+    from evac.estate import writing_tables
+
+    if with_racks:
+        writing_tables.write_table(writing_tables.racks_frame(estate.racks), folder / "racks", kind)
+    if len(estate.fleet):
+        writing_tables.write_table(writing_tables.servers_frame(estate), folder / "servers", kind)
+    if not counts_in_yaml:
+        writing_tables.write_table(writing_tables.replicas_frame(estate), folder / "replicas", kind)
 
 
 def _counts_fit_yaml(estate: Estate) -> bool:

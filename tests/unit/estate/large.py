@@ -48,7 +48,9 @@ def large_estate(servers: int, replicas: int, services: int, seed: int = 1) -> E
         racks=racks,
         classes=(
             ServerClass("store", (64_000, 262_144, 40_960, 0), watts=450, boot_ms=480_000),
-            ServerClass("web", (32_000, 131_072, 2_048, 0), watts=350, boot_ms=360_000, boot_odds_permille=985),
+            ServerClass(
+                "web", (32_000, 131_072, 2_048, 0), watts=350, boot_ms=360_000, boot_odds_permille=985
+            ),
         ),
         links=(Link(("anyang", "pangyo"), 200_000, 5_000_000),),
         limits=Limits(starts=Rate(3_000, 60_000), manual_ms=MappingProxyType({"start": 1_200_000})),
@@ -63,17 +65,22 @@ def _racks(halls: tuple[Hall, ...], count: int) -> tuple[Rack, ...]:
     racks = []
     for row in range(count):
         hall = halls[row % len(halls)]
-        racks.append(Rack(f"{hall.id}/r{row:05d}", hall.site, hall.id, (f"{hall.id}/feed-a", f"{hall.id}/feed-b")))
+        racks.append(
+            Rack(f"{hall.id}/r{row:05d}", hall.site, hall.id, (f"{hall.id}/feed-a", f"{hall.id}/feed-b"))
+        )
     return tuple(sorted(racks, key=lambda rack: rack.id))
 
 
 def _service(row: int, services: int) -> Service:
-    needs = [Dependency(f"svc-{other:05d}", "service") for other in sorted({row // 2, row // 3}) if other < row]
+    needs = [
+        Dependency(f"svc-{other:05d}", "service") for other in sorted({row // 2, row // 3}) if other < row
+    ]
     needs.append(Dependency(f"store-{row % max(1, services // 6):05d}", "store"))
     return Service(
         id=f"svc-{row:05d}", family=f"family-{row % 12}", owner=f"team-{row % 90}", tier=row % 4,
         people=1_000 * row, degraded_people=100 * row, paid=row % 2 == 0, rto_ms=1_800_000, rpo_ms=0,
-        demand=(500, 1_024, 4, 0), share=Fraction(3, 5), spread=Spread(8, Fraction(1, 10), None, Fraction(2, 3)),
+        demand=(500, 1_024, 4, 0), share=Fraction(3, 5),
+        spread=Spread(8, Fraction(1, 10), None, Fraction(2, 3)),
         sheddable=True, shed_rehearsed=date(2026, 5, 1), needs=tuple(needs), start_ms=40_000, warm_ms=60_000,
         verify_ms=10_000, shed_ms=10_000, traffic=Traffic("dns", 60_000, 5_000, 60_000, 8_000, 400_000),
     )  # fmt: skip
@@ -96,7 +103,8 @@ def _fleet(servers: int, racks: tuple[Rack, ...], random: np.random.Generator) -
         site=site_of_rack[rack], rack=rack, server_class=kind, pool=nowhere, boot_server=nowhere,
         state=random.choice(np.array([0, 0, 0, 1, 2], np.uint8), servers), capacity=capacity,
         capacity_known=np.ones((servers, 4), np.bool_), watts=np.where(kind == 0, 450, 350).astype(np.int64),
-        watts_known=np.ones(servers, np.bool_), bmc=random.integers(0, BMC_UNKNOWN + 1, servers).astype(np.uint8),
+        watts_known=np.ones(servers, np.bool_),
+        bmc=random.integers(0, BMC_UNKNOWN + 1, servers).astype(np.uint8),
     )  # fmt: skip
 
 

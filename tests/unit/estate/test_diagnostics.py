@@ -1,0 +1,286 @@
+"""Every diagnostic code: a file that brings it about, and the exact place it names.
+
+In each text `‹` marks the place that the diagnostic must name; it is taken out before reading.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from evac.estate import check
+from evac.estate.codes import CODES
+from evac.model.diagnostic import Diagnostic
+
+MARK = "‹"
+HEAD = "evac: 1\nsites: {a: {}, b: {}}\n"
+
+
+def services(body: str) -> str:
+    return f"{HEAD}services:\n  x: {{{body}}}\n"
+
+
+YAML_CASES: list[tuple[str, str, str]] = [
+    ("yaml-syntax", "evac: 1\nsites: {a: ]‹", ""),
+    ("yaml-syntax", "evac: 1\n‹\tsites: {}\n", "a tab stands here"),
+    ("yaml-tag", "evac: 1\nname: ‹!!python/object:os.system x\n", "write the plain value"),
+    ("several-documents", "evac: 1\n‹---\nevac: 1\n", "one document"),
+    ("key-twice", f"{HEAD}name: x\n‹name: y\n", "keep one"),
+    ("key-not-text", "evac: 1\n? ‹{a: b}\n: c\n", ""),
+    ("merge-not-mapping", "evac: 1\nsites:\n  a: {<<: ‹[b]}\n", ""),
+    ("alias-loop", "evac: 1\nsites: &s\n  a: ‹*s\n", "write the value out"),
+    ("too-deep", "evac: 1\nname: " + "[" * 31 + "‹[" + "]" * 32 + "\n", ""),
+    ("value-too-long", "evac: 1\nname: ‹" + "x" * 5_000 + "\n", ""),
+    ("version-missing", "‹sites: {a: {}}\n", "add evac: 1"),
+    ("version-unknown", "evac: ‹2\n", "reads version 1"),
+    ("key-unknown", f"{HEAD}‹servces: {{}}\n", "did you mean 'services'?"),
+    ("key-unknown", services("‹peple: 3"), "did you mean 'people'?"),
+    ("key-unknown", services("people: {value: 3, ‹sorce: x}"), "did you mean 'source'?"),
+    ("value-missing", f"{HEAD}pools:\n  p: ‹{{cpu: 4 cores}}\n", "add site"),
+    ("wrong-type", services("people: ‹[3]"), ""),
+    ("wrong-type", services("needs: ‹y"), ""),
+    ("wrong-type", "evac: 1\nsites: ‹[a, b]\n", "ID: {...}"),
+    ("not-a-number", services("people: ‹.nan"), "400"),
+    ("not-a-number", services("people: ‹.inf"), "400"),
+    ("not-a-number", services("rto: ‹1e3 s"), "90 s"),
+    ("not-a-number", services("people: ‹1_000"), "400"),
+    ("unit-missing", services("rto: ‹30"), "90 s"),
+    ("unit-unknown", services("rto: ‹30 minutes"), "did you mean 'min'?"),
+    ("unit-unknown", services("rto: ‹30 S"), "did you mean 's'?"),
+    ("unit-wrong-dimension", services("rto: ‹30 GiB"), "90 s"),
+    ("negative", services("rto: ‹-5 s"), ""),
+    ("quantity-too-large", services("rto: ‹99999999999999999 h"), "check the unit"),
+    ("quantity-too-large", services("people: ‹9007199254740993"), "check the unit"),
+    ("share-above-one", services("share: ‹120 %"), "at most 100 %"),
+    ("share-zero", services("share: ‹0/5"), ""),
+    ("not-a-rate", f"{HEAD}limits: {{starts: ‹600 a minute}}\n", "600 per minute"),
+    ("not-a-date", services("shed_rehearsed: ‹2026-02-30"), "2026-11-25"),
+    ("not-a-choice", services("traffic: {kind: ‹bgp}"), "dns"),
+    ("not-a-flag", services("paid: ‹off"), "true, false or unknown"),
+    ("text-too-long", services("owner: ‹" + "x" * 600), "at most 500"),
+    ("out-of-range", services("tier: ‹101"), ""),
+    ("out-of-range", f"{HEAD}tier_weights: ‹[]\n", ""),
+    ("id-invalid", f"{HEAD}services:\n  ‹'a b': {{}}\n", ""),
+    ("id-invalid", f"{HEAD}services:\n  ‹'': {{}}\n", ""),
+    ("id-invalid", services("needs: [‹'?']"), ""),
+    ("id-taken", f"{HEAD}pools:\n  ‹a: {{site: a}}\n", "rename"),
+    ("domain-path-invalid", f"{HEAD}halls:\n  ‹hall-1: {{}}\n", "SITE/hall-1"),
+    ("domain-path-invalid", f"{HEAD}halls:\n  ‹c/hall-1: {{}}\n", ""),
+    ("hall-unknown", f"{HEAD}racks:\n  ‹a/h/r: {{}}\n", "describe it"),
+    (
+        "hall-unknown",
+        f"{HEAD}halls: {{a/hall: {{}}}}\nracks:\n  a/r: {{hall: ‹a/hal}}\n",
+        "did you mean 'a/hall'?",
+    ),
+    ("name-unknown", services("needs: [‹y]"), "describe it under services:"),
+    ("name-unknown", services("needs: [{store: ‹y}]"), ""),
+    ("name-unknown", services("replicas: {‹pangyo: 3}"), ""),
+    ("name-unknown", services("eligible_classes: [‹web]"), "classes"),
+    ("name-unknown", f"{HEAD}tools: {{deploy: ‹deployer}}\n", ""),
+    ("name-unknown", f"{HEAD}stores:\n  s: {{engine: e, members: [{{at: ‹c, mode: primary}}]}}\n", ""),
+    ("name-unknown", f"{HEAD}groups: {{g: {{members: [a, ‹z]}}}}\n", ""),
+    ("name-unknown", f"{HEAD}recovery_groups: {{g: {{stores: [‹s]}}}}\n", ""),
+    ("name-unknown", f"{HEAD}rehearsals: [{{domain: ‹c, done: 2026-01-01}}]\n", ""),
+    ("not-a-choice", f"{HEAD}tools: {{‹deplyo: x}}\nservices: {{x: {{}}}}\n", "deploy"),
+    ("target-ambiguous", services("needs: [‹{hard: true}]"), "{store: FAMILY}"),
+    ("target-ambiguous", services("needs: [‹{service: x, store: y}]"), "{service: NAME}"),
+    (
+        "group-cycle",
+        f"{HEAD}groups:\n  g: {{members: [h, a]}}\n  h: {{members: ‹[g, b]}}\n",
+        "take one of them out",
+    ),
+    ("group-cycle", f"{HEAD}groups:\n  g: {{members: ‹[g]}}\n", ""),
+    (
+        "two-primaries",
+        f"{HEAD}stores:\n  s: {{members: [{{at: a, mode: primary}}, ‹{{at: b, mode: primary}}]}}\n",
+        "",
+    ),
+    ("needs-itself", services("needs: [‹x]"), "take it out"),
+    ("same-ends", f"{HEAD}links: [{{ends: ‹[a, a]}}]\n", ""),
+    ("link-twice", f"{HEAD}links:\n  - {{ends: [a, b]}}\n  - ‹{{ends: [b, a]}}\n", ""),
+    (
+        "fact-twice",
+        services("people: ‹{value: 3, source: y}") + "facts: {services/x/people: {source: z}}\n",
+        "",
+    ),
+    ("fact-without-date", services("people: ‹{value: 3, good_for: 9 d}"), "observed"),
+    (
+        "fact-unknown",
+        services("people: 3") + "facts:\n  ‹services/x/peeple: {source: z}\n",
+        "'services/x/people'",
+    ),
+    ("facts-never-expire", services("people: ‹{value: 3, observed: 2020-01-01, good_for: 9 d}"), "as_of"),
+    (
+        "fact-expired",
+        "as_of: 2026-01-01\n" + services("people: ‹{value: 3, observed: 2020-01-01, good_for: 9 d}"),
+        "",
+    ),
+    ("default-taken", services("share: ‹unknown"), ""),
+    ("need-twice", services("needs: [y, ‹y]") + "  y: {}\n", "keep one"),
+    ("degraded-above-people", services("people: 3, degraded_people: ‹4"), "at most people"),
+    ("replicas-at-witness", "evac: 1\nsites: {w: {role: witness}}\nservices: {x: {replicas: {‹w: 1}}}\n", ""),
+    (
+        "pool-over-committed",
+        f"{HEAD}pools:\n  ‹p: {{site: a, cpu: 4 cores}}\n"
+        "services: {x: {replicas: {p: 3}, demand: {cpu: 2 cores}}}\n",
+        "",
+    ),
+]
+
+TABLE_CASES: list[tuple[str, str, str, str]] = [
+    ("column-unknown", "servers.csv", "server,site,‹clas\n", "did you mean 'class'?"),
+    ("column-missing", "servers.csv", "‹site,class\na,web\n", "add server"),
+    ("column-twice", "servers.csv", "server,site,‹site\n", "keep one"),
+    ("row-length", "servers.csv", "server,site\ns1,a\n‹s2,a,b\n", "one cell for every column"),
+    ("row-length", "servers.csv", 'server,site\n"s1",a\n‹s2\n', "one cell for every column"),
+    ("table-unreadable", "servers.csv", 'server,site\n‹"s1"x,a\n', "quotes"),
+    ("cell-missing", "servers.csv", "server,site\n‹,a\n", "every row names a server"),
+    ("cell-missing", "servers.csv", "server,site\ns1,‹\n", "name a site, a rack or a pool"),
+    ("cell-invalid", "servers.csv", "server,site,watts\ns1,a,‹x\n", "base units"),
+    ("cell-invalid", "servers.csv", "server,site,watts\ns1,a,‹nan\n", "base units"),
+    ("negative", "servers.csv", "server,site,watts\ns1,a,‹-1\n", ""),
+    ("quantity-too-large", "servers.csv", "server,site,watts\ns1,a,‹9007199254740993\n", ""),
+    ("not-a-choice", "servers.csv", "server,site,state\ns1,a,‹of\n", "serving, spare, dark, condemned"),
+    ("not-a-choice", "servers.csv", "server,site,bmc\ns1,a,‹maybe\n", "yes"),
+    ("row-twice", "servers.csv", "server,site\ns1,a\n‹s1,b\n", "keep one"),
+    ("id-invalid", "servers.csv", "server,site\n‹a/s1,a\n", ""),
+    ("id-taken", "servers.csv", "server,site\na,a\n", "rename"),
+    ("name-unknown", "servers.csv", "server,site\ns1,‹c\n", ""),
+    ("name-unknown", "servers.csv", "server,site,class\ns1,a,‹wed\n", "did you mean 'web'?"),
+    ("site-contradiction", "servers.csv", "server,site,pool\ns1,b,‹p\n", ""),
+    ("row-twice", "racks.csv", "rack\na/r1\n‹a/r1\n", "keep one"),
+    ("id-twice", "racks.csv", "rack\n‹a/r0\n", "keep one"),
+    ("id-invalid", "racks.csv", "rack\n‹r1\n", "SITE/HALL/RACK"),
+    ("cell-missing", "racks.csv", "rack,hall\n‹,a/h\n", ""),
+    ("domain-path-invalid", "racks.csv", "rack\n‹c/r1\n", ""),
+    ("hall-unknown", "racks.csv", "rack,hall\na/r1,‹a/x\n", "unknown in the column hall"),
+    ("name-unknown", "racks.csv", "rack,feeds\na/r1,‹a/f1+a/f9\n", "did you mean 'a/f1'?"),
+    ("name-unknown", "replicas.csv", "service,target,count\n‹bigg,a,1\n", "did you mean 'big'?"),
+    ("name-unknown", "replicas.csv", "service,target,count\nx,‹nowhere,1\n", ""),
+    ("row-twice", "replicas.csv", "service,target,count\nx,a,1\nx,‹a,2\n", "add them up"),
+    ("cell-missing", "replicas.csv", "service,target,count\nx,a,‹\n", ""),
+    ("replicas-stated-twice", "replicas.csv", "service,target,count\n‹placed,b,1\n", "plain number"),
+    ("replicas-exceed-servers", "replicas.csv", "service,target,count\nx,‹s0,2\n", "per_server"),
+    ("server-over-committed", "replicas.csv", "service,target,count\nbig,s0,1\n", "move some"),
+    ("replicas-do-not-add-up", "replicas.csv", "service,target,count\nsaid,a,3\n", "correct the number"),
+]
+GROUND = """evac: 1
+sites: {a: {}, b: {}}
+feeds: {a/f1: {}}
+racks: {a/r0: {}}
+pools: {p: {site: a}}
+classes: {web: {cpu: 2 cores}}
+services:
+  x: {}
+  placed: {replicas: {a: 1}}
+  big: {demand: {cpu: 64 cores}}
+  said: {replicas: 5}
+"""
+
+
+def place_of_mark(text: str) -> tuple[int, int]:
+    line = text[: text.index(MARK)].count("\n") + 1
+    return line, text.index(MARK) - text.rfind("\n", 0, text.index(MARK))
+
+
+def found(diagnostics: tuple[Diagnostic, ...], code: str) -> list[Diagnostic]:
+    return [d for d in diagnostics if d.code == code]
+
+
+@pytest.mark.parametrize(("code", "text", "hint"), YAML_CASES, ids=lambda value: str(value)[:60])
+def test_code_at_its_place(code: str, text: str, hint: str, tmp_path: Path) -> None:
+    file = tmp_path / "estate.yaml"
+    file.write_text(text.replace(MARK, ""), encoding="utf-8")
+    result = check(tmp_path)
+    matching = found(result.diagnostics, code)
+    assert matching, result.diagnostics
+    if code != "yaml-syntax":
+        assert (matching[0].place.line, matching[0].place.column) == place_of_mark(text)
+    assert matching[0].place.file == "estate.yaml"
+    assert hint in matching[0].hint
+    assert (result.estate is None) == any(d.severity == "error" for d in result.diagnostics)
+
+
+@pytest.mark.parametrize(("code", "name", "text", "hint"), TABLE_CASES, ids=lambda value: str(value)[:60])
+def test_code_in_a_table(code: str, name: str, text: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(GROUND, encoding="utf-8")
+    if name == "replicas.csv":
+        (tmp_path / "servers.csv").write_text("server,site,class\ns0,a,web\n", encoding="utf-8")
+    (tmp_path / name).write_text(text.replace(MARK, ""), encoding="utf-8")
+    result = check(tmp_path)
+    matching = found(result.diagnostics, code)
+    assert matching, result.diagnostics
+    assert hint in matching[0].hint
+    if MARK in text:
+        place = matching[0].place
+        assert (place.file, place.line, place.column) == (name, *place_of_mark(text))
+
+
+def test_ids_described_in_two_files_name_both_places(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("evac: 1\nsites: {a: {}}\nservices: {x: {}}\n")
+    (tmp_path / "b.yaml").write_text("evac: 1\nname: n\nservices:\n  x: {}\n")
+    (tmp_path / "c.yaml").write_text("name: m\n")
+    twice = {d.code: d for d in check(tmp_path).diagnostics}
+    assert str(twice["id-twice"].place) == "b.yaml:4:3"
+    assert "a.yaml:3:12" in twice["id-twice"].message
+    assert str(twice["key-twice"].place) == "c.yaml:1:7"
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    body = "".join(f"  s{row}: {{rto: {row}, needs: [nobody-{row}]}}\n" for row in range(50))
+    (tmp_path / "estate.yaml").write_text(f"evac: 1\nservices:\n{body}")
+    (tmp_path / "servers.csv").write_text("server,site\ns,nowhere\n")
+    codes = [d.code for d in check(tmp_path).diagnostics]
+    assert codes.count("unit-missing") == 50
+    assert codes.count("name-unknown") == 51
+
+
+def test_many_problems_are_counted_not_listed(tmp_path: Path) -> None:
+    body = "".join(f"  s{row}: {{rto: {row}}}\n" for row in range(3_000))
+    (tmp_path / "estate.yaml").write_text(f"evac: 1\nservices:\n{body}")
+    diagnostics = check(tmp_path).diagnostics
+    assert len(diagnostics) == 1_001
+    assert diagnostics[-1].code == "more-problems"
+    assert "2,000" in diagnostics[-1].message
+
+
+def test_bad_rows_are_listed_twenty_at_most(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text("evac: 1\nsites: {a: {}}\n")
+    rows = "".join(f"s{row},a,x\n" for row in range(500))
+    (tmp_path / "servers.csv").write_text("server,site,watts\n" + rows)
+    diagnostics = found(check(tmp_path).diagnostics, "cell-invalid")
+    assert len(diagnostics) == 21
+    assert diagnostics[-1].message == "and 480 more rows like this in servers.csv"
+    assert str(diagnostics[-1].place) == "servers.csv:22:7"
+
+
+def test_entries_with_problems_of_their_own_are_not_called_missing(tmp_path: Path) -> None:
+    text = "evac: 1\nsites: {a: {}}\npools: {p: {cpu: 3 cores}}\nservices: {x: {replicas: {p: 3}}}\n"
+    (tmp_path / "estate.yaml").write_text(text)
+    assert [d.code for d in check(tmp_path).diagnostics] == ["value-missing"]
+
+
+ELSEWHERE = {
+    "estate-not-found",
+    "estate-empty",
+    "file-unreadable",
+    "file-special",
+    "file-outside",
+    "file-too-large",
+    "too-many-files",
+    "line-too-long",
+    "not-utf-8",
+    "nul-byte",
+    "too-many-aliases",
+    "too-many-values",
+    "table-twice",
+    "table-too-large",
+    "id-twice",
+    "more-problems",
+}
+"""Codes of whole files, whose tests are in test_hostile.py, and those of the tests just above."""
+
+
+def test_every_code_has_a_test() -> None:
+    tested = {case[0] for case in YAML_CASES} | {case[0] for case in TABLE_CASES} | ELSEWHERE
+    mine = {code for code in CODES if not code.startswith(("import-", "overlay-"))}
+    assert mine == tested
