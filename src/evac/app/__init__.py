@@ -1,1 +1,1 @@
-"""One function per use case; the only room that chooses files, clocks and drivers."""
+"""Composition root: one function a use case, between the skins and the rooms below."""

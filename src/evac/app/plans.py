@@ -1,0 +1,96 @@
+"""Making a plan from the question a user asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from evac.estate import plan_codec
+from evac.model.domain import resolve, topology
+from evac.model.errors import InvalidInput
+from evac.model.estate import Estate
+from evac.model.plan import Plan
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario, ScenarioKind
+
+WORK_PER_SECOND: Final = 10
+"""Search steps that a second of budget buys on the reference machine at 90,000 servers."""
+
+DEFAULT_BUDGET_MS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan with its canonical bytes and their digest."""
+
+    plan: Plan
+    data: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user asks: exactly one of the four lists is not empty."""
+
+    lose: tuple[str, ...] = ()
+    evacuate: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+    failback: tuple[str, ...] = ()
+    deadline_ms: int | None = None
+
+
+def scenario_of(estate: Estate, question: Question) -> Scenario:
+    """The scenario of a question. Raises InvalidInput and UnknownDomain."""
+    asked: list[tuple[ScenarioKind, tuple[str, ...]]] = [
+        ("lose", question.lose),
+        ("evacuate", question.evacuate),
+        ("restore", question.restore),
+        ("failback", question.failback),
+    ]
+    given = [(kind, domains) for kind, domains in asked if domains]
+    if len(given) != 1:
+        hint = "say one of --lose DOMAIN, --evacuate SITE, --restore DOMAIN, --failback SITE"
+        raise InvalidInput("plan-question", "a plan answers exactly one question", hint)
+    kind, domains = given[0]
+    if question.deadline_ms is not None and kind != "evacuate":
+        raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
+    top = topology(estate)
+    for domain in domains:
+        resolve(top, domain)
+    deadline = question.deadline_ms
+    if kind == "evacuate" and deadline is None:
+        deadline = estate.horizon_ms
+    return Scenario(kind, tuple(sorted(set(domains))), deadline)
+
+
+def make_plan(
+    estate: Estate,
+    scenario: Scenario,
+    *,
+    budget_ms: int = DEFAULT_BUDGET_MS,
+    seed: int = 0,
+    waivers: tuple[str, ...] = (),
+    sensitivity: bool = False,
+    progress: Callable[[float, str], None] = lambda share, words: None,
+) -> Made:
+    """Plan, and encode. The budget is turned into a count of work: same input, same bytes."""
+    from evac.planning.plan import plan
+
+    unknown = sorted(set(waivers) - {store.id for store in estate.stores})
+    if unknown:
+        raise InvalidInput(
+            "plan-waiver", f"no store {', '.join(unknown)} to waive", "see stores: in the estate"
+        )
+    work = max(0, budget_ms * WORK_PER_SECOND // 1000)
+    made = plan(
+        estate,
+        scenario,
+        policy=Policy(waivers),
+        work=work,
+        seed=seed,
+        sensitivity=sensitivity,
+        progress=progress,
+    )
+    data = plan_codec.encode(made)
+    return Made(made, data, plan_codec.plan_digest(data))

@@ -1,0 +1,62 @@
+"""evac import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evac.cli.options import output_option, quiet_option
+from evac.cli.output import say
+from evac.estate.importing import KINDS, ImportResult, import_estate
+from evac.report.alerts import of_diagnostics
+from evac.report.json_out import alert_rows, document, plain
+from evac.report.words import listed, plural
+
+
+@click.command("import")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder of the estate."
+)
+@click.option(
+    "--overlay", type=click.Path(path_type=Path), help="What the source does not know; kept as it is."
+)
+@output_option("text", "json")
+@quiet_option
+def import_(kind: str, source: Path, target: Path, overlay: Path | None, output: str, quiet: bool) -> None:
+    """Make an estate out of SOURCE: wikimedia, kubernetes (manifests) or csv (a host list).
+
+    What the source does not know comes from overlay.yaml in the folder, which is written once and then
+    yours. Importing again keeps it and shows what changed.
+    """
+    found = import_estate(kind, source, target, overlay=overlay)
+    if output == "json":
+        body = {
+            "files": found.files,
+            "services": found.services,
+            "servers": found.servers,
+            "unknown": found.unknown,
+            "diagnostics": alert_rows(of_diagnostics(found.diagnostics)),
+            "diff": found.diff,
+        }
+        click.echo(document("evac-import", plain(body)), nl=False)
+        return
+    _tell(found, target, quiet)
+
+
+def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
+    for line in found.diff:
+        click.echo(line)
+    for alert in of_diagnostics(found.diagnostics):
+        say(f"{alert.place}: {alert.severity}: {alert.message} [{alert.rule}]", quiet)
+        if alert.fix:
+            say(f"    {alert.fix}", quiet)
+    say(f"{plural(found.services, 'service')}, {plural(found.servers, 'server')} in {target}", quiet)
+    for gap in found.unknown:
+        names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
+        say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)
+    if not found.diff:
+        say("nothing changed since the last import, or this is the first", quiet)
+    say(f"next: fill in {target / 'overlay.yaml'}, then evac audit {target}", quiet)

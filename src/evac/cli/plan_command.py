@@ -1,0 +1,119 @@
+"""evac plan."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import click
+
+from evac import __version__
+from evac import estate as estates
+from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
+from evac.cli.options import Length, as_of_option, estate_argument, output_option, quiet_option
+from evac.cli.output import emit, progress, say, screen, write_whole
+from evac.estate import plan_codec
+from evac.model.estate import Estate
+from evac.planning.plan_diff import diff as plan_diff
+from evac.report.html_report import Planned, html_report
+from evac.report.plan_text import plan_text
+
+
+@click.command()
+@estate_argument
+@click.option("--lose", multiple=True, metavar="DOMAIN", help="What is lost; repeat for several at once.")
+@click.option(
+    "--evacuate", multiple=True, metavar="SITE", help="The orderly way out of a site that still runs."
+)
+@click.option("--restore", multiple=True, metavar="DOMAIN", help="Power is back: boot and start again.")
+@click.option("--failback", multiple=True, metavar="SITE", help="Bring everything home.")
+@click.option("--deadline", type=Length(), help="With --evacuate: how long the site still runs, like 15m.")
+@click.option(
+    "--budget",
+    type=Length(),
+    default=DEFAULT_BUDGET_MS,
+    help="Search effort, like 60s; counted in work. [default: 20s]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same plan.")
+@click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
+@click.option(
+    "--sensitivity", is_flag=True, help="Also say how the answer changes with demand and weights 30 % off."
+)
+@click.option(
+    "--diff",
+    "older",
+    type=click.Path(path_type=Path),
+    metavar="PLAN",
+    help="Show what changed since an older plan.",
+)
+@click.option(
+    "-o", "--out", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to a file."
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report page (HTML)."
+)
+@as_of_option
+@output_option("text", "json", "html")
+@quiet_option
+def plan(
+    estate: Path,
+    lose: tuple[str, ...],
+    evacuate: tuple[str, ...],
+    restore: tuple[str, ...],
+    failback: tuple[str, ...],
+    deadline: int | None,
+    budget: int,
+    seed: int,
+    waive: tuple[str, ...],
+    sensitivity: bool,
+    older: Path | None,
+    target: Path | None,
+    report: Path | None,
+    as_of: date | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """A site is gone: what goes where, what is shed, in which order, done when.
+
+    The plan carries a proof: a bound that no plan can beat. Same input, same bytes.
+    """
+    before = plan_codec.read(older)[0] if older else None
+    loaded = estates.load(estate, as_of)
+    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline))
+    with progress("planning", quiet) as told:
+        made = make_plan(
+            loaded,
+            scenario,
+            budget_ms=budget,
+            seed=seed,
+            waivers=waive,
+            sensitivity=sensitivity,
+            progress=told,
+        )
+    if target is not None:
+        write_whole(target, made.data)
+        say(f"plan written to {target}", quiet)
+    if report is not None:
+        write_whole(report, _page(loaded, made).encode())
+        say(f"report written to {report}", quiet)
+    if before is not None:
+        emit("\n".join(plan_diff(before, made.plan)) + "\n", None)
+        return
+    if output == "json":
+        emit(made.data.decode(), None)
+    elif output == "html":
+        emit(_page(loaded, made), None)
+    else:
+        shown = screen()
+        emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
+
+
+def _page(estate: Estate, made: Made) -> str:
+    title = made.plan.scenario.title
+    return html_report(
+        estate,
+        title=title[:1].upper() + title[1:],
+        lead=f"Plan for {estate.name}.",
+        footer=f"evac {__version__}; plan {made.digest}; times are from the loss on unless said otherwise.",
+        planned=Planned(made.plan, made.digest),
+    )
