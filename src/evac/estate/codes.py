@@ -128,6 +128,7 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "The source says that something calls a service which the source does not have.",
     ),
+    ("import-host-nowhere", _IMPORTS, "A host of a host list whose site is not known; it is left out."),
     (
         "import-word-unknown",
         _IMPORTS,
