@@ -111,6 +111,38 @@ def _counts(instance: Instance, away: Ints) -> tuple[Ints, Ints, Ints]:
     return starts, total, need
 
 
+class _Cells:
+    """Rows that lie in one rack or feed group of one pool, sorted by that cell once for all services."""
+
+    def __init__(self, instance: Instance, place: NDArray[np.int32]) -> None:
+        rows = instance.rows
+        known = (place >= 0) & ~rows.is_pool
+        width = int(place.max(initial=0)) + 1
+        key = rows.pool.astype(np.int64) * width + place
+        self.order = np.flatnonzero(known)[np.argsort(key[known], kind="stable")]
+        keys = key[self.order]
+        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.empty(0, np.int64)
+        self.first = first
+        self.pool = keys[first] // width
+        self.cell = np.full(len(rows), -1, np.int64)
+        self.cell[self.order] = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(keys)]))
+        self.loose = np.flatnonzero(~known)
+        self.loose_pool = rows.pool[self.loose]
+        self.pools = len(instance.pools)
+
+    def within(self, fit: Ints, mine: Ints, counts: Ints, cap: int) -> Ints:
+        """(P,) sum of fit by pool, where what lies in one cell counts up to `cap` or what stands there."""
+        loose = np.bincount(self.loose_pool, fit[self.loose], self.pools).astype(np.int64)
+        if not len(self.first):
+            return loose
+        total = np.add.reduceat(fit[self.order], self.first)
+        standing = np.zeros(len(total), np.int64)
+        here = self.cell[mine]
+        np.add.at(standing, here[here >= 0], counts[here >= 0])
+        capped = np.maximum(np.minimum(total, cap), standing)
+        return np.asarray(np.bincount(self.pool, capped, self.pools).astype(np.int64) + loose, np.int64)
+
+
 class _Layout:
     """Rows grouped by pool, rack, feed group and site once, so that each service is a few sums."""
 
@@ -123,23 +155,26 @@ class _Layout:
         demand = s.demand[present.service[free]] * present.count[free, None]
         np.subtract.at(fixed, present.row[free], demand)
         self.room: Ints = np.maximum(rows.capacity - np.maximum(fixed, 0), 0)
+        self.columns = np.ascontiguousarray(self.room.T)
         self.first = np.searchsorted(present.service, np.arange(len(s) + 1))
         self.pools = len(instance.pools)
         self.pool_site = np.array([p.site for p in instance.pools], np.int64)
-        self.racks = _cells(rows.pool, rows.rack, rows.is_pool)
-        self.feeds = _cells(rows.pool, rows.feed_group, rows.is_pool)
+        self.powered = np.flatnonzero(~dark)
+        self.bare = np.flatnonzero(~rows.is_pool)
+        self.racks = _Cells(instance, rows.rack)
+        self.feeds = _Cells(instance, rows.feed_group)
+        self.whole = _Cells(instance, np.zeros(len(rows), np.int32))
 
     def service(self, service: int, wanted: set[int]) -> tuple[Ints, ServiceRoom]:
         s, present = self.instance.services, self.instance.present
         mine = slice(self.first[service], self.first[service + 1])
-        here = np.zeros(len(self.room), np.int64)
-        here[present.row[mine]] = present.count[mine]
-        fit = self._fit(service, here)
-        pool_here = np.bincount(self.instance.rows.pool, here, self.pools).astype(np.int64)
-        rack = self._within(self.racks, fit, here, int(s.rack_cap[service]))
-        feed = self._within(self.feeds, fit, here, int(s.feed_cap[service]))
+        rows, counts = present.row[mine].astype(np.int64), present.count[mine]
+        fit = self._fit(service, rows, counts)
+        pool_here = np.bincount(self.instance.rows.pool[rows], counts, self.pools).astype(np.int64)
+        rack = self.racks.within(fit, rows, counts, int(s.rack_cap[service]))
+        feed = self.feeds.within(fit, rows, counts, int(s.feed_cap[service]))
         cap = int(s.site_cap[service])
-        whole = np.bincount(self.instance.rows.pool, fit, self.pools).astype(np.int64)
+        whole = self.whole.within(fit, rows, counts, NEVER)
         pool = np.minimum(np.minimum(rack, feed), np.maximum(np.minimum(whole, cap), pool_here))
         sites = len(self.instance.site_names)
         site_here = np.bincount(self.pool_site, pool_here, sites).astype(np.int64)
@@ -152,35 +187,29 @@ class _Layout:
         enough = {count: self._enough(fit, count) for count in wanted}
         return fit, ServiceRoom(pool, site, new_pool, new_site, enough)
 
-    def _fit(self, service: int, here: Ints) -> Ints:
+    def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
         instance, s = self.instance, self.instance.services
         fit = np.full(len(self.room), int(s.n[service]), np.int64)
+        here = np.zeros(len(rows), np.int64) if s.sheddable[service] else counts
+        mine = np.full(len(rows), int(s.n[service]), np.int64)
         demand = s.demand[service]
         for resource in np.flatnonzero(demand).tolist():
-            own = self.room[:, resource]
-            if not s.sheddable[service]:
-                own = own + here * demand[resource]
-            np.minimum(fit, own // demand[resource], out=fit)
+            amount = int(demand[resource])
+            np.minimum(fit, self.columns[resource] // amount, out=fit)
+            np.minimum(mine, (self.columns[resource][rows] + here * amount) // amount, out=mine)
+        fit[rows] = mine
         limit = int(s.per_server[service])
-        np.minimum(fit, limit, out=fit, where=~instance.rows.is_pool)
-        fit[~instance.eligible[service][instance.rows.pool]] = 0
-        return np.maximum(fit, here)
-
-    def _within(self, cells: tuple[Ints, Ints], fit: Ints, here: Ints, cap: int) -> Ints:
-        """Sum of fit by pool, with what lies in one rack or feed group of the pool capped."""
-        cell, pool_of_cell = cells
-        width = len(pool_of_cell)
-        known = cell >= 0
-        total = np.bincount(cell[known], fit[known], width).astype(np.int64)
-        standing = np.bincount(cell[known], here[known], width).astype(np.int64)
-        capped = np.maximum(np.minimum(total, cap), standing)
-        loose = np.bincount(self.instance.rows.pool[~known], fit[~known], self.pools)
-        return np.asarray(
-            np.bincount(pool_of_cell, capped, self.pools).astype(np.int64) + loose.astype(np.int64)
-        )
+        if len(self.bare) == len(fit):
+            np.minimum(fit, limit, out=fit)
+        else:
+            fit[self.bare] = np.minimum(fit[self.bare], limit)
+        if not instance.eligible[service].all():
+            fit *= instance.eligible[service][instance.rows.pool]
+        fit[rows] = np.maximum(fit[rows], counts)
+        return fit
 
     def _enough(self, fit: Ints, count: int) -> int:
-        powered = int(fit[~self.dark].sum())
+        powered = int(fit[self.powered].sum())
         if count <= powered:
             return 0
         if count > int(fit.sum()):
@@ -197,17 +226,6 @@ class _Layout:
             middle = (low + high) // 2
             low, high = (low, middle) if reached(middle) else (middle + 1, high)
         return low
-
-
-def _cells(pool: NDArray[np.int32], place: NDArray[np.int32], is_pool: Flags) -> tuple[Ints, Ints]:
-    """Number of the (pool, place) of each row, -1 where the place is unknown or the row is a pool;
-    and the pool of each number."""
-    known = (place >= 0) & ~is_pool
-    cell = np.full(len(pool), -1, np.int64)
-    width = int(place.max(initial=0)) + 1
-    keys, inverse = np.unique(pool[known].astype(np.int64) * width + place[known], return_inverse=True)
-    cell[known] = inverse.reshape(-1)
-    return cell, keys // width
 
 
 def _usable(layout: _Layout, need: Ints, touched: Flags) -> Ints:

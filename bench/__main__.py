@@ -1,0 +1,36 @@
+"""`python -m bench [stages|packing|psplib|all]`: every figure the project claims, measured here.
+
+FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from bench import stages
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is asked for, stages by default."""
+    what = arguments[0] if arguments else "all"
+    if what == "measure":
+        print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
+        return 0
+    full = bool(os.environ.get("FULL"))
+    if what in ("stages", "all"):
+        stages.main(stages.SIZES if full else stages.SIZES[:2])
+    if what in ("packing", "all"):
+        from bench import bench_packing
+
+        bench_packing.main()
+    if what in ("psplib", "all"):
+        from bench import bench_psplib
+
+        bench_psplib.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
