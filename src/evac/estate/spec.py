@@ -188,8 +188,8 @@ def _group(id: str, kind: str = "shared fate", members: tuple[str, ...] = ()) ->
     return m.SharedFate(id, kind, members)
 
 
-def _store(id: str, family: str | None = None, **values: Any) -> m.Store:
-    return m.Store(id, family or id, values.pop("engine", None) or "unknown", **values)
+def _store(id: str, family: str | None = None, engine: str = "unknown", **values: Any) -> m.Store:
+    return m.Store(id, family or id, engine, **values)
 
 
 def _recovery_group(id: str, stores: tuple[str, ...] = (), **values: Any) -> m.RecoveryGroup:
