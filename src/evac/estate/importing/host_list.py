@@ -88,7 +88,7 @@ def read(source: Path, problems: Problems) -> Imported:
         if meaning not in columns:
             hint = f"name one column {', '.join(NAMES[meaning][:5])}"
             problems.add("import-column-missing", words, table.header.place(), hint)
-    if problems.has_errors:
+    if not {"host", "site"} <= columns.keys():
         return imported
     reading = _Reading(table, columns, problems)
     for row in table.rows:

@@ -108,7 +108,13 @@ def read_manifests(source: Path, problems: Problems) -> Manifests:
         root = source if source.is_dir() else path
         text = read_text(path, root, YAML_BYTES_MAX, problems, lines_checked=False)
         name = path.relative_to(source).as_posix() if source.is_dir() else path.name
-        for document in (None if text is None else read_documents(text, name, problems, SCALAR_MAX)) or ():
+        documents = None if text is None else read_documents(text, name, problems, SCALAR_MAX)
+        if text is not None and documents is None and "{{" in text:
+            message = f"{name} is a template, not a manifest"
+            problems.add(
+                "import-shape", message, Place(name), "render it first, for example with helm template"
+            )
+        for document in documents or ():
             objects.extend(_objects(document))
     if not objects and not problems.has_errors:
         problems.add(

@@ -1,0 +1,212 @@
+"""Host lists of any company: columns by many names, units, several rows a host, and hostile tables."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.estate import load
+from evac.estate.importing import ImportResult, SourceError, import_estate
+from evac.estate.importing.cells import CELL_MAX, COLUMNS_MAX, read_cells
+from evac.estate.importing.host_headers import NAMES, STATES, understand
+from evac.estate.problems import Problems
+from evac.model.estate import Estate
+from evac.model.fleet import SERVER_STATES
+
+
+def imported(tmp_path: Path, text: str | bytes) -> tuple[Estate, ImportResult]:
+    source = tmp_path / "hosts.csv"
+    source.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = import_estate("csv", source, tmp_path / "estate")
+    return load(tmp_path / "estate"), result
+
+
+def refused(tmp_path: Path, text: str) -> dict[str, list[str]]:
+    """Code -> places of what is wrong with a list that cannot be imported."""
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, text)
+    assert not (tmp_path / "estate").exists()
+    found: dict[str, list[str]] = {}
+    for d in caught.value.diagnostics:
+        if d.severity == "error":
+            found.setdefault(d.code, []).append(str(d.place).removeprefix("hosts.csv:"))
+    return found
+
+
+def test_a_usual_list(tmp_path: Path) -> None:
+    estate, result = imported(
+        tmp_path,
+        "\ufeffHostname;Data Center;Rack;Role;vCPUs;RAM (GiB);Disk;GPUs;Model;Status;Power;Owner\r\n"
+        "web-1;fra;r1;shop, login;32;128;2 TB;0;R640;Active;350 W;joe\r\n"
+        "web-2;fra;r2;shop;32;128;2 TB;;R640;standby;0.5 kW;joe\r\n"
+        "db-1;muc;r1;db;64;1,024;4TiB;2;R740;retired;-;ann\r\n",
+    )
+    assert (result.services, result.servers) == (3, 3)
+    assert [s.id for s in estate.sites] == ["fra", "muc"]
+    assert [r.id for r in estate.racks] == ["fra/r1", "fra/r2", "muc/r1"]
+    assert [c.id for c in estate.classes] == ["R640", "R740"]
+    fleet = estate.fleet
+    assert fleet.name.tolist() == [b"db-1", b"web-1", b"web-2"]
+    assert fleet.capacity.tolist() == [
+        [64_000, 2**20, 4_096, 2],
+        [32_000, 131_072, 1_862, 0],
+        [32_000, 131_072, 1_862, 0],
+    ]
+    assert fleet.capacity_known[:, 3].tolist() == [True, True, False]
+    assert [SERVER_STATES[code] for code in fleet.state] == ["condemned", "serving", "spare"]
+    assert (fleet.watts.tolist(), fleet.watts_known.tolist()) == ([0, 350, 500], [False, True, True])
+    assert [(s.id, s.replicas) for s in estate.services] == [("db", 1), ("login", 1), ("shop", 2)]
+    assert [(d.code, str(d.place)) for d in result.diagnostics] == [("import-ignored", "hosts.csv:1:77")]
+    assert "db-1" in next(u for u in result.unknown if u.what == "servers whose power is not known").names
+
+
+@pytest.mark.parametrize("meaning", sorted(NAMES))
+def test_every_documented_name_is_recognised(meaning: str) -> None:
+    for name in NAMES[meaning]:
+        found = understand(name.upper())
+        assert found is not None
+        assert found[0] == meaning
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("memory_gb", ("memory", "GB")), ("RAM [MiB]", ("memory", "MiB")), ("Disk (TB)", ("disk", "TB")),
+        ("power_kw", ("watts", "kW")), ("Power (watts)", ("watts", "W")), ("watts", ("watts", "W")),
+        ("Host Name", ("host", None)), ("data-center", ("site", None)), ("rack_gb", None),
+        ("colour", None), ("cpu_gb", None), ("", None),
+    ],
+)  # fmt: skip
+def test_units_in_the_names_of_columns(name: str, meaning: tuple[str, str | None] | None) -> None:
+    assert understand(name) == meaning
+
+
+def test_names_mean_one_thing_only() -> None:
+    known = [name for names in NAMES.values() for name in names]
+    assert len(known) == len(set(known))
+    assert set(STATES.values()) == set(SERVER_STATES)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters(tmp_path: Path, delimiter: str) -> None:
+    estate, _ = imported(tmp_path, 'name,site,app\nh1,x,"a b"\nh2,x,\n'.replace(",", delimiter))
+    assert len(estate.fleet) == 2
+    assert [s.id for s in estate.services] == ["a", "b"]
+
+
+def test_several_rows_of_one_host_are_one_host_with_several_services(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, "host,site,cores,service\nh1,x,4,a\nh1,x,,b\nh1,,4,a\n")
+    assert len(estate.fleet) == 1
+    assert estate.fleet.capacity[0, 0] == 4_000
+    assert [(s.id, s.replicas) for s in estate.services] == [("a", 1), ("b", 1)]
+
+
+def test_the_surer_of_two_columns_counts(tmp_path: Path) -> None:
+    estate, result = imported(tmp_path, "name,fqdn,dc,location\nshort,h1.example,x,Rome\n")
+    assert estate.fleet.name.tolist() == [b"h1.example"]
+    assert [s.id for s in estate.sites] == ["x"]
+    assert [d.message for d in result.diagnostics] == [
+        "the column 'name' also means host; another one was read",
+        "the column 'location' also means site; another one was read",
+    ]
+
+
+def test_spellings_blanks_and_states_are_changed_only_with_a_word(tmp_path: Path) -> None:
+    estate, result = imported(tmp_path, "host,site,state\nh1,FRA 1,on\nh2,fra 1,moving\nh3,FRA 1,\nh4,,on\n")
+    assert [s.id for s in estate.sites] == ["FRA-1"]
+    assert [(d.code, str(d.place)) for d in result.diagnostics] == [
+        ("import-name-changed", "hosts.csv:2:4"), ("import-name-changed", "hosts.csv:3:4"),
+        ("import-word-unknown", "hosts.csv:3:10"), ("import-host-nowhere", "hosts.csv:5:4"),
+    ]  # fmt: skip
+    assert len(estate.fleet) == 3
+    assert next(u for u in result.unknown if u.what.startswith("hosts without a site")).names == ("h4",)
+
+
+def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
+    problems = refused(
+        tmp_path,
+        "host,site,memory,cpu,power_w\n"
+        "h1,x,64,4,1\n"
+        "h2,x,lots,4,1\n"
+        '"h 3",x,64 GiB,4,1\n'
+        "h4,x,64 GiB,4 W,NaN\n"
+        "h5,x,64 GiB,-4,1e9\n"
+        "h6,x\n"
+        ",x,64 GiB,4,1\n"
+        "h7,a/b,99999999999999999999 PiB,4,1\n"
+        "h8,x,1 GiB,4,1\n"
+        "h8,y,1 GiB,4,1\n",
+    )
+    assert problems == {
+        "import-unit-missing": ["2:6"],
+        "import-cell": ["3:6", "5:13", "5:17", "6:13", "6:16", "8:1", "9:8"],
+        "import-name": ["4:1", "9:4"],
+        "import-row-length": ["7:1"],
+        "import-host-twice": ["11:4"],
+    }
+
+
+def test_lists_without_hosts_or_sites(tmp_path: Path) -> None:
+    assert refused(tmp_path, "a,b\n1,2\n") == {"import-column-missing": ["1:1", "1:1"]}
+    assert refused(tmp_path, "host,b\n1,2\n") == {"import-column-missing": ["1:1"]}
+    assert refused(tmp_path, "\n# nothing\n") == {"import-shape": ["hosts.csv"]}
+
+
+def test_the_example_overlay_is_valid_once_its_signs_are_gone(tmp_path: Path) -> None:
+    imported(tmp_path, "host,site,model,app\nh1,x,R1,a\nh2,y,R1,b\n")
+    overlay = tmp_path / "estate" / "overlay.yaml"
+    overlay.write_text("\n".join(line.removeprefix("# ") for line in overlay.read_text().splitlines()[3:]))
+    estate = load(tmp_path / "estate")
+    assert estate.services[0].tier == 1
+    assert estate.links[0].ends == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'host,site\n"h1,x\n' + "y,z\n" * 200,
+        ",".join(["host", "site", *("c" * (COLUMNS_MAX + 1))]) + "\n",
+        "host,site\nh1," + "x" * (CELL_MAX + 1) + "\n",
+        "host,site\nh1,x\0\n",
+        "host,site\nh1," + "x" * 200_000 + "\n",
+        "host,site\n" + "h1\n" * 5_000,
+        "host,site\n" + "a b,x\n" * 50_000,
+    ],
+    ids=["open quote", "columns", "cell", "nul", "line", "short rows", "bad names"],
+)
+def test_hostile_lists_get_a_bounded_answer(tmp_path: Path, text: str) -> None:
+    assert sum(map(len, refused(tmp_path, text).values())) <= 50
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, b"host,site\nh\xff,x\n")
+    assert [(d.code, str(d.place)) for d in caught.value.diagnostics] == [("not-utf-8", "hosts.csv:2:2")]
+
+
+CELL = st.text(st.characters(codec="ascii", exclude_characters="\r\0"), max_size=12).map(str.strip)
+
+
+@given(st.lists(st.lists(CELL, min_size=2, max_size=2), max_size=6))
+def test_cells_are_read_as_other_programs_write_them(rows: list[list[str]]) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([["host", "site"], *rows])
+    problems = Problems()
+    table = read_cells(out.getvalue(), "t.csv", problems)
+    assert table is not None
+    assert [list(row.cells) for row in table.rows] == [[cell.strip() for cell in row] for row in rows]
+    assert problems.all() == ()
+    lines = out.getvalue().split("\n")
+    for row in table.rows:
+        assert lines[row.line - 1].startswith('"')
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    problems = Problems()
+    table = read_cells(text, "t.csv", problems)
+    assert table is not None or problems.has_errors

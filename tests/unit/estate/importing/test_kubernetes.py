@@ -1,0 +1,318 @@
+"""Manifests become services, needs and stores; what they do not say stays unknown."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from evac.estate import load
+from evac.estate.importing import ImportResult, SourceError, import_estate
+from evac.estate.importing.kubernetes_amounts import parse_amount
+from evac.model.estate import Dependency, Estate
+
+
+def imported(tmp_path: Path, text: str, overlay: str = "") -> tuple[Estate, ImportResult, str]:
+    source = tmp_path / "manifests.yaml"
+    source.write_text(text)
+    given = None
+    if overlay:
+        given = tmp_path / "given.yaml"
+        given.write_text(overlay)
+    result = import_estate("kubernetes", source, tmp_path / "estate", overlay=given)
+    return load(tmp_path / "estate"), result, (tmp_path / "estate" / "imported-kubernetes.yaml").read_text()
+
+
+def deployment(
+    name: str,
+    pod: str = "containers: [{name: main}]",
+    spec: str = "",
+    kind: str = "Deployment",
+    meta: str = "",
+) -> str:
+    return (
+        f"---\napiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}{meta}}}\n"
+        f"spec: {{{spec} template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{{pod}}}}}}}\n"
+    )
+
+
+def service(name: str, kind: str = "ClusterIP", selects: str = "") -> str:
+    return (
+        f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n"
+        f"spec: {{type: {kind}, selector: {{app: {selects or name}}}}}\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def boutique(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Estate, ImportResult]:
+    source = Path(request.getfixturevalue("shared_data")) / "online-boutique" / "kubernetes-manifests.yaml"
+    if not source.is_file():
+        pytest.skip("the manifests in ../shared/data/online-boutique are not on this machine")
+    target = tmp_path_factory.mktemp("boutique") / "estate"
+    result = import_estate("kubernetes", source, target)
+    return load(target), result
+
+
+@pytest.mark.data
+def test_boutique_has_twelve_services_and_sixteen_calls(boutique: tuple[Estate, ImportResult]) -> None:
+    estate, result = boutique
+    assert (result.services, result.servers) == (12, 0)
+    needs = [(s.id, need) for s in estate.services for need in s.needs]
+    calls = [(name, need.target) for name, need in needs if need.kind == "service"]
+    assert len(calls) == 16
+    assert ("cartservice", "redis-cart") in calls
+    assert ("loadgenerator", Dependency("frontend", "service", needed_to="start")) in needs
+    assert {s.replicas for s in estate.services} == {1}
+    services = {s.id: s for s in estate.services}
+    assert services["redis-cart"].demand == (70, 200, None, None)
+    assert services["adservice"].demand == (200, 180, None, None)
+    assert services["frontend"].traffic.kind == "load_balancer"
+    assert services["cartservice"].traffic.kind is None
+
+
+@pytest.mark.data
+def test_boutique_call_to_a_service_that_is_not_deployed_is_reported(
+    boutique: tuple[Estate, ImportResult],
+) -> None:
+    estate, result = boutique
+    (dangling,) = [d for d in result.diagnostics if d.code == "import-dangling"]
+    assert str(dangling.place) == "kubernetes-manifests.yaml:90:20"
+    assert "shoppingassistantservice" in dangling.message
+    assert "shoppingassistantservice" not in {s.id for s in estate.services}
+    assert next(u for u in result.unknown if u.what.startswith("calls that")).count == 1
+
+
+@pytest.mark.data
+def test_boutique_cart_has_a_store_that_nothing_can_back_up(boutique: tuple[Estate, ImportResult]) -> None:
+    estate, _ = boutique
+    (store,) = estate.stores
+    assert (store.id, store.engine, store.members, store.backups) == (
+        "redis-cart-redis-data",
+        "redis",
+        (),
+        (),
+    )
+    redis = next(s for s in estate.services if s.id == "redis-cart")
+    assert redis.needs == (Dependency(store.id, "store"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("100m", Fraction(1, 10)), ("2", 2), ("0.5", Fraction(1, 2)), ("1.", 1), (".5", Fraction(1, 2)),
+        ("64Mi", 64 * 2**20), ("1e3", 1_000), ("2E2", 200), ("3E", 3 * 10**18), ("1Ki", 1_024), ("5k", 5_000),
+        ("7n", Fraction(7, 10**9)), ("1.5Gi", 3 * 2**29), ("", None), ("1 Gi", None), ("-1", None),
+        ("NaN", None), ("1e999", None), ("1GB", None),
+    ],
+)  # fmt: skip
+def test_amounts(text: str, value: Fraction | None) -> None:
+    assert parse_amount(text) == value
+
+
+def test_what_a_pod_asks_for(tmp_path: Path) -> None:
+    pod = (
+        "containers: [{name: a, resources: {requests: {cpu: 100m, memory: 1Mi, ephemeral-storage: 1Gi},"
+        " limits: {cpu: 4, nvidia.com/gpu: 2}}},"
+        " {name: b, resources: {requests: {cpu: 1500u, memory: 100}}}],"
+        " initContainers: [{name: first, resources: {requests: {cpu: 3}}},"
+        " {name: mesh, restartPolicy: Always, resources: {requests: {cpu: 50m, memory: 1Mi}}}]"
+    )
+    estate, _, _ = imported(tmp_path, deployment("web", pod))
+    assert estate.services[0].demand == (3_000, 3, None, 2)
+
+
+def test_a_request_that_is_no_amount_stays_unknown(tmp_path: Path) -> None:
+    pod = "containers: [{name: a, resources: {requests: {cpu: lots, memory: 1Gi}}}]"
+    estate, result, _ = imported(tmp_path, deployment("web", pod))
+    assert estate.services[0].demand == (None, 1_024, None, None)
+    assert [d.code for d in result.diagnostics] == ["import-word-unknown"]
+
+
+def test_kinds_of_workloads(tmp_path: Path) -> None:
+    job = (
+        "---\nkind: CronJob\nmetadata: {name: billing}\nspec: {schedule: '0 3 * * *', jobTemplate: "
+        "{spec: {template: {spec: {containers: [{name: a}], priorityClassName: low}}}}}\n"
+    )
+    text = deployment("agent", kind="DaemonSet") + job + deployment("idle", spec="replicas: 0,")
+    text += deployment("db", kind="StatefulSet", spec="replicas: 3,") + deployment("web")
+    estate, _, written = imported(tmp_path, text)
+    services = {s.id: s for s in estate.services}
+    assert {name: s.replicas for name, s in services.items()} == {
+        "agent": None, "billing": 1, "db": 3, "idle": None, "web": 1,
+    }  # fmt: skip
+    assert [name for name, s in services.items() if s.single_run] == ["billing"]
+    assert "# CronJob in default; schedule 0 3 * * *; priority class low" in written
+    assert "one replica on every node" in written
+    assert "scaled to zero" in written
+
+
+def test_calls_by_address_url_and_config(tmp_path: Path) -> None:
+    pod = (
+        "containers: [{name: a, env: [{name: CART_ADDR, value: 'cart:70'},"
+        " {name: DB, value: 'postgres://u:p@db.default:5432/x'},"
+        " {name: SEARCH_URL, valueFrom: {configMapKeyRef: {name: urls, key: search}}},"
+        " {name: MAIL_HOST, value: smtp.example.com}, {name: SELF_ADDR, value: 'localhost:1'},"
+        " {name: OWN_ADDR, value: web},"
+        " {name: BROKERS, value: 'x:1'}, {name: KAFKA_BROKERS, value: 'log:9092,log2:9092'}],"
+        " envFrom: [{configMapRef: {name: rest}}], args: ['--ads=http://ads.default.svc.cluster.local:80/x']}]"
+    )
+    text = deployment("web", pod)
+    for name in ("cart", "db", "search", "ads", "log", "tax"):
+        text += deployment(name) + service(name)
+    text += service("web")
+    text += "---\nkind: ConfigMap\nmetadata: {name: urls}\ndata: {search: 'http://search:9200'}\n"
+    text += "---\nkind: ConfigMap\nmetadata: {name: rest}\ndata: {TAX_ADDR: 'tax:1'}\n"
+    estate, result, _ = imported(tmp_path, text)
+    web = next(s for s in estate.services if s.id == "web")
+    assert [need.target for need in web.needs] == ["ads", "cart", "db", "log", "search", "tax"]
+    assert all(need.hard and need.needed_to == "serve" for need in web.needs)
+    assert [d.message for d in result.diagnostics] == [
+        "'web' calls 'log2' (KAFKA_BROKERS), but no manifest describes that service"
+    ]
+    assert {u.what: u.names for u in result.unknown if u.what.startswith("calls to hosts")} == {
+        "calls to hosts outside the manifests; left out": ("web -> smtp.example.com",)
+    }
+
+
+def test_a_service_that_selects_nothing_and_one_that_selects_two(tmp_path: Path) -> None:
+    pod = "containers: [{name: a, env: [{name: A_ADDR, value: 'void:1'}, {name: B_ADDR, value: 'both:1'}]}]"
+    text = deployment("web", pod) + service("void", selects="nobody")
+    text += deployment("blue").replace("app: blue", "app: both") + deployment("green").replace(
+        "app: green", "app: both"
+    )
+    estate, result, _ = imported(tmp_path, text + service("both"))
+    web = next(s for s in estate.services if s.id == "web")
+    assert [(need.target, need.hard) for need in web.needs] == [("blue", False), ("green", False)]
+    assert [d.message for d in result.diagnostics] == [
+        "'web' calls 'void' (A_ADDR), but no workload stands behind that service"
+    ]
+
+
+def test_disruption_budgets_autoscalers_and_spread(tmp_path: Path) -> None:
+    affinity = (
+        "containers: [{name: a}],"
+        " affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector:"
+        " {matchExpressions: [{key: app, operator: In, values: [web]}]},"
+        " topologyKey: kubernetes.io/hostname}]}}"
+    )
+    skew = (
+        "containers: [{name: a}], topologySpreadConstraints: ["
+        "{topologyKey: kubernetes.io/hostname, maxSkew: 2, whenUnsatisfiable: DoNotSchedule},"
+        " {topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway}]"
+    )
+    text = (
+        deployment("web", affinity, "replicas: 5,")
+        + deployment("api", skew, "replicas: 8,")
+        + deployment("db", spec="replicas: 4,")
+    )
+    for name, rule in (("web", "minAvailable: 3"), ("api", "minAvailable: 40%"), ("db", "maxUnavailable: 1")):
+        text += (
+            f"---\nkind: PodDisruptionBudget\nmetadata: {{name: {name}}}\n"
+            f"spec: {{{rule}, selector: {{matchLabels: {{app: {name}}}}}}}\n"
+        )
+    text += (
+        "---\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\n"
+        "spec: {scaleTargetRef: {kind: Deployment, name: web}, minReplicas: 2, maxReplicas: 20}\n"
+    )
+    estate, _, written = imported(tmp_path, text)
+    services = {s.id: s for s in estate.services}
+    assert {n: s.share for n, s in services.items()} == {
+        "web": Fraction(3, 5), "api": Fraction(2, 5), "db": Fraction(3, 4),
+    }  # fmt: skip
+    assert {n: s.spread.per_server for n, s in services.items()} == {"web": 1, "api": 2, "db": 4}
+    assert "autoscaled up to 20 replicas at peak" in written
+    assert "spread over topology.kubernetes.io/zone with a skew of 1, if possible" in written
+    assert (
+        next(f for f in estate.facts if f.path == "services/web/share").source
+        == "PodDisruptionBudget web, minAvailable 3"
+    )
+
+
+def test_volumes(tmp_path: Path) -> None:
+    volumes = "volumes: [{name: v, persistentVolumeClaim: {claimName: books}}, {name: tmp, emptyDir: {}}]"
+    claim = "containers: [{name: a, image: 'registry.example:5000/lib/postgres:16@sha256:abc'}], " + volumes
+    claim = claim.replace(", {name: tmp, emptyDir: {}}", "")
+    reader = "containers: [{name: a}], " + volumes
+    own = "volumeClaimTemplates: [{metadata: {name: data}}],"
+    text = deployment("books", claim) + deployment("reports", reader)
+    text += deployment("log", "containers: [{name: a, image: kafka}]", own, "StatefulSet")
+    estate, _, written = imported(tmp_path, text)
+    assert [(s.id, s.engine) for s in estate.stores] == [("books", "postgresql"), ("log-data", "kafka")]
+    needs = {s.id: [need.target for need in s.needs] for s in estate.services}
+    assert needs == {"books": ["books"], "log": ["log-data"], "reports": ["books"]}
+    assert "volume claim data of each replica of log" in written
+
+
+def test_names_stay_short_and_never_clash(tmp_path: Path) -> None:
+    text = (
+        deployment("web") + deployment("web", meta=", namespace: shop") + deployment("job", kind="DaemonSet")
+    )
+    text += deployment("job", kind="StatefulSet") + deployment("one", meta=", namespace: shop")
+    estate, _, _ = imported(tmp_path, text)
+    assert [s.id for s in estate.services] == [
+        "default.job.daemonset", "default.job.statefulset", "default.web", "one", "shop.web",
+    ]  # fmt: skip
+
+
+def test_lists_folders_and_what_is_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "manifests"
+    (folder / "apps").mkdir(parents=True)
+    (folder / "apps" / "web.yaml").write_text(deployment("web"))
+    items = (
+        "{kind: Deployment, metadata: {name: api}, spec: {template: {spec: {containers: [{name: a}]}}}}, "
+        "{kind: Secret, metadata: {name: s}}"
+    )
+    (folder / "list.json").write_text(f"{{kind: List, items: [{items}]}}")
+    (folder / ".hidden.yaml").write_text(deployment("hidden"))
+    result = import_estate("kubernetes", folder, tmp_path / "estate")
+    assert [s.id for s in load(tmp_path / "estate").services] == ["api", "web"]
+    assert [(d.code, d.message) for d in result.diagnostics] == [
+        ("import-ignored", "1 of kind Secret: nothing in them that evac uses")
+    ]
+
+
+def test_sites_come_from_the_overlay(tmp_path: Path) -> None:
+    overlay = (
+        "evac: 1\nsites: {east: {}}\npools: {east-k8s: {site: east}}\n"
+        "services: {web: {replicas: {east-k8s: 2}, tier: 1}}\n"
+    )
+    estate, result, _ = imported(tmp_path, deployment("web", spec="replicas: 2,"), overlay)
+    assert estate.services[0].replicas == 2
+    assert len(estate.replicas) == 1
+    assert not any("nowhere" in u.what for u in result.unknown)
+
+
+def test_the_example_overlay_is_valid_once_its_signs_are_gone(tmp_path: Path) -> None:
+    pod = "containers: [{name: a, image: redis}], volumes: [{name: v, emptyDir: {}}]"
+    imported(tmp_path, deployment("web", pod, "replicas: 2,"))
+    overlay = tmp_path / "estate" / "overlay.yaml"
+    overlay.write_text("\n".join(line.removeprefix("# ") for line in overlay.read_text().splitlines()[3:]))
+    estate = load(tmp_path / "estate")
+    assert len(estate.replicas) == 1
+    assert estate.stores[0].primary is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("kind: Deployment\n", "import-shape"),
+        ("a: {{ .Values.name }}\n", "import-shape"),
+        ("kind: [", "yaml-syntax"),
+        (deployment("web") + deployment("web"), "id-twice"),
+        (deployment("'a b'"), "import-name"),
+        ("kind: !!python/object:x {}\n", "yaml-tag"),
+        ("[" * 60, "too-deep"),
+    ],
+)
+def test_sources_that_cannot_be_imported(tmp_path: Path, text: str, code: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, text)
+    assert code in {d.code for d in caught.value.diagnostics}
+    assert not (tmp_path / "estate").exists()
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        import_estate("kubernetes", tmp_path / "nothing.yaml", tmp_path / "estate")
+    assert [d.code for d in caught.value.diagnostics] == ["import-source-missing"]
