@@ -179,8 +179,8 @@ def groups(mended: bool) -> tuple[SharedFate, ...]:
 
 def boot_servers(servers: int) -> tuple[BootServer, ...]:
     """One per hall, in the order of halls; slots and image bandwidth grow with the company."""
-    slots = max(8, 64 * servers // FULL_SERVERS)
-    mbps = max(8_000, 24_000 * servers // FULL_SERVERS)
+    slots = max(8, 96 * servers // FULL_SERVERS)
+    mbps = max(8_000, 36_000 * servers // FULL_SERVERS)
     return tuple(
         BootServer(hall.replace("/hall-", "-boot-"), hall.split("/", maxsplit=1)[0], slots, mbps)
         for hall in _hall_ids()

@@ -100,7 +100,9 @@ def _mended(blueprint: Blueprint, sizes: Sizes, row: int, odds: NDArray[np.float
         return Pattern(3, count * 45 // 100 + 1) if odds[0] < 0.4 else Pattern(2, count * 56 // 100 + 1)
     if blueprint.tier == 2 and odds[0] < 0.25:
         return Pattern(3, count // 2 + 1)
-    return Pattern(2, max(1, min(count - 1, count * (76 if blueprint.tier == 2 else 60) // 100 + 1)))
+    if blueprint.tier == 2:
+        return Pattern(2, max(1, min(count - 1, count * 76 // 100 + 1)))
+    return Pattern(2, max(1, min(count - base, count * 60 // 100 + 1)))
 
 
 def _flawed(
