@@ -98,7 +98,6 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("site-contradiction", _TABLES, "The site of a row is not the site of its rack or pool."),
     ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
     ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
-    ("more-problems", _FILES, "More problems than are listed (1,000)."),
     ("import-source-missing", _IMPORTS, "The source, or a file it must have, is not there."),
     ("import-shape", _IMPORTS, "The source is not laid out the way its kind is."),
     ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
@@ -138,6 +137,7 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
 )
 
 _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("more-problems", _FILES, "More problems of one code than are listed (200)."),
     ("facts-never-expire", _FACTS, "No date is given, so no fact can be past its shelf life."),
     ("fact-expired", _FACTS, "A fact is past its shelf life and counts as unknown."),
     ("default-taken", _FACTS, "A value that cannot be unknown is unknown; its default counts."),

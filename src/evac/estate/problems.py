@@ -6,14 +6,15 @@ Owns how a problem becomes a Diagnostic and how a near name is found; knows no f
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Collection
 from typing import Final
 
 from evac.estate.codes import CODES
 from evac.model.diagnostic import Diagnostic, Place, Severity
 
-KEPT_MAX: Final = 1_000
-"""Diagnostics kept of one reading; the rest is counted only."""
+KEPT_MAX: Final = 200
+"""Diagnostics kept of one code; the rest is counted only, so that no flood hides another problem."""
 
 _SUGGESTIONS_MAX: Final = 100
 _CANDIDATES_MAX: Final = 5_000
@@ -21,11 +22,12 @@ _NAME_SHOWN: Final = 80
 
 
 class Problems:
-    """Collects diagnostics; never holds more than KEPT_MAX, never the same one twice."""
+    """Collects diagnostics; never more than KEPT_MAX of a code, never the same one twice."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, Place, str], Diagnostic] = {}
-        self._more = 0
+        self._by_code: Counter[str] = Counter()
+        self._more: Counter[str] = Counter()
         self._suggestions = 0
         self._last_place = Place("")
 
@@ -36,11 +38,12 @@ class Problems:
         key = (code, place, message)
         if key in self._kept:
             return
-        if len(self._kept) >= KEPT_MAX:
-            self._more += 1
+        if self._by_code[code] >= KEPT_MAX:
+            self._more[code] += 1
             self._last_place = place
             return
         level = severity or CODES[code].severity
+        self._by_code[code] += 1
         self._kept[key] = Diagnostic(code, message, place, level, hint)
 
     def suggest(self, name: str, known: Collection[str]) -> str:
@@ -56,18 +59,19 @@ class Problems:
 
     @property
     def has_errors(self) -> bool:
-        return self._more > 0 or any(d.severity == "error" for d in self._kept.values())
+        return any(d.severity == "error" for d in self._kept.values())
 
     @property
     def count(self) -> int:
-        return len(self._kept) + self._more
+        return len(self._kept) + self._more.total()
 
     def all(self) -> tuple[Diagnostic, ...]:
         """Everything found, in the order of the files."""
         found = sorted(self._kept.values(), key=lambda d: d.sort_key)
         if self._more:
-            message = f"and {self._more:,} more problems that are not listed"
-            found.append(Diagnostic("more-problems", message, self._last_place, "error", "mend these first"))
+            parts = ", ".join(f"{count:,} {code}" for code, count in sorted(self._more.items()))
+            message = f"and more that are not listed: {parts}"
+            found.append(Diagnostic("more-problems", message, self._last_place, "note", "mend these first"))
         return tuple(found)
 
 
