@@ -20,7 +20,12 @@ classes: {web: {cpu: 8 cores, memory: 16 GiB, watts: 200 W}}
 pools: {p: {site: b}}
 services: {x: {demand: {cpu: 1 core}, spread: {per_server: 3}}, y: {replicas: 9}}
 """
-RACKS = "rack,hall,feeds,power_budget_watts\na/h/r1,,a/f2+a/f1,12000\na/h/r2,unknown,,\na/r3,a/h,unknown,unknown\n"
+RACKS = (
+    "rack,hall,feeds,power_budget_watts\n"
+    "a/h/r1,,a/f2+a/f1,12000\n"
+    "a/h/r2,unknown,,\n"
+    "a/r3,a/h,unknown,unknown\n"
+)
 SERVERS = (
     "server,rack,class,state,pool,cpu_millicores,memory_mib,watts,bmc,site\n"
     "s2,a/h/r1,web,spare,,,,,yes,\n"
@@ -69,12 +74,8 @@ def test_racks_take_hall_and_site_from_their_path(tmp_path: Path) -> None:
 def test_bindings_are_sorted_and_fill_in_the_count(tmp_path: Path) -> None:
     estate = load(folder_of(tmp_path))
     replicas = estate.replicas
-    rows = list(
-        zip(
-            *(c.tolist() for c in (replicas.service, replicas.kind, replicas.target, replicas.count)),
-            strict=True,
-        )
-    )
+    columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
     assert rows == [
         (0, ON_SERVER, 0, 2), (0, ON_SERVER, 1, 1), (0, ON_POOL, 0, 3), (1, AT_SITE, 0, 5), (1, AT_SITE, 1, 4),
     ]  # fmt: skip
