@@ -99,7 +99,7 @@ def read(source: Path, problems: Problems) -> Imported:
     _add_replicas(reading, imported)
     imported.unknown += [
         Unknown(f"hosts whose {meaning} the list has no column for", len(reading.hosts))
-        for meaning in ("services", *_FACTS)
+        for meaning in ("services", "class", "state")
         if meaning not in columns and reading.hosts
     ]
     imported.examples = _examples(imported)

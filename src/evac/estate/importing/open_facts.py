@@ -31,6 +31,8 @@ _STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
     ("stores without a backup", lambda s: not s.backups),
 )
 
+_RESOURCE_WORDS: Final = {"accelerators": "number of accelerators"}
+
 
 def open_facts(estate: Estate) -> tuple[Unknown, ...]:
     """Groups of facts nobody states, the groups that hide most first; groups of nothing left out."""
@@ -45,8 +47,8 @@ def _group(what: str, names: Iterable[str]) -> Unknown:
 
 def _of_sites(estate: Estate) -> list[Unknown]:
     pools = [p.id for p in estate.pools if p.capacity[0] is None or p.capacity[1] is None]
-    nowhere = [] if estate.sites else ["sites"]
-    return [_group("estates without a site", nowhere), _group("pools without a capacity", pools)]
+    nowhere = [] if estate.sites else [Unknown("sites: none is described", 1)]
+    return [*nowhere, _group("pools without a capacity", pools)]
 
 
 def _of_services(estate: Estate) -> list[Unknown]:
@@ -69,7 +71,7 @@ def _of_servers(estate: Estate) -> list[Unknown]:
         ("servers whose rack is not known", fleet.rack < 0),
     ]
     masks += [
-        (f"servers whose {word} is not known", ~fleet.capacity_known[:, row])
+        (f"servers whose {_RESOURCE_WORDS.get(word, word)} is not known", ~fleet.capacity_known[:, row])
         for row, word in enumerate(RESOURCE_WORDS)
     ]
     masks.append(("servers whose power is not known", ~fleet.watts_known))
