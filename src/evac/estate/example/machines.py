@@ -26,6 +26,8 @@ from evac.model.fleet import (
 
 DARK_PERMILLE: Final = 85
 """Servers of a thousand that are kept dark as a reserve, whole racks of every class and site."""
+LEAST_RESERVE: Final = 4
+"""Servers of the reserve of a class at a site, if it has six times as many."""
 SPARE_EVERY: Final = 80
 """One server in so many runs empty."""
 
@@ -69,7 +71,7 @@ def stand_up(ground: Ground) -> Machines:
     for group in np.unique(site * len(CLASSES) + machine):
         rows = np.flatnonzero(site * len(CLASSES) + machine == group)
         rows = rows[np.lexsort((slot[rows], ground.spread[rack[rows]]))]
-        reserve = len(rows) * DARK_PERMILLE // 1_000
+        reserve = max(len(rows) * DARK_PERMILLE // 1_000, min(LEAST_RESERVE, len(rows) // 6))
         lit = rows[: len(rows) - reserve]
         state[rows[len(rows) - reserve :]] = DARK
         state[lit[SPARE_EVERY // 2 :: SPARE_EVERY]] = SPARE
