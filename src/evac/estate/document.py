@@ -117,6 +117,7 @@ class _Composer:
 
     def compose_all(self, several: bool) -> list[Node]:
         roots: list[Node] = []
+        weight = 0
         next_event = self._parser.get_event
         next_event()
         while (event := next_event()).__class__ is not yaml.StreamEndEvent:
@@ -124,7 +125,11 @@ class _Composer:
                 message = "a second document starts here"
                 self._refuse("several-documents", message, event, "keep one document in a file")
             self._anchors.clear()
-            roots.append(self._node(next_event(), 0))
+            root = self._node(next_event(), 0)
+            roots.append(root)
+            weight += root.size
+            if weight > NODES_MAX:
+                self._refuse_weight(root)
             next_event()
         return roots
 
@@ -231,11 +236,14 @@ class _Composer:
 
     def _weigh(self, node: Node) -> None:
         if node.size > NODES_MAX:
-            message = f"aliases expand to more than {NODES_MAX:,} values"
-            self._problems.add(
-                "too-many-values", message, node.place, "write the values out, without nested aliases"
-            )
-            raise _Refused
+            self._refuse_weight(node)
+
+    def _refuse_weight(self, node: Node) -> NoReturn:
+        message = f"aliases expand to more than {NODES_MAX:,} values"
+        self._problems.add(
+            "too-many-values", message, node.place, "write the values out, without nested aliases"
+        )
+        raise _Refused
 
     def _refuse(self, code: str, message: str, event: Any, hint: str = "") -> NoReturn:
         mark = event.start_mark

@@ -7,6 +7,7 @@ to: all of that is for the overlay and unknown until it is there.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,27 @@ _PERCENT: Final = re.compile(r"(\d{1,3})%", re.ASCII)
 _HOST_KEY: Final = "kubernetes.io/hostname"
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Rules over workloads. `budgets`: disruption budgets by workload; `scalers`: autoscalers by
+    namespace, kind and name of what they scale."""
+
+    budgets: dict[str, list[Object]]
+    scalers: dict[tuple[str, str | None, str | None], Object]
+
+
+def _rules(manifests: Manifests) -> _Rules:
+    budgets: dict[str, list[Object]] = {}
+    for budget in manifests.of("PodDisruptionBudget"):
+        for workload in manifests.selected(budget.namespace, at(budget.node, "spec", "selector")):
+            budgets.setdefault(workload.id, []).append(budget)
+    scalers = {}
+    for scaler in manifests.of("HorizontalPodAutoscaler"):
+        target = at(scaler.node, "spec", "scaleTargetRef")
+        scalers[scaler.namespace, word(target, "kind"), word(target, "name")] = scaler
+    return _Rules(budgets, scalers)
+
+
 def read(source: Path, problems: Problems) -> Imported:
     """The facts of manifests; problems are added."""
     manifests = read_manifests(source, problems)
@@ -40,8 +62,9 @@ def read(source: Path, problems: Problems) -> Imported:
     stores = add_stores(manifests, imported, problems)
     calls = find_calls(manifests, problems)
     users = exposed(manifests)
+    rules = _rules(manifests)
     for workload in manifests.workloads:
-        values, notes = _service(workload, manifests, problems)
+        values, notes = _service(workload, rules, problems)
         needs = _needs(workload.id, calls, stores)
         if needs:
             values["needs"] = needs
@@ -71,9 +94,7 @@ def _needs(workload: str, calls: Calls, stores: dict[str, list[str]]) -> list[Va
     return found
 
 
-def _service(
-    workload: Workload, manifests: Manifests, problems: Problems
-) -> tuple[dict[str, Value], list[str]]:
+def _service(workload: Workload, rules: _Rules, problems: Problems) -> tuple[dict[str, Value], list[str]]:
     """Values of a service, and notes for who reads the file."""
     kind = workload.object.kind
     values: dict[str, Value] = {}
@@ -84,10 +105,10 @@ def _service(
     amounts = demand(workload, problems)
     if amounts:
         values["demand"] = amounts
-    replicas = _replicas(workload, manifests, notes, problems)
+    replicas = _replicas(workload, rules, notes, problems)
     if replicas is not None:
         values["replicas"] = replicas
-    values |= _share(workload, replicas, manifests, problems)
+    values |= _share(workload, replicas, rules, problems)
     if replicas is not None and replicas > 1:
         values |= _spread(workload, replicas, notes)
     if kind == "CronJob":
@@ -99,7 +120,7 @@ def _service(
     return values, notes
 
 
-def _replicas(workload: Workload, manifests: Manifests, notes: list[str], problems: Problems) -> int | None:
+def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Problems) -> int | None:
     """The nominal count. None for a DaemonSet, which follows the nodes, and for what is scaled to zero."""
     kind = workload.object.kind
     if kind == "DaemonSet":
@@ -108,16 +129,12 @@ def _replicas(workload: Workload, manifests: Manifests, notes: list[str], proble
     if kind in ("CronJob", "Pod"):
         return 1
     stated = _whole(at(workload.object.node, "spec", "replicas"), problems)
-    for scaler in manifests.of("HorizontalPodAutoscaler"):
-        target = at(scaler.node, "spec", "scaleTargetRef")
-        if scaler.namespace == workload.namespace and (word(target, "kind"), word(target, "name")) == (
-            kind, workload.object.name,
-        ):  # fmt: skip
-            least = _whole(at(scaler.node, "spec", "minReplicas"), problems)
-            notes.append(
-                f"autoscaled up to {word(scaler.node, 'spec', 'maxReplicas') or 'no limit'} replicas at peak"
-            )
-            stated = stated if stated is not None else least
+    scaler = rules.scalers.get((workload.namespace, kind, workload.object.name))
+    if scaler is not None:
+        most = word(scaler.node, "spec", "maxReplicas") or "no limit"
+        notes.append(f"autoscaled up to {most} replicas at peak")
+        least = _whole(at(scaler.node, "spec", "minReplicas"), problems)
+        stated = stated if stated is not None else least
     if stated == 0:
         notes.append("scaled to zero")
         return None
@@ -135,20 +152,13 @@ def _whole(node: Node | None, problems: Problems) -> int | None:
     return None
 
 
-def _share(
-    workload: Workload, replicas: int | None, manifests: Manifests, problems: Problems
-) -> dict[str, Value]:
+def _share(workload: Workload, replicas: int | None, rules: _Rules, problems: Problems) -> dict[str, Value]:
     """The smallest share that serves: what a disruption budget keeps up."""
-    for budget in manifests.of("PodDisruptionBudget"):
-        if budget.namespace != workload.namespace or not selects(
-            at(budget.node, "spec", "selector"), workload.labels
-        ):
-            continue
+    for budget in rules.budgets.get(workload.id, ()):
         share, words = _budget(budget, replicas, problems)
         if share is not None and 0 < share <= 1:
-            return {
-                "share": {"value": show_share(share), "source": f"PodDisruptionBudget {budget.name}, {words}"}
-            }
+            source = f"PodDisruptionBudget {budget.name}, {words}"
+            return {"share": {"value": show_share(share), "source": source}}
     return {}
 
 

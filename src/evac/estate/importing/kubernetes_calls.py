@@ -51,11 +51,7 @@ def find_calls(manifests: Manifests, problems: Problems) -> Calls:
 
 
 def _workloads(service: Object, manifests: Manifests) -> list[Workload]:
-    wanted = texts(at(service.node, "spec", "selector"))
-    return [
-        w for w in manifests.workloads
-        if wanted and w.namespace == service.namespace and wanted.items() <= w.labels.items()
-    ]  # fmt: skip
+    return manifests.with_labels(service.namespace, texts(at(service.node, "spec", "selector")))
 
 
 def _hosts(

@@ -92,13 +92,28 @@ class Workload:
 
 @dataclass(slots=True)
 class Manifests:
-    """Everything read. `by_kind`: the other objects that say something evac uses."""
+    """Everything read. `by_kind`: the other objects that say something evac uses; `labelled`:
+    namespace, label and its value -> the workloads whose pods have it."""
 
     workloads: list[Workload] = field(default_factory=list)
     by_kind: dict[str, list[Object]] = field(default_factory=dict)
+    labelled: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[Object]:
         return self.by_kind.get(kind, [])
+
+    def with_labels(self, namespace: str, labels: Mapping[str, str]) -> list[Workload]:
+        """Workloads whose pods have all of the labels; none for no labels."""
+        if not labels:
+            return []
+        fewest = min((self.labelled.get((namespace, *pair), []) for pair in labels.items()), key=len)
+        return [workload for workload in fewest if labels.items() <= workload.labels.items()]
+
+    def selected(self, namespace: str, selector: Node | None) -> list[Workload]:
+        """Workloads whose pods a label selector matches."""
+        wanted = texts(at(selector, "matchLabels"))
+        some = self.with_labels(namespace, wanted) if wanted else self.workloads
+        return [w for w in some if w.namespace == namespace and selects(selector, w.labels)]
 
 
 def read_manifests(source: Path, problems: Problems) -> Manifests:
@@ -180,6 +195,9 @@ def _sorted_out(objects: list[Object], problems: Problems) -> Manifests:
             counts[item.kind] += 1
         seen.setdefault(key, item)
     found.workloads = _named(runs, problems)
+    for workload in found.workloads:
+        for label, value in workload.labels.items():
+            found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
     for kind, first in sorted(ignored.items()):
         problems.add(
             "import-ignored", f"{counts[kind]:,} of kind {kind}: nothing in them that evac uses", first.place

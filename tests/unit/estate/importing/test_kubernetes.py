@@ -316,3 +316,12 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         import_estate("kubernetes", tmp_path / "nothing.yaml", tmp_path / "estate")
     assert [d.code for d in caught.value.diagnostics] == ["import-source-missing"]
+
+
+def test_bombs_of_many_documents_are_refused_together(tmp_path: Path) -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 5)]
+    document = "kind: Ingress\nmetadata: {name: x}\n" + "\n".join(rows) + "\n"
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, "---\n".join([document] * 40))
+    assert [d.code for d in caught.value.diagnostics] == ["too-many-values"]

@@ -129,3 +129,34 @@ def test_an_overlay_of_another_shape_is_reported_as_such(tmp_path: Path) -> None
     assert "wrong-type" in problems
     _, problems = merged(tmp_path, "- 1\n")
     assert "wrong-type" in problems
+
+
+def test_an_overlay_that_repeats_everything_changes_nothing(tmp_path: Path) -> None:
+    alone, twice = tmp_path / "alone", tmp_path / "twice"
+    small = Path(__file__).resolve().parents[3] / "fixtures" / "estates" / "small" / "estate.yaml"
+    for folder in (alone, twice):
+        folder.mkdir()
+        (folder / "estate.yaml").write_text(small.read_text())
+    text = small.read_text()
+    (twice / "overlay.yaml").write_text(
+        text[: text.index("links:")] + text[text.index("limits:") : text.index("rehearsals:")]
+    )
+    result = check(twice)
+    assert result.diagnostics == ()
+    assert result.estate is not None
+    one, other = load(alone), result.estate
+    for section in (
+        "sites",
+        "groups",
+        "classes",
+        "pools",
+        "links",
+        "services",
+        "stores",
+        "limits",
+        "expiring",
+        "facts",
+    ):
+        assert getattr(one, section) == getattr(other, section)
+    assert one.tools == other.tools
+    assert one.replicas.count.tolist() == other.replicas.count.tolist()
