@@ -57,7 +57,7 @@ class Listed:
 
     @property
     def words(self) -> str:
-        return f"list of {self.item.words}" + (", or just one" if self.one_allowed else "")
+        return f"list, each: {self.item.words}" + (", or just one" if self.one_allowed else "")
 
     def schema(self) -> dict[str, Any]:
         many = {"type": "array", "items": self.item.schema()}
@@ -127,7 +127,7 @@ class Mapped:
 
     @property
     def words(self) -> str:
-        return f"mapping of {self.key.words} to {self.value.words}"
+        return f"mapping from {self.key.words} to {self.value.words}"
 
     def schema(self) -> dict[str, Any]:
         return {
