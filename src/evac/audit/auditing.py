@@ -1,0 +1,80 @@
+"""The audit: every loss, every rule, one report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+
+from evac.audit.context import Context, Rule
+from evac.audit.findings import Finding, merged
+from evac.audit.impacts import Impacts, impacts
+from evac.audit.losses import Losses, losses, pairs
+from evac.audit.rows import LossRow, loss_rows
+from evac.audit.rules import RULES
+from evac.model.domain import Topology, topology
+from evac.model.estate import Estate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditReport:
+    """What an audit found. services: ids by the index that rows use; rows: one a loss, sites first;
+    findings: gravest first; impacts: of the single losses, for reports that draw more."""
+
+    estate: str
+    as_of: date | None
+    digest: str | None
+    services: tuple[str, ...]
+    rows: tuple[LossRow, ...]
+    findings: tuple[Finding, ...]
+    impacts: Impacts
+
+
+def audit(
+    estate: Estate,
+    *,
+    domains: tuple[str, ...] | None = None,
+    pairs: bool = False,
+    as_of: date | None = None,
+    digest: str | None = None,
+) -> AuditReport:
+    """Try every loss and apply every rule. Pure and deterministic.
+
+    domains: only these losses, each by itself; None is every fault domain above a server. pairs:
+    pairs of domains above racks too. as_of: the date of the audit, the estate's own if None.
+    digest: of the estate, to tell whether a rehearsal was done on it. Raises UnknownDomain.
+    """
+    top = topology(estate)
+    today = as_of or estate.as_of
+    context = Context(estate, impacts(top, losses(top, domains)), today, digest)
+    return report_of(context, _pairs_of(top, context) if pairs else None)
+
+
+def report_of(context: Context, paired: Context | None = None) -> AuditReport:
+    """Rows and findings of impacts that are there already."""
+    findings = merged(finding for rule in RULES for finding in rule.check(context))
+    rows = loss_rows(context.impacts)
+    if paired is not None:
+        findings = merged((*findings, *_of_pairs(paired, findings)))
+        rows = (*rows, *loss_rows(paired.impacts))
+    return AuditReport(
+        estate=context.estate.name,
+        as_of=context.as_of,
+        digest=context.digest,
+        services=tuple(s.id for s in context.estate.services),
+        rows=rows,
+        findings=findings,
+        impacts=context.impacts,
+    )
+
+
+def _pairs_of(top: Topology, context: Context) -> Context:
+    found: Losses = pairs(top)
+    return Context(context.estate, impacts(top, found), context.as_of, context.digest)
+
+
+def _of_pairs(paired: Context, single: tuple[Finding, ...]) -> list[Finding]:
+    """What only two losses at once do: at most a warning, as no single loss does it."""
+    known = {(f.rule, f.subject) for f in single}
+    asked: list[Rule] = [rule for rule in RULES if rule.per_loss]
+    found = [f for rule in asked for f in rule.check(paired) if (f.rule, f.subject) not in known]
+    return [replace(f, severity="warning") if f.severity == "error" else f for f in found]

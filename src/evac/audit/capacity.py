@@ -1,0 +1,397 @@
+"""Whether what each loss takes finds a place, for every loss, and what is short where it does not.
+
+A small loss inside one site is settled by a sufficient test for thousands of losses at once: every
+lost replica gets a server of its own, first in the same site, then anywhere it may run. What the
+test cannot settle, and every loss of a whole site, is placed by first fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.audit.losses import Losses, Rows
+from evac.audit.placing import Packing, Placed, open_packing, pack
+from evac.audit.presence import CountTable, Presence
+from evac.audit.reserves import Reserves, reserves
+from evac.audit.room import (
+    STAGE_DARK,
+    Room,
+    Wants,
+    demands,
+    room_of,
+    used_amounts,
+    wants_of,
+)
+from evac.model.domain import Topology
+from evac.model.fleet import ON_SERVER, BoolColumn, IndexColumn, IntColumn
+from evac.model.units import RESOURCE_WORDS, UNBOUNDED
+
+LARGE_KINDS = ("site", "group", "pair")
+"""Losses that are always placed by first fit, and that may need services to be shed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What is missing after a loss for services that may run on the same classes of servers.
+
+    resource: one of `units.RESOURCE_WORDS`, or empty where there is enough in sum but nothing is
+    large enough on one server (`fragmented`).
+    """
+
+    classes: str
+    resource: str
+    missing: int
+    replicas: int
+    services: int
+    fragmented: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shortfall:
+    """A loss that does not fit. unplaced_base, unplaced_top (S,): before anything is shed;
+    after_shedding (S,): base replicas of services that may not be shed, with all room of those
+    that may; firm (S,): may not be shed; by_power: base replicas that would fit if no power budget
+    held servers back; budgets: those that do."""
+
+    unplaced_base: IntColumn
+    unplaced_top: IntColumn
+    after_shedding: IntColumn
+    firm: BoolColumn
+    by_power: int
+    budgets: tuple[str, ...]
+    shorts: tuple[Short, ...]
+    shorts_for_good: tuple[Short, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def for_good(self) -> IntColumn:
+        """(S,) base replicas that find no place whatever is shed for them."""
+        return np.where(self.firm, self.after_shedding, self.unplaced_base)
+
+    @property
+    def sheds(self) -> bool:
+        """Whether shedding makes room that is needed."""
+        return bool((self.firm & (self.unplaced_base > self.after_shedding)).any())
+
+    def classes_of(self, services: BoolColumn) -> frozenset[str]:
+        """Kinds of servers that some services may use."""
+        return frozenset(self.labels[s] for s in np.flatnonzero(services).tolist())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capacity:
+    """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
+    loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
+    whether anything is known that could carry a service elsewhere."""
+
+    to_place: IntColumn
+    placed: IntColumn
+    boots: BoolColumn
+    boot_rank: dict[int, IntColumn]
+    short: dict[int, Shortfall]
+    room_known: BoolColumn
+    reserves: Reserves
+
+
+@dataclass(eq=False)
+class Supply:
+    """Room of an estate, built once: as it is, with sheddable services gone, and without power limits."""
+
+    top: Topology
+    rows: Rows
+    presence: Presence
+    found: Reserves
+    demand: IntColumn
+    known: BoolColumn
+    room: Room
+    wants: Wants
+    _extra: dict[str, tuple[Room, Wants]] = field(default_factory=dict)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """(S,) the kinds of servers each service may use, in words."""
+        names: dict[bytes, str] = {}
+        found = []
+        for row in self.wants.eligible:
+            key = row.tobytes()
+            if key not in names:
+                names[key] = _label(self, row)
+            found.append(names[key])
+        return tuple(found)
+
+    def variant(self, name: str) -> tuple[Room, Wants]:
+        """`shed`: without services that may be shed; `power`: without power budgets."""
+        if name not in self._extra:
+            build: Callable[[], Room] = self._shed if name == "shed" else self._power
+            room = build()
+            self._extra[name] = room, wants_of(self.top, room, self.demand, self.known, self.presence.n)
+        return self._extra[name]
+
+    def _shed(self) -> Room:
+        kept = np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
+        used = used_amounts(self.top, self.demand, kept)
+        return room_of(self.top, self.rows, self.found, used)
+
+    def _power(self) -> Room:
+        held = self.found
+        free = Reserves(
+            held.usable | held.over_power,
+            held.dark,
+            held.by_hand,
+            held.over_power,
+            held.held_by,
+            held.budgets,
+        )
+        used = used_amounts(self.top, self.demand)
+        return room_of(self.top, self.rows, free, used)
+
+
+def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
+    """The room of an estate as it stands."""
+    held = reserves(top)
+    demand, known = demands(top)
+    room = room_of(top, losses.rows, held, used_amounts(top, demand))
+    return Supply(
+        top, losses.rows, found, held, demand, known, room, wants_of(top, room, demand, known, found.n)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """One audit's worth of capacity questions."""
+
+    supply: Supply
+    losses: Losses
+    wanted: CountTable
+
+    @cached_property
+    def fits(self) -> BoolColumn:
+        """(S, G) whether one replica fits on a server of a shape."""
+        room, wants = self.supply.room, self.supply.wants
+        table = wants.eligible[:, room.pool]
+        for resource in range(len(room.free)):
+            table &= room.free[resource][None, :] >= wants.demand[:, resource][:, None]
+        return table
+
+    def servers_that_fit(self, stages: BoolColumn) -> IntColumn:
+        """(S, sites) servers of some shapes that could take one replica and do not hold the service yet."""
+        room = self.supply.room
+        sites = len(self.supply.top.estate.sites)
+        weight = np.zeros((len(room.count), sites), np.float32)
+        chosen = np.flatnonzero(stages & ~room.is_pool)
+        weight[chosen, room.site[chosen]] = room.count[chosen]
+        found = (self.fits.astype(np.float32) @ weight).astype(np.int64)
+        return found - self._holding(sites)
+
+    def _holding(self, sites: int) -> IntColumn:
+        """(S, sites) servers that would fit one more but already hold the service."""
+        top, room = self.supply.top, self.supply.room
+        replicas = top.estate.replicas
+        here = replicas.kind == ON_SERVER
+        service, server = replicas.service[here], replicas.target[here]
+        shape = room.server_shape[server]
+        fit = (shape >= 0) & self.fits[service, np.maximum(shape, 0)] if len(room.count) else shape > 0
+        key = service[fit].astype(np.int64) * sites + top.estate.fleet.site[server[fit]]
+        return np.bincount(key, minlength=len(top.estate.services) * sites).reshape(-1, sites)
+
+
+def capacity(
+    supply: Supply, losses: Losses, lost: CountTable, surviving: IntColumn, m: IntColumn
+) -> Capacity:
+    """Placement of what every loss takes. lost, surviving: (L, S)."""
+    known = _room_known(supply, losses)
+    wanted = np.where(known, lost, 0).astype(np.int32)
+    question = _Question(supply, losses, wanted)
+    settled, boots = _settled(question)
+    placed = wanted.sum(axis=1).astype(np.int64)
+    result = Capacity(lost.sum(axis=1).astype(np.int64), placed, boots, {}, {}, known, supply.found)
+    for number in np.flatnonzero(~settled & (placed > 0)).tolist():
+        _place_one(question, result, number, surviving[number], m)
+    return result
+
+
+def _room_known(supply: Supply, losses: Losses) -> BoolColumn:
+    """(L, S) whether the demand is known, and room of some surviving site where the service may run."""
+    room, wants = supply.room, supply.wants
+    sites = len(supply.top.estate.sites)
+    has_room = np.zeros((len(wants.known), sites), np.bool_)
+    for pool, site in enumerate(room.pool_site.tolist()):
+        has_room[:, site] |= wants.eligible[:, pool]
+    has_room &= wants.known[:, None]
+    left = (~losses.sites).astype(np.float32)
+    return np.asarray(left @ has_room.T.astype(np.float32) > 0)
+
+
+def _settled(question: _Question) -> tuple[BoolColumn, BoolColumn]:
+    """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
+    losses, room = question.losses, question.supply.room
+    settled = np.zeros(len(losses), np.bool_)
+    boots = np.zeros(len(losses), np.bool_)
+    if not len(room.count):
+        return settled, boots
+    on = question.servers_that_fit(room.stage < STAGE_DARK)
+    every = on + _dark(question)
+    taken = _usable_lost(room, losses)
+    small = (losses.site >= 0) & ~losses.sites.any(axis=1)
+    for site in range(on.shape[1]):
+        numbers = np.flatnonzero(small & (losses.site == site)).astype(np.int32)
+        for table, needs_boot in ((on, False), (every, True)):
+            for wide in (False, True):
+                numbers = numbers[~settled[numbers]]
+                if len(numbers):
+                    fits = _own_server(question, numbers, _reach(question, table, site, wide), taken[numbers])
+                    settled[numbers[fits]] = True
+                    boots[numbers[fits]] = needs_boot
+    return settled, boots
+
+
+def _dark(question: _Question) -> IntColumn:
+    """(S, sites) dark servers that could take one replica."""
+    room = question.supply.room
+    weight = np.zeros((len(room.count), len(question.supply.top.estate.sites)), np.float32)
+    chosen = np.flatnonzero(room.stage == STAGE_DARK)
+    weight[chosen, room.site[chosen]] = room.count[chosen]
+    return (question.fits.astype(np.float32) @ weight).astype(np.int64)
+
+
+def _reach(question: _Question, table: IntColumn, site: int, wide: bool) -> IntColumn:
+    """(S,) servers within reach: of the same site, or of all sites for services without a cap per site."""
+    if not wide:
+        return table[:, site]
+    capped = question.supply.wants.site_cap < UNBOUNDED
+    return np.where(capped, table[:, site], np.maximum(table, 0).sum(axis=1))
+
+
+def _usable_lost(room: Room, losses: Losses) -> IntColumn:
+    """(L,) usable servers inside each loss."""
+    per_row = np.diff(room.row_start)
+    return np.array([per_row[losses.rows_of(n)].sum() for n in range(len(losses))], np.int64)
+
+
+def _own_server(
+    question: _Question, numbers: IndexColumn, reach: IntColumn, taken: IntColumn
+) -> NDArray[np.bool_]:
+    """Whether every lost replica gets a server of its own: those with the fewest choices go first."""
+    order = np.argsort(reach, kind="stable")
+    need = question.wanted[numbers][:, order]
+    so_far = np.cumsum(need, axis=1)
+    return np.asarray(((need == 0) | (so_far <= reach[order][None, :] - taken[:, None])).all(axis=1))
+
+
+def _place_one(
+    question: _Question, result: Capacity, number: int, surviving: IntColumn, m: IntColumn
+) -> None:
+    """First fit for one loss; where something finds no place, why, and whether shedding would help."""
+    losses, supply = question.losses, question.supply
+    wanted = question.wanted[number].astype(np.int64)
+    base = np.minimum(np.maximum(m - surviving, 0), wanted)
+    at_site = _surviving_at_site(question, number)
+    placed = _packed(question, supply.room, supply.wants, number, base, wanted - base, at_site)
+    result.boots[number] = bool(placed.boot_rank.any())
+    result.boot_rank[number] = placed.boot_rank
+    missing_base, missing_top = base - placed.base, wanted - base - placed.top
+    result.placed[number] = int((placed.base + placed.top).sum())
+    if not (missing_base.any() or missing_top.any()):
+        return
+    firm = np.array([not s.sheddable for s in supply.top.estate.services], np.bool_)
+    after, by_power = np.where(firm, missing_base, 0), 0
+    budgets: tuple[str, ...] = ()
+    if after.any() and losses.kinds[number] in LARGE_KINDS:
+        room, wants = supply.variant("shed")
+        firm_base = np.where(firm, base, 0)
+        after = firm_base - _packed(question, room, wants, number, firm_base, base * 0, at_site).base
+        by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
+    result.short[number] = Shortfall(
+        missing_base, missing_top, after, firm, by_power, budgets,
+        _shorts(supply, placed.left, missing_base + missing_top),
+        _shorts(supply, placed.left, np.where(firm, after, missing_base)), supply.labels,
+    )  # fmt: skip
+
+
+def _packed(
+    question: _Question,
+    room: Room,
+    wants: Wants,
+    number: int,
+    base: IntColumn,
+    more: IntColumn,
+    at_site: IntColumn,
+) -> Placed:
+    losses = question.losses
+    gone = room.lost_shapes(losses.rows_of(number))
+    packing = open_packing(room, gone, losses.sites[number], int((base + more > 0).sum()))
+    return pack(packing, wants, base, more, at_site)
+
+
+def _surviving_at_site(question: _Question, number: int) -> IntColumn:
+    """(sites, S) replicas that a loss leaves at each site."""
+    losses, presence = question.losses, question.supply.presence
+    left = presence.per_site.astype(np.int64)
+    rows = losses.rows_of(number)
+    for site in np.unique(losses.rows.site[rows]).tolist():
+        left[site] -= presence.counts[rows[losses.rows.site[rows] == site]].sum(axis=0)
+    return left
+
+
+def _power_gain(
+    question: _Question, number: int, base: IntColumn, missing: IntColumn, at_site: IntColumn
+) -> tuple[int, tuple[str, ...]]:
+    """Base replicas that would fit without power budgets, and the budgets that hold servers back."""
+    found = question.supply.found
+    if not found.over_power.any():
+        return 0, ()
+    room, wants = question.supply.variant("power")
+    free = _packed(question, room, wants, number, base, base * 0, at_site)
+    gain = int(missing.sum() - (base - free.base).sum())
+    lost = question.losses.sites[number][question.supply.top.estate.fleet.site]
+    held = found.held_by[found.over_power & ~lost]
+    names = np.bincount(held, minlength=len(found.budgets))
+    order = np.argsort(-names, kind="stable")[: int((names > 0).sum())]
+    return max(0, gain), tuple(found.budgets[int(i)] for i in order)
+
+
+def _shorts(supply: Supply, left: Packing, missing: IntColumn) -> tuple[Short, ...]:
+    """What is missing, by the set of pools that services may use."""
+    groups: dict[bytes, list[int]] = {}
+    wants = supply.wants
+    for service in np.flatnonzero(missing > 0).tolist():
+        groups.setdefault(wants.eligible[service].tobytes(), []).append(service)
+    found: dict[tuple[str, str], Short] = {}
+    for members in groups.values():
+        for short in _short_of(supply, left, missing, members, supply.labels[members[0]]):
+            key = (short.classes, short.resource)
+            found[key] = _sum(found[key], short) if key in found else short
+    return tuple(found[key] for key in sorted(found))
+
+
+def _sum(one: Short, other: Short) -> Short:
+    return Short(one.classes, one.resource, one.missing + other.missing, one.replicas + other.replicas,
+                 one.services + other.services, one.fragmented)  # fmt: skip
+
+
+def _label(supply: Supply, eligible: BoolColumn) -> str:
+    room, estate = supply.room, supply.top.estate
+    pools = np.flatnonzero(eligible)
+    names = {estate.classes[c].id if c >= 0 else "" for c in room.pool_class[pools].tolist()}
+    return "+".join(sorted(names - {""})) or "pools"
+
+
+def _short_of(
+    supply: Supply, left: Packing, missing: IntColumn, members: list[int], label: str
+) -> list[Short]:
+    wants = supply.wants
+    need = (missing[members, None] * wants.demand[members]).sum(axis=0)
+    shapes = wants.eligible[members[0]][left.pool[: left.size]]
+    free = (left.free[:, : left.size] * left.count[: left.size])[:, shapes].sum(axis=1)
+    replicas, services = int(missing[members].sum()), len(members)
+    short = [
+        Short(label, word, int(need[r] - free[r]), replicas, services, False)
+        for r, word in enumerate(RESOURCE_WORDS)
+        if need[r] > free[r]
+    ]
+    return short or [Short(label, "", 0, replicas, services, True)]

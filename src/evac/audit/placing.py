@@ -1,0 +1,204 @@
+"""Placing what a loss takes: first fit over shapes of servers, a service at a time.
+
+Quick enough for every site and hall, exact in vector capacity and fragmentation up to the rounding
+of the shapes; spread by server and by site is kept, spread by rack and feed and conflict groups are
+left to `evac plan`. For small losses a sufficient test is enough: each lost replica gets a server
+of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.audit.room import STAGE_BOOTED, STAGE_DARK, STAGE_EMPTY, STAGE_USED, Room, Wants
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.units import UNBOUNDED
+
+Kind = TypeVar("Kind", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """What found a place: base and top (S,) replicas; boot_rank (S,): how many dark servers of its
+    site are up before the last one a service needs, 0 where it needs none; left: the shapes afterwards."""
+
+    base: IntColumn
+    top: IntColumn
+    boot_rank: IntColumn
+    left: Packing
+
+
+@dataclass(slots=True, eq=False)
+class Packing:
+    """Shapes that shrink and split while replicas are placed. `size` entries are in use."""
+
+    free: IntColumn
+    count: IntColumn
+    pool: IndexColumn
+    site: IndexColumn
+    stage: IndexColumn
+    is_pool: BoolColumn
+    size: int
+    boots: IntColumn
+
+
+def open_packing(room: Room, gone: IntColumn, lost_sites: BoolColumn, splits: int) -> Packing:
+    """A packing of the shapes that a loss leaves; room for so many splits."""
+    count = room.count - gone
+    count[lost_sites[room.site]] = 0
+    kept = np.flatnonzero(count > 0)
+    size = len(kept)
+    extra = 2 * splits + 2
+
+    def grown(column: NDArray[Kind]) -> NDArray[Kind]:
+        return np.concatenate([column[kept], np.zeros(extra, column.dtype)])
+
+    free = np.zeros((len(room.free), size + extra), np.int64)
+    free[:, :size] = room.free[:, kept]
+    return Packing(
+        free, grown(count), grown(room.pool), grown(room.site), grown(room.stage), grown(room.is_pool), size,
+        np.zeros(len(lost_sites), np.int64),
+    )  # fmt: skip
+
+
+def pack(packing: Packing, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:
+    """Place base and top replicas (S,) in the order of `wants`.
+
+    Everything is tried in one pass; if something finds no place, base replicas of all come before
+    any top. at_site (sites, S): replicas that survive, for the cap per site.
+    """
+    whole = _copy(packing)
+    first = _pass(whole, wants, base + top, at_site)
+    if (first[0] == base + top).all():
+        return Placed(base.copy(), top.copy(), first[1], whole)
+    placed, rank, here = _pass(packing, wants, base, at_site)
+    more, top_rank, _ = _pass(packing, wants, np.where(placed == base, top, 0), here)
+    return Placed(placed, more, np.maximum(rank, top_rank), packing)
+
+
+def _copy(packing: Packing) -> Packing:
+    return Packing(
+        packing.free.copy(), packing.count.copy(), packing.pool.copy(), packing.site.copy(),
+        packing.stage.copy(), packing.is_pool.copy(), packing.size, packing.boots.copy(),
+    )  # fmt: skip
+
+
+def _pass(
+    packing: Packing, wants: Wants, counts: IntColumn, at_site: IntColumn
+) -> tuple[IntColumn, IntColumn, IntColumn]:
+    """Replicas placed, boot ranks, and replicas by site afterwards."""
+    placed = np.zeros(len(counts), np.int64)
+    rank = np.zeros(len(counts), np.int64)
+    here = at_site.copy()
+    for service in wants.order[counts[wants.order] > 0].tolist():
+        if not wants.known[service]:
+            continue
+        placed[service], rank[service] = _one_service(packing, wants, service, int(counts[service]), here)
+    return placed, rank, here
+
+
+def _one_service(
+    packing: Packing, wants: Wants, service: int, count: int, here: IntColumn
+) -> tuple[int, int]:
+    fits = _fits(packing, wants, service)
+    cap = int(wants.site_cap[service])
+    if cap >= UNBOUNDED or not len(fits):
+        return _take(packing, wants, service, count, fits, here)
+    placed = rank = 0
+    for site in np.unique(packing.site[fits]).tolist():
+        share = min(count - placed, cap - int(here[site, service]))
+        if share > 0:
+            chosen = _fits(packing, wants, service) if placed else fits
+            chosen = chosen[packing.site[chosen] == site]
+            more, up = _take(packing, wants, service, share, chosen, here)
+            placed, rank = placed + more, max(rank, up)
+    return placed, rank
+
+
+def _fits(packing: Packing, wants: Wants, service: int) -> IndexColumn:
+    """Shapes that hold one more replica, those that are on before those that must be booted."""
+    size = packing.size
+    mask = wants.eligible[service][packing.pool[:size]]
+    mask &= packing.count[:size] > 0
+    for resource, amount in enumerate(wants.demand[service].tolist()):
+        if amount:
+            mask &= packing.free[resource, :size] >= amount
+    found = np.flatnonzero(mask)
+    return found[np.argsort(packing.stage[found], kind="stable")].astype(np.int32)
+
+
+def _take(
+    packing: Packing, wants: Wants, service: int, count: int, shapes: IndexColumn, here: IntColumn
+) -> tuple[int, int]:
+    """Put up to `count` replicas on servers of these shapes, in their order."""
+    if not len(shapes):
+        return 0, 0
+    demand = wants.demand[service]
+    each = _per_server(packing, wants, service, shapes)
+    reach = np.cumsum(packing.count[shapes] * each)
+    whole = int(np.searchsorted(reach, count, side="right"))
+    full = shapes[:whole]
+    if whole:
+        packing.free[:, full] -= demand[:, None] * each[:whole]
+    placed = int(reach[whole - 1]) if whole else 0
+    taken = np.bincount(packing.site[full], packing.count[full] * each[:whole], len(here)).astype(np.int64)
+    dark = full[packing.stage[full] == STAGE_DARK]
+    np.add.at(packing.boots, packing.site[dark], packing.count[dark])
+    packing.stage[dark] = STAGE_BOOTED
+    used = full
+    if placed < count and whole < len(shapes):
+        last, rest = int(shapes[whole]), count - placed
+        _split(packing, last, rest, int(each[whole]), demand)
+        taken[packing.site[last]] += rest
+        placed += rest
+        used = shapes[: whole + 1]
+    here[:, service] += taken
+    late = used[packing.stage[used] >= STAGE_BOOTED]
+    return placed, int(packing.boots[packing.site[late]].max()) if len(late) else 0
+
+
+def _per_server(packing: Packing, wants: Wants, service: int, shapes: IndexColumn) -> IntColumn:
+    most = np.where(packing.is_pool[shapes], UNBOUNDED, wants.per_server[service])
+    if (most == 1).all():
+        return most
+    fit = np.full(len(shapes), UNBOUNDED, np.int64)
+    for resource, amount in enumerate(wants.demand[service].tolist()):
+        if amount:
+            fit = np.minimum(fit, packing.free[resource, shapes] // amount)
+    return np.minimum(most, fit)
+
+
+def _split(packing: Packing, shape: int, rest: int, each: int, demand: IntColumn) -> None:
+    """Some servers of a shape take `each` replicas, at most one takes fewer."""
+    full, odd = divmod(rest, each)
+    for servers, replicas in ((full, each), (1 if odd else 0, odd)):
+        if servers:
+            _append(packing, shape, servers, demand * replicas)
+            packing.count[shape] -= servers
+            if packing.stage[shape] == STAGE_DARK:
+                packing.boots[packing.site[shape]] += servers
+
+
+def _append(packing: Packing, shape: int, servers: int, amounts: IntColumn) -> None:
+    new = packing.size
+    if new == len(packing.count):
+        _grow(packing)
+    packing.free[:, new] = packing.free[:, shape] - amounts
+    packing.count[new] = servers
+    packing.pool[new], packing.site[new] = packing.pool[shape], packing.site[shape]
+    packing.is_pool[new] = packing.is_pool[shape]
+    stage = int(packing.stage[shape])
+    packing.stage[new] = {STAGE_EMPTY: STAGE_USED, STAGE_DARK: STAGE_BOOTED}.get(stage, stage)
+    packing.size += 1
+
+
+def _grow(packing: Packing) -> None:
+    extra = len(packing.count)
+    packing.free = np.concatenate([packing.free, np.zeros((len(packing.free), extra), np.int64)], axis=1)
+    for name in ("count", "pool", "site", "stage", "is_pool"):
+        column = getattr(packing, name)
+        setattr(packing, name, np.concatenate([column, np.zeros(extra, column.dtype)]))

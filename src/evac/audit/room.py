@@ -1,0 +1,246 @@
+"""The room that is left, in shapes: servers with the same pool and the same free amounts count as one.
+
+Free amounts are rounded down to a few leading bits, so that ninety thousand servers become a few
+thousand shapes and no room is seen that is not there. Fragmentation stays visible: a replica still
+has to fit on one server. What a service may use follows the rules of the planning instance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from evac.audit.losses import Rows
+from evac.audit.reserves import Reserves
+from evac.model.domain import Topology
+from evac.model.estate import Service
+from evac.model.fleet import DARK, ON_POOL, ON_SERVER, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
+from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
+
+SHAPES_WANTED: Final = 2_500
+_MOST_BITS: Final = 6
+_LEAST_BITS: Final = 2
+
+STAGE_USED: Final = 0
+STAGE_EMPTY: Final = 1
+STAGE_BOOTED: Final = 2
+STAGE_DARK: Final = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wants:
+    """What a replica of each service asks for, S rows.
+
+    demand (S, R), unknown taken as 0; known: cpu or memory is known; per_server; site_cap;
+    eligible (S, P) by pool; order: services as they are served, tier then people then id.
+    """
+
+    demand: IntColumn
+    known: BoolColumn
+    per_server: IntColumn
+    site_cap: IntColumn
+    eligible: BoolColumn
+    order: IndexColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """G shapes over P pools (site x class of bare servers, then declared pools).
+
+    free (R, G); count (G); pool, site (G); stage (G): used, empty or dark; is_pool (G).
+    pool_names, pool_site, pool_class (class index, -1 none): P. server_shape: (servers,) shape of
+    a usable server, -1 else; row_start, row_server: usable servers by row of the losses.
+    """
+
+    free: IntColumn
+    count: IntColumn
+    pool: IndexColumn
+    site: IndexColumn
+    stage: IndexColumn
+    is_pool: BoolColumn
+    pool_names: tuple[str, ...]
+    pool_site: IndexColumn
+    pool_class: IndexColumn
+    server_shape: IndexColumn
+    row_start: IntColumn
+    row_server: IndexColumn
+
+    def lost_shapes(self, rows: IndexColumn) -> IntColumn:
+        """(G,) usable servers that lost rows take of each shape."""
+        servers = [self.row_server[self.row_start[r] : self.row_start[r + 1]] for r in rows.tolist()]
+        taken = np.concatenate(servers) if servers else np.empty(0, np.int32)
+        return np.bincount(self.server_shape[taken], minlength=len(self.count))
+
+
+def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
+    """(S, R) demand of a replica with unknown as 0, and (S,) whether cpu or memory is known."""
+    services = top.estate.services
+    table = [[0 if a is None else a for a in s.demand] for s in services]
+    known = [s.demand[0] is not None or s.demand[1] is not None for s in services]
+    return np.array(table, np.int64).reshape(len(services), RESOURCE_COUNT), np.array(known, np.bool_)
+
+
+def used_amounts(
+    top: Topology, demand: IntColumn, kept: BoolColumn | None = None
+) -> tuple[IntColumn, IntColumn]:
+    """(servers, R) and (pools, R) taken by replicas; `kept` (S,) leaves out services that are shed."""
+    replicas = top.estate.replicas
+    taken = demand if kept is None else demand * kept[:, None]
+    found = []
+    for kind, size in ((ON_SERVER, len(top.estate.fleet)), (ON_POOL, len(top.estate.pools))):
+        here = replicas.kind == kind
+        target, service, count = replicas.target[here], replicas.service[here], replicas.count[here]
+        columns = [np.bincount(target, taken[service, r] * count, size) for r in range(RESOURCE_COUNT)]
+        found.append(np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT))
+    return found[0], found[1]
+
+
+def room_of(top: Topology, rows: Rows, found: Reserves, used: tuple[IntColumn, IntColumn]) -> Room:
+    """The shapes of an estate, given what is used."""
+    fleet = top.estate.fleet
+    servers = np.flatnonzero(found.usable).astype(np.int32)
+    capacity = np.where(fleet.capacity_known[servers], fleet.capacity[servers], 0)
+    free = np.maximum(capacity - used[0][servers], 0)
+    empty = np.asarray(~used[0][servers].any(axis=1))
+    stage = np.where(fleet.state[servers] == DARK, STAGE_DARK, np.where(empty, STAGE_EMPTY, STAGE_USED))
+    pairs, pool = _pairs(top, servers)
+    first, shape = _shapes(pool, stage, free, empty)
+    kept = free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
+    np.minimum.at(kept, shape, free)
+    whole, declared = _declared(top, used[1])
+    order = np.argsort(rows.of_server[servers], kind="stable")
+    lookup = np.full(len(fleet), -1, np.int32)
+    lookup[servers] = shape
+    row_start = np.searchsorted(rows.of_server[servers][order], np.arange(rows.count + 1))
+    pool_site = [s for s, _ in pairs] + [int(top.pool_site[p]) for p in declared]
+    shape_pool = np.r_[pool[first], len(pairs) + np.arange(len(declared))].astype(np.int32)
+    return Room(
+        free=np.ascontiguousarray(np.concatenate([kept, whole]).T),
+        count=np.r_[np.bincount(shape, minlength=len(first)), np.ones(len(declared), np.int64)].astype(
+            np.int64
+        ),
+        pool=shape_pool,
+        site=np.array(pool_site, np.int32)[shape_pool] if len(shape_pool) else shape_pool,
+        stage=np.r_[stage[first], np.zeros(len(declared), np.int64)].astype(np.int32),
+        is_pool=np.r_[np.zeros(len(first), np.bool_), np.ones(len(declared), np.bool_)],
+        pool_names=_pool_names(top, pairs, declared),
+        pool_site=np.array(pool_site, np.int32),
+        pool_class=np.array([c for _, c in pairs] + [-1] * len(declared), np.int32),
+        server_shape=lookup,
+        row_start=row_start.astype(np.int64),
+        row_server=servers[order],
+    )
+
+
+def _pairs(top: Topology, servers: IndexColumn) -> tuple[list[tuple[int, int]], IndexColumn]:
+    """(site, class) pairs that occur, sorted, and the number of each server's pair."""
+    fleet = top.estate.fleet
+    width = len(top.estate.classes) + 1
+    key = fleet.site[servers].astype(np.int64) * width + fleet.server_class[servers] + 1
+    unique, inverse = np.unique(key, return_inverse=True)
+    return [(int(k) // width, int(k) % width - 1) for k in unique], inverse.astype(np.int32)
+
+
+def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]) -> tuple[str, ...]:
+    estate = top.estate
+    bare = [f"{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}" for s, c in pairs]
+    return (*bare, *(estate.pools[p].id for p in declared))
+
+
+def _shapes(
+    pool: IndexColumn, stage: IndexColumn, free: IntColumn, empty: BoolColumn
+) -> tuple[IndexColumn, IndexColumn]:
+    """First server of each shape and the shape of each server; fewer bits until the shapes are few."""
+    for bits in range(_MOST_BITS, _LEAST_BITS - 1, -1):
+        key = _key(pool, stage, np.where(empty[:, None], free, _leading_bits(free, bits)))
+        _, first, shape = np.unique(key, return_index=True, return_inverse=True)
+        if len(first) <= SHAPES_WANTED:
+            break
+    return first.astype(np.int32), shape.reshape(-1).astype(np.int32)
+
+
+def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
+    length = np.frexp(values.astype(np.float64))[1]
+    shift = np.maximum(length - bits, 0).astype(np.int64)
+    return np.asarray((values >> shift) << shift, np.int64)
+
+
+def _key(pool: IndexColumn, stage: IndexColumn, free: IntColumn) -> IntColumn:
+    """One integer a server that orders by stage, then pool, then free amounts."""
+    key = stage.astype(np.int64)
+    for column in (pool, *free.T):
+        values, rank = np.unique(column, return_inverse=True)
+        key = np.unique(key * max(len(values), 1) + rank.reshape(-1), return_inverse=True)[1].reshape(-1)
+    return key
+
+
+def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
+    """Free amounts and numbers of declared pools of which cpu or memory is known."""
+    estate = top.estate
+    full = {s.id for s in estate.sites if s.role == "full"}
+    free, numbers = [], []
+    for number, pool in enumerate(estate.pools):
+        total = pool_capacity(top, number)
+        if pool.site in full and (total[0] is not None or total[1] is not None):
+            left = [UNBOUNDED if t is None else t * pool.quota_permille // 1000 - int(u)
+                    for t, u in zip(total, used[number], strict=True)]  # fmt: skip
+            free.append([max(0, amount) for amount in left])
+            numbers.append(number)
+    return np.array(free, np.int64).reshape(len(numbers), RESOURCE_COUNT), numbers
+
+
+def pool_capacity(top: Topology, number: int) -> list[int | None]:
+    """Totals of a declared pool; from its member servers where no total is stated."""
+    estate = top.estate
+    live = (estate.fleet.pool == number) & np.isin(estate.fleet.state, (SERVING, SPARE))
+    found: list[int | None] = []
+    for resource, total in enumerate(estate.pools[number].capacity):
+        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
+            total = int(estate.fleet.capacity[live, resource].sum())
+        found.append(total)
+    return found
+
+
+def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
+    """What services ask for, against the pools of a room."""
+    services = top.estate.services
+    tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
+    people = np.array([s.people or 0 for s in services], np.int64)
+    return Wants(
+        demand=demand,
+        known=known,
+        per_server=np.array([max(1, s.spread.per_server) for s in services], np.int64),
+        site_cap=np.array([_site_cap(s, int(k)) for s, k in zip(services, n, strict=True)], np.int64),
+        eligible=_eligible(top, room),
+        order=np.lexsort((np.arange(len(services)), -people, tier)).astype(np.int32),
+    )
+
+
+def _site_cap(service: Service, n: int) -> int:
+    share = service.spread.per_site
+    return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)
+
+
+def _eligible(top: Topology, room: Room) -> BoolColumn:
+    """(S, P): by eligible sites and classes, and bare or pool according to where a service runs today."""
+    estate, replicas = top.estate, top.estate.replicas
+    count = len(estate.services)
+    on_server, on_pool = (
+        np.bincount(replicas.service[replicas.kind == kind], minlength=count) > 0
+        for kind in (ON_SERVER, ON_POOL)
+    )
+    declared = np.array([name in top.pool_index for name in room.pool_names], np.bool_)
+    table = np.ones((count, len(room.pool_names)), np.bool_)
+    table[on_server & ~on_pool] &= ~declared
+    table[on_pool & ~on_server] &= declared
+    class_index = {c.id: number for number, c in enumerate(estate.classes)}
+    for row, service in enumerate(estate.services):
+        if service.eligible_sites is not None:
+            allowed = [top.site_index[name] for name in service.eligible_sites if name in top.site_index]
+            table[row] &= np.isin(room.pool_site, allowed)
+        if service.eligible_classes is not None:
+            chosen = [class_index[name] for name in service.eligible_classes if name in class_index]
+            table[row] &= declared | np.isin(room.pool_class, chosen)
+    return table

@@ -1,0 +1,59 @@
+"""EV111: what a loss takes does not fit on what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.capacity import Short, Shortfall
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import amount, counted, listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("capacity-short", "EV111")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where services that count find no place even after shedding; else a warning.
+
+    One finding per kind of server and resource, over all losses, with the amount of the worst one.
+    """
+    groups: dict[tuple[str, str], list[tuple[int, Short, bool]]] = {}
+    for number, found in sorted(context.impacts.capacity.short.items()):
+        grave = _labels(context, found)
+        rows = [(s, True) for s in found.shorts_for_good if s.classes in grave]
+        rows += [(s, False) for s in found.shorts]
+        for short, is_error in rows:
+            key = (short.classes, short.resource or "fragmentation")
+            groups.setdefault(key, []).append((number, short, is_error))
+    for (classes, resource), shorts in sorted(groups.items()):
+        yield _finding(context, classes, resource, shorts)
+
+
+def _labels(context: Context, found: Shortfall) -> frozenset[str]:
+    """Kinds of servers on which a service that counts is left without its smallest share."""
+    return found.classes_of((found.for_good > 0) & context.firm & ~context.harmless)
+
+
+def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int, Short, bool]]) -> Finding:
+    errors = [(n, s) for n, s, grave in rows if grave]
+    chosen = errors or [(n, s) for n, s, _ in rows]
+    worst = max(chosen, key=lambda row: (row[1].missing, row[1].replicas, -row[0]))
+    losses = [worst[0], *(n for n in context.worst_first(n for n, _ in chosen) if n != worst[0])]
+    short = worst[1]
+    missing = amount(resource, short.missing) if short.missing else "room on one server"
+    severity: Severity = "error" if errors else "warning"
+    short_of = "their smallest share" if errors else "full service"
+    return _MAKER.make(
+        context, severity, f"{classes}: {resource}",
+        f"after the loss of {context.names(losses)[0]}, {counted(short.replicas, 'replica')} of"
+        f" {counted(short.services, 'service')} lack {missing} on {classes} for {short_of}"
+        + (f" (also: {listed(context.names(losses)[1:])})" if len(losses) > 1 else ""),
+        f"Add spare {classes} servers with {resource} elsewhere, or let lower tiers be shed."
+        if short.missing
+        else f"Keep whole {classes} servers empty: the room is there but no server has enough of it.",
+        losses=losses, paths=(f"classes/{classes.split('+', maxsplit=1)[0]}", "classes"),
+    )  # fmt: skip
+
+
+RULE = Rule("capacity-short", "EV111", "Capacity is short after the loss", check)

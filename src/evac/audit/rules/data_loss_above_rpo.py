@@ -1,0 +1,57 @@
+"""EV105: the best surviving copy of a store lacks more than may be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.stores import NEVER, UNKNOWN_MS, Outcome
+from evac.audit.words import duration, listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("data-loss-above-rpo", "EV105")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error beyond the objective; warning if another instance is left, or the lag is unknown."""
+    for row, store in enumerate(context.estate.stores):
+        limit, whose = objective(context, row)
+        if limit is None:
+            continue
+        broken = [(n, o) for n, o in context.outcomes(row) if o.loss_ms != NEVER and _beyond(o, limit)]
+        if not broken:
+            continue
+        known = [(n, o) for n, o in broken if o.loss_ms != UNKNOWN_MS]
+        errors = [n for n, _ in known if context.family_gone(row, n)]
+        severity: Severity = "error" if errors else "warning"
+        losses = context.worst_first(errors or [n for n, _ in broken])
+        worst = max((o.loss_ms for n, o in known), default=UNKNOWN_MS)
+        amount = duration(worst) if worst >= 0 else "an unknown amount"
+        yield _MAKER.make(
+            context, severity, store.id,
+            f"{store.id} loses {amount} of data with {listed(context.names(losses))};"
+            f" {whose} allows {duration(limit)}",
+            "Keep a synchronous copy, or one that lags less, outside the domain; or state what you accept.",
+            losses=losses, paths=(f"stores/{store.id}/rpo", f"stores/{store.id}"),
+        )  # fmt: skip
+
+
+def objective(context: Context, row: int) -> tuple[int | None, str]:
+    """The rpo of a store: its own, else the strictest of the services that need it; and whose it is."""
+    store = context.estate.stores[row]
+    if store.rpo_ms is not None:
+        return store.rpo_ms, "its rpo"
+    wanted = [
+        (rpo, context.estate.services[s].id)
+        for s in context.users_of.get(store.family, ())
+        if (rpo := context.estate.services[s].rpo_ms) is not None
+    ]
+    return min(wanted) if wanted else (None, "")
+
+
+def _beyond(outcome: Outcome, limit: int) -> bool:
+    return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit
+
+
+RULE = Rule("data-loss-above-rpo", "EV105", "Data loss above the rpo", check)

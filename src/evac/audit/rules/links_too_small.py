@@ -1,0 +1,126 @@
+"""EV122: links and ingress too small for what would arrive after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import bandwidth, listed
+from evac.model.diagnostic import Severity
+from evac.model.fleet import BoolColumn, IntColumn
+
+_MAKER = Maker("links-too-small", "EV122")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where all surviving ingress together is too small; warning where one site or link would be."""
+    numbers = [
+        n for n, kind in enumerate(context.impacts.losses.kinds)
+        if kind in ("site", "group", "pair") and context.impacts.losses.sites[n].any()
+    ]  # fmt: skip
+    if numbers:
+        yield from _ingress(context, numbers, "bandwidth",
+                            [s.traffic.mbps or 0 for s in context.estate.services],
+                            [s.ingress_mbps for s in context.estate.sites])  # fmt: skip
+        yield from _ingress(context, numbers, "connections",
+                            [s.traffic.connections or 0 for s in context.estate.services],
+                            [s.ingress_connections for s in context.estate.sites])  # fmt: skip
+        yield from _links(context, numbers)
+
+
+def _ingress(
+    context: Context, numbers: list[int], what: str, peak: list[int], limits: list[int | None]
+) -> Iterator[Finding]:
+    estate, losses = context.estate, context.impacts.losses
+    serving = context.full_sites | np.array([s.role == "edge" for s in estate.sites], np.bool_)
+    over: dict[int, list[tuple[int, int, bool]]] = {}
+    for number in numbers:
+        left = serving & ~losses.sites[number]
+        arriving = _arriving(context, number, np.array(peak, np.int64), left)
+        known = [limits[i] for i in np.flatnonzero(left).tolist()]
+        total = sum(k for k in known if k is not None)
+        hopeless = all(k is not None for k in known) and bool(known) and int(arriving.sum()) > total
+        for site in np.flatnonzero(left).tolist():
+            limit = limits[site]
+            if limit is not None and arriving[site] > limit:
+                over.setdefault(site, []).append((number, int(arriving[site]), hopeless))
+    for site, rows in sorted(over.items()):
+        yield _site_finding(context, site, what, limits[site] or 0, rows)
+
+
+def _arriving(context: Context, number: int, peak: IntColumn, left: BoolColumn) -> IntColumn:
+    """(sites,) peak that comes in: by surviving replicas, evenly where none of a service survives."""
+    at = context.impacts.presence.per_site.astype(np.float64) * left[:, None]
+    per_service = at.sum(axis=0)
+    everywhere = left.astype(np.float64) / max(1, int(left.sum()))
+    share = np.where(per_service > 0, at / np.maximum(per_service, 1), everywhere[:, None])
+    return np.asarray((share @ peak.astype(np.float64)).round(), np.int64)
+
+
+def _site_finding(
+    context: Context, site: int, what: str, limit: int, rows: list[tuple[int, int, bool]]
+) -> Finding:
+    grave = [row for row in rows if row[2]]
+    worst = max(grave or rows, key=lambda row: (row[1], -row[0]))
+    losses = [worst[0], *(n for n in context.worst_first(r[0] for r in rows) if n != worst[0])]
+    severity: Severity = "error" if grave else "warning"
+    name = context.estate.sites[site].id
+    show = bandwidth if what == "bandwidth" else "{:,} connections".format
+    return _MAKER.make(
+        context, severity, f"{name}: {what}",
+        f"{show(worst[1])} would arrive at {name} after the loss of {listed(context.names(losses))};"
+        f" its ingress takes {show(limit)}",
+        "Widen the ingress, send the traffic to several sites, or shed what may be shed.",
+        losses=losses, paths=(f"sites/{name}/ingress", f"sites/{name}"),
+    )  # fmt: skip
+
+
+def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
+    """What services would call across a link after a loss, at most their own peak each."""
+    estate, impacts = context.estate, context.impacts
+    crossing: dict[int, list[tuple[int, int]]] = {}
+    ends = [(impacts.top.site_index[a], impacts.top.site_index[b]) for a, b in (x.ends for x in estate.links)]
+    for number in numbers:
+        load = _crossing(context, number)
+        for row, (one, other) in enumerate(ends):
+            limit = estate.links[row].bandwidth_mbps
+            total = int(load[one, other] + load[other, one])
+            if limit is not None and total > limit:
+                crossing.setdefault(row, []).append((number, total))
+    for row, found in sorted(crossing.items()):
+        link = estate.links[row]
+        worst = max(found, key=lambda pair: (pair[1], -pair[0]))
+        losses = [worst[0], *(n for n in context.worst_first(n for n, _ in found) if n != worst[0])]
+        name = " - ".join(link.ends)
+        yield _MAKER.make(
+            context, "warning", name,
+            f"up to {bandwidth(worst[1])} would cross {name} after the loss of"
+            f" {listed(context.names(losses))}; the link takes {bandwidth(link.bandwidth_mbps or 0)}",
+            "Widen the link, or keep what these services need at the same site as they are.",
+            losses=losses, paths=(f"links/{row}",),
+        )  # fmt: skip
+
+
+def _crossing(context: Context, number: int) -> IntColumn:
+    """(sites, sites) peak of services at one site whose hard dependency survives only at others."""
+    estate, impacts = context.estate, context.impacts
+    left = impacts.presence.per_site * ~impacts.losses.sites[number][:, None]
+    load = np.zeros((len(estate.sites), len(estate.sites)), np.int64)
+    for service, needs in enumerate(impacts.graph.hard):
+        mbps = estate.services[service].traffic.mbps
+        if not mbps or not needs:
+            continue
+        here = left[:, service] > 0
+        for site in np.flatnonzero(here).tolist():
+            share = mbps * int(left[site, service]) // int(left[:, service].sum())
+            for other in needs:
+                hosts = np.flatnonzero(left[:, other] > 0)
+                if len(hosts) and site not in hosts:
+                    load[site, hosts] += share // len(hosts)
+    return load
+
+
+RULE = Rule("links-too-small", "EV122", "Links or ingress are too small for what would arrive", check)

@@ -1,0 +1,33 @@
+"""EV106: a loss takes every copy and every backup of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("no-copy-outside", "EV106")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error: the data is gone. Warning where another instance of the same family is left."""
+    for row, store in enumerate(context.estate.stores):
+        bare = [n for n, found in context.outcomes(row) if not found.copies and not found.data_members_left]
+        if not bare:
+            continue
+        errors = [n for n in bare if context.family_gone(row, n)]
+        losses = context.worst_first(errors) + context.worst_first(n for n in bare if n not in errors)
+        severity: Severity = "error" if errors else "warning"
+        yield _MAKER.make(
+            context, severity, store.id,
+            f"{store.id} has no copy outside {listed(context.names(losses))}: its data is lost with it"
+            + ("" if errors else ", though another instance of its family is left"),
+            "Add a member or a backup (with size and restore rate) in another site.",
+            losses=losses, paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
+        )  # fmt: skip
+
+
+RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check)

@@ -1,0 +1,55 @@
+"""EV107: a store whose primary is not named, is replaced by hand only, or cannot be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.stores import NEVER
+from evac.audit.words import listed
+from evac.model.estate import Store
+
+_MAKER = Maker("no-reachable-primary", "EV107")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where nothing can promote a copy that is left; warning where only people can."""
+    for row, store in enumerate(context.estate.stores):
+        if not store.members:
+            continue
+        if store.primary is None and not store.quorum:
+            yield _finding(
+                context, store, "names no primary, so what a loss does to it is not known", [], False
+            )
+            continue
+        lost = [n for n, found in context.outcomes(row) if found.data_members_left]
+        stuck = context.worst_first(n for n in lost if _no_way_to_promote(context, n))
+        if stuck:
+            where = listed(context.names(stuck))
+            yield _finding(
+                context, store, f"cannot be promoted after the loss of {where}: the tools go too", stuck, True
+            )
+        elif lost and not store.automatic and not store.quorum:
+            losses = context.worst_first(lost)
+            how = "only by hand" if store.automatic is False else "by nobody knows whom"
+            words = f"is promoted {how} after the loss of {listed(context.names(losses))}"
+            yield _finding(context, store, words, losses, False)
+
+
+def _no_way_to_promote(context: Context, number: int) -> bool:
+    chains, manual = context.impacts.chains, context.impacts.times.manual
+    return any(
+        chains.tool_ready[kind][number] >= NEVER and kind not in manual for kind in ("fence", "promote")
+    )
+
+
+def _finding(context: Context, store: Store, words: str, losses: list[int], error: bool) -> Finding:
+    return _MAKER.make(
+        context, "error" if error else "warning", store.id, f"{store.id} {words}",
+        "Name its primary and its copies, let a quorum promote it, and say so with `automatic: true`.",
+        losses=losses, paths=(f"stores/{store.id}/automatic", f"stores/{store.id}"),
+    )  # fmt: skip
+
+
+RULE = Rule("no-reachable-primary", "EV107", "A store without an automatic or reachable primary", check)

@@ -1,0 +1,34 @@
+"""EV109: a loss leaves exactly half of the votes, or fewer, though it holds no majority itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("quorum-lost", "EV109")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error: no majority is left. Warning where another instance of the family is left."""
+    for row, store in enumerate(context.estate.stores):
+        if not store.quorum:
+            continue
+        tied = [n for n, o in context.outcomes(row) if 2 * o.votes_gone == o.votes]
+        if not tied:
+            continue
+        errors = context.worst_first(n for n in tied if context.family_gone(row, n))
+        losses = errors or context.worst_first(tied)
+        severity: Severity = "error" if errors else "warning"
+        yield _MAKER.make(
+            context, severity, store.id,
+            f"{store.id} keeps half of its votes, no majority, without {listed(context.names(losses))}",
+            "Use an odd number of votes over three domains.",
+            losses=losses, paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
+        )  # fmt: skip
+
+
+RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check)

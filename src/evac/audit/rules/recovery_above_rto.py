@@ -1,0 +1,37 @@
+"""EV113: a service comes back later than its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.chains import why_down
+from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.findings import Finding
+from evac.audit.impacts import RECOVERS
+from evac.audit.words import duration, listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("recovery-above-rto", "EV113")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error above the rto, detection and approval included; warning for a service that may be shed."""
+    impacts = context.impacts
+    late = (impacts.fate == RECOVERS) & (impacts.ready_ms > impacts.rto_ms[None, :])
+    for service, found in services_by_loss(late):
+        worst = max(found, key=lambda n: (int(impacts.ready_ms[n, service]), -n))
+        losses = [worst, *(n for n in context.worst_first(found) if n != worst)]
+        severity: Severity = "error" if context.firm[service] else "warning"
+        name = context.estate.services[service].id
+        ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_ms[service])
+        yield _MAKER.make(
+            context, severity, name,
+            f"{name} is back after {duration(ready)} at the soonest known ({impacts.methods[worst]});"
+            f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
+            "Shorten the longest part of its chain, or state an rto that can be kept.",
+            losses=losses, chain=why_down(context, service, worst),
+            paths=(f"services/{name}/rto", f"services/{name}"),
+        )  # fmt: skip
+
+
+RULE = Rule("recovery-above-rto", "EV113", "Predicted recovery above the rto", check)

@@ -1,0 +1,131 @@
+"""EV103: a tool of recovery is lost together with what it must recover, itself first of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.chains import why_down
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.stores import NEVER
+from evac.audit.words import duration, listed
+from evac.model.diagnostic import Severity
+from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind
+
+_MAKER = Maker("recovery-tool-lost", "EV103")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where the tool waits for itself with no way by hand, or comes back too late; else a warning."""
+    roles = _roles(context)
+    down = context.impacts.down
+    for tool in sorted(roles):
+        losses = context.worst_first(np.flatnonzero(down[:, tool]).tolist())
+        if losses:
+            yield _finding(context, tool, roles[tool], losses)
+
+
+def _roles(context: Context) -> dict[int, tuple[str, ...]]:
+    """Tool service -> the roles it fills."""
+    index = context.impacts.graph.index
+    found: dict[int, list[str]] = {}
+    for role, names in sorted(context.estate.tools.items()):
+        for name in names:
+            found.setdefault(index[name], []).append(role)
+    return {tool: tuple(filled) for tool, filled in found.items()}
+
+
+def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[int]) -> Finding:
+    graded = [(n, self_reference(context, tool, n)) for n in losses]
+    graded.sort(key=lambda pair: not pair[1])
+    errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n, chain)]
+    severity: Severity = "error" if errors else "warning"
+    worst, chain = (errors or graded)[0]
+    name = context.estate.services[tool].id
+    ready = int(context.impacts.ready_ms[worst, tool])
+    outlook = (
+        "it never comes back" if ready >= NEVER else f"it is back after {duration(ready)}, by hand or late"
+    )
+    itself = ", and its own recovery needs it" if chain else ""
+    ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
+    return _MAKER.make(
+        context, severity, name,
+        f"{name} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
+        f"Run {name} so that it serves with any one domain lost, or rehearse a way by hand for: "
+        f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
+        losses=ordered, chain=chain or why_down(context, tool, worst),
+        paths=(f"tools/{roles[0]}", f"services/{name}"),
+    )  # fmt: skip
+
+
+def _is_error(context: Context, tool: int, number: int, chain: tuple[str, ...]) -> bool:
+    ready = int(context.impacts.ready_ms[number, tool])
+    late = context.grave[number, tool] or ready > context.estate.horizon_ms
+    by_hand = all(kind in context.impacts.times.manual for kind in _kinds_of_tool(context, tool))
+    return bool(late or (chain and not by_hand))
+
+
+def _kinds(roles: tuple[str, ...]) -> tuple[StepKind, ...]:
+    return tuple(kind for kind in STEP_KINDS if set(TOOLS_OF_KIND[kind]) & set(roles))
+
+
+def _kinds_of_tool(context: Context, tool: int) -> tuple[StepKind, ...]:
+    return tuple(kind for kind in STEP_KINDS if tool in context.impacts.times.tools[kind])
+
+
+def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
+    """Chain by which the recovery of a tool needs the tool itself under a loss; empty if it does not."""
+    before: dict[int, tuple[int, str]] = {}
+    work = [tool]
+    while work:
+        node = work.pop(0)
+        for other, step in _waits_for(context, node, number):
+            if other == tool:
+                return _path(context, tool, node, step, before)
+            if other not in before:
+                before[other] = (node, step)
+                work.append(other)
+    return ()
+
+
+def _path(
+    context: Context, tool: int, last: int, step: str, before: dict[int, tuple[int, str]]
+) -> tuple[str, ...]:
+    services = context.estate.services
+    links = [f"{services[tool].id} (for {step})" if step else services[tool].id]
+    node = last
+    while node != tool:
+        origin, why = before[node]
+        links.append(f"{services[node].id} (for {why})" if why else services[node].id)
+        node = origin
+    return (services[tool].id, *reversed(links))
+
+
+def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, str]]:
+    """What is down and must be back before a service that is down: dependencies, and tools of its steps."""
+    impacts = context.impacts
+    down = impacts.down[number]
+    found = [(other, "") for other in impacts.graph.hard[service] if down[other]]
+    for kind in _steps(context, service, number):
+        found += [(other, kind) for other in impacts.times.tools[kind] if down[other]]
+    return found
+
+
+def _steps(context: Context, service: int, number: int) -> list[StepKind]:
+    impacts = context.impacts
+    kinds: list[StepKind] = ["approve", "verify"]
+    if impacts.lost[number, service] and impacts.surviving[number, service] < impacts.presence.m[service]:
+        kinds.append("start")
+    if impacts.moved[number, service]:
+        kinds.append("shift")
+    for family in impacts.graph.families[service]:
+        row = impacts.families.index.get(family)
+        if row is not None and number in impacts.families.losses[row]:
+            kinds += ["fence", "promote"]
+            break
+    return kinds
+
+
+RULE = Rule("recovery-tool-lost", "EV103", "A recovery tool is lost with what it must recover", check)

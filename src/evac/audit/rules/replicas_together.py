@@ -1,0 +1,65 @@
+"""EV119: replicas of one service in one rack or on one feed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+from evac.model.estate import Service
+from evac.model.fleet import BoolColumn
+
+_MAKER = Maker("replicas-together", "EV119")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where that loses the service or brings it back too late; else a warning.
+
+    Together are all of two or more replicas, or so many that fewer than the smallest share are
+    left although that share is below all of them, or more than the stated share per rack.
+    """
+    impacts = context.impacts
+    numbers = impacts.losses.of_kind("rack", "feed")
+    if not len(numbers):
+        return
+    for service, rows in services_by_loss(_together(context, numbers)):
+        losses = context.worst_first(int(numbers[row]) for row in rows)
+        grave = [n for n in losses if context.grave[n, service]]
+        severity: Severity = "error" if grave else "warning"
+        worst = (grave or losses)[0]
+        name = context.estate.services[service].id
+        yield _MAKER.make(
+            context, severity, name,
+            f"{int(impacts.lost[worst, service])} of {int(impacts.presence.n[service])} replicas of {name}"
+            f" stand in {listed(context.names([worst, *(n for n in losses if n != worst)]))}",
+            "Spread its replicas: `spread: {per_rack: 10 %, per_feed: 50 %}`.",
+            losses=[worst, *(n for n in losses if n != worst)],
+            paths=(f"services/{name}/spread", f"services/{name}"),
+        )  # fmt: skip
+
+
+def _together(context: Context, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> BoolColumn:
+    impacts = context.impacts
+    n, m = impacts.presence.n, impacts.presence.m
+    lost = impacts.lost[numbers]
+    several = (n > 1) & impacts.presence.counted
+    everything = lost == n[None, :]
+    below = (n[None, :] - lost < m[None, :]) & (m < n)[None, :]
+    caps = np.array([_cap(s, int(k)) for s, k in zip(context.estate.services, n, strict=True)], np.int64)
+    racks = np.array([impacts.losses.kinds[int(k)] == "rack" for k in numbers], np.bool_)
+    crowded = (lost > caps[None, :]) & racks[:, None]
+    return np.asarray((lost > 0) & several[None, :] & (everything | below | crowded))
+
+
+def _cap(service: Service, n: int) -> int:
+    share = service.spread.per_rack
+    return n if share is None else max(1, share.numerator * n // share.denominator)
+
+
+RULE = Rule(
+    "replicas-together", "EV119", "Replicas of one service in one rack or feed", check, per_loss=False
+)

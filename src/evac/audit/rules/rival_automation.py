@@ -1,0 +1,63 @@
+"""EV123: automation that would undo a step of recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+from evac.model.estate import Automation
+
+_MAKER = Maker("rival-automation", "EV123")
+_PAUSE: Final = {
+    True: "it can be paused",
+    False: "it cannot be paused",
+    None: "nobody says whether it can be paused",
+}
+_RECOVERING: Final = frozenset({"boot", "promote", "shift", "start"})
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where it cannot be paused and would undo what a loss makes necessary; note where it can be.
+
+    Warning where that is not known, where it says nothing of what it manages, or where it would
+    undo only what makes room.
+    """
+    for item in context.estate.automations:
+        if not item.undoes:
+            continue
+        losses = _needed(context, item)
+        severity = _severity(item, bool(losses))
+        managed = listed(item.manages) if item.manages else "what it manages is not known"
+        yield _MAKER.make(
+            context, severity, item.id,
+            f"{item.kind} {item.id} undoes {', '.join(item.undoes)} ({managed});"
+            f" {_PAUSE[item.can_be_paused]}",
+            "Make it possible to pause it, and pause it first in every plan; or change what it follows.",
+            losses=losses, paths=(f"automations/{item.id}/can_be_paused", f"automations/{item.id}"),
+        )  # fmt: skip
+
+
+def _severity(item: Automation, needed: bool) -> Severity:
+    if item.can_be_paused:
+        return "note"
+    if item.can_be_paused is False and needed and _RECOVERING & set(item.undoes):
+        return "error"
+    return "warning"
+
+
+def _needed(context: Context, item: Automation) -> list[int]:
+    """Losses after which what it manages must be started, moved or promoted."""
+    impacts = context.impacts
+    services = [impacts.graph.index[name] for name in item.manages if name in impacts.graph.index]
+    if not services:
+        return []
+    return context.worst_first(np.flatnonzero(impacts.down[:, services].any(axis=1)).tolist())
+
+
+RULE = Rule("rival-automation", "EV123", "Automation would undo a step", check, per_loss=False)

@@ -1,0 +1,30 @@
+"""EV116: services that need each other to serve: they come back together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.rules.cold_start_cycle import circles
+from evac.audit.words import listed
+
+_MAKER = Maker("serve-cycle", "EV116")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Note: a plan starts them as one group. Circles that cannot start are EV115."""
+    starting = {service for group in circles(context.impacts.graph.start_edges) for service in group}
+    for members in circles(context.impacts.graph.hard):
+        if starting.issuperset(members):
+            continue
+        names = [context.estate.services[s].id for s in members]
+        yield _MAKER.make(
+            context, "note", names[0],
+            f"{listed(names, 6)} need each other to serve: they are restored together, with the slowest",
+            "Make one dependency of the circle soft if it can serve without.",
+            chain=(*names, names[0]), paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),
+        )  # fmt: skip
+
+
+RULE = Rule("serve-cycle", "EV116", "Services need each other to serve", check, per_loss=False)

@@ -1,0 +1,55 @@
+"""EV124: servers that only a hand can boot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import counted, duration
+from evac.model.diagnostic import Severity
+from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
+
+_MAKER = Maker("servers-by-hand", "EV124")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where booting a site by hand takes longer than the horizon; warning for any other such server.
+
+    Note where it is not known whether there is remote control.
+    """
+    fleet, estate = context.estate.fleet, context.estate
+    for number, site in enumerate(estate.sites):
+        here = (fleet.site == number) & (fleet.state != CONDEMNED)
+        by_hand, unknown = (
+            int((here & (fleet.bmc == BMC_NO)).sum()),
+            int((here & (fleet.bmc == BMC_UNKNOWN)).sum()),
+        )
+        losses = [n for n in (context.impacts.losses.index.get(site.id),) if n is not None]
+        if by_hand:
+            yield _by_hand(context, site.id, by_hand, int(here.sum()), losses)
+        elif unknown:
+            yield _MAKER.make(
+                context, "note", site.id,
+                f"whether {counted(unknown, 'server')} of {site.id} can be booted from afar is not known",
+                "Say in the column `bmc` of the server table whether a server has remote control.",
+                losses=losses, paths=(f"sites/{site.id}",),
+            )  # fmt: skip
+
+
+def _by_hand(context: Context, site: str, count: int, total: int, losses: list[int]) -> Finding:
+    limits = context.estate.limits
+    each, hands = limits.manual_ms.get("boot"), limits.hands_at_once
+    needed = None if each is None or not hands else -(-count // hands) * each
+    grave = needed is not None and needed > context.estate.horizon_ms and count * 2 > total
+    severity: Severity = "error" if grave else "warning"
+    takes = f": {duration(needed)} with {hands} hands" if needed is not None else ""
+    return _MAKER.make(
+        context, severity, site,
+        f"only a hand can boot {count:,} of {counted(total, 'server')} at {site}{takes}",
+        "Fit them with remote control (a BMC), or plan for the hands.",
+        losses=losses, paths=(f"sites/{site}",),
+    )  # fmt: skip
+
+
+RULE = Rule("servers-by-hand", "EV124", "Servers that only a hand can boot", check, per_loss=False)

@@ -1,0 +1,33 @@
+"""EV100: the loss of one domain takes a service for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.chains import why_lost
+from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.findings import Finding
+from evac.audit.impacts import LOST
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+
+_MAKER = Maker("service-lost", "EV100")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error for a service that counts; warning for one that may be shed, or that nobody notices."""
+    for service, found in services_by_loss(context.impacts.fate == LOST):
+        losses = context.worst_first(found)
+        worst = next((n for n in losses if context.grave[n, service]), losses[0])
+        severity: Severity = "error" if context.grave[worst, service] else "warning"
+        chain = why_lost(context, service, worst)
+        name = context.estate.services[service].id
+        yield _MAKER.make(
+            context, severity, name,
+            f"{name} does not come back after the loss of {listed(context.names(losses))}: {chain[-1]}",
+            "Give what stands at the end of the chain a copy, a way to start or room outside the domain.",
+            losses=losses, chain=chain, paths=(f"services/{name}",),
+        )  # fmt: skip
+
+
+RULE = Rule("service-lost", "EV100", "A loss takes a service for good", check)

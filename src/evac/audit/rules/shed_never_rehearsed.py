@@ -1,0 +1,29 @@
+"""EV128: services that would be shed to make room, though nobody ever tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import counted, listed
+
+_MAKER = Maker("shed-never-rehearsed", "EV128")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning: a loss needs room that only shedding gives, and some of that was never rehearsed."""
+    short = context.impacts.capacity.short
+    losses = context.worst_first(n for n, found in short.items() if found.sheds)
+    untried = [s.id for s in context.estate.services if s.sheddable and s.shed_rehearsed is None]
+    if losses and untried:
+        yield _MAKER.make(
+            context, "warning", "shedding",
+            f"after the loss of {listed(context.names(losses))} services must be shed;"
+            f" {counted(len(untried), 'service')} that may be shed never was: {listed(untried)}",
+            "Stop each of them once on purpose and write down the day.",
+            losses=losses, paths=(f"services/{untried[0]}/shed_rehearsed", f"services/{untried[0]}"),
+        )  # fmt: skip
+
+
+RULE = Rule("shed-never-rehearsed", "EV128", "Shedding was never rehearsed", check, per_loss=False)

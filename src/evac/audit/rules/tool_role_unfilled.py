@@ -1,0 +1,26 @@
+"""EV104: nobody says what fills a role that recovery needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.model.steps import TOOL_ROLES
+
+_MAKER = Maker("tool-role-unfilled", "EV104")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning: whether that tool survives is unknown, so no verdict on recovery is sure."""
+    missing = [role for role in TOOL_ROLES if not context.estate.tools.get(role)]
+    if missing:
+        yield _MAKER.make(
+            context, "warning", "tools",
+            f"no service is named for {', '.join(missing)}: whether recovery still has it is unknown",
+            "Name under `tools:` the service that fills each role, evac included.",
+            paths=("tools", ""),
+        )  # fmt: skip
+
+
+RULE = Rule("tool-role-unfilled", "EV104", "A role of recovery is filled by nobody", check, per_loss=False)

@@ -1,0 +1,84 @@
+"""EV114: traffic that cannot be moved in time: a TTL beyond the rto, or no control over DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.findings import Finding
+from evac.audit.stores import NEVER
+from evac.audit.words import duration, listed
+from evac.model.diagnostic import Severity
+from evac.model.estate import Service
+
+_MAKER = Maker("traffic-cannot-move", "EV114")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error beyond the rto; warning where the TTL is unknown, or people can move it by hand in time."""
+    yield from _slow(context)
+    yield from _without_control(context)
+
+
+def _slow(context: Context) -> Iterator[Finding]:
+    for number, losses in services_by_loss(context.impacts.moved):
+        service = context.estate.services[number]
+        if service.rto_ms is None:
+            continue
+        unknown = service.traffic.kind == "dns" and service.traffic.ttl_ms is None
+        least = _least(context, service)
+        if not unknown and least <= service.rto_ms:
+            continue
+        ordered = context.worst_first(losses)
+        grave = least > service.rto_ms and not service.sheddable
+        severity: Severity = "error" if grave else "warning"
+        ttl = "an unknown TTL" if unknown else f"a TTL of {duration(service.traffic.ttl_ms or 0)}"
+        yield _MAKER.make(
+            context, severity, service.id,
+            f"the traffic of {service.id} moves in {duration(least)} at the least with {ttl};"
+            f" its rto is {duration(service.rto_ms)} (loss of {listed(context.names(ordered))})",
+            "Lower the TTL well below the rto, or use anycast or a load balancer in front.",
+            losses=ordered, paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),
+        )  # fmt: skip
+
+
+def _least(context: Context, service: Service) -> int:
+    """Detection, approval, the change itself, and until the last client has noticed."""
+    estate, traffic = context.estate, service.traffic
+    settle = max(traffic.settle_ms, traffic.ttl_ms or 0)
+    return estate.detection_ms + estate.approval_ms + traffic.change_ms + settle
+
+
+def _without_control(context: Context) -> Iterator[Finding]:
+    impacts = context.impacts
+    for name in context.estate.tools.get("dns-control", ()):
+        tool = impacts.graph.index[name]
+        hit = np.flatnonzero(impacts.down[:, tool] & impacts.moved.any(axis=1)).tolist()
+        if not hit:
+            continue
+        losses = context.worst_first(hit)
+        late = [n for n in losses if _too_late(context, tool, n)]
+        severity: Severity = "error" if late else "warning"
+        shown = late or losses
+        yield _MAKER.make(
+            context, severity, name,
+            f"{name} (dns-control) is lost with {listed(context.names(shown))}, where traffic must be moved",
+            f"Run {name} at two sites, or keep a second way to change the zones.",
+            losses=shown, paths=("tools/dns-control", f"services/{name}"),
+        )  # fmt: skip
+
+
+def _too_late(context: Context, tool: int, number: int) -> bool:
+    """Whether the control is back, or people have moved it by hand, only after some rto."""
+    impacts = context.impacts
+    ready = int(impacts.ready_ms[number, tool])
+    manual = impacts.times.manual.get("shift")
+    if manual is not None:
+        ready = min(ready, int(impacts.chains.released[number]) + manual)
+    strictest = int(impacts.rto_ms[impacts.moved[number] & context.firm].min(initial=NEVER))
+    return ready >= NEVER or ready > strictest
+
+
+RULE = Rule("traffic-cannot-move", "EV114", "Traffic cannot be moved in time", check)

@@ -1,0 +1,104 @@
+"""EV129: facts that are not known and would change a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.impacts import UNKNOWN
+from evac.audit.words import counted, listed
+from evac.model.diagnostic import Severity
+from evac.model.estate import Service, Store
+
+_MAKER = Maker("unknown-facts", "EV129")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning where a verdict hangs on it; note where only a number does. One finding a kind of fact."""
+    yield from _services(context)
+    yield from _stores(context)
+    yield from _open_verdicts(context)
+    if context.as_of is None:
+        yield _MAKER.make(
+            context, "note", "as_of", "the date of the audit is not known, so nothing can be out of date",
+            "Write `as_of:` in the estate or pass --as-of.", paths=("as_of", ""),
+        )  # fmt: skip
+
+
+def _services(context: Context) -> Iterator[Finding]:
+    impacts = context.impacts
+    starts = np.asarray(((impacts.lost > 0) & impacts.down).any(axis=0))
+    kinds: Sequence[tuple[str, Severity, Callable[[int, Service], bool], str]] = (
+        ("replicas", "warning", lambda n, s: not impacts.presence.counted[n], "how many replicas run where"),
+        ("rto", "note", lambda n, s: s.rto_ms is None, "how long it may be down"),
+        ("people", "note", lambda n, s: s.people is None, "how many people notice"),
+        ("tier", "note", lambda n, s: s.tier is None, "how important it is"),
+        ("demand", "warning", lambda n, s: bool(starts[n]) and not _demand_known(s), "what a replica takes"),
+        ("start", "warning", lambda n, s: bool(starts[n]) and s.start_ms is None, "how long a start takes"),
+        ("traffic", "note", lambda n, s: s.traffic.kind is None, "how its traffic is directed"),
+    )
+    for name, severity, missing, words in kinds:
+        found = [s.id for n, s in enumerate(context.estate.services) if missing(n, s)]
+        if found:
+            yield _kind(context, f"services/*/{name}", severity, words, found, "service", name)
+
+
+def _demand_known(service: Service) -> bool:
+    return service.demand[0] is not None or service.demand[1] is not None
+
+
+def _stores(context: Context) -> Iterator[Finding]:
+    kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
+        ("members", "warning", lambda d: not d.members, "where it stands"),
+        ("rpo", "note", lambda d: d.rpo_ms is None, "how much data may be lost"),
+        (
+            "promote",
+            "warning",
+            lambda d: d.promote_ms is None and len(d.members) > 1,
+            "how long a promotion takes",
+        ),
+    )
+    for name, severity, missing, words in kinds:
+        found = [d.id for d in context.estate.stores if missing(d)]
+        if found:
+            yield _kind(context, f"stores/*/{name}", severity, words, found, "store", name)
+
+
+def _kind(
+    context: Context, subject: str, severity: Severity, words: str, found: list[str], noun: str, name: str
+) -> Finding:
+    return _MAKER.make(
+        context, severity, subject,
+        f"of {counted(len(found), noun)} it is not known {words}: {listed(found, 5)}",
+        f"Write `{name}:` for them, the most important first; evac check lists what is worth most.",
+        paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
+    )  # fmt: skip
+
+
+def _open_verdicts(context: Context) -> Iterator[Finding]:
+    """Losses whose verdict is open for some services, one finding a site."""
+    impacts = context.impacts
+    unknown = impacts.fate == UNKNOWN
+    numbers = np.flatnonzero(unknown.any(axis=1)).tolist()
+    by_site: dict[int, list[int]] = {}
+    for number in numbers:
+        by_site.setdefault(int(impacts.losses.site[number]), []).append(number)
+    for site, losses in sorted(by_site.items()):
+        name = context.estate.sites[site].id if site >= 0 else "several sites"
+        services = [
+            context.estate.services[s].id for s in np.flatnonzero(unknown[losses].any(axis=0)).tolist()
+        ]
+        yield _MAKER.make(
+            context, "warning", f"verdicts at {name}",
+            f"{counted(len(losses), 'loss', 'losses')} at {name} cannot be judged for"
+            f" {counted(len(services), 'service')}: {listed(services)}",
+            "Say on which servers or racks their replicas and stores stand, what room there is elsewhere,"
+            " and what a replica takes.",
+            losses=context.worst_first(losses), paths=(f"sites/{name}", ""),
+        )  # fmt: skip
+
+
+RULE = Rule("unknown-facts", "EV129", "Unknown facts would change the verdict", check, per_loss=False)

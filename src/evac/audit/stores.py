@@ -1,0 +1,267 @@
+"""What each loss does to stores: which are lost, what the best surviving copy costs, and when.
+
+Outcomes are kept for the pairs (store, loss) where something of the store is lost; all others are
+untouched. The definitions are those of `model.affected`; here they are asked for all losses at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from evac.audit.losses import Losses
+from evac.model.affected import ServiceGraph, store_is_lost
+from evac.model.domain import Topology, is_lost, loss, resolve, server_row
+from evac.model.estate import Store
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+
+NEVER: Final = 2**31 - 1
+"""Milliseconds that stand for 'does not come back' and for 'nothing is left'."""
+UNKNOWN_MS: Final = -1
+
+_MBIT_PER_GIB: Final = 8_590
+"""Megabits in a GiB, rounded up: a restore is never predicted too short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A surviving copy a lost store can come back from. loss_ms None: not known."""
+
+    at: str
+    kind: str
+    ready_ms: int
+    loss_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is left of one store under one pattern of lost members.
+
+    lost: no primary, no majority or no member; ready_ms: fence, then the quickest copy within the
+    rpo (NEVER without one); loss_ms: least data lost by any copy (UNKNOWN_MS, or NEVER if no copy
+    is left); copies: what could be promoted or restored; votes_gone, votes: of a quorum.
+    """
+
+    lost: bool
+    ready_ms: int
+    loss_ms: int
+    copies: tuple[Copy, ...]
+    data_members_left: int
+    votes_gone: int
+    votes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreHits:
+    """Pairs (store, loss) in which a member or backup of the store is gone, sorted by both.
+
+    outcome: number into `outcomes`; lost: (L, D); maybe: (L, D) lost if the members of which only
+    the site is known stand in the lost part of it.
+    """
+
+    store: IndexColumn
+    loss: IndexColumn
+    outcome: IndexColumn
+    outcomes: tuple[Outcome, ...]
+    lost: BoolColumn
+    maybe: BoolColumn
+
+    def of(self, store: int) -> list[tuple[int, Outcome]]:
+        """(loss, outcome) for every loss that takes something of a store."""
+        first, last = np.searchsorted(self.store, (store, store + 1))
+        return [
+            (int(self.loss[i]), self.outcomes[int(self.outcome[i])]) for i in range(int(first), int(last))
+        ]
+
+    def at(self, store: int, number: int) -> Outcome | None:
+        """The outcome of one store under one loss; None where nothing of it is lost."""
+        first, last = np.searchsorted(self.store, (store, store + 1))
+        place = int(first) + int(np.searchsorted(self.loss[first:last], number))
+        if place < last and self.loss[place] == number:
+            return self.outcomes[int(self.outcome[place])]
+        return None
+
+
+class _Positions:
+    """In which losses a position (domain path or server name) is gone; each asked once."""
+
+    def __init__(self, top: Topology, losses: Losses) -> None:
+        self._top, self._losses = top, losses
+        order = np.argsort(losses.row, kind="stable")
+        number = np.repeat(np.arange(len(losses)), np.diff(losses.start))
+        self._row, self._loss = losses.row[order], number[order]
+        self._known: dict[str, BoolColumn] = {}
+
+    def gone(self, at: str) -> BoolColumn:
+        found = self._known.get(at)
+        if found is None:
+            found = self._known[at] = self._find(at)
+        return found
+
+    def _find(self, at: str) -> BoolColumn:
+        top, losses = self._top, self._losses
+        domain = resolve(top, at)
+        if domain.kind == "site":
+            return losses.sites[:, top.site_index[at]]
+        if domain.kind == "hall":
+            return losses.halls[:, top.hall_index[at]]
+        if domain.kind in ("rack", "server"):
+            rows = losses.rows
+            row = top.rack_index[at] if domain.kind == "rack" else rows.of_server[server_row(top.estate, at)]
+            return self._losses_with(int(row))
+        return self._asked(at, domain.kind == "feed")
+
+    def _losses_with(self, row: int) -> BoolColumn:
+        first, last = np.searchsorted(self._row, (row, row + 1))
+        gone = np.zeros(len(self._losses), np.bool_)
+        gone[self._loss[first:last]] = True
+        return gone
+
+    def _asked(self, at: str, is_feed: bool) -> BoolColumn:
+        """A feed is gone by itself, with its site and with groups that name it; a group stands nowhere."""
+        gone = np.zeros(len(self._losses), np.bool_)
+        for number, kind in enumerate(self._losses.kinds):
+            if is_feed and kind in ("site", "group", "pair", "feed"):
+                gone[number] = is_lost(self._top, loss(self._top, self._losses.members[number]), at)
+        return gone
+
+
+def store_hits(top: Topology, losses: Losses) -> StoreHits:
+    """Outcomes of every store under every loss; a few patterns a store, however many losses."""
+    positions = _Positions(top, losses)
+    shape = (len(losses), len(top.estate.stores))
+    lost, maybe = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    parts: list[tuple[IndexColumn, IndexColumn]] = []
+    outcomes: list[Outcome] = []
+    for number, store in enumerate(top.estate.stores):
+        gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
+        numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
+        patterns, which = np.unique(gone[:, numbers], axis=1, return_inverse=True)
+        base = len(outcomes)
+        outcomes += [outcome_of(store, tuple(column)) for column in patterns.T.tolist()]
+        outcome = which.reshape(-1).astype(np.int32) + np.int32(base)
+        parts.append((numbers, outcome))
+        flags = np.array([o.lost for o in outcomes[base:]], np.bool_)
+        lost[numbers, number] = flags[outcome - base] if len(flags) else False
+        maybe[:, number] = _maybe_lost(top, losses, store, gone)
+    return StoreHits(
+        store=np.repeat(np.arange(len(parts), dtype=np.int32), [len(n) for n, _ in parts]),
+        loss=_joined([n for n, _ in parts]),
+        outcome=_joined([w for _, w in parts]),
+        outcomes=tuple(outcomes),
+        lost=lost,
+        maybe=maybe & ~lost,
+    )
+
+
+def _joined(parts: Sequence[IndexColumn]) -> IndexColumn:
+    return np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+
+
+def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
+    if not places:
+        return np.zeros((0, losses), np.bool_)
+    return np.stack([positions.gone(at) for at in places])
+
+
+def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn:
+    """Would the store be lost if what is known by its site only stood in the lost part of the site?"""
+    members = len(store.members)
+    open_members = gone[:members].copy()
+    changed = False
+    for place, member in enumerate(store.members):
+        site = top.site_index.get(member.at)
+        if site is None:
+            continue
+        below = (losses.site == site) & ~losses.sites[:, site]
+        changed |= bool(below.any())
+        open_members[place] |= below
+    if not changed:
+        return np.zeros(len(losses), np.bool_)
+    patterns, which = np.unique(open_members, axis=1, return_inverse=True)
+    flags = np.array([store_is_lost(store, tuple(column)) for column in patterns.T.tolist()], np.bool_)
+    return flags[which.reshape(-1)]
+
+
+def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
+    """What is left of a store when some of its members, then some of its backups, are gone."""
+    members = len(store.members)
+    lost = store_is_lost(store, gone[:members])
+    copies = (*_promotable(store, gone[:members]), *_restorable(store, gone[members:]))
+    allowed = [c.ready_ms for c in copies if within_rpo(store, c.loss_ms)]
+    losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
+    known = [value for value in losses if value >= 0]
+    least = min(known) if known else (UNKNOWN_MS if losses else NEVER)
+    data = [dead for m, dead in zip(store.members, gone, strict=False) if m.mode != "none"]
+    return Outcome(
+        lost=lost,
+        ready_ms=(store.fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
+        loss_ms=least if lost else 0,
+        copies=copies,
+        data_members_left=sum(not dead for dead in data),
+        votes_gone=sum(m.votes for m, dead in zip(store.members, gone, strict=False) if dead),
+        votes=sum(m.votes for m in store.members),
+    )
+
+
+def _promotable(store: Store, gone: tuple[bool, ...]) -> tuple[Copy, ...]:
+    return tuple(
+        Copy(m.at, "promote", (store.promote_ms or 0) + (m.lag_ms or 0), 0 if m.mode == "sync" else m.lag_ms)
+        for m, dead in zip(store.members, gone, strict=True)
+        if not dead and m.mode != "none"
+    )
+
+
+def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Copy, ...]:
+    return tuple(
+        Copy(b.at, "restore", -(-b.size_gib * _MBIT_PER_GIB * 1_000 // b.restore_mbps), b.age_ms)
+        for b, dead in zip(store.backups, gone, strict=True)
+        if not dead and b.size_gib is not None and b.restore_mbps
+    )
+
+
+def within_rpo(store: Store, loss_ms: int | None) -> bool:
+    """A loss that is not known is beyond any rpo; a store without an rpo allows whatever is known."""
+    return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FamilyHits:
+    """For each store family some service needs: the losses in which no instance of it is left.
+
+    losses[f]: their numbers, sorted; ready_ms[f]: when the quickest instance is back; open[f]: (L,)
+    no instance is surely left.
+    """
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+    losses: tuple[IndexColumn, ...]
+    ready_ms: tuple[IntColumn, ...]
+    open: tuple[BoolColumn, ...]
+
+
+def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
+    """Families over all losses, from the outcomes of their stores."""
+    names = tuple(sorted(graph.family_stores))
+    found, ready, doubtful = [], [], []
+    for name in names:
+        stores = list(graph.family_stores[name])
+        numbers = np.flatnonzero(hits.lost[:, stores].all(axis=1)).astype(np.int32)
+        times = np.full(len(numbers), NEVER, np.int64)
+        for store in stores:
+            times = np.minimum(times, _ready_at(hits, store, numbers))
+        found.append(numbers)
+        ready.append(times)
+        possible = (hits.lost | hits.maybe)[:, stores].all(axis=1)
+        doubtful.append(np.asarray(possible & ~hits.lost[:, stores].all(axis=1)))
+    return FamilyHits(names, {n: i for i, n in enumerate(names)}, tuple(found), tuple(ready), tuple(doubtful))
+
+
+def _ready_at(hits: StoreHits, store: int, numbers: IndexColumn) -> IntColumn:
+    first, last = np.searchsorted(hits.store, (store, store + 1))
+    place = first + np.searchsorted(hits.loss[first:last], numbers)
+    times = np.array([o.ready_ms for o in hits.outcomes], np.int64)
+    return times[hits.outcome[place]] if len(numbers) else np.empty(0, np.int64)

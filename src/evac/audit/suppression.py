@@ -1,0 +1,101 @@
+"""Findings that a company has decided to live with, for a reason and until a day.
+
+A suppression without a reason or an end date does nothing and is itself a finding, as is one that
+has ended: what was put off comes back.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from evac.audit.findings import Finding
+from evac.model.diagnostic import Place, Severity
+
+INVALID_RULE: Final = ("suppression-invalid", "EV190")
+ENDED_RULE: Final = ("suppression-ended", "EV191")
+UNUSED_RULE: Final = ("suppression-unused", "EV192")
+
+_NOWHERE: Final = Place("")
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """`rule`: slug or code, `subject`: name or shell pattern, `domain`: a pattern over the losses."""
+
+    rule: str
+    subject: str = "*"
+    domain: str = "*"
+    reason: str = ""
+    until: date | None = None
+    place: Place = _NOWHERE
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether it speaks of this finding; every domain of the finding must match."""
+        return (
+            self.rule in (finding.rule, finding.code)
+            and fnmatch.fnmatchcase(finding.subject, self.subject)
+            and all(fnmatch.fnmatchcase(d, self.domain) for d in finding.domains or ("",))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A finding that is not reported as open, and what put it aside."""
+
+    finding: Finding
+    by: Suppression
+
+
+def apply_suppressions(
+    findings: Iterable[Finding], suppressions: Iterable[Suppression], as_of: date | None
+) -> tuple[tuple[Finding, ...], tuple[Suppressed, ...]]:
+    """Open findings (those about suppressions among them), and the suppressed ones.
+
+    Without a date nothing can be shown to be still in force, so nothing is suppressed.
+    """
+    given = tuple(suppressions)
+    active = tuple(s for s in given if not _complaint(s, as_of))
+    kept: list[Finding] = [found for s in given if (found := _complaint(s, as_of))]
+    put_aside: list[Suppressed] = []
+    used: set[int] = set()
+    for finding in findings:
+        index = next((i for i, s in enumerate(active) if s.covers(finding)), None)
+        if index is None:
+            kept.append(finding)
+        else:
+            used.add(index)
+            put_aside.append(Suppressed(finding, active[index]))
+    kept += [_unused(s) for i, s in enumerate(active) if i not in used]
+    return tuple(sorted(kept, key=lambda f: f.sort_key)), tuple(put_aside)
+
+
+def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
+    if not suppression.reason.strip() or suppression.until is None:
+        missing = "a reason" if not suppression.reason.strip() else "an end date"
+        return _finding(suppression, INVALID_RULE, "error", f"has no {missing[2:].strip()} and does nothing",
+                        "Write `reason:` and `until:`.")  # fmt: skip
+    if as_of is None:
+        return _finding(suppression, INVALID_RULE, "error", "does nothing: the date of the audit is unknown",
+                        "Write `as_of:` in the estate or pass --as-of.")  # fmt: skip
+    if suppression.until < as_of:
+        return _finding(suppression, ENDED_RULE, "warning", f"ended on {suppression.until}",
+                        "Mend what it put aside, or decide again and write a new end date.")  # fmt: skip
+    return None
+
+
+def _unused(suppression: Suppression) -> Finding:
+    return _finding(suppression, UNUSED_RULE, "note", "matches no finding", "Remove it.")
+
+
+def _finding(
+    suppression: Suppression, rule: tuple[str, str], severity: Severity, words: str, fix: str
+) -> Finding:
+    return Finding(
+        rule=rule[0], code=rule[1], severity=severity, subject=f"{suppression.rule} {suppression.subject}",
+        message=f"the suppression of {suppression.rule} for {suppression.subject} {words}",
+        fix=fix, place=suppression.place,
+    )  # fmt: skip
