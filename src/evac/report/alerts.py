@@ -42,10 +42,12 @@ def of_diagnostics(diagnostics: Iterable[Diagnostic]) -> tuple[Alert, ...]:
 
 def of_findings(findings: Iterable[Finding]) -> tuple[Alert, ...]:
     """Findings of an audit, in their order (gravest first)."""
-    return tuple(
-        Alert(f.rule, f.severity, f.subject, f.message, f.fix, f.place, f.fingerprint, f.domains)
-        for f in findings
-    )
+    return tuple(alert_of(finding) for finding in findings)
+
+
+def alert_of(f: Finding) -> Alert:
+    """One finding in the shape of every list of problems."""
+    return Alert(f.rule, f.severity, f.subject, f.message, f.fix, f.place, f.fingerprint, f.domains)
 
 
 def _name(*parts: str) -> str:

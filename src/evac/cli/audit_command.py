@@ -1,0 +1,151 @@
+"""evac audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import click
+
+from evac import __version__
+from evac import audit as audits
+from evac import estate as estates
+from evac.audit import AuditReport, Finding
+from evac.cli import exits
+from evac.cli.options import (
+    as_of_option,
+    estate_argument,
+    fail_on_option,
+    file_option,
+    output_option,
+    quiet_option,
+)
+from evac.cli.output import emit, progress, say, screen, write_whole
+from evac.estate.baseline_file import encode_baseline, read_baseline
+from evac.estate.suppressions import read_suppressions
+from evac.model.diagnostic import SEVERITIES
+from evac.model.digest import estate_digest
+from evac.model.estate import Estate
+from evac.report.alerts import of_findings
+from evac.report.audit_text import audit_text
+from evac.report.audit_view import audit_context, audit_json
+from evac.report.html_report import html_report
+from evac.report.machine import github, junit, sarif
+from evac.report.markdown import alerts_markdown
+from evac.report.words import plural
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Findings that count, and words on what was left out and why."""
+
+    counted: tuple[Finding, ...]
+    left_out: tuple[str, ...]
+
+
+@click.command()
+@estate_argument
+@click.option(
+    "--lose",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Try only this loss; may be repeated. Default: every fault domain.",
+)
+@click.option("--pairs", is_flag=True, help="Also try pairs of domains above racks.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="Only findings that are new against this file count."
+)
+@click.option(
+    "--write-baseline",
+    "new_baseline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Accept what is found today, in this file.",
+)
+@click.option(
+    "--suppressions",
+    type=click.Path(path_type=Path),
+    help="YAML list of what to live with: rule, subject, reason, until.",
+)
+@click.option("--all", "whole", is_flag=True, help="List every loss and every finding, not the gravest only.")
+@as_of_option
+@fail_on_option("error")
+@output_option("text", "json", "sarif", "junit", "github", "markdown", "html")
+@file_option
+@quiet_option
+def audit(
+    estate: Path,
+    lose: tuple[str, ...],
+    pairs: bool,
+    baseline: Path | None,
+    new_baseline: Path | None,
+    suppressions: Path | None,
+    whole: bool,
+    as_of: date | None,
+    fail_on: str,
+    output: str,
+    target: Path | None,
+    quiet: bool,
+) -> int:
+    """What would each possible loss take, and what must be mended today?
+
+    Tries every site, hall, feed, rack and shared fate in turn. Exit 3: something at or above --fail-on
+    was found.
+    """
+    loaded = estates.load(estate, as_of)
+    with progress("auditing", quiet):
+        report = audits.audit(
+            loaded, domains=lose or None, pairs=pairs, as_of=as_of, digest=estate_digest(loaded)
+        )
+    judged = _judge(report, baseline, suppressions)
+    if new_baseline is not None:
+        write_whole(new_baseline, encode_baseline(audits.baseline_of(report.findings)))
+        say(f"{plural(len(report.findings), 'finding')} accepted in {new_baseline}", quiet)
+    emit(_render(loaded, report, judged, output, whole), target)
+    if fail_on == "never":
+        return exits.DONE
+    level = next(severity for severity in SEVERITIES if severity == fail_on)
+    return exits.FINDINGS if any(audits.at_least(f.severity, level) for f in judged.counted) else exits.DONE
+
+
+def _judge(report: AuditReport, baseline: Path | None, suppressions: Path | None) -> Judged:
+    findings, words = report.findings, []
+    if suppressions is not None:
+        findings, put_off = audits.apply_suppressions(findings, read_suppressions(suppressions), report.as_of)
+        words.append(f"{plural(len(put_off), 'finding')} suppressed by {suppressions}")
+    if baseline is not None:
+        compared = audits.compare(findings, read_baseline(baseline))
+        findings = compared.new
+        mended = plural(len(compared.mended), "finding")
+        words.append(f"{plural(len(compared.known), 'finding')} known in {baseline}; {mended} of it mended")
+    return Judged(findings, tuple(words))
+
+
+def _render(estate: Estate, report: AuditReport, judged: Judged, output: str, whole: bool) -> str:
+    alerts = of_findings(judged.counted)
+    if output == "json":
+        return audit_json(report, judged.counted)
+    if output == "sarif":
+        return sarif(alerts, __version__)
+    if output == "junit":
+        return junit(alerts, "evac audit")
+    if output == "github":
+        return github(alerts)
+    if output == "markdown":
+        return alerts_markdown(f"Audit of {report.estate}", alerts)
+    if output == "html":
+        return _page(estate, report, judged)
+    shown = screen()
+    return audit_text(report, judged.counted, judged.left_out, shown.width, shown.colour, whole)
+
+
+def _page(estate: Estate, report: AuditReport, judged: Judged) -> str:
+    errors = plural(sum(1 for f in judged.counted if f.severity == "error"), "error")
+    losses = plural(len(report.rows), "possible loss", "possible losses")
+    return html_report(
+        estate,
+        title=f"Audit of {report.estate}",
+        lead=f"{losses} tried, {errors} to mend.",
+        footer=f"evac {__version__}; as of {report.as_of or 'no stated day'}; estate {report.digest}",
+        audit=audit_context(report, judged.counted),
+    )

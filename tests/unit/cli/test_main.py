@@ -1,0 +1,128 @@
+"""The command line: exit codes, words on stderr, data on stdout, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evac.cli import exits
+from evac.cli.main import run
+from evac.model import errors
+
+
+@pytest.fixture
+def small(project_root: Path) -> str:
+    return str(project_root / "tests" / "fixtures" / "estates" / "small")
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = "import sys; from evac.cli.main import run; run(['--help']); print(*sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(out.splitlines()[-1].split())
+    assert not loaded & {"numpy", "numba", "pydantic", "highspy", "rich", "polars", "jinja2", "yaml"}
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("example", "import", "check", "schema", "audit", "plan", "verify", "simulate"):
+        assert run([name, "--help"]) == exits.DONE
+    assert "Usage: evac simulate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["check"], ["plan", "x", "--budget", "soon"], ["audit", "x", "--nope"]]
+)
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == exits.USAGE
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_missing_estate_is_2_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", str(tmp_path / "none"), "--lose", "x"]) == exits.USAGE
+    assert "none" in capsys.readouterr().err
+
+
+def test_check_says_what_is_there(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", small]) == exits.DONE
+    assert "20 services" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown"])
+def test_check_in_every_format(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "e.yaml").write_text("evac: 1\nname: e\nsites: {a: {}}\nservices:\n  s: {needs: [nobody]}\n")
+    assert run(["check", str(tmp_path / "e.yaml"), "--output", form]) == exits.USAGE
+    assert "nobody" in capsys.readouterr().out
+
+
+def test_schema_is_json(tmp_path: Path) -> None:
+    target = tmp_path / "schema.json"
+    assert run(["schema", "-o", str(target)]) == exits.DONE
+    assert json.loads(target.read_text())["$schema"].startswith("https://json-schema.org/")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[" * 100_000, b'{"kind":"evac-plan","schema_version":99}', b"\xff\xfe", b'{"kind":1e400}'],
+)
+def test_what_is_no_plan_is_refused(
+    small: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.json").write_bytes(content)
+    assert run(["verify", str(tmp_path / "p.json"), small]) == exits.FAILED
+    err = capsys.readouterr().err
+    assert "[plan-" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_is_no_plan(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(tmp_path), small]) == exits.FAILED
+    assert "plan-missing" in capsys.readouterr().err
+
+
+def test_a_mistake_of_our_own_is_said_plainly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evac.cli.main.cli.main", lambda **_: 1 / 0)
+    monkeypatch.delenv("EVAC_DEBUG", raising=False)
+    assert run(["check", "x"]) == exits.FAILED
+    err = capsys.readouterr().err
+    assert "internal-error" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.EstateError(()), 2), (errors.UnknownDomain("c", "m"), 2), (errors.InvalidInput("c", "m"), 2),
+        (errors.UnsafePlan("c", "m"), 10), (errors.StalePlan("c", "m"), 12), (errors.Infeasible("c", "m"), 1),
+        (errors.EvacError("c", "m"), 1),
+    ],
+)  # fmt: skip
+def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> None:
+    assert exits.exit_code(error) == code
+
+
+def test_a_closed_pipe_is_no_error(small: str) -> None:
+    command = f"{Path(sys.executable).parent / 'evac'} schema | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
+def test_a_full_disk_leaves_nothing_half_written(small: str, tmp_path: Path) -> None:
+    target = tmp_path / "schema.json"
+    target.write_text("old")
+    command = f"ulimit -f 1; {Path(sys.executable).parent / 'evac'} schema -o {target}"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode != 0
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["schema.json"]
+    assert "Traceback" not in done.stderr
