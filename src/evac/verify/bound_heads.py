@@ -33,11 +33,6 @@ class Heads:
     members: dict[int, list[int]] = field(default_factory=dict)
     _waits: dict[StepKind, int] = field(default_factory=dict)
 
-    def by_hand(self, kind: StepKind) -> bool:
-        """Tools are needed and people have a way without them."""
-        need = self.instance.tools.get(kind)
-        return need is not None and bool(need.services) and need.manual is not None
-
     def tools(self, kind: StepKind) -> tuple[int, ...]:
         """Affected tools that a step of the kind must wait for whatever it does."""
         need = self.instance.tools.get(kind)
@@ -177,7 +172,7 @@ def start_uses(heads: Heads, service: int, pool: int) -> list[tuple[Use, int]]:
 
 def wave(heads: Heads, service: int, count: int) -> int:
     """Least ticks between the first and the last of `count` starts."""
-    if heads.by_hand("start") or count <= 0:
+    if count <= 0:
         return 0
     room: ServiceRoom = heads.room.services[service]
     by_pool = [start_uses(heads, service, p) for p in room.pools]

@@ -210,7 +210,7 @@ def _start_part(
 ) -> tuple[int, int, int] | None:
     s, column = heads.instance.services, 0 if kind == "base" else 1
     count = int(heads.room.starts[service, column])
-    if not count or heads.by_hand("start"):
+    if not count:
         return None
     pools = heads.room.services[service].pools
     by_pool = [_weighed(start_uses(heads, service, p), factors) for p in pools]
@@ -243,7 +243,7 @@ def _waves(count: int, slots: int) -> int:
 
 def _shift_part(heads: Heads, service: int, factors: dict[int, int]) -> list[tuple[int, int, int]]:
     s = heads.instance.services
-    if not s.shift[service] or heads.by_hand("shift"):
+    if not s.shift[service]:
         return []
     length = int(s.change[service] + s.settle[service])
     uses = _weighed(_held(s.shift_uses[service], length), factors)
@@ -262,12 +262,12 @@ def _store_parts(heads: Heads, store: int, factors: dict[int, int]) -> list[tupl
     least = min(c.duration for c in lost.allowed)
     fence = _weighed(_held(lost.fence_uses, lost.fence), factors)
     work = sum(g for _, _, g in fence)
-    if work and not heads.by_hand("fence"):
+    if work:
         distance = min(2 * (lost.fence + least) - 2 * u.offset - h for u, h, _ in fence)
         parts.append((work, work * distance, min(u.offset for u, _, _ in fence)))
     by_candidate = [_weighed(_held(c.uses, c.duration), factors) for c in lost.allowed]
     work = min(sum(g for _, _, g in uses) for uses in by_candidate)
-    if work and not heads.by_hand("promote"):
+    if work:
         every = [pair for uses in by_candidate for pair in uses]
         distance = min(2 * least - 2 * u.offset - h for u, h, _ in every)
         release = heads.fenced[store] + min(u.offset for u, _, _ in every)

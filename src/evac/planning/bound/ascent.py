@@ -14,7 +14,11 @@ import numpy as np
 from evac.planning.bound.problem import FloatArray, Problem
 from evac.planning.bound.relaxation import Relaxed
 
-_PACE = 16.0
+_PACE = 2.0
+_CHUNK = 256
+_NEAR = 5e-4
+"""The search ends when the ceiling is this near."""
+
 _EVEN = 0.1
 """Part of the first split that goes to every option alike."""
 
@@ -27,25 +31,51 @@ class Split:
     shares: FloatArray
 
 
-def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> list[Split]:
-    """Best, average and last split. mean_outage: ticks that a unit of weight costs in a good plan."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Ascended:
+    """splits: best, average, last. iterations: run; ceiling: weighted ticks that these rows cannot beat
+    where everything finds a place."""
+
+    splits: tuple[Split, ...]
+    iterations: int
+    ceiling: float
+
+
+def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> Ascended:
+    """Splits after some iterations, fewer where the ceiling is near.
+
+    mean_outage: ticks that a unit of weight costs in a good plan.
+    """
     from evac.planning.bound import kernels
 
     facts, options, members = problem.facts, problem.options, problem.members
-    theta = _first_fractions(problem, relaxed)
-    flow, best_flow, sum_flow = (np.zeros(len(theta)) for _ in range(3))
-    _, counted = kernels.ascend(
-        max(1, iterations), 1, _PACE / max(1.0, mean_outage),
-        np.array(problem.network.order, np.int64), facts.weight.astype(np.float64),
-        np.where(facts.lost, facts.head, 0).astype(np.float64), facts.lost, problem.reserve,
-        float(facts.instance.horizon),
-        options.start, options.kind, options.target, options.worth, theta,
+    order = np.array(problem.network.order, np.int64)
+    weight, horizon = facts.weight.astype(np.float64), float(facts.instance.horizon)
+    head = np.where(facts.lost, facts.head, 0).astype(np.float64)
+    nodes = (head, facts.lost, problem.reserve, horizon)
+    graph = (options.start, options.kind, options.target, options.worth)
+    rows = (
         members.start, members.speed, members.size, members.release, members.arrivals,
         members.first, members.gain_start, members.gain_tick, members.gain,
-        flow, best_flow, sum_flow, 0,
     )  # fmt: skip
+    theta = _first_fractions(problem, relaxed)
+    flow, best_flow, sum_flow = (np.zeros(len(theta)) for _ in range(3))
+    sum_wait = np.zeros(len(members.milestone))
+    best, counted, done, ceiling = -np.inf, 0, 0, np.inf
+    while done < iterations:
+        some = min(_CHUNK, iterations - done)
+        best, counted = kernels.ascend(
+            some, done + 1, _PACE, max(1.0, mean_outage), best, counted,
+            order, weight, *nodes, *graph, *rows, theta, flow, best_flow, sum_flow, sum_wait,
+        )  # fmt: skip
+        done += some
+        ceiling = kernels.ceiling_of(order, weight, head, facts.lost, *graph, sum_wait / counted)
+        average = kernels.value_of(*nodes, *graph, *rows, sum_flow / counted)
+        if not problem.reserve.any() and max(best, average) >= ceiling * (1.0 - _NEAR):
+            break
     flows = (best_flow, sum_flow / max(1, counted), flow)
-    return [Split(f[options.arc], f[options.share]) for f in flows]
+    splits = tuple(Split(f[options.arc], f[options.share]) for f in flows)
+    return Ascended(splits, done, float(ceiling))
 
 
 def relaxed_split(problem: Problem, relaxed: Relaxed) -> Split:

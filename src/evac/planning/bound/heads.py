@@ -17,9 +17,10 @@ class Heads:
     """Earliest ticks, cut to the horizon.
 
     base, top, store: heads of milestones (0 for running ones). begin (S): when the first start of
-    a service can begin; verified (S): when its base is verified; fenced: when a store is. tail (S):
-    ticks from the last start's end to base, of its component. base_wave, top_wave (S).
-    boot_wait: tick of the first possible boot. components: members of each, what is needed first.
+    a service can begin; verified (S): when its base is verified; shifting (S): when its traffic can
+    begin to move; fenced: when a store is. tail (S): ticks from the last start's end to base, of its
+    component. base_wave, top_wave (S). boot_wait: tick of the first possible boot. components:
+    members of each, what is needed first.
     """
 
     base: list[int]
@@ -27,6 +28,7 @@ class Heads:
     store: list[int]
     begin: list[int]
     verified: list[int]
+    shifting: list[int]
     fenced: list[int]
     tail: list[int]
     base_wave: list[int]
@@ -57,7 +59,7 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
     pools = [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
     heads = Heads(
         [0] * count, [0] * count, [0] * len(instance.stores), [0] * count, [0] * count,
-        [0] * len(instance.stores), [0] * count, [0] * count, [0] * count,
+        [0] * count, [0] * len(instance.stores), [0] * count, [0] * count, [0] * count,
         [members[c] for c in sorted(members)], pools,
     )  # fmt: skip
     _set_waves_and_tails(instance, needs, heads)
@@ -72,12 +74,11 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
 
 def _set_waves_and_tails(instance: Instance, needs: Needs, heads: Heads) -> None:
     services, waves = instance.services, Waves(instance)
-    hand = by_hand(instance, "start")
     for s in range(len(services)):
         base, both = int(needs.base_starts[s]), int(needs.base_starts[s] + needs.top_starts[s])
         start = int(services.start[s])
-        heads.base_wave[s] = 0 if hand else waves.wave(heads.pools[s], start, base)
-        heads.top_wave[s] = 0 if hand else waves.wave(heads.pools[s], start, both)
+        heads.base_wave[s] = waves.wave(heads.pools[s], start, base)
+        heads.top_wave[s] = waves.wave(heads.pools[s], start, both)
     for members in heads.components:
         longest = max(after_start(instance, s) for s in members)
         for s in members:
@@ -184,6 +185,7 @@ class _Pass:
         self.heads.verified[s] = self._finish("verify", done, int(services.verify[s]))
         if not services.shift[s]:
             return self.heads.verified[s]
+        self.heads.shifting[s] = self._begin("shift", self.heads.verified[s])
         return self._finish("shift", self.heads.verified[s], int(services.change[s] + services.settle[s]))
 
     def _top(self, s: int) -> int:

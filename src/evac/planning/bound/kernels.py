@@ -207,15 +207,19 @@ def dual_value(head, lost, reserve, horizon, start, kind, target, worth, wait, f
 
 
 @njit(cache=True)
-def shift_shares(start, theta, gain, step):
-    """Moves the split of every milestone towards its better options."""
+def shift_shares(start, theta, gain, step, mean):
+    """Moves the split of every milestone towards its better options.
+
+    mean: ticks below which differences count in full, above it they count in proportion.
+    """
     for i in range(len(start) - 1):
         best = gain[start[i]]
         for o in range(start[i] + 1, start[i + 1]):
             best = max(best, gain[o])
+        scale = max(best, mean)
         total = 0.0
         for o in range(start[i], start[i + 1]):
-            theta[o] = max(theta[o] * max(0.5, 1.0 + step * (gain[o] - best)), 1e-9)
+            theta[o] = max(theta[o] * max(0.5, 1.0 + step * (gain[o] - best) / scale), 1e-9)
             total += theta[o]
         for o in range(start[i], start[i + 1]):
             theta[o] /= total
@@ -256,6 +260,9 @@ def ascend(
     iterations,
     begin,
     pace,
+    mean,
+    best,
+    counted,
     order,
     weight,
     head,
@@ -266,7 +273,6 @@ def ascend(
     kind,
     target,
     worth,
-    theta,
     row_start,
     speed,
     size,
@@ -276,39 +282,27 @@ def ascend(
     gain_start,
     gain_tick,
     gain,
+    theta,
     flow,
     best_flow,
     sum_flow,
-    counted,
+    sum_wait,
 ):
     """Runs iterations `begin` to `begin + iterations`; returns (best value, iterations averaged).
 
-    theta, best_flow, sum_flow change in place. counted: iterations already in sum_flow, restarted
-    whenever the number of the iteration is a power of two.
+    theta, flow, best_flow, sum_flow, sum_wait change in place. counted: iterations already in the
+    sums, which restart whenever the number of the iteration is a power of two.
     """
     nodes, options, members = len(weight), len(theta), len(size)
     received, short = np.zeros(nodes), np.zeros(nodes, np.int8)
     value, worthwhile = np.zeros(nodes), np.zeros(options)
     shares, wait = np.zeros(members), np.zeros(members)
     heap, left = np.zeros(members, np.int64), np.zeros(members)
-    best = -1.0
     for k in range(begin, begin + iterations):
         spread_flows(
-            order,
-            weight,
-            head,
-            lost,
-            reserve,
-            horizon,
-            start,
-            kind,
-            target,
-            worth,
-            theta,
-            flow,
-            received,
-            short,
-        )
+            order, weight, head, lost, reserve, horizon,
+            start, kind, target, worth, theta, flow, received, short,
+        )  # fmt: skip
         for o in range(options):
             if kind[o] == SHARE:
                 shares[target[o]] = flow[o]
@@ -323,12 +317,14 @@ def ascend(
         if k & (k - 1) == 0:
             counted = 0
             sum_flow[:] = 0.0
+            sum_wait[:] = 0.0
         counted += 1
         sum_flow += flow
+        sum_wait += wait
         weigh_options(
             order, head, lost, horizon, start, kind, target, worth, theta, wait, short, value, worthwhile
-        )
-        shift_shares(start, theta, worthwhile, pace / np.sqrt(1.0 + k / 50.0))
+        )  # fmt: skip
+        shift_shares(start, theta, worthwhile, pace / np.sqrt(1.0 + k / 50.0), mean)
     return best, counted
 
 
@@ -353,7 +349,7 @@ def value_of(
     gain,
     flow,
 ):
-    """Objective of given flows."""
+    """Objective of given flows, less what the placement adds for certain."""
     members = len(size)
     shares, wait = np.zeros(members), np.zeros(members)
     for o in range(len(flow)):
@@ -364,3 +360,21 @@ def value_of(
         shares, wait, np.zeros(members, np.int64), np.zeros(members),
     )  # fmt: skip
     return dual_value(head, lost, reserve, horizon, start, kind, target, worth, wait, flow)
+
+
+@njit(cache=True)
+def ceiling_of(order, weight, head, lost, start, kind, target, worth, wait):
+    """What no split can beat, if nothing has to stay unplaced: given waits pushed along the arcs.
+
+    wait: of each member, an average over splits, which no split of these rows can exceed.
+    """
+    outage = np.zeros(len(weight))
+    total = 0.0
+    for place in range(len(order)):
+        i = order[place]
+        outage[i] = head[i] if lost[i] else 0.0
+        for o in range(start[i] + 1, start[i + 1]):
+            after = outage[target[o]] if kind[o] == ARC else wait[target[o]]
+            outage[i] = max(outage[i], after + worth[o])
+        total += weight[i] * outage[i]
+    return total

@@ -13,6 +13,7 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import Instance
+from evac.model.units import UNBOUNDED
 from evac.planning.bound.boots import BootGroup, boot_groups
 
 AT_ONCE: Final = -1
@@ -78,15 +79,30 @@ class Room:
 
 
 @dataclass(slots=True, eq=False)
+class _Parts:
+    """Rows by (part, pool), for sums over parts. key (V): number of the pair, -1 where the part is
+    unknown; pool: of each number; order, starts: rows by number; outside: rows without one."""
+
+    key: IndexColumn
+    pool: IndexColumn
+    order: IndexColumn
+    starts: IntColumn
+    outside: IndexColumn
+
+    def sums(self, values: IntColumn) -> IntColumn:
+        """One sum a number."""
+        return np.add.reduceat(values[self.order], self.starts) if len(self.starts) else self.starts
+
+
+@dataclass(slots=True, eq=False)
 class _Table:
     """Rows prepared for one sweep over all services."""
 
     instance: Instance
     room: IntColumn
-    rack_key: IndexColumn
-    feed_key: IndexColumn
-    rack_pool: IndexColumn
-    feed_pool: IndexColumn
+    by_pool: _Parts
+    by_rack: _Parts
+    by_feed: _Parts
     dark: BoolColumn
     first: IntColumn
     """Where the present replicas of each service begin."""
@@ -136,23 +152,25 @@ def _table(instance: Instance) -> _Table:
     fixed = rows.used.copy()
     np.subtract.at(fixed, present.row, loose)
     room = np.maximum(0, rows.capacity - np.maximum(0, fixed))
-    rack_key, rack_pool = _keys(rows.rack, rows.pool)
-    feed_key, feed_pool = _keys(rows.feed_group, rows.pool)
-    rack_key[rows.is_pool] = -1
-    feed_key[rows.is_pool] = -1
+    by_rack = _parts(np.where(rows.is_pool, -1, rows.rack).astype(np.int32), rows.pool)
+    by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group).astype(np.int32), rows.pool)
     first = np.searchsorted(present.service, np.arange(len(services) + 1))
     dark = rows.dark & (rows.boot_kind >= 0)
-    return _Table(instance, room, rack_key, feed_key, rack_pool, feed_pool, dark, first.astype(np.int64))
+    by_pool = _parts(np.zeros(len(rows), np.int32), rows.pool)
+    return _Table(instance, room, by_pool, by_rack, by_feed, dark, first.astype(np.int64))
 
 
-def _keys(part: IndexColumn, pool: IndexColumn) -> tuple[IndexColumn, IndexColumn]:
-    """Number of each (part, pool) pair, -1 where the part is unknown, and the pool of each number."""
-    known = part >= 0
+def _parts(part: IndexColumn, pool: IndexColumn) -> _Parts:
+    """Numbers the (part, pool) pairs of all rows whose part is known (not negative)."""
+    known = np.flatnonzero(part >= 0)
     pairs = part[known].astype(np.int64) * (2**31) + pool[known]
     unique, inverse = np.unique(pairs, return_inverse=True)
     key = np.full(len(part), -1, np.int32)
     key[known] = inverse.reshape(-1)
-    return key, (unique % (2**31)).astype(np.int32)
+    order = known[np.argsort(key[known], kind="stable")].astype(np.int32)
+    starts = np.searchsorted(key[order], np.arange(len(unique))).astype(np.int64)
+    outside = np.flatnonzero(part < 0).astype(np.int32)
+    return _Parts(key, (unique % (2**31)).astype(np.int32), order, starts, outside)
 
 
 def _fit(table: _Table, s: int) -> tuple[IntColumn, IntColumn]:
@@ -180,24 +198,31 @@ def _capped(total: IntColumn, cap: int, here: IntColumn) -> IntColumn:
 
 
 def _sum(values: IntColumn, key: IndexColumn, size: int) -> IntColumn:
-    """Sums by key, -1 left out. Replicas are far below 2**53, so the float sums are exact."""
-    chosen = key >= 0
-    return np.bincount(key[chosen], values[chosen], size).astype(np.int64)
+    """Sums by key of few values."""
+    found = np.zeros(size, np.int64)
+    np.add.at(found, key, values)
+    return found
 
 
 def _per_pool(table: _Table, s: int, fit: IntColumn, here: IntColumn) -> tuple[IntColumn, IntColumn]:
     """(P,) most replicas in each pool by rack, by feed group and by site; and those there now."""
     instance, pools = table.instance, len(table.instance.pools)
     services, pool = instance.services, instance.rows.pool
-    total, standing = _sum(fit, pool, pools), _sum(here, pool, pools)
+    rows = instance.present.row[int(table.first[s]) : int(table.first[s + 1])]
+    total = np.zeros(pools, np.int64)
+    total[table.by_pool.pool] = table.by_pool.sums(fit)
+    standing = _sum(here[rows], pool[rows], pools)
     found = _capped(total, int(services.site_cap[s]), standing)
-    for key, pool_of, cap in (
-        (table.rack_key, table.rack_pool, int(services.rack_cap[s])),
-        (table.feed_key, table.feed_pool, int(services.feed_cap[s])),
+    for parts, cap in (
+        (table.by_rack, int(services.rack_cap[s])),
+        (table.by_feed, int(services.feed_cap[s])),
     ):
-        parts = _capped(_sum(fit, key, len(pool_of)), cap, _sum(here, key, len(pool_of)))
-        outside = _sum(fit, np.where(key < 0, pool, -1).astype(np.int32), pools)
-        np.minimum(found, outside + _sum(parts, pool_of, pools), out=found)
+        if cap < UNBOUNDED and len(parts.starts):
+            inside = rows[parts.key[rows] >= 0]
+            there = _sum(here[inside], parts.key[inside], len(parts.starts))
+            capped = _sum(_capped(parts.sums(fit), cap, there), parts.pool, pools)
+            outside = _sum(fit[parts.outside], pool[parts.outside], pools)
+            np.minimum(found, outside + capped, out=found)
     return found, standing
 
 

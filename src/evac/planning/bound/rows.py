@@ -53,7 +53,14 @@ def supply_choices(facts: Facts) -> tuple[SupplyChoice, ...]:
 
 
 def _single(facts: Facts) -> Iterable[tuple[int, ...]]:
-    return ((limit,) for limit in range(len(facts.instance.limits)))
+    """Limits that starts, shifts, fences or promotions hold."""
+    instance = facts.instance
+    uses = [u for pool in instance.pools for u in pool.start_uses]
+    uses += [u for some in instance.services.shift_uses for u in some]
+    uses += [
+        u for d in instance.stores for some in (d.fence_uses, *(c.uses for c in d.allowed)) for u in some
+    ]
+    return ((limit,) for limit in sorted({u.limit for u in uses}))
 
 
 def _alternatives(facts: Facts) -> Iterable[tuple[int, ...]]:

@@ -54,9 +54,8 @@ def _candidates(facts: Facts, network: Network, work: int, best_objective: int |
     relaxed = Relaxation(facts, network, choices=choices).solve()
     placement = placement_of(facts, relaxed)
     problem = problem_of(facts, network, supply_choices(facts), choices, _reserve(facts, placement))
-    splits = [relaxed_split(problem, relaxed)]
-    if work > 0:
-        splits += ascend(problem, relaxed, work, _mean_outage(facts, relaxed, best_objective))
+    ascended = ascend(problem, relaxed, work, _mean_outage(facts, relaxed, best_objective))
+    splits = (relaxed_split(problem, relaxed), *ascended.splits)
     return [certificate_of(problem, split, placement) for split in splits]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from evac.model.instance import LostStore, Use
 from evac.planning.bound.facts import Facts
-from evac.planning.bound.heads import by_hand
 from evac.planning.bound.waves import hold_of
 
 
@@ -84,7 +83,7 @@ def _offset(uses: Sequence[Use], factors: Mapping[int, int]) -> int:
 def _start(facts: Facts, factors: Mapping[int, int], s: int, top: bool) -> _Part | None:
     services, heads, pools = facts.instance.services, facts.heads, facts.heads.pools[s]
     count = int(facts.needs.top_starts[s] if top else facts.needs.base_starts[s])
-    if count == 0 or not pools or by_hand(facts.instance, "start"):
+    if count == 0 or not pools:
         return None
     start = int(services.start[s])
     amount = min(_taken(facts.instance.pools[p].start_uses, factors, start) for p in pools)
@@ -116,16 +115,16 @@ def _shift(facts: Facts, factors: Mapping[int, int], s: int) -> _Part | None:
     services = facts.instance.services
     uses = services.shift_uses[s]
     duration = int(services.change[s] + services.settle[s])
-    if not services.shift[s] or by_hand(facts.instance, "shift") or not _taken(uses, factors, duration):
+    if not services.shift[s] or not _taken(uses, factors, duration):
         return None
-    release = min(facts.instance.horizon, facts.heads.verified[s] + _offset(uses, factors))
+    release = min(facts.instance.horizon, facts.heads.shifting[s] + _offset(uses, factors))
     distance = _nearest(uses, factors, duration, duration)
     return _Part(1, _taken(uses, factors, duration), distance, release)
 
 
 def _fence(facts: Facts, factors: Mapping[int, int], store: LostStore) -> _Part | None:
     amount = _taken(store.fence_uses, factors, store.fence)
-    if by_hand(facts.instance, "fence") or not amount:
+    if not amount:
         return None
     tail = store.fence + min(c.duration for c in store.allowed)
     distance = _nearest(store.fence_uses, factors, store.fence, tail)
@@ -134,7 +133,7 @@ def _fence(facts: Facts, factors: Mapping[int, int], store: LostStore) -> _Part 
 
 def _promotion(facts: Facts, factors: Mapping[int, int], d: int, store: LostStore) -> _Part | None:
     amount = min(_taken(c.uses, factors, c.duration) for c in store.allowed)
-    if by_hand(facts.instance, "promote") or not amount:
+    if not amount:
         return None
     least = min(c.duration for c in store.allowed)
     distance = min(_nearest(c.uses, factors, c.duration, least) for c in store.allowed)
