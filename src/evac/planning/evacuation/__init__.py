@@ -1,0 +1,1 @@
+"""Where and when: placement and schedule of one evacuation, chosen together by compiled kernels."""

@@ -1,0 +1,139 @@
+"""The board a plan is sought on: an instance as flat tables for compiled kernels, and their scratch.
+
+Tables are arrays of records, so that a kernel takes one argument and reads `board.service[s].tier`.
+Fields above the blank line of each table are fixed; those below change while a schedule is generated.
+Ragged tables lie in one `heap`: entry i of table T owns heap[heap[base[T] + i] : heap[base[T] + i + 1]].
+An item is a milestone to be scheduled: 0..C-1 the bases of components, C..C+S-1 the tops of services.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.model.steps import StepKind
+from evac.model.units import RESOURCE_COUNT
+
+Ints = NDArray[np.int64]
+Table = NDArray[Any]
+"""An array of records."""
+
+NEVER: Final = 2**60
+"""A tick that does not come."""
+UNKNOWN: Final = -1
+
+FENCE, PROMOTE, BOOT, START, VERIFY, SHIFT, SHED = range(7)
+KINDS: Final[tuple[StepKind, ...]] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
+"""Step kinds the kernels know, in the order of their codes."""
+
+MEMBER, WAIT, NEED_STORE, SOFT, HARD_USER, TOOL, ON_ROW, CONFLICT, USES, VICTIMS = range(10)
+"""Ragged tables. MEMBER, WAIT, NEED_STORE by component; SOFT, HARD_USER by service; TOOL by kind;
+ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
+group; USES: lines of `use` of a set (set 0 is empty); VICTIMS: one list, least valuable first."""
+GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
+    10, 17
+)
+"""Plain tables in the heap."""
+
+HELD, STARTS, SHEDS, BOOTS, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY, FLOOR, LEVELLED, GIVEN = range(
+    13
+)
+"""Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
+tick before which nothing more may begin, whether levels are finished one by one (1), and whether rows
+are given (1) or chosen (0)."""
+NEED, LEAST = range(2)
+"""Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
+USED, JUMP = range(2)
+"""Layers of `Board.ticks`: units held, and where a full stretch ends."""
+
+
+def _fields(*names: str) -> list[tuple[Any, ...]]:
+    return [(name, np.int64) for name in " ".join(names).split()]
+
+
+def _record(*fields: Any) -> np.dtype[Any]:
+    return np.dtype(list(fields), align=True)
+
+
+_VECTOR: Final = (np.int64, (RESOURCE_COUNT,))
+_PAIR: Final = (np.int64, (2,))
+
+SERVICE_TYPE: Final = _record(
+    ("demand", *_VECTOR),
+    *_fields("base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
+             "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
+             "component shift_set first_present last_present sheddable"),
+
+    ("verify_at", *_PAIR), ("verify_manual", *_PAIR),
+    *_fields("head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
+             "leaves"),
+)  # fmt: skip
+ROW_TYPE: Final = _record(
+    ("room", *_VECTOR), ("power", np.int64, (4,)),
+    *_fields("site rack feed pool group is_pool dark watts"),
+
+    ("free", *_VECTOR), ("unshed", *_VECTOR), ("spare", *_VECTOR),
+    *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
+)  # fmt: skip
+GROUP_TYPE: Final = _record(
+    *_fields("first last pool dark boot_set boot_ticks"),
+
+    *_fields("first_open next_dark boot_bound"),
+)  # fmt: skip
+POOL_TYPE: Final = _record(*_fields("start_set shed_set first_dark last_dark", "booted_count first_booted"))
+STORE_TYPE: Final = _record(
+    *_fields("fence fence_set first_candidate last_candidate"),
+
+    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at"),
+)  # fmt: skip
+PRESENT_TYPE: Final = _record(*_fields("service row count", "left given"))
+LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
+USE_TYPE: Final = _record(*_fields("limit units offset hold"))
+ITEM_TYPE: Final = _record(*_fields("done at stack given_first given_last level"))
+HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
+STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
+SHED_TYPE: Final = _record(*_fields("entry count at manual service"))
+SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
+PLACE_TYPE: Final = _record(*_fields("rack feed site fits"))
+BUDGET_TYPE: Final = _record(*_fields("room left"))
+
+
+class Board(NamedTuple):
+    """All tables. Times in ticks; `*_set` number use sets; `last_tier` is the lowest tier.
+
+    group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; free: room of
+    a row once everything scheduled is on it, unshed: the part of it that waits for no shed; on_at: from
+    when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses room
+    that a shed frees; given: rows of an earlier placement, by item; base_at, top_at: from when a
+    milestone holds (NEVER: not at all).
+    """
+
+    horizon: int
+    grace: int
+    width: int
+    last_tier: int
+    components: int
+    service: Table
+    row: Table
+    group: Table
+    pool: Table
+    store: Table
+    present: Table
+    limit: Table
+    use: Table
+    item: Table
+    held: Table
+    started: Table
+    shed: Table
+    source: Table
+    given: Ints
+    place: Table
+    budget: Table
+    eligible: NDArray[np.bool_]
+    heap: Ints
+    base: Ints
+    size: Ints
+    vector: Ints
+    ticks: NDArray[np.int32]

@@ -1,0 +1,121 @@
+"""The hard rule of tiers: nothing stays down for lack of room that strictly lower tiers hold.
+
+Counted generously: were every replica of a lower tier that nobody alive needs taken away, how many
+replicas of the service would fit, by rows, racks, feeds and sites each taken alone.
+"""
+
+# Records are untyped to mypy, so what is read from them is Any.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from numba import njit
+
+from evac.planning.evacuation.board import HARD_USER, NEVER, STARTS, WAIT, Board
+from evac.planning.evacuation.room import close_spread, open_spread
+from evac.planning.evacuation.shedding import base_is_shed, is_dead
+
+
+@njit(cache=True)
+def _lacks_room(board: Board, service: int) -> bool:
+    """Whether a service is down at the end though all it waits for is there."""
+    record = board.service[service]
+    if record.blocked:
+        return False
+    if base_is_shed(board, service) and not record.base_lost:
+        return True
+    if not record.base_lost or board.item[record.component].at < NEVER:
+        return False
+    first, last = (
+        board.heap[board.base[WAIT] + record.component],
+        board.heap[board.base[WAIT] + record.component + 1],
+    )
+    missing = 0
+    for k in range(first, last):
+        missing += board.item[board.heap[k]].at >= NEVER
+    return missing == 0
+
+
+@njit(cache=True)
+def _may_leave(board: Board, service: int) -> bool:
+    """Whether nobody alive hard-depends on a service."""
+    first, last = board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
+    alive = 0
+    for k in range(first, last):
+        alive += not is_dead(board, board.heap[k])
+    return alive == 0
+
+
+@njit(cache=True)
+def _add_leaving(board: Board, tier: int) -> None:
+    """`spare` of every row: its room if all of lower tiers that may leave left it."""
+    width = board.vector.shape[1]
+    for row in board.row:
+        for r in range(width):
+            row.spare[r] = row.free[r] if row.on_at >= 0 else 0
+    for line in range(board.size[STARTS]):
+        entry = board.started[line]
+        service = board.service[entry.service]
+        if service.tier > tier and service.leaves:
+            for r in range(width):
+                board.row[entry.row].spare[r] += service.demand[r]
+    for entry in board.present:
+        service = board.service[entry.service]
+        if service.sheddable and service.tier > tier and service.leaves:
+            for r in range(width):
+                board.row[entry.row].spare[r] += entry.left * service.demand[r]
+
+
+@njit(cache=True)
+def _would_fit(board: Board, service: int, wanted: int) -> bool:
+    """Whether `wanted` replicas would fit on the spare room of rows, spread taken level by level."""
+    record = board.service[service]
+    total, site_total = 0, 0
+    open_spread(board, service)
+    for place in board.place:
+        place.fits = 0
+    for row in board.row:
+        if not board.eligible[service, row.pool]:
+            continue
+        most = wanted
+        for r in range(board.vector.shape[1]):
+            if record.demand[r] > 0:
+                most = min(most, row.spare[r] // record.demand[r])
+        if not row.is_pool:
+            most = min(most, record.per_server - row.count)
+            if row.rack >= 0:
+                most = min(most, record.rack_cap - board.place[row.rack].rack)
+            if row.feed >= 0:
+                most = min(most, record.feed_cap - board.place[row.feed].feed)
+        if most > 0:
+            total += most
+            if row.site >= 0:
+                board.place[row.site].fits += most
+            else:
+                site_total += most
+    for number in range(len(board.place)):
+        place = board.place[number]
+        site_total += max(0, min(place.fits, record.site_cap - place.site))
+    close_spread(board)
+    return min(total, site_total) >= wanted
+
+
+@njit(cache=True)
+def breaks_tiers(board: Board) -> bool:
+    """Whether the generation on the board leaves a service down that lower tiers should make way for."""
+    marked = False
+    for service in range(len(board.service)):
+        if not _lacks_room(board, service):
+            continue
+        if not marked:
+            marked = True
+            for other in range(len(board.service)):
+                board.service[other].leaves = 1 if _may_leave(board, other) else 0
+        record = board.service[service]
+        wanted = record.serves - record.left
+        if wanted <= 0:
+            continue
+        _add_leaving(board, record.tier)
+        if _would_fit(board, service, wanted):
+            return True
+    return False

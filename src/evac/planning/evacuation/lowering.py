@@ -1,0 +1,358 @@
+"""From an instance to its board: every table filled once, linear in rows, replicas and edges."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.model.instance import Instance, Use
+from evac.model.steps import StepKind
+from evac.planning.evacuation import board as b
+from evac.planning.evacuation.board import Board, Ints, Table
+
+
+class _UseSets:
+    """Numbered sets of uses; equal sets share a number and the empty one is 0."""
+
+    def __init__(self) -> None:
+        self._index: dict[tuple[Use, ...], int] = {(): 0}
+
+    def number(self, uses: Sequence[Use]) -> int:
+        kept = tuple(u for u in uses if u.units > 0)
+        return self._index.setdefault(kept, len(self._index))
+
+    def lines(self) -> list[list[int]]:
+        """Line numbers of each set, in the order of `table`."""
+        ends = np.cumsum([0, *(len(s) for s in self._index)]).tolist()
+        return [list(range(a, z)) for a, z in itertools.pairwise(ends)]
+
+    def table(self) -> Table:
+        lines = [(u.limit, u.units, u.offset, u.hold) for s in self._index for u in s]
+        return np.array(lines, b.USE_TYPE).reshape(len(lines))
+
+
+class _Heap:
+    """Ragged and plain tables, laid one behind the other."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Ints] = {}
+
+    def ragged(self, table: int, lists: Iterable[Iterable[int]]) -> None:
+        rows = [list(r) for r in lists]
+        pointer = np.cumsum([len(rows) + 1, *(len(r) for r in rows)])
+        self._parts[table] = np.r_[pointer, [v for r in rows for v in r]].astype(np.int64)
+
+    def plain(self, table: int, values: Iterable[int] | Ints) -> None:
+        self._parts[table] = np.array(values if isinstance(values, np.ndarray) else list(values), np.int64)
+
+    def build(self) -> tuple[Ints, Ints]:
+        """Heap and bases; pointers of ragged tables become places in the heap."""
+        base = np.zeros(len(self._parts), np.int64)
+        at = 0
+        for table in sorted(self._parts):
+            base[table] = at
+            part = self._parts[table]
+            if table <= b.VICTIMS:
+                part[: int(part[0])] += at
+            at += len(part)
+        return np.concatenate([self._parts[t] for t in sorted(self._parts)]), base
+
+
+def lower(instance: Instance) -> Board:
+    """The board of an instance, not reset yet."""
+    sets, heap = _UseSets(), _Heap()
+    service = _services(instance, sets)
+    rows = _rows(instance)
+    store = _stores(instance, sets, heap)
+    pool = _pools(instance, sets)
+    group = _groups(instance, sets, heap, rows)
+    present = _present(instance, service, heap)
+    _graph(instance, heap)
+    _tools(instance, sets, heap)
+    heap.ragged(b.USES, sets.lines())
+    use = sets.table()
+    values, base = heap.build()
+    group["first"] += base[b.GROUP_ROW]
+    group["last"] += base[b.GROUP_ROW]
+    spare = int((use["offset"] + np.maximum(use["hold"], 0)).max(initial=0)) + 2
+    scratch = _scratch(
+        service, rows, present, group, pool, store, len(instance.limits), instance.horizon + spare
+    )
+    return Board(
+        horizon=instance.horizon,
+        grace=instance.grace,
+        width=instance.horizon + spare,
+        last_tier=int(instance.services.tier.max(initial=0)),
+        components=_components(instance),
+        service=service,
+        row=rows,
+        group=group,
+        pool=pool,
+        store=store,
+        present=present,
+        limit=_limits(instance, use),
+        use=use,
+        budget=_budgets(instance),
+        eligible=np.ascontiguousarray(instance.eligible, np.bool_),
+        heap=values,
+        base=base,
+        vector=_vectors(service),
+        **scratch,
+    )
+
+
+def _components(instance: Instance) -> int:
+    return int(instance.services.component.max(initial=-1)) + 1
+
+
+def _size(values: Ints) -> int:
+    return int(values.max(initial=-1)) + 1
+
+
+def _scratch(
+    service: Table,
+    rows: Table,
+    present: Table,
+    group: Table,
+    pool: Table,
+    store: Table,
+    limits: int,
+    width: int,
+) -> dict[str, Any]:
+    """Logs and scratch, as long as they can get. Tick columns cost memory only where they are touched."""
+    starts = int(service["base_starts"].sum() + service["top_starts"].sum())
+    sheds = 2 * starts + len(present) + 16
+    held = starts + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16
+    places = max(_size(rows["rack"]), _size(rows["feed"]), _size(rows["site"]), 1)
+    components = _size(service["component"])
+    return {
+        "item": np.zeros(2 * (components + len(service)) + 8, b.ITEM_TYPE),
+        "held": np.zeros(held, b.HELD_TYPE),
+        "started": np.zeros(starts + 1, b.STARTED_TYPE),
+        "shed": np.zeros(sheds, b.SHED_TYPE),
+        "given": np.zeros(starts + 1, np.int64),
+        "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
+        "place": np.zeros(places, b.PLACE_TYPE),
+        "size": np.zeros(16, np.int64),
+        "ticks": np.zeros((2, max(1, limits), width), np.int32),
+    }
+
+
+def _limits(instance: Instance, use: Table) -> Table:
+    table = np.zeros(max(1, len(instance.limits)), b.LIMIT_TYPE)
+    table["cap"][: len(instance.limits)] = [limit.capacity for limit in instance.limits]
+    table["least"] = 2**40
+    np.minimum.at(table["least"], use["limit"], use["units"])
+    return table
+
+
+def _budgets(instance: Instance) -> Table:
+    table = np.zeros(len(instance.power) + 1, b.BUDGET_TYPE)
+    table["room"][:-1] = [p.watts - p.on_watts for p in instance.power]
+    return table
+
+
+def _vectors(service: Table) -> Ints:
+    """Least need of each resource among services that start replicas: less room than that is none."""
+    starting = (service["base_starts"] + service["top_starts"]) > 0
+    vector = np.zeros((2, service["demand"].shape[1]), np.int64)
+    if starting.any():
+        vector[b.LEAST] = service["demand"][starting].min(axis=0)
+    return vector
+
+
+def _services(instance: Instance, sets: _UseSets) -> Table:
+    s = instance.services
+    count = len(s)
+    table = np.zeros(count, b.SERVICE_TYPE)
+    for name in ("start", "verify", "shed", "per_server", "rack_cap", "feed_cap", "site_cap", "conflict",
+                 "tier", "shift", "base_lost", "top_lost", "blocked", "surviving", "base_weight",
+                 "top_weight", "component", "sheddable", "demand"):  # fmt: skip
+        table[name] = getattr(s, name)
+    table["serves"] = s.m
+    table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
+    table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
+    table["shift_ticks"] = s.change + s.settle
+    table["shift_set"] = [sets.number(uses) for uses in s.shift_uses]
+    return table
+
+
+def component_waits(instance: Instance) -> list[list[int]]:
+    """Per component: components it must wait for, those of tools without a manual way included."""
+    s = instance.services
+    waits: list[set[int]] = [set() for _ in range(_components(instance))]
+    for service in np.flatnonzero(s.base_lost).tolist():
+        own = int(s.component[service])
+        waits[own] |= {int(s.component[j]) for j in s.hard[service] if s.base_lost[j]}
+        for kind in static_kinds(instance, service):
+            need = instance.tools.get(kind)
+            if need is not None and need.manual is None:
+                waits[own] |= {int(s.component[j]) for j in need.services}
+    return [sorted(w - {c}) for c, w in enumerate(waits)]
+
+
+def static_kinds(instance: Instance, service: int) -> tuple[StepKind, ...]:
+    """Kinds of steps the base of a service needs whatever its placement."""
+    s = instance.services
+    kinds: list[StepKind] = ["verify"]
+    if s.base_starts(service):
+        kinds.append("start")
+    if s.shift[service]:
+        kinds.append("shift")
+    if s.lost_stores[service]:
+        kinds += ["fence", "promote"]
+    return tuple(kinds)
+
+
+def _graph(instance: Instance, heap: _Heap) -> None:
+    s = instance.services
+    members: list[list[int]] = [[] for _ in range(_components(instance))]
+    stores: list[set[int]] = [set() for _ in members]
+    users: list[list[int]] = [[] for _ in range(len(s))]
+    for service in range(len(s)):
+        if s.base_lost[service]:
+            members[int(s.component[service])].append(service)
+            stores[int(s.component[service])] |= set(s.lost_stores[service])
+        for other in s.hard[service]:
+            users[other].append(service)
+    conflicts: list[list[int]] = [[] for _ in range(int(s.conflict.max(initial=-1)) + 1)]
+    for service, group in enumerate(s.conflict.tolist()):
+        if group >= 0:
+            conflicts[group].append(service)
+    heap.ragged(b.MEMBER, members)
+    heap.ragged(b.WAIT, component_waits(instance))
+    heap.ragged(b.NEED_STORE, [sorted(x) for x in stores])
+    heap.ragged(b.SOFT, s.soft)
+    heap.ragged(b.HARD_USER, users)
+    heap.ragged(b.CONFLICT, conflicts)
+
+
+def _candidates(instance: Instance, store: int) -> list[int]:
+    """Allowed candidates of a store: freshest first, then the quickest, then by id."""
+    options = instance.stores[store].candidates
+
+    def key(k: int) -> tuple[bool, int, int, str]:
+        option = options[k]
+        return (*_freshness(instance, store, k), option.duration, option.id)
+
+    return sorted((k for k, option in enumerate(options) if option.allowed), key=key)
+
+
+def _freshness(instance: Instance, store: int, candidate: int) -> tuple[bool, int]:
+    option = instance.stores[store].candidates[candidate]
+    return option.waived, b.NEVER if option.loss_ms is None else option.loss_ms
+
+
+def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
+    table = np.zeros(len(instance.stores), b.STORE_TYPE)
+    columns: list[tuple[int, int, int, int]] = []
+    for d, store in enumerate(instance.stores):
+        chosen = _candidates(instance, d)
+        distinct = list(dict.fromkeys(_freshness(instance, d, k) for k in chosen))
+        table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
+        table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
+        for k in chosen:
+            option = store.candidates[k]
+            fresh = distinct.index(_freshness(instance, d, k))
+            columns.append((k, fresh, option.duration, sets.number(option.uses)))
+    lines = np.array(columns, np.int64).reshape(len(columns), 4)
+    for column in range(4):
+        heap.plain(b.CANDIDATE + column, lines[:, column])
+    return table
+
+
+def _tools(instance: Instance, sets: _UseSets, heap: _Heap) -> None:
+    needs = [instance.tools.get(kind) for kind in b.KINDS]
+    heap.ragged(b.TOOL, [() if n is None else n.services for n in needs])
+    heap.plain(b.MANUAL_TICKS, [-1 if n is None or n.manual is None else n.manual for n in needs])
+    heap.plain(b.MANUAL_SET, [0 if n is None else sets.number(n.manual_uses) for n in needs])
+
+
+def _rows(instance: Instance) -> Table:
+    rows = instance.rows
+    table = np.zeros(len(rows), b.ROW_TYPE)
+    for name in ("site", "rack", "pool", "is_pool", "dark", "watts", "power"):
+        table[name] = getattr(rows, name)
+    table["feed"] = rows.feed_group
+    table["room"] = rows.capacity - rows.used
+    return table
+
+
+def _pools(instance: Instance, sets: _UseSets) -> Table:
+    rows = instance.rows
+    table = np.zeros(len(instance.pools), b.POOL_TYPE)
+    table["start_set"] = [sets.number(p.start_uses) for p in instance.pools]
+    table["shed_set"] = [sets.number(p.shed_uses) for p in instance.pools]
+    dark = (
+        np.bincount(rows.pool[rows.dark], minlength=len(table))
+        if len(rows)
+        else np.zeros(len(table), np.int64)
+    )
+    table["last_dark"] = np.cumsum(dark)
+    table["first_dark"] = table["last_dark"] - dark
+    return table
+
+
+def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Table) -> Table:
+    """Rows by (pool, boot kind); within a dark group one row of each rack in turn, for spread."""
+    rows = instance.rows
+    count = len(rows)
+    kind = np.where(rows.dark, rows.boot_kind, -1).astype(np.int64)
+    key = rows.pool.astype(np.int64) * (len(instance.boot_kinds) + 1) + kind + 1
+    order = np.lexsort((np.arange(count), _rank_in_rack(rows.rack, key), key))
+    ordered = key[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][:count])
+    heap.plain(b.GROUP_ROW, order)
+    table = np.zeros(len(first), b.GROUP_TYPE)
+    table["first"], table["last"] = first, np.r_[first[1:], count][: len(first)]
+    table["pool"] = rows.pool[order[first]]
+    table_of_rows["group"][order] = np.cumsum(np.r_[True, ordered[1:] != ordered[:-1]][:count]) - 1
+    for line, boot in zip(table, kind[order[first]].tolist(), strict=True):
+        if boot >= 0:
+            option = instance.boot_kinds[boot]
+            line["dark"], line["boot_set"], line["boot_ticks"] = 1, sets.number(option.uses), option.duration
+    return table
+
+
+def _rank_in_rack(rack: NDArray[np.int32], key: Ints) -> Ints:
+    """Position of each row among the rows of its rack and group: 0 for the first of each rack."""
+    count = len(rack)
+    order = np.lexsort((np.arange(count), rack, key))
+    new = np.r_[True, (rack[order][1:] != rack[order][:-1]) | (key[order][1:] != key[order][:-1])][:count]
+    start = np.maximum.accumulate(np.where(new, np.arange(count), 0)) if count else np.zeros(0, np.int64)
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count) - start
+    return rank
+
+
+def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
+    s, present = instance.services, instance.present
+    table = np.zeros(len(present.service), b.PRESENT_TYPE)
+    table["service"], table["row"], table["count"] = present.service, present.row, present.count
+    ends = np.searchsorted(present.service, np.arange(len(s) + 1))
+    service["first_present"], service["last_present"] = ends[:-1], ends[1:]
+    rank = _victim_rank(instance)
+    entries = np.flatnonzero(s.sheddable[present.service])
+    order = entries[np.lexsort((rank[present.service[entries]], present.row[entries]))]
+    ends = np.searchsorted(present.row[order], np.arange(len(instance.rows) + 1))
+    values = order.tolist()
+    heap.ragged(b.ON_ROW, [values[a:z] for a, z in itertools.pairwise(ends.tolist())])
+    standing = np.bincount(present.service, minlength=len(s))[: len(s)] > 0
+    victims = np.flatnonzero(s.sheddable & standing)
+    heap.ragged(b.VICTIMS, [victims[np.argsort(rank[victims])].tolist()])
+    return table
+
+
+def _victim_rank(instance: Instance) -> Ints:
+    """Order in which services are shed: lowest tier first, then least weight for the room they hold."""
+    s = instance.services
+    total = np.maximum(instance.rows.capacity.sum(axis=0), 1).astype(np.float64)
+    room = (s.demand / total).max(axis=1, initial=0.0) * np.maximum(s.surviving, 1) + 1e-12
+    density = (s.base_weight + s.top_weight) / room
+    rank = np.empty(len(s), np.int64)
+    rank[np.lexsort((np.arange(len(s)), density, -s.tier))] = np.arange(len(s))
+    return rank

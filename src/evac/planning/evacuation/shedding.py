@@ -1,0 +1,293 @@
+"""What may be shed for whom, row by row: lowest tier first, above the floor first, no more than needed.
+
+Levels say how far shedding goes: 0 takes only what is of no use any more; then tier by tier from the
+lowest, first what stands above the smallest count that serves, then whole services.
+"""
+
+# Records are untyped to mypy, so what is read from them is Any.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from numba import njit
+
+from evac.planning.evacuation.board import (
+    ENTRY,
+    HARD_USER,
+    LEVEL,
+    NEED,
+    NEVER,
+    ON_ROW,
+    SHED,
+    SHEDS,
+    STARTS,
+    VICTIM,
+    VICTIMS,
+    Board,
+)
+from evac.planning.evacuation.profile import lift, reserve
+from evac.planning.evacuation.room import room_for, within_spread
+from evac.planning.evacuation.timing import hands, latest_shed, shed_length, when
+
+
+@njit(cache=True)
+def base_is_shed(board: Board, service: int) -> bool:
+    """Whether a shed has taken the base of a service, or the survivors of one that is down."""
+    left = board.service[service].left
+    return (
+        left < board.service[service].surviving
+        if board.service[service].base_lost
+        else left < board.service[service].serves
+    )
+
+
+@njit(cache=True)
+def is_dead(board: Board, service: int) -> bool:
+    """Whether a service will not be there at the end, as far as is known."""
+    if board.service[service].base_lost and (
+        board.service[service].blocked or board.item[board.service[service].component].at >= NEVER
+    ):
+        return True
+    return base_is_shed(board, service)
+
+
+@njit(cache=True)
+def _is_needed(board: Board, service: int) -> bool:
+    """Whether somebody alive hard-depends on it."""
+    for k in range(
+        board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
+    ):
+        if not is_dead(board, board.heap[k]):
+            return True
+    return False
+
+
+@njit(cache=True)
+def last_level(board: Board, service: int) -> int:
+    """The farthest level that may be used for a service: only strictly lower tiers are shed."""
+    return 2 * (board.last_tier - board.service[service].tier)
+
+
+@njit(cache=True)
+def _may_shed(board: Board, entry: int, level: int) -> int:
+    """Replicas of an entry of present that a level allows to shed."""
+    service = board.present[entry].service
+    here = board.present[entry].left
+    if here == 0:
+        return 0
+    if is_dead(board, service):
+        return here
+    tier_level = 1 + 2 * (board.last_tier - board.service[service].tier)
+    whole = level > tier_level and not _is_needed(board, service)
+    if board.service[service].base_lost:
+        return here if whole and board.item[board.service[service].component].at < 0 else 0
+    if board.service[service].top_done:
+        return 0
+    if whole:
+        return here
+    above = min(here, board.service[service].left - board.service[service].serves)
+    touched = board.service[service].left < board.service[service].surviving
+    return max(above, 0) if touched or level >= tier_level else 0
+
+
+@njit(cache=True)
+def _covered(board: Board) -> bool:
+    return bool(board.vector[NEED].max() <= 0)
+
+
+@njit(cache=True)
+def _enough(board: Board, victim: int, most: int) -> int:
+    """Replicas of a victim that cover what is needed of the resources it holds, at most `most`."""
+    count = 0
+    for r in range(board.vector.shape[1]):
+        demand = board.service[victim].demand[r]
+        if board.vector[NEED, r] > 0 and demand > 0:
+            count = max(count, -(-board.vector[NEED, r] // demand))
+    return min(count, most)
+
+
+@njit(cache=True)
+def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> None:
+    """Write a shed for a service into a line of the log; it is not done yet."""
+    shed = board.shed[line]
+    shed.entry, shed.count, shed.service = entry, count, service
+    for r in range(board.vector.shape[1]):
+        board.vector[NEED, r] -= count * board.service[board.present[entry].service].demand[r]
+
+
+@njit(cache=True)
+def _put_back(board: Board, first: int, last: int) -> int:
+    """Drop from lines first..last-1 what turned out not to be needed, most valuable first."""
+    for line in range(last - 1, first - 1, -1):
+        victim = board.present[board.shed[line].entry].service
+        spare = NEVER
+        for r in range(board.vector.shape[1]):
+            if board.service[victim].demand[r] > 0:
+                spare = min(spare, -board.vector[NEED, r] // board.service[victim].demand[r])
+        back = min(spare, board.shed[line].count)
+        board.shed[line].count -= back
+        for r in range(board.vector.shape[1]):
+            board.vector[NEED, r] += back * board.service[victim].demand[r]
+    kept = first
+    for line in range(first, last):
+        if board.shed[line].count > 0:
+            shed = board.shed[line]
+            board.shed[kept].entry, board.shed[kept].count, board.shed[kept].service = (
+                shed.entry,
+                shed.count,
+                shed.service,
+            )
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def sheds_for(board: Board, service: int, row: int, level: int) -> int:
+    """Least sheds on a row that let one replica of `service` fit: how many lines they take, -1 if none do.
+
+    They are written behind the end of the shed log and are not done yet.
+    """
+    for r in range(board.vector.shape[1]):
+        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    first = board.size[SHEDS]
+    last = first
+    for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
+        if _covered(board) or last + 1 >= len(board.shed):
+            break
+        entry = board.heap[k]
+        victim = board.present[entry].service
+        if board.service[victim].tier <= board.service[service].tier:
+            continue
+        count = _enough(board, victim, _may_shed(board, entry, level))
+        if count > 0:
+            note_shed(board, last, entry, count, service)
+            last += 1
+    if not _covered(board):
+        return -1
+    return _put_back(board, first, last) - first
+
+
+@njit(cache=True)
+def sheds_end(board: Board, row: int, lines: int) -> int:
+    """When the sheds written by `sheds_for` could be over, each taken alone."""
+    end = board.row[row].shed_end
+    uses = board.pool[board.row[row].pool].shed_set
+    for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
+        victim = board.present[board.shed[line].entry].service
+        at, length, _ = when(board, SHED, uses, board.service[victim].shed, board.shed[line].count, 0)
+        if at >= NEVER:
+            return NEVER
+        end = max(end, at + length)
+    return end
+
+
+@njit(cache=True)
+def do_sheds(board: Board, row: int, lines: int) -> int:
+    """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over."""
+    uses = board.pool[board.row[row].pool].shed_set
+    for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
+        entry, count = board.shed[line].entry, board.shed[line].count
+        victim = board.present[entry].service
+        at, length, by_hand = when(board, SHED, uses, board.service[victim].shed, count, 0)
+        if at >= NEVER:
+            return NEVER
+        reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
+        board.shed[line].at, board.shed[line].manual = at, by_hand
+        board.size[SHEDS] = line + 1
+        board.present[entry].left -= count
+        board.service[victim].left -= count
+        for r in range(board.vector.shape[1]):
+            board.row[row].free[r] += count * board.service[victim].demand[r]
+        board.row[row].shed_end = max(board.row[row].shed_end, at + length)
+    return board.row[row].shed_end
+
+
+@njit(cache=True)
+def delay_shed(board: Board, line: int, end: int) -> None:
+    """Move a shed as late as it can be and still be over by `end`: its outage counts from its start."""
+    entry, count, by_hand = board.shed[line].entry, board.shed[line].count, board.shed[line].manual
+    row, victim = board.present[entry].row, board.present[entry].service
+    uses = board.pool[board.row[row].pool].shed_set
+    length = shed_length(board, victim, by_hand)
+    at = board.shed[line].at
+    lift(board, uses, hands(board, SHED, by_hand), length, count, at)
+    at = max(at, latest_shed(board, board.row[row].pool, victim, count, by_hand, at, end))
+    reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
+    board.shed[line].at = at
+    board.row[row].shed_end = max(board.row[row].shed_end, at + length)
+
+
+@njit(cache=True)
+def undo_sheds_to(board: Board, mark: int) -> None:
+    """Put back what was shed after the first `mark` lines; their holds are undone with the log of holds."""
+    while board.size[SHEDS] > mark:
+        board.size[SHEDS] -= 1
+        line = board.size[SHEDS]
+        entry, count = board.shed[line].entry, board.shed[line].count
+        row, victim = board.present[entry].row, board.present[entry].service
+        board.present[entry].left += count
+        board.service[victim].left += count
+        for r in range(board.vector.shape[1]):
+            board.row[row].free[r] -= count * board.service[victim].demand[r]
+
+
+@njit(cache=True)
+def next_shed_row(board: Board, service: int, level_end: int) -> int:
+    """Next row, from the cursor on, where sheds of the cursor's level make room; -1 when there is none.
+
+    The cursor is (level, place in victims, entry of present) and stays on the row that is found.
+    """
+    size = board.size
+    first = board.heap[board.base[VICTIMS]]
+    while size[LEVEL] <= level_end:
+        tier_wanted = -1 if size[LEVEL] == 0 else board.last_tier - (size[LEVEL] - 1) // 2
+        while first + size[VICTIM] < board.heap[board.base[VICTIMS] + 1]:
+            victim = board.heap[first + size[VICTIM]]
+            size[ENTRY] = max(size[ENTRY], board.service[victim].first_present)
+            if _is_victim(board, service, victim, tier_wanted):
+                row = _row_of_victim(board, service, victim)
+                if row >= 0:
+                    return row
+            size[VICTIM] += 1
+            size[ENTRY] = -1
+        size[LEVEL] += 1
+        size[VICTIM], size[ENTRY] = 0, -1
+    return -1
+
+
+@njit(cache=True)
+def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> bool:
+    if board.service[victim].tier <= board.service[service].tier:
+        return False
+    if tier_wanted >= 0:
+        return board.service[victim].tier == tier_wanted
+    return board.service[victim].left < board.service[victim].surviving or is_dead(board, victim)
+
+
+@njit(cache=True)
+def _row_of_victim(board: Board, service: int, victim: int) -> int:
+    size = board.size
+    while size[ENTRY] < board.service[victim].last_present:
+        row = board.present[size[ENTRY]].row
+        if (
+            board.eligible[service, board.row[row].pool]
+            and board.row[row].on_at >= 0
+            and within_spread(board, service, row) > 0
+            and (room_for(board, service, row, 1) > 0 or sheds_for(board, service, row, size[LEVEL]) >= 0)
+        ):
+            return row
+        size[ENTRY] += 1
+    return -1
+
+
+@njit(cache=True)
+def delay_sheds_of(board: Board, shed_mark: int, start_mark: int) -> None:
+    """Let the sheds since `shed_mark` end just before the first start since `start_mark` that needs them."""
+    for line in range(shed_mark, board.size[SHEDS]):
+        row = board.present[board.shed[line].entry].row
+        first = NEVER
+        for k in range(start_mark, board.size[STARTS]):
+            if board.started[k].row == row and board.started[k].waits == 1:
+                first = min(first, board.started[k].at)
+        if first < NEVER:
+            delay_shed(board, line, first)

@@ -1,0 +1,126 @@
+"""When one action of a kind can happen: with its tools, or by hand where that ends earlier."""
+
+# Records are untyped to mypy, so what is read from them is Any.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from numba import njit
+
+from evac.planning.evacuation.board import (
+    BOOT,
+    BOOTS,
+    MANUAL_SET,
+    MANUAL_TICKS,
+    NEVER,
+    SHED,
+    TOOL,
+    UNKNOWN,
+    Board,
+)
+from evac.planning.evacuation.profile import earliest, latest, reserve
+
+
+@njit(cache=True)
+def tool_at(board: Board, kind: int) -> int:
+    """Tick from which the tools of a kind serve; UNKNOWN while one of them is not scheduled yet."""
+    at = 0
+    for k in range(board.heap[board.base[TOOL] + kind], board.heap[board.base[TOOL] + kind + 1]):
+        tool = board.heap[k]
+        if board.item[board.service[tool].component].at == UNKNOWN:
+            return UNKNOWN
+        at = max(at, board.service[tool].base_at)
+    return at
+
+
+@njit(cache=True)
+def when(board: Board, kind: int, uses: int, ticks: int, count: int, since: int) -> tuple[int, int, int]:
+    """(tick, ticks it takes, done by hand) of `count` actions that end first; tick NEVER if none can."""
+    tools = tool_at(board, kind)
+    at, by_hand, length = NEVER, 0, ticks
+    if 0 <= tools < NEVER:
+        at = earliest(board, uses, 0, ticks, count, max(since, tools))
+    manual = board.heap[board.base[MANUAL_TICKS] + kind]
+    if manual >= 0 and tools != 0:
+        slow = max(ticks, manual)
+        if at == NEVER or since + slow < at + ticks:
+            then = earliest(board, uses, board.heap[board.base[MANUAL_SET] + kind], slow, count, since)
+            if then < NEVER and (at == NEVER or then + slow < at + ticks):
+                at, by_hand, length = then, 1, slow
+    return at, length, by_hand
+
+
+@njit(cache=True)
+def hands(board: Board, kind: int, by_hand: int) -> int:
+    """The use set of the people who do a step; empty where tools do it."""
+    return board.heap[board.base[MANUAL_SET] + kind] if by_hand else 0
+
+
+@njit(cache=True)
+def schedule(board: Board, kind: int, uses: int, ticks: int, since: int) -> tuple[int, int, int]:
+    """Place one action at its best tick and hold its uses; (tick, end, done by hand)."""
+    at, length, by_hand = when(board, kind, uses, ticks, 1, since)
+    if at >= NEVER:
+        return NEVER, NEVER, 0
+    reserve(board, uses, hands(board, kind, by_hand), length, 1, at)
+    return at, at + length, by_hand
+
+
+@njit(cache=True)
+def boot_end(board: Board, group: int) -> int:
+    """When a server of a dark group could be on, were it booted next."""
+    at, length, _ = when(board, BOOT, board.group[group].boot_set, board.group[group].boot_ticks, 1, 0)
+    return at + length if at < NEVER else NEVER
+
+
+@njit(cache=True)
+def power_allows(board: Board, row: int) -> bool:
+    """Whether every budget of a row still has its watts."""
+    for column in range(4):
+        budget = board.row[row].power[column]
+        if budget >= 0 and board.budget[budget].left < board.row[row].watts:
+            return False
+    return True
+
+
+@njit(cache=True)
+def draw_power(board: Board, row: int, sign: int) -> None:
+    """Take (1) or give back (-1) the watts of a row from its budgets."""
+    for column in range(4):
+        budget = board.row[row].power[column]
+        if budget >= 0:
+            board.budget[budget].left -= sign * board.row[row].watts
+
+
+@njit(cache=True)
+def boot(board: Board, row: int, group: int) -> bool:
+    """Schedule the boot of a row of a dark group, and list it with its pool."""
+    at, end, by_hand = schedule(board, BOOT, board.group[group].boot_set, board.group[group].boot_ticks, 0)
+    if at >= NEVER:
+        return False
+    board.row[row].boot_at, board.row[row].on_at, board.row[row].boot_manual = at, end, by_hand
+    draw_power(board, row, 1)
+    pool = board.row[row].pool
+    board.row[board.pool[pool].first_dark + board.pool[pool].booted_count].booted = row
+    board.pool[pool].booted_count += 1
+    board.row[board.size[BOOTS]].boot_log = row
+    board.size[BOOTS] += 1
+    return True
+
+
+@njit(cache=True)
+def shed_length(board: Board, service: int, by_hand: int) -> int:
+    """Ticks a shed takes."""
+    return (
+        max(board.service[service].shed, board.heap[board.base[MANUAL_TICKS] + SHED])
+        if by_hand
+        else board.service[service].shed
+    )
+
+
+@njit(cache=True)
+def latest_shed(board: Board, pool: int, service: int, count: int, by_hand: int, since: int, end: int) -> int:
+    """Last tick at which a shed can begin and still be over by `end`; -1 if there is none."""
+    length = shed_length(board, service, by_hand)
+    manual = hands(board, SHED, by_hand)
+    return latest(board, board.pool[pool].shed_set, manual, length, count, since, end - length)
