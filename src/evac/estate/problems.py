@@ -16,7 +16,9 @@ from evac.model.diagnostic import Diagnostic, Place, Severity
 KEPT_MAX: Final = 200
 """Diagnostics kept of one code; the rest is counted only, so that no flood hides another problem."""
 
-_SUGGESTIONS_MAX: Final = 100
+_COMPARISONS_MAX: Final = 100_000
+"""Names compared for suggestions in one reading: about a second."""
+
 _CANDIDATES_MAX: Final = 5_000
 _NAME_SHOWN: Final = 80
 
@@ -28,7 +30,7 @@ class Problems:
         self._kept: dict[tuple[str, Place, str], Diagnostic] = {}
         self._by_code: Counter[str] = Counter()
         self._more: Counter[str] = Counter()
-        self._suggestions = 0
+        self._comparisons = 0
         self._last_place = Place("")
 
     def add(
@@ -48,11 +50,13 @@ class Problems:
 
     def suggest(self, name: str, known: Collection[str]) -> str:
         """`did you mean 'x'?` for the nearest known name, else an empty text; bounded work."""
-        if self._suggestions >= _SUGGESTIONS_MAX or len(name) > _NAME_SHOWN:
+        if self._comparisons >= _COMPARISONS_MAX or len(name) > _NAME_SHOWN:
             return ""
-        self._suggestions += 1
         slack = max(2, len(name) // 2)
-        candidates = [k for k in known if abs(len(k) - len(name)) <= slack][:_CANDIDATES_MAX]
+        near_enough = [k for k in known if abs(len(k) - len(name)) <= slack]
+        near_enough.sort(key=lambda k: k[:1] != name[:1])
+        candidates = near_enough[:_CANDIDATES_MAX]
+        self._comparisons += 1 + len(candidates)
         folded = {candidate.lower(): candidate for candidate in candidates}
         near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
         return f"did you mean '{folded[near[0]]}'?" if near else ""

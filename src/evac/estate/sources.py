@@ -44,7 +44,11 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
         return EstateFiles((), {})
     if not path.is_dir():
         return EstateFiles((path,), {})
-    names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
+    try:
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        problems.add("file-unreadable", f"the folder cannot be read: {error.strerror}", Place(str(path)))
+        return EstateFiles((), {})
     documents = [path / name for name in names if name.endswith(_YAML_ENDINGS)]
     if not documents:
         problems.add(

@@ -186,6 +186,23 @@ def test_missing_empty_and_unreadable(tmp_path: Path) -> None:
     assert "file-unreadable" in codes(tmp_path)
 
 
+def test_thousands_of_dangling_names_among_thousands(tmp_path: Path) -> None:
+    described = "".join(f"  service-{k:05d}: {{}}\n" for k in range(10_000))
+    dangling = "".join(f"  needy-{k:05d}: {{needs: [servise-{k:05d}]}}\n" for k in range(10_000))
+    estate(tmp_path, "evac: 1\nservices:\n" + described + dangling)
+    found = check(tmp_path).diagnostics
+    assert "did you mean 'service-00000'?" in found[0].hint
+    assert timed(tmp_path).count("name-unknown") == 200
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert codes(tmp_path) == ["file-unreadable"]
+
+
 def test_both_kinds_of_one_table(tmp_path: Path) -> None:
     estate(tmp_path, "evac: 1\nsites: {a: {}}\n")
     (tmp_path / "servers.csv").write_text("server,site\n")
