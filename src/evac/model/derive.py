@@ -7,6 +7,7 @@ Units become ticks, tables become rows, what is unknown is listed and taken as t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -165,26 +166,8 @@ def _services(
     unknown: set[str],
 ) -> Services:
     estate = top.estate
-    count = len(estate.services)
-    gone = replica_loss(estate.replicas, lost)
-    lost_count = counts_by_service(estate.replicas, gone, count)
-    surviving = counts_by_service(estate.replicas, ~gone, count)
-    n = surviving + lost_count
-    m = np.array([ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-                  for s, k in zip(estate.services, n, strict=True)], np.int64)  # fmt: skip
-    lost_stores, blocked = _store_edges(graph, stores, store_rows)
-    shift = np.array(
-        [_traffic_moves(s, c > 0) for s, c in zip(estate.services, lost_count, strict=True)], np.bool_
-    )
-    down = (
-        (surviving < m)
-        | (shift & (lost_count > 0))
-        | np.array([bool(d) for d in lost_stores], np.bool_)
-        | blocked
-    )
-    base_lost = hit_by_dependency(graph, down)
-    soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
-    top_lost = base_lost | (surviving < n) | soft_hit
+    hit = _hits(top, lost, graph, stores, store_rows)
+    n, m = hit.n, hit.m
     for service, k in zip(estate.services, n, strict=True):
         _note_unknown(service, int(k), unknown)
     tier, people, degraded = _people(estate, weights, n, m)
@@ -196,7 +179,7 @@ def _services(
         people=people,
         n=n,
         m=m,
-        surviving=surviving,
+        surviving=hit.surviving,
         demand=rows.demand,
         start=tick(lambda s: s.start_ms or 0),
         verify=tick(lambda s: s.warm_ms + s.verify_ms),
@@ -209,20 +192,61 @@ def _services(
         site_cap=_spread_caps(estate, n, "per_site"),
         conflict=_conflicts(estate),
         sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
-        base_lost=base_lost,
-        top_lost=top_lost,
-        shift=shift & base_lost,
-        blocked=hit_by_dependency(graph, blocked),
+        base_lost=hit.base_lost,
+        top_lost=hit.top_lost,
+        shift=hit.shift,
+        blocked=hit.blocked,
         component=np.array(components(graph.hard), np.int32),
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=graph.hard,
         soft=graph.soft,
-        lost_stores=lost_stores,
+        lost_stores=hit.lost_stores,
         shift_uses=tuple(
             limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hits:
+    """What a loss does to services: counts, milestones that do not hold, stores waited for."""
+
+    n: IntColumn
+    m: IntColumn
+    surviving: IntColumn
+    base_lost: BoolColumn
+    top_lost: BoolColumn
+    shift: BoolColumn
+    blocked: BoolColumn
+    lost_stores: tuple[tuple[int, ...], ...]
+
+
+def _hits(
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+) -> _Hits:
+    services, replicas = top.estate.services, top.estate.replicas
+    gone = replica_loss(replicas, lost)
+    lost_count = counts_by_service(replicas, gone, len(services))
+    surviving = counts_by_service(replicas, ~gone, len(services))
+    n = surviving + lost_count
+    least = [
+        ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+        for s, k in zip(services, n, strict=True)
+    ]
+    m = np.array(least, np.int64)
+    lost_stores, blocked = _store_edges(graph, stores, store_rows)
+    moves = [_traffic_moves(s, bool(c > 0)) for s, c in zip(services, lost_count, strict=True)]
+    shift = np.array(moves, np.bool_)
+    waits = np.array([bool(d) for d in lost_stores], np.bool_)
+    base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
+    soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
+    top_lost = base_lost | (surviving < n) | soft_hit
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
 
 
 def _traffic_moves(service: Service, lost_some: bool) -> bool:

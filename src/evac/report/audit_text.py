@@ -37,7 +37,7 @@ def audit_text(
     for words in left_out:
         page.line(words, "dim")
     page.line()
-    worst = next((r for r in report.rows if r.verdict == "loss"), None)
+    worst = next((r for r in important(report.rows, 1) if r.verdict != "ok"), None)
     ask = f"evac plan ESTATE --lose {worst.domain if worst else 'DOMAIN'}"
     page.line(f"next: {ask}; each finding with its fix: --all, or --output html", "dim")
     return page.text()

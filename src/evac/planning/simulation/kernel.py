@@ -7,10 +7,45 @@ is held from its start here, for the same length: equal offsets only move a limi
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
 CHAIN = 48
+
+
+class Net(NamedTuple):
+    """What all trials share. waits: N counts of steps waited for; after_*: CSR step -> steps that wait
+    for it; use_*: CSR step -> uses, hold negative: the whole step; queue_from: CSR limit -> room for
+    all steps that use it."""
+
+    waits: Any
+    after_from: Any
+    after_to: Any
+    use_from: Any
+    use_limit: Any
+    use_units: Any
+    use_hold: Any
+    capacity: Any
+    queue_from: Any
+    horizon: Any
+
+
+class Run(NamedTuple):
+    """One trial. length: N drawn ticks, negative where the step fails for good; end: N ticks, horizon
+    + 1 is never; blame: the step waited for last, or -2 - limit; free: room of each limit; queue,
+    waiting: a heap of steps a limit; event_*: a heap of (tick, what)."""
+
+    length: Any
+    end: Any
+    blame: Any
+    left: Any
+    free: Any
+    queue: Any
+    waiting: Any
+    event_key: Any
+    event_value: Any
 
 
 @njit(cache=True)
@@ -53,217 +88,121 @@ def _pop(keys, values, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _wall(step, use_from, use_limit, use_units, free, queue, queue_from, waiting):  # type: ignore[no-untyped-def]
+def _wall(net, run, step):  # type: ignore[no-untyped-def]
     """The first limit that keeps a step back: no room, or somebody planned earlier waits there; or -1."""
-    for u in range(use_from[step], use_from[step + 1]):
-        limit = use_limit[u]
-        if free[limit] < use_units[u]:
+    for u in range(net.use_from[step], net.use_from[step + 1]):
+        limit = net.use_limit[u]
+        if run.free[limit] < net.use_units[u]:
             return limit
-        if waiting[limit] > 0 and queue[queue_from[limit]] < step:
+        if run.waiting[limit] > 0 and run.queue[net.queue_from[limit]] < step:
             return limit
     return -1
 
 
 @njit(cache=True)
-def play(  # type: ignore[no-untyped-def]
-    length,
-    earliest,
-    waits,
-    after_from,
-    after_to,
-    use_from,
-    use_limit,
-    use_units,
-    use_hold,
-    capacity,
-    queue_from,
-    horizon,
-    end,
-    blame,
-):
-    """Fill `end` (ticks; horizon + 1: never) and `blame` (the step waited for last, or -2 - limit).
-
-    length: N drawn ticks, negative where the step fails for good; earliest: N ticks; waits: N counts
-    of steps waited for; after_*: CSR step -> steps that wait for it; use_*: CSR step -> uses, hold
-    negative: the whole step; queue_from: CSR limit -> room for all steps that use it.
-    """
-    count = length.shape[0]
-    never = horizon + 1
-    free = capacity.copy()
-    left = waits.copy()
-    size = 2 * count + use_from[count] + 1
-    event_key = np.empty(size, np.int64)
-    event_value = np.empty(size, np.int64)
-    queue = np.empty(queue_from[capacity.shape[0]] + 1, np.int64)
-    waiting = np.zeros(capacity.shape[0], np.int64)
-    events = 0
-    for step in range(count):
-        end[step] = never
-        blame[step] = -1
-        if left[step] == 0:
-            _push(event_key, event_value, events, earliest[step], step)
-            events += 1
-    while events > 0 and event_key[0] <= horizon:
-        now = event_key[0]
-        value = event_value[0]
-        _pop(event_key, event_value, events)
-        events -= 1
-        if value >= count and value < 2 * count:
-            step = value - count
-            for a in range(after_from[step], after_from[step + 1]):
-                other = after_to[a]
-                left[other] -= 1
-                blame[other] = step
-                if left[other] == 0:
-                    _push(event_key, event_value, events, max(now, earliest[other]), other)
-                    events += 1
-            continue
-        if value < count:
-            events = _admit(
-                value,
-                now,
-                length,
-                use_from,
-                use_limit,
-                use_units,
-                use_hold,
-                free,
-                queue,
-                queue_from,
-                waiting,
-                horizon,
-                end,
-                blame,
-                event_key,
-                event_value,
-                events,
-            )
-            continue
-        limit = use_limit[value - 2 * count]
-        free[limit] += use_units[value - 2 * count]
-        while waiting[limit] > 0:
-            step = queue[queue_from[limit]]
-            if free[limit] < _units_on(step, limit, use_from, use_limit, use_units):
-                break
-            heap = queue[queue_from[limit] : queue_from[limit + 1]]
-            _pop(heap, heap, waiting[limit])
-            waiting[limit] -= 1
-            events = _admit(
-                step,
-                now,
-                length,
-                use_from,
-                use_limit,
-                use_units,
-                use_hold,
-                free,
-                queue,
-                queue_from,
-                waiting,
-                horizon,
-                end,
-                blame,
-                event_key,
-                event_value,
-                events,
-            )
-
-
-@njit(cache=True)
-def _units_on(step, limit, use_from, use_limit, use_units):  # type: ignore[no-untyped-def]
-    total = 0
-    for u in range(use_from[step], use_from[step + 1]):
-        if use_limit[u] == limit:
-            total = max(total, use_units[u])
-    return total
-
-
-@njit(cache=True)
-def _admit(  # type: ignore[no-untyped-def]
-    step,
-    now,
-    length,
-    use_from,
-    use_limit,
-    use_units,
-    use_hold,
-    free,
-    queue,
-    queue_from,
-    waiting,
-    horizon,
-    end,
-    blame,
-    event_key,
-    event_value,
-    events,
-):
+def _admit(net, run, step, now, events):  # type: ignore[no-untyped-def]
     """Begin a step, or let it wait at the limit that keeps it back. Returns the number of events."""
-    count = length.shape[0]
-    wall = _wall(step, use_from, use_limit, use_units, free, queue, queue_from, waiting)
+    count = run.length.shape[0]
+    wall = _wall(net, run, step)
     if wall >= 0:
-        heap = queue[queue_from[wall] : queue_from[wall + 1]]
-        _push(heap, heap, waiting[wall], step, step)
-        waiting[wall] += 1
-        blame[step] = -2 - wall
+        heap = run.queue[net.queue_from[wall] : net.queue_from[wall + 1]]
+        _push(heap, heap, run.waiting[wall], step, step)
+        run.waiting[wall] += 1
+        run.blame[step] = -2 - wall
         return events
-    for u in range(use_from[step], use_from[step + 1]):
-        free[use_limit[u]] -= use_units[u]
-        held = use_hold[u]
-        if held < 0:
-            held = abs(length[step])
-        _push(event_key, event_value, events, now + held, 2 * count + u)
+    length = run.length[step]
+    for u in range(net.use_from[step], net.use_from[step + 1]):
+        run.free[net.use_limit[u]] -= net.use_units[u]
+        held = net.use_hold[u] if net.use_hold[u] >= 0 else abs(length)
+        _push(run.event_key, run.event_value, events, now + held, 2 * count + u)
         events += 1
-    if length[step] >= 0 and now + length[step] <= horizon:
-        end[step] = now + length[step]
-        _push(event_key, event_value, events, end[step], count + step)
+    if length >= 0 and now + length <= net.horizon:
+        run.end[step] = now + length
+        _push(run.event_key, run.event_value, events, run.end[step], count + step)
         events += 1
     return events
 
 
+@njit(cache=True)
+def _ended(net, run, step, now, events):  # type: ignore[no-untyped-def]
+    """Steps that waited for this one alone are ready now."""
+    for a in range(net.after_from[step], net.after_from[step + 1]):
+        other = net.after_to[a]
+        run.left[other] -= 1
+        run.blame[other] = step
+        if run.left[other] == 0:
+            _push(run.event_key, run.event_value, events, now, other)
+            events += 1
+    return events
+
+
+@njit(cache=True)
+def _released(net, run, use, now, events):  # type: ignore[no-untyped-def]
+    """Units are back: let in who waits, earliest planned first, as long as there is room."""
+    limit = net.use_limit[use]
+    run.free[limit] += net.use_units[use]
+    while run.waiting[limit] > 0:
+        step = run.queue[net.queue_from[limit]]
+        units = 0
+        for u in range(net.use_from[step], net.use_from[step + 1]):
+            if net.use_limit[u] == limit:
+                units = max(units, net.use_units[u])
+        if run.free[limit] < units:
+            break
+        heap = run.queue[net.queue_from[limit] : net.queue_from[limit + 1]]
+        _pop(heap, heap, run.waiting[limit])
+        run.waiting[limit] -= 1
+        events = _admit(net, run, step, now, events)
+    return events
+
+
+@njit(cache=True)
+def play(net, length, end, blame):  # type: ignore[no-untyped-def]
+    """One trial: fills `end` and `blame`, N each."""
+    count = length.shape[0]
+    size = 2 * count + net.use_from[count] + 1
+    run = Run(
+        length,
+        end,
+        blame,
+        net.waits.copy(),
+        net.capacity.copy(),
+        np.empty(net.queue_from[net.capacity.shape[0]] + 1, np.int64),
+        np.zeros(net.capacity.shape[0], np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
+    )
+    events = 0
+    for step in range(count):
+        end[step] = net.horizon + 1
+        blame[step] = -1
+        if run.left[step] == 0:
+            _push(run.event_key, run.event_value, events, 0, step)
+            events += 1
+    while events > 0 and run.event_key[0] <= net.horizon:
+        now = run.event_key[0]
+        what = run.event_value[0]
+        _pop(run.event_key, run.event_value, events)
+        events -= 1
+        if what < count:
+            events = _admit(net, run, what, now, events)
+        elif what < 2 * count:
+            events = _ended(net, run, what - count, now, events)
+        else:
+            events = _released(net, run, what - 2 * count, now, events)
+
+
 @njit(cache=True, parallel=True)
-def play_all(  # type: ignore[no-untyped-def]
-    lengths,
-    earliest,
-    waits,
-    after_from,
-    after_to,
-    use_from,
-    use_limit,
-    use_units,
-    use_hold,
-    capacity,
-    queue_from,
-    horizon,
-    watched,
-    ends,
-    chains,
-):
+def play_all(net, lengths, watched, ends, chains):  # type: ignore[no-untyped-def]
     """Trials side by side, each into its own row: ends (T, N), chains (T, CHAIN) of the last of `watched`."""
     trials = lengths.shape[0]
-    count = lengths.shape[1]
     for trial in prange(trials):
-        blame = np.empty(count, np.int64)
-        play(
-            lengths[trial],
-            earliest,
-            waits,
-            after_from,
-            after_to,
-            use_from,
-            use_limit,
-            use_units,
-            use_hold,
-            capacity,
-            queue_from,
-            horizon,
-            ends[trial],
-            blame,
-        )
+        blame = np.empty(lengths.shape[1], np.int64)
+        play(net, lengths[trial], ends[trial], blame)
         worst = -1
         for w in range(watched.shape[0]):
             step = watched[w]
-            if ends[trial, step] <= horizon and (worst < 0 or ends[trial, step] > ends[trial, worst]):
+            if ends[trial, step] <= net.horizon and (worst < 0 or ends[trial, step] > ends[trial, worst]):
                 worst = step
         at = worst
         for slot in range(CHAIN):

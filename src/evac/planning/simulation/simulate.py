@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,19 +73,11 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Arrays:
-    """The plan as columns, steps in planned order."""
+    """The plan as columns, steps in planned order; `net` is a kernel.Net."""
 
     steps: list[Step]
     length: Ints
-    waits: Ints
-    after_from: Ints
-    after_to: Ints
-    use_from: Ints
-    use_limit: Ints
-    use_units: Ints
-    use_hold: Ints
-    capacity: Ints
-    queue_from: Ints
+    net: Any
 
 
 def simulate(
@@ -115,11 +107,7 @@ def simulate(
         lengths = _draw(stream, arrays, uncertainty, block)
         ends = np.empty((block, len(arrays.steps)), np.int64)
         chain = np.full((block, CHAIN), -1, np.int64)
-        play_all(
-            lengths, np.zeros(len(arrays.steps), np.int64), arrays.waits, arrays.after_from, arrays.after_to,
-            arrays.use_from, arrays.use_limit, arrays.use_units, arrays.use_hold, arrays.capacity,
-            arrays.queue_from, instance.horizon, watched, ends, chain,
-        )  # fmt: skip
+        play_all(arrays.net, lengths, watched, ends, chain)
         for column, service in enumerate(services):
             base[begin : begin + block, column] = ends[:, last[service]].max(axis=1)
         top[begin : begin + block] = _tops(instance, arrays, ends, base[begin : begin + block], services)
@@ -160,6 +148,8 @@ class _Lookup:
 
 
 def _arrays(instance: Instance, plan: Plan) -> _Arrays:
+    from evac.planning.simulation.kernel import Net
+
     steps = sorted(plan.steps, key=lambda s: (s.start_ms, s.end_ms, s.id))
     index = {step.id: n for n, step in enumerate(steps)}
     lookup = _Lookup(instance)
@@ -172,10 +162,7 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
     uses = [lookup.uses(step) for step in steps]
     flat = [(u, step) for row, step in zip(uses, steps, strict=True) for u in row]
     limit = np.array([u.limit for u, _ in flat], np.int64)
-    tick = instance.tick_ms
-    return _Arrays(
-        steps=steps,
-        length=np.array([(s.end_ms - s.start_ms) // tick for s in steps], np.int64),
+    net = Net(
         waits=waits,
         after_from=_offsets(len(f) for f in followers),
         after_to=np.array([n for f in followers for n in f], np.int64),
@@ -185,7 +172,10 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
         use_hold=np.array([-1 if u.hold == WHOLE else u.hold for u, _ in flat], np.int64),
         capacity=np.array([x.capacity for x in instance.limits], np.int64),
         queue_from=_offsets(np.bincount(limit, minlength=len(instance.limits))),
+        horizon=instance.horizon,
     )
+    length = np.array([(s.end_ms - s.start_ms) // instance.tick_ms for s in steps], np.int64)
+    return _Arrays(steps, length, net)
 
 
 def _offsets(lengths: Iterable[int]) -> Ints:
