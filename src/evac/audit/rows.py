@@ -45,7 +45,8 @@ class LossRow:
     without a service, counted once a service; late: services back after their rto; untimed: back,
     but a duration on the way is not known. worst_ready_ms: longest known recovery; data_loss_ms:
     most data lost by a store (None: not known); stores_lost; stores_gone: without any copy left.
-    to_place, placed: replicas. sheds: room needs shedding. service, fate, ready_ms: columns of the services that are not unaffected.
+    to_place, placed: replicas; sheds: room needs shedding; short: what is missing. service, fate,
+    ready_ms: columns of the services that are not unaffected.
     """
 
     domain: str

@@ -39,7 +39,8 @@ def _roles(context: Context) -> dict[int, tuple[str, ...]]:
 
 def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[int]) -> Finding:
     graded = [(n, self_reference(context, tool, n)) for n in losses]
-    graded.sort(key=lambda pair: not pair[1])
+    # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
+    graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.surviving[pair[0], tool])))
     errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n, chain)]
     severity: Severity = "error" if errors else "warning"
     worst, chain = (errors or graded)[0]

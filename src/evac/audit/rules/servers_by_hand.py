@@ -14,20 +14,18 @@ _MAKER = Maker("servers-by-hand", "EV124")
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where booting a site by hand takes longer than the horizon; warning for any other such server.
+    """Error where hands must boot most of a site and that outlasts an rto there; else a warning.
 
     Note where it is not known whether there is remote control.
     """
     fleet, estate = context.estate.fleet, context.estate
     for number, site in enumerate(estate.sites):
         here = (fleet.site == number) & (fleet.state != CONDEMNED)
-        by_hand, unknown = (
-            int((here & (fleet.bmc == BMC_NO)).sum()),
-            int((here & (fleet.bmc == BMC_UNKNOWN)).sum()),
-        )
+        by_hand = int((here & (fleet.bmc == BMC_NO)).sum())
+        unknown = int((here & (fleet.bmc == BMC_UNKNOWN)).sum())
         losses = [n for n in (context.impacts.losses.index.get(site.id),) if n is not None]
         if by_hand:
-            yield _by_hand(context, site.id, by_hand, int(here.sum()), losses)
+            yield _by_hand(context, number, by_hand, int(here.sum()), losses)
         elif unknown:
             yield _MAKER.make(
                 context, "note", site.id,
@@ -37,11 +35,18 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _by_hand(context: Context, site: str, count: int, total: int, losses: list[int]) -> Finding:
+def _strictest(context: Context, site: int) -> int:
+    """Shortest rto of what stands at a site and may not be shed; the horizon if there is none."""
+    here = (context.impacts.presence.per_site[site] > 0) & context.firm
+    return int(context.impacts.rto_ms[here].min(initial=context.estate.horizon_ms))
+
+
+def _by_hand(context: Context, number: int, count: int, total: int, losses: list[int]) -> Finding:
+    site = context.estate.sites[number].id
     limits = context.estate.limits
     each, hands = limits.manual_ms.get("boot"), limits.hands_at_once
     needed = None if each is None or not hands else -(-count // hands) * each
-    grave = needed is not None and needed > context.estate.horizon_ms and count * 2 > total
+    grave = needed is not None and needed > _strictest(context, number) and count * 2 > total
     severity: Severity = "error" if grave else "warning"
     takes = f": {duration(needed)} with {hands} hands" if needed is not None else ""
     return _MAKER.make(

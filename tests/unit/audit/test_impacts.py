@@ -1,0 +1,126 @@
+"""Impacts for all losses at once say what the model says of each loss by itself."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from evac.audit.impacts import Impacts, impacts
+from evac.audit.losses import losses, pairs
+from evac.estate.example import pangyo
+from evac.model.affected import (
+    counts_by_service,
+    families_without_instance,
+    hit_by_dependency,
+    replica_loss,
+    stores_lost,
+)
+from evac.model.domain import loss, topology
+from evac.model.errors import UnknownDomain
+from evac.model.estate import Estate
+
+
+@cache
+def company(mended: bool) -> Estate:
+    return pangyo(servers=1_000, mended=mended)
+
+
+@cache
+def company_impacts(mended: bool) -> Impacts:
+    top = topology(company(mended))
+    return impacts(top, losses(top))
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_replicas_and_stores_are_lost_as_the_model_says(mended: bool) -> None:
+    found = company_impacts(mended)
+    estate, top = found.estate, found.top
+    for number, members in enumerate(found.losses.members):
+        gone = loss(top, members)
+        taken = counts_by_service(estate.replicas, replica_loss(estate.replicas, gone), len(estate.services))
+        assert found.lost[number].tolist() == taken.tolist()
+        assert found.stores.lost[number].tolist() == stores_lost(top, gone).tolist()
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_what_is_down_pulls_down_what_depends_on_it(mended: bool) -> None:
+    found = company_impacts(mended)
+    graph = found.graph
+    for number in range(0, len(found.losses), 3):
+        assert found.down[number].tolist() == hit_by_dependency(graph, found.direct[number]).tolist()
+        gone = families_without_instance(graph, found.stores.lost[number])
+        needs = np.array([bool(gone.intersection(f)) for f in graph.families])
+        assert (found.direct[number] | ~needs).all()
+
+
+def test_smallest_share_decides_who_is_down() -> None:
+    found = company_impacts(False)
+    below = (found.lost > 0) & (found.surviving < found.presence.m[None, :])
+    assert (found.direct | ~below).all()
+    assert not (found.direct & (found.lost == 0) & ~_needs_lost_store(found)).any()
+
+
+def _needs_lost_store(found: Impacts) -> np.ndarray:
+    table = np.zeros(found.down.shape, np.bool_)
+    for number in range(len(found.losses)):
+        gone = families_without_instance(found.graph, found.stores.lost[number])
+        table[number] = [bool(gone.intersection(f)) for f in found.graph.families]
+    return table
+
+
+def test_nobody_is_back_before_what_it_needs() -> None:
+    found = company_impacts(False)
+    ready = found.chains.ready.T
+    for service, needs in enumerate(found.graph.hard):
+        for other in needs:
+            assert (ready[:, service] >= ready[:, other]).all()
+
+
+def test_a_schedule_is_never_sooner_than_its_chains() -> None:
+    found = company_impacts(False)
+    scheduled = found.losses.of_kind("site", "hall", "group")
+    assert {found.methods[n] for n in scheduled.tolist()} == {"constructive schedule"}
+    assert (found.ready_ms[scheduled] >= found.chains.ready.T[scheduled]).all()
+    assert found.methods[int(found.losses.of_kind("rack")[0])] == "per-service chain"
+
+
+def test_named_losses_give_the_same_rows_as_all() -> None:
+    found = company_impacts(False)
+    top = found.top
+    chosen = (found.losses.ids[0], found.losses.ids[-1])
+    some = impacts(top, losses(top, chosen))
+    for number, name in enumerate(some.losses.ids):
+        other = found.losses.index[name]
+        assert some.fate[number].tolist() == found.fate[other].tolist()
+        assert some.ready_ms[number].tolist() == found.ready_ms[other].tolist()
+
+
+def test_a_server_can_be_lost_alone() -> None:
+    estate = company(False)
+    top = topology(estate)
+    name = estate.fleet.server_name(0)
+    alone = losses(top, (name, estate.sites[0].id))
+    found = impacts(top, alone)
+    gone = replica_loss(estate.replicas, loss(top, (name,)))
+    assert found.lost[0].sum() == estate.replicas.count[gone].sum()
+    whole = replica_loss(estate.replicas, loss(top, (estate.sites[0].id,)))
+    assert found.lost[1].sum() == estate.replicas.count[whole].sum()
+
+
+def test_an_unknown_domain_is_refused_with_near_names() -> None:
+    with pytest.raises(UnknownDomain) as error:
+        losses(topology(company(False)), ("pangio",))
+    assert "pangyo" in error.value.hint
+
+
+def test_pairs_lose_what_the_model_says() -> None:
+    top = topology(company(False))
+    both = pairs(top)
+    assert "anyang + pangyo" in both.index
+    assert not any(name.startswith("anyang + anyang/") for name in both.ids)
+    found = impacts(top, both)
+    for number in range(0, len(both), 7):
+        gone = replica_loss(top.estate.replicas, loss(top, both.members[number]))
+        assert int(found.lost[number].sum()) == int(top.estate.replicas.count[gone].sum())
