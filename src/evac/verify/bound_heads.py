@@ -15,7 +15,7 @@ from evac.model.steps import StepKind
 from evac.verify.bound_room import NEVER, Room, ServiceRoom
 
 Ints = NDArray[np.int64]
-_PASSES = 16
+_PASSES = 64
 
 
 @dataclass(slots=True, eq=False)

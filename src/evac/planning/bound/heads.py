@@ -9,7 +9,7 @@ from evac.model.steps import StepKind
 from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
 from evac.planning.bound.waves import Waves
 
-_PASSES = 16
+_PASSES = 64
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,8 @@ duals become whole numbers, and only the exact evaluation of those counts.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,8 @@ from evac.planning.bound.rows import CapacityChoice, FloatTable
 
 _INFINITE = float("inf")
 _ITERATIONS = 200_000
+_MOST_GROUPS = 50
+"""Pools beyond this number are priced in groups of neighbours, alike within each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,13 +91,17 @@ class Relaxation:
     fit_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     site_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     cut_rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    group: list[int] = field(default_factory=list)
+    """Of each pool, the group it is priced in."""
+    room: FloatTable = field(default_factory=lambda: np.ones((1, 1)))
+    """(groups, R) usable room in units of the largest."""
     unit: FloatTable = field(default_factory=lambda: np.ones(1))
     whole: float = 1.0
 
     def solve(self) -> Relaxed:
         """Builds and solves it."""
         self.whole = float(max(1, int(self.facts.weight.sum())))
-        self.unit = np.maximum(1.0, self.facts.room.usable_pool.max(axis=0, initial=0).astype(np.float64))
+        self._group_pools()
         self._milestones()
         self._arcs()
         self._placement()
@@ -105,6 +113,18 @@ class Relaxation:
                 break
             solution, duals, objective = _solve(self.build)
         return self._read(solution, duals, objective)
+
+    def _group_pools(self) -> None:
+        pools, usable = self.facts.instance.pools, self.facts.room.usable_pool
+        count = min(len(pools), _MOST_GROUPS)
+        order = sorted(range(len(pools)), key=lambda p: (pools[p].site, p))
+        self.group = [0] * len(pools)
+        for place, p in enumerate(order):
+            self.group[p] = place * count // len(pools)
+        room = np.zeros((count, usable.shape[1]))
+        np.add.at(room, self.group, usable.astype(np.float64))
+        self.unit = np.maximum(1.0, room.max(axis=0, initial=0.0))
+        self.room = room / self.unit
 
     def _sheds(self, i: int) -> bool:
         """A running milestone that gives its room up in this programme."""
@@ -131,7 +151,7 @@ class Relaxation:
             self.arc_rows.append(self.build.row(delay / horizon, *terms))
 
     def _placement(self) -> None:
-        """Columns: replicas of a service in a pool, in shares of what it needs."""
+        """Columns: replicas of a service in a group of pools, in shares of what it needs."""
         services = self.facts.instance.services
         inside: dict[tuple[int, int], list[tuple[int, float]]] = {}
         for s, demand in enumerate(services.demand.tolist()):
@@ -139,20 +159,20 @@ class Relaxation:
             total = sum(int(self.facts.need[i]) for i in milestones)
             if not total or not self.facts.heads.pools[s]:
                 continue
-            columns = {p: self.build.column(0.0, 1.0) for p in self.facts.heads.pools[s]}
+            groups = sorted({self.group[p] for p in self.facts.heads.pools[s]})
+            columns = {g: self.build.column(0.0, 1.0) for g in groups}
             undone = [
                 (self.undone[i], int(self.facts.need[i]) / total) for i in milestones if i in self.undone
             ]
             self.build.row(1.0, *((c, 1.0) for c in columns.values()), *undone)
             self._caps(s, total, columns)
-            for p, column in columns.items():
+            for g, column in columns.items():
                 for r, amount in enumerate(demand):
                     if amount:
-                        inside.setdefault((p, r), []).append((column, -total * amount / self.unit[r]))
-        for (p, r), terms in sorted(inside.items()):
-            room = int(self.facts.room.usable_pool[p, r]) / self.unit[r]
-            if -sum(v for _, v in terms) > room:
-                self.room_rows[p, r] = self.build.row(-room, *terms)
+                        inside.setdefault((g, r), []).append((column, -total * amount / self.unit[r]))
+        for (g, r), terms in sorted(inside.items()):
+            if -sum(v for _, v in terms) > self.room[g, r]:
+                self.room_rows[g, r] = self.build.row(-self.room[g, r], *terms)
 
     def _placed(self, i: int) -> bool:
         """Whether a milestone takes room in the end, for certain or unless it is not restored."""
@@ -169,16 +189,19 @@ class Relaxation:
         if not facts.lost[owner]:
             return
         undone = self.undone.get(owner)
-        by_site: dict[int, list[int]] = {}
-        for p, column in columns.items():
-            by_site.setdefault(facts.instance.pools[p].site, []).append(column)
-            most = int(facts.room.new_per_pool[s, p]) / total
-            if most < 1.0:
-                self.fit_rows[s, p] = self._cap(most, [column], undone)
-        for z, some in by_site.items():
-            most = int(facts.room.new_per_site[s, z]) / total
-            if most < 1.0 and (len(some) > 1 or (s, z) not in self.fit_rows):
-                self.site_rows[s, z] = self._cap(most, some, undone)
+        most: dict[int, int] = dict.fromkeys(columns, 0)
+        sites: dict[int, set[int]] = {}
+        for p in facts.heads.pools[s]:
+            most[self.group[p]] += int(facts.room.new_per_pool[s, p])
+            sites.setdefault(facts.instance.pools[p].site, set()).add(self.group[p])
+        for g, column in columns.items():
+            if most[g] < total:
+                self.fit_rows[s, g] = self._cap(most[g] / total, [column], undone)
+        shared = {g for a, b in itertools.combinations(sites.values(), 2) for g in a & b}
+        for z, groups in sites.items():
+            least = int(facts.room.new_per_site[s, z])
+            if least < min(total, sum(most[g] for g in groups)) and not groups & shared:
+                self.site_rows[s, z] = self._cap(least / total, [columns[g] for g in sorted(groups)], undone)
 
     def _cap(self, most: float, columns: list[int], undone: int | None) -> int:
         terms = [(c, -1.0) for c in columns]
@@ -226,17 +249,24 @@ class Relaxation:
     def _read(self, solution: FloatTable, duals: FloatTable, objective: float) -> Relaxed:
         horizon = float(self.facts.instance.horizon)
         price = self.whole * horizon
-        room = np.zeros(self.facts.room.usable_pool.shape)
-        for (p, r), row in self.room_rows.items():
-            room[p, r] = max(0.0, duals[row]) * price / self.unit[r]
+        room = np.zeros(self.room.shape)
+        for (g, r), row in self.room_rows.items():
+            room[g, r] = max(0.0, duals[row]) * price / self.unit[r]
+        fit = self._prices(self.fit_rows, duals, price)
+        pools = self.facts.heads.pools
         undone = np.zeros(len(self.facts))
         for i, column in self.undone.items():
             undone[i] = solution[column]
         return Relaxed(
             objective=objective * price,
             arcs=np.maximum(0.0, duals[np.array(self.arc_rows, np.int64)]) * self.whole,
-            room=room,
-            fit=self._prices(self.fit_rows, duals, price),
+            room=room[self.group],
+            fit={
+                (s, p): fit[s, self.group[p]]
+                for s, some in enumerate(pools)
+                for p in some
+                if (s, self.group[p]) in fit
+            },
             site=self._prices(self.site_rows, duals, price),
             shares=tuple(self._shares(number, duals) for number in range(len(self.choices))),
             outage=solution[np.array(self.outage, np.int64)] * horizon,
@@ -270,10 +300,15 @@ def _solve(build: _Builder) -> tuple[FloatTable, FloatTable, float]:
     """Solution, duals of the rows, objective; single-threaded simplex, so it is repeatable."""
     import highspy
 
-    highs: Any = highspy.Highs
-    solver = highs()
-    solver.silent()
-    for name, value in (("threads", 1), ("solver", "simplex"), ("simplex_iteration_limit", _ITERATIONS)):
+    # The plain class: the other one prints a banner before it can be told not to.
+    module: Any = highspy
+    solver = module._Highs()
+    for name, value in (
+        ("output_flag", False),
+        ("threads", 1),
+        ("solver", "simplex"),
+        ("simplex_iteration_limit", _ITERATIONS),
+    ):
         solver.setOptionValue(name, value)
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(build.cost), len(build.row_lower)
@@ -287,6 +322,12 @@ def _solve(build: _Builder) -> tuple[FloatTable, FloatTable, float]:
     lp.a_matrix_.value_ = np.array(build.value)
     solver.passModel(lp)
     solver.run()
-    solution = solver.getSolution()
-    objective = solver.getInfo().objective_function_value
-    return np.array(solution.col_value), np.array(solution.row_dual), float(objective)
+    solution, objective = solver.getSolution(), float(solver.getInfo().objective_function_value)
+    columns = _finite(solution.col_value, len(build.cost))
+    return columns, _finite(solution.row_dual, len(build.row_lower)), objective
+
+
+def _finite(values: Sequence[float], count: int) -> FloatTable:
+    """Values of a solver, or zeros where it has none: any multipliers are allowed, good or not."""
+    found = np.array(values, np.float64)
+    return np.nan_to_num(found) if len(found) == count else np.zeros(count)
