@@ -169,15 +169,6 @@ class _Question:
     losses: Losses
     wanted: CountTable
 
-    @cached_property
-    def fits(self) -> BoolColumn:
-        """(S, G) whether one replica fits on a server of a shape."""
-        room, wants = self.supply.room, self.supply.wants
-        table = wants.eligible[:, room.pool]
-        for resource in range(len(room.free)):
-            table &= room.free[resource][None, :] >= wants.demand[:, resource][:, None]
-        return table
-
     def servers_that_fit(self, stages: BoolColumn) -> IntColumn:
         """(S, sites) servers of some shapes that could take one replica and do not hold the service yet."""
         room = self.supply.room
@@ -185,7 +176,7 @@ class _Question:
         weight = np.zeros((len(room.count), sites), np.float32)
         chosen = np.flatnonzero(stages & ~room.is_pool)
         weight[chosen, room.site[chosen]] = room.count[chosen]
-        found = (self.fits.astype(np.float32) @ weight).astype(np.int64)
+        found = (self.supply.wants.fits.astype(np.float32) @ weight).astype(np.int64)
         return found - self._holding(sites)
 
     def _holding(self, sites: int) -> IntColumn:
@@ -195,7 +186,11 @@ class _Question:
         here = replicas.kind == ON_SERVER
         service, server = replicas.service[here], replicas.target[here]
         shape = room.server_shape[server]
-        fit = (shape >= 0) & self.fits[service, np.maximum(shape, 0)] if len(room.count) else shape > 0
+        fit = (
+            (shape >= 0) & self.supply.wants.fits[service, np.maximum(shape, 0)]
+            if len(room.count)
+            else shape > 0
+        )
         key = service[fit].astype(np.int64) * sites + top.estate.fleet.site[server[fit]]
         return np.bincount(key, minlength=len(top.estate.services) * sites).reshape(-1, sites)
 
@@ -256,7 +251,7 @@ def _dark(question: _Question) -> IntColumn:
     weight = np.zeros((len(room.count), len(question.supply.top.estate.sites)), np.float32)
     chosen = np.flatnonzero(room.stage == STAGE_DARK)
     weight[chosen, room.site[chosen]] = room.count[chosen]
-    return (question.fits.astype(np.float32) @ weight).astype(np.int64)
+    return (question.supply.wants.fits.astype(np.float32) @ weight).astype(np.int64)
 
 
 def _reach(question: _Question, table: IntColumn, site: int, wide: bool) -> IntColumn:
@@ -324,7 +319,7 @@ def _packed(
 ) -> Placed:
     losses = question.losses
     gone = room.lost_shapes(losses.rows_of(number))
-    packing = open_packing(room, gone, losses.sites[number], int((base + more > 0).sum()))
+    packing = open_packing(room, wants, gone, losses.sites[number], int((base + more > 0).sum()))
     return pack(packing, wants, base, more, at_site)
 
 

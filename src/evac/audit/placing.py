@@ -46,9 +46,9 @@ class Packing:
     boots: IntColumn
 
 
-def open_packing(room: Room, gone: IntColumn, lost_sites: BoolColumn, splits: int) -> Packing:
-    """A packing of the shapes that a loss leaves; room for so many splits."""
-    count = room.count - gone
+def open_packing(room: Room, wants: Wants, gone: IntColumn, lost_sites: BoolColumn, splits: int) -> Packing:
+    """A packing of the shapes that a loss leaves and that hold anything; room for so many splits."""
+    count = np.where(wants.useful, room.count - gone, 0)
     count[lost_sites[room.site]] = 0
     kept = np.flatnonzero(count > 0)
     size = len(kept)
@@ -66,25 +66,13 @@ def open_packing(room: Room, gone: IntColumn, lost_sites: BoolColumn, splits: in
 
 
 def pack(packing: Packing, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:
-    """Place base and top replicas (S,) in the order of `wants`.
+    """Place base replicas (S,) of all services, then top ones, each in the order of `wants`.
 
-    Everything is tried in one pass; if something finds no place, base replicas of all come before
-    any top. at_site (sites, S): replicas that survive, for the cap per site.
+    at_site (sites, S): replicas that survive, for the cap per site. The packing is used up.
     """
-    whole = _copy(packing)
-    first = _pass(whole, wants, base + top, at_site)
-    if (first[0] == base + top).all():
-        return Placed(base.copy(), top.copy(), first[1], whole)
     placed, rank, here = _pass(packing, wants, base, at_site)
     more, top_rank, _ = _pass(packing, wants, np.where(placed == base, top, 0), here)
     return Placed(placed, more, np.maximum(rank, top_rank), packing)
-
-
-def _copy(packing: Packing) -> Packing:
-    return Packing(
-        packing.free.copy(), packing.count.copy(), packing.pool.copy(), packing.site.copy(),
-        packing.stage.copy(), packing.is_pool.copy(), packing.size, packing.boots.copy(),
-    )  # fmt: skip
 
 
 def _pass(

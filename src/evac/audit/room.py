@@ -34,7 +34,8 @@ class Wants:
     """What a replica of each service asks for, S rows.
 
     demand (S, R), unknown taken as 0; known: cpu or memory is known; per_server; site_cap;
-    eligible (S, P) by pool; order: services as they are served, tier then people then id.
+    eligible (S, P) by pool; fits (S, G): a replica fits on a server of a shape; useful (G,): any
+    does; order: services as they are served, tier then people then id.
     """
 
     demand: IntColumn
@@ -42,6 +43,8 @@ class Wants:
     per_server: IntColumn
     site_cap: IntColumn
     eligible: BoolColumn
+    fits: BoolColumn
+    useful: BoolColumn
     order: IndexColumn
 
 
@@ -208,12 +211,18 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
     services = top.estate.services
     tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
     people = np.array([s.people or 0 for s in services], np.int64)
+    eligible = _eligible(top, room)
+    fits = eligible[:, room.pool]
+    for resource in range(len(room.free)):
+        fits &= room.free[resource][None, :] >= demand[:, resource][:, None]
     return Wants(
         demand=demand,
         known=known,
         per_server=np.array([max(1, s.spread.per_server) for s in services], np.int64),
         site_cap=np.array([_site_cap(s, int(k)) for s, k in zip(services, n, strict=True)], np.int64),
-        eligible=_eligible(top, room),
+        eligible=eligible,
+        fits=fits,
+        useful=np.asarray(fits.any(axis=0)),
         order=np.lexsort((np.arange(len(services)), -people, tier)).astype(np.int32),
     )
 

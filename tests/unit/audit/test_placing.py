@@ -1,0 +1,157 @@
+"""Placing over shapes against placing on every single server."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.audit.capacity import Supply, capacity, supply_of
+from evac.audit.impacts import impacts
+from evac.audit.losses import Losses, losses
+from evac.audit.placing import open_packing, pack
+from evac.audit.presence import Presence, lost_counts, presence
+from evac.audit.reserves import reserves
+from evac.audit.room import Room, Wants
+from evac.estate.example import pangyo
+from evac.model.derive import derive
+from evac.model.domain import Topology, topology
+from evac.model.fleet import BMC_NO, CONDEMNED
+from evac.model.scenario import lose
+
+BIG = 2**40
+
+
+def _room(free: np.ndarray, site: list[int]) -> Room:
+    """A room of single servers: one shape each, one pool a site."""
+    count = len(site)
+    sites = np.array(site, np.int32)
+    return Room(
+        free=np.ascontiguousarray(free.T), count=np.ones(count, np.int64), pool=sites, site=sites,
+        stage=np.zeros(count, np.int32), is_pool=np.zeros(count, np.bool_), pool_names=("a:", "b:"),
+        pool_site=np.arange(2, dtype=np.int32), pool_class=np.full(2, -1, np.int32),
+        server_shape=np.arange(count, dtype=np.int32), row_start=np.zeros(1, np.int64),
+        row_server=np.empty(0, np.int32),
+    )  # fmt: skip
+
+
+def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room: Room) -> Wants:
+    services = len(demand)
+    eligible = np.ones((services, 2), np.bool_)
+    fits = (room.free[None, :, :] >= demand[:, :, None]).all(axis=1)
+    return Wants(
+        demand, np.ones(services, np.bool_), np.array(per_server, np.int64), np.array(site_cap, np.int64),
+        eligible, fits, fits.any(axis=0), np.arange(services, dtype=np.int32),
+    )  # fmt: skip
+
+
+def _one_by_one(free: np.ndarray, site: list[int], wants: Wants, counts: list[int]) -> list[int]:
+    """First fit, a replica at a time, as many on a server as the service allows before the next server."""
+    left = free.copy()
+    placed = []
+    for service, count in enumerate(counts):
+        here, done = [0, 0], 0
+        for server, place in enumerate(site):
+            most = int(wants.per_server[service])
+            while done < count and most and here[place] < wants.site_cap[service]:
+                if (left[server] < wants.demand[service]).any():
+                    break
+                left[server] -= wants.demand[service]
+                here[place] += 1
+                done += 1
+                most -= 1
+        placed.append(done)
+    return placed
+
+
+amounts = st.integers(0, 6)
+
+
+@given(
+    st.lists(st.tuples(amounts, amounts, st.integers(0, 1)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(amounts, amounts, st.integers(1, 8), st.integers(1, 3), st.sampled_from([BIG, 1, 3])),
+        min_size=1, max_size=6,
+    ),
+)  # fmt: skip
+def test_shapes_place_what_first_fit_places(
+    servers: list[tuple[int, int, int]], services: list[tuple[int, int, int, int, int]]
+) -> None:
+    site = sorted(s for _, _, s in servers)
+    free = np.array([[cpu, memory, 0, 0] for cpu, memory, _ in servers], np.int64)
+    room = _room(free, site)
+    demand = np.array([[max(1, c), m, 0, 0] for c, m, *_ in services], np.int64)
+    wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], room)
+    counts = [s[2] for s in services]
+    packing = open_packing(room, wants, np.zeros(len(site), np.int64), np.zeros(2, np.bool_), len(services))
+    placed = pack(
+        packing,
+        wants,
+        np.array(counts),
+        np.zeros(len(counts), np.int64),
+        np.zeros((2, len(counts)), np.int64),
+    )
+    assert placed.base.tolist() == _one_by_one(free, site, wants, counts)
+    assert (packing.free[:, : packing.size] >= 0).all()
+
+
+@cache
+def _company(mended: bool) -> tuple[Topology, Losses, Presence, Supply]:
+    top = topology(pangyo(servers=1_000, mended=mended))
+    every = losses(top)
+    found = presence(top, every.rows)
+    return top, every, found, supply_of(top, every, found)
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_room_is_never_overstated(mended: bool) -> None:
+    top, _, _, supply = _company(mended)
+    fleet, room = top.estate.fleet, supply.room
+    rows = np.flatnonzero(room.server_shape >= 0)
+    assert int(room.count.sum()) == len(rows)
+    demand = np.zeros((len(fleet), 4), np.int64)
+    here = top.estate.replicas
+    np.add.at(demand, here.target, supply.demand[here.service] * here.count[:, None])
+    real = np.maximum(fleet.capacity - demand, 0)[rows]
+    assert (room.free.T[room.server_shape[rows]] <= real).all()
+    assert not (fleet.state[rows] == CONDEMNED).any()
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_reserves_are_those_of_the_planning_instance_but_for_power(mended: bool) -> None:
+    top, *_ = _company(mended)
+    found = reserves(top)
+    instance = derive(top.estate, lose("sejong"), top=top)
+    planned = set(instance.rows.fleet_row.tolist())
+    ours = set(np.flatnonzero(found.usable).tolist())
+    assert ours <= planned
+    assert planned - ours == set(np.flatnonzero(found.over_power).tolist())
+    assert not (found.usable & found.dark & (top.estate.fleet.bmc == BMC_NO)).any()
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_down_at_a_site_is_what_the_planning_instance_says(mended: bool) -> None:
+    top, every, _, _ = _company(mended)
+    found = impacts(top, every)
+    for site in ("anyang", "bundang", "gasan", "pangyo"):
+        instance = derive(top.estate, lose(site), top=top)
+        assert found.down[every.index[site]].tolist() == instance.services.base_lost.tolist()
+        assert found.surviving[every.index[site]].tolist() == instance.services.surviving.tolist()
+
+
+def test_what_is_placed_is_what_was_lost_or_is_named_as_short() -> None:
+    _, every, found, supply = _company(False)
+    lost = lost_counts(found, every)
+    result = capacity(supply, every, lost, found.n[None, :] - lost, found.m)
+    for number in range(len(every)):
+        missing = int(result.to_place[number] - result.placed[number])
+        short = result.short.get(number)
+        if short is None:
+            assert missing == 0
+        else:
+            assert missing == int((short.unplaced_base + short.unplaced_top).sum())
+            assert short.after_shedding.sum() <= short.unplaced_base[short.firm].sum()
+    assert result.short
