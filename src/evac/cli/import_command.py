@@ -57,6 +57,6 @@ def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
     for gap in found.unknown:
         names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
         say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)
-    if not found.diff:
-        say("nothing changed since the last import, or this is the first", quiet)
+    if not found.diff and "overlay.yaml" not in found.files:
+        say("nothing changed since the last import", quiet)
     say(f"next: fill in {target / 'overlay.yaml'}, then evac audit {target}", quiet)

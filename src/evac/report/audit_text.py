@@ -49,7 +49,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         (
             row.verdict, row.domain, number(row.down), number(row.lost), number(row.degraded),
             people(row.people_down),
-            duration(row.worst_ready_ms) if row.recovered else "-", number(row.late),
+            _last_back(row), number(row.late),
         )
         for row in shown
     ]  # fmt: skip
@@ -73,6 +73,13 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         page.line()
         kinds = listed([f"{number(n)} {verdict}" for verdict, n in sorted(rest.items())])
         page.line(f"and {plural(sum(rest.values()), 'other loss', 'other losses')}: {kinds}", "dim")
+
+
+def _last_back(row: LossRow) -> str:
+    """Times add up what is known; where nothing is, no time is said."""
+    if not row.recovered:
+        return "-"
+    return duration(row.worst_ready_ms) if row.worst_ready_ms else "unknown"
 
 
 def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:

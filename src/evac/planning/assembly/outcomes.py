@@ -1,0 +1,129 @@
+"""What becomes of every affected service and store, with the chain of steps that decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from evac.model.instance import Instance
+from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome
+from evac.planning.assembly.milestones import Times, outages
+from evac.planning.assembly.steps import Draft
+from evac.planning.evacuation.board import NEVER
+
+CHAIN_MOST: Final = 60
+
+
+def outcomes_of(
+    draft: Draft, times: Times, rto_ms: Mapping[str, int | None], lead_ms: int
+) -> tuple[Outcome, ...]:
+    """One for each service the loss touches, sorted by id. lead_ms: detection and approval."""
+    instance, s = draft.instance, draft.instance.services
+    base, top = outages(instance, times)
+    tick = instance.tick_ms
+    found = []
+    for service in range(len(s)):
+        touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
+        if not touched and times.top_gone[service] >= instance.horizon:
+            continue
+        state = state_of(instance, times, service)
+        back = times.base_at[service] < instance.horizon
+        found.append(
+            Outcome(
+                service=s.id[service],
+                state=state,
+                base_ms=int(times.base_at[service]) * tick if back else None,
+                top_ms=int(times.top_at[service]) * tick
+                if times.top_at[service] < instance.horizon
+                else None,
+                base_outage_ms=int(base[service]) * tick,
+                top_outage_ms=int(top[service]) * tick,
+                recovery_ms=_recovery(instance, times, service, state, lead_ms),
+                rto_ms=rto_ms.get(s.id[service]),
+                people=int(s.people[service]),
+                tier=int(s.tier[service]),
+                critical=_chain(draft, service) if back and s.base_lost[service] else (),
+                reason=_reason(draft, times, service, state),
+            )
+        )
+    return tuple(found)
+
+
+def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
+    """shed, unplaced, degraded or restored."""
+    horizon = instance.horizon
+    if times.base_gone[service] < horizon:
+        return "shed"
+    if times.base_at[service] >= horizon:
+        return "unplaced"
+    full = times.top_at[service] < horizon and times.top_gone[service] >= horizon
+    return "restored" if full else "degraded"
+
+
+def _recovery(
+    instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
+) -> int | None:
+    """From the loss on; nothing to wait for where the base never went; an evacuation has no lead."""
+    if state in ("shed", "unplaced"):
+        return None
+    if not instance.services.base_lost[service]:
+        return 0
+    late = max(0, int(times.base_at[service]) - instance.grace) * instance.tick_ms
+    return late if instance.grace else late + lead_ms
+
+
+def _chain(draft: Draft, service: int) -> tuple[str, ...]:
+    """Backwards through whatever ended last among what each step waited for."""
+    members = draft.members[int(draft.instance.services.component[service])]
+    ends = [draft.last_of[m] for m in members if m in draft.last_of]
+    chain: list[str] = []
+    name = max(ends, key=lambda n: (draft.steps[n].end_ms, n), default="")
+    while name and len(chain) < CHAIN_MOST:
+        chain.append(name)
+        name = _latest(draft.steps, draft.steps[name])
+    return tuple(reversed(chain))
+
+
+def _latest(steps: Mapping[str, Step], step: Step) -> str:
+    return max(step.after, key=lambda n: (steps[n].end_ms, n), default="")
+
+
+def _reason(draft: Draft, times: Times, service: int, state: ServiceState) -> str:
+    instance, s = draft.instance, draft.instance.services
+    if state == "shed":
+        helped = sorted({o for n in _sheds_of(draft, service) for o in draft.steps[n].for_services})
+        return f"makes room for {', '.join(helped[:3])}{' and others' if len(helped) > 3 else ''}"
+    if state != "unplaced":
+        return ""
+    for store in s.lost_stores[service]:
+        if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
+            return f"store {instance.stores[store].id} does not come back"
+    for other in s.hard[service]:
+        if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
+            return f"needs {s.id[other]}, which does not come back"
+    return "no room is left for it"
+
+
+def _sheds_of(draft: Draft, service: int) -> list[str]:
+    name = draft.instance.services.id[service]
+    return [n for n, step in draft.steps.items() if step.kind == "shed" and step.target == name]
+
+
+def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
+    """Every lost store: where it came back, when, and what was lost."""
+    tick = draft.instance.tick_ms
+    found = []
+    for row, store in enumerate(draft.instance.stores):
+        entry = draft.board.store[row]
+        back = 0 <= entry["primary_at"] < NEVER
+        candidate = store.candidates[int(entry["candidate"])] if back else None
+        found.append(
+            StoreOutcome(
+                store=store.id,
+                candidate=candidate.id if candidate else "",
+                primary_ms=int(entry["primary_at"]) * tick if back else None,
+                loss_ms=candidate.loss_ms if candidate else None,
+                waiver=store.id if candidate is not None and candidate.waived else "",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,286 @@
+"""Steps of a plan from the logs of a generation, with what each waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from evac.model.instance import Instance
+from evac.model.plan import Step
+from evac.model.steps import TOOLS_OF_KIND, StepKind
+from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
+
+PRECHECK: Final[dict[StepKind, str]] = {
+    "fence": "the loss is confirmed by quorum", "promote": "the old primary is fenced; lag is known",
+    "boot": "the feed has power; the BMC answers", "start": "the image is in the registry; room is free",
+    "verify": "all replicas have started", "shift": "the service answers in its new place",
+    "shed": "the service may be shed", "stop": "traffic has moved",
+}  # fmt: skip
+GATE: Final[dict[StepKind, str]] = {
+    "fence": "the old primary refuses writes", "promote": "the new primary takes writes",
+    "boot": "the server is up",
+    "start": "replicas report ready", "verify": "checks pass", "shift": "traffic arrives, errors stay low",
+    "shed": "replicas have stopped", "stop": "replicas have stopped",
+}  # fmt: skip
+UNDO: Final[dict[StepKind, str]] = {
+    "fence": "none: unfence by hand after reprotecting", "promote": "none: a store that moved stays",
+    "boot": "leave it on", "start": "stop the replicas", "verify": "nothing to undo",
+    "shift": "point traffic back",
+    "shed": "start the replicas again", "stop": "start the replicas again",
+}  # fmt: skip
+MILES: Final = ("base", "top")
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """Steps by id, and the steps that end what others wait for."""
+
+    instance: Instance
+    board: Board
+    steps: dict[str, Step] = field(default_factory=dict)
+    boot_of: dict[int, str] = field(default_factory=dict)
+    sheds_on: dict[int, list[str]] = field(default_factory=dict)
+    starts_of: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    promote_of: dict[int, str] = field(default_factory=dict)
+    last_of: dict[int, str] = field(default_factory=dict)
+    members: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, kind: StepKind, target: str, name: str, start: int, end: int, **fields: object) -> str:
+        """Make a step of ticks; returns its id."""
+        tick = self.instance.tick_ms
+        step = Step(
+            id=name, kind=kind, target=target, start_ms=start * tick, end_ms=end * tick,
+            tools=TOOLS_OF_KIND[kind], precheck=PRECHECK.get(kind, ""), gate=GATE.get(kind, ""),
+            undo=UNDO.get(kind, ""), deadline_ms=max(2 * (end - start), 1) * tick,
+        )  # fmt: skip
+        self.steps[name] = replace(step, **fields)  # type: ignore[arg-type]
+        return name
+
+    def manual_ticks(self, kind: StepKind, regular: int, manual: bool) -> int:
+        """How long a step takes: people need at least what the estate says."""
+        need = self.instance.tools[kind].manual if manual else None
+        return regular if need is None else max(regular, need)
+
+
+def draft_steps(instance: Instance, board: Board) -> Draft:
+    """All steps with `after`; sorted by start, then id, when read through `ordered`."""
+    draft = Draft(instance, board)
+    for service in range(len(instance.services)):
+        draft.members.setdefault(int(instance.services.component[service]), []).append(service)
+    _stores(draft)
+    _boots(draft)
+    _sheds(draft)
+    _starts(draft)
+    _checks(draft)
+    _connect(draft)
+    return draft
+
+
+def ordered(draft: Draft) -> tuple[Step, ...]:
+    """Steps in planned order."""
+    return tuple(sorted(draft.steps.values(), key=lambda s: (s.start_ms, s.end_ms, s.id)))
+
+
+def _stores(draft: Draft) -> None:
+    for row, store in enumerate(draft.instance.stores):
+        entry = draft.board.store[row]
+        if not 0 <= entry["primary_at"] < NEVER:
+            continue
+        at = int(entry["fence_at"])
+        length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
+        fence = draft.add(
+            "fence", store.id, f"fence:{store.id}", at, at + length, rung=store.fence_rung,
+            manual=bool(entry["fence_manual"]),
+        )  # fmt: skip
+        candidate = store.candidates[int(entry["candidate"])]
+        draft.promote_of[row] = draft.add(
+            "promote", store.id, f"promote:{store.id}", int(entry["promote_at"]), int(entry["primary_at"]),
+            candidate=candidate.id, manual=bool(entry["promote_manual"]), after=(fence,),
+        )  # fmt: skip
+
+
+def _boots(draft: Draft) -> None:
+    rows = draft.board.row
+    for row in np.flatnonzero((rows["dark"] != 0) & (rows["on_at"] >= 0)).tolist():
+        name = draft.instance.row_names[row]
+        entry = rows[row]
+        draft.boot_of[row] = draft.add(
+            "boot", name, f"boot:{name}", int(entry["boot_at"]), int(entry["on_at"]), servers=((name, 1),),
+            manual=bool(entry["boot_manual"]), pool=_pool(draft, row),
+        )  # fmt: skip
+
+
+def _pool(draft: Draft, row: int) -> str:
+    return draft.instance.pools[int(draft.instance.rows.pool[row])].id
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Batch:
+    """What is alike in a log: one service, milestone, start tick, pool, by hand or not."""
+
+    service: int
+    mile: int
+    at: int
+    pool: int
+    manual: int
+
+
+def _batches(
+    draft: Draft, columns: Iterable[tuple[_Batch, int, int]]
+) -> Iterator[tuple[_Batch, dict[int, int]]]:
+    """(batch, row -> replicas), sorted."""
+    found: dict[_Batch, dict[int, int]] = {}
+    for batch, row, count in columns:
+        rows = found.setdefault(batch, {})
+        rows[row] = rows.get(row, 0) + count
+    yield from sorted(found.items(), key=lambda item: item[0])
+
+
+def _servers(draft: Draft, rows: dict[int, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((draft.instance.row_names[row], count) for row, count in rows.items()))
+
+
+def _sheds(draft: Draft) -> None:
+    s, board = draft.instance.services, draft.board
+    log = board.shed[: board.size[SHEDS]]
+    victims = board.present["service"][log["entry"]].tolist()
+    rows = board.present["row"][log["entry"]].tolist()
+    lines = [
+        (_Batch(v, 0, int(e["at"]), int(draft.instance.rows.pool[r]), int(e["manual"])), r, int(e["count"]))
+        for v, r, e in zip(victims, rows, log, strict=True)
+        if e["count"] > 0
+    ]
+    started_on = _started_on(draft)
+    ordinal: dict[int, int] = {}
+    for batch, placed in _batches(draft, lines):
+        number = ordinal[batch.service] = ordinal.get(batch.service, 0) + 1
+        length = draft.manual_ticks("shed", int(s.shed[batch.service]), bool(batch.manual))
+        helped = {o for row in placed for o in started_on.get(row, ()) if s.tier[o] < s.tier[batch.service]}
+        name = draft.add(
+            "shed", s.id[batch.service], f"shed:{s.id[batch.service]}:{number}", batch.at, batch.at + length,
+            count=sum(placed.values()), servers=_servers(draft, placed), manual=bool(batch.manual),
+            pool=draft.instance.pools[batch.pool].id, for_services=tuple(sorted(s.id[o] for o in helped)),
+        )  # fmt: skip
+        for row in placed:
+            draft.sheds_on.setdefault(row, []).append(name)
+
+
+def _started_on(draft: Draft) -> dict[int, set[int]]:
+    log = draft.board.started[: draft.board.size[STARTS]]
+    found: dict[int, set[int]] = {}
+    for service, row in zip(log["service"].tolist(), log["row"].tolist(), strict=True):
+        found.setdefault(row, set()).add(service)
+    return found
+
+
+def _starts(draft: Draft) -> None:
+    s, log = draft.instance.services, draft.board.started[: draft.board.size[STARTS]]
+    pools = draft.instance.rows.pool[log["row"]].tolist()
+    names = ("service", "mile", "at", "manual", "row")
+    service, mile, at, manual, row = (log[name].tolist() for name in names)
+    columns = zip(service, mile, at, pools, manual, row, strict=True)
+    lines = ((_Batch(a, b, c, d, e), r, 1) for a, b, c, d, e, r in columns)
+    ordinal: dict[tuple[int, int], int] = {}
+    for batch, rows in _batches(draft, lines):
+        key = (batch.service, batch.mile)
+        number = ordinal[key] = ordinal.get(key, 0) + 1
+        name = f"start:{s.id[batch.service]}:{MILES[batch.mile]}:{number}"
+        length = draft.manual_ticks("start", int(s.start[batch.service]), bool(batch.manual))
+        boots = {draft.boot_of[row] for row in rows if row in draft.boot_of}
+        tick = draft.instance.tick_ms
+        sheds = _ended_sheds(draft, rows, batch.at * tick)
+        draft.add(
+            "start", s.id[batch.service], name, batch.at, batch.at + length, count=sum(rows.values()),
+            milestone=MILES[batch.mile], pool=draft.instance.pools[batch.pool].id, servers=_servers(draft, rows),
+            manual=bool(batch.manual), after=tuple(sorted(boots | sheds)),
+        )  # fmt: skip
+        draft.starts_of.setdefault(key, []).append(name)
+
+
+def _ended_sheds(draft: Draft, rows: Iterable[int], start_ms: int) -> set[str]:
+    """Sheds on the rows of a start that have ended by then: their room may be what it uses."""
+    names = {name for row in rows for name in draft.sheds_on.get(row, ())}
+    return {name for name in names if draft.steps[name].end_ms <= start_ms}
+
+
+def _checks(draft: Draft) -> None:
+    """Verify and shift of every milestone that is generated."""
+    s, board = draft.instance.services, draft.board
+    for service in range(len(s)):
+        entry = board.service[service]
+        for mile in (0, 1):
+            at = int(entry["verify_at"][mile])
+            if not 0 <= at < NEVER:
+                continue
+            manual = bool(entry["verify_manual"][mile])
+            length = draft.manual_ticks("verify", int(s.verify[service]), manual)
+            name = f"verify:{s.id[service]}:{MILES[mile]}"
+            draft.add("verify", s.id[service], name, at, at + length, milestone=MILES[mile], manual=manual)
+            if mile == 0:
+                draft.last_of[service] = name
+        at = int(entry["shift_at"])
+        if s.shift[service] and 0 <= at < NEVER and service in draft.last_of:
+            manual = bool(entry["shift_manual"])
+            length = draft.manual_ticks("shift", int(s.change[service] + s.settle[service]), manual)
+            before = draft.last_of[service]
+            draft.last_of[service] = draft.add(
+                "shift", s.id[service], f"shift:{s.id[service]}", at, at + length, milestone="base",
+                manual=manual, after=(before,),
+            )  # fmt: skip
+
+
+def _connect(draft: Draft) -> None:
+    """What each step waits for: gates of dependencies and tools, its own starts, its own boots."""
+    index = {name: n for n, name in enumerate(draft.instance.services.id)}
+    gates = {component: _gates(draft, component) for component in draft.members}
+    for name, step in draft.steps.items():
+        after = set(step.after)
+        if step.kind in ("start", "verify"):
+            service = index[step.target]
+            mile = MILES.index(step.milestone)
+            component = int(draft.instance.services.component[service])
+            if draft.instance.services.base_lost[service]:
+                after |= gates[component]
+            if step.kind == "verify":
+                owners = draft.members[component] if mile == 0 else [service]
+                after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
+        if not step.manual:
+            after |= _tool_gates(draft, step)
+        draft.steps[name] = replace(step, after=tuple(sorted(after - {name})))
+    _number_waves(draft)
+
+
+def _gates(draft: Draft, component: int) -> set[str]:
+    """Steps that end what a component hard-needs outside itself."""
+    s = draft.instance.services
+    found: set[str] = set()
+    for member in draft.members[component]:
+        for other in s.hard[member]:
+            if s.component[other] != component and s.base_lost[other]:
+                found |= {
+                    draft.last_of[m] for m in draft.members[int(s.component[other])] if m in draft.last_of
+                }
+        found |= {draft.promote_of[store] for store in s.lost_stores[member] if store in draft.promote_of}
+    return found
+
+
+def _tool_gates(draft: Draft, step: Step) -> set[str]:
+    need = draft.instance.tools.get(step.kind)
+    tools = () if need is None else need.services
+    return {draft.last_of[tool] for tool in tools if tool in draft.last_of}
+
+
+def _number_waves(draft: Draft) -> None:
+    """Wave of a step: one more than the last wave of what it waits for ends it in; gates begin waves."""
+    waves: dict[str, int] = {}
+    for step in ordered(draft):
+        wave = 0
+        for name in step.after:
+            before = draft.steps[name]
+            wave = max(wave, waves.get(name, 0) + (1 if before.kind in ("promote", "shift", "verify") else 0))
+        own = step.kind in ("verify", "shift")
+        waves[step.id] = max((waves.get(n, 0) for n in step.after), default=0) if own else wave
+        draft.steps[step.id] = replace(step, wave=waves[step.id])

@@ -1,0 +1,130 @@
+"""The planner's public face: an estate and a scenario in, a plan with its proof out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from evac import __version__
+from evac.model.derive import derive
+from evac.model.digest import estate_digest
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.plan import Plan, Sensitivity
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario, lose
+from evac.model.units import TICK_MS
+
+Progress = Callable[[float, str], None]
+BOUND_WORK: Final = 300
+"""Iterations of the dual ascent: the bound is within a percent of its limit by then."""
+
+
+def plan(
+    estate: Estate,
+    scenario: Scenario,
+    *,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+    work: int = 0,
+    seed: int = 0,
+    tick_ms: int = TICK_MS,
+    sensitivity: bool = False,
+    progress: Progress = lambda share, words: None,
+) -> Plan:
+    """Plan a scenario. work: generations of search (0: the constructive plan); same input, same plan.
+
+    Raises UnknownDomain for a domain the estate does not have, Infeasible where a tool needs itself
+    and people have no way.
+    """
+    instance = derive(estate, scenario, policy, tick_ms)
+    return plan_instance(
+        instance,
+        scenario,
+        name=estate.name,
+        digest=estate_digest(estate),
+        rto_ms={s.id: s.rto_ms for s in estate.services},
+        lead_ms=(estate.detection_ms, estate.approval_ms),
+        as_of=estate.as_of,
+        work=work,
+        seed=seed,
+        sensitivity=sensitivity,
+        progress=progress,
+    )
+
+
+def plan_instance(
+    instance: Instance,
+    scenario: Scenario | None = None,
+    *,
+    name: str = "instance",
+    digest: str = "",
+    rto_ms: Mapping[str, int | None] | None = None,
+    lead_ms: tuple[int, int] = (0, 0),
+    as_of: object = None,
+    work: int = 0,
+    seed: int = 0,
+    sensitivity: bool = False,
+    progress: Progress = lambda share, words: None,
+) -> Plan:
+    """Plan an instance; `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes."""
+    from evac.planning.assembly.milestones import outages, price, times_of
+    from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
+    from evac.planning.assembly.sensitivity import sensitivities
+    from evac.planning.assembly.steps import draft_steps, ordered
+    from evac.planning.assembly.stops import add_stops
+    from evac.planning.bound import bound
+    from evac.planning.evacuation.solve import solve
+
+    asked = scenario or lose("instance")
+    progress(0.05, "placing and ordering")
+    board = solve(
+        instance, work, seed, lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching")
+    )
+    times = times_of(instance, board)
+    base, top = outages(instance, times)
+    objective = price(instance, base, top)
+    draft = draft_steps(instance, board)
+    if asked.kind == "evacuate":
+        add_stops(draft, times)
+    steps = ordered(draft)
+    progress(0.85, "proving")
+    proved = bound(instance, work=BOUND_WORK, seed=seed, best_objective=objective)
+    changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
+    stores = store_outcomes(draft)
+    tick = instance.tick_ms
+    return Plan(
+        name=name,
+        scenario=asked,
+        estate_digest=digest,
+        planner_version=__version__,
+        seed=seed,
+        work=work,
+        tick_ms=tick,
+        horizon_ms=instance.horizon * tick,
+        grace_ms=instance.grace * tick,
+        tier_weights=instance.tier_weights,
+        steps=steps,
+        outcomes=outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
+        stores=stores,
+        objective=objective,
+        unweighted=price(instance, base, top, weighted=False),
+        heads=proved.heads,
+        bound=proved.bound,
+        certificate=proved.certificate,
+        detection_ms=lead_ms[0],
+        approval_ms=lead_ms[1],
+        as_of=as_of,  # type: ignore[arg-type]
+        waivers=tuple(sorted(s.waiver for s in stores if s.waiver)),
+        attest=instance.unknown,
+        unknown=instance.unknown,
+        proof="partial" if instance.unknown else "full",
+        sensitivity=changes,
+    )
+
+
+def level_order(instance: Instance) -> int:
+    """Z of the baseline that runbooks use: one dependency level after the other, ties by id."""
+    from evac.planning.assembly.milestones import outages, price, times_of
+    from evac.planning.evacuation.solve import level_by_level
+
+    return price(instance, *outages(instance, times_of(instance, level_by_level(instance))))
