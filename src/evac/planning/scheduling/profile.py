@@ -1,0 +1,225 @@
+"""What is used of each renewable resource over time: a step function per resource, in sorted blocks of
+breakpoints.
+
+A resource's breakpoints lie in blocks of at most `BLOCK`; the blocks of one resource are listed in time order
+in its region of `place`, their first times beside them in `head` for binary search. A block carries its
+lowest and highest level and an amount added to all of its levels, so that long holds and long searches pass
+whole blocks at once. Before the first hold a resource is unused since for ever. Times may be negative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+BLOCK = 32
+EVER = np.int64(1) << np.int64(60)
+
+
+class Profile(NamedTuple):
+    """The arrays of all step functions; see `empty` for their shapes."""
+
+    time: Ints  # [blocks * BLOCK] breakpoints
+    level: Ints  # [blocks * BLOCK] units in use from the breakpoint on, without `added` of the block
+    filled: Ints  # [blocks] breakpoints in the block
+    added: Ints  # [blocks] to be added to every level of the block
+    low: Ints  # [blocks] lowest of `level`
+    high: Ints  # [blocks] highest of `level`
+    region: Ints  # [resources + 1] where the list of blocks of a resource begins in `head` and `place`
+    head: Ints  # [regions] first breakpoint of each listed block
+    place: Ints  # [regions] the listed blocks
+    listed: Ints  # [resources] blocks in use
+    fresh: Ints  # [1] first block never used
+
+
+def empty(uses_of: Ints) -> Profile:
+    """A profile with room for `uses_of[r]` holds on each resource r; call `clear` before it is used."""
+    # A block splits only when full, and leaves two half-full ones: each later block costs BLOCK/2
+    # breakpoints.
+    blocks_of = 2 + (4 * uses_of) // BLOCK
+    region = np.zeros(uses_of.size + 1, np.int64)
+    np.cumsum(blocks_of, out=region[1:])
+    blocks = int(region[-1])
+
+    def ints(size: int) -> Ints:
+        return np.zeros(size, np.int64)
+
+    return Profile(
+        ints(blocks * BLOCK), ints(blocks * BLOCK), ints(blocks), ints(blocks), ints(blocks), ints(blocks),
+        region, ints(blocks), ints(blocks), ints(uses_of.size), ints(1),
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def clear(profile: Profile) -> None:
+    """Forget every hold."""
+    for resource in range(profile.listed.size):
+        slot = profile.region[resource]
+        profile.listed[resource] = 1
+        profile.place[slot] = resource
+        profile.head[slot] = -EVER
+        profile.time[resource * BLOCK] = -EVER
+        profile.level[resource * BLOCK] = 0
+        profile.filled[resource] = 1
+        profile.added[resource] = 0
+        profile.low[resource] = 0
+        profile.high[resource] = 0
+    profile.fresh[0] = profile.listed.size
+
+
+@njit(cache=True, inline="always")
+def _slot_at(profile: Profile, resource: int, time: int) -> int:
+    """The listed place of the block in whose span `time` lies."""
+    left = int(profile.region[resource])
+    right = left + int(profile.listed[resource])
+    while right - left > 1:
+        middle = (left + right) >> 1
+        if profile.head[middle] <= time:
+            left = middle
+        else:
+            right = middle
+    return left
+
+
+@njit(cache=True, inline="always")
+def _entry_at(profile: Profile, block: int, time: int) -> int:
+    """The last breakpoint of the block at or before `time`."""
+    left = block * BLOCK
+    right = left + profile.filled[block]
+    while right - left > 1:
+        middle = (left + right) >> 1
+        if profile.time[middle] <= time:
+            left = middle
+        else:
+            right = middle
+    return left
+
+
+@njit(cache=True)
+def earliest(profile: Profile, resource: int, start: int, hold: int, limit: int) -> int:
+    """The first time at or after `start` from which the level stays at most `limit` for `hold`."""
+    slot = _slot_at(profile, resource, start)
+    last = profile.region[resource] + profile.listed[resource] - 1
+    block = profile.place[slot]
+    entry = _entry_at(profile, block, start)
+    stop = block * BLOCK + profile.filled[block]
+    blocked = profile.level[entry] + profile.added[block] > limit
+    while True:
+        entry += 1
+        if entry == stop:
+            # Pass whole blocks that change nothing: full while we wait for room, roomy while we have it.
+            while True:
+                if slot == last:
+                    return start
+                slot += 1
+                block = profile.place[slot]
+                if not blocked and profile.head[slot] >= start + hold:
+                    return start
+                added = profile.added[block]
+                if blocked and profile.low[block] + added > limit:
+                    continue
+                if not blocked and profile.high[block] + added <= limit:
+                    continue
+                break
+            entry = block * BLOCK
+            stop = entry + profile.filled[block]
+        time = profile.time[entry]
+        if blocked:
+            if profile.level[entry] + profile.added[block] <= limit:
+                blocked = False
+                start = time
+        else:
+            if time >= start + hold:
+                return start
+            blocked = profile.level[entry] + profile.added[block] > limit
+
+
+@njit(cache=True)
+def _split_block(profile: Profile, resource: int, slot: int) -> None:
+    """Move the upper half of a full block into a fresh block listed right after it."""
+    block = profile.place[slot]
+    other = profile.fresh[0]
+    profile.fresh[0] += 1
+    half = BLOCK // 2
+    for at in range(half):
+        profile.time[other * BLOCK + at] = profile.time[block * BLOCK + half + at]
+        profile.level[other * BLOCK + at] = profile.level[block * BLOCK + half + at]
+    profile.filled[block] = half
+    profile.filled[other] = half
+    profile.added[other] = profile.added[block]
+    _measure(profile, block)
+    _measure(profile, other)
+    end = profile.region[resource] + profile.listed[resource]
+    for at in range(end, slot + 1, -1):
+        profile.head[at] = profile.head[at - 1]
+        profile.place[at] = profile.place[at - 1]
+    profile.head[slot + 1] = profile.time[other * BLOCK]
+    profile.place[slot + 1] = other
+    profile.listed[resource] += 1
+
+
+@njit(cache=True, inline="always")
+def _measure(profile: Profile, block: int) -> None:
+    """Recompute the lowest and highest level of a block."""
+    first = block * BLOCK
+    low = high = profile.level[first]
+    for at in range(first + 1, first + profile.filled[block]):
+        low = min(low, profile.level[at])
+        high = max(high, profile.level[at])
+    profile.low[block] = low
+    profile.high[block] = high
+
+
+@njit(cache=True, inline="always")
+def _break_at(profile: Profile, resource: int, slot: int, time: int) -> None:
+    """Make `time` a breakpoint; `slot` is the place of its block."""
+    block = profile.place[slot]
+    entry = _entry_at(profile, block, time)
+    if profile.time[entry] == time:
+        return
+    end = block * BLOCK + profile.filled[block]
+    for at in range(end, entry + 1, -1):
+        profile.time[at] = profile.time[at - 1]
+        profile.level[at] = profile.level[at - 1]
+    profile.time[entry + 1] = time
+    profile.level[entry + 1] = profile.level[entry]
+    profile.filled[block] += 1
+    if profile.filled[block] == BLOCK:
+        _split_block(profile, resource, slot)
+
+
+@njit(cache=True)
+def hold(profile: Profile, resource: int, start: int, end: int, units: int) -> None:
+    """Use `units` more of the resource during [start, end)."""
+    first = _slot_at(profile, resource, start)
+    _break_at(profile, resource, first, start)
+    slot = first
+    past = profile.region[resource] + profile.listed[resource]
+    while slot + 1 < past and profile.head[slot + 1] <= end:
+        slot += 1
+    _break_at(profile, resource, slot, end)
+    past = profile.region[resource] + profile.listed[resource]
+    slot = first
+    if slot + 1 < past and profile.head[slot + 1] <= start:
+        slot += 1
+    block = profile.place[slot]
+    entry = _entry_at(profile, block, start)
+    while True:
+        begin = block * BLOCK
+        if entry == begin and slot + 1 < past and profile.head[slot + 1] <= end:
+            profile.added[block] += units
+        else:
+            stop = begin + profile.filled[block]
+            while entry < stop and profile.time[entry] < end:
+                profile.level[entry] += units
+                entry += 1
+            _measure(profile, block)
+        slot += 1
+        if slot >= past or profile.head[slot] >= end:
+            return
+        block = profile.place[slot]
+        entry = block * BLOCK
