@@ -1,24 +1,38 @@
-"""What a page shows of a plan, computed from estate and plan: matrix, capacity, Gantt, outage curves."""
+"""What a page shows of a plan, computed from estate and plan: who runs where, room, what is given up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.model.affected import replica_loss
 from evac.model.domain import Loss, Topology, loss, topology
 from evac.model.estate import Estate
-from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER
-from evac.model.plan import Outcome, Plan, Step
-from evac.model.units import RESOURCE_WORDS
-from evac.report.svg import Bar, Row, Series, clock
+from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
+from evac.model.plan import Outcome, Plan
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.report.words import duration, people
 
 Ints = NDArray[np.int64]
-GANTT_ROWS: Final = 40
+GONE = ("shed", "unplaced")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Replicas of each service at each site, (S, sites), before the plan and once it is done.
+
+    off_before, off_after: sites that are lost or without power then.
+    """
+
+    before: Ints
+    after: Ints
+    off_before: BoolColumn
+    off_after: BoolColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +47,42 @@ class MatrixRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """Room of one resource at one site at one time, in base units.
+
+    used: what replicas ask for (an unknown demand counts as nothing); dark: of servers that are
+    off and may be booted; gone: of servers and pools that are lost or without power.
+    """
+
+    used: int
+    dark: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
 class CapacityRow:
-    """Shares of what a site has of a resource, before and after: used, and what boots would add."""
+    """One resource of a site in base units; `whole` is all of it but what is condemned."""
 
     site: str
     resource: str
-    lost: bool
-    before: float
-    after: float
-    dark: float
+    whole: int
+    before: Room
+    after: Room
 
 
-def replicas_by_site(estate: Estate, top: Topology) -> Ints:
-    """(S, sites) replicas of each service as the estate says."""
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Services that end alike for the same reason; people: of all of them, counted once a service."""
+
+    state: str
+    reason: str
+    tiers: tuple[int, ...]
+    people: int
+    services: tuple[str, ...]
+
+
+def by_site(estate: Estate, top: Topology, chosen: BoolColumn) -> Ints:
+    """(S, sites) replicas of each service on the chosen rows of the replica table."""
     table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
     r = estate.replicas
     site = np.full(len(r), -1, np.int64)
@@ -54,189 +91,145 @@ def replicas_by_site(estate: Estate, top: Topology) -> Ints:
         site[rows] = lookup[r.target[rows]]
     rows = r.kind == AT_SITE
     site[rows] = r.target[rows]
-    known = site >= 0
+    known = (site >= 0) & chosen
     np.add.at(table, (r.service[known], site[known]), r.count[known])
     return table
 
 
-def site_of_target(estate: Estate, top: Topology) -> Mapping[str, int]:
-    """Names of servers and pools that a plan starts on, to the index of their site."""
-    sites = {pool.id: int(top.pool_site[n]) for n, pool in enumerate(estate.pools)}
-    sites |= {f"site:{site.id}": n for n, site in enumerate(estate.sites)}
-    return sites
+def site_of_pool(top: Topology, pool: str) -> int:
+    """Index of the site of a pool that a plan starts on: a pool's id, `site:class` or `site:NAME`; -1."""
+    if pool in top.pool_index:
+        return int(top.pool_site[top.pool_index[pool]])
+    first, _, second = pool.partition(":")
+    return top.site_index.get(second if first == "site" else first, -1)
 
 
 def moved_by_site(estate: Estate, top: Topology, plan: Plan) -> Ints:
     """(S, sites) replicas the plan adds (starts) and takes away (sheds)."""
     table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
     service = {s.id: n for n, s in enumerate(estate.services)}
-    pools = site_of_target(estate, top)
-    index = top.site_index
     for step in plan.steps:
         if step.kind in ("start", "shed") and step.target in service:
-            site = pools.get(step.pool, index.get(step.pool.split(":", 1)[0], -1))
+            site = site_of_pool(top, step.pool)
             if site >= 0:
                 table[service[step.target], site] += step.count if step.kind == "start" else -step.count
     return table
 
 
-def matrix(estate: Estate, plan: Plan) -> tuple[MatrixRow, ...]:
-    """Every service the loss touches, highest tier and most people first."""
+def standing(estate: Estate, plan: Plan) -> Standing:
+    """Who runs where. A site that is restored or failed back to is off before and on after."""
     top = topology(estate)
     lost = loss(top, plan.scenario.domains)
-    before = replicas_by_site(estate, top)
-    after = before + moved_by_site(estate, top, plan)
-    if plan.scenario.kind != "restore":
-        after[:, lost.sites] -= before[:, lost.sites] if plan.scenario.kind != "failback" else 0
+    survives = ~replica_loss(estate.replicas, lost)
+    left = by_site(estate, top, survives)
+    returns = plan.scenario.kind in ("restore", "failback")
+    before = left if returns else by_site(estate, top, np.ones_like(survives))
+    none = np.zeros_like(lost.sites)
+    off = (lost.sites, none) if returns else (none, lost.sites)
+    return Standing(before, left + moved_by_site(estate, top, plan), *off)
+
+
+def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]:
+    """Every service the loss touches, highest tier and most people first."""
     touched = {o.service: o for o in plan.outcomes}
     rows = []
     for n, service in enumerate(estate.services):
         outcome = touched.get(service.id)
-        if outcome is None:
-            continue
-        cells = tuple((int(b), int(a)) for b, a in zip(before[n], after[n], strict=True))
-        rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
+        if outcome is not None:
+            cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
+            rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
     return tuple(sorted(rows, key=lambda r: (9 if r.tier is None else r.tier, -(r.people or 0), r.service)))
 
 
-def capacity(estate: Estate, plan: Plan) -> tuple[CapacityRow, ...]:
-    """Per full site and resource that any service asks for; shares of what is there, dark included."""
+def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
+    """Per site that carries services and resource that any service asks for; sites in their order."""
     top = topology(estate)
     lost = loss(top, plan.scenario.domains)
-    demand = np.array([[amount or 0 for amount in s.demand] for s in estate.services], np.int64).reshape(
-        -1, 4
-    )
-    before = replicas_by_site(estate, top).T @ demand
-    after = before + moved_by_site(estate, top, plan).T @ demand
-    total, dark = _room(estate, top)
+    demand = np.array([[a or 0 for a in s.demand] for s in estate.services], np.int64)
+    demand = demand.reshape(-1, RESOURCE_COUNT)
+    used = (where.before.T @ demand, where.after.T @ demand)
+    whole, dark, woken, gone = _amounts(estate, top, lost, plan)
+    if plan.scenario.kind in ("restore", "failback"):
+        rooms = (used[0], dark, gone), (used[1], dark - woken, 0 * gone)
+    else:
+        rooms = (used[0], dark, 0 * gone), (used[1], dark - woken, gone)
     rows = []
     for n, site in enumerate(estate.sites):
-        for resource, word in enumerate(RESOURCE_WORDS):
-            if site.role == "full" and demand[:, resource].any() and total[n, resource]:
-                rows.append(_capacity_row(site.id, word, lost, n, before, after, total, dark, resource))
+        for r, word in enumerate(RESOURCE_WORDS):
+            if site.role == "full" and demand[:, r].any() and whole[n, r]:
+                before, after = (Room(*(int(t[n, r]) for t in tables)) for tables in rooms)
+                rows.append(CapacityRow(site.id, word, int(whole[n, r]), before, after))
     return tuple(rows)
 
 
-def _capacity_row(
-    site: str,
-    word: str,
-    lost: Loss,
-    n: int,
-    before: Ints,
-    after: Ints,
-    total: Ints,
-    dark: Ints,
-    resource: int,
-) -> CapacityRow:
-    whole = float(total[n, resource])
-    gone = bool(lost.sites[n])
-    left = 0.0 if gone else float(after[n, resource]) / whole
-    return CapacityRow(
-        site, word, gone, float(before[n, resource]) / whole, left, float(dark[n, resource]) / whole
-    )
-
-
-def _room(estate: Estate, top: Topology) -> tuple[Ints, Ints]:
-    """(sites, R) of all servers and pools, and of the dark ones among them."""
-    total = np.zeros((len(estate.sites), 4), np.int64)
-    dark = total.copy()
+def _amounts(estate: Estate, top: Topology, lost: Loss, plan: Plan) -> tuple[Ints, Ints, Ints, Ints]:
+    """(sites, R) each: all of it; dark and not lost; dark and booted by the plan; lost."""
     fleet = estate.fleet
-    known = np.where(fleet.capacity_known, fleet.capacity, 0)
-    for table, rows in ((total, fleet.state != CONDEMNED), (dark, fleet.state == DARK)):
-        rows = rows & (fleet.pool < 0)
-        np.add.at(table, fleet.site[rows], known[rows])
+    own = (fleet.pool < 0) & (fleet.state != CONDEMNED)
+    dark = own & (fleet.state == DARK) & ~lost.servers
+    woken = dark & _booted(estate, plan)
+    tables = [_servers(estate, rows) for rows in (own, dark, woken, own & lost.servers)]
     for n, pool in enumerate(estate.pools):
-        total[top.pool_site[n]] += np.array([amount or 0 for amount in pool.capacity], np.int64)
-    return total, dark
+        amount = np.array([a or 0 for a in pool.capacity], np.int64)
+        for table in (tables[0], *([tables[3]] if lost.pools[n] else [])):
+            table[top.pool_site[n]] += amount
+    whole, off, booted, gone = tables
+    return whole, off, booted, gone
 
 
-def gantt_rows(plan: Plan) -> tuple[Row, ...]:
-    """The services whose outage weighs most, each with its phases, in the order they come back."""
-    steps: dict[str, list[Step]] = {}
-    for step in plan.steps:
-        steps.setdefault(step.target, []).append(step)
-    back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
-    back.sort(key=lambda o: (-o.people * o.base_outage_ms, o.service))
-    chosen = sorted(back[:GANTT_ROWS], key=lambda o: (o.base_ms or 0, o.service))
-    return tuple(_service_row(plan, o, steps.get(o.service, [])) for o in chosen)
+def _servers(estate: Estate, rows: BoolColumn) -> Ints:
+    fleet = estate.fleet
+    table = np.zeros((len(estate.sites), RESOURCE_COUNT), np.int64)
+    known = np.where(fleet.capacity_known, fleet.capacity, 0)
+    np.add.at(table, fleet.site[rows], known[rows])
+    return table
 
 
-def _service_row(plan: Plan, outcome: Outcome, steps: list[Step]) -> Row:
-    bars = []
-    starts = [s for s in steps if s.kind == "start" and s.milestone == "base"]
-    if starts:
-        begin, end = min(s.start_ms for s in starts), max(s.end_ms for s in starts)
-        count = sum(s.count for s in starts)
-        bars.append(
-            Bar(
-                begin / 1000,
-                end / 1000,
-                "start",
-                f"{count} starts, {clock(begin / 1000)} to {clock(end / 1000)}",
-            )
-        )
-    for kind in ("verify", "shift"):
-        for step in steps:
-            if step.kind == kind and step.milestone in ("base", ""):
-                words = f"{kind}, {clock(step.start_ms / 1000)} to {clock(step.end_ms / 1000)}"
-                bars.append(Bar(step.start_ms / 1000, step.end_ms / 1000, kind, words))
-    first = min((b.begin for b in bars), default=(outcome.base_ms or 0) / 1000)
-    wait = Bar(0, first, "wait", f"waits {clock(first)}")
-    lead = plan.detection_ms + plan.approval_ms
-    limit = None if outcome.rto_ms is None else max(0, outcome.rto_ms - lead) / 1000
-    return Row(f"{outcome.service} (tier {outcome.tier})", (wait, *bars), limit)
+def _booted(estate: Estate, plan: Plan) -> BoolColumn:
+    """(V,) servers that the plan boots."""
+    fleet = estate.fleet
+    names = sorted({name for step in plan.steps if step.kind == "boot" for name, _ in step.servers})
+    found = np.zeros(len(fleet), np.bool_)
+    if names and len(fleet):
+        keys = np.array([name.encode() for name in names])
+        rows = np.minimum(np.searchsorted(fleet.name, keys), len(fleet) - 1)
+        found[rows[fleet.name[rows] == keys]] = True
+    return found
 
 
-def critical_rows(plan: Plan) -> tuple[str, tuple[Row, ...]]:
-    """The chain of the last service of the highest affected tier, step by step."""
-    back = [o for o in plan.outcomes if o.base_ms and o.critical]
-    if not back:
-        return "", ()
-    last = max(back, key=lambda o: (-o.tier, o.base_ms or 0, o.service))
-    steps = {s.id: s for s in plan.steps}
+def given_up(plan: Plan) -> tuple[GivenUp, ...]:
+    """What does not come back and what is shed, grouped by reason; what most people feel first.
+
+    Who waits for a service that does not come back stands with the reason of that service.
+    """
+    by_service = {o.service: o for o in plan.outcomes if o.state in GONE}
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in by_service.values():
+        groups.setdefault((outcome.state, root_reason(outcome, by_service)), []).append(outcome)
     rows = []
-    for name in last.critical:
-        step = steps.get(name)
-        if step is not None:
-            words = f"{step.id}: {clock(step.start_ms / 1000)} to {clock(step.end_ms / 1000)}"
-            rows.append(Row(step.id, (Bar(step.start_ms / 1000, step.end_ms / 1000, step.kind, words),)))
-    return last.service, tuple(rows)
+    for (state, reason), found in groups.items():
+        found.sort(key=lambda o: (o.tier, -o.people, o.service))
+        heard = sum(o.people for o in found)
+        tiers = tuple(sorted({o.tier for o in found}))
+        rows.append(GivenUp(state, reason, tiers, heard, tuple(o.service for o in found)))
+    return tuple(sorted(rows, key=lambda g: (-g.people, g.tiers, g.state, g.reason)))
 
 
-def curves_by_tier(plan: Plan) -> tuple[tuple[int, float, tuple[Series, ...]], ...]:
-    """(tier, people at most, [without service, allowed by rto]) from the loss on, in seconds."""
-    lead = plan.detection_ms + plan.approval_ms
-    found = []
-    for tier in sorted({o.tier for o in plan.outcomes}):
-        mine = [o for o in plan.outcomes if o.tier == tier and o.people and o.base_outage_ms]
-        if not mine:
-            continue
-        down = _falling((o.people, _back_at(o, lead)) for o in mine)
-        series = [Series(f"tier {tier}: people without service", f"line tier{min(tier, 3)}", down)]
-        stated = [o for o in mine if o.rto_ms is not None]
-        if stated:
-            allowed = _falling((o.people, o.rto_ms / 1000) for o in stated if o.rto_ms is not None)
-            series.append(Series(f"tier {tier}: allowed by the objectives", "line allowed", allowed))
-        found.append((tier, float(sum(o.people for o in mine)), tuple(series)))
-    return tuple(found)
+_NEEDS: Final = re.compile(r"needs (\S+), which does not come back")
+_SHED: Final = "makes room for "
 
 
-def _back_at(outcome: Outcome, lead_ms: int) -> float:
-    if outcome.base_ms is None or outcome.state in ("shed", "unplaced"):
-        return float("inf")
-    return (outcome.base_ms + lead_ms) / 1000
-
-
-def _falling(rows: Iterable[tuple[int, float]]) -> tuple[tuple[float, float], ...]:
-    ordered = sorted(rows, key=lambda row: row[1])
-    left = sum(p for p, _ in ordered)
-    points: list[tuple[float, float]] = [(0.0, float(left))]
-    for count, second in ordered:
-        if second == float("inf"):
+def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
+    """The reason at the end of the chain of services that wait for each other and never come back."""
+    seen = {outcome.service}
+    while found := _NEEDS.fullmatch(outcome.reason):
+        if found[1] in seen or found[1] not in gone:
             break
-        left -= count
-        points.append((second, float(left)))
-    return tuple(points)
+        outcome = gone[found[1]]
+        seen.add(outcome.service)
+    if outcome.reason.startswith(_SHED):
+        return "makes room for services of higher tiers"
+    return outcome.reason or "no reason is given"
 
 
 def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
@@ -245,26 +238,24 @@ def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
     return sorted(o.recovery_ms for o in back if o.recovery_ms is not None)
 
 
-def span_seconds(plan: Plan) -> float:
-    """How much of the time axis is worth drawing: to the last return, a little more, at least a minute."""
-    ends = [o.base_ms for o in plan.outcomes if o.base_ms is not None]
-    lead = plan.detection_ms + plan.approval_ms
-    return max(60.0, (max(ends, default=0) + lead) / 1000 * 1.05)
-
-
-def outcome_rows(plan: Plan) -> tuple[dict[str, str], ...]:
-    """Every outcome in words, for the table behind the charts."""
-    return tuple(
-        {
+def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
+    """Every outcome in words, for the table behind the charts; highest tier and most people first."""
+    targets = {s.id: s.target for s in plan.steps}
+    for o in sorted(plan.outcomes, key=lambda o: (o.tier, -o.people, o.service)):
+        yield {
             "service": o.service,
             "tier": str(o.tier),
             "people": people(o.people),
             "state": o.state,
-            "back": duration(o.recovery_ms) if o.state not in ("shed", "unplaced") else "-",
+            "back": duration(o.recovery_ms) if o.state not in GONE else "-",
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-"}[o.meets_rto],
-            "reason": o.reason,
-            "critical": " > ".join(o.critical[-4:]),
+            "why": o.reason or _waits_for(o, targets),
         }
-        for o in sorted(plan.outcomes, key=lambda o: (o.tier, -o.people, o.service))
-    )
+
+
+def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
+    """The services, stores and servers on the critical chain, in order, itself left out; at most four."""
+    names = dict.fromkeys(targets.get(step, step) for step in outcome.critical)
+    names.pop(outcome.service, None)
+    return "after " + ", ".join(list(names)[-4:]) if names else ""

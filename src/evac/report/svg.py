@@ -1,40 +1,28 @@
 """SVG by hand where a chart is a few lines: axes, bars and steps, with words for who cannot see it.
 
 Every chart has a title and a description; colours are CSS classes, so that light, dark and print
-follow the page. Widths are view-box units; the page scales them.
+follow the page. Horizontal places are percentages and rows are placed by the style sheet
+(`--n` times `--pitch`), so that a chart fills any width while its letters keep their size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Final
 
-WIDTH: Final = 960
-LEFT: Final = 150
-RIGHT: Final = 24
+LABEL_LIMIT: Final = 42
+"""Letters of a row's label that fit beside a chart; the tooltip has the whole of it."""
+
+CURVE_HEIGHT: Final = 150
+CURVE_WIDTH: Final = 1000
 _STEPS: Final = (
-    1,
-    2,
-    5,
-    10,
-    15,
-    30,
-    60,
-    120,
-    300,
-    600,
-    900,
-    1800,
-    3600,
-    7200,
-    10800,
-    21600,
-    43200,
-    86400,
-    172800,
-)
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800,
+)  # fmt: skip
+_LEAST_PERCENT: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +47,37 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A step function: (seconds, value) pairs in rising time; each value holds until the next."""
+    """A step function: (seconds, value) pairs in rising time; each value holds until the next.
+
+    filled: the area under it is drawn, not its line.
+    """
 
     label: str
     style: str
     points: tuple[tuple[float, float], ...]
+    filled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share (0 to 1) of a bar, with its class and the words of its tooltip."""
+
+    share: float
+    style: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """One line of bars of shares: each of `bars` is drawn under the one before; value: words at the end."""
+
+    label: str
+    bars: tuple[tuple[Part, ...], ...]
+    value: str = ""
 
 
 def clock(seconds: float) -> str:
-    """`0`, `45 s`, `15 min`, `2 h`, `1.5 h`, `1 d`."""
+    """`0`, `45 s`, `15 min`, `2 h`, `1.5 h`, `1 d`: what a round time on an axis is called."""
     if seconds <= 0:
         return "0"
     if seconds < 60:
@@ -77,65 +87,107 @@ def clock(seconds: float) -> str:
     return f"{seconds / 3600:g} h" if seconds < 172_800 else f"{seconds / 86_400:g} d"
 
 
-def ticks(upto: float, most: int = 8) -> list[float]:
-    """Round times from 0 to `upto`, at most `most` of them."""
-    step = next((s for s in _STEPS if upto / s <= most), 172_800)
-    return [float(n * step) for n in range(int(upto // step) + 1)]
+def ticks(upto: float, since: float = 0.0, most: int = 6) -> list[float]:
+    """Round times from `since` to `upto`, about `most` of them."""
+    span = upto - since
+    step = next((s for s in _STEPS if span / s <= most), _STEPS[-1] * max(1, int(span / _STEPS[-1] / most)))
+    return [float(n * step) for n in range(-int(-since // step), int(upto // step) + 1)]
 
 
-def open_chart(name: str, height: int, title: str, description: str, width: int = WIDTH) -> list[str]:
-    """The opening of an SVG with its text alternative."""
+def levels(highest: float, most: int = 3) -> list[float]:
+    """Round values from 0 to `highest`, at most `most` above 0."""
+    if highest <= 0:
+        return [0.0]
+    power = 10.0 ** math.floor(math.log10(highest / most))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if highest / (m * power) <= most)
+    return [n * step for n in range(int(highest / step) + 1)]
+
+
+def percent_of(part: int, whole: int) -> str:
+    """`72 %`: a share in whole per cent; `-` of nothing."""
+    return f"{100 * part / whole:.0f} %" if whole else "-"
+
+
+def place(second: float, upto: float, since: float = 0.0) -> float:
+    """Horizontal place of a time in per cent of the chart's width."""
+    return 100 * (min(max(second, since), upto) - since) / max(upto - since, 1e-9)
+
+
+def opening(name: str, style: str, rows: int, title: str, description: str) -> list[str]:
+    """The opening of a chart with its text alternative."""
     return [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-t {name}-d" class="chart">',
+        f'<svg role="img" aria-labelledby="{name}-t {name}-d" class="chart {style}" style="--rows:{rows}">',
         f'<title id="{name}-t">{escape(title)}</title>',
         f'<desc id="{name}-d">{escape(description)}</desc>',
     ]
 
 
-def time_axis(upto: float, top: int, bottom: int, left: int = LEFT) -> list[str]:
+def time_axis(upto: float, since: float = 0.0) -> list[str]:
     """Vertical rules with their times below."""
     lines = []
-    for second in ticks(upto):
-        x = place(second, upto, left)
-        lines.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" class="rule"/>')
-        lines.append(
-            f'<text x="{x:.1f}" y="{bottom + 16}" class="tick" text-anchor="middle">{clock(second)}</text>'
-        )
+    for second in ticks(upto, since):
+        x = f"{place(second, upto, since):.2f}%"
+        lines.append(f'<line x1="{x}" y1="0" x2="{x}" y2="100%" class="rule"/>')
+        lines.append(f'<text x="{x}" y="100%" dy="16" class="tick">{clock(second)}</text>')
     return lines
 
 
-def place(second: float, upto: float, left: int = LEFT) -> float:
-    """Horizontal position of a time."""
-    return left + (WIDTH - RIGHT - left) * min(max(second, 0.0), upto) / max(upto, 1e-9)
-
-
-def gantt(name: str, title: str, description: str, rows: Sequence[Row], upto: float, left: int = 230) -> str:
-    """Rows of bars over one time axis; a mark where the objective of a row ends."""
-    pitch, top = 18, 8
-    bottom = top + pitch * len(rows)
-    lines = open_chart(name, bottom + 26, title, description)
-    lines += time_axis(upto, top, bottom, left)
+def gantt(
+    name: str, title: str, description: str, rows: Sequence[Row], upto: float, since: float = 0.0
+) -> str:
+    """Rows of bars over one time axis from `since` on; a mark where the objective of a row ends."""
+    lines = opening(name, "gantt", len(rows), title, description) + time_axis(upto, since)
     for n, row in enumerate(rows):
-        lines += _gantt_row(row, top + n * pitch, pitch, upto, left)
-    return "\n".join([*lines, "</svg>"])
+        lines += _open_row(n, row.label, row.strong)
+        lines += [_bar(bar, upto, since) for bar in row.bars]
+        if row.limit is not None and row.limit <= upto:
+            x = f"{place(row.limit, upto, since):.2f}%"
+            mark = f'<line x1="{x}" y1="0" x2="{x}" y2="17" class="limit">'
+            lines.append(f"{mark}<title>objective</title></line>")
+        lines.append("</g></g>")
+    return "".join([*lines, "</svg>"])
 
 
-def _gantt_row(row: Row, y: int, pitch: int, upto: float, left: int) -> list[str]:
-    weight = ' font-weight="600"' if row.strong else ""
-    label = row.label if len(row.label) <= 36 else row.label[:35] + "…"
-    lines = [
-        f'<text x="{left - 8}" y="{y + 13}" class="label" text-anchor="end"{weight}>{escape(label)}</text>'
+def _open_row(number: int, label: str, strong: bool = False) -> list[str]:
+    short = label if len(label) <= LABEL_LIMIT else label[: LABEL_LIMIT - 1] + "…"
+    whole = "" if short == label else f"<title>{escape(label)}</title>"
+    style = "label strong" if strong else "label"
+    return [
+        f'<g class="row" style="--n:{number}"><text class="{style}" y="13">{escape(short)}{whole}</text>',
+        '<g class="bars">',
     ]
-    for bar in row.bars:
-        x = place(bar.begin, upto, left)
-        wide = max(1.5, place(bar.end, upto, left) - x)
-        size = f'width="{wide:.1f}" height="{pitch - 6}"'
-        shape = f'<rect x="{x:.1f}" y="{y + 3}" {size} rx="2" class="{bar.style}">'
-        lines.append(f"{shape}<title>{escape(bar.words)}</title></rect>")
-    if row.limit is not None and row.limit <= upto:
-        x = place(row.limit, upto, left)
-        shape = f'<line x1="{x:.1f}" y1="{y + 1}" x2="{x:.1f}" y2="{y + pitch - 1}" class="limit">'
-        lines.append(f"{shape}<title>objective {clock(row.limit)}</title></line>")
+
+
+def _bar(bar: Bar, upto: float, since: float) -> str:
+    x = place(bar.begin, upto, since)
+    wide = max(_LEAST_PERCENT, place(bar.end, upto, since) - x)
+    shape = f'<rect x="{x:.2f}%" y="3" width="{wide:.2f}%" height="11" class="{bar.style}">'
+    return f"{shape}<title>{escape(bar.words)}</title></rect>"
+
+
+def shares(name: str, title: str, description: str, rows: Sequence[Shares], tall: int = 11) -> str:
+    """Horizontal bars of shares; several bars a row lie under each other."""
+    lines = opening(name, "shares", len(rows), title, description)
+    for n, row in enumerate(rows):
+        lines += _open_row(n, row.label)
+        for under, parts in enumerate(row.bars):
+            lines += _parts(parts, 3 + under * (tall + 1), tall)
+        if row.value:
+            lines.append(f'<text x="100%" dx="8" y="{3 + len(row.bars) * (tall + 1) / 2 + 4:g}" '
+                         f'class="value">{escape(row.value)}</text>')  # fmt: skip
+        lines.append("</g></g>")
+    return "".join([*lines, "</svg>"])
+
+
+def _parts(parts: Iterable[Part], y: int, tall: int) -> list[str]:
+    lines = [f'<rect x="0" y="{y}" width="100%" height="{tall}" class="ground"/>']
+    x = 0.0
+    for part in parts:
+        wide = min(100 * max(part.share, 0.0), 100 - x)
+        if wide > 0:
+            shape = f'<rect x="{x:.2f}%" y="{y}" width="{wide:.2f}%" height="{tall}" class="{part.style}">'
+            lines.append(f"{shape}<title>{escape(part.words)}</title></rect>")
+        x += wide
     return lines
 
 
@@ -143,57 +195,39 @@ def curves(
     name: str, title: str, description: str, series: Iterable[Series], upto: float, highest: float
 ) -> str:
     """Step functions over time from 0; the highest value labels the vertical axis."""
-    height, top, bottom, left = 170, 14, 140, 76
-    lines = open_chart(name, height, title, description)
-    lines += time_axis(upto, top, bottom, left)
-    for share in (0.0, 0.5, 1.0):
-        y = bottom - (bottom - top) * share
-        lines.append(f'<line x1="{left}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="rule"/>')
-        words = _short(highest * share)
-        lines.append(f'<text x="{left - 8}" y="{y + 4:.1f}" class="tick" text-anchor="end">{words}</text>')
+    lines = opening(name, "curve", 1, title, description) + time_axis(upto)
+    for value in levels(highest):
+        y = f"{100 * (1 - value / max(highest, 1e-9)):.2f}%"
+        lines.append(f'<line x1="0" y1="{y}" x2="100%" y2="{y}" class="rule"/>')
+        lines.append(f'<text x="0" dx="-8" y="{y}" dy="4" class="scale">{short(value)}</text>')
+    box = f'width="100%" height="100%" viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}"'
+    lines.append(f'<svg {box} preserveAspectRatio="none" aria-hidden="true">')
     for one in series:
-        path = _steps(one.points, upto, max(highest, 1e-9), top, bottom, left)
+        path = _steps(one, upto, max(highest, 1e-9))
         lines.append(f'<path d="{path}" class="{one.style}"><title>{escape(one.label)}</title></path>')
-    return "\n".join([*lines, "</svg>"])
+    return "".join([*lines, "</svg></svg>"])
 
 
-def _steps(
-    points: Sequence[tuple[float, float]], upto: float, highest: float, top: int, bottom: int, left: int
-) -> str:
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * value / highest
+def _steps(one: Series, upto: float, highest: float) -> str:
+    """The path of a step function; changes nearer than a tenth of a unit are drawn as one."""
 
+    def at(second: float) -> float:
+        return round(place(second, upto) * CURVE_WIDTH / 100, 1)
+
+    kept = [(at(second), value) for second, value in one.points if second <= upto]
+    last = [here for here, after in pairwise([*kept, (float("inf"), 0.0)]) if here[0] != after[0]]
     parts = []
-    for n, (second, value) in enumerate(points):
-        x = place(second, upto, left)
-        parts.append(f"M{x:.1f} {y(value):.1f}" if n == 0 else f"H{x:.1f}V{y(value):.1f}")
-    return "".join(parts) + f"H{place(upto, upto, left):.1f}"
+    for n, (x, value) in enumerate(last):
+        y = CURVE_HEIGHT * (1 - value / highest)
+        parts.append(f"M{x:g} {y:.1f}" if n == 0 else f"H{x:g}V{y:.1f}")
+    end = f"H{CURVE_WIDTH}" + (f"V{CURVE_HEIGHT}H0Z" if one.filled else "")
+    return "".join(parts) + end
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """`1.2 bn`, `2.1 M`, `45 K`, `300`: a number on an axis."""
+    if value >= 1e9:
+        return f"{value / 1e9:.3g} bn"
     if value >= 1e6:
         return f"{value / 1e6:.3g} M"
     return f"{value / 1e3:.3g} K" if value >= 1e3 else f"{value:.3g}"
-
-
-Parts = Sequence[tuple[float, str, str]]
-
-
-def stacked(name: str, title: str, description: str, rows: Sequence[tuple[str, Parts]]) -> str:
-    """Horizontal bars of shares (0 to 1): each row is (label, [(share, class, words)])."""
-    pitch, top, left = 22, 4, 200
-    lines = open_chart(name, top + pitch * len(rows) + 4, title, description)
-    for n, (label, parts) in enumerate(rows):
-        y, x = top + n * pitch, float(left)
-        lines.append(
-            f'<text x="{left - 8}" y="{y + 14}" class="label" text-anchor="end">{escape(label)}</text>'
-        )
-        size = f'width="{WIDTH - RIGHT - left}" height="{pitch - 8}"'
-        lines.append(f'<rect x="{left}" y="{y + 3}" {size} rx="2" class="ground"/>')
-        for amount, style, words in parts:
-            wide = (WIDTH - RIGHT - left) * min(max(amount, 0.0), 1.0)
-            size = f'width="{wide:.1f}" height="{pitch - 8}"'
-            shape = f'<rect x="{x:.1f}" y="{y + 3}" {size} class="{style}">'
-            lines.append(f"{shape}<title>{escape(words)}</title></rect>")
-            x += wide
-    return "\n".join([*lines, "</svg>"])
