@@ -43,7 +43,7 @@ def html_report(
             ("given-up", "Given up"), ("matrix", "Services and sites"),
         ]  # fmt: skip
     if planned is not None and planned.simulation is not None:
-        context |= simulation_context(planned.simulation)
+        context |= simulation_context(planned.plan, planned.simulation)
         parts.append(("odds", "How sure"))
     if audit is not None:
         context |= dict(audit)

@@ -62,8 +62,7 @@ def cards(planned: Planned) -> list[Card]:
     lead = plan.detection_ms + plan.approval_ms
     outage = user_minutes(plan.unweighted, plan.tick_ms).removesuffix(" user-minutes")
     return [
-        Card("come back", f"{number(len(back))} of {number(total)}", "affected services",
-             "error" if len(back) < total else "ok"),
+        Card("come back", f"{number(len(back))} of {number(total)}", "affected services", _grave(plan)),
         Card("the last of them after", duration(last) if last is not None else "-", "from the loss on"),
         _objectives(plan),
         _data(plan),
@@ -73,6 +72,11 @@ def cards(planned: Planned) -> list[Card]:
         _gap(plan),
         _check(planned.verdict),
     ]  # fmt: skip
+
+
+def _grave(plan: Plan) -> str:
+    states = {o.state for o in plan.outcomes}
+    return "error" if "unplaced" in states else ("warning" if "shed" in states else "ok")
 
 
 def _check(verdict: Verdict | None) -> Card:

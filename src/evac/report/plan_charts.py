@@ -23,6 +23,7 @@ CHAIN_ROWS: Final = 60
 BINS: Final = 120
 LEVELS: Final = 4
 FOREVER: Final = float("inf")
+MANY_LATE: Final = 0.2
 
 PHASES: Final[Mapping[str, str]] = {
     "start": "starts", "verify": "is checked", "shift": "its traffic moves",
@@ -101,15 +102,18 @@ def span_seconds(plan: Plan) -> float:
     return max(60.0, (max(ends, default=0) / 1000 + lead_seconds(plan)) * 1.05)
 
 
-def curve_span(plan: Plan, tier: int) -> float:
-    """Seconds of a tier's outage worth drawing: to its last return, and to its objectives where one is
-    missed or near; at least a minute."""
-    lead, mine = lead_seconds(plan), [o for o in plan.outcomes if o.tier == tier]
+def curve_span(plan: Plan, curve: Curve) -> float:
+    """Seconds of a tier's outage worth drawing: at least a minute, and to its last return.
+
+    To its objectives too where they are near, or where many miss them.
+    """
+    lead, mine = lead_seconds(plan), [o for o in plan.outcomes if o.tier == curve.tier]
     ends = [at for o in mine if (at := _back_at(o, lead)) < FOREVER]
     last = max(60.0, max(ends, default=0.0) * 1.05)
     missed = max((o.rto_ms / 1000 for o in mine if o.rto_ms and o.meets_rto is False), default=0.0)
     limit = max((o.rto_ms / 1000 for o in mine if o.rto_ms), default=0.0)
-    return max(last, missed * 1.15, limit * 1.1 if limit <= 3 * last else 0.0)
+    many = max((value for _, value in curve.late), default=0.0) >= MANY_LATE * curve.people
+    return max(last, missed * 1.15 if many else 0.0, limit * 1.1 if limit <= 3 * last else 0.0)
 
 
 def work_by_kind(plan: Plan) -> tuple[Work, ...]:

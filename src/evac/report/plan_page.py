@@ -50,7 +50,7 @@ def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
 
 
 def _curve(plan: Plan, curve: Curve) -> dict[str, Any]:
-    words, upto = curve_words(curve), plan_charts.curve_span(plan, curve.tier)
+    words, upto = curve_words(curve), plan_charts.curve_span(plan, curve)
     name = f"curve{curve.tier}"
     highest = float(max(curve.people, *(value for _, value in curve.down)))
     series = plan_charts.curve_series(curve)
@@ -68,10 +68,10 @@ def curve_words(curve: Curve) -> str:
     if half is not None and half != end:
         words += f"; half of them have it back after {seconds(half)}"
     words += f"; all after {seconds(end)}." if end is not None else "; some never get it back in this plan."
-    worst = max(curve.late, key=lambda point: point[1], default=(0.0, 0.0))
-    if worst[1] > 0:
-        most_late = people(int(worst[1]))
-        words += f" Objectives are missed for up to {most_late} of them, from {seconds(worst[0])} on."
+    worst = max((value for _, value in curve.late), default=0.0)
+    if worst:
+        since = next(second for second, value in curve.late if value > 0)
+        words += f" Objectives are missed from {seconds(since)} on, for up to {people(int(worst))} of them."
     return words if curve.stated else words + " No objective is stated."
 
 
@@ -225,11 +225,12 @@ def _stores(plan: Plan) -> dict[str, Any]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
-    rows = [_store(store) for store in sorted(plan.stores, key=gravity)]
+    lead = plan.detection_ms + plan.approval_ms
+    rows = [_store(store, lead) for store in sorted(plan.stores, key=gravity)]
     return {"open": rows[:STORES_OPEN], "rest": rows[STORES_OPEN:], "all": number(len(rows))}
 
 
-def _store(store: StoreOutcome) -> dict[str, str]:
+def _store(store: StoreOutcome, lead_ms: int) -> dict[str, str]:
     if store.primary_ms is None:
         lost, state = "all of it", "error"
     elif store.loss_ms is None:
@@ -238,7 +239,7 @@ def _store(store: StoreOutcome) -> dict[str, str]:
         lost, state = (duration(store.loss_ms), "warning") if store.loss_ms else ("none", "ok")
     return {
         "store": store.store, "candidate": store.candidate.replace("@", " at ") or "nowhere",
-        "back": duration(store.primary_ms) if store.primary_ms is not None else "never",
+        "back": duration(store.primary_ms + lead_ms) if store.primary_ms is not None else "never",
         "loss": lost, "state": state, "waiver": store.waiver,
     }  # fmt: skip
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from evac.planning.simulation.simulate import PERCENTILES, Simulation
+from evac.model.plan import Plan, Step
+from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation
+from evac.report.plan_charts import step_words
 from evac.report.words import duration, number, plural, share
 
 
-def simulation_context(found: Simulation) -> dict[str, Any]:
+def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
     """Percentiles of recovery per tier, who is at risk, and what is critical most often."""
+    steps = {s.id: s for s in plan.steps}
     stated = [s for s in found.services if s.meets_rto_permille is not None]
     at_risk = [s for s in stated if (s.meets_rto_permille or 0) < 990]
     at_risk.sort(key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service))
@@ -32,5 +36,10 @@ def simulation_context(found: Simulation) -> dict[str, Any]:
             }
             for s in at_risk[:20]
         ],
-        "often": [{"name": c.name, "odds": share(c.permille)} for c in found.critical[:10]],
+        "often": [{"name": _words(c, steps), "odds": share(c.permille)} for c in found.critical[:10]],
     }  # fmt: skip
+
+
+def _words(critical: Critical, steps: Mapping[str, Step]) -> str:
+    step = steps.get(critical.name)
+    return step_words(step) if step is not None else f"waiting for a turn: {critical.name}"
