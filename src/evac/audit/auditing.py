@@ -18,7 +18,9 @@ from evac.model.estate import Estate
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditReport:
     """What an audit found. services: ids by the index that rows use; rows: one a loss, sites first;
-    findings: gravest first; impacts: of the single losses, for reports that draw more."""
+    findings: gravest first; impacts: of the single losses, for reports that draw more. by_rule:
+    findings of each of RULES before they are merged; wanted, paired: what was asked for.
+    """
 
     estate: str
     as_of: date | None
@@ -27,6 +29,9 @@ class AuditReport:
     rows: tuple[LossRow, ...]
     findings: tuple[Finding, ...]
     impacts: Impacts
+    by_rule: tuple[tuple[Finding, ...], ...] = ()
+    wanted: tuple[str, ...] | None = None
+    paired: bool = False
 
 
 def audit(
@@ -46,12 +51,23 @@ def audit(
     top = topology(estate)
     today = as_of or estate.as_of
     context = Context(estate, impacts(top, losses(top, domains)), today, digest)
-    return report_of(context, _pairs_of(top, context) if pairs else None)
+    by_rule = tuple(findings_of(rule, context) for rule in RULES)
+    return report_from(context, by_rule, domains, _pairs_of(top, context) if pairs else None)
 
 
-def report_of(context: Context, paired: Context | None = None) -> AuditReport:
-    """Rows and findings of impacts that are there already."""
-    findings = merged(finding for rule in RULES for finding in rule.check(context))
+def findings_of(rule: Rule, context: Context) -> tuple[Finding, ...]:
+    """What one rule finds."""
+    return tuple(rule.check(context))
+
+
+def report_from(
+    context: Context,
+    by_rule: tuple[tuple[Finding, ...], ...],
+    wanted: tuple[str, ...] | None,
+    paired: Context | None = None,
+) -> AuditReport:
+    """Rows and merged findings of what is worked out already."""
+    findings = merged(finding for found in by_rule for finding in found)
     rows = loss_rows(context.impacts)
     if paired is not None:
         findings = merged((*findings, *_of_pairs(paired, findings)))
@@ -64,6 +80,9 @@ def report_of(context: Context, paired: Context | None = None) -> AuditReport:
         rows=rows,
         findings=findings,
         impacts=context.impacts,
+        by_rule=by_rule,
+        wanted=wanted,
+        paired=paired is not None,
     )
 
 

@@ -97,6 +97,19 @@ class Capacity:
     room_known: BoolColumn
     reserves: Reserves
 
+    def subset(self, numbers: IndexColumn) -> Capacity:
+        """The answers for some losses, renumbered in the order given."""
+        order = numbers.tolist()
+        return Capacity(
+            to_place=self.to_place[numbers],
+            placed=self.placed[numbers],
+            boots=self.boots[numbers],
+            boot_rank={i: self.boot_rank[n] for i, n in enumerate(order) if n in self.boot_rank},
+            short={i: self.short[n] for i, n in enumerate(order) if n in self.short},
+            room_known=self.room_known[numbers],
+            reserves=self.reserves,
+        )
+
 
 @dataclass(eq=False)
 class Supply:

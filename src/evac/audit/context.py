@@ -110,13 +110,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check with a stable name. per_loss: it asks what a loss does, so pairs of losses are asked too."""
+    """A check with a stable name.
+
+    per_loss: it asks what a loss does, so pairs of losses are asked too. reads: facets of the estate
+    (see `facets`) that can change what it finds; empty means that anything can.
+    """
 
     id: str
     code: str
     title: str
     check: Callable[[Context], Iterable[Finding]]
     per_loss: bool = True
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,7 @@ class Maker:
             domain_class=context.impacts.losses.kinds[losses[0]] if losses else "estate",
             chain=chain,
             path=paths[0] if paths else "",
+            paths=tuple(paths),
             place=context.estate.place(*paths),
         )
 

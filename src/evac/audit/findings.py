@@ -30,8 +30,8 @@ class Finding:
     rule: stable slug (its page in the documentation has the same name); code: its stable number;
     subject: service, store, tool or domain; domains: the losses it holds for, worst first, empty
     where it holds without any loss; domain_class: the gravest kind among them; chain: how the
-    subject comes to depend on what is lost; path: the fact path to change; place: where that
-    fact stands.
+    subject comes to depend on what is lost; path: the fact path to change, the first
+    of paths; place: where the first known one of them stands.
     """
 
     rule: str
@@ -44,6 +44,7 @@ class Finding:
     domain_class: str = "estate"
     chain: tuple[str, ...] = ()
     path: str = ""
+    paths: tuple[str, ...] = ()
     place: Place = _NOWHERE
 
     @property

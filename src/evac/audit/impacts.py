@@ -5,7 +5,6 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -37,45 +36,105 @@ CHAINED: Final[Method] = "per-service chain"
 SCHEDULED_KINDS: Final = ("site", "hall", "group")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What follows from where things stand and what room there is, (L, S).
+
+    lost: replicas taken; endpoints: all of a service at some site is taken; loose: may or may not be
+    taken, because only its site is known.
+    """
+
+    top: Topology
+    losses: Losses
+    presence: Presence
+    lost: CountTable
+    endpoints: BoolColumn
+    loose: BoolColumn
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wiring:
+    """What follows from who needs whom, from stores, and from how long things take."""
+
+    graph: ServiceGraph
+    order: Order
+    stores: StoreHits
+    families: FamilyHits
+    times: Times
+
+
 @dataclass(frozen=True, eq=False)
 class Impacts:
     """All losses of one audit.
 
-    lost: replicas taken; down: base does not hold right after the loss; direct: down by its own
-    replicas, traffic or stores, not by a dependency; moved: traffic must go to another site;
-    open: not known whether it is down; fate: codes of FATES; ready_ms: milliseconds until base,
-    detection and approval included (0 where not down, NEVER where nothing brings it back);
-    untimed: some duration on the way is not known, so that the time is too short.
+    down: base does not hold right after the loss; direct: down by its own replicas, traffic or
+    stores, not by a dependency; moved: traffic must go to another site; open: not known whether it
+    is down; fate: codes of FATES; ready_ms: milliseconds until base, detection and approval included
+    (0 where not down, NEVER where nothing brings it back); untimed: some duration on the way is not
+    known, so that the time is too short.
     """
 
-    top: Topology
-    graph: ServiceGraph
-    order: Order
-    losses: Losses
-    presence: Presence
-    stores: StoreHits
-    families: FamilyHits
-    capacity: Capacity
-    times: Times
+    ground: Ground
+    wiring: Wiring
     chains: Recovery
-    lost: CountTable
     down: BoolColumn
     direct: BoolColumn
     moved: BoolColumn
     open: BoolColumn
     fate: CodeColumn
-    ready_ms: IntColumn
+    ready_ms: CountTable
     untimed: BoolColumn
     methods: tuple[Method, ...]
 
     @property
+    def top(self) -> Topology:
+        return self.ground.top
+
+    @property
     def estate(self) -> Estate:
-        return self.top.estate
+        return self.ground.top.estate
+
+    @property
+    def losses(self) -> Losses:
+        return self.ground.losses
+
+    @property
+    def presence(self) -> Presence:
+        return self.ground.presence
+
+    @property
+    def lost(self) -> CountTable:
+        return self.ground.lost
+
+    @property
+    def capacity(self) -> Capacity:
+        return self.ground.capacity
+
+    @property
+    def graph(self) -> ServiceGraph:
+        return self.wiring.graph
+
+    @property
+    def order(self) -> Order:
+        return self.wiring.order
+
+    @property
+    def stores(self) -> StoreHits:
+        return self.wiring.stores
+
+    @property
+    def families(self) -> FamilyHits:
+        return self.wiring.families
+
+    @property
+    def times(self) -> Times:
+        return self.wiring.times
 
     @cached_property
     def surviving(self) -> CountTable:
         """(L, S) replicas that are left."""
-        return (self.presence.n[None, :] - self.lost).astype(np.int32)
+        return surviving_of(self.ground)
 
     @cached_property
     def tiers(self) -> IntColumn:
@@ -87,68 +146,78 @@ class Impacts:
         """(S,) recovery time objective; NEVER where none is stated."""
         return np.array([NEVER if s.rto_ms is None else s.rto_ms for s in self.estate.services], np.int64)
 
-    @cached_property
-    def beyond(self) -> BoolColumn:
-        """(L, S) lost for good, or back later than the objective."""
-        return np.asarray(
-            (self.fate == LOST) | ((self.fate == RECOVERS) & (self.ready_ms > self.rto_ms[None, :]))
-        )
+
+def surviving_of(ground: Ground) -> CountTable:
+    """(L, S) replicas that are left."""
+    return (ground.presence.n[None, :] - ground.lost).astype(np.int32)
 
 
-def impacts(top: Topology, losses: Losses, scheduled: Sequence[str] = SCHEDULED_KINDS) -> Impacts:
+def impacts(top: Topology, losses: Losses) -> Impacts:
     """Everything the rules read. Linear in servers, bindings, losses x services and dependencies."""
-    estate = top.estate
-    graph = service_graph(estate)
-    order = order_of(graph)
+    return judged(ground_of(top, losses), wiring_of(top, losses))
+
+
+def ground_of(top: Topology, losses: Losses) -> Ground:
+    """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
     lost = lost_counts(found, losses)
-    hits = store_hits(top, losses)
-    families = family_hits(graph, hits)
-    times = times_of(estate, graph, order)
     surviving = found.n[None, :] - lost
     room = capacity(supply_of(top, losses, found), losses, lost, surviving, found.m)
-    return _judged(top, graph, order, losses, found, lost, surviving, hits, families, times, room, scheduled)
+    endpoints = endpoints_lost(found, losses, lost)
+    return Ground(top, losses, found, lost, endpoints, unjudged(top, found, losses), room)
 
 
-def _judged(
-    top: Topology,
-    graph: ServiceGraph,
-    order: Order,
-    losses: Losses,
-    found: Presence,
-    lost: CountTable,
-    surviving: IntColumn,
-    hits: StoreHits,
-    families: FamilyHits,
-    times: Times,
-    room: Capacity,
-    scheduled: Sequence[str],
-) -> Impacts:
-    moved = endpoints_lost(found, losses, lost) & _movable(top)[None, :]
-    direct = (lost > 0) & (surviving < found.m[None, :])
-    direct |= moved | _without_store(graph, families, len(losses))
-    down = spread_table(order, direct)
-    missing, doubtful = _unplaced(room, direct, lost, surviving, found.m)
-    damage = _damage(down, lost, surviving, found.m, moved, missing, room)
-    chains = recovery(top.estate, graph, order, times, families, damage)
-    line = line_of(top.estate, graph, order)
-    numbers = losses.of_kind(*scheduled).tolist()
-    ready = np.ascontiguousarray(chains.ready.T)
-    for number in numbers:
-        ready[number] = schedule(top, order, times, line, hits, chains, _task(room, damage, int(number)))
-    methods: list[Method] = [CHAINED] * len(losses)
-    for number in numbers:
-        methods[number] = SCHEDULED
-    not_sure = unjudged(top, found, losses) | _doubtful_store(graph, families, len(losses)) | doubtful
-    not_sure = spread_table(order, not_sure)
-    soft = any_of(graph.soft, down)
-    never = ready >= NEVER
+def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) -> Wiring:
+    """Dependencies, stores and times; `stores` if they are known already."""
+    graph = service_graph(top.estate)
+    order = order_of(graph)
+    hits = stores if stores is not None else store_hits(top, losses)
+    return Wiring(graph, order, hits, family_hits(graph, hits), times_of(top.estate, graph, order))
+
+
+def direct_and_down(ground: Ground, wiring: Wiring) -> tuple[BoolColumn, BoolColumn, BoolColumn]:
+    """(L, S) moved, direct and down."""
+    moved = ground.endpoints & _movable(ground.top)[None, :]
+    direct = (ground.lost > 0) & (surviving_of(ground) < ground.presence.m[None, :])
+    direct |= moved | _without_store(wiring.graph, wiring.families, len(ground.losses))
+    return moved, direct, spread_table(wiring.order, direct)
+
+
+def judged(ground: Ground, wiring: Wiring) -> Impacts:
+    """Who is down, for how long, and for good."""
+    top, losses, room, order = ground.top, ground.losses, ground.capacity, wiring.order
+    lost, surviving, m = ground.lost, surviving_of(ground), ground.presence.m
+    moved, direct, down = direct_and_down(ground, wiring)
+    missing, doubtful = _unplaced(room, direct, lost, surviving, m)
+    damage = _damage(down, lost, surviving, m, moved, missing, room)
+    chains = recovery(top.estate, wiring.graph, order, wiring.times, wiring.families, damage)
+    ready, methods = _scheduled(ground, wiring, damage, chains)
+    doubtful |= ground.loose | _doubtful_store(wiring.graph, wiring.families, len(losses))
+    not_sure = spread_table(order, doubtful) if doubtful.any() else doubtful
+    untimed = _untimed(top, wiring.graph, wiring.families, wiring.times, damage)
+    less = (lost > 0) | any_of(wiring.graph.soft, down)
     return Impacts(
-        top=top, graph=graph, order=order, losses=losses, presence=found, stores=hits, families=families,
-        capacity=room, times=times, chains=chains, lost=lost, down=down, direct=direct, moved=moved,
-        open=not_sure, fate=_fates(down, never, not_sure, (lost > 0) | soft), ready_ms=ready,
-        untimed=spread_table(order, _untimed(top, graph, families, times, damage)), methods=tuple(methods),
+        ground=ground, wiring=wiring, chains=chains, down=down, direct=direct, moved=moved, open=not_sure,
+        fate=_fates(down, ready >= NEVER, not_sure, less), ready_ms=ready,
+        untimed=spread_table(order, untimed) if untimed.any() else untimed, methods=methods,
     )  # fmt: skip
+
+
+def _scheduled(
+    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery
+) -> tuple[CountTable, tuple[Method, ...]]:
+    """(L, S) ready times: chains, and schedules for the large losses."""
+    line = line_of(ground.top.estate, wiring.graph, wiring.order)
+    ready = np.ascontiguousarray(chains.ready.T)
+    methods: list[Method] = [CHAINED] * len(ground.losses)
+    for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
+        methods[number] = SCHEDULED
+        if damage.down[:, number].any():
+            task = _task(ground.capacity, damage, number)
+            ready[number] = schedule(
+                ground.top, wiring.order, wiring.times, line, wiring.stores, chains, task
+            )
+    return ready, tuple(methods)
 
 
 def _movable(top: Topology) -> BoolColumn:
@@ -179,7 +248,7 @@ def _doubtful_store(graph: ServiceGraph, families: FamilyHits, losses: int) -> B
 
 
 def _unplaced(
-    room: Capacity, direct: BoolColumn, lost: CountTable, surviving: IntColumn, m: IntColumn
+    room: Capacity, direct: BoolColumn, lost: CountTable, surviving: CountTable, m: IntColumn
 ) -> tuple[BoolColumn, BoolColumn]:
     """(L, S) no place for base; and (L, S) not known whether there is one.
 
@@ -197,7 +266,7 @@ def _unplaced(
 def _damage(
     down: BoolColumn,
     lost: CountTable,
-    surviving: IntColumn,
+    surviving: CountTable,
     m: IntColumn,
     moved: BoolColumn,
     missing: BoolColumn,
@@ -228,6 +297,8 @@ def _untimed(
     found = (damage.starts > 0) & ~times.start_known[:, None] | damage.shift & no_ttl[:, None]
     found = np.ascontiguousarray(found.T)
     unknown = {d.family for d in top.estate.stores if d.promote_ms is None}
+    if not unknown:
+        return found
     for service, names in enumerate(graph.families):
         for name in unknown.intersection(names):
             found[families.losses[families.index[name]], service] = True

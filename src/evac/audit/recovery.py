@@ -96,7 +96,7 @@ class Recovery:
     nothing is down, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its
     tools are back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
 
-    ready: IntColumn
+    ready: CountTable
     tool_ready: dict[StepKind, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
@@ -176,9 +176,9 @@ class _Chains:
         by_hand = estate.detection_ms + max(estate.approval_ms, manual)
         return np.where(approve > 0, by_hand, usual).astype(np.int64)
 
-    def run(self, chosen: range | tuple[int, ...], tool_ready: dict[StepKind, IntColumn]) -> IntColumn:
+    def run(self, chosen: range | tuple[int, ...], tool_ready: dict[StepKind, IntColumn]) -> CountTable:
         """(S, losses) ready times of the services of some components."""
-        ready = np.zeros(self._down.shape, np.int64)
+        ready = np.zeros(self._down.shape, np.int32)
         for number in chosen:
             members, outside = self._order.members[number], self._order.outside[number]
             hit = self._down[list(members)].any(axis=0)
@@ -252,7 +252,7 @@ class _Chains:
         return self._step(kind, begin, 0, tool_ready)
 
 
-def _latest(ready: IntColumn, services: tuple[int, ...]) -> IntColumn:
+def _latest(ready: CountTable, services: tuple[int, ...]) -> IntColumn:
     if not services:
         return np.zeros(ready.shape[1], np.int64)
-    return np.asarray(ready[list(services)].max(axis=0))
+    return np.asarray(ready[list(services)].max(axis=0), np.int64)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.audit.impacts import DEGRADED, FATES, LOST, RECOVERS, UNAFFECTED, UNKNOWN, Impacts, Method
 from evac.audit.losses import LossKind
 from evac.audit.stores import NEVER, UNKNOWN_MS
-from evac.model.fleet import CodeColumn, IndexColumn, IntColumn
+from evac.model.fleet import CodeColumn, IndexColumn
 
 Verdict = Literal["ok", "degraded", "loss", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("loss", "unknown", "degraded", "ok")
@@ -72,7 +73,7 @@ class LossRow:
     short: tuple[CapacityShort, ...]
     service: IndexColumn
     fate: CodeColumn
-    ready_ms: IntColumn
+    ready_ms: NDArray[np.integer[Any]]
 
     def fates(self, names: tuple[str, ...]) -> Iterator[ServiceFate]:
         """Services that are not unaffected, in order; `names`: ids of all services."""

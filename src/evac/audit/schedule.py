@@ -100,7 +100,7 @@ def schedule(
     top: Topology, order: Order, times: Times, line: Line, hits: StoreHits, chains: Recovery, task: Task
 ) -> IntColumn:
     """(S,) ready times of one loss, never sooner than its chains."""
-    soonest = chains.ready[:, task.number].copy()
+    soonest = chains.ready[:, task.number].astype(np.int64)
     released = int(chains.released[task.number])
     if released >= NEVER:
         return soonest

@@ -69,6 +69,20 @@ class StoreHits:
     lost: BoolColumn
     maybe: BoolColumn
 
+    def subset(self, numbers: IndexColumn) -> StoreHits:
+        """The hits of some losses, renumbered in the order given."""
+        renumbered = np.full(len(self.lost), -1, np.int32)
+        renumbered[numbers] = np.arange(len(numbers), dtype=np.int32)
+        kept = renumbered[self.loss] >= 0
+        return StoreHits(
+            store=self.store[kept],
+            loss=renumbered[self.loss[kept]],
+            outcome=self.outcome[kept],
+            outcomes=self.outcomes,
+            lost=self.lost[numbers],
+            maybe=self.maybe[numbers],
+        )
+
     def of(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) for every loss that takes something of a store."""
         first, last = np.searchsorted(self.store, (store, store + 1))

@@ -35,4 +35,11 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-RULE = Rule("backup-never-verified", "EV126", "A backup was never verified", check, per_loss=False)
+RULE = Rule(
+    "backup-never-verified",
+    "EV126",
+    "A backup was never verified",
+    check,
+    per_loss=False,
+    reads=("stores", "dates"),
+)

@@ -56,4 +56,4 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
     )  # fmt: skip
 
 
-RULE = Rule("capacity-short", "EV111", "Capacity is short after the loss", check)
+RULE = Rule("capacity-short", "EV111", "Capacity is short after the loss", check, reads=("objectives",))

@@ -54,4 +54,11 @@ def _walk(group: list[int], edges: tuple[tuple[int, ...], ...]) -> list[int]:
         path.append(following[0])
 
 
-RULE = Rule("cold-start-cycle", "EV115", "A cold-start cycle", check, per_loss=False)
+RULE = Rule(
+    "cold-start-cycle",
+    "EV115",
+    "A cold-start cycle",
+    check,
+    per_loss=False,
+    reads=("dynamics", "needs", "limits"),
+)

@@ -49,4 +49,11 @@ def _looser(context: Context, number: int, service: Service) -> list[str]:
     return found
 
 
-RULE = Rule("contradicting-objectives", "EV120", "Objectives contradict each other", check, per_loss=False)
+RULE = Rule(
+    "contradicting-objectives",
+    "EV120",
+    "Objectives contradict each other",
+    check,
+    per_loss=False,
+    reads=("objectives", "needs", "stores"),
+)

@@ -59,4 +59,11 @@ def _elsewhere(context: Context, item: Expiring) -> list[int]:
     return [n for n in losses.of_kind("site").tolist() if losses.ids[n] != site]
 
 
-RULE = Rule("expires-where-we-go", "EV121", "Something expires where we must go", check, per_loss=False)
+RULE = Rule(
+    "expires-where-we-go",
+    "EV121",
+    "Something expires where we must go",
+    check,
+    per_loss=False,
+    reads=("expiring", "dates"),
+)

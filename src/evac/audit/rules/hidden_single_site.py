@@ -83,5 +83,10 @@ def _chain(
 
 
 RULE = Rule(
-    "hidden-single-site", "EV102", "A service at several sites needs something at one site only", check, False
+    "hidden-single-site",
+    "EV102",
+    "A service at several sites needs something at one site only",
+    check,
+    False,
+    reads=("dynamics", "objectives", "needs", "stores"),
 )

@@ -123,4 +123,10 @@ def _crossing(context: Context, number: int) -> IntColumn:
     return load
 
 
-RULE = Rule("links-too-small", "EV122", "Links or ingress are too small for what would arrive", check)
+RULE = Rule(
+    "links-too-small",
+    "EV122",
+    "Links or ingress are too small for what would arrive",
+    check,
+    reads=("needs", "traffic", "links", "ingress"),
+)

@@ -73,4 +73,11 @@ def _kind(context: Context, kind: str, numbers: list[int]) -> Finding:
     )  # fmt: skip
 
 
-RULE = Rule("never-rehearsed", "EV125", "A loss was never rehearsed", check, per_loss=False)
+RULE = Rule(
+    "never-rehearsed",
+    "EV125",
+    "A loss was never rehearsed",
+    check,
+    per_loss=False,
+    reads=("rehearsals", "dates"),
+)

@@ -30,4 +30,4 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check)
+RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check, reads=("stores",))

@@ -52,4 +52,10 @@ def _finding(context: Context, store: Store, words: str, losses: list[int], erro
     )  # fmt: skip
 
 
-RULE = Rule("no-reachable-primary", "EV107", "A store without an automatic or reachable primary", check)
+RULE = Rule(
+    "no-reachable-primary",
+    "EV107",
+    "A store without an automatic or reachable primary",
+    check,
+    reads=("dynamics", "stores", "limits"),
+)

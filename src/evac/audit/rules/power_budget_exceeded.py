@@ -42,5 +42,10 @@ def _paths(context: Context, name: str) -> tuple[str, ...]:
 
 
 RULE = Rule(
-    "power-budget-exceeded", "EV112", "A power budget is exceeded by what would be started", check, False
+    "power-budget-exceeded",
+    "EV112",
+    "A power budget is exceeded by what would be started",
+    check,
+    False,
+    reads=("objectives",),
 )

@@ -31,4 +31,4 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check)
+RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check, reads=("stores",))

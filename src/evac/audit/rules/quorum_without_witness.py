@@ -27,4 +27,11 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-RULE = Rule("quorum-without-witness", "EV110", "A two-site quorum has no witness", check, per_loss=False)
+RULE = Rule(
+    "quorum-without-witness",
+    "EV110",
+    "A two-site quorum has no witness",
+    check,
+    per_loss=False,
+    reads=("stores",),
+)

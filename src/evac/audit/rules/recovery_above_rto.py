@@ -34,4 +34,6 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("recovery-above-rto", "EV113", "Predicted recovery above the rto", check)
+RULE = Rule(
+    "recovery-above-rto", "EV113", "Predicted recovery above the rto", check, reads=("dynamics", "objectives")
+)

@@ -45,4 +45,10 @@ def _apart(context: Context, group: RecoveryGroup, rows: list[int]) -> dict[int,
     return found
 
 
-RULE = Rule("recovery-group-apart", "EV127", "A recovery group comes back apart", check)
+RULE = Rule(
+    "recovery-group-apart",
+    "EV127",
+    "A recovery group comes back apart",
+    check,
+    reads=("recovery_groups", "stores"),
+)

@@ -129,4 +129,10 @@ def _steps(context: Context, service: int, number: int) -> list[StepKind]:
     return kinds
 
 
-RULE = Rule("recovery-tool-lost", "EV103", "A recovery tool is lost with what it must recover", check)
+RULE = Rule(
+    "recovery-tool-lost",
+    "EV103",
+    "A recovery tool is lost with what it must recover",
+    check,
+    reads=("dynamics", "objectives", "tools", "needs", "limits"),
+)

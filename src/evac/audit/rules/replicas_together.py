@@ -61,5 +61,10 @@ def _cap(service: Service, n: int) -> int:
 
 
 RULE = Rule(
-    "replicas-together", "EV119", "Replicas of one service in one rack or feed", check, per_loss=False
+    "replicas-together",
+    "EV119",
+    "Replicas of one service in one rack or feed",
+    check,
+    per_loss=False,
+    reads=("dynamics", "objectives"),
 )

@@ -60,4 +60,11 @@ def _needed(context: Context, item: Automation) -> list[int]:
     return context.worst_first(np.flatnonzero(impacts.down[:, services].any(axis=1)).tolist())
 
 
-RULE = Rule("rival-automation", "EV123", "Automation would undo a step", check, per_loss=False)
+RULE = Rule(
+    "rival-automation",
+    "EV123",
+    "Automation would undo a step",
+    check,
+    per_loss=False,
+    reads=("dynamics", "automations"),
+)

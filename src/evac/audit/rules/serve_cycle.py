@@ -27,4 +27,6 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("serve-cycle", "EV116", "Services need each other to serve", check, per_loss=False)
+RULE = Rule(
+    "serve-cycle", "EV116", "Services need each other to serve", check, per_loss=False, reads=("needs",)
+)

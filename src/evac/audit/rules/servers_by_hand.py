@@ -57,4 +57,11 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
     )  # fmt: skip
 
 
-RULE = Rule("servers-by-hand", "EV124", "Servers that only a hand can boot", check, per_loss=False)
+RULE = Rule(
+    "servers-by-hand",
+    "EV124",
+    "Servers that only a hand can boot",
+    check,
+    per_loss=False,
+    reads=("objectives", "limits"),
+)

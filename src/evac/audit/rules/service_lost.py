@@ -30,4 +30,6 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("service-lost", "EV100", "A loss takes a service for good", check)
+RULE = Rule(
+    "service-lost", "EV100", "A loss takes a service for good", check, reads=("dynamics", "objectives")
+)

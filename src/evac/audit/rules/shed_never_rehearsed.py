@@ -26,4 +26,11 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("shed-never-rehearsed", "EV128", "Shedding was never rehearsed", check, per_loss=False)
+RULE = Rule(
+    "shed-never-rehearsed",
+    "EV128",
+    "Shedding was never rehearsed",
+    check,
+    per_loss=False,
+    reads=("objectives",),
+)

@@ -38,4 +38,11 @@ def _outlook(context: Context, service: int, number: int) -> str:
     return f"; started elsewhere it is back after {duration(ready)}" if ready else ""
 
 
-RULE = Rule("single-site-service", "EV101", "A service stands at one site only", check, per_loss=False)
+RULE = Rule(
+    "single-site-service",
+    "EV101",
+    "A service stands at one site only",
+    check,
+    per_loss=False,
+    reads=("dynamics", "objectives"),
+)

@@ -45,4 +45,6 @@ def _sites(context: Context, group: SharedFate) -> list[str]:
     return [context.estate.sites[site].id for site in touched]
 
 
-RULE = Rule("sites-share-fate", "EV118", "Sites share a fate", check, per_loss=False)
+RULE = Rule(
+    "sites-share-fate", "EV118", "Sites share a fate", check, per_loss=False, reads=("dynamics", "objectives")
+)

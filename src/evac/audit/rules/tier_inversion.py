@@ -29,4 +29,11 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-RULE = Rule("tier-inversion", "EV117", "A tier depends on a lower one", check, per_loss=False)
+RULE = Rule(
+    "tier-inversion",
+    "EV117",
+    "A tier depends on a lower one",
+    check,
+    per_loss=False,
+    reads=("needs", "objectives"),
+)

@@ -23,4 +23,11 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("tool-role-unfilled", "EV104", "A role of recovery is filled by nobody", check, per_loss=False)
+RULE = Rule(
+    "tool-role-unfilled",
+    "EV104",
+    "A role of recovery is filled by nobody",
+    check,
+    per_loss=False,
+    reads=("tools",),
+)

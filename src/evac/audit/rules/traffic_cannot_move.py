@@ -81,4 +81,10 @@ def _too_late(context: Context, tool: int, number: int) -> bool:
     return ready >= NEVER or ready > strictest
 
 
-RULE = Rule("traffic-cannot-move", "EV114", "Traffic cannot be moved in time", check)
+RULE = Rule(
+    "traffic-cannot-move",
+    "EV114",
+    "Traffic cannot be moved in time",
+    check,
+    reads=("dynamics", "objectives", "traffic", "tools", "limits"),
+)

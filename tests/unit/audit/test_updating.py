@@ -1,0 +1,135 @@
+"""An update after one change says what a new audit of the changed estate says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from functools import cache
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evac.audit import AuditReport, audit, update
+from evac.estate.example import pangyo
+from evac.model.diagnostic import Place
+from evac.model.estate import Dependency, Estate, Expiring, Store, StoreMember, Traffic
+from tests.unit.audit.estates import change
+
+HOUR = 3_600_000
+
+
+@cache
+def before(mended: bool) -> AuditReport:
+    return audit(pangyo(servers=1_000, mended=mended))
+
+
+def _service(estate: Estate, pick: int, **facts: object) -> Estate:
+    return change(estate, estate.services[pick % len(estate.services)].id, **facts)
+
+
+def _needs(estate: Estate, pick: int, other: int, hard: bool) -> Estate:
+    service = estate.services[pick % len(estate.services)]
+    target = estate.services[other % len(estate.services)].id
+    if target == service.id or target in {d.target for d in service.needs}:
+        return estate
+    return change(estate, service.id, needs=(*service.needs, Dependency(target, "service", hard)))
+
+
+def _store(estate: Estate, pick: int, at: str) -> Estate:
+    chosen = estate.stores[pick % len(estate.stores)]
+    alone = replace(chosen, members=(StoreMember(at, "primary", 0),), backups=())
+    return replace(estate, stores=tuple(alone if d is chosen else d for d in estate.stores))
+
+
+def _more_stores(estate: Estate, pick: int) -> Estate:
+    added = Store(f"added-{pick}", f"added-{pick}", "redis", (StoreMember("gasan/hall-2", "primary"),))
+    more = replace(estate, stores=tuple(sorted((*estate.stores, added), key=lambda d: d.id)))
+    service = more.services[pick % len(more.services)]
+    return change(more, service.id, needs=(*service.needs, Dependency(added.id, "store")))
+
+
+def _racked(estate: Estate, pick: int) -> Estate:
+    state = estate.fleet.state.copy()
+    state[pick % len(state)] = 3
+    return replace(estate, fleet=replace(estate.fleet, state=state))
+
+
+CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
+    lambda e, i, j: _service(e, i, rto_ms=j % 9 * 600_000),
+    lambda e, i, j: _service(e, i, rpo_ms=None),
+    lambda e, i, j: _service(e, i, start_ms=j % 50 * 60_000),
+    lambda e, i, j: _service(e, i, start_ms=None),
+    lambda e, i, j: _service(e, i, traffic=Traffic("dns", ttl_ms=j % 5 * HOUR)),
+    lambda e, i, j: _service(e, i, people=j * 1_000),
+    lambda e, i, j: _service(e, i, tier=j % 4),
+    lambda e, i, j: _service(e, i, needs=()),
+    lambda e, i, j: _service(e, i, demand=(1_000 * (j % 40), 1_024, 1, 0)),
+    lambda e, i, j: _needs(e, i, j, True),
+    lambda e, i, j: _needs(e, i, j, False),
+    lambda e, i, j: _store(e, i, ("pangyo", "anyang/hall-1", "gasan/hall-3")[j % 3]),
+    lambda e, i, j: _more_stores(e, i),
+    lambda e, i, j: _racked(e, i),
+    lambda e, i, j: replace(e, detection_ms=j * 1_000),
+    lambda e, i, j: replace(e, tools=MappingProxyType({**e.tools, "deploy": (e.services[i % 99].id,)})),
+    lambda e, i, j: replace(e, limits=replace(e.limits, manual_ms=MappingProxyType({}))),
+    lambda e, i, j: replace(
+        e, expiring=(Expiring("x", "key", date(2026, 1, 1 + j % 28), "anyang", ("evac",)),)
+    ),
+    lambda e, i, j: replace(e, rehearsals=()),
+    lambda e, i, j: replace(e, links=()),
+    lambda e, i, j: replace(e, as_of=date(2030, 1, 1)),
+    lambda e, i, j: replace(e, places=MappingProxyType({"": Place("other.yaml", 3, 1)})),
+    lambda e, i, j: replace(e, sites=tuple(replace(s, ingress_mbps=j) for s in e.sites)),
+)
+
+
+def _same(one: AuditReport, other: AuditReport) -> None:
+    assert one.findings == other.findings
+    assert one.services == other.services
+    assert len(one.rows) == len(other.rows)
+    for left, right in zip(one.rows, other.rows, strict=True):
+        for name in left.__slots__:
+            mine, its = getattr(left, name), getattr(right, name)
+            assert np.array_equal(mine, its) if isinstance(mine, np.ndarray) else mine == its, name
+    assert np.array_equal(one.impacts.ready_ms, other.impacts.ready_ms)
+    assert np.array_equal(one.impacts.open, other.impacts.open)
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+def test_every_kind_of_change(number: int) -> None:
+    previous = before(number % 2 == 0)
+    changed = CHANGES[number](previous.impacts.estate, 17 + number, 5)
+    _same(update(previous, changed), audit(changed))
+
+
+@settings(max_examples=15)
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(st.sampled_from(CHANGES), st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=3
+    ),
+)
+def test_changes_one_after_another(
+    mended: bool, changes: list[tuple[Callable[[Estate, int, int], Estate], int, int]]
+) -> None:
+    report = before(mended)
+    for apply, pick, other in changes:
+        report = update(report, apply(report.impacts.estate, pick, other))
+    _same(report, audit(report.impacts.estate))
+
+
+def test_named_losses_stay_the_ones_that_are_tried() -> None:
+    report = audit(before(False).impacts.estate, domains=("pangyo", "anyang/hall-1"))
+    changed = _service(report.impacts.estate, 3, rto_ms=1)
+    again = update(report, changed)
+    assert [row.domain for row in again.rows] == ["pangyo", "anyang/hall-1"]
+    _same(again, audit(changed, domains=("pangyo", "anyang/hall-1")))
+
+
+def test_nothing_changed_costs_nothing_and_changes_nothing() -> None:
+    report = before(True)
+    assert update(report, report.impacts.estate).findings == report.findings
