@@ -12,7 +12,7 @@ import numpy as np
 
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts import LOST, RECOVERS, Impacts
-from evac.audit.stores import Outcome
+from evac.audit.stores import NEVER, Outcome
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -45,15 +45,20 @@ class Context:
         )
 
     @cached_property
+    def late(self) -> BoolColumn:
+        """(L, S) back, but after the objective."""
+        rto = np.minimum(self.impacts.rto_ms, NEVER).astype(np.int32)
+        return np.asarray((self.impacts.fate == RECOVERS) & (self.impacts.ready_ms > rto[None, :]))
+
+    @cached_property
     def grave(self) -> BoolColumn:
         """(L, S) a loss that is an error: gone for good or back too late, of a service that counts.
 
         A service that may be shed, or of the lowest tier that nobody notices, is never an error by
         itself; one without an objective is one only if nothing brings it back.
         """
-        late = (self.impacts.fate == RECOVERS) & (self.impacts.ready_ms > self.impacts.rto_ms[None, :])
         gone = (self.impacts.fate == LOST) & ~self.harmless[None, :]
-        return np.asarray((late | gone) & self.firm[None, :])
+        return np.asarray((self.late | gone) & self.firm[None, :])
 
     @cached_property
     def full_sites(self) -> BoolColumn:
@@ -164,9 +169,11 @@ def services_by_loss(table: BoolColumn) -> Iterator[tuple[int, list[int]]]:
     """(service, losses) of an (L, S) table, for the services with any."""
     if not table.size:
         return
-    service, number = np.nonzero(table.T)
+    number, service = np.nonzero(table)
     if not len(service):
         return
+    order = np.argsort(service, kind="stable")
+    number, service = number[order], service[order]
     edges = np.flatnonzero(np.r_[True, service[1:] != service[:-1]]).tolist()
     for first, last in zip(edges, [*edges[1:], len(service)], strict=True):
         yield int(service[first]), number[first:last].tolist()

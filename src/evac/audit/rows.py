@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.audit.impacts import DEGRADED, FATES, LOST, RECOVERS, UNAFFECTED, UNKNOWN, Impacts, Method
-from evac.audit.losses import LossKind
+from evac.audit.losses import Losses, LossKind
 from evac.audit.stores import NEVER, UNKNOWN_MS
 from evac.model.fleet import CodeColumn, IndexColumn
 
@@ -85,23 +85,21 @@ class LossRow:
 
 def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
     """A row for every loss, in the order of the losses."""
-    estate, losses = impacts.estate, impacts.losses
-    people = np.array([s.people or 0 for s in estate.services], np.int64)
-    counts = {
-        code: (impacts.fate == code).sum(axis=1).tolist() for code in (DEGRADED, RECOVERS, LOST, UNKNOWN)
-    }
-    down = impacts.down.sum(axis=1).tolist()
-    touched = (impacts.down @ people).tolist() if len(people) else [0] * len(losses)
-    back = np.where((impacts.fate == RECOVERS) & ~impacts.untimed, impacts.ready_ms, 0)
-    untimed = ((impacts.fate == RECOVERS) & impacts.untimed).sum(axis=1).tolist()
-    late = ((impacts.fate == RECOVERS) & (impacts.ready_ms > impacts.rto_ms[None, :])).sum(axis=1).tolist()
-    worst = back.max(axis=1, initial=0).tolist()
-    stores = _stores(impacts)
+    losses = impacts.losses
     number, service = np.nonzero(impacts.fate != UNAFFECTED)
-    edges = np.searchsorted(number, np.arange(len(losses) + 1))
+    fate, ready = impacts.fate[number, service], impacts.ready_ms[number, service]
+    counts = _per_loss(losses, number * len(FATES) + fate, len(FATES)).T.tolist()
+    late = _per_loss(losses, number[(fate == RECOVERS) & (ready > impacts.rto_ms[service])]).tolist()
+    vague = impacts.untimed[number, service]
+    untimed = _per_loss(losses, number[(fate == RECOVERS) & vague]).tolist()
+    worst = np.zeros(len(losses), np.int64)
+    timed = (fate == RECOVERS) & ~vague
+    np.maximum.at(worst, number[timed], ready[timed])
+    down, touched = _down(impacts)
+    stores = _stores(impacts)
+    edges = np.searchsorted(number, np.arange(len(losses) + 1)).tolist()
     named = service.astype(np.int32)
-    fate = impacts.fate[number, service]
-    ready = np.where(impacts.untimed[number, service], 0, impacts.ready_ms[number, service])
+    ready = np.where(vague, 0, ready)
     rows = []
     for n in range(len(losses)):
         part = slice(edges[n], edges[n + 1])
@@ -117,7 +115,7 @@ def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
                 down=down[n], recovered=counts[RECOVERS][n], degraded=counts[DEGRADED][n],
                 lost=counts[LOST][n],
                 unknown=counts[UNKNOWN][n], late=late[n], untimed=untimed[n],
-                people_down=touched[n], worst_ready_ms=worst[n],
+                people_down=touched[n], worst_ready_ms=int(worst[n]),
                 data_loss_ms=data_loss, stores_lost=stores_lost, stores_gone=stores_gone,
                 to_place=int(impacts.capacity.to_place[n]), placed=int(impacts.capacity.placed[n]),
                 sheds=short is not None and short.sheds,
@@ -128,6 +126,21 @@ def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
             )
         )  # fmt: skip
     return tuple(rows)
+
+
+def _per_loss(losses: Losses, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:
+    """How often each loss occurs; with a width, (L, width) by a second key."""
+    found = np.bincount(keys, minlength=len(losses) * width).astype(np.int64)
+    return found.reshape(len(losses), width) if width > 1 else found
+
+
+def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
+    """Services down in each loss, and the people who notice."""
+    number, service = np.nonzero(impacts.down)
+    people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
+    down = np.bincount(number, minlength=len(impacts.losses))
+    touched = np.bincount(number, people[service], len(impacts.losses))
+    return down.tolist(), touched.astype(np.int64).tolist()
 
 
 def _verdict(lost: int, stores_gone: int, unknown: int, down: int, degraded: int) -> Verdict:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, StoreHits
 from evac.model.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
-from evac.model.estate import Estate, Rate
+from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.steps import StepKind
 
@@ -130,6 +129,8 @@ class _Run:
         self._limits = limits
         self._store_ready: dict[str, int] = {}
         self._ready = [0] * len(soonest)
+        # The rate of starts is counted in parts of a millisecond, so that no start is rounded.
+        self._scale = 1 if limits.starts is None else max(1, limits.starts.count)
         self._released = int(chains.released[task.number])
         self._open = [0] * len(order.members)
         self._begin = [0] * len(order.members)
@@ -176,11 +177,11 @@ class _Run:
             if not self._open[number] and self._hit(number):
                 self._announce(number)
         ready: list[tuple[int, int]] = []
-        free: Fraction | int = released
+        free = released * self._scale
         while self._coming or ready:
             if not ready:
-                free = max(free, self._coming[0][0])
-            while self._coming and self._coming[0][0] <= free:
+                free = max(free, self._coming[0][0] * self._scale)
+            while self._coming and self._coming[0][0] * self._scale <= free:
                 at, checked, number = heapq.heappop(self._coming)
                 if checked:
                     self._shift(number, at)
@@ -226,7 +227,7 @@ class _Run:
     def _starts(self, number: int) -> bool:
         return any(self._task.starts[s] for s in self._order.members[number])
 
-    def _start_all(self, number: int, free: Fraction | int) -> Fraction | int:
+    def _start_all(self, number: int, free: int) -> int:
         ends = []
         for service in self._order.members[number]:
             free, end = self._start(service, self._begin[number], free)
@@ -242,7 +243,7 @@ class _Run:
         first = len(self._line.priority) if number in self._urgent else 0
         return first + max(int(self._line.priority[s]) for s in self._order.members[number])
 
-    def _start(self, service: int, begin: int, free: Fraction | int) -> tuple[Fraction | int, int]:
+    def _start(self, service: int, begin: int, free: int) -> tuple[int, int]:
         """Starts fill the company's rate, or the hands of people where the tools do not come back."""
         count = int(self._task.starts[service])
         if not count:
@@ -250,17 +251,22 @@ class _Run:
         duration = int(self._times.start[service])
         begin = max(begin, self._boots(int(self._task.boot_rank[service])))
         if self._tool["start"] >= NEVER:
-            manual = max(duration, self._times.manual.get("start", 0))
-            waves = 1 if self._hands is None else -(-count // max(1, self._hands))
-            return max(free, begin) + (waves - 1) * manual, int(max(free, begin)) + waves * manual
+            return self._by_hand(count, duration, begin, free)
         begin = max(begin, self._tool["start"])
-        if self._times.starts is None:
+        rate = self._times.starts
+        if rate is None:
             return free, begin + duration
-        first = max(Fraction(begin), Fraction(free))
-        rate: Rate = self._times.starts
-        used = Fraction(count * rate.window_ms, max(1, rate.count))
-        last = first + max(Fraction(0), used - rate.window_ms)
-        return first + used, int(-(-last // 1)) + duration
+        first = max(begin * self._scale, free)
+        used = count * rate.window_ms
+        last = first + max(0, used - rate.window_ms * self._scale)
+        return first + used, -(-last // self._scale) + duration
+
+    def _by_hand(self, count: int, duration: int, begin: int, free: int) -> tuple[int, int]:
+        manual = max(duration, self._times.manual.get("start", 0))
+        waves = 1 if self._hands is None else -(-count // max(1, self._hands))
+        first = max(free, begin * self._scale)
+        last = first + (waves - 1) * manual * self._scale
+        return last, -(-last // self._scale) + manual
 
     def _boots(self, rank: int) -> int:
         """When the server of some rank at its site is up."""

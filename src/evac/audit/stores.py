@@ -260,22 +260,23 @@ class FamilyHits:
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
     """Families over all losses, from the outcomes of their stores."""
     names = tuple(sorted(graph.family_stores))
+    ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
     found, ready, doubtful = [], [], []
     for name in names:
         stores = list(graph.family_stores[name])
-        numbers = np.flatnonzero(hits.lost[:, stores].all(axis=1)).astype(np.int32)
+        gone = np.asarray(hits.lost[:, stores].all(axis=1))
+        numbers = np.flatnonzero(gone).astype(np.int32)
         times = np.full(len(numbers), NEVER, np.int64)
         for store in stores:
-            times = np.minimum(times, _ready_at(hits, store, numbers))
+            times = np.minimum(times, _ready_at(hits, ready_ms, store, numbers))
         found.append(numbers)
         ready.append(times)
-        possible = (hits.lost | hits.maybe)[:, stores].all(axis=1)
-        doubtful.append(np.asarray(possible & ~hits.lost[:, stores].all(axis=1)))
+        possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
+        doubtful.append(np.asarray(possible & ~gone))
     return FamilyHits(names, {n: i for i, n in enumerate(names)}, tuple(found), tuple(ready), tuple(doubtful))
 
 
-def _ready_at(hits: StoreHits, store: int, numbers: IndexColumn) -> IntColumn:
+def _ready_at(hits: StoreHits, ready_ms: IntColumn, store: int, numbers: IndexColumn) -> IntColumn:
     first, last = np.searchsorted(hits.store, (store, store + 1))
     place = first + np.searchsorted(hits.loss[first:last], numbers)
-    times = np.array([o.ready_ms for o in hits.outcomes], np.int64)
-    return times[hits.outcome[place]] if len(numbers) else np.empty(0, np.int64)
+    return ready_ms[hits.outcome[place]] if len(numbers) else np.empty(0, np.int64)

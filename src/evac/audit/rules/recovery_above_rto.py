@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from evac.audit.chains import why_down
 from evac.audit.context import Context, Maker, Rule, services_by_loss
 from evac.audit.findings import Finding
-from evac.audit.impacts import RECOVERS
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
 
@@ -17,8 +16,7 @@ _MAKER = Maker("recovery-above-rto", "EV113")
 def check(context: Context) -> Iterator[Finding]:
     """Error above the rto, detection and approval included; warning for a service that may be shed."""
     impacts = context.impacts
-    late = (impacts.fate == RECOVERS) & (impacts.ready_ms > impacts.rto_ms[None, :])
-    for service, found in services_by_loss(late):
+    for service, found in services_by_loss(context.late):
         worst = max(found, key=lambda n: (int(impacts.ready_ms[n, service]), -n))
         losses = [worst, *(n for n in context.worst_first(found) if n != worst)]
         severity: Severity = "error" if context.firm[service] else "warning"

@@ -11,7 +11,7 @@ from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Service
-from evac.model.fleet import BoolColumn
+from evac.model.fleet import BoolColumn, IndexColumn
 
 _MAKER = Maker("replicas-together", "EV119")
 
@@ -42,17 +42,22 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _together(context: Context, numbers: np.ndarray[tuple[int], np.dtype[np.int32]]) -> BoolColumn:
+def _together(context: Context, numbers: IndexColumn) -> BoolColumn:
+    """(racks and feeds, S), looked at only where a loss takes some replica."""
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
     lost = impacts.lost[numbers]
+    found = np.zeros(lost.shape, np.bool_)
+    row, service = np.nonzero(lost)
+    taken = lost[row, service]
     several = (n > 1) & impacts.presence.counted
-    everything = lost == n[None, :]
-    below = (n[None, :] - lost < m[None, :]) & (m < n)[None, :]
     caps = np.array([_cap(s, int(k)) for s, k in zip(context.estate.services, n, strict=True)], np.int64)
-    racks = np.array([impacts.losses.kinds[int(k)] == "rack" for k in numbers], np.bool_)
-    crowded = (lost > caps[None, :]) & racks[:, None]
-    return np.asarray((lost > 0) & several[None, :] & (everything | below | crowded))
+    racks = np.array([impacts.losses.kinds[k] == "rack" for k in numbers.tolist()], np.bool_)
+    everything = taken == n[service]
+    below = (n[service] - taken < m[service]) & (m[service] < n[service])
+    crowded = (taken > caps[service]) & racks[row]
+    found[row, service] = several[service] & (everything | below | crowded)
+    return found
 
 
 def _cap(service: Service, n: int) -> int:
