@@ -20,10 +20,10 @@ setup: $(READY) ## install everything into .venv and compile the kernels
 	python3 -m venv .tools
 	.tools/bin/pip install --quiet uv
 
-$(READY): pyproject.toml uv.lock $(wildcard src/evac/planning/warm.py) | $(filter .tools/bin/uv,$(UV))
+$(READY): pyproject.toml uv.lock $(wildcard src/evac/app/warm.py) | $(filter .tools/bin/uv,$(UV))
 	$(UV) sync --frozen
-	@if [ -f src/evac/planning/warm.py ]; then \
-		echo "Compiling the kernels (once) ..."; $(PYTHON) -m evac.planning.warm; fi
+	@if [ -f src/evac/app/warm.py ]; then \
+		echo "Compiling the kernels (once) ..."; $(PYTHON) -m evac.app.warm; fi
 	@touch $@
 
 demo: $(READY) ## October 2022 again, from files to a report, in under two minutes

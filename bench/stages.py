@@ -41,7 +41,7 @@ def measure(servers: int, budget_s: int) -> dict[str, float | int | str]:
     from evac.model.derive import derive
     from evac.model.scenario import lose
     from evac.planning.simulation.simulate import simulate
-    from evac.planning.warm import warm
+    from evac.app.warm import warm
     from evac.verify import check
 
     warm()
