@@ -30,7 +30,7 @@ demo: $(READY) ## October 2022 again, from files to a report, in under two minut
 	$(PYTHON) -m evac.app.demo
 
 test: $(READY) ## run all tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 lint: $(READY) ## check style and formatting
 	$(VENV)/bin/ruff check .

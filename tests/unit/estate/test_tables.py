@@ -149,9 +149,9 @@ def company() -> Estate:
 def test_a_large_estate_is_checked_in_seconds(company: Estate, tables: str, tmp_path: Path) -> None:
     """Bench measures; this holds the order of magnitude on a busy machine."""
     write(company, tmp_path / "out", tables=tables)  # type: ignore[arg-type]
-    start = time.perf_counter()
+    start = time.process_time()
     result = check(tmp_path / "out")
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert result.estate is not None
     assert len(result.estate.fleet) == 90_000
     assert seconds < 8
@@ -163,8 +163,8 @@ def test_a_large_estate_full_of_errors_is_checked_in_seconds(company: Estate, tm
     servers.write_text(servers.read_text().replace("web", "wed").replace("pangyo", "pangjo"))
     services = tmp_path / "out" / "services.yaml"
     services.write_text(services.read_text().replace(" min", " mins").replace("store-", "stroe-"))
-    start = time.perf_counter()
+    start = time.process_time()
     result = check(tmp_path / "out")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert {"name-unknown", "unit-unknown", "more-problems"} <= {d.code for d in result.diagnostics}
     assert len(result.diagnostics) < 1_000
