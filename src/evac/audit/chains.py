@@ -92,8 +92,6 @@ def _stuck_reason(context: Context, service: int, number: int) -> str:
     missing = impacts.lost[number, service] and impacts.surviving[number, service] == 0
     if missing and not impacts.capacity.room_known[number, service]:
         return f"runs nowhere outside {where}, and no room for it is known"
-    if impacts.chains.released[number] >= NEVER:
-        return "nobody can approve: the tools for it are lost, and there is no way by hand"
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return "the tools that start replicas are lost with it, and there is no way by hand"
     return ""

@@ -150,31 +150,33 @@ class _Chains:
         self.released = np.zeros(len(numbers), np.int64)
 
     def tools(self, estate: Estate) -> dict[StepKind, IntColumn]:
-        """When the tools of each kind are back. What still rises after a round a tool waits for itself."""
-        kinds = WAITED_KINDS
-        found = {kind: np.zeros(len(self._numbers), np.int64) for kind in kinds}
-        rounds = len(self._times.tool_closure) + 2
-        for attempt in range(2):
-            for _ in range(rounds):
-                self.released = self._release(estate, found["approve"])
-                ready = self.run(self._times.tool_closure, found)
-                fresh = {kind: _latest(ready, self._times.tools[kind]) for kind in kinds}
-                rising = {kind: fresh[kind] > found[kind] for kind in kinds}
-                found = {kind: np.maximum(found[kind], fresh[kind]) for kind in kinds}
-                if not any(r.any() for r in rising.values()):
-                    return found
-            if attempt == 0:
-                found = {kind: np.where(rising[kind], NEVER, found[kind]) for kind in kinds}
+        """When the tools of each kind are back.
+
+        At first none of those that are down comes back; each round finds those that can be brought
+        back with what there is, or by hand, and when. What is left after that waits for itself.
+        """
+        down = {kind: self._any_down(self._times.tools[kind]) for kind in WAITED_KINDS}
+        found = {kind: np.where(hit, NEVER, 0).astype(np.int64) for kind, hit in down.items()}
+        self.released = self._release(estate, down["approve"])
+        for _ in range(len(self._times.tool_closure) + 2):
+            ready = self.run(self._times.tool_closure, found)
+            fresh = {kind: _latest(ready, self._times.tools[kind]) for kind in WAITED_KINDS}
+            if all((fresh[kind] == found[kind]).all() for kind in WAITED_KINDS):
+                break
+            found = fresh
         return found
 
-    def _release(self, estate: Estate, approve: IntColumn) -> IntColumn:
-        """Approval needs its tools, or takes as long as it takes by hand."""
+    def _any_down(self, services: tuple[int, ...]) -> BoolColumn:
+        return np.asarray(self._down[list(services)].any(axis=0))
+
+    def _release(self, estate: Estate, approve: BoolColumn) -> IntColumn:
+        """Approval takes as long as by hand once its tools are down, if that is known to take longer.
+
+        People decide, so a decision never waits for a tool; that the tools are lost is a finding.
+        """
         usual = estate.detection_ms + estate.approval_ms
-        manual = self._times.manual.get("approve")
-        if manual is None:
-            return np.where(approve > 0, NEVER, usual).astype(np.int64)
-        by_hand = estate.detection_ms + max(estate.approval_ms, manual)
-        return np.where(approve > 0, by_hand, usual).astype(np.int64)
+        by_hand = estate.detection_ms + max(estate.approval_ms, self._times.manual.get("approve", 0))
+        return np.where(approve, by_hand, usual).astype(np.int64)
 
     def run(self, chosen: range | tuple[int, ...], tool_ready: dict[StepKind, IntColumn]) -> CountTable:
         """(S, losses) ready times of the services of some components."""

@@ -101,8 +101,6 @@ def schedule(
     """(S,) ready times of one loss, never sooner than its chains."""
     soonest = chains.ready[:, task.number].astype(np.int64)
     released = int(chains.released[task.number])
-    if released >= NEVER:
-        return soonest
     run = _Run(top, order, times, line, chains, task, soonest)
     run.stores(hits, released)
     return run.services(released)
@@ -164,10 +162,13 @@ class _Run:
             known = self._store_ready.get(store.family)
             self._store_ready[store.family] = back if known is None else min(known, back)
 
-    def _tool_wait(self, kind: StepKind) -> int:
-        """When steps of a kind can begin; 0 where people do them by hand instead."""
+    def _tool_wait(self, kind: StepKind, number: int = -1) -> int:
+        """When steps of a kind can begin; 0 where people do them by hand instead.
+
+        Tools and what they need wait for each other as their chains say, which hold in any case.
+        """
         ready = self._tool[kind]
-        return 0 if ready >= NEVER else ready
+        return 0 if ready >= NEVER or number in self._urgent else ready
 
     def services(self, released: int) -> IntColumn:
         """Starts in line, most people first among those that are ready; traffic in order of being checked."""
@@ -206,7 +207,7 @@ class _Run:
     def _check(self, number: int, started: int) -> None:
         members = self._order.members[number]
         verify = max(int(self._times.verify[s]) for s in members)
-        done = max(started, self._tool_wait("verify")) + verify
+        done = max(started, self._tool_wait("verify", number)) + verify
         heapq.heappush(self._coming, (done, True, number))
 
     def _shift(self, number: int, at: int) -> None:
@@ -250,9 +251,10 @@ class _Run:
             return free, begin
         duration = int(self._times.start[service])
         begin = max(begin, self._boots(int(self._task.boot_rank[service])))
-        if self._tool["start"] >= NEVER:
+        number = self._order.component[service]
+        if self._tool["start"] >= NEVER and number not in self._urgent:
             return self._by_hand(count, duration, begin, free)
-        begin = max(begin, self._tool["start"])
+        begin = max(begin, self._tool_wait("start", number))
         rate = self._times.starts
         if rate is None:
             return free, begin + duration
@@ -281,5 +283,5 @@ class _Run:
         kind = self._top.estate.services[service].traffic.kind or "none"
         slots = self._shifts.setdefault(kind, _Slots(self._limits.traffic_changes_at_once))
         change = int(self._times.change[service])
-        moved = slots.take(max(done, self._tool_wait("shift")), change)
+        moved = slots.take(max(done, self._tool_wait("shift", self._order.component[service])), change)
         return moved + change + int(self._times.settle[service])

@@ -11,7 +11,7 @@ from evac.audit import RULES, audit, headline, summary
 from evac.audit.words import amount, duration, listed
 from evac.model.estate import Estate, Service, Site
 from evac.model.fleet import AT_SITE
-from tests.unit.audit.estates import HOUR, bindings, found, service, sound, with_service
+from tests.unit.audit.estates import HOUR, bindings, found, manual, service, sound, with_service
 from tests.unit.audit.flaws import hidden, no_copy, shared_fate, single_site, tool_inside
 
 
@@ -56,6 +56,15 @@ def test_a_tool_that_waits_for_itself_shows_the_circle() -> None:
     (finding,) = found(audit(tool_inside(sound())), "recovery-tool-lost")
     assert finding.chain == ("deployer", "deployer (for start)")
     assert "never comes back" in finding.message
+
+
+def test_a_tool_that_waits_for_itself_is_started_by_hand_where_people_can() -> None:
+    report = audit(manual(tool_inside(sound()), start=HOUR // 3))
+    north = next(row for row in report.rows if row.domain == "north")
+    fates = {f.service: f for f in north.fates(report.services)}
+    assert fates["deployer"].recovery_ms == 120_000 + HOUR // 3
+    (finding,) = found(report, "recovery-tool-lost")
+    assert finding.severity == "warning"
 
 
 def test_what_may_be_shed_is_no_error() -> None:

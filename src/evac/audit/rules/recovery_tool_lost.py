@@ -73,7 +73,9 @@ def _kinds(roles: tuple[str, ...]) -> tuple[StepKind, ...]:
 
 
 def _kinds_of_tool(context: Context, tool: int) -> tuple[StepKind, ...]:
-    return tuple(kind for kind in STEP_KINDS if tool in context.impacts.times.tools[kind])
+    """Kinds of steps that wait for a tool. A decision is people's, so approving is none of them."""
+    tools = context.impacts.times.tools
+    return tuple(kind for kind in STEP_KINDS if kind != "approve" and tool in tools[kind])
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
 
 def _steps(context: Context, service: int, number: int) -> list[StepKind]:
     impacts = context.impacts
-    kinds: list[StepKind] = ["approve", "verify"]
+    kinds: list[StepKind] = ["verify"]
     if impacts.lost[number, service] and impacts.surviving[number, service] < impacts.presence.m[service]:
         kinds.append("start")
     if impacts.moved[number, service]:
