@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo test lint format types imports docs docs-check bench bench-referees ci clean
+.PHONY: help setup demo test lint format types imports docs docs-pages docs-check bench bench-referees ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -52,6 +52,10 @@ docs: $(READY) ## build the documentation; a warning is an error
 
 docs-check: $(READY) ## run every command the documentation shows, and compare generated pages
 	$(PYTHON) -m pytest tests/docs
+
+docs-pages: $(READY) ## write the pages that come from the program itself
+	$(PYTHON) scripts/cli_reference.py
+	$(PYTHON) -m evac.estate.reference_pages docs/reference
 
 bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
 	$(PYTHON) -m bench

@@ -1,0 +1,13 @@
+"""Pages that are written from the program are as fresh as the program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_command_line_page_is_fresh(project_root: Path) -> None:
+    command = [sys.executable, "scripts/cli_reference.py", "--check"]
+    done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
