@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md from the command line itself, so that the page cannot drift from the program."""
+"""Writes docs/reference/cli.md from the program itself, so that the page cannot drift from it."""
 
 import sys
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from evac.cli.main import cli
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
 OPENING = """# Command line
 
-This page is written from the program's own help by `make docs-pages`. Data goes to standard output, words go to
-standard error. [Exit codes](exit-codes.md) have a page of their own.
+This page is written from the program's own help by `make docs-pages`. Data goes to standard output,
+words go to standard error. [Exit codes](exit-codes.md) have a page of their own.
 """
 
 
