@@ -1,10 +1,10 @@
-"""Local search over orders: closures move forward, or dependents back, inside a window; costly tails are not
-redone.
+"""Local search over orders: closures move forward, or dependents back, inside a window.
 
 A move takes a target and pulls those of its predecessors that lie in a window of the order to the front of
 the window with it, or pushes it to the end with its successors. Only the window and what follows can change,
-so a trial resumes from a saved state before the window. Mostly it gives up after the window if the tasks inside,
-whose set is the same as before, already cost more than would be accepted. Acceptance is that of annealing.
+so a trial resumes from a saved state before the window. Mostly it gives up after the window if the tasks
+inside, whose set is the same as before, already cost more than would be accepted. Acceptance is that of
+annealing.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def improve(
         barren = 0
         slack = _slack(chance, heat, work - spent, work)
         # Sometimes a dear window pays for itself in the tail, so one trial in a few is seen through.
-        patience = EVER if count - last <= _SHORT or below(chance, _PATIENT_IN) == 0 else slack
+        seen_through = count - last <= _SHORT or below(chance, _PATIENT_IN) == 0
+        patience = int(EVER) if seen_through else slack
         total, placed = _evaluate(net, goal, profile, floor, saved, trial, first, last, present, patience)
         spent += placed
         if total <= present + slack:

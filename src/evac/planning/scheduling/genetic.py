@@ -25,6 +25,7 @@ Words = NDArray[np.uint64]
 GENERATIONS_EACH = 3
 """Schedule generations per child: forward, backward, forward."""
 _SWAPS_PER_MILLE = 20
+_RIVALS = 7
 _PATIENCE = 60
 """Children per member without a better member before all is started anew."""
 
@@ -40,7 +41,7 @@ class Members(NamedTuple):
 
 def members_for(tasks: int, work: int) -> Members:
     """A population that fits the work: large enough not to inbreed, small enough to converge."""
-    members = int(min(1_500, max(24, 1.7 * (work / GENERATIONS_EACH) ** 0.5)))
+    members = int(min(2_000, max(24, 3 * (work / GENERATIONS_EACH) ** 0.5)))
     return Members(
         np.zeros((members, tasks), np.int64), np.zeros(members, np.int64), np.zeros(members, np.uint64),
         np.zeros(1, np.int64),
@@ -87,7 +88,7 @@ def evolve(
         if price < best:
             best = price
             best_finish[:] = scratch.finish
-        if _join(members, child, price, scratch.finish):
+        if _join(members, child, price, scratch.finish, chance):
             stale = 0
         else:
             stale += 1
@@ -173,16 +174,22 @@ def _mutate(side: Side, chance: Words, child: Ints) -> None:
 
 
 @njit(cache=True)
-def _join(members: Members, child: Ints, price: int, finish: Ints) -> bool:
-    """Take the child in, in place of the worst if all rows are full; true if the population became better."""
+def _join(members: Members, child: Ints, price: int, finish: Ints, chance: Words) -> bool:
+    """Take the child in, in place of the worst of a few if all rows are full; true if that made things
+    better.
+
+    Only a few are looked at so that mediocre members live on for a while: they keep the population varied.
+    """
     size = members.size[0]
     full = size == members.price.size
-    worst = 0
+    row = size
     if full:
-        for member in range(1, size):
-            if members.price[member] > members.price[worst]:
-                worst = member
-        if price > members.price[worst]:
+        row = below(chance, size)
+        for _ in range(_RIVALS):
+            other = below(chance, size)
+            if members.price[other] > members.price[row]:
+                row = other
+        if price > members.price[row]:
             return False
     mark = np.uint64(0)
     for task in range(finish.size):
@@ -190,11 +197,10 @@ def _join(members: Members, child: Ints, price: int, finish: Ints) -> bool:
     for member in range(size):
         if members.mark[member] == mark:
             return False
-    better = not full or price < members.price[worst]
+    better = not full or price < members.price[row]
     if not full:
-        worst = size
         members.size[0] += 1
-    members.order[worst] = child
-    members.price[worst] = price
-    members.mark[worst] = mark
+    members.order[row] = child
+    members.price[row] = price
+    members.mark[row] = mark
     return better

@@ -20,6 +20,8 @@ from evac.planning.scheduling.tasks import Schedule, Tasks, check
 
 Ints = NDArray[np.int64]
 _HEAT_SHARE = 24
+_HOT_SHARE = 2
+_FEW = 40
 """At the start a trial may add the mean cost of a weighted task divided by this."""
 
 
@@ -128,13 +130,23 @@ def _blank(net: Net) -> tuple[Profile, Ints]:
 
 
 def _annealed(problem: Problem, order: Ints, price: int, work: int, seed: int) -> Found:
+    """The better of a short hot run, worth it for few tasks only, and a long cool one."""
     net, goal, _ = problem
     count = order.size
     profile, floor = _blank(net)
-    saved = no_states(profile, floor, count)
-    heat = price / (_HEAT_SHARE * max(1, goal.weighted.size))
-    finish, placed = improve(net, goal, profile, floor, saved, order, work * count, seed, heat)
-    return Found(finish, -(-placed // count))
+    hot = work // 4 if count <= _FEW else 0
+    best: Ints | None = None
+    spent = 0
+    for share, part in ((_HOT_SHARE, hot), (_HEAT_SHARE, work - hot)):
+        if part == 0:
+            continue
+        saved = no_states(profile, floor, count)
+        heat = price / (share * max(1, goal.weighted.size))
+        finish, placed = improve(net, goal, profile, floor, saved, order, part * count, seed, heat)
+        spent += placed
+        if best is None or _price(problem, finish) < _price(problem, best):
+            best = finish
+    return Found(order if best is None else best, -(-spent // count))
 
 
 def _evolved(problem: Problem, order: Ints, work: int, seed: int) -> Found:
