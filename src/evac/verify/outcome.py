@@ -69,8 +69,9 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     """F17: nothing stays below base for lack of room that strictly lower tiers hold.
 
-    Read as: were every started replica of a lower tier that nobody alive needs, and every surviving
-    one that may be shed, taken away, the missing replicas still would not fit within spread.
+    Read as: what does not fit as things stand would not fit either if every started replica of a
+    lower tier that nobody alive needs, and every surviving one that may be shed, were taken away. What
+    does fit is kept down by time, not by room: that is the objective's business.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -85,6 +86,9 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     for service in waiting:
         missing = int(s.m[service]) - _standing(final, service)
         if missing <= 0 or not _could_run(reading, times, service):
+            continue
+        nobody = np.zeros(len(s), np.bool_)
+        if _would_fit(reading, final, free, nobody, service) >= missing:
             continue
         if _would_fit(reading, final, free, leaving, service) >= missing:
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")

@@ -130,7 +130,7 @@ BROKEN: list[tuple[str, str, Callable[[Plan], Plan]]] = [
     ("F15", "by hand where nobody can", lambda p: change(p, "shift:search", manual=True)),
     ("F16", "shed for nobody", lambda p: change(p, "shed:ads:a1", for_services=())),
     ("F16", "shed in vain", lambda p: without(p, "start:messenger:top")),
-    ("F17", "left out though ads stays", lambda p: without(left_out(p, "pay"), "shed:ads:b1")),
+    ("F17", "left out though ads stays", lambda p: without(left_out(p, "search"), "shed")),
     ("F19", "a cheaper objective", lambda p: replace(p, objective=p.objective - 1)),
     (
         "F19",
