@@ -18,7 +18,7 @@ _MAKER = Maker("recovery-tool-lost", "EV103")
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where the tool waits for itself with no way by hand, or comes back too late; else a warning."""
+    """Error where the tool never comes back, or too late; warning where it is down for a while."""
     roles = _roles(context)
     down = context.impacts.down
     for tool in sorted(roles):
@@ -41,7 +41,7 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[i
     graded = [(n, self_reference(context, tool, n)) for n in losses]
     # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
     graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.surviving[pair[0], tool])))
-    errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n, chain)]
+    errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n)]
     severity: Severity = "error" if errors else "warning"
     worst, chain = (errors or graded)[0]
     name = context.estate.services[tool].id
@@ -61,21 +61,14 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[i
     )  # fmt: skip
 
 
-def _is_error(context: Context, tool: int, number: int, chain: tuple[str, ...]) -> bool:
+def _is_error(context: Context, tool: int, number: int) -> bool:
+    """Gone for good, later than its objective, or beyond the horizon."""
     ready = int(context.impacts.ready_ms[number, tool])
-    late = context.grave[number, tool] or ready > context.estate.horizon_ms
-    by_hand = all(kind in context.impacts.times.manual for kind in _kinds_of_tool(context, tool))
-    return bool(late or (chain and not by_hand))
+    return bool(context.grave[number, tool]) or ready > context.estate.horizon_ms
 
 
 def _kinds(roles: tuple[str, ...]) -> tuple[StepKind, ...]:
     return tuple(kind for kind in STEP_KINDS if set(TOOLS_OF_KIND[kind]) & set(roles))
-
-
-def _kinds_of_tool(context: Context, tool: int) -> tuple[StepKind, ...]:
-    """Kinds of steps that wait for a tool. A decision is people's, so approving is none of them."""
-    tools = context.impacts.times.tools
-    return tuple(kind for kind in STEP_KINDS if kind != "approve" and tool in tools[kind])
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
