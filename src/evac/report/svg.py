@@ -23,6 +23,8 @@ _STEPS: Final = (
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800,
 )  # fmt: skip
 _LEAST_PERCENT: Final = 0.3
+_EDGE_PERCENT: Final = 3.0
+"""Words of an axis this near to an end stand beside their rule, not under it: they stay on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,10 @@ def time_axis(upto: float, since: float = 0.0) -> list[str]:
     """Vertical rules with their times below."""
     lines = []
     for second in ticks(upto, since):
-        x = f"{place(second, upto, since):.2f}%"
+        at = place(second, upto, since)
+        x, side = f"{at:.2f}%", " first" if at < _EDGE_PERCENT else (" last" if at > 100 - _EDGE_PERCENT else "")
         lines.append(f'<line x1="{x}" y1="0" x2="{x}" y2="100%" class="rule"/>')
-        lines.append(f'<text x="{x}" y="100%" dy="16" class="tick">{clock(second)}</text>')
+        lines.append(f'<text x="{x}" y="100%" dy="16" class="tick{side}">{clock(second)}</text>')
     return lines
 
 

@@ -1,0 +1,249 @@
+"""The report page in a real browser: it fits, reads well by keyboard and screen reader, and prints."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Opened
+
+pytestmark = pytest.mark.browser
+
+NAMES = ("small", "flawed", "mended")
+WIDTHS = (390, 768, 1440, 1920)
+Open = Callable[..., Opened]
+
+OUT_OF_BOUNDS = """() => [...document.querySelectorAll('body *')].filter(e => {
+  if (e.closest('.scroll, .skip, .unseen') || !e.checkVisibility()) return false;
+  const box = e.getBoundingClientRect();
+  return box.width > 0 && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
+}).map(e => e.tagName + '.' + (e.getAttribute('class') || '') + ' ' + e.textContent.slice(0, 60))"""
+
+FOCUSED = """() => {
+  const e = document.activeElement;
+  if (e === document.body) return null;
+  const box = e.getBoundingClientRect(), style = getComputedStyle(e);
+  return {tag: e.tagName, name: (e.getAttribute('aria-label') || e.textContent).trim(),
+          outline: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+          seen: box.width > 0 && box.right > 0 && box.bottom > 0 && box.top < innerHeight};
+}"""
+
+REACHABLE = """() => [...document.querySelectorAll('a, summary, .scroll')]
+  .filter(e => e.checkVisibility({contentVisibilityAuto: true}))
+  .map(e => ({tag: e.tagName, name: (e.getAttribute('aria-label') || e.textContent).trim()}))"""
+
+
+def open_all(page: Page) -> None:
+    page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_opens_without_a_complaint_and_asks_for_nothing(opened: Open, name: str) -> None:
+    found = opened(name)
+    found.page.wait_for_load_state("networkidle")
+    assert found.page.title().startswith("Loss of ")
+    assert found.complaints == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_wider_than_the_window(opened: Open, name: str, width: int) -> None:
+    page = opened(name, width).page
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(OUT_OF_BOUNDS) == []
+        open_all(page)
+
+
+def test_the_answer_is_on_the_first_screen_of_a_phone(opened: Open) -> None:
+    page = opened("mended", 390).page
+    box = page.locator(".verdict").first.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 844
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_letters_of_charts_keep_their_size(opened: Open, width: int) -> None:
+    page = opened("mended", width).page
+    sizes = page.evaluate(
+        "() => [...document.querySelectorAll('.chart text')].filter(e => e.checkVisibility())"
+        ".map(e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert len(sizes) > 50
+    assert min(sizes) >= 11
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_labels_of_a_chart_do_not_lie_on_each_other(opened: Open, width: int) -> None:
+    page = opened("mended", width).page
+    boxes = page.evaluate(
+        "() => [...document.querySelectorAll('#gantt-t')].map(t => t.parentElement)"
+        ".flatMap(s => [...s.querySelectorAll('.label')]).map(e => e.getBoundingClientRect())"
+        ".map(b => [b.top, b.bottom])"
+    )
+    assert len(boxes) > 10
+    for (_, bottom), (top, _) in itertools.pairwise(boxes):
+        assert bottom <= top + 3
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_answer(opened: Open) -> None:
+    page = opened("small").page
+    page.keyboard.press("Tab")
+    focused = page.evaluate(FOCUSED)
+    assert focused["name"] == "Skip to the answer"
+    assert focused["seen"]
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_tab_reaches_every_link_summary_and_table_with_a_visible_focus(opened: Open) -> None:
+    page = opened("small").page
+    expected = page.evaluate(REACHABLE)
+    assert {"A", "SUMMARY", "DIV"} == {entry["tag"] for entry in expected}
+    reached = []
+    for _ in expected:
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        assert focused is not None
+        assert focused["outline"], focused
+        assert focused["seen"], focused
+        reached.append({"tag": focused["tag"], "name": focused["name"]})
+    assert reached == expected
+
+
+def test_a_folded_list_opens_by_keyboard(opened: Open) -> None:
+    page = opened("small").page
+    last = page.locator("#numbers summary").last
+    last.focus()
+    page.keyboard.press("Enter")
+    table = page.locator("#numbers details table")
+    assert table.is_visible()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "group"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("All ")
+
+
+AXE_CASES = (("small", "light"), ("small", "dark"), ("mended", "light"), ("flawed", "dark"))
+
+
+@pytest.mark.parametrize(("name", "scheme"), AXE_CASES)
+def test_axe_finds_nothing(opened: Open, name: str, scheme: str) -> None:
+    page = opened(name, 1280, scheme).page
+    open_all(page)
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "flaw"),
+    [
+        ("color-contrast", "() => { document.querySelector('.verdict').style.color = '#999'; }"),
+        ("svg-img-alt", "() => document.querySelectorAll('#gantt-t, #gantt-d').forEach(e => e.remove())"),
+        ("scrollable-region-focusable", "() => document.querySelectorAll('.scroll').forEach(e => "
+         "{ e.removeAttribute('tabindex'); e.style.width = '60px'; })"),
+    ],
+)  # fmt: skip
+def test_axe_would_find_a_flaw(opened: Open, rule: str, flaw: str) -> None:
+    page = opened("small").page
+    page.evaluate(flaw)
+    assert rule in {name for name, _ in violations(page)}
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """(rule, first place) of everything axe-core finds."""
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], v["nodes"][0]["html"][:200]) for v in found]
+
+
+def test_dark_is_dark_and_light_is_light(opened: Open) -> None:
+    grounds = {}
+    for scheme in ("light", "dark"):
+        page = opened("small", 1280, scheme).page
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        grounds[scheme] = sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+    assert grounds["light"] == 3 * 255
+    assert grounds["dark"] < 3 * 40
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bars_stand_out_from_the_paper(opened: Open, scheme: str) -> None:
+    """Three to one for what a chart says by colour (WCAG 2.2, 1.4.11); resting parts say nothing."""
+    page = opened("mended", 1280, scheme).page
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    for style in ("start", "verify", "shift", "used after", "line"):
+        where = "." + style.replace(" ", ".")
+        kind = "stroke" if style == "line" else "fill"
+        colour = page.evaluate(f"getComputedStyle(document.querySelector('.chart {where}')).{kind}")
+        assert contrast(colour, paper) >= 3, (style, colour, paper)
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2.2 between two colours written `rgb(1, 2, 3)`."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(p) / 255 for p in colour.removeprefix("rgb(").rstrip(")").split(",")]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_are_unique_and_headings_in_order(opened: Open, name: str) -> None:
+    page = opened(name).page
+    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4,h5')].map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    links = page.evaluate("() => [...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
+    assert links
+    assert set(links) <= set(ids)
+
+
+def test_every_chart_has_a_name_and_a_description(opened: Open) -> None:
+    page = opened("small").page
+    charts = page.get_by_role("img").all()
+    assert len(charts) >= 8
+    for chart in charts:
+        names = (chart.get_attribute("aria-labelledby") or "").split()
+        words = [page.locator(f"#{name}").text_content() or "" for name in names]
+        assert len(words) == 2
+        assert all(len(w) > 3 for w in words)
+
+
+def test_the_first_column_and_the_heads_stay_in_sight(opened: Open) -> None:
+    page = opened("mended", 390).page
+    region = page.locator("#matrix .scroll").first
+    region.evaluate("e => { e.scrollLeft = 200; e.scrollTop = 300; }")
+    box = region.bounding_box()
+    corner = region.locator("thead th").first.bounding_box()
+    assert box is not None
+    assert corner is not None
+    assert abs(corner["x"] - box["x"]) <= 2
+    assert abs(corner["y"] - box["y"]) <= 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_prints_dark_on_white_without_the_navigation(opened: Open, tmp_path: Path, scheme: str) -> None:
+    page = opened("mended", 1280, scheme).page
+    data = page.pdf(path=tmp_path / "page.pdf", format="A4")
+    assert data.startswith(b"%PDF-")
+    assert 2 < data.count(b"/Type /Page\n") + data.count(b"/Type /Page/") + data.count(b"/Type /Page ") < 40
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible()
+    assert page.locator(".on-paper").is_visible()
+
+
+def test_long_lists_are_folded_and_the_page_stays_light(opened: Open, pages: dict[str, Path]) -> None:
+    page = opened("flawed").page
+    rows = page.evaluate("() => [...document.querySelectorAll('tr')].filter(e => e.checkVisibility()).length")
+    assert rows < 200
+    assert pages["flawed"].stat().st_size < 1_000_000
