@@ -129,7 +129,9 @@ def time_axis(upto: float, since: float = 0.0) -> list[str]:
     lines = []
     for second in ticks(upto, since):
         at = place(second, upto, since)
-        x, side = f"{at:.2f}%", " first" if at < _EDGE_PERCENT else (" last" if at > 100 - _EDGE_PERCENT else "")
+        x, side = f"{at:.2f}%", ""
+        if not _EDGE_PERCENT <= at <= 100 - _EDGE_PERCENT:
+            side = " first" if at < _EDGE_PERCENT else " last"
         lines.append(f'<line x1="{x}" y1="0" x2="{x}" y2="100%" class="rule"/>')
         lines.append(f'<text x="{x}" y="100%" dy="16" class="tick{side}">{clock(second)}</text>')
     return lines
