@@ -214,10 +214,10 @@ def curves(
 
 
 def _steps(one: Series, upto: float, highest: float) -> str:
-    """The path of a step function; changes nearer than a tenth of a unit are drawn as one."""
+    """The path of a step function; changes that fall on one unit of its width are drawn as one."""
 
     def at(second: float) -> float:
-        return round(place(second, upto) * CURVE_WIDTH / 100, 1)
+        return round(place(second, upto) * CURVE_WIDTH / 100)
 
     kept = [(at(second), value) for second, value in one.points if second <= upto]
     last = [here for here, after in pairwise([*kept, (float("inf"), 0.0)]) if here[0] != after[0]]

@@ -101,6 +101,27 @@ def test_the_page_is_whole_self_contained_and_safe(estate: Estate, plan: Plan) -
     assert text == html_report(estate, title="Loss", lead="lead", footer="end", planned=planned)
 
 
+def test_what_a_plan_names_never_becomes_markup(estate: Estate, plan: Plan) -> None:
+    bad = '"><script>alert(1)</script><svg onload=x>&amp;'
+    odd = replace(
+        plan,
+        outcomes=tuple(replace(o, service=bad + o.service, critical=()) for o in plan.outcomes),
+        steps=tuple(replace(s, target=bad + s.target, pool=bad) for s in plan.steps),
+        stores=tuple(replace(s, store=bad, candidate=bad, waiver=bad) for s in plan.stores),
+        unknown=(bad,),
+        waivers=(bad,),
+    )
+    chained = replace(odd, outcomes=tuple(replace(o, critical=plan.outcomes[1].critical or ("verify:pay:base",))
+                                          for o in odd.outcomes))  # fmt: skip
+    text = html_report(estate, title=bad, lead=bad, footer=bad, planned=Planned(chained, bad))
+    page = Page()
+    page.feed(text)
+    assert page.scripts == 0
+    assert page.open == []
+    assert "<script" not in text
+    assert "<svg onload" not in text
+
+
 def test_every_chart_has_words(estate: Estate, plan: Plan) -> None:
     text = html_report(estate, title="t", lead="l", footer="f", planned=Planned(plan, "d"))
     charts = text.count('<svg role="img"')
