@@ -111,8 +111,8 @@ def test_what_a_plan_names_never_becomes_markup(estate: Estate, plan: Plan) -> N
         unknown=(bad,),
         waivers=(bad,),
     )
-    chained = replace(odd, outcomes=tuple(replace(o, critical=plan.outcomes[1].critical or ("verify:pay:base",))
-                                          for o in odd.outcomes))  # fmt: skip
+    chain = (odd.steps[0].id,)
+    chained = replace(odd, outcomes=tuple(replace(o, critical=chain) for o in odd.outcomes))
     text = html_report(estate, title=bad, lead=bad, footer=bad, planned=Planned(chained, bad))
     page = Page()
     page.feed(text)
