@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 BLOCK = 32
+FILLED, ADDED, LOW, HIGH = 0, 1, 2, 3
+"""Of a block: its breakpoints, what is to be added to each of its levels, the lowest and highest without
+that.
+"""
 EVER = np.int64(1) << np.int64(60)
 
 
@@ -24,11 +28,8 @@ class Profile(NamedTuple):
     """The arrays of all step functions; see `empty` for their shapes."""
 
     time: Ints  # [blocks * BLOCK] breakpoints
-    level: Ints  # [blocks * BLOCK] units in use from the breakpoint on, without `added` of the block
-    filled: Ints  # [blocks] breakpoints in the block
-    added: Ints  # [blocks] to be added to every level of the block
-    low: Ints  # [blocks] lowest of `level`
-    high: Ints  # [blocks] highest of `level`
+    level: Ints  # [blocks * BLOCK] units in use from the breakpoint on, without what the block adds
+    block: Ints  # [blocks, 4] FILLED, ADDED, LOW, HIGH, side by side because they are read together
     region: Ints  # [resources + 1] where the list of blocks of a resource begins in `head` and `place`
     head: Ints  # [regions] first breakpoint of each listed block
     place: Ints  # [regions] the listed blocks
@@ -45,13 +46,19 @@ def empty(uses_of: Ints) -> Profile:
     np.cumsum(blocks_of, out=region[1:])
     blocks = int(region[-1])
 
-    def ints(size: int) -> Ints:
-        return np.zeros(size, np.int64)
+    def ints(*shape: int) -> Ints:
+        return np.zeros(shape, np.int64)
 
     return Profile(
-        ints(blocks * BLOCK), ints(blocks * BLOCK), ints(blocks), ints(blocks), ints(blocks), ints(blocks),
-        region, ints(blocks), ints(blocks), ints(uses_of.size), ints(1),
-    )  # fmt: skip
+        time=ints(blocks * BLOCK),
+        level=ints(blocks * BLOCK),
+        block=ints(blocks, 4),
+        region=region,
+        head=ints(blocks),
+        place=ints(blocks),
+        listed=ints(uses_of.size),
+        fresh=ints(1),
+    )
 
 
 @njit(cache=True)
@@ -64,10 +71,10 @@ def clear(profile: Profile) -> None:
         profile.head[slot] = -EVER
         profile.time[resource * BLOCK] = -EVER
         profile.level[resource * BLOCK] = 0
-        profile.filled[resource] = 1
-        profile.added[resource] = 0
-        profile.low[resource] = 0
-        profile.high[resource] = 0
+        profile.block[resource, FILLED] = 1
+        profile.block[resource, ADDED] = 0
+        profile.block[resource, LOW] = 0
+        profile.block[resource, HIGH] = 0
     profile.fresh[0] = profile.listed.size
 
 
@@ -89,7 +96,7 @@ def _slot_at(profile: Profile, resource: int, time: int) -> int:
 def _entry_at(profile: Profile, block: int, time: int) -> int:
     """The last breakpoint of the block at or before `time`."""
     left = block * BLOCK
-    right = left + profile.filled[block]
+    right = left + profile.block[block, FILLED]
     while right - left > 1:
         middle = (left + right) >> 1
         if profile.time[middle] <= time:
@@ -99,15 +106,15 @@ def _entry_at(profile: Profile, block: int, time: int) -> int:
     return left
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def earliest(profile: Profile, resource: int, start: int, hold: int, limit: int) -> int:
     """The first time at or after `start` from which the level stays at most `limit` for `hold`."""
     slot = _slot_at(profile, resource, start)
     last = profile.region[resource] + profile.listed[resource] - 1
     block = profile.place[slot]
     entry = _entry_at(profile, block, start)
-    stop = block * BLOCK + profile.filled[block]
-    blocked = profile.level[entry] + profile.added[block] > limit
+    stop = block * BLOCK + profile.block[block, FILLED]
+    blocked = profile.level[entry] + profile.block[block, ADDED] > limit
     while True:
         entry += 1
         if entry == stop:
@@ -119,23 +126,23 @@ def earliest(profile: Profile, resource: int, start: int, hold: int, limit: int)
                 block = profile.place[slot]
                 if not blocked and profile.head[slot] >= start + hold:
                     return start
-                added = profile.added[block]
-                if blocked and profile.low[block] + added > limit:
+                added = profile.block[block, ADDED]
+                if blocked and profile.block[block, LOW] + added > limit:
                     continue
-                if not blocked and profile.high[block] + added <= limit:
+                if not blocked and profile.block[block, HIGH] + added <= limit:
                     continue
                 break
             entry = block * BLOCK
-            stop = entry + profile.filled[block]
+            stop = entry + profile.block[block, FILLED]
         time = profile.time[entry]
         if blocked:
-            if profile.level[entry] + profile.added[block] <= limit:
+            if profile.level[entry] + profile.block[block, ADDED] <= limit:
                 blocked = False
                 start = time
         else:
             if time >= start + hold:
                 return start
-            blocked = profile.level[entry] + profile.added[block] > limit
+            blocked = profile.level[entry] + profile.block[block, ADDED] > limit
 
 
 @njit(cache=True)
@@ -148,9 +155,9 @@ def _split_block(profile: Profile, resource: int, slot: int) -> None:
     for at in range(half):
         profile.time[other * BLOCK + at] = profile.time[block * BLOCK + half + at]
         profile.level[other * BLOCK + at] = profile.level[block * BLOCK + half + at]
-    profile.filled[block] = half
-    profile.filled[other] = half
-    profile.added[other] = profile.added[block]
+    profile.block[block, FILLED] = half
+    profile.block[other, FILLED] = half
+    profile.block[other, ADDED] = profile.block[block, ADDED]
     _measure(profile, block)
     _measure(profile, other)
     end = profile.region[resource] + profile.listed[resource]
@@ -167,11 +174,11 @@ def _measure(profile: Profile, block: int) -> None:
     """Recompute the lowest and highest level of a block."""
     first = block * BLOCK
     low = high = profile.level[first]
-    for at in range(first + 1, first + profile.filled[block]):
+    for at in range(first + 1, first + profile.block[block, FILLED]):
         low = min(low, profile.level[at])
         high = max(high, profile.level[at])
-    profile.low[block] = low
-    profile.high[block] = high
+    profile.block[block, LOW] = low
+    profile.block[block, HIGH] = high
 
 
 @njit(cache=True, inline="always")
@@ -181,18 +188,18 @@ def _break_at(profile: Profile, resource: int, slot: int, time: int) -> None:
     entry = _entry_at(profile, block, time)
     if profile.time[entry] == time:
         return
-    end = block * BLOCK + profile.filled[block]
+    end = block * BLOCK + profile.block[block, FILLED]
     for at in range(end, entry + 1, -1):
         profile.time[at] = profile.time[at - 1]
         profile.level[at] = profile.level[at - 1]
     profile.time[entry + 1] = time
     profile.level[entry + 1] = profile.level[entry]
-    profile.filled[block] += 1
-    if profile.filled[block] == BLOCK:
+    profile.block[block, FILLED] += 1
+    if profile.block[block, FILLED] == BLOCK:
         _split_block(profile, resource, slot)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def hold(profile: Profile, resource: int, start: int, end: int, units: int) -> None:
     """Use `units` more of the resource during [start, end)."""
     first = _slot_at(profile, resource, start)
@@ -211,9 +218,9 @@ def hold(profile: Profile, resource: int, start: int, end: int, units: int) -> N
     while True:
         begin = block * BLOCK
         if entry == begin and slot + 1 < past and profile.head[slot + 1] <= end:
-            profile.added[block] += units
+            profile.block[block, ADDED] += units
         else:
-            stop = begin + profile.filled[block]
+            stop = begin + profile.block[block, FILLED]
             while entry < stop and profile.time[entry] < end:
                 profile.level[entry] += units
                 entry += 1

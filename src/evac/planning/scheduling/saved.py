@@ -25,7 +25,7 @@ class Saved(NamedTuple):
 
     time: Ints
     level: Ints
-    block: Ints  # [marks, 4, blocks] filled, added, low, high
+    block: Ints  # [marks, blocks, 4]
     listing: Ints  # [marks, 2, regions] head, place
     listed: Ints
     fresh: Ints
@@ -36,7 +36,14 @@ class Saved(NamedTuple):
 
 def no_states(profile: Profile, floor: Ints, tasks: int) -> Saved:
     """Room for as many marks as fit into the memory allowed, at least the empty one."""
-    words = 2 * profile.time.size + 6 * profile.filled.size + profile.listed.size + floor.size + 1
+    words = (
+        2 * profile.time.size
+        + profile.block.size
+        + 2 * profile.head.size
+        + profile.listed.size
+        + floor.size
+        + 1
+    )
     marks = int(max(1, min(MARKS_MOST, tasks // 8, MEMORY_BYTES // (8 * words))))
 
     def ints(*shape: int) -> Ints:
@@ -45,7 +52,7 @@ def no_states(profile: Profile, floor: Ints, tasks: int) -> Saved:
     return Saved(
         time=ints(profile.time.size),
         level=ints(profile.time.size),
-        block=ints(4, profile.filled.size),
+        block=ints(*profile.block.shape),
         listing=ints(2, profile.head.size),
         listed=ints(profile.listed.size),
         fresh=ints(),
@@ -62,10 +69,7 @@ def save(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     entries = blocks * BLOCK
     saved.time[mark, :entries] = profile.time[:entries]
     saved.level[mark, :entries] = profile.level[:entries]
-    saved.block[mark, 0, :blocks] = profile.filled[:blocks]
-    saved.block[mark, 1, :blocks] = profile.added[:blocks]
-    saved.block[mark, 2, :blocks] = profile.low[:blocks]
-    saved.block[mark, 3, :blocks] = profile.high[:blocks]
+    saved.block[mark, :blocks] = profile.block[:blocks]
     saved.listing[mark, 0] = profile.head
     saved.listing[mark, 1] = profile.place
     saved.listed[mark] = profile.listed
@@ -85,10 +89,7 @@ def restore(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     entries = blocks * BLOCK
     profile.time[:entries] = saved.time[mark, :entries]
     profile.level[:entries] = saved.level[mark, :entries]
-    profile.filled[:blocks] = saved.block[mark, 0, :blocks]
-    profile.added[:blocks] = saved.block[mark, 1, :blocks]
-    profile.low[:blocks] = saved.block[mark, 2, :blocks]
-    profile.high[:blocks] = saved.block[mark, 3, :blocks]
+    profile.block[:blocks] = saved.block[mark, :blocks]
     profile.head[:] = saved.listing[mark, 0]
     profile.place[:] = saved.listing[mark, 1]
     profile.listed[:] = saved.listed[mark]

@@ -33,7 +33,7 @@ class Net(NamedTuple):
     kind: Ints  # [uses] uses with equal resource, units and hold have one kind
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _fits_from(net: Net, profile: Profile, floor: Ints, use: int, start: int) -> int:
     """The first time at or after `start` at which the use alone can begin."""
     kind = net.kind[use]
@@ -45,7 +45,7 @@ def _fits_from(net: Net, profile: Profile, floor: Ints, use: int, start: int) ->
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def start_from(net: Net, profile: Profile, floor: Ints, task: int, start: int) -> int:
     """The first time at or after `start` at which all uses of the task fit together."""
     first = net.use_ptr[task]
@@ -65,7 +65,7 @@ def start_from(net: Net, profile: Profile, floor: Ints, task: int, start: int) -
     return start
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def place(net: Net, profile: Profile, task: int, start: int) -> None:
     """Take what the task uses when it starts at `start`."""
     for use in range(net.use_ptr[task], net.use_ptr[task + 1]):
