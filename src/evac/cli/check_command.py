@@ -78,9 +78,12 @@ def _contents(found: CheckResult) -> str:
 
 
 @click.command()
+@click.argument("what", type=click.Choice(["estate", "plan", "audit"]), default="estate")
 @file_option
-def schema(target: Path | None) -> None:
-    """Print the JSON Schema of the estate, for editors and checks elsewhere."""
+def schema(what: str, target: Path | None) -> None:
+    """Print a JSON Schema: of the estate (for editors), of plan files, or of the audit's JSON."""
     from evac.estate import schema as estate_schema
+    from evac.report.schemas import AUDIT_SCHEMA, PLAN_SCHEMA
 
-    emit(json.dumps(estate_schema(), indent=2, ensure_ascii=False) + "\n", target)
+    found = {"plan": PLAN_SCHEMA, "audit": AUDIT_SCHEMA}.get(what) or estate_schema()
+    emit(json.dumps(found, indent=2, ensure_ascii=False) + "\n", target)

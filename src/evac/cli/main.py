@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "example": ("evac.cli.example_command:example", "Write an example estate."),
     "import": ("evac.cli.import_command:import_", "Make an estate out of what exists."),
     "check": ("evac.cli.check_command:check", "Is the estate well formed, and what is missing?"),
-    "schema": ("evac.cli.check_command:schema", "Print the JSON Schema of the estate."),
+    "schema": ("evac.cli.check_command:schema", "Print the JSON Schema of estates, plans or audits."),
     "audit": ("evac.cli.audit_command:audit", "What would each possible loss take, and what must be mended?"),
     "plan": ("evac.cli.plan_command:plan", "A site is gone: what goes where, in which order, done when?"),
     "verify": ("evac.cli.verify_command:verify", "Check a plan with code that does not trust the planner."),

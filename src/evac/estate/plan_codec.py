@@ -1,7 +1,7 @@
-"""Plans as canonical JSON (RFC 8785, integers only), and back.
+"""Plans as canonical JSON, and back: the published shape of docs/reference/plan-format.md.
 
-Integers beyond 2**53 are written as decimal strings, so that every JSON reader keeps them exact.
-Fields of a step that hold their default are left out. Reading is bounded in size and depth.
+Fields of a step that hold their default are left out. Reading is bounded in size and depth, refuses
+what it does not know, and checks that what is said twice is said alike.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pydantic.dataclasses import dataclass as _checked
 
 from evac.model.canonical import canonical_json
 from evac.model.errors import PlanError
-from evac.model.plan import Plan
-from evac.model.units import QUANTITY_LIMIT
+from evac.model.plan import Outcome, Plan, Step
 
 SCHEMA_VERSION: Final = 1
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
@@ -31,9 +30,78 @@ _SHOWN: Final = 20
 
 def encode(plan: Plan) -> bytes:
     """Canonical bytes of a plan, with a final newline. Same plan, same bytes."""
-    return (
-        canonical_json({"kind": "evac-plan", "schema_version": SCHEMA_VERSION, "plan": _plain(plan)}) + b"\n"
-    )
+    return canonical_json(document_of(plan), exact=True) + b"\n"
+
+
+def document_of(plan: Plan) -> dict[str, Any]:
+    """A plan as a JSON document: objective, bound and heads in tier-weighted user-milliseconds."""
+    tick = plan.tick_ms
+    body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
+    return body | {
+        "kind": "evac-plan",
+        "schema_version": SCHEMA_VERSION,
+        "lost": list(plan.scenario.domains),
+        "question": plan.scenario.kind,
+        "deadline_ms": plan.scenario.deadline_ms,
+        "placements": _placements(plan),
+        "steps": [_step(step) for step in plan.steps],
+        "shed": _sheds(plan),
+        "unplaced": [
+            {"service": o.service, "reason": o.reason} for o in plan.outcomes if o.state == "unplaced"
+        ],
+        "services": [_service(outcome) for outcome in plan.outcomes],
+        "objective": plan.objective * tick,
+        "bound": plan.bound * tick,
+        "heads": plan.heads * tick,
+        "unweighted": plan.unweighted * tick,
+    }
+
+
+_PRICES: Final = ("objective", "bound", "heads", "unweighted")
+_SPELLED_OUT: Final = frozenset({"scenario", "steps", "outcomes", *_PRICES})
+_DERIVED: Final = frozenset(
+    {"kind", "schema_version", "lost", "question", "deadline_ms", "placements", "shed", "unplaced"}
+)
+
+
+def _unplaced(plan: Plan) -> list[dict[str, Any]]:
+    """Services that never come back within the horizon, and why."""
+    return [{"service": o.service, "reason": o.reason} for o in plan.outcomes if o.state == "unplaced"]
+
+
+def _placements(plan: Plan) -> list[dict[str, Any]]:
+    """Where replicas are started, one entry a service and server (or pool)."""
+    found: dict[tuple[str, str], int] = {}
+    for step in plan.steps:
+        if step.kind == "start":
+            for server, count in step.servers:
+                found[(step.target, server)] = found.get((step.target, server), 0) + count
+    return [{"service": s, "server": v, "count": n} for (s, v), n in sorted(found.items())]
+
+
+def _sheds(plan: Plan) -> list[dict[str, Any]]:
+    """Replicas shed, one entry a service."""
+    found: dict[str, int] = {}
+    for step in plan.steps:
+        if step.kind == "shed":
+            found[step.target] = found.get(step.target, 0) + step.count
+    return [{"service": s, "replicas": n} for s, n in sorted(found.items())]
+
+
+def _step(step: Step) -> dict[str, Any]:
+    body: dict[str, Any] = _plain(step)
+    del body["end_ms"]
+    return body | {
+        "duration_ms": step.end_ms - step.start_ms,
+        "after": list(step.after),
+        "uses": dict(step.uses),
+    }
+
+
+def _service(outcome: Outcome) -> dict[str, Any]:
+    body: dict[str, Any] = _plain(outcome)
+    back = outcome.state not in ("shed", "unplaced")
+    return body | {"restored_ms": outcome.base_ms if back else None}
 
 
 def plan_digest(data: bytes) -> str:
@@ -54,9 +122,51 @@ def decode(data: bytes, name: str = "plan") -> Plan:
             "plan-version", f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}"
         )
     try:
-        return _adapter().validate_python(document.get("plan"))
+        plan = _adapter().validate_python(_arguments(document))
     except ValidationError as error:
         raise PlanError("plan-invalid", _problems(name, error), "make it anew: evac plan") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        words = f"{name} is not a valid plan: {type(error).__name__} {str(error)[:200]}"
+        raise PlanError("plan-invalid", words, "make it anew: evac plan") from error
+    if document_of(plan) != document:
+        raise PlanError(
+            "plan-inconsistent",
+            f"{name} says the same thing twice and differently",
+            "make it anew: evac plan",
+        )
+    return plan
+
+
+def _arguments(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as arguments of Plan; integers are checked by the adapter, shapes here."""
+    body = {key: value for key, value in document.items() if key not in _DERIVED | {"steps", "services"}}
+    tick = _whole(document, "tick_ms")
+    for name in _PRICES:
+        body[name], rest = divmod(_whole(document, name), max(tick, 1))
+        if rest:
+            raise ValueError(f"{name} is no multiple of tick_ms")
+    body["scenario"] = {
+        "kind": document["question"],
+        "domains": document["lost"],
+        "deadline_ms": document["deadline_ms"],
+    }
+    body["steps"] = [_step_arguments(step) for step in document["steps"]]
+    body["outcomes"] = [{k: v for k, v in row.items() if k != "restored_ms"} for row in document["services"]]
+    return body
+
+
+def _whole(document: dict[str, Any], name: str) -> int:
+    value = document[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} is not an integer")
+    return value
+
+
+def _step_arguments(step: dict[str, Any]) -> dict[str, Any]:
+    body = {key: value for key, value in step.items() if key not in ("duration_ms", "uses")}
+    body["end_ms"] = _whole(step, "start_ms") + _whole(step, "duration_ms")
+    body["uses"] = sorted(step["uses"].items())
+    return body
 
 
 def read(path: Path) -> tuple[Plan, str]:
@@ -110,14 +220,13 @@ def _problems(name: str, error: ValidationError) -> str:
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Plan]:
     """Strangers among the keys are refused: a plan says nothing that evac does not read."""
-    return TypeAdapter(_checked(Plan, frozen=True, config=ConfigDict(extra="forbid")))
+    checked: type[Plan] = _checked(Plan, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
+    return TypeAdapter(checked)
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > QUANTITY_LIMIT:
-        return str(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

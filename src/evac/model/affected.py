@@ -61,6 +61,26 @@ def counts_by_service(replicas: Replicas, rows: BoolColumn, services: int) -> In
     return np.bincount(replicas.service, weights=weights, minlength=services).astype(np.int64)
 
 
+def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
+    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost bindings."""
+    estate = top.estate
+    replicas = estate.replicas
+    site = np.full(len(replicas), -1, np.int64)
+    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
+        rows = replicas.kind == kind
+        site[rows] = lookup[replicas.target[rows]]
+    rows = replicas.kind == AT_SITE
+    site[rows] = replicas.target[rows]
+    width = max(1, len(estate.sites))
+    key = replicas.service.astype(np.int64) * width + site
+    size = len(estate.services) * width
+    known = site >= 0
+    before = np.bincount(key[known], replicas.count[known], size)
+    after = np.bincount(key[known & ~gone], replicas.count[known & ~gone], size)
+    left = (before > 0) & (after == 0)
+    return np.asarray(left.reshape(len(estate.services), width).any(axis=1), np.bool_)
+
+
 def lost_members(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
     """Whether each member of a store is lost, in the order of `store.members`."""
     return tuple(is_lost(top, lost, member.at) for member in store.members)

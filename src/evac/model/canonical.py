@@ -15,13 +15,15 @@ from evac.model.errors import InvalidInput
 from evac.model.units import QUANTITY_LIMIT
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: Any, *, exact: bool = False) -> bytes:
     """UTF-8 bytes of the canonical form.
 
-    Raises InvalidInput for a float, a key that is not a string, or an integer beyond 2**53
-    (such integers are written as decimal strings by their owner).
+    exact: write integers beyond 2**53 in full. RFC 8785 knows no such numbers, so a reader must keep
+    integers exact (Python, Go, Rust and jq 1.7 do). Raises InvalidInput for a float, a key that is
+    not a string, or, unless `exact`, an integer beyond 2**53.
     """
-    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    limit = None if exact else QUANTITY_LIMIT
+    return json.dumps(_ordered(value, limit), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def digest(value: Any) -> str:
@@ -29,19 +31,19 @@ def digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _ordered(value: Any) -> Any:
+def _ordered(value: Any, limit: int | None) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
-        if abs(value) > QUANTITY_LIMIT:
+        if limit is not None and abs(value) > limit:
             raise InvalidInput(
                 "canonical-integer", f"integer {value} is beyond 2**53", "write it as a string"
             )
         return value
     if isinstance(value, Mapping):
-        return {key: _ordered(value[key]) for key in sorted(value, key=_utf16)}
+        return {key: _ordered(value[key], limit) for key in sorted(value, key=_utf16)}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_ordered(item) for item in value]
+        return [_ordered(item, limit) for item in value]
     raise InvalidInput("canonical-type", f"{type(value).__name__} has no canonical form")
 
 

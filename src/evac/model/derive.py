@@ -19,6 +19,7 @@ from evac.model.affected import (
     hit_by_dependency,
     replica_loss,
     service_graph,
+    sites_left,
     store_is_lost,
     surviving_copies,
 )
@@ -240,7 +241,8 @@ def _hits(
     ]
     m = np.array(least, np.int64)
     lost_stores, blocked = _store_edges(graph, stores, store_rows)
-    moves = [_traffic_moves(s, bool(c > 0)) for s, c in zip(services, lost_count, strict=True)]
+    left_a_site = sites_left(top, gone)
+    moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
@@ -249,9 +251,10 @@ def _hits(
     return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
 
 
-def _traffic_moves(service: Service, lost_some: bool) -> bool:
-    """Traffic that points at the loss must be moved by a step; anycast and `none` move by themselves."""
-    return lost_some and service.traffic.kind in ("dns", "load_balancer")
+def _traffic_moves(service: Service, left_a_site: bool) -> bool:
+    """Traffic that points at a site where nothing is left must be moved by a step; anycast and `none`
+    move by themselves."""
+    return left_a_site and service.traffic.kind in ("dns", "load_balancer")
 
 
 def _store_edges(

@@ -29,7 +29,7 @@ class Step:
     sorted, for start and shed; boots have exactly one. count: unit actions of the step (each holds
     the uses of its kind). milestone: `base` or `top` for start, verify and shift. after: ids that
     end at or before `start_ms`. candidate: where a store is promoted. manual: done by people.
-    for_services: whom a shed makes room for.
+    for_services: whom a shed makes room for. uses: (limit id, units held by the whole step), sorted.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Step:
     milestone: str = ""
     pool: str = ""
     servers: tuple[tuple[str, int], ...] = ()
+    uses: tuple[tuple[str, int], ...] = ()
     candidate: str = ""
     rung: str = ""
     manual: bool = False

@@ -79,7 +79,7 @@ def _last_back(row: LossRow) -> str:
     """Times add up what is known; where nothing is, no time is said."""
     if not row.recovered:
         return "-"
-    return duration(row.worst_ready_ms) if row.worst_ready_ms else "unknown"
+    return "unknown" if row.untimed else duration(row.worst_ready_ms)
 
 
 def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:

@@ -214,25 +214,31 @@ def _case(finding: Finding) -> dict[str, str]:
 
 
 def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
-    """Everything: rows with the services that are not unaffected, findings with their fixes."""
+    """Every loss with the services that are not unaffected, and every finding with its fix.
+
+    The shape is published: docs/reference/audit-format.md and `evac schema audit`.
+    """
     listing = [
-        row | {"code": f.code, "chain": list(f.chain), "path": f.path}
+        row | {"code": f.code, "scenario": f.scenario, "chain": list(f.chain), "path": f.path}
         for row, f in zip(alert_rows([alert_of(f) for f in findings]), findings, strict=True)
     ]
     body = {"estate": report.estate, "as_of": report.as_of, "estate_digest": report.digest}
-    losses = [_loss_json(report, row) for row in report.rows]
-    return document("evac-audit", body | {"losses": losses, "findings": listing})
+    scenarios = [_scenario(report, row) for row in report.rows]
+    return document("evac-audit", body | {"scenarios": scenarios, "findings": listing})
 
 
 _AS_THEY_ARE: Final = (
-    "domain", "kind", "members", "method", "verdict", "down", "recovered", "degraded", "lost", "unknown",
-    "late", "people_down", "data_loss_ms", "stores_lost", "stores_gone", "to_place", "placed", "sheds",
-    "short",
+    "kind", "verdict", "down", "recovered", "degraded", "unknown", "late", "untimed", "people_down",
+    "data_loss_ms", "stores_lost", "stores_gone", "to_place", "placed", "sheds", "short",
 )  # fmt: skip
 
 
-def _loss_json(report: AuditReport, row: LossRow) -> dict[str, Any]:
-    fates = row.fates(report.services)
-    services = [{"service": f.service, "fate": f.fate, "recovery_ms": f.recovery_ms} for f in fates]
+def _scenario(report: AuditReport, row: LossRow) -> dict[str, Any]:
+    """One loss; `never_back` counts services of fate `lost`."""
+    services = [
+        {"service": f.service, "fate": f.fate, "recovery_ms": f.recovery_ms, "method": row.method}
+        for f in row.fates(report.services)
+    ]
     plain = {name: getattr(row, name) for name in _AS_THEY_ARE}
-    return plain | {"worst_recovery_ms": row.worst_ready_ms, "services": services}
+    named = {"domain": row.domain, "lost": row.members, "never_back": row.lost}
+    return plain | named | {"worst_recovery_ms": row.worst_ready_ms, "services": services}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evac.model.steps import FENCE_RUNGS
 from evac.verify.milestones import Milestones
-from evac.verify.reading import TIMED_KINDS, Reading, Timed, regular_ticks
+from evac.verify.reading import TIMED_KINDS, Reading, Timed, regular_ticks, uses_of
 
 
 def check_durations(reading: Reading) -> None:
@@ -22,10 +22,21 @@ def check_durations(reading: Reading) -> None:
                 reading.complain("F15", timed.step.id, "people have no way to do this")
                 continue
             regular = max(regular, need.manual)
+        _check_uses(reading, timed)
         if timed.end - timed.start != regular:
             reading.complain(
                 "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
             )
+
+
+def _check_uses(reading: Reading, timed: Timed) -> None:
+    """F3: the uses a step states are what its kind and target hold, times its count."""
+    held: dict[str, int] = {}
+    for use in uses_of(reading, timed):
+        name = reading.instance.limits[use.limit].id
+        held[name] = held.get(name, 0) + use.units * timed.step.count
+    if dict(timed.step.uses) != held:
+        reading.complain("F3", timed.step.id, "does not state the limits it uses")
 
 
 def check_precedence(reading: Reading, times: Milestones) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evac.model.certificate import Certificate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, Step, StoreOutcome
 from evac.model.scenario import lose
+from evac.planning.simulation.uses import StepUses
 
 POOL = {"a1": "anyang", "a2": "anyang", "b1": "ansan", "b2": "ansan"}
 
@@ -150,7 +153,7 @@ def worked_plan(instance: Instance) -> Plan:
         horizon_ms=3_600_000,
         grace_ms=0,
         tier_weights=instance.tier_weights,
-        steps=tuple(steps),
+        steps=_with_uses(instance, steps),
         outcomes=outcomes,
         stores=(StoreOutcome("accounts", "ansan", 50_000, 0),),
         objective=2_146_000,
@@ -159,6 +162,14 @@ def worked_plan(instance: Instance) -> Plan:
         bound=1_848_000,
         certificate=Certificate(),
     )
+
+
+def _with_uses(instance: Instance, steps: list[Step]) -> tuple[Step, ...]:
+    lookup, found = StepUses(instance), []
+    for step in steps:
+        held = sorted((instance.limits[u.limit].id, u.units * step.count) for u in lookup.of(step))
+        found.append(replace(step, uses=tuple(held)))
+    return tuple(found)
 
 
 def _outcome(instance: Instance, name: str, base: int, top: int) -> Outcome:

@@ -12,6 +12,7 @@ from evac.model.instance import Instance
 from evac.model.plan import Step
 from evac.model.steps import TOOLS_OF_KIND, StepKind
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
+from evac.planning.simulation.uses import StepUses
 
 PRECHECK: Final[dict[StepKind, str]] = {
     "fence": "the loss is confirmed by quorum", "promote": "the old primary is fenced; lag is known",
@@ -76,6 +77,7 @@ def draft_steps(instance: Instance, board: Board) -> Draft:
     _starts(draft)
     _checks(draft)
     _connect(draft)
+    _state_uses(draft)
     return draft
 
 
@@ -194,8 +196,8 @@ def _starts(draft: Draft) -> None:
         sheds = _ended_sheds(draft, rows, batch.at * tick)
         draft.add(
             "start", s.id[batch.service], name, batch.at, batch.at + length, count=sum(rows.values()),
-            milestone=MILES[batch.mile], pool=draft.instance.pools[batch.pool].id, servers=_servers(draft, rows),
-            manual=bool(batch.manual), after=tuple(sorted(boots | sheds)),
+            milestone=MILES[batch.mile], pool=draft.instance.pools[batch.pool].id,
+            servers=_servers(draft, rows), manual=bool(batch.manual), after=tuple(sorted(boots | sheds)),
         )  # fmt: skip
         draft.starts_of.setdefault(key, []).append(name)
 
@@ -271,6 +273,18 @@ def _tool_gates(draft: Draft, step: Step) -> set[str]:
     need = draft.instance.tools.get(step.kind)
     tools = () if need is None else need.services
     return {draft.last_of[tool] for tool in tools if tool in draft.last_of}
+
+
+def _state_uses(draft: Draft) -> None:
+    """Units of each limit that a whole step holds: what its kind and target use, times its count."""
+    instance = draft.instance
+    lookup = StepUses(instance)
+    for name, step in draft.steps.items():
+        held: dict[str, int] = {}
+        for use in lookup.of(step):
+            limit = instance.limits[use.limit].id
+            held[limit] = held.get(limit, 0) + use.units * step.count
+        draft.steps[name] = replace(step, uses=tuple(sorted(held.items())))
 
 
 def _number_waves(draft: Draft) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.errors import InvalidInput
-from evac.model.instance import WHOLE, Instance, Use
+from evac.model.instance import WHOLE, Instance
 from evac.model.plan import Outcome, Plan, Step
 from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS, Uncertainty
+from evac.planning.simulation.uses import StepUses
 
 Ints = NDArray[np.int64]
 PERCENTILES: Final = (50, 90, 95, 99)
@@ -116,50 +117,19 @@ def simulate(
     return _summary(instance, plan, arrays, services, base, top, chains, trials, seed, uncertainty)
 
 
-class _Lookup:
-    """Names of one instance to what steps on them use."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.service = {name: n for n, name in enumerate(instance.services.id)}
-        self.store = {store.id: store for store in instance.stores}
-        self.pool = {pool.id: pool for pool in instance.pools}
-        dark = np.flatnonzero(instance.rows.boot_kind >= 0).tolist()
-        self.boot = {instance.row_names[v]: int(instance.rows.boot_kind[v]) for v in dark}
-
-    def uses(self, step: Step) -> tuple[Use, ...]:
-        need = self.instance.tools.get(step.kind)
-        return self._regular(step) + (need.manual_uses if step.manual and need is not None else ())
-
-    def _regular(self, step: Step) -> tuple[Use, ...]:
-        if step.kind == "fence":
-            return self.store[step.target].fence_uses
-        if step.kind == "promote":
-            return next(c.uses for c in self.store[step.target].candidates if c.id == step.candidate)
-        if step.kind == "boot":
-            return self.instance.boot_kinds[self.boot[step.target]].uses
-        if step.kind == "start":
-            return self.pool[step.pool].start_uses
-        if step.kind == "shed":
-            return self.pool[step.pool].shed_uses
-        if step.kind == "shift":
-            return self.instance.services.shift_uses[self.service[step.target]]
-        return ()
-
-
 def _arrays(instance: Instance, plan: Plan) -> _Arrays:
     from evac.planning.simulation.kernel import Net
 
     steps = sorted(plan.steps, key=lambda s: (s.start_ms, s.end_ms, s.id))
     index = {step.id: n for n, step in enumerate(steps)}
-    lookup = _Lookup(instance)
+    lookup = StepUses(instance)
     followers: list[list[int]] = [[] for _ in steps]
     waits = np.zeros(len(steps), np.int64)
     for n, step in enumerate(steps):
         for name in step.after:
             followers[index[name]].append(n)
             waits[n] += 1
-    uses = [lookup.uses(step) for step in steps]
+    uses = [lookup.of(step) for step in steps]
     flat = [(u, step) for row, step in zip(uses, steps, strict=True) for u in row]
     limit = np.array([u.limit for u, _ in flat], np.int64)
     net = Net(

@@ -1,0 +1,90 @@
+"""Plans as files: the published shape, round trips, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from evac.estate import plan_codec
+from evac.model.certificate import Certificate
+from evac.model.errors import PlanError
+from evac.model.plan import Plan
+from evac.report.schemas import PLAN_SCHEMA
+from evac.testing.instances import worked_example
+from tests.unit.verify.worked_plan import worked_plan
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return replace(
+        worked_plan(worked_example()), certificate=Certificate(arcs=(("a.base", "b.base", 2**70),))
+    )
+
+
+@pytest.fixture
+def document(plan: Plan) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan_codec.encode(plan))
+    return found
+
+
+def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
+    data = plan_codec.encode(plan)
+    assert plan_codec.encode(plan_codec.decode(data)) == data
+    assert plan_codec.decode(data).certificate == plan.certificate
+
+
+def test_the_shape_is_the_published_one(document: dict[str, Any]) -> None:
+    jsonschema.validate(document, PLAN_SCHEMA)
+    assert document["objective"] == 2_146_000_000
+    assert document["lost"] == ["pangyo"]
+    assert document["shed"] == [{"service": "ads", "replicas": 2}]
+    assert {"service": "pay", "server": "a2", "count": 1} in document["placements"]
+    step = next(s for s in document["steps"] if s["id"] == "shift:pay")
+    assert (step["start_ms"], step["duration_ms"], step["uses"]) == (230_000, 60_000, {"dns": 1})
+    restored = {row["service"]: row["restored_ms"] for row in document["services"]}
+    assert restored == {
+        "ads": None,
+        "identity": 150_000,
+        "messenger": 250_000,
+        "pay": 290_000,
+        "search": 130_000,
+    }
+
+
+def test_the_bytes_are_canonical(plan: Plan) -> None:
+    data = plan_codec.encode(plan).decode()
+    again = json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert data == again + "\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda d: d.pop("steps"), "plan-invalid"),
+        (lambda d: d.update(objective="many"), "plan-invalid"),
+        (lambda d: d.update(objective=d["objective"] + 1), "plan-invalid"),
+        (lambda d: d.update(stranger=1), "plan-invalid"),
+        (lambda d: d["steps"][0].update(kind="fly"), "plan-invalid"),
+        (lambda d: d["steps"][0].update(start_ms=None), "plan-invalid"),
+        (lambda d: d.update(steps=7), "plan-invalid"),
+        (lambda d: d["services"][0].update(restored_ms=1), "plan-inconsistent"),
+        (lambda d: d["placements"].pop(), "plan-inconsistent"),
+        (lambda d: d.update(schema_version=2), "plan-version"),
+        (lambda d: d.update(kind="poem"), "plan-format"),
+    ],
+)
+def test_a_changed_file_is_refused(document: dict[str, Any], change: Any, code: str) -> None:
+    change(document)
+    with pytest.raises(PlanError) as caught:
+        plan_codec.decode(json.dumps(document).encode())
+    assert caught.value.code == code
+
+
+def test_floats_and_depth_are_refused() -> None:
+    for data in (b'{"kind":"evac-plan","schema_version":1.0}', b"[" * 50 + b"]" * 50):
+        with pytest.raises(PlanError):
+            plan_codec.decode(data)
