@@ -89,7 +89,8 @@ _FATE: Final = _object(
 _FINDING: Final = _object(
     "One finding; scenario is the worst loss it holds for, path the fact to change.",
     {
-        "rule": _TEXT, "severity": {"enum": ["error", "warning", "note"]}, "scenario": _TEXT, "subject": _TEXT,
+        "rule": _TEXT, "severity": {"enum": ["error", "warning", "note"]}, "scenario": _TEXT,
+        "subject": _TEXT,
         "message": _TEXT, "fix": _TEXT, "path": _TEXT, "fingerprint": _TEXT, "domains": _NAMES,
     },
 )  # fmt: skip
