@@ -29,7 +29,10 @@ def answer(planned: Planned) -> tuple[str, str]:
     if not plan.outcomes:
         return "Nothing is down: no service is touched.", "ok"
     back, last = _back(plan), _last(plan)
-    words = f"{number(len(back))} of {plural(len(plan.outcomes), 'affected service')} come back"
+    total = plural(len(plan.outcomes), "affected service")
+    words = f"{number(len(back))} of {total} come back"
+    if len(back) == len(plan.outcomes):
+        words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
     words += f", the last {duration(last)} after the loss." if last is not None else "."
     state = "ok"
     for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):

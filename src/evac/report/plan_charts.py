@@ -223,7 +223,7 @@ def _links(steps: Sequence[Step], lead: float) -> tuple[Link, ...]:
 
 def step_words(step: Step) -> str:
     """What a step does, in the words of the page."""
-    where = f" at {step.candidate or step.pool}" if step.candidate or step.pool else ""
+    where = f" at {place_words(step.candidate or step.pool)}" if step.candidate or step.pool else ""
     many = f"{number(step.count)} × " if step.count > 1 else ""
     words = {
         "approve": "approve the plan",
@@ -238,6 +238,12 @@ def step_words(step: Step) -> str:
         "attest": f"vouch for {step.target}",
     }[step.kind]
     return f"{words} (by hand)" if step.manual else words
+
+
+def place_words(candidate: str) -> str:
+    """Where a store comes back or replicas start, in words: `south`, `south, from the backup`."""
+    kind, _, site = candidate.partition("@")
+    return f"{site}, from the {kind}" if site else candidate
 
 
 def chain_rows(chain: Chain) -> tuple[Row, ...]:

@@ -26,6 +26,9 @@ _LEAST_PERCENT: Final = 0.3
 _EDGE_PERCENT: Final = 3.0
 """Words of an axis this near to an end stand beside their rule, not under it: they stay on the page."""
 
+_APART_PERCENT: Final = 22.0
+"""The last of them is left out where it would touch the one before on a narrow screen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -127,12 +130,15 @@ def opening(name: str, style: str, rows: int, title: str, description: str) -> l
 def time_axis(upto: float, since: float = 0.0) -> list[str]:
     """Vertical rules with their times below."""
     lines = []
-    for second in ticks(upto, since):
+    found = ticks(upto, since)
+    for n, second in enumerate(found):
         at = place(second, upto, since)
         x, side = f"{at:.2f}%", ""
         if not _EDGE_PERCENT <= at <= 100 - _EDGE_PERCENT:
             side = " first" if at < _EDGE_PERCENT else " last"
         lines.append(f'<line x1="{x}" y1="0" x2="{x}" y2="100%" class="rule"/>')
+        if side == " last" and n and at - place(found[n - 1], upto, since) < _APART_PERCENT:
+            continue
         lines.append(f'<text x="{x}" y="100%" dy="16" class="tick{side}">{clock(second)}</text>')
     return lines
 
