@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NO_HORIZON", "Schedule", "Tasks", "schedule", "tasks_of"]
+__all__ = ["NO_HORIZON", "Schedule", "Tasks", "schedule", "tasks_of", "warm"]
 
 
 def schedule(tasks: Tasks, *, work: int, seed: int, start_order: NDArray[np.int64] | None = None) -> Schedule:
@@ -28,3 +28,12 @@ def schedule(tasks: Tasks, *, work: int, seed: int, start_order: NDArray[np.int6
     from evac.planning.scheduling.search import search
 
     return search(tasks, work, seed, start_order)
+
+
+def warm() -> None:
+    """Compile every kernel, or load it from the cache, so that the next call of `schedule` only searches."""
+    one_at_a_time = [[(0, 1, 0, 2)]] * 3
+    weighted = tasks_of([2, 2, 2], [[], [], [0]], one_at_a_time, [1], weight=[1, 2, 3])
+    makespan = tasks_of([2, 2, 2], [[], [], [0, 1]], one_at_a_time, [1], weight=[0, 0, 1])
+    for tasks in (weighted, makespan):
+        schedule(tasks, work=20, seed=0)

@@ -19,10 +19,15 @@ from evac.planning.scheduling.serial import Net, cost, generate
 from evac.planning.scheduling.tasks import Schedule, Tasks, check
 
 Ints = NDArray[np.int64]
-_HEAT_SHARE = 24
+_HEAT_SHARES = (16, 300)
+"""A trial may at first add the mean cost of a weighted task over a share: half their number, within these
+limits.
+
+Measured on random problems of 40 to 20,000 tasks: few tasks need heat to leave a bad order at all, many need
+calm.
+"""
 _HOT_SHARE = 2
 _FEW = 40
-"""At the start a trial may add the mean cost of a weighted task divided by this."""
 
 
 class Problem(NamedTuple):
@@ -135,13 +140,15 @@ def _annealed(problem: Problem, order: Ints, price: int, work: int, seed: int) -
     count = order.size
     profile, floor = _blank(net)
     hot = work // 4 if count <= _FEW else 0
+    weighted = max(1, goal.weighted.size)
+    cool_share = min(_HEAT_SHARES[1], max(_HEAT_SHARES[0], weighted // 2))
     best: Ints | None = None
     spent = 0
-    for share, part in ((_HOT_SHARE, hot), (_HEAT_SHARE, work - hot)):
+    for share, part in ((_HOT_SHARE, hot), (cool_share, work - hot)):
         if part == 0:
             continue
         saved = no_states(profile, floor, count)
-        heat = price / (share * max(1, goal.weighted.size))
+        heat = price / (share * weighted)
         finish, placed = improve(net, goal, profile, floor, saved, order, part * count, seed, heat)
         spent += placed
         if best is None or _price(problem, finish) < _price(problem, best):

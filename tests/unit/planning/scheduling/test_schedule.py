@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.model.errors import EvacError, Infeasible, InvalidInput
-from evac.planning.schedule import Tasks, schedule, tasks_of
+from evac.planning.schedule import Tasks, schedule, tasks_of, warm
 from tests.unit.planning.scheduling.reference import assert_sound, is_beaten, problems, projects, shuffled
 
 
@@ -164,3 +164,8 @@ def test_work_and_start_order_are_checked() -> None:
 def test_importing_the_scheduler_compiles_nothing() -> None:
     code = "import sys, evac.planning.schedule; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_warming_runs_both_searches() -> None:
+    warm()
+    assert {"evac.planning.scheduling.anneal", "evac.planning.scheduling.genetic"} <= set(sys.modules)
