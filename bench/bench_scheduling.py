@@ -1,7 +1,7 @@
 """The scheduler at the size of a real loss: seconds for one schedule, and what each way to order costs.
 
-Run by `python -m bench scheduling`. Weighted mean seconds until a service is back; "level by level" is how
-runbooks order, "own weight" sorts services by their own users.
+Run by `python -m bench.bench_scheduling`. Weighted mean seconds until a service is back; "level by level" is
+how runbooks order, "own weight" sorts services by their own users.
 """
 
 from __future__ import annotations

@@ -142,18 +142,15 @@ def _annealed(problem: Problem, order: Ints, price: int, work: int, seed: int) -
     hot = work // 4 if count <= _FEW else 0
     weighted = max(1, goal.weighted.size)
     cool_share = min(_HEAT_SHARES[1], max(_HEAT_SHARES[0], weighted // 2))
-    best: Ints | None = None
-    spent = 0
-    for share, part in ((_HOT_SHARE, hot), (cool_share, work - hot)):
-        if part == 0:
-            continue
+    runs = [(_HOT_SHARE, hot), (cool_share, work - hot)] if hot else [(cool_share, work)]
+    finishes, spent = [], 0
+    for share, part in runs:
         saved = no_states(profile, floor, count)
         heat = price / (share * weighted)
         finish, placed = improve(net, goal, profile, floor, saved, order, part * count, seed, heat)
+        finishes.append(finish)
         spent += placed
-        if best is None or _price(problem, finish) < _price(problem, best):
-            best = finish
-    return Found(order if best is None else best, -(-spent // count))
+    return Found(min(finishes, key=lambda finish: _price(problem, finish)), -(-spent // count))
 
 
 def _evolved(problem: Problem, order: Ints, work: int, seed: int) -> Found:
