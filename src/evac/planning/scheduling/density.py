@@ -10,6 +10,8 @@ folded into it. Floats are added, multiplied and divided only: the result is the
 
 from __future__ import annotations
 
+from math import fsum
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -44,7 +46,9 @@ def work_of(net: Net) -> Floats:
     price = users * binding * binding * binding
     task = np.repeat(np.arange(net.duration.size), np.diff(net.use_ptr))
     work = np.bincount(task, weights=share * price[net.resource], minlength=net.duration.size)
-    return np.asarray(work + max(1e-9 * float(work.mean()), 1e-300))
+    # Summed exactly: how numpy groups a sum may differ between machines.
+    mean = fsum(work.tolist()) / max(1, work.size)
+    return np.asarray(work + max(1e-9 * mean, 1e-300))
 
 
 @njit(cache=True)

@@ -9,6 +9,7 @@ schedule.
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class Members(NamedTuple):
 
 def members_for(tasks: int, work: int) -> Members:
     """A population that fits the work: large enough not to inbreed, small enough to converge."""
-    members = int(min(2_000, max(24, 3 * (work / GENERATIONS_EACH) ** 0.5)))
+    members = min(2_000, max(24, 3 * isqrt(work // GENERATIONS_EACH)))
     return Members(
         np.zeros((members, tasks), np.int64), np.zeros(members, np.int64), np.zeros(members, np.uint64),
         np.zeros(1, np.int64),
