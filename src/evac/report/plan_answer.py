@@ -97,7 +97,8 @@ def _objectives(plan: Plan) -> Card:
         return Card("miss their rto", "not known", "no affected service has an rto", "unknown")
     late = sum(1 for o in missed if o.state not in plan_view.GONE)
     more = f"of {number(len(stated))}: {number(late)} late, {number(len(missed) - late)} not back"
-    return Card("miss their rto", number(len(missed)), more, "error" if missed else "ok")
+    grave = "error" if late else _grave(plan)
+    return Card("miss their rto", number(len(missed)), more, grave if missed else "ok")
 
 
 def _data(plan: Plan) -> Card:
