@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("demo-output"), help="folder for everything it makes"
     )
     parser.add_argument("--servers", type=int, default=90_000)
-    parser.add_argument("--budget", type=int, default=10, help="seconds of search for each plan")
+    parser.add_argument("--budget", type=int, default=3, help="seconds of search for each plan")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
     print(f"evac {__version__}: a company like the one of 15 October 2022, {options.servers:,} servers\n")
@@ -64,9 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mended = _company("pangyo-mended", options.out, options.servers, options.budget)
     _tell(mended)
     _wikimedia(options.out)
-    print(
-        f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {options.out / 'pangyo-mended.html'}, or go on with:"
-    )
+    page = options.out / "pangyo-mended.html"
+    print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or go on with:")
     print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
     print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
     return 0 if flawed.verdict.holds and mended.verdict.holds else 1
@@ -131,22 +130,24 @@ def _tell(story: Story) -> None:
     plan, report = story.made.plan, story.report
     errors = [f for f in report.findings if f.severity == "error"]
     tools = [f for f in errors if f.rule == "recovery-tool-lost"]
-    late = sum(1 for o in plan.outcomes if o.meets_rto is False)
     left = [o for o in plan.outcomes if o.state in ("shed", "unplaced")]
+    late = sum(1 for o in plan.outcomes if o.meets_rto is False and o not in left)
     row = next(r for r in report.rows if r.domain == "pangyo")
     gone = sum(1 for s in plan.stores if s.primary_ms is None)
     kinds = {kind: sum(s.count for s in plan.steps if s.kind == kind) for kind in ("boot", "start")}
     likely = next((t for t in story.simulation.tiers if t.tier == 0), None)
+    losses = plural(len(report.rows), "loss", "losses")
+    whole = duration(likely.last_ms[1]) if likely else "no time at all"
     print(f"""
   {headline(report, row).text}
-  The audit tried {plural(len(report.rows), "loss", "losses")} and found {plural(len(errors), "error")} to mend.
+  The audit tried {losses} and found {plural(len(errors), "error")} to mend.
   Recovery tools lost with what they must recover: {number(len(tools))}.
   {_verdict(story)}
-  Late against their objective: {number(late)}. Shed, or without room or data: {number(len(left))}.
+  Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
   Stores whose data does not come back: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
-  Tier 0 is whole again, nine times in ten, within {duration(likely.last_ms[1]) if likely else "no time at all"}.
+  Tier 0 is whole again, nine times in ten, within {whole}.
 """)
 
 

@@ -14,7 +14,7 @@ from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, ScenarioKind
 
-WORK_PER_SECOND: Final = 10
+WORK_PER_SECOND: Final = 3
 """Search steps that a second of budget buys on the reference machine at 90,000 servers."""
 
 DEFAULT_BUDGET_MS: Final = 20_000

@@ -71,7 +71,7 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
 
     Read as: what does not fit as things stand would not fit either if every started replica of a
     lower tier that nobody alive needs, and every surviving one that may be shed, were taken away. What
-    does fit is kept down by time, not by room: that is the objective's business.
+    does fit, or would find no hands to start it, is kept down by time: that is the objective's business.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -90,8 +90,31 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
         nobody = np.zeros(len(s), np.bool_)
         if _would_fit(reading, final, free, nobody, service) >= missing:
             continue
+        if not hands_left(reading, times, service, missing):
+            continue
         if _would_fit(reading, final, free, leaving, service) >= missing:
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
+
+
+def hands_left(reading: Reading, times: Milestones, service: int, missing: int) -> bool:
+    """Whether people have time for more starts by hand, where the tools to start are gone for good.
+
+    Only then is it room that keeps a service down: the hands of all steps and of the missing starts
+    must fit into the horizon.
+    """
+    instance = reading.instance
+    need = instance.tools.get("start")
+    if need is None or all(times.base_at[tool] < instance.horizon for tool in need.services):
+        return True
+    if need.manual is None:
+        return False
+    length = max(int(instance.services.start[service]), need.manual)
+    for use in need.manual_uses:
+        name = instance.limits[use.limit].id
+        held = sum(units * (t.end - t.start) for t in reading.steps for n, units in t.step.uses if n == name)
+        if held + missing * use.units * length > instance.limits[use.limit].capacity * instance.horizon:
+            return False
+    return True
 
 
 def _standing(final: Final, service: int) -> int:

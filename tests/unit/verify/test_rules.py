@@ -8,10 +8,13 @@ from dataclasses import replace
 import pytest
 
 from evac.model.certificate import Certificate, SupplyRow
-from evac.model.instance import Instance
+from evac.model.instance import Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.testing.instances import worked_example
 from evac.verify import check_instance
+from evac.verify.milestones import milestones
+from evac.verify.outcome import hands_left
+from evac.verify.reading import read
 from tests.unit.verify.worked_plan import worked_plan
 
 
@@ -159,3 +162,16 @@ def test_a_broken_plan_is_named(
 ) -> None:
     verdict = check_instance(instance, breaking(worked_plan(instance)))
     assert rule in {violation.rule for violation in verdict.violations}, words
+
+
+def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> None:
+    plan = left_out(worked_plan(instance), "pay")
+    hands = Limit("hands", 1)
+    need = ToolNeed("start", (instance.services.id.index("pay"),), 3_000, (Use(len(instance.limits), 1),))
+    busy = replace(instance, limits=(*instance.limits, hands), tools={"start": need})
+    reading = read(busy, plan)
+    times = milestones(reading)
+    pay = instance.services.id.index("pay")
+    assert hands_left(reading, times, pay, 1)
+    assert not hands_left(reading, times, pay, 2)
+    assert hands_left(read(instance, plan), times, pay, 2)

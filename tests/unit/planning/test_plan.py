@@ -1,0 +1,98 @@
+"""Whole plans, held against the independent checker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from evac.estate.example import pangyo
+from evac.estate.plan_codec import decode, encode
+from evac.model.errors import Infeasible
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.scenario import Scenario, lose
+from evac.planning.plan import level_order, plan, plan_instance
+from evac.planning.plan_diff import diff
+from evac.testing.instances import random_variant, worked_example
+from evac.verify import check, check_instance
+
+OPTIMUM = 2_146_000
+
+
+@pytest.fixture(scope="module")
+def mended() -> Estate:
+    return pangyo(servers=1_000, mended=True)
+
+
+def test_the_worked_example_is_solved_to_its_optimum() -> None:
+    instance = worked_example()
+    found = plan_instance(instance, work=3_000)
+    assert found.objective == OPTIMUM
+    assert found.bound <= OPTIMUM
+    assert check_instance(instance, found).violations == ()
+
+
+def test_order_beats_level_by_level() -> None:
+    instance = worked_example()
+    assert plan_instance(instance, work=200).objective < level_order(instance)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_checker_agrees_with_plans_of_random_instances(seed: int) -> None:
+    instance: Instance = random_variant(seed)
+    found = plan_instance(instance, work=40)
+    verdict = check_instance(instance, found)
+    assert verdict.violations == ()
+    assert found.bound <= verdict.objective
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        lose("pangyo"), lose("gasan", "anyang"), lose("pangyo/hall-1"), Scenario("restore", ("pangyo",)),
+        Scenario("evacuate", ("pangyo",), 900_000), Scenario("failback", ("pangyo",)),
+    ],
+    ids=lambda s: s.title,
+)  # fmt: skip
+def test_every_kind_of_question_gets_a_plan_that_holds(mended: Estate, scenario: Scenario) -> None:
+    found = plan(mended, scenario, work=2)
+    assert check(mended, found).violations == ()
+
+
+def test_the_flawed_company_gets_a_plan_that_holds_too() -> None:
+    flawed = pangyo(servers=1_000)
+    found = plan(flawed, lose("pangyo"), work=2)
+    assert check(flawed, found).violations == ()
+    assert any(o.state == "unplaced" for o in found.outcomes)
+
+
+def test_same_input_same_bytes(mended: Estate) -> None:
+    first = encode(plan(mended, lose("pangyo"), work=6, seed=3))
+    assert encode(plan(mended, lose("pangyo"), work=6, seed=3)) == first
+    assert encode(decode(first)) == first
+
+
+def test_a_plan_differs_from_itself_in_nothing_and_says_what_a_change_moves(mended: Estate) -> None:
+    before = plan(mended, lose("pangyo"))
+    assert diff(before, before) == ()
+    changed = replace(
+        mended, services=tuple(replace(s, start_ms=(s.start_ms or 0) * 2) for s in mended.services)
+    )
+    lines = diff(before, plan(changed, lose("pangyo")))
+    assert any("takes" in line for line in lines)
+
+
+def test_sensitivity_prices_the_fixed_plan_and_a_new_one(mended: Estate) -> None:
+    found = plan(mended, lose("pangyo"), sensitivity=True)
+    cases = {s.case: s for s in found.sensitivity}
+    assert len(cases) == 4
+    assert cases["demand is 30 % higher"].fixed >= found.objective
+    assert cases["demand is 30 % lower"].fixed == found.objective
+
+
+def test_a_tool_that_needs_itself_and_no_hands_is_infeasible() -> None:
+    flawed = pangyo(servers=1_000)
+    with pytest.raises(Infeasible) as caught:
+        plan(replace(flawed, limits=replace(flawed.limits, manual_ms={})), lose("pangyo"))
+    assert caught.value.code == "tool-self-reference"
