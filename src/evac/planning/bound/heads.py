@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from evac.model.instance import Instance
 from evac.model.steps import StepKind
 from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
@@ -113,9 +115,8 @@ class _Pass:
         for members in heads.components:
             if self.instance.services.base_lost[members[0]]:
                 self._component(members)
-            for s in members:
-                if self.instance.services.top_lost[s]:
-                    heads.top[s] = min(horizon, self._top(s))
+        for s in np.flatnonzero(self.instance.services.top_lost).tolist():
+            heads.top[s] = min(horizon, self._top(s))
 
     def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
         need = self.instance.tools.get(kind)
