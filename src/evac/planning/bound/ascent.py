@@ -99,7 +99,7 @@ def _first_fractions(problem: Problem, relaxed: Relaxed) -> FloatArray:
     flow = np.zeros(len(options.kind))
     flow[options.arc], flow[options.share] = split.arcs, split.shares
     received = problem.facts.weight.astype(np.float64)
-    np.add.at(received, [j for _, j, _ in problem.network.arcs], split.arcs)
+    np.add.at(received, np.array([j for _, j, _ in problem.network.arcs], np.int64), split.arcs)
     for i, (a, b) in enumerate(zip(options.start[:-1].tolist(), options.start[1:].tolist(), strict=True)):
         flow[a] = max(0.0, received[i] - flow[a + 1 : b].sum())
         total = flow[a:b].sum()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from evac.model.certificate import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound.ascent import Split
 from evac.planning.bound.facts import Facts
-from evac.planning.bound.problem import Problem
+from evac.planning.bound.problem import FloatArray, Problem
 from evac.planning.bound.relaxation import Relaxed
+
+_DUST = 1e-4
+"""A smaller part of a milestone's weight stays on its head: it proves nothing and fills the file."""
 
 
 def placement_of(facts: Facts, relaxed: Relaxed) -> PlacementRows:
@@ -41,6 +44,13 @@ def certificate_of(problem: Problem, split: Split, placement: PlacementRows) -> 
 class _Rounding:
     problem: Problem
     split: Split
+    flow: FloatArray = field(default_factory=lambda: np.empty(0))
+    """(N,) weight of each milestone with what it receives."""
+
+    def __post_init__(self) -> None:
+        self.flow = self.problem.facts.weight.astype(np.float64)
+        targets = np.array([j for _, j, _ in self.problem.network.arcs], np.int64)
+        np.add.at(self.flow, targets, self.split.arcs)
 
     def certificate(self, placement: PlacementRows) -> Certificate:
         problem, names = self.problem, self.problem.facts.name
@@ -67,8 +77,12 @@ class _Rounding:
     def _shares(self, row: int) -> dict[int, int]:
         members = self.problem.members
         span = range(int(members.start[row]), int(members.start[row + 1]))
-        found = {int(members.milestone[k]): _floor(float(self.split.shares[k])) for k in span}
-        return {i: w for i, w in found.items() if w}
+        found: dict[int, int] = {}
+        for k in span:
+            i, share = int(members.milestone[k]), float(self.split.shares[k])
+            if share > _DUST * self.flow[i] and _floor(share):
+                found[i] = _floor(share)
+        return found
 
     def _named(self, shares: dict[int, int]) -> tuple[tuple[str, int], ...]:
         names = self.problem.facts.name

@@ -278,3 +278,13 @@ def test_many_pools_are_priced_in_groups() -> None:
     left_out = int(weight[:15].sum()) * 1_000 + int(weight[15:].sum()) * 100
     value = bound(found, work=50).bound
     assert left_out * 0.999 <= value <= left_out
+
+
+def test_nothing_to_split() -> None:
+    """All that is lost never returns, or nothing is lost at all: the heads say everything."""
+    dead = service("s", stores=("d",))
+    store = StoreDraft("d", 20, (("east", 50),), allowed=False)
+    found = bound(build(Draft(horizon=1_000, services=(dead,), servers=(BIG,), stores=(store,))), work=10)
+    assert found.bound == found.heads == 1_000 * 800
+    well = service("s", running=("v1", "v1"))
+    assert bound(build(Draft(horizon=1_000, services=(well,), servers=(BIG,))), work=10).bound == 0
