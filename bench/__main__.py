@@ -25,6 +25,10 @@ def main(arguments: list[str]) -> int:
         from bench import bench_packing
 
         bench_packing.main()
+    if what in ("scheduling", "all"):
+        from bench import bench_scheduling
+
+        bench_scheduling.main()
     if what in ("psplib", "all"):
         from bench import bench_psplib
 

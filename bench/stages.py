@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,12 @@ def measure(servers: int, budget_s: int) -> dict[str, float | int | str]:
     """All figures of one size, in this process."""
     from evac import estate as estates
     from evac.app.plans import make_plan
+    from evac.app.warm import warm
     from evac.audit import audit
     from evac.estate.example import pangyo
     from evac.model.derive import derive
     from evac.model.scenario import lose
     from evac.planning.simulation.simulate import simulate
-    from evac.app.warm import warm
     from evac.verify import check
 
     warm()
@@ -56,17 +58,17 @@ def measure(servers: int, budget_s: int) -> dict[str, float | int | str]:
     found["audit, every single domain"], report = timed(lambda: audit(loaded), times)
     found["fault domains"] = len(report.rows)
     for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
-        first, early = timed(lambda e=estate: make_plan(e, lose("pangyo"), budget_ms=0), times)
+        first, early = timed(partial(make_plan, estate, lose("pangyo"), budget_ms=0), times)
         found[f"{name}: first plan"] = first
-        final, plan = timed(lambda e=estate: make_plan(e, lose("pangyo"), budget_ms=budget_s * 1000), 1)
+        final, plan = timed(partial(make_plan, estate, lose("pangyo"), budget_ms=budget_s * 1000), 1)
         found[f"{name}: final plan"] = final
         found[f"{name}: gap %"] = (plan.plan.gap_permille or 0) / 10
         found[f"{name}: gap of first plan %"] = (early.plan.gap_permille or 0) / 10
         found[f"{name}: contention gap %"] = (plan.plan.contention_gap_permille or 0) / 10
-        found[f"{name}: verify"], verdict = timed(lambda e=estate, p=plan: check(e, p.plan), times)
+        found[f"{name}: verify"], verdict = timed(partial(check, estate, plan.plan), times)
         found[f"{name}: violations"] = len(verdict.violations)
         instance = derive(estate, lose("pangyo"))
-        found[f"{name}: simulate 1000"], _ = timed(lambda i=instance, p=plan: simulate(i, p.plan, trials=1000), 1)
+        found[f"{name}: simulate 1000"], _ = timed(partial(simulate, instance, plan.plan, trials=1000), 1)
         if name == "mended":
             found |= _level_order(instance, plan.plan)
     changed = replace(loaded, services=(replace(loaded.services[0], people=1), *loaded.services[1:]))
@@ -85,9 +87,9 @@ def _level_order(instance: Any, plan: Any) -> dict[str, float]:
 
 
 def _update(before: Any, after: Any) -> float:
-    from evac.audit import begin, update
+    from evac.audit import audit, update
 
-    state = begin(before)
+    state = audit(before)
     taken, _ = timed(lambda: update(state, after))
     return taken
 
@@ -97,16 +99,19 @@ def end_to_end(servers: int) -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         estate = f"{folder}/e"
+        plan = ["plan", estate, "--lose", "pangyo"]
         commands = {
             "evac --help": ["--help"],
             "evac example": ["example", "pangyo", "-o", estate, "--servers", str(servers), "-q"],
             "evac check": ["check", estate],
             "evac audit": ["audit", estate, "--fail-on", "never"],
-            "evac plan --budget 0s": ["plan", estate, "--lose", "pangyo", "--budget", "0s", "-o", f"{folder}/p.json", "-q"],
+            "evac plan --budget 0s": [*plan, "--budget", "0s", "-o", f"{folder}/p.json", "-q"],
             "evac verify": ["verify", f"{folder}/p.json", estate],
         }
         for name, arguments in commands.items():
-            found[name], _ = timed(lambda a=arguments: subprocess.run([EVAC, *a], capture_output=True, check=True), 1)
+            found[name], _ = timed(
+                partial(subprocess.run, [EVAC, *arguments], capture_output=True, check=True), 1
+            )
     return found
 
 
@@ -133,5 +138,5 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(f"{'':58s}" + "".join(f"{row['servers']:>14,}" for row in rows) + "   growth")
     for name in names:
         cells = [row.get(name, 0) for row in rows]
-        growth = [f"{b / a:.1f}x" for a, b in zip(cells, cells[1:], strict=False) if a]
+        growth = [f"{b / a:.1f}x" for a, b in pairwise(cells) if a]
         print(f"{name:58s}" + "".join(f"{cell:14.3f}" for cell in cells) + "   " + " ".join(growth))
