@@ -11,12 +11,14 @@ from evac.estate.example import pangyo
 from evac.model.scenario import lose
 from evac.planning.plan import level_order, plan, plan_instance
 from evac.planning.simulation.simulate import simulate
+from evac.planning.warm import warm as warm_planner
 from evac.testing.instances import worked_example
 from evac.verify import check
 
 
 def warm() -> None:
     """Go once through every kernel, in the small and in the large form of each."""
+    warm_planner()
     instance = worked_example()
     made = plan_instance(instance, work=24)
     simulate(instance, made, trials=2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from evac.model.steps import StepKind
@@ -37,16 +38,19 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 )
 """Plain tables in the heap."""
 
-HELD, STARTS, SHEDS, BOOTS, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY, FLOOR, LEVELLED, GIVEN = range(
-    13
-)
+HELD, STARTS, SHEDS, BOOTS, RAN, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(11)
+FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN = range(11, 16)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
-tick before which nothing more may begin, whether levels are finished one by one (1), and whether rows
-are given (1) or chosen (0)."""
+tick before which nothing more may begin, the last one reached, the level at work, whether levels are
+finished one by one (1), and whether rows are given (1) or chosen (0)."""
+FAILED_ROOM, FAILED_TIME = 1, 2
+"""Why an item is not there: no room for it, or no time before the horizon."""
 NEED, LEAST = range(2)
 """Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
-USED, JUMP = range(2)
-"""Layers of `Board.ticks`: units held, and where a full stretch ends."""
+BLOCK = 64
+"""Rows of `GROUP_ROW` that share one upper limit of room, so that full stretches are passed over."""
+STRETCH = 64
+"""Ticks that share one count of full ticks, so that busy stretches are passed over."""
 
 
 def _fields(*names: str) -> list[tuple[Any, ...]]:
@@ -68,11 +72,11 @@ SERVICE_TYPE: Final = _record(
 
     ("verify_at", *_PAIR), ("verify_manual", *_PAIR),
     *_fields("head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-             "leaves"),
+             "leaves spared"),
 )  # fmt: skip
 ROW_TYPE: Final = _record(
     ("room", *_VECTOR), ("power", np.int64, (4,)),
-    *_fields("site rack feed pool group is_pool dark watts"),
+    *_fields("site rack feed pool group place is_pool dark watts"),
 
     ("free", *_VECTOR), ("unshed", *_VECTOR), ("spare", *_VECTOR),
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
@@ -80,24 +84,30 @@ ROW_TYPE: Final = _record(
 GROUP_TYPE: Final = _record(
     *_fields("first last pool dark boot_set boot_ticks"),
 
-    *_fields("first_open next_dark boot_bound"),
+    *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark"),
 )  # fmt: skip
 POOL_TYPE: Final = _record(*_fields("start_set shed_set first_dark last_dark", "booted_count first_booted"))
 STORE_TYPE: Final = _record(
     *_fields("fence fence_set first_candidate last_candidate"),
 
-    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at"),
+    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at marked"),
 )  # fmt: skip
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left given"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
-ITEM_TYPE: Final = _record(*_fields("done at stack given_first given_last level"))
+ITEM_TYPE: Final = _record(*_fields("done at why stack ran given_first given_last level"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
 STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
 SHED_TYPE: Final = _record(*_fields("entry count at manual service"))
 SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
 PLACE_TYPE: Final = _record(*_fields("rack feed site fits"))
 BUDGET_TYPE: Final = _record(*_fields("room left"))
+BLOCK_TYPE: Final = _record(("most", *_VECTOR))
+
+
+_INNER: Final[dict[str, Any]] = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner: Any = njit(**_INNER)
+"""Compiles a kernel that only kernels call: without a way in from Python it compiles much faster."""
 
 
 class Board(NamedTuple):
@@ -131,9 +141,12 @@ class Board(NamedTuple):
     given: Ints
     place: Table
     budget: Table
+    block: Table
     eligible: NDArray[np.bool_]
     heap: Ints
     base: Ints
     size: Ints
+    mark: Ints
     vector: Ints
-    ticks: NDArray[np.int32]
+    used: NDArray[np.int32]
+    full: NDArray[np.int32]

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from numba import njit
 
-from evac.planning.evacuation.board import GIVEN, NEVER, ON_ROW, SHEDS, START, STARTS, Board
+from evac.planning.evacuation.board import GIVEN, NEVER, ON_ROW, SHEDS, START, STARTS, Board, inner
 from evac.planning.evacuation.profile import fits_at, reserve
 from evac.planning.evacuation.room import room_for, take
 from evac.planning.evacuation.shedding import do_sheds, note_shed
 from evac.planning.evacuation.timing import boot, hands, when
 
 
-@njit(cache=True)
+@inner
 def _item_of(board: Board, line: int) -> int:
     entry = board.started[line]
     if entry.mile == 1:
@@ -58,7 +58,7 @@ def keep_rows(board: Board, keep: int) -> None:
     board.size[GIVEN] = keep
 
 
-@njit(cache=True)
+@inner
 def _shed_given(board: Board, service: int, row: int) -> int:
     """Do what the placement sheds on a row and is not shed yet; when the last of it is over."""
     lines = 0
@@ -71,7 +71,7 @@ def _shed_given(board: Board, service: int, row: int) -> int:
     return do_sheds(board, row, lines)
 
 
-@njit(cache=True)
+@inner
 def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     """When a replica may start on its row: (tick, whether it waits for a shed)."""
     if board.row[row].on_at < 0 and not boot(board, row, board.row[row].group):
@@ -85,7 +85,7 @@ def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     return ready, waits
 
 
-@njit(cache=True)
+@inner
 def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> bool:
     ready, waits = _ready(board, service, row, since)
     if ready >= NEVER:
@@ -99,20 +99,20 @@ def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> b
     return True
 
 
-@njit(cache=True)
+@inner
 def _is_plain(board: Board, service: int, row: int) -> bool:
     """Whether a replica can start on a row at any time: on, and room without a shed."""
     return board.row[row].on_at == 0 and room_for(board, service, row, 0) > 0
 
 
-@njit(cache=True)
+@inner
 def _flush(board: Board, service: int, pool: int, batch: int, at: int, length: int, by_hand: int) -> None:
     """Hold the uses of a batch of starts of one pool and tick."""
     if batch > 0:
         reserve(board, board.pool[pool].start_set, hands(board, START, by_hand), length, batch, at)
 
 
-@njit(cache=True)
+@inner
 def start_given(board: Board, item: int, service: int, mile: int, since: int) -> bool:
     """Start the replicas of a service on the rows given for an item; False when one cannot."""
     services = len(board.service)

@@ -1,7 +1,7 @@
 """The hard rule of tiers: nothing stays down for lack of room that strictly lower tiers hold.
 
-Counted generously: were every replica of a lower tier that nobody alive needs taken away, how many
-replicas of the service would fit, by rows, racks, feeds and sites each taken alone.
+Broken where a service does not fit as things stand, and would if every replica of a lower tier that
+nobody alive needs were taken away. Counted generously, by rows and by sites each taken alone.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from numba import njit
 
-from evac.planning.evacuation.board import HARD_USER, NEVER, STARTS, WAIT, Board
+from evac.planning.evacuation.board import FAILED_TIME, HARD_USER, NEVER, STARTS, WAIT, Board, inner
 from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
 
 
-@njit(cache=True)
+@inner
 def _lacks_room(board: Board, service: int) -> bool:
     """Whether a service is down at the end though all it waits for is there."""
     record = board.service[service]
@@ -25,6 +25,8 @@ def _lacks_room(board: Board, service: int) -> bool:
     if base_is_shed(board, service) and not record.base_lost:
         return True
     if not record.base_lost or board.item[record.component].at < NEVER:
+        return False
+    if board.item[record.component].why == FAILED_TIME:
         return False
     first, last = (
         board.heap[board.base[WAIT] + record.component],
@@ -36,7 +38,7 @@ def _lacks_room(board: Board, service: int) -> bool:
     return missing == 0
 
 
-@njit(cache=True)
+@inner
 def _may_leave(board: Board, service: int) -> bool:
     """Whether nobody alive hard-depends on a service."""
     first, last = board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
@@ -46,13 +48,18 @@ def _may_leave(board: Board, service: int) -> bool:
     return alive == 0
 
 
-@njit(cache=True)
-def _add_leaving(board: Board, tier: int) -> None:
-    """`spare` of every row: its room if all of lower tiers that may leave left it."""
-    width = board.vector.shape[1]
+@inner
+def _spare_room(board: Board) -> None:
+    """`spare` of every row: its room as things stand."""
     for row in board.row:
-        for r in range(width):
+        for r in range(board.vector.shape[1]):
             row.spare[r] = row.free[r] if row.on_at >= 0 else 0
+
+
+@inner
+def _add_leaving(board: Board, tier: int) -> None:
+    """Add to `spare` what all of lower tiers that may leave hold."""
+    width = board.vector.shape[1]
     for line in range(board.size[STARTS]):
         entry = board.started[line]
         service = board.service[entry.service]
@@ -66,7 +73,7 @@ def _add_leaving(board: Board, tier: int) -> None:
                 board.row[entry.row].spare[r] += entry.left * service.demand[r]
 
 
-@njit(cache=True)
+@inner
 def _would_fit(board: Board, service: int, wanted: int) -> bool:
     """Whether `wanted` replicas would fit on the spare room of rows, spread taken level by level."""
     record = board.service[service]
@@ -103,8 +110,14 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
 @njit(cache=True)
 def breaks_tiers(board: Board) -> bool:
     """Whether the generation on the board leaves a service down that lower tiers should make way for."""
+    return first_breach(board, 0) >= 0
+
+
+@njit(cache=True)
+def first_breach(board: Board, since: int) -> int:
+    """First service from `since` on that is down though lower tiers hold room for it; or -1."""
     marked = False
-    for service in range(len(board.service)):
+    for service in range(since, len(board.service)):
         if not _lacks_room(board, service):
             continue
         if not marked:
@@ -115,7 +128,10 @@ def breaks_tiers(board: Board) -> bool:
         wanted = record.serves - record.left
         if wanted <= 0:
             continue
+        _spare_room(board)
+        if _would_fit(board, service, wanted):
+            continue
         _add_leaving(board, record.tier)
         if _would_fit(board, service, wanted):
-            return True
-    return False
+            return service
+    return -1

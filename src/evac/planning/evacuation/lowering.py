@@ -134,11 +134,14 @@ def _scratch(
         "held": np.zeros(held, b.HELD_TYPE),
         "started": np.zeros(starts + 1, b.STARTED_TYPE),
         "shed": np.zeros(sheds, b.SHED_TYPE),
+        "block": np.zeros(len(rows) // b.BLOCK + 1, b.BLOCK_TYPE),
         "given": np.zeros(starts + 1, np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
         "size": np.zeros(16, np.int64),
-        "ticks": np.zeros((2, max(1, limits), width), np.int32),
+        "mark": np.zeros(16, np.int64),
+        "used": np.zeros((max(1, limits), width), np.int32),
+        "full": np.zeros((max(1, limits), width // b.STRETCH + 1), np.int32),
     }
 
 
@@ -310,6 +313,7 @@ def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Tabl
     table = np.zeros(len(first), b.GROUP_TYPE)
     table["first"], table["last"] = first, np.r_[first[1:], count][: len(first)]
     table["pool"] = rows.pool[order[first]]
+    table_of_rows["place"][order] = np.arange(count)
     table_of_rows["group"][order] = np.cumsum(np.r_[True, ordered[1:] != ordered[:-1]][:count]) - 1
     for line, boot in zip(table, kind[order[first]].tolist(), strict=True):
         if boot >= 0:

@@ -1,7 +1,7 @@
 """Limits over time: earliest and latest ticks at which unit actions fit, and their reservation.
 
-Each limit has one column a tick with the units held. `jump` leads from a tick that cannot take even
-the smallest use to a later one, so that a busy stretch is crossed once (union by path halving).
+Each limit has one column a tick with the units held, and counts the ticks of each stretch that cannot
+take even its smallest use, so that a busy stretch is passed over.
 A set of uses is held by `count` unit actions from the same tick; two sets may be held together
 (an action and the hands that do it).
 """
@@ -11,29 +11,23 @@ A set of uses is held by `count` unit actions from the same tick; two sets may b
 
 from __future__ import annotations
 
-from numba import njit
-
-from evac.planning.evacuation.board import HELD, JUMP, NEVER, USED, USES, Board
+from evac.planning.evacuation.board import HELD, NEVER, STRETCH, USES, Board, inner
 
 
-@njit(cache=True)
+@inner
 def _open_tick(board: Board, limit: int, tick: int) -> int:
     """First tick from `tick` on with room for the smallest use of a limit."""
     top = board.limit[limit].cap - board.limit[limit].least
-    used, jump = board.ticks[USED, limit], board.ticks[JUMP, limit]
+    used, full = board.used[limit], board.full[limit]
     last = board.width - 1
     while tick < last and used[tick] > top:
-        to = jump[tick]
-        if to <= tick:
-            to = tick + 1
-        elif to < last and used[to] > top and jump[to] > to:
-            to = jump[to]
-        jump[tick] = to
-        tick = to
+        tick += 1
+        while tick % STRETCH == 0 and tick + STRETCH <= last and full[tick // STRETCH] == STRETCH:
+            tick += STRETCH
     return tick
 
 
-@njit(cache=True)
+@inner
 def _pushed(board: Board, uses: int, ticks: int, count: int, at: int) -> int:
     """Where an action that wants to begin at `at` may begin at the earliest as far as one clash tells."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
@@ -44,14 +38,14 @@ def _pushed(board: Board, uses: int, ticks: int, count: int, at: int) -> int:
             return NEVER
         hold = use.hold if use.hold >= 0 else ticks
         begin = at + use.offset
-        used = board.ticks[USED, limit]
+        used = board.used[limit]
         for tick in range(min(begin + hold, board.limit[limit].high) - 1, begin - 1, -1):
             if used[tick] > top:
                 return _open_tick(board, limit, tick + 1) - use.offset
     return at
 
 
-@njit(cache=True)
+@inner
 def earliest(board: Board, uses: int, hands: int, ticks: int, count: int, since: int) -> int:
     """Least tick >= since at which `count` actions fit and end within the horizon; NEVER if none."""
     at = since
@@ -65,7 +59,7 @@ def earliest(board: Board, uses: int, hands: int, ticks: int, count: int, since:
     return NEVER
 
 
-@njit(cache=True)
+@inner
 def fits_at(board: Board, uses: int, hands: int, ticks: int, at: int) -> int:
     """How many actions fit at a tick."""
     most = NEVER
@@ -76,14 +70,14 @@ def fits_at(board: Board, uses: int, hands: int, ticks: int, at: int) -> int:
             hold = use.hold if use.hold >= 0 else ticks
             begin = at + use.offset
             busiest = 0
-            used = board.ticks[USED, limit]
+            used = board.used[limit]
             for tick in range(begin, min(begin + hold, board.limit[limit].high)):
                 busiest = max(busiest, used[tick])
             most = min(most, (board.limit[limit].cap - busiest) // use.units)
     return most
 
 
-@njit(cache=True)
+@inner
 def _clash_before(board: Board, uses: int, ticks: int, count: int, at: int) -> int:
     """Latest tick <= `at` at which an action may begin as far as one clash tells."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
@@ -92,14 +86,14 @@ def _clash_before(board: Board, uses: int, ticks: int, count: int, at: int) -> i
         top = board.limit[limit].cap - count * use.units
         hold = use.hold if use.hold >= 0 else ticks
         begin = at + use.offset
-        used = board.ticks[USED, limit]
+        used = board.used[limit]
         for tick in range(begin, min(begin + hold, board.limit[limit].high)):
             if used[tick] > top:
                 return tick - hold - use.offset
     return at
 
 
-@njit(cache=True)
+@inner
 def latest(board: Board, uses: int, hands: int, ticks: int, count: int, since: int, until: int) -> int:
     """Greatest tick in [since, until] at which `count` actions fit; -1 if none."""
     at = until
@@ -113,21 +107,27 @@ def latest(board: Board, uses: int, hands: int, ticks: int, count: int, since: i
     return -1
 
 
-@njit(cache=True)
+@inner
 def _hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
+    """Hold (or with a negative count release) a set of uses, and keep count of full ticks."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
         use = board.use[board.heap[k]]
         limit = use.limit
         units = count * use.units
-        hold = use.hold if use.hold >= 0 else ticks
+        top = board.limit[limit].cap - board.limit[limit].least
         begin = at + use.offset
-        used = board.ticks[USED, limit]
-        for tick in range(begin, begin + hold):
+        end = begin + (use.hold if use.hold >= 0 else ticks)
+        used, full = board.used[limit], board.full[limit]
+        for tick in range(begin, end):
+            before = used[tick] > top
             used[tick] += units
-        board.limit[limit].high = max(board.limit[limit].high, begin + hold)
+            after = used[tick] > top
+            if after != before:
+                full[tick // STRETCH] += 1 if after else -1
+        board.limit[limit].high = max(board.limit[limit].high, end)
 
 
-@njit(cache=True)
+@inner
 def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -> None:
     """Hold the uses of `count` actions from `at`, and note it so that it can be undone."""
     _hold(board, uses, ticks, count, at)
@@ -139,32 +139,17 @@ def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int
     board.size[HELD] += 1
 
 
-@njit(cache=True)
-def _release_set(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
-    """Undo a hold. Ticks that were skipped as full may be open again, so their jumps are cut."""
-    for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
-        use = board.use[board.heap[k]]
-        limit = use.limit
-        units = count * use.units
-        hold = use.hold if use.hold >= 0 else ticks
-        begin = at + use.offset
-        used = board.ticks[USED, limit]
-        for tick in range(begin, begin + hold):
-            used[tick] -= units
-        board.ticks[JUMP, limit, : board.limit[limit].high] = 0
-
-
-@njit(cache=True)
+@inner
 def release_to(board: Board, mark: int) -> None:
     """Undo every reservation after the first `mark`."""
     while board.size[HELD] > mark:
         board.size[HELD] -= 1
         line = board.held[board.size[HELD]]
-        _release_set(board, line.uses, line.ticks, line.count, line.at)
-        _release_set(board, line.hands, line.ticks, line.count, line.at)
+        _hold(board, line.uses, line.ticks, -line.count, line.at)
+        _hold(board, line.hands, line.ticks, -line.count, line.at)
 
 
-@njit(cache=True)
+@inner
 def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -> None:
     """Take back one reservation of the log, to make it elsewhere; the log closes over it."""
     if uses == 0 and hands == 0:
@@ -178,16 +163,16 @@ def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -
             line.count, line.at = last.count, last.at
             board.size[HELD] -= 1
             break
-    _release_set(board, uses, ticks, count, at)
-    _release_set(board, hands, ticks, count, at)
+    _hold(board, uses, ticks, -count, at)
+    _hold(board, hands, ticks, -count, at)
 
 
-@njit(cache=True)
+@inner
 def clear(board: Board) -> None:
     """Nothing is held; only the touched part of each limit is wiped."""
     for limit in range(len(board.limit)):
         top = min(board.limit[limit].high + 1, board.width)
-        board.ticks[USED, limit, :top] = 0
-        board.ticks[JUMP, limit, :top] = 0
+        board.used[limit, :top] = 0
+        board.full[limit, : top // STRETCH + 1] = 0
         board.limit[limit].high = 0
     board.size[HELD] = 0

@@ -5,12 +5,22 @@
 
 from __future__ import annotations
 
-from numba import njit
+from evac.planning.evacuation.board import (
+    BLOCK,
+    CONFLICT,
+    CONFLICTED,
+    GIVEN,
+    GROUP_ROW,
+    LEAST,
+    MARKED,
+    NEVER,
+    STARTS,
+    Board,
+    inner,
+)
 
-from evac.planning.evacuation.board import CONFLICT, CONFLICTED, LEAST, MARKED, NEVER, STARTS, Board
 
-
-@njit(cache=True)
+@inner
 def _count_on(board: Board, row: int, count: int) -> None:
     if board.row[row].count == 0:
         board.row[board.size[MARKED]].marked = row
@@ -26,7 +36,7 @@ def _count_on(board: Board, row: int, count: int) -> None:
             board.place[board.row[row].feed].feed += count
 
 
-@njit(cache=True)
+@inner
 def _mark_conflict(board: Board, row: int) -> None:
     if not board.row[row].conflict_mark:
         board.row[row].conflict_mark = True
@@ -34,7 +44,7 @@ def _mark_conflict(board: Board, row: int) -> None:
         board.size[CONFLICTED] += 1
 
 
-@njit(cache=True)
+@inner
 def open_spread(board: Board, service: int) -> None:
     """Count where replicas of a service stand, survivors and started ones, and mark its conflicts."""
     for k in range(board.service[service].first_present, board.service[service].last_present):
@@ -58,7 +68,7 @@ def open_spread(board: Board, service: int) -> None:
             entry = board.started[entry].next
 
 
-@njit(cache=True)
+@inner
 def close_spread(board: Board) -> None:
     """Forget the counts of `open_spread`."""
     for k in range(board.size[MARKED]):
@@ -76,7 +86,7 @@ def close_spread(board: Board) -> None:
     board.size[CONFLICTED] = 0
 
 
-@njit(cache=True)
+@inner
 def within_spread(board: Board, service: int, row: int) -> int:
     """Most further replicas of the open service that spread allows on a row."""
     site = board.row[row].site
@@ -95,7 +105,7 @@ def within_spread(board: Board, service: int, row: int) -> int:
     return most
 
 
-@njit(cache=True)
+@inner
 def room_for(board: Board, service: int, row: int, waits: int) -> int:
     """Most replicas of a service a row has resources for; waits 1: with what sheds free."""
     most = NEVER
@@ -107,7 +117,7 @@ def room_for(board: Board, service: int, row: int, waits: int) -> int:
     return most
 
 
-@njit(cache=True)
+@inner
 def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int, waits: int) -> int:
     """One replica starts on a row at a tick: take its room and note it. Returns its line of the log."""
     line = board.size[STARTS]
@@ -123,27 +133,51 @@ def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int,
         if waits == 0:
             left = min(left, board.row[row].unshed[r] - board.service[service].demand[r])
         board.row[row].unshed[r] = min(board.row[row].unshed[r], left)
-    _count_on(board, row, 1)
-    if board.service[service].conflict >= 0 and not board.row[row].is_pool:
-        _mark_conflict(board, row)
+    if board.size[GIVEN] == 0:
+        _count_on(board, row, 1)
+        if board.service[service].conflict >= 0 and not board.row[row].is_pool:
+            _mark_conflict(board, row)
     return line
 
 
-@njit(cache=True)
+@inner
 def untake_to(board: Board, mark: int) -> None:
     """Undo every start after the first `mark`, last first."""
     while board.size[STARTS] > mark:
         line = board.size[STARTS] - 1
         entry = board.started[line]
         service, row = entry.service, entry.row
+        block = board.block[board.row[row].place // BLOCK]
         for r in range(board.vector.shape[1]):
             board.row[row].free[r] += board.service[service].demand[r]
             board.row[row].unshed[r] = board.started[line].unshed[r]
+            block.most[r] = max(block.most[r], board.row[row].unshed[r])
         board.service[service].head = entry.next
         board.size[STARTS] = line
 
 
-@njit(cache=True)
+@inner
+def survey(board: Board, block: int) -> None:
+    """Bring the upper limit of room of a block up to date."""
+    first = board.base[GROUP_ROW] + block * BLOCK
+    most = board.block[block].most
+    most[:] = 0
+    for at in range(first, min(first + BLOCK, board.base[GROUP_ROW] + len(board.row))):
+        unshed = board.row[board.heap[at]].unshed
+        for r in range(board.vector.shape[1]):
+            most[r] = max(most[r], unshed[r])
+
+
+@inner
+def may_fit(board: Board, service: int, block: int) -> bool:
+    """Whether some row of a block may have room for a service; True is no promise."""
+    short = 0
+    for r in range(board.vector.shape[1]):
+        short += board.service[service].demand[r] > board.block[block].most[r]
+    return short == 0
+
+
+@inner
 def is_full(board: Board, row: int) -> bool:
     """Whether a row has less than any service needs of some resource."""
     full = False

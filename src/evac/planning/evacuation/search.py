@@ -15,8 +15,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from evac.planning.evacuation.board import NEVER, Board, Ints
-from evac.planning.evacuation.generate import generate
+from evac.planning.evacuation.board import NEVER, Board, Ints, inner
+from evac.planning.evacuation.generate import begin, conclude, generate, run_stretch
+from evac.planning.evacuation.items import back_to_mark, set_mark
 from evac.planning.evacuation.legality import breaks_tiers
 
 FRACTION_BITS = 10
@@ -25,7 +26,7 @@ TASTE, EAGER, FAVOUR = range(3)
 """Columns of the options of an item: which stock first, whether sheds compete, pool liked best (-1)."""
 
 
-@njit(cache=True)
+@inner
 def draw(random: NDArray[np.uint64], below: int) -> int:
     """Random integer in [0, below) from splitmix64 (Steele, Lea and Flood 2014)."""
     random[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -38,7 +39,7 @@ def draw(random: NDArray[np.uint64], below: int) -> int:
     return number
 
 
-@njit(cache=True)
+@inner
 def _slack(random: NDArray[np.uint64], temperature: int) -> int:
     """An exponential number of mean about `temperature`: a geometric count of bits and a fraction."""
     halvings = 0
@@ -48,7 +49,7 @@ def _slack(random: NDArray[np.uint64], temperature: int) -> int:
     return (temperature * scaled >> FRACTION_BITS) * LN2_PERMILLE // 1000
 
 
-@njit(cache=True)
+@inner
 def _shift(order: Ints, source: int, target: int) -> None:
     """Move the item at `source` to `target`, the others close up."""
     item = order[source]
@@ -60,7 +61,7 @@ def _shift(order: Ints, source: int, target: int) -> None:
     order[target] = item
 
 
-@njit(cache=True)
+@inner
 def _reach(random: NDArray[np.uint64], count: int) -> int:
     """How far an insertion goes: short moves are likelier, long ones happen."""
     reach = 1
@@ -69,7 +70,7 @@ def _reach(random: NDArray[np.uint64], count: int) -> int:
     return 1 + draw(random, min(reach, count - 1))
 
 
-@njit(cache=True)
+@inner
 def _vary_options(random: NDArray[np.uint64], options: Ints, item: int, pools: int) -> tuple[int, int]:
     """Change one option of an item; (column, old value)."""
     column = draw(random, 3)
@@ -135,7 +136,62 @@ def anneal(
     return best, current
 
 
+@inner
+def _try_moves(
+    board: Board,
+    order: Ints,
+    options: Ints,
+    random: NDArray[np.uint64],
+    first: int,
+    last: int,
+    tries: int,
+    heat: int,
+) -> None:
+    """Insertions within order[first:last], each priced by generating just that stretch from the mark."""
+    current = run_stretch(board, order, options, first, last, NEVER)
+    back_to_mark(board)
+    for _ in range(tries):
+        source = first + draw(random, last - first)
+        reach = _reach(random, last - first)
+        target = source - reach if draw(random, 2) else source + reach
+        target = min(max(target, first), last - 1)
+        if source == target:
+            continue
+        _shift(order, source, target)
+        limit = current + _slack(random, heat)
+        value = run_stretch(board, order, options, first, last, limit)
+        back_to_mark(board)
+        if value <= limit:
+            current = value
+        else:
+            _shift(order, target, source)
+
+
 @njit(cache=True)
-def polish(board: Board, order: Ints, options: Ints) -> int:
-    """The value of an order, with everything of it left on the board."""
-    return generate(board, order, options, NEVER)
+def sweep(
+    board: Board, order: Ints, options: Ints, random: NDArray[np.uint64], window: int, tries: int, heat: int
+) -> int:
+    """Improve an order from front to back, a window at a time; the value of the order it ends with.
+
+    An insertion inside a window leaves what follows it almost as it was, so it is judged by the window
+    alone: that costs a small part of a generation. `order` must be in the sequence items ran.
+    """
+    begin(board)
+    count = len(order)
+    first = 0
+    while first < count:
+        last = min(first + window, count)
+        if last - first > 1:
+            set_mark(board)
+            _try_moves(board, order, options, random, first, last, tries, heat)
+        step = last if last == count else first + (window + 1) // 2
+        run_stretch(board, order, options, first, step, NEVER)
+        first = step
+    return conclude(board, options)
+
+
+@njit(cache=True)
+def as_run(board: Board, order: Ints) -> None:
+    """Rewrite an order as the sequence in which its items ran in the generation on the board."""
+    for k in range(len(order)):
+        order[k] = board.item[k].ran

@@ -9,8 +9,6 @@ lowest, first what stands above the smallest count that serves, then whole servi
 
 from __future__ import annotations
 
-from numba import njit
-
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
@@ -24,13 +22,14 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    inner,
 )
 from evac.planning.evacuation.profile import lift, reserve
 from evac.planning.evacuation.room import room_for, within_spread
 from evac.planning.evacuation.timing import hands, latest_shed, shed_length, when
 
 
-@njit(cache=True)
+@inner
 def base_is_shed(board: Board, service: int) -> bool:
     """Whether a shed has taken the base of a service, or the survivors of one that is down."""
     left = board.service[service].left
@@ -41,7 +40,7 @@ def base_is_shed(board: Board, service: int) -> bool:
     )
 
 
-@njit(cache=True)
+@inner
 def is_dead(board: Board, service: int) -> bool:
     """Whether a service will not be there at the end, as far as is known."""
     if board.service[service].base_lost and (
@@ -51,7 +50,7 @@ def is_dead(board: Board, service: int) -> bool:
     return base_is_shed(board, service)
 
 
-@njit(cache=True)
+@inner
 def _is_needed(board: Board, service: int) -> bool:
     """Whether somebody alive hard-depends on it."""
     for k in range(
@@ -62,18 +61,18 @@ def _is_needed(board: Board, service: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@inner
 def last_level(board: Board, service: int) -> int:
     """The farthest level that may be used for a service: only strictly lower tiers are shed."""
     return 2 * (board.last_tier - board.service[service].tier)
 
 
-@njit(cache=True)
+@inner
 def _may_shed(board: Board, entry: int, level: int) -> int:
     """Replicas of an entry of present that a level allows to shed."""
     service = board.present[entry].service
     here = board.present[entry].left
-    if here == 0:
+    if here == 0 or board.service[service].spared:
         return 0
     if is_dead(board, service):
         return here
@@ -90,12 +89,12 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
     return max(above, 0) if touched or level >= tier_level else 0
 
 
-@njit(cache=True)
+@inner
 def _covered(board: Board) -> bool:
     return bool(board.vector[NEED].max() <= 0)
 
 
-@njit(cache=True)
+@inner
 def _enough(board: Board, victim: int, most: int) -> int:
     """Replicas of a victim that cover what is needed of the resources it holds, at most `most`."""
     count = 0
@@ -106,7 +105,7 @@ def _enough(board: Board, victim: int, most: int) -> int:
     return min(count, most)
 
 
-@njit(cache=True)
+@inner
 def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> None:
     """Write a shed for a service into a line of the log; it is not done yet."""
     shed = board.shed[line]
@@ -115,7 +114,7 @@ def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> 
         board.vector[NEED, r] -= count * board.service[board.present[entry].service].demand[r]
 
 
-@njit(cache=True)
+@inner
 def _put_back(board: Board, first: int, last: int) -> int:
     """Drop from lines first..last-1 what turned out not to be needed, most valuable first."""
     for line in range(last - 1, first - 1, -1):
@@ -141,7 +140,7 @@ def _put_back(board: Board, first: int, last: int) -> int:
     return kept
 
 
-@njit(cache=True)
+@inner
 def sheds_for(board: Board, service: int, row: int, level: int) -> int:
     """Least sheds on a row that let one replica of `service` fit: how many lines they take, -1 if none do.
 
@@ -167,7 +166,7 @@ def sheds_for(board: Board, service: int, row: int, level: int) -> int:
     return _put_back(board, first, last) - first
 
 
-@njit(cache=True)
+@inner
 def sheds_end(board: Board, row: int, lines: int) -> int:
     """When the sheds written by `sheds_for` could be over, each taken alone."""
     end = board.row[row].shed_end
@@ -181,7 +180,7 @@ def sheds_end(board: Board, row: int, lines: int) -> int:
     return end
 
 
-@njit(cache=True)
+@inner
 def do_sheds(board: Board, row: int, lines: int) -> int:
     """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over."""
     uses = board.pool[board.row[row].pool].shed_set
@@ -202,7 +201,7 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
     return board.row[row].shed_end
 
 
-@njit(cache=True)
+@inner
 def delay_shed(board: Board, line: int, end: int) -> None:
     """Move a shed as late as it can be and still be over by `end`: its outage counts from its start."""
     entry, count, by_hand = board.shed[line].entry, board.shed[line].count, board.shed[line].manual
@@ -217,7 +216,7 @@ def delay_shed(board: Board, line: int, end: int) -> None:
     board.row[row].shed_end = max(board.row[row].shed_end, at + length)
 
 
-@njit(cache=True)
+@inner
 def undo_sheds_to(board: Board, mark: int) -> None:
     """Put back what was shed after the first `mark` lines; their holds are undone with the log of holds."""
     while board.size[SHEDS] > mark:
@@ -231,7 +230,29 @@ def undo_sheds_to(board: Board, mark: int) -> None:
             board.row[row].free[r] -= count * board.service[victim].demand[r]
 
 
-@njit(cache=True)
+@inner
+def freed_room(board: Board, service: int) -> int:
+    """Replicas of a service for which lower tiers hold room that is of no use to them any more; roughly."""
+    total = 0
+    for k in range(board.heap[board.base[VICTIMS]], board.heap[board.base[VICTIMS] + 1]):
+        victim = board.heap[k]
+        record = board.service[victim]
+        if record.tier <= board.service[service].tier:
+            continue
+        dead = is_dead(board, victim)
+        if not dead and record.left == record.surviving:
+            continue
+        idle = record.left if dead else max(0, record.left - record.serves)
+        share = NEVER
+        for r in range(board.vector.shape[1]):
+            need = board.service[service].demand[r]
+            if need > 0:
+                share = min(share, -(-idle * record.demand[r] // need))
+        total += share if share < NEVER else 0
+    return total
+
+
+@inner
 def next_shed_row(board: Board, service: int, level_end: int) -> int:
     """Next row, from the cursor on, where sheds of the cursor's level make room; -1 when there is none.
 
@@ -255,7 +276,7 @@ def next_shed_row(board: Board, service: int, level_end: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> bool:
     if board.service[victim].tier <= board.service[service].tier:
         return False
@@ -264,7 +285,7 @@ def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> boo
     return board.service[victim].left < board.service[victim].surviving or is_dead(board, victim)
 
 
-@njit(cache=True)
+@inner
 def _row_of_victim(board: Board, service: int, victim: int) -> int:
     size = board.size
     while size[ENTRY] < board.service[victim].last_present:
@@ -280,7 +301,7 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def delay_sheds_of(board: Board, shed_mark: int, start_mark: int) -> None:
     """Let the sheds since `shed_mark` end just before the first start since `start_mark` that needs them."""
     for line in range(shed_mark, board.size[SHEDS]):

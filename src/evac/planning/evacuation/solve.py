@@ -10,16 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
 from evac.planning.evacuation.generate import generate, objective
 from evac.planning.evacuation.given import keep_rows, remember
-from evac.planning.evacuation.legality import breaks_tiers
+from evac.planning.evacuation.legality import breaks_tiers, first_breach
 from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, tier_order
-from evac.planning.evacuation.search import EAGER, FAVOUR, TASTE, anneal
-from evac.planning.evacuation.sources import BOOTED_FIRST
+from evac.planning.evacuation.search import EAGER, FAVOUR, TASTE, anneal, as_run, sweep
+from evac.planning.evacuation.sources import ON_FIRST
 from evac.planning.evacuation.tools import refuse_self_reference
 
 Progress = Callable[[int, int, int], None]
@@ -30,6 +31,14 @@ SMALL = 3_000
 HEAT_DIVISOR = 100_000
 CHUNKS = 12
 OPTION_SHARE = 30
+SEEK_LEGAL = 400
+"""Generations spent on an order that keeps the tiers where no constructive one does."""
+MENDS = 3
+ROUNDS = 9
+LEAST_SHARE = 10
+"""Generations' worth of work that one sweep takes at the least."""
+WINDOWS = (32, 96, 24, 200)
+"""Items that a sweep looks at together, sweep by sweep."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,10 +52,11 @@ class Found:
     legal: bool
 
 
-def default_options(board: Board) -> Ints:
-    """Booted rows first, sheds only when nothing else fits, no pool preferred."""
+def default_options(board: Board, eager: int) -> Ints:
+    """Rows that are on first, no pool preferred. eager 1: bases shed rather than wait for boots."""
     options = np.zeros((board.components + len(board.service), 3), np.int64)
-    options[:, TASTE], options[:, EAGER], options[:, FAVOUR] = BOOTED_FIRST, 0, -1
+    options[:, TASTE], options[:, FAVOUR] = ON_FIRST, -1
+    options[: board.components, EAGER] = eager
     return options
 
 
@@ -58,15 +68,44 @@ def prepare(instance: Instance) -> tuple[Board, Items]:
 
 
 def first_plan(board: Board, items: Items) -> Found:
-    """The better of closure order and tier order; tier order wherever the other breaks the tiers."""
-    options = default_options(board)
-    found: Found | None = None
-    for order in (closure_order(items), tier_order(board, items)):
-        value = generate(board, order, options, NEVER)
-        legal = not breaks_tiers(board)
-        if found is None or (legal, -value) > (found.legal, -found.value):
-            found = Found(order, options, value, False, legal)
-    assert found is not None
+    """Closure order with eager sheds; then, where that breaks the tiers, ever more careful ones."""
+    board.service["spared"] = 0
+    closure = closure_order(items)
+    found = _mend(board, items, Found(closure, default_options(board, 1), NEVER, False, False))
+    for order, eager in ((closure, 0), (tier_order(board, items), 0)):
+        if found.legal:
+            break
+        board.service["spared"] = 0
+        other = _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
+        found = max(found, other, key=lambda f: (f.legal, -f.value))
+    return found
+
+
+def _mend(board: Board, items: Items, found: Found) -> Found:
+    """Generate; while the tiers are broken, spare who was shed in vain and put first who lacks room."""
+    keep_rows(board, 0)
+    for _ in range(MENDS + 1):
+        found.value = generate(board, found.order, found.options, NEVER)
+        breaches = _breaches(board)
+        found.legal = not breaches
+        if found.legal:
+            break
+        services = board.service[breaches]
+        shed = services["left"] < services["surviving"]
+        board.service["spared"][np.array(breaches)[shed]] = 1
+        first = np.unique(services["component"][~shed])
+        first = first[np.lexsort((first, items.tier[first]))]
+        found.order = np.concatenate([first, found.order[~np.isin(found.order, first)]])
+    return found
+
+
+def _breaches(board: Board) -> list[int]:
+    """Services that are down though lower tiers should make way for them."""
+    found: list[int] = []
+    service = first_breach(board, 0)
+    while service >= 0:
+        found.append(int(service))
+        service = first_breach(board, service + 1)
     return found
 
 
@@ -80,9 +119,11 @@ def solve(
     """The board with the best generation found on it, the same for the same input, work and seed."""
     board, items = prepared or prepare(instance)
     found = first_plan(board, items)
+    small = len(board.row) + len(board.started) <= SMALL
     random = np.array([seed * 2_654_435_761 + 1], np.uint64)
+    if small and not found.legal:
+        found = _anneal(board, found, random, SEEK_LEGAL, 1, OPTION_SHARE)
     if work > 0 and len(items.active):
-        small = len(board.row) + len(board.started) <= SMALL
         search = _search_small if small else _search_large
         found = search(board, found, random, work, progress)
     keep_rows(board, int(found.given))
@@ -91,7 +132,7 @@ def solve(
 
 
 def _search_small(
-    board: Board, found: Found, random: np.ndarray, work: int, progress: Progress | None
+    board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
     """Annealing over order and options, rows chosen anew each time; the best of several descents."""
     best = found
@@ -106,21 +147,39 @@ def _search_small(
 
 
 def _search_large(
-    board: Board, found: Found, random: np.ndarray, work: int, progress: Progress | None
+    board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
-    """Orders for a placement that is kept, and from time to time a new placement for the order."""
+    """Sweeps over the order for a placement that is kept, and now and then a new placement for the order."""
     best = _settle(board, found)
-    for chunk in range(CHUNKS):
-        share = max(1, work // CHUNKS)
-        heat = best.value // HEAT_DIVISOR * (CHUNKS - chunk) // CHUNKS
-        best = _anneal(board, best, random, share, heat, 0)
+    rounds = max(1, min(ROUNDS, work // LEAST_SHARE))
+    for turn in range(rounds):
+        window = WINDOWS[turn % len(WINDOWS)]
+        tries = max(1, work // rounds * window // (2 * window + 1))
+        best = _sweep(board, best, random, window, tries, turn, rounds)
         best = _place_anew(board, best)
         if progress is not None:
-            progress((chunk + 1) * share, work, best.value)
+            progress((turn + 1) * work // rounds, work, best.value)
     return best
 
 
-def _anneal(board: Board, found: Found, random: np.ndarray, work: int, heat: int, share: int) -> Found:
+def _sweep(
+    board: Board, found: Found, random: NDArray[np.uint64], window: int, tries: int, turn: int, turns: int
+) -> Found:
+    """One sweep over an order whose rows are given; what was there if it is no better."""
+    keep_rows(board, 1)
+    generate(board, found.order, found.options, NEVER)
+    order = found.order.copy()
+    as_run(board, order)
+    heat = found.value // HEAT_DIVISOR * (turns - turn) // turns
+    value = int(sweep(board, order, found.options, random, window, tries, max(heat, 1)))
+    if value >= found.value or (found.legal and breaks_tiers(board)):
+        return found
+    return Found(order, found.options, value, True, found.legal)
+
+
+def _anneal(
+    board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int
+) -> Found:
     order, options = found.order.copy(), found.options.copy()
     best_order, best_options = order.copy(), options.copy()
     keep_rows(board, int(found.given))
@@ -152,14 +211,27 @@ def _place_anew(board: Board, found: Found) -> Found:
 
 
 def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = None) -> Board:
-    """The baseline: a dependency level is finished before the next begins, ties by id."""
+    """The baseline: a dependency level is finished before the next begins, ties by id.
+
+    Rows are those of our own placement, tiers first, so that only the order is compared.
+    """
     board, items = prepared or prepare(instance)
+    placed = _mend(
+        board, items, Found(tier_order(board, items), default_options(board, 0), NEVER, False, False)
+    )
+    _settle(board, placed)
     order = level_order(board, items, instance.services.id)
-    keep_rows(board, 0)
     board.size[LEVELLED] = 1
-    generate(board, order, default_options(board), NEVER)
+    generate(board, order, placed.options, NEVER)
     board.size[LEVELLED] = 0
+    keep_rows(board, 0)
     return board
+
+
+def warm_large(instance: Instance) -> None:
+    """Run the search of large instances on a small one, so that its kernels are compiled."""
+    board, items = prepare(instance)
+    _search_large(board, first_plan(board, items), np.array([1], np.uint64), LEAST_SHARE, None)
 
 
 def value_of(board: Board) -> int:

@@ -9,10 +9,10 @@ rows of one boot kind, and rows freed by sheds. The source whose next replica ca
 
 from __future__ import annotations
 
-from numba import njit
-
 from evac.planning.evacuation.board import (
+    BLOCK,
     ENTRY,
+    GROUP_ROW,
     LEVEL,
     MANUAL_TICKS,
     NEVER,
@@ -22,10 +22,18 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    inner,
 )
 from evac.planning.evacuation.profile import fits_at, latest, lift, reserve
-from evac.planning.evacuation.room import room_for, take, within_spread
-from evac.planning.evacuation.shedding import do_sheds, last_level, next_shed_row, sheds_end, sheds_for
+from evac.planning.evacuation.room import may_fit, room_for, survey, take, within_spread
+from evac.planning.evacuation.shedding import (
+    do_sheds,
+    freed_room,
+    last_level,
+    next_shed_row,
+    sheds_end,
+    sheds_for,
+)
 from evac.planning.evacuation.timing import boot, boot_end, hands, power_allows, when
 
 ON, BOOTED, DARK, FREED = range(4)
@@ -36,7 +44,7 @@ ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
 """Tastes: which stock is used when several can start a replica at the same tick."""
 
 
-@njit(cache=True)
+@inner
 def _rank(kind: int, taste: int) -> int:
     """Place of a kind of source among those that are ready at the same tick."""
     if taste == 0:
@@ -46,14 +54,14 @@ def _rank(kind: int, taste: int) -> int:
     return (2, 0, 1, 3)[kind]
 
 
-@njit(cache=True)
+@inner
 def _add(board: Board, kind: int, number: int, time: int) -> None:
     line = board.source[board.size[SOURCES]]
     line.kind, line.number, line.time, line.cursor = kind, number, time, -1
     board.size[SOURCES] += 1
 
 
-@njit(cache=True)
+@inner
 def _open_sources(board: Board, service: int, since: int, shed_level: int, eager: int) -> None:
     """All stocks a service may use; times are lower limits until they are looked at."""
     board.size[SOURCES] = 0
@@ -73,29 +81,38 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
         _add(board, FREED, shed_level, since if eager else NEVER - 1)
 
 
-@njit(cache=True)
+@inner
 def _fits_now(board: Board, service: int, row: int) -> bool:
     """Whether one replica fits on a row that is on, with no shed to wait for."""
     return room_for(board, service, row, 0) > 0 and within_spread(board, service, row) > 0
 
 
-@njit(cache=True)
+@inner
 def _next_on(board: Board, service: int, source: int) -> int:
     """Next row of an on-group with room, and the cursor on it; -1 if there is none."""
     line = board.source[source]
     group = line.number
-    at = max(line.cursor, board.group[group].first_open)
+    at, base = max(line.cursor, board.group[group].first_open), board.base[GROUP_ROW]
     while at < board.group[group].last:
-        row = board.heap[at]
-        if _fits_now(board, service, row):
-            line.cursor = at
-            return row
-        at += 1
+        block = (at - base) // BLOCK
+        whole = at == base + block * BLOCK
+        end = min(base + (block + 1) * BLOCK, board.group[group].last)
+        if not may_fit(board, service, block):
+            at = end
+            continue
+        while at < end:
+            row = board.heap[at]
+            if _fits_now(board, service, row):
+                line.cursor = at
+                return row
+            at += 1
+        if whole:
+            survey(board, block)
     line.cursor = at
     return -1
 
 
-@njit(cache=True)
+@inner
 def _next_booted(board: Board, service: int, source: int) -> int:
     """Next row of a pool whose boot is planned already, and which has room."""
     line = board.source[source]
@@ -112,7 +129,7 @@ def _next_booted(board: Board, service: int, source: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def _next_dark(board: Board, service: int, source: int) -> int:
     """Next dark row of a group that may be booted and would have room."""
     line = board.source[source]
@@ -128,12 +145,12 @@ def _next_dark(board: Board, service: int, source: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@inner
 def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int, int, int]:
     return when(board, START, board.pool[pool].start_set, board.service[service].start, 1, since)
 
 
-@njit(cache=True)
+@inner
 def _look(board: Board, service: int, source: int, since: int) -> int:
     """Next row of a source, with its tick brought up to date; -1 when the source is used up."""
     line = board.source[source]
@@ -165,7 +182,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
     return row
 
 
-@njit(cache=True)
+@inner
 def _shed_ready(board: Board, service: int, row: int) -> int:
     if room_for(board, service, row, 0) > 0:
         return 0
@@ -173,7 +190,7 @@ def _shed_ready(board: Board, service: int, row: int) -> int:
     return sheds_end(board, row, max(lines, 0))
 
 
-@njit(cache=True)
+@inner
 def _drop(board: Board, source: int) -> None:
     last = board.size[SOURCES] - 1
     here, end = board.source[source], board.source[last]
@@ -181,7 +198,7 @@ def _drop(board: Board, source: int) -> None:
     board.size[SOURCES] = last
 
 
-@njit(cache=True)
+@inner
 def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
     """The source that can start a replica first, looked at; -1 when all are used up."""
     while board.size[SOURCES] > 0:
@@ -200,7 +217,7 @@ def _first_source(board: Board, service: int, since: int, taste: int, favour: in
     return -1
 
 
-@njit(cache=True)
+@inner
 def _group_key(board: Board, source: int) -> int:
     """Pool of a source, by which an item may favour it."""
     line = board.source[source]
@@ -209,7 +226,7 @@ def _group_key(board: Board, source: int) -> int:
     return board.group[line.number].pool if line.kind != FREED else -1
 
 
-@njit(cache=True)
+@inner
 def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> int:
     """Start replicas on rows of an on-group at the tick of the source; how many, at most `count`."""
     line = board.source[source]
@@ -232,7 +249,7 @@ def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> i
     return done
 
 
-@njit(cache=True)
+@inner
 def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: int) -> int:
     """Start one replica on a row at the earliest tick from `ready` on; 1, or 0 when it cannot."""
     uses = board.pool[board.row[row].pool].start_set
@@ -244,7 +261,7 @@ def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits:
     return 1
 
 
-@njit(cache=True)
+@inner
 def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
     if room_for(board, service, row, 0) > 0:
         return _use_row(board, service, mile, row, since, 0)
@@ -255,7 +272,35 @@ def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> i
     return 0 if end >= NEVER else _use_row(board, service, mile, row, max(since, end), 1)
 
 
-@njit(cache=True)
+@inner
+def _room_in_group(board: Board, service: int, group: int, wanted: int) -> int:
+    """Replicas of the open service that rows of a group have room for, each row alone; stops at `wanted`."""
+    total, base = 0, board.base[GROUP_ROW]
+    at = board.group[group].first
+    while at < board.group[group].last and total < wanted:
+        block = (at - base) // BLOCK
+        end = min(base + (block + 1) * BLOCK, board.group[group].last)
+        if may_fit(board, service, block):
+            for place in range(at, end):
+                row = board.heap[place]
+                here = room_for(board, service, row, 0)
+                if here > 0 and (board.row[row].on_at >= 0 or power_allows(board, row)):
+                    total += max(0, min(here, within_spread(board, service, row)))
+        at = end
+    return total
+
+
+@inner
+def enough_room(board: Board, service: int, wanted: int) -> bool:
+    """Whether `wanted` replicas of the open service may fit without any shed; True is no promise."""
+    total = 0
+    for group in range(len(board.group)):
+        if total < wanted and board.eligible[service, board.group[group].pool]:
+            total += _room_in_group(board, service, group, wanted - total)
+    return total + freed_room(board, service) >= wanted
+
+
+@inner
 def start_replicas(
     board: Board,
     service: int,
@@ -272,6 +317,8 @@ def start_replicas(
     for boots, and tops may shed too.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
+    if level == 0 and not enough_room(board, service, count):
+        return False
     _open_sources(board, service, since, level, eager)
     left = count
     while left > 0:
@@ -298,7 +345,7 @@ def start_replicas(
     return True
 
 
-@njit(cache=True)
+@inner
 def last_end(board: Board, mark: int) -> int:
     """When the last start since `mark` of the log has ended."""
     end = 0
@@ -308,7 +355,7 @@ def last_end(board: Board, mark: int) -> int:
     return end
 
 
-@njit(cache=True)
+@inner
 def start_length(board: Board, service: int, by_hand: int) -> int:
     """Ticks a start takes."""
     return (
@@ -318,7 +365,7 @@ def start_length(board: Board, service: int, by_hand: int) -> int:
     )
 
 
-@njit(cache=True)
+@inner
 def delay_starts(board: Board, mark: int, end: int) -> None:
     """Starts that wait for sheds begin as late as they can and still end by `end`."""
     for k in range(board.size[STARTS] - 1, mark - 1, -1):

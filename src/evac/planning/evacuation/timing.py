@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from evac.planning.evacuation.board import (
     BOOT,
     BOOTS,
@@ -17,11 +15,12 @@ from evac.planning.evacuation.board import (
     TOOL,
     UNKNOWN,
     Board,
+    inner,
 )
 from evac.planning.evacuation.profile import earliest, latest, reserve
 
 
-@njit(cache=True)
+@inner
 def tool_at(board: Board, kind: int) -> int:
     """Tick from which the tools of a kind serve; UNKNOWN while one of them is not scheduled yet."""
     at = 0
@@ -33,9 +32,17 @@ def tool_at(board: Board, kind: int) -> int:
     return at
 
 
-@njit(cache=True)
+@inner
 def when(board: Board, kind: int, uses: int, ticks: int, count: int, since: int) -> tuple[int, int, int]:
     """(tick, ticks it takes, done by hand) of `count` actions that end first; tick NEVER if none can."""
+    return _best(board, kind, uses, ticks, count, since, since)
+
+
+@inner
+def _best(
+    board: Board, kind: int, uses: int, ticks: int, count: int, since: int, by_hand_since: int
+) -> tuple[int, int, int]:
+    """As `when`, with a first tick of its own for people: a search may go on where it ended."""
     tools = tool_at(board, kind)
     at, by_hand, length = NEVER, 0, ticks
     if 0 <= tools < NEVER:
@@ -43,20 +50,21 @@ def when(board: Board, kind: int, uses: int, ticks: int, count: int, since: int)
     manual = board.heap[board.base[MANUAL_TICKS] + kind]
     if manual >= 0 and tools != 0:
         slow = max(ticks, manual)
-        if at == NEVER or since + slow < at + ticks:
-            then = earliest(board, uses, board.heap[board.base[MANUAL_SET] + kind], slow, count, since)
+        if at == NEVER or by_hand_since + slow < at + ticks:
+            people = board.heap[board.base[MANUAL_SET] + kind]
+            then = earliest(board, uses, people, slow, count, by_hand_since)
             if then < NEVER and (at == NEVER or then + slow < at + ticks):
                 at, by_hand, length = then, 1, slow
     return at, length, by_hand
 
 
-@njit(cache=True)
+@inner
 def hands(board: Board, kind: int, by_hand: int) -> int:
     """The use set of the people who do a step; empty where tools do it."""
     return board.heap[board.base[MANUAL_SET] + kind] if by_hand else 0
 
 
-@njit(cache=True)
+@inner
 def schedule(board: Board, kind: int, uses: int, ticks: int, since: int) -> tuple[int, int, int]:
     """Place one action at its best tick and hold its uses; (tick, end, done by hand)."""
     at, length, by_hand = when(board, kind, uses, ticks, 1, since)
@@ -66,14 +74,28 @@ def schedule(board: Board, kind: int, uses: int, ticks: int, since: int) -> tupl
     return at, at + length, by_hand
 
 
-@njit(cache=True)
+@inner
 def boot_end(board: Board, group: int) -> int:
     """When a server of a dark group could be on, were it booted next."""
-    at, length, _ = when(board, BOOT, board.group[group].boot_set, board.group[group].boot_ticks, 1, 0)
+    at, length, _ = _boot_when(board, group)
     return at + length if at < NEVER else NEVER
 
 
-@njit(cache=True)
+@inner
+def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
+    """The next boot of a group: holds only grow, so the search goes on where the last one ended."""
+    line = board.group[group]
+    at, length, by_hand = _best(
+        board, BOOT, line.boot_set, line.boot_ticks, 1, line.boot_since, line.hand_since
+    )
+    if by_hand and at < NEVER:
+        line.hand_since = at
+    elif at < NEVER:
+        line.boot_since = at
+    return at, length, by_hand
+
+
+@inner
 def power_allows(board: Board, row: int) -> bool:
     """Whether every budget of a row still has its watts."""
     for column in range(4):
@@ -83,7 +105,7 @@ def power_allows(board: Board, row: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def draw_power(board: Board, row: int, sign: int) -> None:
     """Take (1) or give back (-1) the watts of a row from its budgets."""
     for column in range(4):
@@ -92,12 +114,14 @@ def draw_power(board: Board, row: int, sign: int) -> None:
             board.budget[budget].left -= sign * board.row[row].watts
 
 
-@njit(cache=True)
+@inner
 def boot(board: Board, row: int, group: int) -> bool:
     """Schedule the boot of a row of a dark group, and list it with its pool."""
-    at, end, by_hand = schedule(board, BOOT, board.group[group].boot_set, board.group[group].boot_ticks, 0)
+    at, length, by_hand = _boot_when(board, group)
     if at >= NEVER:
         return False
+    end = at + length
+    reserve(board, board.group[group].boot_set, hands(board, BOOT, by_hand), length, 1, at)
     board.row[row].boot_at, board.row[row].on_at, board.row[row].boot_manual = at, end, by_hand
     draw_power(board, row, 1)
     pool = board.row[row].pool
@@ -108,7 +132,7 @@ def boot(board: Board, row: int, group: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def shed_length(board: Board, service: int, by_hand: int) -> int:
     """Ticks a shed takes."""
     return (
@@ -118,7 +142,7 @@ def shed_length(board: Board, service: int, by_hand: int) -> int:
     )
 
 
-@njit(cache=True)
+@inner
 def latest_shed(board: Board, pool: int, service: int, count: int, by_hand: int, since: int, end: int) -> int:
     """Last tick at which a shed can begin and still be over by `end`; -1 if there is none."""
     length = shed_length(board, service, by_hand)

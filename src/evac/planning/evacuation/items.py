@@ -1,0 +1,381 @@
+"""One item on the board: stores, then starts, verify and shift of a base or a top, or nothing of it.
+
+An item that does not fit or would not hold before the horizon is undone as a whole. Rows are chosen as
+the item is scheduled, or were given before.
+"""
+
+# Records are untyped to mypy, so what is read from them is Any.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from typing import Any
+
+from evac.planning.evacuation.board import (
+    BOOTS,
+    CANDIDATE,
+    CANDIDATE_CLASS,
+    CANDIDATE_SET,
+    CANDIDATE_TICKS,
+    FAILED_ROOM,
+    FAILED_TIME,
+    FENCE,
+    GIVEN,
+    HELD,
+    LEVELLED,
+    MEMBER,
+    NEED_STORE,
+    NEVER,
+    PROMOTE,
+    RAN,
+    SHEDS,
+    SHIFT,
+    STARTS,
+    UNKNOWN,
+    VERIFY,
+    WAIT,
+    Board,
+    Ints,
+    inner,
+)
+from evac.planning.evacuation.given import start_given
+from evac.planning.evacuation.profile import clear, release_to
+from evac.planning.evacuation.room import close_spread, is_full, open_spread, survey, untake_to
+from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
+from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
+from evac.planning.evacuation.timing import draw_power, schedule, when
+
+
+@inner
+def reset(board: Board) -> None:
+    """Nothing is scheduled."""
+    clear(board)
+    board.size[:LEVELLED] = 0
+    for budget in board.budget:
+        budget.left = budget.room
+    for row in board.row:
+        row.on_at = UNKNOWN if row.dark else 0
+        row.boot_at = UNKNOWN
+        row.shed_end = 0
+        for r in range(board.vector.shape[1]):
+            row.free[r] = row.room[r]
+            row.unshed[r] = row.room[r]
+    for block in range(len(board.block)):
+        survey(board, block)
+    for entry in board.present:
+        entry.left = entry.count
+    for pool in board.pool:
+        pool.booted_count = 0
+    for item in board.item:
+        item.done, item.at, item.why = 0, UNKNOWN, 0
+    for store in board.store:
+        store.primary_at, store.candidate = UNKNOWN, UNKNOWN
+    for service in board.service:
+        _reset_service(service)
+    _rewind(board)
+
+
+@inner
+def _reset_service(service: Any) -> None:
+    service.head = UNKNOWN
+    service.left = service.surviving
+    service.base_at = NEVER if service.base_lost else 0
+    service.top_at, service.top_own, service.top_done = UNKNOWN, UNKNOWN, 0
+    service.verify_at[0] = service.verify_at[1] = service.shift_at = UNKNOWN
+
+
+@inner
+def _rewind(board: Board) -> None:
+    """Pointers that skip what is full or booted stand at the beginning again."""
+    for pool in board.pool:
+        pool.first_booted = 0
+    for group in range(len(board.group)):
+        board.group[group].first_open = board.group[group].first
+        board.group[group].next_dark = board.group[group].first
+        board.group[group].boot_bound = 0
+        board.group[group].boot_since, board.group[group].hand_since = 0, 0
+
+
+@inner
+def _advance(board: Board) -> None:
+    """Let pointers skip rows that can take nothing any more."""
+    for group in range(len(board.group)):
+        end = board.group[group].last
+        if board.group[group].dark == 0:
+            at = board.group[group].first_open
+            while at < end and is_full(board, board.heap[at]):
+                at += 1
+            board.group[group].first_open = at
+        else:
+            at = board.group[group].next_dark
+            while at < end and board.row[board.heap[at]].on_at >= 0:
+                at += 1
+            board.group[group].next_dark = at
+    for pool in range(len(board.pool)):
+        first, at = board.pool[pool].first_dark, board.pool[pool].first_booted
+        while at < board.pool[pool].booted_count and is_full(board, board.row[first + at].booted):
+            at += 1
+        board.pool[pool].first_booted = at
+
+
+@inner
+def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
+    """Back to the lengths the logs had: holds, starts, sheds and boots since then are undone."""
+    release_to(board, held)
+    untake_to(board, starts)
+    undo_sheds_to(board, sheds)
+    while board.size[BOOTS] > boots:
+        board.size[BOOTS] -= 1
+        row = board.row[board.size[BOOTS]].boot_log
+        draw_power(board, row, -1)
+        board.row[row].on_at = UNKNOWN
+        board.row[row].boot_at = UNKNOWN
+        board.pool[board.row[row].pool].booted_count -= 1
+    _rewind(board)
+
+
+@inner
+def recover_store(board: Board, store: int) -> int:
+    """Fence and promote a store; the tick its primary is there. Equally fresh copies race."""
+    if board.store[store].primary_at != UNKNOWN:
+        return board.store[store].primary_at
+    board.store[store].primary_at = NEVER
+    first, last = board.store[store].first_candidate, board.store[store].last_candidate
+    if first == last:
+        return NEVER
+    at, fenced, by_hand = schedule(board, FENCE, board.store[store].fence_set, board.store[store].fence, 0)
+    if at >= NEVER:
+        return NEVER
+    best, best_end = first, NEVER
+    for k in range(first, last):
+        if (
+            board.heap[board.base[CANDIDATE_CLASS] + k] > board.heap[board.base[CANDIDATE_CLASS] + best]
+            and best_end < NEVER
+        ):
+            break
+        begin, length, _ = when(
+            board,
+            PROMOTE,
+            board.heap[board.base[CANDIDATE_SET] + k],
+            board.heap[board.base[CANDIDATE_TICKS] + k],
+            1,
+            fenced,
+        )
+        if begin < NEVER and begin + length < best_end:
+            best, best_end = k, begin + length
+    begin, end, hand = schedule(
+        board,
+        PROMOTE,
+        board.heap[board.base[CANDIDATE_SET] + best],
+        board.heap[board.base[CANDIDATE_TICKS] + best],
+        fenced,
+    )
+    board.store[store].fence_at, board.store[store].fence_manual = at, by_hand
+    board.store[store].promote_at, board.store[store].promote_manual = begin, hand
+    board.store[store].candidate = board.heap[board.base[CANDIDATE] + best]
+    board.store[store].primary_at = end
+    return end
+
+
+@inner
+def ready_at(board: Board, component: int) -> int:
+    """When all a component waits for is there: other components and stores. Generates the stores."""
+    at = 0
+    for k in range(board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]):
+        at = max(at, board.item[board.heap[k]].at)
+    for k in range(
+        board.heap[board.base[NEED_STORE] + component], board.heap[board.base[NEED_STORE] + component + 1]
+    ):
+        at = max(at, recover_store(board, board.heap[k]))
+    return at
+
+
+@inner
+def _start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
+    """Start replicas on the rows given for the item, or on rows chosen now."""
+    if board.size[GIVEN]:
+        return start_given(board, item, service, mile, since)
+    open_spread(board, service)
+    fits = start_replicas(board, service, mile, count, since, options[0], options[1], options[2])
+    close_spread(board)
+    return fits
+
+
+@inner
+def _start_members(board: Board, component: int, since: int, options: Ints) -> bool:
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        service = board.heap[k]
+        if board.service[service].base_starts == 0:
+            continue
+        fits = _start(board, component, service, 0, board.service[service].base_starts, since, options)
+        if not fits:
+            return False
+    return True
+
+
+@inner
+def _verify_members(board: Board, component: int, since: int, shift: int) -> int:
+    """Verify every member and (shift 1) move its traffic; when the last of them is done."""
+    end = since
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        service = board.heap[k]
+        at, then, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, since)
+        board.service[service].verify_at[0], board.service[service].verify_manual[0] = at, by_hand
+        if shift and board.service[service].shift and then < NEVER:
+            at, then, by_hand = schedule(
+                board, SHIFT, board.service[service].shift_set, board.service[service].shift_ticks, then
+            )
+            board.service[service].shift_at, board.service[service].shift_manual = at, by_hand
+        end = max(end, then)
+    return end
+
+
+@inner
+def _is_out(board: Board, component: int) -> bool:
+    """Whether a member can never return: its store does not, or its survivors were shed."""
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        service = board.heap[k]
+        if board.service[service].blocked or board.service[service].left < board.service[service].surviving:
+            return True
+    return False
+
+
+@inner
+def _base(board: Board, component: int, options: Ints) -> None:
+    """Generate the base of a component, or undo all of it."""
+    board.item[component].at = NEVER
+    if _is_out(board, component):
+        return
+    since = ready_at(board, component)
+    if since >= NEVER:
+        return
+    held, starts = board.size[HELD], board.size[STARTS]
+    sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    end = NEVER
+    board.item[component].why = FAILED_ROOM
+    if _start_members(board, component, since, options):
+        started = max(since, last_end(board, starts))
+        delay_starts(board, starts, started)
+        delay_sheds_of(board, sheds, starts)
+        end = _verify_members(board, component, started, 1)
+        board.item[component].why = FAILED_TIME
+    if end >= board.horizon:
+        undo(board, held, starts, sheds, boots)
+        for k in range(
+            board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+        ):
+            board.service[board.heap[k]].verify_at[0] = UNKNOWN
+            board.service[board.heap[k]].shift_at = UNKNOWN
+        return
+    board.item[component].at = end
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        board.service[board.heap[k]].base_at = end
+
+
+@inner
+def start_late(board: Board, component: int, options: Ints) -> None:
+    """Start a component whose traffic cannot be moved before the horizon: it serves when that is over."""
+    since = ready_at(board, component)
+    held, starts = board.size[HELD], board.size[STARTS]
+    sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    end = NEVER
+    if since < NEVER and _start_members(board, component, since, options):
+        end = _verify_members(board, component, max(since, last_end(board, starts)), 0)
+    if end > board.horizon or board.size[SHEDS] > sheds:
+        undo(board, held, starts, sheds, boots)
+        for k in range(
+            board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+        ):
+            board.service[board.heap[k]].verify_at[0] = UNKNOWN
+
+
+@inner
+def _top(board: Board, service: int, options: Ints) -> None:
+    """Generate the top of a service, or undo all of it."""
+    board.service[service].top_own = NEVER
+    since = 0
+    if (
+        board.service[service].base_at >= NEVER
+        or board.service[service].left < board.service[service].surviving
+    ):
+        return
+    if board.service[service].base_lost:
+        since = ready_at(board, board.service[service].component)
+    held, starts = board.size[HELD], board.size[STARTS]
+    sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    item = board.components + service
+    fits = _start(board, item, service, 1, board.service[service].top_starts, since, options)
+    end = NEVER
+    if fits:
+        started = max(since, last_end(board, starts))
+        delay_starts(
+            board, starts, max(started, board.service[service].base_at - board.service[service].verify)
+        )
+        delay_sheds_of(board, sheds, starts)
+        started = max(since, last_end(board, starts))
+        at, end, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, started)
+        board.service[service].verify_at[1], board.service[service].verify_manual[1] = at, by_hand
+    if end >= board.horizon:
+        undo(board, held, starts, sheds, boots)
+        board.service[service].verify_at[1] = UNKNOWN
+        return
+    board.service[service].top_own = end
+    board.service[service].top_done = True
+
+
+@inner
+def run_item(board: Board, item: int, options: Ints) -> None:
+    """Generate one item whose needs are generated; remember that it ran."""
+    components = board.components
+    board.item[board.size[RAN]].ran = item
+    board.size[RAN] += 1
+    if item < components:
+        _base(board, item, options)
+    else:
+        _top(board, item - components, options)
+    _advance(board)
+
+
+@inner
+def set_mark(board: Board) -> None:
+    """Remember how far generation is, to come back to it."""
+    for k in range(RAN + 1):
+        board.mark[k] = board.size[k]
+    for group in board.group:
+        group.boot_mark, group.hand_mark = group.boot_since, group.hand_since
+    for store in board.store:
+        store.marked = 1 if store.primary_at != UNKNOWN else 0
+
+
+@inner
+def back_to_mark(board: Board) -> None:
+    """Undo every item since the mark, and the stores they brought back."""
+    undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
+    for group in board.group:
+        group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
+    for store in board.store:
+        if not store.marked:
+            store.primary_at, store.candidate = UNKNOWN, UNKNOWN
+    while board.size[RAN] > board.mark[RAN]:
+        board.size[RAN] -= 1
+        _forget(board, board.item[board.size[RAN]].ran)
+
+
+@inner
+def _forget(board: Board, item: int) -> None:
+    board.item[item].done, board.item[item].at, board.item[item].why = 0, UNKNOWN, 0
+    if item >= board.components:
+        service = board.service[item - board.components]
+        service.top_own, service.top_done, service.verify_at[1] = UNKNOWN, 0, UNKNOWN
+        return
+    for k in range(board.heap[board.base[MEMBER] + item], board.heap[board.base[MEMBER] + item + 1]):
+        service = board.service[board.heap[k]]
+        service.base_at, service.verify_at[0], service.shift_at = NEVER, UNKNOWN, UNKNOWN
