@@ -1,11 +1,12 @@
 """Filling servers by prices: each server takes the set of replicas worth most to it.
 
 First-fit asks where a service goes, and leaves servers whose last tenth nothing fits. Here each
-server asks what would fill it best: a multi-dimensional knapsack over all services, by greedy on price per
-squared share of the room that is left. A price says how hard a service is to place: it rises while
+server asks what would fill it best: a multi-dimensional knapsack over all services, by greedy on price
+over the largest share of the room that is left. A price says how hard a service is to place: it rises while
 replicas of it are left over, up to the worth of the service, and falls while it is taken too
 readily - a subgradient method on the relaxation in which the replica counts are priced (Dantzig and
-Wolfe 1960; the squared share follows the vector bin packing rules of Panigrahy et al. 2011).
+Wolfe 1960). Of the shares that vector packing rules weigh by (Panigrahy et al. 2011 compare some), the
+largest packed best here, far better than the sum of shares or of their squares.
 Floats decide prices only, by + - * / (rounded alike everywhere); room and counters are int64.
 """
 
@@ -26,7 +27,7 @@ RandomState = NDArray[np.uint64]
 
 PICKS_MAX: Final = 256
 """Most replicas that one server takes in one filling."""
-SPARED_MAX: Final = 12
+SPARED_MAX: Final = 4
 """Replicas of a server that are, one at a time, tried to do without."""
 WINDOW: Final = 240
 """Services that one server is offered: enough to fill it well, and the cost no longer grows with S."""
@@ -199,21 +200,21 @@ def _best_of(
     demand: Int64Array,
     room: Int64Array,
     share: FloatArray,
-    squared: bool,
+    thrifty: bool,
 ) -> tuple[int, int]:
-    """The service of `act[:kept]` with most price per (squared) share of the room; how many still fit."""
+    """The service of `act[:kept]` with most price (thrifty: over its share of room); how many still fit."""
     best, chosen, still = -1.0, -1, 0
     for r in range(share.shape[0]):
         share[r] = 1.0 / max(room[r], 1)
     for i in range(kept):
         service = act[i]
-        cost = 1e-9
+        cost = 1e-9 if thrifty else 1.0
         fits = True
         for r in range(share.shape[0]):
             need = demand[service, r]
             fits = fits and need <= room[r]
-            part = need * share[r]
-            cost += part * part if squared else part
+            if thrifty:
+                cost = max(cost, need * share[r])
         if not fits:
             continue
         act[still] = service
@@ -252,14 +253,14 @@ def _strike(state: State, market: Market, block: int, service: int, kept: int) -
 
 
 @kernel
-def _fill(state: State, market: Market, block: int, fitting: int, taken: int, squared: bool) -> int:
+def _fill(state: State, market: Market, block: int, fitting: int, taken: int, thrifty: bool) -> int:
     """Extend `out[:taken]` greedily from the shortlist; `room`, `left`, notes go along. Its new length."""
     kept = _narrow(state, market, block, fitting)
     checks = fitting
     while kept > 0 and taken < market.out.shape[0]:
         checks += kept
         service, kept = _best_of(
-            market.act, kept, market.price, state.demand, market.room, market.share, squared
+            market.act, kept, market.price, state.demand, market.room, market.share, thrifty
         )
         if service < 0:
             break
@@ -397,7 +398,7 @@ def _is_better(market: Market, price: float, best_price: float, strict: bool) ->
 
 @kernel
 def _retry(state: State, market: Market, position: int, fitting: int, own: int, variant: int) -> int:
-    """One way to fill the position again: from nothing (variants -2, -1), or all of its own but one."""
+    """One way to fill the position again: from nothing (variants -2, -1), or with all of its own but one."""
     _look_at(state, market, position)
     block = state.block_of[position]
     if variant < 0:
@@ -406,7 +407,7 @@ def _retry(state: State, market: Market, position: int, fitting: int, own: int, 
     for i in range(own):
         if i != variant:
             taken = _take(state, market, market.own[i], taken)
-    return _fill(state, market, block, fitting, taken, True)
+    return _fill(state, market, block, fitting, taken, False)
 
 
 @kernel
