@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("demo-output"), help="folder for everything it makes"
     )
     parser.add_argument("--servers", type=int, default=90_000)
-    parser.add_argument("--budget", type=int, default=3, help="seconds of search for each plan")
+    parser.add_argument("--budget", type=int, default=10, help="seconds of search for each plan")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
     print(f"evac {__version__}: a company like the one of 15 October 2022, {options.servers:,} servers\n")
@@ -137,7 +137,8 @@ def _tell(story: Story) -> None:
     kinds = {kind: sum(s.count for s in plan.steps if s.kind == kind) for kind in ("boot", "start")}
     likely = next((t for t in story.simulation.tiers if t.tier == 0), None)
     losses = plural(len(report.rows), "loss", "losses")
-    whole = duration(likely.last_ms[1]) if likely else "no time at all"
+    p90 = likely.last_ms[1] if likely else 0
+    whole = "is not whole again in a day" if p90 is None else f"is whole again within {duration(p90)}"
     print(f"""
   {headline(report, row).text}
   The audit tried {losses} and found {plural(len(errors), "error")} to mend.
@@ -147,7 +148,7 @@ def _tell(story: Story) -> None:
   Stores whose data does not come back: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
-  Tier 0 is whole again, nine times in ten, within {whole}.
+  Nine times in ten, what the plan restores of tier 0 {whole}.
 """)
 
 
