@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from evac.cli import exits
 from evac.cli.main import run
 from evac.model import errors
+from evac.report.schemas import AUDIT_SCHEMA
 
 
 @pytest.fixture
@@ -126,3 +128,59 @@ def test_a_full_disk_leaves_nothing_half_written(small: str, tmp_path: Path) -> 
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["schema.json"]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def planned(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An estate and a plan made from it by the command line."""
+    estate = str(project_root / "tests" / "fixtures" / "estates" / "small")
+    target = tmp_path_factory.mktemp("plans") / "plan.json"
+    assert run(["plan", estate, "--lose", "hill", "--budget", "1s", "-o", str(target), "-q"]) == exits.DONE
+    return estate, str(target)
+
+
+def test_a_plan_is_made_verified_and_simulated(
+    planned: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    estate, plan = planned
+    assert run(["verify", plan, estate]) == exits.DONE
+    assert "The plan holds" in capsys.readouterr().out
+    assert run(["simulate", plan, estate, "--trials", "20", "--output", "json"]) == exits.DONE
+    assert json.loads(capsys.readouterr().out)["kind"] == "evac-simulation"
+
+
+def test_a_plan_of_another_estate_is_stale(
+    planned: tuple[str, str], project_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(project_root / "tests" / "fixtures" / "estates" / "first")
+    assert run(["verify", planned[1], other]) == exits.STALE
+    assert run(["simulate", planned[1], other]) == exits.STALE
+    assert capsys.readouterr().err.count("plan-stale") == 2
+
+
+def test_an_altered_plan_is_refused(
+    planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(Path(planned[1]).read_text())
+    document["objective"] -= 1000
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    assert run(["verify", str(tmp_path / "p.json"), planned[0]]) == exits.REFUSED
+    assert "F19" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown", "html"])
+def test_audit_in_every_format(
+    form: str, planned: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", planned[0], "--output", form, "--fail-on", "never"]) == exits.DONE
+    out = capsys.readouterr().out
+    assert out
+    if form == "json":
+        jsonschema.validate(json.loads(out), AUDIT_SCHEMA)
+
+
+def test_a_baseline_lets_only_new_findings_fail(planned: tuple[str, str], tmp_path: Path) -> None:
+    base = str(tmp_path / "base.json")
+    assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == exits.DONE
+    assert run(["audit", planned[0], "--fail-on", "note", "-q"]) == exits.FINDINGS
+    assert run(["audit", planned[0], "--baseline", base, "--fail-on", "note", "-q"]) == exits.DONE
