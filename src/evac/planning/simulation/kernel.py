@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit, prange
 
 CHAIN = 48
+PASSED_OVER = 8
+"""Steps held back elsewhere that one release looks past: draining whole queues costs their square."""
 
 
 class Net(NamedTuple):
@@ -137,11 +139,9 @@ def _ended(net, run, step, now, events):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _released(net, run, use, now, events):  # type: ignore[no-untyped-def]
-    """Units are back: let in who waits, earliest planned first, as long as there is room."""
-    limit = net.use_limit[use]
-    run.free[limit] += net.use_units[use]
-    while run.waiting[limit] > 0:
+def _let_in(net, run, limit, now, events, patience):  # type: ignore[no-untyped-def]
+    """Let in who waits, earliest planned first, while there is room and patience with who cannot."""
+    while run.waiting[limit] > 0 and patience > 0:
         step = run.queue[net.queue_from[limit]]
         units = 0
         for u in range(net.use_from[step], net.use_from[step + 1]):
@@ -152,7 +152,19 @@ def _released(net, run, use, now, events):  # type: ignore[no-untyped-def]
         heap = run.queue[net.queue_from[limit] : net.queue_from[limit + 1]]
         _pop(heap, heap, run.waiting[limit])
         run.waiting[limit] -= 1
+        before = events
         events = _admit(net, run, step, now, events)
+        if events == before:
+            patience -= 1
+    return events
+
+
+@njit(cache=True)
+def _left_waiting(net, run, now, events):  # type: ignore[no-untyped-def]
+    """Nothing is under way any more: whoever still waits is let in without a limit of patience."""
+    for limit in range(net.capacity.shape[0]):
+        if events == 0:
+            events = _let_in(net, run, limit, now, events, run.length.shape[0] + 1)
     return events
 
 
@@ -189,7 +201,11 @@ def play(net, length, end, blame):  # type: ignore[no-untyped-def]
         elif what < 2 * count:
             events = _ended(net, run, what - count, now, events)
         else:
-            events = _released(net, run, what - 2 * count, now, events)
+            limit = net.use_limit[what - 2 * count]
+            run.free[limit] += net.use_units[what - 2 * count]
+            events = _let_in(net, run, limit, now, events, PASSED_OVER)
+        if events == 0:
+            events = _left_waiting(net, run, now, events)
 
 
 @njit(cache=True, parallel=True)

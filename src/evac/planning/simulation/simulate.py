@@ -21,6 +21,7 @@ from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS, Unc
 from evac.planning.simulation.uses import StepUses
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 PERCENTILES: Final = (50, 90, 95, 99)
 TRIALS_LIMIT: Final = 1_000_000
 _BLOCK: Final = 64
@@ -180,14 +181,19 @@ def _draw(
     noise = stream.standard_normal((trials, len(of_kind))) * spread[of_kind]
     shared = stream.standard_normal((trials, len(kinds))) * common
     length = arrays.length * slow[of_kind] * np.exp(noise + shared[:, of_kind])
-    odds = 1.0 - (1.0 - fail[of_kind]) ** count
-    luck = stream.random((trials, len(of_kind)))
-    with np.errstate(divide="ignore"):
-        failures = np.floor(np.log(luck) / np.log(np.clip(odds, 1e-12, 0.999)))
-    failures = np.minimum(np.where(odds > 0, failures, 0), ATTEMPTS)
+    failures = _failures(stream.random((trials, len(of_kind))), fail[of_kind], count)
     total = np.where(arrays.length > 0, length * (failures + 1) + failures * PAUSE_TICKS, 0.0)
     ticks = np.minimum(np.rint(total), 2**40).astype(np.int64)
     return np.asarray(np.where(failures >= ATTEMPTS, -np.maximum(ticks, 1), ticks), np.int64)
+
+
+def _failures(luck: Floats, fail: Floats, count: Floats) -> Floats:
+    """Attempts that fail before the last of `count` unit actions has succeeded; only those that failed
+    are tried again, so all are done after k attempts with probability (1 - fail^k)^count."""
+    with np.errstate(divide="ignore"):
+        missed = -np.expm1(np.log(luck) / count)
+        attempts = np.ceil(np.log(missed) / np.log(np.clip(fail, 1e-12, 0.999)))
+    return np.asarray(np.where(fail > 0, np.clip(attempts - 1, 0, ATTEMPTS), 0.0), np.float64)
 
 
 def _tops(instance: Instance, arrays: _Arrays, ends: Ints, base: Ints, services: list[int]) -> Ints:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.planning.simulation.faults import DEFAULTS, Uncertainty, parse_faults
-from evac.planning.simulation.simulate import simulate
+from evac.planning.simulation.simulate import _failures, simulate
 from evac.testing.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -82,3 +83,13 @@ def test_a_fault_that_cannot_be_read_is_refused(spec: str) -> None:
 def test_trials_are_bounded(instance: Instance, plan: Plan) -> None:
     with pytest.raises(InvalidInput):
         simulate(instance, plan, trials=0)
+
+
+def test_only_what_failed_of_a_batch_is_tried_again() -> None:
+    luck = np.linspace(0.001, 0.999, 999)
+    batch = _failures(luck, np.full(999, 0.01), np.full(999, 300.0))
+    assert batch.max() <= 3
+    assert (batch >= 1).mean() == pytest.approx(1 - 0.99**300, abs=0.01)
+    one = _failures(luck, np.full(999, 0.2), np.ones(999))
+    assert (one >= 1).mean() == pytest.approx(0.2, abs=0.01)
+    assert not _failures(luck, np.zeros(999), np.ones(999)).any()
