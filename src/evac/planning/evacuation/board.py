@@ -38,8 +38,8 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 )
 """Plain tables in the heap."""
 
-HELD, STARTS, SHEDS, BOOTS, RAN, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(11)
-FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN = range(11, 16)
+HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
+FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN = range(12, 17)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
 finished one by one (1), and whether rows are given (1) or chosen (0)."""
@@ -90,7 +90,7 @@ POOL_TYPE: Final = _record(*_fields("start_set shed_set first_dark last_dark", "
 STORE_TYPE: Final = _record(
     *_fields("fence fence_set first_candidate last_candidate"),
 
-    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at marked"),
+    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
 )  # fmt: skip
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left given"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
@@ -98,7 +98,7 @@ USE_TYPE: Final = _record(*_fields("limit units offset hold"))
 ITEM_TYPE: Final = _record(*_fields("done at why stack ran given_first given_last level"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
 STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
-SHED_TYPE: Final = _record(*_fields("entry count at manual service"))
+SHED_TYPE: Final = _record(*_fields("entry count at manual service end_before"))
 SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
 PLACE_TYPE: Final = _record(*_fields("rack feed site fits"))
 BUDGET_TYPE: Final = _record(*_fields("room left"))

@@ -27,7 +27,7 @@ from evac.planning.evacuation.board import (
     Ints,
     inner,
 )
-from evac.planning.evacuation.items import recover_store, reset, run_item, start_late
+from evac.planning.evacuation.items import recover_store, reset, run_item, start_late, try_again
 
 GRACE_FACTOR = 16
 """How much more a tick counts after the grace than before, where there is one."""
@@ -154,7 +154,15 @@ def begin(board: Board) -> None:
 
 @inner
 def conclude(board: Board, options: Ints) -> int:
-    """What nobody waits for: late services and the other stores. Then the price of the whole."""
+    """What was left out once more, then what nobody waits for: late services and the other stores.
+
+    Boots and sheds that came later may have made room, so components that found none are tried again,
+    what is needed first. Returns the price of the whole.
+    """
+    for component in range(board.components):
+        failed = board.item[component].done and board.item[component].at >= NEVER
+        if failed and board.item[component].why != FAILED_TIME:
+            try_again(board, component, options[component])
     for component in range(board.components):
         if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
             start_late(board, component, options[component])

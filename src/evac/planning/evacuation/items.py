@@ -28,6 +28,7 @@ from evac.planning.evacuation.board import (
     NEVER,
     PROMOTE,
     RAN,
+    RECOVERED,
     SHEDS,
     SHIFT,
     STARTS,
@@ -124,6 +125,10 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
     release_to(board, held)
     untake_to(board, starts)
     undo_sheds_to(board, sheds)
+    if board.size[GIVEN] == 0:
+        _rewind(board)
+    elif board.size[BOOTS] > boots:
+        _search_boots_anew(board)
     while board.size[BOOTS] > boots:
         board.size[BOOTS] -= 1
         row = board.row[board.size[BOOTS]].boot_log
@@ -131,7 +136,13 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
         board.row[row].on_at = UNKNOWN
         board.row[row].boot_at = UNKNOWN
         board.pool[board.row[row].pool].booted_count -= 1
-    _rewind(board)
+
+
+@inner
+def _search_boots_anew(board: Board) -> None:
+    """Boots were undone: the next one may be earlier than the last one found."""
+    for group in board.group:
+        group.boot_bound, group.boot_since, group.hand_since = 0, 0, 0
 
 
 @inner
@@ -140,6 +151,8 @@ def recover_store(board: Board, store: int) -> int:
     if board.store[store].primary_at != UNKNOWN:
         return board.store[store].primary_at
     board.store[store].primary_at = NEVER
+    board.store[board.size[RECOVERED]].recovered = store
+    board.size[RECOVERED] += 1
     first, last = board.store[store].first_candidate, board.store[store].last_candidate
     if first == last:
         return NEVER
@@ -281,6 +294,14 @@ def _base(board: Board, component: int, options: Ints) -> None:
 
 
 @inner
+def try_again(board: Board, component: int, options: Ints) -> None:
+    """Generate a component that found no room when it was its turn; it may find some at the end."""
+    _base(board, component, options)
+    if board.size[GIVEN] == 0:
+        _advance(board)
+
+
+@inner
 def start_late(board: Board, component: int, options: Ints) -> None:
     """Start a component whose traffic cannot be moved before the horizon: it serves when that is over."""
     since = ready_at(board, component)
@@ -341,29 +362,31 @@ def run_item(board: Board, item: int, options: Ints) -> None:
         _base(board, item, options)
     else:
         _top(board, item - components, options)
-    _advance(board)
+    if board.size[GIVEN] == 0:
+        _advance(board)
 
 
 @inner
 def set_mark(board: Board) -> None:
     """Remember how far generation is, to come back to it."""
-    for k in range(RAN + 1):
+    for k in range(RECOVERED + 1):
         board.mark[k] = board.size[k]
     for group in board.group:
         group.boot_mark, group.hand_mark = group.boot_since, group.hand_since
-    for store in board.store:
-        store.marked = 1 if store.primary_at != UNKNOWN else 0
 
 
 @inner
 def back_to_mark(board: Board) -> None:
     """Undo every item since the mark, and the stores they brought back."""
+    booted = board.size[BOOTS] > board.mark[BOOTS]
     undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
-    for group in board.group:
-        group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
-    for store in board.store:
-        if not store.marked:
-            store.primary_at, store.candidate = UNKNOWN, UNKNOWN
+    if booted:
+        for group in board.group:
+            group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
+    while board.size[RECOVERED] > board.mark[RECOVERED]:
+        board.size[RECOVERED] -= 1
+        store = board.store[board.store[board.size[RECOVERED]].recovered]
+        store.primary_at, store.candidate = UNKNOWN, UNKNOWN
     while board.size[RAN] > board.mark[RAN]:
         board.size[RAN] -= 1
         _forget(board, board.item[board.size[RAN]].ran)

@@ -138,8 +138,8 @@ def _scratch(
         "given": np.zeros(starts + 1, np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
-        "size": np.zeros(16, np.int64),
-        "mark": np.zeros(16, np.int64),
+        "size": np.zeros(24, np.int64),
+        "mark": np.zeros(24, np.int64),
         "used": np.zeros((max(1, limits), width), np.int32),
         "full": np.zeros((max(1, limits), width // b.STRETCH + 1), np.int32),
     }

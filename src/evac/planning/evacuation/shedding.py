@@ -193,6 +193,7 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
         reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
         board.shed[line].at, board.shed[line].manual = at, by_hand
         board.size[SHEDS] = line + 1
+        board.shed[line].end_before = board.row[row].shed_end
         board.present[entry].left -= count
         board.service[victim].left -= count
         for r in range(board.vector.shape[1]):
@@ -225,6 +226,7 @@ def undo_sheds_to(board: Board, mark: int) -> None:
         entry, count = board.shed[line].entry, board.shed[line].count
         row, victim = board.present[entry].row, board.present[entry].service
         board.present[entry].left += count
+        board.row[row].shed_end = board.shed[line].end_before
         board.service[victim].left += count
         for r in range(board.vector.shape[1]):
             board.row[row].free[r] -= count * board.service[victim].demand[r]

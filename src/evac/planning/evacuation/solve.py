@@ -121,6 +121,9 @@ def solve(
     found = first_plan(board, items)
     small = len(board.row) + len(board.started) <= SMALL
     random = np.array([seed * 2_654_435_761 + 1], np.uint64)
+    if found.legal and (work <= 0 or not len(items.active)):
+        # A legal first plan is the last one generated: it still lies on the board.
+        return board
     if small and not found.legal:
         found = _anneal(board, found, random, SEEK_LEGAL, 1, OPTION_SHARE)
     if work > 0 and len(items.active):
