@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.plan import Outcome
+from evac.verify.hands import Hands
 from evac.verify.milestones import Milestones, outages
+from evac.verify.order import dependencies_ready
 from evac.verify.reading import Reading
 from evac.verify.room import Final, free_room
 
@@ -69,9 +71,10 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     """F17: nothing stays below base for lack of room that strictly lower tiers hold.
 
-    Read as: what does not fit as things stand would not fit either if every started replica of a
-    lower tier that nobody alive needs, and every surviving one that may be shed, were taken away. What
-    does fit, or would find no hands to start it, is kept down by time: that is the objective's business.
+    Read as: where a lower tier that nobody alive needs keeps or gets anything the service could use, the
+    missing replicas would not fit even if all of it (what the plan started, and what may be shed) were
+    taken away; or no hands are left to start them, and it is time that is short. A survivor that was
+    shed is judged only where it does not fit as things stand: putting it back elsewhere is no duty.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -83,12 +86,17 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
         return
     free = free_room(reading.instance, final, reading)
     leaving = _may_leave(reading, times)
+    nobody = np.zeros(len(s), np.bool_)
     for service in waiting:
         missing = int(s.m[service]) - _standing(final, service)
         if missing <= 0 or not _could_run(reading, times, service):
             continue
-        nobody = np.zeros(len(s), np.bool_)
-        if _would_fit(reading, final, free, nobody, service) >= missing:
+        if not _lower_stands(reading, final, leaving, service):
+            continue
+        if (
+            times.base_gone[service] < horizon
+            and _would_fit(reading, final, free, nobody, service) >= missing
+        ):
             continue
         if not hands_left(reading, times, service, missing):
             continue
@@ -97,24 +105,23 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
 
 
 def hands_left(reading: Reading, times: Milestones, service: int, missing: int) -> bool:
-    """Whether people have time for more starts by hand, where the tools to start are gone for good.
+    """Whether people, where the tools to start are gone for good, could still do it before the horizon.
 
-    Only then is it room that keeps a service down: the hands of all steps and of the missing starts
-    must fit into the horizon.
+    The missing starts, then the verify and the shift, are put after what the service waits for, each as
+    early as the hands of all other steps allow. Without such need of hands it is always so.
     """
-    instance = reading.instance
-    need = instance.tools.get("start")
-    if need is None or all(times.base_at[tool] < instance.horizon for tool in need.services):
-        return True
-    if need.manual is None:
-        return False
-    length = max(int(instance.services.start[service]), need.manual)
-    for use in need.manual_uses:
-        name = instance.limits[use.limit].id
-        held = sum(units * (t.end - t.start) for t in reading.steps for n, units in t.step.uses if n == name)
-        if held + missing * use.units * length > instance.limits[use.limit].capacity * instance.horizon:
+    instance, s = reading.instance, reading.instance.services
+    tick, _ = dependencies_ready(reading, times, service)
+    hands = Hands(reading)
+    ends = [tick]
+    for _ in range(missing):
+        ends.append(hands.take(times, "start", int(s.start[service]), tick))
+        if ends[-1] >= instance.horizon:
             return False
-    return True
+    tick = hands.take(times, "verify", int(s.verify[service]), max(ends))
+    if s.shift[service]:
+        tick = hands.take(times, "shift", int(s.change[service] + s.settle[service]), tick)
+    return tick < instance.horizon
 
 
 def _standing(final: Final, service: int) -> int:
@@ -141,12 +148,25 @@ def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
     return may
 
 
+def _makes_way(reading: Reading, final: Final, leaving: NDArray[np.bool_], service: int) -> Ints:
+    """Replicas of each final binding that lower tiers keep or get, and that could make way."""
+    s = reading.instance.services
+    lower = (s.tier[final.service] > s.tier[service]) & leaving[final.service]
+    return np.where(lower, np.where(s.sheddable[final.service], final.count, final.started), 0)
+
+
+def _lower_stands(reading: Reading, final: Final, leaving: NDArray[np.bool_], service: int) -> bool:
+    """Whether a lower tier keeps or gets anything where this service may run."""
+    instance = reading.instance
+    here = instance.eligible[service][instance.rows.pool[final.row]]
+    return bool((here & (_makes_way(reading, final, leaving, service) > 0)).any())
+
+
 def _would_fit(reading: Reading, final: Final, free: Ints, leaving: NDArray[np.bool_], service: int) -> int:
     """Replicas that would fit if lower tiers made way: an upper count, by rows, racks and sites."""
     instance, s, rows = reading.instance, reading.instance.services, reading.instance.rows
-    lower = (s.tier[final.service] > s.tier[service]) & leaving[final.service]
-    count = np.where(s.sheddable[final.service], final.count, final.started)
-    taken = np.flatnonzero(lower & (count > 0))
+    count = _makes_way(reading, final, leaving, service)
+    taken = np.flatnonzero(count > 0)
     room = free.copy()
     np.add.at(room, final.row[taken], s.demand[final.service[taken]] * count[taken, None])
     room[~instance.eligible[service][rows.pool]] = -1

@@ -12,6 +12,7 @@ from evac.model.instance import Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.testing.instances import worked_example
 from evac.verify import check_instance
+from evac.verify.hands import Hands
 from evac.verify.milestones import milestones
 from evac.verify.outcome import hands_left
 from evac.verify.reading import read
@@ -134,6 +135,7 @@ BROKEN: list[tuple[str, str, Callable[[Plan], Plan]]] = [
     ("F16", "shed for nobody", lambda p: change(p, "shed:ads:a1", for_services=())),
     ("F16", "shed in vain", lambda p: without(p, "start:messenger:top")),
     ("F17", "left out though ads stays", lambda p: without(left_out(p, "search"), "shed")),
+    ("F17", "left out though there is room", lambda p: without(left_out(p, "pay"), "shed:ads:b1")),
     ("F19", "a cheaper objective", lambda p: replace(p, objective=p.objective - 1)),
     (
         "F19",
@@ -164,14 +166,32 @@ def test_a_broken_plan_is_named(
     assert rule in {violation.rule for violation in verdict.violations}, words
 
 
+def by_hand(instance: Instance, start: int) -> Instance:
+    """The tools to start are lost with pay and never back; one pair of hands, `start` ticks a start."""
+    limits = (*instance.limits, Limit("hands", 1))
+    need = ToolNeed("start", (instance.services.id.index("pay"),), start, (Use(len(instance.limits), 1),))
+    return replace(instance, limits=limits, tools={"start": need})
+
+
 def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> None:
     plan = left_out(worked_plan(instance), "pay")
-    hands = Limit("hands", 1)
-    need = ToolNeed("start", (instance.services.id.index("pay"),), 3_000, (Use(len(instance.limits), 1),))
-    busy = replace(instance, limits=(*instance.limits, hands), tools={"start": need})
-    reading = read(busy, plan)
-    times = milestones(reading)
     pay = instance.services.id.index("pay")
-    assert hands_left(reading, times, pay, 1)
-    assert not hands_left(reading, times, pay, 2)
-    assert hands_left(read(instance, plan), times, pay, 2)
+
+    def left(start: int, missing: int) -> bool:
+        reading = read(by_hand(instance, start), plan)
+        return hands_left(reading, milestones(reading), pay, missing)
+
+    assert left(1_600, 2)
+    assert not left(1_700, 2)
+    assert not left(3_400, 1)
+    reading = read(instance, plan)
+    assert hands_left(reading, milestones(reading), pay, 2)
+
+
+def test_hands_are_taken_where_they_are_free(instance: Instance) -> None:
+    busy = Step("start:x", "start", "search", 100_000, 200_000, count=1, manual=True, uses=(("hands", 1),))
+    plan = replace(left_out(worked_plan(instance), "pay"), steps=(busy,))
+    reading = read(by_hand(instance, 50), plan)
+    times, hands = milestones(reading), Hands(reading)
+    assert [hands.take(times, "start", 30, since) for since in (0, 0, 60, 60)] == [50, 100, 250, 300]
+    assert hands.take(times, "verify", 10, 7) == 17
