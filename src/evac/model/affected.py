@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evac.model.domain import Loss, Topology, is_lost
-from evac.model.estate import Estate, Store, StoreMember
+from evac.model.estate import Estate, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
 from evac.model.graph import reachable
 
@@ -120,9 +120,3 @@ def hit_by_dependency(graph: ServiceGraph, down: BoolColumn) -> BoolColumn:
         for other in needs:
             dependents[other].append(service)
     return np.array(reachable(dependents, np.flatnonzero(down).tolist()), np.bool_)
-
-
-def surviving_copies(top: Topology, lost: Loss, store: Store) -> tuple[StoreMember, ...]:
-    """Members with data (a mode other than none) that are not lost."""
-    gone = lost_members(top, lost, store)
-    return tuple(m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none")

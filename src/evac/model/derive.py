@@ -6,9 +6,9 @@ Units become ticks, tables become rows, what is unknown is listed and taken as t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from evac.model.affected import (
     service_graph,
     sites_left,
     store_is_lost,
-    surviving_copies,
 )
 from evac.model.affected import lost_members as members_lost
 from evac.model.derive_limits import LimitTable, limits_of
@@ -122,36 +121,68 @@ def _candidates(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
-    """Surviving copies first, then backups; ids are unique and sorted within each kind."""
+    """Copies first, then backups; ids are unique and sorted within each kind."""
     waived = store.id in policy.waivers
-    found = []
-    for member in surviving_copies(top, lost, store):
+    found: dict[str, Candidate] = {}
+    for copy in (*_copies(top, lost, store, scenario, unknown), *_backups(top, lost, store, unknown)):
+        within = store.rpo_ms is None or (copy.loss_ms is not None and copy.loss_ms <= store.rpo_ms)
+        site = site_of(top, copy.at) or ""
+        candidate = Candidate(
+            id=copy.at if copy.kind == "promote" else f"backup@{copy.at}",
+            site=site,
+            kind=copy.kind,
+            duration=ticks_up(copy.duration_ms, tick_ms),
+            uses=limits.promotion(store.engine, site),
+            loss_ms=copy.loss_ms,
+            allowed=within or waived,
+            waived=waived and not within,
+        )
+        found.setdefault(candidate.id, candidate)
+    return tuple(found[name] for name in sorted(found, key=lambda n: (n.startswith("backup@"), n)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Data that can become primary: where, how long it takes, and what would be lost (None unknown).
+
+    A loss that is not known is beyond any stated rpo; a store that states none accepts every loss.
+    """
+
+    at: str
+    kind: Literal["promote", "restore"]
+    duration_ms: int
+    loss_ms: int | None
+
+
+def _copies(
+    top: Topology, lost: Loss, store: Store, scenario: Scenario, unknown: set[str]
+) -> Iterator[_Copy]:
+    """Members with data: the survivors of a loss, all of them once power is back, the home on failback.
+
+    Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
+    """
+    gone = members_lost(top, lost, store)
+    for member, dead in zip(store.members, gone, strict=True):
+        wanted = {"restore": True, "failback": dead}.get(scenario.kind, not dead)
+        if member.mode == "none" or not wanted:
+            continue
         if store.promote_ms is None:
             unknown.add(f"stores/{store.id}/promote")
-        loss_ms = 0 if member.mode == "sync" or scenario.kind != "lose" else member.lag_ms
-        duration = ticks_up((store.promote_ms or 0) + (member.lag_ms or 0), tick_ms)
-        site = site_of(top, member.at) or ""
-        uses = limits.promotion(store.engine, site)
-        found.append(_candidate(member.at, site, "promote", duration, uses, loss_ms, store, waived))
+        live = scenario.kind in ("evacuate", "failback") or member.mode in ("sync", "primary")
+        behind_ms = member.lag_ms or 0
+        yield _Copy(member.at, "promote", (store.promote_ms or 0) + behind_ms, 0 if live else member.lag_ms)
+
+
+def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[_Copy]:
+    """Backups outside the loss whose size and restore rate are known."""
     for backup in store.backups:
         if is_lost(top, lost, backup.at):
             continue
         if backup.size_gib is None or not backup.restore_mbps:
             unknown.add(f"stores/{store.id}/backups")
             continue
-        duration = ticks_up(-(-backup.size_gib * _MBIT_PER_GIB * 1_000 // backup.restore_mbps), tick_ms)
-        site = site_of(top, backup.at) or ""
-        uses = limits.promotion(store.engine, site)
-        age = backup.age_ms if backup.age_ms is not None else None
-        found.append(_candidate(f"backup@{backup.at}", site, "restore", duration, uses, age, store, waived))
-    unique = {c.id: c for c in reversed(found)}
-    return tuple(unique[name] for name in sorted(unique, key=lambda n: (n.startswith("backup@"), n)))
-
-
-def _candidate(name, site, kind, duration, uses, loss_ms, store, waived) -> Candidate:  # type: ignore[no-untyped-def]
-    """A loss that is not known is beyond any rpo; a store without an rpo allows what is known."""
-    within = store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
-    return Candidate(name, site, kind, duration, uses, loss_ms, within or waived, waived and not within)
+        duration_ms = -(-backup.size_gib * _MBIT_PER_GIB * 1_000 // backup.restore_mbps)
+        yield _Copy(backup.at, "restore", duration_ms, backup.age_ms)
 
 
 def _services(

@@ -106,6 +106,22 @@ def test_restoring_a_site_makes_its_servers_dark_rows() -> None:
     assert not instance.rows.used[:2].any()
 
 
+def test_power_that_is_back_brings_the_old_primary_with_it() -> None:
+    (store,) = derive(two_sites(), Scenario("restore", ("a",))).stores
+    assert {c.id: c.loss_ms for c in store.candidates} == {"a/h1/r1": 0, "b": 500}
+
+
+def test_failing_back_makes_the_home_primary_and_an_evacuation_loses_nothing() -> None:
+    (home,) = derive(two_sites(), Scenario("failback", ("a",))).stores
+    assert [(c.id, c.loss_ms) for c in home.candidates] == [("a/h1/r1", 0)]
+    (away,) = derive(two_sites(), Scenario("evacuate", ("a",), 60_000)).stores
+    assert [(c.id, c.loss_ms) for c in away.candidates] == [("b", 0)]
+
+
+def test_losing_a_rack_moves_no_traffic() -> None:
+    assert not derive(two_sites(), lose("a/h1/r2")).services.shift.any()
+
+
 def test_failing_back_goes_home_only() -> None:
     instance = derive(two_sites(), Scenario("failback", ("a",)))
     assert instance.row_names == ("a1", "a2")
