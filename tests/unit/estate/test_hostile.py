@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -97,13 +98,14 @@ def _run_bounded(path: Path, limit_mib: int = MEMORY_MIB_MAX) -> tuple[str, floa
         "print(' '.join(d.code for d in check(Path(sys.argv[1])).diagnostics))\n"
         "print(next(int(l.split()[1]) // 1024 for l in open('/proc/self/status') if l.startswith('VmHWM')))\n"
     )
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=True
     )
     found, peak = done.stdout.splitlines()
     assert int(peak) < limit_mib
-    return found, time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_a_line_of_500_megabytes_is_refused_in_constant_memory(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_line_of_500_megabytes_is_refused_in_constant_memory(tmp_path: Path) -
     _fill(tmp_path / "servers.csv", b"server,site\n", 500 * 2**20)
     found, seconds = _run_bounded(tmp_path)
     assert found == "line-too-long"
-    assert seconds < 20 * SECONDS_MAX
+    assert seconds < 2 * SECONDS_MAX
     (tmp_path / "estate.yaml").write_text("evac: 1\n")
     assert _run_bounded(tmp_path)[0] == "line-too-long"
 
