@@ -17,6 +17,8 @@ from evac.model.estate import Estate
 from evac.planning.plan_diff import diff as plan_diff
 from evac.report.html_report import Planned, html_report
 from evac.report.plan_text import plan_text
+from evac.report.words import plural
+from evac.verify import check
 
 
 @click.command()
@@ -110,10 +112,11 @@ def plan(
 
 def _page(estate: Estate, made: Made) -> str:
     title = made.plan.scenario.title
+    servers = plural(len(estate.fleet), "server")
     return html_report(
         estate,
         title=title[:1].upper() + title[1:],
-        lead=f"Plan for {estate.name}.",
-        footer=f"evac {__version__}; plan {made.digest}; times are from the loss on unless said otherwise.",
-        planned=Planned(made.plan, made.digest),
+        lead=f"{estate.name}, {servers}, as of {estate.as_of or 'no stated day'}.",
+        footer=f"evac {__version__}; plan {made.digest}; times count from the loss unless said otherwise.",
+        planned=Planned(made.plan, made.digest, check(estate, made.plan)),
     )
