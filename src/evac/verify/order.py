@@ -127,10 +127,13 @@ def _rung(name: str) -> int:
 
 
 def check_tools(reading: Reading, times: Milestones) -> None:
-    """F15: a step waits until every affected tool of its kind serves, or people do it."""
+    """F15: a step waits until every affected tool of its kind serves, or people do it.
+
+    In an evacuation the site still runs until the grace is over, and its tools with it.
+    """
     for timed in reading.steps:
         need = reading.instance.tools.get(timed.step.kind)
-        if need is None or timed.step.manual:
+        if need is None or timed.step.manual or 0 < timed.end <= reading.instance.grace:
             continue
         late = [tool for tool in need.services if times.base_at[tool] > timed.start]
         if late:

@@ -13,9 +13,8 @@ def add_stops(draft: Draft, times: Times) -> None:
         if s.surviving[service] >= s.n[service]:
             continue
         length = int(s.shed[service])
-        moved = times.base_at[service] < instance.horizon
+        moved = times.base_at[service] + length <= instance.grace
         at = int(times.base_at[service]) if moved else max(0, instance.grace - length)
-        at = min(at, instance.horizon - length)
         after = (draft.last_of[service],) if moved and service in draft.last_of else ()
         name = s.id[service]
         words = "its replacement serves" if moved else "the site still has power"

@@ -156,6 +156,7 @@ def recover_store(board: Board, store: int) -> int:
     first, last = board.store[store].first_candidate, board.store[store].last_candidate
     if first == last:
         return NEVER
+    held = board.size[HELD]
     at, fenced, by_hand = schedule(board, FENCE, board.store[store].fence_set, board.store[store].fence, 0)
     if at >= NEVER:
         return NEVER
@@ -183,6 +184,10 @@ def recover_store(board: Board, store: int) -> int:
         board.heap[board.base[CANDIDATE_TICKS] + best],
         fenced,
     )
+    if end >= NEVER:
+        # A fence without a promotion helps nobody: its hands are free for others.
+        release_to(board, held)
+        return NEVER
     board.store[store].fence_at, board.store[store].fence_manual = at, by_hand
     board.store[store].promote_at, board.store[store].promote_manual = begin, hand
     board.store[store].candidate = board.heap[board.base[CANDIDATE] + best]
