@@ -52,3 +52,77 @@ class StalePlan(PlanError):
 
 class InvalidInput(EvacError):
     """Arguments of a public function that contradict its contract."""
+
+
+class NotAllowed(EvacError):
+    """Somebody asked for what policy does not let them do."""
+
+
+class RunError(EvacError):
+    """A run that cannot be made, or a request that its present state does not allow."""
+
+
+class LockHeld(EvacError):
+    """Somebody else leads, or holds a data set. Times in milliseconds; 0 where unknown."""
+
+    def __init__(self, name: str, owner: str, since_ms: int = 0, ttl_ms: int = 0) -> None:
+        super().__init__(
+            "lock-held", f"{name} is held by {owner}", "wait for it to end, or ask its owner to release it"
+        )
+        self.name, self.owner, self.since_ms, self.ttl_ms = name, owner, since_ms, ttl_ms
+
+
+class StoreError(EvacError):
+    """The store of journals and leases could not do what was asked."""
+
+
+class Conflict(StoreError):
+    """A key is not as the caller believed, so nothing was written."""
+
+    def __init__(self, key: str, message: str = "") -> None:
+        super().__init__("store-conflict", message or f"{key} was changed by somebody else", "read it again")
+        self.key = key
+
+
+class LeaseLost(StoreError):
+    """The caller's lease is over or taken: it must stop acting at once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "lease-lost", f"the lease {name} is no longer ours", "stop; whoever holds it goes on"
+        )
+        self.name = name
+
+
+class Unavailable(StoreError):
+    """No answer in time. What was asked may have been done: read before trying again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("store-unavailable", message, "check that a majority of the members can be reached")
+
+
+class Corrupt(StoreError):
+    """What was read is not what was written: a hash, a length or an order is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("store-corrupt", message, "keep the files as they are; run: evac run verify")
+
+
+class ActionError(EvacError):
+    """A real system refused or failed."""
+
+
+class Retryable(ActionError):
+    """Nothing was done; trying again may help, at the earliest after `after_ms`."""
+
+    def __init__(self, code: str, message: str, hint: str = "", after_ms: int = 0) -> None:
+        super().__init__(code, message, hint)
+        self.after_ms = after_ms
+
+
+class Permanent(ActionError):
+    """Nothing was done, and trying again will not help."""
+
+
+class OutcomeUnknown(ActionError):
+    """It may have been done or not: the world is observed before anything is tried again."""

@@ -308,6 +308,20 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How a real system is reached: `driver` acts for `subject` (a service, a store or a site) at a site.
+
+    settings: addresses, names and references of secrets (`env:NAME`, `file:/path`), never a secret.
+    """
+
+    id: str
+    subject: str
+    at: str
+    driver: str
+    settings: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """Provenance of one value: `path` names it, `expired` says it was past its shelf life."""
 
@@ -351,6 +365,7 @@ class Estate:
     expiring: tuple[Expiring, ...] = ()
     automations: tuple[Automation, ...] = ()
     rehearsals: tuple[Rehearsal, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     facts: tuple[Fact, ...] = ()
     fleet: Fleet = field(default_factory=empty_fleet)
     replicas: Replicas = field(default_factory=empty_replicas)

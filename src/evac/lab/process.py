@@ -1,0 +1,159 @@
+"""One real server process: started in a group of its own, waited for, and ended whole. Knows no server by
+name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal as signals
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evac.model.errors import EvacError
+
+PROGRAM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+
+
+class MissingProgram(EvacError):
+    """A program that the lab needs is not on this machine."""
+
+    def __init__(self, program: str, package: str) -> None:
+        super().__init__(
+            "program-missing", f"{program} is not installed", f"install it: sudo apt-get install {package}"
+        )
+        self.program, self.package = program, package
+
+
+class ServerFailed(EvacError):
+    """A server did not start, or ended by itself. The message carries the last lines of its log."""
+
+
+def find_program(program: str, package: str, folders: Sequence[str] = ()) -> str:
+    """The full path of `program`; Debian keeps some outside an ordinary user's PATH. Raises
+    `MissingProgram`.
+    """
+    path = os.pathsep.join((*folders, os.environ.get("PATH", ""), *PROGRAM_FOLDERS))
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise MissingProgram(program, package)
+    return found
+
+
+def may_change_user() -> bool:
+    return os.geteuid() == 0
+
+
+def give_to(user: str, *paths: Path) -> None:
+    """Makes `user` the owner of whole folders, where we are root; else they are ours already."""
+    if not may_change_user():
+        return
+    account = pwd.getpwnam(user)
+    for top in paths:
+        for path in (top, *top.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+@dataclass(slots=True)
+class Process:
+    """A server. argv: never through a shell. user: whom it runs as when we are root ("" is ourselves).
+
+    prefix: put before argv, such as `ip netns exec NAME`. Output goes to `log`, appended.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    user: str = ""
+    prefix: tuple[str, ...] = ()
+    cwd: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it. Its group is its own, so that a signal reaches its children too."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [*self.prefix, *self._as_user(), *self.argv]
+        with self.log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=self.cwd, env={**os.environ, **self.env}, start_new_session=True,
+            )  # fmt: skip
+
+    def _as_user(self) -> tuple[str, ...]:
+        if not self.user or not may_change_user():
+            return ()
+        setpriv = find_program("setpriv", "util-linux")
+        return (setpriv, f"--reuid={self.user}", f"--regid={self.user}", "--init-groups")
+
+    @property
+    def pid(self) -> int:
+        return 0 if self.popen is None else self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the whole group; nothing happens if it is gone."""
+        if self.popen is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, at once, and waits until the pid is gone (a port stays bound until then)."""
+        self.signal(signals.SIGKILL)
+        if self.popen is not None:
+            self.popen.wait(timeout=10)
+
+    def stop(self, timeout_s: float = 5.0, number: int = signals.SIGTERM) -> None:
+        """Asks it to end, then kills what is left."""
+        if self.popen is None:
+            return
+        self.signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(timeout=timeout_s)
+        self.kill()
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float = 20.0, pause_s: float = 0.05) -> None:
+        """Waits until `ready` says so. Raises `ServerFailed` when it ends first or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if not self.alive:
+                raise ServerFailed("server-failed", f"{self.name} ended by itself: {self.last_lines()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    "server-failed", f"{self.name} was not ready in {timeout_s:g} s: {self.last_lines()}"
+                )
+            time.sleep(pause_s)
+
+    def last_lines(self, count: int = 5) -> str:
+        """The last lines of its log, joined, at most 2,000 characters."""
+        if not self.log.exists():
+            return "(no log)"
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 8_192))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        return " / ".join(lines[-count:])[-2_000:]
+
+
+def run_once(
+    argv: Sequence[str], *, user: str = "", timeout_s: float = 60.0, env: Mapping[str, str] | None = None
+) -> str:
+    """Runs a short program to its end and returns its output. Raises `ServerFailed` when it fails."""
+    as_user = Process("", (), Path("/dev/null"), user)._as_user()
+    done = subprocess.run(
+        [*as_user, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, **(env or {})}, timeout=timeout_s, check=False,
+    )  # fmt: skip
+    text = done.stdout.decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise ServerFailed(
+            "server-failed", f"{Path(argv[0]).name} ended with {done.returncode}: {text[-1_500:]}"
+        )
+    return text

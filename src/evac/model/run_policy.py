@@ -1,0 +1,153 @@
+"""What a company lets evac do by itself, and whom it asks: modes, approvers, envelopes, fences, watching.
+
+Read from a policy file at the edge. Durations are integer milliseconds. The defaults are the careful ones:
+advise only, one approver, no asynchronous promotion without a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+Mode = Literal["advise", "hold", "act"]
+"""advise: says what it would do. hold: prepares the run and waits for approval. act: goes on by itself."""
+
+Proof = Literal["lease", "sync", "network", "power", "attest"]
+FENCE_PROOFS: Final[tuple[Proof, ...]] = ("lease", "sync", "network", "power", "attest")
+"""Rungs of the ladder of fence proofs.
+
+lease: the members' own lease ended and they fence themselves. sync: a synchronous replica takes over and the
+old primary cannot acknowledge (only where prechecked; it never fences reads). network: the path is closed by
+devices outside. power: off, seen. attest: a person vouches.
+"""
+
+SyncLoss = Literal["next", "async", "ask"]
+"""When the synchronous replica is lost: make the next one synchronous, fall back to asynchronous, or ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchProfile:
+    """How fast to believe. A probe is missed when it has no application answer in `deadline_ms`.
+
+    misses: in a row until a witness says down. confirm_ms: how long a quorum must hold before a site counts
+    as lost; clear_ms: how long it must answer before it counts as healthy again. kinds: independent kinds
+    of evidence that must agree. lag_ms: loop lag above which a witness doubts itself.
+    """
+
+    name: str
+    period_ms: int
+    deadline_ms: int
+    misses: int
+    suspect_ms: int
+    confirm_ms: int
+    clear_ms: int
+    kinds: int = 2
+    lag_ms: int = 250
+    vote_ttl_ms: int = 10_000
+
+
+PROFILES: Final[Mapping[str, WatchProfile]] = MappingProxyType(
+    {
+        "cautious": WatchProfile("cautious", 1_000, 800, 5, 5_000, 60_000, 60_000, 2, 500, 15_000),
+        "fast": WatchProfile("fast", 1_000, 800, 3, 3_000, 10_000, 30_000, 2, 400, 10_000),
+        "lab": WatchProfile("lab", 500, 250, 3, 1_500, 0, 5_000, 2, 200, 5_000),
+    }
+)
+"""cautious is the default: a 43-second partition once cost a company a day of repair."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """proofs: which fence proofs are good enough for this store, weakest acceptable included; a store that is
+    not named needs `network`, `power` or `attest`. self_fence: members turn read-only when their lease ends.
+    async_promotion: a replica that may have lost writes: `ask` a person, `allow` within `most_lost_ms`, or
+    `never`.
+    """
+
+    store: str
+    proofs: tuple[Proof, ...] = ("network", "power", "attest")
+    self_fence: bool = False
+    lease_ttl_ms: int = 15_000
+    on_sync_loss: SyncLoss = "ask"
+    async_promotion: Literal["ask", "allow", "never"] = "ask"
+    most_lost_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Who may approve: an ed25519 public key (32 bytes, base64). The private key never reaches evac."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What an approval covers. A replan inside it goes on; outside it asks again.
+
+    sites: that may be left; stores: that may be promoted; most_lost_ms: of data, for any store; most_shed:
+    people whose services are shed. None: no limit stated, which covers nothing but zero.
+    """
+
+    sites: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
+    most_lost_ms: int = 0
+    most_shed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Maintenance: from and to in milliseconds since 1970 (UTC). No new effect on these sites inside it."""
+
+    begin_ms: int
+    end_ms: int
+    sites: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How steps are tried. deadline_factor: of the predicted duration; attempts: tries in all;
+    backoff_ms doubles up to backoff_most_ms; stuck_factor: of the predicted duration until an alarm.
+    """
+
+    attempts: int = 4
+    deadline_factor: int = 4
+    deadline_least_ms: int = 10_000
+    backoff_ms: int = 500
+    backoff_most_ms: int = 30_000
+    stuck_factor: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Health-gated traffic steps: shares in permille, and the wait between two of them. errors_permille: of
+    requests to what was moved; above it evac slows down, above twice that it stops.
+    """
+
+    shares: tuple[int, ...] = (1_000,)
+    wait_ms: int = 0
+    errors_permille: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """All of it. driver_limits: driver -> actions at once. approvals: persons needed."""
+
+    mode: Mode = "advise"
+    approvals: int = 1
+    approvers: tuple[Approver, ...] = ()
+    envelope: Envelope = Envelope()
+    profile: WatchProfile = field(default_factory=lambda: PROFILES["cautious"])
+    stores: Mapping[str, StorePolicy] = field(default_factory=lambda: MappingProxyType({}))
+    windows: tuple[Window, ...] = ()
+    patience: Patience = Patience()
+    pace: Pace = Pace()
+    driver_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    pause_most_ms: int = 3_600_000
+
+    def store(self, name: str) -> StorePolicy:
+        """The policy of a store; the careful default where none is written."""
+        return self.stores.get(name) or StorePolicy(name)

@@ -1,0 +1,136 @@
+"""Values of a run: events, states, and what a run is made of. Pure.
+
+An event is a small tuple, because a journal of a million of them is replayed in seconds. What a kind of event
+carries in `data` stands in `EVENT_DATA`; `run.table` says which state each leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
+
+from evac.model.run_policy import Envelope, Pace, Patience
+
+RunPhase = Literal[
+    "pending", "awaiting_approval", "running", "paused", "rolling_back", "monitoring", "succeeded",
+    "succeeded_with_exceptions", "failed", "cancelled", "timed_out",
+]  # fmt: skip
+StepPhase = Literal["pending", "ready", "running", "succeeded", "failed", "skipped", "unknown", "undone"]
+
+ENDED: Final = frozenset({"succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out"})
+SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
+"""Step phases after which what waits for the step may begin (undone only matters when rolling back)."""
+
+EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "run_created": ("run", "incident", "plan", "scenario", "envelope", "mode", "reason"),
+        "approval_needed": ("outside",),
+        "approved": ("who", "reason", "ticket", "envelope", "signature"),
+        "run_started": ("token",),
+        "leader_changed": ("owner", "token"),
+        "step_started": ("token", "epoch", "deadline_ms"),
+        "step_succeeded": ("evidence",),
+        "step_failed": ("code", "message", "again_ms"),
+        "step_unknown": ("message",),
+        "step_observed": ("outcome", "evidence"),
+        "step_waits": ("why",),
+        "step_skipped": ("who", "reason"),
+        "step_attested": ("who", "reason", "evidence"),
+        "step_retried": ("who", "reason"),
+        "step_stuck": ("running_ms", "predicted_ms"),
+        "undo_started": ("token", "who", "reason"),
+        "undo_done": ("evidence",),
+        "undo_failed": ("code", "message"),
+        "paused": ("by", "who", "reason", "until_ms", "then"),
+        "resumed": ("who", "reason"),
+        "held": ("who", "reason"),
+        "released": ("who", "reason"),
+        "cancelled": ("who", "reason"),
+        "rollback_started": ("who", "reason"),
+        "plan_replaced": ("plan", "why", "lost"),
+        "made_ungraceful": ("why",),
+        "pace_changed": ("share", "wait_ms", "why"),
+        "drift_seen": ("evidence", "undone"),
+        "monitoring_started": (),
+        "run_ended": ("phase", "why"),
+    }
+)  # fmt: skip
+"""Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1."""
+
+
+class Event(NamedTuple):
+    """One fact of a run. at_ms: wall clock of the writer, for people; order is the order in the journal."""
+
+    kind: str
+    at_ms: int
+    step: str = ""
+    attempt: int = 0
+    data: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimit:
+    """slots: at most `capacity` units held. rate: at most `capacity` units begun in any `window_ms`."""
+
+    id: str
+    kind: Literal["slots", "rate"]
+    capacity: int
+    window_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """A step as the run needs it. uses: (limit, units, hold_ms), hold 0 for the whole step; of a rate limit
+    the window. after: ids. gate: a person must say go on before it starts. safe_undo: evac may take it back
+    by itself (never for a store). data_set: the store whose lease and epoch it needs, for fence and promote.
+    """
+
+    id: str
+    kind: str
+    target: str
+    start_ms: int
+    duration_ms: int
+    after: tuple[str, ...] = ()
+    uses: tuple[tuple[str, int, int], ...] = ()
+    deadline_ms: int = 0
+    gate: str = ""
+    manual: bool = False
+    safe_undo: bool = False
+    data_set: str = ""
+    site: str = ""
+    paced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run executes: made once from plan, limits and policy; its plan digest is in the journal."""
+
+    run: str
+    incident: str
+    plan: str
+    steps: tuple[RunStep, ...]
+    limits: tuple[RunLimit, ...] = ()
+    envelope: Envelope = field(default_factory=Envelope)
+    patience: Patience = field(default_factory=Patience)
+    pace: Pace = field(default_factory=Pace)
+    approvals: int = 1
+    monitor_ms: int = 0
+    horizon_ms: int = 0
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+EffectKind = Literal["start", "observe", "undo", "record", "notify"]
+
+
+class Effect(NamedTuple):
+    """What to do next. start, observe, undo: a step through its driver. record: append `event` (a timer ran
+    out, a run ended, a person is needed). notify: tell people; nothing depends on it.
+    """
+
+    kind: EffectKind
+    step: str = ""
+    attempt: int = 0
+    event: Event | None = None
+    words: str = ""

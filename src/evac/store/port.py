@@ -1,0 +1,123 @@
+"""The port of the store: small keys with compare-and-set, leases with fencing tokens, and a hint of change.
+
+One transaction is the only way to write. A journal, a lock, a register, a vote are all made of it, so that
+each driver (memory, SQLite, etcd) implements five operations and passes one contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+MAX_KEY_BYTES: Final = 512
+MAX_VALUE_BYTES: Final = 1 << 20
+MAX_CHANGES: Final = 64
+"""Most compares, and most changes, of one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key as stored. revision: number of the transaction that last wrote it; grows over the whole
+    store.
+    """
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Holds while `key` was last written at `revision`; 0 means that it must not exist."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Leadership of `name` for `ttl_ms`, renewed by its owner. token: grows with every new holder, never
+    falls.
+
+    id: what the driver needs to renew it; opaque to everybody else.
+    """
+
+    name: str
+    owner: str
+    token: int
+    ttl_ms: int
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Writes `value`. With a lease the key vanishes when the lease ends (votes, presence)."""
+
+    key: str
+    value: bytes
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: str
+
+
+Change = Put | Delete
+
+
+class Store(Protocol):
+    """What journals and locks stand on. Every call ends within the driver's own deadline or raises
+    `Unavailable`.
+
+    quorum: whether the store survives the loss of any one site (etcd over three sites: yes; SQLite: never).
+    """
+
+    name: str
+    quorum: bool
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry as of now (a linearizable read), or None."""
+        ...
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        """Entries with the prefix and a key greater than `after`, by key, at most `limit`."""
+        ...
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        """All changes, durable before this returns, if every compare holds and `guard` is still held; else
+        none.
+
+        Returns the revision. Raises `Conflict` (a compare failed), `LeaseLost` (the guard is over),
+        `Unavailable` (unknown whether it was done; a driver that can tell by reading back does so itself
+        and never doubles).
+        """
+        ...
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        """A new lease with a greater token than any before of that name. Raises `LockHeld`, `Unavailable`."""
+        ...
+
+    async def renew(self, lease: Lease) -> None:
+        """Makes the lease last `ttl_ms` from now. Raises `LeaseLost`, `Unavailable`."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Ends the lease early; nothing happens if it is over already."""
+        ...
+
+    async def holder(self, name: str) -> Lease | None:
+        """Who holds the lease now, without its id."""
+        ...
+
+    def watch(self, prefix: str) -> AsyncIterator[None]:
+        """Yields at once, and again soon after anything under the prefix changed. A hint: always read again.
+
+        It may yield without a change, joins changes together, and yields at least every two seconds.
+        """
+        ...
+
+    async def close(self) -> None: ...
