@@ -14,8 +14,10 @@ from evac.estate.bindings import ServerNames
 from evac.estate.problems import Problems, shown
 from evac.estate.reading import Reader, Reference
 from evac.model.diagnostic import Place
-from evac.model.estate import Service, SharedFate, Store
+from evac.model.estate import Endpoint, Service, SharedFate, Store
 
+_SECRET_WORDS: Final = ("password", "secret", "token", "passphrase")
+_NOT_SECRET: Final = ("_name", "_algorithm", "_url")
 _DOMAIN_SECTIONS: Final = ("sites", "groups", "halls", "feeds", "racks")
 
 
@@ -44,6 +46,7 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
         "site or pool": _ids([*values["sites"], *values["pools"]]),
+        "subject": _ids([*values["services"], *values["stores"], *values["sites"]]),
     }
     return Known(names, servers)
 
@@ -74,7 +77,7 @@ def _refused(reference: Reference, assembly: Assembly) -> bool:
     sections = (
         (_SECTION_OF[reference.names],)
         if reference.names in _SECTION_OF
-        else (*_DOMAIN_SECTIONS, "pools", "stores")
+        else (*_DOMAIN_SECTIONS, "pools", "stores", "services")
     )
     return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
 
@@ -95,6 +98,8 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     _check_groups(assembly.values["groups"], reader)
     for store in assembly.values["stores"]:
         _check_store(store, reader)
+    for endpoint in assembly.values["endpoints"]:
+        _check_endpoint(endpoint, reader)
     witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
     for service in assembly.values["services"]:
         _check_service(service, reader)
@@ -193,6 +198,16 @@ def _check_store(store: Store, reader: Reader) -> None:
         reader.problems.add(
             "two-primaries", message, place, "one member is primary; the others are sync, async or none"
         )
+
+
+def _check_endpoint(endpoint: Endpoint, reader: Reader) -> None:
+    """A secret is never written down: settings that would hold one name where it is."""
+    for key, value in endpoint.settings.items():
+        secret = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
+        if secret and not str(value).startswith(("env:", "file:")):
+            place = _place(reader, f"endpoints/{endpoint.id}/settings/{key}")
+            message = f"{key} of {shown(endpoint.id)} is written in clear"
+            reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
 
 
 def _check_service(service: Service, reader: Reader) -> None:

@@ -19,6 +19,9 @@ YAML_BYTES_MAX: Final = 32 * 2**20
 TABLE_BYTES_MAX: Final = 2 * 2**30
 LINE_BYTES_MAX: Final = 2**16
 FILES_MAX: Final = 1_000
+POLICY_FILE: Final = "policy.yaml"
+"""Lies in the folder of an estate and is no part of it."""
+
 TABLES: Final = ("racks", "replicas", "servers")
 _YAML_ENDINGS: Final = (".yaml", ".yml")
 _TABLE_ENDINGS: Final = (".csv", ".parquet")
@@ -49,7 +52,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
     except OSError as error:
         problems.add("file-unreadable", f"the folder cannot be read: {error.strerror}", Place(str(path)))
         return EstateFiles((), {})
-    documents = [path / name for name in names if name.endswith(_YAML_ENDINGS)]
+    documents = [path / name for name in names if name.endswith(_YAML_ENDINGS) and name != POLICY_FILE]
     if not documents:
         problems.add(
             "estate-empty",

@@ -288,6 +288,24 @@ _STORE: Final[tuple[Field, ...]] = (
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
 )
 
+_TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
+
+
+def setting(values: tuple[str, ...]) -> m.Setting:
+    """A setting as drivers take it: several values stay texts; one is a number, a flag or a text."""
+    if len(values) != 1:
+        return values
+    (value,) = values
+    if value in ("true", "false"):
+        return value == "true"
+    return int(value) if value.isascii() and value.isdigit() and (value == "0" or value[0] != "0") else value
+
+
+def _endpoint(id: str, settings: dict[str, Any] | None = None, **values: Any) -> m.Endpoint:
+    typed = {key: setting(found) for key, found in sorted((settings or {}).items())}
+    return m.Endpoint(id=id, settings=MappingProxyType(typed), **values)
+
+
 _LIMITS: Final[tuple[Field, ...]] = (
     Field("approvals_at_once", "approvals_at_once", _COUNT, "approvals at one time"),
     Field("fences_at_once", "fences_at_once", _COUNT, "fences at one time"),
@@ -383,6 +401,15 @@ SECTIONS: Final[tuple[Section, ...]] = (
         Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
         Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
     ), m.Rehearsal, "Losses that were rehearsed."),
+    Section("endpoints", "endpoints", "ids", (
+        Field("for", "subject", reference("subject", "name of a service, a store or a site"),
+              "what it acts for", required=True),
+        Field("at", "at", reference("site"), "the site where it acts", required=True),
+        Field("driver", "driver", text(), "what speaks to it, such as postgres or haproxy",
+              required=True),
+        Field("settings", "settings", Mapped(text(), _TEXTS),
+              "addresses, names, references of secrets (`env:NAME`, `file:/path`); never a secret"),
+    ), _endpoint, "How the real systems are reached.", lines=True),
 )  # fmt: skip
 
 TOOLS: Final = Mapped(choice(TOOL_ROLES), _SERVICES)

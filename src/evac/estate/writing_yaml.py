@@ -141,6 +141,10 @@ class Teller:
         if isinstance(kind, Scalar):
             return quoted(kind.show(value)) if kind.quoted else kind.show(value)
         if isinstance(kind, Listed):
+            if isinstance(value, bool | int):
+                return str(value).lower()
+            if isinstance(value, str):
+                value = (value,)
             shown = [self._value(kind.item, item, path) for item in value]
             return shown[0] if kind.one_allowed and len(shown) == 1 else shown
         if isinstance(kind, Record):

@@ -25,6 +25,9 @@ PowerOnPolicy = Literal["on", "dark", "last"]
 Vector = tuple[int | None, int | None, int | None, int | None]
 """One amount per resource of `units.RESOURCES`; None is unknown."""
 
+Setting = str | int | bool | tuple[str, ...]
+"""One setting of an endpoint."""
+
 NOTHING_KNOWN: Vector = (None, None, None, None)
 
 
@@ -318,7 +321,7 @@ class Endpoint:
     subject: str
     at: str
     driver: str
-    settings: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,11 @@ YAML_CASES: list[tuple[str, str, str]] = [
         f"{HEAD}stores:\n  s: {{members: [{{at: a, mode: primary}}, ‹{{at: b, mode: primary}}]}}\n",
         "",
     ),
+    (
+        "secret-in-clear",
+        f"{HEAD}endpoints:\n  e: {{for: a, at: a, driver: http, settings: {{password: ‹hunter2}}}}\n",
+        "env:NAME",
+    ),
     ("needs-itself", services("needs: [‹x]"), "take it out"),
     ("same-ends", f"{HEAD}links: [{{ends: ‹[a, a]}}]\n", ""),
     ("link-twice", f"{HEAD}links:\n  - {{ends: [a, b]}}\n  - ‹{{ends: [b, a]}}\n", ""),
@@ -276,8 +281,10 @@ ELSEWHERE = {
     "table-too-large",
     "id-twice",
     "more-problems",
+    "not-a-key",
+    "not-a-moment",
 }
-"""Codes of whole files, whose tests are in test_hostile.py, and those of the tests just above."""
+"""Codes of whole files, whose tests are in test_hostile.py, of policy files, and of the tests just above."""
 
 
 def test_every_code_has_a_test() -> None:

@@ -121,6 +121,9 @@ automations:
   argocd: {kind: gitops, undoes: [start, shed], manages: [pay], can_be_paused: true}
 rehearsals:
   - {domain: pangyo, done: 2026-06-01, kind: live}
+endpoints:
+  accounts-pangyo:
+    {for: accounts, at: pangyo, driver: postgres, settings: {host: db, port: 5432, password: "env:PW"}}
 facts:
   services/pay/paid: {source: "billing report", observed: 2026-10-01, good_for: 90 d}
 """
