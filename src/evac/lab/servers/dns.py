@@ -1,4 +1,4 @@
-"""An authoritative DNS server (Knot) that takes signed updates: its files, its start, its answer. Knows no site."""
+"""An authoritative DNS server (Knot) that takes signed updates: its files, start and answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_SOCKET_PATH: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class DnsServer:
-    """One server and its one zone. key_secret: base64, of the TSIG key that may update and transfer the zone."""
+    """One server and its one zone. key_secret: base64, of the TSIG key that may update the zone."""
 
     name: str
     host: str
@@ -92,8 +92,8 @@ def _zone(server: DnsServer, records: Sequence[tuple[str, str, str]], ttl_second
 
 
 def _config(server: DnsServer, zone_file: Path) -> str:
-    """Traps: each instance needs its own database and run folder; an update is kept in the journal, so the zone
-    file is never written back and is only compared at a start.
+    """Traps: each instance needs its own database and run folder; an update is kept in the journal, so the
+    zone file is never written back and is only compared at a start.
     """
     return f"""\
 server:

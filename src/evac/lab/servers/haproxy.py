@@ -16,7 +16,7 @@ PACKAGE: Final = "haproxy"
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One server of the balancer. drained: its state after a start or reload, before anybody says otherwise."""
+    """One server of the balancer. drained: its state after a start or reload."""
 
     name: str
     host: str
@@ -59,7 +59,7 @@ def process(balancer: Balancer) -> Process:
 
 
 def start(balancer: Balancer, timeout_s: float = 10.0) -> Process:
-    """Starts it and waits for its runtime API. In a namespace (prefix) the caller waits with a probe of its own."""
+    """Starts it and waits for its runtime API. In a namespace (prefix) the caller waits by its own probe."""
     started = process(balancer)
     started.start()
     if not balancer.prefix:
@@ -68,7 +68,10 @@ def start(balancer: Balancer, timeout_s: float = 10.0) -> Process:
 
 
 def reload(started: Process) -> None:
-    """Makes it read its configuration again, as a configuration run does: what the runtime API had set is gone."""
+    """Makes it read its configuration again, as a configuration run does.
+
+    What the runtime API had set is gone then.
+    """
     if started.popen is not None:
         started.popen.send_signal(signal.SIGUSR2)
 
