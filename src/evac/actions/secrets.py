@@ -1,0 +1,129 @@
+"""Resolves references of secrets (`env:NAME`, `file:/path`), late, into values that never show.
+
+Owns the reading and the `Secret` type. A reference may be shown; what it stands for may not.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from evac.model.errors import Permanent
+
+MAX_SECRET_BYTES: Final = 65_536
+HIDDEN: Final = "(secret)"
+_FOR_OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
+
+
+class Secret:
+    """A secret in memory. `str`, `repr` and formatting show its reference only; `reveal` gives the text."""
+
+    __slots__ = ("_text", "reference")
+
+    def __init__(self, text: str, reference: str = "") -> None:
+        self._text = text
+        self.reference = reference
+
+    def reveal(self) -> str:
+        """The text itself: for the call that needs it, and nowhere else."""
+        return self._text
+
+    def reveal_bytes(self) -> bytes:
+        return self._text.encode("utf-8")
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference or HIDDEN})"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self.reveal_bytes(), other.reveal_bytes())
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a secret is not written anywhere")
+
+
+def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
+    """The secret that a reference names. Raises `Permanent`, never with the words of a wrong reference."""
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name:
+        return Secret(_from_environment(name, os.environ if environ is None else environ), reference)
+    if kind == "file" and name.startswith("/"):
+        return Secret(_from_file(Path(name)), reference)
+    raise Permanent(
+        "secret-reference",
+        "a secret is not given by reference",
+        "write env:NAME or file:/path in the estate, never the secret itself",
+    )
+
+
+def scrub(text: str, secrets: Iterable[Secret]) -> str:
+    """The text with every secret in it hidden: for words of other programs."""
+    for secret in secrets:
+        if secret.reveal():
+            text = text.replace(secret.reveal(), HIDDEN)
+    return text
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> str:
+    text = environ.get(name, "")
+    if not text:
+        raise Permanent("secret-missing", f"the environment variable {name} is not set", f"set {name}")
+    if len(text) > MAX_SECRET_BYTES:
+        raise Permanent("secret-too-large", f"{name} holds more than {MAX_SECRET_BYTES} bytes")
+    return text
+
+
+def _from_file(path: Path) -> str:
+    """The file without its last newline. Opened once, so that what is checked is what is read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Permanent("secret-missing", f"{path} cannot be read: {error.strerror}") from error
+    try:
+        _refuse_unsafe(path, os.fstat(handle))
+        data = _read_all(handle)
+    except OSError as error:
+        raise Permanent("secret-missing", f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(handle)
+    if len(data) > MAX_SECRET_BYTES:
+        raise Permanent("secret-too-large", f"{path} holds more than {MAX_SECRET_BYTES} bytes")
+    try:
+        text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        # The cause would carry bytes of the secret.
+        raise Permanent("secret-unreadable", f"{path} is not text in UTF-8") from None
+    if not text:
+        raise Permanent("secret-missing", f"{path} is empty")
+    return text
+
+
+def _refuse_unsafe(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Permanent("secret-unreadable", f"{path} is not a file")
+    if found.st_mode & _FOR_OTHERS:
+        raise Permanent(
+            "secret-open", f"{path} can be read or written by everybody", f"run: chmod o-rw {path}"
+        )
+    if found.st_size > MAX_SECRET_BYTES:
+        raise Permanent("secret-too-large", f"{path} holds more than {MAX_SECRET_BYTES} bytes")
+
+
+def _read_all(handle: int) -> bytes:
+    parts: list[bytes] = []
+    left = MAX_SECRET_BYTES + 1
+    while left > 0 and (part := os.read(handle, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
