@@ -68,7 +68,7 @@ class Checked:
     """Whether it can be done now. What cannot be checked is not ready: problems say so, one sentence each."""
 
     problems: tuple[str, ...] = ()
-    evidence: Evidence = NO_EVIDENCE
+    evidence: Evidence = field(default_factory=lambda: NO_EVIDENCE)
 
     @property
     def ready(self) -> bool:
@@ -80,7 +80,7 @@ class Observed:
     """What the world says: `done`, `absent` (not done, and nothing of it under way), or `unclear`."""
 
     outcome: Literal["done", "absent", "unclear"]
-    evidence: Evidence = NO_EVIDENCE
+    evidence: Evidence = field(default_factory=lambda: NO_EVIDENCE)
 
 
 class Driver(Protocol):
