@@ -1,0 +1,108 @@
+"""From a plan to what a run executes: steps with limits and deadlines, and the actions of each step.
+
+Pure: the same estate, plan and policy give the same run. A step for which no endpoint is known becomes the
+work of a person: driver `manual`, with words that say what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from evac.actions.port import Action
+from evac.engine.step_actions import Ground, actions_of, ground_of
+from evac.model.derive_limits import limits_of
+from evac.model.estate import Estate
+from evac.model.plan import Plan, Step
+from evac.model.run_policy import Envelope, RunPolicy
+from evac.run.values import RunLimit, RunSpec, RunStep
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A run, ready: actions holds, for each step id, what is done in order."""
+
+    spec: RunSpec
+    actions: Mapping[str, tuple[Action, ...]]
+    needed: Envelope
+
+
+def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: str, digest: str) -> Bound:
+    """The run of a plan on the estate it was made from."""
+    ground = ground_of(estate, plan, policy)
+    actions: dict[str, tuple[Action, ...]] = {}
+    steps: list[RunStep] = []
+    totals = dict(ground.live)
+    uses = _limit_windows(estate, plan.tick_ms)
+    for step in plan.steps:
+        found = actions_of(ground, step, totals)
+        actions[step.id] = found
+        steps.append(_run_step(ground, step, found, uses))
+    needed = needed_envelope(ground)
+    spec = RunSpec(
+        run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(estate, plan, policy),
+        envelope=policy.envelope if policy.mode == "act" else Envelope(), patience=policy.patience,
+        pace=policy.pace, approvals=policy.approvals, horizon_ms=plan.horizon_ms,
+        labels=MappingProxyType({"scenario": plan.scenario.title}),
+    )  # fmt: skip
+    return Bound(spec, MappingProxyType(actions), needed)
+
+
+def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: Mapping[str, int]) -> RunStep:
+    held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
+    for driver in sorted({action.driver for action in actions}):
+        if driver in ground.policy.driver_limits:
+            held.append((f"driver:{driver}", 1, 0))
+    moves_store = step.kind in ("fence", "promote")
+    return RunStep(
+        id=step.id, kind=step.kind, target=step.target, start_ms=step.start_ms,
+        duration_ms=step.end_ms - step.start_ms, after=step.after, uses=tuple(held),
+        deadline_ms=step.deadline_ms, gate=_gate(ground, step),
+        safe_undo=step.kind in ("shed", "shift", "start"),
+        manual=all(action.driver == "manual" for action in actions),
+        data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
+        paced=step.kind == "shift" and len(ground.policy.pace.shares) > 1,
+    )  # fmt: skip
+
+
+def _gate(ground: Ground, step: Step) -> str:
+    """Words of what a person must agree to first; empty where policy lets evac go on."""
+    if step.kind != "promote" or ground.healthy:
+        return ""
+    lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == step.target), 0)
+    policy = ground.policy.store(step.target)
+    if lost_ms == 0:
+        return ""
+    allowed = policy.async_promotion == "allow" and lost_ms is not None and lost_ms <= policy.most_lost_ms
+    if allowed:
+        return ""
+    how_much = "an unknown part" if lost_ms is None else f"up to {lost_ms / 1000:g} s"
+    return f"promoting {step.target} loses {how_much} of its newest writes"
+
+
+def needed_envelope(ground: Ground) -> Envelope:
+    """What an approval must cover for this plan."""
+    promoted = [s.store for s in ground.plan.stores if s.candidate]
+    losses = [s.loss_ms for s in ground.plan.stores if s.candidate]
+    most = max((lost if lost is not None else ground.plan.horizon_ms for lost in losses), default=0)
+    shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
+    return Envelope(tuple(sorted(ground.lost)), tuple(sorted(promoted)), most, shed)
+
+
+def _limits(estate: Estate, plan: Plan, policy: RunPolicy) -> tuple[RunLimit, ...]:
+    used = {limit for step in plan.steps for limit, _ in step.uses}
+    found = [
+        RunLimit(limit.id, "slots" if limit.window is None else "rate", limit.capacity,
+                 (limit.window or 0) * plan.tick_ms)
+        for limit in limits_of(estate, plan.tick_ms).limits
+        if limit.id in used
+    ]  # fmt: skip
+    found += [RunLimit(f"driver:{driver}", "slots", most) for driver, most in policy.driver_limits.items()]
+    return tuple(sorted(found, key=lambda limit: limit.id))
+
+
+def _limit_windows(estate: Estate, tick_ms: int) -> dict[str, int]:
+    """Limit -> how long a use of it lasts, where that is the window of a rate."""
+    rows = limits_of(estate, tick_ms).limits
+    return {limit.id: limit.window * tick_ms for limit in rows if limit.window is not None}

@@ -1,0 +1,98 @@
+"""What the real systems said, with its age, and an estate as it stands by that.
+
+Files say how things were meant to be; after a failover the primary stands elsewhere. A plan is made from the
+estate as observed. Only roles change it, and a lag that is worse than stated, in coarse steps: a plan must
+not go stale because a replica is a few milliseconds further behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from evac.model.canonical import digest
+from evac.model.domain import Topology, site_of, topology
+from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
+
+Role = Literal["primary", "sync", "async", "none", "unreachable"]
+_LAG_STEPS_MS: Final = (
+    0,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    30_000,
+    60_000,
+    300_000,
+    900_000,
+    3_600_000,
+    86_400_000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSeen:
+    """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known."""
+
+    store: str
+    site: str
+    role: Role
+    lag_ms: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Facts of one look. at_ms: wall clock; members sorted by store, then site."""
+
+    at_ms: int
+    members: tuple[MemberSeen, ...] = ()
+
+
+def observation_digest(observation: Observation) -> str:
+    """Over roles only: the same roles, the same digest."""
+    return digest([[m.store, m.site, m.role] for m in observation.members])
+
+
+def observed(estate: Estate, observation: Observation) -> Estate:
+    """The estate with the roles that were seen. The same object where nothing differs.
+
+    A store of which two primaries were seen is left as the files say: that is for people.
+    """
+    seen: dict[str, dict[str, MemberSeen]] = {}
+    for member in observation.members:
+        seen.setdefault(member.store, {})[member.site] = member
+    top = topology(estate)
+    stores = tuple(_store(store, seen.get(store.id, {}), top) for store in estate.stores)
+    return estate if stores == estate.stores else replace(estate, stores=stores)
+
+
+def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:
+    if sum(member.role == "primary" for member in seen.values()) != 1:
+        return store
+    members = (_member(member, seen.get(site_of(top, member.at) or "")) for member in store.members)
+    return replace(store, members=tuple(members))
+
+
+def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
+    if seen is None:
+        return member
+    if seen.role == "unreachable":
+        return replace(member, mode="none") if member.mode == "primary" else member
+    mode: ReplicationMode = seen.role
+    lag = member.lag_ms if mode == "primary" else _coarse(max(member.lag_ms or 0, seen.lag_ms or 0))
+    return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)
+
+
+def _coarse(lag_ms: int) -> int:
+    return next((step for step in _LAG_STEPS_MS if step >= lag_ms), lag_ms)
+
+
+def primary_site(top: Topology, store: Store) -> str:
+    """Where the primary stands; empty where there is none or its site is not known."""
+    return "" if store.primary is None else site_of(top, store.primary.at) or ""
+
+
+def sites_of_copies(top: Topology, store: Store) -> tuple[str, ...]:
+    """Sites of the live copies of a store, sorted."""
+    return tuple(sorted({site_of(top, m.at) or "" for m in store.members if m.mode != "none"} - {""}))

@@ -1,0 +1,161 @@
+"""From plan to run: what each step does, by which proof a store is fenced, and what stays with people."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac import estate as estates
+from evac.engine.binding import Bound, bind
+from evac.estate.example import pangyo
+from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.model.scenario import Scenario, lose
+from evac.planning.plan import plan
+
+ESTATE = """evac: 1
+horizon: 1 h
+detection: 2 s
+sites: {pangyo: {}, anyang: {}, ansan: {}}
+pools:
+  pangyo-units: {site: pangyo, cpu: 8 cores, memory: 8 GiB}
+  anyang-units: {site: anyang, cpu: 8 cores, memory: 8 GiB}
+  ansan-units: {site: ansan, cpu: 8 cores, memory: 8 GiB}
+services:
+  messenger:
+    tier: 0
+    people: 1000
+    demand: {cpu: 1 cores, memory: 1 GiB}
+    replicas: {pangyo-units: 2, anyang-units: 1}
+    share: 1/3
+    needs: [{store: messages}]
+    start: 1 s
+    verify: 1 s
+    traffic: {kind: dns, ttl: 1 s, change: 1 s, settle: 1 s}
+stores:
+  messages:
+    engine: postgresql
+    fence: 1 s
+    promote: 1 s
+    members:
+      - {at: pangyo, mode: primary}
+      - {at: anyang, mode: sync, lag: 0 s}
+      - {at: ansan, mode: async, lag: 2 s}
+endpoints:
+"""
+DATABASES = "".join(
+    f"  messages-{site}: {{for: messages, at: {site}, driver: postgres, "
+    f"settings: {{host: 127.0.0.{n}, port: 5432, name: dc-{site}}}}}\n"
+    for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
+)
+TRAFFIC = "".join(
+    f"  name-{site}: {{for: messenger, at: {site}, driver: dns, settings: {{server: 127.0.0.{n}}}}}\n"
+    f"  proxy-{site}: {{for: messenger, at: {site}, driver: haproxy, settings: {{host: 127.0.0.{n}}}}}\n"
+    f"  units-{site}: {{for: messenger, at: {site}, driver: process, settings: {{unit: messenger}}}}\n"
+    for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
+)
+LAX = RunPolicy(stores={"messages": StorePolicy("messages", ("sync", "attest"), on_sync_loss="next")})
+
+
+def estate(folder: Path, endpoints: str = DATABASES + TRAFFIC) -> Estate:
+    (folder / "estate.yaml").write_text(ESTATE + (endpoints or "  {}"))
+    return estates.load(folder)
+
+
+def bound(of: Estate, scenario: Scenario | None = None, policy: RunPolicy = LAX) -> Bound:
+    made = plan(of, scenario or lose("pangyo"))
+    return bind(of, made, policy, run="r1", incident="i1", digest="sha256:0")
+
+
+def test_a_sync_replica_is_the_fence_where_policy_says_so(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path))
+    (fence,) = found.actions["fence:messages"]
+    assert (fence.verb, fence.driver, fence.at) == ("fence", "postgres", "anyang")
+    assert fence.parameters["proof"] == "sync"
+    assert (fence.parameters["old"], fence.parameters["old_host"]) == ("pangyo", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "policy", [RunPolicy(), RunPolicy(stores={"messages": StorePolicy("messages", ("lease",))})]
+)
+def test_without_an_accepted_proof_a_person_vouches(tmp_path: Path, policy: RunPolicy) -> None:
+    found = bound(estate(tmp_path), policy=policy)
+    (fence,) = found.actions["fence:messages"]
+    assert (fence.verb, fence.driver, fence.parameters["proof"]) == ("attest", "manual", "attest")
+
+
+def test_a_lost_sync_replica_is_no_proof(tmp_path: Path) -> None:
+    seen = Observation(0, (MemberSeen("messages", "anyang", "none"), MemberSeen("messages", "ansan", "async"),
+                           MemberSeen("messages", "pangyo", "primary")))  # fmt: skip
+    found = bound(observed(estate(tmp_path), seen))
+    assert found.actions["fence:messages"][0].driver == "manual"
+
+
+def test_promotion_leads_the_other_copy_to_the_new_primary_and_keeps_it_synchronous(tmp_path: Path) -> None:
+    promote, follow = bound(estate(tmp_path)).actions["promote:messages"]
+    assert (promote.at, promote.parameters["synchronous"]) == ("anyang", ("dc-ansan",))
+    assert (follow.verb, follow.at, follow.parameters["how"]) == ("rejoin", "ansan", "follow")
+    assert follow.parameters["primary_host"] == "127.0.0.2"
+
+
+def test_a_loss_of_writes_is_a_gate_unless_policy_allows_it(tmp_path: Path) -> None:
+    lossy = estate(tmp_path)
+    store = lossy.stores[0]
+    members = tuple(replace(m, mode="async", lag_ms=2_000) if m.mode == "sync" else m for m in store.members)
+    lossy = replace(lossy, stores=(replace(store, members=members),))
+
+    def gate_of(policy: RunPolicy) -> str:
+        steps = bound(lossy, policy=policy).spec.steps
+        return next(s.gate for s in steps if s.kind == "promote")
+
+    assert "2 s" in gate_of(LAX)
+    allowed = StorePolicy("messages", ("attest",), async_promotion="allow", most_lost_ms=2_000)
+    assert gate_of(RunPolicy(stores={"messages": allowed})) == ""
+    assert gate_of(RunPolicy(stores={"messages": replace(allowed, most_lost_ms=1_999)}))
+    assert bound(lossy).needed.most_lost_ms == 2_000
+
+
+def test_traffic_moves_at_every_proxy_and_name_server_outside_the_loss(tmp_path: Path) -> None:
+    moves = bound(estate(tmp_path)).actions["shift:messenger"]
+    assert {(a.driver, a.at) for a in moves} == {
+        ("haproxy", "anyang"), ("haproxy", "ansan"), ("dns", "anyang"), ("dns", "ansan"),
+    }  # fmt: skip
+    assert {(a.parameters["to"], a.parameters["away"]) for a in moves} == {("anyang", "pangyo")}
+    assert [a.driver for a in moves] == ["haproxy", "haproxy", "dns", "dns"]
+
+
+def test_starts_say_how_many_there_are_then(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path))
+    starts = [a for step, rows in found.actions.items() if step.startswith("start:") for a in rows]
+    assert sum(int(a.parameters["replicas"]) for a in starts) >= 2
+    assert all(a.driver == "process" and a.at != "pangyo" for a in starts)
+
+
+def test_an_orderly_way_out_demotes_what_still_answers(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",), 3_600_000))
+    (fence,) = found.actions["fence:messages"]
+    assert (fence.verb, fence.at) == ("demote", "pangyo")
+    (stop,) = found.actions["stop:messenger"]
+    assert (stop.verb, stop.at, stop.parameters["replicas"]) == ("stop", "pangyo", 0)
+
+
+def test_what_nothing_reaches_is_work_for_people_in_words(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path, ""))
+    assert {a.driver for rows in found.actions.values() for a in rows} == {"manual"}
+    assert all(step.manual for step in found.spec.steps)
+    assert "messages" in str(found.actions["promote:messages"][0].parameters["instructions"])
+
+
+def test_limits_of_a_large_plan_are_carried_over(tmp_path: Path) -> None:
+    company = pangyo(servers=2_000, mended=True)
+    policy = RunPolicy(driver_limits={"manual": 40})
+    found = bound(company, policy=policy)
+    limits = {limit.id: limit for limit in found.spec.limits}
+    used = {limit for step in found.spec.steps for limit, _, _ in step.uses}
+    assert used <= set(limits)
+    assert limits["driver:manual"].capacity == 40
+    assert all(limit.window_ms > 0 for limit in found.spec.limits if limit.kind == "rate")
+    assert {s.data_set for s in found.spec.steps if s.kind == "promote"} == {
+        s.target for s in found.spec.steps if s.kind == "promote"
+    }  # fmt: skip
