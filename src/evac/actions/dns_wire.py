@@ -1,0 +1,243 @@
+"""Talks to one authoritative DNS server: asks it, and sends it signed updates (RFC 2136, RFC 8945)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rdtypes.ANY.TXT
+import dns.rrset
+import dns.tsig
+import dns.update
+
+from evac.actions.dns_records import Addresses, Answers, RecordKey
+from evac.actions.secrets import Secret
+from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+
+ASKED_AT_ONCE: Final = 32
+NAMES_AN_UPDATE: Final = 250
+"""An update is one message of at most 64 KiB, prerequisites and names included."""
+_ANSWER_S: Final = 1.0
+_BAD_SIGNATURE: Final = frozenset({dns.rcode.NOTAUTH, dns.rcode.BADSIG, dns.rcode.BADKEY, dns.rcode.BADTIME})
+_CHANGED: Final = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
+_ALGORITHMS: Final = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an authoritative server listens (an address, not a name: names are what may be wrong)."""
+
+    host: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A TSIG key. secret: base64."""
+
+    name: str
+    algorithm: str
+    secret: Secret
+
+    def for_messages(self) -> dns.tsig.Key:
+        """As dnspython wants it. Raises `Permanent`; the cause is left out, it could show the secret."""
+        if self.algorithm not in _ALGORITHMS:
+            raise Permanent("setting-wrong", f"key_algorithm {self.algorithm} is not known")
+        try:
+            return dns.tsig.Key(self.name, self.secret.reveal(), self.algorithm + ".")
+        except ValueError:
+            raise Permanent("secret-unreadable", f"{self.secret} is not base64") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One record set as the server answers it. ttl: seconds, -1 where there is no such record."""
+
+    values: Addresses
+    ttl: int = -1
+
+
+class NoAnswer(Exception):
+    """The server said nothing in time, or nothing that counts."""
+
+
+async def ask(server: Server, keys: Iterable[RecordKey], timeout_s: float) -> dict[RecordKey, Found]:
+    """What this server itself says, with authority. Raises `NoAnswer` when any question stays open."""
+    gate = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def one(key: RecordKey) -> tuple[RecordKey, Found]:
+        async with gate:
+            return key, await _ask_one(server, key.name, key.kind)
+
+    try:
+        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(key)) for key in keys]
+    except TimeoutError as error:
+        raise NoAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
+    except ExceptionGroup as errors:
+        if errors.subgroup(NoAnswer) is None:
+            raise
+        raise NoAnswer(str(errors.exceptions[0])) from errors
+    return dict(task.result() for task in tasks)
+
+
+async def ask_texts(server: Server, name: str, timeout_s: float) -> tuple[str, ...]:
+    """The TXT records of a name, sorted. Raises `NoAnswer`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await _ask_one(server, name, "TXT")
+    except TimeoutError as error:
+        raise NoAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
+    return tuple(sorted(found.values))
+
+
+async def _ask_one(server: Server, name: str, kind: str) -> Found:
+    """Asks again over UDP until the deadline around it: a lost packet is no answer, and no silence either."""
+    query = dns.message.make_query(name, kind)
+    query.flags &= ~dns.flags.RD
+    while True:
+        try:
+            answer, _ = await dns.asyncquery.udp_with_fallback(query, server.host, _ANSWER_S, server.port)
+            break
+        except dns.exception.Timeout:
+            continue
+        except (OSError, dns.exception.DNSException) as error:
+            raise NoAnswer(f"{server} cannot be asked: {type(error).__name__}") from error
+    if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise NoAnswer(f"{server} answers {dns.rcode.to_text(answer.rcode())} for {name}")
+    if not answer.flags & dns.flags.AA:
+        raise NoAnswer(f"{server} has no authority for {name}")
+    return _found(answer, dns.name.from_text(name), dns.rdatatype.from_text(kind))
+
+
+def _found(answer: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Found:
+    for rrset in answer.answer:
+        if rrset.name == name and rrset.rdtype == kind:
+            return Found(frozenset(_text(item) for item in rrset), rrset.ttl)
+    return Found(frozenset())
+
+
+def _text(item: object) -> str:
+    if isinstance(item, dns.rdtypes.ANY.TXT.TXT):
+        return b"".join(item.strings).decode("utf-8", "replace")
+    return str(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One record set to be rewritten: only if it still is as it was read."""
+
+    key: RecordKey
+    before: Found
+    after: Addresses
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMark:
+    """The highest token a zone has seen, kept in a TXT record of the zone itself. before: as it was read."""
+
+    name: str
+    before: tuple[str, ...]
+    token: int
+
+
+async def send_update(
+    server: Server, zone: str, key: Key, mark: TokenMark, rewrites: Iterable[Rewrite], timeout_s: float
+) -> None:
+    """One UPDATE: all of it, if nothing changed since it was read, or nothing of it.
+
+    Raises `Permanent` (refused), `Retryable` (changed meanwhile, or the server cannot be reached) and
+    `OutcomeUnknown` (sent, and no answer came).
+    """
+    update = _message(zone, key, mark, rewrites)
+    sent = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            try:
+                wire = update.to_wire(max_size=65_535)
+                sent = True
+                writer.write(len(wire).to_bytes(2, "big") + wire)
+                await writer.drain()
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                data = await reader.readexactly(size)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError, EOFError) as error:
+        words = f"{server} gave no answer to an update of {zone}"
+        if sent:
+            raise OutcomeUnknown("dns-no-answer", words, "ask the server what it answers") from error
+        raise Retryable("dns-unreachable", words) from error
+    _judge(server, zone, _read(data, update, key))
+
+
+def _message(zone: str, key: Key, mark: TokenMark, rewrites: Iterable[Rewrite]) -> dns.update.UpdateMessage:
+    update = dns.update.UpdateMessage(zone, keyring=key.for_messages())
+    if mark.before:
+        update.present(mark.name, _rrset(mark.name, "TXT", [f'"{text}"' for text in mark.before]))
+    else:
+        update.absent(mark.name, "TXT")
+    update.replace(mark.name, 0, "TXT", f'"{mark.token}"')
+    for rewrite in rewrites:
+        _add_rewrite(update, rewrite)
+    return update
+
+
+def _add_rewrite(update: dns.update.UpdateMessage, rewrite: Rewrite) -> None:
+    name, kind = rewrite.key.name, rewrite.key.kind
+    if rewrite.before.values:
+        update.present(name, _rrset(name, kind, sorted(rewrite.before.values)))
+    else:
+        update.absent(name, kind)
+    update.delete(name, kind)
+    for address in sorted(rewrite.after):
+        update.add(name, rewrite.ttl, kind, address)
+
+
+def _rrset(name: str, kind: str, values: list[str]) -> dns.rrset.RRset:
+    return dns.rrset.from_text_list(name, 0, "IN", kind, values)
+
+
+def _read(data: bytes, update: dns.update.UpdateMessage, key: Key) -> dns.message.Message:
+    """The answer, its signature checked. An answer that is not signed well proves nothing."""
+    try:
+        return dns.message.from_wire(data, keyring=key.for_messages(), request_mac=update.mac)
+    except dns.tsig.PeerError as error:
+        raise Permanent("dns-refused", f"the server refuses the key {key.name}: {error}") from error
+    except dns.exception.DNSException as error:
+        raise OutcomeUnknown(
+            "dns-no-answer", "an answer came that nobody can trust", "ask the server what it answers"
+        ) from error
+
+
+def _judge(server: Server, zone: str, answer: dns.message.Message) -> None:
+    code = answer.rcode()
+    if code == dns.rcode.NOERROR:
+        return
+    words = f"{server} answers {dns.rcode.to_text(code)} to an update of {zone}"
+    if code in _CHANGED:
+        raise Retryable("dns-changed", f"{words}: somebody changed it meanwhile")
+    if code == dns.rcode.SERVFAIL:
+        raise OutcomeUnknown("dns-failed", words, "ask the server what it answers")
+    hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check what the key may do there"
+    raise Permanent("dns-refused", words, hint)
+
+
+def values(found: Mapping[RecordKey, Found]) -> Answers:
+    return {key: one.values for key, one in found.items()}
