@@ -21,11 +21,12 @@ from evac.run.values import RunLimit, RunSpec, RunStep
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A run, ready: actions holds, for each step id, what is done in order."""
+    """A run, ready: actions holds, for each step id, what is done in order. The envelope of the spec is what an
+    approval must cover.
+    """
 
     spec: RunSpec
     actions: Mapping[str, tuple[Action, ...]]
-    needed: Envelope
 
 
 def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: str, digest: str) -> Bound:
@@ -42,11 +43,11 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
     needed = needed_envelope(ground)
     spec = RunSpec(
         run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(estate, plan, policy),
-        envelope=policy.envelope if policy.mode == "act" else Envelope(), patience=policy.patience,
+        envelope=needed, patience=policy.patience,
         pace=policy.pace, approvals=policy.approvals, horizon_ms=plan.horizon_ms,
         labels=MappingProxyType({"scenario": plan.scenario.title}),
     )  # fmt: skip
-    return Bound(spec, MappingProxyType(actions), needed)
+    return Bound(spec, MappingProxyType(actions))
 
 
 def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: Mapping[str, int]) -> RunStep:

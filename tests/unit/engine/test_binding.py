@@ -113,7 +113,7 @@ def test_a_loss_of_writes_is_a_gate_unless_policy_allows_it(tmp_path: Path) -> N
     allowed = StorePolicy("messages", ("attest",), async_promotion="allow", most_lost_ms=2_000)
     assert gate_of(RunPolicy(stores={"messages": allowed})) == ""
     assert gate_of(RunPolicy(stores={"messages": replace(allowed, most_lost_ms=1_999)}))
-    assert bound(lossy).needed.most_lost_ms == 2_000
+    assert bound(lossy).spec.envelope.most_lost_ms == 2_000
 
 
 def test_traffic_moves_at_every_proxy_and_name_server_outside_the_loss(tmp_path: Path) -> None:
