@@ -1,0 +1,14 @@
+"""The command lines of evac's own processes in the lab. The one place that knows how they are called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def messenger(config: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "evac.lab.messenger", str(config))
+
+
+def clients(config: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "evac.lab.clients", str(config))

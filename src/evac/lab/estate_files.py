@@ -1,0 +1,134 @@
+"""The lab as an estate: the files that evac checks, audits and plans, and the policy that lets it act.
+
+Written when the lab comes up, in the same format that any company writes. Figures are the lab's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from evac.lab.site_servers import KEY_NAME, Ground
+from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site
+
+_POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
+_POLICY: Final = """\
+mode: act
+envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 10 s}
+watch: {profile: lab}
+stores:
+  messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
+  presence: {fence_proofs: [lease, sync, network, power, attest], async_promotion: allow, most_lost: 10 s}
+patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
+"""
+
+
+def write(ground: Ground) -> Path:
+    """Writes estate and policy; returns the folder."""
+    folder = ground.folder.estate
+    folder.mkdir(parents=True, exist_ok=True)
+    heading = "# The lab as an estate: written by `evac lab up`.\n"
+    files = {"estate.yaml": document(ground), "endpoints.yaml": {"endpoints": endpoints(ground)}}
+    for name, content in files.items():
+        text = yaml.safe_dump(content, sort_keys=False, width=110)
+        (folder / name).write_text(heading + text, encoding="utf-8")
+    (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
+    return folder
+
+
+def document(ground: Ground) -> dict[str, Any]:
+    """Sites, pools, services and stores."""
+    sites = [site.name for site in ground.topology.sites]
+    return {
+        "evac": 1,
+        "name": "lab",
+        "detection": "2 s",
+        "approval": "0 s",
+        "sites": {site: {"people": "nobody; a lab"} for site in sites},
+        "pools": {f"{site}-pool": {"site": site, **_POOL} for site in sites},
+        "services": _services(sites),
+        "stores": _stores(),
+    }  # fmt: skip
+
+
+def _services(sites: list[str]) -> dict[str, Any]:
+    return {
+        SERVICE: {
+            "owner": "lab", "tier": 0, "people": 1_000, "rto": "30 s", "rpo": "0 s",
+            "demand": {"cpu": "100 mCPU", "memory": "64 MiB"}, "replicas": dict.fromkeys(sites, 1),
+            "share": "1/3", "start": "2 s", "verify": "1 s",
+            "needs": [{"store": "messages"}, {"store": "presence", "hard": False}],
+            "traffic": {"kind": "dns", "ttl": "1 s", "change": "1 s", "settle": "1 s"},
+        },
+    }  # fmt: skip
+
+
+def _stores() -> dict[str, Any]:
+    """Messages lose nothing between the first two sites; presence may lose what it can learn again."""
+    messages: list[dict[str, str]] = [{"at": SITES[0], "mode": "primary"}]
+    messages += [
+        {"at": SITES[1], "mode": "sync", "lag": "0 s"},
+        {"at": SITES[2], "mode": "async", "lag": "1 s"},
+    ]
+    presence: list[dict[str, str]] = [{"at": SITES[0], "mode": "primary"}]
+    presence += [{"at": site, "mode": "async", "lag": f"{row} s"} for row, site in enumerate(SITES[1:], 1)]
+    times = {"fence": "1 s", "promote": "1 s", "automatic": False}
+    return {
+        "messages": {
+            "engine": "postgresql",
+            "rpo": "0 s",
+            "fence_rung": "isolate",
+            **times,
+            "members": messages,
+        },
+        "presence": {"engine": "redis", "rpo": "60 s", "fence_rung": "none", **times, "members": presence},
+    }
+
+
+def endpoints(ground: Ground) -> dict[str, Any]:
+    """How each real server is reached, a site at a time."""
+    found: dict[str, Any] = {}
+    for site in ground.topology.sites:
+        for name, endpoint in _of_site(ground, site):
+            found[f"{name}-{site.name}"] = {**endpoint, "at": site.name}
+    return found
+
+
+def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
+    secrets = ground.secrets
+    return [
+        ("messages", _endpoint("messages", "postgres", {
+            "host": site.host("postgres"), "port": PORTS["postgres"], "user": ground.database.user,
+            "password": secrets.reference("postgres"), "dbname": ground.database.name, "name": site.member,
+        })),
+        ("presence", _endpoint("presence", "redis", {
+            "host": site.host("redis"), "port": PORTS["redis"], "password": secrets.reference("redis"),
+        })),
+        ("names", _endpoint(SERVICE, "dns", {
+            "server": site.host("dns"), "port": PORTS["dns"], "zone": ZONE, "key_name": KEY_NAME,
+            "key_secret": secrets.reference("dns"), "key_algorithm": "hmac-sha256",
+            "records": [f"{SERVICE}={_each(ground, 'haproxy', ':')}"],
+        })),
+        ("balancer", _endpoint(SERVICE, "haproxy", {
+            "host": site.host("haproxy"), "port": PORTS["runtime"], "backend": SERVICE,
+            "servers": [f"{one.name}={one.name}" for one in ground.topology.sites],
+        })),
+        ("door", _endpoint(SERVICE, "http", {
+            "url": f"{site.url('haproxy')}/health", "method": "GET",
+            "observe_url": f"{site.url('haproxy')}/health",
+        })),
+        ("unit", _endpoint(SERVICE, "process", {
+            "agent": site.url("agent"), "secret": secrets.reference("agent"), "unit": SERVICE,
+        })),
+    ]  # fmt: skip
+
+
+def _endpoint(subject: str, driver: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"for": subject, "driver": driver, "settings": dict(settings)}
+
+
+def _each(ground: Ground, role: str, between: str) -> str:
+    return ",".join(f"{site.name}{between}{site.host(role)}" for site in ground.topology.sites)

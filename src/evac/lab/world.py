@@ -1,0 +1,235 @@
+"""The lab as a whole: up, what lives, down. Starts the servers of all sites in parallel, in one order.
+
+Nothing here acts for evac; faults are in `faults`, figures in `fires`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.lab import clients, commands, estate_files, ground_checks, messenger, proc_table
+from evac.lab.process import Process
+from evac.lab.servers import dns, haproxy, postgres
+from evac.lab.site_servers import (
+    Ground,
+    Secrets,
+    balancer,
+    dns_records,
+    dns_server,
+    etcd_member,
+    messenger_config,
+    postgres_primary,
+    postgres_standby,
+    redis_server,
+)
+from evac.lab.starting import Progress, Starter
+from evac.lab.state import LabError, LabFolder, LabState, default_folder, living
+from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
+
+READY_SECONDS: Final = 30.0
+_STEPS: Final = 22
+_KEPT: Final = ("fires",)
+"""What a lab leaves behind for people: the reports of its fires, until the next lab comes up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces)."""
+
+    world: World = "loopback"
+    offset: int = 0
+    writers: int = 20
+    pause_s: float = 0.2
+    delay_ms: float = 0.0
+
+
+def up(
+    options: Options, folder: LabFolder | None = None, progress: Progress = lambda share, words: None
+) -> LabState:
+    """Brings a lab up, or leaves nothing of it. Raises `LabError`, `MissingProgram`, `ServerFailed`."""
+    place = folder or LabFolder(default_folder())
+    with place.locked():
+        _refuse_second(place)
+        ground_checks.require(topology(options.world, options.offset), place.path)
+        _empty(place)
+        starter = Starter(place, LabState(options.world, options.offset, time.time()), progress, _STEPS)
+        try:
+            _start_all(starter, options)
+        except BaseException:
+            _end_all(place, starter.state)
+            raise
+        starter.change(phase="up")
+        starter.let_go()
+        return starter.state
+
+
+def down(folder: LabFolder | None = None) -> int:
+    """Ends everything the lab started, also what a crash left behind; returns how many processes it was."""
+    place = folder or LabFolder(default_folder())
+    if not place.path.exists():
+        return 0
+    with place.locked():
+        try:
+            state = place.read()
+        except LabError:
+            # What is remembered cannot be read; the marks of the processes are enough.
+            state = None
+        ended = _end_all(place, state)
+        _empty(place)
+        return ended
+
+
+def _refuse_second(place: LabFolder) -> None:
+    state = place.read()
+    if living(state, place):
+        phase = state.phase if state is not None else "starting"
+        what = "a lab is up" if phase == "up" else "a lab that never came up is left over"
+        raise LabError("lab-up", f"{what} in {place.path}", "evac lab down")
+
+
+def _end_all(place: LabFolder, state: LabState | None) -> int:
+    """SIGKILL, again and again until nothing lives: a family may grow while it is being killed."""
+    ended = 0
+    for _ in range(20):
+        pids = living(state, place)
+        if not pids:
+            break
+        ended += len(pids)
+        proc_table.send(pids, 9)
+        proc_table.wait_gone(pids, 5.0)
+    return ended
+
+
+def _empty(place: LabFolder) -> None:
+    """Removes everything but reports, the lock and what evac did not put there (nothing else is expected)."""
+    for path in place.path.iterdir() if place.path.exists() else ():
+        if path.name in (*_KEPT, "lock"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _start_all(starter: Starter, options: Options) -> None:
+    ground = Ground(starter.folder, starter.state.topology)
+    starter.folder.path.chmod(0o755)
+    Secrets(starter.folder.secrets).make()
+    estate_files.write(ground)
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        sites = ground.topology.sites
+        database = pool.submit(_start_postgres, starter, ground, pool)
+        quorum = [pool.submit(_start_etcd, starter, ground, site) for site in sites]
+        rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
+        _results([*quorum, *rest])
+        database.result()
+        _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
+    starter.check()
+    start_clients(starter, ground, options)
+
+
+def _results(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _start_postgres(starter: Starter, ground: Ground, pool: ThreadPoolExecutor) -> None:
+    """Primary, then both replicas at once, then commits wait for the replica of the second site."""
+    first, *others = ground.topology.sites
+    primary = postgres_primary(ground, first)
+    starter.launch(first.name, "postgres", primary.process)
+    starter.wait(primary.process, primary.answers, READY_SECONDS, "PostgreSQL primary")
+    primary.sql(messenger.SCHEMA)
+    _results([pool.submit(_start_standby, starter, ground, primary, site) for site in others])
+    postgres.set_synchronous(primary, (others[0].member,))
+    postgres.wait_for_standby(primary, others[0].member, ("sync",), READY_SECONDS)
+    starter.tell("PostgreSQL is synchronous")
+
+
+def _start_standby(starter: Starter, ground: Ground, primary: postgres.PostgresServer, site: Site) -> None:
+    server = postgres_standby(ground, primary, site)
+    starter.launch(site.name, "postgres", server.process)
+    starter.wait(server.process, server.answers, READY_SECONDS, f"PostgreSQL in {site.name}")
+    postgres.wait_for_standby(primary, site.member, timeout_s=READY_SECONDS)
+
+
+def _start_etcd(starter: Starter, ground: Ground, site: Site) -> None:
+    member = etcd_member(ground, site)
+    starter.launch(site.name, "etcd", member.process)
+    starter.wait(member.process, member.answers, READY_SECONDS, f"etcd in {site.name}")
+
+
+def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
+    """Redis, DNS and load balancer of a site: none waits for another."""
+    store = redis_server(ground, site)
+    starter.launch(site.name, "redis", store.process)
+    names = dns_server(ground, site)
+    dns.prepare(names, dns_records(ground.topology), ttl_seconds=1)
+    named = starter.launch(site.name, "dns", dns.process(names))
+    door = balancer(ground, site)
+    haproxy.prepare(door)
+    opened = starter.launch(site.name, "haproxy", haproxy.process(door))
+    starter.wait(store.process, store.answers, READY_SECONDS, f"Redis in {site.name}")
+    starter.wait(named, lambda: dns.answers(names, 0.2), READY_SECONDS, f"DNS in {site.name}")
+    starter.wait(opened, lambda: haproxy.answers(door), READY_SECONDS, f"HAProxy in {site.name}")
+
+
+def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
+    config = messenger_config(ground, site)
+    process = _own(starter, commands.messenger(config), site, "messenger")
+    url = f"{site.url('messenger')}/ready"
+    starter.wait(process, lambda: answers(url), READY_SECONDS, f"messenger in {site.name}")
+
+
+def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
+    """The clients, outside every site, and what they probe."""
+    path = starter.folder.path / "clients.json"
+    first = ground.topology.clients if options.world == "loopback" else ""
+    config = clients.ClientsConfig(
+        SERVICE_NAME, PORTS["haproxy"], ground.topology.hosts("dns"), PORTS["dns"],
+        str(starter.folder.ledger), ground.database, first, options.writers, options.pause_s,
+    )  # fmt: skip
+    clients.write_config(path, config)
+    process = _own(starter, commands.clients(path), None, "clients")
+    starter.wait(process, lambda: _written(starter.folder.ledger), READY_SECONDS, "clients")
+
+
+def _own(starter: Starter, argv: tuple[str, ...], site: Site | None, role: str) -> Process:
+    """One of evac's own Python processes."""
+    name = site.name if site else ""
+    log = starter.folder.logs / f"{f'{name}-' if name else ''}{role}.log"
+    prefix = site.prefix if site else ()
+    return starter.launch(name, role, Process(f"{role} {name}".strip(), argv, log, prefix=prefix))
+
+
+def _written(ledger: Path) -> bool:
+    return ledger.exists() and b'"ack"' in ledger.read_bytes()[-65_536:]
+
+
+def answers(url: str, timeout_s: float = 0.5) -> bool:
+    """Whether a URL answers with 200."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: float = 0.05) -> None:
+    """Waits for something that no one process stands for. Raises `LabError` when it takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            raise LabError(
+                "lab-slow", f"{what} took more than {timeout_s:g} s", "see the logs in the lab's folder"
+            )
+        time.sleep(pause_s)
