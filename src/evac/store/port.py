@@ -14,6 +14,8 @@ MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20
 MAX_CHANGES: Final = 64
 """Most compares, and most changes, of one transaction."""
+MAX_TRANSACTION_BYTES: Final = 1_400_000
+"""Most bytes of keys and values that one transaction writes: etcd refuses requests above 1.5 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,12 @@ class Store(Protocol):
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
     ) -> int:
         """All changes, durable before this returns, if every compare holds and `guard` is still held; else
-        none.
+        none. A key is changed at most once.
 
-        Returns the revision. Raises `Conflict` (a compare failed), `LeaseLost` (the guard is over),
-        `Unavailable` (unknown whether it was done; a driver that can tell by reading back does so itself
-        and never doubles).
+        Returns the revision. Raises `Conflict` (with the first compare that failed), `LeaseLost` (the guard,
+        or the lease of a put, is over; it goes before a conflict), `Unavailable` (unknown whether it was
+        done; a driver that can tell by reading back does so itself and never doubles), and `StoreError`
+        with code `store-limit` where it is too large.
         """
         ...
 

@@ -1,0 +1,190 @@
+"""Anchors: heads of journals kept in other places, and the check that a journal still leads up to them.
+
+A hash chain alone shows a change in the middle. Only an anchor shows that the end was cut off or rewritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+
+from evac.model.errors import Conflict, Corrupt
+from evac.store.port import Entry, Store
+from evac.store.segments import Segment, decode, hash_of, prefix_of
+
+MAX_ANCHOR_BYTES: Final = 1_024
+PAGE_SEGMENTS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The head of a journal at some moment. records: in all, up to and with this segment; hash: of it."""
+
+    stream: str
+    segment: int
+    records: int
+    hash: str
+
+    def to_line(self) -> bytes:
+        """One line without its end."""
+        return orjson.dumps([self.stream, self.segment, self.records, self.hash])
+
+    @staticmethod
+    def from_line(line: bytes) -> Anchor:
+        """Raises `Corrupt` for a line that is no anchor."""
+        parts: Any = None
+        if len(line) <= MAX_ANCHOR_BYTES:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                parts = orjson.loads(line)
+        if not isinstance(parts, list) or [type(part) for part in parts] != [str, int, int, str]:
+            raise Corrupt("a line of the anchors is no anchor")
+        return Anchor(*parts)
+
+
+ProblemKind = Literal["missing", "changed", "cut-off", "token-fell", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainProblem:
+    """One thing wrong with a journal, at or just before a segment."""
+
+    kind: ProblemKind
+    segment: int
+    message: str
+
+
+async def verify_chain(store: Store, stream: str, anchors: Iterable[Anchor] = ()) -> list[ChainProblem]:
+    """Every problem of a journal: missing, changed or cut off segments, a token that fell. Empty is sound.
+
+    A change of the last segment, and a cut at the end, show only where an anchor knows better.
+    """
+    walk = _Walk(stream, {})
+    for anchor in anchors:
+        if anchor.stream == stream:
+            walk.anchors.setdefault(anchor.segment, []).append(anchor)
+    prefix, after = prefix_of(stream), ""
+    try:
+        while page := await store.list(prefix, after, PAGE_SEGMENTS):
+            for entry in page:
+                walk.visit(entry, entry.key[len(prefix) :])
+            after = page[-1].key
+    except Corrupt as error:
+        walk.problems.append(ChainProblem("unreadable", walk.number + 1, error.message))
+        return walk.problems
+    walk.finish()
+    return walk.problems
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One pass over a chain. hash and records: of the segment before; records -1 where not known."""
+
+    stream: str
+    anchors: dict[int, list[Anchor]]
+    number: int = 0
+    hash: str = ""
+    records: int = 0
+    token: int = 0
+    problems: list[ChainProblem] = field(default_factory=list)
+
+    def visit(self, entry: Entry, tail: str) -> None:
+        if len(tail) != 12 or not tail.isdigit():
+            self._add("changed", self.number, f"{entry.key} does not belong to a journal")
+            return
+        number, whole = int(tail), hash_of(entry.value)
+        gap = number != self.number + 1
+        if gap:
+            self._add("missing", self.number + 1, f"segments {self.number + 1} to {number - 1} are missing")
+        self.number = number
+        try:
+            segment = decode(self.stream, number, entry.value)
+        except Corrupt as error:
+            self._add("changed", number, error.message)
+            self.hash, self.records = whole, -1
+        else:
+            self._chain(segment, gap)
+        self._compare(number, whole)
+
+    def _chain(self, segment: Segment, gap: bool) -> None:
+        if not gap and segment.previous != self.hash:
+            self._add(
+                "changed", segment.number,
+                f"segment {segment.number} does not follow from segment {segment.number - 1}",
+            )  # fmt: skip
+        if not gap and self.records >= 0 and segment.first != self.records + 1:
+            self._add(
+                "changed", segment.number,
+                f"segment {segment.number} begins at record {segment.first}, not {self.records + 1}",
+            )  # fmt: skip
+        if segment.token < self.token:
+            self._add(
+                "token-fell", segment.number,
+                f"segment {segment.number} was written under token {segment.token}, after {self.token}",
+            )  # fmt: skip
+        self.hash, self.records = segment.hash, segment.last
+        self.token = max(self.token, segment.token)
+
+    def _compare(self, number: int, whole: str) -> None:
+        for anchor in self.anchors.pop(number, ()):
+            if anchor.hash != whole or self.records not in (-1, anchor.records):
+                self._add("changed", number, f"segment {number} is not the one that was anchored")
+
+    def finish(self) -> None:
+        for number in sorted(number for number in self.anchors if number > self.number):
+            self._add("cut-off", number, f"segment {number} was anchored; the journal ends at {self.number}")
+
+    def _add(self, kind: ProblemKind, segment: int, message: str) -> None:
+        self.problems.append(ChainProblem(kind, segment, message))
+
+
+class AnchorFile:
+    """Anchors in a file of this site, one a line, on the disk before `add` returns. It never goes back.
+
+    The last line of a crash may be torn; it was never acknowledged and is cut away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._heads: dict[str, Anchor] = {}
+        self._cut_torn_line()
+        for anchor in self.read():
+            self._heads[anchor.stream] = anchor
+
+    def head(self, stream: str) -> Anchor | None:
+        """The newest anchor of a stream."""
+        return self._heads.get(stream)
+
+    def read(self, stream: str | None = None) -> list[Anchor]:
+        """All anchors, or those of one stream, oldest first. Raises `Corrupt`."""
+        if not self._path.exists():
+            return []
+        anchors = [Anchor.from_line(line) for line in self._path.read_bytes().splitlines()]
+        return [anchor for anchor in anchors if stream in (None, anchor.stream)]
+
+    def add(self, anchor: Anchor) -> None:
+        """Keeps one. Raises `Conflict` when the same journal was anchored otherwise, or further on."""
+        head = self._heads.get(anchor.stream)
+        if head == anchor:
+            return
+        if head is not None and (anchor.segment <= head.segment or anchor.records < head.records):
+            raise Conflict(
+                anchor.stream, f"{anchor.stream} was anchored at segment {head.segment}: {head.hash[:12]}"
+            )
+        with self._path.open("ab") as file:
+            file.write(anchor.to_line() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._heads[anchor.stream] = anchor
+
+    def _cut_torn_line(self) -> None:
+        if not self._path.exists():
+            return
+        whole = self._path.read_bytes().rfind(b"\n") + 1
+        if whole < self._path.stat().st_size:
+            os.truncate(self._path, whole)

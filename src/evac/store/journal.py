@@ -1,0 +1,420 @@
+"""Journals: streams of records in create-once, hash-chained segments, written under a lease by one writer.
+
+Appends that wait together are written together. What is uncertain is read back before anything else is
+written, so a record is never there twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from evac.model.errors import Conflict, Corrupt, EvacError, Unavailable
+from evac.store.anchors import PAGE_SEGMENTS, Anchor
+from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Lease, Put, Store
+from evac.store.segments import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_RECORDS,
+    Segment,
+    check_record,
+    decode,
+    encode,
+    hash_of,
+    key_of,
+    prefix_of,
+)
+
+TRIES: Final = 3
+"""Tries of one segment before the caller is told that its outcome is not known."""
+PENDING_MOST: Final = 100_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One append that is not answered yet. done: how many of its records are written."""
+
+    records: Sequence[bytes]
+    sizes: list[int]
+    guard: Lease | None
+    compares: Sequence[Compare]
+    changes: Sequence[Change]
+    answer: asyncio.Future[Anchor]
+    done: int = 0
+
+    @property
+    def plain(self) -> bool:
+        return not self.compares and not self.changes
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The next segment: whose records it holds, and how many of each."""
+
+    records: list[bytes] = field(default_factory=list)
+    parts: list[tuple[_Waiting, int]] = field(default_factory=list)
+    size: int = 0
+
+
+class Journal:
+    """One stream, open for appending. One task at a time writes; any number may wait in `append`.
+
+    After `Unavailable` from an append the journal is in doubt and refuses more until `settle` has found out.
+    """
+
+    def __init__(self, store: Store, stream: str, head: Anchor, token: int) -> None:
+        self.stream = stream
+        self._store = store
+        self._head = head
+        self._token = token
+        self._pending: deque[_Waiting] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._doubts: tuple[bytes, ...] = ()
+
+    @property
+    def head(self) -> Anchor:
+        """The last segment that is known to be written."""
+        return self._head
+
+    @property
+    def in_doubt(self) -> bool:
+        return bool(self._doubts)
+
+    @classmethod
+    async def create(
+        cls,
+        store: Store,
+        stream: str,
+        guard: Lease | None,
+        compares: Sequence[Compare] = (),
+        changes: Sequence[Change] = (),
+        records: Sequence[bytes] = (),
+    ) -> Journal:
+        """A new stream with its first records (at most one segment of them), in one transaction with
+        `changes`. Raises `Conflict` when the stream or a compare stands against it.
+        """
+        journal = cls(store, stream, Anchor(stream, 0, 0, ""), 0)
+        assert len(records) <= MAX_RECORDS
+        assert sum(map(check_record, records)) <= MAX_BODY_BYTES
+        await journal._commit(records, guard, compares, changes)
+        return journal
+
+    @classmethod
+    async def open(
+        cls,
+        store: Store,
+        stream: str,
+        visit: Callable[[Segment], None] | None = None,
+        after: Anchor | None = None,
+    ) -> Journal:
+        """An existing stream, read and checked from its start, or from an anchor that the caller trusts.
+
+        visit: is shown every segment on the way. Raises `Corrupt`, also where nothing is there.
+        """
+        head, token = after, 0
+        async for segment in read(store, stream, after or 0):
+            if visit is not None:
+                visit(segment)
+            head, token = Anchor(stream, segment.number, segment.last, segment.hash), segment.token
+        if head is None:
+            raise Corrupt(f"there is no journal {stream}")
+        return cls(store, stream, head, token)
+
+    async def append(
+        self,
+        records: Sequence[bytes],
+        guard: Lease | None,
+        compares: Sequence[Compare] = (),
+        changes: Sequence[Change] = (),
+    ) -> Anchor:
+        """Writes the records, in order; durable when it returns. Compares and changes ride with the first.
+
+        At most 256 records that fit a segment are written all or none; more go in several transactions.
+        Raises `Conflict` (a compare failed, or somebody else writes this stream), `LeaseLost`, and
+        `Unavailable` when the outcome stays unknown: then call `settle`.
+        """
+        assert records or compares or changes
+        if self._doubts:
+            raise Unavailable(f"the end of {self.stream} is in doubt: settle it first")
+        if len(self._pending) >= PENDING_MOST:
+            raise Unavailable(f"{PENDING_MOST} appends to {self.stream} are waiting already")
+        answer: asyncio.Future[Anchor] = asyncio.get_running_loop().create_future()
+        sizes = [check_record(record) for record in records]
+        self._pending.append(_Waiting(records, sizes, guard, compares, changes, answer))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all(), name=f"journal {self.stream}")
+        return await answer
+
+    async def settle(self, guard: Lease | None) -> tuple[bytes, ...]:
+        """Ends a doubt: the records that were written after all, or () when they never will be.
+
+        It puts an empty segment where the doubtful one would be, so that one of the two is there for good.
+        """
+        doubts = {hash_of(value): value for value in self._doubts}
+        if not doubts:
+            return ()
+        await self._commit((), guard, (), ())
+        value = doubts.get(self._head.hash)
+        return () if value is None else decode(self.stream, self._head.segment, value).records
+
+    async def close(self) -> None:
+        """Waits for what is being written. The store stays open."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write_all(self) -> None:
+        try:
+            while self._pending:
+                batch = self._next_batch()
+                first = batch.parts[0][0]
+                fresh = first.done == 0
+                try:
+                    await self._commit(
+                        batch.records, first.guard,
+                        first.compares if fresh else (), first.changes if fresh else (),
+                    )  # fmt: skip
+                except EvacError as error:
+                    self._fail(batch, error)
+                else:
+                    self._advance(batch)
+        finally:
+            self._fail_pending()
+
+    def _next_batch(self) -> _Batch:
+        """What waits at the front, joined while guards are the same and it fits."""
+        first = self._pending[0]
+        batch = _Batch()
+        room = self._room(first)
+        for waiting in self._pending:
+            if batch.parts and not (first.plain and waiting.plain and waiting.guard == first.guard):
+                break
+            taken = self._take(batch, waiting, room)
+            if batch.parts and waiting.done == 0 and taken < len(waiting.records):
+                break  # what fits a segment of its own is never torn over two
+            batch.records += waiting.records[waiting.done : waiting.done + taken]
+            batch.parts.append((waiting, taken))
+            if waiting.done + taken < len(waiting.records):
+                break
+        return batch
+
+    @staticmethod
+    def _room(first: _Waiting) -> int:
+        """Bytes of records that fit beside the changes of the first."""
+        if first.done or first.plain:
+            return MAX_BODY_BYTES
+        taken = sum(
+            MAX_KEY_BYTES + (len(change.value) if isinstance(change, Put) else 0) for change in first.changes
+        )
+        return min(MAX_BODY_BYTES, MAX_TRANSACTION_BYTES - taken - MAX_KEY_BYTES - MAX_HEADER_BYTES)
+
+    @staticmethod
+    def _take(batch: _Batch, waiting: _Waiting, room: int) -> int:
+        """How many more records of one append fit; the first of a batch always does."""
+        size, taken = batch.size, 0
+        most = MAX_RECORDS - len(batch.records)
+        for record_size in waiting.sizes[waiting.done : waiting.done + most]:
+            if size + record_size > room and (taken or batch.parts):
+                break
+            size += record_size
+            taken += 1
+        batch.size = size
+        return taken
+
+    def _advance(self, batch: _Batch) -> None:
+        for waiting, taken in batch.parts:
+            waiting.done += taken
+            if waiting.done >= len(waiting.records):
+                self._pending.popleft()
+                if not waiting.answer.done():
+                    waiting.answer.set_result(self._head)
+
+    def _fail(self, batch: _Batch, error: EvacError) -> None:
+        for waiting, _ in batch.parts:
+            self._pending.popleft()
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)
+        if self._doubts:
+            self._fail_pending()
+
+    def _fail_pending(self) -> None:
+        """Answers whoever still waits when nobody writes any more: in doubt, or the writer was cancelled."""
+        while self._pending:
+            answer = self._pending.popleft().answer
+            if not answer.done():
+                answer.set_exception(Unavailable(f"the end of {self.stream} is in doubt: settle it first"))
+
+    async def _commit(
+        self,
+        records: Sequence[bytes],
+        guard: Lease | None,
+        compares: Sequence[Compare],
+        changes: Sequence[Change],
+    ) -> None:
+        """Writes one segment after the head, or finds that it is there. A doubt begins or ends here."""
+        head, token = self._head, guard.token if guard else self._token
+        value = encode(self.stream, head.segment + 1, head.records + 1, token, head.hash, records)
+        key, unsure, before = key_of(self.stream, head.segment + 1), bool(self._doubts), self._doubts
+        self._doubts = (*before, value)  # until known otherwise, also when this task is cancelled
+        for tries_left in reversed(range(TRIES)):
+            try:
+                await self._store.transact((Compare(key, 0), *compares), (Put(key, value), *changes), guard)
+            except Unavailable:
+                unsure = True
+                if await self._is_written(key):
+                    return
+                if tries_left == 0:
+                    raise
+            except EvacError as error:
+                taken = isinstance(error, Conflict) and error.key == key
+                if (taken or unsure) and await self._is_written(key, must_know=True):
+                    return
+                self._doubts = before
+                raise
+            else:
+                self._head = Anchor(
+                    self.stream, head.segment + 1, head.records + len(records), hash_of(value)
+                )
+                self._token, self._doubts = token, ()
+                return
+
+    async def _is_written(self, key: str, must_know: bool = False) -> bool:
+        """Whether one of the doubtful segments is there; then it is the head. must_know: `Unavailable` is
+        raised, not taken for a no.
+        """
+        try:
+            entry = await self._store.get(key)
+        except Unavailable:
+            if must_know:
+                raise
+            return False
+        if entry is None:
+            return False
+        if entry.value not in self._doubts:
+            self._doubts = ()
+            raise Conflict(key, f"somebody else writes the journal {self.stream}: open it again")
+        segment = decode(self.stream, self._head.segment + 1, entry.value)
+        self._head = Anchor(self.stream, segment.number, segment.last, segment.hash)
+        self._token, self._doubts = segment.token, ()
+        return True
+
+
+async def read(store: Store, stream: str, after: Anchor | int = 0) -> AsyncGenerator[Segment, None]:
+    """Segments after one, in order, each checked against the one before. Raises `Corrupt`, `Unavailable`.
+
+    after: a number, or an anchor that the next segment must follow from.
+    """
+    prefix = prefix_of(stream)
+    start = after.segment if isinstance(after, Anchor) else after
+    chain = _Follow(stream, after if isinstance(after, Anchor) else None, start)
+    if isinstance(after, Anchor) and after.segment:
+        await _check_anchor(store, after)
+    while page := await store.list(prefix, f"{prefix}{chain.number:012d}", PAGE_SEGMENTS):
+        for entry in page:
+            yield chain.next(entry.key[len(prefix) :], entry.value)
+
+
+async def _check_anchor(store: Store, anchor: Anchor) -> None:
+    entry = await store.get(key_of(anchor.stream, anchor.segment))
+    if entry is None or hash_of(entry.value) != anchor.hash:
+        raise Corrupt(f"segment {anchor.segment} of {anchor.stream} is not the one that was anchored")
+
+
+class _Follow:
+    """Checks that each segment follows from the one before."""
+
+    def __init__(self, stream: str, anchor: Anchor | None, number: int) -> None:
+        self._stream = stream
+        self.number = number
+        known = anchor is not None or number == 0
+        self._hash = (anchor.hash if anchor else "") if known else None
+        self._records = anchor.records if anchor else 0
+        self._token = 0
+
+    def next(self, tail: str, value: bytes) -> Segment:
+        if tail != f"{self.number + 1:012d}":
+            raise Corrupt(f"segment {self.number + 1} of {self._stream} is missing")
+        segment = decode(self._stream, self.number + 1, value)
+        if self._hash is not None and (segment.previous, segment.first) != (self._hash, self._records + 1):
+            raise Corrupt(f"segment {segment.number} of {self._stream} does not follow from the one before")
+        if segment.token < self._token:
+            raise Corrupt(f"segment {segment.number} of {self._stream} was written under an older token")
+        self.number, self._hash = segment.number, segment.hash
+        self._records, self._token = segment.last, segment.token
+        return segment
+
+
+async def tail(store: Store, stream: str, after: Anchor | int = 0) -> AsyncGenerator[Segment, None]:
+    """Segments after one, those that are there and then each new one soon after it is written, for ever.
+
+    Close it (`contextlib.aclosing`) when enough was seen. Raises as `read` does.
+    """
+    async with _watching(store, prefix_of(stream)) as hints:
+        async for _ in hints:
+            async with aclosing(read(store, stream, after)) as segments:
+                async for segment in segments:
+                    yield segment
+                    after = Anchor(stream, segment.number, segment.last, segment.hash)
+
+
+@asynccontextmanager
+async def _watching(store: Store, prefix: str) -> AsyncGenerator[AsyncIterator[None], None]:
+    """The hints of a store, ended at once when left; not every iterator can be ended."""
+    hints = store.watch(prefix)
+    try:
+        yield hints
+    finally:
+        if isinstance(hints, AsyncGenerator):
+            await hints.aclose()
+
+
+async def records_after(
+    store: Store, stream: str, number: int, limit: int = 1_000_000
+) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Records above `number` with their numbers, from 1, at most `limit`; finds the place by halving."""
+    start = await _segment_before(store, stream, number + 1)
+    async for segment in read(store, stream, start):  # closed with this one: it holds nothing open
+        for position, record in enumerate(segment.records, segment.first):
+            if position <= number:
+                continue
+            if limit <= 0:
+                return
+            limit -= 1
+            yield position, record
+
+
+async def head_of(store: Store, stream: str) -> Anchor | None:
+    """The last segment, found by halving without reading the whole; None where there is no such stream."""
+    low, high = 0, 1
+    while await store.get(key_of(stream, high)) is not None:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if await store.get(key_of(stream, middle)) is None:
+            high = middle
+        else:
+            low = middle
+    segment = await _segment(store, stream, low) if low else None
+    return None if segment is None else Anchor(stream, low, segment.last, segment.hash)
+
+
+async def _segment_before(store: Store, stream: str, record: int) -> int:
+    """The number of the segment after which to read so as not to miss the record."""
+    head = await head_of(store, stream)
+    low, high = 0, head.segment if head else 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        segment = await _segment(store, stream, middle)
+        if segment is not None and segment.last < record:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+async def _segment(store: Store, stream: str, number: int) -> Segment | None:
+    entry = await store.get(key_of(stream, number))
+    return None if entry is None else decode(stream, number, entry.value)
