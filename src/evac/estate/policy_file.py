@@ -106,7 +106,7 @@ _ENVELOPE: Final = Record((
     Field("most_shed", "most_shed", _COUNT, "the most people whose services may be shed", default=0),
 ), rp.Envelope)  # fmt: skip
 
-_STORE_FIELDS: Final = (
+STORE_FIELDS: Final = (
     Field("fence_proofs", "proofs", Listed(choice(rp.FENCE_PROOFS), ordered=True),
           "proofs of the fence of the old primary that are good enough",
           default=("network", "power", "attest")),
@@ -160,7 +160,7 @@ FIELDS: Final = (
     Field("driver_limits", "driver_limits", Mapped(text(), _COUNT), "actions at once, by driver", default={}),
     Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
 )  # fmt: skip
-_STORE_RECORD: Final = Record(_STORE_FIELDS, _store_policy)
+_STORE_RECORD: Final = Record(STORE_FIELDS, _store_policy)
 _TOP: Final = Record(FIELDS, dict)
 
 

@@ -14,6 +14,7 @@ from evac.estate import quantities as q
 from evac.estate import sources
 from evac.estate.codes import CODES
 from evac.estate.kinds import Field, Record, Records
+from evac.estate.policy_page import policy_page
 from evac.estate.provenance import TABLE_COLUMNS
 from evac.estate.quantities import Quantity
 from evac.estate.spec import FACT, HEAD, SECTIONS
@@ -255,7 +256,11 @@ def diagnostics_page() -> str:
     return "\n".join(lines)
 
 
-PAGES: Final = {"estate-format.md": estate_format_page, "diagnostics.md": diagnostics_page}
+PAGES: Final = {
+    "estate-format.md": estate_format_page,
+    "diagnostics.md": diagnostics_page,
+    "policy-format.md": policy_page,
+}
 """File name -> what makes it."""
 
 

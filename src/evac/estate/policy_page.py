@@ -1,0 +1,87 @@
+"""The reference page on policy files, made from the table that their reader works from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from evac.estate.kinds import Field, Listed, Mapped, Record, Records, Scalar
+from evac.estate.policy_file import FIELDS, STORE_FIELDS
+from evac.model.run_policy import PROFILES
+
+_OPENING: Final = """\
+# Policy files
+
+What evac may do by itself, whom it asks, how it makes sure that an old primary cannot write, and how fast it
+believes that a site is gone. One YAML file, `policy.yaml` in the folder of the estate; `--policy FILE` names
+another. An empty file is the careful policy: evac advises, and people decide. This page is made from the
+program's own table.
+
+```yaml
+mode: hold
+approvals: 2
+approvers:
+  kim: 3q2+796tvu/erb7v3q2+796tvu/erb7v3q2+796tvu8=
+  lee: vu/erb7v3q2+796tvu/erb7v3q2+796tvu/erb7v3q0=
+watch: {profile: cautious}
+stores:
+  messages: {fence_proofs: [sync, network, attest], on_sync_loss: next}
+pace: {shares: [10 %, 50 %, 100 %], wait: 30 s}
+windows:
+  - {from: "2026-12-01T01:00:00Z", to: "2026-12-01T05:00:00Z", sites: [anyang], reason: network works}
+```
+
+`hold` and `act` are refused unless the store of runs survives the loss of every single site: etcd with members in
+three sites, never SQLite.
+
+## Proofs of a fence
+
+A store is promoted only after its old primary provably cannot acknowledge another write. Policy says which proofs are
+good enough for which store; the journal names the one that was used.
+
+| proof | what is proved |
+|---|---|
+| `lease` | the lease of the members ended, and they fence themselves; needs `self_fence: true` |
+| `sync` | a synchronous replica takes over, and the old primary can acknowledge nothing without it; it never fences reads |
+| `network` | devices outside the site closed the path to it |
+| `power` | it has no power, and that was seen |
+| `attest` | a person vouches for it, by name |
+
+"""
+
+
+def policy_page() -> str:
+    """Keys of policy files, and the watch profiles."""
+    lines = [_OPENING + "## Keys", "", *_table(FIELDS), ""]
+    for spec in FIELDS:
+        record = spec.kind.item if isinstance(spec.kind, Records) else spec.kind
+        if isinstance(record, Record):
+            lines += [f"### `{spec.key}`", "", *_table(record.fields), ""]
+    lines += ["### `stores`", "", "A mapping of ids of stores; of each:", "", *_table(STORE_FIELDS), ""]
+    lines += ["## Watch profiles", "", "| profile | period | misses | suspect | confirm | clear |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name in ("cautious", "fast", "lab"):
+        p = PROFILES[name]
+        times = (f"{ms / 1000:g} s" for ms in (p.suspect_ms, p.confirm_ms, p.clear_ms))
+        lines.append(f"| `{name}` | {p.period_ms / 1000:g} s | {p.misses} | {' | '.join(times)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(fields: tuple[Field, ...]) -> list[str]:
+    rows = ["| key | value | meaning | if left out |", "|---|---|---|---|"]
+    return [*rows, *(f"| `{f.key}` | {f.kind.words} | {f.doc} | {_absent(f)} |" for f in fields)]
+
+
+def _absent(spec: Field) -> str:
+    if spec.required:
+        return "an error"
+    if spec.default is None:
+        return "as the profile says"
+    if isinstance(spec.kind, Record):
+        return "as below"
+    if isinstance(spec.kind, Mapped) or spec.default in ((), ""):
+        return "none"
+    kind: Any = spec.kind
+    if isinstance(kind, Listed):
+        return ", ".join(f"`{kind.item.show(item)}`" for item in spec.default)
+    assert isinstance(kind, Scalar)
+    return f"`{kind.show(spec.default)}`"
