@@ -21,8 +21,8 @@ from evac.run.values import RunLimit, RunSpec, RunStep
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A run, ready: actions holds, for each step id, what is done in order. The envelope of the spec is what an
-    approval must cover.
+    """A run, ready: actions holds, for each step id, what is done in order. The envelope of the spec is what
+    an approval must cover.
     """
 
     spec: RunSpec

@@ -30,18 +30,18 @@ windows:
   - {from: "2026-12-01T01:00:00Z", to: "2026-12-01T05:00:00Z", sites: [anyang], reason: network works}
 ```
 
-`hold` and `act` are refused unless the store of runs survives the loss of every single site: etcd with members in
-three sites, never SQLite.
+`hold` and `act` are refused unless the store of runs survives the loss of every single site: etcd with
+members in three sites, never SQLite.
 
 ## Proofs of a fence
 
-A store is promoted only after its old primary provably cannot acknowledge another write. Policy says which proofs are
-good enough for which store; the journal names the one that was used.
+A store is promoted only after its old primary provably cannot acknowledge another write. Policy says which
+proofs are good enough for which store; the journal names the one that was used.
 
 | proof | what is proved |
 |---|---|
 | `lease` | the lease of the members ended, and they fence themselves; needs `self_fence: true` |
-| `sync` | a synchronous replica takes over, and the old primary can acknowledge nothing without it; it never fences reads |
+| `sync` | the synchronous replica takes over: without it the old primary acknowledges nothing (reads go on) |
 | `network` | devices outside the site closed the path to it |
 | `power` | it has no power, and that was seen |
 | `attest` | a person vouches for it, by name |
