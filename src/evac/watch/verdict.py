@@ -1,0 +1,269 @@
+"""The verdict on every site: a pure function of votes, of what was believed before, and of the time.
+
+This module owns the truth table and the hysteresis; it knows no probe, no store and no clock.
+
+What the votes of one instant say of a site (its belief), the first row that fits:
+
+    own side: fresh votes of fewer than a quorum of sites             blind     we are the minority
+    own side: a quorum says that our own site is down                 blind     we may be the one cut off
+    a quorum says down, nobody up, the site's own witness votes       cut
+    a quorum says down, nobody up, some kind of evidence is up        cut
+    a quorum says down, nobody up, too few kinds are down             doubtful
+    a quorum says down, nobody up, enough kinds are down              down
+    some say down, too few or against others that say up              doubtful
+    some say up, nobody says down                                     up
+    nobody says anything but unknown                                  nothing
+
+A quorum is a majority of all sites and never fewer than two, all of them other sites than the one judged. A
+stale vote, and the vote of a witness that doubts itself, is unknown. A kind is down when two other sites say
+so and none says up. A cut and a loss look alike to whoever is outside, so any sign of life makes it a cut.
+
+What the belief makes of the state:
+
+    down      lost once it held for `confirm_ms`, suspect until then
+    cut       isolated
+    doubtful  suspect once it lasted `suspect_ms`, else as before
+    up        healthy; but what was suspect, isolated or lost must answer for `clear_ms` first
+    nothing   unknown
+    blind     unknown, at once
+
+Witnesses that doubt themselves for a moment (nothing, or doubtful without any answer, at most `suspect_ms`
+after the last `down`) leave a lost site lost, and the time for which `down` held stands still meanwhile. It
+begins anew whenever anything says up, and when the reader itself was asleep between two judgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evac.model.run_policy import WatchProfile
+from evac.watch.values import EvidenceKind, SiteState, Verdict, Vote
+
+Belief = Literal["up", "down", "cut", "doubtful", "nothing", "blind"]
+LEAST_QUORUM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """A vote and when its reader last saw `number` change, by the reader's own monotonic clock.
+
+    proven: whether the reader saw it change at all; one that was only found there may be old.
+    """
+
+    vote: Vote
+    seen_at_ms: int
+    proven: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the votes of one instant say of one site. by: the witnesses that carry it, sorted.
+
+    answered: whether there is any sign of life at all.
+    """
+
+    belief: Belief
+    by: tuple[str, ...] = ()
+    kinds: tuple[EvidenceKind, ...] = ()
+    reason: str = ""
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A verdict and what the next judgement needs of it. Times of the reader's monotonic clock.
+
+    held_ms: for how long the belief was seen to be `down` since anything last said up; down_at_ms: when it
+    last was. lost_since_ms: when the site was first believed lost; None once it counted as healthy again.
+    """
+
+    verdict: Verdict
+    belief: Belief
+    belief_since_ms: int
+    held_ms: int
+    judged_ms: int
+    down_at_ms: int | None = None
+    lost_since_ms: int | None = None
+
+
+def quorum_of(sites: Sequence[str]) -> int:
+    """A majority of all sites, and never fewer than two."""
+    return max(LEAST_QUORUM, len(sites) // 2 + 1)
+
+
+def still_votes_ms(profile: WatchProfile) -> int:
+    """For how long silence of a site's own witness says no more than a missed probe does."""
+    return profile.misses * profile.period_ms + profile.deadline_ms
+
+
+def weigh(
+    site: str, ballots: Iterable[Ballot], sites: Sequence[str], profile: WatchProfile, now_ms: int
+) -> Weighed:
+    """What the fresh votes say of one site, wherever they are read. Every vote is of one witness."""
+    known = frozenset(sites)
+    alive = False
+    votes: list[Vote] = []
+    for ballot in ballots:
+        age_ms = now_ms - ballot.seen_at_ms
+        if ballot.vote.witness == site:
+            alive = alive or age_ms <= still_votes_ms(profile)
+        elif (
+            ballot.vote.target == site
+            and ballot.vote.witness in known
+            and ballot.proven
+            and age_ms <= profile.vote_ttl_ms
+        ):
+            votes.append(ballot.vote)
+    return _weigh_fresh(site, votes, alive, quorum_of(sites), profile)
+
+
+def _weigh_fresh(
+    site: str, votes: Sequence[Vote], alive: bool, quorum: int, profile: WatchProfile
+) -> Weighed:
+    downs = tuple(sorted(v.witness for v in votes if v.opinion == "down"))
+    ups = tuple(sorted(v.witness for v in votes if v.opinion == "up"))
+    living = _kinds_up(votes)
+    answered = alive or bool(ups or living)
+    if ups and downs:
+        said = f"{', '.join(ups)} says up, {', '.join(downs)} says down"
+        return Weighed("doubtful", downs, (), said, answered)
+    if ups:
+        return Weighed("up", ups, living, "", answered)
+    if not downs:
+        return Weighed("nothing", (), (), "no witness can say", answered)
+    if len(downs) < quorum:
+        few = f"only {', '.join(downs)} says down; {quorum} are needed"
+        return Weighed("doubtful", downs, (), few, answered)
+    if alive:
+        return Weighed("cut", downs, living, f"the witness of {site} still votes", answered)
+    if living:
+        return Weighed("cut", downs, living, f"still answers: {', '.join(living)}", answered)
+    dead = _kinds_down(votes)
+    if len(dead) < profile.kinds:
+        few = f"{len(dead)} kinds of evidence are down; {profile.kinds} are needed"
+        return Weighed("doubtful", downs, dead, few, answered)
+    return Weighed("down", downs, dead, f"no answer to {', '.join(downs)}", answered)
+
+
+def _kinds_up(votes: Sequence[Vote]) -> tuple[EvidenceKind, ...]:
+    return tuple(sorted({kind for vote in votes for kind, opinion in vote.evidence if opinion == "up"}))
+
+
+def _kinds_down(votes: Sequence[Vote]) -> tuple[EvidenceKind, ...]:
+    """Kinds that two other sites say are down; the caller has seen that nothing is up."""
+    said: dict[EvidenceKind, int] = {}
+    for vote in votes:
+        if vote.opinion != "down":
+            continue
+        for kind, opinion in vote.evidence:
+            if opinion == "down":
+                said[kind] = said.get(kind, 0) + 1
+    return tuple(sorted(kind for kind, count in said.items() if count >= LEAST_QUORUM))
+
+
+def judge(
+    votes: Iterable[Ballot],
+    sites: Sequence[str],
+    previous: Mapping[str, Standing],
+    profile: WatchProfile,
+    now_ms: int,
+    own_site: str,
+) -> dict[str, Standing]:
+    """The verdict on every site, as the controller in `own_site` may believe it at `now_ms`.
+
+    Invariants: no site becomes `lost` without fresh votes of a quorum of other sites on `profile.kinds`
+    kinds, nor stays so for more than `suspect_ms` after them; a vote that turns from down to unknown or up
+    never makes a site lost.
+    """
+    ballots = tuple(votes)
+    about: dict[str, list[Ballot]] = {site: [] for site in sites}
+    heard: set[str] = set()
+    for ballot in ballots:
+        vote = ballot.vote
+        if ballot.proven and now_ms - ballot.seen_at_ms <= profile.vote_ttl_ms:
+            heard.add(vote.witness)
+        if vote.target in about:
+            about[vote.target].append(ballot)
+        if vote.witness in about:
+            about[vote.witness].append(ballot)
+    weighed = {site: weigh(site, about[site], sites, profile, now_ms) for site in sites}
+    why = _own_side(sites, heard, weighed.get(own_site), own_site)
+    if why:
+        blind = Weighed("blind", (), (), why)
+        weighed = {site: weighed[site] if site == own_site and len(heard) > 1 else blind for site in sites}
+    return {site: _stand(site, weighed[site], previous.get(site), profile, now_ms) for site in sites}
+
+
+def _own_side(sites: Sequence[str], heard: set[str], own: Weighed | None, own_site: str) -> str:
+    """Why this controller may say nothing of the others; empty when it may."""
+    seen = len(heard.intersection(sites))
+    if seen < quorum_of(sites):
+        return f"votes of {seen} of {len(sites)} sites are fresh: a minority says nothing"
+    if own is not None and own.belief in ("down", "cut"):
+        return f"the other sites do not reach {own_site}: it says nothing of them"
+    return ""
+
+
+def _stand(
+    site: str, weighed: Weighed, before: Standing | None, profile: WatchProfile, now_ms: int
+) -> Standing:
+    awake = before is not None and now_ms - before.judged_ms <= 2 * profile.period_ms + profile.lag_ms
+    past = before if awake else None
+    same = past is not None and past.belief == weighed.belief
+    since_ms = past.belief_since_ms if past is not None and same else now_ms
+    down_at_ms = before.down_at_ms if before is not None and not weighed.answered else None
+    doubting = (
+        weighed.belief in ("nothing", "doubtful")
+        and down_at_ms is not None
+        and now_ms - down_at_ms <= profile.suspect_ms
+    )
+    held_ms = _held_ms(weighed, past, doubting, now_ms)
+    state = _state(weighed.belief, before, doubting, held_ms, now_ms - since_ms, profile)
+    lost_since_ms = before.lost_since_ms if before is not None else None
+    if state == "lost" and lost_since_ms is None:
+        lost_since_ms = now_ms
+    elif state == "healthy":
+        lost_since_ms = None
+    kept = before is not None and before.verdict.state == state
+    verdict_since_ms = before.verdict.since_ms if before is not None and kept else now_ms
+    verdict = Verdict(site, state, verdict_since_ms, weighed.by, weighed.kinds, weighed.reason)
+    last_down_ms = now_ms if weighed.belief == "down" else down_at_ms
+    return Standing(verdict, weighed.belief, since_ms, held_ms, now_ms, last_down_ms, lost_since_ms)
+
+
+def _held_ms(weighed: Weighed, past: Standing | None, doubting: bool, now_ms: int) -> int:
+    """For how long `down` held; doubt stops that clock for a while, any answer sets it back."""
+    if past is None or weighed.answered:
+        return 0
+    if weighed.belief == "down":
+        return past.held_ms + (now_ms - past.judged_ms if past.belief == "down" else 0)
+    return past.held_ms if doubting else 0
+
+
+def _state(
+    belief: Belief,
+    before: Standing | None,
+    doubting: bool,
+    held_ms: int,
+    lasted_ms: int,
+    profile: WatchProfile,
+) -> SiteState:
+    was: SiteState = before.verdict.state if before is not None else "unknown"
+    lost_before = before is not None and before.lost_since_ms is not None
+    if belief == "blind":
+        return "unknown"
+    if belief == "cut":
+        return "isolated"
+    if belief == "down":
+        return "lost" if lost_before or held_ms >= profile.confirm_ms else "suspect"
+    if was == "lost" and doubting:
+        return "lost"
+    if belief == "nothing":
+        return "unknown"
+    if belief == "doubtful":
+        waits = lasted_ms < profile.suspect_ms and was != "lost"
+        return was if waits else "suspect"
+    cleared = lasted_ms >= profile.clear_ms or (was in ("healthy", "unknown") and not lost_before)
+    return "healthy" if cleared else "suspect"
