@@ -10,5 +10,9 @@ def messenger(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac.lab.messenger", str(config))
 
 
+def router(config: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "evac.lab.wan_router", str(config))
+
+
 def clients(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac.lab.clients", str(config))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.lab import clients, commands, estate_files, ground_checks, messenger, proc_table
+from evac.lab import clients, commands, estate_files, ground_checks, messenger, namespaces, proc_table
 from evac.lab.process import Process
 from evac.lab.servers import dns, haproxy, postgres
 from evac.lab.site_servers import (
@@ -58,7 +58,9 @@ def up(
         _refuse_second(place)
         ground_checks.require(topology(options.world, options.offset), place.path)
         _empty(place)
-        starter = Starter(place, LabState(options.world, options.offset, time.time()), progress, _STEPS)
+        state = LabState(options.world, options.offset, time.time(), delay_ms=options.delay_ms)
+        place.write(state)
+        starter = Starter(place, state, progress, _STEPS)
         try:
             _start_all(starter, options)
         except BaseException:
@@ -103,6 +105,8 @@ def _end_all(place: LabFolder, state: LabState | None) -> int:
         ended += len(pids)
         proc_table.send(pids, 9)
         proc_table.wait_gone(pids, 5.0)
+    if state is not None:
+        namespaces.remove(state)
     return ended
 
 
@@ -122,6 +126,8 @@ def _start_all(starter: Starter, options: Options) -> None:
     starter.folder.path.chmod(0o755)
     Secrets(starter.folder.secrets).make()
     estate_files.write(ground)
+    if options.world == "namespaces":
+        namespaces.build(starter, ground.topology, options.delay_ms)
     with ThreadPoolExecutor(max_workers=12) as pool:
         sites = ground.topology.sites
         database = pool.submit(_start_postgres, starter, ground, pool)
