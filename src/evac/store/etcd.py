@@ -1,0 +1,335 @@
+"""The store over three sites: etcd, through its JSON gateway.
+
+A value is kept behind one line that names the transaction that wrote it. After a lost reply that line tells
+whether the transaction was done, so that it is never done twice. History is compacted by etcd alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+import orjson
+
+from evac.model.errors import Conflict, Corrupt, LeaseLost, LockHeld, StoreError, Unavailable
+from evac.store.etcd_gateway import (
+    AGAIN_S,
+    GRPC_NOT_FOUND,
+    AnswerTooLarge,
+    Gateway,
+    NotSent,
+    Refused,
+    raw,
+    text_key,
+)
+from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
+from evac.store.port import Change, Compare, Entry, Lease, Put
+
+PAGE_ENTRIES: Final = 256
+WATCH_MOST_S: Final = 2.0
+MARK_BYTES: Final = 16
+"""Length of the line before each value: a random number in hexadecimal, without its end."""
+
+
+class EtcdStore:
+    """endpoints: client URLs of the members, the one of our own site first. prefix: of all our keys there.
+
+    password: a reference (`env:NAME`, `file:PATH`); ca, cert, key: files, for https.
+    """
+
+    name = "etcd"
+    quorum = True
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        prefix: str = "evac",
+        user: str = "",
+        password: str = "",
+        ca: str = "",
+        cert: str = "",
+        key: str = "",
+        attempt_s: float = 1.0,
+        deadline_s: float = 5.0,
+    ) -> None:
+        if not endpoints:
+            raise StoreError("store-url", "etcd needs the address of a member", "name one for each site")
+        self._gateway = Gateway(
+            endpoints, user=user, password=password, tls=(ca, cert, key),
+            attempt_s=attempt_s, deadline_s=deadline_s,
+        )  # fmt: skip
+        self._entries = f"{prefix}/entry/"
+        self._leases = f"{prefix}/lease/"
+        self._closed = False
+
+    async def get(self, key: str) -> Entry | None:
+        check_key(key)
+        answer = await self._gateway.call("/v3/kv/range", {"key": text_key(self._entries + key)})
+        found = self._read_entries(answer)
+        return found[0] if found else None
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        found: list[Entry] = []
+        page, deadline = PAGE_ENTRIES, time.monotonic() + self._gateway.deadline_s
+        while len(found) < limit:
+            start = max(prefix, after + "\0" if after else "")
+            try:
+                entries = await self._page(prefix, start, min(page, limit - len(found)), deadline)
+            except AnswerTooLarge:
+                if page == 1:
+                    raise
+                page = max(1, page // 4)
+                continue
+            found += entries
+            if len(entries) < page:
+                break
+            after, deadline = entries[-1].key, time.monotonic() + self._gateway.deadline_s
+        return found
+
+    async def _page(self, prefix: str, start: str, limit: int, deadline: float) -> Sequence[Entry]:
+        body = {
+            "key": text_key(self._entries + start), "limit": limit,
+            "range_end": text_key(self._entries + prefix + PREFIX_END),
+        }  # fmt: skip
+        return self._read_entries(await self._gateway.call("/v3/kv/range", body, deadline))
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        check_transaction(compares, changes)
+        mark = secrets.token_hex(MARK_BYTES // 2).encode()
+        body = self._transaction(mark, compares, changes, guard)
+        once = _undoes_itself(compares, changes)
+        deadline, unsure = time.monotonic() + self._gateway.deadline_s, False
+        while True:
+            try:
+                answer = await self._gateway.call_once("/v3/kv/txn", body, deadline)
+            except NotSent:
+                if unsure:
+                    raise Unavailable("no member answers; a try before may have been done") from None
+                raise
+            except Unavailable:
+                unsure = True
+                if not once:
+                    return await self._look_for(mark, changes, deadline)
+                if time.monotonic() >= deadline or self._closed:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            except Refused as refused:
+                raise _refusal(refused, changes) from refused
+            else:
+                return self._outcome(answer, mark, compares, changes, guard, unsure)
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        check_lease(name, ttl_ms)
+        deadline = time.monotonic() + self._gateway.deadline_s
+        if (held := await self.holder(name)) is not None:
+            raise LockHeld(name, held.owner)
+        lease_id = secrets.randbits(62) | 1  # chosen here, so that granting it twice is no harm
+        await self._grant(lease_id, ttl_ms, deadline)
+        try:
+            token = await self._claim(name, owner, ttl_ms, lease_id, deadline)
+        except LockHeld:
+            with suppress(StoreError):
+                await self._gateway.call("/v3/lease/revoke", {"ID": str(lease_id)}, deadline)
+            raise
+        return Lease(name, owner, token, ttl_ms, str(lease_id))
+
+    async def renew(self, lease: Lease) -> None:
+        deadline = time.monotonic() + self._gateway.deadline_s
+        answer = await self._gateway.call("/v3/lease/keepalive", {"ID": lease.id or "0"}, deadline)
+        if int(answer.get("result", {}).get("TTL", 0)) <= 0:
+            raise LeaseLost(lease.name)
+        key = {"key": text_key(self._leases + lease.name), "keys_only": True}
+        found = (await self._gateway.call("/v3/kv/range", key, deadline)).get("kvs", [])
+        if not found or int(found[0]["create_revision"]) != lease.token:
+            raise LeaseLost(lease.name)
+
+    async def release(self, lease: Lease) -> None:
+        try:
+            await self._gateway.call("/v3/lease/revoke", {"ID": lease.id or "0"})
+        except Refused as refused:
+            if refused.grpc != GRPC_NOT_FOUND:
+                raise
+
+    async def holder(self, name: str) -> Lease | None:
+        check_key(name)
+        answer = await self._gateway.call("/v3/kv/range", {"key": text_key(self._leases + name)})
+        found = answer.get("kvs", [])
+        return _read_holder(name, found[0]) if found else None
+
+    async def watch(self, prefix: str) -> AsyncIterator[None]:
+        body = {
+            "create_request": {
+                "key": text_key(self._entries + prefix),
+                "range_end": text_key(self._entries + prefix + PREFIX_END),
+            }
+        }
+        while not self._closed:
+            yield None
+            try:
+                async with aclosing(self._gateway.stream("/v3/watch", body, WATCH_MOST_S)) as pieces:
+                    async for piece in pieces:
+                        yield None
+                        if b'"error"' in piece or b'"canceled"' in piece:
+                            break
+            except Unavailable:
+                await asyncio.sleep(0.2)
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._gateway.close()
+
+    def _transaction(
+        self, mark: bytes, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None
+    ) -> dict[str, Any]:
+        """The request. Where it fails it reads the guard's key, then every compared key."""
+        tests = [
+            {
+                "key": text_key(self._entries + compare.key), "target": "MOD", "result": "EQUAL",
+                "mod_revision": str(compare.revision),
+            }
+            for compare in compares
+        ]  # fmt: skip
+        if guard is not None:
+            tests.append(
+                {
+                    "key": text_key(self._leases + guard.name), "target": "CREATE", "result": "EQUAL",
+                    "create_revision": str(guard.token),
+                }
+            )  # fmt: skip
+        witness = _witness(compares, changes)
+        reads = [
+            {
+                "request_range": {
+                    "key": text_key(self._entries + compare.key), "keys_only": compare.key != witness,
+                }
+            }
+            for compare in compares
+        ]  # fmt: skip
+        if guard is not None:
+            reads.append({"request_range": {"key": text_key(self._leases + guard.name), "keys_only": True}})
+        return {"compare": tests, "success": [self._operation(mark, c) for c in changes], "failure": reads}
+
+    def _operation(self, mark: bytes, change: Change) -> dict[str, Any]:
+        key = text_key(self._entries + change.key)
+        if not isinstance(change, Put):
+            return {"request_delete_range": {"key": key}}
+        put = {"key": key, "value": _stored(mark, change.value)}
+        if change.lease is not None:
+            put["lease"] = change.lease.id or "1"
+        return {"request_put": put}
+
+    def _outcome(
+        self,
+        answer: dict[str, Any],
+        mark: bytes,
+        compares: Sequence[Compare],
+        changes: Sequence[Change],
+        guard: Lease | None,
+        unsure: bool,
+    ) -> int:
+        """The revision, or what stood against it. unsure: a try before may have been the one that did it."""
+        if answer.get("succeeded"):
+            return int(answer["header"]["revision"])
+        reads = [response["response_range"].get("kvs", []) for response in answer.get("responses", [])]
+        witness = _witness(compares, changes)
+        current = dict(zip((c.key for c in compares), reads, strict=False))
+        if unsure and witness is not None and current[witness]:
+            entry = current[witness][0]
+            if raw(entry.get("value")).startswith(mark):
+                return int(entry["mod_revision"])
+        if guard is not None and (not reads[-1] or int(reads[-1][0]["create_revision"]) != guard.token):
+            raise LeaseLost(guard.name)
+        for compare in compares:
+            found = current[compare.key]
+            if (int(found[0]["mod_revision"]) if found else 0) != compare.revision:
+                if unsure and compare.key == witness:
+                    raise Unavailable(f"{compare.key} was written again since: whether by us is not known")
+                raise Conflict(compare.key)
+        raise Unavailable("etcd refused a transaction and cannot say why")
+
+    async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
+        """After a lost reply of what must not be sent again: the revision if it is seen to be done."""
+        for change in changes:
+            if isinstance(change, Put):
+                body = {"key": text_key(self._entries + change.key)}
+                found = (await self._gateway.call("/v3/kv/range", body, deadline)).get("kvs", [])
+                if found and raw(found[0].get("value")).startswith(mark):
+                    return int(found[0]["mod_revision"])
+        raise Unavailable("the reply of etcd was lost, and what was asked is not seen to be done")
+
+    async def _grant(self, lease_id: int, ttl_ms: int, deadline: float) -> None:
+        body = {"ID": str(lease_id), "TTL": str(-(-ttl_ms // 1_000))}
+        try:
+            await self._gateway.call("/v3/lease/grant", body, deadline)
+        except Refused as refused:
+            if "already exists" not in refused.message:
+                raise
+
+    async def _claim(self, name: str, owner: str, ttl_ms: int, lease_id: int, deadline: float) -> int:
+        """Puts the lease's key unless it is there. Returns its create revision, which is the token."""
+        key = text_key(self._leases + name)
+        value = orjson.dumps({"owner": owner, "ttl_ms": ttl_ms})
+        put = {"key": key, "value": text_key(value.decode()), "lease": str(lease_id)}
+        body = {
+            "compare": [{"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
+            "success": [{"request_put": put}],
+            "failure": [{"request_range": {"key": key}}],
+        }
+        try:
+            answer = await self._gateway.call("/v3/kv/txn", body, deadline)
+        except Refused as refused:
+            raise Unavailable(f"the lease {name} ended before it was claimed") from refused
+        if answer.get("succeeded"):
+            return int(answer["header"]["revision"])
+        found = answer["responses"][0]["response_range"].get("kvs", [])
+        if found and int(found[0].get("lease", 0)) == lease_id:  # a try before this one did it
+            return int(found[0]["create_revision"])
+        raise LockHeld(name, _read_holder(name, found[0]).owner if found else "somebody")
+
+    def _read_entries(self, answer: dict[str, Any]) -> Sequence[Entry]:
+        return [self._entry(found) for found in answer.get("kvs", [])]
+
+    def _entry(self, found: dict[str, Any]) -> Entry:
+        key = raw(found["key"]).decode()[len(self._entries) :]
+        value = raw(found.get("value"))
+        if value[MARK_BYTES : MARK_BYTES + 1] != b"\n":
+            raise Corrupt(f"{key} in etcd was not written by evac")
+        return Entry(key, value[MARK_BYTES + 1 :], int(found["mod_revision"]))
+
+
+def _stored(mark: bytes, value: bytes) -> str:
+    return b64encode(mark + b"\n" + value).decode()
+
+
+def _witness(compares: Sequence[Compare], changes: Sequence[Change]) -> str | None:
+    """A key that is both compared and put: its value tells whether the transaction was done."""
+    put = {change.key for change in changes if isinstance(change, Put)}
+    return next((compare.key for compare in compares if compare.key in put), None)
+
+
+def _undoes_itself(compares: Sequence[Compare], changes: Sequence[Change]) -> bool:
+    """Whether a second sending fails once the first was done, and can be told from it."""
+    return _witness(compares, changes) is not None or not changes
+
+
+def _refusal(refused: Refused, changes: Sequence[Change]) -> StoreError:
+    leases = [change.lease for change in changes if isinstance(change, Put) and change.lease is not None]
+    if refused.grpc == GRPC_NOT_FOUND and leases:
+        return LeaseLost(leases[0].name)
+    return refused
+
+
+def _read_holder(name: str, found: dict[str, Any]) -> Lease:
+    try:
+        value = orjson.loads(raw(found.get("value")))
+        return Lease(name, str(value["owner"]), int(found["create_revision"]), int(value["ttl_ms"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"the lease {name} in etcd was not written by evac") from error

@@ -1,0 +1,286 @@
+"""The way to etcd: its JSON gateway over HTTP, several members, a hard deadline and a size bound each call.
+
+It knows nothing of keys or leases. What it raises says whether a call may have been done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from evac.model.errors import StoreError, Unavailable
+
+ANSWER_MOST_BYTES: Final = 64 << 20
+AGAIN_S: Final = 0.05
+AVOID_LEAST_S: Final = 2.0
+AVOID_MOST_S: Final = 30.0
+
+GRPC_NOT_FOUND: Final = 5
+GRPC_UNAVAILABLE: Final = 14
+GRPC_UNAUTHENTICATED: Final = 16
+NOT_PROPOSED: Final = ("etcdserver: no leader", "etcdserver: too many requests", "etcdserver: not leader")
+"""Refusals before anything was proposed: the same call may be sent again."""
+
+
+class Refused(StoreError):
+    """etcd answered, and did nothing. grpc: the code of its answer."""
+
+    def __init__(self, grpc: int, message: str) -> None:
+        super().__init__("etcd-refused", f"etcd refused: {message}", "see the log of the etcd member")
+        self.grpc = grpc
+
+
+class NotSent(Unavailable):
+    """No member took the call: nothing was done."""
+
+
+class AnswerTooLarge(StoreError):
+    """An answer is above the bound; ask for less at a time."""
+
+
+def text_key(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def raw(value: str | None) -> bytes:
+    return b64decode(value or "")
+
+
+def resolve(reference: str) -> str:
+    """The secret behind `env:NAME` or `file:PATH`. Raises `StoreError`, never with the secret in it."""
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name in os.environ:
+        return os.environ[name]
+    if kind == "file":
+        try:
+            return Path(name).read_text(encoding="utf-8").rstrip("\n")
+        except OSError as error:
+            raise StoreError("store-secret", f"{reference} cannot be read", "check its path") from error
+    where = reference if kind == "env" else "a password that is no reference"
+    raise StoreError("store-secret", f"{where} cannot be resolved", "write env:NAME or file:PATH")
+
+
+class Gateway:
+    """Members in order of preference. attempt_s: patience with one member; deadline_s: of a whole call.
+
+    A member that failed is avoided for a while, twice as long each time, and then preferred again.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        user: str = "",
+        password: str = "",
+        tls: tuple[str, str, str] = ("", "", ""),
+        attempt_s: float = 1.0,
+        deadline_s: float = 5.0,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self.deadline_s = deadline_s
+        self._attempt_s = attempt_s
+        self._user, self._password, self._tls = user, password, tls
+        self._token = ""
+        self._avoid_until = [0.0] * len(self.endpoints)
+        self._avoid_s = [0.0] * len(self.endpoints)
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def call(self, path: str, body: Mapping[str, Any], deadline: float | None = None) -> dict[str, Any]:
+        """For calls that may be done twice (reads, keepalives): asks members until one answers.
+
+        deadline: on the monotonic clock. Raises `Unavailable`, `Refused`, `AnswerTooLarge`.
+        """
+        deadline = deadline or time.monotonic() + self.deadline_s
+        while True:
+            try:
+                return await self.call_once(path, body, deadline)
+            except Unavailable:
+                if time.monotonic() + AGAIN_S >= deadline or self._closed:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+
+    async def call_once(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        """Sends it to one member after another only while it is certain that none of them took it.
+
+        Raises `NotSent` when none did until the deadline, `Unavailable` when one may have, `Refused`.
+        """
+        while True:
+            member = self._pick()
+            try:
+                answer = await self._authorized(member, path, body, deadline)
+            except NotSent:
+                self._avoid(member)
+                if time.monotonic() + AGAIN_S >= deadline or self._closed:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            except Unavailable:
+                self._avoid(member)
+                raise
+            else:
+                self._avoid_s[member] = 0.0
+                return answer
+
+    async def stream(self, path: str, body: Mapping[str, Any], idle_s: float) -> AsyncGenerator[bytes, None]:
+        """Pieces of an endless answer as they come, b"" after `idle_s` without one. Raises `Unavailable`."""
+        member = self._pick()
+        session, url = self._open_session(), self.endpoints[member] + path
+        try:
+            async with asyncio.timeout(self._attempt_s):
+                response = await session.post(url, data=orjson.dumps(body), headers=self._headers())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._avoid(member)
+            raise Unavailable(f"{self.endpoints[member]} does not answer") from error
+        try:
+            while True:
+                piece = await self._piece(response, idle_s, member)
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            # The transports end in the next turns of the loop; only then are all sockets closed.
+            await asyncio.sleep(0.01)
+
+    async def _piece(self, response: aiohttp.ClientResponse, idle_s: float, member: int) -> bytes | None:
+        try:
+            async with asyncio.timeout(idle_s):
+                return await response.content.readany() or None
+        except TimeoutError:
+            return b""
+        except (aiohttp.ClientError, OSError) as error:
+            self._avoid(member)
+            raise Unavailable(f"{self.endpoints[member]} broke off") from error
+
+    async def _authorized(
+        self, member: int, path: str, body: Mapping[str, Any], deadline: float
+    ) -> dict[str, Any]:
+        if self._user and not self._token:
+            await self._log_in(member, deadline)
+        try:
+            return await self._send(member, path, body, deadline)
+        except Refused as refused:
+            if refused.grpc != GRPC_UNAUTHENTICATED or not self._user:
+                raise
+        await self._log_in(member, deadline)
+        return await self._send(member, path, body, deadline)
+
+    async def _log_in(self, member: int, deadline: float) -> None:
+        body = {"name": self._user, "password": resolve(self._password)}
+        self._token = ""
+        try:
+            answer = await self._send(member, "/v3/auth/authenticate", body, deadline)
+        except Unavailable as error:
+            raise NotSent(error.message) from error
+        self._token = str(answer.get("token", ""))
+
+    async def _send(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        endpoint = self.endpoints[member]
+        patience = max(0.01, min(self._attempt_s, deadline - time.monotonic()))
+        session = self._open_session()
+        try:
+            async with (
+                asyncio.timeout(patience),
+                session.post(endpoint + path, data=orjson.dumps(body), headers=self._headers()) as response,
+            ):
+                status, content = response.status, await _bounded(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSent(f"{endpoint} cannot be reached") from error
+        except TimeoutError as error:
+            raise Unavailable(f"{endpoint} did not answer in {patience:.1f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{endpoint} broke off: {type(error).__name__}") from error
+        return _answer(endpoint, status, content)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": self._token} if self._token else {}
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise NotSent("the store is closed")
+        if self._session is None:
+            secure = any(endpoint.startswith("https:") for endpoint in self.endpoints)
+            connector = aiohttp.TCPConnector(limit=64, ssl=self._context() if secure else True)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._attempt_s * 0.8)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self._session
+
+    def _context(self) -> ssl.SSLContext:
+        authority, certificate, key = self._tls
+        try:
+            context = ssl.create_default_context(cafile=authority or None)
+            if certificate:
+                context.load_cert_chain(certificate, key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise StoreError(
+                "store-tls", f"the TLS files of etcd cannot be used: {error}", "check ca, cert and key"
+            ) from error
+        return context
+
+    def _pick(self) -> int:
+        """The first member that is not avoided; else the one whose time is over first."""
+        now = time.monotonic()
+        for member, until in enumerate(self._avoid_until):
+            if until <= now:
+                return member
+        return min(range(len(self.endpoints)), key=self._avoid_until.__getitem__)
+
+    def _avoid(self, member: int) -> None:
+        self._avoid_s[member] = min(AVOID_MOST_S, max(AVOID_LEAST_S, self._avoid_s[member] * 2))
+        self._avoid_until[member] = time.monotonic() + self._avoid_s[member]
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises `AnswerTooLarge` above the bound."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > ANSWER_MOST_BYTES:
+            response.close()
+            raise AnswerTooLarge("etcd-answer", f"an answer of etcd is above {ANSWER_MOST_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _answer(endpoint: str, status: int, content: bytes) -> dict[str, Any]:
+    """The answer as a value, or what its error means."""
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise Unavailable(f"{endpoint} gave no JSON (HTTP {status})") from error
+    if not isinstance(answer, dict):
+        raise Unavailable(f"{endpoint} gave an answer of the wrong kind")
+    failed = answer.get("error")
+    if status == 200 and failed is None:
+        return answer
+    if isinstance(failed, dict):  # of a stream
+        answer, failed = failed, failed.get("message")
+    message = str(answer.get("message") or failed or f"HTTP {status}")[:300]
+    code = answer.get("code", answer.get("grpc_code", 2))
+    code = code if isinstance(code, int) else 2
+    if any(words in message for words in NOT_PROPOSED):
+        raise NotSent(f"{endpoint}: {message}")
+    if "database space exceeded" in message or "corrupt" in message:
+        found = NotSent(f"{endpoint}: {message}")
+        found.hint = "see: etcdctl alarm list; give etcd room (compact, defragment) or mend the member"
+        raise found
+    if "auth store is old" in message:
+        code = GRPC_UNAUTHENTICATED
+    if code in (1, 2, 4, 10, 13, GRPC_UNAVAILABLE, 15):
+        raise Unavailable(f"{endpoint}: {message}")
+    raise Refused(code, message)
