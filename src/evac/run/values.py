@@ -14,10 +14,13 @@ from typing import Any, Final, Literal, NamedTuple
 from evac.model.run_policy import Envelope, Pace, Patience
 
 RunPhase = Literal[
-    "pending", "awaiting_approval", "running", "paused", "rolling_back", "monitoring", "succeeded",
-    "succeeded_with_exceptions", "failed", "cancelled", "timed_out",
+    "pending", "awaiting_approval", "running", "paused", "cancelling", "rolling_back", "monitoring",
+    "succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out",
 ]  # fmt: skip
-StepPhase = Literal["pending", "ready", "running", "succeeded", "failed", "skipped", "unknown", "undone"]
+"""cancelling: nothing new starts, what runs is waited for."""
+StepPhase = Literal[
+    "pending", "ready", "running", "succeeded", "failed", "skipped", "unknown", "undoing", "undone"
+]
 
 ENDED: Final = frozenset({"succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out"})
 SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
@@ -35,14 +38,16 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "step_failed": ("code", "message", "again_ms"),
         "step_unknown": ("message",),
         "step_observed": ("outcome", "evidence"),
-        "step_waits": ("why",),
+        "step_waits": ("why", "again_ms"),
         "step_skipped": ("who", "reason"),
         "step_attested": ("who", "reason", "evidence"),
         "step_retried": ("who", "reason"),
         "step_stuck": ("running_ms", "predicted_ms"),
+        "gate_opened": ("who", "reason"),
+        "undo_asked": ("who", "reason"),
         "undo_started": ("token", "who", "reason"),
         "undo_done": ("evidence",),
-        "undo_failed": ("code", "message"),
+        "undo_failed": ("code", "message", "again_ms"),
         "paused": ("by", "who", "reason", "until_ms", "then"),
         "resumed": ("who", "reason"),
         "held": ("who", "reason"),
@@ -57,7 +62,11 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "run_ended": ("phase", "why"),
     }
 )  # fmt: skip
-"""Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1."""
+"""Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
+
+again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
+the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
+"""
 
 
 class Event(NamedTuple):
@@ -105,7 +114,11 @@ class RunStep:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a run executes: made once from plan, limits and policy; its plan digest is in the journal."""
+    """What a run executes: made once from plan, limits and policy; its plan digest is in the journal.
+
+    envelope: what this plan needs; an approval must cover it. approvals: persons needed, 0 where policy has
+    agreed beforehand. horizon_ms: after its start the run begins nothing more and ends as timed out; 0: none.
+    """
 
     run: str
     incident: str

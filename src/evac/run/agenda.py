@@ -1,0 +1,292 @@
+"""What could be done next in a run: queues that follow its steps, so that no decision walks the whole plan.
+
+Derived from the view and thrown away freely: `Agenda(view, now_ms)` builds it, `follow` keeps it up to date
+with the steps that changed. Each step is offered once, until an event answers the offer. Total cost over a
+run: O((steps + edges) log steps).
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from evac.run.fencing import fences_of, is_fenced
+from evac.run.patience import backoff_ms, stuck_ms
+from evac.run.view import BUSY, RunView
+
+_WAKE: Final = 0
+_OBSERVE: Final = 1
+_STUCK: Final = 2
+
+_STANDS: Final = BUSY | {"succeeded"}
+
+
+class Agenda:
+    """Invariant: every ready step is offered, in `ready`, parked at a limit that lacks room for it, asleep
+    until a timer, spent (all its tries are used up), or in `blocked` until a person, or health, releases it.
+    """
+
+    __slots__ = (
+        "asleep", "blocked", "fences", "now_ms", "observe", "offered", "parked", "ready", "spent", "standing",
+        "stands", "stuck", "timers", "undo",
+    )  # fmt: skip
+
+    def __init__(self, view: RunView, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.ready: list[int] = []
+        self.parked: dict[int, dict[int, list[int]]] = {}
+        self.timers: list[tuple[int, int, int, int]] = []
+        self.observe: list[int] = []
+        self.undo: list[tuple[int, int]] = []
+        self.asleep: set[int] = set()
+        self.stuck: list[int] = []
+        self.spent: list[int] = []
+        self.offered: dict[int, str] = {}
+        self.blocked: dict[int, str] = {}
+        self.fences = fences_of(view)
+        self.standing: list[int] | None = None
+        self.stands = bytearray()
+        view.changed.clear()
+        view.watched = True
+        view.limits.forget_promises()
+        rolling = view.phase == "rolling_back" or (
+            view.pause is not None and view.pause.back == "rolling_back"
+        )
+        if rolling:
+            self._count_standing(view)
+        dull = {"pending", "skipped", "undone", "failed"}
+        if not rolling and not view.undo_wanted:
+            dull.add("succeeded")
+        phases = view.phases
+        for i in view.ranked:
+            if phases[i] not in dull:
+                self._look(view, i)
+
+    def follow(self, view: RunView, now_ms: int) -> None:
+        """Takes in what changed, and every timer that ran out."""
+        self.now_ms = now_ms
+        changed = view.changed
+        if changed:
+            for i in changed:
+                self._look(view, i)
+            changed.clear()
+        view.limits.advance(now_ms)
+        timers = self.timers
+        while timers and timers[0][0] <= now_ms:
+            _, what, i, attempt = heappop(timers)
+            self._ring(view, what, i, attempt)
+        if self.blocked and not view.pace_stopped:
+            for i in [i for i, why in self.blocked.items() if why == "pace"]:
+                self.admit(view, i)
+
+    def _ring(self, view: RunView, what: int, i: int, attempt: int) -> None:
+        if view.attempts[i] != attempt:
+            return
+        if what == _WAKE:
+            self.asleep.discard(i)
+        if what == _WAKE and view.phases[i] == "ready":
+            self.admit(view, i)
+        elif what == _OBSERVE and view.phases[i] == "unknown":
+            self.observe.append(i)
+        elif what == _STUCK and view.phases[i] in BUSY and i not in view.stuck:
+            self.stuck.append(i)
+
+    def _look(self, view: RunView, i: int) -> None:
+        """Puts step i where its phase belongs."""
+        phase = view.phases[i]
+        if self.offered and i in self.offered:
+            self._answered(view, i, phase)
+        if phase == "running" or phase == "undoing":
+            stuck = view.started[i] + stuck_ms(view.spec.patience, view.steps[i])
+            heappush(self.timers, (stuck, _STUCK, i, view.attempts[i]))
+        elif phase == "ready":
+            self.blocked.pop(i, None)
+            self.admit(view, i)
+        elif phase == "unknown":
+            self._doubt(view, i)
+        elif phase == "succeeded":
+            if i in view.undo_wanted:
+                self._want_undo(view, i)
+            if view.steps[i].kind == "fence":
+                for j in [j for j, why in self.blocked.items() if why == "fence"]:
+                    self.admit(view, j)
+        if phase != "ready":
+            if self.blocked:
+                self.blocked.pop(i, None)
+            if self.asleep:
+                self.asleep.discard(i)
+        if self.standing is not None:
+            self._stand(view, i, phase)
+
+    def _answered(self, view: RunView, i: int, phase: str) -> None:
+        if self.offered.pop(i) == "observe":
+            return
+        if phase in BUSY:
+            view.limits.keep(view.uses[i])
+        else:
+            view.limits.withdraw(view.uses[i])
+
+    def _doubt(self, view: RunView, i: int) -> None:
+        times = view.unclear.get(i, 0)
+        if not times:
+            self.observe.append(i)
+            return
+        again = view.last_ms + backoff_ms(view.spec.patience, times)
+        heappush(self.timers, (again, _OBSERVE, i, view.attempts[i]))
+
+    def admit(self, view: RunView, i: int) -> None:
+        """A ready step joins the queue, or waits for its time or for a person."""
+        step = view.steps[i]
+        self.blocked.pop(i, None)
+        wake = view.not_before.get(i, 0) if view.not_before else 0
+        if step.paced:
+            wake = max(wake, view.pace_next.get(step.target, 0))
+        if step.gate and i not in view.gates_open:
+            self.blocked[i] = "gate"
+        elif step.kind == "promote" and not is_fenced(view, i, self.fences):
+            self.blocked[i] = "fence"
+        elif step.paced and view.pace_stopped:
+            self.blocked[i] = "pace"
+        elif view.tries[i] >= view.spec.patience.attempts:
+            self.spent.append(i)
+        elif wake > self.now_ms:
+            self.asleep.add(i)
+            heappush(self.timers, (wake, _WAKE, i, view.attempts[i]))
+        else:
+            heappush(self.ready, view.rank[i])
+
+    def next_start(self, view: RunView) -> int:
+        """The next step that may start now, with its limits promised to it; -1 where there is none."""
+        while True:
+            while self.ready:
+                i = view.ranked[heappop(self.ready)]
+                if view.phases[i] != "ready" or i in self.offered or i in self.blocked:
+                    continue
+                if view.steps[i].paced and self._held_back(view, i):
+                    continue
+                uses = view.uses[i]
+                if uses:
+                    lacking = view.limits.lacking(uses)
+                    if lacking >= 0:
+                        self._park(view, i, lacking)
+                        continue
+                    view.limits.promise(uses)
+                self.offered[i] = "start"
+                return i
+            if not view.limits.freed or not self._wake_parked(view):
+                return -1
+
+    def _held_back(self, view: RunView, i: int) -> bool:
+        """Whether the pace changed while a step stood in the queue."""
+        if not view.pace_stopped and view.pace_next.get(view.steps[i].target, 0) <= self.now_ms:
+            return False
+        self.admit(view, i)
+        return True
+
+    def _park(self, view: RunView, i: int, lacking: int) -> None:
+        """Step i waits at the limit without room; the room it leaves at others is for those behind it."""
+        for number, units, _ in view.uses[i]:
+            if number == lacking:
+                by_units = self.parked.setdefault(number, {})
+                heappush(by_units.setdefault(units, []), view.rank[i])
+            else:
+                view.limits.freed.add(number)
+
+    def _wake_parked(self, view: RunView) -> bool:
+        """Moves those that the freed limits have room for back into the queue, first come by rank."""
+        freed, view.limits.freed = view.limits.freed, set()
+        woken = False
+        for number in sorted(freed):
+            by_units = self.parked.get(number)
+            if not by_units:
+                continue
+            room = view.limits.room(number)
+            while room > 0:
+                units = self._first_parked(view, by_units, room)
+                if not units:
+                    break
+                heappush(self.ready, heappop(by_units[units]))
+                room -= units
+                woken = True
+        return woken
+
+    def _first_parked(self, view: RunView, by_units: dict[int, list[int]], room: int) -> int:
+        """The units of the first by rank among those parked that fit the room; 0 where none does."""
+        best, found = -1, 0
+        for units, ranks in by_units.items():
+            if units > room:
+                continue
+            while ranks and not self._waits(view, ranks[0]):
+                heappop(ranks)
+            if ranks and (best < 0 or ranks[0] < best):
+                best, found = ranks[0], units
+        return found
+
+    def _waits(self, view: RunView, rank: int) -> bool:
+        i = view.ranked[rank]
+        return view.phases[i] == "ready" and i not in self.offered and i not in self.blocked
+
+    def _count_standing(self, view: RunView) -> None:
+        """For a roll-back: how many steps stand on each, so that what a moved store stands on is kept."""
+        number = len(view.steps)
+        self.standing, self.stands = [0] * number, bytearray(number)
+        for i in range(number):
+            if view.phases[i] in _STANDS:
+                self.stands[i] = 1
+                for name in view.steps[i].after:
+                    self.standing[view.index[name]] += 1
+
+    def _stand(self, view: RunView, i: int, phase: str) -> None:
+        if self.standing is None:
+            return
+        if self.stands[i] and phase not in _STANDS:
+            self.stands[i] = 0
+            for name in view.steps[i].after:
+                j = view.index[name]
+                self.standing[j] -= 1
+                if not self.standing[j]:
+                    self._want_undo(view, j)
+        elif not self.standing[i]:
+            self._want_undo(view, i)
+
+    def _want_undo(self, view: RunView, i: int) -> None:
+        if not self.may_undo(view, i):
+            return
+        later = view.not_before.get(i, 0)
+        if later > self.now_ms:
+            heappush(self.timers, (later, _WAKE, i, view.attempts[i]))
+        heappush(self.undo, (-view.ended[i], view.rank[i]))
+
+    def may_undo(self, view: RunView, i: int) -> bool:
+        """Whether evac may take step i back: never a store, never what something done stands on."""
+        step = view.steps[i]
+        if view.phases[i] != "succeeded" or i in view.undo_broken or step.data_set or step.kind == "promote":
+            return False
+        if i in view.undo_wanted:
+            return True
+        return self.standing is not None and step.safe_undo and not self.standing[i]
+
+    def next_undo(self, view: RunView) -> int:
+        """The next step to take back, latest first, with its limits promised to it; -1: none."""
+        later: list[tuple[int, int]] = []
+        found = -1
+        while self.undo and found < 0:
+            entry = heappop(self.undo)
+            i = view.ranked[entry[1]]
+            if i in self.offered or not self.may_undo(view, i):
+                continue
+            if view.not_before.get(i, 0) > self.now_ms or view.limits.lacking(view.uses[i]) >= 0:
+                later.append(entry)
+            else:
+                found = i
+        if later:
+            self.undo = later + self.undo
+            heapify(self.undo)
+        if found >= 0:
+            view.limits.promise(view.uses[found])
+            self.offered[found] = "undo"
+        return found
+
+    def undo_due(self, view: RunView) -> bool:
+        """Whether a step waits to be taken back."""
+        return any(self.may_undo(view, view.ranked[rank]) for _, rank in self.undo)

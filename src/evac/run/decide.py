@@ -1,0 +1,275 @@
+"""What a run does next. Pure: time is a parameter, and nothing happens here.
+
+`decide` is incremental: it keeps queues beside the view and offers each step once, until an event answers the
+offer. It is work-conserving: a step starts when what it waits for is settled and its limits have room, in
+order of planned start, then id. Records come first and alone: append and apply them, then decide again.
+Invariants: nothing starts outside `running` or under a hold; an unknown step is observed before anything
+else; a store is never promoted before its fences are done; what moved a store is never taken back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from evac.run import envelope
+from evac.run.agenda import Agenda
+from evac.run.values import ENDED, Effect, Event, RunPhase
+from evac.run.view import RunView
+
+EVAC: Final = "evac"
+"""Who decides where no person did."""
+
+_WORDS: Final = {
+    "gate": "a person must open the gate of",
+    "fence": "no complete fence proof for",
+    "pace": "health stopped the pace of",
+}
+_START: Final = "start"
+
+
+def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
+    """The effects due at `now_ms`, at most `most` of them; empty where there is nothing to do but wait."""
+    if view.phase in ENDED or not view.created:
+        return []
+    agenda: Agenda | None = view.agenda
+    if agenda is None:
+        agenda = view.agenda = Agenda(view, now_ms)
+    agenda.follow(view, now_ms)
+    records = _records(view, agenda, now_ms)
+    if records:
+        return [Effect("record", event.step, event.attempt, event) for event in records]
+    return _effects(view, agenda, now_ms, most)
+
+
+def next_ms(view: RunView) -> int | None:
+    """When to decide again if no event comes before; None where only an event can change anything."""
+    if view.phase in ENDED:
+        return None
+    times = []
+    agenda: Agenda | None = view.agenda
+    if agenda is not None:
+        if agenda.timers:
+            times.append(agenda.timers[0][0])
+        timed = view.limits.next_ms()
+        if timed is not None and (agenda.parked or agenda.undo):
+            times.append(timed)
+    if view.pause is not None and view.pause.until_ms and view.pause.then != "stay":
+        times.append(view.pause.until_ms)
+    if view.phase == "monitoring":
+        times.append(view.monitoring_ms + view.spec.monitor_ms)
+    if (
+        view.spec.horizon_ms
+        and view.started_ms >= 0
+        and view.phase in ("running", "paused", "awaiting_approval")
+    ):
+        times.append(view.started_ms + view.spec.horizon_ms)
+    return min(times, default=None)
+
+
+def _event(kind: str, now_ms: int, **data: Any) -> Event:
+    return Event(kind, now_ms, "", 0, data)
+
+
+def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
+    """Facts that follow from the state and the time, and that must be in the journal before anything else."""
+    found = []
+    if agenda.stuck:
+        found += [_stuck(view, i, now_ms) for i in agenda.stuck if i not in view.stuck]
+        agenda.stuck = []
+    if agenda.spent:
+        found += [_spent(view, i, now_ms) for i in agenda.spent if view.phases[i] == "ready"]
+        agenda.spent = []
+    if found:
+        return found
+    move = _move(view, agenda, now_ms)
+    return [] if move is None else [move]
+
+
+def _stuck(view: RunView, i: int, now_ms: int) -> Event:
+    running_ms = now_ms - view.started[i]
+    data = {"running_ms": running_ms, "predicted_ms": view.steps[i].duration_ms}
+    return Event("step_stuck", now_ms, view.steps[i].id, view.attempts[i], data)
+
+
+def _spent(view: RunView, i: int, now_ms: int) -> Event:
+    data = {"code": "tries-spent", "message": f"not done after {view.tries[i]} tries", "again_ms": -1}
+    return Event("step_failed", now_ms, view.steps[i].id, view.attempts[i], data)
+
+
+def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    """The change of the run's own phase that is due."""
+    if view.phase in ("running", "paused", "awaiting_approval"):
+        late = _timed_out(view, agenda, now_ms)
+        if late is not None:
+            return late
+    match view.phase:
+        case "pending" | "awaiting_approval":
+            return _approval(view, now_ms)
+        case "running":
+            return _running(view, agenda, now_ms)
+        case "paused":
+            return _paused(view, agenda, now_ms)
+        case "cancelling":
+            return _cancelling(view, agenda, now_ms)
+        case "rolling_back":
+            return _rolled_back(view, agenda, now_ms)
+        case "monitoring" if now_ms >= view.monitoring_ms + view.spec.monitor_ms and view.quiet:
+            return _ended(view, now_ms)
+    return None
+
+
+def _is_approved(view: RunView) -> bool:
+    return view.approvals >= view.spec.approvals
+
+
+def _approval(view: RunView, now_ms: int) -> Event | None:
+    if _is_approved(view):
+        return _event("run_started", now_ms, token=view.token)
+    return _approval_needed(view, now_ms) if view.phase == "pending" else None
+
+
+def _approval_needed(view: RunView, now_ms: int) -> Event:
+    """Says what is new: what none of the approvals so far covers, or how many persons are missing."""
+    needed = view.spec.envelope
+    closest = min(
+        (envelope.outside(given, needed) for given in view.approved_by.values()), key=len, default=()
+    )
+    missing = view.spec.approvals - view.approvals
+    words = list(closest) or [f"{missing} more approval{'s' if missing > 1 else ''} needed"]
+    return _event("approval_needed", now_ms, outside=words)
+
+
+def _is_late(view: RunView, now_ms: int) -> bool:
+    horizon_ms = view.spec.horizon_ms
+    return bool(horizon_ms) and view.started_ms >= 0 and now_ms >= view.started_ms + horizon_ms
+
+
+def _timed_out(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    if not _is_late(view, now_ms) or not view.quiet or agenda.offered or view.settled:
+        return None
+    if view.pause is not None and view.pause.back == "rolling_back":
+        return None
+    why = f"not done after {view.spec.horizon_ms} ms"
+    if view.doubtful:
+        why += f"; nobody knows the outcome of {view.named('unknown')}"
+    return _event("run_ended", now_ms, phase="timed_out", why=why)
+
+
+def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    if not _is_approved(view):
+        return _approval_needed(view, now_ms)
+    if view.settled:
+        if agenda.undo or agenda.offered:
+            return None
+        if view.spec.monitor_ms:
+            return _event("monitoring_started", now_ms)
+        return _ended(view, now_ms)
+    if view.held or _is_late(view, now_ms):
+        return None
+    return _blocked(view, agenda, now_ms)
+
+
+def _ended(view: RunView, now_ms: int) -> Event:
+    phase: RunPhase = "succeeded"
+    why = ""
+    if view.exceptions or view.leftover:
+        phase = "succeeded_with_exceptions"
+        why = "steps were skipped, attested, taken back or left in doubt"
+    return _event("run_ended", now_ms, phase=phase, why=why)
+
+
+def is_blocked(view: RunView) -> bool:
+    """Whether nothing goes on until a person, or health, lets it."""
+    agenda: Agenda | None = view.agenda
+    if agenda is None or agenda.offered or agenda.undo or view.manual_running or view.settled:
+        return False
+    if not view.quiet:
+        return False
+    if view.counts.get("ready", 0) == len(agenda.blocked):
+        return True
+    held_up = bool(view.doubtful) and not agenda.asleep and view.limits.next_ms() is None
+    return held_up and not agenda.ready and not view.limits.freed
+
+
+def _blocked(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    if not is_blocked(view):
+        return None
+    words = [
+        f"{_WORDS[why]} {view.steps[i].id}" for i, why in sorted(agenda.blocked.items()) if why in _WORDS
+    ][:5]
+    if view.counts.get("failed", 0):
+        words.append(f"failed: {view.named('failed')}")
+    if view.doubtful:
+        words.append(f"outcome unknown: {view.named('unknown')}")
+    kinds = set(agenda.blocked.values())
+    trouble = bool(view.counts.get("failed", 0) or view.doubtful or "fence" in kinds)
+    by = "step" if trouble or not kinds else "gate"
+    reason = "; ".join(words) or "nothing can start"
+    return _event("paused", now_ms, by=by, who=EVAC, reason=reason, until_ms=0, then="stay")
+
+
+def _paused(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    pause = view.pause
+    if pause is None:
+        return None
+    if pause.until_ms and now_ms >= pause.until_ms and pause.then != "stay":
+        kind = "resumed" if pause.then == "resume" else "cancelled"
+        if kind == "cancelled" and pause.back == "rolling_back":
+            kind = "resumed"
+        return _event(kind, now_ms, who=EVAC, reason="the time of the pause is over")
+    by_itself = pause.who == EVAC and pause.by in ("step", "gate")
+    if by_itself and not view.held and not _is_late(view, now_ms) and not is_blocked(view):
+        return _event("resumed", now_ms, who=EVAC, reason="there is something to do again")
+    return None
+
+
+def _cancelling(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    if not view.quiet or agenda.offered:
+        return None
+    why = view.cancel_why
+    if view.doubtful:
+        why += f"; nobody knows the outcome of {view.named('unknown')}"
+    return _event("run_ended", now_ms, phase="cancelled", why=why)
+
+
+def _rolled_back(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
+    if not view.quiet or agenda.offered or agenda.undo_due(view):
+        return None
+    if view.undo_broken or view.doubtful:
+        left = ", ".join(sorted(view.steps[i].id for i in view.undo_broken | view.doubtful)[:5])
+        return _event("run_ended", now_ms, phase="failed", why=f"the roll-back failed: {left}")
+    phase = "failed" if view.counts.get("failed", 0) else "cancelled"
+    return _event("run_ended", now_ms, phase=phase, why="rolled back")
+
+
+def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effect]:
+    """Steps to look at, to take back and to start, in this order."""
+    effects: list[Effect] = []
+    while agenda.observe and len(effects) < most:
+        i = agenda.observe.pop()
+        if view.phases[i] == "unknown" and i not in agenda.offered:
+            agenda.offered[i] = "observe"
+            effects.append(Effect("observe", view.steps[i].id, view.attempts[i]))
+    if view.held:
+        return effects
+    if agenda.undo and view.phase in ("rolling_back", "running", "paused", "monitoring"):
+        while len(effects) < most:
+            i = agenda.next_undo(view)
+            if i < 0:
+                break
+            effects.append(Effect("undo", view.steps[i].id, view.attempts[i]))
+    if view.phase == "running" and not _is_late(view, now_ms):
+        steps, attempts, next_start = view.steps, view.attempts, agenda.next_start
+        while len(effects) < most:
+            i = next_start(view)
+            if i < 0:
+                break
+            effects.append(Effect(_START, steps[i].id, attempts[i] + 1))
+    return effects
+
+
+def withdraw(view: RunView, step: str) -> None:
+    """Takes an offer back that was not carried out and not answered: the step is offered again."""
+    agenda: Agenda | None = view.agenda
+    if agenda is not None:
+        view.changed.append(view.number(step))

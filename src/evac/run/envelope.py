@@ -1,0 +1,49 @@
+"""What an approval covers, and why it does not cover a plan. Pure.
+
+A replan inside an approved envelope goes on; one outside it asks again, and says what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evac.model.run_policy import Envelope
+
+
+def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
+    """One sentence for each thing that is needed and not covered; empty where all is covered."""
+    reasons = [f"leaves the site {site}" for site in needed.sites if site not in approved.sites]
+    reasons += [f"promotes the store {store}" for store in needed.stores if store not in approved.stores]
+    if needed.most_lost_ms > approved.most_lost_ms:
+        reasons.append(
+            f"may lose {needed.most_lost_ms} ms of data, and {approved.most_lost_ms} ms are approved"
+        )
+    if needed.most_shed > approved.most_shed:
+        reasons.append(f"sheds services of {needed.most_shed} people, and {approved.most_shed} are approved")
+    return tuple(reasons)
+
+
+def covers(approved: Envelope, needed: Envelope) -> bool:
+    """Whether everything that is needed is inside what was approved."""
+    return not outside(approved, needed)
+
+
+def to_data(envelope: Envelope) -> dict[str, Any]:
+    """The envelope as plain values, for an event; lists sorted, so that it can be signed."""
+    return {
+        "sites": sorted(envelope.sites),
+        "stores": sorted(envelope.stores),
+        "most_lost_ms": envelope.most_lost_ms,
+        "most_shed": envelope.most_shed,
+    }
+
+
+def from_data(data: Mapping[str, Any]) -> Envelope:
+    """The inverse of `to_data`. What is missing is the least: nothing."""
+    return Envelope(
+        tuple(data.get("sites", ())),
+        tuple(data.get("stores", ())),
+        int(data.get("most_lost_ms", 0)),
+        int(data.get("most_shed", 0)),
+    )

@@ -1,0 +1,145 @@
+"""The ladder of fence proofs: which of them a store's policy accepts, and whether the facts prove one. Pure.
+
+Invariant: no promotion without a proof that is complete before it. What is not known proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from evac.model.run_policy import FENCE_PROOFS, Proof, StorePolicy
+
+if TYPE_CHECKING:
+    from evac.run.view import RunView
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFacts:
+    """Seen while all was well, `age_ms` ago: strict synchronous replication to exactly `candidates`, no
+    `synchronous_commit` below it. receiver_stopped: at the fire, the candidate stopped receiving for good.
+    """
+
+    age_ms: int
+    strict: bool
+    candidates: tuple[str, ...]
+    candidate_site: str
+    commit_below: bool
+    receiver_stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FenceFacts:
+    """What is known of one store's old primary; None where nothing is known.
+
+    lease_over_ms: how long ago its members' lease ended, by the clock of whoever asks. network_closed,
+    power_off: confirmed by the device itself. attested_by: the person who vouches, with the reason.
+    """
+
+    lost_sites: tuple[str, ...] = ()
+    lease_over_ms: int | None = None
+    sync: SyncFacts | None = None
+    network_closed: bool | None = None
+    power_off: bool | None = None
+    attested_by: str = ""
+    attest_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """proof: the rung that holds. fences_reads: whether clients can still read old data from it."""
+
+    proof: Proof
+    fences_reads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotProved:
+    """Why no accepted rung holds: one sentence a rung."""
+
+    reasons: tuple[str, ...]
+
+
+def prove(
+    policy: StorePolicy, facts: FenceFacts, margin_ms: int = 2_000, shelf_ms: int = 60_000
+) -> Proved | NotProved:
+    """The first rung of the ladder that the policy accepts and the facts prove.
+
+    margin_ms: for clocks that drift, on top of the end of a lease. shelf_ms: how old a standing fact of
+    synchronous replication may be.
+    """
+    reasons = []
+    for proof in FENCE_PROOFS:
+        why = (
+            f"{proof}: policy does not accept it for {policy.store}"
+            if proof not in policy.proofs
+            else _RUNGS[proof](policy, facts, margin_ms, shelf_ms)
+        )
+        if not why:
+            return Proved(proof, proof != "sync")
+        reasons.append(why)
+    return NotProved(tuple(reasons))
+
+
+def _lease(policy: StorePolicy, facts: FenceFacts, margin_ms: int, _: int) -> str:
+    if not policy.self_fence:
+        return "lease: the members of this store do not fence themselves"
+    if facts.lease_over_ms is None:
+        return "lease: it is not known to have ended"
+    if facts.lease_over_ms < margin_ms:
+        return f"lease: it ended {facts.lease_over_ms} ms ago, and {margin_ms} ms are the margin of clocks"
+    return ""
+
+
+def _sync(policy: StorePolicy, facts: FenceFacts, _: int, shelf_ms: int) -> str:
+    seen = facts.sync
+    if seen is None:
+        return "sync: it was not checked while all was well"
+    if seen.age_ms > shelf_ms:
+        return f"sync: it was checked {seen.age_ms} ms ago, and that is too long"
+    if not seen.strict or seen.commit_below:
+        return "sync: the primary may acknowledge without the replica"
+    if len(seen.candidates) != 1:
+        return f"sync: {len(seen.candidates)} replicas may acknowledge, and it must be exactly one"
+    if seen.candidate_site in facts.lost_sites:
+        return "sync: the only candidate is in a lost site"
+    if not seen.receiver_stopped:
+        return "sync: the candidate has not stopped receiving"
+    return ""
+
+
+def _network(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
+    return "" if facts.network_closed is True else "network: the path is not seen to be closed"
+
+
+def _power(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
+    return "" if facts.power_off is True else "power: it is not seen to be off"
+
+
+def _attest(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
+    if not facts.attested_by or not facts.attest_reason:
+        return "attest: nobody vouches for it by name and with a reason"
+    return ""
+
+
+_RUNGS: Final[Mapping[Proof, Callable[[StorePolicy, FenceFacts, int, int], str]]] = MappingProxyType(
+    {"lease": _lease, "sync": _sync, "network": _network, "power": _power, "attest": _attest}
+)
+
+
+def fences_of(view: RunView) -> dict[str, list[int]]:
+    """Data set -> the numbers of its fences in the present plan."""
+    found: dict[str, list[int]] = {}
+    for i, step in enumerate(view.steps):
+        if step.kind == "fence" and i not in view.leftover:
+            found.setdefault(step.data_set or step.target, []).append(i)
+    return found
+
+
+def is_fenced(view: RunView, i: int, fences: Mapping[str, list[int]]) -> bool:
+    """Whether every fence of the store that step i promotes is done or attested; a skipped one is not."""
+    step = view.steps[i]
+    mine = fences.get(step.data_set or step.target, [])
+    return bool(mine) and all(view.phases[j] == "succeeded" for j in mine)

@@ -1,0 +1,130 @@
+"""Limits of a run: slots held and units begun in a window, rebuilt from events after a crash. Pure.
+
+What is held follows from the journal alone: `take` when a start is in it, `give_back` when its result is. A
+promise covers the moment between, so that one decision cannot hand the same room out twice. Invariant: for
+every limit, held + promised never exceeds its capacity because of a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+
+from evac.model.errors import RunError
+from evac.run.values import RunLimit, RunStep
+
+Uses = tuple[tuple[int, int, int], ...]
+"""(number of the limit, units, hold_ms); hold 0: until the step has a result."""
+
+
+class Limits:
+    """All limits of one run. Timed holds end by the clock; the others when the step has a result.
+
+    A new leader has another clock: `restart` lets every hold that had not ended by the old leader's last
+    event begin anew, so that no difference of clocks can shorten a window.
+    """
+
+    __slots__ = ("_numbers", "_promised", "_timed", "_used", "capacity", "freed", "limits")
+
+    def __init__(self, limits: Iterable[RunLimit]) -> None:
+        self.limits = tuple(limits)
+        self._numbers = {limit.id: number for number, limit in enumerate(self.limits)}
+        self.capacity = [limit.capacity for limit in self.limits]
+        self._used = [0] * len(self.limits)
+        self._promised = [0] * len(self.limits)
+        self._timed: list[tuple[int, int, int, int]] = []
+        self.freed: set[int] = set()
+        """Limits that got room since somebody last looked."""
+
+    def uses(self, step: RunStep) -> Uses:
+        """The step's uses by number. Raises RunError for a limit that is unknown or always too small."""
+        found = []
+        for name, units, hold_ms in step.uses:
+            number = self._numbers.get(name)
+            if number is None:
+                raise RunError("limit-unknown", f"{step.id} uses {name}, which is no limit of this run")
+            limit = self.limits[number]
+            if units > limit.capacity:
+                raise RunError(
+                    "limit-too-small", f"{step.id} needs {units} of {name}, which has only {limit.capacity}"
+                )
+            found.append((number, units, limit.window_ms if limit.kind == "rate" else hold_ms))
+        return tuple(found)
+
+    def room(self, number: int) -> int:
+        return self.capacity[number] - self._used[number] - self._promised[number]
+
+    def lacking(self, uses: Uses) -> int:
+        """The number of the first limit without room for it, or -1."""
+        for number, units, _ in uses:
+            if self._used[number] + self._promised[number] + units > self.capacity[number]:
+                return number
+        return -1
+
+    def promise(self, uses: Uses) -> None:
+        for number, units, _ in uses:
+            self._promised[number] += units
+
+    def keep(self, uses: Uses) -> None:
+        """The promise was kept: `take` has counted it."""
+        for number, units, _ in uses:
+            self._promised[number] -= units
+
+    def withdraw(self, uses: Uses) -> None:
+        for number, units, _ in uses:
+            self._promised[number] -= units
+            self.freed.add(number)
+
+    def forget_promises(self) -> None:
+        """Whoever decides begins anew: what was offered and not begun is offered again."""
+        self._promised = [0] * len(self.limits)
+
+    def take(self, uses: Uses, at_ms: int) -> None:
+        """The step began at `at_ms`."""
+        for number, units, hold_ms in uses:
+            self._used[number] += units
+            if hold_ms:
+                heappush(self._timed, (at_ms + hold_ms, number, units, hold_ms))
+
+    def give_back(self, uses: Uses) -> None:
+        """The step has a result: what it held for its whole length is free."""
+        for number, units, hold_ms in uses:
+            if not hold_ms:
+                self._used[number] -= units
+                self.freed.add(number)
+
+    def advance(self, now_ms: int) -> None:
+        """Ends the timed holds that are over."""
+        timed = self._timed
+        while timed and timed[0][0] <= now_ms:
+            _, number, units, _ = heappop(timed)
+            self._used[number] -= units
+            self.freed.add(number)
+
+    def next_ms(self) -> int | None:
+        """When the next timed hold ends."""
+        return self._timed[0][0] if self._timed else None
+
+    def restart(self, last_ms: int, at_ms: int) -> None:
+        """A new leader begins at `at_ms`; the last event of the old one was at `last_ms`."""
+        self.advance(last_ms)
+        self._timed = [(at_ms + hold_ms, number, units, hold_ms) for _, number, units, hold_ms in self._timed]
+        heapify(self._timed)
+
+    def carry_over(self, old: Limits) -> None:
+        """Takes the timed holds of the limits of a replaced plan over, by name."""
+        for until_ms, number, units, hold_ms in old._timed:
+            mine = self._numbers.get(old.limits[number].id)
+            if mine is not None:
+                self._used[mine] += units
+                heappush(self._timed, (until_ms, mine, units, hold_ms))
+
+    def held(self, last_ms: int) -> tuple[tuple[str, int, int], ...]:
+        """(limit, end, units) of the timed holds that were not over at `last_ms`, sorted."""
+        return tuple(
+            sorted((self.limits[n].id, end, units) for end, n, units, _ in self._timed if end > last_ms)
+        )
+
+    def used(self, name: str) -> int:
+        """Units held now, promises not counted."""
+        return self._used[self._numbers[name]]

@@ -1,0 +1,66 @@
+"""Health-gated pacing of traffic: how large the next share is, how long to wait, when to stop. Pure.
+
+What cannot be seen is not healthy: without enough requests to judge by, evac waits, and does not go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.model.run_policy import Pace
+
+SAMPLES_LEAST: Final = 20
+"""Requests below which a rate of errors says nothing."""
+
+WAIT_MOST_MS: Final = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Of what was moved: requests seen since the last share, and how many of them failed.
+
+    baseline_permille: errors of the same service before the move; they are nobody's fault.
+    """
+
+    requests: int
+    errors: int
+    baseline_permille: int = 0
+
+    @property
+    def errors_permille(self) -> int:
+        """Rounded up, so that one error never counts as none."""
+        return -(-self.errors * 1_000 // self.requests) if self.requests else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """go: take the next share after wait_ms. slow: the same, with a longer wait. wait: too little is known.
+    stop: no further share; `undo` says that what is safe to take back should be.
+    """
+
+    verdict: Literal["go", "slow", "wait", "stop"]
+    wait_ms: int
+    undo: bool
+    why: str
+
+
+def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
+    """How to go on, given the present wait between two shares."""
+    if health.requests < SAMPLES_LEAST:
+        why = f"only {health.requests} requests seen, {SAMPLES_LEAST} are needed to judge"
+        return Judgement("wait", wait_ms, False, why)
+    above = max(health.errors_permille - health.baseline_permille, 0)
+    words = f"{above} in 1000 requests fail because of the move, {pace.errors_permille} are allowed"
+    if above > 2 * pace.errors_permille:
+        return Judgement("stop", wait_ms, True, words)
+    if above > pace.errors_permille:
+        longer = min(max(2 * wait_ms, pace.wait_ms, 1_000), WAIT_MOST_MS)
+        return Judgement("slow", longer, False, words)
+    return Judgement("go", max(pace.wait_ms, wait_ms // 2), False, words)
+
+
+def next_share(shares: Sequence[int], reached: int) -> int | None:
+    """The share after `reached`, in permille; None at the end."""
+    return next((share for share in sorted(shares) if share > reached), None)

@@ -1,0 +1,81 @@
+"""A new plan in the middle of a run: what is done stays, what is under way stays, the rest is replaced. Pure.
+
+The id of a step is the same in every plan, so a finished step is known by it and never done again. Where the
+new plan means another thing by the same id (the store is now to be promoted in another site, because the
+first one burnt as well), that is another step: it gets the id with `~2` behind it, and so a key of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from evac.run.values import RunSpec, RunStep, StepPhase
+
+KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"})
+"""Phases of steps that a new plan does not touch."""
+
+_AGAIN: Final = "~"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """spec: the steps of both plans. renamed: id in the new plan -> id in the run, where they differ.
+    leftover: kept steps that the new plan does not have and that have no result yet.
+    """
+
+    spec: RunSpec
+    renamed: Mapping[str, str]
+    kept: frozenset[str]
+    leftover: frozenset[str]
+
+
+def plan_id(step: str) -> str:
+    """The id that a step of a run has in its plan."""
+    return step.partition(_AGAIN)[0]
+
+
+def merge(old: Mapping[str, tuple[RunStep, StepPhase]], new: RunSpec, attempts: Mapping[str, int]) -> Merged:
+    """What the run executes from now on. old: steps of the run with their phases; attempts: of every step
+    that the run ever tried.
+    """
+    names = {step.id: _name(step, old, attempts) for step in new.steps}
+    kept = {name for name, (_, phase) in old.items() if phase in KEPT}
+    wanted = {names[step.id]: step for step in new.steps}
+    known = kept | set(wanted)
+    steps = [_rewired(old[name][0], known, {}) for name in old if name in kept and name not in wanted]
+    for name, step in wanted.items():
+        if name in kept:
+            steps.append(_rewired(old[name][0], known, {}))
+        else:
+            steps.append(replace(_rewired(step, known, names), id=name))
+    leftover = {
+        name for name in kept if name not in wanted and old[name][1] in ("running", "unknown", "undoing")
+    }
+    renamed = {plan: name for plan, name in names.items() if plan != name}
+    return Merged(replace(new, steps=tuple(steps)), renamed, frozenset(kept), frozenset(leftover))
+
+
+def _rewired(step: RunStep, known: set[str], names: Mapping[str, str]) -> RunStep:
+    """The step, after what there is of what it was after."""
+    after = tuple(names.get(name, name) for name in step.after)
+    after = tuple(name for name in after if name in known)
+    return step if after == step.after else replace(step, after=after)
+
+
+def _name(step: RunStep, old: Mapping[str, tuple[RunStep, StepPhase]], attempts: Mapping[str, int]) -> str:
+    """The id of a new plan's step in the run: its own, or the next free one if that is another act."""
+    name, turn = step.id, 1
+    while f"{step.id}{_AGAIN}{turn + 1}" in old or f"{step.id}{_AGAIN}{turn + 1}" in attempts:
+        turn += 1
+        name = f"{step.id}{_AGAIN}{turn}"
+    if name in old:
+        begun = old[name][1] in KEPT or attempts.get(name, 0) > 0
+        if begun and not _same_act(old[name][0], step):
+            return f"{step.id}{_AGAIN}{turn + 1}"
+    return name
+
+
+def _same_act(a: RunStep, b: RunStep) -> bool:
+    return (a.kind, a.target, a.site, a.data_set) == (b.kind, b.target, b.site, b.data_set)

@@ -1,0 +1,476 @@
+"""Events into state: `apply` one, `replay` many, and a fingerprint of where that led. Pure.
+
+An event that the tables do not allow, or that contradicts what was before it, raises RunError: the journal
+is corrupt, and going on would be guessing. The same events lead to the same state, from every prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from evac.model.errors import RunError
+from evac.run import envelope, replan
+from evac.run.table import RUN_TABLE, STEP_TABLE
+from evac.run.values import Event, RunSpec
+from evac.run.view import Pause, RunView
+
+__all__ = ["RunView", "apply", "fingerprint", "plans_of", "replay"]
+
+
+def apply(view: RunView, event: Event) -> RunView:
+    """The view after the event (the same object). Raises RunError for an event that is not allowed."""
+    handler = _HANDLERS.get(event[0])
+    if handler is None:
+        raise RunError("event-unknown", f"{event[0]} is no kind of event")
+    if not view.created and event[0] != "run_created":
+        raise RunError("event-refused", f"{event[0]} before the run was created")
+    handler(view, event)
+    view.events += 1
+    if event[1] > view.last_ms:
+        view.last_ms = event[1]
+    return view
+
+
+def replay(spec: RunSpec, events: Iterable[Event], others: Sequence[RunSpec] = ()) -> RunView:
+    """Where the events lead. others: specs of the plans that `plan_replaced` names."""
+    view = RunView(spec, others)
+    for event in events:
+        apply(view, event)
+    return view
+
+
+def plans_of(events: Iterable[Event]) -> tuple[str, ...]:
+    """The digests of the plans that replaced the first one, in order."""
+    return tuple(event.data["plan"] for event in events if event.kind == "plan_replaced")
+
+
+def _refused(view: RunView, event: Event, why: str) -> RunError:
+    of = f" of {event.step}" if event.step else ""
+    return RunError("event-refused", f"event {view.events}: {event.kind}{of} {why}", "run: evac run verify")
+
+
+def _run_moves(view: RunView, event: Event, trigger: str) -> None:
+    new = RUN_TABLE.get((view.phase, trigger))
+    if new is None:
+        raise _refused(view, event, f"is not allowed while the run is {view.phase}")
+    view.phase = new
+
+
+def _moves(view: RunView, event: Event, trigger: str) -> int:
+    """Moves the step (and the run) by both tables; its number."""
+    i = view.index.get(event[2], -1)
+    if i < 0:
+        raise _refused(view, event, "names no step of this run")
+    run = RUN_TABLE.get((view.phase, trigger))
+    old = view.phases[i]
+    new = STEP_TABLE.get((old, trigger))
+    if run is None or new is None:
+        raise _refused(view, event, f"is not allowed: the run is {view.phase}, the step {old}")
+    view.phase = run
+    if new != old:
+        view.turn(i, new)
+    elif view.watched:
+        view.changed.append(i)
+    return i
+
+
+def _of_attempt(view: RunView, event: Event) -> None:
+    i = view.index.get(event[2], -1)
+    if i >= 0 and view.attempts[i] != event[3]:
+        raise _refused(view, event, f"is of attempt {event[3]}, and the step is at {view.attempts[i]}")
+
+
+def _run_created(view: RunView, event: Event) -> None:
+    if view.created:
+        raise _refused(view, event, "comes twice")
+    plan = event.data.get("plan", view.spec.plan)
+    if plan != view.spec.plan:
+        raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
+    view.created = True
+
+
+def _plain(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+
+
+def _approval_needed(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.asked = True
+
+
+def _approved(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.approved_by[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
+    _count_approvals(view)
+
+
+def _count_approvals(view: RunView) -> None:
+    needed = view.spec.envelope
+    view.approvals = sum(1 for given in view.approved_by.values() if envelope.covers(given, needed))
+
+
+def _run_started(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.token = max(view.token, event.data.get("token", 0))
+    if view.started_ms < 0:
+        view.started_ms = event.at_ms
+
+
+def _leader_changed(view: RunView, event: Event) -> None:
+    """Whatever ran has no result and never will: it is unknown until somebody looks."""
+    _run_moves(view, event, event.kind)
+    token = event.data["token"]
+    if token < view.token:
+        raise _refused(view, event, f"has the token {token} after {view.token}")
+    view.token, view.owner = token, event.data.get("owner", "")
+    view.limits.restart(view.last_ms, event.at_ms)
+    if view.counts.get("running", 0) + view.counts.get("undoing", 0) == 0:
+        return
+    for i, phase in enumerate(view.phases):
+        if phase in ("running", "undoing") and i not in view.manual_running:
+            if phase == "undoing":
+                view.in_undo.add(i)
+            view.turn(i, STEP_TABLE[phase, "leader_changed"])
+
+
+def _step_started(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_started")
+    attempt = view.attempts[i] + 1
+    if event[3] != attempt:
+        raise _refused(view, event, f"is attempt {event[3]}, and the next one is {attempt}")
+    view.attempts[i] = attempt
+    view.tries[i] += 1
+    view.started[i] = event[1]
+    if view.uses[i]:
+        view.limits.take(view.uses[i], event[1])
+    if view.not_before or view.stuck or view.whys:
+        view.not_before.pop(i, None)
+        view.whys.pop(i, None)
+        view.stuck.discard(i)
+
+
+def _done(view: RunView, i: int, event: Event) -> None:
+    view.ended[i] = event[1]
+    evidence = event[4].get("evidence")
+    if evidence:
+        view.evidence[i] = evidence
+    if view.steps[i].paced:
+        wait_ms = view.spec.pace.wait_ms if view.pace_wait_ms < 0 else view.pace_wait_ms
+        view.pace_next[view.steps[i].target] = event[1] + wait_ms
+
+
+def _step_succeeded(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_succeeded")
+    if event[3] != view.attempts[i]:
+        _of_attempt(view, event)
+    _done(view, i, event)
+
+
+def _step_failed(view: RunView, event: Event) -> None:
+    _of_attempt(view, event)
+    again = event.data.get("again_ms", -1)
+    i = _moves(view, event, "step_failed" if again < 0 else "step_failed:again")
+    view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
+    view.ended[i] = event.at_ms
+    if again >= 0:
+        view.not_before[i] = event.at_ms + again
+
+
+def _step_unknown(view: RunView, event: Event) -> None:
+    _of_attempt(view, event)
+    i = view.number(event.step)
+    if view.phases[i] == "undoing":
+        view.in_undo.add(i)
+    _moves(view, event, "step_unknown")
+    view.whys[i] = event.data.get("message", "")
+
+
+def _step_observed(view: RunView, event: Event) -> None:
+    _of_attempt(view, event)
+    i = view.number(event.step)
+    outcome = event.data["outcome"]
+    if outcome == "unclear":
+        _moves(view, event, "step_observed:unclear")
+        view.unclear[i] = view.unclear.get(i, 0) + 1
+        if view.unclear[i] >= view.spec.patience.attempts:
+            view.doubtful.add(i)
+        return
+    undone = outcome == "absent" and i in view.in_undo
+    _moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
+    _resolved(view, i)
+    if undone:
+        _undone(view, i, event)
+    elif outcome == "done":
+        _done(view, i, event)
+
+
+def _resolved(view: RunView, i: int) -> None:
+    """The doubt about step i is over."""
+    view.unclear.pop(i, None)
+    view.whys.pop(i, None)
+    view.doubtful.discard(i)
+    view.in_undo.discard(i)
+    view.leftover.discard(i)
+
+
+def _step_waits(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_waits")
+    view.whys[i] = event.data["why"]
+    view.not_before[i] = event.at_ms + max(event.data.get("again_ms", 0), 0)
+
+
+def _step_skipped(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_skipped")
+    _resolved(view, i)
+    view.exceptions = True
+    view.ended[i] = event.at_ms
+
+
+def _step_attested(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_attested")
+    _resolved(view, i)
+    view.ended[i] = event.at_ms
+    view.evidence[i] = {**event.data.get("evidence", {}), "attested_by": event.data["who"]}
+    if not view.steps[i].manual:
+        view.exceptions = True
+
+
+def _step_retried(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "step_retried")
+    view.tries[i] = 0
+    view.undo_broken.discard(i)
+    view.undo_wanted.discard(i)
+    view.not_before.pop(i, None)
+    if view.waits[i]:
+        view.turn(i, "pending")
+
+
+def _step_stuck(view: RunView, event: Event) -> None:
+    view.stuck.add(_moves(view, event, "step_stuck"))
+
+
+def _gate_opened(view: RunView, event: Event) -> None:
+    view.gates_open.add(_moves(view, event, "gate_opened"))
+
+
+def _undo_asked(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "undo_asked")
+    view.undo_wanted.add(i)
+    view.undo_broken.discard(i)
+    view.undo_tries.pop(i, None)
+
+
+def _undo_started(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "undo_started")
+    view.undo_tries[i] = view.undo_tries.get(i, 0) + 1
+    view.started[i] = event.at_ms
+    view.stuck.discard(i)
+    view.not_before.pop(i, None)
+    view.limits.take(view.uses[i], event.at_ms)
+
+
+def _undone(view: RunView, i: int, event: Event) -> None:
+    view.ended[i] = event.at_ms
+    view.exceptions = True
+    view.undo_wanted.discard(i)
+    view.undo_tries.pop(i, None)
+
+
+def _undo_done(view: RunView, event: Event) -> None:
+    _undone(view, _moves(view, event, "undo_done"), event)
+
+
+def _undo_failed(view: RunView, event: Event) -> None:
+    i = _moves(view, event, "undo_failed")
+    view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
+    again = event.data.get("again_ms", -1)
+    if again >= 0:
+        view.not_before[i] = event.at_ms + again
+        return
+    view.undo_broken.add(i)
+    view.undo_wanted.discard(i)
+
+
+def _paused(view: RunView, event: Event) -> None:
+    back = view.phase if view.pause is None else view.pause.back
+    _run_moves(view, event, "paused")
+    data = event.data
+    view.pause = Pause(
+        data.get("by", "operator"), data.get("who", ""), data.get("reason", ""),
+        data.get("until_ms", 0), data.get("then", "stay"), back,
+    )  # fmt: skip
+
+
+def _resumed(view: RunView, event: Event) -> None:
+    rolling = view.pause is not None and view.pause.back == "rolling_back"
+    _run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
+    view.pause = None
+
+
+def _held(view: RunView, event: Event) -> None:
+    _run_moves(view, event, "held")
+    view.held = event.data.get("who", "") or "somebody"
+
+
+def _released(view: RunView, event: Event) -> None:
+    _run_moves(view, event, "released")
+    view.held = ""
+
+
+def _cancelled(view: RunView, event: Event) -> None:
+    _run_moves(view, event, "cancelled")
+    view.pause = None
+    view.cancel_who, view.cancel_why = event.data.get("who", ""), event.data.get("reason", "")
+
+
+def _rollback_started(view: RunView, event: Event) -> None:
+    _run_moves(view, event, "rollback_started")
+    view.pause = None
+    view.rolled_back = True
+    view.agenda, view.watched = None, False
+
+
+def _plan_replaced(view: RunView, event: Event) -> None:
+    """The new plan's steps take the place of those that have not begun."""
+    _run_moves(view, event, "plan_replaced")
+    new = view.specs.get(event.data["plan"])
+    if new is None:
+        raise _refused(view, event, f"names the plan {event.data['plan']}, which nobody has")
+    attempts = view.past | {
+        step.id: view.attempts[i] for i, step in enumerate(view.steps) if view.attempts[i]
+    }
+    phases = {step.id: (step, view.phases[i]) for i, step in enumerate(view.steps)}
+    merged = replan.merge(phases, new, attempts)
+    old = _columns(view)
+    limits = view.limits
+    view.lay_out(merged.spec)
+    view.limits.carry_over(limits)
+    view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
+    view.plans.append(new.plan)
+    view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
+    view.monitoring_ms = 0
+    view.agenda = None
+    _put_back(view, old, merged)
+    _count_approvals(view)
+
+
+_STEP_SETS: Final = (
+    "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
+)  # fmt: skip
+_STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys")
+
+
+def _columns(view: RunView) -> dict[str, dict[str, Any]]:
+    """What is known of each step that was ever touched, by id."""
+    rows: dict[str, dict[str, Any]] = {}
+    for i, step in enumerate(view.steps):
+        if view.attempts[i] or view.phases[i] not in ("pending", "ready") or i in view.gates_open:
+            rows[step.id] = {
+                "phase": view.phases[i], "tries": view.tries[i],
+                "started": view.started[i], "ended": view.ended[i],
+                "sets": [name for name in _STEP_SETS if i in getattr(view, name)],
+                "facts": [(name, getattr(view, name)[i]) for name in _STEP_FACTS if i in getattr(view, name)],
+            }  # fmt: skip
+    return rows
+
+
+def _put_back(view: RunView, old: Mapping[str, Mapping[str, Any]], merged: replan.Merged) -> None:
+    """Gives kept steps their state back, and every step the number of its attempts so far."""
+    for i, step in enumerate(view.steps):
+        view.attempts[i] = view.past.get(step.id, 0)
+        if step.id not in merged.kept:
+            continue
+        row = old[step.id]
+        view.tries[i], view.started[i], view.ended[i] = row["tries"], row["started"], row["ended"]
+        if row["phase"] in ("running", "unknown", "undoing"):
+            for number, units, hold_ms in view.uses[i]:
+                if not hold_ms:
+                    view.limits.take(((number, units, 0),), row["started"])
+        if row["phase"] == "undoing" or "in_undo" in row["sets"]:
+            view.turn(i, "succeeded")
+        view.turn(i, row["phase"])
+        for name in row["sets"]:
+            getattr(view, name).add(i)
+        for name, value in row["facts"]:
+            getattr(view, name)[i] = value
+        if step.id in merged.leftover:
+            view.leftover.add(i)
+
+
+def _made_ungraceful(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.graceful = False
+
+
+def _pace_changed(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.pace_wait_ms = event.data.get("wait_ms", view.spec.pace.wait_ms)
+    view.pace_stopped = event.data.get("share", 1) == 0
+    for target, ready_ms in view.pace_next.items():
+        view.pace_next[target] = max(ready_ms, event.at_ms + view.pace_wait_ms)
+
+
+def _drift_seen(view: RunView, event: Event) -> None:
+    if event.step:
+        _moves(view, event, "drift_seen")
+    else:
+        _run_moves(view, event, "drift_seen")
+    view.drift += 1
+
+
+def _monitoring_started(view: RunView, event: Event) -> None:
+    _run_moves(view, event, event.kind)
+    view.monitoring_ms = event.at_ms
+
+
+def _run_ended(view: RunView, event: Event) -> None:
+    _run_moves(view, event, f"run_ended:{event.data['phase']}")
+    view.pause = None
+    view.end_why = event.data.get("why", "")
+
+
+_HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyType(
+    {
+        "run_created": _run_created, "approval_needed": _approval_needed, "approved": _approved,
+        "run_started": _run_started, "leader_changed": _leader_changed, "step_started": _step_started,
+        "step_succeeded": _step_succeeded, "step_failed": _step_failed, "step_unknown": _step_unknown,
+        "step_observed": _step_observed, "step_waits": _step_waits, "step_skipped": _step_skipped,
+        "step_attested": _step_attested, "step_retried": _step_retried, "step_stuck": _step_stuck,
+        "gate_opened": _gate_opened, "undo_asked": _undo_asked, "undo_started": _undo_started,
+        "undo_done": _undo_done, "undo_failed": _undo_failed, "paused": _paused, "resumed": _resumed,
+        "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
+        "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
+        "drift_seen": _drift_seen, "monitoring_started": _monitoring_started, "run_ended": _run_ended,
+    }
+)  # fmt: skip
+
+
+def fingerprint(view: RunView) -> str:
+    """A digest of all that the events determine. Two views with the same one decide alike."""
+    steps = [
+        (
+            step.id, view.phases[i], view.attempts[i], view.tries[i], view.started[i], view.ended[i],
+            view.waits[i], [name for name in _STEP_SETS if i in getattr(view, name)],
+            [(name, _plainly(getattr(view, name)[i])) for name in _STEP_FACTS if i in getattr(view, name)],
+        )
+        for i, step in enumerate(view.steps)
+    ]  # fmt: skip
+    approved = sorted((who, sorted(envelope.to_data(e).items())) for who, e in view.approved_by.items())
+    whole = (
+        view.spec.run, view.spec.plan, view.plans, view.phase, view.created, view.asked,
+        approved, view.approvals,
+        view.token, view.owner, view.held, view.pause, view.cancel_who, view.cancel_why, view.rolled_back,
+        view.graceful, view.exceptions, view.lost, view.drift, view.pace_wait_ms, view.pace_stopped,
+        sorted(view.pace_next.items()), view.started_ms, view.monitoring_ms, view.end_why,
+        view.last_ms, view.events,
+        sorted(view.past.items()), sorted(view.renamed.items()), view.limits.held(view.last_ms), steps,
+    )  # fmt: skip
+    return hashlib.sha256(repr(whole).encode()).hexdigest()
+
+
+def _plainly(value: Any) -> Any:
+    """The value with its keys in order, so that the way it was written does not matter."""
+    return sorted(value.items()) if isinstance(value, Mapping) else value

@@ -1,0 +1,168 @@
+"""The two transition tables: how a run and how a step moves. The diagram in the docs is drawn from here.
+
+A trigger is the kind of an event, with its outcome where that decides (`step_observed:done`). What stands in
+no row is not allowed: a journal that holds it is corrupt. An event of a step must be allowed by both tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, cast
+
+from evac.run.values import ENDED, RunPhase, StepPhase
+
+RunTable = Mapping[tuple[RunPhase, str], RunPhase]
+StepTable = Mapping[tuple[StepPhase, str], StepPhase]
+
+LIVE: Final[tuple[RunPhase, ...]] = (
+    "pending", "awaiting_approval", "running", "paused", "cancelling", "rolling_back", "monitoring",
+)  # fmt: skip
+_BEGUN: Final = LIVE[1:]
+
+_RUN_MOVES: Final = """
+pending            approval_needed       awaiting_approval
+pending            run_started           running
+awaiting_approval  run_started           running
+running            approval_needed       awaiting_approval
+running            paused                paused
+awaiting_approval  paused                paused
+rolling_back       paused                paused
+paused             paused                paused
+paused             resumed               running
+paused             resumed:rolling_back  rolling_back
+pending            cancelled             cancelling
+awaiting_approval  cancelled             cancelling
+running            cancelled             cancelling
+paused             cancelled             cancelling
+monitoring         cancelled             cancelling
+running            rollback_started      rolling_back
+paused             rollback_started      rolling_back
+awaiting_approval  rollback_started      rolling_back
+cancelling         rollback_started      rolling_back
+monitoring         rollback_started      rolling_back
+running            monitoring_started    monitoring
+monitoring         plan_replaced         running
+monitoring         step_retried          running
+running            run_ended:succeeded                  succeeded
+running            run_ended:succeeded_with_exceptions  succeeded_with_exceptions
+monitoring         run_ended:succeeded                  succeeded
+monitoring         run_ended:succeeded_with_exceptions  succeeded_with_exceptions
+cancelling         run_ended:cancelled                  cancelled
+rolling_back       run_ended:cancelled                  cancelled
+rolling_back       run_ended:failed                     failed
+running            run_ended:timed_out                  timed_out
+paused             run_ended:timed_out                  timed_out
+awaiting_approval  run_ended:timed_out                  timed_out
+"""
+
+_STEP_MOVES: Final = """
+pending    waits_settled         ready
+ready      waits_reopened        pending
+ready      step_started          running
+running    step_succeeded        succeeded
+running    step_failed           failed
+running    step_failed:again     ready
+running    step_unknown          unknown
+running    leader_changed        unknown
+running    step_attested         succeeded
+ready      step_failed           failed
+unknown    step_observed:done    succeeded
+unknown    step_observed:absent  ready
+unknown    step_observed:undone  undone
+unknown    step_attested         succeeded
+unknown    step_skipped          skipped
+pending    step_attested         succeeded
+ready      step_attested         succeeded
+failed     step_attested         succeeded
+skipped    step_attested         succeeded
+pending    step_skipped          skipped
+ready      step_skipped          skipped
+failed     step_skipped          skipped
+failed     step_retried          ready
+skipped    step_retried          ready
+undone     step_retried          ready
+succeeded  undo_started          undoing
+undoing    undo_done             undone
+undoing    undo_failed           succeeded
+undoing    step_unknown          unknown
+undoing    leader_changed        unknown
+"""
+
+_RUN_STAYS: Final[Mapping[str, tuple[RunPhase, ...]]] = MappingProxyType(
+    {
+        "approved": LIVE,
+        "leader_changed": LIVE,
+        "held": LIVE,
+        "released": LIVE,
+        "plan_replaced": ("pending", "awaiting_approval", "running", "paused"),
+        "made_ungraceful": ("pending", "awaiting_approval", "running", "paused", "monitoring"),
+        "pace_changed": ("awaiting_approval", "running", "paused", "monitoring"),
+        "approval_needed": ("paused",),
+        "step_started": ("running",),
+        "step_waits": ("running",),
+        "step_succeeded": _BEGUN,
+        "step_failed": _BEGUN,
+        "step_failed:again": _BEGUN,
+        "step_unknown": _BEGUN,
+        "step_observed:done": _BEGUN,
+        "step_observed:absent": _BEGUN,
+        "step_observed:unclear": _BEGUN,
+        "step_observed:undone": _BEGUN,
+        "step_stuck": _BEGUN,
+        "drift_seen": _BEGUN,
+        "gate_opened": ("pending", "awaiting_approval", "running", "paused"),
+        "step_skipped": _BEGUN,
+        "step_attested": _BEGUN,
+        "step_retried": ("awaiting_approval", "running", "paused"),
+        "undo_asked": ("running", "paused", "monitoring"),
+        "undo_started": ("running", "paused", "rolling_back", "monitoring"),
+        "undo_done": _BEGUN,
+        "undo_failed": _BEGUN,
+    }
+)
+"""Triggers that leave the phase of the run as it is, and in which phases they may come."""
+
+_STEP_STAYS: Final[Mapping[str, tuple[StepPhase, ...]]] = MappingProxyType(
+    {
+        "step_observed:unclear": ("unknown",),
+        "step_stuck": ("running", "unknown", "undoing"),
+        "step_waits": ("ready",),
+        "gate_opened": ("pending", "ready"),
+        "undo_asked": ("succeeded",),
+        "drift_seen": ("succeeded",),
+    }
+)
+
+
+def _rows(moves: str) -> Iterator[tuple[str, str, str]]:
+    for line in moves.strip().splitlines():
+        phase, trigger, then = line.split()
+        yield phase, trigger, then
+
+
+def _table(moves: str, stays: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], str]:
+    table = {(phase, trigger): phase for trigger, phases in stays.items() for phase in phases}
+    for phase, trigger, then in _rows(moves):
+        table[phase, trigger] = then
+    return table
+
+
+RUN_TABLE: Final = cast(RunTable, _table(_RUN_MOVES, _RUN_STAYS))
+STEP_TABLE: Final = cast(StepTable, _table(_STEP_MOVES, _STEP_STAYS))
+
+
+def diagram() -> str:
+    """Both tables as one Mermaid text: two state diagrams. What leaves a phase as it is, is not drawn."""
+    return f"{_mermaid('run', _RUN_MOVES, 'pending', ENDED)}\n{_mermaid('step', _STEP_MOVES, 'pending', ())}"
+
+
+def _mermaid(name: str, moves: str, first: str, last: Iterable[str]) -> str:
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for phase, trigger, then in _rows(moves):
+        if phase != then:
+            arrows.setdefault((phase, then), []).append(trigger.replace(":", " "))
+    lines = [f"%% how a {name} moves", "stateDiagram-v2", f"    [*] --> {first}"]
+    lines += [f"    {a} --> {b}: {', '.join(triggers)}" for (a, b), triggers in arrows.items()]
+    lines += [f"    {phase} --> [*]" for phase in sorted(last)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,206 @@
+"""Where a run stands: one mutable aggregate, owned by one caller and changed by events alone.
+
+What it holds follows from its specs and the events applied, in order; `run.state` applies them. Steps are
+numbered by their place in the spec and kept as columns, because a run may have a hundred thousand of them.
+Invariants: `counts` agrees with `phases`; `waits[i]` is the number of unsettled steps that step i is after;
+a step is `pending` exactly while it waits; the limits hold the uses of what is running, unknown or undoing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from evac.model.errors import RunError
+from evac.model.run_policy import Envelope
+from evac.run.limits import Limits, Uses
+from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
+
+BUSY = frozenset({"running", "unknown", "undoing"})
+"""Step phases in which something may be under way in the world."""
+
+_NOBODY: Sequence[int] = ()
+
+
+class Pause(NamedTuple):
+    """Why a run pauses. by: operator, step, gate, pace. back: the phase it returns to."""
+
+    by: str
+    who: str
+    reason: str
+    until_ms: int
+    then: str
+    back: RunPhase
+
+
+class StepView(NamedTuple):
+    """One step as people see it. failure: (code, message) of the last try. why: what it waits for."""
+
+    id: str
+    phase: StepPhase
+    attempts: int
+    started_ms: int
+    ended_ms: int
+    evidence: Mapping[str, Any]
+    failure: tuple[str, str]
+    why: str
+
+
+class RunView:
+    """One run. Read its fields freely; only `run.state` and `run.decide` write them.
+
+    tries: of a step since a person last said retry; attempts: of all. unclear: observations in a row that did
+    not tell. doubtful: unknown steps that were looked at often enough to ask a person. undo_wanted: steps a
+    person wants back. in_undo: unknown steps of which the undo is in doubt. leftover: unresolved steps that
+    the present plan does not know. opened: 1 where what waits for the step was told that it is settled.
+    changed: steps whose phase changed since `decide` last looked.
+    """
+
+    def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
+        """others: specs of plans that replace the first during the run."""
+        self.specs = {one.plan: one for one in (spec, *others)}
+        self.phase: RunPhase = "pending"
+        self.events = self.last_ms = self.monitoring_ms = self.token = 0
+        self.started_ms = -1
+        self.owner = self.held = self.end_why = self.cancel_who = self.cancel_why = ""
+        self.created = self.asked = self.exceptions = self.rolled_back = self.pace_stopped = False
+        self.graceful = True
+        self.pause: Pause | None = None
+        self.approved_by: dict[str, Envelope] = {}
+        self.approvals = 0
+        self.lost: tuple[str, ...] = ()
+        self.plans = [spec.plan]
+        self.drift = 0
+        self.pace_wait_ms = -1
+        self.pace_next: dict[str, int] = {}
+        self.past: dict[str, int] = {}
+        self.renamed: dict[str, str] = {}
+        self.agenda: Any = None
+        self.lay_out(spec)
+
+    def lay_out(self, spec: RunSpec) -> None:
+        """Columns for the steps of `spec`, all as at the beginning. Raises RunError for a spec that cannot
+        run.
+        """
+        self.spec, self.steps = spec, spec.steps
+        number = len(self.steps)
+        self.index = {step.id: i for i, step in enumerate(self.steps)}
+        if len(self.index) != number:
+            raise RunError("step-twice", "two steps of the plan have the same id")
+        self.limits = Limits(spec.limits)
+        self.uses: list[Uses] = [self.limits.uses(step) if step.uses else () for step in self.steps]
+        self.attempts, self.tries = [0] * number, [0] * number
+        self.started, self.ended = [0] * number, [0] * number
+        self._wire()
+        self.phases: list[StepPhase] = ["pending" if waits else "ready" for waits in self.waits]
+        self.counts: dict[str, int] = {}
+        for phase in self.phases:
+            self.counts[phase] = self.counts.get(phase, 0) + 1
+        self.gates_open: set[int] = set()
+        self.manual_running: set[int] = set()
+        self.undo_wanted: set[int] = set()
+        self.in_undo: set[int] = set()
+        self.doubtful: set[int] = set()
+        self.stuck: set[int] = set()
+        self.leftover: set[int] = set()
+        self.undo_broken: set[int] = set()
+        self.unclear: dict[int, int] = {}
+        self.undo_tries: dict[int, int] = {}
+        self.not_before: dict[int, int] = {}
+        self.evidence: dict[int, Mapping[str, Any]] = {}
+        self.failures: dict[int, tuple[str, str]] = {}
+        self.whys: dict[int, str] = {}
+        self.opened = bytearray(number)
+        self.changed: list[int] = []
+        self.watched = False
+
+    def _wire(self) -> None:
+        """Who waits for whom, and the order of starts."""
+        steps, index = self.steps, self.index
+        self.waits = [len(step.after) for step in steps]
+        self.dependents: list[Sequence[int]] = [_NOBODY] * len(steps)
+        for i, step in enumerate(steps):
+            for name in step.after:
+                j = index.get(name)
+                if j is None:
+                    raise RunError("step-unknown", f"{step.id} is after {name}, which is no step of the plan")
+                found = self.dependents[j]
+                if isinstance(found, list):
+                    found.append(i)
+                else:
+                    self.dependents[j] = [i]
+        self.ranked = sorted(range(len(steps)), key=lambda i: (steps[i].start_ms, steps[i].id))
+        self.rank = [0] * len(steps)
+        for rank, i in enumerate(self.ranked):
+            self.rank[i] = rank
+
+    def number(self, step: str) -> int:
+        """The number of a step. Raises RunError for one that the plan does not have."""
+        i = self.index.get(step)
+        if i is None:
+            raise RunError("step-unknown", f"{step or 'a step without a name'} is no step of this run")
+        return i
+
+    def turn(self, i: int, new: StepPhase) -> None:
+        """Moves step i to `new`, with what follows from it: counts, what waited for it, what it held."""
+        old = self.phases[i]
+        self.phases[i] = new
+        counts = self.counts
+        counts[old] -= 1
+        counts[new] = counts.get(new, 0) + 1
+        if self.watched:
+            self.changed.append(i)
+        if old in BUSY and new not in BUSY and self.uses[i]:
+            self.limits.give_back(self.uses[i])
+        if self.dependents[i]:
+            if new in SETTLED:
+                if not self.opened[i]:
+                    self._settle(i)
+            elif new == "ready" and self.opened[i]:
+                self._reopen(i)
+        if self.steps[i].manual:
+            (self.manual_running.add if new == "running" else self.manual_running.discard)(i)
+
+    def _settle(self, i: int) -> None:
+        self.opened[i] = 1
+        for j in self.dependents[i]:
+            self.waits[j] -= 1
+            if not self.waits[j] and self.phases[j] == "pending":
+                self.turn(j, "ready")
+
+    def _reopen(self, i: int) -> None:
+        """A skipped or undone step is to be done after all: what has not begun waits for it again."""
+        self.opened[i] = 0
+        for j in self.dependents[i]:
+            self.waits[j] += 1
+            if self.phases[j] == "ready":
+                self.turn(j, "pending")
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do; leftovers that nobody can tell of do not count."""
+        counts = self.counts
+        done = counts.get("succeeded", 0) + counts.get("skipped", 0) + counts.get("undone", 0)
+        open_steps = len(self.phases) - done
+        return open_steps == 0 or open_steps == len(self.leftover & self.doubtful)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing that evac began is under way, except what only a person can tell."""
+        counts = self.counts
+        busy = counts.get("running", 0) + counts.get("undoing", 0) + counts.get("unknown", 0)
+        return busy == len(self.manual_running) + len(self.doubtful)
+
+    def named(self, phase: StepPhase, most: int = 5) -> str:
+        """The ids of some steps in a phase, for words to people; walks the plan, so not for every event."""
+        names = [self.steps[i].id for i, now in enumerate(self.phases) if now == phase]
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        return ", ".join(names[:most]) + more
+
+    def step(self, step: str) -> StepView:
+        """One step as people see it."""
+        i = self.number(step)
+        return StepView(
+            step, self.phases[i], self.attempts[i], self.started[i], self.ended[i],
+            self.evidence.get(i, {}), self.failures.get(i, ("", "")), self.whys.get(i, ""),
+        )  # fmt: skip
