@@ -6,6 +6,7 @@ It knows nothing of keys or leases. What it raises says whether a call may have 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import ssl
 import time
@@ -20,6 +21,7 @@ import orjson
 from evac.model.errors import StoreError, Unavailable
 
 ANSWER_MOST_BYTES: Final = 64 << 20
+LARGE_BYTES: Final = 512 << 10
 AGAIN_S: Final = 0.05
 AVOID_LEAST_S: Final = 2.0
 AVOID_MOST_S: Final = 30.0
@@ -195,7 +197,7 @@ class Gateway:
         try:
             async with (
                 asyncio.timeout(patience),
-                session.post(endpoint + path, data=orjson.dumps(body), headers=self._headers()) as response,
+                session.post(endpoint + path, data=_content(body), headers=self._headers()) as response,
             ):
                 status, content = response.status, await _bounded(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -242,6 +244,12 @@ class Gateway:
     def _avoid(self, member: int) -> None:
         self._avoid_s[member] = min(AVOID_MOST_S, max(AVOID_LEAST_S, self._avoid_s[member] * 2))
         self._avoid_until[member] = time.monotonic() + self._avoid_s[member]
+
+
+def _content(body: Mapping[str, Any]) -> bytes | io.BytesIO:
+    """The body as sent; a large one as a file, which is sent in pieces between other work."""
+    content = orjson.dumps(body)
+    return content if len(content) < LARGE_BYTES else io.BytesIO(content)
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
