@@ -1,0 +1,193 @@
+"""The driver of plain PostgreSQL: fence, promote, demote, protect and rejoin members, and say what they are.
+
+Settings: host, port, user, password (reference), dbname, name; data, bin and system_user where the
+site's agent works on the member's own machine. Parameters of each verb stand with the function that does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from evac.actions.given import many, text
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.postgres_authority import Authority, refuse_stale, seen_authority
+from evac.actions.postgres_conninfo import all_of
+from evac.actions.postgres_facts import PostgresFacts, precheck_sync, read_facts
+from evac.actions.postgres_fence import (
+    cut_off,
+    demote,
+    demoted,
+    fence,
+    standing_problems,
+    undo_demote,
+    unfence,
+)
+from evac.actions.postgres_link import Link, Member, linked, member_of
+from evac.actions.postgres_peers import other_primaries
+from evac.actions.postgres_promote import promote, promote_problems
+from evac.actions.postgres_rejoin import rejoin, rejoin_problems
+from evac.actions.postgres_replicas import follows, protect, protect_problems, protected
+from evac.model.errors import ActionError, Permanent, Retryable
+
+_PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}
+_NEVER_UNDONE: Final = "a store that moved stays moved"
+
+
+class PostgresDriver:
+    """One connection an action, closed at its end; nothing is kept between two."""
+
+    name = "postgres"
+    verbs: frozenset[Verb] = frozenset(
+        {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
+    )
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        """Asks the member; never raises."""
+        try:
+            self._refuse_others(action)
+            if action.verb == "rejoin":
+                return await rejoin_problems(action, order)
+            async with linked(_member(action), order.timeout_s) as link:
+                facts, seen = await read_facts(link), await seen_authority(link)
+                refuse_stale(link, seen, order)
+                problems = await _problems(link, action, order, facts, seen)
+            return Checked(tuple(problems), facts.evidence())
+        except ActionError as error:
+            return Checked((error.message,))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        self._refuse_others(action)
+        if order.dry_run:
+            checked = await self.check(action, order)
+            words = f"would {action.verb} {_member(action).address}"
+            return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
+        if action.verb == "rejoin":
+            return await rejoin(action, order)
+        async with linked(_member(action), order.timeout_s) as link:
+            match action.verb:
+                case "fence":
+                    return await fence(link, action, order)
+                case "unfence":
+                    return await unfence(link, order)
+                case "promote":
+                    return await promote(link, action, order)
+                case "demote":
+                    return await demote(link, order)
+                case "protect":
+                    return await protect(link, action, order)
+                case _:
+                    return await _verified(link, action)
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        """Asks the member; `unclear` when it does not answer."""
+        try:
+            self._refuse_others(action)
+            async with linked(_member(action), order.timeout_s) as link:
+                facts, seen = await read_facts(link), await seen_authority(link)
+            return Observed("done" if _is_done(action, order, facts, seen) else "absent", facts.evidence())
+        except ActionError as error:
+            return Observed("unclear", {"problem": error.message[:900]})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Takes a fence back while nothing was promoted, and a demotion while no other primary exists."""
+        if action.verb not in ("fence", "demote"):
+            raise Permanent("not-undone", f"{action.verb} is not taken back: {_NEVER_UNDONE}")
+        async with linked(_member(action), order.timeout_s) as link:
+            if order.dry_run:
+                return {**(await read_facts(link)).evidence(), "dry_run": f"would undo {action.verb}"}
+            if action.verb == "fence":
+                return await unfence(link, order)
+            return await undo_demote(link, action, order)
+
+    async def close(self) -> None:
+        """Nothing is open between two actions."""
+
+    async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
+        """Role, timeline, position, lag and synchronous state of the endpoint's member, for probes and plans.
+        Raises `Retryable`, `Permanent`.
+        """
+        async with linked(_member(action), timeout_s, timeout_s) as link:
+            return await read_facts(link)
+
+    async def precheck_sync(
+        self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
+    ) -> Checked:
+        """Asks the healthy primary whether `candidate` could be the fence when `may_be_lost` is gone. When it
+        is ready, the caller keeps the fact with its time, and gives it to `fence` as `standing` and
+        `standing_age_ms`. Never raises.
+        """
+        try:
+            async with linked(member_of(action), timeout_s) as link:
+                return await precheck_sync(link, candidate, sites, may_be_lost)
+        except ActionError as error:
+            return Checked((error.message,))
+
+    def _refuse_others(self, action: Action) -> None:
+        if action.verb not in self.verbs:
+            raise Permanent("verb-unknown", f"the driver postgres cannot {action.verb}")
+        if action.verb == "fence" and text(action.parameters, "proof", "sync") != "sync":
+            proof = text(action.parameters, "proof")
+            raise Permanent("proof-unknown", f"the driver postgres cannot prove a fence by {proof}")
+
+
+def _member(action: Action) -> Member:
+    return member_of(action, _PREFIX.get(action.verb, ""))
+
+
+async def _problems(
+    link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority
+) -> list[str]:
+    """What keeps the verb from working now; none when it is done already."""
+    if _is_done(action, order, facts, seen):
+        return []
+    match action.verb:
+        case "fence":
+            standing = standing_problems(action, link.member)
+            return standing + ([] if facts.role == "standby" else ["a primary cannot be cut off"])
+        case "promote":
+            writable, _ = await other_primaries(action, facts.system)
+            others = [f"{address} answers as a primary that takes writes" for address in writable]
+            return others + promote_problems(action, facts, seen)
+        case "protect":
+            return protect_problems(facts, all_of(many(action.parameters, "synchronous")))
+        case "unfence":
+            return [] if facts.role == "standby" else [f"it is a primary now: {_NEVER_UNDONE}"]
+        case "verify":
+            return [f"it is {facts.role}, and not as expected"]
+        case _:
+            return []
+
+
+def _is_done(action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> bool:
+    match action.verb:
+        case "fence":
+            promoted = facts.role == "primary" and seen.fence > 0 and seen.fence == order.epoch
+            return cut_off(facts, seen) or promoted
+        case "unfence":
+            return facts.role == "standby" and facts.has_upstream
+        case "promote":
+            return facts.writable
+        case "demote":
+            return demoted(facts)
+        case "protect":
+            return protected(facts, all_of(many(action.parameters, "synchronous")))
+        case "rejoin":
+            return follows(facts, member_of(action, "primary"))
+        case _:
+            return _as_expected(action, facts)
+
+
+def _as_expected(action: Action, facts: PostgresFacts) -> bool:
+    """Parameter `expect`: primary (one that takes writes and whose synchronous set confirms) or standby."""
+    if text(action.parameters, "expect", "primary") == "standby":
+        return facts.role == "standby" and facts.receiver == "streaming"
+    return facts.writable and protected(facts, facts.sync)
+
+
+async def _verified(link: Link, action: Action) -> Evidence:
+    facts = await read_facts(link)
+    if not _as_expected(action, facts):
+        raise Retryable("not-as-expected", f"{link.member.address} is {facts.role}, not as expected", "", 500)
+    return {**facts.evidence(), "expect": text(action.parameters, "expect", "primary")}

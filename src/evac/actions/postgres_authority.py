@@ -1,0 +1,84 @@
+"""The highest fencing token and epoch a PostgreSQL member has obeyed, kept by the member itself.
+
+It is a setting, `evac.authority`, written by ALTER SYSTEM: that works on standbys too, survives a restart
+and a promotion, and never waits for a synchronous standby as a row in a table would. An advisory lock is
+held from the comparison to the end of the change, so that two leaders never act on one member at once; the
+lock ends with its session, even if evac is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from evac.actions.given import stale_token
+from evac.actions.port import Order
+from evac.actions.postgres_conninfo import literal
+from evac.actions.postgres_link import Link
+from evac.model.errors import Permanent
+
+LOCK = 0x65766163
+"""`evac` in ASCII."""
+_SEEN = "SELECT name, setting FROM pg_file_settings WHERE name LIKE 'evac.%' ORDER BY seqno"
+LOCK_WAIT_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """token and epoch of the last order obeyed; fence: the epoch for which this member was cut off, or 0."""
+
+    token: int = 0
+    epoch: int = 0
+    fence: int = 0
+
+    def text(self) -> str:
+        return f"{self.token} {self.epoch} {self.fence}"
+
+
+def parse_authority(text: str) -> Authority:
+    """Raises `Permanent`: a record that cannot be read is never taken for none."""
+    try:
+        token, epoch, fence = (int(part) for part in text.split())
+    except ValueError as error:
+        raise Permanent("authority-unreadable", "evac.authority of this member cannot be read") from error
+    return Authority(token, epoch, fence)
+
+
+async def seen_authority(link: Link) -> Authority:
+    """What the member has on its disk, whether reloaded or not."""
+    texts = [row["setting"] for row in await link.rows(_SEEN) if row["name"] == "evac.authority"]
+    return parse_authority(texts[-1]) if texts and texts[-1] else Authority()
+
+
+def refuse_stale(link: Link, seen: Authority, order: Order) -> None:
+    """Raises `Permanent` for an order of an older leader, or for an epoch that is over."""
+    if order.token < seen.token:
+        raise stale_token(link.member.address, seen.token, order)
+    if order.epoch and order.epoch < seen.epoch:
+        raise Permanent(
+            "stale-epoch",
+            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is over",
+            "stop: the data set has moved on",
+        )
+
+
+@asynccontextmanager
+async def alone(link: Link, order: Order) -> AsyncIterator[Authority]:
+    """Nobody else of evac acts on this member until the end; the order is not of an older leader."""
+    while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
+        await link.pause(LOCK_WAIT_S)
+    seen = await seen_authority(link)
+    refuse_stale(link, seen, order)
+    yield seen
+    # The lock ends with the session, which belongs to this action alone.
+
+
+async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:
+    """Records the order before the change it allows. fence: None keeps what is there."""
+    now = Authority(order.token, max(order.epoch, seen.epoch), seen.fence if fence is None else fence)
+    if now != seen:
+        # The server knows a setting with a prefix of ours only once this session has set it.
+        await link.change(f"SET evac.authority = {literal(now.text())}")
+        await link.change(f"ALTER SYSTEM SET evac.authority = {literal(now.text())}")
+    return now

@@ -1,0 +1,184 @@
+"""One bounded connection to one PostgreSQL member: every call ends by its own deadline.
+
+asyncpg waits for ever where nobody says otherwise, and a commit that waits for a dead standby never returns.
+Owns the translation of asyncpg's errors; knows nothing of roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from evac.actions.given import text, whole
+from evac.actions.port import Action, Value
+from evac.actions.secrets import Secret, resolve, scrub
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+
+CALL_S = 5.0
+"""No single statement takes longer, however long the order's timeout is."""
+MAX_ROWS = 10_000
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InvalidParameterValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How to reach one member. name: its application_name. The password is resolved when it is needed."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    dbname: str
+    name: str = ""
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def secret(self) -> Secret | None:
+        return resolve(self.password) if self.password else None
+
+
+def member_of(action: Action, prefix: str = "") -> Member:
+    """The endpoint of the action. With a prefix (`candidate`, `primary`, `old`) the member that the
+    parameters name that way, reached with the endpoint's own user where they name none.
+    """
+    own = _member(action.settings)
+    named = {
+        key.removeprefix(f"{prefix}_"): value
+        for key, value in action.parameters.items()
+        if prefix and key.startswith(f"{prefix}_")
+    }
+    if not named.get("host"):
+        return own
+    inherited: dict[str, Value] = {"user": own.user, "password": own.password, "dbname": own.dbname}
+    return _member({**inherited, **named})
+
+
+def _member(values: Mapping[str, Value]) -> Member:
+    return Member(
+        text(values, "host"), whole(values, "port", 5432, 65_535), text(values, "user", "postgres"),
+        text(values, "password", ""), text(values, "dbname", "postgres"), text(values, "name", ""),
+    )  # fmt: skip
+
+
+class Link:
+    """An open connection. `rows` and `value` ask. Once something was changed, a missing answer means
+    that the outcome is not known.
+    """
+
+    def __init__(self, member: Member, connection: Any, deadline: float) -> None:
+        self.member = member
+        self._connection = connection
+        self._deadline = deadline
+        self._broken = False
+        self._changed = False
+
+    def left_s(self) -> float:
+        """Seconds until the order's deadline."""
+        return self._deadline - asyncio.get_running_loop().time()
+
+    async def rows(self, query: str, *arguments: object) -> list[Mapping[str, Any]]:
+        """At most `MAX_ROWS` rows of an answer."""
+        async with self._bounded():
+            found = await self._connection.fetch(query, *arguments)
+        return [dict(row) for row in found[:MAX_ROWS]]
+
+    async def value(self, query: str, *arguments: object) -> Any:
+        """The first column of the first row, or None."""
+        async with self._bounded():
+            return await self._connection.fetchval(query, *arguments)
+
+    async def change(self, statement: str, *, secret: bool = False) -> None:
+        """One statement that changes something. secret: it holds one, so no error repeats its words."""
+        self._changed = True
+        async with self._bounded(secret=secret):
+            await self._connection.execute(statement)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits between two looks. When the order's time is over raises `OutcomeUnknown` if something was
+        changed before, else `Retryable`.
+        """
+        if self.left_s() <= seconds:
+            message = f"{self.member.address} did not get there in time"
+            raise (OutcomeUnknown if self._changed else Retryable)("postgres-slow", message)
+        await asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def _bounded(self, *, secret: bool = False) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(max(0.001, min(CALL_S, self.left_s()))):
+                yield
+        except TimeoutError as error:
+            self._broken = True
+            raise _silent(self.member, self._changed) from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            self._broken = True
+            if secret:
+                code = getattr(error, "sqlstate", "") or type(error).__name__
+                raise Permanent("postgres-refused", f"{self.member.address} refused ({code})") from None
+            raise translate(self.member, error, self._changed) from error
+
+    async def close(self) -> None:
+        """Says goodbye where that can be done at once; else just goes."""
+        if not self._broken:
+            try:
+                await self._connection.close(timeout=0.5)
+                return
+            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                pass
+        self._connection.terminate()
+
+
+@asynccontextmanager
+async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) -> AsyncIterator[Link]:
+    """A connection for one action, closed at its end. Raises `Retryable` or `Permanent`."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    secret = member.secret()
+    limit = max(0.05, min(connect_s, timeout_s * 0.8))
+    try:
+        async with asyncio.timeout(limit):
+            connection = await asyncpg.connect(
+                host=member.host, port=member.port, user=member.user, database=member.dbname,
+                password=secret.reveal() if secret else None, timeout=limit, statement_cache_size=0,
+                server_settings={"application_name": "evac"},
+            )  # fmt: skip
+    except TimeoutError as error:
+        raise _silent(member, changes=False) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise translate(member, error, changes=False) from error
+    link = Link(member, connection, deadline)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+def _silent(member: Member, changes: bool) -> ActionError:
+    if changes:
+        return OutcomeUnknown("postgres-silent", f"{member.address} did not answer; it may have done it")
+    return Retryable("postgres-silent", f"{member.address} did not answer in time", after_ms=200)
+
+
+def translate(member: Member, error: Exception, changes: bool) -> ActionError:
+    """The error of our port for one of asyncpg's or the system's."""
+    secret = member.secret()
+    words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
+    message = f"{member.address}: {words}"
+    if isinstance(error, _REFUSED):
+        return Permanent("postgres-refused", message, "check user, password and rights of the endpoint")
+    if changes and not isinstance(error, asyncpg.PostgresError):
+        return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
+    return Retryable("postgres-unreachable", message, after_ms=200)

@@ -1,0 +1,335 @@
+"""Making what was a primary a replica of the new one. What it had alone is archived before it is rewound.
+
+A running standby is only pointed at its new primary, from anywhere. An old primary, or a standby that holds
+more than the new primary, needs hands on its machine: settings `data`, `bin`, `system_user`, and `start`,
+which is `pg_ctl` unless a `unit` starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+from evac.actions.given import text
+from evac.actions.port import Action, Checked, Evidence, Order
+from evac.actions.postgres_archive import (
+    SETTINGS,
+    Archived,
+    archive,
+    archive_folder,
+    holds_log_after,
+    read_archive,
+)
+from evac.actions.postgres_authority import (
+    Authority,
+    alone,
+    obey,
+    parse_authority,
+    refuse_stale,
+    seen_authority,
+)
+from evac.actions.postgres_facts import PostgresFacts, lsn_text, read_facts
+from evac.actions.postgres_fence import cut_off
+from evac.actions.postgres_history import Control, Stretch, fork_of, parse_history
+from evac.actions.postgres_link import Link, Member, linked, member_of
+from evac.actions.postgres_programs import Place, control, place_of, program, start, stop
+from evac.actions.postgres_replicas import follow, follows, upstream_of
+from evac.model.errors import ActionError, Permanent, Retryable
+
+OURS = ("primary_conninfo", "synchronous_standby_names", "default_transaction_read_only", "evac.authority",
+        "recovery_target_timeline")  # fmt: skip
+"""Settings of postgresql.auto.conf that a rejoin decides."""
+MEMBER_S = 3.0
+"""How long a member that may be dead gets to answer."""
+
+
+async def rejoin_problems(action: Action, order: Order) -> Checked:
+    """Whether the primary to follow is one, and whether hands are there if hands are needed."""
+    async with linked(_primary(action), order.timeout_s, MEMBER_S) as link:
+        facts = await read_facts(link)
+    problems = [] if facts.role == "primary" else [f"{_primary(action).address} is not a primary"]
+    place = place_of(action)
+    evidence: dict[str, str | int | bool] = {
+        "primary": _primary(action).address,
+        "primary_timeline": facts.timeline,
+    }
+    try:
+        own = await _own_facts(action, order)
+        evidence |= {"member_role": own.role, "member_timeline": own.timeline}
+    except Retryable as error:
+        own = None
+        if place is None:
+            problems.append(error.message)
+    if place is not None:
+        problems += _problems_of_place(place)
+        archive_folder(action, 0, 0)
+    elif own is not None and own.role == "primary":
+        problems.append("an old primary is rewound by hand on its machine: data and bin are not given")
+    return Checked(tuple(problems), evidence)
+
+
+def _problems_of_place(place: Place) -> list[str]:
+    names = ("pg_ctl", "pg_controldata", "pg_rewind", "pg_basebackup", "pg_waldump")
+    problems = [f"{name} is not in {place.bin}" for name in names if not (place.bin / name).exists()]
+    if not place.data.parent.is_dir():
+        problems.append(f"{place.data.parent} is not on this machine")
+    return problems
+
+
+async def rejoin(action: Action, order: Order) -> Evidence:
+    """Parameters: primary_host, primary_port, primary_name, archive (a folder), archive_rows (tables or `*`):
+    rows of these that the old primary had alone are written out.
+    """
+    primary = _primary(action)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + order.timeout_s
+    async with linked(primary, order.timeout_s, MEMBER_S) as upstream:
+        theirs = await read_facts(upstream)
+        if theirs.role != "primary" or theirs.read_only or theirs.fenced:
+            raise Retryable(
+                "not-a-primary", f"{primary.address} is not a primary that takes writes", after_ms=500
+            )
+        history = await _history(upstream, theirs.timeline)
+        done = await _follow_if_standby(action, order, primary, theirs, history)
+        if done is not None:
+            return done
+        place = place_of(action)
+        if place is None:
+            raise Permanent("needs-hands", f"{member_of(action).address} must be rewound on its own machine",
+                            "let the site's agent do it: settings data and bin")  # fmt: skip
+        # pg_rewind reads the timeline from the control file, which a promotion leaves to the next checkpoint.
+        await upstream.change("CHECKPOINT")
+    return await _by_hand(place, action, order, theirs, history, deadline)
+
+
+def _primary(action: Action) -> Member:
+    if not text(action.parameters, "primary_host", ""):
+        raise Permanent("setting-missing", "primary_host is not given: whom shall it follow?")
+    return member_of(action, "primary")
+
+
+async def _own_facts(action: Action, order: Order) -> PostgresFacts:
+    async with linked(member_of(action), min(MEMBER_S, order.timeout_s)) as link:
+        refuse_stale(link, await seen_authority(link), order)
+        return await read_facts(link)
+
+
+async def _history(link: Link, timeline: int) -> tuple[Stretch, ...]:
+    if timeline == 1:
+        return parse_history("", 1)
+    path = f"pg_wal/{timeline:08X}.history"
+    return parse_history(await link.value("SELECT pg_read_file($1, 0, 1000000, true)", path) or "", timeline)
+
+
+async def _follow_if_standby(
+    action: Action, order: Order, primary: Member, theirs: PostgresFacts, history: tuple[Stretch, ...]
+) -> Evidence | None:
+    """A standby that answers and holds nothing of its own follows at once; None where hands are needed."""
+    try:
+        link_up = linked(member_of(action), order.timeout_s, MEMBER_S)
+        async with link_up as link, alone(link, order) as seen:
+            ours = await read_facts(link)
+            if ours.system != theirs.system:
+                raise Permanent("other-data", "the two members do not hold the same data set")
+            if ours.role == "primary":
+                return None
+            if not follows(ours, primary) or cut_off(ours, seen):
+                if not _holds_nothing_else(ours, await _history(link, ours.timeline), history):
+                    return None
+                ours = await follow(link, primary, seen, order)
+            else:
+                await obey(link, seen, order)
+            return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
+    except Retryable:
+        if place_of(action) is None:
+            raise
+        return None
+
+
+def _holds_nothing_else(ours: PostgresFacts, own: tuple[Stretch, ...], history: tuple[Stretch, ...]) -> bool:
+    """Whether all a standby has is part of the primary's history."""
+    timeline, end = fork_of(own, history)
+    return timeline == ours.timeline and ours.lsn <= end
+
+
+async def _by_hand(
+    place: Place,
+    action: Action,
+    order: Order,
+    theirs: PostgresFacts,
+    history: tuple[Stretch, ...],
+    deadline: float,
+) -> Evidence:
+    """Stop, archive, rewind (or copy anew), point at the new primary, start."""
+    loop = asyncio.get_running_loop()
+    seen = _authority_on_disk(place)
+    _refuse_stale_on_disk(seen, order, action)
+    kept: Archived | None = None
+    if (place.data / "PG_VERSION").exists() and not _unfinished(place).exists():
+        found = await control(place)
+        _refuse_wrong_data(found, theirs)
+        await stop(place)
+        fork = fork_of(await asyncio.to_thread(_local_history, place, found), history)
+        if fork[0] == theirs.timeline and not found.was_standby:
+            raise Permanent("same-timeline", "both are primaries of one timeline, so none can be rewound",
+                            "keep both, and ask a person")  # fmt: skip
+        if fork[0] != theirs.timeline and holds_log_after(place, found, fork):
+            kept = await archive(place, action, found, fork, deadline - loop.time())
+    how = await _replace_data(place, action, kept, deadline)
+    await asyncio.to_thread(_write_settings, place, action, kept, seen, order)
+    _unfinished(place).unlink(missing_ok=True)
+    evidence: Evidence = {**(kept.evidence() if kept else {}), "rewound": how == "rewind", "how": how,
+                          "epoch": order.epoch}  # fmt: skip
+    if text(action.settings, "start", "pg_ctl") == "unit":
+        return {**evidence, "started": False}
+    await start(place, max(1.0, deadline - loop.time()))
+    return {**evidence, **await _until_it_follows(action, deadline), "started": True}
+
+
+def _unfinished(place: Place) -> Path:
+    """Stands beside the data folder while it is half rewound: then only a fresh copy helps. It holds the
+    folder of the archive.
+    """
+    return place.data.with_name(place.data.name + ".evac-rejoin")
+
+
+def _authority_on_disk(place: Place) -> Authority:
+    settings = place.data / "postgresql.auto.conf"
+    if not settings.exists():
+        return Authority()
+    lines = re.findall(
+        r"^evac\.authority\s*=\s*'([^']*)'", settings.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return parse_authority(lines[-1]) if lines else Authority()
+
+
+def _refuse_stale_on_disk(seen: Authority, order: Order, action: Action) -> None:
+    if order.token < seen.token or (order.epoch and order.epoch < seen.epoch):
+        raise Permanent(
+            "stale-token",
+            f"{member_of(action).address} has seen a newer leader or epoch",
+            "stop: another leads",
+        )
+
+
+def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:
+    if found.system != theirs.system:
+        raise Permanent("other-data", "the data folder holds another data set than the primary to follow")
+    if found.timeline > theirs.timeline:
+        raise Permanent("newer-than-primary", f"this member is on timeline {found.timeline}, the primary to "
+                        f"follow on {theirs.timeline}: it may be the old one")  # fmt: skip
+
+
+def _local_history(place: Place, found: Control) -> tuple[Stretch, ...]:
+    path = place.data / "pg_wal" / f"{found.timeline:08X}.history"
+    return parse_history(path.read_text() if path.exists() else "", found.timeline)
+
+
+async def _replace_data(place: Place, action: Action, kept: Archived | None, deadline: float) -> str:
+    """`none`, `rewind` or `copy`: how the folder became a copy of the primary."""
+    loop = asyncio.get_running_loop()
+    mark = _unfinished(place)
+    if (place.data / "PG_VERSION").exists() and not mark.exists():
+        if kept is None:
+            return "none"
+        mark.write_text(str(kept.folder))
+        primary = _primary(action)
+        source = f"host={primary.host} port={primary.port} user={primary.user} dbname={primary.dbname}"
+        argv = ("pg_rewind", "-D", str(place.data), f"--source-server={source}")
+        try:
+            await program(place, *argv, timeout_s=deadline - loop.time(), password=primary)
+            return "rewind"
+        except Permanent:
+            # Half rewound, or without the log that it needs: the copy below does not ask for either.
+            pass
+    await _copy_anew(place, action, deadline - loop.time())
+    return "copy"
+
+
+async def _copy_anew(place: Place, action: Action, timeout_s: float) -> None:
+    """A fresh copy of the primary. The old folder stays beside it: nothing is deleted."""
+    fresh = place.data.with_name(place.data.name + ".evac-new")
+    old = place.data.with_name(place.data.name + ".evac-old")
+    if old.exists():
+        raise Permanent("old-copy-there", f"{old.name} is still there from an earlier rejoin", "move it away")
+    await asyncio.to_thread(shutil.rmtree, fresh, True)
+    fresh.mkdir(mode=0o700)
+    place.give(fresh)
+    primary = _primary(action)
+    argv = ("pg_basebackup", "-h", primary.host, "-p", str(primary.port), "-U", primary.user,
+            "-D", str(fresh), "-X", "stream", "-c", "fast")  # fmt: skip
+    await program(place, *argv, timeout_s=timeout_s, password=primary)
+    if not (place.data / "PG_VERSION").exists():
+        (fresh / "postgresql.auto.conf").write_text("")
+    if place.data.exists():
+        place.data.rename(old)
+        for name in SETTINGS:
+            if (old / name).exists():
+                shutil.copy2(old / name, fresh / name)
+    fresh.rename(place.data)
+
+
+def _write_settings(
+    place: Place, action: Action, kept: Archived | None, seen: Authority, order: Order
+) -> None:
+    """The member's own settings again (a rewind brings the primary's), and whom it follows."""
+    mark = _unfinished(place)
+    if kept is None and mark.exists():
+        kept = read_archive(Path(mark.read_text()))
+    if kept is not None:
+        for name in SETTINGS:
+            if (kept.folder / "settings" / name).exists():
+                shutil.copy2(kept.folder / "settings" / name, place.data / name)
+    path = place.data / "postgresql.auto.conf"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    before = _value_of(lines, "primary_conninfo")
+    own = [line for line in lines if line.partition("=")[0].strip() not in OURS]
+    now = Authority(max(order.token, seen.token), max(order.epoch, seen.epoch), 0)
+    values = {
+        "primary_conninfo": upstream_of(before, member_of(action), _primary(action)),
+        "evac.authority": now.text(),
+    }
+    if not lines:
+        # A new machine: the copy brought the primary's own address.
+        member = member_of(action)
+        values |= {"listen_addresses": member.host, "port": str(member.port), "cluster_name": member.name}
+    own += [f"{name} = '{_quoted(value)}'" for name, value in values.items()]
+    path.write_text("\n".join(own) + "\n", encoding="utf-8")
+    path.chmod(0o600)
+    (place.data / "recovery.signal").unlink(missing_ok=True)
+    (place.data / "standby.signal").touch(mode=0o600)
+    place.give(place.data)
+
+
+def _value_of(lines: list[str], name: str) -> str:
+    values = [line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == name]
+    return _unquoted(values[-1]) if values else ""
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def _unquoted(text_in_quotes: str) -> str:
+    inner = text_in_quotes.strip("'")
+    return inner.replace("''", "'").replace("\\\\", "\\")
+
+
+async def _until_it_follows(action: Action, deadline: float) -> dict[str, str | int | bool]:
+    """Asks the started member until it streams from its primary. Raises `Retryable` at the deadline."""
+    loop = asyncio.get_running_loop()
+    primary = _primary(action)
+    while True:
+        try:
+            async with linked(member_of(action), max(0.1, min(MEMBER_S, deadline - loop.time()))) as link:
+                facts = await read_facts(link)
+            if follows(facts, primary):
+                return facts.evidence()
+            problem = f"it does not stream from {primary.address} yet, at {lsn_text(facts.lsn)}"
+        except ActionError as error:
+            problem = error.message
+        if loop.time() >= deadline:
+            raise Retryable("not-following", problem, after_ms=1_000)
+        await asyncio.sleep(0.05)

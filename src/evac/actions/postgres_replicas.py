@@ -1,0 +1,88 @@
+"""Which members confirm commits, and whom a standby follows."""
+
+from __future__ import annotations
+
+from evac.actions.given import many
+from evac.actions.port import Action, Evidence, Order
+from evac.actions.postgres_authority import Authority, alone, obey
+from evac.actions.postgres_conninfo import SyncSet, all_of, format_conninfo, parse_conninfo
+from evac.actions.postgres_facts import PostgresFacts, read_facts
+from evac.actions.postgres_fence import UPSTREAM_FILE
+from evac.actions.postgres_link import Link, Member
+from evac.actions.postgres_settings import reload, set_sync, set_system
+from evac.model.errors import Retryable
+
+
+def protect_problems(facts: PostgresFacts, wanted: SyncSet) -> list[str]:
+    """Why the set cannot be made what is wanted without commits that hang."""
+    if facts.role == "standby":
+        return ["this member is a standby: only a primary has a synchronous set"]
+    if facts.read_only or facts.fenced:
+        return ["this primary was demoted"]
+    return [
+        f"{name} does not stream now; commits would hang"
+        for name in wanted.names
+        if not facts.streaming(name)
+    ]
+
+
+async def protect(link: Link, action: Action, order: Order) -> Evidence:
+    """Makes exactly the named members synchronous, each of them for every commit; none named: asynchronous.
+    Commits that hang for a lost standby go on at once.
+    """
+    wanted = all_of(many(action.parameters, "synchronous"))
+    async with alone(link, order) as seen:
+        facts = await read_facts(link)
+        await obey(link, seen, order)
+        if facts.sync != wanted:
+            if problems := protect_problems(facts, wanted):
+                raise Retryable("protect-refused", problems[0], after_ms=500)
+            await set_sync(link, wanted)
+        facts = await read_facts(link)
+        while not protected(facts, wanted):
+            await link.pause(0.02)
+            facts = await read_facts(link)
+    return {**facts.evidence(), "epoch": order.epoch, "asynchronous": not wanted.names}
+
+
+def protected(facts: PostgresFacts, wanted: SyncSet) -> bool:
+    """Whether the set is the wanted one and each member of it confirms now."""
+    if facts.role != "primary" or facts.sync != wanted:
+        return False
+    seen = [facts.streaming(name) for name in wanted.names]
+    return all(one is not None and one.sync_state in ("sync", "quorum") for one in seen)
+
+
+def upstream_of(current: str, member: Member, primary: Member) -> str:
+    """The connection string that makes `member` follow `primary`, with what it had before where it had it."""
+    pairs = parse_conninfo(current)
+    secret = member.secret()
+    if secret is not None and not ({"password", "passfile"} & set(pairs)):
+        pairs["password"] = secret.reveal()
+    pairs.setdefault("user", member.user)
+    pairs.setdefault("connect_timeout", "2")
+    pairs |= {"host": primary.host, "port": str(primary.port)}
+    if member.name:
+        # Without it no synchronous set ever matches.
+        pairs["application_name"] = member.name
+    return format_conninfo(pairs)
+
+
+def follows(facts: PostgresFacts, primary: Member) -> bool:
+    return facts.role == "standby" and facts.receiver == "streaming" and facts.upstream == primary.address
+
+
+async def follow(link: Link, primary: Member, seen: Authority, order: Order) -> PostgresFacts:
+    """Points a running standby at another primary and waits until it streams from there."""
+    current = await link.value("SELECT current_setting('primary_conninfo')")
+    if not current:
+        kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
+        current = bytes.fromhex(kept.strip()).decode() if kept else ""
+    await obey(link, seen, order, fence=0)
+    await set_system(link, "primary_conninfo", upstream_of(current, link.member, primary), secret=True)
+    await reload(link)
+    facts = await read_facts(link)
+    while not follows(facts, primary):
+        await link.pause(0.02)
+        facts = await read_facts(link)
+    return facts
