@@ -269,7 +269,9 @@ class Journal:
                 if tries_left == 0:
                     raise
             except EvacError as error:
-                taken = isinstance(error, Conflict) and error.key == key
+                # A message that was doubled on its way conflicts with itself; the first of a stream may
+                # as well be that of somebody who created the same before.
+                taken = isinstance(error, Conflict) and error.key == key and head.segment > 0
                 if (taken or unsure) and await self._is_written(key, must_know=True):
                     return
                 self._doubts = before

@@ -56,7 +56,8 @@ class Members:
                 "--listen-client-urls", client, "--advertise-client-urls", client,
                 "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
                 "--initial-cluster", cluster, "--initial-cluster-state", "new",
-                "--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "error", *self.extra,
+                "--heartbeat-interval", "50", "--election-timeout", "500",
+                "--log-level", "error", *self.extra,
             )  # fmt: skip
             process = Process(f"etcd m{i}", argv, self.folder / f"m{i}.log")
             self.processes.append(process)

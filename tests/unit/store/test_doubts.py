@@ -1,0 +1,176 @@
+"""A journal whose store loses questions, answers and itself: what is uncertain is settled, never doubled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
+from evac.store.anchors import verify_chain
+from evac.store.journal import Journal, read
+from evac.store.memory import MemoryStore
+from evac.store.port import Change, Compare, Entry, Lease, Put
+
+
+class LossyStore(MemoryStore):
+    """Does to each next transaction what `faults` says, then works. read_faults: reads that fail.
+
+    question: the call is lost before it is done. answer: after. late: it is done while the next call is
+    made. never: the answer never comes.
+    """
+
+    def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(clock)
+        self.faults: list[str] = []
+        self.read_faults = 0
+        self._late: list[tuple[Sequence[Compare], Sequence[Change], Lease | None]] = []
+
+    async def get(self, key: str) -> Entry | None:
+        if self.read_faults:
+            self.read_faults -= 1
+            raise Unavailable("a read was lost")
+        return await super().get(key)
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        while self._late:
+            with suppress(EvacError):
+                await super().transact(*self._late.pop())
+        fault = self.faults.pop(0) if self.faults else ""
+        await asyncio.sleep(0)
+        if fault == "late":
+            self._late.append((compares, changes, guard))
+        if fault in ("late", "question"):
+            raise Unavailable("a question was lost")
+        revision = await super().transact(compares, changes, guard)
+        if fault == "never":
+            await asyncio.sleep(3_600)
+        if fault == "answer":
+            raise Unavailable("an answer was lost")
+        return revision
+
+
+async def opened() -> tuple[LossyStore, Lease, Journal]:
+    store = LossyStore()
+    lease = await store.acquire("leader", "me", 10_000)
+    return store, lease, await Journal.create(store, "run-1", lease, records=[b"first"])
+
+
+async def everything(store: LossyStore) -> list[bytes]:
+    assert await verify_chain(store, "run-1") == []
+    return [record for segment in [s async for s in read(store, "run-1")] for record in segment.records]
+
+
+def tell(story: Callable[[LossyStore, Lease, Journal], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        await story(*await opened())
+
+    asyncio.run(told())
+
+
+@pytest.mark.parametrize(
+    "faults", [["answer"], ["question"], ["question", "answer"], ["late"], ["late", "answer"], ["late"] * 2]
+)
+def test_a_lost_message_costs_nothing(faults: list[str]) -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        store.faults = faults
+        await journal.append([b"second"], lease)
+        await journal.append([b"third"], lease)
+        assert await everything(store) == [b"first", b"second", b"third"]
+
+    tell(story)
+
+
+def test_a_lost_answer_with_changes_is_not_a_conflict_with_oneself() -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        store.faults = ["answer"]
+        store.read_faults = 1
+        await journal.append([b"second"], lease, [Compare("once", 0)], [Put("once", b"")])
+        assert await everything(store) == [b"first", b"second"]
+
+    tell(story)
+
+
+@pytest.mark.parametrize(("last", "there"), [("question", False), ("answer", True), ("late", None)])
+def test_what_stays_uncertain_is_in_doubt_until_it_is_settled(last: str, there: bool | None) -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        store.faults, store.read_faults = ["question", "question", last], 3
+        with pytest.raises(Unavailable):
+            await journal.append([b"second"], lease)
+        assert journal.in_doubt
+        with pytest.raises(Unavailable, match="settle"):
+            await journal.append([b"third"], lease)
+        store.faults, store.read_faults = ["question"] * 3, 3
+        with pytest.raises(Unavailable):
+            await journal.settle(lease)
+        found = await journal.settle(lease)
+        assert found == ((b"second",) if there is not False else ())
+        assert not journal.in_doubt
+        assert await journal.settle(lease) == ()
+        await journal.append([b"third"], lease)
+        assert await everything(store) == [b"first", *found, b"third"]
+
+    tell(story)
+
+
+def test_a_doubt_goes_on_where_the_lease_is_lost_and_the_successor_reads_the_truth() -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        store.faults, store.read_faults = ["answer"] + ["question"] * 2, 3
+        with pytest.raises(Unavailable):
+            await journal.append([b"second"], lease)
+        await store.release(lease)
+        successor = await Journal.open(store, "run-1")
+        new = await store.acquire("leader", "other", 10_000)
+        await successor.append([b"third"], new)
+        assert await journal.settle(lease) == (b"second",)
+        with pytest.raises(LeaseLost):
+            await journal.append([b"fourth"], lease)
+        assert await everything(store) == [b"first", b"second", b"third"]
+
+    tell(story)
+
+
+def test_somebody_else_writing_is_a_conflict_and_nothing_of_ours_is_there() -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        other = await Journal.open(store, "run-1")
+        await other.append([b"theirs"], lease)
+        store.faults = ["question"]
+        for _ in range(2):
+            with pytest.raises(Conflict):
+                await journal.append([b"ours"], lease)
+        assert await everything(store) == [b"first", b"theirs"]
+
+    tell(story)
+
+
+def test_whoever_waits_is_answered_when_the_writer_dies() -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        store.faults = ["never"]
+        appends = [asyncio.create_task(journal.append([b"second"], lease)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        (writing,) = [task for task in asyncio.all_tasks() if task.get_name() == "journal run-1"]
+        writing.cancel()
+        answers = await asyncio.gather(*appends, return_exceptions=True)
+        assert all(isinstance(answer, Unavailable) for answer in answers)
+        assert await journal.settle(lease) == (b"second",) * 3
+        assert await everything(store) == [b"first"] + [b"second"] * 3
+
+    tell(story)
+
+
+def test_a_caller_that_gives_up_harms_nobody_else() -> None:
+    async def story(store: LossyStore, lease: Lease, journal: Journal) -> None:
+        appends = [asyncio.create_task(journal.append([b"%d" % n], lease)) for n in range(5)]
+        await asyncio.sleep(0)
+        appends[2].cancel()
+        answers = await asyncio.gather(*appends, return_exceptions=True)
+        assert [type(answer).__name__ for answer in answers].count("Anchor") == 4
+        await journal.close()
+        assert await everything(store) == [b"first", b"0", b"1", b"2", b"3", b"4"]
+
+    tell(story)
