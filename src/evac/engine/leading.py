@@ -1,0 +1,111 @@
+"""Leadership by a lease: taken, renewed, and given up in good time on the holder's own clock.
+
+Invariant: `check` passes only while the lease is certainly ours, counted from before the last renewal was
+asked for. Whoever was stopped for longer than that (SIGSTOP, a frozen machine) finds out before its next
+effect, because the clock went on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from evac.engine.clock import Clock
+from evac.model.errors import LeaseLost, Unavailable
+from evac.store.port import Lease, Store
+
+LEADER: Final = "leader"
+MARGIN_PERMILLE: Final = 250
+"""How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
+
+_PAUSE_LEAST_S: Final = 0.05
+
+
+class Leadership:
+    """One lease, held. Made by `acquire`; `release` ends it.
+
+    on_lost: called once, when the lease is over or too little of it is left to be sure.
+    """
+
+    def __init__(
+        self, store: Store, lease: Lease, clock: Clock, asked_ms: int, on_lost: Callable[[], None]
+    ) -> None:
+        self.lease = lease
+        self._store, self._clock, self._on_lost = store, clock, on_lost
+        self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
+        self._safe_ms = asked_ms + self._usable_ms
+        self._lost = False
+        self._task = asyncio.create_task(self._keep(), name=f"lease {lease.name}")
+
+    @classmethod
+    async def acquire(
+        cls,
+        store: Store,
+        owner: str,
+        ttl_ms: int,
+        clock: Clock,
+        on_lost: Callable[[], None] = lambda: None,
+        name: str = LEADER,
+    ) -> Leadership:
+        """Takes the lease. Raises `LockHeld`, `Unavailable`."""
+        asked_ms = clock.monotonic_ms()
+        lease = await store.acquire(name, owner, ttl_ms)
+        return cls(store, lease, clock, asked_ms, on_lost)
+
+    @property
+    def token(self) -> int:
+        return self.lease.token
+
+    @property
+    def left_ms(self) -> int:
+        """How long we may still act; never more than is certain."""
+        return 0 if self._lost else self._safe_ms - self._clock.monotonic_ms()
+
+    @property
+    def holding(self) -> bool:
+        return self.left_ms > 0
+
+    def check(self) -> None:
+        """Raises `LeaseLost` unless the lease is certainly ours now. Call it right before every effect."""
+        if self._lost or self._clock.monotonic_ms() >= self._safe_ms:
+            self._give_up()
+            raise LeaseLost(self.lease.name)
+
+    async def release(self) -> None:
+        """Stops renewing and ends the lease, so that the next leader need not wait for it."""
+        self._on_lost = lambda: None
+        self._lost = True
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        with contextlib.suppress(TimeoutError, Unavailable, LeaseLost):
+            async with asyncio.timeout(self.lease.ttl_ms / 1_000):
+                await self._store.release(self.lease)
+
+    def _give_up(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._on_lost()
+
+    async def _keep(self) -> None:
+        """Renews three times a ttl. What was not answered is tried again until too little is left."""
+        pause_s = self.lease.ttl_ms / 3_000
+        while not self._lost:
+            left_ms = self.left_ms
+            if left_ms <= 0:
+                break
+            await asyncio.sleep(min(pause_s, left_ms / 1_000))
+            asked_ms = self._clock.monotonic_ms()
+            pause_s = self.lease.ttl_ms / 3_000
+            try:
+                async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
+                    await self._store.renew(self.lease)
+            except LeaseLost:
+                break
+            except (TimeoutError, Unavailable):
+                pause_s = _PAUSE_LEAST_S
+                continue
+            self._safe_ms = asked_ms + self._usable_ms
+        self._give_up()

@@ -1,0 +1,234 @@
+"""One try of one step on the real systems: its actions in order, each checked, executed and observed.
+
+Before anything touches the world the authority is asked once more. A second try looks first, and does only
+what is not done. Whatever ends in doubt is said to be unknown; nothing here tries again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from evac.actions.port import Action, Driver, Observed, Order
+from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
+from evac.model.run_policy import Patience
+from evac.run.patience import NO_MORE, again_ms, deadline_ms
+from evac.run.values import RunStep
+
+Outcome = tuple[str, dict[str, Any]]
+"""Kind of event, and its data."""
+
+Boundary = Callable[[], None]
+"""Called between every journal record and effect. Tests stop the world there."""
+
+TEXT_MOST: Final = 500
+EVIDENCE_MOST: Final = 32
+OBSERVE_LEAST_MS: Final = 5_000
+
+
+class Authority(Protocol):
+    """Under whose lease it is done. check: raises `LeaseLost` unless it is certainly held."""
+
+    @property
+    def token(self) -> int: ...
+
+    def check(self) -> None: ...
+
+
+class Try(NamedTuple):
+    """tries: how many were begun since a person last said retry, this one included. in_undo: of an unknown
+    step: whether its undo is what is in doubt.
+    """
+
+    step: RunStep
+    name: str
+    attempt: int
+    tries: int = 1
+    epoch: int = 0
+    in_undo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of all steps of a run: what every order says. actions: of a step, by its id in the plan."""
+
+    run: str
+    actions: Callable[[str], Sequence[Action]]
+    driver: Callable[[str], Driver]
+    authority: Authority
+    patience: Patience
+    reason: str = ""
+    ticket: str = ""
+    dry_run: bool = False
+
+
+class Performer:
+    """Carries tries out. Every call ends within the deadline of its step."""
+
+    def __init__(self, terms: Terms, boundary: Boundary) -> None:
+        self._terms, self._boundary = terms, boundary
+
+    async def start(self, one: Try) -> Outcome:
+        """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`."""
+        limit_ms = deadline_ms(self._terms.patience, one.step)
+        acting = _Acting()
+        try:
+            async with asyncio.timeout(limit_ms / 1_000):
+                return await self._do_all(one, limit_ms, acting)
+        except (LeaseLost, asyncio.CancelledError):
+            raise
+        except OutcomeUnknown as error:
+            return "step_unknown", {"message": _short(error.message)}
+        except Permanent as error:
+            return _failed(error.code, error.message, NO_MORE)
+        except Retryable as error:
+            return self._again(one, error.code, error.message, error.after_ms)
+        except TimeoutError:
+            words = f"no end after {limit_ms} ms"
+            return (
+                ("step_unknown", {"message": words}) if acting.begun else self._again(one, "timeout", words)
+            )
+        except Exception as error:  # a driver that breaks its contract: in doubt, whatever it meant
+            words = _short(f"{type(error).__name__}: {error}")
+            if acting.begun:
+                return "step_unknown", {"message": words}
+            return self._again(one, "driver-broken", words)
+
+    async def _do_all(self, one: Try, limit_ms: int, acting: _Acting) -> Outcome:
+        evidence: dict[str, Any] = {}
+        for number, action in enumerate(self._terms.actions(one.name)):
+            driver = self._terms.driver(action.driver)
+            order = self._order(one, number, limit_ms)
+            if one.attempt > 1 and not self._terms.dry_run:
+                seen = await driver.observe(action, order)
+                if seen.outcome == "done":
+                    _collect(evidence, seen.evidence)
+                    continue
+                if seen.outcome == "unclear":
+                    return "step_unknown", {"message": "nobody can tell what an earlier try did"}
+            outcome = await self._do_one(driver, action, order, evidence, acting)
+            if outcome is not None:
+                return outcome if outcome[0] != "step_failed" else self._again(one, *_why(outcome))
+        return "step_succeeded", {"evidence": evidence} if evidence else {}
+
+    async def _do_one(
+        self, driver: Driver, action: Action, order: Order, evidence: dict[str, Any], acting: _Acting
+    ) -> Outcome | None:
+        """None where the action is done."""
+        self._terms.authority.check()
+        checked = await driver.check(action, order)
+        if checked.problems:
+            return _failed("not-ready", "; ".join(checked.problems), 0)
+        self._boundary()
+        self._terms.authority.check()
+        acting.begun = True
+        found = await driver.execute(action, order)
+        self._boundary()
+        if found:
+            _collect(evidence, found)
+        if order.dry_run:
+            return None
+        seen = await driver.observe(action, order)
+        if seen.evidence:
+            _collect(evidence, seen.evidence)
+        if seen.outcome == "unclear":
+            return "step_unknown", {"message": f"{action.verb} {action.target}: it cannot be seen"}
+        if seen.outcome == "absent":
+            return _failed("not-done", f"{action.verb} {action.target} said it was done, and it is not", 0)
+        return None
+
+    async def observe(self, one: Try) -> Outcome:
+        """step_observed: done when every action is; absent when it is certain that something is not."""
+        limit_ms = max(OBSERVE_LEAST_MS, deadline_ms(self._terms.patience, one.step))
+        seen: list[Observed] = []
+        try:
+            async with asyncio.timeout(limit_ms / 1_000):
+                for number, action in enumerate(self._terms.actions(one.name)):
+                    order = self._order(one, number, limit_ms)
+                    seen.append(await self._terms.driver(action.driver).observe(action, order))
+        except (LeaseLost, asyncio.CancelledError):
+            raise
+        except Exception as error:  # whoever cannot be asked gives no answer
+            seen.append(Observed("unclear", {"why": _short(f"{type(error).__name__}: {error}")}))
+        evidence: dict[str, Any] = {}
+        for one_seen in seen:
+            _collect(evidence, one_seen.evidence)
+        outcome = _together([one_seen.outcome for one_seen in seen], one.in_undo)
+        return "step_observed", {"outcome": outcome, "evidence": evidence}
+
+    async def undo(self, one: Try) -> Outcome:
+        """undo_done, undo_failed or step_unknown; the last action is taken back first."""
+        limit_ms = deadline_ms(self._terms.patience, one.step)
+        actions = list(enumerate(self._terms.actions(one.name)))
+        evidence: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(limit_ms / 1_000):
+                for number, action in reversed(actions):
+                    self._boundary()
+                    self._terms.authority.check()
+                    order = self._order(one, number, limit_ms)
+                    _collect(evidence, await self._terms.driver(action.driver).undo(action, order))
+                    self._boundary()
+        except (LeaseLost, asyncio.CancelledError):
+            raise
+        except Permanent as error:
+            return "undo_failed", _failed(error.code, error.message, NO_MORE)[1]
+        except Retryable as error:
+            wait_ms = again_ms(self._terms.patience, one.tries, error.after_ms)
+            return "undo_failed", _failed(error.code, error.message, wait_ms)[1]
+        except Exception as error:  # a timeout, or a doubt
+            words = error.message if isinstance(error, EvacError) else f"{type(error).__name__}: {error}"
+            return "step_unknown", {"message": _short(words)}
+        return "undo_done", {"evidence": evidence}
+
+    def _again(self, one: Try, code: str, message: str, after_ms: int = 0) -> Outcome:
+        return _failed(code, message, again_ms(self._terms.patience, one.tries, after_ms))
+
+    def _order(self, one: Try, number: int, limit_ms: int) -> Order:
+        terms = self._terms
+        key = f"{terms.run}/{one.step.id}"
+        return Order(
+            terms.run, one.step.id, one.attempt, terms.authority.token, one.epoch, terms.reason,
+            limit_ms / 1_000, f"{key}/{number}" if number else key, terms.ticket, terms.dry_run,
+        )  # fmt: skip
+
+
+class _Acting:
+    """Whether an effect may have begun."""
+
+    __slots__ = ("begun",)
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
+def _why(outcome: Outcome) -> tuple[str, str]:
+    return outcome[1]["code"], outcome[1]["message"]
+
+
+def _failed(code: str, message: str, wait_ms: int) -> Outcome:
+    return "step_failed", {"code": code, "message": _short(message), "again_ms": wait_ms}
+
+
+def _together(outcomes: Iterable[str], in_undo: bool) -> str:
+    """Of all actions of a step. An undo is complete when nothing is left of any of them."""
+    found = set(outcomes)
+    if "unclear" in found:
+        return "unclear"
+    if in_undo:
+        return "done" if "done" in found else "absent"
+    return "absent" if "absent" in found else "done"
+
+
+def _collect(evidence: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Adds small plain values; later ones stand. Evidence is bounded, because it goes into the journal."""
+    for key, value in more.items():
+        if len(evidence) >= EVIDENCE_MOST and key not in evidence:
+            break
+        evidence[key] = value if isinstance(value, bool | int) else _short(str(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_MOST else text[: TEXT_MOST - 1] + "…"
