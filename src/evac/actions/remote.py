@@ -1,0 +1,136 @@
+"""Lets the agent of a site do any action: a driver whose hand is there, near the system that it changes.
+
+References of secrets travel as they are and are resolved by the agent; no secret ever does. Also the clients
+of the agent's permits and anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from evac.actions import process_client
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.process_client import AgentClient
+from evac.model.errors import ActionError
+
+ACT_PATH: Final = "/v1/act"
+PERMIT_PATH: Final = "/v1/permit"
+ANCHOR_PATH: Final = "/v1/anchors"
+HEADS_PATH: Final = "/v1/anchors/heads"
+
+
+class RemoteDriver:
+    """A driver of the given name and verbs, done by an agent. agent: its URL; secret: a reference."""
+
+    def __init__(self, name: str, verbs: frozenset[Verb], agent: str, secret: str) -> None:
+        self.name = name
+        self.verbs = verbs
+        self._agent, self._secret = agent, secret
+        self._client = AgentClient()
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            answer = await self._send("check", action, order)
+        except ActionError as error:
+            return Checked((error.message,))
+        return Checked(
+            tuple(str(words) for words in answer.get("problems", ())), process_client.evidence_of(answer)
+        )
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        return process_client.evidence_of(await self._send("execute", action, order))
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        try:
+            answer = await self._send("observe", action, order)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200]})
+        return process_client.observed_of(answer)
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        return process_client.evidence_of(await self._send("undo", action, order))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _send(self, what: str, action: Action, order: Order) -> dict[str, Any]:
+        values = {
+            "what": what,
+            "action": {
+                "verb": action.verb, "target": action.target, "driver": action.driver, "at": action.at,
+                "settings": dict(action.settings), "parameters": dict(action.parameters),
+            },
+            "order": process_client.order_values(order),
+        }  # fmt: skip
+        return await self._client.send(self._agent, self._secret, ACT_PATH, values, order.timeout_s)
+
+
+class AgentPermits:
+    """Renews, at one agent, the permission of its site to be the primary of stores.
+
+    A permit counts from the agent's own last `mark`, which was handed out before this call: a call that was
+    held up on its way never grants more time than its sender believes.
+    """
+
+    def __init__(self, agent: str, secret: str) -> None:
+        self._agent, self._secret = agent, secret
+        self._client = AgentClient()
+        self._marks: dict[str, str] = {}
+
+    async def renew(
+        self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
+    ) -> dict[str, Any]:
+        """Grants `ttl_ms` from the last mark; the first call only fetches a mark, then grants. Raises
+        `ActionError`.
+        """
+        if store not in self._marks:
+            await self._permit(store, epoch, 0, token, timeout_s, "mark")
+        return await self._permit(store, epoch, ttl_ms, token, timeout_s, "grant")
+
+    async def release(self, store: str, epoch: int, token: int, timeout_s: float) -> dict[str, Any]:
+        """Ends the watch over a store: nothing is fenced when no more permits come. Raises `ActionError`."""
+        return await self._permit(store, epoch, 0, token, timeout_s, "release")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _permit(
+        self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float, what: str
+    ) -> dict[str, Any]:
+        values = {
+            "what": what, "store": store, "epoch": epoch, "ttl_ms": ttl_ms, "token": token,
+            "mark": self._marks.get(store, ""),
+        }  # fmt: skip
+        try:
+            answer = await self._client.send(self._agent, self._secret, PERMIT_PATH, values, timeout_s)
+        except ActionError as error:
+            if error.code == "mark-unknown":
+                self._marks.pop(store, None)
+            raise
+        self._marks[store] = str(answer.get("mark", ""))
+        return answer
+
+
+class AgentAnchors:
+    """Leaves the heads of journals at an agent of another site, and reads them back."""
+
+    def __init__(self, agent: str, secret: str) -> None:
+        self._agent, self._secret = agent, secret
+        self._client = AgentClient()
+
+    async def put(
+        self, stream: str, segment: int, records: int, digest: str, timeout_s: float
+    ) -> Mapping[str, Any]:
+        """Raises `Permanent` when the agent knows a later head, or another one at this place."""
+        values = {"stream": stream, "segment": segment, "records": records, "hash": digest}
+        return await self._client.send(self._agent, self._secret, ANCHOR_PATH, values, timeout_s)
+
+    async def heads(self, stream: str, timeout_s: float) -> list[Mapping[str, Any]]:
+        """What the agent has of a stream, oldest first. Raises `ActionError`."""
+        answer = await self._client.send(self._agent, self._secret, HEADS_PATH, {"stream": stream}, timeout_s)
+        found = answer.get("anchors", [])
+        return [one for one in found if isinstance(one, dict)]
+
+    async def close(self) -> None:
+        await self._client.close()
