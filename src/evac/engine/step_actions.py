@@ -164,6 +164,8 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)
     for proof in ground.policy.store(store.id).proofs:
+        if proof == "none":
+            return (Action("fence", store.id, "noop", new, {}, {"proof": proof, **where}),)
         if proof == "sync" and new_end is not None and _was_sync(ground, store, new):
             return (_act("fence", new_end, proof=proof, **where),)
         if proof == "lease" and ground.policy.store(store.id).self_fence:

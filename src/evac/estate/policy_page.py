@@ -45,6 +45,7 @@ proofs are good enough for which store; the journal names the one that was used.
 | `network` | devices outside the site closed the path to it |
 | `power` | it has no power, and that was seen |
 | `attest` | a person vouches for it, by name |
+| `none` | nothing: policy does not mind two primaries of this store, such as a cache that is learned again |
 
 """
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from evac.lab.servers import postgres
 from evac.lab.site_servers import KEY_NAME, Ground
 from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site
 
@@ -21,7 +22,7 @@ envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lo
 watch: {profile: lab}
 stores:
   messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
-  presence: {fence_proofs: [lease, sync, network, power, attest], async_promotion: allow, most_lost: 10 s}
+  presence: {fence_proofs: [none], async_promotion: allow, most_lost: 10 s}
 patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
 """
 
@@ -103,6 +104,8 @@ def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
         ("messages", _endpoint("messages", "postgres", {
             "host": site.host("postgres"), "port": PORTS["postgres"], "user": ground.database.user,
             "password": secrets.reference("postgres"), "dbname": ground.database.name, "name": site.member,
+            "data": str(ground.folder.data(site.name, "postgres") / "data"),
+            "bin": postgres.program_folder(), "system_user": postgres.USER,
         })),
         ("presence", _endpoint("presence", "redis", {
             "host": site.host("redis"), "port": PORTS["redis"], "password": secrets.reference("redis"),

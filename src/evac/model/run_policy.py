@@ -14,13 +14,14 @@ from typing import Final, Literal
 Mode = Literal["advise", "hold", "act"]
 """advise: says what it would do. hold: prepares the run and waits for approval. act: goes on by itself."""
 
-Proof = Literal["lease", "sync", "network", "power", "attest"]
-FENCE_PROOFS: Final[tuple[Proof, ...]] = ("lease", "sync", "network", "power", "attest")
+Proof = Literal["lease", "sync", "network", "power", "attest", "none"]
+FENCE_PROOFS: Final[tuple[Proof, ...]] = ("lease", "sync", "network", "power", "attest", "none")
 """Rungs of the ladder of fence proofs.
 
 lease: the members' own lease ended and they fence themselves. sync: a synchronous replica takes over and the
 old primary cannot acknowledge (only where prechecked; it never fences reads). network: the path is closed by
-devices outside. power: off, seen. attest: a person vouches.
+devices outside. power: off, seen. attest: a person vouches. none: policy does not mind two primaries of this
+store (a cache that is learned again); it must say so itself.
 """
 
 SyncLoss = Literal["next", "async", "ask"]

@@ -78,7 +78,7 @@ def prove(
             else _RUNGS[proof](policy, facts, margin_ms, shelf_ms)
         )
         if not why:
-            return Proved(proof, proof != "sync")
+            return Proved(proof, proof not in ("sync", "none"))
         reasons.append(why)
     return NotProved(tuple(reasons))
 
@@ -124,8 +124,13 @@ def _attest(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
     return ""
 
 
+def _none(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
+    """Reached only where policy itself says that nothing need be fenced."""
+    return ""
+
+
 _RUNGS: Final[Mapping[Proof, Callable[[StorePolicy, FenceFacts, int, int], str]]] = MappingProxyType(
-    {"lease": _lease, "sync": _sync, "network": _network, "power": _power, "attest": _attest}
+    {"lease": _lease, "sync": _sync, "network": _network, "power": _power, "attest": _attest, "none": _none}
 )
 
 
