@@ -1,0 +1,257 @@
+"""Data sets: one lease and one epoch a store, so that two candidates are never promoted at once.
+
+    store/<id>    a lease, held by whoever is changing the roles of this store, renewed as long as it takes
+    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "synchronous"}
+
+An epoch is claimed before the fence and settled after the world said what became of it. While a candidate
+is not settled no other one can claim, however long that takes and whoever leads by then. Promotions and
+changes of the synchronous set share one epoch, so neither can overtake the other. What this module allows
+it answers as a permit, which rides in the transaction of the journal event that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
+
+import orjson
+
+from evac.engine.clock import Clock
+from evac.engine.guards import Permit
+from evac.model.errors import LeaseLost, LockHeld, NotAllowed, Retryable, Unavailable
+from evac.model.run_policy import FENCE_PROOFS, StorePolicy
+from evac.store.port import Compare, Entry, Lease, Put, Store
+
+Purpose = Literal["promote", "protect"]
+_PURPOSES: Final = frozenset({"", "promote", "protect"})
+MARGIN_PERMILLE: Final = 200
+"""How much of a lease is left unused, for clocks that run apart."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Where the roles of one store stand. holder: the site of its primary, as last settled. candidate: the
+    site that is being made the primary, or of which the synchronous set changes; empty when all is settled.
+    rung: the fence proof that was complete in this epoch. revision: of the key; 0 where it is not written
+    yet.
+    """
+
+    store: str
+    number: int = 0
+    holder: str = ""
+    candidate: str = ""
+    purpose: str = ""
+    rung: str = ""
+    run: str = ""
+    synchronous: tuple[str, ...] = ()
+    revision: int = 0
+
+    @property
+    def settled(self) -> bool:
+        return not self.candidate
+
+
+def key_of(store: str) -> str:
+    return f"epoch/{store}"
+
+
+def decode(store: str, entry: Entry | None) -> Epoch:
+    """The epoch under a key. Raises `NotAllowed` for what cannot be read: then nobody may claim."""
+    if entry is None:
+        return Epoch(store)
+    try:
+        document: dict[str, Any] = orjson.loads(entry.value)
+        epoch = Epoch(
+            store, int(document["epoch"]), str(document["holder"]), str(document["candidate"]),
+            str(document["purpose"]), str(document["rung"]), str(document["run"]),
+            tuple(str(name) for name in document["synchronous"]), entry.revision,
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(store) from error
+    if epoch.purpose not in _PURPOSES or epoch.rung not in ("", *FENCE_PROOFS):
+        raise _unreadable(store)
+    return epoch
+
+
+def encode(epoch: Epoch) -> bytes:
+    return orjson.dumps(
+        {
+            "epoch": epoch.number,
+            "holder": epoch.holder,
+            "candidate": epoch.candidate,
+            "purpose": epoch.purpose,
+            "rung": epoch.rung,
+            "run": epoch.run,
+            "synchronous": list(epoch.synchronous),
+        }
+    )
+
+
+def claim(before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str) -> tuple[Epoch, Permit]:
+    """The next epoch for this candidate. The same claim again (after a crash) is the same epoch.
+
+    Raises `NotAllowed` while another candidate, purpose or run is not settled.
+    """
+    if not before.settled:
+        mine = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)
+        if not mine:
+            raise NotAllowed(
+                "candidate-unknown",
+                f"{before.store}: what became of {before.candidate} in epoch {before.number} is not known",
+                "look at it first: evac run show " + before.run,
+            )
+        return before, Permit((_as_read(before),))
+    after = Epoch(
+        before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run,
+        before.synchronous, before.revision,
+    )  # fmt: skip
+    return after, _change(before, after)
+
+
+def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
+    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` where policy wants
+    more.
+    """
+    if before.settled or before.purpose != "promote":
+        raise NotAllowed("not-claimed", f"{before.store}: nobody claimed an epoch that needs a fence")
+    if rung not in policy.proofs:
+        raise NotAllowed(
+            "proof-refused", f"{before.store}: policy does not take the fence proof {rung or 'none'}",
+            f"policy takes: {', '.join(policy.proofs)}",
+        )  # fmt: skip
+    after = replace(before, rung=rung)
+    return after, _change(before, after)
+
+
+def may_promote(epoch: Epoch, candidate: str, run: str, policy: StorePolicy) -> Permit:
+    """To promote the candidate. Raises `NotAllowed` unless this run claimed it and the fence is proved."""
+    mine = (epoch.candidate, epoch.purpose, epoch.run) == (candidate, "promote", run)
+    if not mine:
+        raise NotAllowed("not-claimed", f"{epoch.store}: {candidate} did not claim epoch {epoch.number}")
+    if epoch.rung not in policy.proofs:
+        raise NotAllowed(
+            "not-fenced", f"{epoch.store}: there is no fence proof that policy takes; nothing is promoted",
+            "prove the fence, or attest it: evac run attest",
+        )  # fmt: skip
+    return Permit((_as_read(epoch),))
+
+
+def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None) -> tuple[Epoch, Permit]:
+    """What the world said became of the candidate: it is the primary now (or the set is changed), or not.
+
+    Only an observation may say so. The number stays used up either way.
+    """
+    if before.settled:
+        return before, Permit((_as_read(before),))
+    moved = done and before.purpose == "promote"
+    after = replace(
+        before,
+        holder=before.candidate if moved else before.holder,
+        candidate="",
+        purpose="",
+        run="",
+        synchronous=synchronous if done and synchronous is not None else before.synchronous,
+    )
+    return after, _change(before, after)
+
+
+class DataSets:
+    """Leases and epochs of all stores, as one controller sees them. owner: of its leases."""
+
+    def __init__(self, store: Store, owner: str, clock: Clock) -> None:
+        self._store, self._owner, self._clock = store, owner, clock
+
+    async def read(self, store: str) -> Epoch:
+        """The epoch as of now."""
+        return decode(store, await self._store.get(key_of(store)))
+
+    @asynccontextmanager
+    async def hold(self, store: str, ttl_ms: int) -> AsyncIterator[HeldSet]:
+        """The lease of a store for the whole block. Raises `Retryable` while somebody else holds it."""
+        try:
+            asked_ms = self._clock.monotonic_ms()
+            lease = await self._store.acquire(f"store/{store}", self._owner, ttl_ms)
+        except LockHeld as error:
+            raise Retryable(
+                "data-set-held", f"{error.owner} is changing the roles of {store}",
+                "it goes on when that has ended", max(100, error.ttl_ms),
+            ) from error  # fmt: skip
+        held = HeldSet(self._store, lease, self._clock, asked_ms)
+        try:
+            yield held
+        finally:
+            await held.release()
+
+
+class HeldSet:
+    """The lease of one store. It is kept by `during`, and over before anybody else can have it."""
+
+    def __init__(self, store: Store, lease: Lease, clock: Clock, asked_ms: int) -> None:
+        self._store, self.lease, self._clock = store, lease, clock
+        self._safe_ms = asked_ms + self._usable_ms
+
+    @property
+    def _usable_ms(self) -> int:
+        return self.lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
+
+    @property
+    def left_ms(self) -> int:
+        """For how long this holder may still act, by its own clock."""
+        return self._safe_ms - self._clock.monotonic_ms()
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work, with the lease renewed as long as it takes. When it cannot be kept the work is cancelled
+        and `LeaseLost` raised, before the lease ends.
+        """
+        task = asyncio.ensure_future(work)
+        keeper = asyncio.ensure_future(self._keep())
+        try:
+            await asyncio.wait((task, keeper), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise LeaseLost(self.lease.name)
+            return task.result()
+        finally:
+            for one in (task, keeper):
+                one.cancel()
+            await asyncio.gather(task, keeper, return_exceptions=True)
+
+    async def release(self) -> None:
+        """Ends the lease early; one that cannot be reached ends by itself."""
+        try:
+            async with asyncio.timeout(max(0.1, self.left_ms / 1_000)):
+                await self._store.release(self.lease)
+        except (TimeoutError, Unavailable, LeaseLost):
+            return
+
+    async def _keep(self) -> None:
+        """Renews until the lease is lost, or too little of it is left to be sure."""
+        while self.left_ms > 0:
+            await asyncio.sleep(min(self.lease.ttl_ms / 4, self.left_ms) / 1_000)
+            asked_ms = self._clock.monotonic_ms()
+            try:
+                async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
+                    await self._store.renew(self.lease)
+            except LeaseLost:
+                return
+            except (TimeoutError, Unavailable):
+                continue
+            self._safe_ms = asked_ms + self._usable_ms
+
+
+def _as_read(epoch: Epoch) -> Compare:
+    return Compare(key_of(epoch.store), epoch.revision)
+
+
+def _change(before: Epoch, after: Epoch) -> Permit:
+    return Permit((_as_read(before),), (Put(key_of(after.store), encode(after)),))
+
+
+def _unreadable(store: str) -> NotAllowed:
+    return NotAllowed(
+        "epoch-unreadable", f"the epoch of {store} cannot be read, so nobody may claim one", "evac run verify"
+    )

@@ -1,0 +1,233 @@
+"""One candidate a store, however long it takes and whoever leads: leases, epochs, fence proofs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evac.engine.clock import SystemClock
+from evac.engine.datasets import DataSets, Epoch, claim, decode, encode, may_promote, prove, settle
+from evac.engine.guards import Permit
+from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
+from evac.model.run_policy import StorePolicy
+from evac.store.memory import MemoryStore
+from evac.store.port import Entry, Lease
+
+POLICY = StorePolicy("chat", proofs=("sync", "attest"))
+
+
+def _run(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(story)
+
+
+async def _use(store: MemoryStore, permit: Permit) -> None:
+    await store.transact(permit.compares, permit.changes)
+
+
+def _claim(
+    epoch: Epoch, candidate: str = "anyang", run: str = "r1", purpose: Any = "promote"
+) -> tuple[Epoch, Permit]:
+    return claim(epoch, holder="pangyo", candidate=candidate, purpose=purpose, run=run)
+
+
+def test_claim_prove_promote_settle() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        sets = DataSets(store, "c1", SystemClock())
+        epoch = await sets.read("chat")
+        assert (epoch.number, epoch.settled) == (0, True)
+        _, permit = _claim(epoch)
+        await _use(store, permit)
+        epoch = await sets.read("chat")
+        assert (epoch.number, epoch.holder, epoch.candidate, epoch.rung) == (1, "pangyo", "anyang", "")
+        with pytest.raises(NotAllowed, match="no fence proof"):
+            may_promote(epoch, "anyang", "r1", POLICY)
+        with pytest.raises(NotAllowed, match="does not take"):
+            prove(epoch, "lease", POLICY)
+        _, permit = prove(epoch, "sync", POLICY)
+        await _use(store, permit)
+        epoch = await sets.read("chat")
+        await _use(store, may_promote(epoch, "anyang", "r1", POLICY))
+        for candidate, run in (("ansan", "r1"), ("anyang", "r2")):
+            with pytest.raises(NotAllowed):
+                may_promote(epoch, candidate, run, POLICY)
+        _, permit = settle(epoch, done=True, synchronous=("dc-ansan",))
+        await _use(store, permit)
+        epoch = await sets.read("chat")
+        assert (epoch.number, epoch.holder, epoch.settled, epoch.synchronous) == (
+            1,
+            "anyang",
+            True,
+            ("dc-ansan",),
+        )
+
+    _run(story())
+
+
+def test_no_second_candidate_while_the_first_is_unknown() -> None:
+    first, _ = _claim(Epoch("chat"))
+    for other in ({"candidate": "ansan"}, {"run": "r2"}, {"purpose": "protect"}):
+        with pytest.raises(NotAllowed, match="what became of anyang"):
+            _claim(first, **other)
+    again, permit = _claim(first)
+    assert again == first, "after a crash the same claim is the same epoch"
+    assert permit.changes == ()
+    absent, _ = settle(first, done=False)
+    assert (absent.holder, absent.number) == ("pangyo", 1)
+    second, _ = _claim(absent, candidate="ansan")
+    assert second.number == 2, "a number is never used twice"
+    assert second.rung == "", "and a proof belongs to its epoch"
+
+
+def test_a_proof_needs_a_claim_to_promote() -> None:
+    with pytest.raises(NotAllowed, match="nobody claimed"):
+        prove(Epoch("chat"), "sync", POLICY)
+    protecting, _ = _claim(Epoch("chat"), purpose="protect")
+    with pytest.raises(NotAllowed, match="nobody claimed"):
+        prove(protecting, "sync", POLICY)
+    done, _ = settle(protecting, done=True, synchronous=("dc-ansan",))
+    assert (done.holder, done.synchronous) == ("pangyo", ("dc-ansan",)), "protecting moves no primary"
+
+
+def test_two_controllers_that_read_the_same_epoch_cannot_both_claim() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        sets = DataSets(store, "c1", SystemClock())
+        seen = await sets.read("chat")
+        _, one = _claim(seen, "anyang")
+        _, other = _claim(seen, "ansan", "r2")
+        await _use(store, one)
+        with pytest.raises(Conflict):
+            await _use(store, other)
+
+    _run(story())
+
+
+def test_what_cannot_be_read_lets_nobody_claim() -> None:
+    good = encode(Epoch("chat", 3, "pangyo"))
+    assert decode("chat", Entry("epoch/chat", good, 9)) == Epoch("chat", 3, "pangyo", revision=9)
+    for value in (b"", b"{}", b"7", good.replace(b'"rung":""', b'"rung":"hope"')):
+        with pytest.raises(NotAllowed, match="cannot be read"):
+            decode("chat", Entry("epoch/chat", value, 9))
+
+
+def test_a_long_promotion_keeps_its_lease_and_nobody_else_gets_it() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        mine, theirs = DataSets(store, "c1", SystemClock()), DataSets(store, "c2", SystemClock())
+        async with mine.hold("chat", 200) as held:
+            task = asyncio.ensure_future(held.during(asyncio.sleep(0.7, "promoted")))
+            for _ in range(6):
+                await asyncio.sleep(0.1)
+                with pytest.raises(Retryable) as refused:
+                    async with theirs.hold("chat", 200):
+                        pass
+                assert refused.value.code == "data-set-held"
+            assert await task == "promoted"
+        async with theirs.hold("chat", 200) as held:
+            assert held.lease.owner == "c2"
+
+    _run(story())
+
+
+class _Deaf(MemoryStore):
+    """A store that stops to answer renewals."""
+
+    deaf = False
+
+    async def renew(self, lease: Lease) -> None:
+        if self.deaf:
+            raise Unavailable("no majority")
+        await super().renew(lease)
+
+
+def test_work_is_stopped_before_a_lease_that_cannot_be_renewed_ends() -> None:
+    async def story() -> None:
+        store, clock = _Deaf(), SystemClock()
+        began_ms = clock.monotonic_ms()
+        stopped: list[int] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.append(clock.monotonic_ms() - began_ms)
+
+        async with DataSets(store, "c1", clock).hold("chat", 400) as held:
+            store.deaf = True
+            with pytest.raises(LeaseLost):
+                await held.during(work())
+            assert stopped
+            assert 300 <= stopped[0] < 400
+            assert await store.holder("store/chat") is not None, "the lease still stood when the work stopped"
+
+    _run(story())
+
+
+def test_work_is_stopped_when_the_lease_is_taken_away() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        async with DataSets(store, "c1", SystemClock()).hold("chat", 400) as held:
+            store._end("store/chat")
+            with pytest.raises(LeaseLost):
+                await held.during(asyncio.sleep(60))
+
+    _run(story())
+
+
+def test_an_error_of_the_work_comes_through() -> None:
+    async def fail() -> None:
+        raise Conflict("x")
+
+    async def story() -> None:
+        store = MemoryStore()
+        async with DataSets(store, "c1", SystemClock()).hold("chat", 400) as held:
+            with pytest.raises(Conflict):
+                await held.during(fail())
+        assert await store.holder("store/chat") is None
+
+    _run(story())
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "prove", "promote", "settle", "fail"]),
+        st.sampled_from(["anyang", "ansan"]),
+        st.sampled_from(["r1", "r2"]),
+    ),
+    max_size=25,
+)
+
+
+@given(MOVES)
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_order_promotions_are_fenced_and_one_at_a_time(
+    moves: list[tuple[str, str, str]],
+) -> None:
+    """Any order of moves by two runs: between two promotions of different candidates the first was settled."""
+    epoch = Epoch("chat")
+    open_candidate = ""
+    numbers: list[int] = []
+    for move, candidate, run in moves:
+        try:
+            if move == "claim":
+                epoch, _ = _claim(epoch, candidate, run)
+                numbers.append(epoch.number)
+            elif move == "prove":
+                epoch, _ = prove(epoch, "sync", POLICY)
+            elif move == "promote":
+                may_promote(epoch, candidate, run, POLICY)
+                assert epoch.rung == "sync"
+                assert open_candidate in ("", candidate)
+                open_candidate = candidate
+            else:
+                epoch, _ = settle(epoch, done=move == "settle")
+                open_candidate = ""
+        except NotAllowed:
+            continue
+    assert numbers == sorted(numbers)
