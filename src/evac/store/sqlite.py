@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -112,8 +113,10 @@ class SqliteStore:
 
     def _close(self) -> None:
         self._writer.stop(self._deadline_s)
-        self._reader.submit(self._reading.close)
+        closed = self._reader.submit(self._reading.close)
         self._reader.shutdown(wait=False)
+        with suppress(TimeoutError, sqlite3.Error):  # a disk that hangs shall not keep us
+            closed.result(self._deadline_s)
 
     async def _wait(self, changed: asyncio.Event, version: int) -> None:
         """Until this process or another has written, or two seconds went by."""
