@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from evac.actions.port import Action
-from evac.engine.step_actions import Ground, actions_of, ground_of
+from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
@@ -40,6 +40,11 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
         found = actions_of(ground, step, totals)
         actions[step.id] = found
         steps.append(_run_step(ground, step, found, uses))
+        if step.kind == "promote":
+            for site, action in follow_actions(ground, step):
+                follow = _follow_step(step, site)
+                steps.append(follow)
+                actions[follow.id] = (action,)
     needed = needed_envelope(ground)
     spec = RunSpec(
         run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(estate, plan, policy),
@@ -64,6 +69,14 @@ def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: 
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
         paced=step.kind == "shift" and len(ground.policy.pace.shares) > 1,
+    )  # fmt: skip
+
+
+def _follow_step(promote: Step, site: str) -> RunStep:
+    """Leads one copy to the new primary; nothing but the copy itself waits for it."""
+    return RunStep(
+        id=f"rejoin:{promote.target}:{site}", kind="rejoin", target=promote.target, start_ms=promote.end_ms,
+        duration_ms=promote.end_ms - promote.start_ms, after=(promote.id,), site=site,
     )  # fmt: skip
 
 

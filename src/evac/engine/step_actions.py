@@ -20,6 +20,8 @@ from evac.model.run_policy import Proof, RunPolicy
 from evac.model.steps import STEP_WORDS
 
 STORE_DRIVERS: Final = frozenset({"patroni", "postgres", "redis"})
+FOLLOWING_DRIVERS: Final = frozenset({"postgres", "redis"})
+"""Whose copies are led to a new primary one by one; Patroni does that by itself."""
 TRAFFIC_DRIVERS: Final = frozenset({"dns", "haproxy"})
 UNIT_DRIVERS: Final = frozenset({"kubernetes", "process"})
 _FENCE_DRIVERS: Final[Mapping[Proof, frozenset[str]]] = MappingProxyType(
@@ -197,24 +199,40 @@ def _peer(prefix: str, endpoint: Endpoint | None) -> dict[str, Value]:
 
 
 def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Promote, then lead the other live copies to the new primary."""
+    """Promote, with the set of members that shall confirm its commits from the first one on."""
     store = ground.stores[step.target]
     new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
     target = _first(ground, store.id, new, STORE_DRIVERS)
     if target is None or step.candidate.startswith("backup@"):
         return ()
-    others = _followers(ground, store, new)
-    names = tuple(str(e.settings["name"]) for e in others if "name" in e.settings)
-    keeps_sync = any(m.mode == "sync" for m in store.members)
-    synchronous = names[:1] if keeps_sync and ground.policy.store(store.id).on_sync_loss == "next" else ()
     old_end = _first(ground, store.id, old, STORE_DRIVERS)
-    return (
-        _act("promote", target, candidate=new, synchronous=synchronous, **_peer("old", old_end)),
-        *(_act("rejoin", other, how="follow", **_peer("primary", target)) for other in others),
-    )
+    synchronous = synchronous_after(ground, store, new)
+    return (_act("promote", target, candidate=new, synchronous=synchronous, **_peer("old", old_end)),)
 
 
-def _followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
+def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]:
+    """Names of the members that confirm commits once `new` is the primary: the nearest copy that lives on,
+    where the store was synchronous and policy says `next`; else none.
+    """
+    kept = any(m.mode == "sync" for m in store.members)
+    if not kept or ground.policy.store(store.id).on_sync_loss != "next":
+        return ()
+    names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]
+    return tuple(names[:1])
+
+
+def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]:
+    """After a promotion: (site, action) that leads each other copy to the new primary."""
+    store = ground.stores[step.target]
+    new = ground.candidates.get(step.target, "")
+    target = _first(ground, store.id, new, STORE_DRIVERS)
+    if target is None or step.candidate.startswith("backup@"):
+        return ()
+    others = [end for end in followers(ground, store, new) if end.driver in FOLLOWING_DRIVERS]
+    return tuple((end.at, _act("rejoin", end, how="follow", **_peer("primary", target))) for end in others)
+
+
+def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
     """Endpoints of the other copies that live on, synchronous ones first."""
     order = {"sync": 0, "async": 1, "primary": 2}
     rows: list[tuple[int, str, Endpoint]] = []

@@ -93,7 +93,10 @@ def test_a_lost_sync_replica_is_no_proof(tmp_path: Path) -> None:
 
 
 def test_promotion_leads_the_other_copy_to_the_new_primary_and_keeps_it_synchronous(tmp_path: Path) -> None:
-    promote, follow = bound(estate(tmp_path)).actions["promote:messages"]
+    found = bound(estate(tmp_path))
+    (promote,) = found.actions["promote:messages"]
+    (follow,) = found.actions["rejoin:messages:ansan"]
+    assert next(s for s in found.spec.steps if s.id == "rejoin:messages:ansan").after == ("promote:messages",)
     assert (promote.at, promote.parameters["synchronous"]) == ("anyang", ("dc-ansan",))
     assert (follow.verb, follow.at, follow.parameters["how"]) == ("rejoin", "ansan", "follow")
     assert follow.parameters["primary_host"] == "127.0.0.2"
