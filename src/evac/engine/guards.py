@@ -78,7 +78,7 @@ class Draft:
         self._changed: set[str] = set()
 
     async def get(self, key: str) -> Any:
-        """The value under a key as JSON, None where there is none. Raises `NotAllowed` for what is no JSON."""
+        """The value under a key, None where there is none. Raises `NotAllowed` for what is no JSON."""
         if key not in self._read:
             entry = await self._store.get(key)
             try:

@@ -209,7 +209,7 @@ MOVES = st.lists(
 def test_whatever_the_order_promotions_are_fenced_and_one_at_a_time(
     moves: list[tuple[str, str, str]],
 ) -> None:
-    """Any order of moves by two runs: between two promotions of different candidates the first was settled."""
+    """Between two promotions of different candidates, of any two runs, the first was settled."""
     epoch = Epoch("chat")
     open_candidate = ""
     numbers: list[int] = []

@@ -1,0 +1,204 @@
+"""The drawer: a plan for each loss, made anew when the estate changes, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evac.engine.drawer import PART_BYTES, Drawer, digest_of, get_plan, put_plan, scenarios_of
+from evac.model.errors import Corrupt, Infeasible, LeaseLost
+from evac.store.memory import MemoryStore
+from evac.store.port import Delete, Lease, Put
+
+SITES = ("anyang", "ansan", "pangyo")
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.wall_ms = 1_764_000_000_000
+
+    def now_ms(self) -> int:
+        return self.wall_ms
+
+    def monotonic_ms(self) -> int:
+        return self.wall_ms
+
+
+class _World:
+    """A store with a leader, and a planner that writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.store, self.clock, self.estate = MemoryStore(), _Clock(), "sha256:one"
+        self.asked: list[tuple[str, ...]] = []
+        self.drawer = Drawer(self.store, self.clock, SITES, self._plan, lambda: self.estate, look_ms=10)
+        self.guard: Lease
+
+    async def _plan(self, lost: tuple[str, ...]) -> bytes:
+        self.asked.append(lost)
+        if lost == ("anyang", "ansan"):
+            raise Infeasible("no-plan", "nothing is left to serve from")
+        return f"{self.estate} without {lost}".encode()
+
+    async def fill(self) -> None:
+        while await self.drawer.fill_one(self.guard):
+            pass
+
+
+def _story(story: Any) -> None:
+    async def play() -> None:
+        world = _World()
+        world.guard = await world.store.acquire("leader", "c1", 60_000)
+        await story(world)
+
+    asyncio.run(play())
+
+
+def _run(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(story)
+
+
+def test_scenarios_are_each_site_and_each_pair() -> None:
+    assert scenarios_of(SITES) == (
+        ("ansan",), ("anyang",), ("pangyo",),
+        ("ansan", "anyang"), ("ansan", "pangyo"), ("anyang", "pangyo"),
+    )  # fmt: skip
+    assert scenarios_of(("a", "b")) == (("a",), ("b",)), "without both there is nothing to plan"
+    assert scenarios_of(("a",)) == ()
+
+
+def test_it_fills_and_then_rests() -> None:
+    async def story(world: _World) -> None:
+        await world.fill()
+        assert world.asked == list(scenarios_of(SITES))
+        ready = await world.drawer.take(("pangyo",))
+        assert ready is not None
+        assert ready[1] == b"sha256:one without ('pangyo',)"
+        assert ready[0].plan == digest_of(ready[1])
+        world.asked.clear()
+        await world.fill()
+        assert world.asked == []
+
+    _story(story)
+
+
+def test_another_estate_makes_every_plan_anew_and_the_old_ones_are_not_taken() -> None:
+    async def story(world: _World) -> None:
+        await world.fill()
+        world.estate = "sha256:two"
+        assert await world.drawer.take(("pangyo",)) is None, "a stale plan is no plan"
+        assert await world.drawer.look(("pangyo",)) is not None
+        world.asked.clear()
+        await world.fill()
+        assert len(world.asked) == 6
+        taken = await world.drawer.take(("pangyo", "anyang"))
+        assert taken is not None
+        assert taken[1] == b"sha256:two without ('anyang', 'pangyo')"
+
+    _story(story)
+
+
+def test_old_plans_are_made_anew_one_at_a_time() -> None:
+    async def story(world: _World) -> None:
+        await world.fill()
+        world.clock.wall_ms += 3_600_001
+        world.asked.clear()
+        assert await world.drawer.fill_one(world.guard)
+        assert world.asked == [("ansan",)]
+        await world.fill()
+        assert len(world.asked) == 6
+
+    _story(story)
+
+
+def test_a_loss_without_a_plan_says_why_and_is_not_tried_again_at_once() -> None:
+    async def story(world: _World) -> None:
+        async def fail(lost: tuple[str, ...]) -> bytes:
+            raise Infeasible("no-plan", "nothing is left to serve from")
+
+        world.drawer = Drawer(world.store, world.clock, SITES, fail, lambda: "e")
+        assert await world.drawer.fill_one(world.guard)
+        ready = await world.drawer.look(("ansan",))
+        assert ready is not None
+        assert (ready.plan, ready.problem) == ("", "nothing is left to serve from")
+        assert await world.drawer.take(("ansan",)) is None
+        assert await world.drawer.plan_now(("ansan",), world.guard) is None
+
+    _story(story)
+
+
+def test_a_planner_that_never_ends_is_stopped() -> None:
+    async def story(world: _World) -> None:
+        async def hang(lost: tuple[str, ...]) -> bytes:
+            await asyncio.sleep(60)
+            return b""
+
+        world.drawer = Drawer(world.store, world.clock, SITES, hang, lambda: "e", plan_ms=20)
+        assert await world.drawer.fill_one(world.guard)
+        ready = await world.drawer.look(("ansan",))
+        assert ready is not None
+        assert ready.problem == "no plan in 0 s"
+
+    _story(story)
+
+
+def test_only_the_leader_fills_it() -> None:
+    async def story(world: _World) -> None:
+        await world.store.release(world.guard)
+        with pytest.raises(LeaseLost):
+            await world.drawer.run(world.guard)
+        assert await world.store.list("drawer/") == []
+
+    _story(story)
+
+
+def test_a_changed_estate_is_noticed_while_it_runs() -> None:
+    async def story(world: _World) -> None:
+        task = asyncio.ensure_future(world.drawer.run(world.guard))
+        await asyncio.sleep(0.05)
+        assert len(world.asked) == 6
+        world.estate = "sha256:two"
+        await asyncio.sleep(0.1)
+        assert len(world.asked) == 12
+        task.cancel()
+
+    _story(story)
+
+
+@given(st.integers(1, 3 * PART_BYTES))
+@settings(max_examples=10, deadline=None)
+def test_plans_of_any_size_come_back_whole(size: int) -> None:
+    async def story() -> None:
+        store, data = MemoryStore(), b"x" * size
+        digest = await put_plan(store, data)
+        assert await put_plan(store, data) == digest, "twice is once"
+        assert await get_plan(store, digest) == data
+        assert len(await store.list("plan/")) == -(-size // PART_BYTES)
+
+    _run(story())
+
+
+def test_a_plan_that_is_not_whole_is_corrupt() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        digest = await put_plan(store, b"x" * (2 * PART_BYTES + 1))
+        keys = [entry.key for entry in await store.list("plan/")]
+        for key in keys:
+            entry = await store.get(key)
+            assert entry is not None
+            await store.transact((), [Delete(key)])
+            with pytest.raises(Corrupt):
+                await get_plan(store, digest)
+            await store.transact((), [Put(key, b"y" + entry.value[1:])])
+            with pytest.raises(Corrupt):
+                await get_plan(store, digest)
+            await store.transact((), [Put(key, entry.value)])
+        assert len(await get_plan(store, digest)) == 2 * PART_BYTES + 1
+        with pytest.raises(Corrupt):
+            await get_plan(store, "sha256:00")
+
+    _run(story())
