@@ -62,7 +62,7 @@ class Case:
     undo: Literal["done", "refused"] = "refused"
     secrets: tuple[str, ...] = ()
     silent_errors: tuple[type[ActionError], ...] = (Retryable, OutcomeUnknown)
-    silent_timeout_s: float = 1.5
+    silent_timeout_s: float = 0.8
     order: Order = field(default_factory=order)
     heard: list[str] = field(default_factory=list)
 
