@@ -32,6 +32,7 @@ from evac.store.port import Change, Compare, Entry, Lease, Put
 
 PAGE_ENTRIES: Final = 256
 WATCH_MOST_S: Final = 2.0
+HISTORY_MOST: Final = 64
 MARK_BYTES: Final = 16
 """Length of the line before each value: a random number in hexadecimal, without its end."""
 
@@ -105,7 +106,7 @@ class EtcdStore:
         check_transaction(compares, changes)
         mark = secrets.token_hex(MARK_BYTES // 2).encode()
         body = self._transaction(mark, compares, changes, guard)
-        once = _undoes_itself(compares, changes)
+        witness = _witness(compares, changes)
         deadline, unsure = time.monotonic() + self._gateway.deadline_s, False
         while True:
             try:
@@ -116,7 +117,7 @@ class EtcdStore:
                 raise
             except Unavailable:
                 unsure = True
-                if not once:
+                if witness is None and changes:
                     return await self._look_for(mark, changes, deadline)
                 if time.monotonic() >= deadline or self._closed:
                     raise
@@ -124,7 +125,11 @@ class EtcdStore:
             except Refused as refused:
                 raise _refusal(refused, changes) from refused
             else:
-                return self._outcome(answer, mark, compares, changes, guard, unsure)
+                if answer.get("succeeded"):
+                    return int(answer["header"]["revision"])
+                if unsure and changes and (done := await self._done_before(mark, witness, deadline)):
+                    return done
+                raise _against(answer, compares, guard)
 
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
         check_lease(name, ttl_ms)
@@ -204,15 +209,10 @@ class EtcdStore:
                     "create_revision": str(guard.token),
                 }
             )  # fmt: skip
-        witness = _witness(compares, changes)
         reads = [
-            {
-                "request_range": {
-                    "key": text_key(self._entries + compare.key), "keys_only": compare.key != witness,
-                }
-            }
+            {"request_range": {"key": text_key(self._entries + compare.key), "keys_only": True}}
             for compare in compares
-        ]  # fmt: skip
+        ]
         if guard is not None:
             reads.append({"request_range": {"key": text_key(self._leases + guard.name), "keys_only": True}})
         return {"compare": tests, "success": [self._operation(mark, c) for c in changes], "failure": reads}
@@ -226,34 +226,27 @@ class EtcdStore:
             put["lease"] = change.lease.id or "1"
         return {"request_put": put}
 
-    def _outcome(
-        self,
-        answer: dict[str, Any],
-        mark: bytes,
-        compares: Sequence[Compare],
-        changes: Sequence[Change],
-        guard: Lease | None,
-        unsure: bool,
-    ) -> int:
-        """The revision, or what stood against it. unsure: a try before may have been the one that did it."""
-        if answer.get("succeeded"):
-            return int(answer["header"]["revision"])
-        reads = [response["response_range"].get("kvs", []) for response in answer.get("responses", [])]
-        witness = _witness(compares, changes)
-        current = dict(zip((c.key for c in compares), reads, strict=False))
-        if unsure and witness is not None and current[witness]:
-            entry = current[witness][0]
-            if raw(entry.get("value")).startswith(mark):
-                return int(entry["mod_revision"])
-        if guard is not None and (not reads[-1] or int(reads[-1][0]["create_revision"]) != guard.token):
-            raise LeaseLost(guard.name)
-        for compare in compares:
-            found = current[compare.key]
-            if (int(found[0]["mod_revision"]) if found else 0) != compare.revision:
-                if unsure and compare.key == witness:
-                    raise Unavailable(f"{compare.key} was written again since: whether by us is not known")
-                raise Conflict(compare.key)
-        raise Unavailable("etcd refused a transaction and cannot say why")
+    async def _done_before(self, mark: bytes, witness: Compare | None, deadline: float) -> int:
+        """Whether a try whose reply was lost was done after all: its revision, or 0. Goes back through the
+        history of a key that it would have written. Raises `Unavailable` where that does not tell.
+        """
+        body: dict[str, Any] = {"key": text_key(self._entries + witness.key if witness else "")}
+        for _ in range(HISTORY_MOST if witness else 0):
+            try:
+                found = (await self._gateway.call("/v3/kv/range", body, deadline)).get("kvs", [])
+            except Refused:  # compacted
+                break
+            if not found and "revision" not in body and witness is not None and witness.revision == 0:
+                return 0
+            if not found:
+                break
+            revision = int(found[0]["mod_revision"])
+            if raw(found[0].get("value")).startswith(mark):
+                return revision
+            if witness is not None and revision <= witness.revision:
+                return 0
+            body["revision"] = str(revision - 1)
+        raise Unavailable("the reply of etcd was lost, and its history does not tell whether it was done")
 
     async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
         """After a lost reply of what must not be sent again: the revision if it is seen to be done."""
@@ -309,15 +302,21 @@ def _stored(mark: bytes, value: bytes) -> str:
     return b64encode(mark + b"\n" + value).decode()
 
 
-def _witness(compares: Sequence[Compare], changes: Sequence[Change]) -> str | None:
-    """A key that is both compared and put: its value tells whether the transaction was done."""
+def _witness(compares: Sequence[Compare], changes: Sequence[Change]) -> Compare | None:
+    """A key that is both compared and put: done once, the transaction fails, and its value tells why."""
     put = {change.key for change in changes if isinstance(change, Put)}
-    return next((compare.key for compare in compares if compare.key in put), None)
+    return next((compare for compare in compares if compare.key in put), None)
 
 
-def _undoes_itself(compares: Sequence[Compare], changes: Sequence[Change]) -> bool:
-    """Whether a second sending fails once the first was done, and can be told from it."""
-    return _witness(compares, changes) is not None or not changes
+def _against(answer: dict[str, Any], compares: Sequence[Compare], guard: Lease | None) -> StoreError:
+    """What stood against a transaction, from what it read when it failed."""
+    reads = [response["response_range"].get("kvs", []) for response in answer.get("responses", [])]
+    if guard is not None and (not reads[-1] or int(reads[-1][0]["create_revision"]) != guard.token):
+        return LeaseLost(guard.name)
+    for compare, found in zip(compares, reads, strict=False):
+        if (int(found[0]["mod_revision"]) if found else 0) != compare.revision:
+            return Conflict(compare.key)
+    return Unavailable("etcd refused a transaction and does not say why")
 
 
 def _refusal(refused: Refused, changes: Sequence[Change]) -> StoreError:

@@ -54,6 +54,15 @@ async def opened(case: Case) -> AsyncIterator[Store]:
         await store.close()
 
 
+@asynccontextmanager
+async def connected(*endpoints: str, **options: object) -> AsyncIterator[EtcdStore]:
+    store = EtcdStore(endpoints, **options)  # type: ignore[arg-type]
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def tell(case: Case, story: Callable[[Store], Awaitable[None]]) -> None:
     """Runs a story on a store of its own."""
 
