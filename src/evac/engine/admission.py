@@ -24,7 +24,7 @@ class Admitted(Protocol):
     permit: Permit
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Carries the work out under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""
+        """The work, under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""
         ...
 
     async def conclude(self, event: Event) -> Permit:

@@ -271,5 +271,5 @@ def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effe
 def withdraw(view: RunView, step: str) -> None:
     """Takes an offer back that was not carried out and not answered: the step is offered again."""
     agenda: Agenda | None = view.agenda
-    if agenda is not None:
-        view.changed.append(view.number(step))
+    if agenda is not None and (i := view.number(step)) in agenda.offered:
+        view.changed.append(i)

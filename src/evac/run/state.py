@@ -443,7 +443,8 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
         "undo_done": _undo_done, "undo_failed": _undo_failed, "paused": _paused, "resumed": _resumed,
         "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
         "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
-        "drift_seen": _drift_seen, "monitoring_started": _monitoring_started, "run_ended": _run_ended,
+        "request_refused": _plain, "drift_seen": _drift_seen, "monitoring_started": _monitoring_started,
+        "run_ended": _run_ended,
     }
 )  # fmt: skip
 

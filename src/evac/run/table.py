@@ -94,6 +94,7 @@ _RUN_STAYS: Final[Mapping[str, tuple[RunPhase, ...]]] = MappingProxyType(
         "approved": LIVE,
         "leader_changed": LIVE,
         "held": LIVE,
+        "request_refused": LIVE,
         "released": LIVE,
         "plan_replaced": ("pending", "awaiting_approval", "running", "paused"),
         "made_ungraceful": ("pending", "awaiting_approval", "running", "paused", "monitoring"),

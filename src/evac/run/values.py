@@ -57,6 +57,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "plan_replaced": ("plan", "why", "lost"),
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
+        "request_refused": ("who", "verb", "why"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),
         "run_ended": ("phase", "why"),
