@@ -1,0 +1,204 @@
+"""The agent of a site: the local hand of evac. It knows no store, leads nothing, obeys signed orders only.
+
+    GET  /v1/health          that it lives, how late its loop is, what is wanted and permitted; not signed
+    POST /v1/unit            start, stop, scale, check a unit of this site
+    POST /v1/act             an action of a local driver
+    POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
+    POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
+
+Every POST is signed with the site's key, and so is its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from evac.actions import process_signing, remote, secrets
+from evac.actions.process import PATH as UNIT_PATH
+from evac.actions.registry import Drivers, create
+from evac.engine import agent_memory
+from evac.engine.agent_acting import Acting
+from evac.engine.agent_anchors import Anchors, Head
+from evac.engine.agent_config import AgentConfig
+from evac.engine.agent_fencing import FenceHand
+from evac.engine.agent_lag import LoopLag
+from evac.engine.agent_memory import TokenLedger
+from evac.engine.agent_orders import Gate, NotBelieved
+from evac.engine.agent_permits import Permits
+from evac.engine.agent_units import Units
+from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
+
+MAX_REQUEST_BYTES: Final = 1 << 20
+HEALTH_PATH: Final = "/v1/health"
+_STATUS: Final[Mapping[type[ActionError], tuple[int, str]]] = {
+    Retryable: (503, "retryable"),
+    Permanent: (409, "permanent"),
+    OutcomeUnknown: (504, "unknown"),
+}
+_Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+_log = logging.getLogger("evac.agent")
+
+
+class Agent:
+    """One running agent. Closing it, or killing it, stops nothing that it started."""
+
+    def __init__(self, config: AgentConfig, drivers: Drivers | None = None) -> None:
+        self.config = config
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._gate = Gate(
+            secrets.resolve(config.secret), config.window_ms, agent_memory.wall_ms, agent_memory.boot_ms
+        )
+        self._ledger = TokenLedger(config.state / "token.json")
+        self._permits = Permits(
+            config.fences, config.state / "permits.json", agent_memory.boot_id(), agent_memory.boot_ms
+        )
+        self._anchors = Anchors(config.state / "anchors")
+        self._units = Units(config)
+        self._drivers = drivers or Drivers()
+        self._acting = Acting(config, self._units, self._permits, self._ledger, self._drivers)
+        self._hand = FenceHand(self._permits, self._units, create, config.site)
+        self._lag = LoopLag()
+        self._runner: web.AppRunner | None = None
+        self._routes: Mapping[str, _Handler] = {
+            UNIT_PATH: self._acting.unit,
+            remote.ACT_PATH: self._acting.act,
+            remote.PERMIT_PATH: self._permit,
+            remote.ANCHOR_PATH: self._anchor,
+            remote.HEADS_PATH: self._heads,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.config.host}:{self.config.port}"
+
+    async def start(self) -> None:
+        """Takes up what an earlier agent left, fences what is due, then listens. Raises `OSError` for a port
+        that is taken.
+        """
+        await self._units.start()
+        self._hand.start()
+        self._lag.start()
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        app.router.add_get(HEALTH_PATH, self._health)
+        for path in self._routes:
+            app.router.add_post(path, self._answer)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.config.host, self.config.port, reuse_address=True).start()
+
+    async def close(self) -> None:
+        """Listens no more. Units go on; permits stay on disk for the next agent."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._lag.close()
+        self._hand.close()
+        await self._units.close()
+        await self._drivers.close()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """An answer of the application, not of the kernel: it comes from the loop that does the work."""
+        values = {
+            "answer": "evac agent", "site": self.config.site, "lag_ms": self._lag.worst_ms(),
+            "at_ms": agent_memory.wall_ms(), "token": self._ledger.highest,
+            "units": self._units.running_now(), "fences": self._permits.report(),
+        }  # fmt: skip
+        return web.Response(body=orjson.dumps(values), content_type="application/json")
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        """One signed order: believed, admitted once, obeyed, answered with a signature."""
+        body = await request.read()
+        try:
+            nonce = self._gate.believe(request.method, request.path_qs, body, request.headers)
+        except NotBelieved as error:
+            return web.json_response({"error": {"code": error.code}}, status=401)
+        try:
+            self._gate.admit(int(request.headers[process_signing.TIMESTAMP]), nonce)
+            status, values = 200, await self._routes[request.path](_table(body))
+        except ActionError as error:
+            status, values = _refusal(error)
+        except (EvacError, OSError) as error:
+            _log.exception("an order failed")
+            status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))
+        data = orjson.dumps(values)
+        headers = {process_signing.SIGNATURE: self._gate.sign(status, data, nonce)}
+        return web.Response(body=data, status=status, headers=headers, content_type="application/json")
+
+    async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """mark: nothing is granted, the present moment is told. grant, release: need the leader's token."""
+        what, store = values.get("what"), str(values.get("store", ""))
+        epoch, ttl, token = (_number(values, key) for key in ("epoch", "ttl_ms", "token"))
+        mark = self._permits.mark()
+        if what == "grant":
+            self._acting.obey(token)
+            self._permits.grant(store, epoch, ttl, str(values.get("mark", "")))
+        elif what == "release":
+            self._acting.obey(token)
+            self._permits.release(store, epoch)
+        elif what != "mark":
+            raise Permanent("order-wrong", "a permit is marked, granted or released")
+        return {"mark": mark, "fences": self._permits.report()}
+
+    async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        head = Head(_number(values, "segment"), _number(values, "records"), str(values.get("hash", "")))
+        kept = self._anchors.add(str(values.get("stream", "")), head)
+        return {"segment": kept.segment, "records": kept.records}
+
+    async def _heads(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"anchors": self._anchors.heads(str(values.get("stream", "")))}
+
+
+async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Agent:
+    """A running agent; the caller closes it. Raises `EvacError`, and `OSError` for a port that is taken."""
+    agent = Agent(config, drivers)
+    try:
+        await agent.start()
+    except BaseException:
+        await agent.close()
+        raise
+    return agent
+
+
+async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
+    """Runs an agent until `stop` is set or the task is cancelled."""
+    agent = await start_agent(config)
+    _log.info("the agent of %s listens at %s", config.site, agent.url)
+    try:
+        await (stop or asyncio.Event()).wait()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await agent.close()
+
+
+def _refusal(error: ActionError) -> tuple[int, dict[str, Any]]:
+    status, kind = next(
+        (found for known, found in _STATUS.items() if isinstance(error, known)), _STATUS[OutcomeUnknown]
+    )
+    said: dict[str, Any] = {"kind": kind, "code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, Retryable):
+        said["after_ms"] = error.after_ms
+    return status, {"error": said}
+
+
+def _table(body: bytes) -> Mapping[str, Any]:
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Permanent("order-wrong", "the order is not JSON") from error
+    if not isinstance(values, dict):
+        raise Permanent("order-wrong", "the order is not an object")
+    return values
+
+
+def _number(values: Mapping[str, Any], key: str) -> int:
+    found = values.get(key, 0)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 2**63:
+        raise Permanent("order-wrong", f"{key} must be a number")
+    return found

@@ -1,0 +1,205 @@
+"""The units of one agent: how many instances of each shall run, kept on disk, and kept true.
+
+A clean stop or a crash of the agent stops nothing. After its own restart it goes on with what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from evac.actions.http_calls import Caller
+from evac.engine.agent_config import AgentConfig, UnitConfig
+from evac.engine.agent_instance import Instance, OwnInstance, SystemdInstance
+from evac.engine.agent_memory import read_values, write_values
+from evac.model.errors import ActionError, Permanent
+
+WATCH_S: Final = 0.25
+FIRST_PAUSE_S: Final = 0.5
+LAST_PAUSE_S: Final = 30.0
+STEADY_S: Final = 10.0
+"""An instance that ran this long is started again at once when it ends."""
+
+_log = logging.getLogger("evac.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSeen:
+    """Of one unit. wanted: instances that shall run; running: that do; working: that pass their check."""
+
+    wanted: int
+    running: int
+    working: int
+
+
+class _Unit:
+    """One unit's instances, and when each may be started again."""
+
+    def __init__(self, config: UnitConfig) -> None:
+        self.config = config
+        self.lock = asyncio.Lock()
+        self.instances: dict[int, Instance] = {}
+        self.pauses: dict[int, float] = {}
+        self.not_before: dict[int, float] = {}
+        self.started_at: dict[int, float] = {}
+
+
+class Units:
+    """Starts, stops, scales, checks and supervises. `fence` may be called from any thread."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._folder = config.state / "units"
+        self._file = config.state / "wanted.json"
+        self._caller = Caller()
+        self._units = {unit.name: _Unit(unit) for unit in config.units}
+        self._guard = threading.Lock()
+        self._wanted = {
+            name: int(count) for name, count in read_values(self._file).items() if name in self._units
+        }
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Finds what an earlier agent started, and begins to watch."""
+        for unit in self._units.values():
+            for index in range(self._known(unit)):
+                self._instance(unit, index)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Ends the watching; every instance goes on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self._caller.close()
+
+    def config(self, name: str) -> UnitConfig:
+        return self._unit(name).config
+
+    def counts(self, name: str, replicas: int) -> int:
+        """The number of instances an order means. Raises `Permanent`."""
+        unit = self._unit(name)
+        count = unit.config.count if replicas < 0 else replicas
+        if count > unit.config.most:
+            raise Permanent("unit-too-many", f"{name} has at most {unit.config.most} instances here")
+        return count
+
+    async def set(self, name: str, replicas: int, timeout_s: float) -> UnitSeen:
+        """Wants so many from now on, and starts or stops what is needed. Raises `ActionError`."""
+        unit = self._unit(name)
+        count = self.counts(name, replicas)
+        async with unit.lock:
+            self._want({name: count})
+            unit.pauses.clear()
+            unit.not_before.clear()
+            for index in range(count):
+                await self._begin(unit, index)
+            await self._end_from(unit, count, timeout_s)
+        return await self.see(name)
+
+    async def see(self, name: str) -> UnitSeen:
+        """Asks every instance, all at once."""
+        unit = self._unit(name)
+        instances = list(unit.instances.values())
+        running = await asyncio.gather(*(one.running() for one in instances))
+        working = await asyncio.gather(*(one.works() for one in instances))
+        return UnitSeen(self._wanted.get(name, 0), sum(running), sum(working))
+
+    def wanted(self, name: str) -> int:
+        return self._wanted.get(name, 0)
+
+    def running_now(self) -> dict[str, int]:
+        """Unit -> wanted instances, for the health page: no question is asked."""
+        return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
+
+    def fence(self, names: tuple[str, ...]) -> None:
+        """Kills every instance of these units now, and wants none from now on: nobody starts them again."""
+        self._want(dict.fromkeys(names, 0))
+        for name in names:
+            for instance in list(self._unit(name).instances.values()):
+                instance.kill_now()
+
+    def _unit(self, name: str) -> _Unit:
+        unit = self._units.get(name)
+        if unit is None:
+            raise Permanent("unit-unknown", f"the agent of {self._config.site} has no unit {name}")
+        return unit
+
+    def _want(self, counts: Mapping[str, int]) -> None:
+        """Written down before it is done: after a crash the wish is still there."""
+        with self._guard:
+            wanted = {**self._wanted, **counts}
+            if wanted != self._wanted:
+                write_values(self._file, dict(wanted))
+                self._wanted = wanted
+
+    def _known(self, unit: _Unit) -> int:
+        """How many instances there may be: wanted, or with a file of an earlier agent."""
+        files = [path.name for path in self._folder.glob(f"{unit.config.name}.*.json")]
+        numbers = [name.removesuffix(".json").rpartition(".")[2] for name in files]
+        last = max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+        return max(self._wanted.get(unit.config.name, 0), last)
+
+    def _instance(self, unit: _Unit, index: int) -> Instance:
+        instance = unit.instances.get(index)
+        if instance is None:
+            if unit.config.systemd:
+                instance = SystemdInstance(unit.config, index, self._config.systemctl, self._caller)
+            else:
+                instance = OwnInstance(unit.config, index, self._folder, self._caller)
+            unit.instances[index] = instance
+        return instance
+
+    async def _begin(self, unit: _Unit, index: int) -> None:
+        """Starts an instance that does not run, unless a fence said no meanwhile."""
+        instance = self._instance(unit, index)
+        if await instance.running() or index >= self._wanted.get(unit.config.name, 0):
+            return
+        await instance.start()
+        unit.started_at[index] = asyncio.get_running_loop().time()
+        if index >= self._wanted.get(unit.config.name, 0):
+            instance.kill_now()
+
+    async def _end_from(self, unit: _Unit, count: int, timeout_s: float) -> None:
+        """Stops all instances from `count` on, at the same time. The first error is raised when all ended."""
+        extra = [index for index in unit.instances if index >= count]
+        ends = (unit.instances[index].stop(timeout_s) for index in extra)
+        results = await asyncio.gather(*ends, return_exceptions=True)
+        for index, result in zip(extra, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            del unit.instances[index]
+
+    async def _watch(self) -> None:
+        """Starts again what ended, with growing pauses; never raises, an agent without eyes is worse."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for unit in self._units.values():
+                if unit.config.systemd or unit.lock.locked():
+                    continue
+                async with unit.lock:
+                    await self._tend(unit)
+
+    async def _tend(self, unit: _Unit) -> None:
+        now = asyncio.get_running_loop().time()
+        for index in range(self._wanted.get(unit.config.name, 0)):
+            instance = self._instance(unit, index)
+            if isinstance(instance, OwnInstance):
+                instance.shorten_log()
+            if await instance.running() or now < unit.not_before.get(index, 0.0):
+                continue
+            steady = now - unit.started_at.get(index, now) >= STEADY_S
+            pause = FIRST_PAUSE_S if steady else unit.pauses.get(index, FIRST_PAUSE_S)
+            unit.pauses[index] = min(2 * pause, LAST_PAUSE_S)
+            unit.not_before[index] = now + pause
+            _log.warning("%s.%d ended and is started again", unit.config.name, index)
+            try:
+                await self._begin(unit, index)
+            except (ActionError, OSError) as error:
+                _log.warning("%s.%d cannot be started: %s", unit.config.name, index, error)
