@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
+from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.store.anchors import verify_chain
 from evac.store.journal import Journal, read
 from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease, Put
-
-
-class LossyStore(MemoryStore):
-    """Does to each next transaction what `faults` says, then works. read_faults: reads that fail.
-
-    question: the call is lost before it is done. answer: after. late: it is done while the next call is
-    made. never: the answer never comes.
-    """
-
-    def __init__(self, clock: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(clock)
-        self.faults: list[str] = []
-        self.read_faults = 0
-        self._late: list[tuple[Sequence[Compare], Sequence[Change], Lease | None]] = []
-
-    async def get(self, key: str) -> Entry | None:
-        if self.read_faults:
-            self.read_faults -= 1
-            raise Unavailable("a read was lost")
-        return await super().get(key)
-
-    async def transact(
-        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
-    ) -> int:
-        while self._late:
-            with suppress(EvacError):
-                await super().transact(*self._late.pop())
-        fault = self.faults.pop(0) if self.faults else ""
-        await asyncio.sleep(0)
-        if fault == "late":
-            self._late.append((compares, changes, guard))
-        if fault in ("late", "question"):
-            raise Unavailable("a question was lost")
-        revision = await super().transact(compares, changes, guard)
-        if fault == "never":
-            await asyncio.sleep(3_600)
-        if fault == "answer":
-            raise Unavailable("an answer was lost")
-        return revision
+from evac.store.port import Compare, Lease, Put
+from tests.unit.store.lossy import LossyStore
 
 
 async def opened() -> tuple[LossyStore, Lease, Journal]:
-    store = LossyStore()
+    store = LossyStore(MemoryStore())
     lease = await store.acquire("leader", "me", 10_000)
     return store, lease, await Journal.create(store, "run-1", lease, records=[b"first"])
 

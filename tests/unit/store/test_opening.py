@@ -1,0 +1,65 @@
+"""`open_store`: what each URL opens, and clear words for those that open nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evac.model.errors import StoreError
+from evac.store.opening import open_store
+from evac.store.port import Put
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "quorum"),
+    [
+        ("memory:", "memory", False),
+        ("sqlite:{folder}/evac.db", "sqlite", False),
+        ("etcd:http://127.0.0.1:1, http://127.0.0.1:2/", "etcd", True),
+        ("etcd:https://a:2379?user=evac&password=file:secret&ca=ca.pem&prefix=other", "etcd", True),
+    ],
+)
+def test_a_url_names_a_store(tmp_path: Path, url: str, name: str, quorum: bool) -> None:
+    async def story() -> None:
+        store = open_store(url.format(folder=tmp_path))
+        assert (store.name, store.quorum) == (name, quorum)
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_what_one_process_of_sqlite_wrote_the_next_reads(tmp_path: Path) -> None:
+    async def story() -> None:
+        for value in (b"1", b"2"):
+            store = open_store(f"sqlite:{tmp_path}/evac.db")
+            before = await store.get("a")
+            assert (before.value if before else b"") == (b"1" if value == b"2" else b"")
+            await store.transact([], [Put("a", value)])
+            await store.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "names no store"),
+        ("memory:x", "names no store"),
+        ("sqlite:", "names no store"),
+        ("postgres:host", "names no store"),
+        ("etcd:", "names no store"),
+        ("etcd:127.0.0.1:2379", "no address"),
+        ("etcd:http://a:2379/v3", "no address"),
+        ("etcd:http://user:hunter2@a:2379", "no address"),
+        ("etcd:http://a:2379?pasword=env:P", "no option pasword"),
+        ("etcd:?user=a", "needs the address"),
+        ("sqlite:no/such/folder/evac.db", "no folder no/such/folder"),
+    ],
+)
+def test_other_urls_say_what_to_write(url: str, words: str) -> None:
+    with pytest.raises(StoreError, match=words) as caught:
+        open_store(url)
+    assert caught.value.hint
+    assert "hunter2" not in caught.value.message
