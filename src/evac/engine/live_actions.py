@@ -1,0 +1,101 @@
+"""What a plan could not know: parameters of actions that come from what was seen since.
+
+A fence by a synchronous replica stands on a fact that was checked while all was well; a promotion names the
+proof of its fence, and, after an orderly way out, the last position that the candidate must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from evac.actions.port import Action, Value
+from evac.model.errors import NotAllowed
+
+PREFIX: Final = "standing/"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`."""
+
+    store: str
+    member: str
+    candidate: str
+    primary: str
+    at_ms: int
+
+    def encode(self) -> bytes:
+        return orjson.dumps(
+            {"member": self.member, "candidate": self.candidate, "primary": self.primary, "at_ms": self.at_ms}
+        )
+
+
+def decode_standing(store: str, value: bytes) -> Standing:
+    """Raises NotAllowed for what cannot be read: an unreadable fact proves nothing."""
+    try:
+        found = orjson.loads(value)
+        return Standing(
+            store, str(found["member"]), str(found["candidate"]), str(found["primary"]), int(found["at_ms"])
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAllowed("guard-unreadable", f"the standing fact of {store} cannot be read") from error
+
+
+class LiveActions:
+    """Actions of a step by its id in the plan, completed. evidence: of a step of the run, by that id, empty
+    while there is none; standing: of a store, as last read.
+    """
+
+    def __init__(
+        self,
+        actions: Mapping[str, tuple[Action, ...]],
+        evidence: Callable[[str], Mapping[str, Any]],
+        standing: Callable[[str], Standing | None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._actions, self._evidence = actions, evidence
+        self._standing, self._now_ms = standing, now_ms
+
+    def __call__(self, step: str) -> tuple[Action, ...]:
+        found = self._actions.get(step, ())
+        if not any(action.verb in ("fence", "promote") for action in found):
+            return found
+        return tuple(self._completed(action) for action in found)
+
+    def _completed(self, action: Action) -> Action:
+        more: dict[str, Value] = {}
+        if action.verb == "fence" and action.parameters.get("proof") == "sync":
+            more = self._standing_of(action)
+        elif action.verb == "promote":
+            more = self._proof_of(action)
+        if not more:
+            return action
+        return replace(
+            action, parameters=MappingProxyType(dict(sorted({**action.parameters, **more}.items())))
+        )
+
+    def _standing_of(self, action: Action) -> dict[str, Value]:
+        """Only where it was seen of this candidate and this old primary, and not in the future."""
+        fact = self._standing(action.target)
+        if fact is None or (fact.candidate, fact.primary) != (
+            action.parameters.get("candidate"), action.parameters.get("old")
+        ):  # fmt: skip
+            return {}
+        age_ms = self._now_ms() - fact.at_ms
+        return {"standing": fact.member, "standing_age_ms": age_ms} if age_ms >= 0 else {}
+
+    def _proof_of(self, action: Action) -> dict[str, Value]:
+        seen = self._evidence(f"fence:{action.target}")
+        more: dict[str, Value] = {}
+        if "attested_by" in seen:
+            more["proof"] = "attest"
+        elif "proof" in seen:
+            more["proof"] = str(seen["proof"])
+        if "last_lsn" in seen:
+            more["least_lsn"] = str(seen["last_lsn"])
+        return more

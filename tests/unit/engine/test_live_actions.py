@@ -1,0 +1,60 @@
+"""Parameters that come from what was seen: standing facts with their age, the proof of a fence, positions."""
+
+from typing import Any
+
+import pytest
+
+from evac.actions.port import Action
+from evac.engine.live_actions import LiveActions, Standing, decode_standing
+from evac.model.errors import NotAllowed
+
+FENCE = Action("fence", "messages", "postgres", "anyang", {},
+               {"proof": "sync", "old": "pangyo", "candidate": "anyang"})  # fmt: skip
+PROMOTE = Action("promote", "messages", "postgres", "anyang", {}, {"candidate": "anyang"})
+FACT = Standing("messages", "dc-anyang", "anyang", "pangyo", 10_000)
+
+
+def live(
+    fact: Standing | None = None, evidence: dict[str, Any] | None = None, now_ms: int = 12_000
+) -> LiveActions:
+    actions = {"fence:messages": (FENCE,), "promote:messages": (PROMOTE,)}
+    return LiveActions(actions, lambda step: evidence or {}, lambda store: fact, lambda: now_ms)
+
+
+def test_a_standing_fact_goes_with_its_age() -> None:
+    (action,) = live(FACT)("fence:messages")
+    assert (action.parameters["standing"], action.parameters["standing_age_ms"]) == ("dc-anyang", 2_000)
+
+
+@pytest.mark.parametrize(
+    ("fact", "now_ms"),
+    [
+        (None, 12_000),
+        (Standing("messages", "dc-ansan", "ansan", "pangyo", 10_000), 12_000),
+        (Standing("messages", "dc-anyang", "anyang", "ansan", 10_000), 12_000),
+        (FACT, 9_999),
+    ],
+)
+def test_a_fact_of_something_else_or_of_the_future_proves_nothing(fact: Standing | None, now_ms: int) -> None:
+    assert live(fact, now_ms=now_ms)("fence:messages") == (FENCE,)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "added"),
+    [
+        ({}, {}),
+        ({"proof": "sync"}, {"proof": "sync"}),
+        ({"attested_by": "kim", "proof": "sync"}, {"proof": "attest"}),
+        ({"proof": "demote", "last_lsn": "0/5A0"}, {"proof": "demote", "least_lsn": "0/5A0"}),
+    ],
+)
+def test_a_promotion_names_the_proof_of_its_fence(evidence: dict[str, Any], added: dict[str, Any]) -> None:
+    (action,) = live(evidence=evidence)("promote:messages")
+    assert dict(action.parameters) == {"candidate": "anyang", **added}
+
+
+def test_a_standing_fact_survives_the_store_and_nothing_else_does() -> None:
+    assert decode_standing("messages", FACT.encode()) == FACT
+    for value in (b"", b"[]", b"{}", b'{"member": 1}'):
+        with pytest.raises(NotAllowed):
+            decode_standing("messages", value)
