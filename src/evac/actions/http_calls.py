@@ -55,7 +55,9 @@ class NotAnswered(Exception):
 
 
 class Caller:
-    """Makes HTTP calls, over connections that are kept. Belongs to the loop that first uses it."""
+    """Makes HTTP calls. Each has its own connection: one that was kept may be dead already, and then nobody
+    knows whether the request arrived.
+    """
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -96,7 +98,7 @@ class Caller:
         if self._session is None or self._loop is not loop:
             await self.close()
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, enable_cleanup_closed=False),
+                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=True),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
