@@ -1,0 +1,144 @@
+"""Bound runs in the store, so that every leader and every reader sees the same steps and actions.
+
+    bound/<run>/<plan digest>/<part:06d>     canonical JSON of spec and actions, written before the run is
+
+A run is bound once for each of its plans. Estate and policy may change afterwards; what a journal means may
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from evac.actions.port import Action, Value
+from evac.engine.binding import Bound
+from evac.model.errors import Corrupt, InvalidInput
+from evac.model.run_policy import Pace, Patience
+from evac.run import envelope
+from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.store.port import Compare, Lease, Put, Store
+
+PART_BYTES: Final = 512 * 1024
+PARTS_MOST: Final = 1_024
+_VERSION: Final = 1
+
+
+def encode_bound(bound: Bound) -> bytes:
+    """Bytes that are the same for the same run."""
+    spec = bound.spec
+    return orjson.dumps(
+        {
+            "version": _VERSION, "run": spec.run, "incident": spec.incident, "plan": spec.plan,
+            "envelope": envelope.to_data(spec.envelope), "approvals": spec.approvals,
+            "monitor_ms": spec.monitor_ms, "horizon_ms": spec.horizon_ms, "labels": dict(spec.labels),
+            "patience": _fields(spec.patience), "pace": _fields(spec.pace),
+            "limits": [[limit.id, limit.kind, limit.capacity, limit.window_ms] for limit in spec.limits],
+            "steps": [_step_row(step) for step in spec.steps],
+            "actions": {step: [_action_row(one) for one in found] for step, found in bound.actions.items()},
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )  # fmt: skip
+
+
+def decode_bound(data: bytes) -> Bound:
+    """Raises Corrupt for what this program did not write."""
+    try:
+        found = orjson.loads(data)
+        if found["version"] != _VERSION:
+            raise Corrupt(f"a bound run of version {found['version']} cannot be read here")
+        pace = found["pace"]
+        spec = RunSpec(
+            run=found["run"], incident=found["incident"], plan=found["plan"],
+            steps=tuple(_step_of(row) for row in found["steps"]),
+            limits=tuple(RunLimit(*row) for row in found["limits"]),
+            envelope=envelope.from_data(found["envelope"]), patience=Patience(**found["patience"]),
+            pace=Pace(**{**pace, "shares": tuple(pace["shares"])}), approvals=found["approvals"],
+            monitor_ms=found["monitor_ms"], horizon_ms=found["horizon_ms"],
+            labels=MappingProxyType(found["labels"]),
+        )  # fmt: skip
+        actions = {step: tuple(_action_of(row) for row in rows) for step, rows in found["actions"].items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt("a bound run in the store cannot be read") from error
+    return Bound(spec, MappingProxyType(actions))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _step_row(step: RunStep) -> list[Any]:
+    return [
+        step.id, step.kind, step.target, step.start_ms, step.duration_ms, list(step.after),
+        [list(use) for use in step.uses], step.deadline_ms, step.gate, step.manual, step.safe_undo,
+        step.data_set, step.site, step.paced,
+    ]  # fmt: skip
+
+
+def _step_of(row: list[Any]) -> RunStep:
+    id, kind, target, start_ms, duration_ms, after, uses, *rest = row
+    return RunStep(
+        id, kind, target, start_ms, duration_ms, tuple(after), tuple(tuple(use) for use in uses), *rest
+    )
+
+
+def _action_row(action: Action) -> list[Any]:
+    return [
+        action.verb,
+        action.target,
+        action.driver,
+        action.at,
+        _plain(action.settings),
+        _plain(action.parameters),
+    ]
+
+
+def _plain(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(values.items())}
+
+
+def _action_of(row: list[Any]) -> Action:
+    verb, target, driver, at, settings, parameters = row
+    return Action(verb, target, driver, at, _values(settings), _values(parameters))
+
+
+def _values(found: dict[str, Any]) -> Mapping[str, Value]:
+    return MappingProxyType(
+        {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    )
+
+
+def _prefix(run: str, plan: str) -> str:
+    return f"bound/{run}/{plan}/"
+
+
+async def put_bound(store: Store, bound: Bound, guard: Lease | None) -> None:
+    """Writes it in parts; what is there already and the same is left. Raises Conflict where it differs."""
+    data = encode_bound(bound)
+    parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
+    if len(parts) > PARTS_MOST:
+        raise InvalidInput("run-size", f"a run of {len(data):,} bytes cannot be stored", "split the scenario")
+    for number, part in enumerate(parts):
+        key = f"{_prefix(bound.spec.run, bound.spec.plan)}{number:06d}"
+        entry = await store.get(key)
+        if entry is not None and entry.value == part:
+            continue
+        await store.transact((Compare(key, 0),), (Put(key, part),), guard)
+
+
+async def get_bound(store: Store, run: str, plan: str) -> Bound:
+    """Raises Corrupt where it is missing or not whole."""
+    parts: list[bytes] = []
+    prefix, after = _prefix(run, plan), ""
+    while page := await store.list(prefix, after, 8):
+        for entry in page:
+            if entry.key != f"{prefix}{len(parts):06d}" or len(parts) >= PARTS_MOST:
+                raise Corrupt(f"part {len(parts)} of the run {run} is missing")
+            parts.append(entry.value)
+        after = page[-1].key
+    if not parts:
+        raise Corrupt(f"what the run {run} does is not in the store")
+    return decode_bound(b"".join(parts))
