@@ -1,4 +1,4 @@
-"""A driver with a memory of its own outside the engine, told how each try goes, and the pieces of an execution."""
+"""A driver with a memory of its own, told how each try goes, and the pieces of an execution."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Crash(BaseException):
 
 @dataclass
 class WorldDriver:
-    """done: what is true in the world. plan: (step, attempt) -> how it goes. log: what was asked, in order."""
+    """done: what is true in the world. plan: (step, attempt) -> how it goes. log: what was asked."""
 
     plan: Callable[[str, int], str] = lambda step, attempt: "ok"
     takes_s: float = 0.0
@@ -55,9 +55,8 @@ class WorldDriver:
         self.log.append(f"execute {order.key}")
         if how in ("retry", "refuse"):
             raise (Retryable if how == "retry" else Permanent)("no", "no")
-        if how in ("ok", "lost", "liar", "hang-done"):
-            if not order.dry_run:
-                self.done.add(order.key)
+        if how in ("ok", "lost", "liar", "hang-done") and not order.dry_run:
+            self.done.add(order.key)
         if self.takes_s or how.startswith("hang"):
             await asyncio.sleep(60 if how.startswith("hang") else self.takes_s)
         if how in ("lost", "gone"):

@@ -1,0 +1,148 @@
+"""Leadership: renewed in time, given up in good time, and noticed by a process that was stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evac.engine.leading import Leadership
+from evac.model.errors import LeaseLost, LockHeld, Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Lease
+from tests.unit.engine.worlds import run_async
+
+
+class HandClock:
+    """Time moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.ms = 1_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_ms(self) -> int:
+        return self.ms
+
+
+class MuteStore(MemoryStore):
+    """mute: renewals get no answer."""
+
+    mute = False
+    renewals = 0
+
+    async def renew(self, lease: Lease) -> None:
+        self.renewals += 1
+        if self.mute:
+            raise Unavailable("silent")
+        await super().renew(lease)
+
+
+def test_it_acts_for_less_than_the_lease_and_not_a_moment_longer() -> None:
+    async def story() -> None:
+        clock, told = HandClock(), []
+        store = MuteStore(lambda: clock.ms)
+        leading = await Leadership.acquire(store, "a", 1_000, clock, lambda: told.append("lost"))
+        clock.ms += 749
+        leading.check()
+        clock.ms += 1
+        with pytest.raises(LeaseLost):
+            leading.check()
+        assert told == ["lost"]
+        clock.ms -= 500
+        with pytest.raises(LeaseLost):
+            leading.check()
+        with pytest.raises(LockHeld):
+            await store.acquire("leader", "b", 1_000)
+        await leading.release()
+        assert (await store.acquire("leader", "b", 1_000)).token > leading.token
+
+    run_async(story())
+
+
+def test_it_renews_as_long_as_it_is_answered_and_gives_up_before_the_lease_ends() -> None:
+    async def story() -> None:
+        from evac.engine.clock import SystemClock
+
+        store, told = MuteStore(), []
+        leading = await Leadership.acquire(store, "a", 400, SystemClock(), lambda: told.append(1))
+        await asyncio.sleep(0.9)
+        leading.check()
+        assert store.renewals >= 4
+        store.mute = True
+        await asyncio.sleep(0.35)
+        assert told == [1]
+        assert not leading.holding
+        await leading.release()
+
+    run_async(story())
+
+
+def test_a_lease_taken_away_is_noticed_at_the_next_renewal() -> None:
+    async def story() -> None:
+        from evac.engine.clock import SystemClock
+
+        store, told = MemoryStore(), []
+        leading = await Leadership.acquire(store, "a", 300, SystemClock(), lambda: told.append(1))
+        await store.release(leading.lease)
+        await asyncio.sleep(0.2)
+        assert told == [1]
+        with pytest.raises(LeaseLost):
+            leading.check()
+        await leading.release()
+
+    run_async(story())
+
+
+STOPPED = """
+import asyncio, sys
+from evac.engine.clock import SystemClock
+from evac.engine.leading import Leadership
+from evac.model.errors import LeaseLost
+from evac.store.memory import MemoryStore
+
+async def main():
+    leading = await Leadership.acquire(MemoryStore(), "a", 600, SystemClock())
+    print("leads", flush=True)
+    while True:
+        try:
+            leading.check()
+        except LeaseLost:
+            print("stopped", flush=True)
+            return
+        print("effect", flush=True)
+        await asyncio.sleep(0.02)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_was_stopped_does_nothing_more(tmp_path: Path) -> None:
+    """SIGSTOP for longer than the lease: the very next effect is refused."""
+    process = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leads\n"
+        for _ in range(3):
+            assert process.stdout.readline() == "effect\n"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.set_blocking(process.stdout.fileno(), False)
+        while process.stdout.readline():
+            pass
+        time.sleep(0.8)
+        os.set_blocking(process.stdout.fileno(), True)
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.stdout.readline() == "stopped\n"
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

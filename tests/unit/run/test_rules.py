@@ -1,0 +1,224 @@
+"""Rules of a run, one by one: limits, envelopes, fence proofs, pacing, tables, and the order of starts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.model.errors import RunError
+from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
+from evac.run import envelope
+from evac.run.decide import decide
+from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
+from evac.run.pacing import Health, judge, next_share
+from evac.run.patience import again_ms, backoff_ms, deadline_ms
+from evac.run.state import RunView, apply
+from evac.run.table import RUN_TABLE, STEP_TABLE, diagram
+from evac.run.values import ENDED, EVENT_DATA, Event, RunLimit, RunSpec, RunStep
+from tests.unit.run.test_replay import random_spec
+from tests.unit.run.world import World, overused, seeded_outcomes
+
+SYNC = SyncFacts(1_000, True, ("dc-anyang",), "anyang", False, True)
+
+
+def test_every_phase_is_reached_and_every_end_is_final() -> None:
+    assert not [row for row in RUN_TABLE if row[0] in ENDED]
+    assert set(RUN_TABLE.values()) >= ENDED
+    assert {phase for phase, _ in STEP_TABLE} == set(STEP_TABLE.values())
+    triggers = {trigger.partition(":")[0] for _, trigger in (*RUN_TABLE, *STEP_TABLE)}
+    assert triggers - {"waits_settled", "waits_reopened"} <= set(EVENT_DATA)
+    assert set(EVENT_DATA) - triggers == {"run_created"}
+
+
+def test_the_diagram_names_every_phase() -> None:
+    text = diagram()
+    assert text.count("stateDiagram-v2") == 2
+    for phase in {*RUN_TABLE.values(), *STEP_TABLE.values()}:
+        assert phase in text
+
+
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [
+        (Envelope(("ansan",)), "leaves the site ansan"),
+        (Envelope(("pangyo",), ("rooms",)), "promotes the store rooms"),
+        (Envelope(most_lost_ms=6), "may lose 6 ms"),
+        (Envelope(most_shed=9), "sheds services of 9"),
+    ],
+)
+def test_what_is_outside_an_envelope_is_named(needed: Envelope, words: str) -> None:
+    approved = Envelope(("pangyo",), ("accounts",), 5, 8)
+    assert words in envelope.outside(approved, needed)[0]
+    assert envelope.covers(approved, approved)
+    assert envelope.from_data(envelope.to_data(approved)) == approved
+
+
+@pytest.mark.parametrize(
+    ("facts", "proof"),
+    [
+        (FenceFacts(sync=SYNC), "sync"),
+        (FenceFacts(lease_over_ms=2_000, sync=SYNC), "lease"),
+        (FenceFacts(lease_over_ms=1_999), None),
+        (FenceFacts(sync=replace(SYNC, age_ms=60_001)), None),
+        (FenceFacts(sync=replace(SYNC, strict=False)), None),
+        (FenceFacts(sync=replace(SYNC, commit_below=True)), None),
+        (FenceFacts(sync=replace(SYNC, candidates=("a", "b"))), None),
+        (FenceFacts(sync=replace(SYNC, receiver_stopped=False)), None),
+        (FenceFacts(lost_sites=("anyang",), sync=SYNC), None),
+        (FenceFacts(network_closed=True), "network"),
+        (FenceFacts(network_closed=False), None),
+        (FenceFacts(power_off=True), "power"),
+        (FenceFacts(attested_by="mina"), None),
+        (FenceFacts(attested_by="mina", attest_reason="unplugged"), "attest"),
+        (FenceFacts(), None),
+    ],
+)
+def test_the_ladder_of_fence_proofs(facts: FenceFacts, proof: str | None) -> None:
+    policy = StorePolicy("accounts", ("lease", "sync", "network", "power", "attest"), self_fence=True)
+    found = prove(policy, facts)
+    if proof is None:
+        assert isinstance(found, NotProved)
+        assert len(found.reasons) == 6
+        return
+    assert isinstance(found, Proved)
+    assert found.proof == proof
+    assert found.fences_reads == (proof != "sync")
+    narrow = replace(policy, proofs=tuple(p for p in policy.proofs if p != proof))
+    others = replace(facts, lease_over_ms=None, sync=None)
+    assert isinstance(prove(narrow, others), NotProved), "a proof that policy does not take proves nothing"
+
+
+def test_nothing_need_be_fenced_only_where_policy_says_so() -> None:
+    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none", False)
+    assert isinstance(prove(StorePolicy("cache"), FenceFacts()), NotProved)
+
+
+def test_a_lease_proves_nothing_where_members_do_not_fence_themselves() -> None:
+    assert isinstance(prove(StorePolicy("a", ("lease",)), FenceFacts(lease_over_ms=99_999)), NotProved)
+
+
+def test_pace_follows_health() -> None:
+    pace = Pace((50, 250, 1_000), 1_000, 50)
+    assert judge(pace, 1_000, Health(10, 0)).verdict == "wait"
+    assert judge(pace, 4_000, Health(1_000, 50)) == judge(pace, 4_000, Health(1_000, 60, 10))
+    assert (judge(pace, 4_000, Health(1_000, 0)).verdict, judge(pace, 4_000, Health(1_000, 0)).wait_ms) == (
+        "go", 2_000,
+    )  # fmt: skip
+    slow = judge(pace, 1_000, Health(1_000, 51))
+    assert (slow.verdict, slow.wait_ms, slow.undo) == ("slow", 2_000, False)
+    stop = judge(pace, 1_000, Health(1_000, 101))
+    assert (stop.verdict, stop.undo) == ("stop", True)
+    assert [next_share(pace.shares, reached) for reached in (0, 50, 1_000)] == [50, 250, None]
+
+
+def test_patience() -> None:
+    patience = Patience(attempts=3, backoff_ms=100, backoff_most_ms=350)
+    assert [backoff_ms(patience, n) for n in range(1, 5)] == [100, 200, 350, 350]
+    assert [again_ms(patience, n) for n in (1, 2, 3)] == [100, 200, -1]
+    assert again_ms(patience, 1, 5_000) == 5_000
+    assert backoff_ms(patience, 10_000) == 350
+    assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000)) == 20_000
+    assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000, deadline_ms=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("step", "code"),
+    [
+        (RunStep("a", "start", "a", 0, 1, ("b",)), "step-unknown"),
+        (RunStep("a", "start", "a", 0, 1, (), (("x", 1, 0),)), "limit-unknown"),
+        (RunStep("a", "start", "a", 0, 1, (), (("api", 9, 0),)), "limit-too-small"),
+    ],
+)
+def test_a_spec_that_cannot_run_is_refused(step: RunStep, code: str) -> None:
+    spec = RunSpec("r", "i", "p", (step,), (RunLimit("api", "slots", 3),))
+    with pytest.raises(RunError) as caught:
+        RunView(spec)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("step_started", 1, "s0", 2),
+        Event("step_succeeded", 1, "s0", 1),
+        Event("step_started", 1, "nobody", 1),
+        Event("resumed", 1),
+        Event("run_created", 1, data={"plan": "p1"}),
+        Event("nonsense", 1),
+        Event("leader_changed", 1, data={"token": -1}),
+        Event("plan_replaced", 1, data={"plan": "p9"}),
+    ],
+)
+def test_a_corrupt_journal_is_never_ignored(event: Event) -> None:
+    world = World(random_spec(1, 1))
+    world.begin()
+    apply(world.view, Event("run_started", 0, data={"token": 1}))
+    with pytest.raises(RunError):
+        apply(world.view, event)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 25))
+def test_no_step_waits_while_it_could_start(seed: int, steps: int) -> None:
+    """Against a walk over the whole plan: after each decision no ready step has room at all its limits."""
+    world = World(random_spec(seed, steps), seeded_outcomes(seed))
+    world.begin()
+    while True:
+        world.settle()
+        view = world.view
+        for i, phase in enumerate(view.phases):
+            asleep = view.not_before.get(i, 0) > world.now_ms
+            if view.phase == "running" and phase == "ready" and not asleep:
+                assert view.limits.lacking(view.uses[i]) >= 0, f"{view.steps[i].id} could start"
+        if not world.step():
+            break
+    assert world.view.phase == "succeeded"
+    assert not overused(world.spec, world.events)
+
+
+def test_starts_come_by_planned_start_then_id_and_no_offer_comes_twice() -> None:
+    rng = random.Random(3)
+    steps = [RunStep(f"s{n:02}", "start", "t", rng.randrange(5), 1) for n in range(40)]
+    view = RunView(RunSpec("r", "i", "p1", tuple(steps), approvals=0))
+    apply(view, Event("run_created", 0, data={}))
+    apply(view, decide(view, 0)[0].event or Event("", 0))
+    first, rest = decide(view, 0, 15), decide(view, 0)
+    assert [e.step for e in (*first, *rest)] == [
+        s.id for s in sorted(steps, key=lambda s: (s.start_ms, s.id))
+    ]
+    assert decide(view, 0) == []
+
+
+def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:
+    """20,000 steps behind a narrow limit: every decision is small."""
+    steps = tuple(RunStep(f"s{n}", "start", "t", n, 1, (), (("api", 1, 0),)) for n in range(20_000))
+    spec = RunSpec("r", "i", "p1", steps, (RunLimit("api", "slots", 2),), approvals=0)
+    world = World(spec, takes_ms=lambda step: 1)
+    world.begin()
+    assert world.finish(50_000) == "succeeded"
+    assert [step for step, _ in world.acts] == [step.id for step in steps]
+
+
+def test_shares_wait_for_their_pace_and_stop_with_it() -> None:
+    steps = tuple(
+        RunStep(f"shift/{n}", "shift", "chat", n, 100, (f"shift/{n - 1}",) if n else (), paced=True)
+        for n in range(3)
+    )
+    world = World(RunSpec("r", "i", "p1", steps, pace=Pace((1, 2, 3), 1_000), approvals=0))
+    world.begin()
+    world.settle()
+    assert world.step()
+    world.settle()
+    assert world.now_ms == 100
+    assert world.view.phases == ["succeeded", "ready", "pending"]
+    world.now_ms = 1_100
+    world.settle()
+    assert world.view.phases[1] == "running"
+    world.say("pace_changed", share=0, wait_ms=1_000, why="errors")
+    assert world.finish() == "paused"
+    assert "health stopped the pace of shift/2" in (world.view.pause.reason if world.view.pause else "")
+    world.say("pace_changed", share=500, wait_ms=10, why="healthy")
+    assert world.finish() == "succeeded"
