@@ -37,7 +37,7 @@ class Acting:
         """An order for a unit of this site. Raises `ActionError`."""
         order = read_order(values)
         what, verb, name = _words(values, "what"), _words(values, "verb"), _words(values, "unit")
-        replicas = _number(values, "replicas", least=-1)
+        replicas = _number({"replicas": -1, **values}, "replicas", least=-1)
         config, count = self._units.config(name), self._units.counts(name, replicas)
         if what == "check":
             return {"problems": self._problems(order, config.store), "evidence": {"most": config.most}}

@@ -36,6 +36,13 @@ class Instance(Protocol):
     def kill_now(self) -> None: ...
 
 
+class _Child(subprocess.Popen[bytes]):
+    """A process that may outlive us: to be forgotten while it runs is no mistake, as it is for others."""
+
+    def __del__(self, *_: object) -> None:
+        """Says nothing; whoever inherits the process waits for it."""
+
+
 class OwnInstance:
     """An instance that the agent runs itself, as a process in a session of its own: it outlives the agent.
 
@@ -51,7 +58,7 @@ class OwnInstance:
         self._log = folder / f"{unit.name}.{index}.log"
         self._mark = f"{folder.resolve()}:{unit.name}.{index}"
         self._running: Running | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
         self._adopt()
 
     @property
@@ -109,7 +116,7 @@ class OwnInstance:
             if self._log.stat().st_size > MAX_LOG_BYTES:
                 os.truncate(self._log, 0)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> _Child:
         unit = self._unit
         passed = {name: os.environ[name] for name in unit.pass_env if name in os.environ}
         variables = environment(
@@ -118,7 +125,7 @@ class OwnInstance:
         variables |= {MARK: self._mark, "EVAC_INDEX": str(self._index)}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            return _Child(
                 [_filled(unit, self._index, word) for word in unit.argv],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=unit.cwd or None, env=variables,
                 start_new_session=True, **_as_user(unit.user),
