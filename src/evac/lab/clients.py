@@ -189,8 +189,9 @@ class Probe:
                 await self._connection.execute(_PROBE, self._site, self._number, seconds=PROBE_SECONDS)
         except Failures as error:
             # A server that says no keeps its connection; one that says nothing, or is gone, loses it.
-            if type(error).__name__ != "ReadOnlySQLTransactionError":
-                self._drop()
+            if type(error).__name__ != "ReadOnlySQLTransactionError" and self._connection is not None:
+                self._connection.abandon()
+                self._connection = None
             return type(error).__name__
         return ""
 

@@ -102,7 +102,7 @@ def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
     secrets = ground.secrets
     return [
         ("messages", _endpoint("messages", "postgres", {
-            "host": site.host("postgres"), "port": PORTS["postgres"], "user": ground.database.user,
+            "host": site.host("postgres"), "port": PORTS["postgres"], "user": postgres.USER,
             "password": secrets.reference("postgres"), "dbname": ground.database.name, "name": site.member,
             "data": str(ground.folder.data(site.name, "postgres") / "data"),
             "bin": postgres.program_folder(), "system_user": postgres.USER,

@@ -5,16 +5,19 @@ Each fault changes the world at once and says when it did; what evac makes of it
 
 from __future__ import annotations
 
+import pwd
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from evac.lab import proc_table
 from evac.lab.network import network_of
+from evac.lab.process import ServerFailed, find_program, run_once
 from evac.lab.state import LabError, LabFolder, LabState, Running, living
 from evac.lab.topology import HALLS
 
@@ -48,6 +51,7 @@ def burn(folder: LabFolder, site: str) -> Struck:
         if state.world != "loopback":
             network.isolate(site)
         proc_table.send(pids, signal.SIGKILL)
+        proc_table.wait_gone(pids, 5.0)
         _finish(state, folder, site)
         folder.write(replace(state, burnt={**state.burnt, site: at}))
     return Struck("burn", site, at, len(pids))
@@ -147,10 +151,26 @@ def disk_full(folder: LabFolder, site: str, full: bool = True) -> Struck:
         pids = living(state, folder, site)
         at = time.time()
         for pid in pids:
-            with suppress(ProcessLookupError, PermissionError):
-                _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+            _limit_files(pid, full)
     return Struck("disk-full" if full else "disk-freed", site, at, len(pids))
+
+
+def _limit_files(pid: int, full: bool) -> None:
+    """Only the soft limit, which its owner may raise again. A process of another user is changed as that
+    user: root of a container may lack the right.
+    """
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        owner = pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
+        soft = "0" if full else "unlimited"
+        with suppress(ServerFailed):
+            # It fails where the process has just ended; sessions of a database come and go.
+            argv = (find_program("prlimit", "util-linux"), "--pid", str(pid), f"--fsize={soft}:")
+            run_once(argv, user=owner, timeout_s=5)
 
 
 def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:

@@ -30,6 +30,7 @@ class Fire:
     burnt_at: float
     ledger_offset: int
     leader_burnt: bool = False
+    reason: str = ""
     run: str = ""
     state: str = "burning"
     seconds: Mapping[str, float | None] = field(default_factory=dict)
@@ -52,10 +53,11 @@ class Fire:
         return {**row, **{f"{name}_seconds": seconds.get(name) for name in MILESTONES}}
 
 
-def begin(folder: LabFolder, struck: Struck, offset: int, leader_burnt: bool) -> Fire:
+def begin(folder: LabFolder, struck: Struck, offset: int, leader_burnt: bool, reason: str = "") -> Fire:
     """Remembers a fire the moment it is lit. offset: size of the ledger just before."""
     numbers = [fire.number for fire in read_all(folder)]
-    fire = Fire(max(numbers, default=0) + 1, struck.kind, struck.site, struck.at, offset, leader_burnt)
+    number = max(numbers, default=0) + 1
+    fire = Fire(number, struck.kind, struck.site, struck.at, offset, leader_burnt, reason)
     write(folder, fire)
     return fire
 

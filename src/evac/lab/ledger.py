@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -102,8 +103,10 @@ def measure(records: Iterable[Record], burnt_at: float) -> Measured:
             acks.append(row.at)
             if begun.get((row.id, row.number), 0.0) >= burnt_at and row.client not in first:
                 first[row.client] = row.at - burnt_at
-    after = [max(burnt_at, at) for at in sorted(acks) if at >= burnt_at]
-    gaps = [later - earlier for earlier, later in zip([burnt_at, *after], after, strict=False)]
+    # The silence that still lasts counts too: until the last thing that was written at all.
+    moments = [burnt_at, *(at for at in sorted(acks) if at >= burnt_at)]
+    moments.append(max([burnt_at, *(row.at for row in rows)]))
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
     return Measured(
         round(min(first.values()), 3) if first else None,
         round(max(first.values()), 3) if first and len(first) == len(clients) else None,

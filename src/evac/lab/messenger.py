@@ -28,12 +28,19 @@ WRITE_SECONDS: Final = 0.9
 POOL: Final = 12
 _MOST_BODY: Final = 64 * 1024
 _PRESENCE_SECONDS: Final = 60
-SCHEMA: Final = """
+ROLE: Final = "messenger"
+_CONNECTIONS: Final = 45
+"""Of its role, in all: writes that hang for a lost replica must not take the connections of operators."""
+
+_SCHEMA: Final = """
 create table if not exists messages (
     id text primary key, room text not null, sender text not null, text text not null,
     at timestamptz not null default clock_timestamp());
 create index if not exists messages_by_room on messages (room, at);
-create table if not exists probes (member text not null, number bigint not null, primary key (member, number))
+create table if not exists probes (
+    member text not null, number bigint not null, primary key (member, number));
+create role {role} login connection limit {connections} password '{password}';
+grant select, insert, update on messages, probes to {role}
 """
 # A second try writes too. `do nothing` would be answered at once, without waiting for the replica, although
 # the row of the first try may stand here only: an acknowledged message would be lost with this primary.
@@ -42,6 +49,11 @@ insert into messages (id, room, sender, text) values ($1, $2, $3, $4)
 on conflict (id) do update set text = excluded.text
 """
 _LAST: Final = "select id, sender, text from messages where room = $1 order by at desc limit 50"
+
+
+def schema(password: str) -> str:
+    """Statements that make its tables and its role. password: hexadecimal, of that role."""
+    return _SCHEMA.format(role=ROLE, connections=_CONNECTIONS, password=password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,7 @@ class Messenger:
             try:
                 yield one
             except BaseException:
-                one.end()
+                one.abandon()
                 raise
             idle.append(one)
 

@@ -16,6 +16,7 @@ import asyncpg
 
 ASK_SECONDS: Final = 0.4
 CONNECT_SECONDS: Final = 0.8
+CLOSE_SECONDS: Final = 1.0
 _WRITABLE: Final = """
 select case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_lsn()) end
 """
@@ -48,6 +49,9 @@ class Database:
                 server_settings={"application_name": application},
             )  # fmt: skip
         return Connection(raw)
+
+
+_CLOSING: Final[set[asyncio.Task[None]]] = set()
 
 
 class Connection:
@@ -86,6 +90,19 @@ class Connection:
     @property
     def closed(self) -> bool:
         return self._raw.is_closed()
+
+    def abandon(self) -> None:
+        """Ends it in the background, and lets the server know first: a write that waits for a lost replica
+        would else keep its session, and its lock on the row, for as long as it waits.
+        """
+        task = asyncio.get_running_loop().create_task(self._close())
+        _CLOSING.add(task)
+        task.add_done_callback(_CLOSING.discard)
+
+    async def _close(self) -> None:
+        with contextlib.suppress(*Failures):
+            await self._raw.close(timeout=CLOSE_SECONDS)
+        self.end()
 
     def end(self) -> None:
         """At once, without a word to the server, which may be dead."""

@@ -30,6 +30,7 @@ class Row:
     parent: int
     started: int
     state: str
+    name: str = ""
 
     @property
     def alive(self) -> bool:
@@ -43,8 +44,9 @@ def row(pid: int) -> Row | None:
     except OSError:
         return None
     # The program's name stands in brackets and may hold anything, brackets and blanks too.
-    fields = text[text.rindex(")") + 2 :].split()
-    return Row(pid, int(fields[1]), int(fields[19]), fields[0])
+    end = text.rindex(")")
+    fields = text[end + 2 :].split()
+    return Row(pid, int(fields[1]), int(fields[19]), fields[0], text[text.index("(") + 1 : end])
 
 
 def started(pid: int) -> int:
@@ -90,6 +92,19 @@ def marked(prefix: str, rows: Mapping[int, Row]) -> set[int]:
             words = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
             if any(word.startswith(wanted) for word in words):
                 found.add(pid)
+    return found
+
+
+def working_in(folder: Path, names: frozenset[str], rows: Mapping[int, Row]) -> set[int]:
+    """Processes of certain names whose working folder lies in `folder`: Redis and the children of PostgreSQL
+    write their title over their environment, and the mark is gone.
+    """
+    found = set()
+    for pid, one in rows.items():
+        if one.name in names:
+            with contextlib.suppress(OSError):
+                if (_PROC / str(pid) / "cwd").readlink().is_relative_to(folder):
+                    found.add(pid)
     return found
 
 

@@ -44,14 +44,15 @@ def timeline(fire: Fire) -> str:
     leader = ", evac's leader with it" if fire.leader_burnt else ""
     lines = [f"Fire {fire.number}: {fire.lost_site} ({fire.kind}){leader}, {when}", ""]
     rows = [(_WORDS[name], fire.seconds.get(name)) for name in MILESTONES]
-    rows += [("first write acknowledged", fire.first_write_seconds)]
+    rows += [
+        ("first write acknowledged", fire.first_write_seconds),
+        (f"last of {fire.clients} clients writes again", fire.last_client_seconds),
+    ]
     known = sorted(((at, words) for words, at in rows if at is not None), key=lambda row: row[0])
     lines += [f"  {at:>8.2f} s  {words}" for at, words in known]
-    if fire.last_client_seconds is not None:
-        lines.append(f"  {fire.last_client_seconds:>8.2f} s  last of {fire.clients} clients writes again")
     missing = [words for words, at in rows if at is None]
     if missing:
-        lines.append(f"  {'-':>10}  not seen: {', '.join(missing)}")
+        lines += [f"  {'-':>10}  {words}: not seen" for words in missing]
     lines += ["", *_counts(fire)]
     return "\n".join(lines) + "\n"
 

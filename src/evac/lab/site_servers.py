@@ -19,7 +19,7 @@ from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site, Topology
 
 KEY_NAME: Final = "evac-lab"
 TTL_SECONDS: Final = 1
-_SECRETS: Final = ("postgres", "redis", "dns", "agent")
+_SECRETS: Final = ("postgres", "messenger", "redis", "dns", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,17 @@ class Ground:
 
     @property
     def database(self) -> Database:
-        """How clients and messengers reach PostgreSQL."""
+        """How messengers and clients reach PostgreSQL: as a role that cannot take the last connections."""
+        return self._database(messenger.ROLE, "messenger")
+
+    @property
+    def operators_database(self) -> Database:
+        """How evac, and who looks into the lab, reaches PostgreSQL."""
+        return self._database(postgres.USER, "postgres")
+
+    def _database(self, user: str, secret: str) -> Database:
         hosts = {site.name: site.host("postgres") for site in self.topology.sites}
-        return Database(hosts, PORTS["postgres"], postgres.USER, self.secrets.value("postgres"), "postgres")
+        return Database(hosts, PORTS["postgres"], user, self.secrets.value(secret), "postgres")
 
 
 def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServer:

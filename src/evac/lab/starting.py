@@ -71,7 +71,7 @@ class Starter:
     def let_go(self) -> None:
         """From here on they are not our children to wait for; they live on when this command ends."""
         for process in self._started:
-            if process.popen is not None and process.popen.poll() is None:
+            if process.popen is not None and process.popen.returncode is None:
                 process.popen.returncode = 0
         self._started.clear()
 

@@ -25,6 +25,8 @@ VERSION: Final = 1
 STATE_FILE: Final = "lab.json"
 _LOCK_FILE: Final = "lock"
 _LOCK_SECONDS: Final = 5.0
+_TITLED: Final = frozenset({"redis-server", "postgres"})
+"""Servers that write over their environment."""
 
 
 class LabError(EvacError):
@@ -207,4 +209,5 @@ def living(state: LabState | None, folder: LabFolder, site: str | None = None) -
         and found.started == running.started
     }
     roots |= proc_table.marked(f"{folder.mark}{site or ''}", rows)
+    roots |= proc_table.working_in(folder.path / (site or ""), _TITLED, rows)
     return proc_table.descendants(roots, rows)

@@ -80,7 +80,7 @@ def _redis(site: Site, master: str) -> str:
 
 
 async def _look(ground: Ground) -> Sequence[tuple[str, tuple[str, ...]]]:
-    database = ground.database
+    database = ground.operators_database
     sites = ground.topology.sites
     roles = asyncio.gather(*(_postgres(database, site.name) for site in sites))
     names = asyncio.gather(*(_names(site.host("dns")) for site in sites))
@@ -133,7 +133,7 @@ def pulse(path: Path, now: float | None = None) -> tuple[float, float, float | N
     return (
         round(sum(at > since for at in acks) / _RECENT_SECONDS, 1),
         round(sum(at > since for at in fails) / _RECENT_SECONDS, 1),
-        round(moment - acks[-1], 2) if acks else None,
+        max(0.0, round(moment - acks[-1], 2)) if acks else None,
     )
 
 

@@ -35,18 +35,21 @@ from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
 READY_SECONDS: Final = 30.0
 _STEPS: Final = 22
 _KEPT: Final = ("fires",)
-"""What a lab leaves behind for people: the reports of its fires, until the next lab comes up."""
+"""What a lab leaves behind for people: the reports of its fires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces)."""
+    """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
+    clocks: evac's own processes get clocks that may jump.
+    """
 
     world: World = "loopback"
     offset: int = 0
     writers: int = 20
     pause_s: float = 0.2
     delay_ms: float = 0.0
+    clocks: bool = False
 
 
 def up(
@@ -65,6 +68,7 @@ def up(
             _start_all(starter, options)
         except BaseException:
             _end_all(place, starter.state)
+            starter.let_go()
             raise
         starter.change(phase="up")
         starter.let_go()
@@ -151,7 +155,7 @@ def _start_postgres(starter: Starter, ground: Ground, pool: ThreadPoolExecutor) 
     primary = postgres_primary(ground, first)
     starter.launch(first.name, "postgres", primary.process)
     starter.wait(primary.process, primary.answers, READY_SECONDS, "PostgreSQL primary")
-    primary.sql(messenger.SCHEMA)
+    primary.sql(messenger.schema(ground.secrets.value("messenger")))
     _results([pool.submit(_start_standby, starter, ground, primary, site) for site in others])
     postgres.set_synchronous(primary, (others[0].member,))
     postgres.wait_for_standby(primary, others[0].member, ("sync",), READY_SECONDS)
@@ -226,7 +230,10 @@ def answers(url: str, timeout_s: float = 0.5) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except (OSError, ValueError):
         return False
 
 

@@ -1,0 +1,126 @@
+"""A whole fire: lit, followed until evac and the clients are done with it, measured, remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from evac.lab import faults, fires, journal_facts, ledger, losses
+from evac.lab.faults import Struck
+from evac.lab.fires import Fire
+from evac.lab.site_servers import Ground
+from evac.lab.state import LabError, LabFolder, LabState
+
+LOOK_SECONDS: Final = 0.25
+_QUIET_SECONDS: Final = 1.5
+"""After the last client is back, how long the lab watches on for a second primary."""
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a fire is followed. run: whether a run of evac must end too, or the clients are enough."""
+
+    longest_s: float = 60.0
+    run: bool = True
+
+
+def fire(
+    folder: LabFolder,
+    site: str,
+    light: Callable[[], Struck],
+    patience: Patience,
+    told: Told = lambda words: None,
+    reason: str = "",
+) -> Fire:
+    """Lights a fire and follows it. Returns with what was measured, also when it was not over in time."""
+    state = folder.need()
+    controllers = has_controllers(state)
+    others = [one.name for one in state.topology.others(site)]
+    leader = journal_facts.leader_site(state.topology, others[0]) if controllers else ""
+    offset = ledger.size(folder.ledger)
+    struck = light()
+    begun = fires.begin(
+        folder, struck, offset, leader_burnt=leader == site and struck.kind in ("burn", "cut")
+    )
+    told(f"{site}: {struck.kind}, {struck.processes} processes")
+    followed = _follow(folder, state, begun, patience, told)
+    finished = _count_losses(folder, state, followed)
+    fires.write(folder, finished)
+    return finished
+
+
+def _follow(folder: LabFolder, state: LabState, begun: Fire, patience: Patience, told: Told) -> Fire:
+    """Looks again and again until both are done, or patience ends."""
+    first = state.topology.others(begun.lost_site)[0].name
+    wants_run = patience.run and has_controllers(state)
+    known: set[str] = set()
+    deadline = time.monotonic() + patience.longest_s
+    seen = begun
+    while time.monotonic() < deadline:
+        seen = fires.measured(folder, seen)
+        if wants_run:
+            seen = _with_run(state, seen, first)
+        _tell_news(seen, known, told)
+        if seen.last_client_seconds is not None and (
+            not wants_run or seen.state not in ("burning", "running")
+        ):
+            time.sleep(_QUIET_SECONDS)
+            return replace(fires.measured(folder, seen), state=seen.state if wants_run else "over")
+        time.sleep(LOOK_SECONDS)
+    return replace(fires.measured(folder, seen), state="not over")
+
+
+def _with_run(state: LabState, seen: Fire, first: str) -> Fire:
+    found = journal_facts.run_of_fire(state.topology, seen.burnt_at, first)
+    if found is None:
+        return seen
+    return replace(seen, run=found.run, state=found.phase or "running", seconds=dict(found.seconds))
+
+
+def _tell_news(seen: Fire, known: set[str], told: Told) -> None:
+    """Each milestone once, as soon as it is seen."""
+    rows = dict(seen.seconds)
+    rows |= {"first write": seen.first_write_seconds, "last client": seen.last_client_seconds}
+    for name, at in rows.items():
+        if at is not None and name not in known:
+            known.add(name)
+            told(f"{at:6.2f} s  {name}")
+
+
+def _count_losses(folder: LabFolder, state: LabState, seen: Fire) -> Fire:
+    """Compares the ledger with the new primary. Where none answers the count stays open."""
+    try:
+        return fires.with_losses(seen, losses.lost_messages(folder, Ground(folder, state.topology).database))
+    except LabError:
+        return seen
+
+
+def burn(
+    folder: LabFolder, site: str, patience: Patience, told: Told = lambda words: None, reason: str = ""
+) -> Fire:
+    return fire(folder, site, lambda: faults.burn(folder, site), patience, told, reason)
+
+
+def cut(
+    folder: LabFolder, site: str, patience: Patience, told: Told = lambda words: None, reason: str = ""
+) -> Fire:
+    return fire(folder, site, lambda: faults.cut(folder, site), patience, told, reason)
+
+
+def half(
+    folder: LabFolder,
+    site: str,
+    hall: str,
+    patience: Patience,
+    told: Told = lambda words: None,
+    reason: str = "",
+) -> Fire:
+    return fire(folder, site, lambda: faults.half(folder, site, hall), patience, told, reason)
+
+
+def has_controllers(state: LabState) -> bool:
+    return any(one.role == "controller" for one in state.processes)

@@ -1,0 +1,132 @@
+"""What evac itself says of a fire: who leads, which run it made, and when each milestone was journalled.
+
+Reads evac's store, as any other reader does. A lab without controllers has none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from evac.lab.topology import SITES, Topology
+from evac.model.errors import EvacError
+from evac.run.values import ENDED
+from evac.store.journal import read
+from evac.store.opening import open_store
+from evac.store.port import Store
+
+LEADER: Final = "leader"
+_RUN_PREFIX: Final = "incident/"
+_WATCH_STREAM: Final = "watch"
+_STEP_MILESTONES: Final = {"fence": "fenced", "promote": "promoted", "shift": "shifted"}
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """One run. seconds: milestone -> seconds since the fire. phase: of the run, "" while it goes on."""
+
+    run: str
+    phase: str
+    seconds: Mapping[str, float]
+
+
+def store_url(topology: Topology, first: str = "") -> str:
+    """The store of the lab's controllers, the member of site `first` first."""
+    return f"etcd:{','.join(topology.etcd_urls(first))}"
+
+
+def ask(topology: Topology, question: Callable[[Store], Awaitable[Answer]], first: str = "") -> Answer:
+    """Opens the store, asks, closes it."""
+
+    async def asked() -> Answer:
+        store = open_store(store_url(topology, first))
+        try:
+            return await question(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(asked())
+
+
+def leader_site(topology: Topology, first: str = "") -> str:
+    """Site of the controller that leads; "" where none does or the store does not answer."""
+
+    async def question(store: Store) -> str:
+        lease = await store.holder(LEADER)
+        return site_in(lease.owner) if lease is not None else ""
+
+    try:
+        return ask(topology, question, first)
+    except EvacError:
+        return ""
+
+
+def site_in(owner: str) -> str:
+    """The site that the name of a lease holder begins with."""
+    return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
+
+
+def run_of_fire(topology: Topology, burnt_at: float, first: str) -> RunFacts | None:
+    """The first run that was made after the fire; None while there is none."""
+
+    async def question(store: Store) -> RunFacts | None:
+        watched = [row async for row in _records(store, _WATCH_STREAM)]
+        for entry in await store.list(_RUN_PREFIX):
+            run = str(orjson.loads(entry.value).get("run", ""))
+            events = [row async for row in _records(store, run)] if run else []
+            if events and events[0][1] >= burnt_at * 1_000:
+                return facts(run, events, watched, burnt_at)
+        return None
+
+    try:
+        return ask(topology, question, first)
+    except EvacError:
+        return None
+
+
+async def _records(store: Store, stream: str) -> Any:
+    async for segment in read(store, stream):
+        for record in segment.records:
+            yield orjson.loads(record)
+
+
+def facts(
+    run: str, events: Sequence[Sequence[Any]], watched: Sequence[Sequence[Any]], burnt_at: float
+) -> RunFacts:
+    """Milestones of a run. An event is [kind, at_ms, step, attempt, data]; a milestone of steps is reached
+    when the last step of its kind has succeeded.
+    """
+    seconds: dict[str, float] = {}
+    phase = ""
+    for kind, at_ms, *rest in events:
+        at = round(at_ms / 1_000 - burnt_at, 3)
+        if kind == "run_created":
+            seconds.setdefault("decided", at)
+        elif kind == "step_succeeded" and (name := _STEP_MILESTONES.get(str(rest[0]).partition(":")[0])):
+            seconds[name] = at
+        elif kind == "run_ended":
+            phase = _phase(rest)
+            seconds["ended"] = at
+    lost = [at_ms for at_ms in _lost_at(watched) if at_ms >= burnt_at * 1_000]
+    if lost:
+        seconds["detected"] = round(min(lost) / 1_000 - burnt_at, 3)
+    return RunFacts(run, phase, seconds)
+
+
+def _phase(rest: Sequence[Any]) -> str:
+    data = rest[-1]
+    found = str(data.get("phase", "") if isinstance(data, dict) else data[0])
+    return found if found in ENDED else "failed"
+
+
+def _lost_at(watched: Sequence[Sequence[Any]]) -> list[int]:
+    """Moments of verdicts that say lost or isolated."""
+    return [
+        int(at_ms) for kind, at_ms, *rest in watched
+        if kind == "verdict" and isinstance(rest[-1], dict) and rest[-1].get("state") in ("lost", "isolated")
+    ]  # fmt: skip

@@ -1,0 +1,72 @@
+"""A lab of one's own for a test module: in a folder and at addresses that nobody else has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from evac.lab import ground_checks, ledger, world
+from evac.lab.state import LabFolder
+from evac.lab.topology import LOOPBACK_OFFSETS, topology
+from evac.lab.world import Options
+
+
+def free_offset() -> int:
+    """A lab number whose addresses are free; workers of one machine begin at different ones."""
+    first = os.getpid() % (LOOPBACK_OFFSETS - 10)
+    for step in range(LOOPBACK_OFFSETS - 10):
+        offset = 10 + (first + step) % (LOOPBACK_OFFSETS - 10)
+        if not ground_checks.taken_ports(topology("loopback", offset)):
+            return offset
+    raise AssertionError("no lab number is free")
+
+
+def need_servers() -> None:
+    if missing := ground_checks.missing_programs():
+        pytest.skip(f"not installed: {', '.join(one.program for one in missing)}")
+
+
+@contextmanager
+def lab_folder() -> Iterator[LabFolder]:
+    """A folder that the user of PostgreSQL may reach; the lab in it is ended whatever happens."""
+    path = Path(tempfile.mkdtemp(prefix="evac-lab-"))
+    path.chmod(0o755)
+    folder = LabFolder(path)
+    try:
+        yield folder
+    finally:
+        world.down(folder)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def running_lab(options: Options | None = None) -> Iterator[LabFolder]:
+    """A lab with a few clients, on loopback unless told otherwise."""
+    need_servers()
+    with lab_folder() as folder:
+        world.up(options or Options(offset=free_offset(), writers=6, pause_s=0.1), folder)
+        yield folder
+
+
+@pytest.fixture
+def folder() -> Iterator[LabFolder]:
+    need_servers()
+    with lab_folder() as made:
+        yield made
+
+
+def writes(lab: LabFolder, at_least: int = 5, within_s: float = 8.0) -> int:
+    """Waits for new acknowledged writes; returns how many came."""
+    offset, deadline = ledger.size(lab.ledger), time.monotonic() + within_s
+    found = 0
+    while found < at_least and time.monotonic() < deadline:
+        time.sleep(0.1)
+        found = len(ledger.acknowledged(ledger.read_ledger(lab.ledger, offset)))
+    return found

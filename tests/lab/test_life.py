@@ -1,0 +1,127 @@
+"""The life of a lab: up in time, refused when it must be, an estate for evac, down without a trace."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from evac.cli import exits
+from evac.cli.main import run
+from evac.estate import check
+from evac.estate.policy_file import load_policy
+from evac.lab import doctor, ground_checks, proc_table, world
+from evac.lab.process import Process
+from evac.lab.starting import Starter
+from evac.lab.state import LabError, LabFolder, LabState, living
+from evac.lab.topology import topology
+from evac.lab.world import Options
+from tests.lab.conftest import free_offset
+
+pytestmark = [pytest.mark.servers, pytest.mark.enable_socket]
+
+
+def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    offset = free_offset()
+    steps: list[float] = []
+    began = time.monotonic()
+    state = world.up(Options(offset=offset, writers=4), folder, lambda share, words: steps.append(share))
+    assert time.monotonic() - began < 30
+    assert steps[-1] <= 1.0
+    assert steps == sorted(steps)
+    assert state.phase == "up"
+    with pytest.raises(LabError) as raised:
+        world.up(Options(offset=offset), folder)
+    assert (raised.value.code, raised.value.hint) == ("lab-up", "evac lab down")
+    assert run(["lab", "status", "--output", "json", "--folder", str(folder.path)]) == exits.DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert [site["name"] for site in shown["sites"]] == ["pangyo", "anyang", "ansan"]
+    assert "dc-anyang sync" in shown["sites"][0]["postgres"]
+    assert "dc-ansan async" in shown["sites"][0]["postgres"]
+    assert run(["lab", "status", "--folder", str(folder.path)]) == exits.DONE
+    assert "writes/s acknowledged" in capsys.readouterr().out
+    pids = living(state, folder)
+    assert run(["lab", "down", "--folder", str(folder.path)]) == exits.DONE
+    assert not {pid for pid in pids if proc_table.started(pid)}
+    assert ground_checks.taken_ports(topology("loopback", offset)) == ()
+    assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
+
+
+def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
+    state = world.up(Options(offset=free_offset(), writers=2), folder)
+    pids = living(state, folder)
+    assert {one.pid for one in state.processes} <= living(None, folder)
+    (folder.path / "lab.json").write_text("{ torn")
+    found = {one.subject: one for one in doctor.examine(folder).checkups}["old lab"]
+    assert (found.verdict, found.cure) == ("missing", "evac lab down")
+    assert world.down(folder) >= len(state.processes)
+    assert not {pid for pid in pids if proc_table.started(pid)}
+
+
+def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None:
+    from evac.lab import estate_files
+    from evac.lab.site_servers import Ground
+
+    ground = Ground(folder, topology("loopback", 3))
+    ground.secrets.make()
+    estate_files.write(ground)
+    found = check(folder.estate)
+    assert found.diagnostics == ()
+    assert found.estate is not None
+    assert {endpoint.driver for endpoint in found.estate.endpoints} >= {"postgres", "redis", "dns", "haproxy"}
+    policy = load_policy(folder.estate / "policy.yaml", found.estate)
+    assert (policy.mode, policy.profile.name) == ("act", "lab")
+    assert "sync" in policy.store("messages").proofs
+    text = "".join(path.read_text() for path in folder.estate.iterdir())
+    assert ground.secrets.value("postgres") not in text
+
+
+def test_taken_ports_and_no_space_are_clear_errors(
+    folder: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset = free_offset()
+    host = topology("loopback", offset).site("anyang").host("redis")
+    with socket.create_server((host, 6379)):
+        with pytest.raises(LabError) as raised:
+            world.up(Options(offset=offset), folder)
+        assert raised.value.code == "lab-ports"
+        assert f"{host}:6379" in raised.value.message
+        ports = {one.subject: one for one in doctor.examine(folder, offset).checkups}["ports"]
+        assert ports.verdict == "missing"
+    monkeypatch.setattr(ground_checks, "SPACE_MIB", 1 << 40)
+    with pytest.raises(LabError) as raised:
+        world.up(Options(offset=offset), folder)
+    assert raised.value.code == "lab-space"
+    assert living(None, folder) == set()
+
+
+def test_a_lab_that_cannot_come_up_leaves_nothing(folder: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(starter: Starter, options: Options) -> None:
+        starter.launch("pangyo", "etcd", Process("x", ("sleep", "60"), folder.path / "log"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world, "_start_all", broken)
+    with pytest.raises(KeyboardInterrupt):
+        world.up(Options(offset=free_offset()), folder)
+    assert living(folder.read(), folder) == set()
+
+
+def test_what_is_severe_is_not_done_unasked(folder: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.write(LabState("loopback", 0, 0.0, "up"))
+    where = ["--folder", str(folder.path)]
+    assert run(["lab", "burn", "pangyo", *where]) == exits.USAGE
+    assert run(["lab", "burn", "pangyo", "--confirm", "anyang", *where]) == exits.USAGE
+    assert run(["lab", "burn", "pangio", "--confirm", "pangio", *where]) == exits.USAGE
+    assert "--confirm SITE" in capsys.readouterr().err
+    assert folder.need().burnt == {}
+
+
+def test_without_a_lab_every_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["status"], ["heal", "pangyo"], ["burn", "pangyo", "--confirm", "pangyo"]):
+        assert run(["lab", *words, "--folder", str(tmp_path)]) == exits.FAILED
+        assert "evac lab up" in capsys.readouterr().err
+    assert run(["lab", "report", "--folder", str(tmp_path)]) == exits.DONE
+    assert run(["lab", "down", "--folder", str(tmp_path / "none")]) == exits.DONE

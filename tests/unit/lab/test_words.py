@@ -1,0 +1,113 @@
+"""What people and programs read of the lab: the contract of a fire, the timeline, the doctor, the links."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from evac.lab import doctor, fires, report
+from evac.lab.faults import Struck
+from evac.lab.fires import Fire
+from evac.lab.journal_facts import facts, site_in
+from evac.lab.state import LabFolder
+from evac.lab.wan_router import Links, read_links, write_links
+
+CONTRACT = {
+    "lost_site", "leader_burnt", "detected_seconds", "decided_seconds", "promoted_seconds",
+    "first_write_seconds", "last_client_seconds", "acknowledged", "lost", "double_primary_seconds",
+}  # fmt: skip
+FIRE = Fire(
+    1, "burn", "pangyo", 1_000.0, 0, True, "demo", "run-1", "succeeded",
+    {"detected": 1.75, "decided": 1.8, "fenced": 1.9, "promoted": 2.0, "shifted": 2.1, "ended": 3.0},
+    2.2, 2.9, 20, 20, 4_321, 17, 0, (), 2.2, 0.0,
+)  # fmt: skip
+
+
+def test_the_contract_of_a_fire() -> None:
+    (row,) = json.loads(report.as_json([FIRE]))["fires"]
+    assert set(row) >= CONTRACT
+    assert (row["lost_site"], row["leader_burnt"], row["detected_seconds"]) == ("pangyo", True, 1.75)
+    assert (row["first_write_seconds"], row["lost"], row["fenced_seconds"]) == (2.2, 0, 1.9)
+
+
+def test_a_timeline_is_in_the_order_of_time() -> None:
+    lines = report.timeline(FIRE).splitlines()
+    moments = [float(line.split()[0]) for line in lines if " s  " in line and line.split()[0][0].isdigit()]
+    assert moments == sorted(moments)
+    assert len(moments) == 8
+    assert "evac's leader with it" in lines[0]
+
+
+def test_what_was_not_seen_and_not_counted_is_said() -> None:
+    text = report.timeline(replace(FIRE, seconds={}, lost=None, first_write_seconds=None))
+    assert "detected: not seen" in text
+    assert "not counted yet" in text
+
+
+def test_medians_leave_out_what_did_not_happen() -> None:
+    rows = [replace(FIRE, number=n, first_write_seconds=value) for n, value in enumerate((2.0, None, 4.0), 1)]
+    assert "3.00 s" in report.table(rows).splitlines()[-1]
+
+
+def test_fires_are_remembered_in_order(tmp_path: Path) -> None:
+    folder = LabFolder(tmp_path)
+    for site in ("pangyo", "anyang"):
+        fires.begin(folder, Struck("burn", site, 5.0, 3), 0, leader_burnt=False)
+    fires.write(folder, replace(FIRE, number=11, lost_ids=("a", "b")))
+    assert [(fire.number, fire.lost_site) for fire in fires.read_all(folder)] == [
+        (1, "pangyo"), (2, "anyang"), (11, "pangyo")
+    ]  # fmt: skip
+    assert fires.read_all(folder)[-1].lost_ids == ("a", "b")
+
+
+def test_milestones_are_read_from_the_journal() -> None:
+    events = [
+        ["run_created", 101_800, "", 0, {}],
+        ["step_succeeded", 101_900, "fence:messages", 1, {}],
+        ["step_succeeded", 102_000, "promote:messages", 1, {}],
+        ["step_succeeded", 102_100, "promote:presence", 1, {}],
+        ["step_succeeded", 102_500, "shift:messenger", 1, {}],
+        ["run_ended", 103_000, "", 0, {"phase": "succeeded"}],
+    ]
+    watched = [
+        ["verdict", 99_000, "", 0, {"site": "ansan", "state": "lost"}],
+        ["verdict", 101_750, "", 0, {"site": "pangyo", "state": "lost"}],
+    ]
+    found = facts("r", events, watched, 100.0)
+    assert found.phase == "succeeded"
+    assert found.seconds == {
+        "decided": 1.8, "fenced": 1.9, "promoted": 2.1, "shifted": 2.5, "ended": 3.0, "detected": 1.75
+    }  # fmt: skip
+
+
+def test_the_site_of_a_leader() -> None:
+    assert [site_in(owner) for owner in ("pangyo", "anyang/host-7", "seoul", "pangyonara")] == [
+        "pangyo", "anyang", "", ""
+    ]  # fmt: skip
+
+
+def test_the_doctor_ends_with_one_command() -> None:
+    bad = doctor.Checkup("servers", "missing", "not installed: etcd, knotd", "sudo apt-get install x")
+    text = doctor.as_text(
+        doctor.Diagnosis((bad,), "sudo apt-get install --no-install-recommends etcd-server knot")
+    )
+    assert "one command installs what is missing: sudo apt-get install" in text
+    assert "evac doctor" in text.splitlines()[-1]
+    good = doctor.as_text(doctor.Diagnosis((doctor.Checkup("space", "good", "plenty"),), ""))
+    assert "evac lab up" in good
+    assert "one command" not in good
+
+
+def test_links_drop_what_they_should_and_nothing_else(tmp_path: Path) -> None:
+    links = Links(delay_ms=5, one_way=("pangyo>anyang",), loss={"anyang>ansan": 0.3}, delays={"ansan>": 50})
+    assert links.drops("pangyo", "anyang", 0.99)
+    assert not links.drops("anyang", "pangyo", 0.0)
+    assert [links.drops("anyang", "ansan", chance) for chance in (0.29, 0.31)] == [True, False]
+    assert (links.delay("ansan", ""), links.delay("pangyo", "anyang")) == (0.05, 0.005)
+    cut = links.with_cut("ansan")
+    assert cut.drops("ansan", "", 0.99)
+    assert cut.drops("", "ansan", 0.99)
+    assert not cut.drops("anyang", "pangyo", 0.99)
+    healed = cut.without_cut("ansan")
+    assert (healed.cut, healed.loss, healed.delays, healed.one_way) == ((), {}, {}, ("pangyo>anyang",))
+    write_links(tmp_path / "links.json", healed)
+    assert read_links(tmp_path / "links.json") == healed
