@@ -44,6 +44,7 @@ class MemoryStore:
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
         self._leases: dict[str, _Held] = {}
+        self._earliest_ms = 0  # no lease ends before
         self._attached: dict[str, int] = {}
         self._watchers: dict[asyncio.Event, str] = {}
         self._closed = False
@@ -89,6 +90,7 @@ class MemoryStore:
         self._revision += 1
         lease = Lease(name, owner, self._revision, ttl_ms, f"memory-{self._revision}")
         self._leases[name] = _Held(lease, now, now + ttl_ms)
+        self._earliest_ms = min(self._earliest_ms, now + ttl_ms)
         return lease
 
     async def renew(self, lease: Lease) -> None:
@@ -96,6 +98,7 @@ class MemoryStore:
         if not self._holds(lease):
             raise LeaseLost(lease.name)
         self._leases[lease.name].ends_ms = now + lease.ttl_ms
+        self._earliest_ms = min(self._earliest_ms, now + lease.ttl_ms)
 
     async def release(self, lease: Lease) -> None:
         self._settle()
@@ -142,9 +145,12 @@ class MemoryStore:
     def _expire(self) -> int:
         """Ends the leases whose time is over, oldest end first. Returns the present moment."""
         now = self._clock()
+        if now < self._earliest_ms:
+            return now
         over = sorted((held.ends_ms, name) for name, held in self._leases.items() if held.ends_ms <= now)
         for _, name in over:
             self._end(name)
+        self._earliest_ms = min((held.ends_ms for held in self._leases.values()), default=now + 1)
         return now
 
     def _end(self, name: str) -> None:

@@ -86,7 +86,7 @@ def test_a_leader_that_is_killed_or_hangs_costs_seconds_and_no_record(three: Mem
                     three.processes[leader].kill()
                 else:
                     three.hang(leader)
-                await asyncio.sleep(3.0)
+                await asyncio.sleep(2.5)
                 assert len(appending.acknowledged) > count, f"it went on without the leader ({fault})"
                 if fault == "kill":
                     three.processes[leader].start()
@@ -125,6 +125,21 @@ def test_two_members_gone_is_unavailable_in_time_and_over_when_one_is_back(three
                     if await store.get("c") is not None:
                         break
             assert {"a", "c"} <= {entry.key for entry in await store.list("")}
+
+    asyncio.run(story())
+
+
+def test_a_preferred_member_that_hangs_is_left_for_another(three: Members) -> None:
+    async def story() -> None:
+        async with connected(*three.endpoints, attempt_s=0.7) as store:
+            await store.transact([], [Put("a", b"1")])
+            three.hang(0)
+            began = time.monotonic()
+            await store.transact([Compare("b", 0)], [Put("b", b"2")])
+            for _ in range(10):
+                assert await store.get("b") is not None
+            assert time.monotonic() - began < 4
+            three.go_on(0)
 
     asyncio.run(story())
 

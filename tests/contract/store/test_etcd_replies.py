@@ -127,8 +127,10 @@ def test_a_transaction_whose_reply_is_lost_is_read_back(etcd_one: Members, lost:
 def test_a_put_without_compare_is_seen_or_unknown_but_never_sent_twice(etcd_one: Members) -> None:
     async def story() -> None:
         async with behind_proxy(etcd_one) as (proxy, store):
+            before = await store.transact([], [Put("vote", b"down")])
             proxy.lose = 1
             revision = await store.transact([], [Put("vote", b"up")])
+            assert revision == before + 1
             entry = await store.get("vote")
             assert entry is not None
             assert entry.revision == revision

@@ -330,7 +330,9 @@ class SetClock(HostClock):
         self._now_ms = now_ms
 
 
-def test_leases_end_by_the_clock_since_boot_and_with_the_boot(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("boot", "now_ms"), [("boot-2", 1_012_000), ("boot-1", 500)])
+def test_leases_end_by_the_clock_since_boot_and_with_the_boot(tmp_path: Path, boot: str, now_ms: int) -> None:
+    """Some hosts do not tell one boot from the next: then a lease from the future is over too."""
     path = tmp_path / "evac.db"
 
     async def story() -> None:
@@ -349,7 +351,7 @@ def test_leases_end_by_the_clock_since_boot_and_with_the_boot(tmp_path: Path) ->
         assert await store.get("vote") is None
         second = await store.acquire("leader", "other", 10_000)
         await store.close()
-        rebooted = SqliteStore(path, clock=SetClock("boot-2", 500))
+        rebooted = SqliteStore(path, clock=SetClock(boot, now_ms))
         assert await rebooted.holder("leader") is None
         third = await rebooted.acquire("leader", "me", 10_000)
         assert lease.token < second.token < third.token
