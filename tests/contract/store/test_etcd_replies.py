@@ -252,6 +252,33 @@ def test_members_that_are_not_there_cost_little_and_the_preferred_is_used_again(
     asyncio.run(story())
 
 
+def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(tmp_path: Path) -> None:
+    members = Members(tmp_path, 1, extra=("--quota-backend-bytes", "3000000"))
+
+    async def story() -> None:
+        async with connected(members.endpoints[0], deadline_s=0.5) as store:
+            keys = [f"k{number:02d}" for number in range(40)]
+            written = 0
+
+            async def fill() -> None:
+                nonlocal written
+                for key in keys:
+                    await store.transact([Compare(key, 0)], [Put(key, b"x" * 200_000)])
+                    written += 1
+
+            with pytest.raises(Unavailable, match="space") as caught:
+                await fill()
+            assert "compact" in caught.value.hint
+            assert written > 2
+            assert len(await store.list("k")) == written
+
+    try:
+        members.start()
+        asyncio.run(story())
+    finally:
+        members.stop()
+
+
 def test_a_password_is_asked_for_by_reference_and_its_token_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
