@@ -1,12 +1,13 @@
 """Data sets: one lease and one epoch a store, so that two candidates are never promoted at once.
 
     store/<id>    a lease, held by whoever is changing the roles of this store, renewed as long as it takes
-    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "synchronous"}
+    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "begun", "synchronous"}
 
-An epoch is claimed before the fence and settled after the world said what became of it. While a candidate
-is not settled no other one can claim, however long that takes and whoever leads by then. Promotions and
-changes of the synchronous set share one epoch, so neither can overtake the other. What this module allows
-it answers as a permit, which rides in the transaction of the journal event that says so.
+An epoch is claimed before the fence, begun in the transaction that says that the promotion starts, and
+settled after the world said what became of it. While a candidate that was begun is not settled no other one
+can claim, however long that takes and whoever leads by then. Promotions and changes of the synchronous set
+share one epoch, so neither can overtake the other. What this module allows it answers as a permit, which
+rides in the transaction of the journal event that says so.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from evac.store.port import Compare, Entry, Lease, Put, Store
 
 Purpose = Literal["promote", "protect"]
 _PURPOSES: Final = frozenset({"", "promote", "protect"})
+RUNGS: Final = frozenset({"demote", *FENCE_PROOFS})
+"""What may stand in `rung`. demote: the old primary was alive and gave its role up itself, and was seen to.
+"""
+
+PREFIX: Final = "epoch/"
 MARGIN_PERMILLE: Final = 200
 """How much of a lease is left unused, for clocks that run apart."""
 
@@ -37,8 +43,9 @@ T = TypeVar("T")
 class Epoch:
     """Where the roles of one store stand. holder: the site of its primary, as last settled. candidate: the
     site that is being made the primary, or of which the synchronous set changes; empty when all is settled.
-    rung: the fence proof that was complete in this epoch. revision: of the key; 0 where it is not written
-    yet.
+    rung: the fence proof that was complete in this epoch. begun: whether the candidate may be the primary
+    by now: its promotion was started, and nobody has seen yet what became of it. revision: of the key; 0
+    where it is not written yet.
     """
 
     store: str
@@ -48,6 +55,7 @@ class Epoch:
     purpose: str = ""
     rung: str = ""
     run: str = ""
+    begun: bool = False
     synchronous: tuple[str, ...] = ()
     revision: int = 0
 
@@ -57,7 +65,7 @@ class Epoch:
 
 
 def key_of(store: str) -> str:
-    return f"epoch/{store}"
+    return PREFIX + store
 
 
 def decode(store: str, entry: Entry | None) -> Epoch:
@@ -68,12 +76,12 @@ def decode(store: str, entry: Entry | None) -> Epoch:
         document: dict[str, Any] = orjson.loads(entry.value)
         epoch = Epoch(
             store, int(document["epoch"]), str(document["holder"]), str(document["candidate"]),
-            str(document["purpose"]), str(document["rung"]), str(document["run"]),
+            str(document["purpose"]), str(document["rung"]), str(document["run"]), bool(document["begun"]),
             tuple(str(name) for name in document["synchronous"]), entry.revision,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(store) from error
-    if epoch.purpose not in _PURPOSES or epoch.rung not in ("", *FENCE_PROOFS):
+    if epoch.purpose not in _PURPOSES or epoch.rung not in ("", *RUNGS):
         raise _unreadable(store)
     return epoch
 
@@ -87,6 +95,7 @@ def encode(epoch: Epoch) -> bytes:
             "purpose": epoch.purpose,
             "rung": epoch.rung,
             "run": epoch.run,
+            "begun": epoch.begun,
             "synchronous": list(epoch.synchronous),
         }
     )
@@ -95,19 +104,20 @@ def encode(epoch: Epoch) -> bytes:
 def claim(before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str) -> tuple[Epoch, Permit]:
     """The next epoch for this candidate. The same claim again (after a crash) is the same epoch.
 
-    Raises `NotAllowed` while another candidate, purpose or run is not settled.
+    Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
+    only claimed is overtaken: it can begin no more.
     """
     if not before.settled:
-        mine = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)
-        if not mine:
+        if (before.candidate, before.purpose, before.run) == (candidate, purpose, run):
+            return before, Permit((_as_read(before),))
+        if before.begun:
             raise NotAllowed(
                 "candidate-unknown",
                 f"{before.store}: what became of {before.candidate} in epoch {before.number} is not known",
                 "look at it first: evac run show " + before.run,
             )
-        return before, Permit((_as_read(before),))
     after = Epoch(
-        before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run,
+        before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run, False,
         before.synchronous, before.revision,
     )  # fmt: skip
     return after, _change(before, after)
@@ -119,7 +129,7 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
     """
     if before.settled or before.purpose != "promote":
         raise NotAllowed("not-claimed", f"{before.store}: nobody claimed an epoch that needs a fence")
-    if rung not in policy.proofs:
+    if not _is_taken(rung, policy):
         raise NotAllowed(
             "proof-refused", f"{before.store}: policy does not take the fence proof {rung or 'none'}",
             f"policy takes: {', '.join(policy.proofs)}",
@@ -128,17 +138,30 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
     return after, _change(before, after)
 
 
-def may_promote(epoch: Epoch, candidate: str, run: str, policy: StorePolicy) -> Permit:
-    """To promote the candidate. Raises `NotAllowed` unless this run claimed it and the fence is proved."""
-    mine = (epoch.candidate, epoch.purpose, epoch.run) == (candidate, "promote", run)
-    if not mine:
-        raise NotAllowed("not-claimed", f"{epoch.store}: {candidate} did not claim epoch {epoch.number}")
-    if epoch.rung not in policy.proofs:
+def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
+    """To start what was claimed. Raises `NotAllowed` unless this run claimed it for this candidate and, for a
+    promotion, the fence is proved.
+    """
+    if (before.candidate, before.run) != (candidate, run):
+        raise NotAllowed("not-claimed", f"{before.store}: {candidate} did not claim epoch {before.number}")
+    if before.purpose == "promote" and not _is_taken(before.rung, policy):
         raise NotAllowed(
-            "not-fenced", f"{epoch.store}: there is no fence proof that policy takes; nothing is promoted",
+            "not-fenced", f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
             "prove the fence, or attest it: evac run attest",
         )  # fmt: skip
+    after = replace(before, begun=True)
+    return after, _change(before, after)
+
+
+def stay(epoch: Epoch) -> Permit:
+    """Nobody claims anything of this store in between."""
     return Permit((_as_read(epoch),))
+
+
+def not_done(before: Epoch) -> tuple[Epoch, Permit]:
+    """What was begun certainly did not happen; it stays claimed, and may be begun or overtaken."""
+    after = replace(before, begun=False)
+    return after, _change(before, after)
 
 
 def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None) -> tuple[Epoch, Permit]:
@@ -155,6 +178,7 @@ def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None
         candidate="",
         purpose="",
         run="",
+        begun=False,
         synchronous=synchronous if done and synchronous is not None else before.synchronous,
     )
     return after, _change(before, after)
@@ -170,6 +194,17 @@ class DataSets:
         """The epoch as of now."""
         return decode(store, await self._store.get(key_of(store)))
 
+    async def read_all(self) -> dict[str, Epoch]:
+        """Every store whose roles were ever changed."""
+        found: dict[str, Epoch] = {}
+        after = ""
+        while page := await self._store.list(PREFIX, after):
+            for entry in page:
+                store = entry.key.removeprefix(PREFIX)
+                found[store] = decode(store, entry)
+            after = page[-1].key
+        return found
+
     @asynccontextmanager
     async def hold(self, store: str, ttl_ms: int) -> AsyncIterator[HeldSet]:
         """The lease of a store for the whole block. Raises `Retryable` while somebody else holds it."""
@@ -181,7 +216,7 @@ class DataSets:
                 "data-set-held", f"{error.owner} is changing the roles of {store}",
                 "it goes on when that has ended", max(100, error.ttl_ms),
             ) from error  # fmt: skip
-        held = HeldSet(self._store, lease, self._clock, asked_ms)
+        held = HeldSet(self._store, store, lease, self._clock, asked_ms)
         try:
             yield held
         finally:
@@ -191,8 +226,8 @@ class DataSets:
 class HeldSet:
     """The lease of one store. It is kept by `during`, and over before anybody else can have it."""
 
-    def __init__(self, store: Store, lease: Lease, clock: Clock, asked_ms: int) -> None:
-        self._store, self.lease, self._clock = store, lease, clock
+    def __init__(self, keys: Store, store: str, lease: Lease, clock: Clock, asked_ms: int) -> None:
+        self._keys, self.store, self.lease, self._clock = keys, store, lease, clock
         self._safe_ms = asked_ms + self._usable_ms
 
     @property
@@ -224,7 +259,7 @@ class HeldSet:
         """Ends the lease early; one that cannot be reached ends by itself."""
         try:
             async with asyncio.timeout(max(0.1, self.left_ms / 1_000)):
-                await self._store.release(self.lease)
+                await self._keys.release(self.lease)
         except (TimeoutError, Unavailable, LeaseLost):
             return
 
@@ -235,12 +270,16 @@ class HeldSet:
             asked_ms = self._clock.monotonic_ms()
             try:
                 async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
-                    await self._store.renew(self.lease)
+                    await self._keys.renew(self.lease)
             except LeaseLost:
                 return
             except (TimeoutError, Unavailable):
                 continue
             self._safe_ms = asked_ms + self._usable_ms
+
+
+def _is_taken(rung: str, policy: StorePolicy) -> bool:
+    return rung == "demote" or rung in policy.proofs
 
 
 def _as_read(epoch: Epoch) -> Compare:

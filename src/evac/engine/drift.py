@@ -15,7 +15,7 @@ from typing import Final
 
 from evac.actions.port import Action, Driver, Evidence, Observed, Order, Verb
 from evac.engine.clock import Clock
-from evac.model.errors import ActionError
+from evac.model.errors import EvacError
 
 TRAFFIC: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift"})
 ROLES: Final[frozenset[Verb]] = frozenset({"fence", "promote", "protect", "demote", "rejoin"})
@@ -135,7 +135,7 @@ class DriftWatch:
         try:
             async with asyncio.timeout(done.order.timeout_s):
                 return await self._driver_of(done.action.driver).observe(done.action, done.order)
-        except (ActionError, TimeoutError):
+        except (EvacError, TimeoutError):
             return Observed("unclear")
 
     async def _put_right(self, watched: _Watched, seen: Observed) -> None:
@@ -143,8 +143,8 @@ class DriftWatch:
         try:
             async with asyncio.timeout(done.order.timeout_s):
                 await self._driver_of(done.action.driver).execute(done.action, done.order)
-        except (ActionError, TimeoutError) as error:
-            failure = error.message if isinstance(error, ActionError) else "no answer in time"
+        except (EvacError, TimeoutError) as error:
+            failure = error.message if isinstance(error, EvacError) else "no answer in time"
         watched.absent = 0
         again = bool(failure) and watched.told
         watched.told = bool(failure)

@@ -20,7 +20,7 @@ import orjson
 from evac.actions.port import Action
 from evac.engine.clock import Clock
 from evac.model.errors import NotAllowed, Retryable
-from evac.model.run_policy import Mode, RunPolicy
+from evac.model.run_policy import Mode, RunPolicy, Window
 from evac.store.port import Change, Compare, Delete, Put, Store
 
 SITES_KEY: Final = "sites"
@@ -135,9 +135,9 @@ class Guards:
                 )  # fmt: skip
         left = [site for site, state in register.items() if state != "active" and site not in leaving]
         names = {*leaving, *left}
-        if left and not names <= set(typed):
+        if len(names) > 1 and not names <= set(typed):
             raise NotAllowed(
-                "second-site", f"{', '.join(sorted(left))} is left already: two sites would be gone at once",
+                "second-site", f"{', '.join(sorted(names))} would be left at the same time",
                 f"type all of the names to go on: {', '.join(sorted(names))}",
             )  # fmt: skip
         if not (self._serving - names):
@@ -167,6 +167,20 @@ class Guards:
                 await self._may(draft, action)
         return draft.permit()
 
+    async def may_take_back(self, steps: Iterable[tuple[str, Sequence[Action]]]) -> Permit:
+        """To undo these steps: traffic never goes back to a site that is left."""
+        draft = Draft(self._store)
+        await self._no_hold(draft)
+        for _, actions in steps:
+            for action in actions:
+                if action.verb == "shift":
+                    await self._may_shift_back(draft, action)
+        return draft.permit()
+
+    def in_window(self, sites: Iterable[str]) -> bool:
+        """Whether a maintenance window stands on one of these sites now."""
+        return self._window_of(set(sites)) is not None
+
     async def _no_hold(self, draft: Draft) -> None:
         hold = await draft.get(HOLD_KEY)
         if hold is not None:
@@ -175,14 +189,20 @@ class Guards:
             raise Retryable("held", f"{who} holds everything: {reason}", "evac hold --release", HOLD_AGAIN_MS)
 
     def _no_window(self, sites: set[str]) -> None:
+        window = self._window_of(sites)
+        if window is not None:
+            raise Retryable(
+                "maintenance", f"maintenance: {window.reason or 'no effect on these sites'}",
+                "wait for its end, or change the policy", window.end_ms - self._clock.now_ms(),
+            )  # fmt: skip
+
+    def _window_of(self, sites: set[str]) -> Window | None:
         now_ms = self._clock.now_ms()
         for window in self._policy.windows:
-            here = not window.sites or sites & set(window.sites)
+            here = not window.sites or bool(sites & set(window.sites))
             if here and window.begin_ms <= now_ms < window.end_ms:
-                raise Retryable(
-                    "maintenance", f"maintenance: {window.reason or 'no effect on these sites'}",
-                    "wait for its end, or change the policy", window.end_ms - now_ms,
-                )  # fmt: skip
+                return window
+        return None
 
     async def _may(self, draft: Draft, action: Action) -> None:
         if action.verb == "shift":
@@ -199,6 +219,12 @@ class Guards:
         await self._must_be_active(draft, to, action.target)
         pools = await self._pools(draft, action.target)
         await self._pool(draft, action.target, (pools | {to}) - away)
+
+    async def _may_shift_back(self, draft: Draft, action: Action) -> None:
+        back = _names(action.parameters.get("away", ""))
+        for site in sorted(back):
+            await self._must_be_active(draft, site, action.target)
+        await self._pool(draft, action.target, await self._pools(draft, action.target) | back)
 
     async def _may_drain(self, draft: Draft, action: Action) -> None:
         site = str(action.parameters.get("site", "") or action.at)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets, Epoch, claim, decode, encode, may_promote, prove, settle
+from evac.engine.datasets import DataSets, Epoch, begin, claim, decode, encode, not_done, prove, settle
 from evac.engine.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import StorePolicy
@@ -46,16 +46,19 @@ def test_claim_prove_promote_settle() -> None:
         epoch = await sets.read("chat")
         assert (epoch.number, epoch.holder, epoch.candidate, epoch.rung) == (1, "pangyo", "anyang", "")
         with pytest.raises(NotAllowed, match="no fence proof"):
-            may_promote(epoch, "anyang", "r1", POLICY)
+            begin(epoch, "anyang", "r1", POLICY)
         with pytest.raises(NotAllowed, match="does not take"):
             prove(epoch, "lease", POLICY)
         _, permit = prove(epoch, "sync", POLICY)
         await _use(store, permit)
         epoch = await sets.read("chat")
-        await _use(store, may_promote(epoch, "anyang", "r1", POLICY))
         for candidate, run in (("ansan", "r1"), ("anyang", "r2")):
             with pytest.raises(NotAllowed):
-                may_promote(epoch, candidate, run, POLICY)
+                begin(epoch, candidate, run, POLICY)
+        _, permit = begin(epoch, "anyang", "r1", POLICY)
+        await _use(store, permit)
+        epoch = await sets.read("chat")
+        assert epoch.begun
         _, permit = settle(epoch, done=True, synchronous=("dc-ansan",))
         await _use(store, permit)
         epoch = await sets.read("chat")
@@ -70,18 +73,22 @@ def test_claim_prove_promote_settle() -> None:
 
 
 def test_no_second_candidate_while_the_first_is_unknown() -> None:
-    first, _ = _claim(Epoch("chat"))
+    claimed, _ = _claim(Epoch("chat"))
+    proved, _ = prove(claimed, "sync", POLICY)
+    first, _ = begin(proved, "anyang", "r1", POLICY)
     for other in ({"candidate": "ansan"}, {"run": "r2"}, {"purpose": "protect"}):
         with pytest.raises(NotAllowed, match="what became of anyang"):
             _claim(first, **other)
     again, permit = _claim(first)
     assert again == first, "after a crash the same claim is the same epoch"
     assert permit.changes == ()
-    absent, _ = settle(first, done=False)
-    assert (absent.holder, absent.number) == ("pangyo", 1)
-    second, _ = _claim(absent, candidate="ansan")
-    assert second.number == 2, "a number is never used twice"
-    assert second.rung == "", "and a proof belongs to its epoch"
+    for free in (claimed, proved, not_done(first)[0], settle(first, done=False)[0]):
+        assert free.holder == "pangyo"
+        second, _ = _claim(free, candidate="ansan")
+        assert second.number == 2, "a number is never used twice"
+        assert (second.rung, second.begun) == ("", False), "and a proof belongs to its epoch"
+        with pytest.raises(NotAllowed, match="anyang did not claim"):
+            begin(second, "anyang", "r1", POLICY)
 
 
 def test_a_proof_needs_a_claim_to_promote() -> None:
@@ -196,7 +203,7 @@ def test_an_error_of_the_work_comes_through() -> None:
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["claim", "prove", "promote", "settle", "fail"]),
+        st.sampled_from(["claim", "prove", "begin", "settle", "absent", "fail"]),
         st.sampled_from(["anyang", "ansan"]),
         st.sampled_from(["r1", "r2"]),
     ),
@@ -220,11 +227,14 @@ def test_whatever_the_order_promotions_are_fenced_and_one_at_a_time(
                 numbers.append(epoch.number)
             elif move == "prove":
                 epoch, _ = prove(epoch, "sync", POLICY)
-            elif move == "promote":
-                may_promote(epoch, candidate, run, POLICY)
+            elif move == "begin":
+                epoch, _ = begin(epoch, candidate, run, POLICY)
                 assert epoch.rung == "sync"
                 assert open_candidate in ("", candidate)
                 open_candidate = candidate
+            elif move == "absent":
+                epoch, _ = not_done(epoch)
+                open_candidate = ""
             else:
                 epoch, _ = settle(epoch, done=move == "settle")
                 open_candidate = ""

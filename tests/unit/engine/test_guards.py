@@ -114,6 +114,8 @@ def test_all_sites_at_once_and_unknown_ones_are_refused() -> None:
         _, guards = await _world()
         with _refused("every-site"):
             await guards.may_leave(["anyang", "pangyo"], "lost", SITES)
+        with _refused("second-site"):
+            await guards.may_leave(["ansan", "pangyo"], "lost")
         with _refused("site-left"):
             await guards.may_leave(["busan"], "lost", ["busan"])
         with _refused("site-unknown"):
@@ -221,6 +223,22 @@ def test_traffic_never_goes_to_a_site_that_is_left() -> None:
         await _use(store, await guards.may_act(_steps(_act("shift", to="anyang", away="pangyo"))))
         await _use(store, await guards.may_mark(["pangyo"], "active"))
         await _use(store, await guards.may_act(_steps(_act("ready", site="pangyo"))))
+
+    _run(story())
+
+
+def test_traffic_is_not_taken_back_to_a_site_that_is_left() -> None:
+    async def story() -> None:
+        store, guards = await _world()
+        moved = _steps(_act("shift", to="anyang", away="pangyo"))
+        await _use(store, await guards.may_act(moved))
+        await _use(store, await guards.may_take_back(moved))
+        entry = await store.get("pooled")
+        assert entry is not None
+        assert orjson.loads(entry.value) == {"chat": ["anyang", "pangyo"]}
+        await _use(store, await guards.may_leave(["pangyo"], "lost"))
+        with _refused("site-left"):
+            await guards.may_take_back(moved)
 
     _run(story())
 

@@ -1,0 +1,217 @@
+"""Who lets a delicate step begin: the guards of forbidden states, and the lease and epoch of its data set.
+
+    fence      claims the next epoch of its store for the candidate; its result records the proof
+    promote    begins what was claimed, if the proof is there; its result settles the epoch
+    protect    claims and begins an epoch that changes the synchronous set; its result settles it
+    rejoin     goes under the epoch of its store as it stands
+    traffic    never to a site that is left, and never nowhere
+
+Store steps hold the lease of their data set from before their start is written until their result is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Literal, TypeVar
+
+from evac.actions.port import Action
+from evac.engine import datasets
+from evac.engine.admission import Admitted, Doing
+from evac.engine.datasets import RUNGS, DataSets, Epoch, HeldSet
+from evac.engine.guards import Guards, Permit
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import RunPolicy
+from evac.run.replan import plan_id
+from evac.run.values import Event, RunStep
+
+T = TypeVar("T")
+STORE_KINDS: Final = frozenset({"fence", "promote", "protect"})
+TRAFFIC_KINDS: Final = frozenset({"shift", "drain", "ready"})
+SET_TTL_MS: Final = 5_000
+
+Happened = Literal["done", "absent", "unclear"]
+
+
+class GuardedAdmission:
+    """The admission of one run. actions: of a step, by its id in the plan."""
+
+    def __init__(
+        self,
+        guards: Guards,
+        sets: DataSets,
+        policy: RunPolicy,
+        actions: Callable[[str], Sequence[Action]],
+        set_ttl_ms: int = SET_TTL_MS,
+    ) -> None:
+        self._guards, self._sets, self._policy = guards, sets, policy
+        self._actions, self._set_ttl_ms = actions, set_ttl_ms
+
+    def concerns(self, step: RunStep) -> bool:
+        """Delicate kinds, and every step while a maintenance window stands on its site."""
+        delicate = step.kind in STORE_KINDS or step.kind in TRAFFIC_KINDS or step.kind == "rejoin"
+        return delicate or (bool(self._policy.windows) and self._guards.in_window((step.site,)))
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]:
+        if step.kind in STORE_KINDS:
+            return self._enter_store(run, step, doing)
+        return self._enter_plain(step, doing)
+
+    @asynccontextmanager
+    async def _enter_plain(self, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        actions = self._actions(plan_id(step.id))
+        permit = await self._guard(step, actions, doing)
+        number = 0
+        if step.kind == "rejoin":
+            epoch = await self._sets.read(step.target)
+            number, permit = epoch.number, permit | datasets.stay(epoch)
+        yield _Plain(number, permit)
+
+    @asynccontextmanager
+    async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        actions = self._actions(plan_id(step.id))
+        store = step.data_set or step.target
+        permit = await self._guard(step, actions, doing)
+        async with self._sets.hold(store, self._set_ttl_ms) as held:
+            before = await self._sets.read(store)
+            epoch, change = self._open(before, run, step, actions, doing)
+            work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
+            work.epoch, work.permit = epoch.number, permit | change
+            yield work
+
+    async def _guard(self, step: RunStep, actions: Sequence[Action], doing: Doing) -> Permit:
+        if doing == "start":
+            return await self._guards.may_act([(step.site, actions)])
+        if doing == "undo":
+            return await self._guards.may_take_back([(step.site, actions)])
+        return Permit()
+
+    def _open(
+        self, before: Epoch, run: str, step: RunStep, actions: Sequence[Action], doing: Doing
+    ) -> tuple[Epoch, Permit]:
+        """The epoch under which it goes, and what its start writes."""
+        if doing != "start":
+            if doing == "undo" and (step.kind != "fence" or before.begun):
+                raise NotAllowed(
+                    "undo-store", f"what was done to {before.store} is not taken back: a store stays moved",
+                    "plan the way back: evac plan --failback",
+                )  # fmt: skip
+            return before, datasets.stay(before)
+        old, candidate = _ends(actions)
+        policy = self._policy.store(before.store)
+        if step.kind == "fence":
+            return datasets.claim(before, holder=old, candidate=candidate, purpose="promote", run=run)
+        if step.kind == "promote":
+            return datasets.begin(before, candidate, run, policy)
+        claimed, _ = datasets.claim(before, holder=candidate, candidate=candidate, purpose="protect", run=run)
+        return datasets.begin(claimed, candidate, run, policy)
+
+
+class _Plain:
+    def __init__(self, epoch: int, permit: Permit) -> None:
+        self.epoch, self.permit = epoch, permit
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        return await work
+
+    async def conclude(self, event: Event) -> Permit:
+        return Permit()
+
+
+class _StoreWork:
+    epoch: int
+    permit: Permit
+
+    def __init__(
+        self,
+        sets: DataSets,
+        policy: RunPolicy,
+        run: str,
+        kind: str,
+        actions: Sequence[Action],
+        held: HeldSet,
+    ) -> None:
+        self._sets, self._policy, self._run = sets, policy, run
+        self._kind, self._actions, self._held = kind, actions, held
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        return await self._held.during(work)
+
+    async def conclude(self, event: Event) -> Permit:
+        """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
+        epoch = await self._sets.read(self._held.store)
+        happened = _happened(event)
+        if (epoch.candidate, epoch.run) != (_ends(self._actions)[1], self._run):
+            return self._not_ours(epoch, event, happened)
+        if event.kind == "undo_done":
+            return datasets.settle(epoch, done=False)[1]
+        if self._kind == "fence":
+            if happened != "done":
+                return datasets.stay(epoch)
+            rung = _rung(event, self._actions)
+            return datasets.prove(epoch, rung, self._policy.store(epoch.store))[1]
+        if happened == "done":
+            return datasets.settle(epoch, True, _synchronous(self._actions))[1]
+        if happened == "absent":
+            gone = datasets.not_done if self._kind == "promote" else _settle_undone
+            return gone(epoch)[1]
+        return datasets.stay(epoch)
+
+    def _not_ours(self, epoch: Epoch, event: Event, happened: Happened) -> Permit:
+        """The epoch is settled, or somebody else's by now: what this step did proves nothing for it. A person
+        who vouches for a fence before it was begun claims with it.
+        """
+        if self._kind == "fence" and event.kind == "step_attested":
+            old, candidate = _ends(self._actions)
+            claimed, _ = datasets.claim(
+                epoch, holder=old, candidate=candidate, purpose="promote", run=self._run
+            )
+            return datasets.prove(claimed, "attest", self._policy.store(epoch.store))[1]
+        if self._kind == "fence" and happened == "done" and not epoch.settled:
+            raise NotAllowed(
+                "overtaken", f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",
+                "see: evac run show " + epoch.run,
+            )  # fmt: skip
+        return datasets.stay(epoch)
+
+
+def _settle_undone(epoch: Epoch) -> tuple[Epoch, Permit]:
+    return datasets.settle(epoch, done=False)
+
+
+def _happened(event: Event) -> Happened:
+    """What an event says of the world. A step that failed certainly did not happen: else it is unknown."""
+    if event.kind in ("step_succeeded", "step_attested"):
+        return "done"
+    if event.kind == "step_failed":
+        return "absent"
+    if event.kind == "step_observed":
+        outcome: Happened = event.data["outcome"]
+        return outcome
+    return "unclear"
+
+
+def _rung(event: Event, actions: Sequence[Action]) -> str:
+    """Which proof a fence gave: a person's word, what the driver names, or what the action asked for."""
+    if event.kind == "step_attested":
+        return "attest"
+    if any(action.verb == "demote" for action in actions):
+        return "demote"
+    asked = next((str(a.parameters["proof"]) for a in actions if "proof" in a.parameters), "")
+    seen = event.data.get("evidence", {}).get("proof", asked)
+    return seen if seen in RUNGS and seen == asked else ""
+
+
+def _ends(actions: Sequence[Action]) -> tuple[str, str]:
+    """The sites of the old primary and of the candidate."""
+    first = actions[0]
+    candidate = str(first.parameters.get("candidate", "") or first.at)
+    return str(first.parameters.get("old", "")), candidate
+
+
+def _synchronous(actions: Sequence[Action]) -> tuple[str, ...] | None:
+    """The members that shall confirm commits from now on; None where the action does not say."""
+    found = actions[0].parameters.get("synchronous")
+    return tuple(found) if isinstance(found, tuple) else None

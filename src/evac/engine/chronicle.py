@@ -1,0 +1,124 @@
+"""The journal of watching: verdicts, notices and drift, in the stream `watch`, one writer at a time.
+
+A record is a JSON array [kind, at_ms, site, words, data]. It is for people and reports; no run depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import orjson
+
+from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.store.journal import Journal, head_of
+from evac.store.port import Lease, Store
+from evac.watch.verdict import Standing
+
+STREAM: Final = "watch"
+WAITING_MOST: Final = 1_000
+BATCH: Final = 64
+AGAIN_S: Final = 0.2
+
+NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people should know. data: small plain values, never a secret."""
+
+    kind: NoticeKind
+    at_ms: int
+    site: str
+    words: str
+    data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+Tell = Callable[[Notice], None]
+
+
+def encode(notice: Notice) -> bytes:
+    return orjson.dumps((notice.kind, notice.at_ms, notice.site, notice.words, dict(notice.data)))
+
+
+def decode(record: bytes) -> Notice:
+    """Raises Corrupt for what is no notice."""
+    try:
+        kind, at_ms, site, words, data = orjson.loads(record)
+        return Notice(kind, int(at_ms), str(site), str(words), dict(data))
+    except (ValueError, TypeError) as error:
+        raise Corrupt("a record of the watch journal cannot be read") from error
+
+
+def of_verdict(standing: Standing, at_ms: int) -> Notice:
+    """What is written when the state of a site changes."""
+    verdict = standing.verdict
+    data = {"state": verdict.state, "by": list(verdict.by), "kinds": list(verdict.kinds)}
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    return Notice("verdict", at_ms, verdict.site, f"{verdict.site} is {verdict.state}{reason}", data)
+
+
+class Chronicle:
+    """Writes notices in the background, in order, under the leader's lease. Nobody waits for it: when the
+    store is away for long the oldest are dropped and counted.
+    """
+
+    def __init__(self, store: Store, guard: Lease) -> None:
+        self._store, self._guard = store, guard
+        self._waiting: deque[Notice] = deque()
+        self._dropped = 0
+        self._news = asyncio.Event()
+        self.journal: Journal | None = None
+
+    def add(self, notice: Notice) -> None:
+        if len(self._waiting) >= WAITING_MOST:
+            self._waiting.popleft()
+            self._dropped += 1
+        self._waiting.append(notice)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Writes until cancelled. Raises `LeaseLost`, and `Conflict` when somebody else writes the stream."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                try:
+                    await self._write()
+                except Unavailable:
+                    await asyncio.sleep(AGAIN_S)
+
+    async def _write(self) -> None:
+        batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
+        lines = [encode(notice) for notice in batch]
+        if self._dropped:
+            words = f"{self._dropped} notices were lost while the store was away"
+            lines.insert(0, encode(Notice("trouble", batch[0].at_ms, "", words)))
+        if self.journal is None:
+            self.journal = await self._open()
+        if self.journal.in_doubt:
+            written = len(await self.journal.settle(self._guard))
+        else:
+            await self.journal.append(lines, self._guard)
+            written = len(lines)
+        if written:
+            self._drop(written - (1 if self._dropped else 0))
+
+    def _drop(self, count: int) -> None:
+        self._dropped = 0
+        for _ in range(min(count, len(self._waiting))):
+            self._waiting.popleft()
+
+    async def _open(self) -> Journal:
+        """The stream from its head: whoever leads does not read the whole past."""
+        head = await head_of(self._store, STREAM)
+        if head is not None:
+            return await Journal.open(self._store, STREAM, after=head)
+        try:
+            return await Journal.create(self._store, STREAM, self._guard)
+        except Conflict:
+            return await Journal.open(self._store, STREAM)

@@ -1,0 +1,391 @@
+"""The runs of one leadership: made once an incident, taken over, carried out, ended, and watched afterwards.
+
+    open/<run>         a run that has not ended: {"incident", "plan", "approvals", "ends"}; whoever leads
+    carries it on proposal/<id>      what a person wants to be run; the leader answers under answer/<id>
+
+A run is created in one transaction with its incident, the register of sites and the key under `open/`; it
+ends in one with the register. In between `RunExecution` alone writes its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from evac.actions.port import Action, Driver, Order
+from evac.engine import requests
+from evac.engine.admitting import GuardedAdmission
+from evac.engine.binding import Bound
+from evac.engine.chronicle import Notice, Tell
+from evac.engine.clock import Clock
+from evac.engine.datasets import DataSets
+from evac.engine.drawer import get_plan, put_plan
+from evac.engine.drift import Done, Drift, DriftWatch
+from evac.engine.execution import Hooks, RunExecution
+from evac.engine.guards import Guards, Mark, Permit
+from evac.engine.leading import Leadership
+from evac.engine.live_actions import LiveActions, Standing
+from evac.engine.performing import Terms
+from evac.engine.reading import create_run, incident_key, take_over
+from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.run_policy import RunPolicy
+from evac.run import envelope
+from evac.run.replan import plan_id
+from evac.run.values import ENDED, Event, RunSpec
+from evac.run.view import RunView
+from evac.store.journal import Journal
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+
+OPEN: Final = "open/"
+PROPOSAL: Final = "proposal/"
+ANSWER: Final = "answer/"
+AGAIN_S: Final = 0.2
+DRIFT_TIMEOUT_S: Final = 10.0
+_TOLD: Final = {
+    "approval_needed": "needs approval", "run_started": "began", "step_failed": "a step failed",
+    "step_stuck": "a step takes longer than predicted", "step_unknown": "the outcome of a step is unknown",
+    "paused": "paused", "run_ended": "ended",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
+    meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
+    where policy has agreed beforehand. typed: names of sites that a person typed.
+    """
+
+    incident: str
+    plan: bytes
+    reason: str
+    mode: str
+    leaving: tuple[str, ...] = ()
+    mark: Mark = "lost"
+    ends: Mapping[str, Mark] = field(default_factory=dict)
+    approvals: int | None = None
+    typed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
+    that were checked while all was well. check: whether a person may ask for this (signatures, approvers).
+    """
+
+    store: Store
+    clock: Clock
+    policy: RunPolicy
+    owner: str
+    guards: Guards
+    sets: DataSets
+    bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
+    driver: Callable[[str], Driver]
+    tell: Tell
+    standing: Callable[[str], Standing | None] = lambda store: None
+    check: Callable[[requests.Request], None] = lambda request: None
+    drift_ms: int = 1_800_000
+    drift_period_ms: int = 5_000
+    boundary: Callable[[int], None] | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run in hand. actions: of all its plans by step, the newest plan's last."""
+
+    spec: RunSpec
+    ends: Mapping[str, Mark]
+    actions: dict[str, tuple[Action, ...]]
+    epochs: dict[str, int] = field(default_factory=dict)
+    execution: RunExecution | None = None
+    journal: Journal | None = None
+
+
+class Conductor:
+    """All runs under one lease. `run` carries them until it is cancelled or the lease is lost."""
+
+    def __init__(self, desk: Desk, leadership: Leadership) -> None:
+        self._desk, self._lead = desk, leadership
+        self._runs: dict[str, _Run] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._drift = DriftWatch(
+            desk.driver, desk.clock, self._drifted, self._may_redo,
+            span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
+        )  # fmt: skip
+
+    @property
+    def guard(self) -> Lease:
+        return self._lead.lease
+
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """Of all runs in hand; their heads are worth anchoring."""
+        return tuple(run.journal for run in self._runs.values() if run.journal is not None)
+
+    async def run(self) -> None:
+        """Takes over what is unfinished, then serves proposals. Raises `LeaseLost` (in a group)."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._drift.run())
+            for entry in await self._store_list(OPEN):
+                tasks.create_task(self._resume(entry))
+            tasks.create_task(self._serve_proposals())
+
+    def lost(self) -> None:
+        """The lease is over: every effect under way is cancelled at once."""
+        for run in self._runs.values():
+            if run.execution is not None:
+                run.execution.lost()
+
+    async def create(self, wanted: Wanted) -> str:
+        """Makes a run and begins to carry it out; its id. Raises `NotAllowed` where a guard refuses,
+        `Conflict` where the incident has its run already or the world changed meanwhile.
+        """
+        assert self._tasks is not None
+        digest = await put_plan(self._desk.store, wanted.plan, self.guard)
+        name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
+        bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
+        approvals = bound.spec.approvals if wanted.approvals is None else wanted.approvals
+        spec = replace(bound.spec, approvals=approvals)
+        permit = Permit()
+        if wanted.leaving:
+            permit = await self._desk.guards.may_leave(wanted.leaving, wanted.mark, wanted.typed)
+        opened = {
+            "incident": spec.incident,
+            "plan": digest,
+            "approvals": approvals,
+            "ends": dict(wanted.ends),
+        }
+        made = {"run": name, "plan": digest}
+        data = {
+            "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
+            "mode": wanted.mode, "reason": wanted.reason,
+        }  # fmt: skip
+        journal, view = await create_run(
+            self._desk.store, spec, self._lead, self._desk.clock, data,
+            (Compare(incident_key(spec.incident), 0), *permit.compares),
+            (
+                Put(incident_key(spec.incident), orjson.dumps(made)), Put(OPEN + name, orjson.dumps(opened)),
+                *permit.changes,
+            ),
+        )  # fmt: skip
+        run = _Run(spec, wanted.ends, dict(bound.actions))
+        self._tasks.create_task(self._carry(run, journal, view))
+        return name
+
+    async def _resume(self, entry: Entry) -> None:
+        """Takes over a run that whoever led before left unfinished."""
+        name = entry.key.removeprefix(OPEN)
+        try:
+            told: dict[str, Any] = orjson.loads(entry.value)
+            run = _Run(RunSpec(name, told["incident"], told["plan"], ()), told["ends"], {})
+            approvals = int(told["approvals"])
+
+            async def spec_of(digest: str) -> RunSpec:
+                data = await get_plan(self._desk.store, digest)
+                bound = await self._desk.bind(data, name, told["incident"], digest)
+                run.actions.update(bound.actions)
+                return replace(bound.spec, approvals=approvals)
+
+            journal, view = await self._patiently(
+                lambda: take_over(
+                    self._desk.store, name, spec_of, self._lead, self._desk.clock, self._desk.owner
+                )
+            )
+        except LeaseLost:
+            raise
+        except (EvacError, ValueError, KeyError, TypeError) as error:
+            words = error.message if isinstance(error, EvacError) else f"open/{name} cannot be read"
+            self._tell("trouble", f"{name} cannot be taken over: {words}", {"run": name})
+            return
+        run.spec = view.spec
+        self._watch_again(run, view)
+        await self._carry(run, journal, view)
+
+    async def _carry(self, run: _Run, journal: Journal, view: RunView) -> None:
+        """Carries one run out, and ends it."""
+        name = view.spec.run
+        run.journal = journal
+        run.execution = self._execution(run, journal, view)
+        self._runs[name] = run
+        try:
+            phase = view.phase if view.phase in ENDED else await run.execution.run()
+            if phase in ENDED:
+                await self._end(run, run.execution.view)
+        except (LeaseLost, Conflict, Unavailable):
+            raise
+        except EvacError as error:
+            self._tell("trouble", f"{name} cannot go on: {error.message}", {"run": name, "code": error.code})
+        finally:
+            run.execution = None
+
+    def _execution(self, run: _Run, journal: Journal, view: RunView) -> RunExecution:
+        desk, name = self._desk, view.spec.run
+
+        def evidence(step: str) -> Mapping[str, Any]:
+            now = run.execution.view if run.execution is not None else view
+            found = [i for step_id, i in now.index.items() if plan_id(step_id) == step]
+            return next((now.evidence[i] for i in found if i in now.evidence), {})
+
+        actions = LiveActions(run.actions, evidence, desk.standing, desk.clock.now_ms)
+        terms = Terms(
+            name, actions, desk.driver, self._lead, desk.policy.patience,
+            view.spec.labels.get("scenario", ""),
+        )  # fmt: skip
+        return RunExecution(
+            desk.store, journal, view, self._lead, terms, desk.clock,
+            admission=GuardedAdmission(desk.guards, desk.sets, desk.policy, actions),
+            request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
+            hooks=Hooks(lambda events: self._heard(run, events), desk.boundary),
+        )  # fmt: skip
+
+    async def replace_plan(self, name: str, data: bytes, why: str, lost: Sequence[str]) -> None:
+        """Another plan for a run under way: what is done stays done. Raises RunError, NotAllowed."""
+        run = self._runs.get(name)
+        if run is None or run.execution is None:
+            raise RunError("run-over", f"{name} is not under way")
+        digest = await put_plan(self._desk.store, data, self.guard)
+        bound = await self._desk.bind(data, name, run.spec.incident, digest)
+        view = run.execution.view
+        view.specs[digest] = replace(bound.spec, approvals=view.spec.approvals)
+        run.actions.update(bound.actions)
+        await run.execution.say(
+            Event("plan_replaced", 0, data={"plan": digest, "why": why, "lost": sorted(lost)})
+        )
+
+    async def _end(self, run: _Run, view: RunView) -> None:
+        """The run is over: the register says so in the same transaction in which it stops to be open."""
+        name, succeeded = view.spec.run, view.phase.startswith("succeeded")
+        while True:
+            try:
+                permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
+                await self._desk.store.transact(
+                    permit.compares, (*permit.changes, Delete(OPEN + name)), self.guard
+                )
+                return
+            except NotAllowed as error:
+                self._tell("trouble", f"the end of {name}: {error.message}", {"run": name})
+                run.ends = {}
+            except (Conflict, Unavailable):
+                await asyncio.sleep(AGAIN_S)
+
+    async def _marks(self, ends: Mapping[str, Mark]) -> Permit:
+        marks = set(ends.values())
+        assert len(marks) == 1
+        return await self._desk.guards.may_mark(tuple(ends), marks.pop())
+
+    def _heard(self, run: _Run, events: Sequence[Event]) -> None:
+        name = run.spec.run
+        for event in events:
+            if event.kind == "step_started":
+                run.epochs[event.step] = int(event.data.get("epoch", 0))
+            elif event.kind == "step_succeeded" or (
+                event.kind == "step_observed" and event.data["outcome"] == "done"
+            ):
+                self._watch(run, event.step, event.attempt)
+            words = _TOLD.get(event.kind)
+            if words is not None:
+                what = f" ({event.step})" if event.step else ""
+                self._tell(
+                    "run", f"{name}: {words}{what}", {"run": name, "event": event.kind} | _plain(event)
+                )
+
+    def _watch(self, run: _Run, step: str, attempt: int) -> None:
+        key = f"{run.spec.run}/{step}/again"
+        order = Order(
+            run.spec.run, step, attempt, self._lead.token, run.epochs.get(step, 0), "it drifted",
+            DRIFT_TIMEOUT_S, key,
+        )  # fmt: skip
+        self._drift.add(step, run.actions.get(plan_id(step), ()), order)
+
+    def _watch_again(self, run: _Run, view: RunView) -> None:
+        """What was done under an earlier leader, not too long ago, is watched on."""
+        since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
+        for i, step in enumerate(view.steps):
+            if view.phases[i] == "succeeded" and view.ended[i] >= since_ms:
+                self._watch(run, step.id, view.attempts[i])
+
+    async def _may_redo(self, done: Done) -> bool:
+        """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
+        try:
+            self._lead.check()
+            await self._desk.guards.may_act([(done.action.at, (done.action,))])
+            if done.action.verb == "protect":
+                epoch = await self._desk.sets.read(done.action.target)
+                return epoch.settled and epoch.number == done.order.epoch
+        except (ActionError, NotAllowed, Unavailable):
+            return False
+        return True
+
+    async def _drifted(self, drift: Drift) -> None:
+        action = drift.action
+        state = "was put right again" if drift.undone else "is not put right by itself"
+        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
+        self._tell("drift", words, {"step": drift.step, "undone": drift.undone, "failure": drift.failure})
+        for run in list(self._runs.values()):
+            execution = run.execution
+            if execution is None or drift.step not in execution.view.index:
+                continue
+            data = {"evidence": dict(drift.evidence), "undone": drift.undone}
+            with contextlib.suppress(RunError, Conflict):
+                await execution.say(Event("drift_seen", 0, drift.step, 0, data))
+
+    async def _serve_proposals(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                async for _ in self._desk.store.watch(PROPOSAL):
+                    for entry in await self._desk.store.list(PROPOSAL):
+                        await self._propose(entry)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _propose(self, entry: Entry) -> None:
+        """Creates what was proposed, or says why not; the answer takes the place of the proposal."""
+        key = ANSWER + entry.key.removeprefix(PROPOSAL)
+        try:
+            answer = {"run": await self.create(await self._read(entry))}
+        except (LeaseLost, Unavailable):
+            raise
+        except EvacError as error:
+            answer = {"refused": error.message, "code": error.code}
+        with contextlib.suppress(Conflict):
+            await self._desk.store.transact(
+                (Compare(entry.key, entry.revision),), (Delete(entry.key), Put(key, orjson.dumps(answer))),
+                self.guard,
+            )  # fmt: skip
+
+    async def _read(self, entry: Entry) -> Wanted:
+        try:
+            told: dict[str, Any] = orjson.loads(entry.value)
+            return Wanted(
+                str(told["incident"]), await get_plan(self._desk.store, told["plan"]), str(told["reason"]),
+                str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
+                dict(told.get("ends", {})), None, tuple(told.get("typed", ())),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Asks again while the store is away, as long as we lead."""
+        while True:
+            try:
+                return await ask()
+            except Unavailable:
+                self._lead.check()
+                await asyncio.sleep(AGAIN_S)
+
+    async def _store_list(self, prefix: str) -> list[Entry]:
+        found: list[Entry] = await self._patiently(lambda: self._desk.store.list(prefix))
+        return found
+
+    def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
+        self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """What a notice says of an event, in short."""
+    keys = ("phase", "why", "code", "message", "outside", "reason")
+    return {key: event.data[key] for key in keys if key in event.data}

@@ -1,0 +1,402 @@
+"""The controller of a site: it always watches and votes; while it leads, it acts on verdicts and carries
+runs out.
+
+Everything it stands on is given to it: store, clock, probes, planner, drivers. It never acts on less than its
+lease: when that is lost, or too little of it is left to be sure, every effect under way is cancelled at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from evac.engine.chronicle import Chronicle, Notice, of_verdict
+from evac.engine.conducting import Conductor, Desk, Wanted
+from evac.engine.datasets import Epoch
+from evac.engine.drawer import Drawer, Ready
+from evac.engine.guards import check_mode, ensure_register, read_register
+from evac.engine.leading import LEADER, Leadership
+from evac.engine.protecting import Roles
+from evac.engine.reading import incident_key
+from evac.engine.voting import VotePublisher, VoteReader
+from evac.model.errors import Conflict, EvacError, LeaseLost, LockHeld, NotAllowed, StoreError, Unavailable
+from evac.run import envelope
+from evac.store.anchors import Anchor
+from evac.store.journal import Journal
+from evac.store.port import Lease, Put
+from evac.watch.values import Vote
+from evac.watch.verdict import Standing, judge
+from evac.watch.witness import Probe, Witness
+
+AnchorSink = Callable[[Anchor], Awaitable[None]]
+"""Keeps the head of a journal somewhere else; raises EvacError where it cannot."""
+
+Protections = Callable[[Sequence[str], Mapping[str, Roles]], Awaitable[Mapping[str, bytes]]]
+"""Lost sites and the roles that changed since the estate was written -> plans of stores to protect."""
+
+Chore = Callable[[Lease], Awaitable[None]]
+"""Something that only the leader does all the time, such as checking standing facts of stores."""
+
+ANCHOR_PERIOD_S: Final = 0.5
+ANCHOR_DEADLINE_S: Final = 2.0
+KEEP_PERIOD_S: Final = 5.0
+LEAD_AGAIN_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
+    protections: lost sites -> store -> plan bytes that make another replica synchronous. leader_ttl_ms: of
+    the lease; how long a dead leader keeps the others waiting.
+    """
+
+    site: str
+    sites: tuple[str, ...]
+    desk: Desk
+    drawer: Drawer
+    targets: Mapping[str, Sequence[Probe]]
+    control: Probe | None = None
+    protections: Protections | None = None
+    anchors: Sequence[AnchorSink] = ()
+    chores: Sequence[Chore] = ()
+    leader_ttl_ms: int = 5_000
+
+
+@dataclass(slots=True)
+class _Term:
+    """One time of leading. handled: (answer, site) -> the loss that was answered, or is just being."""
+
+    leadership: Leadership
+    conductor: Conductor
+    chronicle: Chronicle
+    told: dict[str, str] = field(default_factory=dict)
+    handled: dict[tuple[str, str], int] = field(default_factory=dict)
+    anchored: dict[str, Anchor] = field(default_factory=dict)
+
+
+Answer = Callable[[_Term, str], Awaitable[None]]
+
+
+class Controller:
+    """One of a site. `run` goes on until it is cancelled."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._desk = parts.desk
+        self._profile = parts.desk.policy.profile
+        self._reader = VoteReader(self._desk.store, self._desk.clock, self._profile)
+        self._publisher = VotePublisher(self._desk.store, parts.site, self._desk.owner, self._profile)
+        self._term: _Term | None = None
+        self._votes_read = asyncio.Event()
+        self._judged = asyncio.Event()
+        self.standings: dict[str, Standing] = {}
+
+    @property
+    def leads(self) -> bool:
+        return self._term is not None and self._term.leadership.holding
+
+    async def run(self) -> None:
+        """Watches, votes, judges and competes for the lease, until cancelled."""
+        answered = await self._answered_before()
+        witness = Witness(
+            self.parts.site, self.parts.targets, self._profile, self._desk.clock, self._vote,
+            self.parts.control, answered,
+        )  # fmt: skip
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(witness.run(), name="witness")
+            tasks.create_task(self._publisher.run(), name="votes out")
+            tasks.create_task(self._read_votes(), name="votes in")
+            tasks.create_task(self._judge(), name="judge")
+            tasks.create_task(self._keep_answered(witness), name="answered")
+            tasks.create_task(self._compete(), name="lead")
+
+    def _vote(self, vote: Vote) -> None:
+        self._publisher.publish(vote)
+
+    async def _read_votes(self) -> None:
+        """Every controller reads all votes all the time, so that whoever takes over knows their ages."""
+        period_s = self._profile.period_ms / 1_000
+        while True:
+            try:
+                async for _ in self._desk.store.watch("votes/"):
+                    await self._reader.refresh()
+                    self._votes_read.set()
+            except Unavailable:
+                await asyncio.sleep(period_s / 2)
+
+    async def _judge(self) -> None:
+        """A verdict each time votes change, and each period where they do not: silence is news as well."""
+        period_s = self._profile.period_ms / 1_000
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(period_s):
+                    await self._votes_read.wait()
+            self._votes_read.clear()
+            now_ms = self._desk.clock.monotonic_ms()
+            self.standings = judge(
+                self._reader.ballots, self.parts.sites, self.standings, self._profile, now_ms, self.parts.site
+            )
+            self._judged.set()
+
+    async def _compete(self) -> None:
+        """Tries to lead, again and again; a try costs one small transaction."""
+        pause_s = max(LEAD_AGAIN_S, self.parts.leader_ttl_ms / 10_000)
+        while True:
+            try:
+                term = await self._take_office()
+            except (LockHeld, Unavailable):
+                await asyncio.sleep(pause_s)
+                continue
+            await self._lead(term)
+            await asyncio.sleep(LEAD_AGAIN_S)
+
+    async def _take_office(self) -> _Term:
+        """Raises `LockHeld` while somebody else leads."""
+        terms: list[_Term] = []
+
+        def lost() -> None:
+            for term in terms:
+                term.conductor.lost()
+
+        leadership = await Leadership.acquire(
+            self._desk.store, self._desk.owner, self.parts.leader_ttl_ms, self._desk.clock, lost, LEADER
+        )
+        chronicle = Chronicle(self._desk.store, leadership.lease)
+        conductor = Conductor(_telling(self._desk, chronicle), leadership)
+        terms.append(_Term(leadership, conductor, chronicle))
+        return terms[0]
+
+    async def _lead(self, term: _Term) -> None:
+        """Everything that only a leader does, until the lease is lost or somebody else writes."""
+        self._term = term
+        now_ms = self._desk.clock.now_ms()
+        words = f"{self._desk.owner} leads"
+        try:
+            self._tell(
+                term, Notice("leader", now_ms, self.parts.site, words, {"token": term.leadership.token})
+            )
+            await self._ensure_register(term)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._mind(term), name="lease")
+                tasks.create_task(term.conductor.run(), name="runs")
+                tasks.create_task(term.chronicle.run(), name="chronicle")
+                tasks.create_task(self._answer_verdicts(term), name="verdicts")
+                tasks.create_task(self.parts.drawer.run(term.leadership.lease), name="drawer")
+                tasks.create_task(self._anchor(term), name="anchors")
+                for chore in self.parts.chores:
+                    tasks.create_task(_chore(chore, term.leadership.lease))
+        except* (LeaseLost, Conflict, Unavailable) as group:
+            why = "; ".join(str(error) for error in _leaves(group))
+            self._desk.tell(
+                Notice("leader", self._desk.clock.now_ms(), self.parts.site, f"stops to lead: {why}")
+            )
+        finally:
+            self._term = None
+            await term.leadership.release()
+
+    async def _mind(self, term: _Term) -> None:
+        """Ends the term when the lease does, whatever the other tasks wait for."""
+        while True:
+            term.leadership.check()
+            await asyncio.sleep(min(LEAD_AGAIN_S, max(0.001, term.leadership.left_ms / 1_000)))
+
+    async def _ensure_register(self, term: _Term) -> None:
+        permit = await ensure_register(self._desk.store, self.parts.sites)
+        if permit.changes:
+            await self._desk.store.transact(permit.compares, permit.changes, term.leadership.lease)
+
+    async def _answer_verdicts(self, term: _Term) -> None:
+        """Says what changed, and acts on losses."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for site, standing in self.standings.items():
+                    state = standing.verdict.state
+                    if term.told.get(site, "unknown") != state:
+                        self._tell(term, of_verdict(standing, self._desk.clock.now_ms()))
+                    term.told[site] = state
+                    if state == "lost" and standing.lost_since_ms is not None:
+                        for answer in (self._protect, self._answer_loss):
+                            handled = (answer.__name__, site)
+                            if term.handled.get(handled) != standing.lost_since_ms:
+                                term.handled[handled] = standing.lost_since_ms
+                                tasks.create_task(self._try(term, answer, site))
+                await self._judged.wait()
+                self._judged.clear()
+
+    async def _try(self, term: _Term, answer: Answer, site: str) -> None:
+        """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
+        try:
+            term.leadership.check()
+            await answer(term, site)
+        except (Conflict, Unavailable):
+            await asyncio.sleep(self._profile.period_ms / 1_000)
+            term.handled.pop((answer.__name__, site), None)
+        except NotAllowed as error:
+            words = f"{site} is lost, and this is refused: {error.message}"
+            self._say(term, "refused", site, words, {"code": error.code, "hint": error.hint})
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            self._say(term, "trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
+
+    async def _answer_loss(self, term: _Term, site: str) -> None:
+        """One lost site: a notice, or a run that waits, or one that goes, as the mode says."""
+        register = await read_register(self._desk.store)
+        if register.get(site) != "active":
+            self._say(term, "loss", site, f"{site} is lost; it is {register.get(site, 'unknown')} already")
+            return
+        found = await self._plan(term, site)
+        if found is None:
+            return
+        ready, data = found
+        mode = self._desk.policy.mode
+        check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
+        if mode == "advise":
+            words = f"{site} is lost; the plan is ready: evac apply {ready.plan}"
+            self._say(term, "loss", site, words, {"plan": ready.plan})
+            return
+        approvals = await self._approvals(data) if mode == "act" else None
+        run = await term.conductor.create(self._wanted(site, data, approvals))
+        words = "goes on by itself" if approvals == 0 else f"waits for approval: evac approve {run}"
+        self._say(term, "loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
+
+    async def _plan(self, term: _Term, site: str) -> tuple[Ready, bytes] | None:
+        """The plan from the drawer; one made now where it holds none that fits."""
+        drawer, guard = self.parts.drawer, term.leadership.lease
+        found = await drawer.take((site,)) or await drawer.plan_now((site,), guard)
+        if found is None:
+            ready = await drawer.look((site,))
+            problem = ready.problem if ready is not None else "none was made"
+            self._say(term, "trouble", site, f"{site} is lost, and there is no plan: {problem}")
+        return found
+
+    async def _approvals(self, data: bytes) -> int | None:
+        """0 where policy agreed beforehand to all that the plan needs; None: as many as policy wants."""
+        bound = await self._desk.bind(data, "envelope", "envelope", "envelope")
+        agreed = envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
+        return 0 if agreed else None
+
+    def _wanted(self, site: str, data: bytes, approvals: int | None) -> Wanted:
+        verdict = self.standings[site].verdict
+        reason = f"{site} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
+        incident = f"{site}-lost-{self._desk.clock.now_ms()}"
+        return Wanted(incident, data, reason, self._desk.policy.mode, (site,), "lost", approvals=approvals)
+
+    async def _protect(self, term: _Term, site: str) -> None:
+        """Stores that lost their synchronous replica with the site: a small run each."""
+        if self.parts.protections is None:
+            return
+        lost = sorted(name for name, one in self.standings.items() if one.verdict.state == "lost")
+        epochs = await self._desk.sets.read_all()
+        roles = {e.store: Roles(e.holder, e.synchronous) for e in epochs.values() if e.settled}
+        for store, data in (await self.parts.protections(lost, roles)).items():
+            words = f"{store} lost its synchronous replica in {site}"
+            if self._desk.policy.mode == "advise":
+                self._say(term, "loss", site, f"{words}; its commits wait")
+                continue
+            epoch = epochs.get(store, Epoch(store))
+            if epoch.settled:  # else a promotion is under way, and says itself who confirms
+                await self._protect_store(term, site, epoch, data, words)
+
+    async def _protect_store(self, term: _Term, site: str, epoch: Epoch, data: bytes, words: str) -> None:
+        """The next epoch names the incident, so that two leaders make one run of it."""
+        mode = self._desk.policy.mode
+        check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
+        incident = f"{epoch.store}-protect-{epoch.number + 1}"
+        approvals = None if mode == "act" else self._desk.policy.approvals
+        try:
+            run = await term.conductor.create(Wanted(incident, data, words, mode, approvals=approvals))
+        except Conflict as error:
+            if error.key != incident_key(incident):
+                raise
+            return
+        self._say(term, "loss", site, f"{words}: {run}", {"run": run})
+
+    async def _anchor(self, term: _Term) -> None:
+        """Heads of journals go to the other sites, soon after they move. A sink that fails holds up nobody."""
+        while True:
+            await asyncio.sleep(ANCHOR_PERIOD_S)
+            journals: list[Journal] = list(term.conductor.journals)
+            if term.chronicle.journal is not None:
+                journals.append(term.chronicle.journal)
+            heads = [j.head for j in journals if not j.in_doubt and j.head.segment]
+            news = [head for head in heads if term.anchored.get(head.stream) != head]
+            for head in news:
+                kept = await asyncio.gather(*(_keep_anchor(sink, head) for sink in self.parts.anchors))
+                if all(kept):
+                    term.anchored[head.stream] = head
+
+    async def _answered_before(self) -> tuple[str, ...]:
+        """Which probes answered before this controller was started again; () where nobody knows."""
+        try:
+            entry = await self._desk.store.get(self._answered_key)
+            return tuple(str(name) for name in orjson.loads(entry.value)) if entry is not None else ()
+        except (StoreError, ValueError, TypeError):
+            return ()
+
+    async def _keep_answered(self, witness: Witness) -> None:
+        kept: tuple[str, ...] = ()
+        while True:
+            await asyncio.sleep(KEEP_PERIOD_S)
+            now = witness.answered()
+            if now == kept:
+                continue
+            with contextlib.suppress(StoreError):
+                await self._desk.store.transact((), (Put(self._answered_key, orjson.dumps(now)),))
+                kept = now
+
+    @property
+    def _answered_key(self) -> str:
+        return f"answered/{self.parts.site}"
+
+    def _say(
+        self, term: _Term, kind: Any, site: str, words: str, data: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tell(term, Notice(kind, self._desk.clock.now_ms(), site, words, data or {}))
+
+    def _tell(self, term: _Term, notice: Notice) -> None:
+        """Into the journal, and to whoever listens."""
+        term.chronicle.add(notice)
+        self._desk.tell(notice)
+
+
+def _telling(desk: Desk, chronicle: Chronicle) -> Desk:
+    """The same desk, of which every notice goes into the journal as well."""
+
+    def tell(notice: Notice) -> None:
+        chronicle.add(notice)
+        desk.tell(notice)
+
+    return replace(desk, tell=tell)
+
+
+async def _chore(chore: Chore, guard: Lease) -> None:
+    """A chore is never the reason to stop leading, but the loss of the lease is."""
+    while True:
+        try:
+            await chore(guard)
+        except LeaseLost:
+            raise
+        except EvacError:
+            await asyncio.sleep(KEEP_PERIOD_S)
+
+
+async def _keep_anchor(sink: AnchorSink, head: Anchor) -> bool:
+    try:
+        async with asyncio.timeout(ANCHOR_DEADLINE_S):
+            await sink(head)
+    except (EvacError, TimeoutError, OSError):
+        return False
+    return True
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

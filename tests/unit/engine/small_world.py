@@ -1,0 +1,263 @@
+"""Three sites in one process: real controllers over one memory store, simulated systems, a network to cut."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.engine.binding import Bound
+from evac.engine.chronicle import Notice
+from evac.engine.clock import SystemClock
+from evac.engine.conducting import Desk
+from evac.engine.controller import Controller, Parts
+from evac.engine.datasets import DataSets
+from evac.engine.drawer import Drawer
+from evac.engine.guards import Guards
+from evac.engine.protecting import bound_of, is_protection
+from evac.model.errors import Unavailable
+from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
+from evac.run.values import RunSpec, RunStep
+from evac.store.anchors import Anchor
+from evac.store.memory import MemoryStore
+from evac.store.port import Change, Compare, Entry, Lease
+from evac.watch.values import EvidenceKind, Seen
+from evac.watch.witness import Probe
+
+SITES = ("anyang", "ansan", "pangyo")
+QUICK = WatchProfile("quick", 40, 25, 3, 120, 40, 200, 2, 300, 1_000)
+COVERED = Envelope(sites=("pangyo", "anyang"), stores=("chat",))
+
+
+class Systems:
+    """All real systems: what was done to which, and who ordered it. stuck: verbs that never end."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str, str, int, int]] = []
+        self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self.stuck: set[str] = set()
+        self.name = "simulated"
+        self.verbs: frozenset[Verb] = frozenset()
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        return Checked()
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        self.log.append((action.verb, action.target, action.at, order.token, order.epoch))
+        if action.verb in self.stuck:
+            await asyncio.sleep(3_600)
+        self.done[action.verb, action.target] = dict(action.parameters)
+        return {"proof": str(action.parameters["proof"])} if "proof" in action.parameters else {}
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        same = self.done.get((action.verb, action.target)) == dict(action.parameters)
+        return Observed("done" if same else "absent")
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        return {}
+
+    async def close(self) -> None:
+        return None
+
+    def verbs_done(self) -> list[str]:
+        return [entry[0] for entry in self.log]
+
+
+class SiteStore:
+    """The store as one site reaches it. When its network is cut it answers nothing."""
+
+    name = "site"
+
+    def __init__(self, shared: MemoryStore) -> None:
+        self._shared, self.cut, self.quorum = shared, False, shared.quorum
+
+    def _reach(self) -> MemoryStore:
+        if self.cut:
+            raise Unavailable("the network is gone")
+        return self._shared
+
+    async def get(self, key: str) -> Entry | None:
+        return await self._reach().get(key)
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        return await self._reach().list(prefix, after, limit)
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        return await self._reach().transact(compares, changes, guard)
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        return await self._reach().acquire(name, owner, ttl_ms)
+
+    async def renew(self, lease: Lease) -> None:
+        await self._reach().renew(lease)
+
+    async def release(self, lease: Lease) -> None:
+        await self._reach().release(lease)
+
+    async def holder(self, name: str) -> Lease | None:
+        return await self._reach().holder(name)
+
+    async def watch(self, prefix: str) -> AsyncIterator[None]:
+        async with contextlib.aclosing(self._reach().watch(prefix)) as hints:  # type: ignore[type-var]
+            async for _ in hints:
+                self._reach()
+                yield None
+
+    async def close(self) -> None:
+        return None
+
+
+@dataclass
+class World:
+    """What a test holds in its hands."""
+
+    policy: RunPolicy
+    quorum: bool = True
+    protections: Callable[..., Any] | None = None
+    systems: Systems = field(default_factory=Systems)
+    notices: list[Notice] = field(default_factory=list)
+    anchors: list[Anchor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(quorum=self.quorum)
+        self.burnt: set[str] = set()
+        self.cuts: set[tuple[str, str]] = set()
+        self.controllers: dict[str, Controller] = {}
+        self.stores: dict[str, SiteStore] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.planned: list[tuple[str, ...]] = []
+        self.started = 0
+
+    def start(self, site: str) -> None:
+        self.started += 1
+        self.stores[site] = SiteStore(self.store)
+        self.controllers[site] = Controller(self._parts(site, f"{site}-{self.started}"))
+        self.tasks[site] = asyncio.ensure_future(self.controllers[site].run())
+
+    def _parts(self, site: str, owner: str) -> Parts:
+        store, clock = self.stores[site], SystemClock()
+        guards = Guards(store, self.policy, clock, ("anyang", "pangyo"), {"web": ("pangyo",)})
+        desk = Desk(
+            store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
+            lambda name: self.systems, self.notices.append, drift_period_ms=50,
+        )  # fmt: skip
+        drawer = Drawer(store, clock, SITES, self.plan, lambda: "sha256:estate", look_ms=50)
+        targets = {target: self._probes(site, target) for target in SITES if target != site}
+        return Parts(
+            site, SITES, desk, drawer, targets, protections=self.protections, anchors=[self._anchor],
+            leader_ttl_ms=600,
+        )  # fmt: skip
+
+    async def _anchor(self, anchor: Anchor) -> None:
+        self.anchors.append(anchor)
+
+    def _probes(self, site: str, target: str) -> list[Probe]:
+        def probe(kind: EvidenceKind) -> Probe:
+            async def ask() -> Seen:
+                if target in self.burnt or {(site, target), (target, site)} & self.cuts:
+                    await asyncio.sleep(3_600)
+                return Seen(kind, "up", 1)
+
+            return Probe(kind, kind, ask)
+
+        return [probe("user"), probe("agent"), probe("member")]
+
+    async def plan(self, lost: tuple[str, ...]) -> bytes:
+        self.planned.append(lost)
+        return json.dumps({"lost": list(lost), "to": "anyang" if "pangyo" in lost else "pangyo"}).encode()
+
+    async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
+        if is_protection(data):
+            return bound_of(data, self.policy, run=run, incident=incident, digest=digest)
+        told = json.loads(data)
+        old, new = told["lost"][0], told["to"]
+        ends = {"old": old, "candidate": new}
+        actions = {
+            "fence:chat": (Action("fence", "chat", "simulated", new, {}, {"proof": "sync"} | ends),),
+            "promote:chat": (Action("promote", "chat", "simulated", new, {}, ends),),
+            "shift:web": (Action("shift", "web", "simulated", new, {}, {"to": new, "away": old}),),
+        }
+        steps = (
+            RunStep("fence:chat", "fence", "chat", 0, 100, data_set="chat", site=new),
+            RunStep("promote:chat", "promote", "chat", 100, 100, ("fence:chat",), data_set="chat", site=new),
+            RunStep("shift:web", "shift", "web", 200, 100, ("promote:chat",), site=new),
+        )
+        needs = Envelope(sites=tuple(told["lost"]), stores=("chat",))
+        spec = RunSpec(run, incident, digest, steps, envelope=needs, patience=self.policy.patience)
+        return Bound(spec, actions)
+
+    def burn(self, site: str) -> None:
+        """Everything of the site at one instant: it answers nothing, reaches nothing, and releases nothing."""
+        self.burnt.add(site)
+        self.stores[site].cut = True
+        self.tasks[site].cancel()
+
+    @property
+    def leader(self) -> str:
+        return next((site for site, one in self.controllers.items() if one.leads), "")
+
+    async def until(self, what: Callable[[], bool], most_s: float = 8.0) -> None:
+        try:
+            async with asyncio.timeout(most_s):
+                while not what():
+                    for task in self.tasks.values():
+                        if task.done() and not task.cancelled():
+                            task.result()
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError([notice.words for notice in self.notices]) from None
+
+    async def until_planned(self) -> None:
+        """A leader, every site seen healthy by everybody, and a full drawer."""
+        await self.until(
+            lambda: (
+                bool(self.leader)
+                and len(self.planned) >= 6
+                and all(
+                    [s.verdict.state for s in c.standings.values()] == ["healthy"] * 3
+                    for c in self.controllers.values()
+                )
+            )
+        )
+
+    async def ended(self) -> bool:
+        return not await self.store.list("open/") and bool(await self.store.list("incident/"))
+
+    def words(self, kind: str) -> list[str]:
+        return [notice.words for notice in self.notices if notice.kind == kind]
+
+
+def policy_of(mode: Any, **more: Any) -> RunPolicy:
+    return RunPolicy(
+        mode=mode,
+        envelope=COVERED,
+        profile=QUICK,
+        stores={"chat": StorePolicy("chat", proofs=("sync",), on_sync_loss="next")},
+        patience=Patience(attempts=3, backoff_ms=20, deadline_least_ms=2_000),
+        **more,
+    )
+
+
+def play(story: Callable[[World], Any], world: World, sites: Sequence[str] = SITES) -> None:
+    """Runs a story with the controllers of these sites, and ends them all."""
+
+    async def run() -> None:
+        for site in sites:
+            world.start(site)
+        try:
+            await story(world)
+        finally:
+            for task in world.tasks.values():
+                task.cancel()
+            results = await asyncio.gather(*world.tasks.values(), return_exceptions=True)
+            for site, result in zip(world.tasks, results, strict=True):
+                if isinstance(result, Exception):
+                    raise AssertionError(f"the controller of {site} failed") from result
+
+    asyncio.run(run())

@@ -1,0 +1,314 @@
+"""Controllers of three sites over one store: who leads, what a fire leads to in each mode, and what never."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from evac.engine.drawer import digest_of, put_plan
+from evac.engine.guards import read_register
+from evac.engine.reading import events_of
+from evac.store.anchors import verify_chain
+from evac.store.port import Delete, Put
+from tests.unit.engine.small_world import SITES, World, play, policy_of
+
+
+async def _run_names(world: World) -> list[str]:
+    return [orjson.loads(entry.value)["run"] for entry in await world.store.list("incident/")]
+
+
+async def _end(world: World) -> None:
+    await world.until(lambda: "shift" in world.systems.verbs_done())
+    async with asyncio.timeout(5):
+        while not await world.ended():
+            await asyncio.sleep(0.01)
+
+
+def test_act_carries_a_covered_loss_out_by_itself() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        assert world.systems.verbs_done() == ["fence", "promote", "shift"]
+        assert [entry[4] for entry in world.systems.log[:2]] == [1, 1], "one epoch for fence and promotion"
+        assert await read_register(world.store) == {"anyang": "active", "ansan": "active", "pangyo": "lost"}
+        epoch = await world.store.get("epoch/chat")
+        assert epoch is not None
+        told = orjson.loads(epoch.value)
+        assert (told["holder"], told["rung"], told["candidate"]) == ("anyang", "sync", "")
+        pooled = await world.store.get("pooled")
+        assert pooled is not None
+        assert orjson.loads(pooled.value) == {"web": ["anyang"]}
+        (run,) = await _run_names(world)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds[0] == "run_created"
+        assert "approval_needed" not in kinds
+        assert kinds[-1] == "run_ended"
+
+    play(story, World(policy_of("act")))
+
+
+def test_the_leader_burns_with_its_site_and_another_goes_on() -> None:
+    async def story(world: World) -> None:
+        await world.until(lambda: world.leader == "pangyo")
+        world.start("anyang")
+        world.start("ansan")
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        assert world.leader in ("anyang", "ansan")
+        assert world.systems.verbs_done() == ["fence", "promote", "shift"]
+
+    play(story, World(policy_of("act")), ("pangyo",))
+
+
+def test_hold_prepares_and_waits_for_a_person() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: any("waits for approval" in words for words in world.words("loss")))
+        await asyncio.sleep(0.3)
+        assert world.systems.log == []
+        (run,) = await _run_names(world)
+        request = {"verb": "approve", "who": "kim", "reason": "it burns"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        await _end(world)
+        assert world.systems.verbs_done() == ["fence", "promote", "shift"]
+
+    play(story, World(policy_of("hold")))
+
+
+def test_advise_says_what_it_would_do_and_does_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: any("evac apply sha256:" in words for words in world.words("loss")))
+        await asyncio.sleep(0.3)
+        assert world.systems.log == []
+        assert await world.store.list("incident/") == []
+        assert len(world.words("loss")) == 1, "said once, not every period"
+
+    play(story, World(policy_of("advise")))
+
+
+def test_act_outside_the_envelope_asks() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("ansan")
+        await world.until(lambda: any("waits for approval" in words for words in world.words("loss")))
+        await asyncio.sleep(0.2)
+        assert world.systems.log == []
+
+    play(story, World(policy_of("act")))
+
+
+def test_act_without_a_quorum_of_its_own_is_refused() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: any("does not survive" in words for words in world.words("refused")))
+        await asyncio.sleep(0.2)
+        assert world.systems.log == []
+        assert await world.store.list("incident/") == []
+
+    play(story, World(policy_of("act"), quorum=False))
+
+
+def test_a_cut_between_two_sites_moves_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.cuts.add(("anyang", "pangyo"))
+        await world.until(lambda: any("pangyo is suspect" in words for words in world.words("verdict")))
+        await asyncio.sleep(0.5)
+        assert world.systems.log == []
+        assert "lost" not in {n.data.get("state") for n in world.notices if n.kind == "verdict"}
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_site_that_is_cut_off_but_alive_is_isolated_and_not_left() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.cuts |= {("anyang", "pangyo"), ("ansan", "pangyo")}
+        await world.until(lambda: any("pangyo is isolated" in words for words in world.words("verdict")))
+        await asyncio.sleep(0.5)
+        assert world.systems.log == [], "its witness still votes through the store"
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_second_loss_is_never_answered_by_itself() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        world.burn("anyang")
+        await asyncio.sleep(1.0)
+        assert world.systems.verbs_done() == ["fence", "promote", "shift"]
+        register = await read_register(world.store)
+        assert register["anyang"] == "active"
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_new_leader_takes_the_run_over_and_looks_first() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("promote")
+        world.burn("pangyo")
+        await world.until(lambda: "promote" in world.systems.verbs_done())
+        first = world.leader
+        token = world.systems.log[-1][3]
+        world.systems.stuck.clear()
+        world.stores[first].cut = True
+        world.tasks[first].cancel()
+        await world.until(lambda: world.leader not in ("", first))
+        world.start(first)
+        await _end(world)
+        promotes = [entry for entry in world.systems.log if entry[0] == "promote"]
+        assert len(promotes) == 2, "the first never came through, which was seen before it was tried again"
+        assert promotes[1][3] > token, "the token grew with the leader"
+        assert promotes[1][4] == promotes[0][4], "and the epoch is the same"
+        (run,) = await _run_names(world)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds.index("leader_changed") < kinds.index("step_observed")
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_leader_without_its_lease_stops_at_once() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("fence")
+        world.burn("pangyo")
+        await world.until(lambda: "fence" in world.systems.verbs_done())
+        first = world.leader
+        world.stores[first].cut = True
+        await world.until(lambda: not world.controllers[first].leads, 1.0)
+        assert await world.store.holder("leader") is not None or world.leader == "", (
+            "before its lease is over"
+        )
+        await world.until(lambda: any("stops to lead" in words for words in world.words("leader")))
+
+    play(story, World(policy_of("act")))
+
+
+def test_hold_stops_everything_until_it_is_released() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        hold = orjson.dumps({"who": "lee", "reason": "a drill", "at_ms": 1})
+        await world.store.transact((), [Put("hold", hold)])
+        world.burn("pangyo")
+        await world.until(lambda: any("goes on by itself" in words for words in world.words("loss")))
+        await asyncio.sleep(0.5)
+        assert world.systems.log == []
+        await world.store.transact((), [Delete("hold")])
+        await _end(world)
+
+    play(story, World(policy_of("act")))
+
+
+def test_traffic_that_drifts_after_the_run_is_put_right() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        world.systems.done["shift", "web"] = {"to": "pangyo"}
+        await world.until(lambda: any("was put right again" in words for words in world.words("drift")))
+        assert world.systems.done["shift", "web"] == {"to": "anyang", "away": "pangyo"}
+        world.systems.done["promote", "chat"] = {}
+        await world.until(lambda: any("is not put right" in words for words in world.words("drift")))
+        assert world.systems.verbs_done().count("promote") == 1
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_lost_synchronous_replica_is_replaced_under_the_next_epoch() -> None:
+    protect = orjson.dumps(
+        {
+            "protect": {
+                "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+                "synchronous": ["dc-ansan"],
+            }
+        }
+    )  # fmt: skip
+
+    async def protections(lost: list[str], roles: object) -> dict[str, bytes]:
+        return {"chat": protect} if lost == ["anyang"] else {}
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("anyang")
+        await world.until(lambda: "protect" in world.systems.verbs_done())
+        await world.until(lambda: any("chat-protect-1" in words for words in world.words("loss")))
+        async with asyncio.timeout(5):
+            told = {"candidate": "anyone"}
+            while told["candidate"]:
+                entry = await world.store.get("epoch/chat")
+                told = orjson.loads(entry.value) if entry is not None else told
+                await asyncio.sleep(0.01)
+        assert (told["holder"], told["synchronous"]) == ("pangyo", ["dc-ansan"])
+
+    world = World(policy_of("act"), protections=protections)
+    play(story, world)
+    protects = [entry for entry in world.systems.log if entry[0] == "protect"]
+    assert [entry[4] for entry in protects] == [1]
+
+
+def test_what_a_person_proposes_is_run_or_refused_with_words() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data = await world.plan(("pangyo",))
+        await put_plan(world.store, data)
+        wanted = {
+            "incident": "move-1", "plan": digest_of(data), "reason": "a new roof", "leaving": ["pangyo"],
+            "mark": "evacuating", "ends": {"pangyo": "evacuated"},
+        }  # fmt: skip
+
+        async def propose(name: str, value: object) -> dict[str, str]:
+            await world.store.transact((), [Put(f"proposal/{name}", orjson.dumps(value))])
+            async with asyncio.timeout(5):
+                while (entry := await world.store.get(f"answer/{name}")) is None:
+                    await asyncio.sleep(0.01)
+            return dict(orjson.loads(entry.value))
+
+        run = (await propose("p1", wanted))["run"]
+        assert (await read_register(world.store))["pangyo"] == "evacuating"
+        again = await propose("p2", wanted | {"incident": "move-2", "leaving": ["anyang"]})
+        assert again["code"] == "second-site"
+        assert (await propose("p3", [1]))["code"] == "proposal-unreadable"
+        assert (await propose("p4", wanted | {"plan": "sha256:00"}))["code"] == "store-corrupt"
+        request = {"verb": "approve", "who": "kim", "reason": "a new roof"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        await _end(world)
+        assert (await read_register(world.store))["pangyo"] == "evacuated"
+
+    play(story, World(policy_of("hold")))
+
+
+def test_heads_of_journals_reach_the_other_sites_and_the_chains_are_whole() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        (run,) = await _run_names(world)
+        await world.until(lambda: {run, "watch"} <= {anchor.stream for anchor in world.anchors})
+        await asyncio.sleep(0.7)
+        for stream in (run, "watch"):
+            assert await verify_chain(world.store, stream, world.anchors) == []
+
+    play(story, World(policy_of("act")))
+
+
+@pytest.mark.parametrize("burnt", SITES)
+def test_votes_of_a_burnt_site_vanish(burnt: str) -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn(burnt)
+        async with asyncio.timeout(5):
+            while [e for e in await world.store.list("votes/") if e.key.endswith(f"/{burnt}")]:
+                await asyncio.sleep(0.05)
+
+    play(story, World(policy_of("advise")))
