@@ -18,6 +18,7 @@ from evac.actions.postgres_fence import (
     cut_off,
     demote,
     demoted,
+    demoted_evidence,
     fence,
     standing_problems,
     undo_demote,
@@ -50,7 +51,7 @@ class PostgresDriver:
                 return await rejoin_problems(action, order)
             async with linked(_member(action), order.timeout_s) as link:
                 facts, seen = await read_facts(link), await seen_authority(link)
-                refuse_stale(link, seen, order)
+                refuse_stale(link, seen, order, own_hand=action.verb == "demote")
                 problems = await _problems(link, action, order, facts, seen)
             return Checked(tuple(problems), facts.evidence())
         except ActionError as error:
@@ -86,7 +87,9 @@ class PostgresDriver:
             self._refuse_others(action)
             async with linked(_member(action), order.timeout_s) as link:
                 facts, seen = await read_facts(link), await seen_authority(link)
-            return Observed("done" if _is_done(action, order, facts, seen) else "absent", facts.evidence())
+            if not _is_done(action, order, facts, seen):
+                return Observed("absent", facts.evidence())
+            return Observed("done", _evidence_of_done(action, facts))
         except ActionError as error:
             return Observed("unclear", {"problem": error.message[:900]})
 
@@ -177,6 +180,13 @@ def _is_done(action: Action, order: Order, facts: PostgresFacts, seen: Authority
             return follows(facts, member_of(action, "primary"))
         case _:
             return _as_expected(action, facts)
+
+
+def _evidence_of_done(action: Action, facts: PostgresFacts) -> Evidence:
+    """A fence that is only observed, after a crash, is a proof as good as one that was made."""
+    if action.verb == "demote":
+        return demoted_evidence(facts)
+    return {**facts.evidence(), **({"proof": "sync"} if action.verb == "fence" else {})}
 
 
 def _as_expected(action: Action, facts: PostgresFacts) -> bool:

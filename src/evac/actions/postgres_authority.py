@@ -51,9 +51,11 @@ async def seen_authority(link: Link) -> Authority:
     return parse_authority(texts[-1]) if texts and texts[-1] else Authority()
 
 
-def refuse_stale(link: Link, seen: Authority, order: Order) -> None:
-    """Raises `Permanent` for an order of an older leader, or for an epoch that is over."""
-    if order.token < seen.token:
+def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
+    """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
+    fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
+    """
+    if order.token < seen.token and not (own_hand and order.token == 0):
         raise stale_token(link.member.address, seen.token, order)
     if order.epoch and order.epoch < seen.epoch:
         raise Permanent(
@@ -64,19 +66,21 @@ def refuse_stale(link: Link, seen: Authority, order: Order) -> None:
 
 
 @asynccontextmanager
-async def alone(link: Link, order: Order) -> AsyncIterator[Authority]:
+async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
     """Nobody else of evac acts on this member until the end; the order is not of an older leader."""
     while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
         await link.pause(LOCK_WAIT_S)
     seen = await seen_authority(link)
-    refuse_stale(link, seen, order)
+    refuse_stale(link, seen, order, own_hand=own_hand)
     yield seen
     # The lock ends with the session, which belongs to this action alone.
 
 
 async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:
     """Records the order before the change it allows. fence: None keeps what is there."""
-    now = Authority(order.token, max(order.epoch, seen.epoch), seen.fence if fence is None else fence)
+    now = Authority(
+        max(order.token, seen.token), max(order.epoch, seen.epoch), seen.fence if fence is None else fence
+    )
     if now != seen:
         # The server knows a setting with a prefix of ours only once this session has set it.
         await link.change(f"SET evac.authority = {literal(now.text())}")

@@ -118,15 +118,21 @@ def demoted(facts: PostgresFacts) -> bool:
     return facts.role == "standby" or (facts.read_only and facts.fenced)
 
 
+def demoted_evidence(facts: PostgresFacts) -> dict[str, str | int | bool]:
+    """A proof only of what was reached and seen. last_lsn: where a successor must not be short of."""
+    proof = {"proof": "demote", "last_lsn": lsn_text(facts.lsn)} if facts.role == "primary" else {}
+    return {**facts.evidence(), **proof}
+
+
 async def demote(link: Link, order: Order) -> Evidence:
     """A reachable primary takes no more writes: new transactions read only, its sessions ended, and commits
     that get through wait for a standby that does not exist.
     """
-    async with alone(link, order) as seen:
+    async with alone(link, order, own_hand=True) as seen:
         facts = await read_facts(link)
         await obey(link, seen, order)
         if demoted(facts):
-            return {**facts.evidence(), "already": True}
+            return {**demoted_evidence(facts), "already": True}
         await set_system(link, "default_transaction_read_only", "on")
         await set_sync(link, all_of((f"{FENCE_MEMBER}-{order.epoch}",)))
         ended = await link.value(_END_SESSIONS)
@@ -137,7 +143,7 @@ async def demote(link: Link, order: Order) -> Evidence:
             await link.pause(POLL_S)
         facts = await read_facts(link)
     return {
-        **facts.evidence(), "sessions_ended": int(ended), "last_lsn": lsn_text(facts.lsn),
+        **demoted_evidence(facts), "sessions_ended": int(ended),
         "epoch": order.epoch,
         "limits": "a session that sets transaction_read_only off and synchronous_commit off can still write",
     }  # fmt: skip

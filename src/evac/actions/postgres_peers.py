@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from evac.actions.data_peers import ANSWER_MS, CONNECT_MS, takes_connections
 from evac.actions.given import many, whole
 from evac.actions.port import Action
 from evac.actions.postgres_facts import read_facts
 from evac.actions.postgres_link import Member, linked, member_of
 from evac.model.errors import ActionError, Permanent
-
-PEER_MS = 500
-"""How long a peer may take to say what it is (parameter `peer_ms`); a dead site takes all of it."""
 
 
 def peers_of(action: Action) -> tuple[Member, ...]:
@@ -30,13 +28,18 @@ def peers_of(action: Action) -> tuple[Member, ...]:
 
 
 async def other_primaries(action: Action, system: str) -> tuple[list[str], list[str]]:
-    """Addresses of peers that answer as writable primaries of the same data, and of those that are silent."""
+    """Addresses of peers that answer as writable primaries of the same data, and of those that are silent.
+    Parameter `peer_ms`: how long a connection may take.
+    """
 
-    wait_s = whole(action.parameters, "peer_ms", PEER_MS, 60_000) / 1_000
+    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+    answer_s = ANSWER_MS / 1_000
 
     async def ask(peer: Member) -> tuple[str, str]:
+        if not await takes_connections(peer.host, peer.port, connect_s):
+            return peer.address, "silent"
         try:
-            async with linked(peer, wait_s, wait_s) as link:
+            async with linked(peer, answer_s, answer_s) as link:
                 facts = await read_facts(link)
         except ActionError:
             return peer.address, "silent"

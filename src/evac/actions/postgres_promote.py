@@ -15,7 +15,8 @@ from evac.actions.postgres_peers import other_primaries
 from evac.actions.postgres_settings import POLL_S, reload, set_system
 from evac.model.errors import Permanent, Retryable
 
-OTHER_PROOFS = ("lease", "network", "power", "attest")
+OTHER_PROOFS = ("lease", "network", "power", "attest", "demote", "none")
+"""Of the parameter `proof`: what somebody else proved. none: policy says that nothing need be fenced."""
 
 
 def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> list[str]:

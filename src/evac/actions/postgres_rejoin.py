@@ -50,7 +50,7 @@ async def rejoin_problems(action: Action, order: Order) -> Checked:
     async with linked(_primary(action), order.timeout_s, MEMBER_S) as link:
         facts = await read_facts(link)
     problems = [] if facts.role == "primary" else [f"{_primary(action).address} is not a primary"]
-    place = place_of(action)
+    place = _place(action)
     evidence: dict[str, str | int | bool] = {
         "primary": _primary(action).address,
         "primary_timeline": facts.timeline,
@@ -68,6 +68,11 @@ async def rejoin_problems(action: Action, order: Order) -> Checked:
     elif own is not None and own.role == "primary":
         problems.append("an old primary is rewound by hand on its machine: data and bin are not given")
     return Checked(tuple(problems), evidence)
+
+
+def _place(action: Action) -> Place | None:
+    """None where a copy is only led to its new primary, from anywhere (`how` is `follow`)."""
+    return None if text(action.parameters, "how", "") == "follow" else place_of(action)
 
 
 def _problems_of_place(place: Place) -> list[str]:
@@ -95,7 +100,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
         done = await _follow_if_standby(action, order, primary, theirs, history)
         if done is not None:
             return done
-        place = place_of(action)
+        place = _place(action)
         if place is None:
             raise Permanent("needs-hands", f"{member_of(action).address} must be rewound on its own machine",
                             "let the site's agent do it: settings data and bin")  # fmt: skip
@@ -143,7 +148,7 @@ async def _follow_if_standby(
                 await obey(link, seen, order)
             return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
     except Retryable:
-        if place_of(action) is None:
+        if _place(action) is None:
             raise
         return None
 

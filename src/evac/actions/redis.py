@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
 
+from evac.actions.data_peers import ANSWER_MS, CONNECT_MS, takes_connections
 from evac.actions.given import many, stale_token, text, whole
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.secrets import Secret, resolve, scrub
@@ -25,7 +26,6 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 KEY: Final = "evac:authority"
 CALL_S: Final = 3.0
-PEER_MS: Final = 500
 DEMOTED: Final = 1_000_000
 """min-replicas-to-write of a primary that takes no writes any more: more replicas than there will ever be."""
 POLL_S: Final = 0.01
@@ -95,7 +95,7 @@ class RedisDriver:
             self._refuse_others(action)
             async with _Server(action.settings, order.timeout_s).open() as server:
                 facts = await server.facts()
-                _refuse_stale(facts, server, order)
+                _refuse_stale(facts, server, order, action.verb)
             problems = await _problems(action, order, facts)
             return Checked(tuple(problems), facts.evidence())
         except ActionError as error:
@@ -110,17 +110,19 @@ class RedisDriver:
             return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
         async with _Server(action.settings, order.timeout_s).open() as server:
             facts = await server.facts()
-            _refuse_stale(facts, server, order)
+            _refuse_stale(facts, server, order, action.verb)
             if _is_done(action, facts):
                 await server.record(order)
-                return {**(await server.facts()).evidence(), "already": True}
+                return {**_evidence(action, await server.facts()), "already": True}
             if problems := await _problems(action, order, facts):
                 raise Retryable("redis-not-ready", problems[0], after_ms=500)
             alone = await _alone_bytes(action, order, facts) if action.verb == "rejoin" else -1
+            if action.verb == "promote":
+                await _catch_up(server, action, order, facts)
             await server.transact(_commands(action), order, record_first=action.verb == "demote")
             after = await _until_done(server, action)
             kept = await server.keep_settings()
-        evidence = {**after.evidence(), "epoch": order.epoch, "kept_for_restart": kept}
+        evidence = {**_evidence(action, after), "epoch": order.epoch, "kept_for_restart": kept}
         return evidence if alone < 0 else {**evidence, "lost_bytes": alone}
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -128,7 +130,10 @@ class RedisDriver:
         try:
             self._refuse_others(action)
             facts = await self.facts(action, order.timeout_s)
-            return Observed("done" if _is_done(action, facts) else "absent", facts.evidence())
+            done = _is_done(action, facts)
+            return Observed(
+                "done" if done else "absent", _evidence(action, facts) if done else facts.evidence()
+            )
         except ActionError as error:
             return Observed("unclear", {"problem": error.message[:900]})
 
@@ -138,7 +143,7 @@ class RedisDriver:
             raise Permanent("not-undone", f"{action.verb} is not taken back: a store that moved stays moved")
         async with _Server(action.settings, order.timeout_s).open() as server:
             facts = await server.facts()
-            _refuse_stale(facts, server, order)
+            _refuse_stale(facts, server, order, action.verb)
             if facts.role != "primary":
                 raise Permanent("store-moved", f"{server.address} follows {facts.upstream} now")
             if order.dry_run:
@@ -232,10 +237,10 @@ class _Server:
         async with self._bounded(), self._client.pipeline(transaction=True) as pipe:
             await pipe.watch(KEY)
             seen = str(await pipe.get(KEY) or "0 0").split()
-            if order.token < int(seen[0]) or order.epoch < int(seen[1]):
+            if (order.token and order.token < int(seen[0])) or order.epoch < int(seen[1]):
                 raise stale_token(self.address, int(seen[0]), order)
             pipe.multi()
-            if record_first:
+            if record_first and order.token:
                 pipe.eval(_RECORD, 1, KEY, order.token, order.epoch)
             for command in commands:
                 pipe.execute_command(*command)
@@ -309,8 +314,10 @@ def _address(action: Action) -> str:
     return f"{text(action.settings, 'host')}:{whole(action.settings, 'port', 6379, 65_535)}"
 
 
-def _refuse_stale(facts: RedisFacts, server: _Server, order: Order) -> None:
-    if order.token < facts.token or (order.epoch and order.epoch < facts.epoch):
+def _refuse_stale(facts: RedisFacts, server: _Server, order: Order, verb: str = "") -> None:
+    """A demotion by the site's own hand, when its lease ran out, has no leader's token."""
+    own_hand = verb == "demote" and order.token == 0
+    if (order.token < facts.token and not own_hand) or (order.epoch and order.epoch < facts.epoch):
         raise stale_token(server.address, facts.token, order)
 
 
@@ -353,7 +360,7 @@ async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str
             short = facts.replicas < wanted
             return [f"{facts.replicas} replicas are connected, {wanted} are needed"] if short else []
         case "rejoin":
-            writable, _ = await _ask_all([_split(_primary(action), action)], order, PEER_MS / 1_000 * 4)
+            writable, _ = await _ask_all([_split(_primary(action), action)], order, CONNECT_MS / 1_000 * 4)
             return [] if writable else [f"{_primary(action)} is not a primary that takes writes"]
         case "verify":
             return [f"it is {facts.role}, and not as expected"]
@@ -376,6 +383,23 @@ def _commands(action: Action) -> list[tuple[str | int, ...]]:
             return [("REPLICAOF", host, port), ("CONFIG", "SET", "min-replicas-to-write", 0)]
         case _:
             return []
+
+
+def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
+    """A demotion is a proof only of what was reached and seen."""
+    proof = {"proof": "demote"} if action.verb == "demote" and facts.role == "primary" else {}
+    return {**facts.evidence(), **proof}
+
+
+async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
+    """After an orderly demotion the old primary still answers: what it wrote last is waited for."""
+    if facts.role == "primary" or not facts.link_up:
+        return
+    async with _Server(_split(facts.upstream, action), order.timeout_s).open() as old:
+        last = (await old.facts()).offset
+    while facts.offset < last:
+        await server.pause()
+        facts = await server.facts()
 
 
 async def _until_done(server: _Server, action: Action) -> RedisFacts:
@@ -419,17 +443,19 @@ def _peers(action: Action, upstream: str = "") -> list[dict[str, str | int]]:
 
 async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
     """Peers that answer as primaries that take writes, and peers that are silent."""
-    wait_s = whole(action.parameters, "peer_ms", PEER_MS, 60_000) / 1_000
-    return await _ask_all(_peers(action, upstream), order, wait_s)
+    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+    return await _ask_all(_peers(action, upstream), order, connect_s)
 
 
 async def _ask_all(
-    peers: Sequence[dict[str, str | int]], order: Order, wait_s: float
+    peers: Sequence[dict[str, str | int]], order: Order, connect_s: float
 ) -> tuple[list[str], list[str]]:
     async def ask(settings: dict[str, str | int]) -> tuple[str, str]:
         address = f"{settings['host']}:{settings['port']}"
+        if not await takes_connections(str(settings["host"]), int(settings["port"]), connect_s):
+            return address, "silent"
         try:
-            async with _Server(settings, min(wait_s, order.timeout_s)).open() as server:
+            async with _Server(settings, min(ANSWER_MS / 1_000, order.timeout_s)).open() as server:
                 return address, "writable" if (await server.facts()).writable else "harmless"
         except ActionError:
             return address, "silent"

@@ -1,0 +1,153 @@
+"""How members come back that cannot simply be pointed at the new primary."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac.actions.port import Action
+from evac.actions.postgres import PostgresDriver
+from evac.lab.servers.postgres import PostgresServer
+from evac.model.errors import Permanent
+from tests.contract.actions.postgres_world import DataSet, data_set, query
+from tests.contract.actions.suite import order
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+PATIENT = order(timeout_s=60.0)
+
+
+def _address(server: PostgresServer) -> str:
+    return f"{server.host}:{server.port}"
+
+
+async def _ids(server: PostgresServer) -> set[int]:
+    return {int(str(row[0])) for row in await query(server, "SELECT id FROM messages")}
+
+
+async def _write(server: PostgresServer, id_: int) -> None:
+    await query(server, f"INSERT INTO messages VALUES ({id_}, 0, 'written') RETURNING id")
+
+
+async def _promote_after_power_off(world: DataSet) -> None:
+    promote = world.action("promote", "dc-anyang", proof="power", peers=(_address(world.pangyo),))
+    await PostgresDriver().execute(promote, order())
+
+
+def test_a_lost_data_folder_is_copied_anew(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            world.anyang.kill()
+            world.anyang.data.rename(world.anyang.folder / "lost")
+            evidence = await PostgresDriver().execute(world.rejoin("dc-anyang", "dc-pangyo"), PATIENT)
+            assert evidence["how"] == "copy"
+            assert evidence["upstream"] == _address(world.pangyo)
+
+        asyncio.run(story())
+
+
+def test_where_a_rewind_fails_a_fresh_copy_helps_and_nothing_is_deleted(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            world.anyang.stop()
+            await _write(world.pangyo, 101)
+            world.pangyo.kill()
+            world.anyang.start()
+            await _promote_after_power_off(world)
+            action = world.rejoin("dc-pangyo", "dc-anyang", archive_rows="*")
+            broken = {**action.settings, "bin": str(_programs_without_rewind(world))}
+            failing = Action(action.verb, action.target, action.driver, action.at, broken, action.parameters)
+            evidence = await PostgresDriver().execute(failing, PATIENT)
+            assert evidence["how"] == "copy"
+            assert evidence["rows_by_table"] == "messages=1"
+            assert await _ids(world.pangyo) == set()
+            assert (world.pangyo.folder / "data.evac-old" / "PG_VERSION").exists()
+            assert not (world.pangyo.folder / "data.evac-rejoin").exists()
+            assert world.pangyo.sql("SHOW cluster_name") == "dc-pangyo"
+
+        asyncio.run(story())
+
+
+def _programs_without_rewind(world: DataSet) -> Path:
+    """The real programs, but pg_rewind only fails."""
+    folder = world.folder / "bin"
+    folder.mkdir()
+    for path in Path(world.pangyo.bin).iterdir():
+        if path.name != "pg_rewind":
+            (folder / path.name).write_text(f'#!/bin/sh\nexec "{path}" "$@"\n')
+            (folder / path.name).chmod(0o755)
+    (folder / "pg_rewind").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "pg_rewind").chmod(0o755)
+    return folder
+
+
+def test_a_standby_that_holds_more_than_the_new_primary_is_rewound_by_hand(server_folder: Path) -> None:
+    replicas = ("dc-anyang", "dc-ansan")
+    with data_set(server_folder, synchronous=(), replicas=replicas) as world:
+
+        async def story() -> None:
+            driver, ansan = PostgresDriver(), world.members["dc-ansan"]
+            world.anyang.stop()
+            await _write(world.pangyo, 101)
+            async with asyncio.timeout(10):
+                while await _ids(ansan) != {101}:
+                    await asyncio.sleep(0.05)
+            world.pangyo.kill()
+            world.anyang.start()
+            await _promote_after_power_off(world)
+            with pytest.raises(Permanent, match="on its own machine"):
+                await driver.execute(world.rejoin("dc-ansan", "dc-anyang", how="follow"), order())
+            assert await _ids(ansan) == {101}
+            evidence = await driver.execute(world.rejoin("dc-ansan", "dc-anyang"), PATIENT)
+            assert evidence["diverged_transactions"] == 1
+            assert evidence["how"] == "rewind"
+            assert await _ids(ansan) == set()
+
+        asyncio.run(story())
+
+
+def test_nothing_is_rewound_without_a_place_for_what_it_had_alone(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            driver = PostgresDriver()
+            await _write(world.pangyo, 1)
+            await _promote_after_power_off_of(world)
+            action = world.rejoin("dc-pangyo", "dc-anyang", archive="")
+            assert not (await driver.check(action, PATIENT)).ready
+            with pytest.raises(Permanent, match="no folder is given"):
+                await driver.execute(action, PATIENT)
+            assert (world.pangyo.data / "PG_VERSION").exists()
+            assert not (world.pangyo.data / "standby.signal").exists()
+            to_nobody = world.rejoin("dc-anyang", "dc-pangyo")
+            assert not (await driver.check(to_nobody, order(timeout_s=3.0))).ready
+
+        asyncio.run(story())
+
+
+async def _promote_after_power_off_of(world: DataSet) -> None:
+    world.pangyo.kill()
+    await _promote_after_power_off(world)
+
+
+def test_a_site_fences_itself_without_a_leader_but_not_for_an_old_epoch(server_folder: Path) -> None:
+    with data_set(server_folder) as world:
+
+        async def story() -> None:
+            driver, demote = PostgresDriver(), world.action("demote", "dc-pangyo")
+            protect = world.action("protect", "dc-pangyo", synchronous=("dc-anyang",))
+            await driver.execute(protect, order())
+            with pytest.raises(Permanent, match="over"):
+                await driver.execute(demote, order(token=0, epoch=2))
+            assert (await driver.observe(demote, order())).outcome == "absent"
+            evidence = await driver.execute(demote, order(token=0))
+            assert evidence["proof"] == "demote"
+            # The record of the leader's token did not fall.
+            with pytest.raises(Permanent, match="older leader"):
+                await driver.undo(demote, replace(order(), token=6))
+
+        asyncio.run(story())
