@@ -49,7 +49,7 @@ def test_a_fire_that_people_put_out_by_hand(lab: LabFolder) -> None:
     with pytest.raises(LabError, match="burnt already"):
         faults.burn(lab, "pangyo")
     # The site comes back, but not its old primary.
-    assert set(restoring.start_site(lab, "pangyo")) == {"etcd", "dns", "haproxy", "messenger"}
+    assert set(restoring.start_site(lab, "pangyo")) == {"etcd", "dns", "haproxy", "agent", "redis"}
     again = {site.name: site for site in status.look(lab, lab.need()).sites}["pangyo"]
     assert (again.state, again.servers["postgres"], again.servers["etcd"]) == ("up", "down", "up")
 

@@ -48,6 +48,13 @@ def test_links_with_a_delay_a_cut_and_a_fire() -> None:
         assert {one.pid for one in lab.need().of_site("pangyo")} <= alive
         faults.heal(lab, "pangyo")
         _writes_within(lab, 12.0)
+        faults.disturb(lab, "pangyo", delay_ms=30.0)
+        assert _connect_ms(site.host("redis"), PORTS["redis"]) >= 60.0
+        faults.disturb(lab, "pangyo", one_way="out")
+        with pytest.raises(TimeoutError):
+            socket.create_connection((site.host("redis"), PORTS["redis"]), 0.5)
+        faults.heal(lab, "pangyo")
+        assert _connect_ms(site.host("redis"), PORTS["redis"]) < 60.0
         faults.burn(lab, "pangyo")
         assert living(lab.need(), lab, "pangyo") == set()
         with pytest.raises(TimeoutError):

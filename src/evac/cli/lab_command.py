@@ -187,6 +187,23 @@ def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | 
 
 @lab.command()
 @click.argument("site")
+@click.option("--loss", type=click.IntRange(0, 100), default=0, help="Per cent of the packets.")
+@click.option("--delay", type=click.FloatRange(0, 10_000), default=0.0, help="Milliseconds one way.")
+@click.option("--one-way", type=click.Choice(["in", "out"]), help="Cut in one direction only.")
+@folder_option
+@quiet_option
+def disturb(
+    site: str, loss: int, delay: float, one_way: str | None, folder: Path | None, quiet: bool
+) -> None:
+    """Lose or delay packets of a site (namespaces); evac lab heal SITE ends it."""
+    from evac.lab import faults
+
+    faults.disturb(_place(folder), site, loss / 100, delay, one_way or "")
+    say(f"the links of {site} are disturbed\nnext: evac lab heal {site}", quiet)
+
+
+@lab.command()
+@click.argument("site")
 @folder_option
 @quiet_option
 def heal(site: str, folder: Path | None, quiet: bool) -> None:

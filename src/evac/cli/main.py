@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "plan": ("evac.cli.plan_command:plan", "A site is gone: what goes where, in which order, done when?"),
     "verify": ("evac.cli.verify_command:verify", "Check a plan with code that does not trust the planner."),
     "simulate": ("evac.cli.simulate_command:simulate", "Play a plan with delays and failures, many times."),
+    "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),
     "lab": ("evac.cli.lab_command:lab", "Three real sites on this machine, to burn."),
     "doctor": ("evac.cli.doctor_command:doctor", "What is missing on this machine for the lab?"),
 }

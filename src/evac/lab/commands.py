@@ -14,5 +14,9 @@ def router(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac.lab.wan_router", str(config))
 
 
+def agent(config: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "evac", "agent", str(config))
+
+
 def clients(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac.lab.clients", str(config))

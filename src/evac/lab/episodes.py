@@ -75,7 +75,7 @@ def _follow(folder: LabFolder, state: LabState, begun: Fire, patience: Patience,
 
 
 def _with_run(state: LabState, seen: Fire, first: str) -> Fire:
-    found = journal_facts.run_of_fire(state.topology, seen.burnt_at, first)
+    found = journal_facts.run_of_fire(state.topology, seen.lost_site, seen.burnt_at, first)
     if found is None:
         return seen
     return replace(seen, run=found.run, state=found.phase or "running", seconds=dict(found.seconds))

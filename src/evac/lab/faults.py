@@ -101,6 +101,36 @@ def heal(folder: LabFolder, site: str) -> Struck:
     return Struck("heal", site, at, 0)
 
 
+def disturb(
+    folder: LabFolder, site: str, loss: float = 0.0, delay_ms: float = 0.0, one_way: str = ""
+) -> Struck:
+    """Loses or delays packets of a site to and from everywhere; one_way: `in` or `out` is cut, the other way
+    is not. Until `heal`. Raises `LabError` on loopback, which has no links.
+    """
+    from evac.lab import namespaces
+    from evac.lab.wan_router import Links
+
+    with _changing(folder) as state:
+        _check(state, site)
+        if state.world != "namespaces":
+            raise LabError("lab-no-links", "loopback has no links", "evac lab up --world namespaces")
+        others = [one.name for one in state.topology.others(site)] + [""]
+        out, into = [f"{site}>{one}" for one in others], [f"{one}>{site}" for one in others]
+        dropped = {"out": out, "in": into}.get(one_way, [])
+        at = time.time()
+
+        def changed(links: Links) -> Links:
+            calm = links.without_cut(site)
+            return replace(
+                calm, one_way=(*calm.one_way, *dropped),
+                loss={**calm.loss, **(dict.fromkeys([*out, *into], loss) if loss else {})},
+                delays={**calm.delays, **(dict.fromkeys([*out, *into], delay_ms) if delay_ms else {})},
+            )  # fmt: skip
+
+        namespaces.Network(folder, state).change(changed)
+    return Struck("disturbed", site, at, 0)
+
+
 def flap(
     folder: LabFolder, site: str, times: int = 5, down_s: float = 0.7, up_s: float = 2.0,
     sleep: Sleep = time.sleep,

@@ -22,7 +22,12 @@ from evac.store.port import Store
 LEADER: Final = "leader"
 _RUN_PREFIX: Final = "incident/"
 _WATCH_STREAM: Final = "watch"
-_STEP_MILESTONES: Final = {"fence": "fenced", "promote": "promoted", "shift": "shifted"}
+_STEP_MILESTONES: Final = {
+    "fence": "fenced", "promote": "promoted", "protect": "promoted", "shift": "shifted"
+}  # fmt: skip
+"""Kind of step -> milestone. Another synchronous replica is to a hanging primary what a promotion is to a
+lost one: from then on writes go through.
+"""
 Answer = TypeVar("Answer")
 
 
@@ -71,22 +76,42 @@ def site_in(owner: str) -> str:
     return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
 
 
-def run_of_fire(topology: Topology, burnt_at: float, first: str) -> RunFacts | None:
-    """The first run that was made after the fire; None while there is none."""
+def run_of_fire(topology: Topology, site: str, burnt_at: float, first: str) -> RunFacts | None:
+    """What the runs that were made after the fire have done; None while there is none.
+
+    A loss may make two: one that evacuates, and one for each store that only lost its synchronous replica.
+    """
 
     async def question(store: Store) -> RunFacts | None:
         watched = [row async for row in _records(store, _WATCH_STREAM)]
+        runs: list[RunFacts] = []
         for entry in await store.list(_RUN_PREFIX):
             run = str(orjson.loads(entry.value).get("run", ""))
             events = [row async for row in _records(store, run)] if run else []
             if events and events[0][1] >= burnt_at * 1_000:
-                return facts(run, events, watched, burnt_at)
-        return None
+                runs.append(facts(run, events, watched, site, burnt_at))
+        return together(runs)
 
     try:
         return ask(topology, question, first)
     except EvacError:
         return None
+
+
+def together(runs: Sequence[RunFacts]) -> RunFacts | None:
+    """Several runs as one: it has ended when all have, as badly as the worst; the last milestones count."""
+    if not runs:
+        return None
+    seconds: dict[str, float] = {}
+    for one in runs:
+        for name, at in one.seconds.items():
+            seconds[name] = max(at, seconds.get(name, at))
+    phases = [one.phase for one in runs]
+    bad = [phase for phase in phases if phase and not phase.startswith("succeeded")]
+    phase = "" if "" in phases else (bad or phases)[0]
+    if not phase:
+        seconds.pop("ended", None)
+    return RunFacts(", ".join(one.run for one in runs), phase, seconds)
 
 
 async def _records(store: Store, stream: str) -> Any:
@@ -96,7 +121,7 @@ async def _records(store: Store, stream: str) -> Any:
 
 
 def facts(
-    run: str, events: Sequence[Sequence[Any]], watched: Sequence[Sequence[Any]], burnt_at: float
+    run: str, events: Sequence[Sequence[Any]], watched: Sequence[Sequence[Any]], site: str, burnt_at: float
 ) -> RunFacts:
     """Milestones of a run. An event is [kind, at_ms, step, attempt, data]; a milestone of steps is reached
     when the last step of its kind has succeeded.
@@ -112,7 +137,7 @@ def facts(
         elif kind == "run_ended":
             phase = _phase(rest)
             seconds["ended"] = at
-    lost = [at_ms for at_ms in _lost_at(watched) if at_ms >= burnt_at * 1_000]
+    lost = [at_ms for at_ms in _lost_at(watched, site) if at_ms >= burnt_at * 1_000]
     if lost:
         seconds["detected"] = round(min(lost) / 1_000 - burnt_at, 3)
     return RunFacts(run, phase, seconds)
@@ -124,9 +149,9 @@ def _phase(rest: Sequence[Any]) -> str:
     return found if found in ENDED else "failed"
 
 
-def _lost_at(watched: Sequence[Sequence[Any]]) -> list[int]:
-    """Moments of verdicts that say lost or isolated."""
+def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:
+    """When verdicts said of the site that it is lost. A record is [kind, at_ms, site, words, data]."""
     return [
-        int(at_ms) for kind, at_ms, *rest in watched
-        if kind == "verdict" and isinstance(rest[-1], dict) and rest[-1].get("state") in ("lost", "isolated")
+        int(at_ms) for kind, at_ms, about, _, data in watched
+        if kind == "verdict" and about == site and data.get("state") == "lost"
     ]  # fmt: skip

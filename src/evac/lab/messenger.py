@@ -6,6 +6,7 @@
     GET  /health              200 while this process answers: what load balancer and witnesses ask
     GET  /ready               200 while it has a primary to write to
 
+Several instances share one address: the kernel spreads connections over them.
 A message has an id of its sender, so that a client that tries again never writes it twice.
 """
 
@@ -212,7 +213,7 @@ def main(arguments: list[str]) -> None:
     config = read_config(Path(arguments[0]))
     web.run_app(
         application(config), host=config.host, port=config.port, print=None, access_log=None,
-        handle_signals=True, shutdown_timeout=0.5,
+        handle_signals=True, shutdown_timeout=0.5, reuse_port=True,
     )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """A burnt site comes back: power, network and its servers; its data only as evac says.
 
-Everything that holds no data of the company is started as it was. PostgreSQL and Redis are not: what stood
-here as a primary must not come up as one. evac archives what it had alone, rewinds it and lets it rejoin.
+Everything is started as it was but what stood here as a primary: that must not come up as one. A Redis
+follows whoever takes writes now; a PostgreSQL that was a primary stays down until evac has archived what it
+had alone, rewound it and lets it rejoin. The agent starts its own units again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.lab.network import network_of
+from evac.lab.primaries import redis_master
+from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
 from evac.lab.state import LabError, LabFolder, LabState, Running
+from evac.lab.topology import PORTS
 
-DATA_ROLES: Final = frozenset({"postgres", "redis"})
+_REDIS: Final = "redis"
 _FIRST: Final = ("etcd", "dns", "haproxy", "agent")
 SETTLE_SECONDS: Final = 1.0
 Told = Callable[[str], None]
@@ -37,7 +42,7 @@ class Restored:
 
 
 def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) -> tuple[str, ...]:
-    """Starts what a burnt site had, without its data. Raises `LabError` where it has not burnt."""
+    """Starts what a burnt site had, but no old primary. Raises `LabError` where it has not burnt."""
     with folder.locked():
         state = folder.need()
         state.topology.site(site)
@@ -45,7 +50,7 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
             raise LabError("lab-not-burnt", f"{site} has not burnt", "evac lab status")
         network_of(folder, state).join(site)
         starter = Starter(folder, state, lambda share, words: told(words))
-        todo = [one for one in state.of_site(site) if one.role not in DATA_ROLES and not one.alive]
+        todo = [one for one in state.of_site(site) if not one.alive and _may_start(folder, one)]
         early = [one for one in todo if one.role in _FIRST]
         late = [one for one in todo if one.role not in _FIRST]
         for rows in (early, late):
@@ -63,25 +68,34 @@ def _lacks_something(state: LabState, site: str) -> bool:
     return any(not one.alive for one in state.of_site(site))
 
 
+def _may_start(folder: LabFolder, one: Running) -> bool:
+    """A PostgreSQL that was a primary stays down: only evac may let it rejoin, rewound."""
+    if one.role != "postgres":
+        return True
+    return (folder.data(one.site, "postgres") / "data" / "standby.signal").exists()
+
+
 def _again(starter: Starter, one: Running) -> None:
+    process = one.again()
     if one.role == "dns":
         # Knot does not start while the pid in its old file is anybody's.
         (starter.folder.data(one.site, "dns") / "run" / "knot.pid").unlink(missing_ok=True)
-    starter.launch(one.site, one.role, one.again())
+    if one.role == _REDIS:
+        process.argv = (*_plain(one.argv), *_following(starter, one))
+    starter.launch(one.site, one.role, process)
 
 
-def start_data(folder: LabFolder, site: str, role: str) -> None:
-    """Starts a site's PostgreSQL or Redis again; the caller knows that it will not be a second primary."""
-    with folder.locked():
-        state = folder.need()
-        found = [one for one in state.of_site(site) if one.role == role]
-        if not found or found[0].alive:
-            return
-        starter = Starter(folder, state, lambda share, words: None)
-        starter.launch(site, role, found[0].again())
-        time.sleep(SETTLE_SECONDS)
-        starter.check()
-        starter.let_go()
+def _plain(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Without whom it followed the last time."""
+    return argv[: argv.index("--replicaof")] if "--replicaof" in argv else argv
+
+
+def _following(starter: Starter, one: Running) -> tuple[str, ...]:
+    """Redis has no mark that says what it was: it follows whoever takes writes now, if another does."""
+    ground = Ground(starter.folder, starter.state.topology)
+    others = [site.host(_REDIS) for site in ground.topology.others(one.site)]
+    master = asyncio.run(redis_master(others, PORTS[_REDIS], ground.secrets.value(_REDIS)))
+    return ("--replicaof", f"{master} {PORTS[_REDIS]}") if master else ()
 
 
 def restore(

@@ -118,8 +118,21 @@ def _state_of(state: LabState, site: Site) -> str:
 
 
 def _servers(state: LabState, site: Site) -> dict[str, str]:
+    """The messenger is a unit of the site's agent; it counts as up when it answers."""
     known = {one.role: one.alive for one in state.of_site(site.name)}
+    known["messenger"] = unit_lives(site)
     return {role: "up" if known[role] else "down" for role in HOSTS if role in known}
+
+
+def unit_lives(site: Site) -> bool:
+    """Whether a messenger listens in the site, and answers."""
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{site.url('messenger')}/health", timeout=ASK_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
 
 
 def pulse(path: Path, now: float | None = None) -> tuple[float, float, float | None]:

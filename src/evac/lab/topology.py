@@ -25,10 +25,10 @@ PORTS: Final = {
     "runtime": 9999, "messenger": 8000, "agent": 7070, "controller": 7071,
 }  # fmt: skip
 HALLS: Final = {
-    "hall-1": ("etcd", "postgres", "messenger", "controller"),
-    "hall-2": ("redis", "dns", "haproxy", "agent"),
+    "hall-1": ("etcd", "postgres", "controller"),
+    "hall-2": ("redis", "dns", "haproxy", "agent", "messenger"),
 }
-"""What burns together when only half of a site does."""
+"""What burns together when only half of a site does; an agent stands with the units that it runs."""
 
 ZONE: Final = "lab"
 SERVICE: Final = "messenger"

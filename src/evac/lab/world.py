@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.lab import clients, commands, estate_files, ground_checks, messenger, namespaces, proc_table
+from evac.lab import (
+    clients,
+    clocks,
+    commands,
+    estate_files,
+    ground_checks,
+    messenger,
+    namespaces,
+    own_processes,
+    proc_table,
+)
 from evac.lab.process import Process
 from evac.lab.servers import dns, haproxy, postgres
 from evac.lab.site_servers import (
@@ -23,7 +33,6 @@ from evac.lab.site_servers import (
     dns_records,
     dns_server,
     etcd_member,
-    messenger_config,
     postgres_primary,
     postgres_standby,
     redis_server,
@@ -33,7 +42,7 @@ from evac.lab.state import LabError, LabFolder, LabState, default_folder, living
 from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
 
 READY_SECONDS: Final = 30.0
-_STEPS: Final = 22
+_STEPS: Final = 25
 _KEPT: Final = ("fires",)
 """What a lab leaves behind for people: the reports of its fires."""
 
@@ -137,6 +146,7 @@ def _start_all(starter: Starter, options: Options) -> None:
         database = pool.submit(_start_postgres, starter, ground, pool)
         quorum = [pool.submit(_start_etcd, starter, ground, site) for site in sites]
         rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
+        rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
         _results([*quorum, *rest])
         database.result()
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
@@ -191,10 +201,19 @@ def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
 
 
 def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
-    config = messenger_config(ground, site)
-    process = _own(starter, commands.messenger(config), site, "messenger")
-    url = f"{site.url('messenger')}/ready"
-    starter.wait(process, lambda: answers(url), READY_SECONDS, f"messenger in {site.name}")
+    """Through the site's agent, as its unit."""
+    own_processes.start_messenger(ground, site)
+    wait_for(
+        lambda: answers(f"{site.url('messenger')}/ready"), READY_SECONDS, f"the messenger of {site.name}"
+    )
+    starter.tell(f"messenger in {site.name}")
+
+
+def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
+    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
+    process = starter.launch(site.name, "agent", own_processes.agent(ground, site, env))
+    url = f"{site.url('agent')}/v1/health"
+    starter.wait(process, lambda: answers(url), READY_SECONDS, f"agent of {site.name}")
 
 
 def start_clients(starter: Starter, ground: Ground, options: Options) -> None:

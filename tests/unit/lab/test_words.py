@@ -7,7 +7,7 @@ from pathlib import Path
 from evac.lab import doctor, fires, report
 from evac.lab.faults import Struck
 from evac.lab.fires import Fire
-from evac.lab.journal_facts import facts, site_in
+from evac.lab.journal_facts import RunFacts, facts, site_in, together
 from evac.lab.state import LabFolder
 from evac.lab.wan_router import Links, read_links, write_links
 
@@ -69,14 +69,29 @@ def test_milestones_are_read_from_the_journal() -> None:
         ["run_ended", 103_000, "", 0, {"phase": "succeeded"}],
     ]
     watched = [
-        ["verdict", 99_000, "", 0, {"site": "ansan", "state": "lost"}],
-        ["verdict", 101_750, "", 0, {"site": "pangyo", "state": "lost"}],
+        ["verdict", 99_000, "pangyo", "lost before", {"state": "lost"}],
+        ["verdict", 101_200, "ansan", "another site", {"state": "lost"}],
+        ["verdict", 101_500, "pangyo", "suspect", {"state": "suspect"}],
+        ["verdict", 101_750, "pangyo", "lost", {"state": "lost"}],
+        ["leader", 101_760, "anyang", "anyang leads", {"token": 3}],
     ]
-    found = facts("r", events, watched, 100.0)
+    found = facts("r", events, watched, "pangyo", 100.0)
     assert found.phase == "succeeded"
     assert found.seconds == {
         "decided": 1.8, "fenced": 1.9, "promoted": 2.1, "shifted": 2.5, "ended": 3.0, "detected": 1.75
     }  # fmt: skip
+
+
+def test_two_runs_of_one_fire_are_one_story() -> None:
+    evacuation = RunFacts("a", "succeeded", {"decided": 1.8, "promoted": 2.0, "ended": 3.0})
+    protection = RunFacts("b", "", {"decided": 1.9, "promoted": 2.2})
+    assert together([]) is None
+    going = together([evacuation, protection])
+    assert going == RunFacts("a, b", "", {"decided": 1.9, "promoted": 2.2})
+    ended = RunFacts("b", "failed", {"ended": 4.0})
+    found = together([evacuation, ended])
+    assert found is not None
+    assert (found.phase, found.seconds["ended"]) == ("failed", 4.0)
 
 
 def test_the_site_of_a_leader() -> None:

@@ -1,0 +1,78 @@
+"""evac's own processes in a site: the files of its agent and its controller, and how they start.
+
+The agent runs the messenger as a unit. It is told to by a signed order, as any leader would tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from evac.actions.port import Action, Order
+from evac.actions.process import ProcessDriver
+from evac.lab import commands, proc_table
+from evac.lab.process import Process
+from evac.lab.site_servers import Ground, messenger_config
+from evac.lab.topology import PORTS, SERVICE, Site
+
+INSTANCES_MOST: Final = 4
+_START_SECONDS: Final = 15.0
+
+
+def agent(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
+    """The agent of a site, with its file written, not started. env: more variables."""
+    path = ground.folder.data(site.name, "agent") / "agent.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(agent_file(ground, site), encoding="utf-8")
+    log = ground.folder.logs / f"{site.name}-agent.log"
+    return Process(f"agent {site.name}", commands.agent(path), log, prefix=site.prefix, env=env)
+
+
+def agent_file(ground: Ground, site: Site) -> str:
+    """TOML. The unit carries the lab's mark itself, because an agent passes on no variable of its own."""
+    argv = commands.messenger(messenger_config(ground, site))
+    mark = f"{ground.folder.mark}{site.name}"
+    return "\n".join(
+        [
+            f"site = {_toml(site.name)}",
+            f"host = {_toml(site.host('agent'))}",
+            f"port = {PORTS['agent']}",
+            'state = "state"',
+            f"secret = {_toml(ground.secrets.reference('agent'))}",
+            "",
+            "[[units]]",
+            f"name = {_toml(SERVICE)}",
+            f"argv = [{', '.join(_toml(word) for word in argv)}]",
+            f"check_url = {_toml(site.url('messenger') + '/health')}",
+            f"most = {INSTANCES_MOST}",
+            "stop_ms = 1000",
+            f"env = {{ {proc_table.MARK} = {_toml(mark)} }}",
+            "",
+        ]
+    )
+
+
+def _toml(text: str) -> str:
+    """A basic string of TOML is a string of JSON."""
+    return json.dumps(text)
+
+
+def start_messenger(ground: Ground, site: Site) -> None:
+    """Orders one instance and waits until it answers. Raises `ActionError`.
+
+    The token is the lowest there is, so that the first leader is obeyed after it.
+    """
+    settings = {"agent": site.url("agent"), "secret": ground.secrets.reference("agent"), "unit": SERVICE}
+    action = Action("scale", SERVICE, "process", site.name, settings, {"replicas": 1})
+    order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}")
+    asyncio.run(_execute(action, order))
+
+
+async def _execute(action: Action, order: Order) -> None:
+    driver = ProcessDriver()
+    try:
+        await driver.execute(action, order)
+    finally:
+        await driver.close()
