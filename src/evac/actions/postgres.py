@@ -1,7 +1,8 @@
 """The driver of plain PostgreSQL: fence, promote, demote, protect and rejoin members, and say what they are.
 
 Settings: host, port, user, password (reference), dbname, name; data, bin and system_user where the
-site's agent works on the member's own machine. Parameters of each verb stand with the function that does it.
+site's agent works on the member's own machine. The user needs a superuser's rights: it changes settings
+of the server. Parameters of each verb stand with the function that does it.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from evac.model.errors import Permanent
 MANIFEST = "manifest.json"
 SETTINGS = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")
 BATCH = 500
+ARCHIVES_MOST = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,12 @@ def read_archive(folder: Path) -> Archived | None:
 async def archive(
     place: Place, action: Action, found: Control, fork: tuple[int, int], timeout_s: float
 ) -> Archived:
-    """Makes the archive, or finds it made. The member's server is stopped, before and after."""
+    """Makes the archive. The member's server is stopped, before and after. An earlier archive of the same
+    fork stays as it is: the member may have written more since.
+    """
     timeline, lsn = fork
     folder = archive_folder(action, timeline, lsn)
-    if done := await asyncio.to_thread(read_archive, folder):
-        return done
+    folder = await asyncio.to_thread(free_name, folder)
     partial = folder.with_name(folder.name + ".partial")
     await asyncio.to_thread(_copy_files, place, partial, found, fork)
     commits = await _commits(place, partial, fork, timeout_s)
@@ -84,6 +86,15 @@ async def archive(
             rows = await _dump_rows(member, partial, tables, commits)
     await asyncio.to_thread(_complete, partial, folder, lsn_text(lsn), len(commits), rows)
     return Archived(folder, len(commits), rows, lsn_text(lsn))
+
+
+def free_name(folder: Path) -> Path:
+    """The folder, or where it exists the first of its name with +2, +3 ... that does not."""
+    for number in range(2, ARCHIVES_MOST + 2):
+        if not folder.exists():
+            return folder
+        folder = folder.with_name(f"{folder.name.partition('+')[0]}+{number}")
+    raise Permanent("archives-many", f"there are {ARCHIVES_MOST} archives of one fork", "move them away")
 
 
 def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool:

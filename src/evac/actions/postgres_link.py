@@ -179,6 +179,7 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
         return Permanent("postgres-refused", message, "check user, password and rights of the endpoint")
-    if changes and not isinstance(error, asyncpg.PostgresError):
+    if changes:
+        # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
     return Retryable("postgres-unreachable", message, after_ms=200)

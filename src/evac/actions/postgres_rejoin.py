@@ -8,8 +8,12 @@ which is `pg_ctl` unless a `unit` starts it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from evac.actions.given import text
@@ -41,6 +45,7 @@ from evac.model.errors import ActionError, Permanent, Retryable
 OURS = ("primary_conninfo", "synchronous_standby_names", "default_transaction_read_only", "evac.authority",
         "recovery_target_timeline")  # fmt: skip
 """Settings of postgresql.auto.conf that a rejoin decides."""
+NO_ANSWER = ("postgres-silent", "postgres-unreachable")
 MEMBER_S = 3.0
 """How long a member that may be dead gets to answer."""
 
@@ -106,7 +111,11 @@ async def rejoin(action: Action, order: Order) -> Evidence:
                             "let the site's agent do it: settings data and bin")  # fmt: skip
         # pg_rewind reads the timeline from the control file, which a promotion leaves to the next checkpoint.
         await upstream.change("CHECKPOINT")
-    return await _by_hand(place, action, order, theirs, history, deadline)
+    try:
+        with _alone_on_disk(place):
+            return await _by_hand(place, action, order, theirs, history, deadline)
+    except OSError as error:
+        raise Permanent("files-refused", f"the member's files could not be changed: {error}") from error
 
 
 def _primary(action: Action) -> Member:
@@ -147,8 +156,9 @@ async def _follow_if_standby(
             else:
                 await obey(link, seen, order)
             return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
-    except Retryable:
-        if _place(action) is None:
+    except Retryable as error:
+        # Only a member that does not answer is left to hands; one that is busy with another order is not.
+        if _place(action) is None or error.code not in NO_ANSWER:
             raise
         return None
 
@@ -191,6 +201,20 @@ async def _by_hand(
         return {**evidence, "started": False}
     await start(place, max(1.0, deadline - loop.time()))
     return {**evidence, **await _until_it_follows(action, deadline), "started": True}
+
+
+@contextmanager
+def _alone_on_disk(place: Place) -> Iterator[None]:
+    """One pair of hands at a time. The lock ends with its process."""
+    handle = os.open(place.data.with_name(place.data.name + ".evac-lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Retryable("hands-busy", "another rejoin works on this folder", after_ms=1_000) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _unfinished(place: Place) -> Path:
