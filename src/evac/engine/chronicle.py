@@ -70,6 +70,7 @@ class Chronicle:
     def __init__(self, store: Store, guard: Lease) -> None:
         self._store, self._guard = store, guard
         self._waiting: deque[Notice] = deque()
+        self._flying: list[Notice] = []
         self._dropped = 0
         self._news = asyncio.Event()
         self.journal: Journal | None = None
@@ -86,32 +87,32 @@ class Chronicle:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._waiting:
+            while self._waiting or (self.journal is not None and self.journal.in_doubt):
                 try:
                     await self._write()
                 except Unavailable:
                     await asyncio.sleep(AGAIN_S)
 
     async def _write(self) -> None:
-        batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
-        lines = [encode(notice) for notice in batch]
-        if self._dropped:
-            words = f"{self._dropped} notices were lost while the store was away"
-            lines.insert(0, encode(Notice("trouble", batch[0].at_ms, "", words)))
+        """One batch. What is in doubt is settled before anything else is written."""
         if self.journal is None:
             self.journal = await self._open()
         if self.journal.in_doubt:
-            written = len(await self.journal.settle(self._guard))
-        else:
-            await self.journal.append(lines, self._guard)
-            written = len(lines)
-        if written:
-            self._drop(written - (1 if self._dropped else 0))
-
-    def _drop(self, count: int) -> None:
-        self._dropped = 0
-        for _ in range(min(count, len(self._waiting))):
-            self._waiting.popleft()
+            if not await self.journal.settle(self._guard):
+                self._waiting.extendleft(reversed(self._flying))
+            self._flying = []
+            return
+        if self._dropped:
+            words = f"{self._dropped} notices were lost while the store was away"
+            self._waiting.appendleft(Notice("trouble", self._waiting[0].at_ms, "", words))
+            self._dropped = 0
+        self._flying = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        try:
+            await self.journal.append([encode(notice) for notice in self._flying], self._guard)
+        except Unavailable:
+            if not self.journal.in_doubt:
+                self._waiting.extendleft(reversed(self._flying))
+            raise
 
     async def _open(self) -> Journal:
         """The stream from its head: whoever leads does not read the whole past."""
