@@ -1,31 +1,40 @@
 """Figures of the engine: durable steps a second, what it adds to a plan's own schedule, and recovery.
 
-Run by `python -m bench.bench_run`. Every figure is a median; each goes the whole way: intent, fence check,
-check, execute, observe, result, through a real store. etcd is three real members on loopback.
+Run by `python -m bench.bench_run`; with a number, that many steps instead of 100,000. Every step goes the
+whole way through a real store: intent, fence check, check, execute, observe, result. Medians of three; the
+processor time of this process stands beside, because a busy machine stretches only the first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from heapq import heappop, heappush
 from pathlib import Path
 
 from evac.actions.noop import NoopDriver
-from evac.actions.port import Action
+from evac.actions.port import Action, Driver, Evidence, Order
 from evac.engine.clock import SystemClock
 from evac.engine.execution import RunExecution
 from evac.engine.leading import Leadership
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
-from evac.model.run_policy import Patience
-from evac.run.values import RunSpec, RunStep
+from evac.lab.servers.etcd import EtcdServer, wait_for_all
+from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.store.etcd import EtcdStore
 from evac.store.port import Store
+from evac.store.sqlite import SqliteStore
 
 STEPS = 100_000
+TIMES = 3
 ACTION = (Action("run", "nothing", "noop"),)
+SLOTS = 4_000
 
 
 def wide_spec(run: str, steps: int, width: int = 1_000) -> RunSpec:
@@ -34,61 +43,160 @@ def wide_spec(run: str, steps: int, width: int = 1_000) -> RunSpec:
         RunStep(f"start/{n}", "start", "t", n, 1_000, (f"start/{n - width}",) if n >= width else ())
         for n in range(steps)
     )
-    return RunSpec(run, f"incident-{run}", "plan-" + run, made, patience=Patience(), approvals=0)
+    return RunSpec(run, f"incident-{run}", "plan-" + run, made, approvals=0)
+
+
+def scheduled_spec(run: str, steps: int, seed: int = 7) -> tuple[RunSpec, int]:
+    """A plan with its own schedule, and the end of it: chains, durations of 1 to 5 s, one limit of slots."""
+    rng = random.Random(seed)
+    takes = [rng.randrange(1_000, 5_000) for _ in range(steps)]
+    starts, ready, busy = [0] * steps, list(range(SLOTS * 2)), list[tuple[int, int]]()
+    now = end = 0
+    while ready or busy:
+        while ready and len(busy) < SLOTS:
+            n = heappop(ready)
+            if n < steps:
+                starts[n] = now
+                heappush(busy, (now + takes[n], n))
+        if not busy:
+            break
+        now, n = heappop(busy)
+        end = max(end, now)
+        heappush(ready, n + SLOTS * 2)
+    made = tuple(
+        RunStep(f"start/{n}", "start", "t", starts[n], takes[n],
+                (f"start/{n - SLOTS * 2}",) if n >= SLOTS * 2 else (), (("api", 1, 0),))
+        for n in range(steps)
+    )  # fmt: skip
+    return RunSpec(run, "incident", "plan", made, (RunLimit("api", "slots", SLOTS),), approvals=0), end
+
+
+class SleepingDriver(NoopDriver):
+    """Takes exactly as long as was predicted."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__()
+        self._takes = {step.id: step.duration_ms / 1_000 for step in spec.steps}
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        await asyncio.sleep(self._takes[order.step])
+        return await super().execute(action, order)
 
 
 async def lead(store: Store) -> Leadership:
     return await Leadership.acquire(store, "bench", 10_000, SystemClock())
 
 
-async def execute(store: Store, spec: RunSpec) -> float:
-    """Seconds of a whole run, its creation included."""
+async def execute(store: Store, spec: RunSpec, driver: Driver) -> tuple[float, float]:
+    """(seconds, processor seconds) of a whole run, its creation included."""
     leading = await lead(store)
-    driver = NoopDriver()
     terms = Terms(spec.run, lambda step: ACTION, lambda name: driver, leading, spec.patience, "bench")
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     journal, view = await create_run(store, spec, leading, SystemClock(), {"reason": "bench"})
     execution = RunExecution(store, journal, view, leading, terms, SystemClock())
     phase = await execution.run()
-    taken = time.perf_counter() - begin
+    taken = time.perf_counter() - begin, time.process_time() - used
     assert phase == "succeeded", phase
     await leading.release()
     return taken
 
 
-async def recover(store: Store, spec: RunSpec) -> tuple[float, int]:
-    """Seconds until a new leader has read the journal and knows what to do; events read."""
+async def recover(store: Store, spec: RunSpec) -> tuple[float, float, int]:
+    """(seconds, processor seconds) until a new leader has read the journal and stands where the old one
+    stood, its plan at hand; and the number of events.
+    """
     leading = await lead(store)
 
     async def spec_of(plan: str) -> RunSpec:
         return spec
 
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     _, view = await take_over(store, spec.run, spec_of, leading, SystemClock(), "bench")
-    taken = time.perf_counter() - begin
+    taken = time.perf_counter() - begin, time.process_time() - used
     await leading.release()
-    return taken, view.events
+    return *taken, view.events
 
 
-async def sqlite_figures(folder: Path, steps: int, times: int) -> tuple[float, float, int]:
-    from evac.store.sqlite import SqliteStore
-
-    rates, recoveries, events = [], [], 0
-    for turn in range(times):
-        store = SqliteStore(folder / f"run-{steps}-{turn}.db")
-        spec = wide_spec(f"run-{turn}", steps)
-        rates.append(steps / await execute(store, spec))
-        seconds, events = await recover(store, spec)
-        recoveries.append(seconds)
+async def throughput(name: str, open_store: Callable[[int], Store], steps: int, target: int) -> None:
+    rates, cpu = [], []
+    for turn in range(TIMES):
+        store = open_store(turn)
+        seconds, used = await execute(store, wide_spec(f"run-{turn}", steps), NoopDriver())
+        rates.append(steps / seconds)
+        cpu.append(used / steps * 1e6)
         await store.close()
-    return statistics.median(rates), statistics.median(recoveries), events
+    median = statistics.median(rates)
+    print(
+        f"{name}: {median:,.0f} durable steps/s (target {target:,}); "
+        f"{statistics.median(cpu):.1f} us of processor a step; all: {', '.join(f'{r:,.0f}' for r in rates)}"
+    )
 
 
-def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
-    with tempfile.TemporaryDirectory() as folder:
-        rate, recovery, events = asyncio.run(sqlite_figures(Path(folder), steps, 3))
-        print(f"sqlite: {rate:,.0f} steps/s; recovery of {events:,} events {recovery:.2f} s")
+async def recovery(store: Store, steps: int) -> None:
+    """A run of `steps`, so twice as many events and a few."""
+    spec = wide_spec("long", steps)
+    await execute(store, spec, NoopDriver())
+    found = [await recover(store, spec) for _ in range(TIMES)]
+    await store.close()
+    seconds, used = statistics.median(f[0] for f in found), statistics.median(f[1] for f in found)
+    print(f"recovery of {found[0][2]:,} events: {seconds:.2f} s (target 5 s), {used:.2f} s of processor")
+
+
+async def overhead(store: Store, steps: int) -> None:
+    spec, planned_ms = scheduled_spec("sched", steps)
+    seconds, used = await execute(store, spec, SleepingDriver(spec))
+    await store.close()
+    added = (seconds * 1_000 / planned_ms - 1) * 100
+    print(
+        f"a plan of {steps:,} steps and {planned_ms / 1_000:.1f} s takes {seconds:.1f} s: "
+        f"{added:.2f} % more (target 2 %); {used:.1f} s of processor"
+    )
+
+
+def three_members(folder: Path) -> list[EtcdServer]:
+    names, ports = ("pangyo", "anyang", "ansan"), []
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
+    for one in held:
+        ports.append(one.getsockname()[1])
+        one.close()
+    peers = {name: f"http://127.0.0.1:{ports[n * 2 + 1]}" for n, name in enumerate(names)}
+    return [
+        EtcdServer(name, "127.0.0.1", ports[n * 2], ports[n * 2 + 1], folder / name, peers)
+        for n, name in enumerate(names)
+    ]
+
+
+def etcd_figures(folder: Path, steps: int) -> None:
+    members = three_members(folder)
+    try:
+        for member in members:
+            member.start()
+        wait_for_all(members)
+        urls = tuple(member.url for member in members)
+        asyncio.run(
+            throughput("etcd, three members", lambda turn: EtcdStore(urls, prefix=f"t{turn}"), steps, 8_000)
+        )
+    finally:
+        for member in members:
+            member.kill()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints every figure."""
+    given = sys.argv[1:] if arguments is None else arguments
+    steps = int(given[0]) if given else STEPS
+    what = given[1:] or ["sqlite", "etcd", "overhead", "recovery"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "sqlite" in what:
+            opened = lambda turn: SqliteStore(folder / f"run-{turn}.db")  # noqa: E731
+            asyncio.run(throughput("SQLite", opened, steps, 15_000))
+        if "etcd" in what:
+            etcd_figures(folder, steps)
+        if "overhead" in what:
+            asyncio.run(overhead(SqliteStore(folder / "overhead.db"), steps))
+        if "recovery" in what:
+            asyncio.run(recovery(SqliteStore(folder / "long.db"), steps * 5))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from evac.store.segments import key_of
 
 BATCH: Final = 256
 """Starts decided at once; what they become fits a few segments."""
-FLYING_MOST: Final = 4_096
+FLYING_MOST: Final = 16_384
 SLEEP_MOST_S: Final = 1.0
 READ_AGAIN_S: Final = 0.2
 _NO_HOLD: Final = Permit((Compare(HOLD_KEY, 0),))

@@ -24,12 +24,13 @@ class Pool(Generic[Piece]):
         self._queue: deque[Piece] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spreading = False
+        self._burst = 1
         self._stopped = False
 
     def put(self, pieces: Iterable[Piece]) -> None:
         self._queue.extend(pieces)
         if self._queue and not self._spreading and not self._stopped:
-            self._spreading = True
+            self._spreading, self._burst = True, 1
             asyncio.get_running_loop().call_soon(self._spread)
 
     def stop(self) -> None:
@@ -46,13 +47,18 @@ class Pool(Generic[Piece]):
             await asyncio.wait(self._tasks)
 
     def _spread(self) -> None:
-        """One more worker while pieces wait; it comes to its turn before this is called again."""
-        if not self._queue or len(self._tasks) >= self._most:
+        """More workers while pieces wait; they come to their turn before this is called again. Each time twice
+        as many: where the first ones wait, the next ones will.
+        """
+        room = min(self._burst, len(self._queue), self._most - len(self._tasks))
+        if room <= 0:
             self._spreading = False
             return
-        task = asyncio.create_task(self._serve())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        for _ in range(room):
+            task = asyncio.create_task(self._serve())
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        self._burst *= 2
         asyncio.get_running_loop().call_soon(self._spread)
 
     async def _serve(self) -> None:

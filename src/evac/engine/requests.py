@@ -111,17 +111,17 @@ def _check(request: Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What policy says of requests. check: raises NotAllowed for a request that its person may not make, or
-    that is not signed as it must be.
+    """What policy says of requests. check: raises NotAllowed for a request to this run that its person may not
+    make, or that is not signed as it must be.
     """
 
     pause_most_ms: int = 3_600_000
-    check: Callable[[Request], None] = lambda request: None
+    check: Callable[[RunView, Request], None] = lambda view, request: None
 
 
 def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Event:
     """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
-    terms.check(request)
+    terms.check(view, request)
     kind = _KINDS[request.verb]
     if request.step and request.verb in ("approve", "undo"):
         kind = {"approve": "gate_opened", "undo": "undo_asked"}[request.verb]

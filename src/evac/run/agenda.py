@@ -158,6 +158,8 @@ class Agenda:
     def next_start(self, view: RunView) -> int:
         """The next step that may start now, with its limits promised to it; -1 where there is none."""
         while True:
+            if view.limits.freed:  # who waited for the room comes before who has just become ready
+                self._wake_parked(view)
             while self.ready:
                 i = view.ranked[heappop(self.ready)]
                 if view.phases[i] != "ready" or i in self.offered or i in self.blocked:
@@ -173,7 +175,7 @@ class Agenda:
                     view.limits.promise(uses)
                 self.offered[i] = "start"
                 return i
-            if not view.limits.freed or not self._wake_parked(view):
+            if not view.limits.freed:
                 return -1
 
     def _held_back(self, view: RunView, i: int) -> bool:
@@ -192,10 +194,9 @@ class Agenda:
             else:
                 view.limits.freed.add(number)
 
-    def _wake_parked(self, view: RunView) -> bool:
+    def _wake_parked(self, view: RunView) -> None:
         """Moves those that the freed limits have room for back into the queue, first come by rank."""
         freed, view.limits.freed = view.limits.freed, set()
-        woken = False
         for number in sorted(freed):
             by_units = self.parked.get(number)
             if not by_units:
@@ -207,8 +208,6 @@ class Agenda:
                     break
                 heappush(self.ready, heappop(by_units[units]))
                 room -= units
-                woken = True
-        return woken
 
     def _first_parked(self, view: RunView, by_units: dict[int, list[int]], room: int) -> int:
         """The units of the first by rank among those parked that fit the room; 0 where none does."""

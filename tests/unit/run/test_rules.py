@@ -192,6 +192,31 @@ def test_starts_come_by_planned_start_then_id_and_no_offer_comes_twice() -> None
     assert decide(view, 0) == []
 
 
+@given(st.integers(0, 10_000))
+def test_room_goes_to_the_first_planned_of_all_that_wait_for_it(seed: int) -> None:
+    """Against a walk over the whole plan at every start: one unit each, so whoever is first must get it."""
+    rng = random.Random(seed)
+    steps = tuple(
+        RunStep(f"s{n:02}", "start", "t", rng.randrange(50), 1, (f"s{n - 6:02}",) if n >= 6 else (),
+                (("api", 1, 0),))
+        for n in range(30)
+    )  # fmt: skip
+    spec = RunSpec("r", "i", "p1", steps, (RunLimit("api", "slots", 3),), approvals=0)
+    world = World(spec, takes_ms=lambda step: 1 + random.Random(f"{seed}{step}").randrange(50))
+    put, order = world.put, {step.id: (step.start_ms, step.id) for step in steps}
+
+    def checked(event: Event) -> None:
+        if event.kind == "step_started":
+            view = world.view
+            first = min(order[s.id] for i, s in enumerate(steps) if view.phases[i] == "ready")
+            assert order[event.step] == first
+        put(event)
+
+    world.put = checked  # type: ignore[method-assign]
+    world.begin()
+    assert world.finish() == "succeeded"
+
+
 def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:
     """20,000 steps behind a narrow limit: every decision is small."""
     steps = tuple(RunStep(f"s{n}", "start", "t", n, 1, (), (("api", 1, 0),)) for n in range(20_000))
