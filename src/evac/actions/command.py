@@ -77,7 +77,7 @@ class CommandDriver:
         ended, hidden = await _run(action, order, "observe_argv", "observe")
         evidence = _evidence(ended, hidden)
         if ended.code == 0:
-            return Observed("done", evidence)
+            return Observed("done", evidence | given.proof_of(action))
         if ended.code == 1:
             return Observed("absent", evidence)
         return Observed("unclear", {**evidence, "why": _ending(ended)})
@@ -92,7 +92,7 @@ async def _do(action: Action, order: Order, key: str, what: str) -> Evidence:
     ended, hidden = await _run(action, order, key, what)
     evidence = _evidence(ended, hidden)
     if ended.code == 0:
-        return evidence
+        return evidence | given.proof_of(action)
     words = f"{Path(given.many(action.settings, key)[0]).name} {_ending(ended)}: {evidence['output']}"[
         :_SHOWN
     ]

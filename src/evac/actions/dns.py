@@ -66,7 +66,7 @@ class DnsDriver:
         return await self._change(action, order, action)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        return await self._change(action, order, dns_records.reversed_action(action))
+        return await self._change(action, order, given.reversed_traffic(action))
 
     async def observe(self, action: Action, order: Order) -> Observed:
         try:

@@ -76,20 +76,6 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
     return result
 
 
-def reversed_action(action: Action) -> Action:
-    """The action that puts back what was there. Raises `Permanent` where there is nothing to put back."""
-    parameters = dict(action.parameters)
-    if action.verb == "shift":
-        to, away, _ = given.shares(action)
-        before = given.whole(parameters, "from_share", 0, given.PERMILLE)
-        parameters |= {"to": away, "away": to, "share": given.PERMILLE - before}
-        return Action("shift", action.target, action.driver, action.at, action.settings, parameters)
-    if action.verb in ("drain", "ready"):
-        verb: Literal["drain", "ready"] = "ready" if action.verb == "drain" else "drain"
-        return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
-    raise Permanent("undo-nothing", f"{action.verb} changes nothing that could be taken back")
-
-
 def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
     """Addresses that are answered now and that the estate does not know: somebody else changed the zone."""
     return tuple(
@@ -102,9 +88,9 @@ def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
 def _wanted_of(sites: Mapping[str, Addresses], action: Action, now: Addresses) -> Addresses:
     if action.verb == "shift":
         to, away, share = given.shares(action)
-        return _shared(_of(sites, to), _of(sites, away), share)
+        return _shared(_of(sites, *to), _of(sites, *away), share)
     if action.verb == "verify":
-        return _of(sites, given.text(action.parameters, "expect"))
+        return _of(sites, *given.sites(action.parameters, "expect"))
     site = given.text(action.parameters, "site", action.at)
     return now - _of(sites, site) if action.verb == "drain" else now | _of(sites, site)
 
@@ -115,9 +101,9 @@ def _shared(to: Addresses, away: Addresses, share: int) -> Addresses:
     return to | away if share >= HALF else away
 
 
-def _of(sites: Mapping[str, Addresses], site: str) -> Addresses:
-    """A name that a site does not have has no address of it: the other sites' names are not its business."""
-    return sites.get(site, frozenset())
+def _of(sites: Mapping[str, Addresses], *names: str) -> Addresses:
+    """The addresses of these sites; a name that a site does not have has no address of it."""
+    return frozenset().union(*(sites.get(name, frozenset()) for name in names))
 
 
 def _by_kind(name: str, sites: Mapping[str, tuple[str, ...]]) -> dict[RecordKey, dict[str, Addresses]]:

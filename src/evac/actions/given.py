@@ -9,10 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from evac.actions.port import Action, Order, Value
+from evac.actions.port import Action, Order, Value, Verb
 from evac.model.errors import Permanent
 
 PERMILLE: Final = 1_000
+_OPPOSITES: Final[Mapping[Verb, Verb]] = {
+    "drain": "ready",
+    "ready": "drain",
+    "fence": "unfence",
+    "unfence": "fence",
+}
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
 
@@ -77,13 +83,45 @@ def by_site(entries: tuple[str, ...], what: str, between: str) -> dict[str, tupl
     return found
 
 
-def shares(action: Action) -> tuple[str, str, int]:
-    """Of a shift: to, away, and the share in permille that `to` shall have."""
-    to = text(action.parameters, "to")
-    away = text(action.parameters, "away")
-    if to == away:
-        raise Permanent("setting-wrong", f"a shift from {to} to itself")
+def sites(values: Mapping[str, Value], key: str) -> tuple[str, ...]:
+    """Names of sites: several texts, or one with commas between them."""
+    return tuple(name.strip() for entry in many(values, key) for name in entry.split(",") if name.strip())
+
+
+def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Of a shift: sites that get the traffic, sites that lose it, and the share in permille of the former."""
+    to, away = sites(action.parameters, "to"), sites(action.parameters, "away")
+    if not to:
+        raise Permanent("setting-missing", "a shift does not say to which site")
+    if set(to) & set(away):
+        raise Permanent("setting-wrong", f"a shift from {', '.join(away)} to itself")
     return to, away, whole(action.parameters, "share", PERMILLE, PERMILLE)
+
+
+def reversed_traffic(action: Action) -> Action:
+    """The action that puts back what a shift, drain or ready changed; `from_share` is what was moved before.
+    Raises `Permanent` where nobody wrote down what was there.
+    """
+    parameters: dict[str, Value] = dict(action.parameters)
+    verb = action.verb
+    if verb == "shift":
+        to, away, _ = shares(action)
+        if len(to) != 1 or len(away) != 1:
+            raise Permanent(
+                "undo-unknown", "it was no shift from one site to one; nobody wrote down which was"
+            )
+        before = whole(parameters, "from_share", 0, PERMILLE)
+        parameters |= {"to": away, "away": to, "share": PERMILLE - before}
+    elif verb in _OPPOSITES:
+        verb = _OPPOSITES[verb]
+    else:
+        raise Permanent("undo-nothing", f"{verb} changes nothing that could be taken back")
+    return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
+
+
+def proof_of(action: Action) -> dict[str, str | int | bool]:
+    """For the evidence of a fence: the proof that policy accepted this driver's word for."""
+    return {"proof": text(action.parameters, "proof", "")} if action.verb == "fence" else {}
 
 
 def stale_token(target: str, seen: int, order: Order) -> Permanent:

@@ -12,10 +12,10 @@ from typing import Final
 
 from evac.actions import given, haproxy_runtime
 from evac.actions.haproxy_runtime import Endpoint, Seen, ServerState
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Value, Verb
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
-VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify"})
+VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify", "fence", "unfence"})
 FULL_WEIGHT: Final = -1
 """The weight that the configuration gives a server: it takes its whole part."""
 _PAUSE_S: Final = 0.05
@@ -58,7 +58,7 @@ class HaproxyDriver:
         return await _change(action, order, action)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        return await _change(action, order, _reversed(action))
+        return await _change(action, order, given.reversed_traffic(action))
 
     async def observe(self, action: Action, order: Order) -> Observed:
         try:
@@ -67,7 +67,7 @@ class HaproxyDriver:
             wrong = _wrong(seen, _wanted(job, action))
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
-        evidence = _evidence(job, seen)
+        evidence = _evidence(job, seen) | given.proof_of(action)
         return Observed("absent", evidence | {"wrong": wrong}) if wrong else Observed("done", evidence)
 
     async def close(self) -> None:
@@ -91,7 +91,8 @@ async def _change(action: Action, order: Order, towards: Action) -> Evidence:
         await _send(job, first, deadline)
         await _until_up(job, wanted, deadline)
         await _send(job, last, deadline)
-    return await _confirmed(job, wanted, deadline, looked_only=towards.verb == "verify")
+    seen_after = await _confirmed(job, wanted, deadline, looked_only=towards.verb == "verify")
+    return {**seen_after, **given.proof_of(towards)}
 
 
 async def _send(job: _Job, commands: tuple[str, ...], deadline: float) -> None:
@@ -156,23 +157,28 @@ def _of(job: _Job, site: str) -> tuple[str, ...]:
     return names
 
 
+def _all_of(job: _Job, sites: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for site in sites for name in _of(job, site))
+
+
 def _wanted(job: _Job, action: Action) -> dict[str, _Wanted]:
     """What every server that the action touches shall be."""
     out = _Wanted("maint" if job.hard else "drain")
     if action.verb == "shift":
         to, away, share = given.shares(action)
-        return _shared(job, _of(job, to), _of(job, away), share, out)
+        return _shared(_all_of(job, to), _all_of(job, away), share, out)
+    if action.verb in ("fence", "unfence"):
+        old = _of(job, given.text(action.parameters, "old", action.at))
+        return dict.fromkeys(old, _Wanted("maint") if action.verb == "fence" else _Wanted("ready"))
     site = given.text(action.parameters, "expect" if action.verb == "verify" else "site", action.at)
     if action.verb == "drain":
         return dict.fromkeys(_of(job, site), out)
     return dict.fromkeys(_of(job, site), _Wanted("ready", None, up=True))
 
 
-def _shared(
-    job: _Job, to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted
-) -> dict[str, _Wanted]:
+def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted) -> dict[str, _Wanted]:
     """Weights so that `to` gets `share` of the new work, whatever number of servers each site has."""
-    if share in (0, given.PERMILLE):
+    if share in (0, given.PERMILLE) or not away:
         work, rest = (to, away) if share else (away, to)
         full = dict.fromkeys(work, _Wanted("ready", FULL_WEIGHT, up=True))
         return full | dict.fromkeys(rest, out)
@@ -182,20 +188,6 @@ def _shared(
     return dict.fromkeys(to, _Wanted("ready", weights[0], up=True)) | dict.fromkeys(
         away, _Wanted("ready", weights[1])
     )
-
-
-def _reversed(action: Action) -> Action:
-    parameters: dict[str, Value] = dict(action.parameters)
-    verb = action.verb
-    if verb == "shift":
-        to, away, _ = given.shares(action)
-        before = given.whole(parameters, "from_share", 0, given.PERMILLE)
-        parameters |= {"to": away, "away": to, "share": given.PERMILLE - before}
-    elif verb in ("drain", "ready"):
-        verb = "ready" if verb == "drain" else "drain"
-    else:
-        raise Permanent("undo-nothing", f"{verb} changes nothing that could be taken back")
-    return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
 
 
 def _problems(job: _Job, action: Action, seen: Seen, wanted: Mapping[str, _Wanted]) -> tuple[str, ...]:

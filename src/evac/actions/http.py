@@ -38,7 +38,7 @@ _PAUSE_S: Final = 0.25
 
 
 class HttpDriver:
-    """Sends signed requests. now_s: wall clock of the signature."""
+    """Sends signed requests; a verify only asks, and any good answer will do."""
 
     name = "http"
     verbs = VERBS
@@ -53,12 +53,14 @@ class HttpDriver:
             observed, answer = await self._look(action, order, order.timeout_s)
         except ActionError as error:
             return Checked((error.message,))
-        if answer is None or answer.status not in (200, 404):
+        if answer is None or (action.verb != "verify" and answer.status not in (200, 404)):
             why = observed.evidence.get("why", "nothing can be asked")
             return Checked((f"observe_url cannot be asked: {why}",), observed.evidence)
         return Checked((), observed.evidence)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
+        if action.verb == "verify":
+            return await self._verify(action, order)
         return await self._ask(action, order, "url", "execute")
 
     async def undo(self, action: Action, order: Order) -> Evidence:
@@ -74,6 +76,19 @@ class HttpDriver:
 
     async def close(self) -> None:
         await self._caller.close()
+
+    async def _verify(self, action: Action, order: Order) -> Evidence:
+        """Asks until it answers well: nothing is changed, whatever it says. Raises `Retryable`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + order.timeout_s
+        while True:
+            observed, _ = await self._look(action, order, deadline - loop.time())
+            if observed.outcome == "done" or order.dry_run:
+                return observed.evidence
+            if deadline - loop.time() < 2 * _PAUSE_S:
+                why = observed.evidence.get("why", f"it says {observed.outcome}")
+                raise Retryable("not-as-expected", str(why), after_ms=500)
+            await asyncio.sleep(_PAUSE_S)
 
     async def _ask(self, action: Action, order: Order, which: str, what: str) -> Evidence:
         loop = asyncio.get_running_loop()
@@ -94,7 +109,7 @@ class HttpDriver:
         _judge(answer)
         if answer.status == 202:
             await self._until_done(action, order, deadline, "absent" if what == "undo" else "done")
-        return {"status": answer.status, **_plain(answer)}
+        return {"status": answer.status, **_plain(answer), **given.proof_of(action)}
 
     async def _until_done(self, action: Action, order: Order, deadline: float, outcome: str) -> None:
         """Accepted is not done: asks until it is. Raises `OutcomeUnknown`."""
@@ -110,15 +125,16 @@ class HttpDriver:
 
     async def _look(self, action: Action, order: Order, timeout_s: float) -> tuple[Observed, Answer | None]:
         """What `observe_url` says. Raises `Permanent` for settings that are wrong."""
-        if not given.text(action.settings, "observe_url", ""):
+        which = "observe_url" if given.text(action.settings, "observe_url", "") else "url"
+        if which == "url" and action.verb != "verify":
             return Observed("unclear", {"why": "no observe_url is given"}), None
-        url = _request_url(action, "observe_url")
+        url = _request_url(action, which)
         headers = signed_headers(_secret(action), order.key, b"", int(time.time())) | _authority(order)
         try:
             answer = await self._caller.call("GET", url, headers=headers, timeout_s=timeout_s)
         except (NotReached, NotAnswered) as error:
             return Observed("unclear", {"why": str(error)[:200]}), None
-        return _outcome(answer), answer
+        return _outcome(action, answer), answer
 
 
 def signed_headers(secret: Secret | None, message_id: str, body: bytes, at_s: int) -> dict[str, str]:
@@ -198,13 +214,16 @@ def _judge(answer: Answer) -> None:
     raise Permanent("http-refused", words, "look at what the other system says")
 
 
-def _outcome(answer: Answer) -> Observed:
+def _outcome(action: Action, answer: Answer) -> Observed:
+    """What an answer says. To a verify any good answer will do that does not say something else."""
     evidence: Mapping[str, str | int | bool] = {"status": answer.status, **_plain(answer)}
+    said = answer.values().get("outcome", "done" if action.verb == "verify" else None)
+    if 200 <= answer.status < 300 and action.verb == "verify" and said == "done":
+        return Observed("done", evidence)
     if answer.status == 404:
         return Observed("absent", evidence)
-    said = answer.values().get("outcome")
     if answer.status == 200 and said == "done":
-        return Observed("done", evidence)
+        return Observed("done", {**evidence, **given.proof_of(action)})
     if answer.status == 200 and said == "absent":
         return Observed("absent", evidence)
     return Observed("unclear", {**evidence, "why": f"it answers {answer.status}"})

@@ -60,10 +60,11 @@ class ManualDriver:
 
 
 def _asked(action: Action) -> Evidence:
-    """What to do. Without written instructions, verb and target are all that can be said."""
-    words = given.text(action.settings, "instructions", "") or (
-        f"{action.verb} {action.target}" + (f" at {action.at}" if action.at else "")
+    """What to do: as the plan says, else the endpoint; else verb and target are all that can be said."""
+    written = given.text(action.parameters, "instructions", "") or given.text(
+        action.settings, "instructions", ""
     )
+    words = written or (f"{action.verb} {action.target}" + (f" at {action.at}" if action.at else ""))
     return {"instructions": words[:_SHOWN], "waits_for": "attest"}
 
 

@@ -202,6 +202,29 @@ def test_a_reload_that_puts_the_dead_site_back_is_seen(world: World) -> None:
     assert "ready" in str(seen.evidence["server_pangyo-1"])
 
 
+def test_the_path_to_a_lost_site_is_closed_as_a_fence_and_opened_again(world: World) -> None:
+    fence = Action(
+        "fence", "chat-store", "haproxy", "pangyo", world.settings(), {"old": "pangyo", "proof": "network"}
+    )
+    driver = HaproxyDriver()
+    evidence = asyncio.run(driver.execute(fence, order()))
+    assert evidence["proof"] == "network"
+    assert ("pangyo-1", "1", "100") in world.rows()
+    assert asyncio.run(driver.observe(fence, order())).evidence["proof"] == "network"
+    asyncio.run(driver.undo(fence, order()))
+    assert world.who_answers(4) == {"pangyo": 4}
+
+
+def test_two_lost_sites_are_left_at_once(world: World) -> None:
+    driver = HaproxyDriver()
+    asyncio.run(driver.execute(world.site_action("ready", "ansan"), order()))
+    both = world.shift(away="pangyo,ansan")
+    asyncio.run(driver.execute(both, order()))
+    assert world.who_answers(6) == {"anyang": 6}
+    with pytest.raises(Permanent, match="wrote down"):
+        asyncio.run(driver.undo(both, order()))
+
+
 def test_a_wrong_name_is_a_problem_and_no_command(world: World) -> None:
     driver = HaproxyDriver()
     unknown = replace(world.shift(), settings=world.settings(servers=("pangyo=pangyo-1", "anyang=nobody")))

@@ -254,6 +254,27 @@ def test_only_a_clear_word_is_clear(receiver: Receiver, answer: Any, outcome: st
     assert all(isinstance(value, str | int | bool) for value in seen.evidence.values())
 
 
+def test_a_verify_only_asks_and_takes_a_plain_good_answer(receiver: Receiver) -> None:
+    health = receiver.url + "/observe-as-told"
+    look = Action(
+        "verify", "chat", "http", "anyang", {"url": health, "method": "GET", "secret": "env:EVAC_TEST_HOOK"}
+    )
+    receiver.answers = [(503, {}, b""), (200, {}, b'{"site":"anyang"}')]
+    assert execute(look)["said_site"] == "anyang"
+    receiver.answers = [(503, {}, b"")] * 9
+    with pytest.raises(Retryable, match="it answers 503"):
+        execute(look, timeout_s=0.8)
+    receiver.answers = [(200, {}, b'{"outcome":"absent"}')]
+    assert observe(look).outcome == "absent"
+    assert (receiver.done, receiver.effects) == (False, {})
+
+
+def test_a_fence_says_which_proof_it_gave(receiver: Receiver) -> None:
+    fence = replace(action(receiver), verb="fence", parameters={"old": "pangyo", "proof": "power"})
+    assert execute(fence)["proof"] == "power"
+    assert observe(fence).evidence["proof"] == "power"
+
+
 def test_a_wrong_key_is_not_tried_again(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVAC_TEST_HOOK", "whsec_" + base64.b64encode(b"another").decode())
     with pytest.raises(Permanent, match="answers 401"):

@@ -63,6 +63,11 @@ def test_a_name_without_a_reason_vouches_for_nothing() -> None:
         asyncio.run(ManualDriver().execute(nameless, order()))
 
 
+def test_the_words_of_the_plan_come_before_those_of_the_endpoint() -> None:
+    said = asyncio.run(ManualDriver().check(action({"instructions": "Boot the servers of row 4."}), order()))
+    assert said.evidence["instructions"] == "Boot the servers of row 4."
+
+
 def test_without_instructions_it_says_what_it_knows() -> None:
     bare = Action("fence", "chat-store", "manual", "pangyo")
     checked = asyncio.run(ManualDriver().check(bare, order()))

@@ -42,8 +42,8 @@ def test_sites_and_their_servers() -> None:
 
 def test_a_shift_names_two_sites_and_a_share() -> None:
     shift = Action("shift", "chat", "dns", parameters={"to": "a", "away": "b"})
-    assert given.shares(shift) == ("a", "b", 1_000)
-    for wrong in ({"to": "a", "away": "a"}, {"to": "a"}, {"to": "a", "away": "b", "share": 1_001}):
+    assert given.shares(shift) == (("a",), ("b",), 1_000)
+    for wrong in ({"to": "a", "away": "b,a"}, {"away": "a"}, {"to": "a", "away": "b", "share": 1_001}):
         with pytest.raises(Permanent):
             given.shares(Action("shift", "chat", "dns", parameters=wrong))
 
@@ -116,8 +116,10 @@ def test_dns_never_gives_more_than_the_share_asked_for(share: int, addresses: se
 
 
 def test_what_is_taken_back_is_what_was_there() -> None:
-    back = dns_records.reversed_action(shift(share=750, from_share=250))
-    assert given.shares(back) == ("pangyo", "anyang", 750)
-    assert dns_records.reversed_action(Action("drain", "x", "dns", "pangyo")).verb == "ready"
+    back = given.reversed_traffic(shift(share=750, from_share=250))
+    assert given.shares(back) == (("pangyo",), ("anyang",), 750)
+    assert given.reversed_traffic(Action("drain", "x", "dns", "pangyo")).verb == "ready"
+    with pytest.raises(Permanent, match="wrote down"):
+        given.reversed_traffic(shift(away="pangyo,ansan"))
     with pytest.raises(Permanent, match="nothing that could be taken back"):
-        dns_records.reversed_action(Action("verify", "x", "dns"))
+        given.reversed_traffic(Action("verify", "x", "dns"))
