@@ -24,7 +24,7 @@ from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, Wa
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
 from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease
+from evac.store.port import Change, Compare, Entry, Lease, Store
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.witness import Probe
 
@@ -72,10 +72,10 @@ class SiteStore:
 
     name = "site"
 
-    def __init__(self, shared: MemoryStore) -> None:
+    def __init__(self, shared: Store) -> None:
         self._shared, self.cut, self.quorum = shared, False, shared.quorum
 
-    def _reach(self) -> MemoryStore:
+    def _reach(self) -> Store:
         if self.cut:
             raise Unavailable("the network is gone")
         return self._shared
@@ -119,13 +119,17 @@ class World:
 
     policy: RunPolicy
     quorum: bool = True
+    leader_ttl_ms: int = 600
     protections: Callable[..., Any] | None = None
+    connect: Callable[[str], Store] | None = None
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(quorum=self.quorum)
+        self.store: Store = (
+            MemoryStore(quorum=self.quorum) if self.connect is None else self.connect("tester")
+        )
         self.burnt: set[str] = set()
         self.cuts: set[tuple[str, str]] = set()
         self.controllers: dict[str, Controller] = {}
@@ -136,7 +140,7 @@ class World:
 
     def start(self, site: str) -> None:
         self.started += 1
-        self.stores[site] = SiteStore(self.store)
+        self.stores[site] = SiteStore(self.store if self.connect is None else self.connect(site))
         self.controllers[site] = Controller(self._parts(site, f"{site}-{self.started}"))
         self.tasks[site] = asyncio.ensure_future(self.controllers[site].run())
 
@@ -151,7 +155,7 @@ class World:
         targets = {target: self._probes(site, target) for target in SITES if target != site}
         return Parts(
             site, SITES, desk, drawer, targets, protections=self.protections, anchors=[self._anchor],
-            leader_ttl_ms=600,
+            leader_ttl_ms=self.leader_ttl_ms,
         )  # fmt: skip
 
     async def _anchor(self, anchor: Anchor) -> None:
@@ -213,18 +217,13 @@ class World:
         except TimeoutError:
             raise AssertionError([notice.words for notice in self.notices]) from None
 
-    async def until_planned(self) -> None:
+    async def until_planned(self, most_s: float = 8.0) -> None:
         """A leader, every site seen healthy by everybody, and a full drawer."""
-        await self.until(
-            lambda: (
-                bool(self.leader)
-                and len(self.planned) >= 6
-                and all(
-                    [s.verdict.state for s in c.standings.values()] == ["healthy"] * 3
-                    for c in self.controllers.values()
-                )
-            )
-        )
+        await self.until(lambda: bool(self.leader) and len(self.planned) >= 6 and self._calm(), most_s)
+
+    def _calm(self) -> bool:
+        states = [[s.verdict.state for s in c.standings.values()] for c in self.controllers.values()]
+        return all(state == ["healthy"] * len(SITES) for state in states)
 
     async def ended(self) -> bool:
         return not await self.store.list("open/") and bool(await self.store.list("incident/"))
