@@ -21,6 +21,7 @@ from evac.store.etcd_gateway import (
     AGAIN_S,
     GRPC_NOT_FOUND,
     AnswerTooLarge,
+    Full,
     Gateway,
     NotSent,
     Refused,
@@ -111,6 +112,10 @@ class EtcdStore:
         while True:
             try:
                 answer = await self._gateway.call_once("/v3/kv/txn", body, deadline)
+            except Full:
+                if revision := await self._look_for(mark, changes, deadline):
+                    return revision
+                raise
             except NotSent:
                 if unsure:
                     raise Unavailable("no member answers; a try before may have been done") from None
@@ -118,7 +123,9 @@ class EtcdStore:
             except Unavailable:
                 unsure = True
                 if witness is None and changes:
-                    return await self._look_for(mark, changes, deadline)
+                    if revision := await self._look_for(mark, changes, deadline):
+                        return revision
+                    raise
                 if time.monotonic() >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
@@ -249,14 +256,14 @@ class EtcdStore:
         raise Unavailable("the reply of etcd was lost, and its history does not tell whether it was done")
 
     async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
-        """After a lost reply of what must not be sent again: the revision if it is seen to be done."""
+        """The revision of a transaction that is seen to be done; 0 where nothing of it is seen (now)."""
         for change in changes:
             if isinstance(change, Put):
                 body = {"key": text_key(self._entries + change.key)}
                 found = (await self._gateway.call("/v3/kv/range", body, deadline)).get("kvs", [])
                 if found and raw(found[0].get("value")).startswith(mark):
                     return int(found[0]["mod_revision"])
-        raise Unavailable("the reply of etcd was lost, and what was asked is not seen to be done")
+        return 0
 
     async def _grant(self, lease_id: int, ttl_ms: int, deadline: float) -> None:
         body = {"ID": str(lease_id), "TTL": str(-(-ttl_ms // 1_000))}

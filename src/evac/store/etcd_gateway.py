@@ -42,7 +42,19 @@ class Refused(StoreError):
 
 
 class NotSent(Unavailable):
-    """No member took the call: nothing was done."""
+    """No member took the call: nothing was done. again: whether another try, or member, may help."""
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class Full(Unavailable):
+    """etcd is above its quota. It says so also of the very transaction that went above it, which is done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.hint = "see: etcdctl alarm list; compact and defragment it, or raise its quota"
 
 
 class AnswerTooLarge(StoreError):
@@ -106,8 +118,11 @@ class Gateway:
         while True:
             try:
                 return await self.call_once(path, body, deadline)
-            except Unavailable:
-                if time.monotonic() + AGAIN_S >= deadline or self._closed:
+            except Full:
+                raise
+            except Unavailable as failure:
+                again = not isinstance(failure, NotSent) or failure.again
+                if not again or time.monotonic() + AGAIN_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
 
@@ -120,11 +135,15 @@ class Gateway:
             member = self._pick()
             try:
                 answer = await self._authorized(member, path, body, deadline)
-            except NotSent:
+            except NotSent as failure:
+                if not failure.again:
+                    raise
                 self._avoid(member)
                 if time.monotonic() + AGAIN_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
+            except Full:
+                raise
             except Unavailable:
                 self._avoid(member)
                 raise
@@ -213,7 +232,7 @@ class Gateway:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise NotSent("the store is closed")
+            raise NotSent("the store is closed", again=False)
         if self._session is None:
             secure = any(endpoint.startswith("https:") for endpoint in self.endpoints)
             connector = aiohttp.TCPConnector(limit=64, ssl=self._context() if secure else True)
@@ -283,10 +302,8 @@ def _answer(endpoint: str, status: int, content: bytes) -> dict[str, Any]:
     code = code if isinstance(code, int) else 2
     if any(words in message for words in NOT_PROPOSED):
         raise NotSent(f"{endpoint}: {message}")
-    if "database space exceeded" in message or "corrupt" in message:
-        found = NotSent(f"{endpoint}: {message}")
-        found.hint = "see: etcdctl alarm list; give etcd room (compact, defragment) or mend the member"
-        raise found
+    if "database space exceeded" in message:
+        raise Full(f"{endpoint}: {message}")
     if "auth store is old" in message:
         code = GRPC_UNAUTHENTICATED
     if code in (1, 2, 4, 10, 13, GRPC_UNAVAILABLE, 15):

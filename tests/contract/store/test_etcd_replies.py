@@ -256,7 +256,7 @@ def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(tmp_path: P
     members = Members(tmp_path, 1, extra=("--quota-backend-bytes", "3000000"))
 
     async def story() -> None:
-        async with connected(members.endpoints[0], deadline_s=0.5) as store:
+        async with connected(members.endpoints[0]) as store:
             keys = [f"k{number:02d}" for number in range(40)]
             written = 0
 
