@@ -87,7 +87,7 @@ class Desk:
     driver: Callable[[str], Driver]
     tell: Tell
     standing: Callable[[str], Standing | None] = lambda store: None
-    check: Callable[[requests.Request], None] = lambda request: None
+    check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     drift_ms: int = 1_800_000
     drift_period_ms: int = 5_000
     boundary: Callable[[int], None] | None = None

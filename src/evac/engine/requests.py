@@ -16,6 +16,7 @@ import orjson
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
+from evac.run.state import merged_with
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
@@ -201,6 +202,8 @@ def check_event(view: RunView, event: Event) -> None:
     if (view.phase, trigger) not in RUN_TABLE or not fits:
         now = view.phase if i < 0 else f"{view.phase}, {event.step} is {view.phases[i]}"
         raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
+    if event.kind == "plan_replaced":
+        RunView(merged_with(view, event.data["plan"]).spec)
 
 
 def refused(request_key: str, verb: str, who: str, why: str, now_ms: int) -> Event:

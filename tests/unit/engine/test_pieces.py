@@ -175,7 +175,7 @@ def test_requests_become_events_where_the_state_allows_it() -> None:
     with pytest.raises(NotAllowed):
         event_of(view, Request("r", "pause", "mina", "long", for_ms=10), 60, Terms(pause_most_ms=5))
 
-    def nobody(request: Request) -> None:
+    def nobody(view: RunView, request: Request) -> None:
         raise NotAllowed("approver", "not one of the approvers")
 
     with pytest.raises(NotAllowed):

@@ -1,0 +1,179 @@
+"""Applying a plan: a rehearsal on paper that asks every system, or a proposal to whoever leads.
+
+A dry run changes nothing: it binds the plan, asks each driver whether its action would work now, and says
+what an approval would have to cover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac import estate as estates
+from evac.actions.port import Action, Checked, Order
+from evac.actions.registry import Drivers
+from evac.app.controlling import read_policy
+from evac.app.observing import observe
+from evac.app.seen import merged
+from evac.engine.binding import Bound, bind
+from evac.engine.drawer import digest_of
+from evac.engine.leading import LEADER
+from evac.estate import plan_codec
+from evac.model.digest import estate_digest
+from evac.model.errors import EvacError, StalePlan, Unavailable
+from evac.model.estate import Estate
+from evac.model.observation import Observation, observed
+from evac.model.plan import Plan
+from evac.model.run_policy import RunPolicy
+from evac.run.envelope import outside
+from evac.store.port import Store
+
+CHECK_S: Final = 5.0
+CHECKS_AT_ONCE: Final = 32
+START_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A plan with the estate it fits, as the estate stands now."""
+
+    plan: Plan
+    data: bytes
+    digest: str
+    estate: Estate
+    policy: RunPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class StepChecked:
+    """One step of a dry run: what would be done, and what would keep it from working now."""
+
+    id: str
+    words: tuple[str, ...]
+    problems: tuple[str, ...]
+    manual: bool
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """needs_approval: what policy's own envelope does not cover, one sentence each."""
+
+    bound: Bound
+    steps: tuple[StepChecked, ...]
+    needs_approval: tuple[str, ...]
+
+
+async def load(
+    plan_path: Path, estate_path: Path, policy_path: Path | None, drivers: Drivers, now_ms: int
+) -> Loaded:
+    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now."""
+    plan, digest = plan_codec.read(plan_path)
+    data = plan_path.read_bytes()
+    assert digest_of(data) == digest
+    estate = estates.load(estate_path)
+    policy = read_policy(estate_path, policy_path, estate)
+    seen = merged(Observation(0), await observe(estate, drivers, now_ms))
+    now = observed(estate, seen)
+    if plan.estate_digest != estate_digest(now):
+        changed = plan.estate_digest == estate_digest(estate)
+        words = "the roles of stores have changed since" if changed else "it was made from another estate"
+        raise StalePlan("plan-stale", f"this plan does not fit: {words}", "evac plan, and apply that")
+    return Loaded(plan, data, digest, now, policy)
+
+
+async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:
+    """Asks every system that the plan touches, all at once within bounds."""
+    bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
+    gate = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def one(step_id: str) -> tuple[str, tuple[str, ...]]:
+        async with gate:
+            return step_id, await _problems(bound.actions[step_id], drivers)
+
+    found = dict(await asyncio.gather(*(one(step.id) for step in bound.spec.steps)))
+    steps = tuple(
+        StepChecked(step.id, words_of(bound.actions[step.id]), found[step.id], step.manual, step.gate)
+        for step in bound.spec.steps
+    )
+    return DryRun(bound, steps, outside(loaded.policy.envelope, bound.spec.envelope))
+
+
+def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
+    """Each action in words: what a person shall do, or verb, driver, place and what the plan decided."""
+    found = []
+    for action in actions:
+        if action.driver == "manual":
+            found.append(f"by hand: {action.parameters.get('instructions', action.verb)}")
+            continue
+        where = f" at {action.at}" if action.at else ""
+        shown = (
+            f", {key} {_plain(value)}" for key, value in action.parameters.items() if value not in ("", ())
+        )
+        found.append(f"{action.verb} by {action.driver}{where}" + "".join(shown))
+    return tuple(found)
+
+
+def _plain(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+async def _problems(actions: Sequence[Action], drivers: Drivers) -> tuple[str, ...]:
+    """What the first action of a step would meet; later ones depend on it and are not asked yet."""
+    problems: list[str] = []
+    for action in actions[:1]:
+        order = Order("dry", action.target, 1, 0, 0, "dry run", CHECK_S, "dry", dry_run=True)
+        try:
+            async with asyncio.timeout(CHECK_S + 1):
+                checked: Checked = await drivers.get(action.driver).check(action, order)
+            problems += checked.problems
+        except TimeoutError:
+            problems.append(f"{action.driver} at {action.at} does not answer")
+        except EvacError as error:
+            problems.append(error.message)
+    return tuple(problems)
+
+
+async def ensure_controller(store: Store, url: str, estate: Path, policy: Path | None, log: Path) -> str:
+    """Whoever leads; on an embedded store a detached controller is started if nobody does.
+
+    Raises Unavailable where nobody leads a store of several sites, and where ours does not start.
+    """
+    lease = await store.holder(LEADER)
+    if lease is not None:
+        return lease.owner
+    if store.quorum:
+        raise Unavailable("no controller leads; start one in each site: evac serve")
+    argv = [
+        sys.executable,
+        "-m",
+        "evac",
+        "serve",
+        str(estate),
+        "--site",
+        "local",
+        "--no-watch",
+        "--store",
+        url,
+    ]
+    if policy is not None:
+        argv += ["--policy", str(policy)]
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "ab") as output:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                   start_new_session=True)  # fmt: skip
+    for _ in range(int(START_S / 0.1)):
+        lease = await store.holder(LEADER)
+        if lease is not None:
+            return lease.owner
+        if process.poll() is not None:
+            break
+        await asyncio.sleep(0.1)
+    raise Unavailable(f"the controller did not start; see {log}")

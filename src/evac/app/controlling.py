@@ -1,0 +1,252 @@
+"""Composes the controller of a site: store, clock, drivers, probes, planner, and the estate as seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from evac import estate as estates
+from evac.actions.registry import Drivers
+from evac.actions.remote import AgentAnchors
+from evac.app.observing import probes_of
+from evac.app.planning_worker import PlanningWorker
+from evac.app.seen import SeenEstate
+from evac.engine import protecting, requests
+from evac.engine.binding import Bound, bind
+from evac.engine.bound_store import get_bound, put_bound
+from evac.engine.chronicle import Notice, Tell
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.conducting import Desk
+from evac.engine.controller import AnchorSink, Controller, Parts
+from evac.engine.datasets import DataSets
+from evac.engine.drawer import Drawer
+from evac.engine.guards import Guards, check_mode
+from evac.engine.signatures import Approval, check
+from evac.estate import plan_codec
+from evac.estate.policy_file import load_policy, policy_beside
+from evac.model.errors import Corrupt, NotAllowed, StalePlan
+from evac.model.estate import Estate
+from evac.model.run_policy import RunPolicy
+from evac.run.view import RunView
+from evac.store.anchors import Anchor
+from evac.store.opening import open_store
+from evac.store.port import Store
+from evac.watch import probes
+from evac.watch.witness import Probe
+
+LEADER_TTL_MS: Final = 5_000
+LAB_TTL_MS: Final = 2_000
+ANCHOR_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a controller is started with. watch: False for the controller of an embedded store, which only
+    carries out what it is asked to. leader_ttl_ms None: by the watch profile.
+    """
+
+    estate: Path
+    site: str
+    store: str
+    policy: Path | None = None
+    as_of: date | None = None
+    watch: bool = True
+    leader_ttl_ms: int | None = None
+    drawer: bool = True
+    boundary: Callable[[int], None] | None = None
+
+
+@dataclass(slots=True)
+class Composed:
+    """A controller and everything that must be closed with it."""
+
+    controller: Controller
+    store: Store
+    drivers: Drivers
+    session: aiohttp.ClientSession
+    worker: PlanningWorker
+    seen: SeenEstate
+    anchors: list[AgentAnchors]
+
+    async def close(self) -> None:
+        self.worker.close()
+        for anchor in self.anchors:
+            await anchor.close()
+        await self.session.close()
+        await self.drivers.close()
+        await self.store.close()
+
+
+def read_policy(path: Path, given: Path | None, estate: Estate) -> RunPolicy:
+    """The policy that was named, else the one beside the estate, else the careful one."""
+    found = given or policy_beside(path)
+    return RunPolicy() if found is None else load_policy(found, estate)
+
+
+async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> Composed:
+    """Reads the files and puts a controller together. Raises EstateError, NotAllowed, StoreError."""
+    clock = clock or SystemClock()
+    estate = estates.load(setting.estate, setting.as_of)
+    policy = read_policy(setting.estate, setting.policy, estate)
+    sites = tuple(site.id for site in estate.sites)
+    if setting.watch and setting.site not in sites:
+        raise NotAllowed(
+            "site-unknown", f"the estate has no site {setting.site}", f"sites: {', '.join(sites)}"
+        )
+    store = open_store(setting.store)
+    if setting.watch:
+        check_mode(policy.mode, store.quorum, len(sites))
+    drivers = Drivers()
+    session = probes.probe_session()
+    seen = SeenEstate(estate, policy, store, drivers, clock)
+    worker = PlanningWorker(setting.estate, setting.as_of, policy)
+    desk = _desk(setting, estate, policy, store, drivers, clock, seen, tell)
+    drawer = Drawer(
+        store, clock, sites if setting.drawer and setting.watch else (),
+        lambda lost: worker.plan(seen.observation, lost), lambda: seen.digest,
+    )  # fmt: skip
+    targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000) if setting.watch else {}
+    anchors = _agents(estate, setting.site) if setting.watch else []
+    parts = Parts(
+        site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets,
+        control=_control(estate, setting.site, session) if setting.watch else None,
+        protections=lambda lost, roles: _protections(estate, policy, lost, roles),
+        anchors=[_sink(agent) for agent in anchors],
+        chores=(seen.look, seen.check_standing) if setting.watch else (),
+        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
+    )  # fmt: skip
+    return Composed(Controller(parts), store, drivers, session, worker, seen, anchors)
+
+
+def _ttl_ms(policy: RunPolicy) -> int:
+    return LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS
+
+
+def _desk(
+    setting: Setting, estate: Estate, policy: RunPolicy, store: Store, drivers: Drivers, clock: Clock,
+    seen: SeenEstate, tell: Tell,
+) -> Desk:  # fmt: skip
+    owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
+    serving = [site.id for site in estate.sites if site.role == "full"]
+    pooled = {service.id: _sites_of(estate, service.id) for service in estate.services}
+
+    async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
+        return await bind_once(store, seen, policy, data, run, incident, digest)
+
+    return Desk(
+        store=store, clock=clock, policy=policy, owner=owner,
+        guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock),
+        bind=bound, driver=drivers.get, tell=tell, standing=seen.standing,
+        check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
+    )  # fmt: skip
+
+
+def _sites_of(estate: Estate, service: str) -> tuple[str, ...]:
+    """Sites that have an endpoint of a service: where it can be reached today."""
+    return tuple(sorted({e.at for e in estate.endpoints if e.subject == service}))
+
+
+async def bind_once(
+    store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
+) -> Bound:
+    """The run of a plan: as it was bound the first time, whatever estate and policy have become since.
+
+    Raises StalePlan for a new run of a plan that was made from another estate than the present one.
+    """
+    if protecting.is_protection(data):
+        return protecting.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    kept = run != "envelope"
+    if kept:
+        with contextlib.suppress(Corrupt):
+            return await get_bound(store, run, digest)
+    plan = plan_codec.decode(data)
+    if plan.estate_digest != seen.digest:
+        raise StalePlan("plan-stale", "the plan was made from another estate", "evac plan, and apply that")
+    bound = await asyncio.to_thread(
+        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest
+    )
+    if kept:
+        await put_bound(store, bound, None)
+    return bound
+
+
+def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:
+    """Approvals of a run are signed where policy lists approvers; other requests say who and why."""
+    if request.verb != "approve" or request.step or not policy.approvers:
+        return
+    given = request.envelope or view.spec.envelope
+    run, plan = view.spec.run, view.plans[-1]
+    check(Approval(run, plan, given, request.who, request.reason, request.ticket), request.signature, policy)
+
+
+def _agents(estate: Estate, own: str) -> list[AgentAnchors]:
+    """The agents of the other sites, which keep the heads of our journals."""
+    found = {}
+    for endpoint in estate.endpoints:
+        if endpoint.driver == "process" and endpoint.at != own and "agent" in endpoint.settings:
+            found[endpoint.at] = (str(endpoint.settings["agent"]), str(endpoint.settings.get("secret", "")))
+    return [AgentAnchors(*found[site]) for site in sorted(found)]
+
+
+def _sink(agent: AgentAnchors) -> AnchorSink:
+    async def keep(head: Anchor) -> None:
+        await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S)
+
+    return keep
+
+
+def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe | None:
+    """What must answer while this site's own network works: its agent."""
+    for endpoint in estate.endpoints:
+        if endpoint.driver == "process" and endpoint.at == site and "agent" in endpoint.settings:
+            url = f"{str(endpoint.settings['agent']).rstrip('/')}/v1/health"
+            return Probe("agent", "control", probes.agent(session, url))
+    return None
+
+
+async def _protections(
+    estate: Estate, policy: RunPolicy, lost: Sequence[str], roles: Mapping[str, protecting.Roles]
+) -> Mapping[str, bytes]:
+    return protecting.plans_for(estate, policy, lost, roles)
+
+
+async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:
+    """Runs a controller until SIGTERM or SIGINT."""
+    made = await compose(setting, tell)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        with contextlib.suppress(Corrupt):
+            await made.seen.read()
+        tasks = [
+            asyncio.create_task(made.controller.run(), name="controller"),
+            asyncio.create_task(made.seen.follow(), name="seen"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
+        ready(made)
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for task in done:
+            task.result()
+    finally:
+        await made.close()
+
+
+def notice_line(notice: Notice) -> str:
+    """One line of a log: UTC, kind, words."""
+    from evac.report.run_report import moment
+
+    return f"{moment(notice.at_ms)} {notice.kind:8} {notice.words}"

@@ -1,0 +1,275 @@
+"""What operators do with runs: propose one, look at it, ask for something, hold everything, prove it.
+
+Every function takes an open store and plain values. Nothing here performs a step: that is the controller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.engine import requests
+from evac.engine.bound_store import get_bound
+from evac.engine.chronicle import STREAM as WATCH
+from evac.engine.chronicle import Notice
+from evac.engine.chronicle import decode as decode_notice
+from evac.engine.codec import decode_all
+from evac.engine.conducting import ANSWER, OPEN, PROPOSAL
+from evac.engine.drawer import get_plan, put_plan
+from evac.engine.guards import HOLD_KEY
+from evac.engine.leading import LEADER
+from evac.engine.protecting import bound_of, is_protection
+from evac.estate import plan_codec
+from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput, NotAllowed, RunError, Unavailable
+from evac.model.run_policy import RunPolicy
+from evac.run.state import plans_of, replay
+from evac.run.values import ENDED, Event, RunSpec
+from evac.run.view import RunView
+from evac.store.anchors import Anchor, verify_chain
+from evac.store.journal import read
+from evac.store.port import Compare, Delete, Put, Store
+
+INCIDENT: Final = "incident/"
+ANSWER_S: Final = 30.0
+RUNS_MOST: Final = 10_000
+
+
+def default_store() -> str:
+    """`EVAC_STORE`, else a SQLite file in the folder for states of this user, which is made."""
+    named = os.environ.get("EVAC_STORE")
+    if named:
+        return named
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = base / "evac"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return f"sqlite:{folder / 'evac.sqlite'}"
+
+
+def who_am_i() -> str:
+    """The name that goes into the journal: the person behind sudo, else the user."""
+    for name in ("EVAC_WHO", "SUDO_USER", "USER", "LOGNAME"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return f"uid-{os.getuid()}"
+
+
+def new_id(now_ms: int) -> str:
+    """Ids that sort by time and never meet."""
+    return f"{now_ms:013d}-{os.urandom(6).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """leaving: sites that the plan leaves; mark: what the register calls them meanwhile; ends: afterwards."""
+
+    incident: str
+    plan: bytes
+    reason: str
+    leaving: tuple[str, ...] = ()
+    mark: str = "lost"
+    ends: Mapping[str, str] | None = None
+    typed: tuple[str, ...] = ()
+
+
+async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
+    """Asks the leader to make a run of a plan, and waits for its id.
+
+    Raises NotAllowed with the leader's words where a guard refuses, Unavailable where nobody leads.
+    """
+    digest = await put_plan(store, proposal.plan)
+    number = new_id(now_ms)
+    told = {
+        "incident": proposal.incident, "plan": digest, "reason": proposal.reason, "mode": "hold",
+        "leaving": list(proposal.leaving), "mark": proposal.mark, "ends": dict(proposal.ends or {}),
+        "typed": list(proposal.typed),
+    }  # fmt: skip
+    await store.transact((Compare(PROPOSAL + number, 0),), (Put(PROPOSAL + number, orjson.dumps(told)),))
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        answer = await store.get(ANSWER + number)
+        if answer is not None:
+            return _answered(orjson.loads(answer.value))
+        await asyncio.sleep(0.1)
+    with contextlib.suppress(Conflict, Unavailable):
+        await store.transact((), (Delete(PROPOSAL + number),))
+    raise Unavailable("no controller leads, so nobody took the plan")
+
+
+def _answered(answer: Mapping[str, Any]) -> str:
+    if "run" in answer:
+        return str(answer["run"])
+    raise NotAllowed(str(answer.get("code", "refused")), str(answer.get("refused", "the leader refused it")))
+
+
+async def ask(store: Store, run: str, request: requests.Request) -> None:
+    """Writes what an operator asks for; the leader takes it. Raises RunError where there is no such run."""
+    if await store.get(OPEN + run) is None:
+        known = {row["run"] for row in await list_runs(store)}
+        if run in known:
+            raise RunError("run-over", f"{run} has ended", f"evac run show {run}")
+        raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+    key = requests.key_of(run, request.id)
+    await store.transact((Compare(key, 0),), (Put(key, requests.encode(request)),))
+
+
+async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S) -> bool:
+    """Waits until the leader has taken a request. False: nobody did in that time, and it still stands."""
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        if await store.get(requests.key_of(run, request)) is None:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def events_of(store: Store, run: str) -> list[Event]:
+    """Every event of a run, its chain checked. Raises RunError where there is none of that name."""
+    events: list[Event] = []
+    try:
+        async for segment in read(store, run):
+            events += decode_all(segment.records)
+    except Corrupt:
+        if not events and not await store.list(f"journal/{run}/", limit=1):
+            raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list") from None
+        raise
+    if not events:
+        raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+    return events
+
+
+async def view_of(store: Store, run: str) -> RunView:
+    """The run as its journal says, replayed."""
+    events = await events_of(store, run)
+    first = await spec_of(store, run, str(events[0].data["incident"]), str(events[0].data["plan"]))
+    opened = await store.get(OPEN + run)
+    if opened is not None:
+        first = replace(first, approvals=int(orjson.loads(opened.value).get("approvals", first.approvals)))
+    others = [await spec_of(store, run, first.incident, plan) for plan in plans_of(events)]
+    return replay(first, events, others)
+
+
+async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec:
+    """What a run executes, as it was bound when it was made."""
+    try:
+        return (await get_bound(store, run, digest)).spec
+    except Corrupt:
+        data = await get_plan(store, digest)
+        if not is_protection(data):
+            raise
+        return bound_of(data, RunPolicy(), run=run, incident=incident, digest=digest).spec
+
+
+async def leader_of(store: Store) -> str:
+    """Who leads; empty where nobody does or nobody can say."""
+    try:
+        lease = await store.holder(LEADER)
+    except Unavailable:
+        return ""
+    return "" if lease is None else lease.owner
+
+
+async def list_runs(store: Store) -> list[dict[str, Any]]:
+    """All runs, oldest first: run, incident, state, scenario, started_at."""
+    from evac.report.run_report import moment
+
+    rows: list[dict[str, Any]] = []
+    after = INCIDENT
+    while page := await store.list(INCIDENT, after if after != INCIDENT else "", 500):
+        for entry in page:
+            told = orjson.loads(entry.value)
+            events = await events_of(store, told["run"])
+            ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
+            rows.append({
+                "run": told["run"], "incident": entry.key.removeprefix(INCIDENT), "plan_digest": told["plan"],
+                "state": ended or ("open" if await store.get(OPEN + told["run"]) else "unfinished"),
+                "scenario": str(events[0].data.get("scenario", "")), "started_at": moment(events[0].at_ms),
+            })  # fmt: skip
+        after = page[-1].key
+        if len(rows) >= RUNS_MOST:
+            break
+    return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+
+
+async def follow(store: Store, run: str, pause_s: float = 0.3) -> AsyncIterator[RunView]:
+    """The run each time it changed, until it has ended."""
+    seen = -1
+    while True:
+        view = await view_of(store, run)
+        if view.events != seen:
+            seen = view.events
+            yield view
+        if view.phase in ENDED:
+            return
+        await asyncio.sleep(pause_s)
+
+
+async def hold(store: Store, who: str, reason: str, now_ms: int) -> None:
+    """Stops everything before its next effect."""
+    value = orjson.dumps({"who": who, "reason": reason, "at_ms": now_ms})
+    await store.transact((), (Put(HOLD_KEY, value),))
+
+
+async def release(store: Store) -> bool:
+    """Ends the hold. False: there was none."""
+    if await store.get(HOLD_KEY) is None:
+        return False
+    await store.transact((), (Delete(HOLD_KEY),))
+    return True
+
+
+async def held(store: Store) -> Mapping[str, Any] | None:
+    """Who holds, and why; None where nobody does."""
+    entry = await store.get(HOLD_KEY)
+    return None if entry is None else dict(orjson.loads(entry.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What verifying a journal found. problems empty: nothing is missing, changed or cut off."""
+
+    stream: str
+    segments: int
+    records: int
+    anchors: int
+    problems: tuple[str, ...]
+
+
+async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
+    """Checks the chain of a run's journal against the heads that other sites kept."""
+    segments = records = 0
+    with contextlib.suppress(Corrupt):
+        async for segment in read(store, run):
+            segments, records = segments + 1, records + len(segment.records)
+    problems = await verify_chain(store, run, anchors)
+    return Proof(run, segments, records, len(anchors), tuple(str(problem) for problem in problems))
+
+
+async def notices(store: Store) -> list[Notice]:
+    """The journal of watching: verdicts, leaders, losses."""
+    found: list[Notice] = []
+    with contextlib.suppress(Corrupt):
+        async for segment in read(store, WATCH):
+            found += [decode_notice(record) for record in segment.records]
+    return found
+
+
+def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...]) -> Proposal:
+    """What applying a plan file means for the register of sites. Raises InvalidInput for what is no plan."""
+    try:
+        plan = plan_codec.decode(data)
+    except EvacError as error:
+        raise InvalidInput(error.code, error.message, error.hint) from error
+    sites = tuple(d for d in plan.scenario.domains if "/" not in d)
+    if plan.scenario.kind == "lose":
+        return Proposal(incident, data, reason, sites, "lost", dict.fromkeys(sites, "lost"), typed)
+    if plan.scenario.kind == "evacuate":
+        return Proposal(incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed)
+    return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed)

@@ -1,0 +1,130 @@
+"""What the controllers of all sites know of the stores: roles as last seen for certain, and standing facts.
+
+    observed             roles of every store, as last seen with exactly one primary
+    standing/<store>     facts of synchronous replication, checked while all was well
+
+The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
+fire. A look that finds no primary, or two, changes nothing: the last certain roles stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from evac.actions.registry import Drivers
+from evac.app.observing import observe, standing_facts
+from evac.engine.clock import Clock
+from evac.engine.live_actions import PREFIX, Standing, decode_standing
+from evac.model.digest import estate_digest
+from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.run_policy import RunPolicy
+from evac.store.port import Lease, Put, Store
+
+KEY: Final = "observed"
+PERIOD_S: Final = 2.0
+STANDING_S: Final = 5.0
+_MOST: Final = 10_000
+
+
+class SeenEstate:
+    """The estate as last seen, and its digest; the same in every controller a moment later."""
+
+    def __init__(
+        self, estate: Estate, policy: RunPolicy, store: Store, drivers: Drivers, clock: Clock
+    ) -> None:
+        self._files, self._policy, self._store = estate, policy, store
+        self._drivers, self._clock = drivers, clock
+        self.observation = Observation(0)
+        self.estate = estate
+        self.digest = estate_digest(estate)
+        self._standing: dict[str, Standing] = {}
+
+    def standing(self, store: str) -> Standing | None:
+        return self._standing.get(store)
+
+    async def follow(self) -> None:
+        """Reads what the leader wrote, until cancelled."""
+        while True:
+            with contextlib.suppress(Unavailable, Corrupt):
+                await self.read()
+            await asyncio.sleep(PERIOD_S / 4)
+
+    async def read(self) -> None:
+        entry = await self._store.get(KEY)
+        if entry is not None:
+            self._take(decode(entry.value))
+        for one in await self._store.list(PREFIX):
+            name = one.key.removeprefix(PREFIX)
+            with contextlib.suppress(EvacError):
+                self._standing[name] = decode_standing(name, one.value)
+
+    async def look(self, guard: Lease) -> None:
+        """One look at the real systems by the leader, written where roles changed."""
+        seen = merged(self.observation, await observe(self._files, self._drivers, self._clock.now_ms()))
+        if seen.members != self.observation.members:
+            await self._store.transact((), (Put(KEY, encode(seen)),), guard)
+            self._take(seen)
+        await asyncio.sleep(PERIOD_S)
+
+    async def check_standing(self, guard: Lease) -> None:
+        """Checks what may serve as a fence, written with its time; what fails the check grows old."""
+        facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms)
+        for fact in facts:
+            await self._store.transact((), (Put(PREFIX + fact.store, fact.encode()),), guard)
+            self._standing[fact.store] = fact
+        await asyncio.sleep(STANDING_S)
+
+    def _take(self, seen: Observation) -> None:
+        if seen.members == self.observation.members:
+            return
+        self.observation = seen
+        self.estate = observed(self._files, seen)
+        self.digest = estate_digest(self.estate)
+
+
+def merged(before: Observation, now: Observation) -> Observation:
+    """Roles after another look: of a store with one primary as seen now, else as before. Lags are left out,
+    so that a plan does not go stale because of them.
+    """
+    old = _by_store(before)
+    found: list[MemberSeen] = []
+    for store, members in sorted(_by_store(now).items()):
+        certain = sum(m.role == "primary" for m in members.values()) == 1
+        for site, member in sorted(members.items()):
+            known = old.get(store, {}).get(site)
+            if not certain:
+                found += [known] if known is not None else []
+            elif member.role == "unreachable" and known is not None and known.role != "primary":
+                found.append(known)
+            else:
+                found.append(MemberSeen(store, site, member.role))
+    return Observation(now.at_ms, tuple(found))
+
+
+def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
+    found: dict[str, dict[str, MemberSeen]] = {}
+    for member in observation.members:
+        found.setdefault(member.store, {})[member.site] = member
+    return found
+
+
+def encode(observation: Observation) -> bytes:
+    rows = [[m.store, m.site, m.role] for m in observation.members]
+    return orjson.dumps({"at_ms": observation.at_ms, "members": rows})
+
+
+def decode(value: bytes) -> Observation:
+    """Raises Corrupt for what is no observation."""
+    try:
+        found: Mapping[str, Any] = orjson.loads(value)
+        rows = found["members"][:_MOST]
+        return Observation(int(found["at_ms"]), tuple(MemberSeen(*row) for row in rows))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error

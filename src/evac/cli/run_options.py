@@ -1,0 +1,46 @@
+"""Options of the commands that act: which store, who asks, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from evac.cli.options import Command
+from evac.store.port import Store
+
+Answer = TypeVar("Answer")
+
+
+def store_option(command: Command) -> Command:
+    return click.option(
+        "--store",
+        metavar="URL",
+        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        "[default: $EVAC_STORE, else a SQLite file of this user]",
+    )(command)
+
+
+def reason_option(command: Command) -> Command:
+    return click.option("--reason", required=True, help="Why; it goes into the journal.")(command)
+
+
+def who_option(command: Command) -> Command:
+    return click.option("--who", help="Who asks. [default: the user]")(command)
+
+
+def with_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Answer:
+    """Opens the store, does the work, closes the store."""
+    from evac.app.runs import default_store
+    from evac.store.opening import open_store
+
+    async def opened() -> Answer:
+        store = open_store(url or default_store())
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(opened())
