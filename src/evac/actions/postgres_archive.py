@@ -20,7 +20,7 @@ from evac.actions.given import many, text
 from evac.actions.port import Action
 from evac.actions.postgres_facts import lsn_text
 from evac.actions.postgres_history import Commit, Control, parse_commit, segment_name
-from evac.actions.postgres_link import Member, translate
+from evac.actions.postgres_link import FAILURES, Member, translate
 from evac.actions.postgres_programs import Place, program, shut_in
 from evac.model.errors import Permanent
 
@@ -176,7 +176,7 @@ async def _dump_rows(
             }
         finally:
             await connection.close(timeout=5)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (TimeoutError, *FAILURES) as error:
         raise translate(member, error, changes=False) from error
 
 

@@ -22,6 +22,8 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -124,7 +126,7 @@ class Link:
         except TimeoutError as error:
             self._broken = True
             raise _silent(self.member, self._changed) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except FAILURES as error:
             self._broken = True
             if secret:
                 code = getattr(error, "sqlstate", "") or type(error).__name__
@@ -137,7 +139,7 @@ class Link:
             try:
                 await self._connection.close(timeout=0.5)
                 return
-            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except (TimeoutError, *FAILURES):
                 pass
         self._connection.terminate()
 
@@ -157,7 +159,7 @@ async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) ->
             )  # fmt: skip
     except TimeoutError as error:
         raise _silent(member, changes=False) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except FAILURES as error:
         raise translate(member, error, changes=False) from error
     link = Link(member, connection, deadline)
     try:

@@ -237,7 +237,7 @@ class _Server:
         async with self._bounded(), self._client.pipeline(transaction=True) as pipe:
             await pipe.watch(KEY)
             seen = str(await pipe.get(KEY) or "0 0").split()
-            if (order.token and order.token < int(seen[0])) or order.epoch < int(seen[1]):
+            if (order.token and order.token < int(seen[0])) or (order.epoch and order.epoch < int(seen[1])):
                 raise stale_token(self.address, int(seen[0]), order)
             pipe.multi()
             if record_first and order.token:

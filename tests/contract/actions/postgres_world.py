@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from evac.actions.port import Action, Value, Verb
+from evac.actions.postgres_link import FAILURES
 from evac.lab.process import MissingProgram
 from evac.lab.servers import postgres
 from evac.lab.servers.postgres import PostgresServer
@@ -127,7 +128,7 @@ async def write_all_the_time(server: PostgresServer, ledger: Ledger, writers: in
     """Until `ledger.stop`, or until the server is gone."""
 
     async def writer(number: int) -> None:
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        with suppress(TimeoutError, *FAILURES):
             connection = await connect(server)
             try:
                 while not ledger.stop:

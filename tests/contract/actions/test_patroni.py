@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.actions.patroni import PatroniDriver, misread_name
-from evac.model.errors import Permanent, Retryable
+from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.actions.patroni_world import PASSWORD, cluster, until_ready
 from tests.contract.actions.suite import Case, keep_contract, order
 
@@ -19,6 +19,7 @@ def test_failover_after_a_fence_keeps_the_contract(server_folder: Path) -> None:
     with cluster(server_folder) as world:
         driver = PatroniDriver()
         promote = world.action("promote", world.anyang, proof="power", old_name="dc-pangyo")
+        fence = world.action("fence", world.anyang, proof="lease", old_name="dc-pangyo")
 
         async def prepare() -> None:
             await until_ready(driver, promote)
@@ -32,6 +33,11 @@ def test_failover_after_a_fence_keeps_the_contract(server_folder: Path) -> None:
                 await driver.execute(unproven, order())
             assert world.key("/service/messages/leader") == "dc-pangyo"
             world.pangyo.kill()
+            # Its lease has not ended: that it is dead is no proof.
+            assert (await driver.observe(fence, order())).outcome == "absent"
+            with pytest.raises(OutcomeUnknown, match="in time"):
+                await driver.execute(fence, order(timeout_s=0.5))
+            assert world.key("/service/messages/leader") == "dc-pangyo"
 
         async def state() -> object:
             return world.key("/service/messages/leader"), world.key("/evac/patroni/service/messages")
@@ -51,6 +57,9 @@ def test_failover_after_a_fence_keeps_the_contract(server_folder: Path) -> None:
             driver, promote, state, is_done, prepare, silence, speak, tokens=True, secrets=(PASSWORD,)
         )
         asyncio.run(keep_contract(case))
+        done = asyncio.run(driver.observe(fence, order()))
+        assert done.outcome == "done"
+        assert done.evidence["proof"] == "lease"
 
 
 def test_a_member_whose_name_begins_with_any_is_never_called_ready(server_folder: Path) -> None:

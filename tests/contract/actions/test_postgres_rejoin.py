@@ -59,7 +59,7 @@ def test_where_a_rewind_fails_a_fresh_copy_helps_and_nothing_is_deleted(server_f
             world.anyang.start()
             await _promote_after_power_off(world)
             action = world.rejoin("dc-pangyo", "dc-anyang", archive_rows="*")
-            broken = {**action.settings, "bin": str(_programs_without_rewind(world))}
+            broken = {**action.settings, "bin": str(_programs_without(world, "pg_rewind"))}
             failing = Action(action.verb, action.target, action.driver, action.at, broken, action.parameters)
             evidence = await PostgresDriver().execute(failing, PATIENT)
             assert evidence["how"] == "copy"
@@ -72,17 +72,45 @@ def test_where_a_rewind_fails_a_fresh_copy_helps_and_nothing_is_deleted(server_f
         asyncio.run(story())
 
 
-def _programs_without_rewind(world: DataSet) -> Path:
-    """The real programs, but pg_rewind only fails."""
+def _programs_without(world: DataSet, *failing: str) -> Path:
+    """The real programs, but some only fail."""
     folder = world.folder / "bin"
     folder.mkdir()
     for path in Path(world.pangyo.bin).iterdir():
-        if path.name != "pg_rewind":
-            (folder / path.name).write_text(f'#!/bin/sh\nexec "{path}" "$@"\n')
-            (folder / path.name).chmod(0o755)
-    (folder / "pg_rewind").write_text("#!/bin/sh\nexit 1\n")
-    (folder / "pg_rewind").chmod(0o755)
+        script = "exit 1" if path.name in failing else f'exec "{path}" "$@"'
+        (folder / path.name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / path.name).chmod(0o755)
     return folder
+
+
+def test_a_rejoin_that_broke_off_half_way_goes_on_with_what_was_archived(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            driver = PostgresDriver()
+            world.anyang.stop()
+            await _write(world.pangyo, 101)
+            world.pangyo.kill()
+            world.anyang.start()
+            await _promote_after_power_off(world)
+            action = world.rejoin("dc-pangyo", "dc-anyang", archive_rows=("messages",))
+            programs = _programs_without(world, "pg_rewind", "pg_basebackup")
+            broken = {**action.settings, "bin": str(programs)}
+            failing = Action(action.verb, action.target, action.driver, action.at, broken, action.parameters)
+            with pytest.raises(Permanent, match="pg_basebackup ended with 1"):
+                await driver.execute(failing, PATIENT)
+            assert (world.pangyo.folder / "data.evac-rejoin").exists()
+            # A rewind that broke off leaves the primary's settings in the folder, as here.
+            (world.pangyo.data / "postgresql.conf").write_text("port = 1\n")
+            assert (await driver.observe(action, order(timeout_s=2.0))).outcome == "unclear"
+            evidence = await driver.execute(action, PATIENT)
+            assert evidence["how"] == "copy"
+            assert evidence["upstream"] == _address(world.anyang)
+            archives = list((world.folder / "archive").iterdir())
+            assert len(archives) == 1
+            assert "101" in (archives[0] / "rows" / "0000.jsonl").read_text()
+
+        asyncio.run(story())
 
 
 def test_a_standby_that_holds_more_than_the_new_primary_is_rewound_by_hand(server_folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from evac.lab.process import Process, find_program, give_to, run_once
 from evac.lab.servers.family import kill_family, signal_family
-from evac.lab.servers.postgres import DEFAULTS, USER, program_folder
+from evac.lab.servers.postgres import DEFAULTS, USER, program_folder, remove_segment, shared_segment
 
 PACKAGE = "patroni python3-etcd"
 
@@ -113,10 +113,12 @@ class PatroniMember:
 
     def kill(self) -> None:
         """SIGKILL to Patroni and to its PostgreSQL, as a fire does it."""
+        segment = shared_segment(self.folder / "data") if self._postgres_is_ours() else 0
         kill_family(self.process.pid)
         if self._postgres_is_ours():
             kill_family(self.postmaster())
         self.process.kill()
+        remove_segment(segment)
 
     def stop(self) -> None:
         """Patroni stops its PostgreSQL in order."""

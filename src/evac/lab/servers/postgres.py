@@ -7,13 +7,14 @@ data folder would be copied by pg_basebackup with its lock, and the copy would n
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal as signals
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac.lab.process import Process, find_program, give_to, run_once
+from evac.lab.process import MissingProgram, Process, ServerFailed, find_program, give_to, run_once
 from evac.lab.servers.family import kill_family, signal_family
 
 USER = "postgres"
@@ -31,6 +32,8 @@ DEFAULTS: Mapping[str, str] = {
     "wal_sender_timeout": "5s",
     "wal_retrieve_retry_interval": "500ms",
     "unix_socket_directories": "",
+    # In the data folder: what a killed server shared would stay in the machine's memory for ever.
+    "dynamic_shared_memory_type": "mmap",
     "log_min_messages": "warning",
 }
 
@@ -101,9 +104,11 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL to the postmaster and to every child, as a fire does it."""
+        segment = shared_segment(self.data) if self.running_pid() else 0
         kill_family(self.running_pid())
         kill_family(self.process.pid)
         self.process.kill()
+        remove_segment(segment)
 
     def pause(self) -> None:
         """SIGSTOP to the whole family: connections are still taken by the kernel, nothing answers."""
@@ -123,6 +128,21 @@ class PostgresServer:
         except OSError:
             return 0
         return pid if str(self.data) in argv else 0
+
+
+def shared_segment(data: Path) -> int:
+    """The id of the System V segment that the running server of `data` keeps as its lock; 0 where unknown."""
+    try:
+        return int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def remove_segment(segment: int) -> None:
+    """Removes what a killed server could not; one that is gone, or still used by somebody, stays as it is."""
+    if segment:
+        with contextlib.suppress(ServerFailed, MissingProgram):
+            run_once((find_program("ipcrm", "util-linux"), "-m", str(segment)), user=USER, timeout_s=5)
 
 
 def primary(
