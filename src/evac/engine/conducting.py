@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from evac.actions.port import Action, Driver, Order
-from evac.engine import requests
+from evac.engine import datasets, requests
 from evac.engine.admitting import GuardedAdmission
 from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice, Tell
@@ -263,6 +263,7 @@ class Conductor:
         while True:
             try:
                 permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
+                permit = permit | await self._give_up_claims(name)
                 await self._desk.store.transact(
                     permit.compares, (*permit.changes, Delete(OPEN + name)), self.guard
                 )
@@ -277,6 +278,19 @@ class Conductor:
         marks = set(ends.values())
         assert len(marks) == 1
         return await self._desk.guards.may_mark(tuple(ends), marks.pop())
+
+    async def _give_up_claims(self, name: str) -> Permit:
+        """Epochs that the run claimed and never began are free again; one in doubt stays, and is told."""
+        permit = Permit()
+        for epoch in (await self._desk.sets.read_all()).values():
+            if epoch.settled or epoch.run != name:
+                continue
+            if epoch.begun:
+                words = f"{name} ended, and what became of {epoch.store} at {epoch.candidate} is not known"
+                self._tell("trouble", f"{words}: a person must say where its primary is", {"run": name})
+            else:
+                permit = permit | datasets.settle(epoch, done=False)[1]
+        return permit
 
     def _heard(self, run: _Run, events: Sequence[Event]) -> None:
         name = run.spec.run

@@ -184,6 +184,12 @@ def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None
     return after, _change(before, after)
 
 
+def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
+    """A person says where the primary is, of a store whose run ended in doubt. The number stays used up."""
+    after = replace(before, holder=holder, candidate="", purpose="", run="", begun=False)
+    return after, _change(before, after)
+
+
 class DataSets:
     """Leases and epochs of all stores, as one controller sees them. owner: of its leases."""
 

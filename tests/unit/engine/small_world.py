@@ -197,7 +197,7 @@ class World:
         return Bound(spec, actions)
 
     def burn(self, site: str) -> None:
-        """Everything of the site at one instant: it answers nothing, reaches nothing, and releases nothing."""
+        """Everything of the site at one instant: it answers and reaches nothing, and releases nothing."""
         self.burnt.add(site)
         self.stores[site].cut = True
         self.tasks[site].cancel()

@@ -257,6 +257,26 @@ def test_a_lost_synchronous_replica_is_replaced_under_the_next_epoch() -> None:
     assert [entry[4] for entry in protects] == [1]
 
 
+def test_a_run_that_is_cancelled_gives_up_what_it_claimed_but_did_not_begin() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("fence")
+        world.burn("pangyo")
+        await world.until(lambda: "fence" in world.systems.verbs_done())
+        (run,) = await _run_names(world)
+        request = {"verb": "cancel", "who": "kim", "reason": "it is a drill"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        async with asyncio.timeout(8):
+            while not await world.ended():
+                await asyncio.sleep(0.02)
+        epoch = await world.store.get("epoch/chat")
+        assert epoch is not None
+        told = orjson.loads(epoch.value)
+        assert (told["candidate"], told["holder"], told["epoch"]) == ("", "pangyo", 1)
+
+    play(story, World(policy_of("act")))
+
+
 def test_what_a_person_proposes_is_run_or_refused_with_words() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets, Epoch, begin, claim, decode, encode, not_done, prove, settle
+from evac.engine.datasets import DataSets, Epoch, begin, claim, decode, encode, not_done, prove, settle, vouch
 from evac.engine.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import StorePolicy
@@ -89,6 +89,15 @@ def test_no_second_candidate_while_the_first_is_unknown() -> None:
         assert (second.rung, second.begun) == ("", False), "and a proof belongs to its epoch"
         with pytest.raises(NotAllowed, match="anyang did not claim"):
             begin(second, "anyang", "r1", POLICY)
+
+
+def test_a_person_says_where_the_primary_is_when_a_run_ended_in_doubt() -> None:
+    claimed, _ = _claim(Epoch("chat"))
+    begun, _ = begin(prove(claimed, "sync", POLICY)[0], "anyang", "r1", POLICY)
+    vouched, permit = vouch(begun, "ansan")
+    assert (vouched.holder, vouched.settled, vouched.number) == ("ansan", True, 1)
+    assert len(permit.changes) == 1
+    assert _claim(vouched, "anyang", "r2")[0].number == 2
 
 
 def test_a_proof_needs_a_claim_to_promote() -> None:
