@@ -40,6 +40,8 @@ from evac.store.segments import key_of
 BATCH: Final = 256
 """Starts decided at once; what they become fits a few segments."""
 FLYING_MOST: Final = 16_384
+JOINED_MOST: Final = 48
+"""Compares and changes of delicate steps in one transaction; a few more ride along."""
 SLEEP_MOST_S: Final = 1.0
 READ_AGAIN_S: Final = 0.2
 _NO_HOLD: Final = Permit((Compare(HOLD_KEY, 0),))
@@ -103,7 +105,7 @@ class RunExecution:
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
         self._look_outside = True
-        self._stopping = False
+        self._stopping = self._over = False
 
     @property
     def journal(self) -> Journal:
@@ -151,7 +153,7 @@ class RunExecution:
         self._pool.put(works)
         idle = not batch and not works and not self._asked
         while self._asked:
-            await self._write_asked(self._asked.popleft())
+            await self._write_asked()
         if self._look_outside:
             await self._read_outside()
         elif idle and not self._results and self.view.phase not in ENDED:
@@ -241,32 +243,81 @@ class RunExecution:
             return
         self._hooks.heard(batch)
 
-    async def _write_asked(self, asked: _Asked) -> None:
-        event = asked.event
+    async def _write_asked(self) -> None:
+        """What delicate steps want written: together where it goes together, else one by one."""
+        group = self._next_asked()
+        if len(group) > 1:
+            try:
+                await self._write_group(group)
+                return
+            except Conflict as error:
+                if self._is_ours(error.key):
+                    raise
+        for asked in group:
+            try:
+                await self._write_group([asked])
+            except Conflict as error:
+                if self._is_ours(error.key):
+                    raise
+                asked.answer.set_exception(error)
+
+    def _next_asked(self) -> list[_Asked]:
+        """The first that wait, as far as they fit one transaction and none touches what another has read."""
+        group: list[_Asked] = []
+        steps, touched, size = set[str](), set[str](), 0
+        read: dict[str, int] = {}
+        while self._asked:
+            asked = self._asked[0]
+            mine = {change.key for change in asked.permit.changes}
+            size += len(asked.permit.compares) + len(asked.permit.changes)
+            apart = asked.event.step not in steps and not mine & touched and not mine & read.keys()
+            for compare in asked.permit.compares:
+                same = read.get(compare.key, compare.revision) == compare.revision
+                apart = apart and same and compare.key not in touched
+            if group and not (apart and asked.event.step and size <= JOINED_MOST):
+                break
+            self._asked.popleft()
+            if self._may_write(asked):
+                group.append(asked)
+                steps.add(asked.event.step)
+                touched |= mine
+                read |= {compare.key: compare.revision for compare in asked.permit.compares}
+            if not asked.event.step:
+                break
+        return group
+
+    def _may_write(self, asked: _Asked) -> bool:
+        """A journal never holds what the tables forbid."""
         if asked.answer.done():
-            return
-        begins = event.kind in ("step_started", "undo_started")
+            return False
         try:
-            self._check_allowed(event)
-            await self._recorder.append((event,), asked.permit | _NO_HOLD if begins else asked.permit)
-        except (Conflict, RunError) as error:
-            if isinstance(error, Conflict) and self._is_ours(error.key):
-                raise
+            requests.check_event(self.view, asked.event)
+        except RunError as error:
             asked.answer.set_exception(error)
-            return
-        apply(self.view, event)
-        self._hooks.heard((event,))
-        asked.answer.set_result(None)
+            return False
+        return True
+
+    async def _write_group(self, group: list[_Asked]) -> None:
+        permit = NOTHING
+        for asked in group:
+            permit = permit | asked.permit
+            if asked.event.kind in ("step_started", "undo_started"):
+                permit = permit | _NO_HOLD
+        events = [asked.event for asked in group]
+        await self._recorder.append(events, permit)
+        for asked in group:
+            apply(self.view, asked.event)
+            if not asked.answer.done():
+                asked.answer.set_result(None)
+        self._hooks.heard(events)
 
     def _is_ours(self, key: str) -> bool:
         """Whether it is the journal itself that somebody else wrote."""
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
-    def _check_allowed(self, event: Event) -> None:
-        """A journal never holds what the tables forbid."""
-        requests.check_event(self.view, event)
-
     async def _ask(self, event: Event, permit: Permit) -> None:
+        if self._over:
+            raise _over(self.view)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.append(_Asked(event, permit, answer))
         self._wake.set()
@@ -401,13 +452,19 @@ class RunExecution:
         self._wake.set()
 
     async def _end(self) -> None:
+        self._over = True
         for asked in self._asked:
-            asked.answer.cancel()
+            if not asked.answer.done():
+                asked.answer.set_exception(_over(self.view))
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._pool.close()
+
+
+def _over(view: RunView) -> RunError:
+    return RunError("run-over", f"nobody carries the run out here any more; it is {view.phase}")
 
 
 def _nothing() -> None:

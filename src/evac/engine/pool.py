@@ -47,8 +47,9 @@ class Pool(Generic[Piece]):
             await asyncio.wait(self._tasks)
 
     def _spread(self) -> None:
-        """More workers while pieces wait; they come to their turn before this is called again. Each time twice
-        as many: where the first ones wait, the next ones will.
+        """More workers while pieces wait; they come to their turn before this is called again.
+
+        Each time twice as many: where the first ones had to wait, the next ones will.
         """
         room = min(self._burst, len(self._queue), self._most - len(self._tasks))
         if room <= 0:

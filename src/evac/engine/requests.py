@@ -112,8 +112,8 @@ def _check(request: Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What policy says of requests. check: raises NotAllowed for a request to this run that its person may not
-    make, or that is not signed as it must be.
+    """What policy says of requests. check: raises NotAllowed for a request to this run that its person may
+    not make, or that is not signed as it must be.
     """
 
     pause_most_ms: int = 3_600_000

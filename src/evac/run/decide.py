@@ -63,7 +63,8 @@ def next_ms(view: RunView) -> int | None:
         and view.phase in ("running", "paused", "awaiting_approval")
     ):
         times.append(view.started_ms + view.spec.horizon_ms)
-    return min(times, default=None)
+    looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not time
+    return min((time for time in times if time > looked_ms), default=None)
 
 
 def _event(kind: str, now_ms: int, **data: Any) -> Event:

@@ -7,11 +7,11 @@ first one burnt as well), that is another step: it gets the id with `~2` behind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from evac.run.values import RunSpec, RunStep, StepPhase
+from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 
 KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"})
 """Phases of steps that a new plan does not touch."""
@@ -36,18 +36,27 @@ def plan_id(step: str) -> str:
     return step.partition(_AGAIN)[0]
 
 
-def merge(old: Mapping[str, tuple[RunStep, StepPhase]], new: RunSpec, attempts: Mapping[str, int]) -> Merged:
+def merge(
+    old: Mapping[str, tuple[RunStep, StepPhase]],
+    new: RunSpec,
+    attempts: Mapping[str, int],
+    limits: Sequence[RunLimit] = (),
+) -> Merged:
     """What the run executes from now on. old: steps of the run with their phases; attempts: of every step
-    that the run ever tried.
+    that the run ever tried; limits: those that held so far.
     """
+    mine = {limit.id for limit in new.limits}
+    new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
+    capacity = {limit.id: limit.capacity for limit in new.limits}
     names = {step.id: _name(step, old, attempts) for step in new.steps}
     kept = {name for name, (_, phase) in old.items() if phase in KEPT}
     wanted = {names[step.id]: step for step in new.steps}
     known = kept | set(wanted)
-    steps = [_rewired(old[name][0], known, {}) for name in old if name in kept and name not in wanted]
+    fitting = {name: _fitting(old[name][0], capacity) for name in kept}
+    steps = [_rewired(fitting[name], known, {}) for name in old if name in kept and name not in wanted]
     for name, step in wanted.items():
         if name in kept:
-            steps.append(_rewired(old[name][0], known, {}))
+            steps.append(_rewired(fitting[name], known, {}))
         else:
             steps.append(replace(_rewired(step, known, names), id=name))
     leftover = {
@@ -55,6 +64,12 @@ def merge(old: Mapping[str, tuple[RunStep, StepPhase]], new: RunSpec, attempts: 
     }
     renamed = {plan: name for plan, name in names.items() if plan != name}
     return Merged(replace(new, steps=tuple(steps)), renamed, frozenset(kept), frozenset(leftover))
+
+
+def _fitting(step: RunStep, capacity: Mapping[str, int]) -> RunStep:
+    """What is under way goes on under limits that the new plan made smaller; it then takes all of them."""
+    uses = tuple((name, min(units, capacity[name]), hold_ms) for name, units, hold_ms in step.uses)
+    return step if uses == step.uses else replace(step, uses=uses)
 
 
 def _rewired(step: RunStep, known: set[str], names: Mapping[str, str]) -> RunStep:

@@ -17,7 +17,7 @@ from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event, RunSpec
 from evac.run.view import Pause, RunView
 
-__all__ = ["RunView", "apply", "fingerprint", "plans_of", "replay"]
+__all__ = ["RunView", "apply", "fingerprint", "merged_with", "plans_of", "replay"]
 
 
 def apply(view: RunView, event: Event) -> RunView:
@@ -333,23 +333,29 @@ def _rollback_started(view: RunView, event: Event) -> None:
     view.agenda, view.watched = None, False
 
 
+def _attempts(view: RunView) -> dict[str, int]:
+    return view.past | {step.id: view.attempts[i] for i, step in enumerate(view.steps) if view.attempts[i]}
+
+
+def merged_with(view: RunView, plan: str) -> replan.Merged:
+    """What the run would execute after `plan_replaced`. Raises RunError for a plan that cannot take over."""
+    new = view.specs.get(plan)
+    if new is None:
+        raise RunError("plan-unknown", f"nobody has the plan {plan}", "put it into the store first")
+    phases = {step.id: (step, view.phases[i]) for i, step in enumerate(view.steps)}
+    return replan.merge(phases, new, _attempts(view), view.spec.limits)
+
+
 def _plan_replaced(view: RunView, event: Event) -> None:
     """The new plan's steps take the place of those that have not begun."""
-    _run_moves(view, event, "plan_replaced")
-    new = view.specs.get(event.data["plan"])
-    if new is None:
-        raise _refused(view, event, f"names the plan {event.data['plan']}, which nobody has")
-    attempts = view.past | {
-        step.id: view.attempts[i] for i, step in enumerate(view.steps) if view.attempts[i]
-    }
-    phases = {step.id: (step, view.phases[i]) for i, step in enumerate(view.steps)}
-    merged = replan.merge(phases, new, attempts)
+    _run_moves(view, event, event.kind)
+    attempts, merged = _attempts(view), merged_with(view, event.data["plan"])
     old = _columns(view)
     limits = view.limits
     view.lay_out(merged.spec)
     view.limits.carry_over(limits)
     view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
-    view.plans.append(new.plan)
+    view.plans.append(merged.spec.plan)
     view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
     view.monitoring_ms = 0
     view.agenda = None

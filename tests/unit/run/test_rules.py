@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
 from evac.run import envelope
-from evac.run.decide import decide
+from evac.run.decide import decide, next_ms
 from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
 from evac.run.pacing import Health, judge, next_share
 from evac.run.patience import again_ms, backoff_ms, deadline_ms
@@ -215,6 +215,20 @@ def test_room_goes_to_the_first_planned_of_all_that_wait_for_it(seed: int) -> No
     world.put = checked  # type: ignore[method-assign]
     world.begin()
     assert world.finish() == "succeeded"
+
+
+def test_what_is_overdue_and_waits_for_an_event_wakes_nobody() -> None:
+    """At the horizon a step still runs: there is nothing to do until it ends, however often one looks."""
+    spec = RunSpec("r", "i", "p1", (RunStep("a", "start", "a", 0, 50),), approvals=0, horizon_ms=200)
+    world = World(spec)
+    world.begin()
+    world.settle()
+    world.pending.clear()
+    for now_ms, due_ms in ((10, 100), (100, 200), (200, None), (5_000, None)):
+        world.now_ms = now_ms
+        world.settle()
+        assert next_ms(world.view) == due_ms
+    assert world.view.phase == "running"
 
 
 def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:

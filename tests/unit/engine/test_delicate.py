@@ -1,0 +1,260 @@
+"""Delicate steps: admitted, written with what rides along, refused in writing, concluded or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from evac.engine import requests
+from evac.engine.admission import Admitted, Doing
+from evac.engine.execution import Hooks
+from evac.engine.guards import Permit
+from evac.engine.reading import events_of
+from evac.engine.requests import Request
+from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError
+from evac.run.values import Event, RunLimit, RunStep
+from evac.store.memory import MemoryStore
+from evac.store.port import Compare, Put
+from tests.unit.engine.worlds import PATIENCE, Crash, Ground, WorldDriver, chain, run_async, spec_of
+
+
+@dataclass
+class Door:
+    """Lets steps of data sets in: each start writes an epoch, each result settles it. refusals: raised first.
+
+    moved: how often somebody else changes the epoch between the reading and the writing.
+    """
+
+    store: MemoryStore
+    refusals: list[Exception] = field(default_factory=list)
+    moved: int = 0
+    loses: bool = False
+    forbids: str = ""
+    inside: int = 0
+    most_inside: int = 0
+
+    def concerns(self, step: RunStep) -> bool:
+        return bool(step.data_set)
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]:
+        return self._enter(step, doing)
+
+    @asynccontextmanager
+    async def _enter(self, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            permit = await self.change(step, "claimed") if doing == "start" else Permit()
+            yield _In(self, step, permit)
+        finally:
+            self.inside -= 1
+
+    async def change(self, step: RunStep, value: str) -> Permit:
+        key = f"epoch/{step.data_set}"
+        entry = await self.store.get(key)
+        if self.moved:
+            self.moved -= 1
+            await self.store.transact((), (Put(key, b"somebody else"),))
+        revision = entry.revision if entry else 0
+        return Permit((Compare(key, revision),), (Put(key, value.encode()),))
+
+
+@dataclass
+class _In:
+    door: Door
+    step: RunStep
+    permit: Permit
+    epoch: int = 7
+
+    async def during(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self.door.loses:
+            self.door.loses = False
+            work.close()
+            raise LeaseLost(f"store/{self.step.data_set}")
+        return await work
+
+    async def conclude(self, event: Event) -> Permit:
+        if self.door.forbids and event.kind == self.door.forbids:
+            raise NotAllowed("proof-refused", "policy does not take this proof")
+        return await self.door.change(self.step, event.kind)
+
+
+def stores(number: int, **more: Any) -> Any:
+    steps = tuple(
+        RunStep(f"fence/s{n}", "fence", f"s{n}", 0, 10, data_set=f"s{n}", site="pangyo")
+        for n in range(number)
+    )
+    return spec_of(*steps, **more)
+
+
+async def carried_out(ground: Ground, door: Door) -> Any:
+    leading = await ground.lead()
+    execution = await ground.begin(leading, admission=door)
+    phase = await execution.run()
+    await leading.release()
+    return phase, execution, [(e.kind, e.step) for e in await events_of(ground.store, "run-1") if e.step]
+
+
+def test_start_and_result_ride_with_their_epoch() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(1), store=store), Door(store)
+        phase, _, events = await carried_out(ground, door)
+        assert phase == "succeeded"
+        assert [kind for kind, _ in events] == ["step_started", "step_succeeded"]
+        entry = await store.get("epoch/s0")
+        assert entry is not None
+        assert entry.value == b"step_succeeded"
+        assert door.inside == 0
+
+    run_async(story())
+
+
+def test_a_hundred_stores_go_side_by_side_and_are_written_together() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(100), WorldDriver(takes_s=0.05), store), Door(store)
+        phase, execution, _ = await carried_out(ground, door)
+        assert phase == "succeeded"
+        assert door.most_inside == 100
+        assert execution.journal.head.segment < 60, "not one transaction an event"
+        for n in range(100):
+            entry = await store.get(f"epoch/s{n}")
+            assert entry is not None
+            assert entry.value == b"step_succeeded"
+
+    run_async(story())
+
+
+@pytest.mark.parametrize("moved", [1, 2])
+def test_an_epoch_that_moved_meanwhile_is_read_again(moved: int) -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(3), store=store), Door(store, moved=moved)
+        phase, _, events = await carried_out(ground, door)
+        assert phase == "succeeded"
+        assert ("step_waits", "fence/s0") in events
+        assert [line for line in ground.driver.log if line == "execute run-1/fence/s0"] == [
+            "execute run-1/fence/s0"
+        ]
+
+    run_async(story())
+
+
+def test_who_is_not_let_in_waits_in_writing_and_comes_again() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        refusals: list[Exception] = [
+            Retryable("data-set-held", "b is changing the roles of s0", after_ms=10),
+            Retryable("maintenance", "maintenance", after_ms=10),
+        ]
+        ground, door = Ground(stores(1), store=store), Door(store, refusals)
+        phase, _, events = await carried_out(ground, door)
+        assert phase == "succeeded"
+        assert [kind for kind, _ in events] == ["step_waits", "step_waits", "step_started", "step_succeeded"]
+
+    run_async(story())
+
+
+def test_a_result_that_cannot_stand_is_a_failure_that_asks_a_person() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(1), store=store), Door(store, forbids="step_succeeded")
+        leading = await ground.lead()
+        execution = await ground.begin(leading, admission=door)
+        task = asyncio.create_task(execution.run())
+        while execution.view.phase != "paused":
+            await asyncio.sleep(0.005)
+        assert execution.view.step("fence/s0").failure[0] == "proof-refused"
+        request = Request("r1", "attest", "mina", "unplugged it", step="fence/s0")
+        await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
+        assert await task == "succeeded_with_exceptions"
+        entry = await store.get("epoch/s0")
+        assert entry is not None
+        assert entry.value == b"step_attested"
+        await leading.release()
+
+    run_async(story())
+
+
+def test_a_data_set_lost_in_the_middle_is_looked_at_again() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(1), store=store), Door(store, loses=True)
+        phase, _, events = await carried_out(ground, door)
+        assert phase == "succeeded"
+        assert [kind for kind, _ in events][:3] == ["step_started", "step_unknown", "step_observed"]
+
+    run_async(story())
+
+
+def test_it_crashes_once_at_every_boundary_of_a_delicate_step() -> None:
+    async def story() -> int:
+        number = 0
+        while True:
+            number += 1
+            store = MemoryStore()
+            ground, door = Ground(stores(2), store=store), Door(store)
+
+            def boundary(reached: int, number: int = number) -> None:
+                if reached == number:
+                    raise Crash
+
+            leading = await ground.lead()
+            execution = await ground.begin(leading, Hooks(boundary=boundary), admission=door)
+            crashed = False
+            try:
+                await execution.run()
+            except Crash:
+                crashed = True
+            await leading.release()
+            assert door.inside == 0
+            second = await ground.lead("b")
+            resumed = await ground.resume(second, admission=door)
+            assert await resumed.run() == "succeeded", f"boundary {number}"
+            await second.release()
+            executed = sorted(line for line in ground.driver.log if line.startswith("execute"))
+            assert executed == ["execute run-1/fence/s0", "execute run-1/fence/s1"], f"boundary {number}"
+            if not crashed:
+                return number
+
+    assert run_async(story()) > 10
+
+
+def test_a_new_plan_in_the_middle_keeps_what_is_done_and_what_runs() -> None:
+    async def story() -> None:
+        first = chain("a", "b", "c", limits=(RunLimit("api", "slots", 3),))
+        first = replace(first, steps=tuple(replace(s, uses=(("api", 3, 0),)) for s in first.steps))
+        second = replace(chain("a", "b", "d"), plan="plan-2", limits=(RunLimit("api", "slots", 1),))
+        ground = Ground(first, WorldDriver(takes_s=0.1))
+        leading = await ground.lead()
+        execution = await ground.begin(leading)
+        task = asyncio.create_task(execution.run())
+        while execution.view.phases[1] != "running":
+            await asyncio.sleep(0.005)
+        with pytest.raises(RunError, match="nobody has the plan"):
+            await execution.say(Event("plan_replaced", 0, data={"plan": "plan-9", "why": "", "lost": []}))
+        lost = RunStep("x", "start", "x", 0, 1, (), (("nowhere", 1, 0),))
+        broken = replace(second, plan="plan-3", steps=(*second.steps, lost))
+        execution.view.specs |= {"plan-2": second, "plan-3": broken}
+        with pytest.raises(RunError, match="no limit of this run"):
+            await execution.say(Event("plan_replaced", 0, data={"plan": "plan-3", "why": "", "lost": []}))
+        await execution.say(Event("plan_replaced", 0, data={"plan": "plan-2", "why": "loss", "lost": ["z"]}))
+        assert await task == "succeeded"
+        with pytest.raises(RunError, match="nobody carries"):
+            await execution.say(Event("drift_seen", 0, data={"evidence": {}, "undone": False}))
+        executed = [line for line in ground.driver.log if line.startswith("execute")]
+        assert executed == ["execute run-1/a", "execute run-1/b", "execute run-1/d"]
+        assert execution.view.spec.patience == PATIENCE
+        await leading.release()
+
+    run_async(story())
