@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from evac.model.steps import STEP_WORDS
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural
 from evac.run.state import RunView
@@ -43,7 +44,7 @@ class RunShown:
 
 def moment(at_ms: int) -> str | None:
     """UTC with milliseconds; None for never."""
-    if not at_ms:
+    if at_ms <= 0:
         return None
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -98,12 +99,16 @@ def waiting(view: RunView) -> list[str]:
     if view.phase == "paused" and view.pause is not None:
         found.append(f"the pause to end ({view.pause.by}: {view.pause.reason or 'no reason given'})")
     for i in sorted(view.manual_running):
-        found.append(f"{view.steps[i].id} to be done by hand and attested")
+        step = view.steps[i]
+        words = STEP_WORDS.get(step.kind, step.kind)  # type: ignore[call-overload]
+        found.append(f"{step.id} by hand: {words}, {step.target}; then attest it")
     for i in sorted(view.doubtful):
         found.append(f"{view.steps[i].id}: its outcome is unknown; look, then attest, retry or skip")
     for i, phase in enumerate(view.phases):
         if phase == "failed":
             found.append(f"{view.steps[i].id} failed: retry or skip")
+        elif phase == "ready" and view.steps[i].gate and i not in view.gates_open:
+            found.append(f"{view.steps[i].id}: {view.steps[i].gate}; agree with approve --step")
     return found
 
 
@@ -147,7 +152,7 @@ def _facts(shown: RunShown) -> Iterable[tuple[str, str, str]]:
     leader = shown.leader or "nobody: nothing moves until a controller runs"
     yield "leader", leader, "" if shown.leader or view.phase in ENDED else "error"
     yield "approved", listed(sorted(view.approved_by)) or "by nobody yet", ""
-    if view.started_ms:
+    if view.started_ms > 0:
         end = view.last_ms if view.phase in ENDED else shown.now_ms
         yield "running for", duration(max(0, end - view.started_ms)), ""
     counts = ", ".join(f"{number(view.counts[p])} {p}" for p in _GRAVE if view.counts.get(p))
