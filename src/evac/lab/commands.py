@@ -18,5 +18,9 @@ def agent(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac", "agent", str(config))
 
 
+def controller(estate: Path, site: str, store: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "evac", "serve", str(estate), "--site", site, "--store", store)
+
+
 def clients(config: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "evac.lab.clients", str(config))

@@ -123,6 +123,7 @@ def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
             "url": f"{site.url('haproxy')}/health", "method": "GET",
             "observe_url": f"{site.url('haproxy')}/health",
         })),
+        ("member", _endpoint(site.name, "etcd", {"url": site.url("etcd")})),
         ("unit", _endpoint(SERVICE, "process", {
             "agent": site.url("agent"), "secret": secrets.reference("agent"), "unit": SERVICE,
         })),

@@ -13,6 +13,7 @@ from typing import Final
 from evac.actions.port import Action, Order
 from evac.actions.process import ProcessDriver
 from evac.lab import commands, proc_table
+from evac.lab.journal_facts import store_url
 from evac.lab.process import Process
 from evac.lab.site_servers import Ground, messenger_config
 from evac.lab.topology import PORTS, SERVICE, Site
@@ -28,6 +29,14 @@ def agent(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
     path.write_text(agent_file(ground, site), encoding="utf-8")
     log = ground.folder.logs / f"{site.name}-agent.log"
     return Process(f"agent {site.name}", commands.agent(path), log, prefix=site.prefix, env=env)
+
+
+def controller(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
+    """The controller of a site, not started. It stands on the etcd of all sites, its own member first."""
+    store = store_url(ground.topology, site.name)
+    argv = commands.controller(ground.folder.estate, site.name, store)
+    log = ground.folder.logs / f"{site.name}-controller.log"
+    return Process(f"controller {site.name}", argv, log, prefix=site.prefix, env=env)
 
 
 def agent_file(ground: Ground, site: Site) -> str:

@@ -24,6 +24,7 @@ from evac.lab import (
     own_processes,
     proc_table,
 )
+from evac.lab.journal_facts import leader_site
 from evac.lab.process import Process
 from evac.lab.servers import dns, haproxy, postgres
 from evac.lab.site_servers import (
@@ -42,7 +43,7 @@ from evac.lab.state import LabError, LabFolder, LabState, default_folder, living
 from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
 
 READY_SECONDS: Final = 30.0
-_STEPS: Final = 25
+_STEPS: Final = 29
 _KEPT: Final = ("fires",)
 """What a lab leaves behind for people: the reports of its fires."""
 
@@ -147,9 +148,12 @@ def _start_all(starter: Starter, options: Options) -> None:
         quorum = [pool.submit(_start_etcd, starter, ground, site) for site in sites]
         rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
         rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
-        _results([*quorum, *rest])
+        _results(quorum)
+        watch = [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
+        _results([*watch, *rest])
         database.result()
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
+        _wait_for_leader(starter, ground)
     starter.check()
     start_clients(starter, ground, options)
 
@@ -214,6 +218,18 @@ def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool)
     process = starter.launch(site.name, "agent", own_processes.agent(ground, site, env))
     url = f"{site.url('agent')}/v1/health"
     starter.wait(process, lambda: answers(url), READY_SECONDS, f"agent of {site.name}")
+
+
+def _start_controller(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
+    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
+    starter.launch(site.name, "controller", own_processes.controller(ground, site, env))
+    starter.tell(f"controller of {site.name}")
+
+
+def _wait_for_leader(starter: Starter, ground: Ground) -> None:
+    """A lab is up when somebody watches over it."""
+    wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
+    starter.tell("a controller leads")
 
 
 def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
