@@ -18,6 +18,8 @@ ACT_PATH: Final = "/v1/act"
 PERMIT_PATH: Final = "/v1/permit"
 ANCHOR_PATH: Final = "/v1/anchors"
 HEADS_PATH: Final = "/v1/anchors/heads"
+_OLD_MARK: Final = frozenset({"mark-unknown", "permit-late"})
+"""The agent, or its machine, was started anew since; or no permit was sent for a whole one."""
 
 
 class RemoteDriver:
@@ -81,11 +83,16 @@ class AgentPermits:
     async def renew(
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
     ) -> dict[str, Any]:
-        """Grants `ttl_ms` from the last mark; the first call only fetches a mark, then grants. Raises
-        `ActionError`.
+        """Grants `ttl_ms` from the last mark; fetches a new one first where there is none, or it is too old.
+        Raises `ActionError`.
         """
-        if store not in self._marks:
-            await self._permit(store, epoch, 0, token, timeout_s, "mark")
+        if store in self._marks:
+            try:
+                return await self._permit(store, epoch, ttl_ms, token, timeout_s, "grant")
+            except ActionError as error:
+                if error.code not in _OLD_MARK:
+                    raise
+        await self._permit(store, epoch, 0, token, timeout_s, "mark")
         return await self._permit(store, epoch, ttl_ms, token, timeout_s, "grant")
 
     async def release(self, store: str, epoch: int, token: int, timeout_s: float) -> dict[str, Any]:
@@ -102,12 +109,7 @@ class AgentPermits:
             "what": what, "store": store, "epoch": epoch, "ttl_ms": ttl_ms, "token": token,
             "mark": self._marks.get(store, ""),
         }  # fmt: skip
-        try:
-            answer = await self._client.send(self._agent, self._secret, PERMIT_PATH, values, timeout_s)
-        except ActionError as error:
-            if error.code == "mark-unknown":
-                self._marks.pop(store, None)
-            raise
+        answer = await self._client.send(self._agent, self._secret, PERMIT_PATH, values, timeout_s)
         self._marks[store] = str(answer.get("mark", ""))
         return answer
 

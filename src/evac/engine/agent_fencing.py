@@ -52,18 +52,17 @@ class FenceHand:
             try:
                 for fence in self._permits.due():
                     threading.Thread(target=self._fence, args=(fence,), daemon=True).start()
-            except Exception:  # a full disk must not end the only thing that fences
-                _log.exception("the fence cannot read or write its permits")
+            except Exception:  # no mistake may end the only thing that fences
+                _log.exception("the fence cannot begin")
 
     def _fence(self, fence: FenceConfig) -> None:
-        _log.warning("the permit of %s is running out: fencing it", fence.store)
         try:
             self._do(fence)
         except Exception as error:  # whatever it is, the store is not fenced, and it is tried again
             _log.error("the fence of %s is not complete: %s", fence.store, error)
             self._settle(fence.store, str(error) or type(error).__name__)
         else:
-            _log.warning("%s is fenced", fence.store)
+            _log.warning("the permit of %s ran out; it is fenced", fence.store)
             self._settle(fence.store)
 
     def _settle(self, store: str, why: str = "") -> None:
@@ -79,6 +78,9 @@ class FenceHand:
             _run(fence, deadline - time.monotonic(), self._permits.epoch(fence.store))
         if fence.action:
             asyncio.run(self._act(fence, deadline - time.monotonic()))
+        if fence.units:
+            with contextlib.suppress(OSError):
+                self._units.keep_wanted()
 
     async def _act(self, fence: FenceConfig, timeout_s: float) -> None:
         action = action_of(fence.action, fence.store, self._site)

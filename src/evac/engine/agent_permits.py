@@ -34,7 +34,7 @@ class Standing:
 
 
 class Permits:
-    """What is permitted now; every change is on disk before it is told. May be used from any thread."""
+    """What is permitted now; a permit is on disk before it is told. May be used from any thread."""
 
     def __init__(
         self, fences: Iterable[FenceConfig], path: Path, boot: str, now_ms: Callable[[], int]
@@ -42,6 +42,7 @@ class Permits:
         self._fences: Mapping[str, FenceConfig] = {fence.store: fence for fence in fences}
         self._path, self._boot, self._now_ms = path, boot, now_ms
         self._guard = threading.RLock()
+        self._writing = threading.Lock()
         kept = read_values(path)
         self._again_ms: dict[str, int] = {}
         self._standings = {store: _found(kept.get(store)) for store in self._fences}
@@ -63,33 +64,40 @@ class Permits:
                 until = max(until, before.until_ms)
             if self._now_ms() >= until - self._fences[store].margin_ms:
                 raise Permanent("permit-late", "the permit is over already, or about to be", "send it again")
-            return self._put(store, Standing(epoch, until, self._boot, "permitted"))
+        return self._keep(store, Standing(epoch, until, self._boot, "permitted"))
 
     def release(self, store: str, epoch: int) -> Standing:
         """The store is not watched any more until its next permit. Raises `Permanent` for an older epoch."""
         with self._guard:
             self._of(store, epoch)
-            return self._put(store, Standing(epoch, 0, self._boot, "unwatched"))
+        return self._keep(store, Standing(epoch, 0, self._boot, "unwatched"))
 
     def due(self) -> tuple[FenceConfig, ...]:
-        """Stores whose fence must begin now. Each is said once, until `settle` or a new permit."""
+        """Stores whose fence must begin now. Each is said once, until `settle` or a new permit.
+
+        Nothing is written and no disk is waited for: one that is full or hangs must not stop a fence. What is
+        on disk says that the permit is over, so the next agent fences again.
+        """
         with self._guard:
             found = [fence for store, fence in self._fences.items() if self._is_due(store)]
             for fence in found:
                 before = self._standings[fence.store]
-                self._put(fence.store, replace(before, state="fencing", tries=before.tries + 1))
+                self._set(fence.store, replace(before, state="fencing", tries=before.tries + 1))
             return tuple(found)
 
     def settle(self, store: str, why: str = "") -> None:
         """The fence of a store is complete; with `why` it is not, and will be due again soon. What was
-        permitted or released meanwhile stays so.
+        permitted or released meanwhile stays so. Raises `OSError` when it cannot be written; it holds all the
+        same.
         """
         with self._guard:
             before = self._standings[store]
             if before.state != "fencing":
                 return
             self._again_ms[store] = self._now_ms() + self._fences[store].again_ms
-            self._put(store, replace(before, state="failed" if why else "fenced", why=why[:200]))
+            after = replace(before, state="failed" if why else "fenced", why=why[:200])
+            self._set(store, after)
+        self._write(store, after)
 
     def epoch(self, store: str) -> int:
         """The highest epoch told for a store; 0 for one that no permit ever named."""
@@ -136,11 +144,22 @@ class Permits:
             )
         return int(moment)
 
-    def _put(self, store: str, standing: Standing) -> Standing:
-        standings = {**self._standings, store: standing}
-        write_values(self._path, {name: asdict(one) for name, one in standings.items()})
-        self._standings = standings
+    def _keep(self, store: str, standing: Standing) -> Standing:
+        """On disk first, then true: what was told is never forgotten."""
+        self._write(store, standing)
+        self._set(store, standing)
         return standing
+
+    def _set(self, store: str, standing: Standing) -> None:
+        with self._guard:
+            self._standings = {**self._standings, store: standing}
+
+    def _write(self, store: str, standing: Standing) -> None:
+        """Holds up other writers, and nobody who only asks what is due."""
+        with self._writing:
+            with self._guard:
+                standings = {**self._standings, store: standing}
+            write_values(self._path, {name: asdict(one) for name, one in standings.items()})
 
 
 def _found(values: Mapping[str, Any] | None) -> Standing:

@@ -119,11 +119,19 @@ class Units:
         return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
 
     def fence(self, names: tuple[str, ...]) -> None:
-        """Kills every instance of these units now, and wants none from now on: nobody starts them again."""
-        self._want(dict.fromkeys(names, 0))
+        """Kills every instance of these units now, and wants none from now on: nobody starts them again.
+
+        No lock and no disk is waited for; `keep_wanted` writes it down afterwards.
+        """
+        self._wanted = {**self._wanted, **dict.fromkeys(names, 0)}
         for name in names:
             for instance in list(self._unit(name).instances.values()):
                 instance.kill_now()
+
+    def keep_wanted(self) -> None:
+        """Writes down what is wanted now. Raises `OSError`."""
+        with self._guard:
+            write_values(self._file, dict(self._wanted))
 
     def _unit(self, name: str) -> _Unit:
         unit = self._units.get(name)
@@ -137,7 +145,8 @@ class Units:
             wanted = {**self._wanted, **counts}
             if wanted != self._wanted:
                 write_values(self._file, dict(wanted))
-                self._wanted = wanted
+                # A fence may have come meanwhile: only what was asked for is changed.
+                self._wanted = {**self._wanted, **counts}
 
     def _known(self, unit: _Unit) -> int:
         """How many instances there may be: wanted, or with a file of an earlier agent."""

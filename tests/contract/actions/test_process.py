@@ -127,6 +127,7 @@ def test_what_runs_and_does_not_work_is_not_done(site: Site) -> None:
             await driver.execute(site.action("start"), order(timeout_s=1.5))
         assert (await driver.observe(site.action("start"), order())).outcome == "unclear"
         (site.folder / "sick").unlink()
+        await agents.until(lambda: site.answering() == 2)
         assert (await driver.observe(site.action("start"), order())).outcome == "done"
         assert (await driver.execute(site.action("verify", expect=2), order()))["working"] == 2
         await driver.close()

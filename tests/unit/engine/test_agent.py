@@ -22,7 +22,7 @@ from evac.actions.remote import AgentAnchors, AgentPermits
 from evac.actions.secrets import Secret
 from evac.engine.agent import MAX_REQUEST_BYTES, run_agent
 from evac.engine.agent_config import AgentConfig, FenceConfig, UnitConfig, read_config
-from evac.model.errors import InvalidInput, Permanent
+from evac.model.errors import InvalidInput, OutcomeUnknown, Permanent
 from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -102,6 +102,51 @@ def test_a_loop_that_hangs_fences_in_time(tmp_path: Path) -> None:
                 time.sleep(0.01)  # nothing of the loop runs meanwhile
             assert done.exists()
             await asyncio.sleep(0.2)
+            await permits.close()
+
+    asyncio.run(story())
+
+
+def test_permits_go_on_after_a_pause_and_after_a_new_agent(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, fences=(fence(argv=("/bin/true",)),))
+
+    async def story() -> None:
+        permits = permits_of(made)
+        async with agents.running(made):
+            await permits.renew(STORE, 1, 800, 5, 2)
+            await agents.until(lambda: _sync_state(made) == "fenced")
+            await permits.renew(STORE, 2, 5_000, 5, 2)
+            assert _sync_state(made) == "permitted"
+        async with agents.running(made):
+            said = await permits.renew(STORE, 2, 9_000, 5, 2)
+            assert said["fences"][0]["left_ms"] > 5_000
+            await permits.release(STORE, 2, 5, 2)
+            assert _sync_state(made) == "unwatched"
+        await permits.close()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_cannot_be_written_stops_no_fence(tmp_path: Path) -> None:
+    done = tmp_path / "fenced"
+    unit = agents.sleeper(store=STORE)
+    made = agents.config(
+        tmp_path, unit, fences=(fence(units=("sleeper",), argv=("/usr/bin/touch", str(done))),)
+    )
+
+    async def story() -> None:
+        async with agents.running(made):
+            permits = permits_of(made)
+            await start_unit(made)
+            pid = agents.pid_of(made, "sleeper")
+            await permits.renew(STORE, 3, 1_200, 5, 2)
+            made.state.rename(tmp_path / "lost")
+            made.state.write_text("no folder any more")
+            await agents.until(lambda: done.exists() and not agents.alive(pid), 2)
+            said = await asyncio.to_thread(agents.health, made)
+            assert said["fences"][0]["state"] == "fenced"
+            with pytest.raises(OutcomeUnknown, match="agent"):
+                await permits.renew(STORE, 3, 1_200, 5, 2)
             await permits.close()
 
     asyncio.run(story())

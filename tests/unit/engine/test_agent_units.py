@@ -170,6 +170,7 @@ def test_a_fence_kills_at_once_and_nobody_starts_it_again(tmp_path: Path) -> Non
         units = await started(made)
         await units.set("sleeper", 2, 5)
         await asyncio.to_thread(units.fence, ("sleeper",))
+        units.keep_wanted()
         await asyncio.sleep(1.2)
         assert (await units.see("sleeper")).running == 0
         await units.close()
