@@ -18,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 
 from evac.actions.given import many, text
-from evac.actions.patroni_dcs import Cluster, Dcs, refuse_stale, whole_answer
+from evac.actions.patroni_dcs import Cluster, Dcs, MemberFacts, member_facts, refuse_stale, whole_answer
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.secrets import resolve, scrub
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -105,6 +105,10 @@ class PatroniDriver:
         """Leader, synchronous members, timers, for probes and plans. Raises `Retryable`, `Permanent`."""
         async with Dcs(action.settings, timeout_s).open() as dcs:
             return await dcs.read()
+
+    async def facts(self, action: Action, timeout_s: float) -> MemberFacts:
+        """Role of the endpoint's member, and who confirms its commits. Raises `Retryable`, `Permanent`."""
+        return member_facts(await self.cluster(action, timeout_s), _name(action))
 
     async def precheck(self, action: Action, timeout_s: float) -> Checked:
         """Whether this member could take over if the leader were lost now: not while /sync names no standby.
@@ -202,8 +206,8 @@ async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
     if proof not in PROOFS | {"demote"}:
         return ["no fence proof that Patroni's leader key may be freed after"]
     if cluster.standby_of:
-        running = cluster.runs(name)
-        return [] if running else [f"{name} does not run"]
+        state = cluster.members.get(name, {}).get("state", "unknown")
+        return [] if cluster.runs(name) else [f"{name} does not run: {state}"]
     problems = _problems_of_candidate(cluster, name)
     if proof == "demote":
         return problems + ([] if cluster.leader else ["there is no leader to switch over from"])

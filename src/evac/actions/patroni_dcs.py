@@ -80,6 +80,45 @@ class Cluster:
         return seen | ({"standby_cluster_of": self.standby_of} if self.standby_of else {})
 
 
+@dataclass(frozen=True, slots=True)
+class SyncMember:
+    """A member that the leader counts on for each commit."""
+
+    name: str
+    sync_state: str = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFacts:
+    """One member as Patroni's own record has it. lag_ms: None, because Patroni counts bytes: `behind`."""
+
+    role: str
+    writable: bool
+    link_up: bool
+    behind: int
+    timeline: int
+    standbys: tuple[SyncMember, ...] = ()
+    lag_ms: int | None = None
+
+
+def member_facts(cluster: Cluster, name: str) -> MemberFacts:
+    """Of one member. Raises `Retryable` where the cluster does not know it now."""
+    seen = cluster.members.get(name)
+    if seen is None:
+        raise Retryable("member-unknown", f"{name} is no member of {cluster.scope} now", after_ms=500)
+    leads = cluster.leader == name and seen.get("role") in ("primary", "master")
+    ahead = int(cluster.members.get(cluster.leader, {}).get("xlog_location") or 0)
+    own = int(seen.get("xlog_location") or 0)
+    return MemberFacts(
+        role="primary" if leads else "standby",
+        writable=leads and cluster.runs(name) and not cluster.standby_of,
+        link_up=cluster.runs(name) and seen.get("replication_state") == "streaming",
+        behind=0 if leads else max(0, ahead - own),
+        timeline=int(seen.get("timeline") or 0),
+        standbys=tuple(SyncMember(one) for one in cluster.sync) if leads else (),
+    )
+
+
 class Dcs:
     """etcd as Patroni uses it."""
 

@@ -16,7 +16,10 @@ from evac.model.errors import Permanent
 
 UPSTREAM_FILE = "evac_upstream"
 """In the data folder: the primary_conninfo that a fence put aside, hex of its bytes."""
-STANDING_MOST_MS = 60_000
+STANDING_MOST_MS = 600_000
+"""A dead primary cannot be prechecked again, so the fact is as old as the loss: detection, confirmation and
+approval all pass before the fence.
+"""
 
 
 def standing_problems(action: Action, member: Member) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.actions.patroni import PatroniDriver
+from evac.actions.port import Action
 from tests.contract.actions.patroni_world import cluster, standby_cluster, until_ready
 from tests.contract.actions.suite import order
 
@@ -23,6 +24,14 @@ def test_a_switchover_is_orderly_and_the_old_primary_rejoins(server_folder: Path
             await until_ready(driver, promote)
             facts = await driver.cluster(promote, 3.0)
             assert facts.evidence()["alone_s"] == 21
+            old = await driver.facts(world.action("verify", world.pangyo), 3.0)
+            new = await driver.facts(world.action("verify", world.anyang), 3.0)
+            assert (old.role, old.writable, [one.name for one in old.standbys]) == (
+                "primary",
+                True,
+                ["dc-anyang"],
+            )
+            assert (new.role, new.writable, new.link_up) == ("standby", False, True)
             world.pangyo.sql("CREATE TABLE kept AS SELECT 1 AS id")
             demoted = await driver.execute(world.action("demote", world.pangyo), order())
             assert demoted["proof"] == "demote"
@@ -37,6 +46,13 @@ def test_a_switchover_is_orderly_and_the_old_primary_rejoins(server_folder: Path
         asyncio.run(story())
 
 
+async def _until_it_may(driver: PatroniDriver, promote: Action) -> None:
+    """Patroni writes what its member is once a loop; until then the member may still be starting."""
+    async with asyncio.timeout(15):
+        while not (await driver.check(promote, order())).ready:
+            await asyncio.sleep(0.1)
+
+
 def test_a_standby_cluster_is_promoted_by_its_settings(server_folder: Path) -> None:
     with standby_cluster(server_folder) as (source, world):
 
@@ -49,6 +65,7 @@ def test_a_standby_cluster_is_promoted_by_its_settings(server_folder: Path) -> N
             assert not (await driver.check(unproven, order())).ready
             assert (await driver.observe(promote, order())).outcome == "absent"
             source.kill()
+            await _until_it_may(driver, promote)
             evidence = await driver.execute(promote, order(timeout_s=30.0))
             assert evidence["how"] == "standby cluster"
             assert world.pangyo.sql("SELECT pg_is_in_recovery()") == "f"

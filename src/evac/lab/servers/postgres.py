@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, str] = {
     "wal_keep_size": "256MB",
     "wal_receiver_timeout": "5s",
     "wal_sender_timeout": "5s",
-    "wal_retrieve_retry_interval": "500ms",
+    "wal_retrieve_retry_interval": "100ms",
     "unix_socket_directories": "",
     # In the data folder: what a killed server shared would stay in the machine's memory for ever.
     "dynamic_shared_memory_type": "mmap",
