@@ -137,10 +137,7 @@ def _other(words: str) -> Server:
 
 async def _see(job: _Job, timeout_s: float) -> tuple[dict[RecordKey, Found], int]:
     """What the server answers now, and the highest token its zone has seen (0 for none)."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    texts = await dns_wire.ask_texts(job.server, job.token_name, timeout_s)
-    found = await dns_wire.ask(job.server, job.keys, max(0.0, deadline - loop.time()))
+    found, texts = await dns_wire.ask_with_texts(job.server, job.keys, job.token_name, timeout_s)
     if len(texts) > 1 or (texts and not texts[0].isdigit()):
         raise NoAnswer(f"{job.token_name} holds something that is not a token")
     return found, int(texts[0]) if texts else 0

@@ -86,6 +86,7 @@ def contract_case(zone: Zone) -> Case:
 
     async def silence() -> None:
         zone.process.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
 
     async def speak() -> None:
         zone.process.signal(signal.SIGCONT)

@@ -138,6 +138,7 @@ def test_the_contract_is_kept(world: World) -> None:
 
     async def silence() -> None:
         world.process.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
 
     async def speak() -> None:
         world.process.signal(signal.SIGCONT)

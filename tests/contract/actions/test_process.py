@@ -87,6 +87,7 @@ def test_the_contract_is_kept(site: Site) -> None:
 
     async def silence() -> None:
         site.process.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
 
     async def speak() -> None:
         site.process.signal(signal.SIGCONT)
@@ -175,6 +176,7 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
 
     async def silence() -> None:
         site.process.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
 
     async def speak() -> None:
         site.process.signal(signal.SIGCONT)
