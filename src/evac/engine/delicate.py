@@ -12,7 +12,15 @@ from typing import Any, Final, Protocol, cast
 from evac.engine.admission import Admission, Admitted, Doing
 from evac.engine.guards import Permit
 from evac.engine.performing import Outcome, Try
-from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError
+from evac.model.errors import (
+    Conflict,
+    EvacError,
+    LeaseLost,
+    NotAllowed,
+    Retryable,
+    RunError,
+    Unavailable,
+)
 from evac.run.patience import NO_MORE, deadline_ms
 from evac.run.values import Event, RunStep
 from evac.run.view import RunView
@@ -72,18 +80,31 @@ async def _go(bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, att
         kind, data = "step_unknown", {"message": error.message}
         if doing == "observe":
             kind, data = "step_observed", {"outcome": "unclear", "evidence": {"why": error.message}}
-    for tries_left in reversed(range(CONCLUDE_TRIES)):
+    await _finish(bench, admitted, doing, step, attempt, (kind, data))
+
+
+async def _finish(
+    bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, attempt: int, outcome: Outcome
+) -> None:
+    """Writes the result with what rides along. What was done is never called a failure because the store did
+    not answer: it is asked again for as long as we lead.
+    """
+    tries_left = CONCLUDE_TRIES
+    while True:
+        kind, data = outcome
         try:
             permit = await _conclude(bench, admitted, step, attempt, kind, data)
-        except EvacError as error:
-            if isinstance(error, LeaseLost):
-                raise
-            kind, data = _cannot_stand(doing, error)
-            permit = Permit()
+        except Unavailable:
+            await asyncio.sleep(CONFLICT_AGAIN_MS / 1_000)
+            continue
+        except NotAllowed as error:
+            outcome, permit = _cannot_stand(doing, error), Permit()
+            kind, data = outcome
         try:
             await bench.ask(kind, step.id, attempt, data, permit)
             return
         except Conflict:
+            tries_left -= 1
             if not tries_left:
                 raise
         except RunError:
@@ -110,7 +131,7 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
     again_ms = REFUSED_AGAIN_MS
     if isinstance(error, Retryable):
         again_ms = max(error.after_ms, CONFLICT_AGAIN_MS)
-    elif isinstance(error, Conflict):
+    elif isinstance(error, Conflict | Unavailable):
         again_ms = CONFLICT_AGAIN_MS
     try:
         if doing == "start":

@@ -16,7 +16,7 @@ from evac.engine.execution import Hooks
 from evac.engine.guards import Permit
 from evac.engine.reading import events_of
 from evac.engine.requests import Request
-from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError
+from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError, Unavailable
 from evac.run.values import Event, RunLimit, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Compare, Put
@@ -35,6 +35,7 @@ class Door:
     moved: int = 0
     loses: bool = False
     forbids: str = ""
+    silent: int = 0
     inside: int = 0
     most_inside: int = 0
 
@@ -83,6 +84,9 @@ class _In:
         return await work
 
     async def conclude(self, event: Event) -> Permit:
+        if self.door.silent:
+            self.door.silent -= 1
+            raise Unavailable("silent")
         if self.door.forbids and event.kind == self.door.forbids:
             raise NotAllowed("proof-refused", "policy does not take this proof")
         return await self.door.change(self.step, event.kind)
@@ -182,6 +186,18 @@ def test_a_result_that_cannot_stand_is_a_failure_that_asks_a_person() -> None:
         assert entry is not None
         assert entry.value == b"step_attested"
         await leading.release()
+
+    run_async(story())
+
+
+def test_what_was_done_is_no_failure_because_the_store_was_silent() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        ground, door = Ground(stores(1), store=store), Door(store, [Unavailable("silent")], silent=3)
+        phase, _, events = await carried_out(ground, door)
+        assert phase == "succeeded"
+        kinds = [kind for kind, _ in events if kind != "step_stuck"]
+        assert kinds == ["step_waits", "step_started", "step_succeeded"]
 
     run_async(story())
 
