@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import sys
 import time
 import urllib.request
@@ -32,6 +34,19 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_f
 """
 
 
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the kernel gives out to anybody."""
+    for first in range(15_000 + os.getpid() % 500 * 20, 30_000, count):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no free ports in a row")
+
+
 def sleeper(**changes: Any) -> UnitConfig:
     """A unit that does nothing for a minute, in a shell that has a child."""
     values = {"name": "sleeper", "argv": ("/bin/sh", "-c", "sleep 61 & wait"), "stop_ms": 500}
@@ -44,7 +59,7 @@ def service(folder: Path, **changes: Any) -> UnitConfig:
     program.write_text(SERVICE, encoding="utf-8")
     values: dict[str, Any] = {
         "name": "chat", "argv": (sys.executable, str(program), "{port}", str(folder / "sick")),
-        "port": free_port(), "check_url": "http://127.0.0.1:{port}/", "stop_ms": 500, "most": 4,
+        "port": free_ports(4), "check_url": "http://127.0.0.1:{port}/", "stop_ms": 500, "most": 4,
     }  # fmt: skip
     return UnitConfig(**{**values, **changes})
 
