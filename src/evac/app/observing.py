@@ -26,7 +26,7 @@ from evac.watch.witness import Probe
 
 LOOK_S: Final = 2.0
 AT_ONCE: Final = 32
-_FACTS: Final = frozenset({"postgres", "redis"})
+_FACTS: Final = frozenset({"patroni", "postgres", "redis"})
 
 
 def store_endpoints(estate: Estate) -> tuple[Endpoint, ...]:

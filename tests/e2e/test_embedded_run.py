@@ -1,0 +1,194 @@
+"""A plan applied on the embedded store as a user does it: proposed, approved, attested, held, proved."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from evac.app import runs
+from evac.run.view import RunView
+from evac.store.opening import open_store
+from evac.store.port import Put, Store
+
+Answer = TypeVar("Answer")
+
+ESTATE = """evac: 1
+horizon: 1 h
+sites: {pangyo: {}, anyang: {}}
+pools:
+  pangyo-units: {site: pangyo, cpu: 8 cores, memory: 8 GiB}
+  anyang-units: {site: anyang, cpu: 8 cores, memory: 8 GiB}
+services:
+  web:
+    tier: 0
+    people: 10
+    demand: {cpu: 1 cores, memory: 1 GiB}
+    replicas: {pangyo-units: 1}
+    needs: [{store: db}]
+    start: 1 s
+    traffic: {kind: dns, ttl: 1 s}
+stores:
+  db:
+    engine: postgresql
+    fence: 1 s
+    promote: 1 s
+    members: [{at: pangyo, mode: primary}, {at: anyang, mode: sync, lag: 0 s}]
+"""
+pytestmark = [pytest.mark.slow]
+
+
+@dataclass
+class World:
+    folder: Path
+    env: dict[str, str]
+
+    def evac(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "evac", *words], capture_output=True, text=True, env=self.env, timeout=60,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:{self.folder}/state/evac/evac.sqlite"
+
+    def ask(self, question: Callable[[Store], Awaitable[Answer]]) -> Answer:
+        async def asked() -> Answer:
+            store = open_store(self.store)
+            try:
+                return await question(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(asked())
+
+    def run(self) -> str:
+        rows = self.ask(runs.list_runs)
+        return str(rows[-1]["run"]) if rows else ""
+
+    def controller(self) -> int:
+        """The pid of whoever leads, as its name says; 0 where nobody does."""
+        leader = self.ask(runs.leader_of)
+        return int(leader.split("/")[1]) if leader else 0
+
+    def until(self, run: str, phase: str, step: str = "") -> RunView:
+        deadline = time.monotonic() + 30
+        while True:
+            view = self.ask(lambda store: runs.view_of(store, run))
+            now = view.phases[view.number(step)] if step else view.phase
+            if now == phase:
+                return view
+            assert time.monotonic() < deadline, f"{step or run} is {now}, not {phase}"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    (tmp_path / "estate").mkdir()
+    (tmp_path / "estate" / "estate.yaml").write_text(ESTATE)
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "EVAC_WHO": "kim", "COLUMNS": "160"}
+    env.pop("EVAC_STORE", None)
+    made = World(tmp_path, env)
+    made.evac(
+        "plan", str(tmp_path / "estate"), "--lose", "pangyo", "--budget", "0s", "-o", str(tmp_path / "p")
+    )
+    yield made
+    if Path(made.store.removeprefix("sqlite:")).exists() and (pid := made.controller()):
+        os.kill(pid, signal.SIGTERM)
+
+
+def apply(world: World) -> str:
+    world.evac(
+        "apply", str(world.folder / "p"), str(world.folder / "estate"), "--execute", "--reason", "fire",
+        "--incident", "inc-1", "--confirm", "pangyo", code=13,
+    )  # fmt: skip
+    return world.run()
+
+
+def test_from_proposal_to_proof(world: World) -> None:
+    run = apply(world)
+    assert run.startswith("inc-1-")
+    assert "approving" in world.evac("approve", run, "--reason", "agreed")
+    world.until(run, "running", "fence:db")
+    world.evac("run", "attest", run, "fence:db", "--reason", "seen")
+    world.until(run, "running", "promote:db")
+    world.evac("hold", "--reason", "wait")
+    world.evac("run", "attest", run, "promote:db", "--reason", "seen")
+    view = world.until(run, "succeeded", "promote:db")
+    time.sleep(0.5)
+    view = world.ask(lambda store: runs.view_of(store, run))
+    assert view.held == "kim"
+    assert not view.counts.get("running"), "a hold lets nothing begin"
+    world.evac("hold", "--release")
+    deadline = time.monotonic() + 60
+    while not (view := world.ask(lambda store: runs.view_of(store, run))).phase.startswith("succeeded"):
+        assert time.monotonic() < deadline
+        for i in sorted(view.manual_running):
+            world.evac("run", "attest", run, view.steps[i].id, "--reason", "seen")
+        time.sleep(0.1)
+    assert view.phase == "succeeded"
+    assert "whole" in world.evac("run", "verify", run)
+    assert "run-over" in world.evac("run", "pause", run, "--reason", "late", code=1)
+    lines = [json.loads(line) for line in world.evac("run", "events", run).splitlines()]
+    assert [line["event"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[-1]["data"]["phase"] == "succeeded"
+    shown = json.loads(world.evac("run", "show", run, "--output", "json"))
+    assert {row["state"] for row in shown["steps"]} == {"succeeded"}
+    assert all(row["evidence"]["attested_by"] == "kim" for row in shown["steps"])
+
+
+def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:
+    plan, estate = str(world.folder / "p"), str(world.folder / "estate")
+    words = ("apply", plan, estate, "--execute", "--reason", "fire", "--incident", "inc-1")
+    assert "not-confirmed" in world.evac(*words, code=2)
+    assert "reason" in world.evac("apply", plan, estate, "--execute", code=2)
+    apply(world)
+    refused = world.evac(*words, "--confirm", "pangyo", code=4)
+    assert "site-left" in refused or "already" in refused
+
+
+def test_a_killed_controller_is_followed_by_another_that_goes_on(world: World) -> None:
+    run = apply(world)
+    world.evac("approve", run, "--reason", "agreed")
+    token = world.until(run, "running", "fence:db").token
+    os.kill(world.controller(), signal.SIGKILL)
+    argv = [sys.executable, "-m", "evac", "serve", str(world.folder / "estate"), "--site", "local"]
+    argv += ["--no-watch", "--store", world.store]
+    with (world.folder / "second.log").open("wb") as log:
+        second = subprocess.Popen(argv, env=world.env, stdout=log, stderr=log)
+    try:
+        world.evac("run", "attest", run, "fence:db", "--reason", "seen")
+        view = world.until(run, "running", "promote:db")
+        assert view.owner.startswith(f"local/{second.pid}/")
+        assert view.token > token
+        assert view.attempts[view.number("fence:db")] == 1, "what was begun is not begun again"
+    finally:
+        second.terminate()
+        second.wait(10)
+
+
+def test_a_journal_that_was_changed_is_found(world: World) -> None:
+    run = apply(world)
+    world.evac("approve", run, "--reason", "agreed")
+    os.kill(world.controller(), signal.SIGTERM)
+    while world.controller():
+        time.sleep(0.1)
+    key = f"journal/{run}/000000000001"
+    entry = world.ask(lambda store: store.get(key))
+    assert entry is not None
+    changed = Put(key, entry.value.replace(b"fire", b"fine"))
+    world.ask(lambda store: store.transact((), (changed,)))
+    assert "segment" in world.evac("run", "verify", run, code=1)
+    assert "store-corrupt" in world.evac("run", "show", run, code=1)
