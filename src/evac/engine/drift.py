@@ -25,6 +25,9 @@ REDONE: Final[frozenset[Verb]] = TRAFFIC | {"protect"}
 in the epoch that decided it. Every other role of a store is seen and reported, never changed back.
 """
 
+UNSEEN: Final = frozenset({"manual", "noop"})
+"""Drivers of no system that could be looked at again."""
+
 SAMPLES: Final = 2
 """How often in a row a thing must look undone: a server that restarts answers wrongly for a moment."""
 
@@ -80,7 +83,7 @@ class DriftWatch:
         """Watches a step that is done; what it replaces is watched no more."""
         now_ms = self._clock.monotonic_ms()
         for action in actions:
-            if action.verb in TRAFFIC or action.verb in ROLES:
+            if action.driver not in UNSEEN and (action.verb in TRAFFIC or action.verb in ROLES):
                 done = Done(step, action, order, now_ms)
                 self._forget(done)
                 self._queue.append(_Watched(done, now_ms + self._period_ms))

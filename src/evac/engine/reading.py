@@ -37,7 +37,10 @@ async def create_run(
     changes: Sequence[Change] = (),
 ) -> tuple[Journal, RunView]:
     """A new run: its journal with its first event. Raises `Conflict` where it is there already."""
-    data = {"run": spec.run, "incident": spec.incident, "plan": spec.plan, **data}
+    data = {
+        "run": spec.run, "incident": spec.incident, "plan": spec.plan, "owner": leading.lease.owner,
+        "token": leading.token, **data,
+    }  # fmt: skip
     created = Event("run_created", clock.now_ms(), data=data)
     leading.check()
     journal = await Journal.create(store, spec.run, leading.lease, compares, changes, (encode(created),))

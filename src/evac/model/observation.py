@@ -80,8 +80,16 @@ def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
     if seen.role == "unreachable":
         return replace(member, mode="none") if member.mode == "primary" else member
     mode: ReplicationMode = seen.role
-    lag = member.lag_ms if mode == "primary" else _coarse(max(member.lag_ms or 0, seen.lag_ms or 0))
+    lag = _lag(member, seen)
     return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)
+
+
+def _lag(member: StoreMember, seen: MemberSeen) -> int | None:
+    """What a copy may be behind. What the files say counts only for the role that they say it of."""
+    stated = member.lag_ms if member.mode == seen.role else 0 if seen.role == "sync" else None
+    if seen.role in ("primary", "none") or seen.lag_ms is None:
+        return stated
+    return _coarse(max(stated or 0, seen.lag_ms))
 
 
 def _coarse(lag_ms: int) -> int:

@@ -90,6 +90,7 @@ def _run_created(view: RunView, event: Event) -> None:
     if plan != view.spec.plan:
         raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
     view.created = True
+    view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
 
 
 def _plain(view: RunView, event: Event) -> None:

@@ -28,7 +28,9 @@ SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
 
 EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "run_created": ("run", "incident", "plan", "scenario", "envelope", "mode", "reason"),
+        "run_created": (
+            "run", "incident", "plan", "scenario", "envelope", "mode", "reason", "owner", "token",
+        ),
         "approval_needed": ("outside",),
         "approved": ("who", "reason", "ticket", "envelope", "signature"),
         "run_started": ("token",),
