@@ -73,6 +73,10 @@ class Drivers:
         self._makers = dict(makers or {})
         self._made: dict[str, Driver] = {}
 
+    def know(self, makers: Mapping[str, Maker]) -> None:
+        """More ways to make drivers, for those not made yet."""
+        self._makers.update(makers)
+
     def get(self, name: str) -> Driver:
         """The driver of that name. Raises what `create` raises."""
         driver = self._made.get(name)

@@ -23,10 +23,13 @@ _OLD_MARK: Final = frozenset({"mark-unknown", "permit-late"})
 
 
 class RemoteDriver:
-    """A driver of the given name and verbs, done by an agent. agent: its URL; secret: a reference."""
+    """A driver of the given name and verbs, done by an agent. name: `postgres@pangyo` is the agent's own
+    `postgres`, by the hand of pangyo. agent: its URL; secret: a reference.
+    """
 
     def __init__(self, name: str, verbs: frozenset[Verb], agent: str, secret: str) -> None:
         self.name = name
+        self._local = name.partition("@")[0]
         self.verbs = verbs
         self._agent, self._secret = agent, secret
         self._client = AgentClient()
@@ -60,7 +63,7 @@ class RemoteDriver:
         values = {
             "what": what,
             "action": {
-                "verb": action.verb, "target": action.target, "driver": action.driver, "at": action.at,
+                "verb": action.verb, "target": action.target, "driver": self._local, "at": action.at,
                 "settings": dict(action.settings), "parameters": dict(action.parameters),
             },
             "order": process_client.order_values(order),

@@ -9,14 +9,16 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
 from evac import estate as estates
-from evac.actions.registry import Drivers
-from evac.actions.remote import AgentAnchors
+from evac.actions.port import Verb
+from evac.actions.registry import Drivers, Maker
+from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.app.observing import probes_of
 from evac.app.planning_worker import PlanningWorker
 from evac.app.seen import SeenEstate
@@ -30,11 +32,15 @@ from evac.engine.controller import AnchorSink, Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards, check_mode
+from evac.engine.permitting import LeaseDriver, Permitting
 from evac.engine.signatures import Approval, check
+from evac.engine.step_actions import agent_of
 from evac.estate import plan_codec
 from evac.estate.policy_file import load_policy, policy_beside
+from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StalePlan
 from evac.model.estate import Estate
+from evac.model.observation import primary_site
 from evac.model.run_policy import RunPolicy
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
@@ -75,12 +81,13 @@ class Composed:
     session: aiohttp.ClientSession
     worker: PlanningWorker
     seen: SeenEstate
-    anchors: list[AgentAnchors]
+    agents: Sequence[AgentAnchors | AgentPermits]
+    permits: Mapping[str, AgentPermits]
 
     async def close(self) -> None:
         self.worker.close()
-        for anchor in self.anchors:
-            await anchor.close()
+        for agent in (*self.agents, *self.permits.values()):
+            await agent.close()
         await self.session.close()
         await self.drivers.close()
         await self.store.close()
@@ -105,11 +112,19 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
     store = open_store(setting.store)
     if setting.watch:
         check_mode(policy.mode, store.quorum, len(sites))
-    drivers = Drivers()
+    permits: list[Permitting] = []
+    drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])})
     session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(setting.estate, setting.as_of, policy)
+    agents: dict[str, AgentPermits] = {}
     desk = _desk(setting, estate, policy, store, drivers, clock, seen, tell)
+    permits.append(
+        Permitting(
+            store, desk.sets, policy, clock, lambda site: _permitter(estate, agents, site),
+            lambda name: _primary_of(seen, name),
+        )
+    )  # fmt: skip
     drawer = Drawer(
         store, clock, sites if setting.drawer and setting.watch else (),
         lambda lost: worker.plan(seen.observation, lost), lambda: seen.digest,
@@ -121,10 +136,42 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles),
         anchors=[_sink(agent) for agent in anchors],
-        chores=(seen.look, seen.check_standing) if setting.watch else (),
+        chores=(seen.look, seen.check_standing, permits[0].chore) if setting.watch else (),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
     )  # fmt: skip
-    return Composed(Controller(parts), store, drivers, session, worker, seen, anchors)
+    return Composed(Controller(parts), store, drivers, session, worker, seen, anchors, agents)
+
+
+HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}
+"""What the agent of a site does for a member on its own machine, and nobody from afar."""
+
+
+def hands_of(estate: Estate) -> dict[str, Maker]:
+    """Drivers by the hand of each site's agent, such as `postgres@pangyo`."""
+    found: dict[str, Maker] = {}
+    for site in (site.id for site in estate.sites):
+        end = agent_of(estate, site)
+        if end is None:
+            continue
+        url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
+        for driver, verbs in HANDED.items():
+            name = f"{driver}@{site}"
+            found[name] = partial(RemoteDriver, name, verbs, url, secret)
+    return found
+
+
+def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> AgentPermits | None:
+    end = agent_of(estate, site)
+    if end is None:
+        return None
+    if site not in made:
+        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")))
+    return made[site]
+
+
+def _primary_of(seen: SeenEstate, name: str) -> str:
+    store = next((one for one in seen.estate.stores if one.id == name), None)
+    return "" if store is None else primary_site(topology(seen.estate), store)
 
 
 def _ttl_ms(policy: RunPolicy) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from evac.actions.port import Action
+from evac.engine.permitting import wait_ms
 from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
@@ -63,13 +64,19 @@ def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: 
     moves_store = step.kind in ("fence", "promote")
     return RunStep(
         id=step.id, kind=step.kind, target=step.target, start_ms=step.start_ms,
-        duration_ms=step.end_ms - step.start_ms, after=step.after, uses=tuple(held),
+        duration_ms=_duration_ms(step, actions), after=step.after, uses=tuple(held),
         deadline_ms=step.deadline_ms, gate=_gate(ground, step),
         safe_undo=step.kind in ("shed", "shift", "start"),
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
         paced=step.kind == "shift" and len(ground.policy.pace.shares) > 1,
     )  # fmt: skip
+
+
+def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
+    """As planned; a fence that waits for a lease takes at least as long as that does."""
+    waits = [wait_ms(int(str(a.parameters["ttl_ms"]))) for a in actions if a.driver == "lease"]
+    return max(step.end_ms - step.start_ms, *waits, 0)
 
 
 def _follow_step(promote: Step, site: str) -> RunStep:

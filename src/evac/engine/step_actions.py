@@ -6,7 +6,7 @@ A step for which no endpoint is known becomes the work of a person.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -229,7 +229,25 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     if target is None or step.candidate.startswith("backup@"):
         return ()
     others = [end for end in followers(ground, store, new) if end.driver in FOLLOWING_DRIVERS]
-    return tuple((end.at, _act("rejoin", end, how="follow", **_peer("primary", target))) for end in others)
+    return tuple((end.at, rejoin_action(ground.estate, end, target)) for end in others)
+
+
+def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action:
+    """Makes a copy follow a primary: by the hand of its site's agent where the endpoint says where its data
+    lies (a copy that holds more than the new primary is archived and rewound), else only led there.
+    """
+    if "data" in member.settings and agent_of(estate, member.at) is not None:
+        action = _act("rejoin", member, **_peer("primary", primary))
+        return replace(action, driver=f"{member.driver}@{member.at}")
+    return _act("rejoin", member, how="follow", **_peer("primary", primary))
+
+
+def agent_of(estate: Estate, site: str) -> Endpoint | None:
+    """An endpoint that names the agent of a site and its key."""
+    return next(
+        (e for e in estate.endpoints if e.at == site and e.driver == "process" and "agent" in e.settings),
+        None,
+    )
 
 
 def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:

@@ -1,0 +1,116 @@
+"""The lease as a fence: permits while we lead, none once a store is fenced, a wait that is long enough."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evac.actions.port import Action, Order
+from evac.engine.datasets import DataSets
+from evac.engine.permitting import LeaseDriver, Permitting, wait_ms
+from evac.model.errors import Retryable
+from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.store.memory import MemoryStore
+
+TTL_MS = 60
+POLICY = RunPolicy(stores={"db": StorePolicy("db", ("lease",), self_fence=True, lease_ttl_ms=TTL_MS)})
+FENCE = Action("fence", "db", "lease", "pangyo", {}, {"proof": "lease", "old": "pangyo", "ttl_ms": TTL_MS})
+ORDER = Order("r", "fence:db", 1, 1, 1, "", 10, "r/fence:db")
+
+
+@dataclass
+class Clock:
+    ms: int = 1_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_ms(self) -> int:
+        return self.ms
+
+
+@dataclass
+class Agent:
+    granted: list[tuple[int, int]] = field(default_factory=list)
+    silent: bool = False
+
+    async def renew(
+        self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
+    ) -> Mapping[str, Any]:
+        if self.silent:
+            raise Retryable("agent-silent", "no answer")
+        self.granted.append((ttl_ms, token))
+        return {}
+
+
+def world() -> tuple[MemoryStore, Clock, Agent, Permitting]:
+    store, clock, agent = MemoryStore(), Clock(), Agent()
+    sets = DataSets(store, "me", clock)
+    return (
+        store,
+        clock,
+        agent,
+        Permitting(store, sets, POLICY, clock, lambda site: agent, lambda name: "pangyo"),
+    )
+
+
+def test_nothing_is_proved_where_nobody_was_seen_to_watch() -> None:
+    async def story() -> None:
+        store, _, agent, permits = world()
+        agent.silent = True
+        await permits.chore(await store.acquire("leader", "me", 10_000))
+        checked = await LeaseDriver(permits).check(FENCE, ORDER)
+        assert "no agent was ever seen" in checked.problems[0]
+
+    asyncio.run(story())
+
+
+def test_a_fence_stops_the_permits_and_waits_the_longest_of_them_out() -> None:
+    async def story() -> None:
+        store, clock, agent, permits = world()
+        lease = await store.acquire("leader", "me", 10_000)
+        await permits.chore(lease)
+        assert agent.granted == [(TTL_MS, lease.token)]
+        driver = LeaseDriver(permits)
+        assert (await driver.check(FENCE, ORDER)).ready
+        assert (await driver.observe(FENCE, ORDER)).outcome == "absent"
+        clock.ms += 20
+        fencing = asyncio.create_task(driver.execute(FENCE, ORDER))
+        await asyncio.sleep(0.01)
+        await permits.chore(lease)
+        assert len(agent.granted) == 1, "no permit while it is fenced"
+        assert (await driver.observe(FENCE, ORDER)).outcome == "absent"
+        clock.ms = 1_000 + wait_ms(TTL_MS) - 1
+        assert (await driver.observe(FENCE, ORDER)).outcome == "absent"
+        clock.ms += 1
+        assert (await driver.observe(FENCE, ORDER)).outcome == "done"
+        evidence = await asyncio.wait_for(fencing, 5)
+        assert evidence["proof"] == "lease"
+
+    asyncio.run(story())
+
+
+def test_whoever_takes_over_waits_from_then_on() -> None:
+    async def story() -> None:
+        store, clock, agent, permits = world()
+        lease = await store.acquire("leader", "me", 10_000)
+        await permits.chore(lease)
+        sets = DataSets(store, "other", clock)
+        later = Permitting(store, sets, POLICY, clock, lambda site: None, lambda name: "pangyo")
+        clock.ms += 5_000
+        await store.release(lease)
+        await later.chore(await store.acquire("leader", "other", 10_000))
+        assert later.over_at_ms("db", TTL_MS) == clock.ms + wait_ms(TTL_MS)
+        assert agent.granted
+
+    asyncio.run(story())
+
+
+def test_the_watcher_of_another_site_proves_nothing() -> None:
+    async def story() -> None:
+        store, _, _, permits = world()
+        await permits.chore(await store.acquire("leader", "me", 10_000))
+        other = Action("fence", "db", "lease", "anyang", {}, {"proof": "lease", "old": "anyang"})
+        assert not (await LeaseDriver(permits).check(other, ORDER)).ready
+
+    asyncio.run(story())
