@@ -82,6 +82,11 @@ class Chronicle:
         self._waiting.append(notice)
         self._news.set()
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was told is written."""
+        return not self._waiting and not self._flying
+
     async def run(self) -> None:
         """Writes until cancelled. Raises `LeaseLost`, and `Conflict` when somebody else writes the stream."""
         while True:
@@ -109,9 +114,11 @@ class Chronicle:
         self._flying = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         try:
             await self.journal.append([encode(notice) for notice in self._flying], self._guard)
+            self._flying = []
         except Unavailable:
             if not self.journal.in_doubt:
                 self._waiting.extendleft(reversed(self._flying))
+                self._flying = []
             raise
 
     async def _open(self) -> Journal:

@@ -219,7 +219,7 @@ def _stand(
         and down_at_ms is not None
         and now_ms - down_at_ms <= profile.suspect_ms
     )
-    held_ms = _held_ms(weighed, past, doubting, now_ms)
+    held_ms = _held_ms(weighed.belief, past, doubting, now_ms)
     state = _state(weighed.belief, before, doubting, held_ms, now_ms - since_ms, profile)
     lost_since_ms = before.lost_since_ms if before is not None else None
     if state == "lost" and lost_since_ms is None:
@@ -233,11 +233,11 @@ def _stand(
     return Standing(verdict, weighed.belief, since_ms, held_ms, now_ms, last_down_ms, lost_since_ms)
 
 
-def _held_ms(weighed: Weighed, past: Standing | None, doubting: bool, now_ms: int) -> int:
+def _held_ms(belief: Belief, past: Standing | None, doubting: bool, now_ms: int) -> int:
     """For how long `down` held; doubt stops that clock for a while, any answer sets it back."""
-    if past is None or weighed.answered:
+    if past is None:
         return 0
-    if weighed.belief == "down":
+    if belief == "down":
         return past.held_ms + (now_ms - past.judged_ms if past.belief == "down" else 0)
     return past.held_ms if doubting else 0
 

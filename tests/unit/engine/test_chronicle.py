@@ -13,7 +13,7 @@ from evac.model.errors import Corrupt, LeaseLost, Unavailable
 from evac.store.anchors import verify_chain
 from evac.store.journal import read
 from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Lease
+from evac.store.port import Change, Compare, Entry, Lease
 
 
 class _Lossy(MemoryStore):
@@ -21,6 +21,7 @@ class _Lossy(MemoryStore):
 
     calls = 0
     lossy = False
+    deaf = 0
     away = False
 
     async def transact(
@@ -31,8 +32,15 @@ class _Lossy(MemoryStore):
             raise Unavailable("away")
         revision = await super().transact(compares, changes, guard)
         if self.lossy and self.calls % 2:
+            self.deaf = 4
             raise Unavailable("the answer was lost")
         return revision
+
+    async def get(self, key: str) -> Entry | None:
+        if self.deaf:
+            self.deaf -= 1
+            raise Unavailable("and nobody can be asked")
+        return await super().get(key)
 
 
 def _notice(number: int) -> Notice:
@@ -74,7 +82,10 @@ def test_all_are_written_once_and_in_order_over_two_leaders(lossy: bool) -> None
                     if number % 10 == 0:
                         await asyncio.sleep(0.002)
                 await asyncio.sleep(0.3)
-            store.lossy = False
+                store.lossy = False
+                async with asyncio.timeout(10):
+                    while not chronicle.idle:
+                        await asyncio.sleep(0.05)
             await store.release(guard)
         assert await _written(store) == [f"notice {number}" for number in range(300)]
         assert await verify_chain(store, STREAM) == []

@@ -184,6 +184,17 @@ def test_a_kind_of_several_probes_is_down_only_when_all_are() -> None:
     assert tally.evidence() == (("user", "down"),)
 
 
+def test_a_miss_in_doubt_is_not_counted_and_an_answer_is() -> None:
+    tally = Tally(["user"], misses=2, answered=[True])
+    tally.record(0, Seen("user", "up", 1), doubted=True)
+    for _ in range(5):
+        tally.record(0, Seen("user", "down", 1), doubted=True)
+    tally.record(0, Seen("user", "down", 1))
+    assert tally.evidence() == (("user", "up"),)
+    tally.record(0, Seen("user", "down", 1))
+    assert tally.evidence() == (("user", "down"),)
+
+
 def test_doubt_lasts_a_period() -> None:
     doubt = SelfDoubt(QUICK)
     assert doubt.reason(0) == ""
