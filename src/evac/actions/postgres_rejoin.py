@@ -342,7 +342,9 @@ def _quoted(value: str) -> str:
 
 
 def _unquoted(text_in_quotes: str) -> str:
-    inner = text_in_quotes.strip("'")
+    # Only the outer pair: a value may end in a quote of its own, which is doubled.
+    quoted = len(text_in_quotes) > 1 and text_in_quotes[0] == text_in_quotes[-1] == "'"
+    inner = text_in_quotes[1:-1] if quoted else text_in_quotes
     return inner.replace("''", "'").replace("\\\\", "\\")
 
 
