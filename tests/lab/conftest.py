@@ -46,12 +46,16 @@ def lab_folder() -> Iterator[LabFolder]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _few(controllers: bool) -> Options:
+    return Options(offset=free_offset(), writers=6, pause_s=0.1, controllers=controllers)
+
+
 @contextmanager
-def running_lab(options: Options | None = None) -> Iterator[LabFolder]:
+def running_lab(options: Options | None = None, *, controllers: bool = True) -> Iterator[LabFolder]:
     """A lab with a few clients, on loopback unless told otherwise."""
     need_servers()
     with lab_folder() as folder:
-        world.up(options or Options(offset=free_offset(), writers=6, pause_s=0.1), folder)
+        world.up(options or _few(controllers), folder)
         yield folder
 
 

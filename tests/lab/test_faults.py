@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabFolder]:
-    with running_lab() as folder:
+    with running_lab(controllers=False) as folder:
         yield folder
 
 

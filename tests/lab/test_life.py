@@ -24,6 +24,7 @@ from tests.lab.conftest import free_offset
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket]
 
 
+@pytest.mark.slow
 def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
     offset = free_offset()
     steps: list[float] = []
@@ -50,6 +51,7 @@ def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.Capt
     assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
 
 
+@pytest.mark.slow
 def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
     state = world.up(Options(offset=free_offset(), writers=2), folder)
     pids = living(state, folder)

@@ -33,7 +33,9 @@ def test_links_with_a_delay_a_cut_and_a_fire() -> None:
     if reason := namespaces.why_not():
         pytest.skip(reason)
     offset = _offset()
-    with running_lab(Options("namespaces", offset, writers=4, pause_s=0.1, delay_ms=DELAY_MS)) as lab:
+    with running_lab(
+        Options("namespaces", offset, writers=4, pause_s=0.1, delay_ms=DELAY_MS, controllers=False)
+    ) as lab:
         site = lab.need().topology.site("pangyo")
         assert 2 * DELAY_MS <= _connect_ms(site.host("redis"), PORTS["redis"]) < 20 * DELAY_MS
         _writes_within(lab, 8.0)

@@ -71,12 +71,14 @@ def _confirm(site: str, confirm: str | None) -> None:
 @click.option(
     "--delay", type=click.FloatRange(0, 1_000), default=0.0, help="Milliseconds one way, namespaces."
 )
+@click.option("--by-hand", is_flag=True, help="Without controllers: people put the fires out.")
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks may jump.")
 @folder_option
 @quiet_option
 def up(
-    world: str, offset: int, writers: int, delay: float, clocks: bool, folder: Path | None, quiet: bool
-) -> None:
+    world: str, offset: int, writers: int, delay: float, by_hand: bool, clocks: bool, folder: Path | None,
+    quiet: bool,
+) -> None:  # fmt: skip
     """Start the three sites, the controllers, a messenger and its clients."""
     from evac.lab import namespaces
     from evac.lab import world as worlds
@@ -89,7 +91,12 @@ def up(
         raise InvalidInput("lab-namespaces", reason, "evac lab up --world loopback")
     place = _place(folder)
     options = worlds.Options(
-        "namespaces" if world == "namespaces" else "loopback", offset, writers, delay_ms=delay, clocks=clocks
+        "namespaces" if world == "namespaces" else "loopback",
+        offset,
+        writers,
+        delay_ms=delay,
+        clocks=clocks,
+        controllers=not by_hand,
     )
     began = time.monotonic()
     with progress("starting", quiet) as told:

@@ -31,6 +31,7 @@ def write(ground: Ground) -> Path:
     """Writes estate and policy; returns the folder."""
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
+    ground.folder.archive.mkdir(exist_ok=True)
     heading = "# The lab as an estate: written by `evac lab up`.\n"
     files = {"estate.yaml": document(ground), "endpoints.yaml": {"endpoints": endpoints(ground)}}
     for name, content in files.items():
@@ -106,6 +107,7 @@ def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
             "password": secrets.reference("postgres"), "dbname": ground.database.name, "name": site.member,
             "data": str(ground.folder.data(site.name, "postgres") / "data"),
             "bin": postgres.program_folder(), "system_user": postgres.USER,
+            "archive": str(ground.folder.archive),
         })),
         ("presence", _endpoint("presence", "redis", {
             "host": site.host("redis"), "port": PORTS["redis"], "password": secrets.reference("redis"),

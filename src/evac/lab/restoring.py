@@ -11,9 +11,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from evac.lab import proc_table
+from evac.lab.journal_facts import store_url
 from evac.lab.network import network_of
 from evac.lab.primaries import redis_master
 from evac.lab.site_servers import Ground
@@ -102,5 +104,36 @@ def restore(
     folder: LabFolder, site: str, told: Told = lambda words: None, *, failback: bool = False, reason: str = ""
 ) -> Restored:
     """The site starts, then evac brings its data back. Returns when that has ended."""
+    from evac.lab import returning
+
     started = start_site(folder, site, told)
-    return Restored(site, started, True)
+    state = folder.need()
+    if not any(one.role == "controller" for one in state.processes):
+        return Restored(site, started, True, ("no controller runs: its data stays as it is",))
+    url = store_url(state.topology, state.topology.others(site)[0].name)
+    words: list[str] = []
+    whole = True
+    for question in ("restore", "failback") if failback else ("restore",):
+        back = asyncio.run(returning.bring_back(folder, url, site, question, reason, told))
+        words += returning.as_words(back)
+        whole = whole and back.whole
+    if adopt_postgres(folder, site):
+        started = (*started, "postgres")
+    return Restored(site, started, whole, tuple(words))
+
+
+def adopt_postgres(folder: LabFolder, site: str) -> bool:
+    """Remembers the PostgreSQL that the site's agent started after a rewind; False where none runs anew."""
+    path = folder.data(site, "postgres") / "data" / "postmaster.pid"
+    with folder.locked():
+        state = folder.need()
+        old = next((one for one in state.of_site(site) if one.role == "postgres"), None)
+        try:
+            pid = int(path.read_text(encoding="ascii").split()[0])
+        except (OSError, ValueError, IndexError):
+            return False
+        since = proc_table.started(pid)
+        if old is None or old.alive or not since:
+            return False
+        folder.write(state.with_process(replace(old, pid=pid, started=since)))
+    return True

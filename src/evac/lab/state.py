@@ -126,6 +126,11 @@ class LabFolder:
         return self.path / "logs"
 
     @property
+    def archive(self) -> Path:
+        """What old primaries had alone, kept before they are rewound."""
+        return self.path / "archive"
+
+    @property
     def secrets(self) -> Path:
         return self.path / "secrets"
 

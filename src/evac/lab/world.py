@@ -51,7 +51,7 @@ _KEPT: Final = ("fires",)
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
-    clocks: evac's own processes get clocks that may jump.
+    clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
     """
 
     world: World = "loopback"
@@ -60,6 +60,7 @@ class Options:
     pause_s: float = 0.2
     delay_ms: float = 0.0
     clocks: bool = False
+    controllers: bool = True
 
 
 def up(
@@ -149,11 +150,13 @@ def _start_all(starter: Starter, options: Options) -> None:
         rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
         rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
         _results(quorum)
-        watch = [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
-        _results([*watch, *rest])
+        if options.controllers:
+            rest += [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
+        _results(rest)
         database.result()
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
-        _wait_for_leader(starter, ground)
+        if options.controllers:
+            _wait_for_leader(starter, ground)
     starter.check()
     start_clients(starter, ground, options)
 

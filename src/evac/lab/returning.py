@@ -1,0 +1,193 @@
+"""The data and the name of a site that came back: led home by evac's own drivers and a run of its own.
+
+Members rejoin through the site's agent, under the leader's token and the epoch of the store as it stands, so
+that whoever leads meanwhile is obeyed and not overrun. Then a run of the plan `restore` says that the site is
+active again, and points its traffic servers where all others point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import orjson
+
+from evac import estate as estates
+from evac.actions.port import Action, Evidence, Order
+from evac.actions.registry import Drivers
+from evac.app import runs
+from evac.app.controlling import hands_of
+from evac.app.observing import observe
+from evac.app.plans import Question, make_plan, scenario_of
+from evac.app.seen import merged
+from evac.engine.leading import LEADER
+from evac.engine.requests import Request
+from evac.engine.step_actions import rejoin_action
+from evac.lab.state import LabError, LabFolder
+from evac.model.errors import ActionError, EvacError
+from evac.model.estate import Endpoint, Estate
+from evac.model.observation import Observation, observed
+from evac.run.values import ENDED
+from evac.store.opening import open_store
+from evac.store.port import Store
+
+REJOIN_SECONDS: Final = 60.0
+LEADER_SECONDS: Final = 20.0
+RUN_SECONDS: Final = 60.0
+PLAN_BUDGET_MS: Final = 1_000
+_PAUSE_SECONDS: Final = 0.25
+_WHO: Final = "evac lab"
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """rejoined: store -> evidence of its member; trouble: what did not work, one sentence each; run: and how
+    it ended.
+    """
+
+    rejoined: Mapping[str, Evidence]
+    trouble: tuple[str, ...]
+    run: str = ""
+    phase: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return not self.trouble and self.phase.startswith("succeeded")
+
+
+async def bring_back(
+    folder: LabFolder, store_url: str, site: str, question: str, reason: str, told: Told
+) -> Returned:
+    """Members rejoin, then a run of the plan `question` (`restore` or `failback`) is carried out."""
+    store, drivers = open_store(store_url), Drivers()
+    try:
+        token = await _leading(store)
+        files = estates.load(folder.estate)
+        drivers.know(hands_of(files))
+        now = await _observed(files, drivers)
+        rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
+        if trouble:
+            return Returned(rejoined, trouble)
+        now = await _observed(files, drivers)
+        run, phase = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
+        return Returned(rejoined, (), run, phase)
+    finally:
+        await drivers.close()
+        await store.close()
+
+
+async def _leading(store: Store) -> int:
+    """The token of whoever leads; waits for an election. Raises `LabError`."""
+    deadline = time.monotonic() + LEADER_SECONDS
+    while time.monotonic() < deadline:
+        lease = await store.holder(LEADER)
+        if lease is not None:
+            return lease.token
+        await asyncio.sleep(_PAUSE_SECONDS)
+    raise LabError("lab-no-leader", "no controller leads", "evac lab status")
+
+
+async def _observed(files: Estate, drivers: Drivers) -> Estate:
+    """The estate with the roles that its stores have now."""
+    seen = await observe(files, drivers, time.time_ns() // 1_000_000)
+    return observed(files, merged(Observation(0), seen))
+
+
+async def _rejoin_all(
+    store: Store, now: Estate, drivers: Drivers, site: str, token: int, told: Told
+) -> tuple[dict[str, Evidence], tuple[str, ...]]:
+    rejoined: dict[str, Evidence] = {}
+    trouble: list[str] = []
+    for data_set in now.stores:
+        primary = next((member.at for member in data_set.members if member.mode == "primary"), "")
+        ends = {one.at: one for one in now.endpoints if one.subject == data_set.id}
+        if primary == site or site not in ends or primary not in ends:
+            continue
+        action = _rejoin(now, ends[site], ends[primary])
+        epoch = await _epoch(store, data_set.id)
+        step, key = f"rejoin:{data_set.id}", f"lab/{site}/{data_set.id}"
+        order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
+        try:
+            rejoined[data_set.id] = await drivers.get(action.driver).execute(action, order)
+            told(f"{data_set.id} at {site} follows {primary}: {_words(rejoined[data_set.id])}")
+        except ActionError as error:
+            trouble.append(f"{data_set.id} at {site}: {error.message}")
+    return rejoined, tuple(trouble)
+
+
+def _rejoin(now: Estate, member: Endpoint, primary: Endpoint) -> Action:
+    """By the agent's hand where there is something to rewind; rows that only it had are written out too."""
+    action = rejoin_action(now, member, primary)
+    return replace(action, parameters={**action.parameters, "archive_rows": "*"})
+
+
+def _words(evidence: Evidence) -> str:
+    """What became of what the member had alone."""
+    alone = evidence.get("diverged_transactions", 0)
+    if not alone:
+        return "it had nothing that nobody else has"
+    return f"{alone} transactions that nobody else has are kept in {evidence.get('archive')}"
+
+
+async def _epoch(store: Store, name: str) -> int:
+    """The epoch of a data set, as the controllers wrote it; 0 where it never moved."""
+    entry = await store.get(f"epoch/{name}")
+    return 0 if entry is None else int(orjson.loads(entry.value).get("epoch", 0))
+
+
+async def _carry_out(
+    store: Store, now: Estate, site: str, question: str, reason: str, told: Told
+) -> tuple[str, str]:
+    """Plans, proposes, approves, and follows the run to its end, or to where it needs a person."""
+    asked = Question(restore=(site,)) if question == "restore" else Question(failback=(site,))
+    made = await asyncio.to_thread(make_plan, now, scenario_of(now, asked), budget_ms=PLAN_BUDGET_MS)
+    proposal = runs.proposal_of(made.data, f"{site}-{question}-{_now_ms()}", reason, ())
+    run = await _patiently(lambda: runs.propose(store, proposal, _now_ms()))
+    told(f"run {run}")
+    view = await runs.view_of(store, run)
+    request = Request(
+        runs.new_id(_now_ms()), "approve", _WHO, reason, at_ms=_now_ms(), envelope=view.spec.envelope
+    )
+    await runs.ask(store, run, request)
+    return run, await _followed(store, run)
+
+
+async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
+    """Tries again while the roles that the leader knows are a moment older than ours."""
+    for _ in range(20):
+        try:
+            return await work()
+        except EvacError as error:
+            if error.code not in ("plan-stale", "store-conflict"):
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS * 2)
+    raise LabError("lab-stale", "the roles of stores do not come to rest", "evac observe")
+
+
+async def _followed(store: Store, run: str) -> str:
+    deadline = time.monotonic() + RUN_SECONDS
+    phase = ""
+    while time.monotonic() < deadline:
+        phase = (await runs.view_of(store, run)).phase
+        if phase in ENDED or phase == "paused":
+            break
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return phase
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def as_words(returned: Returned) -> Sequence[str]:
+    """For people."""
+    lines = list(returned.trouble)
+    for name, evidence in returned.rejoined.items():
+        lines.append(f"{name}: {_words(evidence)}")
+    if returned.run:
+        lines.append(f"run {returned.run}: {returned.phase}")
+    return lines
