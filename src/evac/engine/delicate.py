@@ -31,9 +31,10 @@ CONCLUDE_TRIES: Final = 5
 
 
 class Bench(Protocol):
-    """Where a delicate step is carried out."""
+    """Where a delicate step is carried out. refusals: how often in a row a guard refused a step."""
 
     view: RunView
+    refusals: dict[str, int]
 
     async def ask(self, kind: str, step: str, attempt: int, data: dict[str, Any], permit: Permit) -> None: ...
 
@@ -52,6 +53,7 @@ async def carry_out(bench: Bench, admission: Admission, kind: str, step: RunStep
         async with admission.enter(bench.view.spec.run, step, attempt, doing) as admitted:
             await _begin(bench, admitted, doing, step, attempt)
             begun = True
+            bench.refusals.pop(step.id, None)
             if not step.manual or doing != "start":
                 await _go(bench, admitted, doing, step, attempt)
     except EvacError as error:
@@ -134,7 +136,9 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
     elif isinstance(error, Conflict | Unavailable):
         again_ms = CONFLICT_AGAIN_MS
     try:
-        if doing == "start":
+        if isinstance(error, NotAllowed) and doing != "observe" and _is_final(bench, doing, step):
+            await _give_up(bench, doing, step, attempt, error)
+        elif doing == "start":
             data: dict[str, Any] = {"why": error.message, "again_ms": again_ms}
             await bench.ask("step_waits", step.id, attempt, data, Permit())
         elif doing == "observe":
@@ -142,5 +146,23 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
             await bench.ask("step_observed", step.id, attempt, data, Permit())
         else:
             await asyncio.sleep(again_ms / 1_000)
-    except RunError:
-        return  # people decided meanwhile
+    except (RunError, Conflict):
+        return  # people decided meanwhile, or a hold came in between
+
+
+def _is_final(bench: Bench, doing: Doing, step: RunStep) -> bool:
+    """What a guard refuses needs a person. A start may be let in after a while, by the end of another run."""
+    refused = bench.refusals[step.id] = bench.refusals.get(step.id, 0) + 1
+    return doing == "undo" or refused >= bench.view.spec.patience.attempts
+
+
+async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
+    """Refused for good, so that the run asks a person, or ends, instead of waiting for ever."""
+    bench.refusals.pop(step.id, None)
+    data = {"code": error.code, "message": error.message, "again_ms": NO_MORE}
+    if doing == "undo":
+        told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
+        await bench.ask("undo_started", step.id, attempt, told, Permit())
+        await bench.ask("undo_failed", step.id, attempt, data, Permit())
+    else:
+        await bench.ask("step_failed", step.id, attempt - 1, data, Permit())

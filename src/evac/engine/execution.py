@@ -88,6 +88,7 @@ class RunExecution:
         hooks: Hooks | None = None,
     ) -> None:
         self.view = view
+        self.refusals: dict[str, int] = {}
         self._store, self._leading, self._terms = store, leading, terms
         self._hooks = hooks or Hooks()
         self._reached = 0
