@@ -53,8 +53,9 @@ docs: $(READY) ## build the documentation; a warning is an error
 docs-check: $(READY) ## run every command the documentation shows, and compare generated pages
 	$(PYTHON) -m pytest tests/docs
 
-docs-pages: $(READY) ## write the pages that come from the program itself
+docs-pages: $(READY) ## write the pages that come from the program itself (the pictures need the program dot)
 	$(PYTHON) scripts/cli_reference.py
+	$(PYTHON) scripts/run_diagram.py
 	$(PYTHON) -m evac.estate.reference_pages docs/reference
 
 bench: $(READY) ## measure the figures of the project (FULL=1: all instances)

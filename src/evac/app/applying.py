@@ -37,6 +37,8 @@ from evac.store.port import Store
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
 START_S: Final = 20.0
+IDLE: Final = "20s"
+"""How long a controller that was started for one run stays after the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,8 @@ async def ensure_controller(store: Store, url: str, estate: Path, policy: Path |
         "--site",
         "local",
         "--no-watch",
+        "--until-idle",
+        IDLE,
         "--store",
         url,
     ]

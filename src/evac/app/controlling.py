@@ -27,7 +27,7 @@ from evac.engine.binding import Bound, bind
 from evac.engine.bound_store import get_bound, put_bound
 from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import Desk
+from evac.engine.conducting import OPEN, PROPOSAL, Desk
 from evac.engine.controller import AnchorSink, Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
@@ -38,7 +38,7 @@ from evac.engine.step_actions import agent_of
 from evac.estate import plan_codec
 from evac.estate.policy_file import load_policy, policy_beside
 from evac.model.domain import topology
-from evac.model.errors import Corrupt, NotAllowed, StalePlan
+from evac.model.errors import Corrupt, NotAllowed, StalePlan, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.run_policy import RunPolicy
@@ -52,12 +52,14 @@ from evac.watch.witness import Probe
 LEADER_TTL_MS: Final = 5_000
 LAB_TTL_MS: Final = 2_000
 ANCHOR_S: Final = 2.0
+IDLE_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a controller is started with. watch: False for the controller of an embedded store, which only
-    carries out what it is asked to. leader_ttl_ms None: by the watch profile.
+    carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
+    without a run; 0 never.
     """
 
     estate: Path
@@ -68,6 +70,7 @@ class Setting:
     watch: bool = True
     leader_ttl_ms: int | None = None
     drawer: bool = True
+    idle_s: float = 0
     boundary: Callable[[int], None] | None = None
 
 
@@ -277,6 +280,7 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
         with contextlib.suppress(Corrupt):
             await made.seen.read()
         tasks = [
+            asyncio.create_task(_until_idle(setting, made.store), name="idle"),
             asyncio.create_task(made.controller.run(), name="controller"),
             asyncio.create_task(made.seen.follow(), name="seen"),
             asyncio.create_task(stop.wait(), name="stop"),
@@ -290,6 +294,18 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
             task.result()
     finally:
         await made.close()
+
+
+async def _until_idle(setting: Setting, store: Store) -> None:
+    """Ends when a controller that was started for a run has had nothing to do for a while."""
+    if setting.idle_s <= 0:
+        await asyncio.Event().wait()
+    quiet_s = 0.0
+    while quiet_s < setting.idle_s:
+        await asyncio.sleep(IDLE_LOOK_S)
+        with contextlib.suppress(StoreError):
+            busy = await store.list(OPEN, limit=1) or await store.list(PROPOSAL, limit=1)
+            quiet_s = 0.0 if busy else quiet_s + IDLE_LOOK_S
 
 
 def notice_line(notice: Notice) -> str:

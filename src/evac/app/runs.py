@@ -109,13 +109,20 @@ def _answered(answer: Mapping[str, Any]) -> str:
     raise NotAllowed(str(answer.get("code", "refused")), str(answer.get("refused", "the leader refused it")))
 
 
+async def resolve(store: Store, name: str) -> str:
+    """The run of that name, or of the incident of that name. Raises RunError where there is neither."""
+    if await store.list(f"journal/{name}/", limit=1):
+        return name
+    entry = await store.get(INCIDENT + name)
+    if entry is None:
+        raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "evac run list")
+    return str(orjson.loads(entry.value)["run"])
+
+
 async def ask(store: Store, run: str, request: requests.Request) -> None:
-    """Writes what an operator asks for; the leader takes it. Raises RunError where there is no such run."""
+    """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended."""
     if await store.get(OPEN + run) is None:
-        known = {row["run"] for row in await list_runs(store)}
-        if run in known:
-            raise RunError("run-over", f"{run} has ended", f"evac run show {run}")
-        raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+        raise RunError("run-over", f"{run} has ended", f"evac run show {run}")
     key = requests.key_of(run, request.id)
     await store.transact((Compare(key, 0),), (Put(key, requests.encode(request)),))
 
@@ -133,20 +140,14 @@ async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S
 async def events_of(store: Store, run: str) -> list[Event]:
     """Every event of a run, its chain checked. Raises RunError where there is none of that name."""
     events: list[Event] = []
-    try:
-        async for segment in read(store, run):
-            events += decode_all(segment.records)
-    except Corrupt:
-        if not events and not await store.list(f"journal/{run}/", limit=1):
-            raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list") from None
-        raise
-    if not events:
-        raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+    async for segment in read(store, await resolve(store, run)):
+        events += decode_all(segment.records)
     return events
 
 
 async def view_of(store: Store, run: str) -> RunView:
     """The run as its journal says, replayed."""
+    run = await resolve(store, run)
     events = await events_of(store, run)
     first = await spec_of(store, run, str(events[0].data["incident"]), str(events[0].data["plan"]))
     opened = await store.get(OPEN + run)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evac.run.view import RunView
     from evac.store.port import Store
 
-run_argument = click.argument("run")
+run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
 
 
@@ -151,8 +151,8 @@ def verify(run: str, store: str | None, estate: str | None, output: str) -> int:
     from evac.app.anchoring import heads_of
 
     async def work(opened: Store) -> runs.Proof:
-        await runs.events_of(opened, run)
-        return await runs.verify(opened, run, await heads_of(estate, run) if estate else [])
+        found = await runs.resolve(opened, run)
+        return await runs.verify(opened, found, await heads_of(estate, found) if estate else [])
 
     proof = with_store(store, work)
     if output == "json":
@@ -184,10 +184,11 @@ def request(
     asked = Request(runs.new_id(now_ms()), verb, who or runs.who_am_i(), reason, at_ms=now_ms(), **more)
 
     async def work(opened: Store) -> tuple[bool, str]:
-        await runs.ask(opened, run, asked)
-        if not await runs.settled(opened, run, asked.id):
+        found = await runs.resolve(opened, run)
+        await runs.ask(opened, found, asked)
+        if not await runs.settled(opened, found, asked.id):
             return False, ""
-        for event in reversed(await runs.events_of(opened, run)):
+        for event in reversed(await runs.events_of(opened, found)):
             if event.kind == "request_refused" and event.data.get("request") == asked.id:
                 return True, str(event.data.get("why", "refused"))
         return True, ""
