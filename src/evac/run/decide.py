@@ -75,10 +75,10 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
     """Facts that follow from the state and the time, and that must be in the journal before anything else."""
     found = []
     if agenda.stuck:
-        found += [_stuck(view, i, now_ms) for i in agenda.stuck if i not in view.stuck]
+        found += [_stuck(view, i, now_ms) for i in dict.fromkeys(agenda.stuck) if i not in view.stuck]
         agenda.stuck = []
     if agenda.spent:
-        found += [_spent(view, i, now_ms) for i in agenda.spent if view.phases[i] == "ready"]
+        found += [_spent(view, i, now_ms) for i in dict.fromkeys(agenda.spent) if view.phases[i] == "ready"]
         agenda.spent = []
     if found:
         return found
