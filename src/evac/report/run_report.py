@@ -221,9 +221,11 @@ def _next(view: RunView) -> str:
 def list_text(rows: Iterable[Mapping[str, Any]], width: int, colour: bool) -> str:
     """One line a run: newest last."""
     page = Page(width, colour)
-    found = [(r["run"], r["state"], r["incident"], r["scenario"], r["started_at"] or "-") for r in rows]
+    found = [
+        (r["run"], r["state"], r["scenario"], (r["started_at"] or "-")[:19].replace("T", " ")) for r in rows
+    ]
     if not found:
         page.line("no runs yet; evac apply PLAN ESTATE --execute begins one")
     else:
-        page.table(("run", "state", "incident", "question", "started"), found)
+        page.table(("run", "state", "question", "started, UTC"), found)
     return page.text()
