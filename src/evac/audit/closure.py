@@ -1,23 +1,30 @@
-"""Spreading facts along dependencies for all losses at once, 64 losses to a machine word.
+"""Spreading facts along dependencies for all losses at once, a bit a loss.
 
-A row of bits a service, a bit a loss. Components of hard dependencies come in an order in which
-what is needed has the lower number, so one pass over the edges is enough.
+A number a service, a bit a loss: whole numbers of any length are joined in one step each. Components
+of hard dependencies come in an order in which what is needed has the lower number, so one pass over
+the edges is enough. What is down is little of all there is, so answers are pairs and not tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.affected import ServiceGraph
-from evac.model.fleet import BoolColumn
+from evac.model.fleet import BoolColumn, IndexColumn
 from evac.model.graph import components
 
-Words = NDArray[np.uint64]
-_WORD_BITS = 64
+Kind = TypeVar("Kind", bound=np.generic)
+
+Bits = list[int]
+"""One number a service; bit l speaks of loss l."""
+
+RowNumbers = NDArray[np.intp]
+"""Numbers of rows of pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +34,34 @@ class Order:
     component: tuple[int, ...]
     members: tuple[tuple[int, ...], ...]
     outside: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Pairs (service, loss), each once, sorted by service, then loss."""
+
+    service: IndexColumn
+    loss: IndexColumn
+
+    def __len__(self) -> int:
+        return len(self.service)
+
+    def of(self, table: NDArray[Kind]) -> NDArray[Kind]:
+        """The entries of an (L, S) table, one a pair."""
+        found: NDArray[Kind] = table[self.loss, self.service]
+        return found
+
+    def marked(self, losses: int, services: int, chosen: BoolColumn | None = None) -> BoolColumn:
+        """(L, S) table that is set at the pairs, or at some of them."""
+        table = np.zeros((losses, services), np.bool_)
+        if chosen is None:
+            table[self.loss, self.service] = True
+        else:
+            table[self.loss[chosen], self.service[chosen]] = True
+        return table
+
+    def only(self, chosen: BoolColumn) -> Pairs:
+        return Pairs(self.service[chosen], self.loss[chosen])
 
 
 def order_of(graph: ServiceGraph) -> Order:
@@ -43,41 +78,72 @@ def order_of(graph: ServiceGraph) -> Order:
     )
 
 
-def packed(table: BoolColumn) -> Words:
-    """(L, S) booleans as (S, words) bits."""
-    bits = np.packbits(table, axis=0)
-    padding = -len(bits) % (_WORD_BITS // 8)
-    bits = np.pad(bits, ((0, padding), (0, 0)))
-    return np.ascontiguousarray(bits.T).view(np.uint64)
+def pairs_of(table: BoolColumn) -> Pairs:
+    """The pairs that are set in an (L, S) table."""
+    return _pairs(np.ascontiguousarray(table.T))
 
 
-def unpacked(words: Words, losses: int) -> BoolColumn:
-    """(S, words) bits as (L, S) booleans."""
-    bits = np.ascontiguousarray(words.view(np.uint8).T)
-    return np.unpackbits(bits, axis=0, count=losses).view(np.bool_)
+def _pairs(by_service: BoolColumn) -> Pairs:
+    """The pairs that are set in an (S, L) table."""
+    found = np.flatnonzero(by_service)
+    service, loss = np.divmod(found, max(1, by_service.shape[1]))
+    return Pairs(service.astype(np.int32), loss.astype(np.int32))
 
 
-def spread(order: Order, words: Words) -> Words:
+def packed(found: Sequence[Pairs], services: int, losses: int) -> Bits:
+    """The bits of all pairs."""
+    table = np.zeros((services, losses), np.bool_)
+    for pairs in found:
+        table[pairs.service, pairs.loss] = True
+    return _packed(table)
+
+
+def _packed(by_service: BoolColumn) -> Bits:
+    """(S, L) booleans as bits."""
+    rows = np.packbits(by_service, axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in rows]
+
+
+def _unpacked(bits: Bits, losses: int) -> BoolColumn:
+    """Bits as (S, L) booleans."""
+    width = -(-losses // 8)
+    text = b"".join(number.to_bytes(width, "little") for number in bits)
+    rows = np.frombuffer(text, np.uint8).reshape(len(bits), width)
+    return np.unpackbits(rows, axis=1, count=losses, bitorder="little").view(np.bool_)
+
+
+def unpacked(bits: Bits, losses: int) -> Pairs:
+    """The pairs of some bits."""
+    return _pairs(_unpacked(bits, losses))
+
+
+def spread(order: Order, bits: Bits) -> Bits:
     """Bits of each service joined with those of all it hard-depends on, transitively."""
-    found = words.copy()
+    found = list(bits)
     for members, outside in zip(order.members, order.outside, strict=True):
-        if len(members) > 1:
-            found[list(members)] = np.bitwise_or.reduce(found[list(members)], axis=0)
-        if outside:
-            found[list(members)] |= np.bitwise_or.reduce(found[list(outside)], axis=0)
+        joined = 0
+        for service in members:
+            joined |= found[service]
+        for service in outside:
+            joined |= found[service]
+        if joined:
+            for service in members:
+                found[service] = joined
     return found
 
 
 def spread_table(order: Order, table: BoolColumn) -> BoolColumn:
     """`spread` on (L, S) booleans."""
-    return unpacked(spread(order, packed(table)), len(table))
+    bits = spread(order, _packed(np.ascontiguousarray(table.T)))
+    return np.ascontiguousarray(_unpacked(bits, len(table)).T)
 
 
-def any_of(rows: Sequence[Sequence[int]], table: BoolColumn) -> BoolColumn:
-    """(L, S) whether any of the services that a service names is set; names by index, one list a service."""
-    words = packed(table)
-    found = np.zeros_like(words)
-    for service, named in enumerate(rows):
-        if named:
-            found[service] = np.bitwise_or.reduce(words[list(named)], axis=0)
-    return unpacked(found, len(table))
+def any_of(rows: Sequence[Sequence[int]], bits: Bits) -> Bits:
+    """Bits of what any of the services that a service names has; names by index, one list a service."""
+    found = []
+    for named in rows:
+        joined = 0
+        for service in named:
+            joined |= bits[service]
+        found.append(joined)
+    return found

@@ -12,10 +12,21 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.audit.capacity import Capacity, capacity, supply_of
-from evac.audit.closure import Order, any_of, order_of, spread_table
+from evac.audit.closure import (
+    Bits,
+    Order,
+    Pairs,
+    any_of,
+    order_of,
+    packed,
+    pairs_of,
+    spread,
+    spread_table,
+    unpacked,
+)
 from evac.audit.losses import Losses
 from evac.audit.presence import CountTable, Presence, endpoints_lost, lost_counts, presence, unjudged
-from evac.audit.recovery import Damage, Recovery, Times, recovery, times_of
+from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
 from evac.audit.schedule import Task, line_of, schedule
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.model.affected import ServiceGraph, service_graph
@@ -40,16 +51,19 @@ SCHEDULED_KINDS: Final = ("site", "hall", "group")
 class Ground:
     """What follows from where things stand and what room there is, (L, S).
 
-    lost: replicas taken; endpoints: all of a service at some site is taken; loose: may or may not be
-    taken, because only its site is known.
+    lost: replicas taken; short: pairs with fewer replicas left than serve; endpoints: pairs where all
+    of a service at some site is taken; loose: may or may not be taken, because only its site is
+    known; fewer: fates if nothing but fewer replicas followed.
     """
 
     top: Topology
     losses: Losses
     presence: Presence
     lost: CountTable
-    endpoints: BoolColumn
+    short: Pairs
+    endpoints: Pairs
     loose: BoolColumn
+    fewer: CodeColumn
     capacity: Capacity
 
 
@@ -77,6 +91,7 @@ class Impacts:
 
     ground: Ground
     wiring: Wiring
+    damage: Damage
     chains: Recovery
     down: BoolColumn
     direct: BoolColumn
@@ -163,8 +178,14 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     lost = lost_counts(found, losses)
     surviving = found.n[None, :] - lost
     room = capacity(supply_of(top, losses, found), losses, lost, surviving, found.m)
-    endpoints = endpoints_lost(found, losses, lost)
-    return Ground(top, losses, found, lost, endpoints, unjudged(top, found, losses), room)
+    taken = lost > 0
+    return Ground(
+        top=top, losses=losses, presence=found, lost=lost,
+        short=pairs_of(taken & (surviving < found.m[None, :])),
+        endpoints=pairs_of(endpoints_lost(found, losses, lost)),
+        loose=unjudged(top, found, losses),
+        fewer=np.where(taken, DEGRADED, UNAFFECTED).astype(np.uint8), capacity=room,
+    )  # fmt: skip
 
 
 def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) -> Wiring:
@@ -175,31 +196,41 @@ def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) ->
     return Wiring(graph, order, hits, family_hits(graph, hits), times_of(top.estate, graph, order))
 
 
-def direct_and_down(ground: Ground, wiring: Wiring) -> tuple[BoolColumn, BoolColumn, BoolColumn]:
-    """(L, S) moved, direct and down."""
-    moved = ground.endpoints & _movable(ground.top)[None, :]
-    direct = (ground.lost > 0) & (surviving_of(ground) < ground.presence.m[None, :])
-    direct |= moved | _without_store(wiring.graph, wiring.families, len(ground.losses))
-    return moved, direct, spread_table(wiring.order, direct)
+@dataclass(frozen=True, slots=True, eq=False)
+class Struck:
+    """What is down, as bits of losses a service: moved, direct and down, and down as pairs."""
+
+    moved: BoolColumn
+    direct: BoolColumn
+    bits: Bits
+    down: Pairs
+
+
+def struck(ground: Ground, wiring: Wiring) -> Struck:
+    """What every loss takes down, dependencies included."""
+    services, losses = len(wiring.graph.hard), len(ground.losses)
+    moved = ground.endpoints.only(_movable(ground.top)[ground.endpoints.service])
+    direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
+    bits = spread(wiring.order, direct)
+    return Struck(
+        moved.marked(losses, services), unpacked(direct, losses).marked(losses, services), bits,
+        unpacked(bits, losses),
+    )  # fmt: skip
 
 
 def judged(ground: Ground, wiring: Wiring) -> Impacts:
     """Who is down, for how long, and for good."""
-    top, losses, room, order = ground.top, ground.losses, ground.capacity, wiring.order
-    lost, surviving, m = ground.lost, surviving_of(ground), ground.presence.m
-    moved, direct, down = direct_and_down(ground, wiring)
-    missing, doubtful = _unplaced(room, direct, lost, surviving, m)
-    damage = _damage(down, lost, surviving, m, moved, missing, room)
-    chains = recovery(top.estate, wiring.graph, order, wiring.times, wiring.families, damage)
+    losses, services = len(ground.losses), len(wiring.graph.hard)
+    hit = struck(ground, wiring)
+    damage = _damage(ground, hit)
+    chains = recovery(ground.top.estate, wiring.graph, wiring.order, wiring.times, wiring.families, damage)
     ready, methods = _scheduled(ground, wiring, damage, chains)
-    doubtful |= ground.loose | _doubtful_store(wiring.graph, wiring.families, len(losses))
-    not_sure = spread_table(order, doubtful) if doubtful.any() else doubtful
-    untimed = _untimed(top, wiring.graph, wiring.families, wiring.times, damage)
-    less = (lost > 0) | any_of(wiring.graph.soft, down)
+    open_question = _open(ground, wiring)
     return Impacts(
-        ground=ground, wiring=wiring, chains=chains, down=down, direct=direct, moved=moved, open=not_sure,
-        fate=_fates(down, ready >= NEVER, not_sure, less), ready_ms=ready,
-        untimed=spread_table(order, untimed) if untimed.any() else untimed, methods=methods,
+        ground=ground, wiring=wiring, damage=damage, chains=chains,
+        down=damage.pairs.marked(losses, services), direct=hit.direct, moved=hit.moved,
+        open=open_question, fate=_fates(ground, wiring, hit, ready, open_question), ready_ms=ready,
+        untimed=_untimed(ground, wiring, damage), methods=methods,
     )  # fmt: skip
 
 
@@ -207,16 +238,16 @@ def _scheduled(
     ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery
 ) -> tuple[CountTable, tuple[Method, ...]]:
     """(L, S) ready times: chains, and schedules for the large losses."""
-    line = line_of(ground.top.estate, wiring.graph, wiring.order)
-    ready = np.ascontiguousarray(chains.ready.T)
+    line = line_of(ground.top.estate, wiring.graph, wiring.order, wiring.times)
+    ready = np.zeros((len(ground.losses), len(wiring.graph.hard)), np.int32)
+    ready[damage.pairs.loss, damage.pairs.service] = chains.ready
     methods: list[Method] = [CHAINED] * len(ground.losses)
     for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
         methods[number] = SCHEDULED
-        if damage.down[:, number].any():
+        rows = damage.rows_of(number)
+        if len(rows):
             task = _task(ground.capacity, damage, number)
-            ready[number] = schedule(
-                ground.top, wiring.order, wiring.times, line, wiring.stores, chains, task
-            )
+            ready[number, task.named] = schedule(ground.top, wiring.times, line, wiring.stores, chains, task)
     return ready, tuple(methods)
 
 
@@ -226,88 +257,90 @@ def _movable(top: Topology) -> BoolColumn:
     return np.array(kinds, np.bool_)
 
 
-def _without_store(graph: ServiceGraph, families: FamilyHits, losses: int) -> BoolColumn:
-    """(L, S) services that hard-need a store family of which no instance is left."""
-    found = np.zeros((losses, len(graph.families)), np.bool_)
-    for service, names in enumerate(graph.families):
-        for name in names:
-            family = families.index.get(name)
-            if family is not None:
-                found[families.losses[family], service] = True
-    return found
+def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
+    """Services that hard-need a store family of which no instance is left, unsorted."""
+    found = [
+        (service, families.losses[families.index[name]])
+        for service, names in enumerate(graph.families)
+        for name in names
+        if name in families.index
+    ]
+    services = np.repeat(np.array([s for s, _ in found], np.int32), [len(losses) for _, losses in found])
+    return Pairs(services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)]))
 
 
-def _doubtful_store(graph: ServiceGraph, families: FamilyHits, losses: int) -> BoolColumn:
-    found = np.zeros((losses, len(graph.families)), np.bool_)
-    for service, names in enumerate(graph.families):
-        for name in names:
-            family = families.index.get(name)
-            if family is not None:
-                found[:, service] |= families.open[family]
-    return found
+def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
+    """(L, S) not known whether a service is down.
 
-
-def _unplaced(
-    room: Capacity, direct: BoolColumn, lost: CountTable, surviving: CountTable, m: IntColumn
-) -> tuple[BoolColumn, BoolColumn]:
-    """(L, S) no place for base; and (L, S) not known whether there is one.
-
-    Where nothing is known that could carry a service elsewhere, one that lost its last replica is
-    lost, as nothing says otherwise; one that still has some may or may not be filled up.
+    One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
     """
-    short = (lost > 0) & (surviving < m[None, :])
-    missing = short & ~room.room_known & (surviving == 0)
-    doubtful = short & ~room.room_known & (surviving > 0)
-    for number, found in room.short.items():
-        missing[number] |= found.for_good > 0
-    return missing & direct, doubtful
+    short, families = ground.short, wiring.families
+    left = ground.presence.n[short.service] - short.of(ground.lost)
+    doubtful = short.only(~short.of(ground.capacity.room_known) & (left > 0)).marked(*ground.lost.shape)
+    doubtful |= ground.loose
+    for service, names in enumerate(wiring.graph.families):
+        for family in (families.index[name] for name in names if name in families.index):
+            doubtful[:, service] |= families.open[family]
+    return spread_table(wiring.order, doubtful) if doubtful.any() else doubtful
 
 
-def _damage(
-    down: BoolColumn,
-    lost: CountTable,
-    surviving: CountTable,
-    m: IntColumn,
-    moved: BoolColumn,
-    missing: BoolColumn,
-    room: Capacity,
-) -> Damage:
-    starts = np.where(lost > 0, np.maximum(m[None, :] - surviving, 0), 0).astype(np.int32)
-    boots = np.zeros(down.shape, np.bool_)
-    boots[room.boots] = starts[room.boots] > 0
+def _damage(ground: Ground, hit: Struck) -> Damage:
+    """What must be started, moved, booted, and what has no place."""
+    pairs, room = hit.down, ground.capacity
+    lost = pairs.of(ground.lost).astype(np.int64)
+    left = ground.presence.n[pairs.service] - lost
+    starts = np.where(lost > 0, np.maximum(ground.presence.m[pairs.service] - left, 0), 0)
+    by_loss, edges = by_loss_of(pairs.loss, len(ground.losses))
+    # Where nothing is known that could carry a service elsewhere, one that lost its last replica is
+    # lost, as nothing says otherwise.
+    stuck = (starts > 0) & ~pairs.of(room.room_known) & (left == 0)
+    boots = (starts > 0) & room.boots[pairs.loss]
     for number, rank in room.boot_rank.items():
-        boots[number] &= rank > 0
-    turned = np.ascontiguousarray
-    return Damage(turned(down.T), turned(starts.T), turned(moved.T), turned(missing.T), turned(boots.T))
+        rows = by_loss[edges[number] : edges[number + 1]]
+        boots[rows] &= rank[pairs.service[rows]] > 0
+    for number, short in room.short.items():
+        rows = by_loss[edges[number] : edges[number + 1]]
+        stuck[rows] |= short.for_good[pairs.service[rows]] > 0
+    return Damage(
+        pairs, len(ground.losses), starts, pairs.of(hit.moved), stuck & pairs.of(hit.direct), boots,
+        by_loss, edges,
+    )  # fmt: skip
 
 
 def _task(room: Capacity, damage: Damage, number: int) -> Task:
+    rows = damage.rows_of(number)
+    named = damage.pairs.service[rows]
     rank = room.boot_rank.get(number)
-    if rank is None:
-        rank = damage.boots[:, number].astype(np.int64)
-    return Task(number, damage.down[:, number], damage.starts[:, number], damage.shift[:, number], rank)
+    up = damage.boots[rows].astype(np.int64) if rank is None else rank[named]
+    return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up)
 
 
-def _untimed(
-    top: Topology, graph: ServiceGraph, families: FamilyHits, times: Times, damage: Damage
-) -> BoolColumn:
+def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
     """(L, S) services that need a start, a promotion or a change of traffic of unknown length."""
-    services = top.estate.services
-    no_ttl = np.array([s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in services], np.bool_)
-    found = (damage.starts > 0) & ~times.start_known[:, None] | damage.shift & no_ttl[:, None]
-    found = np.ascontiguousarray(found.T)
-    unknown = {d.family for d in top.estate.stores if d.promote_ms is None}
-    if not unknown:
-        return found
-    for service, names in enumerate(graph.families):
+    estate, families, pairs = ground.top.estate, wiring.families, damage.pairs
+    no_ttl = np.array(
+        [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in estate.services], np.bool_
+    )
+    vague = (damage.starts > 0) & ~wiring.times.start_known[pairs.service]
+    vague |= damage.shift & no_ttl[pairs.service]
+    unknown = {d.family for d in estate.stores if d.promote_ms is None}
+    found = pairs.only(vague).marked(*ground.lost.shape)
+    for service, names in enumerate(wiring.graph.families):
         for name in unknown.intersection(names):
             found[families.losses[families.index[name]], service] = True
-    return found
+    return spread_table(wiring.order, found) if found.any() else found
 
 
-def _fates(down: BoolColumn, never: BoolColumn, not_sure: BoolColumn, less: BoolColumn) -> CodeColumn:
-    fate = np.where(less, DEGRADED, UNAFFECTED).astype(np.uint8)
-    fate[down] = RECOVERS
-    fate[not_sure] = UNKNOWN
-    fate[down & never] = LOST
+def _fates(
+    ground: Ground, wiring: Wiring, hit: Struck, ready: CountTable, open_question: BoolColumn
+) -> CodeColumn:
+    """(L, S) codes of FATES, the graver one last."""
+    fate = ground.fewer.copy()
+    less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
+    fate[less.loss, less.service] = DEGRADED
+    fate[hit.down.loss, hit.down.service] = RECOVERS
+    if open_question.any():
+        fate[open_question] = UNKNOWN
+    gone = hit.down.only(hit.down.of(ready) >= NEVER)
+    fate[gone.loss, gone.service] = LOST
     return fate

@@ -3,6 +3,9 @@
 The chain follows what the service waits for: approval, boots, stores, hard dependencies, tools; then
 its own starts, checks and the moving of its traffic. Limits shared with others are left out here, so
 a chain is the soonest possible time; `schedule` adds the waiting in line for the large losses.
+
+All is kept a row a pair (service, loss) that is down, which is little of all there is, and worked
+out depth by depth: what is needed has the lower depth.
 """
 
 from __future__ import annotations
@@ -11,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.audit.closure import Order
-from evac.audit.presence import CountTable
+from evac.audit.closure import Order, Pairs, RowNumbers
 from evac.audit.stores import NEVER, FamilyHits
 from evac.model.affected import ServiceGraph
 from evac.model.estate import Estate, Rate
@@ -20,6 +22,8 @@ from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind
 
 WAITED_KINDS: tuple[StepKind, ...] = ("approve", "boot", "fence", "promote", "shift", "start", "verify")
+_UNTOUCHED = -1
+"""Row of what is not down: the time there is always zero."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,24 +83,38 @@ def _closure(graph: ServiceGraph, order: Order, wanted: set[int]) -> tuple[int, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Damage:
-    """What a chain starts from, by service and loss (S, L): down; starts: replicas to start for
-    base; shift: traffic to move; stuck: has no place, or nothing to start from; boots (S, L):
-    waits for dark servers."""
+    """What chains start from, a row a pair that is down: starts: replicas to start for base; shift:
+    traffic to move; stuck: has no place, or nothing to start from; boots: waits for dark servers.
+    losses: how many there are; by_loss, edges: rows in order of their loss, and where each loss begins.
+    """
 
-    down: BoolColumn
-    starts: CountTable
+    pairs: Pairs
+    losses: int
+    starts: IntColumn
     shift: BoolColumn
     stuck: BoolColumn
     boots: BoolColumn
+    by_loss: RowNumbers
+    edges: RowNumbers
+
+    def rows_of(self, loss: int) -> RowNumbers:
+        """Rows of one loss, sorted by service."""
+        return self.by_loss[self.edges[loss] : self.edges[loss + 1]]
+
+
+def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
+    """Rows in order of their loss, and where each loss begins."""
+    order = np.argsort(loss, kind="stable")
+    return order, np.searchsorted(loss[order], np.arange(losses + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovery:
-    """ready (S, L): milliseconds from the loss to base, detection and approval included; 0 where
-    nothing is down, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its
-    tools are back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
+    """ready: a row a pair of the damage: milliseconds from the loss to base, detection and approval
+    included, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its tools are
+    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
 
-    ready: CountTable
+    ready: IntColumn
     tool_ready: dict[StepKind, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
@@ -106,155 +124,203 @@ def recovery(
     estate: Estate, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage
 ) -> Recovery:
     """Chains of all services under all losses."""
-    losses = damage.down.shape[1]
-    tool_services = sorted({t for found in times.tools.values() for t in found})
-    tools_down = np.asarray(damage.down[tool_services].any(axis=0))
-    tool_ready = {kind: np.zeros(losses, np.int64) for kind in WAITED_KINDS}
-    released = np.full(losses, estate.detection_ms + estate.approval_ms, np.int64)
-    some = np.flatnonzero(tools_down).astype(np.int32)
-    if len(some):
-        part = _Chains(graph, order, times, families, damage, some)
-        found = part.tools(estate)
-        for kind in WAITED_KINDS:
-            tool_ready[kind][some] = found[kind]
-        released[some] = part.released
-    everything = _Chains(graph, order, times, families, damage, np.arange(losses, dtype=np.int32))
-    everything.released = released
-    ready = everything.run(range(len(order.members)), tool_ready)
-    return Recovery(ready, tool_ready, tools_down, released)
+    chains = _Chains(graph, order, times, families, damage)
+    tools = {kind: np.array(times.tools[kind], np.int32) for kind in WAITED_KINDS}
+    rows = {kind: np.flatnonzero(np.isin(damage.pairs.service, found)) for kind, found in tools.items()}
+    tool_ready = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
+    for kind, hit in rows.items():
+        tool_ready[kind][damage.pairs.loss[hit]] = NEVER
+    every_tool = sorted({t for found in times.tools.values() for t in found})
+    tools_down = np.zeros(damage.losses, np.bool_)
+    tools_down[damage.pairs.loss[np.isin(damage.pairs.service, every_tool)]] = True
+    released = _release(estate, times, tool_ready["approve"] > 0)
+    if tools_down.any():
+        tool_ready = _tools_back(chains, damage, times, rows, tool_ready, released)
+    return Recovery(chains.run(chains.depths, tool_ready, released), tool_ready, tools_down, released)
+
+
+def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
+    """Approval takes as long as by hand once its tools are down, if that is known to take longer.
+
+    People decide, so a decision never waits for a tool; that the tools are lost is a finding.
+    """
+    usual = estate.detection_ms + estate.approval_ms
+    by_hand = estate.detection_ms + max(estate.approval_ms, times.manual.get("approve", 0))
+    return np.where(approve, by_hand, usual).astype(np.int64)
+
+
+def _tools_back(
+    chains: _Chains,
+    damage: Damage,
+    times: Times,
+    rows: dict[StepKind, RowNumbers],
+    found: dict[StepKind, IntColumn],
+    released: IntColumn,
+) -> dict[StepKind, IntColumn]:
+    """When the tools of each kind are back.
+
+    At first none of those that are down comes back; each round finds those that can be brought
+    back with what there is, or by hand, and when. What is left after that waits for itself.
+    """
+    depths = chains.of_components(times.tool_closure)
+    for _ in range(len(times.tool_closure) + 2):
+        ready = chains.run(depths, found, released)
+        fresh = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
+        for kind, hit in rows.items():
+            np.maximum.at(fresh[kind], damage.pairs.loss[hit], ready[hit])
+        if all((fresh[kind] == found[kind]).all() for kind in WAITED_KINDS):
+            break
+        found = fresh
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Depth:
+    """Rows of the damage whose components wait for lower depths only.
+
+    rows: of the damage, by unit; a unit is a component under a loss: first: its first entry in
+    rows, loss: of each unit, unit: of each row. needed: rows of what units wait for, as (unit,
+    row of the damage) with the first entry of each unit that waits.
+    """
+
+    rows: RowNumbers
+    unit: RowNumbers
+    first: RowNumbers
+    loss: IndexColumn
+    waiting: RowNumbers
+    needed: RowNumbers
+    needed_first: RowNumbers
 
 
 class _Chains:
-    """Chains over some losses, component by component."""
+    """Chains over all pairs, depth by depth."""
 
     def __init__(
-        self,
-        graph: ServiceGraph,
-        order: Order,
-        times: Times,
-        families: FamilyHits,
-        damage: Damage,
-        numbers: IndexColumn,
+        self, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage
     ) -> None:
-        self._graph, self._order, self._times = graph, order, times
-        self._families = families
-        whole = len(numbers) == damage.down.shape[1]
-        pick = slice(None) if whole else numbers
-        self._down, self._starts = damage.down[:, pick], damage.starts[:, pick]
-        self._shift, self._stuck, self._boots = (
-            damage.shift[:, pick],
-            damage.stuck[:, pick],
-            damage.boots[:, pick],
-        )
-        self._numbers = numbers
-        self.released = np.zeros(len(numbers), np.int64)
+        self._times, self._damage = times, damage
+        self._order = order
+        self._component = np.array(order.component, np.int64)[damage.pairs.service]
+        self._depth = _depths(order)[self._component] if len(damage.pairs) else self._component
+        self._key = damage.pairs.service.astype(np.int64) * damage.losses + damage.pairs.loss
+        self._store, self._has_store = self._stores(graph, families)
+        self.depths = self._split(np.arange(len(damage.pairs)))
 
-    def tools(self, estate: Estate) -> dict[StepKind, IntColumn]:
-        """When the tools of each kind are back.
+    def of_components(self, chosen: tuple[int, ...]) -> list[_Depth]:
+        """The depths with some components only; what these need must be among them."""
+        return self._split(np.flatnonzero(np.isin(self._component, chosen)))
 
-        At first none of those that are down comes back; each round finds those that can be brought
-        back with what there is, or by hand, and when. What is left after that waits for itself.
-        """
-        down = {kind: self._any_down(self._times.tools[kind]) for kind in WAITED_KINDS}
-        found = {kind: np.where(hit, NEVER, 0).astype(np.int64) for kind, hit in down.items()}
-        self.released = self._release(estate, down["approve"])
-        for _ in range(len(self._times.tool_closure) + 2):
-            ready = self.run(self._times.tool_closure, found)
-            fresh = {kind: _latest(ready, self._times.tools[kind]) for kind in WAITED_KINDS}
-            if all((fresh[kind] == found[kind]).all() for kind in WAITED_KINDS):
-                break
-            found = fresh
-        return found
+    def _split(self, rows: RowNumbers) -> list[_Depth]:
+        damage = self._damage
+        order = np.lexsort((damage.pairs.loss[rows], self._component[rows], self._depth[rows]))
+        rows = rows[order]
+        edges = np.flatnonzero(np.diff(self._depth[rows])) + 1
+        return [self._one_depth(part) for part in np.split(rows, edges) if len(part)]
 
-    def _any_down(self, services: tuple[int, ...]) -> BoolColumn:
-        return np.asarray(self._down[list(services)].any(axis=0))
+    def _one_depth(self, rows: RowNumbers) -> _Depth:
+        damage = self._damage
+        unit_key = self._component[rows] * damage.losses + damage.pairs.loss[rows]
+        starts = np.r_[True, unit_key[1:] != unit_key[:-1]]
+        first = np.flatnonzero(starts)
+        loss = damage.pairs.loss[rows[first]]
+        outside = [self._order.outside[c] for c in self._component[rows[first]].tolist()]
+        lengths = np.array([len(found) for found in outside], np.int64)
+        flat = np.array([s for found in outside for s in found], np.int64)
+        waiting = np.flatnonzero(lengths)
+        needed = self._row_of(flat, np.repeat(loss, lengths))
+        before = np.cumsum(lengths) - lengths
+        return _Depth(rows, np.cumsum(starts) - 1, first, loss, waiting, needed, before[waiting])
 
-    def _release(self, estate: Estate, approve: BoolColumn) -> IntColumn:
-        """Approval takes as long as by hand once its tools are down, if that is known to take longer.
+    def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
+        """Rows of some pairs; the untouched row for those that are not down."""
+        wanted = service * self._damage.losses + loss
+        place = np.searchsorted(self._key, wanted)
+        found = self._key[np.minimum(place, len(self._key) - 1)] == wanted
+        return np.where(found, place, _UNTOUCHED)
 
-        People decide, so a decision never waits for a tool; that the tools are lost is a finding.
-        """
-        usual = estate.detection_ms + estate.approval_ms
-        by_hand = estate.detection_ms + max(estate.approval_ms, self._times.manual.get("approve", 0))
-        return np.where(approve, by_hand, usual).astype(np.int64)
+    def _stores(self, graph: ServiceGraph, families: FamilyHits) -> tuple[IntColumn, BoolColumn]:
+        """Time from a fence to the last of the stores of each pair, and whether it has lost any."""
+        longest = np.zeros(len(self._key), np.int64)
+        for service, names in enumerate(graph.families):
+            for name in names:
+                family = families.index.get(name)
+                if family is not None and len(families.losses[family]):
+                    rows = self._row_of(
+                        np.full(len(families.losses[family]), service), families.losses[family]
+                    )
+                    longest[rows] = np.maximum(longest[rows], families.ready_ms[family] + 1)
+        return np.maximum(longest - 1, 0), longest > 0
 
-    def run(self, chosen: range | tuple[int, ...], tool_ready: dict[StepKind, IntColumn]) -> CountTable:
-        """(S, losses) ready times of the services of some components."""
-        ready = np.zeros(self._down.shape, np.int32)
-        for number in chosen:
-            members, outside = self._order.members[number], self._order.outside[number]
-            hit = self._down[list(members)].any(axis=0)
-            if not hit.any():
-                continue
-            waits = np.where(hit, self.released, 0)
-            if outside:
-                waits = np.maximum(waits, ready[list(outside)].max(axis=0))
-            for service in members:
-                waits = np.maximum(waits, self._stores_back(service, tool_ready))
-            done = [self._one(service, waits, tool_ready) for service in members]
-            together = np.maximum.reduce(done)
-            ready[list(members)] = np.where(hit, np.minimum(together, NEVER), 0)
-        return ready
+    def run(
+        self, depths: list[_Depth], tool_ready: dict[StepKind, IntColumn], released: IntColumn
+    ) -> IntColumn:
+        """Ready times of the rows of some depths; 0 for all others."""
+        ready = np.zeros(len(self._key) + 1, np.int64)
+        fenced = self._step("fence", released, 0, tool_ready, None)
+        begin = self._step("promote", fenced, 0, tool_ready, None)
+        up = self._step("boot", released, self._times.boot, tool_ready, None)
+        for depth in depths:
+            waits = released[depth.loss]
+            if len(depth.waiting):
+                latest = np.maximum.reduceat(ready[depth.needed], depth.needed_first)
+                waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
+            loss = self._damage.pairs.loss[depth.rows]
+            back = np.minimum(begin[loss] + self._store[depth.rows], NEVER)
+            back = np.where(self._has_store[depth.rows], back, 0)
+            waits = np.maximum(waits, np.maximum.reduceat(back, depth.first))
+            done = self._own(depth, waits[depth.unit], up[loss], tool_ready)
+            together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
+            ready[depth.rows] = together[depth.unit]
+        return ready[:-1]
 
-    def _stores_back(self, service: int, tool_ready: dict[StepKind, IntColumn]) -> IntColumn:
-        back = np.zeros(len(self._numbers), np.int64)
-        for name in self._graph.families[service]:
-            family = self._families.index.get(name)
-            if family is None or not len(self._families.losses[family]):
-                continue
-            lost, times = self._families.losses[family], self._families.ready_ms[family]
-            place = np.searchsorted(lost, self._numbers)
-            here = (place < len(lost)) & (lost[np.minimum(place, len(lost) - 1)] == self._numbers)
-            own = np.where(here, times[np.minimum(place, len(lost) - 1)], 0)
-            begin = self._wait("promote", self._wait("fence", self.released, tool_ready), tool_ready)
-            back = np.maximum(back, np.where(here, np.minimum(begin + own, NEVER), 0))
-        return back
+    def _own(
+        self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[StepKind, IntColumn]
+    ) -> IntColumn:
+        """Own steps of each service after what its component waits for."""
+        times, damage, rows = self._times, self._damage, depth.rows
+        service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
+        begin = np.maximum(waits, np.where(damage.boots[rows], up, 0))
+        started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)
+        done = np.where(starts > 0, started, waits)
+        done = self._step("verify", done, times.verify[service], tool_ready, loss)
+        moved = self._step("shift", done, times.change[service], tool_ready, loss) + times.settle[service]
+        done = np.where(damage.shift[rows], moved, done)
+        return np.where(damage.stuck[rows], NEVER, done)
 
-    def _one(self, service: int, waits: IntColumn, tool_ready: dict[StepKind, IntColumn]) -> IntColumn:
-        """Own steps of one service after what it waits for."""
-        times = self._times
-        starts = self._starts[service]
-        needs_start = starts > 0
-        begin = np.maximum(waits, self._boot_wait(service, tool_ready))
-        started = self._step("start", begin, times.start[service], tool_ready) + self._wave(starts)
-        done = np.where(needs_start, started, waits)
-        done = self._step("verify", done, times.verify[service], tool_ready)
-        moved = self._step("shift", done, times.change[service], tool_ready) + times.settle[service]
-        done = np.where(self._shift[service], moved, done)
-        return np.where(self._stuck[service], NEVER, done)
-
-    def _wave(self, starts: CountTable) -> IntColumn:
+    def _wave(self, starts: IntColumn) -> IntColumn:
         """Windows of the company's rate of starts that a service fills by itself."""
         rate = self._times.starts
         if rate is None:
-            return np.zeros_like(starts, np.int64)
-        windows = np.maximum(-(-starts.astype(np.int64) // rate.count) - 1, 0)
+            return np.zeros_like(starts)
+        windows = np.maximum(-(-starts // rate.count) - 1, 0)
         return np.asarray(windows * rate.window_ms, np.int64)
 
-    def _boot_wait(self, service: int, tool_ready: dict[StepKind, IntColumn]) -> IntColumn:
-        boots = self._boots[service]
-        if not boots.any():
-            return np.zeros(len(self._numbers), np.int64)
-        up = self._step("boot", self.released, self._times.boot, tool_ready)
-        return np.where(boots, up, 0)
-
     def _step(
-        self, kind: StepKind, begin: IntColumn, duration: int, tool_ready: dict[StepKind, IntColumn]
+        self,
+        kind: StepKind,
+        begin: IntColumn,
+        duration: int | IntColumn,
+        tool_ready: dict[StepKind, IntColumn],
+        loss: IndexColumn | None,
     ) -> IntColumn:
-        """End of a step: with its tools as soon as they are back, or by hand at once, whichever is sooner."""
-        with_tools = np.maximum(begin, tool_ready[kind]) + duration
+        """End of a step: with its tools as soon as they are back, or by hand at once, whichever is sooner.
+
+        loss: of each entry; None where there is one entry a loss.
+        """
+        tools = tool_ready[kind] if loss is None else tool_ready[kind][loss]
+        with_tools = np.maximum(begin, tools) + duration
         manual = self._times.manual.get(kind)
-        if manual is None or not tool_ready[kind].any():
+        if manual is None:
             return np.asarray(np.minimum(with_tools, NEVER), np.int64)
-        by_hand = begin + max(int(duration), manual)
-        sooner = np.where(tool_ready[kind] > 0, np.minimum(with_tools, by_hand), with_tools)
+        by_hand = begin + np.maximum(duration, manual)
+        sooner = np.where(tools > 0, np.minimum(with_tools, by_hand), with_tools)
         return np.asarray(np.minimum(sooner, NEVER), np.int64)
 
-    def _wait(self, kind: StepKind, begin: IntColumn, tool_ready: dict[StepKind, IntColumn]) -> IntColumn:
-        return self._step(kind, begin, 0, tool_ready)
 
-
-def _latest(ready: CountTable, services: tuple[int, ...]) -> IntColumn:
-    if not services:
-        return np.zeros(ready.shape[1], np.int64)
-    return np.asarray(ready[list(services)].max(axis=0), np.int64)
+def _depths(order: Order) -> IntColumn:
+    """(components,) one more than the greatest depth of what a component needs."""
+    found = [0] * len(order.members)
+    for number, outside in enumerate(order.outside):
+        if outside:
+            found[number] = 1 + max(found[order.component[s]] for s in outside)
+    return np.array(found, np.int64)

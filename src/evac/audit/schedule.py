@@ -12,48 +12,93 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.audit.closure import Order
-from evac.audit.presence import CountTable
+from evac.audit.closure import Order, RowNumbers
 from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, StoreHits
 from evac.model.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
 from evac.model.estate import Estate
-from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import StepKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """What all large losses of an estate share.
+    """What all large losses of an estate share, as plain numbers, which a loop reads quicker.
 
-    priority (S,): people behind a service, weighted by tier and passed down its dependencies;
-    waiting[c]: components that need component c; boots_per_ms; stores_of[s].
+    By component: waiting: components that need it, needed: those it needs, members, families of
+    stores, verify: slowest check, rank: people behind it, weighted by tier and passed down its
+    dependencies, as a place among all services; tools and what they need go before all else.
+    By service: component, start, change, settle (milliseconds), traffic: kind. family_rank: of
+    the most wanted service that needs a family; urgent: components of tools and what they need.
     """
 
-    priority: IntColumn
     waiting: tuple[tuple[int, ...], ...]
-    boots_at_once: int | None
+    needed: tuple[tuple[int, ...], ...]
+    members: tuple[tuple[int, ...], ...]
     families: tuple[tuple[str, ...], ...]
+    verify: tuple[int, ...]
+    rank: tuple[int, ...]
+    component: tuple[int, ...]
+    start: tuple[int, ...]
+    change: tuple[int, ...]
+    settle: tuple[int, ...]
+    traffic: tuple[str, ...]
+    family_rank: dict[str, int]
+    urgent: frozenset[int]
+    boots_at_once: int | None
 
 
-def line_of(estate: Estate, graph: ServiceGraph, order: Order) -> Line:
+def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times) -> Line:
     """Priorities and the reversed order of components."""
+    needed = tuple(tuple(sorted({order.component[other] for other in outside})) for outside in order.outside)
+    waiting: list[list[int]] = [[] for _ in order.members]
+    for number in range(len(needed) - 1, -1, -1):
+        for other in needed[number]:
+            waiting[other].append(number)
+    priority = _priorities(estate, order, needed)
+    family_rank: dict[str, int] = {}
+    for service, names in enumerate(graph.families):
+        for name in names:
+            family_rank[name] = max(family_rank.get(name, 0), priority[service])
+    urgent = frozenset(times.tool_closure)
+    verify, first = times.verify.tolist(), len(priority)
+    return Line(
+        waiting=tuple(map(tuple, waiting)),
+        needed=needed,
+        members=order.members,
+        families=tuple(tuple(f for s in members for f in graph.families[s]) for members in order.members),
+        verify=tuple(max(verify[s] for s in members) for members in order.members),
+        rank=tuple(
+            (first if number in urgent else 0) + max(priority[s] for s in members)
+            for number, members in enumerate(order.members)
+        ),
+        component=order.component,
+        start=tuple(times.start.tolist()),
+        change=tuple(times.change.tolist()),
+        settle=tuple(times.settle.tolist()),
+        traffic=tuple(s.traffic.kind or "none" for s in estate.services),
+        family_rank=family_rank,
+        urgent=urgent,
+        boots_at_once=_boots_at_once(estate),
+    )
+
+
+def _priorities(estate: Estate, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
+    """Place of each service among all by the people behind it, fewest first."""
     last = len(estate.tier_weights) - 1
     weight = np.array(
         [(s.people or 0) * estate.tier_weights[last if s.tier is None else min(s.tier, last)] + 1
          for s in estate.services], np.float64)  # fmt: skip
-    waiting: list[list[int]] = [[] for _ in order.members]
     pushed = [float(weight[list(members)].sum()) for members in order.members]
     for number in range(len(order.members) - 1, -1, -1):
-        needed = sorted({order.component[other] for other in order.outside[number]})
-        for other in needed:
-            waiting[other].append(number)
+        for other in needed[number]:
             pushed[other] += pushed[number]
     priority = np.array([pushed[c] for c in order.component])
     rank = np.empty(len(priority), np.int64)
     rank[np.lexsort((np.arange(len(priority)), priority))] = np.arange(len(priority))
-    return Line(rank, tuple(map(tuple, waiting)), _boots_at_once(estate), graph.families)
+    found: list[int] = rank.tolist()
+    return found
 
 
 def _boots_at_once(estate: Estate) -> int | None:
@@ -71,11 +116,13 @@ def _boots_at_once(estate: Estate) -> int | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """One loss for the scheduler: columns (S,) of `recovery.Damage`, and boot ranks."""
+    """One loss for the scheduler: its rows of `recovery.Damage`, the services named there with
+    what they start and move, and boot ranks."""
 
     number: int
-    down: BoolColumn
-    starts: CountTable
+    rows: RowNumbers
+    named: IndexColumn
+    starts: IntColumn
     shift: BoolColumn
     boot_rank: IntColumn
 
@@ -96,58 +143,54 @@ class _Slots:
 
 
 def schedule(
-    top: Topology, order: Order, times: Times, line: Line, hits: StoreHits, chains: Recovery, task: Task
+    top: Topology, times: Times, line: Line, hits: StoreHits, chains: Recovery, task: Task
 ) -> IntColumn:
-    """(S,) ready times of one loss, never sooner than its chains."""
-    soonest = chains.ready[:, task.number].astype(np.int64)
-    released = int(chains.released[task.number])
-    run = _Run(top, order, times, line, chains, task, soonest)
-    run.stores(hits, released)
-    return run.services(released)
+    """Ready times of the services named by one loss, never sooner than their chains."""
+    soonest = chains.ready[task.rows]
+    run = _Run(top, times, line, chains, task, soonest)
+    run.stores(hits)
+    ready = run.services()
+    return np.maximum(np.array([ready.get(s, 0) for s in task.named.tolist()], np.int64), soonest)
 
 
 class _Run:
+    """One schedule. Components are live that are down and come back; all members of one do alike."""
+
     def __init__(
-        self,
-        top: Topology,
-        order: Order,
-        times: Times,
-        line: Line,
-        chains: Recovery,
-        task: Task,
-        soonest: IntColumn,
+        self, top: Topology, times: Times, line: Line, chains: Recovery, task: Task, soonest: IntColumn
     ) -> None:
-        self._top, self._order, self._times, self._line = top, order, times, line
-        self._task, self._soonest = task, soonest
+        self._top, self._times, self._line = top, times, line
+        self._number = task.number
+        named = task.named.tolist()
+        self._starts = {s: count for s, count in zip(named, task.starts.tolist(), strict=True) if count}
+        self._moves = set(task.named[task.shift].tolist())
+        self._boot_rank = dict(zip(named, task.boot_rank.tolist(), strict=True))
+        back = task.named[soonest < NEVER].tolist()
+        self._live = {line.component[s] for s in back}
+        self._starting = {line.component[s] for s in self._starts}
         limits = top.estate.limits
         self._tool = {kind: int(ready[task.number]) for kind, ready in chains.tool_ready.items()}
         self._shifts: dict[str, _Slots] = {}
-        self._urgent = frozenset(times.tool_closure)
-        self._hands = limits.hands_at_once
         self._limits = limits
         self._store_ready: dict[str, int] = {}
-        self._ready = [0] * len(soonest)
+        self._ready: dict[int, int] = {}
         # The rate of starts is counted in parts of a millisecond, so that no start is rounded.
         self._scale = 1 if limits.starts is None else max(1, limits.starts.count)
         self._released = int(chains.released[task.number])
-        self._open = [0] * len(order.members)
-        self._begin = [0] * len(order.members)
+        self._open: dict[int, int] = {}
+        self._begin = dict.fromkeys(self._live, self._released)
         self._coming: list[tuple[int, bool, int]] = []
 
-    def stores(self, hits: StoreHits, released: int) -> None:
+    def stores(self, hits: StoreHits) -> None:
         """Fences and promotions in the order of what waits behind them."""
-        estate = self._top.estate
+        estate, rank = self._top.estate, self._line.family_rank
         fences = _Slots(self._limits.fences_at_once)
         promotions: dict[tuple[str, str], _Slots] = {}
-        lost = np.flatnonzero(hits.lost[self._task.number]).tolist()
-        rank: dict[str, int] = {}
-        for service, families in enumerate(self._line.families):
-            for family in families:
-                rank[family] = max(rank.get(family, 0), int(self._line.priority[service]))
-        begin = max(released, self._tool_wait("fence"), self._tool_wait("promote"))
+        lost = np.flatnonzero(hits.lost[self._number]).tolist()
+        begin = max(self._released, self._tool_wait("fence"), self._tool_wait("promote"))
         for row in sorted(lost, key=lambda r: (-rank.get(estate.stores[r].family, -1), r)):
             store = estate.stores[row]
-            outcome = hits.at(row, self._task.number)
+            outcome = hits.at(row, self._number)
             if outcome is None or outcome.ready_ms >= NEVER:
                 continue
             at = min(
@@ -168,17 +211,16 @@ class _Run:
         Tools and what they need wait for each other as their chains say, which hold in any case.
         """
         ready = self._tool[kind]
-        return 0 if ready >= NEVER or number in self._urgent else ready
+        return 0 if ready >= NEVER or number in self._line.urgent else ready
 
-    def services(self, released: int) -> IntColumn:
+    def services(self) -> dict[int, int]:
         """Starts in line, most people first among those that are ready; traffic in order of being checked."""
-        for number, outside in enumerate(self._order.outside):
-            self._open[number] = len({self._order.component[s] for s in outside if self._live(s)})
-            self._begin[number] = released
-            if not self._open[number] and self._hit(number):
+        for number in self._live:
+            self._open[number] = sum(other in self._live for other in self._line.needed[number])
+            if not self._open[number]:
                 self._announce(number)
         ready: list[tuple[int, int]] = []
-        free = released * self._scale
+        free = self._released * self._scale
         while self._coming or ready:
             if not ready:
                 free = max(free, self._coming[0][0] * self._scale)
@@ -186,73 +228,57 @@ class _Run:
                 at, checked, number = heapq.heappop(self._coming)
                 if checked:
                     self._shift(number, at)
-                elif self._starts(number):
-                    heapq.heappush(ready, (-self._rank(number), number))
+                elif number in self._starting:
+                    heapq.heappush(ready, (-self._line.rank[number], number))
                 else:
                     self._check(number, at)
             if ready:
                 number = heapq.heappop(ready)[1]
                 free = self._start_all(number, free)
-        return np.maximum(np.array(self._ready, np.int64), self._soonest)
+        return self._ready
 
     def _announce(self, number: int) -> None:
         """All a component waited for is there; its stores may still be on the way."""
         begin = self._begin[number]
-        for service in self._order.members[number]:
-            for family in self._line.families[service]:
-                begin = max(begin, self._store_ready.get(family, 0))
+        for family in self._line.families[number]:
+            begin = max(begin, self._store_ready.get(family, 0))
         self._begin[number] = begin
         heapq.heappush(self._coming, (begin, False, number))
 
     def _check(self, number: int, started: int) -> None:
-        members = self._order.members[number]
-        verify = max(int(self._times.verify[s]) for s in members)
-        done = max(started, self._tool_wait("verify", number)) + verify
+        done = max(started, self._tool_wait("verify", number)) + self._line.verify[number]
         heapq.heappush(self._coming, (done, True, number))
 
     def _shift(self, number: int, at: int) -> None:
         """Move the traffic of a component, then tell those that wait for it."""
-        members = [s for s in self._order.members[number] if self._live(s)]
-        done = max((self._moved(service, at) for service in members), default=at)
+        members = self._line.members[number]
+        done = max(self._moved(service, at) for service in members)
         for service in members:
             self._ready[service] = done
         for other in self._line.waiting[number]:
-            self._begin[other] = max(self._begin[other], done)
-            self._open[other] -= 1
-            if not self._open[other] and self._hit(other):
-                self._announce(other)
-
-    def _hit(self, number: int) -> bool:
-        return any(self._live(s) for s in self._order.members[number])
-
-    def _starts(self, number: int) -> bool:
-        return any(self._task.starts[s] for s in self._order.members[number])
+            if other in self._live:
+                self._begin[other] = max(self._begin[other], done)
+                self._open[other] -= 1
+                if not self._open[other]:
+                    self._announce(other)
 
     def _start_all(self, number: int, free: int) -> int:
         ends = []
-        for service in self._order.members[number]:
+        for service in self._line.members[number]:
             free, end = self._start(service, self._begin[number], free)
             ends.append(end)
         self._check(number, max(ends))
         return free
 
-    def _live(self, service: int) -> bool:
-        return bool(self._task.down[service]) and self._soonest[service] < NEVER
-
-    def _rank(self, number: int) -> int:
-        """Tools and what they need go before all else."""
-        first = len(self._line.priority) if number in self._urgent else 0
-        return first + max(int(self._line.priority[s]) for s in self._order.members[number])
-
     def _start(self, service: int, begin: int, free: int) -> tuple[int, int]:
         """Starts fill the company's rate, or the hands of people where the tools do not come back."""
-        count = int(self._task.starts[service])
+        count = self._starts.get(service, 0)
         if not count:
             return free, begin
-        duration = int(self._times.start[service])
-        begin = max(begin, self._boots(int(self._task.boot_rank[service])))
-        number = self._order.component[service]
-        if self._tool["start"] >= NEVER and number not in self._urgent:
+        duration = self._line.start[service]
+        begin = max(begin, self._boots(self._boot_rank[service]))
+        number = self._line.component[service]
+        if self._tool["start"] >= NEVER and number not in self._line.urgent:
             return self._by_hand(count, duration, begin, free)
         begin = max(begin, self._tool_wait("start", number))
         rate = self._times.starts
@@ -265,7 +291,8 @@ class _Run:
 
     def _by_hand(self, count: int, duration: int, begin: int, free: int) -> tuple[int, int]:
         manual = max(duration, self._times.manual.get("start", 0))
-        waves = 1 if self._hands is None else -(-count // max(1, self._hands))
+        hands = self._limits.hands_at_once
+        waves = 1 if hands is None else -(-count // max(1, hands))
         first = max(free, begin * self._scale)
         last = first + (waves - 1) * manual * self._scale
         return last, -(-last // self._scale) + manual
@@ -278,10 +305,10 @@ class _Run:
         return max(self._released, self._tool_wait("boot")) + waves * self._times.boot
 
     def _moved(self, service: int, done: int) -> int:
-        if not self._task.shift[service]:
+        if service not in self._moves:
             return done
-        kind = self._top.estate.services[service].traffic.kind or "none"
+        kind = self._line.traffic[service]
         slots = self._shifts.setdefault(kind, _Slots(self._limits.traffic_changes_at_once))
-        change = int(self._times.change[service])
-        moved = slots.take(max(done, self._tool_wait("shift", self._order.component[service])), change)
-        return moved + change + int(self._times.settle[service])
+        change = self._line.change[service]
+        moved = slots.take(max(done, self._tool_wait("shift", self._line.component[service])), change)
+        return moved + change + self._line.settle[service]

@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 
 from evac.audit.auditing import AuditReport, audit, findings_of, report_from
+from evac.audit.closure import Pairs, RowNumbers, any_of, unpacked
 from evac.audit.context import Context
 from evac.audit.facets import (
     DYNAMICS,
@@ -22,8 +23,8 @@ from evac.audit.facets import (
     changed_services,
 )
 from evac.audit.findings import Finding
-from evac.audit.impacts import Ground, Impacts, Wiring, direct_and_down, judged, wiring_of
-from evac.audit.recovery import Recovery
+from evac.audit.impacts import Ground, Impacts, Wiring, judged, struck, wiring_of
+from evac.audit.recovery import Damage, Recovery, by_loss_of
 from evac.audit.rules import RULES
 from evac.audit.stores import StoreHits, family_hits, store_hits
 from evac.model.estate import Estate
@@ -102,8 +103,9 @@ def _touched(old: Impacts, ground: Ground, wiring: Wiring, estate: Estate) -> In
         services |= {s for s, names in enumerate(graph.families) if families.intersection(names)}
     soft = {t for s in services for graph in (old.graph, wiring.graph) for t in graph.soft[s]}
     columns = sorted(services | soft)
-    _, _, down = direct_and_down(ground, wiring)
-    hit = (old.down[:, columns] | down[:, columns]).any(axis=1)
+    down = unpacked(any_of([columns], struck(ground, wiring).bits), len(old.losses))
+    hit: BoolColumn = np.asarray(old.down[:, columns].any(axis=1))
+    hit[down.loss] = True
     return np.flatnonzero(hit | _stores_differ(old.stores, wiring.stores)).astype(np.int32)
 
 
@@ -117,14 +119,24 @@ def _stores_differ(old: StoreHits, new: StoreHits) -> BoolColumn:
 
 
 def _ground_part(ground: Ground, numbers: IndexColumn) -> Ground:
+    renumbered = np.full(len(ground.losses), -1, np.int32)
+    renumbered[numbers] = np.arange(len(numbers), dtype=np.int32)
     return replace(
         ground,
         losses=ground.losses.subset(numbers),
         lost=ground.lost[numbers],
-        endpoints=ground.endpoints[numbers],
+        short=_pairs_part(ground.short, renumbered),
+        endpoints=_pairs_part(ground.endpoints, renumbered),
         loose=ground.loose[numbers],
+        fewer=ground.fewer[numbers],
         capacity=ground.capacity.subset(numbers),
     )
+
+
+def _pairs_part(pairs: Pairs, renumbered: IndexColumn) -> Pairs:
+    """The pairs of some losses; `renumbered` (L,): their new numbers, -1 for all others."""
+    kept = pairs.only(renumbered[pairs.loss] >= 0)
+    return Pairs(kept.service, renumbered[kept.loss])
 
 
 def _wiring_part(wiring: Wiring, numbers: IndexColumn) -> Wiring:
@@ -139,18 +151,43 @@ def _spliced(old: Impacts, ground: Ground, wiring: Wiring, part: Impacts, number
         table = getattr(old, name).copy()
         table[numbers] = getattr(part, name)
         tables[name] = table
+    damage, order = _damage(old.damage, part.damage, numbers)
     return Impacts(
-        ground=ground, wiring=wiring, chains=_chains(old.chains, part.chains, numbers), methods=old.methods,
-        **tables,
+        ground=ground, wiring=wiring, damage=damage, chains=_chains(old, part, numbers, order),
+        methods=old.methods, **tables,
     )  # fmt: skip
 
 
-def _chains(old: Recovery, part: Recovery, numbers: IndexColumn) -> Recovery:
-    ready, down, released = old.ready.copy(), old.tools_down.copy(), old.released.copy()
-    ready[:, numbers] = part.ready
-    down[numbers], released[numbers] = part.tools_down, part.released
+def _kept(old: Damage, numbers: IndexColumn) -> BoolColumn:
+    """Rows of the old damage whose losses are not judged again."""
+    again = np.zeros(old.losses, np.bool_)
+    again[numbers] = True
+    return ~again[old.pairs.loss]
+
+
+def _damage(old: Damage, part: Damage, numbers: IndexColumn) -> tuple[Damage, RowNumbers]:
+    """The damage with some losses replaced, and the order of its rows in those kept, then the new ones."""
+    kept = _kept(old, numbers)
+    service = np.concatenate([old.pairs.service[kept], part.pairs.service])
+    loss = np.concatenate([old.pairs.loss[kept], numbers[part.pairs.loss]])
+    order = np.argsort(service.astype(np.int64) * old.losses + loss, kind="stable")
+    joined = {
+        name: np.concatenate([getattr(old, name)[kept], getattr(part, name)])[order]
+        for name in ("starts", "shift", "stuck", "boots")
+    }
+    pairs = Pairs(service[order], loss[order])
+    by_loss, edges = by_loss_of(pairs.loss, old.losses)
+    return Damage(pairs, old.losses, by_loss=by_loss, edges=edges, **joined), order
+
+
+def _chains(old: Impacts, part: Impacts, numbers: IndexColumn, order: RowNumbers) -> Recovery:
+    before, after = old.chains, part.chains
+    kept = _kept(old.damage, numbers)
+    down, released = before.tools_down.copy(), before.released.copy()
+    down[numbers], released[numbers] = after.tools_down, after.released
     tools = {}
-    for kind, times in old.tool_ready.items():
+    for kind, times in before.tool_ready.items():
         tools[kind] = times.copy()
-        tools[kind][numbers] = part.tool_ready[kind]
+        tools[kind][numbers] = after.tool_ready[kind]
+    ready = np.concatenate([before.ready[kept], after.ready])[order]
     return Recovery(ready, tools, down, released)
