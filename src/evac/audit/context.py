@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from evac.audit.closure import Pairs
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts import LOST, RECOVERS, Impacts
-from evac.audit.stores import NEVER, Outcome
+from evac.audit.stores import Outcome
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -45,10 +46,17 @@ class Context:
         )
 
     @cached_property
-    def late(self) -> BoolColumn:
-        """(L, S) back, but after the objective."""
-        rto = np.minimum(self.impacts.rto_ms, NEVER).astype(np.int32)
-        return np.asarray((self.impacts.fate == RECOVERS) & (self.impacts.ready_ms > rto[None, :]))
+    def gone(self) -> Pairs:
+        """Services that nothing brings back."""
+        down = self.impacts.damage.pairs
+        return down.only(down.of(self.impacts.fate) == LOST)
+
+    @cached_property
+    def late(self) -> Pairs:
+        """Services that are back, but after the objective."""
+        impacts, down = self.impacts, self.impacts.damage.pairs
+        after = down.of(impacts.ready_ms) > impacts.rto_ms[down.service]
+        return down.only((down.of(impacts.fate) == RECOVERS) & after)
 
     @cached_property
     def grave(self) -> BoolColumn:
@@ -57,8 +65,11 @@ class Context:
         A service that may be shed, or of the lowest tier that nobody notices, is never an error by
         itself; one without an objective is one only if nothing brings it back.
         """
-        gone = (self.impacts.fate == LOST) & ~self.harmless[None, :]
-        return np.asarray((self.late | gone) & self.firm[None, :])
+        found = np.zeros(self.impacts.fate.shape, np.bool_)
+        for pairs, counts in ((self.gone, self.firm & ~self.harmless), (self.late, self.firm)):
+            grave = pairs.only(counts[pairs.service])
+            found[grave.loss, grave.service] = True
+        return found
 
     @cached_property
     def full_sites(self) -> BoolColumn:
@@ -165,15 +176,12 @@ class Maker:
         )
 
 
-def services_by_loss(table: BoolColumn) -> Iterator[tuple[int, list[int]]]:
-    """(service, losses) of an (L, S) table, for the services with any."""
-    if not table.size:
+def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
+    """(service, losses) of pairs, for the services with any."""
+    if not len(pairs):
         return
-    number, service = np.nonzero(table)
-    if not len(service):
-        return
-    order = np.argsort(service, kind="stable")
-    number, service = number[order], service[order]
-    edges = np.flatnonzero(np.r_[True, service[1:] != service[:-1]]).tolist()
-    for first, last in zip(edges, [*edges[1:], len(service)], strict=True):
-        yield int(service[first]), number[first:last].tolist()
+    service, loss = pairs.service, pairs.loss.tolist()
+    edges = np.flatnonzero(np.diff(service, prepend=-1)).tolist()
+    names = service[edges].tolist()
+    for name, first, last in zip(names, edges, [*edges[1:], len(loss)], strict=True):
+        yield name, loss[first:last]

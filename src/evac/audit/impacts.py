@@ -51,15 +51,16 @@ SCHEDULED_KINDS: Final = ("site", "hall", "group")
 class Ground:
     """What follows from where things stand and what room there is, (L, S).
 
-    lost: replicas taken; short: pairs with fewer replicas left than serve; endpoints: pairs where all
-    of a service at some site is taken; loose: may or may not be taken, because only its site is
-    known; fewer: fates if nothing but fewer replicas followed.
+    lost: replicas taken; taken: pairs with any; short: pairs with fewer replicas left than serve;
+    endpoints: pairs where all of a service at some site is taken; loose: may or may not be taken,
+    because only its site is known; fewer: fates if nothing but fewer replicas followed.
     """
 
     top: Topology
     losses: Losses
     presence: Presence
     lost: CountTable
+    taken: Pairs
     short: Pairs
     endpoints: Pairs
     loose: BoolColumn
@@ -179,9 +180,10 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     surviving = found.n[None, :] - lost
     room = capacity(supply_of(top, losses, found), losses, lost, surviving, found.m)
     taken = lost > 0
+    pairs = pairs_of(taken)
     return Ground(
         top=top, losses=losses, presence=found, lost=lost,
-        short=pairs_of(taken & (surviving < found.m[None, :])),
+        taken=pairs, short=pairs.only(pairs.of(surviving) < found.m[pairs.service]),
         endpoints=pairs_of(endpoints_lost(found, losses, lost)),
         loose=unjudged(top, found, losses),
         fewer=np.where(taken, DEGRADED, UNAFFECTED).astype(np.uint8), capacity=room,

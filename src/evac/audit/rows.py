@@ -86,11 +86,12 @@ class LossRow:
 def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
     """A row for every loss, in the order of the losses."""
     losses = impacts.losses
-    number, service = np.nonzero(impacts.fate != UNAFFECTED)
-    fate, ready = impacts.fate[number, service], impacts.ready_ms[number, service]
+    place = np.flatnonzero(impacts.fate != UNAFFECTED)
+    number, service = np.divmod(place, max(1, impacts.fate.shape[1]))
+    fate, ready = impacts.fate.reshape(-1)[place], impacts.ready_ms.reshape(-1)[place]
     counts = _per_loss(losses, number * len(FATES) + fate, len(FATES)).T.tolist()
     late = _per_loss(losses, number[(fate == RECOVERS) & (ready > impacts.rto_ms[service])]).tolist()
-    vague = impacts.untimed[number, service]
+    vague = impacts.untimed.reshape(-1)[place]
     untimed = _per_loss(losses, number[(fate == RECOVERS) & vague]).tolist()
     worst = np.zeros(len(losses), np.int64)
     timed = (fate == RECOVERS) & ~vague
@@ -136,7 +137,7 @@ def _per_loss(losses: Losses, keys: NDArray[np.integer[Any]], width: int = 1) ->
 
 def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
     """Services down in each loss, and the people who notice."""
-    number, service = np.nonzero(impacts.down)
+    number, service = impacts.damage.pairs.loss, impacts.damage.pairs.service
     people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
     down = np.bincount(number, minlength=len(impacts.losses))
     touched = np.bincount(number, people[service], len(impacts.losses))

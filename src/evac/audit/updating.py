@@ -125,6 +125,7 @@ def _ground_part(ground: Ground, numbers: IndexColumn) -> Ground:
         ground,
         losses=ground.losses.subset(numbers),
         lost=ground.lost[numbers],
+        taken=_pairs_part(ground.taken, renumbered),
         short=_pairs_part(ground.short, renumbered),
         endpoints=_pairs_part(ground.endpoints, renumbered),
         loose=ground.loose[numbers],

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.closure import Pairs
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Service
-from evac.model.fleet import BoolColumn, IndexColumn
 
 _MAKER = Maker("replicas-together", "EV119")
 
@@ -23,11 +23,8 @@ def check(context: Context) -> Iterator[Finding]:
     left although that share is below all of them, or more than the stated share per rack.
     """
     impacts = context.impacts
-    numbers = impacts.losses.of_kind("rack", "feed")
-    if not len(numbers):
-        return
-    for service, rows in services_by_loss(_together(context, numbers)):
-        losses = context.worst_first(int(numbers[row]) for row in rows)
+    for service, found in by_service(_together(context)):
+        losses = context.worst_first(found)
         grave = [n for n in losses if context.grave[n, service]]
         severity: Severity = "error" if grave else "warning"
         worst = (grave or losses)[0]
@@ -42,22 +39,19 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _together(context: Context, numbers: IndexColumn) -> BoolColumn:
-    """(racks and feeds, S), looked at only where a loss takes some replica."""
+def _together(context: Context) -> Pairs:
+    """Services of which a rack or feed takes too many at once."""
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
-    lost = impacts.lost[numbers]
-    found = np.zeros(lost.shape, np.bool_)
-    row, service = np.nonzero(lost)
-    taken = lost[row, service]
+    kinds = np.array(impacts.losses.kinds, "U6")
+    pairs = impacts.ground.taken.only(np.isin(kinds, ("rack", "feed"))[impacts.ground.taken.loss])
+    service, taken = pairs.service, pairs.of(impacts.lost)
     several = (n > 1) & impacts.presence.counted
     caps = np.array([_cap(s, int(k)) for s, k in zip(context.estate.services, n, strict=True)], np.int64)
-    racks = np.array([impacts.losses.kinds[k] == "rack" for k in numbers.tolist()], np.bool_)
     everything = taken == n[service]
     below = (n[service] - taken < m[service]) & (m[service] < n[service])
-    crowded = (taken > caps[service]) & racks[row]
-    found[row, service] = several[service] & (everything | below | crowded)
-    return found
+    crowded = (taken > caps[service]) & (kinds == "rack")[pairs.loss]
+    return pairs.only(several[service] & (everything | below | crowded))
 
 
 def _cap(service: Service, n: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule, services_by_loss
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import duration, listed
@@ -23,7 +23,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _slow(context: Context) -> Iterator[Finding]:
-    for number, losses in services_by_loss(context.impacts.moved):
+    damage = context.impacts.damage
+    for number, losses in by_service(damage.pairs.only(damage.shift)):
         service = context.estate.services[number]
         if service.rto_ms is None:
             continue

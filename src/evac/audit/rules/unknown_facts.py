@@ -30,9 +30,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _services(context: Context) -> Iterator[Finding]:
     impacts = context.impacts
-    down, service = np.nonzero(impacts.down)
-    lost = impacts.lost[down, service] > 0
-    starts = np.bincount(service[lost], minlength=len(context.estate.services)) > 0
+    down = impacts.damage.pairs
+    lost = down.of(impacts.lost) > 0
+    starts = np.bincount(down.service[lost], minlength=len(context.estate.services)) > 0
     kinds: Sequence[tuple[str, Severity, Callable[[int, Service], bool], str]] = (
         ("replicas", "warning", lambda n, s: not impacts.presence.counted[n], "how many replicas run where"),
         ("rto", "note", lambda n, s: s.rto_ms is None, "how long it may be down"),
