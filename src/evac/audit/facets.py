@@ -15,8 +15,8 @@ STRUCTURE: Final = frozenset({"structure"})
 DYNAMICS: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits", "order"})
 """What recovery follows from."""
 
-WIDE: Final = frozenset({"tools", "limits", "order"})
-"""Changes that may touch every loss, not only those of one service."""
+WIRES: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits"})
+"""What dependencies, stores and times follow from."""
 
 _FIELDS: Final = {
     "expiring": ("expiring",), "automations": ("automations",), "rehearsals": ("rehearsals",),

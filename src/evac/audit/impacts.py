@@ -5,6 +5,7 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -27,7 +28,7 @@ from evac.audit.closure import (
 from evac.audit.losses import Losses
 from evac.audit.presence import CountTable, Presence, endpoints_lost, lost_counts, presence, unjudged
 from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
-from evac.audit.schedule import Task, line_of, schedule
+from evac.audit.schedule import Scheduled, Task, line_of, schedule
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.model.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
@@ -45,6 +46,8 @@ Method = Literal["constructive schedule", "per-service chain"]
 SCHEDULED: Final[Method] = "constructive schedule"
 CHAINED: Final[Method] = "per-service chain"
 SCHEDULED_KINDS: Final = ("site", "hall", "group")
+
+_NONE: Final[Mapping[int, Scheduled]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +105,7 @@ class Impacts:
     ready_ms: CountTable
     untimed: BoolColumn
     methods: tuple[Method, ...]
+    schedules: dict[int, Scheduled]
 
     @property
     def top(self) -> Topology:
@@ -220,37 +224,50 @@ def struck(ground: Ground, wiring: Wiring) -> Struck:
     )  # fmt: skip
 
 
-def judged(ground: Ground, wiring: Wiring) -> Impacts:
-    """Who is down, for how long, and for good."""
+def judged(ground: Ground, wiring: Wiring, known: Mapping[int, Scheduled] = _NONE) -> Impacts:
+    """Who is down, for how long, and for good. known: schedules of an audit before, by loss."""
     losses, services = len(ground.losses), len(wiring.graph.hard)
     hit = struck(ground, wiring)
     damage = _damage(ground, hit)
     chains = recovery(ground.top.estate, wiring.graph, wiring.order, wiring.times, wiring.families, damage)
-    ready, methods = _scheduled(ground, wiring, damage, chains)
+    schedules = _schedules(ground, wiring, damage, chains, known)
+    ready = _ready(damage, chains, schedules)
+    ready_ms = np.zeros((losses, services), np.int32)
+    ready_ms[damage.pairs.loss, damage.pairs.service] = ready
     open_question = _open(ground, wiring)
     return Impacts(
         ground=ground, wiring=wiring, damage=damage, chains=chains,
         down=damage.pairs.marked(losses, services), direct=hit.direct, moved=hit.moved,
-        open=open_question, fate=_fates(ground, wiring, hit, ready, open_question), ready_ms=ready,
-        untimed=_untimed(ground, wiring, damage), methods=methods,
+        open=open_question, fate=_fates(ground, wiring, hit, ready, open_question), ready_ms=ready_ms,
+        untimed=_untimed(ground, wiring, damage), methods=_methods(ground.losses), schedules=schedules,
     )  # fmt: skip
 
 
-def _scheduled(
-    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery
-) -> tuple[CountTable, tuple[Method, ...]]:
-    """(L, S) ready times: chains, and schedules for the large losses."""
-    line = line_of(ground.top.estate, wiring.graph, wiring.order, wiring.times)
-    ready = np.zeros((len(ground.losses), len(wiring.graph.hard)), np.int32)
-    ready[damage.pairs.loss, damage.pairs.service] = chains.ready
-    methods: list[Method] = [CHAINED] * len(ground.losses)
-    for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
-        methods[number] = SCHEDULED
-        rows = damage.rows_of(number)
-        if len(rows):
-            task = _task(ground.capacity, damage, number)
-            ready[number, task.named] = schedule(ground.top, wiring.times, line, wiring.stores, chains, task)
-    return ready, tuple(methods)
+def _methods(losses: Losses) -> tuple[Method, ...]:
+    return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
+
+
+def _schedules(
+    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery, known: Mapping[int, Scheduled]
+) -> dict[int, Scheduled]:
+    """Schedules of the large losses that take anything down."""
+    top, room = ground.top, ground.capacity
+    line = line_of(top.estate, wiring.graph, wiring.order, wiring.times)
+    return {
+        number: schedule(
+            top, wiring.times, line, wiring.stores, chains, _task(room, damage, number), known.get(number)
+        )
+        for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist()
+        if len(damage.rows_of(number))
+    }
+
+
+def _ready(damage: Damage, chains: Recovery, schedules: dict[int, Scheduled]) -> IntColumn:
+    """Ready times by row of the damage: by chains, and by schedules for the large losses."""
+    ready = chains.ready.copy()
+    for number, found in schedules.items():
+        ready[damage.rows_of(number)] = found.ready
+    return ready
 
 
 def _movable(top: Topology) -> BoolColumn:
@@ -334,15 +351,15 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
 
 
 def _fates(
-    ground: Ground, wiring: Wiring, hit: Struck, ready: CountTable, open_question: BoolColumn
+    ground: Ground, wiring: Wiring, hit: Struck, ready: IntColumn, open_question: BoolColumn
 ) -> CodeColumn:
-    """(L, S) codes of FATES, the graver one last."""
+    """(L, S) codes of FATES, the graver one last. ready: by pair that is down."""
     fate = ground.fewer.copy()
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED
     fate[hit.down.loss, hit.down.service] = RECOVERS
     if open_question.any():
         fate[open_question] = UNKNOWN
-    gone = hit.down.only(hit.down.of(ready) >= NEVER)
+    gone = hit.down.only(ready >= NEVER)
     fate[gone.loss, gone.service] = LOST
     return fate

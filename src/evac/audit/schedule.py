@@ -14,10 +14,10 @@ import numpy as np
 
 from evac.audit.closure import Order, RowNumbers
 from evac.audit.recovery import Recovery, Times
-from evac.audit.stores import NEVER, StoreHits
+from evac.audit.stores import NEVER, Outcome, StoreHits
 from evac.model.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import StepKind
 
@@ -31,6 +31,7 @@ class Line:
     dependencies, as a place among all services; tools and what they need go before all else.
     By service: component, start, change, settle (milliseconds), traffic: kind. family_rank: of
     the most wanted service that needs a family; urgent: components of tools and what they need.
+    columns: component, start, change, settle and verify, (5, S); places: rank by component.
     """
 
     waiting: tuple[tuple[int, ...], ...]
@@ -47,6 +48,8 @@ class Line:
     family_rank: dict[str, int]
     urgent: frozenset[int]
     boots_at_once: int | None
+    columns: IntColumn
+    places: IntColumn
 
 
 def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times) -> Line:
@@ -63,16 +66,17 @@ def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times) -> 
             family_rank[name] = max(family_rank.get(name, 0), priority[service])
     urgent = frozenset(times.tool_closure)
     verify, first = times.verify.tolist(), len(priority)
+    rank = tuple(
+        (first if number in urgent else 0) + max(priority[s] for s in members)
+        for number, members in enumerate(order.members)
+    )
     return Line(
         waiting=tuple(map(tuple, waiting)),
         needed=needed,
         members=order.members,
         families=tuple(tuple(f for s in members for f in graph.families[s]) for members in order.members),
         verify=tuple(max(verify[s] for s in members) for members in order.members),
-        rank=tuple(
-            (first if number in urgent else 0) + max(priority[s] for s in members)
-            for number, members in enumerate(order.members)
-        ),
+        rank=rank,
         component=order.component,
         start=tuple(times.start.tolist()),
         change=tuple(times.change.tolist()),
@@ -81,6 +85,10 @@ def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times) -> 
         family_rank=family_rank,
         urgent=urgent,
         boots_at_once=_boots_at_once(estate),
+        columns=np.stack(
+            [np.array(order.component, np.int64), times.start, times.change, times.settle, times.verify]
+        ),
+        places=np.array(rank, np.int64),
     )
 
 
@@ -142,15 +150,73 @@ class _Slots:
         return begin
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scheduled:
+    """reads: all that one schedule follows from, to be compared; ready: times of the services named."""
+
+    reads: tuple[object, ...]
+    ready: IntColumn
+
+
 def schedule(
-    top: Topology, times: Times, line: Line, hits: StoreHits, chains: Recovery, task: Task
-) -> IntColumn:
-    """Ready times of the services named by one loss, never sooner than their chains."""
+    top: Topology,
+    times: Times,
+    line: Line,
+    hits: StoreHits,
+    chains: Recovery,
+    task: Task,
+    known: Scheduled | None = None,
+) -> Scheduled:
+    """Ready times of the services named by one loss, never sooner than their chains.
+
+    known: an earlier schedule of the same loss, of an estate where the same stands at the same places;
+    it is kept if nothing that it follows from has changed.
+    """
     soonest = chains.ready[task.rows]
+    stores = _stores_in_line(top.estate, line, hits, task.number)
+    reads = _reads(top.estate, times, line, chains, task, stores)
+    if known is not None and known.reads == reads:
+        return known
     run = _Run(top, times, line, chains, task, soonest)
-    run.stores(hits)
+    run.stores(stores)
     ready = run.services()
-    return np.maximum(np.array([ready.get(s, 0) for s in task.named.tolist()], np.int64), soonest)
+    return Scheduled(
+        reads, np.maximum(np.array([ready.get(s, 0) for s in task.named.tolist()], np.int64), soonest)
+    )
+
+
+def _stores_in_line(
+    estate: Estate, line: Line, hits: StoreHits, number: int
+) -> tuple[tuple[Store, Outcome], ...]:
+    """Lost stores that come back, in the order of what waits behind them."""
+    lost = [(row, found) for row, found in hits.under(number) if found.lost and found.ready_ms < NEVER]
+    lost.sort(key=lambda pair: (-line.family_rank.get(estate.stores[pair[0]].family, -1), pair[0]))
+    return tuple((estate.stores[row], found) for row, found in lost)
+
+
+def _reads(
+    estate: Estate,
+    times: Times,
+    line: Line,
+    chains: Recovery,
+    task: Task,
+    stores: tuple[tuple[Store, Outcome], ...],
+) -> tuple[object, ...]:
+    """All that one schedule follows from. Of ranks only their order counts."""
+    named = task.named.tolist()
+    columns = line.columns[:, task.named]
+    numbers = np.unique(columns[0])
+    components = numbers.tolist()
+    tools = tuple(int(ready[task.number]) for ready in chains.tool_ready.values())
+    return (
+        (estate.limits, line.boots_at_once, times.starts, times.manual, times.boot),
+        (int(chains.released[task.number]), tools, stores),
+        task.named.tobytes(), task.starts.tobytes(), task.shift.tobytes(), task.boot_rank.tobytes(),
+        chains.ready[task.rows].tobytes(), columns.tobytes(), np.argsort(line.places[numbers]).tobytes(),
+        [line.traffic[service] for service in named], line.urgent.intersection(components),
+        [line.needed[number] for number in components],
+        [line.families[number] for number in components],
+    )  # fmt: skip
 
 
 class _Run:
@@ -160,7 +226,6 @@ class _Run:
         self, top: Topology, times: Times, line: Line, chains: Recovery, task: Task, soonest: IntColumn
     ) -> None:
         self._top, self._times, self._line = top, times, line
-        self._number = task.number
         named = task.named.tolist()
         self._starts = {s: count for s, count in zip(named, task.starts.tolist(), strict=True) if count}
         self._moves = set(task.named[task.shift].tolist())
@@ -181,18 +246,12 @@ class _Run:
         self._begin = dict.fromkeys(self._live, self._released)
         self._coming: list[tuple[int, bool, int]] = []
 
-    def stores(self, hits: StoreHits) -> None:
+    def stores(self, lost: tuple[tuple[Store, Outcome], ...]) -> None:
         """Fences and promotions in the order of what waits behind them."""
-        estate, rank = self._top.estate, self._line.family_rank
         fences = _Slots(self._limits.fences_at_once)
         promotions: dict[tuple[str, str], _Slots] = {}
-        lost = np.flatnonzero(hits.lost[self._number]).tolist()
         begin = max(self._released, self._tool_wait("fence"), self._tool_wait("promote"))
-        for row in sorted(lost, key=lambda r: (-rank.get(estate.stores[r].family, -1), r)):
-            store = estate.stores[row]
-            outcome = hits.at(row, self._number)
-            if outcome is None or outcome.ready_ms >= NEVER:
-                continue
+        for store, outcome in lost:
             at = min(
                 (c for c in outcome.copies if c.ready_ms + store.fence_ms == outcome.ready_ms),
                 key=lambda c: c.at,

@@ -90,6 +90,12 @@ class StoreHits:
             (int(self.loss[i]), self.outcomes[int(self.outcome[i])]) for i in range(int(first), int(last))
         ]
 
+    def under(self, number: int) -> list[tuple[int, Outcome]]:
+        """(store, outcome) for every store of which one loss takes something."""
+        rows = np.flatnonzero(self.loss == number)
+        which = zip(self.store[rows].tolist(), self.outcome[rows].tolist(), strict=True)
+        return [(store, self.outcomes[outcome]) for store, outcome in which]
+
     def at(self, store: int, number: int) -> Outcome | None:
         """The outcome of one store under one loss; None where nothing of it is lost."""
         first, last = np.searchsorted(self.store, (store, store + 1))
