@@ -52,7 +52,8 @@ def audit(
     today = as_of or estate.as_of
     context = Context(estate, impacts(top, losses(top, domains)), today, digest)
     by_rule = tuple(findings_of(rule, context) for rule in RULES)
-    return report_from(context, by_rule, domains, _pairs_of(top, context) if pairs else None)
+    paired = _pairs_of(top, context) if pairs else None
+    return report_from(context, by_rule, domains, loss_rows(context.impacts), paired)
 
 
 def findings_of(rule: Rule, context: Context) -> tuple[Finding, ...]:
@@ -64,11 +65,11 @@ def report_from(
     context: Context,
     by_rule: tuple[tuple[Finding, ...], ...],
     wanted: tuple[str, ...] | None,
+    rows: tuple[LossRow, ...],
     paired: Context | None = None,
 ) -> AuditReport:
-    """Rows and merged findings of what is worked out already."""
+    """Merged findings of what is worked out already."""
     findings = merged(finding for found in by_rule for finding in found)
-    rows = loss_rows(context.impacts)
     if paired is not None:
         findings = merged((*findings, *_of_pairs(paired, findings)))
         rows = (*rows, *loss_rows(paired.impacts))

@@ -8,7 +8,7 @@ test cannot settle, and every loss of a whole site, is placed by first fit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,7 @@ from evac.audit.room import (
     Room,
     Wants,
     demands,
+    order_of_services,
     room_of,
     used_amounts,
     wants_of,
@@ -96,19 +97,7 @@ class Capacity:
     short: dict[int, Shortfall]
     room_known: BoolColumn
     reserves: Reserves
-
-    def subset(self, numbers: IndexColumn) -> Capacity:
-        """The answers for some losses, renumbered in the order given."""
-        order = numbers.tolist()
-        return Capacity(
-            to_place=self.to_place[numbers],
-            placed=self.placed[numbers],
-            boots=self.boots[numbers],
-            boot_rank={i: self.boot_rank[n] for i, n in enumerate(order) if n in self.boot_rank},
-            short={i: self.short[n] for i, n in enumerate(order) if n in self.short},
-            room_known=self.room_known[numbers],
-            reserves=self.reserves,
-        )
+    supply: Supply
 
 
 @dataclass(eq=False)
@@ -145,6 +134,12 @@ class Supply:
             self._extra[name] = room, wants_of(self.top, room, self.demand, self.known, self.presence.n)
         return self._extra[name]
 
+    def reordered(self, top: Topology) -> Supply:
+        """The same room, where other services may go first."""
+        order = order_of_services(top)
+        extra = {name: (room, replace(wants, order=order)) for name, (room, wants) in self._extra.items()}
+        return replace(self, top=top, wants=replace(self.wants, order=order), _extra=extra)
+
     def _shed(self) -> Room:
         kept = np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
         used = used_amounts(self.top, self.demand, kept)
@@ -180,7 +175,6 @@ class _Question:
 
     supply: Supply
     losses: Losses
-    wanted: CountTable
 
     def servers_that_fit(self, stages: BoolColumn) -> IntColumn:
         """(S, sites) servers of some shapes that could take one replica and do not hold the service yet."""
@@ -208,19 +202,40 @@ class _Question:
         return np.bincount(key, minlength=len(top.estate.services) * sites).reshape(-1, sites)
 
 
-def capacity(
-    supply: Supply, losses: Losses, lost: CountTable, surviving: IntColumn, m: IntColumn
-) -> Capacity:
-    """Placement of what every loss takes. lost, surviving: (L, S)."""
+def capacity(supply: Supply, losses: Losses, lost: CountTable) -> Capacity:
+    """Placement of what every loss takes. lost: (L, S)."""
     known = _room_known(supply, losses)
     wanted = np.where(known, lost, 0).astype(np.int32)
-    question = _Question(supply, losses, wanted)
-    settled, boots = _settled(question)
+    question = _Question(supply, losses)
+    settled, boots = _settled(question, wanted)
     placed = wanted.sum(axis=1).astype(np.int64)
-    result = Capacity(lost.sum(axis=1).astype(np.int64), placed, boots, {}, {}, known, supply.found)
+    to_place = lost.sum(axis=1).astype(np.int64)
+    result = Capacity(to_place, placed, boots, {}, {}, known, supply.found, supply)
     for number in np.flatnonzero(~settled & (placed > 0)).tolist():
-        _place_one(question, result, number, surviving[number], m)
+        _place_one(question, result, number, *_asked(supply.presence, lost[number], known[number]))
     return result
+
+
+def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) -> Capacity:
+    """Placement in an estate that differs only in which services go first."""
+    supply = old.supply.reordered(top)
+    result = replace(
+        old, placed=old.placed.copy(), boots=old.boots.copy(), boot_rank=dict(old.boot_rank),
+        short=dict(old.short), supply=supply,
+    )  # fmt: skip
+    before, after = old.supply.wants.order, supply.wants.order
+    for number in sorted(old.boot_rank):
+        wanted, base = _asked(supply.presence, lost[number], old.room_known[number])
+        if not np.array_equal(before[wanted[before] > 0], after[wanted[after] > 0]):
+            result.short.pop(number, None)
+            _place_one(_Question(supply, losses), result, number, wanted, base)
+    return result
+
+
+def _asked(presence: Presence, lost: CountTable, known: BoolColumn) -> tuple[IntColumn, IntColumn]:
+    """(S,) replicas that one loss takes and that may stand elsewhere, and how many of them serve at all."""
+    wanted = np.where(known, lost, 0).astype(np.int64)
+    return wanted, np.minimum(np.maximum(presence.m - (presence.n - lost), 0), wanted)
 
 
 def _room_known(supply: Supply, losses: Losses) -> BoolColumn:
@@ -235,7 +250,7 @@ def _room_known(supply: Supply, losses: Losses) -> BoolColumn:
     return np.asarray(left @ has_room.T.astype(np.float32) > 0)
 
 
-def _settled(question: _Question) -> tuple[BoolColumn, BoolColumn]:
+def _settled(question: _Question, wanted: CountTable) -> tuple[BoolColumn, BoolColumn]:
     """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
     losses, room = question.losses, question.supply.room
     settled = np.zeros(len(losses), np.bool_)
@@ -252,7 +267,8 @@ def _settled(question: _Question) -> tuple[BoolColumn, BoolColumn]:
             for wide in (False, True):
                 numbers = numbers[~settled[numbers]]
                 if len(numbers):
-                    fits = _own_server(question, numbers, _reach(question, table, site, wide), taken[numbers])
+                    reach = _reach(question, table, site, wide)
+                    fits = _own_server(wanted, numbers, reach, taken[numbers])
                     settled[numbers[fits]] = True
                     boots[numbers[fits]] = needs_boot
     return settled, boots
@@ -282,22 +298,23 @@ def _usable_lost(room: Room, losses: Losses) -> IntColumn:
 
 
 def _own_server(
-    question: _Question, numbers: IndexColumn, reach: IntColumn, taken: IntColumn
+    wanted: CountTable, numbers: IndexColumn, reach: IntColumn, taken: IntColumn
 ) -> NDArray[np.bool_]:
     """Whether every lost replica gets a server of its own: those with the fewest choices go first."""
     order = np.argsort(reach, kind="stable")
-    need = question.wanted[numbers][:, order]
+    need = wanted[numbers][:, order]
     so_far = np.cumsum(need, axis=1)
     return np.asarray(((need == 0) | (so_far <= reach[order][None, :] - taken[:, None])).all(axis=1))
 
 
 def _place_one(
-    question: _Question, result: Capacity, number: int, surviving: IntColumn, m: IntColumn
+    question: _Question, result: Capacity, number: int, wanted: IntColumn, base: IntColumn
 ) -> None:
-    """First fit for one loss; where something finds no place, why, and whether shedding would help."""
+    """First fit for one loss, base (S,) before the rest of what is wanted (S,).
+
+    Where something finds no place, why, and whether shedding would help.
+    """
     losses, supply = question.losses, question.supply
-    wanted = question.wanted[number].astype(np.int64)
-    base = np.minimum(np.maximum(m - surviving, 0), wanted)
     at_site = _surviving_at_site(question, number)
     placed = _packed(question, supply.room, supply.wants, number, base, wanted - base, at_site)
     result.boots[number] = bool(placed.boot_rank.any())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import numpy as np
-
 from evac.audit.context import Context
 from evac.audit.impacts import LOST
 from evac.audit.stores import NEVER
@@ -59,23 +57,23 @@ def reason(context: Context, service: int, number: int) -> str:
 
 def why_lost(context: Context, service: int, number: int) -> tuple[str, ...]:
     """Chain from a service that never comes back to the first that cannot by itself."""
-    stuck = context.stuck_at.get(number)
-    if stuck is None:
-        stuck = context.stuck_at[number] = _stuck(context, number)
-    path = chain_to(context, service, lambda node: node in stuck)
+    path = chain_to(context, service, lambda node: bool(_stuck(context, node, number)))
     if not path:
         return why_down(context, service, number)
-    return (*(context.estate.services[node].id for node in path), stuck[path[-1]])
+    return (*(context.estate.services[node].id for node in path), _stuck(context, path[-1], number))
 
 
-def _stuck(context: Context, number: int) -> dict[int, str]:
-    direct = np.flatnonzero(context.impacts.direct[number] & (context.impacts.fate[number] == LOST))
-    reasons = {service: _stuck_reason(context, service, number) for service in direct.tolist()}
-    return {service: why for service, why in reasons.items() if why}
-
-
-def _stuck_reason(context: Context, service: int, number: int) -> str:
+def _stuck(context: Context, service: int, number: int) -> str:
     """Why nothing brings a service back that is lost itself; empty if it is not the one."""
+    known = context.stuck_at.get((number, service))
+    if known is None:
+        impacts = context.impacts
+        itself = impacts.direct[number, service] and impacts.fate[number, service] == LOST
+        known = context.stuck_at[number, service] = _reason(context, service, number) if itself else ""
+    return known
+
+
+def _reason(context: Context, service: int, number: int) -> str:
     impacts, estate = context.impacts, context.estate
     where = impacts.losses.ids[number]
     for family in impacts.graph.families[service]:

@@ -29,8 +29,10 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
-    stuck_at: dict[int, dict[int, str]] = field(default_factory=dict)
-    """Loss -> services that nothing brings back by themselves -> why; filled as it is asked for."""
+    asked: BoolColumn | None = None
+    """(S,) services that rules `by_service` are asked about; all if None."""
+    stuck_at: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(loss, service) -> why nothing brings it back by itself, else empty; filled as it is asked for."""
 
     @cached_property
     def firm(self) -> BoolColumn:
@@ -98,6 +100,12 @@ class Context:
         """How grave the kind of each loss is, then its number."""
         return [(_CLASS_RANK[kind], number) for number, kind in enumerate(self.impacts.losses.kinds)]
 
+    def each(self, pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
+        """(service, losses) of pairs, for the services with any that are asked about."""
+        if self.asked is not None:
+            pairs = pairs.only(self.asked[pairs.service])
+        return by_service(pairs)
+
     def worst_first(self, numbers: Iterable[int]) -> list[int]:
         """Losses in order of their kind: sites, groups, halls, feeds, racks."""
         return sorted(numbers, key=lambda n: self.loss_rank[n])
@@ -124,12 +132,25 @@ class Context:
         return {family: tuple(services) for family, services in found.items()}
 
 
+def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
+    """(service, losses) of pairs, for the services with any."""
+    if not len(pairs):
+        return
+    service, loss = pairs.service, pairs.loss.tolist()
+    edges = np.flatnonzero(np.diff(service, prepend=-1)).tolist()
+    names = service[edges].tolist()
+    for name, first, last in zip(names, edges, [*edges[1:], len(loss)], strict=True):
+        yield name, loss[first:last]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A check with a stable name.
 
     per_loss: it asks what a loss does, so pairs of losses are asked too. reads: facets of the estate
-    (see `facets`) that can change what it finds; empty means that anything can.
+    (see `facets`) that can change what it finds; empty means that anything can. by_service: it looks
+    at each service by itself, at most at one that `Context.asked` asks about, and reads of all others
+    only how those that the service hard-needs are hit (see `differences`).
     """
 
     id: str
@@ -138,6 +159,7 @@ class Rule:
     check: Callable[[Context], Iterable[Finding]]
     per_loss: bool = True
     reads: tuple[str, ...] = ()
+    by_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +196,3 @@ class Maker:
             paths=tuple(paths),
             place=context.estate.place(*paths),
         )
-
-
-def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
-    """(service, losses) of pairs, for the services with any."""
-    if not len(pairs):
-        return
-    service, loss = pairs.service, pairs.loss.tolist()
-    edges = np.flatnonzero(np.diff(service, prepend=-1)).tolist()
-    names = service[edges].tolist()
-    for name, first, last in zip(names, edges, [*edges[1:], len(loss)], strict=True):
-        yield name, loss[first:last]

@@ -181,13 +181,13 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
     lost = lost_counts(found, losses)
-    surviving = found.n[None, :] - lost
-    room = capacity(supply_of(top, losses, found), losses, lost, surviving, found.m)
+    room = capacity(supply_of(top, losses, found), losses, lost)
     taken = lost > 0
     pairs = pairs_of(taken)
+    left = found.n[pairs.service] - pairs.of(lost)
     return Ground(
         top=top, losses=losses, presence=found, lost=lost,
-        taken=pairs, short=pairs.only(pairs.of(surviving) < found.m[pairs.service]),
+        taken=pairs, short=pairs.only(left < found.m[pairs.service]),
         endpoints=pairs_of(endpoints_lost(found, losses, lost)),
         loose=unjudged(top, found, losses),
         fewer=np.where(taken, DEGRADED, UNAFFECTED).astype(np.uint8), capacity=room,

@@ -209,8 +209,6 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
 def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
     """What services ask for, against the pools of a room."""
     services = top.estate.services
-    tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
-    people = np.array([s.people or 0 for s in services], np.int64)
     eligible = _eligible(top, room)
     fits = eligible[:, room.pool]
     for resource in range(len(room.free)):
@@ -223,8 +221,16 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
         eligible=eligible,
         fits=fits,
         useful=np.asarray(fits.any(axis=0)),
-        order=np.lexsort((np.arange(len(services)), -people, tier)).astype(np.int32),
+        order=order_of_services(top),
     )
+
+
+def order_of_services(top: Topology) -> IndexColumn:
+    """Services as they are served: tier, then people, then id."""
+    services = top.estate.services
+    tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
+    people = np.array([s.people or 0 for s in services], np.int64)
+    return np.lexsort((np.arange(len(services)), -people, tier)).astype(np.int32)
 
 
 def _site_cap(service: Service, n: int) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.audit.impacts import DEGRADED, FATES, LOST, RECOVERS, UNAFFECTED, UNKNOWN, Impacts, Method
-from evac.audit.losses import Losses, LossKind
+from evac.audit.losses import LossKind
 from evac.audit.stores import NEVER, UNKNOWN_MS
-from evac.model.fleet import CodeColumn, IndexColumn
+from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
 
 Verdict = Literal["ok", "degraded", "loss", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = ("loss", "unknown", "degraded", "ok")
@@ -83,64 +83,108 @@ class LossRow:
             yield ServiceFate(names[service], FATES[fate], ready if known else None)
 
 
-def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
-    """A row for every loss, in the order of the losses."""
-    losses = impacts.losses
-    place = np.flatnonzero(impacts.fate != UNAFFECTED)
-    number, service = np.divmod(place, max(1, impacts.fate.shape[1]))
-    fate, ready = impacts.fate.reshape(-1)[place], impacts.ready_ms.reshape(-1)[place]
-    counts = _per_loss(losses, number * len(FATES) + fate, len(FATES)).T.tolist()
-    late = _per_loss(losses, number[(fate == RECOVERS) & (ready > impacts.rto_ms[service])]).tolist()
-    vague = impacts.untimed.reshape(-1)[place]
-    untimed = _per_loss(losses, number[(fate == RECOVERS) & vague]).tolist()
-    worst = np.zeros(len(losses), np.int64)
-    timed = (fate == RECOVERS) & ~vague
-    np.maximum.at(worst, number[timed], ready[timed])
-    down, touched = _down(impacts)
-    stores = _stores(impacts)
-    edges = np.searchsorted(number, np.arange(len(losses) + 1)).tolist()
-    named = service.astype(np.int32)
-    ready = np.where(vague, 0, ready)
-    rows = []
-    for n in range(len(losses)):
-        part = slice(edges[n], edges[n + 1])
-        data_loss, stores_lost, stores_gone = stores[n]
-        short = impacts.capacity.short.get(n)
-        rows.append(
-            LossRow(
-                domain=losses.ids[n], kind=losses.kinds[n], members=losses.members[n],
-                method=impacts.methods[n],
-                verdict=_verdict(
-                    counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], counts[DEGRADED][n]
-                ),
-                down=down[n], recovered=counts[RECOVERS][n], degraded=counts[DEGRADED][n],
-                lost=counts[LOST][n],
-                unknown=counts[UNKNOWN][n], late=late[n], untimed=untimed[n],
-                people_down=touched[n], worst_ready_ms=int(worst[n]),
-                data_loss_ms=data_loss, stores_lost=stores_lost, stores_gone=stores_gone,
-                to_place=int(impacts.capacity.to_place[n]), placed=int(impacts.capacity.placed[n]),
-                sheds=short is not None and short.sheds,
-                short=() if short is None else tuple(
-                    CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts
-                ),
-                service=named[part], fate=fate[part], ready_ms=ready[part],
-            )
-        )  # fmt: skip
+def loss_rows(
+    impacts: Impacts, known: tuple[LossRow, ...] = (), again: BoolColumn | None = None
+) -> tuple[LossRow, ...]:
+    """A row for every loss, in the order of the losses.
+
+    known: rows of an audit before; again (L,): losses that differ from it. Without, all are made.
+    """
+    if again is None:
+        return tuple(_rows(impacts, np.arange(len(impacts.losses), dtype=np.int32)))
+    rows = list(known)
+    numbers = np.flatnonzero(again).astype(np.int32)
+    for number, row in zip(numbers.tolist(), _rows(impacts, numbers), strict=True):
+        rows[number] = row
     return tuple(rows)
 
 
-def _per_loss(losses: Losses, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Touched:
+    """What some losses do to services that are not unaffected: one entry a pair, sorted by loss.
+
+    number: place of the loss among those asked for.
+    """
+
+    number: NDArray[np.intp]
+    service: NDArray[np.intp]
+    fate: CodeColumn
+    ready: NDArray[np.integer[Any]]
+    vague: BoolColumn
+
+
+def _touched(impacts: Impacts, chosen: IndexColumn) -> _Touched:
+    whole = len(chosen) == len(impacts.losses)
+    fate = impacts.fate if whole else impacts.fate[chosen]
+    place = np.flatnonzero(fate != UNAFFECTED)
+    number, service = np.divmod(place, max(1, fate.shape[1]))
+    loss = chosen[number]
+    return _Touched(
+        number, service, fate.reshape(-1)[place], impacts.ready_ms[loss, service],
+        impacts.untimed[loss, service],
+    )  # fmt: skip
+
+
+def _rows(impacts: Impacts, chosen: IndexColumn) -> Iterator[LossRow]:
+    losses, count = impacts.losses, len(chosen)
+    found = _touched(impacts, chosen)
+    number, fate, ready = found.number, found.fate, found.ready
+    back = fate == RECOVERS
+    counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
+    late = _per_loss(count, number[back & (ready > impacts.rto_ms[found.service])]).tolist()
+    untimed = _per_loss(count, number[back & found.vague]).tolist()
+    worst = np.zeros(count, np.int64)
+    timed = back & ~found.vague
+    np.maximum.at(worst, number[timed], ready[timed])
+    down, touched = _down(impacts, chosen)
+    stores = _stores(impacts, chosen)
+    edges = np.searchsorted(number, np.arange(count + 1)).tolist()
+    named = found.service.astype(np.int32)
+    ready = np.where(found.vague, 0, ready)
+    for i, n in enumerate(chosen.tolist()):
+        part = slice(edges[i], edges[i + 1])
+        data_loss, stores_lost, stores_gone = stores[i]
+        short = impacts.capacity.short.get(n)
+        yield LossRow(
+            domain=losses.ids[n], kind=losses.kinds[n], members=losses.members[n],
+            method=impacts.methods[n],
+            verdict=_verdict(
+                counts[LOST][i], stores_gone, counts[UNKNOWN][i], down[i], counts[DEGRADED][i]
+            ),
+            down=down[i], recovered=counts[RECOVERS][i], degraded=counts[DEGRADED][i],
+            lost=counts[LOST][i],
+            unknown=counts[UNKNOWN][i], late=late[i], untimed=untimed[i],
+            people_down=touched[i], worst_ready_ms=int(worst[i]),
+            data_loss_ms=data_loss, stores_lost=stores_lost, stores_gone=stores_gone,
+            to_place=int(impacts.capacity.to_place[n]), placed=int(impacts.capacity.placed[n]),
+            sheds=short is not None and short.sheds,
+            short=() if short is None else tuple(
+                CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts
+            ),
+            service=named[part], fate=fate[part], ready_ms=ready[part],
+        )  # fmt: skip
+
+
+def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:
     """How often each loss occurs; with a width, (L, width) by a second key."""
-    found = np.bincount(keys, minlength=len(losses) * width).astype(np.int64)
-    return found.reshape(len(losses), width) if width > 1 else found
+    found = np.bincount(keys, minlength=losses * width).astype(np.int64)
+    return found.reshape(losses, width) if width > 1 else found
 
 
-def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
+def _places(impacts: Impacts, chosen: IndexColumn) -> IndexColumn:
+    """(L,) place of each loss among the chosen ones, -1 for all others."""
+    places = np.full(len(impacts.losses), -1, np.int32)
+    places[chosen] = np.arange(len(chosen), dtype=np.int32)
+    return places
+
+
+def _down(impacts: Impacts, chosen: IndexColumn) -> tuple[list[int], list[int]]:
     """Services down in each loss, and the people who notice."""
-    number, service = impacts.damage.pairs.loss, impacts.damage.pairs.service
+    place = _places(impacts, chosen)[impacts.damage.pairs.loss]
+    number, service = place[place >= 0], impacts.damage.pairs.service[place >= 0]
     people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
-    down = np.bincount(number, minlength=len(impacts.losses))
-    touched = np.bincount(number, people[service], len(impacts.losses))
+    down = np.bincount(number, minlength=len(chosen))
+    touched = np.bincount(number, people[service], len(chosen))
     return down.tolist(), touched.astype(np.int64).tolist()
 
 
@@ -153,11 +197,12 @@ def _verdict(lost: int, stores_gone: int, unknown: int, down: int, degraded: int
     return "degraded" if down or degraded else "ok"
 
 
-def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
+def _stores(impacts: Impacts, chosen: IndexColumn) -> list[tuple[int | None, int, int]]:
     """(most data lost, stores lost, stores with no copy left) of each loss."""
-    found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
+    found: list[list[int]] = [[0, 0, 0, 0] for _ in chosen]
     hits = impacts.stores
-    for number, which in zip(hits.loss.tolist(), hits.outcome.tolist(), strict=True):
+    place = _places(impacts, chosen)[hits.loss]
+    for number, which in zip(place[place >= 0].tolist(), hits.outcome[place >= 0].tolist(), strict=True):
         outcome = hits.outcomes[which]
         if not outcome.lost:
             continue

@@ -10,12 +10,15 @@ from dataclasses import replace
 from datetime import date
 
 from evac.audit.auditing import AuditReport, audit, findings_of, report_from
+from evac.audit.capacity import reordered
 from evac.audit.closure import order_of
-from evac.audit.context import Context
+from evac.audit.context import Context, Rule
+from evac.audit.differences import differences
 from evac.audit.facets import DYNAMICS, STRUCTURE, WIRES, changed_facets
 from evac.audit.findings import Finding
 from evac.audit.impacts import Impacts, Wiring, judged, wiring_of
 from evac.audit.recovery import times_of
+from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
 from evac.model.affected import service_graph
 from evac.model.domain import Topology
@@ -34,30 +37,33 @@ def update(
     today = as_of or estate.as_of
     if today != previous.as_of or digest != previous.digest:
         changed |= {"dates"}
-    if previous.paired or changed & STRUCTURE or _order_matters(old, estate, changed):
+    if previous.paired or changed & STRUCTURE:
         return audit(estate, domains=previous.wanted, pairs=previous.paired, as_of=as_of, digest=digest)
     fresh = _impacts(old, estate, changed)
     if changed & DYNAMICS:
         changed |= {"dynamics"}
-    context = Context(estate, fresh, today, digest)
+    different = differences(old, fresh, changed)
+    context = Context(estate, fresh, today, digest, different.services)
     by_rule = tuple(
-        findings_of(rule, context)
-        if not rule.reads or changed.intersection(rule.reads)
-        else _placed_again(found, previous, estate)
+        _found(rule, context, _placed_again(found, previous, estate), changed)
         for rule, found in zip(RULES, previous.by_rule, strict=True)
     )
-    return report_from(context, by_rule, previous.wanted)
+    rows = loss_rows(fresh, previous.rows, different.losses)
+    return report_from(context, by_rule, previous.wanted, rows)
 
 
-def _order_matters(old: Impacts, estate: Estate, changed: frozenset[str]) -> bool:
-    """Whether a change of tiers or people changes who is placed first."""
-    if "order" not in changed:
-        return False
-    keys = [
-        [(2**31 if s.tier is None else s.tier, -(s.people or 0), i) for i, s in enumerate(e.services)]
-        for e in (old.estate, estate)
-    ]
-    return [k[2] for k in sorted(keys[0])] != [k[2] for k in sorted(keys[1])]
+def _found(
+    rule: Rule, context: Context, known: tuple[Finding, ...], changed: frozenset[str]
+) -> tuple[Finding, ...]:
+    """What a rule finds now; known: what it found before."""
+    if rule.reads and not changed.intersection(rule.reads):
+        return known
+    found = findings_of(rule, context)
+    if not rule.by_service or context.asked is None:
+        return found
+    index, asked = context.impacts.graph.index, context.asked.tolist()
+    kept = [finding for finding in known if not asked[index[finding.subject]]]
+    return tuple(sorted((*kept, *found), key=lambda finding: index[finding.subject]))
 
 
 def _placed_again(found: tuple[Finding, ...], previous: AuditReport, estate: Estate) -> tuple[Finding, ...]:
@@ -70,6 +76,8 @@ def _placed_again(found: tuple[Finding, ...], previous: AuditReport, estate: Est
 def _impacts(old: Impacts, estate: Estate, changed: frozenset[str]) -> Impacts:
     top = replace(old.top, estate=estate)
     ground = replace(old.ground, top=top)
+    if "order" in changed:
+        ground = replace(ground, capacity=reordered(old.capacity, top, old.losses, old.lost))
     if not changed & DYNAMICS:
         return replace(old, ground=ground)
     return judged(ground, _wiring(old, top, changed), old.schedules)

@@ -144,8 +144,7 @@ def test_down_at_a_site_is_what_the_planning_instance_says(mended: bool) -> None
 
 def test_what_is_placed_is_what_was_lost_or_is_named_as_short() -> None:
     _, every, found, supply = _company(False)
-    lost = lost_counts(found, every)
-    result = capacity(supply, every, lost, found.n[None, :] - lost, found.m)
+    result = capacity(supply, every, lost_counts(found, every))
     for number in range(len(every)):
         missing = int(result.to_place[number] - result.placed[number])
         short = result.short.get(number)

@@ -52,6 +52,20 @@ def _more_stores(estate: Estate, pick: int) -> Estate:
     return change(more, service.id, needs=(*service.needs, Dependency(added.id, "store")))
 
 
+def _member(estate: Estate, pick: int, at: str) -> Estate:
+    chosen = estate.stores[pick % len(estate.stores)]
+    if at in {m.at for m in chosen.members}:
+        return estate
+    more = replace(chosen, members=(*chosen.members, StoreMember(at, "async", 1_000)))
+    return replace(estate, stores=tuple(more if d is chosen else d for d in estate.stores))
+
+
+def _one_more(estate: Estate, pick: int) -> Estate:
+    count = estate.replicas.count.copy()
+    count[pick % len(count)] += 1
+    return replace(estate, replicas=replace(estate.replicas, count=count))
+
+
 def _racked(estate: Estate, pick: int) -> Estate:
     state = estate.fleet.state.copy()
     state[pick % len(state)] = 3
@@ -73,6 +87,12 @@ CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
     lambda e, i, j: _store(e, i, ("pangyo", "anyang/hall-1", "gasan/hall-3")[j % 3]),
     lambda e, i, j: _more_stores(e, i),
     lambda e, i, j: _racked(e, i),
+    lambda e, i, j: _member(e, i, ("pangyo", "anyang/hall-1", "gasan/hall-3", "bundang")[j % 4]),
+    lambda e, i, j: _one_more(e, i),
+    lambda e, i, j: _service(e, i, people=None, tier=None),
+    lambda e, i, j: _service(e, i, warm_ms=j * 100, verify_ms=j),
+    lambda e, i, j: replace(e, tier_weights=(9, 3, 1)),
+    lambda e, i, j: replace(e, limits=replace(e.limits, hands_at_once=1 + j % 9, fences_at_once=1 + i % 5)),
     lambda e, i, j: replace(e, detection_ms=j * 1_000),
     lambda e, i, j: replace(e, tools=MappingProxyType({**e.tools, "deploy": (e.services[i % 99].id,)})),
     lambda e, i, j: replace(e, limits=replace(e.limits, manual_ms=MappingProxyType({}))),
@@ -87,6 +107,17 @@ CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
 )
 
 
+def _same_impacts(one: AuditReport, other: AuditReport) -> None:
+    for name in ("ready_ms", "open", "fate", "down", "direct", "moved", "untimed"):
+        assert np.array_equal(getattr(one.impacts, name), getattr(other.impacts, name)), name
+    mine, its = one.impacts.capacity, other.impacts.capacity
+    assert np.array_equal(mine.placed, its.placed)
+    assert np.array_equal(mine.boots, its.boots)
+    assert mine.short.keys() == its.short.keys()
+    assert mine.boot_rank.keys() == its.boot_rank.keys()
+    assert all(np.array_equal(rank, its.boot_rank[n]) for n, rank in mine.boot_rank.items())
+
+
 def _same(one: AuditReport, other: AuditReport) -> None:
     assert one.findings == other.findings
     assert one.services == other.services
@@ -95,8 +126,8 @@ def _same(one: AuditReport, other: AuditReport) -> None:
         for name in left.__slots__:
             mine, its = getattr(left, name), getattr(right, name)
             assert np.array_equal(mine, its) if isinstance(mine, np.ndarray) else mine == its, name
-    assert np.array_equal(one.impacts.ready_ms, other.impacts.ready_ms)
-    assert np.array_equal(one.impacts.open, other.impacts.open)
+    assert sorted(map(repr, one.by_rule)) == sorted(map(repr, other.by_rule))
+    _same_impacts(one, other)
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
@@ -133,3 +164,25 @@ def test_named_losses_stay_the_ones_that_are_tried() -> None:
 def test_nothing_changed_costs_nothing_and_changes_nothing() -> None:
     report = before(True)
     assert update(report, report.impacts.estate).findings == report.findings
+
+
+def test_a_schedule_is_kept_where_nothing_it_follows_from_has_changed() -> None:
+    report = before(False)
+    estate = report.impacts.estate
+    hall = report.impacts.losses.index["bundang/hall-1"]
+    away = np.flatnonzero(~report.impacts.down[hall]).tolist()
+    again = update(report, _service(estate, away[0], start_ms=7_000_000))
+    assert again.impacts.schedules[hall] is report.impacts.schedules[hall]
+    inside = np.flatnonzero(report.impacts.down[hall]).tolist()
+    again = update(report, _service(estate, inside[0], start_ms=7_000_000))
+    assert again.impacts.schedules[hall] is not report.impacts.schedules[hall]
+
+
+def test_only_what_goes_first_elsewhere_is_placed_again() -> None:
+    report = before(False)
+    impacts = report.impacts
+    name = impacts.estate.services[int(np.argmax(impacts.lost.any(axis=0)))].id
+    again = update(report, change(impacts.estate, name, people=0, tier=3))
+    row = impacts.graph.index[name]
+    kept = [n for n in impacts.capacity.short if not impacts.lost[n, row]]
+    assert all(again.impacts.capacity.short[n] is impacts.capacity.short[n] for n in kept)

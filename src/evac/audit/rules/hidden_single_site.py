@@ -8,7 +8,7 @@ import numpy as np
 
 from evac.audit.chains import chain_to
 from evac.audit.closure import pairs_of, spread_table
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -27,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
     several = context.stands_at.sum(axis=0) > 1
     losses = [impacts.losses.index.get(site.id, -1) for site in estate.sites]
     audited = np.array([n >= 0 for n in losses], np.bool_)
-    for service, sites in by_service(pairs_of(needs & several[None, :] & audited[:, None])):
+    for service, sites in context.each(pairs_of(needs & several[None, :] & audited[:, None])):
         numbers = context.worst_first(losses[s] for s in sites)
         grave = [n for n in numbers if context.grave[n, service]]
         site = losses.index((grave or numbers)[0])
@@ -89,4 +89,5 @@ RULE = Rule(
     check,
     False,
     reads=("dynamics", "objectives", "needs", "stores"),
+    by_service=True,
 )

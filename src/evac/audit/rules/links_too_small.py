@@ -83,8 +83,9 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
     estate, impacts = context.estate, context.impacts
     crossing: dict[int, list[tuple[int, int]]] = {}
     ends = [(impacts.top.site_index[a], impacts.top.site_index[b]) for a, b in (x.ends for x in estate.links)]
+    edges = _edges(context)
     for number in numbers:
-        load = _crossing(context, number)
+        load = _crossing(context, number, *edges)
         for row, (one, other) in enumerate(ends):
             limit = estate.links[row].bandwidth_mbps
             total = int(load[one, other] + load[other, one])
@@ -104,23 +105,29 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _crossing(context: Context, number: int) -> IntColumn:
+def _edges(context: Context) -> tuple[IntColumn, IntColumn]:
+    """Hard dependencies of services with a known peak: who calls, and whom."""
+    calling = [s.traffic.mbps for s in context.estate.services]
+    found = [
+        (s, other) for s, needs in enumerate(context.impacts.graph.hard) if calling[s] for other in needs
+    ]
+    return np.array([s for s, _ in found], np.int64), np.array([other for _, other in found], np.int64)
+
+
+def _crossing(context: Context, number: int, caller: IntColumn, called: IntColumn) -> IntColumn:
     """(sites, sites) peak of services at one site whose hard dependency survives only at others."""
-    estate, impacts = context.estate, context.impacts
-    left = impacts.presence.per_site * ~impacts.losses.sites[number][:, None]
-    load = np.zeros((len(estate.sites), len(estate.sites)), np.int64)
-    for service, needs in enumerate(impacts.graph.hard):
-        mbps = estate.services[service].traffic.mbps
-        if not mbps or not needs:
-            continue
-        here = left[:, service] > 0
-        for site in np.flatnonzero(here).tolist():
-            share = mbps * int(left[site, service]) // int(left[:, service].sum())
-            for other in needs:
-                hosts = np.flatnonzero(left[:, other] > 0)
-                if len(hosts) and site not in hosts:
-                    load[site, hosts] += share // len(hosts)
-    return load
+    impacts = context.impacts
+    left = (impacts.presence.per_site * ~impacts.losses.sites[number][:, None]).astype(np.int64)
+    there = left > 0
+    # Whole numbers of any length where the product of a peak and a count could be too large.
+    peak = np.array([s.traffic.mbps or 0 for s in context.estate.services], np.float64)
+    exact = np.int64 if float(peak.sum()) * float(left.sum(initial=1)) < 2.0**62 else object
+    mbps = np.array([s.traffic.mbps or 0 for s in context.estate.services], exact)
+    share = mbps * left.astype(exact) // np.maximum(left.sum(axis=0), 1)
+    hosts = there[:, called]
+    each = share[:, caller] // np.maximum(hosts.sum(axis=0), 1)
+    crosses = there[:, caller] & ~hosts
+    return np.asarray(np.where(crosses, each, 0) @ hosts.T.astype(exact))
 
 
 RULE = Rule(

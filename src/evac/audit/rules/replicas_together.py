@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from evac.audit.closure import Pairs
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
     left although that share is below all of them, or more than the stated share per rack.
     """
     impacts = context.impacts
-    for service, found in by_service(_together(context)):
+    for service, found in context.each(_together(context)):
         losses = context.worst_first(found)
         grave = [n for n in losses if context.grave[n, service]]
         severity: Severity = "error" if grave else "warning"
@@ -66,4 +66,5 @@ RULE = Rule(
     check,
     per_loss=False,
     reads=("dynamics", "objectives"),
+    by_service=True,
 )
