@@ -9,14 +9,18 @@ of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.audit.closure import RowNumbers
 from evac.audit.room import STAGE_BOOTED, STAGE_DARK, STAGE_EMPTY, STAGE_USED, Room, Wants
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.units import UNBOUNDED
+
+_LOOK_AHEAD: Final = 64
+"""Shapes that are looked at first; more only where these are not enough."""
 
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -34,7 +38,10 @@ class Placed:
 
 @dataclass(slots=True, eq=False)
 class Packing:
-    """Shapes that shrink and split while replicas are placed. `size` entries are in use."""
+    """Shapes that shrink and split while replicas are placed. `size` entries are in use.
+
+    may (K, entries): whether services of a kind of `wants.kinds` may use what is left of a shape.
+    """
 
     free: IntColumn
     count: IntColumn
@@ -42,6 +49,7 @@ class Packing:
     site: IndexColumn
     stage: IndexColumn
     is_pool: BoolColumn
+    may: BoolColumn
     size: int
     boots: IntColumn
 
@@ -59,9 +67,11 @@ def open_packing(room: Room, wants: Wants, gone: IntColumn, lost_sites: BoolColu
 
     free = np.zeros((len(room.free), size + extra), np.int64)
     free[:, :size] = room.free[:, kept]
+    may = np.zeros((len(wants.kinds), size + extra), np.bool_)
+    may[:, :size] = wants.kinds[:, room.pool[kept]]
     return Packing(
-        free, grown(count), grown(room.pool), grown(room.site), grown(room.stage), grown(room.is_pool), size,
-        np.zeros(len(lost_sites), np.int64),
+        free, grown(count), grown(room.pool), grown(room.site), grown(room.stage.astype(np.int8)),
+        grown(room.is_pool), may, size, np.zeros(len(lost_sites), np.int64),
     )  # fmt: skip
 
 
@@ -107,49 +117,69 @@ def _one_service(
     return placed, rank
 
 
-def _fits(packing: Packing, wants: Wants, service: int) -> IndexColumn:
+def _fits(packing: Packing, wants: Wants, service: int) -> RowNumbers:
     """Shapes that hold one more replica, those that are on before those that must be booted."""
     size = packing.size
-    mask = wants.eligible[service][packing.pool[:size]]
-    mask &= packing.count[:size] > 0
+    mask = packing.may[wants.kind[service], :size].copy()
     for resource, amount in enumerate(wants.demand[service].tolist()):
         if amount:
             mask &= packing.free[resource, :size] >= amount
-    found = np.flatnonzero(mask)
-    return found[np.argsort(packing.stage[found], kind="stable")].astype(np.int32)
+    found = mask.nonzero()[0]
+    return found[packing.stage[found].argsort(kind="stable")]
 
 
 def _take(
-    packing: Packing, wants: Wants, service: int, count: int, shapes: IndexColumn, here: IntColumn
+    packing: Packing, wants: Wants, service: int, count: int, shapes: RowNumbers, here: IntColumn
 ) -> tuple[int, int]:
     """Put up to `count` replicas on servers of these shapes, in their order."""
     if not len(shapes):
         return 0, 0
     demand = wants.demand[service]
-    each = _per_server(packing, wants, service, shapes)
-    reach = np.cumsum(packing.count[shapes] * each)
-    whole = int(np.searchsorted(reach, count, side="right"))
+    shapes, each, reach = _reach(packing, wants, service, count, shapes)
+    whole = int(reach.searchsorted(count, side="right"))
     full = shapes[:whole]
     if whole:
         packing.free[:, full] -= demand[:, None] * each[:whole]
     placed = int(reach[whole - 1]) if whole else 0
-    taken = np.bincount(packing.site[full], packing.count[full] * each[:whole], len(here)).astype(np.int64)
-    dark = full[packing.stage[full] == STAGE_DARK]
-    np.add.at(packing.boots, packing.site[dark], packing.count[dark])
-    packing.stage[dark] = STAGE_BOOTED
-    used = full
+    used, last, rest = full, -1, 0
     if placed < count and whole < len(shapes):
         last, rest = int(shapes[whole]), count - placed
-        _split(packing, last, rest, int(each[whole]), demand)
-        taken[packing.site[last]] += rest
-        placed += rest
         used = shapes[: whole + 1]
-    here[:, service] += taken
-    late = used[packing.stage[used] >= STAGE_BOOTED]
-    return placed, int(packing.boots[packing.site[late]].max()) if len(late) else 0
+    if wants.site_cap[service] < UNBOUNDED:
+        sites = packing.site[full]
+        here[:, service] += np.bincount(sites, packing.count[full] * each[:whole], len(here)).astype(np.int64)
+        if rest:
+            here[packing.site[last], service] += rest
+    # Shapes come in order of their stage, so the last one tells whether any must be booted.
+    late = packing.stage[used[-1]] >= STAGE_BOOTED
+    if late:
+        dark = full[packing.stage[full] == STAGE_DARK]
+        np.add.at(packing.boots, packing.site[dark], packing.count[dark])
+        packing.stage[dark] = STAGE_BOOTED
+    if rest:
+        _split(packing, last, rest, int(each[whole]), demand)
+    return placed + rest, _last_boot(packing, used) if late else 0
 
 
-def _per_server(packing: Packing, wants: Wants, service: int, shapes: IndexColumn) -> IntColumn:
+def _last_boot(packing: Packing, used: RowNumbers) -> int:
+    """How many dark servers of its site are up before the last one that is used."""
+    booted = used[packing.stage[used] >= STAGE_BOOTED]
+    return int(packing.boots[packing.site[booted]].max())
+
+
+def _reach(
+    packing: Packing, wants: Wants, service: int, count: int, shapes: RowNumbers
+) -> tuple[RowNumbers, IntColumn, IntColumn]:
+    """As many of the shapes as are enough, replicas on each of their servers, and their running sum."""
+    for first in (shapes[:_LOOK_AHEAD], shapes):
+        each = _per_server(packing, wants, service, first)
+        reach = (packing.count[first] * each).cumsum()
+        if reach[-1] >= count:
+            break
+    return first, each, reach
+
+
+def _per_server(packing: Packing, wants: Wants, service: int, shapes: RowNumbers) -> IntColumn:
     most = np.where(packing.is_pool[shapes], UNBOUNDED, wants.per_server[service])
     if (most == 1).all():
         return most
@@ -169,6 +199,8 @@ def _split(packing: Packing, shape: int, rest: int, each: int, demand: IntColumn
             packing.count[shape] -= servers
             if packing.stage[shape] == STAGE_DARK:
                 packing.boots[packing.site[shape]] += servers
+    if not packing.count[shape]:
+        packing.may[:, shape] = False
 
 
 def _append(packing: Packing, shape: int, servers: int, amounts: IntColumn) -> None:
@@ -179,6 +211,7 @@ def _append(packing: Packing, shape: int, servers: int, amounts: IntColumn) -> N
     packing.count[new] = servers
     packing.pool[new], packing.site[new] = packing.pool[shape], packing.site[shape]
     packing.is_pool[new] = packing.is_pool[shape]
+    packing.may[:, new] = packing.may[:, shape]
     stage = int(packing.stage[shape])
     packing.stage[new] = {STAGE_EMPTY: STAGE_USED, STAGE_DARK: STAGE_BOOTED}.get(stage, stage)
     packing.size += 1
@@ -187,6 +220,7 @@ def _append(packing: Packing, shape: int, servers: int, amounts: IntColumn) -> N
 def _grow(packing: Packing) -> None:
     extra = len(packing.count)
     packing.free = np.concatenate([packing.free, np.zeros((len(packing.free), extra), np.int64)], axis=1)
+    packing.may = np.concatenate([packing.may, np.zeros((len(packing.may), extra), np.bool_)], axis=1)
     for name in ("count", "pool", "site", "stage", "is_pool"):
         column = getattr(packing, name)
         setattr(packing, name, np.concatenate([column, np.zeros(extra, column.dtype)]))

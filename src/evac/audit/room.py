@@ -34,8 +34,9 @@ class Wants:
     """What a replica of each service asks for, S rows.
 
     demand (S, R), unknown taken as 0; known: cpu or memory is known; per_server; site_cap;
-    eligible (S, P) by pool; fits (S, G): a replica fits on a server of a shape; useful (G,): any
-    does; order: services as they are served, tier then people then id.
+    eligible (S, P) by pool; kinds (K, P): its different rows, kind (S,): which one is a service's;
+    fits (S, G): a replica fits on a server of a shape; useful (G,): any does; order: services as
+    they are served, tier then people then id.
     """
 
     demand: IntColumn
@@ -43,6 +44,8 @@ class Wants:
     per_server: IntColumn
     site_cap: IntColumn
     eligible: BoolColumn
+    kinds: BoolColumn
+    kind: IndexColumn
     fits: BoolColumn
     useful: BoolColumn
     order: IndexColumn
@@ -210,15 +213,19 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
     """What services ask for, against the pools of a room."""
     services = top.estate.services
     eligible = _eligible(top, room)
+    kinds, kind = np.unique(eligible, axis=0, return_inverse=True)
     fits = eligible[:, room.pool]
     for resource in range(len(room.free)):
-        fits &= room.free[resource][None, :] >= demand[:, resource][:, None]
+        asking = np.flatnonzero(demand[:, resource])
+        fits[asking] &= room.free[resource][None, :] >= demand[asking, resource][:, None]
     return Wants(
         demand=demand,
         known=known,
         per_server=np.array([max(1, s.spread.per_server) for s in services], np.int64),
         site_cap=np.array([_site_cap(s, int(k)) for s, k in zip(services, n, strict=True)], np.int64),
         eligible=eligible,
+        kinds=kinds,
+        kind=kind.reshape(-1).astype(np.int32),
         fits=fits,
         useful=np.asarray(fits.any(axis=0)),
         order=order_of_services(top),
@@ -251,11 +258,20 @@ def _eligible(top: Topology, room: Room) -> BoolColumn:
     table[on_server & ~on_pool] &= ~declared
     table[on_pool & ~on_server] &= declared
     class_index = {c.id: number for number, c in enumerate(estate.classes)}
+    known: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], BoolColumn] = {}
     for row, service in enumerate(estate.services):
-        if service.eligible_sites is not None:
-            allowed = [top.site_index[name] for name in service.eligible_sites if name in top.site_index]
-            table[row] &= np.isin(room.pool_site, allowed)
-        if service.eligible_classes is not None:
-            chosen = [class_index[name] for name in service.eligible_classes if name in class_index]
-            table[row] &= declared | np.isin(room.pool_class, chosen)
+        key = (service.eligible_sites, service.eligible_classes)
+        if key == (None, None):
+            continue
+        if key not in known:
+            sites = _named(top.site_index, key[0], room.pool_site)
+            known[key] = sites & (declared | _named(class_index, key[1], room.pool_class))
+        table[row] &= known[key]
     return table
+
+
+def _named(index: dict[str, int], names: tuple[str, ...] | None, column: IndexColumn) -> BoolColumn:
+    """Where a column holds one of some names; everywhere if none is asked for."""
+    if names is None:
+        return np.ones(len(column), np.bool_)
+    return np.isin(column, [index[name] for name in names if name in index])

@@ -44,7 +44,8 @@ def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room:
     fits = (room.free[None, :, :] >= demand[:, :, None]).all(axis=1)
     return Wants(
         demand, np.ones(services, np.bool_), np.array(per_server, np.int64), np.array(site_cap, np.int64),
-        eligible, fits, fits.any(axis=0), np.arange(services, dtype=np.int32),
+        eligible, eligible[:1], np.zeros(services, np.int32), fits, fits.any(axis=0),
+        np.arange(services, dtype=np.int32),
     )  # fmt: skip
 
 

@@ -56,4 +56,6 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
     )  # fmt: skip
 
 
-RULE = Rule("capacity-short", "EV111", "Capacity is short after the loss", check, reads=("objectives",))
+RULE = Rule(
+    "capacity-short", "EV111", "Capacity is short after the loss", check, reads=("objectives", "limits")
+)
