@@ -42,8 +42,8 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
             _mark(pairs, [pairs.of(one) != pairs.of(other) for one, other in tables], losses, hit)
             _mark(pairs, [pairs.of(old.ready_ms) != pairs.of(new.ready_ms)], losses, later)
         _late_tools(old, new, losses, later)
-    if old.stores is not new.stores:
-        losses[:] = True
+    for part in {*old.stores.parts} ^ {*new.stores.parts}:
+        losses[part.losses] = True
     bits = spread(new.order, hit.astype(np.int64).tolist())
     return Differences(losses, later | np.array(bits, np.bool_))
 

@@ -62,25 +62,6 @@ class Losses:
     def rows_of(self, number: int) -> IndexColumn:
         return self.row[self.start[number] : self.start[number + 1]]
 
-    def subset(self, numbers: IndexColumn) -> Losses:
-        """Some of the losses, in the order given."""
-        parts = [self.rows_of(n) for n in numbers.tolist()]
-        start = np.zeros(len(parts) + 1, np.int64)
-        np.cumsum([len(part) for part in parts], out=start[1:])
-        ids = tuple(self.ids[n] for n in numbers.tolist())
-        return Losses(
-            ids=ids,
-            kinds=tuple(self.kinds[n] for n in numbers.tolist()),
-            members=tuple(self.members[n] for n in numbers.tolist()),
-            site=self.site[numbers],
-            sites=self.sites[numbers],
-            halls=self.halls[numbers],
-            start=start,
-            row=np.concatenate([*parts, np.empty(0, np.int32)]).astype(np.int32),
-            rows=self.rows,
-            index={name: number for number, name in enumerate(ids)},
-        )
-
     def of_kind(self, *kinds: str) -> IndexColumn:
         """Numbers of the losses of some kinds."""
         return np.flatnonzero(np.isin(np.array(self.kinds, "U6"), kinds)).astype(np.int32)

@@ -6,7 +6,7 @@ untouched. The definitions are those of `model.affected`; here they are asked fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,11 +55,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StorePart:
+    """One store: the losses that take something of it, which of its outcomes each leads to, and whether
+    it is lost then; maybe (L,): see `StoreHits`, None where nothing is in doubt."""
+
+    store: Store
+    losses: IndexColumn
+    which: IndexColumn
+    outcomes: tuple[Outcome, ...]
+    lost: BoolColumn
+    maybe: BoolColumn | None
+
+
+_NONE: Final[Mapping[str, StorePart]] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StoreHits:
     """Pairs (store, loss) in which a member or backup of the store is gone, sorted by both.
 
     outcome: number into `outcomes`; lost: (L, D); maybe: (L, D) lost if the members of which only
-    the site is known stand in the lost part of it.
+    the site is known stand in the lost part of it; parts: store by store.
     """
 
     store: IndexColumn
@@ -68,20 +84,7 @@ class StoreHits:
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
     maybe: BoolColumn
-
-    def subset(self, numbers: IndexColumn) -> StoreHits:
-        """The hits of some losses, renumbered in the order given."""
-        renumbered = np.full(len(self.lost), -1, np.int32)
-        renumbered[numbers] = np.arange(len(numbers), dtype=np.int32)
-        kept = renumbered[self.loss] >= 0
-        return StoreHits(
-            store=self.store[kept],
-            loss=renumbered[self.loss[kept]],
-            outcome=self.outcome[kept],
-            outcomes=self.outcomes,
-            lost=self.lost[numbers],
-            maybe=self.maybe[numbers],
-        )
+    parts: tuple[StorePart, ...]
 
     def of(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) for every loss that takes something of a store."""
@@ -149,32 +152,42 @@ class _Positions:
         return gone
 
 
-def store_hits(top: Topology, losses: Losses) -> StoreHits:
-    """Outcomes of every store under every loss; a few patterns a store, however many losses."""
+def store_hits(top: Topology, losses: Losses, known: Mapping[str, StorePart] = _NONE) -> StoreHits:
+    """Outcomes of every store under every loss; a few patterns a store, however many losses.
+
+    known: parts of an audit of the same losses before, by store; kept where the store is the same.
+    """
     positions = _Positions(top, losses)
-    shape = (len(losses), len(top.estate.stores))
-    lost, maybe = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    parts: list[tuple[IndexColumn, IndexColumn]] = []
-    outcomes: list[Outcome] = []
-    for number, store in enumerate(top.estate.stores):
-        gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
-        numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
-        patterns, which = np.unique(gone[:, numbers], axis=1, return_inverse=True)
-        base = len(outcomes)
-        outcomes += [outcome_of(store, tuple(column)) for column in patterns.T.tolist()]
-        outcome = which.reshape(-1).astype(np.int32) + np.int32(base)
-        parts.append((numbers, outcome))
-        flags = np.array([o.lost for o in outcomes[base:]], np.bool_)
-        lost[numbers, number] = flags[outcome - base] if len(flags) else False
-        maybe[:, number] = _maybe_lost(top, losses, store, gone)
+    parts = []
+    for store in top.estate.stores:
+        part = known.get(store.id)
+        same = part is not None and part.store == store
+        parts.append(part if part is not None and same else _part(positions, top, losses, store))
+    lost, maybe = (np.zeros((len(parts), len(losses)), np.bool_) for _ in range(2))
+    for number, part in enumerate(parts):
+        lost[number, part.losses] = part.lost
+        if part.maybe is not None:
+            maybe[number] = part.maybe
+    bases = np.cumsum([0, *(len(part.outcomes) for part in parts)]).tolist()
     return StoreHits(
-        store=np.repeat(np.arange(len(parts), dtype=np.int32), [len(n) for n, _ in parts]),
-        loss=_joined([n for n, _ in parts]),
-        outcome=_joined([w for _, w in parts]),
-        outcomes=tuple(outcomes),
-        lost=lost,
-        maybe=maybe & ~lost,
+        store=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.losses) for part in parts]),
+        loss=_joined([part.losses for part in parts]),
+        outcome=_joined([part.which + np.int32(base) for part, base in zip(parts, bases, strict=False)]),
+        outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
+        lost=np.ascontiguousarray(lost.T),
+        maybe=np.ascontiguousarray((maybe & ~lost).T),
+        parts=tuple(parts),
     )
+
+
+def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) -> StorePart:
+    gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
+    numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
+    patterns, inverse = np.unique(gone[:, numbers], axis=1, return_inverse=True)
+    outcomes = tuple(outcome_of(store, tuple(column)) for column in patterns.T.tolist())
+    which = inverse.reshape(-1).astype(np.int32)
+    lost = np.array([o.lost for o in outcomes], np.bool_)[which]
+    return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(top, losses, store, gone))
 
 
 def _joined(parts: Sequence[IndexColumn]) -> IndexColumn:
@@ -187,7 +200,7 @@ def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
     return np.stack([positions.gone(at) for at in places])
 
 
-def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn:
+def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
     """Would the store be lost if what is known by its site only stood in the lost part of the site?"""
     members = len(store.members)
     open_members = gone[:members].copy()
@@ -200,7 +213,7 @@ def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -
         changed |= bool(below.any())
         open_members[place] |= below
     if not changed:
-        return np.zeros(len(losses), np.bool_)
+        return None
     patterns, which = np.unique(open_members, axis=1, return_inverse=True)
     flags = np.array([store_is_lost(store, tuple(column)) for column in patterns.T.tolist()], np.bool_)
     return flags[which.reshape(-1)]

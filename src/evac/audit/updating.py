@@ -20,6 +20,7 @@ from evac.audit.impacts import Impacts, Wiring, judged, wiring_of
 from evac.audit.recovery import times_of
 from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
+from evac.audit.stores import store_hits
 from evac.model.affected import service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
@@ -87,7 +88,8 @@ def _wiring(old: Impacts, top: Topology, changed: frozenset[str]) -> Wiring:
     if not changed & WIRES:
         return old.wiring
     if "stores" in changed:
-        return wiring_of(top, old.losses)
+        parts = {part.store.id: part for part in old.stores.parts}
+        return wiring_of(top, old.losses, store_hits(top, old.losses, parts))
     graph = service_graph(top.estate) if "needs" in changed else old.graph
     order = order_of(graph) if graph.hard != old.graph.hard else old.order
     return replace(old.wiring, graph=graph, order=order, times=times_of(top.estate, graph, order))
