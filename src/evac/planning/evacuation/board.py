@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from evac.model.steps import StepKind
@@ -103,11 +102,6 @@ SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
 PLACE_TYPE: Final = _record(*_fields("rack feed site fits"))
 BUDGET_TYPE: Final = _record(*_fields("room left"))
 BLOCK_TYPE: Final = _record(("most", *_VECTOR))
-
-
-_INNER: Final[dict[str, Any]] = {"cache": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner: Any = njit(**_INNER)
-"""Compiles a kernel that only kernels call: without a way in from Python it compiles much faster."""
 
 
 class Board(NamedTuple):

@@ -9,8 +9,8 @@ Whatever an item waits for is generated first, so every order is feasible. Also 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from evac.planning.compiled import allocating_inner, inner, kernel
 from evac.planning.evacuation.board import (
     AT_LEVEL,
     FAILED_TIME,
@@ -25,7 +25,6 @@ from evac.planning.evacuation.board import (
     WAIT,
     Board,
     Ints,
-    inner,
 )
 from evac.planning.evacuation.items import recover_store, reset, run_item, start_late, try_again
 
@@ -131,7 +130,7 @@ def run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int,
     return paid
 
 
-@njit(cache=True)
+@kernel
 def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
     """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
 
@@ -179,7 +178,7 @@ def _end(board: Board, item: int) -> int:
     return at if at < NEVER else 0
 
 
-@inner
+@allocating_inner
 def _shed_times(board: Board) -> None:
     """When sheds take top and base away: the replica in time that goes below the floor decides the base."""
     for service in board.service:
@@ -240,7 +239,7 @@ def _value(board: Board, back: int, gone: int) -> int:
     return GRACE_FACTOR * outage(board, back, gone) + plain
 
 
-@njit(cache=True)
+@kernel
 def objective(board: Board) -> int:
     """Weighted person-ticks of a finished generation: the Z of the model."""
     total = 0

@@ -9,9 +9,8 @@ every replica where it was. No row is searched, so a generation costs a small pa
 
 from __future__ import annotations
 
-from numba import njit
-
-from evac.planning.evacuation.board import GIVEN, NEVER, ON_ROW, SHEDS, START, STARTS, Board, inner
+from evac.planning.compiled import inner, kernel
+from evac.planning.evacuation.board import GIVEN, NEVER, ON_ROW, SHEDS, START, STARTS, Board
 from evac.planning.evacuation.profile import fits_at, reserve
 from evac.planning.evacuation.room import room_for, take
 from evac.planning.evacuation.shedding import do_sheds, note_shed
@@ -26,7 +25,7 @@ def _item_of(board: Board, line: int) -> int:
     return board.service[entry.service].component
 
 
-@njit(cache=True)
+@kernel
 def remember(board: Board) -> None:
     """Keep the rows of every start by item, in the order of the log, and the sheds of every row."""
     count = board.size[STARTS]
@@ -52,7 +51,7 @@ def remember(board: Board) -> None:
         board.given[k] = board.started[line].row * len(board.service) + board.started[line].service
 
 
-@njit(cache=True)
+@kernel
 def keep_rows(board: Board, keep: int) -> None:
     """From now on rows are given (1) or chosen (0)."""
     board.size[GIVEN] = keep

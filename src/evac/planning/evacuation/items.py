@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOTS,
     CANDIDATE,
@@ -37,7 +38,6 @@ from evac.planning.evacuation.board import (
     WAIT,
     Board,
     Ints,
-    inner,
 )
 from evac.planning.evacuation.given import start_given
 from evac.planning.evacuation.profile import clear, release_to
@@ -121,14 +121,15 @@ def _advance(board: Board) -> None:
 
 @inner
 def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
-    """Back to the lengths the logs had: holds, starts, sheds and boots since then are undone."""
+    """Back to the lengths the logs had: holds, starts, sheds and boots since then are undone.
+
+    Pointers over rows stay: they move only between items, and what is undone came after they moved.
+    """
+    if board.size[BOOTS] > boots or (board.size[GIVEN] == 0 and board.size[HELD] > held):
+        _search_boots_anew(board)
     release_to(board, held)
     untake_to(board, starts)
     undo_sheds_to(board, sheds)
-    if board.size[GIVEN] == 0:
-        _rewind(board)
-    elif board.size[BOOTS] > boots:
-        _search_boots_anew(board)
     while board.size[BOOTS] > boots:
         board.size[BOOTS] -= 1
         row = board.row[board.size[BOOTS]].boot_log

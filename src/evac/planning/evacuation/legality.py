@@ -9,9 +9,8 @@ nobody alive needs were taken away. Counted generously, by rows and by sites eac
 
 from __future__ import annotations
 
-from numba import njit
-
-from evac.planning.evacuation.board import FAILED_TIME, HARD_USER, NEVER, STARTS, WAIT, Board, inner
+from evac.planning.compiled import inner, kernel
+from evac.planning.evacuation.board import FAILED_TIME, HARD_USER, NEVER, STARTS, WAIT, Board
 from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
 
@@ -107,13 +106,13 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
     return min(total, site_total) >= wanted
 
 
-@njit(cache=True)
+@kernel
 def breaks_tiers(board: Board) -> bool:
     """Whether the generation on the board leaves a service down that lower tiers should make way for."""
     return first_breach(board, 0) >= 0
 
 
-@njit(cache=True)
+@kernel
 def first_breach(board: Board, since: int) -> int:
     """First service from `since` on that is down though lower tiers hold room for it; or -1."""
     marked = False

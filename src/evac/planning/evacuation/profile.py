@@ -11,7 +11,8 @@ A set of uses is held by `count` unit actions from the same tick; two sets may b
 
 from __future__ import annotations
 
-from evac.planning.evacuation.board import HELD, NEVER, STRETCH, USES, Board, inner
+from evac.planning.compiled import inner
+from evac.planning.evacuation.board import HELD, NEVER, STRETCH, USES, Board
 
 
 @inner

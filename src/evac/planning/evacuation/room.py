@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BLOCK,
     CONFLICT,
@@ -16,7 +17,6 @@ from evac.planning.evacuation.board import (
     NEVER,
     STARTS,
     Board,
-    inner,
 )
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from evac.planning.evacuation.board import NEVER, Board, Ints, inner
+from evac.planning.compiled import allocating_kernel, inner, kernel
+from evac.planning.evacuation.board import NEVER, Board, Ints
 from evac.planning.evacuation.generate import begin, conclude, generate, run_stretch
 from evac.planning.evacuation.items import back_to_mark, set_mark
 from evac.planning.evacuation.legality import breaks_tiers
@@ -84,7 +84,7 @@ def _vary_options(random: NDArray[np.uint64], options: Ints, item: int, pools: i
     return column, old
 
 
-@njit(cache=True)
+@allocating_kernel
 def anneal(
     board: Board,
     order: Ints,
@@ -167,7 +167,7 @@ def _try_moves(
             _shift(order, target, source)
 
 
-@njit(cache=True)
+@allocating_kernel
 def sweep(
     board: Board, order: Ints, options: Ints, random: NDArray[np.uint64], window: int, tries: int, heat: int
 ) -> int:
@@ -190,7 +190,7 @@ def sweep(
     return conclude(board, options)
 
 
-@njit(cache=True)
+@kernel
 def as_run(board: Board, order: Ints) -> None:
     """Rewrite an order as the sequence in which its items ran in the generation on the board."""
     for k in range(len(order)):

@@ -9,6 +9,7 @@ lowest, first what stands above the smallest count that serves, then whole servi
 
 from __future__ import annotations
 
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
@@ -22,7 +23,6 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
-    inner,
 )
 from evac.planning.evacuation.profile import lift, reserve
 from evac.planning.evacuation.room import room_for, within_spread
@@ -77,12 +77,12 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
     if is_dead(board, service):
         return here
     tier_level = 1 + 2 * (board.last_tier - board.service[service].tier)
-    whole = level > tier_level and not _is_needed(board, service)
     if board.service[service].base_lost:
-        return here if whole and board.item[board.service[service].component].at < 0 else 0
+        waits = board.item[board.service[service].component].at < 0
+        return here if waits and level > tier_level and not _is_needed(board, service) else 0
     if board.service[service].top_done:
         return 0
-    if whole:
+    if level > tier_level and not _is_needed(board, service):
         return here
     above = min(here, board.service[service].left - board.service[service].serves)
     touched = board.service[service].left < board.service[service].surviving
@@ -91,7 +91,10 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
 
 @inner
 def _covered(board: Board) -> bool:
-    return bool(board.vector[NEED].max() <= 0)
+    short = 0
+    for r in range(board.vector.shape[1]):
+        short += board.vector[NEED, r] > 0
+    return short == 0
 
 
 @inner
@@ -141,11 +144,30 @@ def _put_back(board: Board, first: int, last: int) -> int:
 
 
 @inner
+def _could_cover(board: Board, service: int, row: int) -> bool:
+    """Whether a replica of a service would fit on a row if all that stands below its tier were shed."""
+    first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
+    for r in range(board.vector.shape[1]):
+        need = board.service[service].demand[r] - board.row[row].free[r]
+        for k in range(first, last):
+            if need <= 0:
+                break
+            entry = board.present[board.heap[k]]
+            if board.service[entry.service].tier > board.service[service].tier:
+                need -= entry.left * board.service[entry.service].demand[r]
+        if need > 0:
+            return False
+    return True
+
+
+@inner
 def sheds_for(board: Board, service: int, row: int, level: int) -> int:
     """Least sheds on a row that let one replica of `service` fit: how many lines they take, -1 if none do.
 
     They are written behind the end of the shed log and are not done yet.
     """
+    if not _could_cover(board, service, row):
+        return -1
     for r in range(board.vector.shape[1]):
         board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]

@@ -9,6 +9,7 @@ rows of one boot kind, and rows freed by sheds. The source whose next replica ca
 
 from __future__ import annotations
 
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BLOCK,
     ENTRY,
@@ -22,7 +23,6 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
-    inner,
 )
 from evac.planning.evacuation.profile import fits_at, latest, lift, reserve
 from evac.planning.evacuation.room import may_fit, room_for, survey, take, within_spread

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOT,
     BOOTS,
@@ -15,7 +16,6 @@ from evac.planning.evacuation.board import (
     TOOL,
     UNKNOWN,
     Board,
-    inner,
 )
 from evac.planning.evacuation.profile import earliest, latest, reserve
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.planning.packing.compiled import allocating_kernel
+from evac.planning.compiled import allocating_kernel
 from evac.planning.packing.construct import open_packing
 from evac.planning.packing.kernels import domain_room, fit_count, server_room
 from evac.planning.packing.prices import FloatArray

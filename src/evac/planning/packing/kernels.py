@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.packing.compiled import allocating_kernel, kernel
+from evac.planning.compiled import allocating_kernel, kernel
 from evac.planning.packing.problem import UNBOUNDED, BoolArray, Int64Array
 from evac.planning.packing.state import (
     CHECKS,

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.packing.compiled import allocating_kernel, kernel
+from evac.planning.compiled import allocating_kernel, kernel
 from evac.planning.packing.kernels import domain_room, move_in
 from evac.planning.packing.problem import Int64Array
 from evac.planning.packing.state import CHECKS, State

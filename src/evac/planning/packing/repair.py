@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.packing.compiled import allocating_kernel, kernel
+from evac.planning.compiled import allocating_kernel, kernel
 from evac.planning.packing.kernels import domain_room, move_in, refresh_block, server_room
 from evac.planning.packing.problem import Int64Array
 from evac.planning.packing.state import CHECKS, State

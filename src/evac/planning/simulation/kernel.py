@@ -5,12 +5,16 @@ for one limit, the one planned earlier goes first. What the plan holds inside a 
 is held from its start here, for the same length: equal offsets only move a limit's clock.
 """
 
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
+
+from evac.planning.compiled import allocating_kernel, kernel
 
 CHAIN = 48
 PASSED_OVER = 8
@@ -50,8 +54,8 @@ class Run(NamedTuple):
     event_value: Any
 
 
-@njit(cache=True)
-def _push(keys, values, size, key, value):  # type: ignore[no-untyped-def]
+@kernel
+def _push(keys, values, size, key, value):
     at = size
     while at > 0:
         parent = (at - 1) >> 1
@@ -64,8 +68,8 @@ def _push(keys, values, size, key, value):  # type: ignore[no-untyped-def]
     values[at] = value
 
 
-@njit(cache=True)
-def _pop(keys, values, size):  # type: ignore[no-untyped-def]
+@kernel
+def _pop(keys, values, size):
     """Remove the least; the heap then has size - 1 entries."""
     key = keys[size - 1]
     value = values[size - 1]
@@ -89,8 +93,8 @@ def _pop(keys, values, size):  # type: ignore[no-untyped-def]
     values[at] = value
 
 
-@njit(cache=True)
-def _wall(net, run, step):  # type: ignore[no-untyped-def]
+@kernel
+def _wall(net, run, step):
     """The first limit that keeps a step back: no room, or somebody planned earlier waits there; or -1."""
     for u in range(net.use_from[step], net.use_from[step + 1]):
         limit = net.use_limit[u]
@@ -101,8 +105,8 @@ def _wall(net, run, step):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True)
-def _admit(net, run, step, now, events):  # type: ignore[no-untyped-def]
+@kernel
+def _admit(net, run, step, now, events):
     """Begin a step, or let it wait at the limit that keeps it back. Returns the number of events."""
     count = run.length.shape[0]
     wall = _wall(net, run, step)
@@ -125,8 +129,8 @@ def _admit(net, run, step, now, events):  # type: ignore[no-untyped-def]
     return events
 
 
-@njit(cache=True)
-def _ended(net, run, step, now, events):  # type: ignore[no-untyped-def]
+@kernel
+def _ended(net, run, step, now, events):
     """Steps that waited for this one alone are ready now."""
     for a in range(net.after_from[step], net.after_from[step + 1]):
         other = net.after_to[a]
@@ -138,8 +142,8 @@ def _ended(net, run, step, now, events):  # type: ignore[no-untyped-def]
     return events
 
 
-@njit(cache=True)
-def _let_in(net, run, limit, now, events, patience):  # type: ignore[no-untyped-def]
+@kernel
+def _let_in(net, run, limit, now, events, patience):
     """Let in who waits, earliest planned first, while there is room and patience with who cannot."""
     while run.waiting[limit] > 0 and patience > 0:
         step = run.queue[net.queue_from[limit]]
@@ -159,8 +163,8 @@ def _let_in(net, run, limit, now, events, patience):  # type: ignore[no-untyped-
     return events
 
 
-@njit(cache=True)
-def _left_waiting(net, run, now, events):  # type: ignore[no-untyped-def]
+@kernel
+def _left_waiting(net, run, now, events):
     """Nothing is under way any more: whoever still waits is let in without a limit of patience."""
     for limit in range(net.capacity.shape[0]):
         if events == 0:
@@ -168,8 +172,8 @@ def _left_waiting(net, run, now, events):  # type: ignore[no-untyped-def]
     return events
 
 
-@njit(cache=True)
-def play(net, length, end, blame):  # type: ignore[no-untyped-def]
+@allocating_kernel
+def play(net, length, end, blame):
     """One trial: fills `end` and `blame`, N each."""
     count = length.shape[0]
     size = 2 * count + net.use_from[count] + 1
@@ -209,7 +213,7 @@ def play(net, length, end, blame):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def play_all(net, lengths, watched, ends, chains):  # type: ignore[no-untyped-def]
+def play_all(net, lengths, watched, ends, chains):
     """Trials side by side, each into its own row: ends (T, N), chains (T, CHAIN) of the last of `watched`."""
     trials = lengths.shape[0]
     for trial in prange(trials):
