@@ -46,7 +46,7 @@ def reason(context: Context, service: int, number: int) -> str:
         if row is not None and number in impacts.families.losses[row]:
             stores = [estate.stores[d].id for d in impacts.graph.family_stores[family]]
             return f"store {', '.join(stores)} is lost with {name}"
-    left = int(impacts.surviving[number, service])
+    left = impacts.left(number, service)
     if lost and left < impacts.presence.m[service]:
         if not impacts.presence.counted[service]:
             return f"runs nowhere but in {name}"
@@ -87,7 +87,7 @@ def _reason(context: Context, service: int, number: int) -> str:
     short = impacts.capacity.short.get(number)
     if short is not None and short.for_good[service] > 0:
         return f"no room for {int(short.for_good[service]):,} of the replicas it needs"
-    missing = impacts.lost[number, service] and impacts.surviving[number, service] == 0
+    missing = impacts.lost[number, service] and impacts.left(number, service) == 0
     if missing and not impacts.capacity.room_known[number, service]:
         return f"runs nowhere outside {where}, and no room for it is known"
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:

@@ -156,6 +156,10 @@ class Impacts:
         """(L, S) replicas that are left."""
         return surviving_of(self.ground)
 
+    def left(self, number: int, service: int) -> int:
+        """Replicas of one service that one loss leaves."""
+        return int(self.ground.presence.n[service] - self.ground.lost[number, service])
+
     @cached_property
     def tiers(self) -> IntColumn:
         """(S,) tier; -1 where it is not known."""

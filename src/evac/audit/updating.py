@@ -1,7 +1,9 @@
 """One change of the estate: only what follows from it is worked out again.
 
-`update` gives what `audit` of the new estate would give, to the last finding. A change of where
-things stand, of what a replica takes or of who goes first for room is audited anew.
+`update` gives what `audit` of the new estate would give, to the last finding. Cheap parts are worked
+out whole; kept are placements in which the same services go first, schedules that follow from the
+same, rows of losses and findings about services without a difference. A change of where things stand
+or of what a replica takes is audited anew.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def _roles(context: Context) -> dict[int, tuple[str, ...]]:
 def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[int]) -> Finding:
     graded = [(n, self_reference(context, tool, n)) for n in losses]
     # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
-    graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.surviving[pair[0], tool])))
+    graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.left(pair[0], tool))))
     errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n)]
     severity: Severity = "error" if errors else "warning"
     worst, chain = (errors or graded)[0]
@@ -112,7 +112,7 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
 def _steps(context: Context, service: int, number: int) -> list[StepKind]:
     impacts = context.impacts
     kinds: list[StepKind] = ["verify"]
-    if impacts.lost[number, service] and impacts.surviving[number, service] < impacts.presence.m[service]:
+    if impacts.lost[number, service] and impacts.left(number, service) < impacts.presence.m[service]:
         kinds.append("start")
     if impacts.moved[number, service]:
         kinds.append("shift")
