@@ -18,6 +18,7 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 NEVER: Final = 2**62
 """A tick that no horizon reaches."""
+_COUNTED_ONE_BY_ONE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,32 +113,50 @@ def _counts(instance: Instance, away: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 class _Cells:
-    """Rows that lie in one rack or feed group of one pool, sorted by that cell once for all services."""
+    """Rows that lie in one rack, one feed group and one pool, sorted by that cell once for all services."""
 
-    def __init__(self, instance: Instance, place: NDArray[np.int32]) -> None:
+    def __init__(self, instance: Instance) -> None:
         rows = instance.rows
-        known = (place >= 0) & ~rows.is_pool
-        width = int(place.max(initial=0)) + 1
-        key = rows.pool.astype(np.int64) * width + place
-        self.order = np.flatnonzero(known)[np.argsort(key[known], kind="stable")]
-        keys = key[self.order]
-        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.empty(0, np.int64)
-        self.first = first
-        self.pool = keys[first] // width
-        self.cell = np.full(len(rows), -1, np.int64)
-        self.cell[self.order] = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(keys)]))
-        self.loose = np.flatnonzero(~known)
-        self.loose_pool = rows.pool[self.loose]
-        self.pools = len(instance.pools)
+        rack = np.where(rows.is_pool, -1, rows.rack).astype(np.int64)
+        feed = np.where(rows.is_pool, -1, rows.feed_group).astype(np.int64)
+        self.order = np.lexsort((feed, rack, rows.pool))
+        parts = np.stack([rows.pool.astype(np.int64), rack, feed])[:, self.order]
+        self.first = np.flatnonzero(np.r_[True, (parts[:, 1:] != parts[:, :-1]).any(axis=0)][: len(rows)])
+        self.pool, racks, feeds = parts[:, self.first]
+        self.cell = np.empty(len(rows), np.int64)
+        self.cell[self.order] = np.repeat(np.arange(len(self.first)), np.diff(np.r_[self.first, len(rows)]))
+        self.racks = _Places(self.pool, racks, len(instance.pools))
+        self.feeds = _Places(self.pool, feeds, len(instance.pools))
 
-    def within(self, fit: Ints, mine: Ints, counts: Ints, cap: int) -> Ints:
-        """(P,) sum of fit by pool, where what lies in one cell counts up to `cap` or what stands there."""
-        loose = np.bincount(self.loose_pool, fit[self.loose], self.pools).astype(np.int64)
-        if not len(self.first):
+    def sums(self, fit: Ints) -> Ints:
+        """(C,) sum of fit by cell."""
+        return np.add.reduceat(fit[self.order], self.first) if len(self.first) else np.zeros(0, np.int64)
+
+
+class _Places:
+    """Racks, or feed groups, of each pool as sets of cells; a cell whose place is unknown is loose."""
+
+    def __init__(self, pool: Ints, place: Ints, pools: int) -> None:
+        self.known, self.pools = np.flatnonzero(place >= 0), pools
+        self.loose = np.flatnonzero(place < 0)
+        self.loose_pool = pool[self.loose]
+        width = int(place.max(initial=0)) + 1
+        keys, inverse = np.unique(pool[self.known] * width + place[self.known], return_inverse=True)
+        self.pool = keys // width
+        self.number = np.full(len(pool), -1, np.int64)
+        self.number[self.known] = inverse.reshape(-1)
+
+    def within(self, sums: Ints, mine: Ints, counts: Ints, cap: int) -> Ints:
+        """(P,) sum by pool, where what lies in one place counts up to `cap` or what stands there.
+
+        sums: by cell; mine: cells of the replicas that stand, with their counts.
+        """
+        loose = np.bincount(self.loose_pool, sums[self.loose], self.pools).astype(np.int64)
+        if not len(self.pool):
             return loose
-        total = np.add.reduceat(fit[self.order], self.first)
+        total = np.bincount(self.number[self.known], sums[self.known], len(self.pool)).astype(np.int64)
         standing = np.zeros(len(total), np.int64)
-        here = self.cell[mine]
+        here = self.number[mine]
         np.add.at(standing, here[here >= 0], counts[here >= 0])
         capped = np.maximum(np.minimum(total, cap), standing)
         return np.asarray(np.bincount(self.pool, capped, self.pools).astype(np.int64) + loose, np.int64)
@@ -160,10 +179,9 @@ class _Layout:
         self.pools = len(instance.pools)
         self.pool_site = np.array([p.site for p in instance.pools], np.int64)
         self.powered = np.flatnonzero(~dark)
-        self.bare = np.flatnonzero(~rows.is_pool)
-        self.racks = _Cells(instance, rows.rack)
-        self.feeds = _Cells(instance, rows.feed_group)
-        self.whole = _Cells(instance, np.zeros(len(rows), np.int32))
+        self.pooled = np.flatnonzero(rows.is_pool)
+        self.cells = _Cells(instance)
+        self._allowed: dict[bytes, Flags] = {}
 
     def service(self, service: int, wanted: set[int]) -> tuple[Ints, ServiceRoom]:
         s, present = self.instance.services, self.instance.present
@@ -171,10 +189,11 @@ class _Layout:
         rows, counts = present.row[mine].astype(np.int64), present.count[mine]
         fit = self._fit(service, rows, counts)
         pool_here = np.bincount(self.instance.rows.pool[rows], counts, self.pools).astype(np.int64)
-        rack = self.racks.within(fit, rows, counts, int(s.rack_cap[service]))
-        feed = self.feeds.within(fit, rows, counts, int(s.feed_cap[service]))
+        cells, sums, mine_in = self.cells, self.cells.sums(fit), self.cells.cell[rows]
+        rack = cells.racks.within(sums, mine_in, counts, int(s.rack_cap[service]))
+        feed = cells.feeds.within(sums, mine_in, counts, int(s.feed_cap[service]))
         cap = int(s.site_cap[service])
-        whole = self.whole.within(fit, rows, counts, NEVER)
+        whole = np.bincount(cells.pool, sums, self.pools).astype(np.int64)
         pool = np.minimum(np.minimum(rack, feed), np.maximum(np.minimum(whole, cap), pool_here))
         sites = len(self.instance.site_names)
         site_here = np.bincount(self.pool_site, pool_here, sites).astype(np.int64)
@@ -184,35 +203,57 @@ class _Layout:
         taken = not s.sheddable[service]
         new_pool = np.maximum(pool - pool_here, 0) if taken else pool
         new_site = np.maximum(site - site_here, 0) if taken else site
-        enough = {count: self._enough(fit, count) for count in wanted}
+        held = int(fit[self.powered].sum()), int(fit.sum())
+        enough = {count: self._enough(fit, count, *held) for count in wanted}
         return fit, ServiceRoom(pool, site, new_pool, new_site, enough)
 
     def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
         instance, s = self.instance, self.instance.services
-        fit = np.full(len(self.room), int(s.n[service]), np.int64)
         here = np.zeros(len(rows), np.int64) if s.sheddable[service] else counts
         mine = np.full(len(rows), int(s.n[service]), np.int64)
         demand = s.demand[service]
         for resource in np.flatnonzero(demand).tolist():
             amount = int(demand[resource])
-            np.minimum(fit, self.columns[resource] // amount, out=fit)
             np.minimum(mine, (self.columns[resource][rows] + here * amount) // amount, out=mine)
-        fit[rows] = mine
-        limit = int(s.per_server[service])
-        if len(self.bare) == len(fit):
-            np.minimum(fit, limit, out=fit)
-        else:
-            fit[self.bare] = np.minimum(fit[self.bare], limit)
-        if not instance.eligible[service].all():
-            fit *= instance.eligible[service][instance.rows.pool]
+        limit = min(int(s.per_server[service]), int(s.n[service]))
+        fit = self._up_to(demand, limit, self.allowed(service))
+        fit[self.pooled] = self._divided(demand, self.pooled, int(s.n[service]))
+        fit[rows] = np.where(instance.rows.is_pool[rows], mine, np.minimum(mine, limit))
+        fit[self.pooled] *= self.allowed(service)[self.pooled]
+        fit[rows] *= self.allowed(service)[rows]
         fit[rows] = np.maximum(fit[rows], counts)
         return fit
 
-    def _enough(self, fit: Ints, count: int) -> int:
-        powered = int(fit[self.powered].sum())
+    def allowed(self, service: int) -> Flags:
+        """(V,) rows of pools that may run a service; the same for many services."""
+        eligible = self.instance.eligible[service]
+        key = eligible.tobytes()
+        if key not in self._allowed:
+            self._allowed[key] = eligible[self.instance.rows.pool]
+        return self._allowed[key]
+
+    def _up_to(self, demand: Ints, most: int, allowed: Flags) -> Ints:
+        """(V,) replicas that free rows hold, at most `most`; few are counted one by one, which is quicker."""
+        if most > _COUNTED_ONE_BY_ONE:
+            return self._divided(demand, np.arange(len(self.room)), most) * allowed
+        fit = np.zeros(len(self.room), np.int64)
+        for count in range(1, most + 1):
+            holds = allowed.copy()
+            for resource in np.flatnonzero(demand).tolist():
+                holds &= self.columns[resource] >= count * int(demand[resource])
+            fit += holds
+        return fit
+
+    def _divided(self, demand: Ints, rows: Ints, most: int) -> Ints:
+        fit = np.full(len(rows), most, np.int64)
+        for resource in np.flatnonzero(demand).tolist():
+            np.minimum(fit, self.columns[resource][rows] // int(demand[resource]), out=fit)
+        return fit
+
+    def _enough(self, fit: Ints, count: int, powered: int, whole: int) -> int:
         if count <= powered:
             return 0
-        if count > int(fit.sum()):
+        if count > whole:
             return NEVER
         sums = [np.r_[0, np.cumsum(np.sort(fit[g.rows])[::-1])] for g in self.groups]
 

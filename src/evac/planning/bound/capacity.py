@@ -23,6 +23,13 @@ class Curve:
 
 def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
     """Milestone -> least worth of the room it needs, over all pools it may use; zero left out."""
+    key = tuple(sorted(prices.items()))
+    if key not in facts.sizes:
+        facts.sizes[key] = _sizes(facts, prices)
+    return facts.sizes[key]
+
+
+def _sizes(facts: Facts, prices: Prices) -> dict[int, int]:
     services = facts.instance.services
     by_pool: dict[int, list[tuple[int, int]]] = {}
     for (pool, resource), factor in prices.items():
@@ -41,6 +48,13 @@ def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
 
 def curve_of(facts: Facts, prices: Prices) -> Curve:
     """Worth of powered rows, and what the quickest boots of the worthiest rows add."""
+    key = tuple(sorted(prices.items()))
+    if key not in facts.curves:
+        facts.curves[key] = _curve(facts, prices)
+    return facts.curves[key]
+
+
+def _curve(facts: Facts, prices: Prices) -> Curve:
     first = sum(f * int(facts.room.powered[p, r]) for (p, r), f in prices.items())
     gains: Counter[int] = Counter()
     pool, usable = facts.instance.rows.pool, facts.room.usable

@@ -6,7 +6,8 @@ store d.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,15 @@ from evac.planning.bound.arcs import arcs_of
 from evac.planning.bound.heads import Heads, heads_of
 from evac.planning.bound.room import Needs, Room, needs_of, room_of
 
+if TYPE_CHECKING:
+    from evac.planning.bound.capacity import Curve
+    from evac.planning.bound.supply import Work
+
+Factors = tuple[tuple[int, int], ...]
+"""Limit and factor of a supply row, sorted."""
+Prices = tuple[tuple[tuple[int, int], int], ...]
+"""(pool, resource) and factor of a capacity row, sorted."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
@@ -23,6 +33,7 @@ class Facts:
 
     name; weight; head: r; lost: milestones that have a head; fixed: running bases that cannot be
     shed (O = 0); need: replicas that need room; lead: q of a capacity row. arcs: (i, j) -> ticks.
+    works, sizes, curves: what rows were worked out already, as several certificates use the same.
     """
 
     instance: Instance
@@ -37,6 +48,9 @@ class Facts:
     need: IntColumn
     lead: IntColumn
     arcs: dict[tuple[int, int], int]
+    works: dict[Factors, dict[int, Work]] = field(default_factory=dict)
+    sizes: dict[Prices, dict[int, int]] = field(default_factory=dict)
+    curves: dict[Prices, Curve] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evac.model.instance import LostStore, Use
 from evac.planning.bound.facts import Facts
@@ -37,17 +37,25 @@ def capacity_of(facts: Facts, factors: Mapping[int, int]) -> int:
 
 
 def works_of(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
-    """Milestone -> what it does on the limits of a row, for all that do anything."""
-    services = facts.instance.services
+    """Milestone -> what it does on the limits of a row, for all that do anything; worked out once a row."""
+    key = tuple(sorted(factors.items()))
+    found = facts.works.get(key)
+    if found is None:
+        found = facts.works[key] = _works(facts, factors)
+    return found
+
+
+def _works(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
+    services, starting = facts.instance.services, _Starting(facts, factors)
     found: dict[int, Work] = {}
     for s in range(len(services)):
         if services.base_lost[s]:
-            parts = [_start(facts, factors, s, top=False), _shift(facts, factors, s)]
+            parts = [_start(facts, starting, s, top=False), _shift(facts, factors, s)]
             _collect(
                 found, s, parts, _self_wait(facts, factors, s, int(facts.needs.base_starts[s]), parts[0])
             )
         if services.top_lost[s]:
-            part = _start(facts, factors, s, top=True)
+            part = _start(facts, starting, s, top=True)
             wait = _self_wait(facts, factors, s, int(facts.needs.top_starts[s]), part)
             _collect(found, len(services) + s, [part], wait)
     for d, store in enumerate(facts.instance.stores):
@@ -55,6 +63,27 @@ def works_of(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
             parts = [_fence(facts, factors, store), _promotion(facts, factors, d, store)]
             _collect(found, 2 * len(services) + d, parts, 0)
     return found
+
+
+@dataclass(slots=True, eq=False)
+class _Starting:
+    """What one start does on the limits of a row: alike for services of the same pools and length."""
+
+    facts: Facts
+    factors: Mapping[int, int]
+    known: dict[tuple[tuple[int, ...], int], tuple[int, int, int]] = field(default_factory=dict)
+
+    def of(self, pools: tuple[int, ...], start: int) -> tuple[int, int, int]:
+        """(least work, least half ticks from the middle of a hold to tick 0, least offset) over pools."""
+        found = self.known.get((pools, start))
+        if found is None:
+            some = [self.facts.instance.pools[p].start_uses for p in pools]
+            amount = min(_taken(uses, self.factors, start) for uses in some)
+            every = [u for uses in some for u in uses]
+            nearest = _nearest(every, self.factors, start, 0) if amount else 0
+            found = (amount, nearest, _offset(every, self.factors) if amount else 0)
+            self.known[pools, start] = found
+        return found
 
 
 def _collect(found: dict[int, Work], milestone: int, parts: Sequence[_Part | None], wait: int) -> None:
@@ -80,21 +109,19 @@ def _offset(uses: Sequence[Use], factors: Mapping[int, int]) -> int:
     return min(u.offset for u in uses if u.limit in factors)
 
 
-def _start(facts: Facts, factors: Mapping[int, int], s: int, top: bool) -> _Part | None:
+def _start(facts: Facts, starting: _Starting, s: int, top: bool) -> _Part | None:
     services, heads, pools = facts.instance.services, facts.heads, facts.heads.pools[s]
     count = int(facts.needs.top_starts[s] if top else facts.needs.base_starts[s])
     if count == 0 or not pools:
         return None
     start = int(services.start[s])
-    amount = min(_taken(facts.instance.pools[p].start_uses, factors, start) for p in pools)
+    amount, nearest, offset = starting.of(pools, start)
     if amount == 0:
         return None
-    uses = [u for p in pools for u in facts.instance.pools[p].start_uses]
     tail = start + (int(services.verify[s]) if top else heads.tail[s])
     one = int(facts.room.one_tick[s])
     first = max(heads.begin[s], 0 if one < 0 else one + heads.boot_wait)
-    release = min(facts.instance.horizon, first + _offset(uses, factors))
-    return _Part(count, amount, _nearest(uses, factors, start, tail), release)
+    return _Part(count, amount, 2 * tail + nearest, min(facts.instance.horizon, first + offset))
 
 
 def _self_wait(facts: Facts, factors: Mapping[int, int], s: int, count: int, part: _Part | None) -> int:
