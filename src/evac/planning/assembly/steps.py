@@ -52,12 +52,12 @@ class Draft:
     def add(self, kind: StepKind, target: str, name: str, start: int, end: int, **fields: object) -> str:
         """Make a step of ticks; returns its id."""
         tick = self.instance.tick_ms
-        step = Step(
+        self.steps[name] = Step(
             id=name, kind=kind, target=target, start_ms=start * tick, end_ms=end * tick,
             tools=TOOLS_OF_KIND[kind], precheck=PRECHECK.get(kind, ""), gate=GATE.get(kind, ""),
             undo=UNDO.get(kind, ""), deadline_ms=max(2 * (end - start), 1) * tick,
+            **fields,  # type: ignore[arg-type]
         )  # fmt: skip
-        self.steps[name] = replace(step, **fields)  # type: ignore[arg-type]
         return name
 
     def manual_ticks(self, kind: StepKind, regular: int, manual: bool) -> int:
@@ -76,8 +76,10 @@ def draft_steps(instance: Instance, board: Board) -> Draft:
     _sheds(draft)
     _starts(draft)
     _checks(draft)
-    _connect(draft)
-    _state_uses(draft)
+    after = _after(draft)
+    waves, uses = _waves(draft, after), _held(draft)
+    for name, step in draft.steps.items():
+        draft.steps[name] = replace(step, after=after[name], wave=waves[name], uses=uses[name])
     return draft
 
 
@@ -234,10 +236,12 @@ def _checks(draft: Draft) -> None:
             )  # fmt: skip
 
 
-def _connect(draft: Draft) -> None:
+def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     """What each step waits for: gates of dependencies and tools, its own starts, its own boots."""
     index = {name: n for n, name in enumerate(draft.instance.services.id)}
     gates = {component: _gates(draft, component) for component in draft.members}
+    tools = {kind: _tool_gates(draft, kind) for kind in TOOLS_OF_KIND}
+    found = {}
     for name, step in draft.steps.items():
         after = set(step.after)
         if step.kind in ("start", "verify"):
@@ -250,9 +254,9 @@ def _connect(draft: Draft) -> None:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
         if not step.manual:
-            after |= _tool_gates(draft, step)
-        draft.steps[name] = replace(step, after=tuple(sorted(after - {name})))
-    _number_waves(draft)
+            after |= tools[step.kind]
+        found[name] = tuple(sorted(after - {name}))
+    return found
 
 
 def _gates(draft: Draft, component: int) -> set[str]:
@@ -269,32 +273,33 @@ def _gates(draft: Draft, component: int) -> set[str]:
     return found
 
 
-def _tool_gates(draft: Draft, step: Step) -> set[str]:
-    need = draft.instance.tools.get(step.kind)
+def _tool_gates(draft: Draft, kind: StepKind) -> set[str]:
+    need = draft.instance.tools.get(kind)
     tools = () if need is None else need.services
     return {draft.last_of[tool] for tool in tools if tool in draft.last_of}
 
 
-def _state_uses(draft: Draft) -> None:
+def _held(draft: Draft) -> dict[str, tuple[tuple[str, int], ...]]:
     """Units of each limit that a whole step holds: what its kind and target use, times its count."""
-    instance = draft.instance
-    lookup = StepUses(instance)
+    limits, lookup = draft.instance.limits, StepUses(draft.instance)
+    found = {}
     for name, step in draft.steps.items():
         held: dict[str, int] = {}
         for use in lookup.of(step):
-            limit = instance.limits[use.limit].id
+            limit = limits[use.limit].id
             held[limit] = held.get(limit, 0) + use.units * step.count
-        draft.steps[name] = replace(step, uses=tuple(sorted(held.items())))
+        found[name] = tuple(sorted(held.items()))
+    return found
 
 
-def _number_waves(draft: Draft) -> None:
+def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     """Wave of a step: one more than the last wave of what it waits for ends it in; gates begin waves."""
     waves: dict[str, int] = {}
     for step in ordered(draft):
-        wave = 0
-        for name in step.after:
-            before = draft.steps[name]
-            wave = max(wave, waves.get(name, 0) + (1 if before.kind in ("promote", "shift", "verify") else 0))
-        own = step.kind in ("verify", "shift")
-        waves[step.id] = max((waves.get(n, 0) for n in step.after), default=0) if own else wave
-        draft.steps[step.id] = replace(step, wave=waves[step.id])
+        wave = same = 0
+        for name in after[step.id]:
+            before = waves.get(name, 0)
+            same = max(same, before)
+            wave = max(wave, before + (draft.steps[name].kind in ("promote", "shift", "verify")))
+        waves[step.id] = same if step.kind in ("verify", "shift") else wave
+    return waves
