@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import numpy as np
+
 from evac import __version__
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
@@ -128,3 +130,25 @@ def level_order(instance: Instance) -> int:
     from evac.planning.evacuation.solve import level_by_level
 
     return price(instance, *outages(instance, times_of(instance, level_by_level(instance))))
+
+
+def against_levels(instance: Instance, plan: Plan) -> tuple[int, int]:
+    """(outage of a plan, of level order) in weighted person-ticks above the heads, over the milestones
+    that both restore: what one of them leaves out pays the horizon, and says nothing of its order."""
+    from evac.planning.assembly.milestones import outages, times_of
+    from evac.planning.bound.facts import facts_of
+    from evac.planning.evacuation.solve import level_by_level
+
+    s, facts, count = instance.services, facts_of(instance), len(instance.services)
+    levels = np.concatenate(outages(instance, times_of(instance, level_by_level(instance))))
+    index = {name: row for row, name in enumerate(s.id)}
+    ours = np.full(2 * count, instance.horizon, np.int64)
+    for outcome in plan.outcomes:
+        row = index[outcome.service]
+        ours[row] = outcome.base_outage_ms // instance.tick_ms
+        ours[count + row] = outcome.top_outage_ms // instance.tick_ms
+    both = facts.lost[: 2 * count] & (ours < instance.horizon) & (levels < instance.horizon)
+    head = np.maximum(0, facts.head[: 2 * count] - instance.grace)
+    weight = np.concatenate([s.base_weight, s.top_weight]).astype(object)[both]
+    mine, theirs = (int((weight * (outage - head)[both]).sum()) for outage in (ours, levels))
+    return mine, theirs

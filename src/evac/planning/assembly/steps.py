@@ -52,11 +52,13 @@ class Draft:
     def add(self, kind: StepKind, target: str, name: str, start: int, end: int, **fields: object) -> str:
         """Make a step of ticks; returns its id."""
         tick = self.instance.tick_ms
+        usual: dict[str, object] = {
+            "precheck": PRECHECK.get(kind, ""), "gate": GATE.get(kind, ""), "undo": UNDO.get(kind, ""),
+            "tools": TOOLS_OF_KIND[kind], "deadline_ms": max(2 * (end - start), 1) * tick,
+        }  # fmt: skip
         self.steps[name] = Step(
             id=name, kind=kind, target=target, start_ms=start * tick, end_ms=end * tick,
-            tools=TOOLS_OF_KIND[kind], precheck=PRECHECK.get(kind, ""), gate=GATE.get(kind, ""),
-            undo=UNDO.get(kind, ""), deadline_ms=max(2 * (end - start), 1) * tick,
-            **fields,  # type: ignore[arg-type]
+            **(usual | fields),  # type: ignore[arg-type]
         )  # fmt: skip
         return name
 
