@@ -47,8 +47,6 @@ SCHEDULED: Final[Method] = "constructive schedule"
 CHAINED: Final[Method] = "per-service chain"
 SCHEDULED_KINDS: Final = ("site", "hall", "group")
 
-_NONE: Final[Mapping[int, Scheduled]] = {}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
@@ -228,12 +226,17 @@ def struck(ground: Ground, wiring: Wiring) -> Struck:
     )  # fmt: skip
 
 
-def judged(ground: Ground, wiring: Wiring, known: Mapping[int, Scheduled] = _NONE) -> Impacts:
-    """Who is down, for how long, and for good. known: schedules of an audit before, by loss."""
+def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Impacts:
+    """Who is down, for how long, and for good. before: of the same losses, to keep what is the same."""
     losses, services = len(ground.losses), len(wiring.graph.hard)
     hit = struck(ground, wiring)
     damage = _damage(ground, hit)
-    chains = recovery(ground.top.estate, wiring.graph, wiring.order, wiring.times, wiring.families, damage)
+    if before is not None and before.wiring is wiring and before.damage.same(damage):
+        chains = before.chains
+    else:
+        estate, graph, times = ground.top.estate, wiring.graph, wiring.times
+        chains = recovery(estate, graph, wiring.order, times, wiring.families, damage)
+    known = before.schedules if before is not None else {}
     schedules = _schedules(ground, wiring, damage, chains, known)
     ready = _ready(damage, chains, schedules)
     ready_ms = np.zeros((losses, services), np.int32)

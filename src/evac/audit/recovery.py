@@ -101,6 +101,14 @@ class Damage:
         """Rows of one loss, sorted by service."""
         return self.by_loss[self.edges[loss] : self.edges[loss + 1]]
 
+    def same(self, other: Damage) -> bool:
+        """Whether chains start from the same."""
+        columns = ("starts", "shift", "stuck", "boots")
+        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
+        pairs, others = self.pairs, other.pairs
+        together = np.array_equal(pairs.service, others.service) and np.array_equal(pairs.loss, others.loss)
+        return alike and together
+
 
 def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
     """Rows in order of their loss, and where each loss begins."""

@@ -83,7 +83,7 @@ def _impacts(old: Impacts, estate: Estate, changed: frozenset[str]) -> Impacts:
         ground = replace(ground, capacity=reordered(old.capacity, top, old.losses, old.lost))
     if not changed & DYNAMICS:
         return replace(old, ground=ground)
-    return judged(ground, _wiring(old, top, changed), old.schedules)
+    return judged(ground, _wiring(old, top, changed), old)
 
 
 def _wiring(old: Impacts, top: Topology, changed: frozenset[str]) -> Wiring:
