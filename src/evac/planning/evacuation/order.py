@@ -234,6 +234,15 @@ def tier_order(board: Board, items: Items) -> Ints:
     return np.asarray(joined[np.sort(first)], np.int64)
 
 
+def lost_tools(board: Board, items: Items) -> Ints:
+    """Bases of tools that are lost and that people can do without, ascending."""
+    tools: set[int] = set()
+    for kind in range(len(b.KINDS)):
+        if board.heap[board.base[b.MANUAL_TICKS] + kind] >= 0:
+            tools |= {int(board.service[s]["component"]) for s in _ragged(board, b.TOOL, kind).tolist()}
+    return np.array(sorted(tools & set(items.active.tolist())), np.int64)
+
+
 def level_order(board: Board, items: Items, names: tuple[str, ...]) -> Ints:
     """Dependency level by level, ties by id: what runbooks do. Sets the level of every item."""
     levels = np.zeros(board.components, np.int64)

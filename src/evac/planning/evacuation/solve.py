@@ -18,7 +18,14 @@ from evac.planning.evacuation.generate import generate, objective
 from evac.planning.evacuation.given import keep_rows, remember
 from evac.planning.evacuation.legality import breaks_tiers, first_breach
 from evac.planning.evacuation.lowering import lower
-from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, tier_order
+from evac.planning.evacuation.order import (
+    Items,
+    closure_order,
+    items_of,
+    level_order,
+    lost_tools,
+    tier_order,
+)
 from evac.planning.evacuation.search import EAGER, FAVOUR, TASTE, anneal, as_run, sweep
 from evac.planning.evacuation.sources import ON_FIRST
 from evac.planning.evacuation.tools import refuse_self_reference
@@ -68,17 +75,34 @@ def prepare(instance: Instance) -> tuple[Board, Items]:
 
 
 def first_plan(board: Board, items: Items) -> Found:
-    """Closure order with eager sheds; then, where that breaks the tiers, ever more careful ones."""
-    board.service["spared"] = 0
+    """Closure order with eager sheds; then, where that breaks the tiers, ever more careful ones.
+
+    Where tools are lost that people can do without, the order that brings them back first as well: what
+    comes before a tool in an order is done by hand, and a whole chain by hand can take far longer.
+    """
     closure = closure_order(items)
-    found = _mend(board, items, Found(closure, default_options(board, 1), NEVER, False, False))
+    found = _begin(board, items, closure, 1)
+    tools = lost_tools(board, items)
+    if len(tools):
+        spared = board.service["spared"].copy()
+        first = closure_order(items, tools)
+        other = _begin(board, items, np.concatenate([first, closure[~np.isin(closure, first)]]), 1)
+        if (other.legal, -other.value) > (found.legal, -found.value):
+            found = other
+        else:
+            board.service["spared"] = spared
+            generate(board, found.order, found.options, NEVER)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
         if found.legal:
             break
-        board.service["spared"] = 0
-        other = _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
-        found = max(found, other, key=lambda f: (f.legal, -f.value))
+        found = max(found, _begin(board, items, order, eager), key=lambda f: (f.legal, -f.value))
     return found
+
+
+def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
+    """What an order comes to, mended, with nobody spared yet."""
+    board.service["spared"] = 0
+    return _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
