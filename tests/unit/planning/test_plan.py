@@ -12,7 +12,7 @@ from evac.model.errors import Infeasible
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.scenario import Scenario, lose
-from evac.planning.plan import level_order, plan, plan_instance
+from evac.planning.plan import against_levels, level_order, plan, plan_instance
 from evac.planning.plan_diff import diff
 from evac.testing.instances import random_variant, worked_example
 from evac.verify import check, check_instance
@@ -36,6 +36,19 @@ def test_the_worked_example_is_solved_to_its_optimum() -> None:
 def test_order_beats_level_by_level() -> None:
     instance = worked_example()
     assert plan_instance(instance, work=200).objective < level_order(instance)
+
+
+def test_levels_are_compared_over_what_both_restore() -> None:
+    instance = worked_example()
+    ours, levels = against_levels(instance, plan_instance(instance, work=200))
+    assert 0 < ours < levels
+
+
+def test_lost_tools_come_back_first_where_chains_by_hand_take_longer() -> None:
+    flawed = pangyo(servers=1_000)
+    found = plan(flawed, lose("pangyo/hall-1"))
+    assert (found.gap_permille or 0) <= 50
+    assert check(flawed, found).violations == ()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -46,6 +46,10 @@ class _Heap:
         pointer = np.cumsum([len(rows) + 1, *(len(r) for r in rows)])
         self._parts[table] = np.r_[pointer, [v for r in rows for v in r]].astype(np.int64)
 
+    def flat(self, table: int, ends: Ints, values: Ints) -> None:
+        """A ragged table that is laid out already: entry i owns values[ends[i] : ends[i + 1]]."""
+        self._parts[table] = np.r_[ends + len(ends), values].astype(np.int64)
+
     def plain(self, table: int, values: Iterable[int] | Ints) -> None:
         self._parts[table] = np.array(values if isinstance(values, np.ndarray) else list(values), np.int64)
 
@@ -343,8 +347,7 @@ def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
     entries = np.flatnonzero(s.sheddable[present.service])
     order = entries[np.lexsort((rank[present.service[entries]], present.row[entries]))]
     ends = np.searchsorted(present.row[order], np.arange(len(instance.rows) + 1))
-    values = order.tolist()
-    heap.ragged(b.ON_ROW, [values[a:z] for a, z in itertools.pairwise(ends.tolist())])
+    heap.flat(b.ON_ROW, ends, order)
     standing = np.bincount(present.service, minlength=len(s))[: len(s)] > 0
     victims = np.flatnonzero(s.sheddable & standing)
     heap.ragged(b.VICTIMS, [victims[np.argsort(rank[victims])].tolist()])
