@@ -95,6 +95,40 @@ class _Parts:
         return self.outside + _sum(_capped(self.total, cap, there), self.pool, len(self.outside))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """Rows alike in pool, rack, feed group and power: most sums are taken of cells. of (V): the cell of
+    each row; the rest by cell; most, total: scratch of one service."""
+
+    of: IndexColumn
+    pool: IndexColumn
+    is_pool: BoolColumn
+    dark: BoolColumn
+    rack_key: IndexColumn
+    feed_key: IndexColumn
+    most: IntColumn
+    total: IntColumn
+
+
+def _cells(instance: Instance, dark: BoolColumn, rack_key: IndexColumn, feed_key: IndexColumn) -> _Cells:
+    rows = instance.rows
+    key = rows.pool.astype(np.int64) * 4 + rows.is_pool * 2 + dark
+    for part in (rack_key, feed_key):
+        _, key = np.unique(key * (int(part.max(initial=-1)) + 2) + part + 1, return_inverse=True)
+    _, first, of = np.unique(key, return_index=True, return_inverse=True)
+    scratch = np.zeros(len(first), np.int64)
+    return _Cells(
+        of.reshape(-1).astype(np.int32),
+        rows.pool[first],
+        rows.is_pool[first],
+        dark[first],
+        rack_key[first],
+        feed_key[first],
+        scratch,
+        scratch.copy(),
+    )
+
+
 @dataclass(slots=True, eq=False)
 class _Table:
     """Rows prepared for one sweep over all services, and scratch for one service.
@@ -107,6 +141,7 @@ class _Table:
     room: IntColumn
     by_rack: _Parts
     by_feed: _Parts
+    cells: _Cells
     dark: BoolColumn
     first: IntColumn
     here: IntColumn
@@ -159,12 +194,16 @@ def _table(instance: Instance) -> _Table:
     loose = services.demand[present.service] * (present.count * shed)[:, None]
     fixed = rows.used.copy()
     np.subtract.at(fixed, present.row, loose)
+    by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
+    by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
+    dark = rows.dark & (rows.boot_kind >= 0)
     return _Table(
         instance=instance,
         room=np.maximum(0, rows.capacity - np.maximum(0, fixed)),
-        by_rack=_parts(np.where(rows.is_pool, -1, rows.rack), instance),
-        by_feed=_parts(np.where(rows.is_pool, -1, rows.feed_group), instance),
-        dark=rows.dark & (rows.boot_kind >= 0),
+        by_rack=by_rack,
+        by_feed=by_feed,
+        cells=_cells(instance, dark, by_rack.key, by_feed.key),
+        dark=dark,
         first=np.searchsorted(present.service, np.arange(len(services) + 1)).astype(np.int64),
         here=np.zeros(len(rows), np.int64),
         fit=np.zeros(len(rows), np.int64),
@@ -191,18 +230,21 @@ def _parts(part: IndexColumn, instance: Instance) -> _Parts:
 
 def _fill(table: _Table, s: int, wanted: bool) -> int:
     """Fits of one service on all rows and their sums; returns the sum over powered rows."""
-    from evac.planning.bound.sweep import fill_fit
+    from evac.planning.bound.sweep import fill_fit, sum_cells
 
-    instance, services, rows = table.instance, table.instance.services, table.instance.rows
+    instance, services, cells = table.instance, table.instance.services, table.cells
     standing, counts = table.span(s)
     table.here[standing] = counts
-    powered = fill_fit(
-        table.room, services.demand[s], instance.eligible[s], rows.pool, rows.is_pool, table.dark,
-        table.here, not services.sheddable[s], int(services.per_server[s]), int(services.n[s]), wanted,
-        table.by_rack.key, table.by_feed.key, table.fit, table.wanted, table.total,
-        table.by_rack.total, table.by_rack.outside, table.by_feed.total, table.by_feed.outside,
+    fill_fit(
+        table.room, services.demand[s], instance.eligible[s], table.here, not services.sheddable[s],
+        int(services.per_server[s]), int(services.n[s]), wanted,
+        cells.of, cells.pool, cells.is_pool, cells.most, cells.total, table.fit, table.wanted,
     )  # fmt: skip
     table.here[standing] = 0
+    powered = sum_cells(
+        cells.total, cells.pool, cells.dark, cells.rack_key, cells.feed_key, table.total,
+        table.by_rack.total, table.by_rack.outside, table.by_feed.total, table.by_feed.outside,
+    )  # fmt: skip
     return int(powered)
 
 
