@@ -224,7 +224,15 @@ def _adapter() -> TypeAdapter[Plan]:
     return TypeAdapter(checked)
 
 
+_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+
+
 def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if kind is tuple:
+        return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
     if isinstance(value, tuple | list):

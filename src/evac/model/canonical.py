@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from evac.model.errors import InvalidInput
 from evac.model.units import QUANTITY_LIMIT
+
+_FEW_KEYS: Final = 64
 
 
 def canonical_json(value: Any, *, exact: bool = False) -> bytes:
@@ -32,6 +35,14 @@ def digest(value: Any) -> str:
 
 
 def _ordered(value: Any, limit: int | None) -> Any:
+    # By exact type first: a plan has hundreds of thousands of values, nearly all of these five.
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is dict:
+        return {key: _ordered(value[key], limit) for key in _order_of(tuple(value))}
+    if kind is list or kind is tuple:
+        return [_ordered(item, limit) for item in value]
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
@@ -41,10 +52,20 @@ def _ordered(value: Any, limit: int | None) -> Any:
             )
         return value
     if isinstance(value, Mapping):
-        return {key: _ordered(value[key], limit) for key in sorted(value, key=_utf16)}
+        return {key: _ordered(value[key], limit) for key in _order_of(tuple(value))}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_ordered(item, limit) for item in value]
     raise InvalidInput("canonical-type", f"{type(value).__name__} has no canonical form")
+
+
+def _order_of(keys: tuple[Any, ...]) -> Sequence[str]:
+    return _known_order(keys) if len(keys) <= _FEW_KEYS else sorted(keys, key=_utf16)
+
+
+@lru_cache(maxsize=1024)
+def _known_order(keys: tuple[Any, ...]) -> tuple[str, ...]:
+    """Records that are alike have the same keys, so their order is worked out once."""
+    return tuple(sorted(keys, key=_utf16))
 
 
 def _utf16(key: object) -> bytes:
