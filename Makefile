@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo test lint format types imports docs docs-pages docs-check bench bench-referees ci clean
+.PHONY: help setup demo test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-referees ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -60,6 +60,12 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 
 bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
 	$(PYTHON) -m bench
+
+bench-run: $(READY) .venv-bench/.ready ## measure the engine, and others beside it (ARGS="--steps 10000 --json FILE")
+	$(PYTHON) -m bench run $(ARGS)
+
+bench-lab: $(READY) ## burn the lab again and again, Patroni beside it (FULL=1: 20 fires; ARGS="--json FILE")
+	$(PYTHON) -m bench lab $(ARGS)
 
 # The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
 bench-referees: .venv-bench/.ready ## install the referees that bench compares with

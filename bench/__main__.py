@@ -1,5 +1,6 @@
-"""`python -m bench [stages|packing|psplib|all]`: every figure the project claims, measured here.
+"""`python -m bench [stages|packing|psplib|all|run|lab]`: every figure the project claims, measured here.
 
+`run` and `lab` are the engine's and the fires' (see `run_figures` and `lab_figures`); `all` is the planner's.
 FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
 """
 
@@ -18,6 +19,14 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
+    if what == "run":
+        from bench import run_figures
+
+        return run_figures.main(arguments[1:])
+    if what == "lab":
+        from bench import lab_figures
+
+        return lab_figures.main(arguments[1:])
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])

@@ -1,23 +1,26 @@
 """Figures of the engine: durable steps a second, what it adds to a plan's own schedule, and recovery.
 
-Run by `python -m bench.bench_run`; with a number, that many steps instead of 100,000. Every step goes the
-whole way through a real store: intent, fence check, check, execute, observe, result. Medians of three; the
-processor time of this process stands beside, because a busy machine stretches only the first.
+`python -m bench run` measures them among others; `python -m bench.bench_run` alone, with a number: that many
+steps instead of 100,000. Every step goes the whole way through a real store: intent, fence check, check,
+execute, observe, result. Medians of three; the processor time of this process stands beside, because a busy
+machine stretches only the first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from heapq import heappop, heappush
 from pathlib import Path
 
+from bench.figures import Figure, median
 from evac.actions.noop import NoopDriver
 from evac.actions.port import Action, Driver, Evidence, Order
 from evac.engine.clock import SystemClock
@@ -35,6 +38,7 @@ STEPS = 100_000
 TIMES = 3
 ACTION = (Action("run", "nothing", "noop"),)
 SLOTS = 4_000
+WHAT = ("sqlite", "etcd", "overhead", "recovery")
 
 
 def wide_spec(run: str, steps: int, width: int = 1_000) -> RunSpec:
@@ -117,7 +121,9 @@ async def recover(store: Store, spec: RunSpec) -> tuple[float, float, int]:
     return *taken, view.events
 
 
-async def throughput(name: str, open_store: Callable[[int], Store], steps: int, target: int) -> None:
+async def throughput(
+    name: str, words: str, open_store: Callable[[int], Store], steps: int, target: int
+) -> Figure:
     rates, cpu = [], []
     for turn in range(TIMES):
         store = open_store(turn)
@@ -125,32 +131,28 @@ async def throughput(name: str, open_store: Callable[[int], Store], steps: int, 
         rates.append(steps / seconds)
         cpu.append(used / steps * 1e6)
         await store.close()
-    median = statistics.median(rates)
-    print(
-        f"{name}: {median:,.0f} durable steps/s (target {target:,}); "
-        f"{statistics.median(cpu):.1f} us of processor a step; all: {', '.join(f'{r:,.0f}' for r in rates)}"
-    )
+    note = f"{statistics.median(cpu):.1f} us of processor a step"
+    return median(name, f"durable steps a second, {words}", rates, "steps/s", target, note=note)
 
 
-async def recovery(store: Store, steps: int) -> None:
+async def recovery(store: Store, steps: int) -> Figure:
     """A run of `steps`, so twice as many events and a few."""
     spec = wide_spec("long", steps)
     await execute(store, spec, NoopDriver())
     found = [await recover(store, spec) for _ in range(TIMES)]
     await store.close()
-    seconds, used = statistics.median(f[0] for f in found), statistics.median(f[1] for f in found)
-    print(f"recovery of {found[0][2]:,} events: {seconds:.2f} s (target 5 s), {used:.2f} s of processor")
+    note = f"{statistics.median(one[1] for one in found):.2f} s of processor"
+    words = f"recovery of a controller, journal of {found[0][2]:,} events"
+    return median("recovery", words, [one[0] for one in found], "s", 5, "at most", note)
 
 
-async def overhead(store: Store, steps: int) -> None:
+async def overhead(store: Store, steps: int) -> Figure:
     spec, planned_ms = scheduled_spec("sched", steps)
     seconds, used = await execute(store, spec, SleepingDriver(spec))
     await store.close()
     added = (seconds * 1_000 / planned_ms - 1) * 100
-    print(
-        f"a plan of {steps:,} steps and {planned_ms / 1_000:.1f} s takes {seconds:.1f} s: "
-        f"{added:.2f} % more (target 2 %); {used:.1f} s of processor"
-    )
+    note = f"{seconds:.1f} s instead of {planned_ms / 1_000:.1f} s; {used:.1f} s of processor"
+    return Figure("overhead", f"added to a plan of {steps:,} steps", round(added, 3), "%", 2, "at most", note)
 
 
 def three_members(folder: Path) -> list[EtcdServer]:
@@ -166,37 +168,44 @@ def three_members(folder: Path) -> list[EtcdServer]:
     ]
 
 
-def etcd_figures(folder: Path, steps: int) -> None:
+def etcd_figure(folder: Path, steps: int) -> Figure:
     members = three_members(folder)
     try:
         for member in members:
             member.start()
         wait_for_all(members)
         urls = tuple(member.url for member in members)
-        asyncio.run(
-            throughput("etcd, three members", lambda turn: EtcdStore(urls, prefix=f"t{turn}"), steps, 8_000)
-        )
+        opened = lambda turn: EtcdStore(urls, prefix=f"t{turn}")  # noqa: E731
+        return asyncio.run(throughput("steps_etcd", "three etcd members", opened, steps, 8_000))
     finally:
         for member in members:
             member.kill()
 
 
+def sqlite_figure(folder: Path, steps: int) -> Figure:
+    opened = lambda turn: SqliteStore(folder / f"run-{turn}.db")  # noqa: E731
+    return asyncio.run(throughput("steps_sqlite", "SQLite", opened, steps, 15_000))
+
+
+def figures(steps: int = STEPS, what: Collection[str] = WHAT) -> Iterator[Figure]:
+    """Each as soon as it is measured."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("EVAC_BENCH_FOLDER")) as name:
+        folder = Path(name)
+        if "sqlite" in what:
+            yield sqlite_figure(folder, steps)
+        if "etcd" in what:
+            yield etcd_figure(folder, steps)
+        if "overhead" in what:
+            yield asyncio.run(overhead(SqliteStore(folder / "overhead.db"), steps))
+        if "recovery" in what:
+            yield asyncio.run(recovery(SqliteStore(folder / "long.db"), steps * 5))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Prints every figure."""
     given = sys.argv[1:] if arguments is None else arguments
-    steps = int(given[0]) if given else STEPS
-    what = given[1:] or ["sqlite", "etcd", "overhead", "recovery"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if "sqlite" in what:
-            opened = lambda turn: SqliteStore(folder / f"run-{turn}.db")  # noqa: E731
-            asyncio.run(throughput("SQLite", opened, steps, 15_000))
-        if "etcd" in what:
-            etcd_figures(folder, steps)
-        if "overhead" in what:
-            asyncio.run(overhead(SqliteStore(folder / "overhead.db"), steps))
-        if "recovery" in what:
-            asyncio.run(recovery(SqliteStore(folder / "long.db"), steps * 5))
+    for figure in figures(int(given[0]) if given else STEPS, given[1:] or WHAT):
+        print(figure.line(), flush=True)
 
 
 if __name__ == "__main__":

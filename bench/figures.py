@@ -1,0 +1,128 @@
+"""Figures: a value measured here, its target beside it, whether it was met; printed at once, kept for JSON.
+
+Knows nothing of what is measured. A figure that could not be measured is printed too, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Sense = Literal["at least", "at most"]
+WIDTH = 58
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """name: what a program looks it up by; what: what people read. value: the median where there are samples;
+    None where it could not be measured. target: None where there is nothing to reach.
+    """
+
+    name: str
+    what: str
+    value: float | None
+    unit: str
+    target: float | None = None
+    sense: Sense = "at least"
+    note: str = ""
+    samples: tuple[float, ...] = ()
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it reaches its target; None where either is missing."""
+        if self.value is None or self.target is None:
+            return None
+        return self.value >= self.target if self.sense == "at least" else self.value <= self.target
+
+    def line(self) -> str:
+        """One row: what, value, target, verdict, note."""
+        value = "not measured" if self.value is None else f"{number(self.value)} {self.unit}"
+        target = "" if self.target is None else f"{self.sense} {number(self.target)}"
+        verdict = {True: "met", False: "MISSED", None: ""}[self.met]
+        return f"  {self.what:<{WIDTH}} {value:>19}   {target:<16} {verdict:<7} {self.note}".rstrip()
+
+
+def median(
+    name: str, what: str, samples: Sequence[float], unit: str, target: float | None = None,
+    sense: Sense = "at least", note: str = "",
+) -> Figure:  # fmt: skip
+    """The median of some samples; without any it was not measured."""
+    value = statistics.median(samples) if samples else None
+    return Figure(name, what, value, unit, target, sense, note, tuple(samples))
+
+
+def worst(
+    name: str, what: str, samples: Sequence[float], unit: str, target: float | None = None, note: str = ""
+) -> Figure:
+    """The largest of some samples, which shall stay small."""
+    return Figure(name, what, max(samples, default=None), unit, target, "at most", note)
+
+
+def number(value: float) -> str:
+    """As many digits as tell something."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    places = 0 if abs(value) >= 1_000 else 1 if abs(value) >= 100 else 2
+    return f"{value:,.{places}f}"
+
+
+@dataclass(slots=True)
+class Table:
+    """Everything that was measured in one run."""
+
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
+
+    def open(self) -> None:
+        print(f"{self.title}\n{machine_words()}", flush=True)
+
+    def section(self, words: str) -> None:
+        """A heading, with the load at that moment: a busy machine explains a bad figure."""
+        print(f"\n{words}   (load {os.getloadavg()[0]:.1f})", flush=True)
+
+    def add(self, *figures: Figure) -> None:
+        for figure in figures:
+            self.figures.append(figure)
+            print(figure.line(), flush=True)
+
+    def trouble(self, words: str) -> None:
+        """What could not be measured, or went wrong, in plain words."""
+        self.troubles.append(words)
+        print(f"  ! {words}", flush=True)
+
+    def close(self, path: Path | None) -> int:
+        """Counts what was met and writes the JSON. Returns the exit status: 1 where a target was missed."""
+        met = sum(figure.met is True for figure in self.figures)
+        missed = [figure.what for figure in self.figures if figure.met is False]
+        took = time.time() - self.began
+        print(f"\n{met} targets met, {len(missed)} missed, in {took:.0f} s", flush=True)
+        if path is not None:
+            path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+            print(f"written: {path}", flush=True)
+        return 1 if missed else 0
+
+    def to_json(self) -> dict[str, object]:
+        rows = [{**asdict(figure), "met": figure.met} for figure in self.figures]
+        facts = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+        return {
+            "schema_version": 1, "title": self.title, "began": self.began, "machine": facts,
+            "figures": rows, "troubles": self.troubles,
+        }  # fmt: skip
+
+
+def machine_words() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}, "
+        f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}"
+    )
