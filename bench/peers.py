@@ -1,7 +1,8 @@
-"""What others make of the same work: DBOS, Temporal's local server and Prefect, no-op durable steps, here and now.
+"""DBOS, Temporal's local server and Prefect at the same work, no-op durable steps, on this machine.
 
-They live in `.venv-bench` (`make bench-referees`) and are never dependencies. Each runs in a process of its own
-for a bounded time, in several set-ups, and the best one counts. What cannot run here is named with the reason.
+They live in `.venv-bench` (`make bench-referees`) and are never dependencies. Each runs in a process of its
+own for a bounded time, in several set-ups, and the best one counts. What cannot run here is named with the
+reason.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ _SIDE_BY_SIDE = (1, 16)
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One engine over one store. measure: (folder, steps) -> set-up and what its script said, each in turn."""
+    """One engine over one store. measure: (folder, steps) -> set-up and what its script said, each in turn.
+
+    keeps: what is on disk of a step when the next one begins, where that is less than ours.
+    """
 
     name: str
     words: str
+    keeps: str
     measure: Callable[[Path, int], Iterator[tuple[str, dict[str, object]]]]
 
 
@@ -66,7 +71,7 @@ def _best(peer: Peer, found: Sequence[tuple[str, dict[str, object]]], ours: floa
     each = ", ".join(f"{setup}: {rate:,.0f}" for (setup, _), rate in zip(found, rates, strict=True))
     return Figure(
         f"peer_{peer.name}", f"{peer.words} {found[best][1]['version']}", rates[best], "steps/s",
-        note=f"{ratio}{each}", samples=tuple(rates),
+        note=f"{ratio}{each}" + (f"; {peer.keeps}" if peer.keeps else ""), samples=tuple(rates),
     )  # fmt: skip
 
 
@@ -169,8 +174,8 @@ def _side_by_side(workflows: int) -> str:
 
 
 PEERS = (
-    Peer("dbos_sqlite", "DBOS on SQLite", _dbos_sqlite),
-    Peer("dbos_postgres", "DBOS on PostgreSQL", _dbos_postgres),
-    Peer("temporal", "Temporal's local server", _temporal),
-    Peer("prefect", "Prefect", _prefect),
+    Peer("dbos_sqlite", "DBOS on SQLite", "one record a step", _dbos_sqlite),
+    Peer("dbos_postgres", "DBOS on PostgreSQL", "one record a step", _dbos_postgres),
+    Peer("temporal", "Temporal's local server", "", _temporal),
+    Peer("prefect", "Prefect", "results in files, states sent later", _prefect),
 )

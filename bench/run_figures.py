@@ -1,7 +1,8 @@
 """`python -m bench run`: every figure of the engine with its target, and the peers beside it.
 
---steps N (100,000): of a run of the engine; --peer-steps N (1,000): of each peer; --only PART,...: of `engine`,
-`journal`, `simulator`, `peers`; --json FILE: all figures for programs. Exit status 1 where a target is missed.
+--steps N (100,000): of a run of the engine; --peer-steps N (1,000): of each peer; --only PART,...: of
+`engine`, `journal`, `simulator`, `peers`; --json FILE: all figures for programs. Exit status 1 where a target
+is missed.
 """
 
 from __future__ import annotations
