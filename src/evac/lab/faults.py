@@ -85,8 +85,9 @@ def cut(folder: LabFolder, site: str) -> Struck:
     with _changing(folder) as state:
         _check(state, site)
         pids = living(state, folder, site)
-        at = time.time()
         network_of(folder, state).isolate(site)
+        # Only now: until the last process stood still, the site still answered.
+        at = time.time()
         folder.write(replace(state, cut=tuple(sorted({*state.cut, site}))))
     return Struck("cut", site, at, len(pids))
 
