@@ -20,10 +20,10 @@ _SECONDS: Final = 30.0
 
 async def missing(connection: Connection, ids: Iterable[str]) -> list[str]:
     """Ids that the database of this connection does not have."""
-    todo = list(ids)
+    wanted = list(ids)
     found: list[str] = []
-    for first in range(0, len(todo), _CHUNK):
-        rows = await connection.rows(_MISSING, todo[first : first + _CHUNK], seconds=_SECONDS)
+    for first in range(0, len(wanted), _CHUNK):
+        rows = await connection.rows(_MISSING, wanted[first : first + _CHUNK], seconds=_SECONDS)
         found.extend(row["id"] for row in rows)
     return found
 

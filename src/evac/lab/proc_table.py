@@ -73,13 +73,13 @@ def descendants(roots: Iterable[int], rows: Mapping[int, Row]) -> set[int]:
     children: dict[int, list[int]] = {}
     for found in rows.values():
         children.setdefault(found.parent, []).append(found.pid)
-    todo = [pid for pid in roots if pid in rows]
+    pending = [pid for pid in roots if pid in rows]
     seen: set[int] = set()
-    while todo:
-        pid = todo.pop()
+    while pending:
+        pid = pending.pop()
         if pid not in seen:
             seen.add(pid)
-            todo.extend(children.get(pid, ()))
+            pending.extend(children.get(pid, ()))
     return {pid for pid in seen if rows[pid].alive}
 
 

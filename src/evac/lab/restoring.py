@@ -52,9 +52,9 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
             raise LabError("lab-not-burnt", f"{site} has not burnt", "evac lab status")
         network_of(folder, state).join(site)
         starter = Starter(folder, state, lambda share, words: told(words))
-        todo = [one for one in state.of_site(site) if not one.alive and _may_start(folder, one)]
-        early = [one for one in todo if one.role in _FIRST]
-        late = [one for one in todo if one.role not in _FIRST]
+        pending = [one for one in state.of_site(site) if not one.alive and _may_start(folder, one)]
+        early = [one for one in pending if one.role in _FIRST]
+        late = [one for one in pending if one.role not in _FIRST]
         for rows in (early, late):
             with ThreadPoolExecutor(max_workers=8) as pool:
                 list(pool.map(lambda one: _again(starter, one), rows))
@@ -63,7 +63,7 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
         burnt = {name: at for name, at in starter.state.burnt.items() if name != site}
         starter.change(burnt=burnt, cut=tuple(one for one in starter.state.cut if one != site))
         starter.let_go()
-    return tuple(one.role for one in todo)
+    return tuple(one.role for one in pending)
 
 
 def _lacks_something(state: LabState, site: str) -> bool:
