@@ -152,6 +152,12 @@ class Guards:
         unknown = [site for site in sites if site not in register]
         if unknown:
             raise NotAllowed("site-unknown", f"{', '.join(unknown)} is not in the register of sites")
+        back = [site for site in sites if mark != "active" and register[site] == "active"]
+        if back:
+            raise NotAllowed(
+                "site-back", f"{', '.join(back)} came back meanwhile, and is not left by a run that ends",
+                "leave it by a run of its own",
+            )  # fmt: skip
         draft.put(SITES_KEY, register | dict.fromkeys(sites, mark))
         return draft.permit()
 
