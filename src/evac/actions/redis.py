@@ -392,8 +392,13 @@ def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
 
 
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
-    """After an orderly demotion the old primary still answers: what it wrote last is waited for."""
+    """After an orderly demotion the old primary still answers: what it wrote last is waited for. A link to a
+    site that is gone looks up for seconds, so it is asked first whether anybody is there.
+    """
     if facts.role == "primary" or not facts.link_up:
+        return
+    host, _, port = facts.upstream.rpartition(":")
+    if not await takes_connections(host, int(port)):
         return
     async with _Server(_split(facts.upstream, action), order.timeout_s).open() as old:
         last = (await old.facts()).offset
