@@ -1,0 +1,294 @@
+"""A cluster of store members over three sites, and the way to it from each process: a way that fails.
+
+Requests and replies are lost, late and doubled; a request that was given up may still arrive. Leases end
+late, never early. A site that is cut off, or burns, reaches no majority. The cluster is one
+`MemoryStore`: what it accepts happens at one instant, and whoever watches it sees every change then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from evac.model.errors import EvacError, Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Change, Compare, Entry, Lease
+from evac.testing.virtual_loop import Process, VirtualLoop
+
+T = TypeVar("T")
+DEADLINE_S: Final = 1.0
+"""After which a client gives up on one request."""
+HINT_MOST_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class Weather:
+    """How bad the way to the store is, in permille of requests, and how long messages take.
+
+    late: arrives after its sender gave up. late_lease_ms: how much later than asked a lease may end.
+    """
+
+    lost: int = 0
+    reply_lost: int = 0
+    doubled: int = 0
+    late: int = 0
+    slow_ms: int = 4
+    late_lease_ms: int = 0
+
+    def clear(self) -> None:
+        self.lost = self.reply_lost = self.doubled = self.late = self.late_lease_ms = 0
+
+
+Watcher = Callable[[Sequence[Compare], Sequence[Change], Lease | None], None]
+
+
+class Cluster(MemoryStore):
+    """What all members agree on. seen: is told every transaction that was accepted, at its instant."""
+
+    name = "simulated"
+
+    def __init__(self, loop: VirtualLoop, weather: Weather) -> None:
+        super().__init__(loop.now_ms, quorum=True)
+        self._loop, self.weather = loop, weather
+        self.seen: list[Watcher] = []
+        self.hints: dict[Hints, str] = {}
+        self.stalled_until_ms = 0
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        revision = await super().transact(compares, changes, guard)
+        if changes:
+            for watcher in self.seen:
+                watcher(compares, changes, guard)
+        return revision
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        lease = await super().acquire(name, owner, ttl_ms)
+        self._lengthen(name)
+        return lease
+
+    async def renew(self, lease: Lease) -> None:
+        await super().renew(lease)
+        self._lengthen(lease.name)
+
+    def elect(self, stall_ms: int) -> None:
+        """A member was lost that led the others: nothing is answered for a while, and leases begin anew."""
+        self.stalled_until_ms = self._clock() + stall_ms
+        for held in self._leases.values():
+            held.ends_ms = max(held.ends_ms, self.stalled_until_ms + held.lease.ttl_ms)
+
+    def token_of(self, name: str) -> int:
+        """The token under which a lease is held at this instant; 0 where nobody holds it."""
+        self._expire()
+        held = self._leases.get(name)
+        return 0 if held is None else held.lease.token
+
+    def value(self, key: str) -> bytes | None:
+        """The value of a key at this instant, for whoever checks the world."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.value
+
+    def entries(self, prefix: str) -> list[Entry]:
+        return [self._entries[key] for key in self._keys if key.startswith(prefix)]
+
+    def _lengthen(self, name: str) -> None:
+        most = self.weather.late_lease_ms
+        if most:
+            self._leases[name].ends_ms += int(self._loop.random.random() * most)
+
+    def _notify(self, keys: Sequence[str] | None) -> None:
+        for hints, prefix in list(self.hints.items()):
+            if keys is None or any(key.startswith(prefix) for key in keys):
+                hints.stir()
+
+
+class Hints:
+    """One watch: yields at once, soon after a change, and every two seconds. Breaks off with its site."""
+
+    def __init__(self, way: SiteStore, prefix: str) -> None:
+        self._way, self._prefix = way, prefix
+        self._waiter: asyncio.Future[None] | None = None
+        self._stirred = True
+
+    def __aiter__(self) -> Hints:
+        self._way.cluster.hints[self] = self._prefix
+        return self
+
+    async def __anext__(self) -> None:
+        way = self._way
+        if not self._stirred:
+            waiter = self._waiter = way.loop.create_future()
+            timer = way.loop.call_later(HINT_MOST_S, self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                if not waiter.done() or waiter.cancelled():
+                    way.cluster.hints.pop(self, None)
+        self._stirred = False
+        if not way.connected():
+            way.cluster.hints.pop(self, None)
+            await asyncio.sleep(way.delay_s())
+            raise Unavailable("the watch broke off")
+
+    def stir(self) -> None:
+        """Something changed; the hint takes a while to arrive."""
+        if not self._stirred:
+            self._stirred = True
+            self._way.loop.in_world(self._way.delay_s(), self._wake)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class SiteStore:
+    """The store as one process reaches it (the port `Store`). connected: whether it reaches a majority."""
+
+    name = "simulated"
+    quorum = True
+
+    def __init__(
+        self, cluster: Cluster, loop: VirtualLoop, process: Process, connected: Callable[[], bool]
+    ) -> None:
+        self.cluster, self.loop, self._process = cluster, loop, process
+        self._connected = connected
+
+    def connected(self) -> bool:
+        return self._process.alive and self._connected()
+
+    def delay_s(self) -> float:
+        return (0.3 + self.loop.random.random()) * self.cluster.weather.slow_ms / 1_000
+
+    async def get(self, key: str) -> Entry | None:
+        return await self._ask(lambda: self.cluster.get(key))
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        return await self._ask(lambda: self.cluster.list(prefix, after, limit))
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        return await self._ask(lambda: self.cluster.transact(compares, changes, guard), changes=True)
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        return await self._ask(lambda: self.cluster.acquire(name, owner, ttl_ms), changes=True)
+
+    async def renew(self, lease: Lease) -> None:
+        await self._ask(lambda: self.cluster.renew(lease), changes=True)
+
+    async def release(self, lease: Lease) -> None:
+        await self._ask(lambda: self.cluster.release(lease), changes=True)
+
+    async def holder(self, name: str) -> Lease | None:
+        return await self._ask(lambda: self.cluster.holder(name))
+
+    def watch(self, prefix: str) -> AsyncIterator[None]:
+        return Hints(self, prefix)
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]], changes: bool = False) -> T:
+        """One request: it may not arrive, arrive late or twice, and its reply may not come back."""
+        while self._process.stopped:  # in the middle of a callback: it is sent when the process goes on
+            await asyncio.sleep(0)
+        if not self._process.alive:
+            raise Unavailable("this process is dead")
+        answer: asyncio.Future[T] = self.loop.create_future()
+        request = _Request(self, call, answer, changes)
+        request.send()
+        return await answer
+
+
+class _Request:
+    """One message to the cluster and its reply."""
+
+    __slots__ = ("answer", "call", "changes", "way")
+
+    def __init__(
+        self,
+        way: SiteStore,
+        call: Callable[[], Coroutine[Any, Any, Any]],
+        answer: asyncio.Future[Any],
+        changes: bool,
+    ) -> None:
+        self.way, self.call, self.answer, self.changes = way, call, answer, changes
+
+    def send(self) -> None:
+        way, weather = self.way, self.way.cluster.weather
+        draw = int(way.loop.random.random() * 1_000)
+        delay_s = way.delay_s()
+        if draw < weather.lost:
+            self._give_up_later()
+            return
+        draw -= weather.lost
+        if draw < weather.late:
+            delay_s = DEADLINE_S * (0.5 + 1.5 * way.loop.random.random())
+            self._give_up_later()
+        elif draw - weather.late < weather.doubled and self.changes:
+            way.loop.in_world(delay_s + way.delay_s() * 4, self._arrive_again)
+        way.loop.in_world(delay_s, self._arrive)
+
+    def _give_up_later(self) -> None:
+        self.way.loop.in_world(DEADLINE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(Unavailable("no answer in time"))
+
+    def _arrive(self) -> None:
+        """At the cluster. What a dead process sent before it died arrives all the same."""
+        way = self.way
+        if not way._connected():
+            self._give_up_later()
+            return
+        stalled_ms = way.cluster.stalled_until_ms - way.loop.now_ms()
+        if stalled_ms > 0:
+            self._give_up_later()
+            if stalled_ms < DEADLINE_S * 1_000:
+                way.loop.in_world(stalled_ms / 1_000, self._arrive)
+            return
+        try:
+            result = at_once(self.call())
+        except EvacError as error:
+            self._reply(None, error)
+        else:
+            self._reply(result, None)
+
+    def _arrive_again(self) -> None:
+        if self.way._connected():
+            try:
+                at_once(self.call())
+            except EvacError:
+                return  # nobody waits for this answer
+
+    def _reply(self, result: Any, error: EvacError | None) -> None:
+        way = self.way
+        if int(way.loop.random.random() * 1_000) < way.cluster.weather.reply_lost:
+            self._give_up_later()
+            return
+        way.loop.in_world(way.delay_s(), self._deliver, result, error)
+
+    def _deliver(self, result: Any, error: EvacError | None) -> None:
+        if self.answer.done():
+            return
+        if not self.way._connected():
+            self._give_up_later()
+        elif error is not None:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(result)
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call that waits for nothing."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("the cluster answers at once")

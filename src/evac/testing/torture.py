@@ -1,0 +1,123 @@
+"""Torture: many seeds, each a whole story; and one seed again, with its options and its trace.
+
+    python -m evac.testing.torture --seeds 100000            all cores; stops at the first ten that fail
+    python -m evac.testing.torture --seed 4711 --trace       exactly that story again, line by line
+
+Exit status 1 where a story broke a rule. The same seed of the same sources is the same story everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from evac.testing.story import Outcome, play
+
+CHUNK = 25
+FAILED_MOST = 10
+TRACE_LINES = 400
+
+
+@dataclass(slots=True)
+class Tally:
+    """What many stories came to."""
+
+    stories: int = 0
+    fires: int = 0
+    runs: int = 0
+    turns: int = 0
+    virtual_s: float = 0.0
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        self.stories += 1
+        self.fires += outcome.fires
+        self.runs += outcome.runs
+        self.turns += outcome.turns
+        self.virtual_s += outcome.virtual_s
+        if outcome.error:
+            self.failed.append((outcome.options.seed, outcome.error))
+
+    def merge(self, other: Tally) -> None:
+        self.stories += other.stories
+        self.fires += other.fires
+        self.runs += other.runs
+        self.turns += other.turns
+        self.virtual_s += other.virtual_s
+        self.failed += other.failed
+
+
+def play_all(seeds: Iterable[int]) -> Tally:
+    """These seeds, one after the other."""
+    tally = Tally()
+    for seed in seeds:
+        tally.add(play(seed))
+    return tally
+
+
+def torture(first: int, count: int, jobs: int) -> Tally:
+    """Seeds side by side, in chunks; ends early once enough of them failed."""
+    tally = Tally()
+    chunks = iter(
+        range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)
+    )
+    with ProcessPoolExecutor(jobs) as pool:
+        flying: set[Future[Tally]] = set()
+        while True:
+            while len(flying) < 2 * jobs and len(tally.failed) < FAILED_MOST:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                flying.add(pool.submit(play_all, chunk))
+            if not flying:
+                return tally
+            done, flying = wait(flying, return_when=FIRST_COMPLETED)
+            for one in done:
+                tally.merge(one.result())
+
+
+def retell(seed: int, trace: bool) -> int:
+    """One story again, for people."""
+    outcome = play(seed, tracing=True)
+    for line in outcome.options.lines():
+        print(line)
+    print()
+    for line in outcome.said if trace else outcome.said[-TRACE_LINES // 10 :]:
+        print(line)
+    print()
+    print(f"trace {outcome.trace}")
+    print(outcome.error or "nothing broke")
+    return 1 if outcome.error else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m evac.testing.torture", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
+    parser.add_argument("--seed", type=int, help="one seed again")
+    parser.add_argument("--trace", action="store_true", help="with every line of its trace")
+    asked = parser.parse_args(argv)
+    if asked.seed is not None:
+        return retell(asked.seed, asked.trace)
+    began = time.monotonic()
+    tally = torture(asked.first, asked.seeds, asked.jobs)
+    took = time.monotonic() - began
+    print(
+        f"{tally.stories} stories, {tally.fires} fires, {tally.runs} runs, "
+        f"{tally.virtual_s / 3600:.1f} hours of their time in {took:.0f} s: {tally.fires / took:.0f} fires a second "
+        f"on {asked.jobs} processes"
+    )
+    for seed, error in sorted(tally.failed):
+        print(f"seed {seed}: {error}")
+        print(f"    python -m evac.testing.torture --seed {seed} --trace")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

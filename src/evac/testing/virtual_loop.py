@@ -1,0 +1,301 @@
+"""An event loop whose time is virtual and whose order is drawn from a seed: the same seed, the same trace.
+
+Time jumps to the next timer when nothing else is left to do. Callbacks that are ready together run in an
+order that the seed decides, and now and then one of them is kept for a later turn. There is no input or output,
+no thread and no executor. A process of the simulation can be stopped (its callbacks wait, its clock goes on),
+resumed, or killed at any await. Invariant: nothing that happens depends on addresses, hashes or real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context, ContextVar
+from heapq import heappop, heappush
+from random import Random
+from typing import Any, Final, NoReturn, TypeVar
+
+T = TypeVar("T")
+LATER_PERMILLE: Final = 20
+"""How often a ready callback is kept for the next turn."""
+
+_PROCESS: ContextVar[Process | None] = ContextVar("evac.testing.process", default=None)
+
+
+class Idle(RuntimeError):
+    """Everything waits, and nothing will ever happen."""
+
+
+class Process:
+    """One process of the simulation: its tasks, and its clocks, which are its own (the port `Clock`).
+
+    offset_ms: of the wall clock; drift_ppm: how much faster its clocks go than the world's. ahead_ms: what
+    its clocks say beyond that, for a process stopped in the middle of a callback: the rest of it runs as after the
+    stop. A stopped process does nothing while its clocks go on; a dead one is only unwound, and
+    whatever it asks for fails.
+    """
+
+    def __init__(self, loop: VirtualLoop, name: str, site: str = "", drift_ppm: int = 0) -> None:
+        self.name, self.site, self.drift_ppm = name, site, drift_ppm
+        self.alive, self.stopped = True, False
+        self.offset_ms = self.ahead_ms = 0
+        self._loop = loop
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._roots: list[asyncio.Task[Any]] = []
+        self.held: list[Any] = []
+        self.context = Context()
+        self.context.run(_PROCESS.set, self)
+        loop.processes.append(self)
+
+    def now_ms(self) -> int:
+        return self.monotonic_ms() + self.offset_ms
+
+    def monotonic_ms(self) -> int:
+        now_us = int(self._loop.time() * 1e6 + 0.5)
+        return (now_us + now_us * self.drift_ppm // 1_000_000) // 1_000 + self.ahead_ms
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
+        """Begins work as this process; whatever it starts belongs to the process as well."""
+        task = self._loop.create_task(work, name=name or self.name, context=self.context)
+        self._roots.append(task)
+        return task
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        if len(self._tasks) > 64:
+            self._tasks = [one for one in self._tasks if not one.done()]
+        self._tasks.append(task)
+
+    def stop(self) -> None:
+        """As SIGSTOP does."""
+        if self.alive and not self.stopped:
+            self.stopped = True
+            self._loop.stopped += 1
+
+    def resume(self) -> None:
+        """As SIGCONT does."""
+        if self.stopped:
+            self.stopped, self.ahead_ms = False, 0
+            self._loop.stopped -= 1
+            held, self.held = self.held, []
+            self._loop.ready.extend(held)
+
+    def kill(self) -> None:
+        """As SIGKILL does: from here on nothing it does reaches anybody; its tasks are unwound."""
+        self.alive = False
+        self.resume()
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What one of the tasks that were spawned in it ended with, if that was no cancellation."""
+        for task in self._roots:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+
+def current_process() -> Process | None:
+    """Whose code runs now; None for the world itself."""
+    return _PROCESS.get()
+
+
+class _Task(asyncio.Task[T]):
+    """A task with a hash of its own: sets of tasks are in the same order in every run."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], number: int, **more: Any) -> None:
+        self._number = number
+        super().__init__(coro, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. turns: callbacks run so far. What a callback raises ends the whole run."""
+
+    def __init__(self, seed: int, later_permille: int = LATER_PERMILLE) -> None:
+        super().__init__()
+        self.random = Random(seed)
+        self.ready: list[Any] = []
+        self.processes: list[Process] = []
+        self.turns = 0
+        self.stopped = 0
+        self._now = 0.0
+        self._later = later_permille / 1_000
+        self._timers: list[tuple[float, int, Any]] = []
+        self._numbers = 0
+        self._plots: list[tuple[int, int, Callable[[], None]]] = []
+        self._errors: list[BaseException] = []
+        self.world = Context()
+        """The context of whatever belongs to no process: servers, networks, clients."""
+
+    def time(self) -> float:
+        return self._now
+
+    def now_ms(self) -> int:
+        return int(self._now * 1e3 + 1e-6)
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._numbers += 1
+        heappush(self._timers, (when, self._numbers, timer))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+
+    def in_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
+        """Something that happens whether or not whoever asked for it still lives."""
+        self.call_at(self._now + delay_s, callback, *args, context=self.world)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer is dropped when its time comes."""
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[T]:
+        self._numbers += 1
+        task = _Task(coro, self._numbers, loop=self, name=name or "", context=context)
+        process = _PROCESS.get() if context is None else context.get(_PROCESS)
+        if process is not None:
+            process.keep(task)
+        return task
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> NoReturn:
+        raise RuntimeError("a simulation has no threads")
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps, so nobody is woken."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There is no input or output."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self._errors.append(error if error is not None else RuntimeError(context.get("message")))
+
+    def _run_once(self) -> None:
+        """One turn: every callback that is ready now, in an order drawn from the seed."""
+        while self._plots and self.turns >= self._plots[0][0]:
+            heappop(self._plots)[2]()
+        if not self.ready:
+            self._jump()
+        batch, self.ready = self.ready, []
+        if len(batch) > 1:
+            self._mix(batch)
+        self.turns += len(batch)
+        if self.stopped:
+            batch = list(self._awake(batch))
+        for handle in batch:
+            if not handle._cancelled:
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._errors.append(error)
+        if self._errors:
+            first, self._errors = self._errors[0], []
+            raise first
+
+    def _jump(self) -> None:
+        """To the next timer; all that are due at the same moment become ready together."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+        if not timers:
+            if getattr(self, "_stopping", False):
+                return
+            raise Idle("nothing will ever happen again")
+        when = self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= when:
+            timer = heappop(timers)[2]
+            if not timer._cancelled:
+                self.ready.append(timer)
+
+    def _mix(self, batch: list[Any]) -> None:
+        random, later = self.random.random, self._later
+        for i in range(len(batch) - 1, 0, -1):
+            j = int(random() * (i + 1))
+            batch[i], batch[j] = batch[j], batch[i]
+        if later and random() < later * len(batch):
+            self.ready.append(batch.pop())
+
+    def _awake(self, batch: list[Any]) -> Iterator[Any]:
+        """Those whose process is not stopped; the others wait until it goes on."""
+        for handle in batch:
+            process = handle._context.get(_PROCESS)
+            if process is not None and process.stopped:
+                process.held.append(handle)
+            else:
+                yield handle
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the whole run with this error, whatever the code that runs now does with errors."""
+        self._errors.append(error)
+
+    def at_turn(self, turn: int, act: Callable[[], None]) -> None:
+        """Does something as soon as so many callbacks have run: at an await, whatever time it is."""
+        self._numbers += 1
+        heappush(self._plots, (turn, self._numbers, act))
+
+    def unwind(self) -> None:
+        """Ends every task that is left, so that nothing of this story reaches the next."""
+        asyncio.events._set_running_loop(self)
+        try:
+            for process in self.processes:
+                process.kill()
+            for _ in range(50):
+                left = [task for task in asyncio.all_tasks(self) if not task.done()]
+                if not left:
+                    break
+                for task in sorted(left, key=hash):
+                    task.cancel()
+                for _ in range(20):
+                    self._run_quietly()
+        finally:
+            asyncio.events._set_running_loop(None)
+            self._timers.clear()
+            self.ready.clear()
+
+    def _run_quietly(self) -> None:
+        """One turn of which nothing is reported: what is unwound has nothing more to say."""
+        batch, self.ready = self.ready, []
+        for handle in batch:
+            if not handle._cancelled:
+                with contextlib.suppress(Exception):
+                    handle._context.run(handle._callback, *handle._args)
+
+
+def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:
+    """Runs one story on its loop, and closes the loop. Raises the first error of any callback.
+
+    Cycles are collected between stories, never in one: when that happens is no part of a story.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.unwind()
+        loop.close()
+        if collecting:
+            gc.enable()
