@@ -129,6 +129,7 @@ def _confirmed(leaving: tuple[str, ...], confirm: tuple[str, ...]) -> None:
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
 @click.option("--step", default="", help="Open the gate of one step instead.")
+@click.option("--confirm", multiple=True, metavar="SITE", help="Type each site where more than one is left.")
 @store_option
 @quiet_option
 def approve(
@@ -138,6 +139,7 @@ def approve(
     ticket: str,
     key: Path | None,
     step: str,
+    confirm: tuple[str, ...],
     store: str | None,
     quiet: bool,
 ) -> int:
@@ -154,12 +156,13 @@ def approve(
             f"of writes; sheds services of {needed.most_shed:,} people",
             quiet,
         )
+        _confirmed(view.untyped, confirm)
     signature = ""
     if key is not None and not step:
         signature = sign(Approval(run, view.plans[-1], needed, name, reason, ticket), read_key(key))
     return request(
         store, run, "approve", name, reason, quiet, step=step, ticket=ticket, signature=signature,
-        envelope=None if step else needed,
+        envelope=None if step else needed, typed=tuple(sorted({*confirm, *view.untyped})),
     )  # fmt: skip
 
 

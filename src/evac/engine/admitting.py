@@ -22,7 +22,6 @@ from evac.engine.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.guards import Guards, Permit
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import RunPolicy
-from evac.run.replan import plan_id
 from evac.run.values import Event, RunStep
 
 T = TypeVar("T")
@@ -34,7 +33,7 @@ Happened = Literal["done", "absent", "unclear"]
 
 
 class GuardedAdmission:
-    """The admission of one run. actions: of a step, by its id in the plan."""
+    """The admission of one run. actions: of a step, by its id in the run."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class GuardedAdmission:
 
     @asynccontextmanager
     async def _enter_plain(self, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
-        actions = self._actions(plan_id(step.id))
+        actions = self._actions(step.id)
         permit = await self._guard(step, actions, doing)
         number = 0
         if step.kind == "rejoin":
@@ -71,7 +70,7 @@ class GuardedAdmission:
 
     @asynccontextmanager
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
-        actions = self._actions(plan_id(step.id))
+        actions = self._actions(step.id)
         store = step.data_set or step.target
         permit = await self._guard(step, actions, doing)
         async with self._sets.hold(store, self._set_ttl_ms) as held:
@@ -143,6 +142,8 @@ class _StoreWork:
         """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
         epoch = await self._sets.read(self._held.store)
         happened = _happened(event)
+        if self._kind == "promote" and epoch.run == self._run and epoch.candidate in _fenced(event):
+            return datasets.not_done(epoch)[1]
         if (epoch.candidate, epoch.run) != (_ends(self._actions)[1], self._run):
             return self._not_ours(epoch, event, happened)
         if event.kind == "undo_done":
@@ -166,8 +167,9 @@ class _StoreWork:
         if self._kind == "fence" and event.kind == "step_attested":
             old, candidate = _ends(self._actions)
             claimed, _ = datasets.claim(
-                epoch, holder=old, candidate=candidate, purpose="promote", run=self._run
-            )
+                epoch, holder=old, candidate=candidate, purpose="promote", run=self._run,
+                fenced=" ".join(_fenced(event)),
+            )  # fmt: skip
             return datasets.prove(claimed, "attest", self._policy.store(epoch.store))[1]
         if self._kind == "fence" and happened == "done" and not epoch.settled:
             raise NotAllowed(
@@ -175,6 +177,13 @@ class _StoreWork:
                 "see: evac run show " + epoch.run,
             )  # fmt: skip
         return datasets.stay(epoch)
+
+
+def _fenced(event: Event) -> frozenset[str]:
+    """Sites of which a person vouches that nothing there can write."""
+    if event.kind != "step_attested":
+        return frozenset()
+    return datasets.names_in(str(event.data.get("evidence", {}).get("fenced", "")))
 
 
 def _settle_undone(epoch: Epoch) -> tuple[Epoch, Permit]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from types import MappingProxyType
 
 from evac.actions.port import Action
@@ -69,8 +70,22 @@ def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: 
         safe_undo=step.kind in ("shed", "shift", "start"),
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
-        paced=step.kind == "shift" and len(ground.policy.pace.shares) > 1,
+        act=_act_of(step, actions),
     )  # fmt: skip
+
+
+def _act_of(step: Step, actions: tuple[Action, ...]) -> str:
+    """What tells this step from one of the same id in another plan. A promotion is told by its site alone, so
+    that one under way is never begun twice.
+    """
+    if step.kind == "fence":
+        given = actions[0].parameters
+        old, candidate = str(given.get("old", "")), str(given.get("candidate", ""))
+        return f"{old}>{candidate}" if given.get("proof") == "sync" else old
+    if step.kind == "promote":
+        return ""
+    told = [(a.verb, a.target, a.driver, a.at, sorted(a.parameters.items())) for a in actions]
+    return blake2b(repr(told).encode(), digest_size=6).hexdigest()
 
 
 def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:

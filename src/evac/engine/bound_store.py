@@ -74,7 +74,7 @@ def _step_row(step: RunStep) -> list[Any]:
     return [
         step.id, step.kind, step.target, step.start_ms, step.duration_ms, list(step.after),
         [list(use) for use in step.uses], step.deadline_ms, step.gate, step.manual, step.safe_undo,
-        step.data_set, step.site, step.paced,
+        step.data_set, step.site, step.paced, step.act,
     ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The runs of one leadership: made once an incident, taken over, carried out, ended, and watched afterwards.
 
-    open/<run>         a run that has not ended: {"incident", "plan", "approvals", "ends"}; whoever leads
-    carries it on proposal/<id>      what a person wants to be run; the leader answers under answer/<id>
+    open/<run>         a run that has not ended: {"incident", "plan", "approvals", "ends", "leaving", "mark"};
+                       whoever leads carries it on
+    proposal/<id>      what a person wants to be run; the leader answers under answer/<id>
 
 A run is created in one transaction with its incident, the register of sites and the key under `open/`; it
 ends in one with the register. In between `RunExecution` alone writes its journal.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from evac.engine.datasets import DataSets
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
-from evac.engine.guards import Guards, Mark, Permit
+from evac.engine.guards import Guards, Mark, Permit, read_register
 from evac.engine.leading import Leadership
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.performing import Terms
@@ -36,7 +37,7 @@ from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAl
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
 from evac.run.replan import plan_id
-from evac.run.values import ENDED, Event, RunSpec
+from evac.run.values import ENDED, SETTLED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
@@ -46,6 +47,8 @@ PROPOSAL: Final = "proposal/"
 ANSWER: Final = "answer/"
 AGAIN_S: Final = 0.2
 DRIFT_TIMEOUT_S: Final = 10.0
+REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
+"""Phases in which a run takes another plan."""
 _TOLD: Final = {
     "approval_needed": "needs approval", "run_started": "began", "step_failed": "a step failed",
     "step_stuck": "a step takes longer than predicted", "step_unknown": "the outcome of a step is unknown",
@@ -57,7 +60,8 @@ _TOLD: Final = {
 class Wanted:
     """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
     meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
-    where policy has agreed beforehand. typed: names of sites that a person typed.
+    where policy has agreed beforehand. typed: names of sites that a person typed. names: sites that a person
+    must type before it goes on; until then the register does not say that they are left.
     """
 
     incident: str
@@ -69,6 +73,7 @@ class Wanted:
     ends: Mapping[str, Mark] = field(default_factory=dict)
     approvals: int | None = None
     typed: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +98,56 @@ class Desk:
     boundary: Callable[[int], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """A run under way, as another loss sees it. accounted: sites that its plan takes as lost. untyped: sites
+    whose names it waits for. places: sites at which it still does something. plans: how many it had.
+    """
+
+    run: str
+    accounted: frozenset[str]
+    leaving: tuple[str, ...]
+    untyped: tuple[str, ...]
+    places: frozenset[str]
+    plans: int
+
+
 @dataclass(slots=True)
 class _Run:
-    """One run in hand. actions: of all its plans by step, the newest plan's last."""
+    """One run in hand. actions: plan -> its step -> what is done. leaving: sites that it leaves; mark: what
+    the register says of them meanwhile.
+    """
 
     spec: RunSpec
     ends: Mapping[str, Mark]
-    actions: dict[str, tuple[Action, ...]]
+    actions: dict[str, Mapping[str, tuple[Action, ...]]]
+    leaving: tuple[str, ...] = ()
+    mark: Mark = "lost"
+    approvals: int = 1
     epochs: dict[str, int] = field(default_factory=dict)
     execution: RunExecution | None = None
     journal: Journal | None = None
+
+    @property
+    def accounted(self) -> frozenset[str]:
+        """Sites that its present plan takes as lost."""
+        view = None if self.execution is None else self.execution.view
+        if view is not None and view.accounted:
+            return frozenset(view.accounted)
+        return frozenset(self.leaving if self.mark == "lost" else ())
+
+    def actions_of(self, view: RunView, step: str) -> tuple[Action, ...]:
+        plan, name = view.origin_of(step)
+        return self.actions.get(plan, {}).get(name, ())
+
+    def opened(self) -> bytes:
+        """The value under `open/`."""
+        return orjson.dumps(
+            {
+                "incident": self.spec.incident, "plan": self.spec.plan, "approvals": self.approvals,
+                "ends": dict(self.ends), "leaving": list(self.leaving), "mark": self.mark,
+            }
+        )  # fmt: skip
 
 
 class Conductor:
@@ -112,6 +157,7 @@ class Conductor:
         self._desk, self._lead = desk, leadership
         self._runs: dict[str, _Run] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._in_hand = asyncio.Event()
         self._drift = DriftWatch(
             desk.driver, desk.clock, self._drifted, self._may_redo,
             span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
@@ -131,8 +177,12 @@ class Conductor:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._drift.run())
-            for entry in await self._store_list(OPEN):
-                tasks.create_task(self._resume(entry))
+            found = await self._store_list(OPEN)
+            waiting = {entry.key for entry in found}
+            if not waiting:
+                self._in_hand.set()
+            for entry in found:
+                tasks.create_task(self._resume(entry, waiting))
             tasks.create_task(self._serve_proposals())
 
     def lost(self) -> None:
@@ -152,43 +202,50 @@ class Conductor:
         approvals = bound.spec.approvals if wanted.approvals is None else wanted.approvals
         spec = replace(bound.spec, approvals=approvals)
         permit = Permit()
-        if wanted.leaving:
+        if wanted.leaving and not wanted.names:
             permit = await self._desk.guards.may_leave(wanted.leaving, wanted.mark, wanted.typed)
-        opened = {
-            "incident": spec.incident,
-            "plan": digest,
-            "approvals": approvals,
-            "ends": dict(wanted.ends),
-        }
+        run = _Run(spec, wanted.ends, {digest: bound.actions}, wanted.leaving, wanted.mark, approvals)
         made = {"run": name, "plan": digest}
         data = {
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
-            "mode": wanted.mode, "reason": wanted.reason,
+            "mode": wanted.mode, "reason": wanted.reason, "names": sorted(wanted.names),
         }  # fmt: skip
         journal, view = await create_run(
             self._desk.store, spec, self._lead, self._desk.clock, data,
             (Compare(incident_key(spec.incident), 0), *permit.compares),
             (
-                Put(incident_key(spec.incident), orjson.dumps(made)), Put(OPEN + name, orjson.dumps(opened)),
+                Put(incident_key(spec.incident), orjson.dumps(made)), Put(OPEN + name, run.opened()),
                 *permit.changes,
             ),
         )  # fmt: skip
-        run = _Run(spec, wanted.ends, dict(bound.actions))
         self._tasks.create_task(self._carry(run, journal, view))
         return name
 
-    async def _resume(self, entry: Entry) -> None:
+    async def _resume(self, entry: Entry, waiting: set[str]) -> None:
         """Takes over a run that whoever led before left unfinished."""
+        try:
+            taken = await self._take_over(entry)
+        finally:
+            waiting.discard(entry.key)
+            if not waiting:
+                asyncio.get_running_loop().call_soon(self._in_hand.set)
+        if taken is not None:
+            await self._carry(*taken)
+
+    async def _take_over(self, entry: Entry) -> tuple[_Run, Journal, RunView] | None:
+        """None where it cannot be taken over, which was said."""
         name = entry.key.removeprefix(OPEN)
         try:
             told: dict[str, Any] = orjson.loads(entry.value)
-            run = _Run(RunSpec(name, told["incident"], told["plan"], ()), told["ends"], {})
             approvals = int(told["approvals"])
+            spec = RunSpec(name, told["incident"], told["plan"], ())
+            leaving, mark = tuple(told.get("leaving", ())), told.get("mark", "lost")
+            run = _Run(spec, told["ends"], {}, leaving, mark, approvals)
 
             async def spec_of(digest: str) -> RunSpec:
                 data = await get_plan(self._desk.store, digest)
                 bound = await self._desk.bind(data, name, told["incident"], digest)
-                run.actions.update(bound.actions)
+                run.actions[digest] = bound.actions
                 return replace(bound.spec, approvals=approvals)
 
             journal, view = await self._patiently(
@@ -201,10 +258,9 @@ class Conductor:
         except (EvacError, ValueError, KeyError, TypeError) as error:
             words = error.message if isinstance(error, EvacError) else f"open/{name} cannot be read"
             self._tell("trouble", f"{name} cannot be taken over: {words}", {"run": name})
-            return
-        run.spec = view.spec
+            return None
         self._watch_again(run, view)
-        await self._carry(run, journal, view)
+        return run, journal, view
 
     async def _carry(self, run: _Run, journal: Journal, view: RunView) -> None:
         """Carries one run out, and ends it."""
@@ -228,10 +284,17 @@ class Conductor:
 
         def evidence(step: str) -> Mapping[str, Any]:
             now = run.execution.view if run.execution is not None else view
-            found = [i for step_id, i in now.index.items() if plan_id(step_id) == step]
-            return next((now.evidence[i] for i in found if i in now.evidence), {})
+            same = (name for name in now.index if plan_id(name) == step)
+            found = [now.index[name] for name in sorted(same, key=lambda name: (len(name), name))]
+            return next((now.evidence[i] for i in reversed(found) if i in now.evidence), {})
 
-        actions = LiveActions(run.actions, evidence, desk.standing, desk.clock.now_ms)
+        def actions_of(step: str) -> tuple[Action, ...]:
+            return run.actions_of(run.execution.view if run.execution is not None else view, step)
+
+        async def consent(now: RunView, event: Event) -> Permit:
+            return await self._consent(now, event)
+
+        actions = LiveActions(actions_of, evidence, desk.standing, desk.clock.now_ms)
         terms = Terms(
             name, actions, desk.driver, self._lead, desk.policy.patience,
             view.spec.labels.get("scenario", ""),
@@ -240,22 +303,81 @@ class Conductor:
             desk.store, journal, view, self._lead, terms, desk.clock,
             admission=GuardedAdmission(desk.guards, desk.sets, desk.policy, actions),
             request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
-            hooks=Hooks(lambda events: self._heard(run, events), desk.boundary),
+            hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )  # fmt: skip
 
-    async def replace_plan(self, name: str, data: bytes, why: str, lost: Sequence[str]) -> None:
-        """Another plan for a run under way: what is done stays done. Raises RunError, NotAllowed."""
+    async def ready(self) -> None:
+        """Waits until every run that an earlier leader left is in hand, or was said not to be."""
+        await self._in_hand.wait()
+
+    @property
+    def asks_names(self) -> bool:
+        """Whether a run waits for names of sites."""
+        runs = (run.execution for run in self._runs.values())
+        return any(one is not None and bool(one.view.untyped) for one in runs)
+
+    def concerned(self) -> Concerned | None:
+        """The newest run under way that another loss concerns: it leaves sites, or brings one back."""
+        for name, run in reversed(self._runs.items()):
+            moves = run.leaving or "active" in run.ends.values()
+            if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
+                view = run.execution.view
+                return Concerned(
+                    name, run.accounted, run.leaving, view.untyped, _places(run, view), len(view.plans)
+                )
+        return None
+
+    async def replace_plan(self, name: str, data: bytes, why: str, lost: Sequence[str]) -> tuple[str, ...]:
+        """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
+        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, StalePlan.
+
+        What the register says of the sites changes in the same transaction, except of those whose names a
+        person must type first.
+        """
         run = self._runs.get(name)
         if run is None or run.execution is None:
             raise RunError("run-over", f"{name} is not under way")
         digest = await put_plan(self._desk.store, data, self.guard)
         bound = await self._desk.bind(data, name, run.spec.incident, digest)
+        view, register = run.execution.view, await read_register(self._desk.store)
+        left = {site for site, mark in register.items() if mark != "active"}
+        together = {*left, *lost} if set(lost) - left else set()
+        names = sorted(together) if len(together) > 1 else []
+        policy = self._desk.policy
+        agreed = policy.mode == "act" and envelope.covers(policy.envelope, bound.spec.envelope)
+        approvals = 0 if agreed else view.spec.approvals or max(1, policy.approvals)
+        run.actions[digest] = bound.actions
+        view.specs[digest] = bound.spec
+        if run.mark != "lost":
+            await run.execution.say(Event("made_ungraceful", 0, data={"why": why}))
+        after = replace(run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends={})
+        permit = Permit((), (Put(OPEN + name, after.opened()),)) | await self._leave(lost, names, view.typed)
+        data_of = {
+            "plan": digest, "why": why, "lost": sorted(lost), "approvals": approvals, "names": names,
+        }  # fmt: skip
+        await run.execution.say(Event("plan_replaced", 0, data=data_of), permit)
+        run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         view = run.execution.view
-        view.specs[digest] = replace(bound.spec, approvals=view.spec.approvals)
-        run.actions.update(bound.actions)
-        await run.execution.say(
-            Event("plan_replaced", 0, data={"plan": digest, "why": why, "lost": sorted(lost)})
-        )
+        closest = min((envelope.outside(e, view.spec.envelope) for e in view.approved_by.values()), key=len,
+                      default=envelope.outside(self._desk.policy.envelope, view.spec.envelope))  # fmt: skip
+        asks = closest if view.approvals < view.spec.approvals else ()
+        return (*asks, *(f"the name of {site} typed" for site in view.untyped))
+
+    async def _leave(self, lost: Sequence[str], names: Sequence[str], typed: Collection[str]) -> Permit:
+        """What the register says of these sites from now on."""
+        register = await read_register(self._desk.store)
+        new = [site for site in lost if register.get(site) == "active"]
+        if new and len(names) > 1 and not set(names) <= set(typed):
+            return Permit()
+        if new:
+            return await self._desk.guards.may_leave(new, "lost", tuple(typed))
+        gone = [site for site in lost if register.get(site) == "evacuating"]
+        return await self._desk.guards.may_mark(gone, "lost") if gone else Permit()
+
+    async def _consent(self, view: RunView, event: Event) -> Permit:
+        """A person typed the names of all sites that are left: from then on the register says so."""
+        typed = {*view.typed, *event.data.get("typed", ())}
+        return await self._leave(view.names, view.names, typed) if view.names else Permit()
 
     async def _end(self, run: _Run, view: RunView) -> None:
         """The run is over: the register says so in the same transaction in which it stops to be open."""
@@ -314,7 +436,8 @@ class Conductor:
             run.spec.run, step, attempt, self._lead.token, run.epochs.get(step, 0), "it drifted",
             DRIFT_TIMEOUT_S, key,
         )  # fmt: skip
-        self._drift.add(step, run.actions.get(plan_id(step), ()), order)
+        if run.execution is not None:
+            self._drift.add(step, run.actions_of(run.execution.view, step), order)
 
     def _watch_again(self, run: _Run, view: RunView) -> None:
         """What was done under an earlier leader, not too long ago, is watched on."""
@@ -397,6 +520,22 @@ class Conductor:
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
+
+
+def _places(run: _Run, view: RunView) -> frozenset[str]:
+    """Sites at which something is still to be done, or is under way."""
+    found: set[str] = set()
+    for i, step in enumerate(view.steps):
+        if view.phases[i] in SETTLED:
+            continue
+        found.add(step.site)
+        for action in run.actions_of(view, step.id):
+            found |= {
+                action.at,
+                str(action.parameters.get("to", "")),
+                str(action.parameters.get("candidate", "")),
+            }
+    return frozenset(found - {""})
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -16,15 +16,24 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.chronicle import Chronicle, Notice, of_verdict
-from evac.engine.conducting import Conductor, Desk, Wanted
+from evac.engine.conducting import Concerned, Conductor, Desk, Wanted
 from evac.engine.datasets import Epoch
 from evac.engine.drawer import Drawer, Ready
-from evac.engine.guards import check_mode, ensure_register, read_register
+from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.leading import LEADER, Leadership
 from evac.engine.protecting import Roles
 from evac.engine.reading import incident_key
 from evac.engine.voting import VotePublisher, VoteReader
-from evac.model.errors import Conflict, EvacError, LeaseLost, LockHeld, NotAllowed, StoreError, Unavailable
+from evac.model.errors import (
+    Conflict,
+    EvacError,
+    LeaseLost,
+    LockHeld,
+    NotAllowed,
+    StalePlan,
+    StoreError,
+    Unavailable,
+)
 from evac.run import envelope
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal
@@ -77,9 +86,15 @@ class _Term:
     told: dict[str, str] = field(default_factory=dict)
     handled: dict[tuple[str, str], int] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    answering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 Answer = Callable[[_Term, str], Awaitable[None]]
+
+
+class _NotYet(Exception):
+    """What is under way goes first; asked again soon."""
 
 
 class Controller:
@@ -225,15 +240,26 @@ class Controller:
                             if term.handled.get(handled) != standing.lost_since_ms:
                                 term.handled[handled] = standing.lost_since_ms
                                 tasks.create_task(self._try(term, answer, site))
+                    elif state == "healthy" and self._is_waited_for(term, site):
+                        tasks.create_task(self._try(term, self._answer_return, site))
                 await self._judged.wait()
                 self._judged.clear()
+
+    def _is_waited_for(self, term: _Term, site: str) -> bool:
+        """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
+        concerned = term.conductor.concerned() if term.conductor.asks_names else None
+        handled = (self._answer_return.__name__, site)
+        if concerned is None or site not in concerned.untyped or term.handled.get(handled) == concerned.plans:
+            return False
+        term.handled[handled] = concerned.plans
+        return True
 
     async def _try(self, term: _Term, answer: Answer, site: str) -> None:
         """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
         try:
             term.leadership.check()
             await answer(term, site)
-        except (Conflict, Unavailable):
+        except (Conflict, Unavailable, StalePlan, _NotYet):
             await asyncio.sleep(self._profile.period_ms / 1_000)
             term.handled.pop((answer.__name__, site), None)
         except NotAllowed as error:
@@ -245,32 +271,97 @@ class Controller:
             self._say(term, "trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
 
     async def _answer_loss(self, term: _Term, site: str) -> None:
-        """One lost site: a notice, or a run that waits, or one that goes, as the mode says."""
-        register = await read_register(self._desk.store)
-        if register.get(site) != "active":
-            self._say(term, "loss", site, f"{site} is lost; it is {register.get(site, 'unknown')} already")
-            return
-        found = await self._plan(term, site)
+        """One lost site: a notice, or a run that waits, or one that goes, as the mode says; where a run is
+        under way that it concerns, another plan for that run.
+        """
+        async with term.answering:
+            await term.conductor.ready()
+            register = await read_register(self._desk.store)
+            concerned = term.conductor.concerned()
+            if concerned is not None:
+                await self._answer_in_run(term, site, concerned, register)
+            elif register.get(site) != "active":
+                words = f"{site} is lost; it is {register.get(site, 'unknown')} already"
+                self._say(term, "loss", site, words)
+            else:
+                await self._answer_with_run(term, site, register)
+
+    def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
+        """All sites that a plan cannot count on: those that are left, and those that are lost now."""
+        left = {site for site, mark in register.items() if mark != "active"}
+        lost = {site for site, one in self.standings.items() if one.verdict.state == "lost"}
+        return tuple(sorted(left | lost))
+
+    async def _answer_with_run(self, term: _Term, site: str, register: Mapping[str, Mark]) -> None:
+        lost = self._lost(register)
+        found = await self._plan(term, site, lost)
         if found is None:
             return
         ready, data = found
         mode = self._desk.policy.mode
         check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
         if mode == "advise":
-            words = f"{site} is lost; the plan is ready: evac apply {ready.plan}"
+            words = f"{site} is lost; the plan is ready: {_apply(ready.plan, lost)}"
             self._say(term, "loss", site, words, {"plan": ready.plan})
             return
         approvals = await self._approvals(data) if mode == "act" else None
-        run = await term.conductor.create(self._wanted(site, data, approvals))
-        words = "goes on by itself" if approvals == 0 else f"waits for approval: evac approve {run}"
+        names = lost if len(lost) > 1 else ()
+        leaving = tuple(one for one in lost if register.get(one) == "active")
+        run = await term.conductor.create(self._wanted(site, leaving, data, approvals, names))
+        goes = approvals == 0 and not names
+        words = "goes on by itself" if goes else f"waits for approval: {_approve(run, names)}"
         self._say(term, "loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
 
-    async def _plan(self, term: _Term, site: str) -> tuple[Ready, bytes] | None:
+    async def _answer_in_run(
+        self, term: _Term, site: str, concerned: Concerned, register: Mapping[str, Mark]
+    ) -> None:
+        """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
+        run = concerned.run
+        if site in concerned.accounted:
+            self._say(term, "loss", site, f"{site} is lost; {run} takes that into account", {"run": run})
+            return
+        if site not in concerned.leaving and site not in concerned.places:
+            self._say_once(term, site, f"{site} is lost as well; {run} does nothing there and goes on first")
+            raise _NotYet
+        found = await self._plan(term, site, self._lost(register))
+        if found is None:
+            return
+        ready, data = found
+        if self._desk.policy.mode == "advise":
+            words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
+            words += f"evac run cancel {run} --reason WHY; the plan then: {_apply(ready.plan, ready.lost)}"
+            self._say(term, "loss", site, words, {"run": run, "plan": ready.plan})
+            return
+        await self._replace(term, site, run, data, f"{site} is lost", ready.lost)
+
+    async def _replace(
+        self, term: _Term, site: str, run: str, data: bytes, why: str, lost: Sequence[str]
+    ) -> None:
+        asks = await term.conductor.replace_plan(run, data, why, lost)
+        words = f"{why}; {run} has a new plan and goes on"
+        if asks:
+            names = tuple(lost) if len(lost) > 1 else ()
+            words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {_approve(run, names)}"
+        self._say(term, "loss", site, words, {"run": run, "lost": list(lost)})
+
+    async def _answer_return(self, term: _Term, site: str) -> None:
+        """A site answers again whose name a person was to type: the plan counts on it again."""
+        async with term.answering:
+            concerned = term.conductor.concerned()
+            register = await read_register(self._desk.store)
+            if concerned is None or site not in concerned.untyped or register.get(site) != "active":
+                return
+            found = await self._plan(term, site, self._lost(register))
+            if found is not None:
+                why = f"{site} answers again"
+                await self._replace(term, site, concerned.run, found[1], why, found[0].lost)
+
+    async def _plan(self, term: _Term, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
         """The plan from the drawer; one made now where it holds none that fits."""
         drawer, guard = self.parts.drawer, term.leadership.lease
-        found = await drawer.take((site,)) or await drawer.plan_now((site,), guard)
+        found = await drawer.take(lost) or await drawer.plan_now(lost, guard)
         if found is None:
-            ready = await drawer.look((site,))
+            ready = await drawer.look(lost)
             problem = ready.problem if ready is not None else "none was made"
             self._say(term, "trouble", site, f"{site} is lost, and there is no plan: {problem}")
         return found
@@ -281,11 +372,14 @@ class Controller:
         agreed = envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
         return 0 if agreed else None
 
-    def _wanted(self, site: str, data: bytes, approvals: int | None) -> Wanted:
+    def _wanted(
+        self, site: str, leaving: tuple[str, ...], data: bytes, approvals: int | None, names: tuple[str, ...]
+    ) -> Wanted:
         verdict = self.standings[site].verdict
         reason = f"{site} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
         incident = f"{site}-lost-{self._desk.clock.now_ms()}"
-        return Wanted(incident, data, reason, self._desk.policy.mode, (site,), "lost", approvals=approvals)
+        mode = self._desk.policy.mode
+        return Wanted(incident, data, reason, mode, leaving, "lost", approvals=approvals, names=names)
 
     async def _protect(self, term: _Term, site: str) -> None:
         """Stores that lost their synchronous replica with the site: a small run each."""
@@ -318,7 +412,7 @@ class Controller:
         self._say(term, "loss", site, f"{words}: {run}", {"run": run})
 
     async def _anchor(self, term: _Term) -> None:
-        """Heads of journals go to the other sites, soon after they move. A sink that fails holds up nobody."""
+        """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""
         while True:
             await asyncio.sleep(ANCHOR_PERIOD_S)
             journals: list[Journal] = list(term.conductor.journals)
@@ -359,10 +453,26 @@ class Controller:
     ) -> None:
         self._tell(term, Notice(kind, self._desk.clock.now_ms(), site, words, data or {}))
 
+    def _say_once(self, term: _Term, site: str, words: str) -> None:
+        if words not in term.said:
+            term.said.add(words)
+            self._say(term, "loss", site, words)
+
     def _tell(self, term: _Term, notice: Notice) -> None:
         """Into the journal, and to whoever listens."""
         term.chronicle.add(notice)
         self._desk.tell(notice)
+
+
+def _approve(run: str, names: Sequence[str] = ()) -> str:
+    """The command with which a person agrees."""
+    return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
+
+
+def _apply(plan: str, lost: Sequence[str]) -> str:
+    """The command with which a person carries out a plan that lies in the store."""
+    typed = "".join(f" --confirm {name}" for name in lost)
+    return f"evac apply {plan} ESTATE --execute{typed} --reason WHY"
 
 
 def _telling(desk: Desk, chronicle: Chronicle) -> Desk:

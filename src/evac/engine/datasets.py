@@ -101,21 +101,19 @@ def encode(epoch: Epoch) -> bytes:
     )
 
 
-def claim(before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str) -> tuple[Epoch, Permit]:
+def claim(
+    before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str, fenced: str = ""
+) -> tuple[Epoch, Permit]:
     """The next epoch for this candidate. The same claim again (after a crash) is the same epoch.
 
     Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
-    only claimed is overtaken: it can begin no more.
+    only claimed is overtaken: it can begin no more. fenced: sites that a person vouches cannot write.
     """
     if not before.settled:
         if (before.candidate, before.purpose, before.run) == (candidate, purpose, run):
             return before, Permit((_as_read(before),))
-        if before.begun:
-            raise NotAllowed(
-                "candidate-unknown",
-                f"{before.store}: what became of {before.candidate} in epoch {before.number} is not known",
-                "look at it first: evac run show " + before.run,
-            )
+        if before.begun and before.candidate not in names_in(fenced):
+            raise _in_doubt(before)
     after = Epoch(
         before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run, False,
         before.synchronous, before.revision,
@@ -141,7 +139,12 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
 def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
     """To start what was claimed. Raises `NotAllowed` unless this run claimed it for this candidate and, for a
     promotion, the fence is proved.
+
+    A run whose candidate burnt as well goes on with another one, under the next epoch, where the proof is of
+    the old primary alone and nothing was begun.
     """
+    if (before.purpose, before.run) == ("promote", run):
+        before = _with(before, candidate)
     if (before.candidate, before.run) != (candidate, run):
         raise NotAllowed("not-claimed", f"{before.store}: {candidate} did not claim epoch {before.number}")
     if before.purpose == "promote" and not _is_taken(before.rung, policy):
@@ -151,6 +154,31 @@ def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple
         )  # fmt: skip
     after = replace(before, begun=True)
     return after, _change(before, after)
+
+
+def _with(before: Epoch, candidate: str) -> Epoch:
+    """The claim of a run, for another candidate. Raises `NotAllowed` for what was begun."""
+    if before.candidate == candidate or before.rung in ("", "sync"):
+        return before
+    if before.begun:
+        raise _in_doubt(before)
+    return replace(before, number=before.number + 1, candidate=candidate)
+
+
+def names_in(told: str) -> frozenset[str]:
+    """The names in words of a person, such as `anyang, ansan`."""
+    return frozenset(told.replace(",", " ").split())
+
+
+def _in_doubt(epoch: Epoch) -> NotAllowed:
+    step = f"{epoch.purpose}:{epoch.store}"
+    return NotAllowed(
+        "candidate-unknown",
+        f"{epoch.store}: what became of {epoch.candidate} in epoch {epoch.number} is not known; look, then "
+        f"evac run attest {epoch.run} {step} --seen fenced={epoch.candidate} where it can write no more, "
+        f"or --seen primary={epoch.candidate} where it is the primary",
+        "look at it first: evac run show " + epoch.run,
+    )  # fmt: skip
 
 
 def stay(epoch: Epoch) -> Permit:

@@ -25,18 +25,19 @@ from evac.run.patience import NO_MORE, deadline_ms
 from evac.run.values import Event, RunStep
 from evac.run.view import RunView
 
-REFUSED_AGAIN_MS: Final = 5_000
+OTHERWISE_AGAIN_MS: Final = 5_000
 CONFLICT_AGAIN_MS: Final = 200
 CONCLUDE_TRIES: Final = 5
 
 
 class Bench(Protocol):
-    """Where a delicate step is carried out. refusals: how often in a row a guard refused a step."""
+    """Where a delicate step is carried out."""
 
     view: RunView
-    refusals: dict[str, int]
 
-    async def ask(self, kind: str, step: str, attempt: int, data: dict[str, Any], permit: Permit) -> None: ...
+    async def ask(
+        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit
+    ) -> None: ...
 
     def try_of(self, doing: str, i: int, epoch: int) -> Try: ...
 
@@ -53,7 +54,6 @@ async def carry_out(bench: Bench, admission: Admission, kind: str, step: RunStep
         async with admission.enter(bench.view.spec.run, step, attempt, doing) as admitted:
             await _begin(bench, admitted, doing, step, attempt)
             begun = True
-            bench.refusals.pop(step.id, None)
             if not step.manual or doing != "start":
                 await _go(bench, admitted, doing, step, attempt)
     except EvacError as error:
@@ -68,10 +68,10 @@ async def _begin(bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, 
     if doing == "start":
         limit_ms = deadline_ms(bench.view.spec.patience, step)
         data = {"token": bench.view.token, "epoch": admitted.epoch, "deadline_ms": limit_ms}
-        await bench.ask("step_started", step.id, attempt, data, admitted.permit)
+        await bench.ask("step_started", step, attempt, data, admitted.permit)
     elif doing == "undo":
         told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
-        await bench.ask("undo_started", step.id, attempt, told, admitted.permit)
+        await bench.ask("undo_started", step, attempt, told, admitted.permit)
 
 
 async def _go(bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, attempt: int) -> None:
@@ -103,7 +103,7 @@ async def _finish(
             outcome, permit = _cannot_stand(doing, error), Permit()
             kind, data = outcome
         try:
-            await bench.ask(kind, step.id, attempt, data, permit)
+            await bench.ask(kind, step, attempt, data, permit)
             return
         except Conflict:
             tries_left -= 1
@@ -129,40 +129,35 @@ def _cannot_stand(doing: Doing, error: EvacError) -> Outcome:
 
 
 async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
-    """Not now: said in the journal where the state has a place for it."""
-    again_ms = REFUSED_AGAIN_MS
+    """Not now: said in the journal where the state has a place for it. What a guard refuses is a failure that
+    asks a person, said once.
+    """
+    again_ms = OTHERWISE_AGAIN_MS
     if isinstance(error, Retryable):
         again_ms = max(error.after_ms, CONFLICT_AGAIN_MS)
     elif isinstance(error, Conflict | Unavailable):
         again_ms = CONFLICT_AGAIN_MS
     try:
-        if isinstance(error, NotAllowed) and doing != "observe" and _is_final(bench, doing, step):
+        if isinstance(error, NotAllowed) and doing != "observe":
             await _give_up(bench, doing, step, attempt, error)
         elif doing == "start":
             data: dict[str, Any] = {"why": error.message, "again_ms": again_ms}
-            await bench.ask("step_waits", step.id, attempt, data, Permit())
+            await bench.ask("step_waits", step, attempt, data, Permit())
         elif doing == "observe":
             data = {"outcome": "unclear", "evidence": {"why": error.message}}
-            await bench.ask("step_observed", step.id, attempt, data, Permit())
+            await bench.ask("step_observed", step, attempt, data, Permit())
         else:
             await asyncio.sleep(again_ms / 1_000)
     except (RunError, Conflict):
         return  # people decided meanwhile, or a hold came in between
 
 
-def _is_final(bench: Bench, doing: Doing, step: RunStep) -> bool:
-    """What a guard refuses needs a person. A start may be let in after a while, by the end of another run."""
-    refused = bench.refusals[step.id] = bench.refusals.get(step.id, 0) + 1
-    return doing == "undo" or refused >= bench.view.spec.patience.attempts
-
-
 async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
     """Refused for good, so that the run asks a person, or ends, instead of waiting for ever."""
-    bench.refusals.pop(step.id, None)
     data = {"code": error.code, "message": error.message, "again_ms": NO_MORE}
     if doing == "undo":
         told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
-        await bench.ask("undo_started", step.id, attempt, told, Permit())
-        await bench.ask("undo_failed", step.id, attempt, data, Permit())
+        await bench.ask("undo_started", step, attempt, told, Permit())
+        await bench.ask("undo_failed", step, attempt, data, Permit())
     else:
-        await bench.ask("step_failed", step.id, attempt - 1, data, Permit())
+        await bench.ask("step_failed", step, attempt - 1, data, Permit())

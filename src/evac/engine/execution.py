@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -29,9 +29,8 @@ from evac.engine.recording import NOTHING, Leading, Recorder
 from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import deadline_ms
-from evac.run.replan import plan_id
 from evac.run.state import apply
-from evac.run.values import ENDED, Effect, Event, RunPhase
+from evac.run.values import ENDED, Effect, Event, RunPhase, RunStep
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Store
@@ -51,11 +50,13 @@ _EXPECTED: Final = {"start": "running", "observe": "unknown", "undo": "undoing"}
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """heard: is shown events when they are durable. boundary: is told the number of every boundary between a
-    journal record and an effect, when it is reached.
+    journal record and an effect, when it is reached. consent: what rides with an approval, besides; raises
+    NotAllowed for one that cannot stand.
     """
 
     heard: Callable[[Sequence[Event]], None] = lambda events: None
     boundary: Callable[[int], None] | None = None
+    consent: Callable[[RunView, Event], Awaitable[Permit]] | None = None
 
 
 class Work(NamedTuple):
@@ -69,6 +70,7 @@ class _Asked(NamedTuple):
     event: Event
     permit: Permit
     answer: asyncio.Future[None]
+    step: RunStep | None = None
 
 
 class RunExecution:
@@ -88,7 +90,6 @@ class RunExecution:
         hooks: Hooks | None = None,
     ) -> None:
         self.view = view
-        self.refusals: dict[str, int] = {}
         self._store, self._leading, self._terms = store, leading, terms
         self._hooks = hooks or Hooks()
         self._reached = 0
@@ -222,8 +223,7 @@ class RunExecution:
         view = self.view
         step = view.steps[i]
         tries = view.undo_tries.get(i, 1) if doing == "undo" else view.tries[i]
-        name = plan_id(step.id) if view.renamed else step.id
-        return Try(step, name, view.attempts[i], tries, epoch, i in view.in_undo)
+        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.in_undo)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
         """One write. A hold that came in between stops the starts, and only them."""
@@ -292,6 +292,7 @@ class RunExecution:
         if asked.answer.done():
             return False
         try:
+            _check_same(self.view, asked.step)
             requests.check_event(self.view, asked.event)
         except RunError as error:
             asked.answer.set_exception(error)
@@ -316,17 +317,17 @@ class RunExecution:
         """Whether it is the journal itself that somebody else wrote."""
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
-    async def _ask(self, event: Event, permit: Permit) -> None:
+    async def _ask(self, event: Event, permit: Permit, step: RunStep | None = None) -> None:
         if self._over:
             raise _over(self.view)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(event, permit, answer))
+        self._asked.append(_Asked(event, permit, answer, step))
         self._wake.set()
         await answer
 
-    async def ask(self, kind: str, step: str, attempt: int, data: dict[str, Any], permit: Permit) -> None:
+    async def ask(self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit) -> None:
         """Writes an event of a delicate step. Raises `Conflict` when what rides along does not hold."""
-        await self._ask(Event(kind, self._clock.now_ms(), step, attempt, data), permit)
+        await self._ask(Event(kind, self._clock.now_ms(), step.id, attempt, data), permit, step)
 
     def landed(self, step: str) -> None:
         """A delicate step is done with, or its offer goes back."""
@@ -415,6 +416,8 @@ class RunExecution:
 
     async def _put_admitted(self, event: Event, permit: Permit) -> None:
         """An attested delicate step concludes as one that was observed."""
+        if event.kind == "approved" and self._hooks.consent is not None:
+            permit = permit | await self._hooks.consent(self.view, event)
         i = self.view.index.get(event.step, -1)
         if event.kind != "step_attested" or not self._admission.concerns(self.view.steps[i]):
             await self._put(event, permit)
@@ -462,6 +465,14 @@ class RunExecution:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._pool.close()
+
+
+def _check_same(view: RunView, step: RunStep | None) -> None:
+    """What was decided under one plan does not begin under the next one, where its id may be another act."""
+    if step is not None:
+        now = view.steps[view.number(step.id)]
+        if (now.kind, now.site, now.act, now.data_set) != (step.kind, step.site, step.act, step.data_set):
+            raise RunError("step-replaced", f"{step.id} is another act in the present plan")
 
 
 def _over(view: RunView) -> RunError:

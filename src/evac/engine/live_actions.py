@@ -47,13 +47,13 @@ def decode_standing(store: str, value: bytes) -> Standing:
 
 
 class LiveActions:
-    """Actions of a step by its id in the plan, completed. evidence: of a step of the run, by that id, empty
+    """Actions of a step by its id in the run, completed. evidence: of the newest step of a plan's id, empty
     while there is none; standing: of a store, as last read.
     """
 
     def __init__(
         self,
-        actions: Mapping[str, tuple[Action, ...]],
+        actions: Callable[[str], tuple[Action, ...]],
         evidence: Callable[[str], Mapping[str, Any]],
         standing: Callable[[str], Standing | None],
         now_ms: Callable[[], int],
@@ -62,7 +62,7 @@ class LiveActions:
         self._standing, self._now_ms = standing, now_ms
 
     def __call__(self, step: str) -> tuple[Action, ...]:
-        found = self._actions.get(step, ())
+        found = self._actions(step)
         if not any(action.verb in ("fence", "promote") for action in found):
             return found
         return tuple(self._completed(action) for action in found)

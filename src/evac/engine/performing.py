@@ -52,7 +52,7 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Of all steps of a run: what every order says. actions: of a step, by its id in the plan."""
+    """Of all steps of a run: what every order says. actions: of a step, by its id in the run."""
 
     run: str
     actions: Callable[[str], Sequence[Action]]

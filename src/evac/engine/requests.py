@@ -32,7 +32,8 @@ class Request:
     """One thing asked. id: unique, made by whoever asks.
 
     step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
-    without a step takes the run back. for_ms, then: of pause (0: no end), and what happens at its end.
+    without a step takes the run back. for_ms, then: of pause (0: no end), and what happens at its end. typed:
+    of approve, names of sites that the person typed, because more than one is left.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Request:
     envelope: Envelope | None = None
     signature: str = ""
     evidence: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    typed: tuple[str, ...] = ()
 
 
 def prefix_of(run: str) -> str:
@@ -65,7 +67,7 @@ def encode(request: Request) -> bytes:
             "verb": request.verb, "who": request.who, "reason": request.reason, "step": request.step,
             "at_ms": request.at_ms, "for_ms": request.for_ms, "then": request.then, "ticket": request.ticket,
             "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
-            "signature": request.signature, "evidence": dict(request.evidence),
+            "signature": request.signature, "evidence": dict(request.evidence), "typed": list(request.typed),
         }
     )  # fmt: skip
     if len(value) > VALUE_MOST:
@@ -82,6 +84,7 @@ def decode(key: str, value: bytes) -> Request:
             key.rpartition("/")[2], told["verb"], told["who"], told["reason"], told.get("step", ""),
             int(told.get("at_ms", 0)), int(told.get("for_ms", 0)), told.get("then", "stay"),
             told.get("ticket", ""), given, told.get("signature", ""), dict(told.get("evidence", {})),
+            tuple(str(name) for name in told.get("typed", ())),
         )  # fmt: skip
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -131,8 +134,10 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
     data: dict[str, Any] = {"who": request.who, "reason": request.reason}
     if kind == "approved":
         given = request.envelope if request.envelope is not None else view.spec.envelope
+        _check_typed(view, request)
         data |= {
             "ticket": request.ticket, "envelope": envelope.to_data(given), "signature": request.signature,
+            "typed": sorted(set(request.typed)),
         }  # fmt: skip
     elif kind == "paused":
         if request.for_ms > terms.pause_most_ms:
@@ -152,6 +157,17 @@ _KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "skip": "step_skipped", "cancel": "cancelled", "undo": "rollback_started", "attest": "step_attested",
     }
 )  # fmt: skip
+
+
+def _check_typed(view: RunView, request: Request) -> None:
+    """More than one site is left only by a person who typed all of their names."""
+    missing = [name for name in view.untyped if name not in {*view.typed, *request.typed}]
+    if missing:
+        names = " ".join(f"--confirm {name}" for name in view.names)
+        raise NotAllowed(
+            "second-site", f"{', '.join(view.names)} are left at the same time: type all of their names "
+            f"(evac approve {view.spec.run} {names} --reason WHY)",
+        )  # fmt: skip
 
 
 def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:

@@ -120,7 +120,7 @@ def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 
 
 def _is_approved(view: RunView) -> bool:
-    return view.approvals >= view.spec.approvals
+    return view.approvals >= view.spec.approvals and not view.untyped
 
 
 def _approval(view: RunView, now_ms: int) -> Event | None:
@@ -136,7 +136,11 @@ def _approval_needed(view: RunView, now_ms: int) -> Event:
         (envelope.outside(given, needed) for given in view.approved_by.values()), key=len, default=()
     )
     missing = view.spec.approvals - view.approvals
-    words = list(closest) or [f"{missing} more approval{'s' if missing > 1 else ''} needed"]
+    words = list(closest)
+    if not words and missing > 0:
+        words = [f"{missing} more approval{'s' if missing > 1 else ''} needed"]
+    if view.untyped:
+        words.append(f"more than one site is left: type the names of {', '.join(view.untyped)}")
     return _event("approval_needed", now_ms, outside=words)
 
 

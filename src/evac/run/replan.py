@@ -86,11 +86,21 @@ def _name(step: RunStep, old: Mapping[str, tuple[RunStep, StepPhase]], attempts:
         turn += 1
         name = f"{step.id}{_AGAIN}{turn}"
     if name in old:
-        begun = old[name][1] in KEPT or attempts.get(name, 0) > 0
-        if begun and not _same_act(old[name][0], step):
+        was, phase = old[name]
+        begun = phase in KEPT or attempts.get(name, 0) > 0
+        if begun and not _same_act(was, step) and not _is_fenced_by(was, phase, step):
             return f"{step.id}{_AGAIN}{turn + 1}"
     return name
 
 
 def _same_act(a: RunStep, b: RunStep) -> bool:
-    return (a.kind, a.target, a.site, a.data_set) == (b.kind, b.target, b.site, b.data_set)
+    return (a.kind, a.target, a.site, a.data_set, a.act) == (b.kind, b.target, b.site, b.data_set, b.act)
+
+
+def _is_fenced_by(was: RunStep, phase: StepPhase, step: RunStep) -> bool:
+    """Whether a fence of the new plan is proved by one that is complete: of the same old primary, and for any
+    candidate or for this one.
+    """
+    if (was.kind, step.kind) != ("fence", "fence") or phase != "succeeded" or not was.act:
+        return False
+    return was.data_set == step.data_set and step.act in (was.act, f"{was.act}>{step.act.partition('>')[2]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -91,6 +92,7 @@ def _run_created(view: RunView, event: Event) -> None:
         raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
+    view.names = tuple(event.data.get("names", ()))
 
 
 def _plain(view: RunView, event: Event) -> None:
@@ -105,6 +107,7 @@ def _approval_needed(view: RunView, event: Event) -> None:
 def _approved(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
     view.approved_by[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
+    view.typed.update(event.data.get("typed", ()))
     _count_approvals(view)
 
 
@@ -176,8 +179,17 @@ def _step_failed(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_failed" if again < 0 else "step_failed:again")
     view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
     view.ended[i] = event.at_ms
-    if again >= 0:
+    if i in view.leftover:
+        _drop(view, i)
+    elif again >= 0:
         view.not_before[i] = event.at_ms + again
+
+
+def _drop(view: RunView, i: int) -> None:
+    """A step that the present plan does not know came to nothing: it is not tried again."""
+    view.turn(i, "skipped")
+    view.leftover.add(i)
+    view.exceptions = True
 
 
 def _step_unknown(view: RunView, event: Event) -> None:
@@ -200,9 +212,12 @@ def _step_observed(view: RunView, event: Event) -> None:
             view.doubtful.add(i)
         return
     undone = outcome == "absent" and i in view.in_undo
+    gone = outcome == "absent" and not undone and i in view.leftover
     _moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
     _resolved(view, i)
-    if undone:
+    if gone:
+        _drop(view, i)
+    elif undone:
         _undone(view, i, event)
     elif outcome == "done":
         _done(view, i, event)
@@ -353,15 +368,27 @@ def _plan_replaced(view: RunView, event: Event) -> None:
     attempts, merged = _attempts(view), merged_with(view, event.data["plan"])
     old = _columns(view)
     limits = view.limits
-    view.lay_out(merged.spec)
+    view.origin = _origins(view, merged, event.data["plan"])
+    view.lay_out(replace(merged.spec, approvals=event.data.get("approvals", merged.spec.approvals)))
     view.limits.carry_over(limits)
     view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
     view.plans.append(merged.spec.plan)
     view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
+    view.accounted = tuple(event.data.get("lost", ()))
+    view.names = tuple(event.data.get("names", ()))
     view.monitoring_ms = 0
     view.agenda = None
     _put_back(view, old, merged)
     _count_approvals(view)
+
+
+def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple[str, str]]:
+    """Where each step comes from: kept ones from where they did, the others from the new plan."""
+    names = {name: old for old, name in merged.renamed.items()}
+    return {
+        step.id: view.origin_of(step.id) if step.id in merged.kept else (plan, names.get(step.id, step.id))
+        for step in merged.spec.steps
+    }
 
 
 _STEP_SETS: Final = (
@@ -474,6 +501,7 @@ def fingerprint(view: RunView) -> str:
         view.graceful, view.exceptions, view.lost, view.drift, view.pace_wait_ms, view.pace_stopped,
         sorted(view.pace_next.items()), view.started_ms, view.monitoring_ms, view.end_why,
         view.last_ms, view.events,
+        view.names, sorted(view.typed), view.accounted, sorted(view.origin.items()),
         sorted(view.past.items()), sorted(view.renamed.items()), view.limits.held(view.last_ms), steps,
     )  # fmt: skip
     return hashlib.sha256(repr(whole).encode()).hexdigest()

@@ -29,10 +29,10 @@ SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
 EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "run_created": (
-            "run", "incident", "plan", "scenario", "envelope", "mode", "reason", "owner", "token",
+            "run", "incident", "plan", "scenario", "envelope", "mode", "reason", "owner", "token", "names",
         ),
         "approval_needed": ("outside",),
-        "approved": ("who", "reason", "ticket", "envelope", "signature"),
+        "approved": ("who", "reason", "ticket", "envelope", "signature", "typed"),
         "run_started": ("token",),
         "leader_changed": ("owner", "token"),
         "step_started": ("token", "epoch", "deadline_ms"),
@@ -56,7 +56,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "released": ("who", "reason"),
         "cancelled": ("who", "reason"),
         "rollback_started": ("who", "reason"),
-        "plan_replaced": ("plan", "why", "lost"),
+        "plan_replaced": ("plan", "why", "lost", "approvals", "names"),
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
         "request_refused": ("who", "verb", "why"),
@@ -69,6 +69,8 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
+names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
+approvals of a new plan: persons that it needs; as before where it does not say.
 """
 
 
@@ -97,6 +99,8 @@ class RunStep:
     """A step as the run needs it. uses: (limit, units, hold_ms), hold 0 for the whole step; of a rate limit
     the window. after: ids. gate: a person must say go on before it starts. safe_undo: evac may take it back
     by itself (never for a store). data_set: the store whose lease and epoch it needs, for fence and promote.
+    act: what tells it from another step of the same id in another plan; of a fence what its proof is about,
+    `old` site or `old>candidate` where it holds for one candidate only.
     """
 
     id: str
@@ -113,6 +117,7 @@ class RunStep:
     data_set: str = ""
     site: str = ""
     paced: bool = False
+    act: str = ""
 
 
 @dataclass(frozen=True, slots=True)

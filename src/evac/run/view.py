@@ -53,7 +53,9 @@ class RunView:
     not tell. doubtful: unknown steps that were looked at often enough to ask a person. undo_wanted: steps a
     person wants back. in_undo: unknown steps of which the undo is in doubt. leftover: unresolved steps that
     the present plan does not know. opened: 1 where what waits for the step was told that it is settled.
-    changed: steps whose phase changed since `decide` last looked.
+    changed: steps whose phase changed since `decide` last looked. names: sites that a person must type;
+    typed: what was typed so far. accounted: sites that the newest plan takes as lost, empty for the first.
+    origin: step -> (plan, its id there), of steps that do not come from the first plan.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -69,6 +71,10 @@ class RunView:
         self.approved_by: dict[str, Envelope] = {}
         self.approvals = 0
         self.lost: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()
+        self.typed: set[str] = set()
+        self.accounted: tuple[str, ...] = ()
+        self.origin: dict[str, tuple[str, str]] = {}
         self.plans = [spec.plan]
         self.drift = 0
         self.pace_wait_ms = -1
@@ -175,6 +181,15 @@ class RunView:
             self.waits[j] += 1
             if self.phases[j] == "ready":
                 self.turn(j, "pending")
+
+    @property
+    def untyped(self) -> tuple[str, ...]:
+        """Sites whose names a person must type before this goes on; all of them, not only the new one."""
+        return () if self.typed.issuperset(self.names) else self.names
+
+    def origin_of(self, step: str) -> tuple[str, str]:
+        """The plan that a step of the run comes from, and its id there."""
+        return self.origin.get(step) or (self.plans[0], step)
 
     @property
     def settled(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -122,6 +122,9 @@ class World:
     leader_ttl_ms: int = 600
     protections: Callable[..., Any] | None = None
     connect: Callable[[str], Store] | None = None
+    sites: tuple[str, ...] = SITES
+    serving: tuple[str, ...] = ("anyang", "pangyo")
+    proof: str = "sync"
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
@@ -146,15 +149,15 @@ class World:
 
     def _parts(self, site: str, owner: str) -> Parts:
         store, clock = self.stores[site], SystemClock()
-        guards = Guards(store, self.policy, clock, ("anyang", "pangyo"), {"web": ("pangyo",)})
+        guards = Guards(store, self.policy, clock, self.serving, {"web": ("pangyo",)})
         desk = Desk(
             store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
             lambda name: self.systems, self.notices.append, drift_period_ms=50,
         )  # fmt: skip
-        drawer = Drawer(store, clock, SITES, self.plan, lambda: "sha256:estate", look_ms=50)
-        targets = {target: self._probes(site, target) for target in SITES if target != site}
+        drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
+        targets = {target: self._probes(site, target) for target in self.sites if target != site}
         return Parts(
-            site, SITES, desk, drawer, targets, protections=self.protections, anchors=[self._anchor],
+            site, self.sites, desk, drawer, targets, protections=self.protections, anchors=[self._anchor],
             leader_ttl_ms=self.leader_ttl_ms,
         )  # fmt: skip
 
@@ -174,26 +177,43 @@ class World:
 
     async def plan(self, lost: tuple[str, ...]) -> bytes:
         self.planned.append(lost)
-        return json.dumps({"lost": list(lost), "to": "anyang" if "pangyo" in lost else "pangyo"}).encode()
+        to = next((site for site in ("pangyo", *self.serving) if site not in lost), "nowhere")
+        return json.dumps({"lost": list(lost), "to": to, "primary": self.primary}).encode()
+
+    def evacuation(self, site: str, to: str) -> bytes:
+        """An orderly way out: the old primary is asked to give its role up."""
+        told = {"lost": [site], "to": to, "primary": self.primary, "healthy": True}
+        return json.dumps(told).encode()
+
+    @property
+    def primary(self) -> str:
+        """Where the primary of the store was last seen."""
+        return str(self.systems.done.get(("promote", "chat"), {}).get("candidate", "pangyo"))
 
     async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
         if is_protection(data):
             return bound_of(data, self.policy, run=run, incident=incident, digest=digest)
         told = json.loads(data)
-        old, new = told["lost"][0], told["to"]
-        ends = {"old": old, "candidate": new}
-        actions = {
-            "fence:chat": (Action("fence", "chat", "simulated", new, {}, {"proof": "sync"} | ends),),
-            "promote:chat": (Action("promote", "chat", "simulated", new, {}, ends),),
-            "shift:web": (Action("shift", "web", "simulated", new, {}, {"to": new, "away": old}),),
-        }
-        steps = (
-            RunStep("fence:chat", "fence", "chat", 0, 100, data_set="chat", site=new),
-            RunStep("promote:chat", "promote", "chat", 100, 100, ("fence:chat",), data_set="chat", site=new),
-            RunStep("shift:web", "shift", "web", 200, 100, ("promote:chat",), site=new),
-        )
+        new, away, old = told["to"], ",".join(told["lost"]), told.get("primary", told["lost"][0])
+        actions = {"shift:web": (Action("shift", "web", "simulated", new, {}, {"to": new, "away": away}),)}
+        steps = [RunStep("shift:web", "shift", "web", 200, 100, site=new, act=f"{new}<{away}")]
+        if old in told["lost"] or told["lost"] == ["ansan"]:
+            ends = {"old": old, "candidate": new}
+            fence = Action("fence", "chat", "simulated", new, {}, {"proof": self.proof} | ends)
+            act = f"{old}>{new}" if self.proof == "sync" else old
+            if told.get("healthy"):
+                fence, act = Action("demote", "chat", "simulated", old, {}, {"proof": "demote"} | ends), old
+            actions["fence:chat"] = (fence,)
+            actions["promote:chat"] = (Action("promote", "chat", "simulated", new, {}, ends),)
+            steps = [
+                RunStep("fence:chat", "fence", "chat", 0, 100, data_set="chat", site=fence.at, act=act),
+                RunStep(
+                    "promote:chat", "promote", "chat", 100, 100, ("fence:chat",), data_set="chat", site=new
+                ),
+                replace(steps[0], after=("promote:chat",)),
+            ]
         needs = Envelope(sites=tuple(told["lost"]), stores=("chat",))
-        spec = RunSpec(run, incident, digest, steps, envelope=needs, patience=self.policy.patience)
+        spec = RunSpec(run, incident, digest, tuple(steps), envelope=needs, patience=self.policy.patience)
         return Bound(spec, actions)
 
     def burn(self, site: str) -> None:
@@ -219,11 +239,12 @@ class World:
 
     async def until_planned(self, most_s: float = 8.0) -> None:
         """A leader, every site seen healthy by everybody, and a full drawer."""
-        await self.until(lambda: bool(self.leader) and len(self.planned) >= 6 and self._calm(), most_s)
+        all_of = len(self.sites) * (len(self.sites) + 1) // 2
+        await self.until(lambda: bool(self.leader) and len(self.planned) >= all_of and self._calm(), most_s)
 
     def _calm(self) -> bool:
         states = [[s.verdict.state for s in c.standings.values()] for c in self.controllers.values()]
-        return all(state == ["healthy"] * len(SITES) for state in states)
+        return all(state == ["healthy"] * len(self.sites) for state in states)
 
     async def ended(self) -> bool:
         return not await self.store.list("open/") and bool(await self.store.list("incident/"))
@@ -232,22 +253,22 @@ class World:
         return [notice.words for notice in self.notices if notice.kind == kind]
 
 
-def policy_of(mode: Any, **more: Any) -> RunPolicy:
+def policy_of(mode: Any, proofs: Any = ("sync",), **more: Any) -> RunPolicy:
     return RunPolicy(
         mode=mode,
         envelope=COVERED,
         profile=QUICK,
-        stores={"chat": StorePolicy("chat", proofs=("sync",), on_sync_loss="next")},
+        stores={"chat": StorePolicy("chat", proofs=proofs, on_sync_loss="next")},
         patience=Patience(attempts=3, backoff_ms=20, deadline_least_ms=2_000),
         **more,
     )
 
 
-def play(story: Callable[[World], Any], world: World, sites: Sequence[str] = SITES) -> None:
+def play(story: Callable[[World], Any], world: World, sites: Sequence[str] | None = None) -> None:
     """Runs a story with the controllers of these sites, and ends them all."""
 
     async def run() -> None:
-        for site in sites:
+        for site in world.sites if sites is None else sites:
             world.start(site)
         try:
             await story(world)

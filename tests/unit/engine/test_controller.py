@@ -175,7 +175,7 @@ def test_a_new_leader_takes_the_run_over_and_looks_first() -> None:
         kinds = [event.kind for event in await events_of(world.store, run)]
         assert kinds.index("leader_changed") < kinds.index("step_observed")
         assert len(await _run_names(world)) == 1, "the loss has its run already"
-        assert any("is lost already" in words for words in world.words("loss"))
+        assert any("takes that into account" in words for words in world.words("loss"))
         assert world.words("refused") == []
 
     play(story, World(policy_of("act")))

@@ -18,7 +18,9 @@ def live(
     fact: Standing | None = None, evidence: dict[str, Any] | None = None, now_ms: int = 12_000
 ) -> LiveActions:
     actions = {"fence:messages": (FENCE,), "promote:messages": (PROMOTE,)}
-    return LiveActions(actions, lambda step: evidence or {}, lambda store: fact, lambda: now_ms)
+    return LiveActions(
+        lambda step: actions.get(step, ()), lambda step: evidence or {}, lambda store: fact, lambda: now_ms
+    )
 
 
 def test_a_standing_fact_goes_with_its_age() -> None:

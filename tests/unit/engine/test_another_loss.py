@@ -1,0 +1,247 @@
+"""Another loss while a run is under way: one plan for all lost sites, in the same run, and what is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from evac.engine import requests
+from evac.engine.drawer import digest_of, put_plan
+from evac.engine.guards import read_register
+from evac.engine.reading import events_of
+from evac.run.values import Event
+from evac.store.port import Put
+from tests.unit.engine.small_world import World, play, policy_of
+
+FIVE = ("anyang", "ansan", "busan", "daegu", "pangyo")
+SERVING = ("pangyo", "anyang", "busan")
+BOTH = ("anyang", "pangyo")
+
+
+def five(mode: str = "act", **more: Any) -> World:
+    return World(policy_of(mode), sites=FIVE, serving=SERVING, **more)
+
+
+async def run_of(world: World) -> str:
+    (entry,) = await world.store.list("open/")
+    return entry.key.removeprefix("open/")
+
+
+async def events(world: World, run: str, *kinds: str) -> list[Event]:
+    return [event for event in await events_of(world.store, run) if not kinds or event.kind in kinds]
+
+
+async def until_event(world: World, run: str, kind: str, most_s: float = 8.0) -> Event:
+    try:
+        async with asyncio.timeout(most_s):
+            while not (found := await events(world, run, kind)):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError([notice.words for notice in world.notices]) from None
+    return found[-1]
+
+
+async def ask(world: World, run: str, verb: Any, number: str, **more: Any) -> None:
+    request = requests.Request(number, verb, "kim", "it burns", **more)
+    await world.store.transact((), [Put(requests.key_of(run, number), requests.encode(request))])
+
+
+async def until_ended(world: World, most_s: float = 10.0) -> None:
+    try:
+        async with asyncio.timeout(most_s):
+            while not await world.ended():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError([notice.words for notice in world.notices]) from None
+
+
+async def epoch(world: World) -> dict[str, Any]:
+    entry = await world.store.get("epoch/chat")
+    assert entry is not None
+    return dict(orjson.loads(entry.value))
+
+
+async def two_burn(world: World, stuck: str = "fence") -> str:
+    """The candidate burns while it is fenced, or promoted; the run."""
+    await world.until_planned()
+    world.systems.stuck.add(stuck)
+    world.burn("pangyo")
+    await world.until(lambda: stuck in world.systems.verbs_done())
+    run = await run_of(world)
+    world.burn("anyang")
+    await until_event(world, run, "plan_replaced")
+    world.systems.stuck.clear()
+    return run
+
+
+def test_a_second_site_waits_for_both_names_and_then_goes_on_in_the_same_run() -> None:
+    async def story(world: World) -> None:
+        run = await two_burn(world)
+        told = (await until_event(world, run, "plan_replaced")).data
+        assert (told["lost"], told["names"], told["approvals"]) == (list(BOTH), list(BOTH), 0)
+        asked = await until_event(world, run, "approval_needed")
+        assert any("type the names of anyang, pangyo" in words for words in asked.data["outside"])
+        await ask(world, run, "approve", "r1")
+        refused = await until_event(world, run, "request_refused")
+        assert "--confirm anyang --confirm pangyo" in refused.data["why"]
+        assert (await read_register(world.store))["anyang"] == "active", "nobody typed its name"
+        assert "promote" not in world.systems.verbs_done()
+        await ask(world, run, "approve", "r2", typed=BOTH)
+        await until_ended(world)
+        assert (await read_register(world.store))["anyang"] == "lost"
+        assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["busan"]
+        assert world.systems.done["shift", "web"] == {"to": "busan", "away": "anyang,pangyo"}
+        assert (await epoch(world))["holder"] == "busan"
+        started = [event.step for event in await events(world, run, "step_started")]
+        assert started == ["fence:chat", "fence:chat~2", "promote:chat", "shift:web"]
+        assert len(await world.store.list("incident/")) == 1
+
+    play(story, five())
+
+
+def test_names_typed_beforehand_let_the_new_plan_go_on_by_itself() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("fence")
+        world.burn("pangyo")
+        await world.until(lambda: "fence" in world.systems.verbs_done())
+        run = await run_of(world)
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        await until_event(world, run, "approved")
+        world.burn("anyang")
+        await until_event(world, run, "plan_replaced")
+        world.systems.stuck.clear()
+        await until_ended(world)
+        assert not await events(world, run, "approval_needed")
+        assert await read_register(world.store) == dict.fromkeys(FIVE, "active") | dict.fromkeys(BOTH, "lost")
+
+    play(story, five())
+
+
+def test_the_leader_burns_with_the_second_site_in_the_middle() -> None:
+    async def story(world: World) -> None:
+        await world.until(lambda: world.leader == "anyang")
+        for site in FIVE:
+            if site != "anyang":
+                world.start(site)
+        run = await two_burn(world)
+        assert world.leader not in ("", "anyang", "pangyo")
+        first = world.leader
+        world.stores[first].cut = True  # and its successor stops right after the new plan was written
+        world.tasks[first].cancel()
+        world.start(first)
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        await until_ended(world, 14.0)
+        replaced = await events(world, run, "plan_replaced")
+        assert [event.data["lost"] for event in replaced] == [list(BOTH)], "said once"
+        assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["busan"]
+        assert (await epoch(world))["holder"] == "busan"
+
+    play(story, five(), ("anyang",))
+
+
+def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_it() -> None:
+    async def story(world: World) -> None:
+        run = await two_burn(world, "promote")
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        failed = await until_event(world, run, "step_failed")
+        assert (failed.step, failed.data["code"]) == ("fence:chat~2", "candidate-unknown")
+        assert "--seen fenced=anyang" in failed.data["message"]
+        await asyncio.sleep(0.5)
+        assert len(await events(world, run, "step_failed")) == 1, "said once"
+        await ask(world, run, "attest", "r2", step="fence:chat~2")
+        refused = await until_event(world, run, "request_refused")
+        assert "what became of anyang" in refused.data["why"]
+        await ask(world, run, "attest", "r3", step="fence:chat~2", evidence={"fenced": "anyang"})
+        await until_ended(world)
+        assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["anyang", "busan"]
+        assert ((await epoch(world))["holder"], (await epoch(world))["rung"]) == ("busan", "attest")
+
+    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING))
+
+
+def test_what_a_run_does_not_touch_is_answered_when_it_has_ended() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("promote")
+        world.burn("pangyo")
+        await world.until(lambda: "promote" in world.systems.verbs_done())
+        first = await run_of(world)
+        world.burn("daegu")
+        await world.until(lambda: any("does nothing there" in words for words in world.words("loss")))
+        world.systems.stuck.clear()
+        await world.until(lambda: any("--confirm daegu --confirm pangyo" in w for w in world.words("loss")))
+        assert not await events(world, first, "plan_replaced")
+        assert (await events(world, first))[-1].kind == "run_ended"
+        assert (await read_register(world.store))["daegu"] == "active"
+        assert len([w for w in world.words("loss") if "does nothing there" in w]) == 1
+
+    play(story, five())
+
+
+def test_a_second_site_that_answers_again_is_counted_on_again() -> None:
+    async def story(world: World) -> None:
+        run = await two_burn(world)
+        world.burnt.discard("anyang")
+        world.start("anyang")
+        await until_ended(world)
+        replaced = await events(world, run, "plan_replaced")
+        assert [event.data["lost"] for event in replaced] == [list(BOTH), ["pangyo"]]
+        assert (await read_register(world.store))["anyang"] == "active"
+        assert (await epoch(world))["holder"] == "anyang"
+
+    play(story, five())
+
+
+async def evacuate(world: World, stuck: str) -> str:
+    """A person has pangyo evacuated to anyang; it burns while something hangs."""
+    await world.until_planned()
+    world.systems.stuck.add(stuck)
+    data = world.evacuation("pangyo", "anyang")
+    await put_plan(world.store, data)
+    wanted = {
+        "incident": "move-1", "plan": digest_of(data), "reason": "a new roof", "leaving": ["pangyo"],
+        "mark": "evacuating", "ends": {"pangyo": "evacuated"},
+    }  # fmt: skip
+    await world.store.transact((), [Put("proposal/p1", orjson.dumps(wanted))])
+    async with asyncio.timeout(5):
+        while not await world.store.list("open/"):
+            await asyncio.sleep(0.01)
+    run = await run_of(world)
+    await ask(world, run, "approve", "r1")
+    await world.until(lambda: stuck in world.systems.verbs_done())
+    world.burn("pangyo")
+    await until_event(world, run, "plan_replaced")
+    world.systems.stuck.clear()
+    return run
+
+
+@pytest.mark.parametrize("proof", ["sync", "network"])
+def test_a_site_lost_in_an_orderly_way_out_is_left_the_hard_way(proof: str) -> None:
+    async def story(world: World) -> None:
+        run = await evacuate(world, "promote")
+        await until_ended(world)
+        kinds = [event.kind for event in await events(world, run)]
+        assert kinds.index("made_ungraceful") < kinds.index("plan_replaced")
+        assert "approval_needed" not in kinds[2:], "it is inside what was approved"
+        assert "fence" not in world.systems.verbs_done(), "what was demoted completely is the proof"
+        assert (await epoch(world))["rung"] == "demote"
+        assert (await epoch(world))["holder"] == "anyang"
+        assert (await read_register(world.store))["pangyo"] == "lost"
+
+    play(story, five("hold", proof=proof))
+
+
+def test_a_demotion_that_did_not_come_through_is_no_proof_and_the_ladder_is_climbed() -> None:
+    async def story(world: World) -> None:
+        run = await evacuate(world, "demote")
+        await until_ended(world)
+        assert world.systems.verbs_done() == ["demote", "fence", "promote", "shift"]
+        assert (await epoch(world))["rung"] == "sync"
+        ended = (await events(world, run))[-1]
+        assert ended.data["phase"] == "succeeded_with_exceptions"
+
+    play(story, five("act"))
