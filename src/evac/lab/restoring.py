@@ -20,7 +20,7 @@ from evac.lab.network import network_of
 from evac.lab.primaries import redis_master
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
-from evac.lab.state import LabError, LabFolder, LabState, Running
+from evac.lab.state import LabFolder, Running
 from evac.lab.topology import PORTS
 
 _REDIS: Final = "redis"
@@ -44,12 +44,10 @@ class Restored:
 
 
 def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) -> tuple[str, ...]:
-    """Starts what a burnt site had, but no old primary. Raises `LabError` where it has not burnt."""
+    """Starts what a burnt site had, but no old primary; a site that was only cut off misses nothing."""
     with folder.locked():
         state = folder.need()
         state.topology.site(site)
-        if site not in state.burnt and not _lacks_something(state, site):
-            raise LabError("lab-not-burnt", f"{site} has not burnt", "evac lab status")
         network_of(folder, state).join(site)
         starter = Starter(folder, state, lambda share, words: told(words))
         pending = [one for one in state.of_site(site) if not one.alive and _may_start(folder, one)]
@@ -64,10 +62,6 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
         starter.change(burnt=burnt, cut=tuple(one for one in starter.state.cut if one != site))
         starter.let_go()
     return tuple(one.role for one in pending)
-
-
-def _lacks_something(state: LabState, site: str) -> bool:
-    return any(not one.alive for one in state.of_site(site))
 
 
 def _may_start(folder: LabFolder, one: Running) -> bool:

@@ -22,7 +22,7 @@ from evac.app import runs
 from evac.app.controlling import hands_of
 from evac.app.observing import observe
 from evac.app.plans import Question, make_plan, scenario_of
-from evac.app.seen import merged
+from evac.app.seen import KEY, decode, merged
 from evac.engine.leading import LEADER
 from evac.engine.requests import Request
 from evac.engine.step_actions import rejoin_action
@@ -68,11 +68,11 @@ async def bring_back(
         token = await _leading(store)
         files = estates.load(folder.estate)
         drivers.know(hands_of(files))
-        now = await _observed(files, drivers)
+        now = await _observed(files, drivers, store)
         rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
         if trouble:
             return Returned(rejoined, trouble)
-        now = await _observed(files, drivers)
+        now = await _observed(files, drivers, store)
         run, phase = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
         return Returned(rejoined, (), run, phase)
     finally:
@@ -91,10 +91,14 @@ async def _leading(store: Store) -> int:
     raise LabError("lab-no-leader", "no controller leads", "evac lab status")
 
 
-async def _observed(files: Estate, drivers: Drivers) -> Estate:
-    """The estate with the roles that its stores have now."""
+async def _observed(files: Estate, drivers: Drivers, store: Store) -> Estate:
+    """The estate with the roles that its stores have now. Where an old primary still believes that it is one,
+    what the controllers last saw for certain stands.
+    """
+    entry = await store.get(KEY)
+    before = Observation(0) if entry is None else decode(entry.value)
     seen = await observe(files, drivers, time.time_ns() // 1_000_000)
-    return observed(files, merged(Observation(0), seen))
+    return observed(files, merged(before, seen))
 
 
 async def _rejoin_all(
