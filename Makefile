@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-referees ci clean
+.PHONY: help setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -28,6 +28,9 @@ $(READY): pyproject.toml uv.lock $(wildcard src/evac/app/warm.py) | $(filter .to
 
 demo: $(READY) ## October 2022 again, from files to a report, in under two minutes
 	$(PYTHON) -m evac.app.demo
+
+lab: $(READY) ## three real sites on this machine: up, one burns and comes back, report, down
+	scripts/lab.sh
 
 test: $(READY) ## run all tests
 	$(PYTHON) -m pytest -n auto --dist worksteal
@@ -73,6 +76,10 @@ bench-referees: .venv-bench/.ready ## install the referees that bench compares w
 	$(UV) venv --quiet --allow-existing .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r $<
 	@touch $@
+
+SEEDS ?= 10000
+torture: $(READY) ## play simulated fires with every fault (SEEDS=100000)
+	$(PYTHON) -m evac.testing.torture --seeds $(SEEDS)
 
 ci: ## everything that must pass before a change goes in
 	.ci/run

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, TypeVar, cast, get_args
+from typing import Final, TypeVar, cast
 
 from evac.actions import given
+from evac.actions.command import VERBS as COMMAND_VERBS
+from evac.actions.http import VERBS as HTTP_VERBS
 from evac.actions.manual import ManualDriver
 from evac.actions.noop import NoopDriver
 from evac.actions.port import Action, Checked, Driver, Evidence, Observed, Order, Verb
@@ -186,6 +188,11 @@ class _DatabaseDriver(SimulatedDriver):
         self.world.check_primaries()
         return member.evidence()
 
+    def rejoin_problems(self, action: Action) -> list[str]:
+        primary = self.database(action).of(given.text(action.parameters, "primary_host"))
+        reached = self.world.reach(self.site(action), primary.site)
+        return [] if primary.writable and reached else [f"{primary.name} is not a primary that answers"]
+
     def follows(self, action: Action) -> bool:
         database, member = self.database(action), self.member(action)
         primary = database.of(given.text(action.parameters, "primary_host"))
@@ -213,6 +220,8 @@ class PostgresSimulated(_DatabaseDriver):
                 return self._promote_problems(action, member)
             case "protect":
                 return self._protect_problems(action, member)
+            case "rejoin":
+                return self.rejoin_problems(action)
             case "verify":
                 return [f"it is {member.role}, and not as expected"]
         return []
@@ -493,8 +502,6 @@ class _KeyedDriver(SimulatedDriver):
     takes the old primary's path to its clients, or its machine.
     """
 
-    verbs: frozenset[Verb] = frozenset(get_args(Verb))
-
     def do(self, action: Action, order: Order) -> Evidence:
         if action.verb == "fence":
             member = self._old(action)
@@ -531,6 +538,7 @@ class HttpSimulated(_KeyedDriver):
     """A signed webhook with an idempotency key, served in the site that its URL names."""
 
     name = "http"
+    verbs = HTTP_VERBS
     host_key = "url"
 
 
@@ -538,6 +546,7 @@ class CommandSimulated(_KeyedDriver):
     """A program that the controller starts in its own site."""
 
     name = "command"
+    verbs = COMMAND_VERBS
 
     def site(self, action: Action) -> str:
         return self.process.site

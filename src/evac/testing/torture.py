@@ -108,11 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     tally = torture(asked.first, asked.seeds, asked.jobs)
     took = time.monotonic() - began
-    print(
-        f"{tally.stories} stories, {tally.fires} fires, {tally.runs} runs, "
-        f"{tally.virtual_s / 3600:.1f} hours of their time in {took:.0f} s: {tally.fires / took:.0f} fires a second "
-        f"on {asked.jobs} processes"
-    )
+    hours = tally.virtual_s / 3_600
+    print(f"{tally.stories} stories, {tally.fires} fires, {tally.runs} runs, {hours:.1f} hours of their time")
+    print(f"{took:.0f} s on {asked.jobs} processes: {tally.fires / took:.0f} fires a second")
     for seed, error in sorted(tally.failed):
         print(f"seed {seed}: {error}")
         print(f"    python -m evac.testing.torture --seed {seed} --trace")

@@ -1,8 +1,8 @@
 """An event loop whose time is virtual and whose order is drawn from a seed: the same seed, the same trace.
 
 Time jumps to the next timer when nothing else is left to do. Callbacks that are ready together run in an
-order that the seed decides, and now and then one of them is kept for a later turn. There is no input or output,
-no thread and no executor. A process of the simulation can be stopped (its callbacks wait, its clock goes on),
+order that the seed decides, and now and then one of them is kept for a later turn. There is no input, output,
+thread or executor. A process of the simulation can be stopped (its callbacks wait, its clock goes on),
 resumed, or killed at any await. Invariant: nothing that happens depends on addresses, hashes or real time.
 """
 
@@ -32,9 +32,9 @@ class Process:
     """One process of the simulation: its tasks, and its clocks, which are its own (the port `Clock`).
 
     offset_ms: of the wall clock; drift_ppm: how much faster its clocks go than the world's. ahead_ms: what
-    its clocks say beyond that, for a process stopped in the middle of a callback: the rest of it runs as after the
-    stop. A stopped process does nothing while its clocks go on; a dead one is only unwound, and
-    whatever it asks for fails.
+    its clocks say beyond that, for a process that was stopped in the middle of a callback: the rest of the
+    callback runs as after the stop. A stopped process does nothing while its clocks go on; a dead one is only
+    unwound, and whatever it asks for fails.
     """
 
     def __init__(self, loop: VirtualLoop, name: str, site: str = "", drift_ppm: int = 0) -> None:

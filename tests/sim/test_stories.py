@@ -1,0 +1,68 @@
+"""A slice of the torture: many small seeds, the same seed twice, and every boundary once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from evac.testing.boundaries import Way, calm_options, every_boundary
+from evac.testing.story import play
+from evac.testing.torture import main
+
+SLICE = range(96)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_slice_of_seeds_keeps_every_rule(part: int) -> None:
+    outcomes = [play(seed) for seed in SLICE[part::4]]
+    assert {o.options.seed: o.error for o in outcomes if o.error} == {}
+    assert sum(o.fires for o in outcomes) > 20, "the stories are about fires"
+    assert sum(o.effects for o in outcomes) > 200, "and something is done about them"
+
+
+def test_the_stories_are_not_all_alike() -> None:
+    outcomes = [play(seed) for seed in range(100, 140)]
+    ends = {phase for outcome in outcomes for phase in outcome.ends.values()}
+    assert {"succeeded", "cancelled"} <= ends
+    assert len({outcome.trace for outcome in outcomes}) == len(outcomes)
+
+
+def test_the_same_seed_is_the_same_story_whatever_the_hashes() -> None:
+    words = "from evac.testing.story import play; print([play(s).trace for s in (3, 15, 20, 31)])"
+    said = set()
+    for seed in ("0", "1", "4711"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        ran = subprocess.run(
+            [sys.executable, "-c", words], env=environment, capture_output=True, check=True, timeout=60
+        )
+        said.add(hashlib.sha256(ran.stdout).hexdigest())
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("way", ["kill", "stop"])
+def test_a_fire_ends_well_wherever_its_leader_is_struck(way: Way) -> None:
+    rows = every_boundary(calm_options(3), way)
+    assert len(rows) > 40, "a run has many boundaries"
+    assert {number: outcome.error for number, outcome in rows if outcome.error} == {}
+    ends = {tuple(sorted(set(outcome.ends.values()))) for _, outcome in rows}
+    assert ends == {("succeeded",)}, "a crash or a pause never changes how it ends"
+
+
+@pytest.mark.parametrize("way", ["kill", "stop"])
+def test_an_evacuation_survives_each_boundary_as_well(way: Way) -> None:
+    rows = every_boundary(replace(calm_options(4, "evacuate"), services=("web",)), way)
+    assert len(rows) > 25
+    assert {number: outcome.error for number, outcome in rows if outcome.error} == {}
+
+
+def test_a_seed_is_told_again_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "5", "--trace"]) == 0
+    told = capsys.readouterr().out
+    assert "seed = 5" in told
+    assert "everything is healed" in told
+    assert "nothing broke" in told
