@@ -85,10 +85,10 @@ def _tell_news(seen: Fire, known: set[str], told: Told) -> None:
     """Each milestone once, as soon as it is seen."""
     rows = dict(seen.seconds)
     rows |= {"first write": seen.first_write_seconds, "last client": seen.last_client_seconds}
-    for name, at in rows.items():
-        if at is not None and name not in known:
-            known.add(name)
-            told(f"{at:6.2f} s  {name}")
+    news = sorted((at, name) for name, at in rows.items() if at is not None and name not in known)
+    for at, name in news:
+        known.add(name)
+        told(f"{at:6.2f} s  {name}")
 
 
 def _count_losses(folder: LabFolder, state: LabState, seen: Fire) -> Fire:
