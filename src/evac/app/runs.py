@@ -120,8 +120,10 @@ async def resolve(store: Store, name: str) -> str:
 
 
 async def ask(store: Store, run: str, request: requests.Request) -> None:
-    """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended."""
-    if await store.get(OPEN + run) is None:
+    """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended: then a
+    person can only still vouch for what it left in doubt.
+    """
+    if await store.get(OPEN + run) is None and request.verb != "attest":
         raise RunError("run-over", f"{run} has ended", f"evac run show {run}")
     key = requests.key_of(run, request.id)
     await store.transact((Compare(key, 0),), (Put(key, requests.encode(request)),))
@@ -135,6 +137,12 @@ async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S
             return True
         await asyncio.sleep(0.05)
     return False
+
+
+async def answered(store: Store, request: str) -> str:
+    """Why a request to a run that has ended was refused; empty where it was not."""
+    entry = await store.get(ANSWER + request)
+    return "" if entry is None else str(orjson.loads(entry.value).get("refused", ""))
 
 
 async def events_of(store: Store, run: str) -> list[Event]:

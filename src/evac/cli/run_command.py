@@ -191,7 +191,7 @@ def request(
         for event in reversed(await runs.events_of(opened, found)):
             if event.kind == "request_refused" and event.data.get("request") == asked.id:
                 return True, str(event.data.get("why", "refused"))
-        return True, ""
+        return True, await runs.answered(opened, asked.id)
 
     taken, refused = with_store(store, work)
     if refused:
@@ -290,7 +290,10 @@ def undo(run: str, step: str, reason: str, who: str | None, store: str | None, q
 def attest(
     run: str, step: str, reason: str, who: str | None, seen: tuple[str, ...], store: str | None, quiet: bool
 ) -> int:
-    """Vouch by name that a step is done: a fence that only a person can see, work done by hand."""
+    """Vouch by name that a step is done: a fence that only a person can see, work done by hand.
+
+    Of a promotion in doubt, also after its run has ended, say where the primary is: --seen primary=SITE.
+    """
     pairs = dict(part.partition("=")[::2] for part in seen)
     return request(store, run, "attest", who, reason, quiet, step=step, evidence=pairs)
 

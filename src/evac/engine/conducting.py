@@ -33,6 +33,7 @@ from evac.engine.leading import Leadership
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
+from evac.engine.vouching import Vouching, how_to_vouch
 from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
@@ -184,6 +185,9 @@ class Conductor:
             for entry in found:
                 tasks.create_task(self._resume(entry, waiting))
             tasks.create_task(self._serve_proposals())
+            desk = self._desk
+            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN)
+            tasks.create_task(vouching.run())
 
     def lost(self) -> None:
         """The lease is over: every effect under way is cancelled at once."""
@@ -409,7 +413,7 @@ class Conductor:
                 continue
             if epoch.begun:
                 words = f"{name} ended, and what became of {epoch.store} at {epoch.candidate} is not known"
-                self._tell("trouble", f"{words}: a person must say where its primary is", {"run": name})
+                self._tell("trouble", f"{words}: {how_to_vouch(epoch)}", {"run": name})
             else:
                 permit = permit | datasets.settle(epoch, done=False)[1]
         return permit
@@ -462,6 +466,8 @@ class Conductor:
         action = drift.action
         state = "was put right again" if drift.undone else "is not put right by itself"
         words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
+        if drift.times > 1:
+            words += f", {drift.times} times by now"
         self._tell("drift", words, {"step": drift.step, "undone": drift.undone, "failure": drift.failure})
         for run in list(self._runs.values()):
             execution = run.execution

@@ -45,7 +45,7 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """What was done and is not any more. undone: whether evac put it right again; failure: why it could
-    not.
+    not. times: how often it was so by now, for it is told the first time, the second, the fourth...
     """
 
     step: str
@@ -53,6 +53,7 @@ class Drift:
     evidence: Evidence
     undone: bool
     failure: str = ""
+    times: int = 1
 
 
 class DriftWatch:
@@ -131,7 +132,7 @@ class DriftWatch:
             await self._put_right(watched, seen)
         elif not watched.told:
             watched.told = True
-            await self._tell(Drift(done.step, done.action, seen.evidence, undone=False))
+            await self._say(watched, seen, undone=False)
 
     async def _observe(self, done: Done) -> Observed:
         """A driver never raises for what it finds; one that does has seen nothing."""
@@ -152,17 +153,27 @@ class DriftWatch:
         again = bool(failure) and watched.told
         watched.told = bool(failure)
         if not again:
-            await self._tell(Drift(done.step, done.action, seen.evidence, not failure, failure))
+            await self._say(watched, seen, undone=not failure, failure=failure)
+
+    async def _say(self, watched: _Watched, seen: Observed, undone: bool, failure: str = "") -> None:
+        """Ever more seldom: whoever undoes a thing every minute must not fill the journal."""
+        watched.times += 1
+        if watched.times & (watched.times - 1) == 0:
+            done = watched.done
+            await self._tell(Drift(done.step, done.action, seen.evidence, undone, failure, watched.times))
 
 
 @dataclass(slots=True)
 class _Watched:
-    """absent: how often in a row it looked undone. told: whether that was reported and stands."""
+    """absent: how often in a row it looked undone. told: whether that was reported and stands. times: how
+    often it was undone.
+    """
 
     done: Done
     due_ms: int
     absent: int = 0
     told: bool = False
+    times: int = 0
 
 
 def _replaces(new: Done, old: Done) -> bool:

@@ -106,6 +106,16 @@ def test_traffic_that_drifted_is_put_right_and_reported_once() -> None:
     ]
 
 
+def test_who_undoes_it_again_and_again_does_not_fill_the_journal() -> None:
+    world = _World()
+    world.watch.add("shift:chat:0", [_act("shift")], ORDER)
+    for _ in range(20):
+        world.system.outcome = "absent"
+        world.seconds(3)
+    assert len(world.system.executed) == 20, "it is put right each time"
+    assert [drift.times for drift in world.told] == [1, 2, 4, 8, 16]
+
+
 def test_a_store_that_changed_its_role_is_only_reported() -> None:
     verbs: tuple[Verb, ...] = ("promote", "fence", "rejoin", "demote")
     for verb in verbs:

@@ -1,0 +1,122 @@
+"""A store that an ended run left in doubt: blocked until somebody says where its primary is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from evac.engine import datasets, requests
+from evac.engine.chronicle import Notice
+from evac.engine.clock import SystemClock
+from evac.engine.datasets import DataSets, Epoch
+from evac.engine.vouching import Vouching
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import StorePolicy
+from evac.store.memory import MemoryStore
+from evac.store.port import Lease, Put
+from tests.unit.engine.worlds import run_async
+
+POLICY = StorePolicy("chat", ("sync",))
+
+
+class Desk:
+    """A store with a promotion of `run-1` in doubt, and whoever answers."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.sets = DataSets(self.store, "a", SystemClock())
+        self.told: list[Notice] = []
+
+    async def begin(self) -> Vouching:
+        lease = await self.store.acquire("leader", "a", 5_000)
+        epoch = Epoch("chat", 3, "pangyo")
+        for step in (
+            lambda e: datasets.claim(e, holder="pangyo", candidate="anyang", purpose="promote", run="run-1"),
+            lambda e: datasets.prove(e, "sync", POLICY),
+            lambda e: datasets.begin(e, "anyang", "run-1", POLICY),
+        ):
+            _, permit = step(epoch)
+            await self.store.transact(permit.compares, permit.changes, lease)
+            epoch = await self.sets.read("chat")
+        return self.vouching(lease)
+
+    def vouching(self, lease: Lease) -> Vouching:
+        return Vouching(self.store, self.sets, SystemClock(), lease, self.told.append, "open/")
+
+    async def ask(self, verb: Any, step: str = "promote:chat", **more: Any) -> None:
+        request = requests.Request("r1", verb, "kim", "I looked", step, **more)
+        value = requests.encode(request)
+        await self.store.transact((), [Put(requests.key_of("run-1", "r1"), value)])
+
+    async def answer(self) -> dict[str, str]:
+        entry = await self.store.get("answer/r1")
+        assert entry is not None
+        assert await self.store.get(requests.key_of("run-1", "r1")) is None, "it is taken"
+        return dict(orjson.loads(entry.value))
+
+
+@pytest.mark.parametrize(
+    ("seen", "holder"),
+    [({"primary": "anyang"}, "anyang"), ({"primary": "pangyo"}, "pangyo"), ({"fenced": "anyang"}, "pangyo")],
+)
+def test_a_person_says_where_the_primary_is_and_the_store_is_free_again(
+    seen: dict[str, str], holder: str
+) -> None:
+    async def story() -> None:
+        desk = Desk()
+        vouching = await desk.begin()
+        before = await desk.sets.read("chat")
+        with pytest.raises(NotAllowed, match="what became of anyang"):
+            datasets.claim(before, holder="", candidate="ansan", purpose="promote", run="run-2")
+        await desk.ask("attest", evidence=seen)
+        await vouching.turn()
+        assert "done" in await desk.answer()
+        after = await desk.sets.read("chat")
+        assert (after.holder, after.settled, after.number) == (holder, True, 4)
+        claimed, _ = datasets.claim(after, holder="", candidate="ansan", purpose="promote", run="run-2")
+        assert claimed.number == 5
+        (record,) = await desk.store.list("vouched/chat/")
+        told = orjson.loads(record.value)
+        assert (told["who"], told["reason"], told["primary"]) == ("kim", "I looked", holder)
+        assert [notice.kind for notice in desk.told] == ["run"]
+
+    run_async(story())
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "seen", "words"),
+    [
+        ("attest", "promote:chat", {}, "--seen primary=SITE"),
+        ("attest", "promote:chat", {"primary": "nowhere"}, "anyang or pangyo"),
+        ("attest", "promote:mail", {"primary": "anyang"}, "left nothing of promote:mail in doubt"),
+        ("cancel", "", {}, "run-1 has ended"),
+    ],
+)
+def test_what_says_too_little_is_answered_in_words(
+    verb: str, step: str, seen: dict[str, str], words: str
+) -> None:
+    async def story() -> None:
+        desk = Desk()
+        vouching = await desk.begin()
+        await desk.ask(verb, step, evidence=seen)
+        await vouching.turn()
+        assert words in (await desk.answer())["refused"]
+        assert not (await desk.sets.read("chat")).settled
+        assert (await desk.store.list("vouched/"), desk.told) == ([], [])
+
+    run_async(story())
+
+
+def test_a_request_to_a_run_that_is_open_is_left_to_that_run() -> None:
+    async def story() -> None:
+        desk = Desk()
+        vouching = await desk.begin()
+        await desk.store.transact((), [Put("open/run-1", b"{}")])
+        await desk.ask("attest", evidence={"primary": "anyang"})
+        await vouching.turn()
+        assert await desk.store.get("answer/r1") is None
+        assert await desk.store.get(requests.key_of("run-1", "r1")) is not None
+
+    run_async(story())
