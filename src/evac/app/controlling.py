@@ -137,7 +137,7 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
     parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets,
         control=_control(estate, setting.site, session) if setting.watch else None,
-        protections=lambda lost, roles: _protections(estate, policy, lost, roles),
+        protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         anchors=[_sink(agent) for agent in anchors],
         chores=(seen.look, seen.check_standing, permits[0].chore) if setting.watch else (),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),

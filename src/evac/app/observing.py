@@ -58,7 +58,20 @@ async def _member(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
             facts = await driver.facts(action_of(endpoint), timeout_s)
     except (ActionError, TimeoutError, OSError):
         return unreachable
-    return MemberSeen(endpoint.subject, endpoint.at, *_role(endpoint, facts))
+    return MemberSeen(endpoint.subject, endpoint.at, *_role(endpoint, facts), waits_for(facts))
+
+
+def waits_for(facts: Any) -> tuple[str, ...]:
+    """Names of the synchronous members that a primary waits for, because too few of them stream: until they
+    do, or another set is written, every commit hangs. Nothing for a primary that was demoted by us.
+    """
+    wanted = getattr(facts, "sync", None)
+    if facts.role != "primary" or wanted is None or not wanted.names or not facts.writable:
+        return ()
+    follow = {one.name for one in facts.standbys if one.state == "streaming"}
+    if "*" in wanted.names or len(follow.intersection(wanted.names)) >= wanted.count:
+        return ()
+    return tuple(name for name in wanted.names if name not in follow)
 
 
 def _role(endpoint: Endpoint, facts: Any) -> tuple[Role, int | None, str]:

@@ -45,6 +45,7 @@ class SeenEstate:
         self.estate = estate
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
+        self._waits: dict[str, tuple[tuple[str, ...], int]] = {}
 
     def standing(self, store: str) -> Standing | None:
         return self._standing.get(store)
@@ -67,11 +68,36 @@ class SeenEstate:
 
     async def look(self, guard: Lease) -> None:
         """One look at the real systems by the leader, written where roles changed."""
-        seen = merged(self.observation, await observe(self._files, self._drivers, self._clock.now_ms()))
+        now = await observe(self._files, self._drivers, self._clock.now_ms())
+        self.note_waits(now)
+        seen = merged(self.observation, now)
         if seen.members != self.observation.members:
             await self._store.transact((), (Put(KEY, encode(seen)),), guard)
             self._take(seen)
         await asyncio.sleep(PERIOD_S)
+
+    def note_waits(self, now: Observation) -> None:
+        """Which primaries wait for whom, and since when, as the leader sees it."""
+        at_ms, before = self._clock.monotonic_ms(), self._waits
+        self._waits = {}
+        for member in now.members:
+            if member.waits_for:
+                names, since_ms = before.get(member.store, ((), at_ms))
+                same = names == member.waits_for
+                self._waits[member.store] = (member.waits_for, since_ms if same else at_ms)
+
+    def hangs(self) -> dict[str, tuple[str, ...]]:
+        """Store -> sites of its synchronous copies that have not followed for as long as it takes to believe
+        the loss of a site.
+        """
+        profile, now_ms = self._policy.profile, self._clock.monotonic_ms()
+        bound_ms = profile.suspect_ms + profile.confirm_ms
+        late = {name: names for name, (names, since) in self._waits.items() if now_ms - since >= bound_ms}
+        found: dict[str, set[str]] = {}
+        for end in self._files.endpoints:
+            if end.settings.get("name") in late.get(end.subject, ()):
+                found.setdefault(end.subject, set()).add(end.at)
+        return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
 
     async def check_standing(self, guard: Lease) -> None:
         """Checks what may serve as a fence, written with its time; what fails the check grows old."""

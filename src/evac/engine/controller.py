@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -60,8 +60,9 @@ LEAD_AGAIN_S: Final = 0.1
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
-    protections: lost sites -> store -> plan bytes that make another replica synchronous. leader_ttl_ms: of
-    the lease; how long a dead leader keeps the others waiting.
+    protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
+    sites of synchronous copies that have not followed for too long, though the sites may live. leader_ttl_ms:
+    of the lease; how long a dead leader keeps the others waiting.
     """
 
     site: str
@@ -71,6 +72,7 @@ class Parts:
     targets: Mapping[str, Sequence[Probe]]
     control: Probe | None = None
     protections: Protections | None = None
+    hangs: Callable[[], Mapping[str, Sequence[str]]] | None = None
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
@@ -87,6 +89,7 @@ class _Term:
     handled: dict[tuple[str, str], int] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    hanging: dict[str, int] = field(default_factory=dict)
     answering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -203,6 +206,8 @@ class Controller:
                 tasks.create_task(self._answer_verdicts(term), name="verdicts")
                 tasks.create_task(self.parts.drawer.run(term.leadership.lease), name="drawer")
                 tasks.create_task(self._anchor(term), name="anchors")
+                if self.parts.hangs is not None and self.parts.protections is not None:
+                    tasks.create_task(self._watch_hangs(term, self.parts.hangs), name="hanging commits")
                 for chore in self.parts.chores:
                     tasks.create_task(_chore(chore, term.leadership.lease))
         except* (LeaseLost, Conflict, Unavailable) as group:
@@ -383,19 +388,52 @@ class Controller:
 
     async def _protect(self, term: _Term, site: str) -> None:
         """Stores that lost their synchronous replica with the site: a small run each."""
+        await self._protect_from(term, site, ())
+
+    async def _protect_from(
+        self, term: _Term, site: str, silent: Sequence[str], only: Collection[str] | None = None
+    ) -> None:
+        """silent: sites that live, but whose copies of the stores `only` do not follow."""
         if self.parts.protections is None:
             return
-        lost = sorted(name for name, one in self.standings.items() if one.verdict.state == "lost")
+        lost = {name for name, one in self.standings.items() if one.verdict.state == "lost"}
         epochs = await self._desk.sets.read_all()
         roles = {e.store: Roles(e.holder, e.synchronous) for e in epochs.values() if e.settled}
-        for store, data in (await self.parts.protections(lost, roles)).items():
+        found = await self.parts.protections(sorted({*lost, *silent}), roles)
+        for store in sorted(found if only is None else {*found} & {*only}):
             words = f"{store} lost its synchronous replica in {site}"
             if self._desk.policy.mode == "advise":
                 self._say(term, "loss", site, f"{words}; its commits wait")
                 continue
             epoch = epochs.get(store, Epoch(store))
             if epoch.settled:  # else a promotion is under way, and says itself who confirms
-                await self._protect_store(term, site, epoch, data, words)
+                await self._protect_store(term, site, epoch, found[store], words)
+
+    async def _watch_hangs(self, term: _Term, hangs: Callable[[], Mapping[str, Sequence[str]]]) -> None:
+        """A replica that died alone gives no verdict of its site, and hangs every commit as well. Once an
+        epoch: what was decided in it is not decided again.
+        """
+        period_s = self._profile.period_ms / 1_000
+        while True:
+            for store, sites in hangs().items():
+                with contextlib.suppress(Conflict, Unavailable):
+                    epoch = await self._desk.sets.read(store)
+                    if not epoch.settled or term.hanging.get(store) == epoch.number:
+                        continue
+                    await self._try_protect(term, store, sites)
+                    term.hanging[store] = epoch.number
+            await asyncio.sleep(period_s)
+
+    async def _try_protect(self, term: _Term, store: str, sites: Sequence[str]) -> None:
+        """Raises LeaseLost, Conflict, Unavailable; what else stands against it is said."""
+        where = ", ".join(sites)
+        try:
+            await self._protect_from(term, where, sites, (store,))
+        except (LeaseLost, Conflict, Unavailable):
+            raise
+        except EvacError as error:
+            words = f"the commits of {store} wait for {where}: {error.message}"
+            self._say(term, "trouble", where, words, {"code": error.code})
 
     async def _protect_store(self, term: _Term, site: str, epoch: Epoch, data: bytes, words: str) -> None:
         """The next epoch names the incident, so that two leaders make one run of it."""

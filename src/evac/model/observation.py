@@ -32,13 +32,16 @@ _LAG_STEPS_MS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MemberSeen:
-    """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known."""
+    """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known. waits_for:
+    of a primary whose commits hang, names of the synchronous members that do not follow it.
+    """
 
     store: str
     site: str
     role: Role
     lag_ms: int | None = None
     detail: str = ""
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ class World:
     quorum: bool = True
     leader_ttl_ms: int = 600
     protections: Callable[..., Any] | None = None
+    hangs: Callable[[], Any] | None = None
     connect: Callable[[str], Store] | None = None
     sites: tuple[str, ...] = SITES
     serving: tuple[str, ...] = ("anyang", "pangyo")
@@ -157,7 +158,8 @@ class World:
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
         return Parts(
-            site, self.sites, desk, drawer, targets, protections=self.protections, anchors=[self._anchor],
+            site, self.sites, desk, drawer, targets, protections=self.protections, hangs=self.hangs,
+            anchors=[self._anchor],
             leader_ttl_ms=self.leader_ttl_ms,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 
 from evac.engine.drawer import digest_of, put_plan
 from evac.engine.guards import read_register
+from evac.engine.protecting import Roles
 from evac.engine.reading import events_of
 from evac.store.anchors import verify_chain
 from evac.store.port import Delete, Put
@@ -226,6 +227,63 @@ def test_traffic_that_drifts_after_the_run_is_put_right() -> None:
         assert world.systems.verbs_done().count("promote") == 1
 
     play(story, World(policy_of("act")))
+
+
+PROTECT = orjson.dumps(
+    {
+        "protect": {
+            "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+            "synchronous": ["dc-ansan"],
+        }
+    }
+)  # fmt: skip
+
+
+async def _protections(lost: list[str], roles: dict[str, Roles]) -> dict[str, bytes]:
+    if "chat" in roles and roles["chat"].synchronous == ("dc-ansan",):
+        return {}  # it is protected already
+    return {"chat": PROTECT, "mail": PROTECT} if "anyang" in lost else {}
+
+
+async def _protected(world: World) -> dict[str, object]:
+    async with asyncio.timeout(5):
+        told: dict[str, object] = {"candidate": "anyone"}
+        while told["candidate"]:
+            entry = await world.store.get("epoch/chat")
+            told = orjson.loads(entry.value) if entry is not None else told
+            await asyncio.sleep(0.01)
+    return told
+
+
+def test_a_synchronous_replica_that_died_alone_is_replaced_though_its_site_lives() -> None:
+    hanging: dict[str, tuple[str, ...]] = {}
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        hanging["chat"] = ("anyang",)
+        await world.until(lambda: "protect" in world.systems.verbs_done())
+        told = await _protected(world)
+        assert (told["holder"], told["synchronous"]) == ("pangyo", ["dc-ansan"])
+        hanging.clear()
+        await asyncio.sleep(0.3)
+        assert world.systems.verbs_done() == ["protect"], "no other store, no site is left, and once"
+        assert await read_register(world.store) == dict.fromkeys(SITES, "active")
+
+    play(story, World(policy_of("act"), protections=_protections, hangs=lambda: hanging))
+
+
+@pytest.mark.parametrize(("mode", "ask"), [("advise", False), ("hold", True)])
+def test_hanging_commits_are_said_once_where_evac_may_not_act(mode: str, ask: bool) -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await world.until(lambda: any("lost its synchronous replica" in w for w in world.words("loss")))
+        await asyncio.sleep(0.4)
+        assert world.systems.log == []
+        assert len([w for w in world.words("loss") if "lost its synchronous replica" in w]) == 1
+        assert bool(await world.store.list("incident/")) == ask
+
+    hangs = {"chat": ("anyang",)}
+    play(story, World(policy_of(mode), protections=_protections, hangs=lambda: hangs))
 
 
 def test_a_lost_synchronous_replica_is_replaced_under_the_next_epoch() -> None:

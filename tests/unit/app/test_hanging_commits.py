@@ -1,0 +1,86 @@
+"""Commits that hang because a synchronous replica died: seen on the primary, believed after a while."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from evac import estate as estates
+from evac.actions.postgres_conninfo import SyncSet
+from evac.actions.postgres_facts import StandbySeen
+from evac.actions.registry import Drivers
+from evac.app.observing import waits_for
+from evac.app.seen import SeenEstate
+from evac.model.observation import MemberSeen, Observation
+from evac.model.run_policy import PROFILES, RunPolicy
+from evac.store.memory import MemoryStore
+
+ESTATE = """evac: 1
+sites: {pangyo: {}, anyang: {}, ansan: {}}
+stores:
+  messages:
+    engine: postgresql
+    members: [{at: pangyo, mode: primary}, {at: anyang, mode: sync}, {at: ansan, mode: async, lag: 1 s}]
+endpoints:
+  m-pangyo: {for: messages, at: pangyo, driver: postgres, settings: {host: 127.0.0.1, name: dc-pangyo}}
+  m-anyang: {for: messages, at: anyang, driver: postgres, settings: {host: 127.0.0.2, name: dc-anyang}}
+"""
+
+
+@dataclass
+class Facts:
+    role: str = "primary"
+    sync: SyncSet = field(default_factory=lambda: SyncSet("first", 1, ("dc-anyang",)))
+    standbys: tuple[StandbySeen, ...] = ()
+    writable: bool = True
+
+
+def standby(name: str, state: str = "streaming") -> StandbySeen:
+    return StandbySeen(name, state, "sync", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "waits"),
+    [
+        (Facts(), ("dc-anyang",)),
+        (Facts(standbys=(standby("dc-ansan"), standby("dc-anyang", "catchup"))), ("dc-anyang",)),
+        (Facts(standbys=(standby("dc-anyang"),)), ()),
+        (Facts(sync=SyncSet()), ()),
+        (Facts(sync=SyncSet("any", 1, ("dc-anyang", "dc-ansan")), standbys=(standby("dc-ansan"),)), ()),
+        (Facts(sync=SyncSet("any", 1, ("*",))), ()),
+        (Facts(writable=False), ()),
+        (Facts(role="standby"), ()),
+    ],
+)
+def test_a_primary_waits_for_members_that_do_not_stream(facts: Facts, waits: tuple[str, ...]) -> None:
+    assert waits_for(facts) == waits
+
+
+class Clock:
+    at_ms = 0
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic_ms(self) -> int:
+        return self.at_ms
+
+
+def test_it_is_believed_after_as_long_as_the_loss_of_a_site(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(ESTATE)
+    clock = Clock()
+    policy = RunPolicy(profile=PROFILES["fast"])
+    seen = SeenEstate(estates.load(tmp_path), policy, MemoryStore(), Drivers(), clock)
+
+    def look(*names: str, at_ms: int) -> dict[str, tuple[str, ...]]:
+        clock.at_ms = at_ms
+        seen.note_waits(Observation(0, (MemberSeen("messages", "pangyo", "primary", 0, "", names),)))
+        return seen.hangs()
+
+    assert look("dc-anyang", at_ms=1_000) == {}
+    assert look("dc-anyang", at_ms=13_999) == {}
+    assert look("dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
+    assert look(at_ms=15_000) == {}, "it follows again"
+    assert look("dc-anyang", at_ms=16_000) == {}, "and every silence counts from its own beginning"
