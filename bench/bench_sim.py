@@ -1,8 +1,8 @@
 """Figures of the simulator: fires a second on one core, and within how many seeds each planted bug is found.
 
-Run by `python -m bench.bench_sim`; with a number, that many seeds instead of 200. A story is three controllers,
-a world and a referee from calm through chaos until every run is at its end; a quiet fire is one of them in
-which nothing else goes wrong. Processor time, so that what else runs on the machine does not count.
+Run by `python -m bench.bench_sim`; with a number, that many seeds instead of 200. A story is three
+controllers, a world and a referee from calm through chaos until every run is at its end; a quiet fire is one
+of them in which nothing else goes wrong. Processor time, so that what else runs on the machine does not count.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def fires_a_second(name: str, tell: Callable[[int], Outcome], seeds: Iterable[in
         assert not outcome.error, f"seed {seed}: {outcome.error}"
         fires, turns, stories = fires + outcome.fires, turns + outcome.turns, stories + 1
     took = time.process_time() - began
-    print(
-        f"{name:34} {fires / took:8.1f} fires/s  {stories / took:8.1f} stories/s  {turns / took:9,.0f} callbacks/s"
-    )
+    rates = f"{fires / took:8.1f} fires/s  {stories / took:8.1f} stories/s"
+    print(f"{name:34} {rates}  {turns / took:9,.0f} callbacks/s")
 
 
 def main(argv: list[str] | None = None) -> int:

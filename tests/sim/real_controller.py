@@ -1,0 +1,109 @@
+"""A real controller process with one run on an embedded store: it dies, or stops, at the boundary it is told.
+
+    python real_controller.py FOLDER BOUNDARY SIGNAL      0 for the boundary: it goes on to the end
+
+What a step does is one line in a file, synced; to look is to read the file. Exit 0 at the end of the run, 3
+where the lease was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from evac.actions.port import Action, Checked, Evidence, Observed, Order
+from evac.engine.clock import SystemClock
+from evac.engine.execution import Hooks, RunExecution
+from evac.engine.leading import Leadership
+from evac.engine.performing import Terms
+from evac.engine.reading import create_run, take_over
+from evac.model.errors import Conflict, LeaseLost, LockHeld
+from evac.model.run_policy import Patience
+from evac.run.values import RunSpec, RunStep
+from evac.store.sqlite import SqliteStore
+
+STEPS = 6
+TTL_MS = 700
+PATIENCE = Patience(attempts=4, backoff_ms=10, deadline_least_ms=4_000)
+SPEC = RunSpec(
+    "run", "fire", "plan",
+    tuple(
+        RunStep(f"s{n}", "start", f"s{n}", n, 10, (f"s{n - 2}",) if n > 1 else ()) for n in range(STEPS)
+    ),
+    patience=PATIENCE, approvals=0,
+)  # fmt: skip
+
+
+class FileDriver:
+    """Effects in a file that outlives every process."""
+
+    name = "file"
+    verbs: frozenset[Any] = frozenset({"run"})
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        return Checked()
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        with self._path.open("a") as file:
+            file.write(f"{order.key}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return {"token": order.token}
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        done = self._path.exists() and order.key in self._path.read_text().split()
+        return Observed("done" if done else "absent")
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        return {}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def lead(store: SqliteStore) -> Leadership:
+    while True:
+        try:
+            return await Leadership.acquire(store, f"c{os.getpid()}", TTL_MS, SystemClock())
+        except LockHeld:
+            await asyncio.sleep(0.05)
+
+
+async def carry_out(folder: Path, at: int, number: signal.Signals) -> int:
+    def boundary(reached: int) -> None:
+        if reached == at:
+            os.kill(os.getpid(), number)
+
+    async def spec_of(plan: str) -> RunSpec:
+        return SPEC
+
+    store, driver, clock = SqliteStore(folder / "evac.db"), FileDriver(folder / "effects"), SystemClock()
+    try:
+        leading = await lead(store)
+        try:
+            journal, view = await create_run(store, SPEC, leading, clock, {})
+        except Conflict:
+            journal, view = await take_over(store, "run", spec_of, leading, clock, "c")
+        action = (Action("run", "x", "file"),)
+        terms = Terms("run", lambda step: action, lambda name: driver, leading, PATIENCE)
+        execution = RunExecution(store, journal, view, leading, terms, clock, hooks=Hooks(boundary=boundary))
+        try:
+            return 0 if await execution.run() == "succeeded" else 2
+        except LeaseLost:
+            return 3
+        finally:
+            await leading.release()
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    where, at, number = sys.argv[1:]
+    sys.exit(asyncio.run(carry_out(Path(where), int(at), signal.Signals(int(number)))))
