@@ -22,7 +22,7 @@ from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import observe
 from evac.app.seen import merged
 from evac.engine.binding import Bound, bind
-from evac.engine.drawer import digest_of
+from evac.engine.drawer import digest_of, get_plan
 from evac.engine.leading import LEADER
 from evac.estate import plan_codec
 from evac.model.digest import estate_digest
@@ -73,11 +73,20 @@ class DryRun:
 
 
 async def load(
-    plan_path: Path, estate_path: Path, policy_path: Path | None, drivers: Drivers, now_ms: int
-) -> Loaded:
-    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now."""
-    plan, digest = plan_codec.read(plan_path)
-    data = plan_path.read_bytes()
+    plan_path: Path, estate_path: Path, policy_path: Path | None, drivers: Drivers, now_ms: int,
+    store: Store | None = None,
+) -> Loaded:  # fmt: skip
+    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now.
+
+    A plan may also be named by its digest, `sha256:...`: then it is read from the store.
+    """
+    if is_digest(plan_path) and store is not None:
+        digest = str(plan_path)
+        data = await get_plan(store, digest)
+        plan = plan_codec.decode(data, digest)
+    else:
+        plan, digest = plan_codec.read(plan_path)
+        data = plan_path.read_bytes()
     assert digest_of(data) == digest
     estate = estates.load(estate_path)
     drivers.know(hands_of(estate))
@@ -89,6 +98,11 @@ async def load(
         words = "the roles of stores have changed since" if changed else "it was made from another estate"
         raise StalePlan("plan-stale", f"this plan does not fit: {words}", "evac plan, and apply that")
     return Loaded(plan, data, digest, now, policy)
+
+
+def is_digest(plan: Path) -> bool:
+    """Whether what was named is a plan in the store."""
+    return str(plan).startswith("sha256:") and not plan.exists()
 
 
 async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:

@@ -39,10 +39,12 @@ def apply(
 ) -> int:  # fmt: skip
     """Say what a plan would do now, asking every system; with --execute, carry it out.
 
+    PLAN is a file, or the digest of a plan that a controller has ready (sha256:...).
+
     The run waits for approval first: evac approve RUN.
     """
     if not execute:
-        return _dry(plan, estate, policy, output)
+        return _dry(plan, estate, policy, store, output)
     if not reason:
         raise InvalidInput("reason-missing", "carrying a plan out says why", "add --reason WHY")
     run = _propose(plan, estate, policy, store, reason, incident, confirm, quiet)
@@ -50,18 +52,22 @@ def apply(
     return exits.PAUSED if detach else follow(store, run, quiet)
 
 
-def _dry(plan: Path, estate: Path, policy: Path | None, output: str) -> int:
+def _dry(plan: Path, estate: Path, policy: Path | None, url: str | None, output: str) -> int:
     from evac.actions.registry import Drivers
-    from evac.app import applying
+    from evac.app import applying, runs
     from evac.report.dry_run import dry_run_document, dry_run_text
+    from evac.store.opening import open_store
 
     async def work() -> tuple[Loaded, DryRun]:
         drivers = Drivers()
+        store = open_store(url or runs.default_store()) if applying.is_digest(plan) else None
         try:
-            loaded = await applying.load(plan, estate, policy, drivers, now_ms())
+            loaded = await applying.load(plan, estate, policy, drivers, now_ms(), store)
             return loaded, await applying.dry_run(loaded, drivers)
         finally:
             await drivers.close()
+            if store is not None:
+                await store.close()
 
     loaded, found = asyncio.run(work())
     rows = [(s.id, s.words, s.problems, s.manual, s.gate) for s in found.steps]
@@ -88,7 +94,7 @@ def _propose(
     async def work() -> str:
         drivers, store = Drivers(), open_store(store_url)
         try:
-            loaded = await applying.load(plan, estate, policy, drivers, now_ms())
+            loaded = await applying.load(plan, estate, policy, drivers, now_ms(), store)
             name = incident or f"{loaded.plan.scenario.kind}-{now_ms()}"
             proposal = runs.proposal_of(loaded.data, name, reason, confirm)
             _confirmed(proposal.leaving, confirm)

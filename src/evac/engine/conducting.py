@@ -207,7 +207,8 @@ class Conductor:
         spec = replace(bound.spec, approvals=approvals)
         permit = Permit()
         if wanted.leaving and not wanted.names:
-            permit = await self._desk.guards.may_leave(wanted.leaving, wanted.mark, wanted.typed)
+            leaving = await self._still_to_leave(wanted)
+            permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
         run = _Run(spec, wanted.ends, {digest: bound.actions}, wanted.leaving, wanted.mark, approvals)
         made = {"run": name, "plan": digest}
         data = {
@@ -224,6 +225,14 @@ class Conductor:
         )  # fmt: skip
         self._tasks.create_task(self._carry(run, journal, view))
         return name
+
+    async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
+        """Sites that the register must change for. One that was left before, by a run that has ended, may be
+        among them; while a run is under way that leaves it, the guard refuses.
+        """
+        register = await read_register(self._desk.store)
+        new = tuple(site for site in wanted.leaving if register.get(site) == "active")
+        return wanted.leaving if self.concerned() is not None or not new else new
 
     async def _resume(self, entry: Entry, waiting: set[str]) -> None:
         """Takes over a run that whoever led before left unfinished."""

@@ -40,6 +40,7 @@ class Systems:
         self.log: list[tuple[str, str, str, int, int]] = []
         self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.stuck: set[str] = set()
+        self.slow: dict[str, float] = {}
         self.name = "simulated"
         self.verbs: frozenset[Verb] = frozenset()
 
@@ -50,6 +51,7 @@ class Systems:
         self.log.append((action.verb, action.target, action.at, order.token, order.epoch))
         if action.verb in self.stuck:
             await asyncio.sleep(3_600)
+        await asyncio.sleep(self.slow.get(action.verb, 0))
         self.done[action.verb, action.target] = dict(action.parameters)
         return {"proof": str(action.parameters["proof"])} if "proof" in action.parameters else {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 import pytest
@@ -11,6 +12,7 @@ from evac.engine.drawer import digest_of, put_plan
 from evac.engine.guards import read_register
 from evac.engine.protecting import Roles
 from evac.engine.reading import events_of
+from evac.model.run_policy import Window
 from evac.store.anchors import verify_chain
 from evac.store.port import Delete, Put
 from tests.unit.engine.small_world import SITES, World, play, policy_of
@@ -86,6 +88,10 @@ def test_advise_says_what_it_would_do_and_does_nothing() -> None:
         await world.until_planned()
         world.burn("pangyo")
         await world.until(lambda: any("evac apply sha256:" in words for words in world.words("loss")))
+        digest = digest_of(await world.plan(("pangyo",)))
+        assert world.words("loss")[0].endswith(
+            f"evac apply {digest} ESTATE --execute --confirm pangyo --reason WHY"
+        ), "the next command, whole"
         await asyncio.sleep(0.3)
         assert world.systems.log == []
         assert await world.store.list("incident/") == []
@@ -209,6 +215,71 @@ def test_hold_stops_everything_until_it_is_released() -> None:
         await asyncio.sleep(0.5)
         assert world.systems.log == []
         await world.store.transact((), [Delete("hold")])
+        await _end(world)
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_maintenance_window_holds_every_effect_on_its_sites_until_it_ends() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        now_ms = time.time_ns() // 1_000_000
+        window = Window(now_ms - 1_000, now_ms + 2_500, ("anyang",), "new switches")
+        for site in SITES:
+            world.tasks[site].cancel()
+        world.policy = policy_of("act", windows=(window,))
+        for site in SITES:
+            world.start(site)
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: any("goes on by itself" in words for words in world.words("loss")))
+        await world.until(lambda: bool(world.systems.log))
+        assert time.time_ns() // 1_000_000 >= window.end_ms, "nothing was touched inside it"
+        await _end(world)
+        (run,) = await _run_names(world)
+        waits = [event for event in await events_of(world.store, run) if event.kind == "step_waits"]
+        assert [event.data["why"] for event in waits] == ["maintenance: new switches"], "said once"
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_hold_in_the_middle_stops_before_the_next_effect_and_is_in_the_journal() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["fence"] = 0.4
+        world.burn("pangyo")
+        await world.until(lambda: "fence" in world.systems.verbs_done())
+        hold = orjson.dumps({"who": "lee", "reason": "look first", "at_ms": 1})
+        await world.store.transact((), [Put("hold", hold)])
+        await asyncio.sleep(1.0)
+        assert world.systems.verbs_done() == ["fence"], "what was under way ends, nothing else begins"
+        await world.store.transact((), [Delete("hold")])
+        await _end(world)
+        (run,) = await _run_names(world)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds.index("held") < kinds.index("released") < kinds.index("run_ended")
+
+    play(story, World(policy_of("act")))
+
+
+def test_what_a_guard_refuses_is_said_once_and_waits_for_a_person() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["promote"] = 0.4
+        world.burn("pangyo")
+        await world.until(lambda: "promote" in world.systems.verbs_done())
+        left = dict(await read_register(world.store)) | {"anyang": "evacuated"}
+        await world.store.transact((), [Put("sites", orjson.dumps(left))])
+        (run,) = await _run_names(world)
+        await world.until(lambda: any("paused" in words for words in world.words("run")))
+        await asyncio.sleep(0.6)
+        events = await events_of(world.store, run)
+        failed = [event for event in events if event.kind == "step_failed"]
+        assert [(event.step, event.data["code"]) for event in failed] == [("shift:web", "site-left")]
+        assert not [event for event in events if event.kind == "step_waits"]
+        await world.store.transact((), [Put("sites", orjson.dumps(left | {"anyang": "active"}))])
+        request = {"verb": "retry", "who": "kim", "reason": "it is back", "step": "shift:web"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
         await _end(world)
 
     play(story, World(policy_of("act")))
