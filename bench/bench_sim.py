@@ -1,8 +1,8 @@
 """Figures of the simulator: fires a second on one core, and within how many seeds each planted bug is found.
 
 Run by `python -m bench.bench_sim`; with a number, that many seeds instead of 200. A story is three
-controllers, a world and a referee from calm through chaos until every run is at its end; a quiet fire is one
-of them in which nothing else goes wrong. Processor time, so that what else runs on the machine does not count.
+controllers, a world and a referee from calm through chaos until every run is at its end; a quiet fire is
+one of them in which nothing else goes wrong. Processor time, so that other work does not count.
 """
 
 from __future__ import annotations

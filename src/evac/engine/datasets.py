@@ -109,6 +109,12 @@ def claim(
     Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
     only claimed is overtaken: it can begin no more. fenced: sites that a person vouches cannot write.
     """
+    if not fenced and before.holder and holder and holder != before.holder:
+        raise NotAllowed(
+            "roles-stale",
+            f"{before.store}: the plan takes {holder} for its primary, and that is {before.holder}",
+            "make a plan of the stores as they are now",
+        )
     if not before.settled:
         if (before.candidate, before.purpose, before.run) == (candidate, purpose, run):
             return before, Permit((_as_read(before),))

@@ -176,6 +176,8 @@ class _DatabaseDriver(SimulatedDriver):
         if member.role == "primary":
             raise Permanent("demoted", f"{member.name} is a primary that was demoted")
         database.promote(member.site, given.many(action.parameters, "synchronous"))
+        if given.text(action.parameters, "proof", "sync") not in ("sync", "demote"):
+            database.excused |= database.missing(member)  # a person agreed at the gate to what is lost
         self.world.check_promoted(database, member.site)
         return {**member.evidence(), "proof": given.text(action.parameters, "proof", "sync")}
 

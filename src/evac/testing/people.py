@@ -150,6 +150,9 @@ class Person:
 
     def ask(self, name: str, verb: RequestVerb, step: str = "", **more: Any) -> None:
         step = "" if verb == "cancel" else step
+        if verb == "approve" and not step:  # whoever approves types every name that is asked for
+            more["typed"] = self.story.options.sites
+            self.story.referee.typed.update(self.story.options.sites)
         self._number += 1
         request = Request(f"r{self._number:06d}", verb, "park", "it burns", step, **more)
         self.world.say(f"a person asks {name}: {verb} {step}")

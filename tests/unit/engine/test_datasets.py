@@ -97,7 +97,9 @@ def test_a_person_says_where_the_primary_is_when_a_run_ended_in_doubt() -> None:
     vouched, permit = vouch(begun, "ansan")
     assert (vouched.holder, vouched.settled, vouched.number) == ("ansan", True, 1)
     assert len(permit.changes) == 1
-    assert _claim(vouched, "anyang", "r2")[0].number == 2
+    with pytest.raises(NotAllowed, match="that is ansan"):
+        _claim(vouched, "anyang", "r2")  # of a plan that takes pangyo for the primary still
+    assert claim(vouched, holder="ansan", candidate="anyang", purpose="promote", run="r2")[0].number == 2
 
 
 def test_a_proof_needs_a_claim_to_promote() -> None:
