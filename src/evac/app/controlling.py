@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from evac import estate as estates
 from evac.actions.port import Verb
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
+from evac.app.health import ServiceHealth
 from evac.app.observing import probes_of
 from evac.app.planning_worker import PlanningWorker
 from evac.app.seen import SeenEstate
@@ -121,7 +122,10 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(setting.estate, setting.as_of, policy)
     agents: dict[str, AgentPermits] = {}
-    desk = _desk(setting, estate, policy, store, drivers, clock, seen, tell)
+    desk = replace(
+        _desk(setting, estate, policy, store, drivers, clock, seen, tell),
+        health=ServiceHealth(estate, session) if len(policy.pace.shares) > 1 else None,
+    )
     permits.append(
         Permitting(
             store, desk.sets, policy, clock, lambda site: _permitter(estate, agents, site),

@@ -11,7 +11,7 @@ Store steps hold the lease of their data set from before their start is written 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, TypeVar
 
@@ -33,7 +33,9 @@ Happened = Literal["done", "absent", "unclear"]
 
 
 class GuardedAdmission:
-    """The admission of one run. actions: of a step, by its id in the run."""
+    """The admission of one run. actions: of a step, by its id in the run. pace: raises Retryable while a
+    share of traffic must wait.
+    """
 
     def __init__(
         self,
@@ -42,9 +44,10 @@ class GuardedAdmission:
         policy: RunPolicy,
         actions: Callable[[str], Sequence[Action]],
         set_ttl_ms: int = SET_TTL_MS,
+        pace: Callable[[RunStep], Awaitable[None]] | None = None,
     ) -> None:
         self._guards, self._sets, self._policy = guards, sets, policy
-        self._actions, self._set_ttl_ms = actions, set_ttl_ms
+        self._actions, self._set_ttl_ms, self._pace = actions, set_ttl_ms, pace
 
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while a maintenance window stands on its site."""
@@ -61,6 +64,8 @@ class GuardedAdmission:
     @asynccontextmanager
     async def _enter_plain(self, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
         actions = self._actions(step.id)
+        if self._pace is not None and step.paced and doing == "start":
+            await self._pace(step)
         permit = await self._guard(step, actions, doing)
         number = 0
         if step.kind == "rejoin":

@@ -7,18 +7,23 @@ work of a person: driver `manual`, with words that say what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Final
 
 from evac.actions.port import Action
 from evac.engine.permitting import wait_ms
 from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
+from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, RunPolicy
 from evac.run.values import RunLimit, RunSpec, RunStep
+
+PACE_LEAST_MS: Final = 1_000
+"""Between two shares at the least: nothing is seen of traffic that has just come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +42,29 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
     totals = dict(ground.live)
+    last: dict[str, str] = {}
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
         found = actions_of(ground, step, totals)
-        actions[step.id] = found
-        steps.append(_run_step(ground, step, found, uses))
+        parts = _in_shares(ground, _run_step(ground, step, found, uses), found)
+        for part, done in parts:
+            steps.append(part)
+            actions[part.id] = done
+        if len(parts) > 1:
+            last[step.id] = parts[-1][0].id
         if step.kind == "promote":
             for site, action in follow_actions(ground, step):
                 follow = _follow_step(step, site)
                 steps.append(follow)
                 actions[follow.id] = (action,)
     needed = needed_envelope(ground)
+    if last:
+        steps = _after_the_last(steps, last)
     spec = RunSpec(
         run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(estate, plan, policy),
         envelope=needed, patience=policy.patience,
-        pace=policy.pace, approvals=policy.approvals, horizon_ms=plan.horizon_ms,
+        pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
+        approvals=policy.approvals, horizon_ms=plan.horizon_ms,
         labels=MappingProxyType({"scenario": plan.scenario.title}),
     )  # fmt: skip
     return Bound(spec, MappingProxyType(actions))
@@ -70,20 +83,61 @@ def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: 
         safe_undo=step.kind in ("shed", "shift", "start"),
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
-        act=_act_of(step, actions),
+        act=_act_of(ground, step, actions),
     )  # fmt: skip
 
 
-def _act_of(step: Step, actions: tuple[Action, ...]) -> str:
+def _in_shares(
+    ground: Ground, step: RunStep, actions: tuple[Action, ...]
+) -> list[tuple[RunStep, tuple[Action, ...]]]:
+    """A shift in growing shares, each after the one before, where policy says so and both sites serve; from a
+    site that is lost, all traffic goes at once.
+    """
+    shares = ground.policy.pace.shares
+    alive = ground.healthy and all(a.verb == "shift" and a.parameters.get("away") for a in actions)
+    if step.kind != "shift" or len(shares) < 2 or not alive:
+        return [(step, actions)]
+    parts: list[tuple[RunStep, tuple[Action, ...]]] = []
+    before = 0
+    for number, share in enumerate(shares, 1):
+        given = {"share": share, "from_share": before}
+        done = tuple(
+            replace(a, parameters=MappingProxyType(dict(sorted({**a.parameters, **given}.items()))))
+            for a in actions
+        )
+        part = replace(step, paced=True, act=_digest(done))
+        if parts:
+            part = replace(part, id=f"{step.id}:{number}", after=(parts[-1][0].id,))
+        parts.append((part, done))
+        before = share
+    return parts
+
+
+def _after_the_last(steps: list[RunStep], last: Mapping[str, str]) -> list[RunStep]:
+    """What waits for a shift waits for its last share; the shares themselves follow each other."""
+    return [
+        step
+        if step.paced and step.id not in last
+        else replace(step, after=tuple(last.get(name, name) for name in step.after))
+        for step in steps
+    ]
+
+
+def _act_of(ground: Ground, step: Step, actions: tuple[Action, ...]) -> str:
     """What tells this step from one of the same id in another plan. A promotion is told by its site alone, so
     that one under way is never begun twice.
     """
     if step.kind == "fence":
         given = actions[0].parameters
-        old, candidate = str(given.get("old", "")), str(given.get("candidate", ""))
+        old = str(given.get("old", "")) or primary_site(ground.top, ground.stores[step.target])
+        candidate = str(given.get("candidate", ""))
         return f"{old}>{candidate}" if given.get("proof") == "sync" else old
     if step.kind == "promote":
         return ""
+    return _digest(actions)
+
+
+def _digest(actions: tuple[Action, ...]) -> str:
     told = [(a.verb, a.target, a.driver, a.at, sorted(a.parameters.items())) for a in actions]
     return blake2b(repr(told).encode(), digest_size=6).hexdigest()
 

@@ -31,12 +31,14 @@ from evac.engine.execution import Hooks, RunExecution
 from evac.engine.guards import Guards, Mark, Permit, read_register
 from evac.engine.leading import Leadership
 from evac.engine.live_actions import LiveActions, Standing
+from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
+from evac.run.decide import EVAC
 from evac.run.replan import plan_id
 from evac.run.values import ENDED, SETTLED, Event, RunSpec
 from evac.run.view import RunView
@@ -53,7 +55,7 @@ REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paus
 _TOLD: Final = {
     "approval_needed": "needs approval", "run_started": "began", "step_failed": "a step failed",
     "step_stuck": "a step takes longer than predicted", "step_unknown": "the outcome of a step is unknown",
-    "paused": "paused", "run_ended": "ended",
+    "paused": "paused", "run_ended": "ended", "pace_changed": "the pace changed",
 }  # fmt: skip
 
 
@@ -81,6 +83,7 @@ class Wanted:
 class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
     that were checked while all was well. check: whether a person may ask for this (signatures, approvers).
+    health: of traffic that is moved in shares; None: shares follow each other by time alone.
     """
 
     store: Store
@@ -97,6 +100,7 @@ class Desk:
     drift_ms: int = 1_800_000
     drift_period_ms: int = 5_000
     boundary: Callable[[int], None] | None = None
+    health: HealthOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,10 +318,33 @@ class Conductor:
         )  # fmt: skip
         return RunExecution(
             desk.store, journal, view, self._lead, terms, desk.clock,
-            admission=GuardedAdmission(desk.guards, desk.sets, desk.policy, actions),
+            admission=GuardedAdmission(
+                desk.guards, desk.sets, desk.policy, actions, pace=self._pace(run, view, actions)
+            ),
             request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )  # fmt: skip
+
+    def _pace(self, run: _Run, view: RunView, actions: LiveActions) -> PaceGate | None:
+        if self._desk.health is None:
+            return None
+
+        def now() -> RunView:
+            return run.execution.view if run.execution is not None else view
+
+        async def say(event: Event) -> None:
+            assert run.execution is not None
+            await run.execution.say(event)
+
+        return PaceGate(now, actions, self._desk.health, say)
+
+    def _resumed(self, run: _Run, event: Event) -> None:
+        """A person resumed what health had stopped."""
+        execution = run.execution
+        if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
+            return
+        assert self._tasks is not None
+        self._tasks.create_task(_go_on(execution, str(event.data["who"])))
 
     async def ready(self) -> None:
         """Waits until every run that an earlier leader left is in hand, or was said not to be."""
@@ -436,6 +463,8 @@ class Conductor:
                 event.kind == "step_observed" and event.data["outcome"] == "done"
             ):
                 self._watch(run, event.step, event.attempt)
+            elif event.kind == "resumed":
+                self._resumed(run, event)
             words = _TOLD.get(event.kind)
             if words is not None:
                 what = f" ({event.step})" if event.step else ""
@@ -535,6 +564,12 @@ class Conductor:
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
+
+
+async def _go_on(execution: RunExecution, who: str) -> None:
+    """What the state does not allow any more was decided otherwise meanwhile."""
+    with contextlib.suppress(RunError):
+        await go_on(execution.view, who, execution.say)
 
 
 def _places(run: _Run, view: RunView) -> frozenset[str]:

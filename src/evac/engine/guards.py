@@ -11,7 +11,7 @@ cannot be evaluated refuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -27,6 +27,8 @@ SITES_KEY: Final = "sites"
 POOLED_KEY: Final = "pooled"
 HOLD_KEY: Final = "hold"
 LEAST_SITES: Final = 3
+WHOLE: Final = 1_000
+"""The share of a shift, in permille, that leaves nothing behind."""
 HOLD_AGAIN_MS: Final = 1_000
 
 Mark = Literal["active", "evacuating", "evacuated", "lost"]
@@ -224,12 +226,13 @@ class Guards:
             raise NotAllowed("pooled-nowhere", f"{action.target} would go to {to} and away from it")
         await self._must_be_active(draft, to, action.target)
         pools = await self._pools(draft, action.target)
-        await self._pool(draft, action.target, (pools | {to}) - away)
+        whole = int(str(action.parameters.get("share", WHOLE))) >= WHOLE
+        await self._pool(draft, action.target, (pools | {to}) - (away if whole else set()))
 
     async def _may_shift_back(self, draft: Draft, action: Action) -> None:
         back = _names(action.parameters.get("away", ""))
-        for site in sorted(back):
-            await self._must_be_active(draft, site, action.target)
+        for site in sorted(back):  # one that is just being left still serves
+            await self._must_be_active(draft, site, action.target, ("active", "evacuating"))
         await self._pool(draft, action.target, await self._pools(draft, action.target) | back)
 
     async def _may_drain(self, draft: Draft, action: Action) -> None:
@@ -250,9 +253,11 @@ class Guards:
         pools = await self._pools(draft, action.target)
         await self._pool(draft, action.target, pools | {site})
 
-    async def _must_be_active(self, draft: Draft, site: str, service: str) -> None:
+    async def _must_be_active(
+        self, draft: Draft, site: str, service: str, good: Collection[str] = ("active",)
+    ) -> None:
         state = (await _register(draft)).get(site, "not in the register of sites")
-        if state != "active":
+        if state not in good:
             raise NotAllowed(
                 "site-left", f"{service} cannot get traffic at {site or 'no site'}: it is {state}",
                 "restore the site first",

@@ -328,7 +328,7 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
     sites = _serving_sites(ground, step.target)
     if not sites:
         return ()
-    away = ",".join(sorted(ground.lost))
+    away = ",".join(sorted(ground.lost)) or _left_for_home(ground, step.target, sites[0])
     ends = [
         endpoint
         for site in (s.id for s in ground.estate.sites if s.id not in ground.lost)
@@ -337,6 +337,18 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
     ]
     ordered = sorted(ends, key=lambda e: (e.driver == "dns", e.id))
     return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ordered)
+
+
+def _left_for_home(ground: Ground, service: str, home: str) -> str:
+    """On the way home, in shares: the one site that the traffic leaves, where its data is until then."""
+    if ground.plan.scenario.kind != "failback" or len(ground.policy.pace.shares) < 2:
+        return ""
+    found = {
+        primary_site(ground.top, store)
+        for family in ground.families.get(service, ())
+        for store in ground.by_family.get(family, ())
+    } - {home, ""}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:

@@ -18,6 +18,7 @@ from evac.engine.controller import Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards
+from evac.engine.pace_gate import HealthOf
 from evac.engine.protecting import bound_of, is_protection
 from evac.model.errors import Unavailable
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
@@ -41,6 +42,7 @@ class Systems:
         self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.stuck: set[str] = set()
         self.slow: dict[str, float] = {}
+        self.undone: list[tuple[str, Any]] = []
         self.name = "simulated"
         self.verbs: frozenset[Verb] = frozenset()
 
@@ -60,6 +62,7 @@ class Systems:
         return Observed("done" if same else "absent")
 
     async def undo(self, action: Action, order: Order) -> Evidence:
+        self.undone.append((action.verb, action.parameters.get("share")))
         return {}
 
     async def close(self) -> None:
@@ -124,6 +127,8 @@ class World:
     leader_ttl_ms: int = 600
     protections: Callable[..., Any] | None = None
     hangs: Callable[[], Any] | None = None
+    health: HealthOf | None = None
+    shares: tuple[int, ...] = ()
     connect: Callable[[str], Store] | None = None
     sites: tuple[str, ...] = SITES
     serving: tuple[str, ...] = ("anyang", "pangyo")
@@ -155,7 +160,7 @@ class World:
         guards = Guards(store, self.policy, clock, self.serving, {"web": ("pangyo",)})
         desk = Desk(
             store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
-            lambda name: self.systems, self.notices.append, drift_period_ms=50,
+            lambda name: self.systems, self.notices.append, drift_period_ms=50, health=self.health,
         )  # fmt: skip
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
@@ -216,9 +221,22 @@ class World:
                 ),
                 replace(steps[0], after=("promote:chat",)),
             ]
+        if self.shares and told.get("healthy"):
+            steps = [*steps[:-1], *self._shares(steps[-1], actions)]
         needs = Envelope(sites=tuple(told["lost"]), stores=("chat",))
-        spec = RunSpec(run, incident, digest, tuple(steps), envelope=needs, patience=self.policy.patience)
+        spec = RunSpec(run, incident, digest, tuple(steps), envelope=needs, patience=self.policy.patience,
+                       pace=self.policy.pace)  # fmt: skip
         return Bound(spec, actions)
+
+    def _shares(self, step: RunStep, actions: dict[str, tuple[Action, ...]]) -> list[RunStep]:
+        (action,) = actions[step.id]
+        parts: list[RunStep] = []
+        for number, share in enumerate(self.shares, 1):
+            name = step.id if number == 1 else f"{step.id}:{number}"
+            after = (parts[-1].id,) if parts else step.after
+            parts.append(replace(step, id=name, after=after, paced=True, safe_undo=True, act=str(share)))
+            actions[name] = (replace(action, parameters={**action.parameters, "share": share}),)
+        return parts
 
     def burn(self, site: str) -> None:
         """Everything of the site at one instant: it answers and reaches nothing, and releases nothing."""

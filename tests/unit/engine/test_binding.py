@@ -10,7 +10,8 @@ from evac.engine.binding import Bound, bind
 from evac.estate.example import pangyo
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, observed
-from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.model.plan import StoreOutcome
+from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 
@@ -162,3 +163,65 @@ def test_limits_of_a_large_plan_are_carried_over(tmp_path: Path) -> None:
     assert {s.data_set for s in found.spec.steps if s.kind == "promote"} == {
         s.target for s in found.spec.steps if s.kind == "promote"
     }  # fmt: skip
+
+
+SHARED = replace(LAX, pace=Pace((100, 500, 1_000)))
+
+
+def shifts(found: Bound) -> list[tuple[str, tuple[str, ...], set[object]]]:
+    return [
+        (step.id, step.after, {action.parameters["share"] for action in found.actions[step.id]})
+        for step in found.spec.steps
+        if step.kind == "shift"
+    ]
+
+
+def test_an_orderly_shift_grows_in_shares_and_what_follows_waits_for_the_last(tmp_path: Path) -> None:
+    whole = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",)))
+    found = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",)), SHARED)
+    ((first, after, _),) = shifts(whole)
+    assert shifts(found) == [
+        (first, after, {100}), (f"{first}:2", (first,), {500}), (f"{first}:3", (f"{first}:2",), {1_000}),
+    ]  # fmt: skip
+    assert all(step.paced for step in found.spec.steps if step.kind == "shift")
+    assert found.spec.pace.wait_ms == 1_000, "nothing is seen of traffic that has just come"
+    (second,) = {action.parameters["from_share"] for action in found.actions[f"{first}:2"]}
+    assert second == 100
+    waiting = {s.id: s.after for s in whole.spec.steps if first in s.after}
+    for step in found.spec.steps:
+        if step.id in waiting:
+            assert f"{first}:3" in step.after
+            assert first not in step.after
+
+
+def test_the_way_home_grows_in_shares_from_where_the_data_was(tmp_path: Path) -> None:
+    roles = {"anyang": "primary", "ansan": "async", "pangyo": "sync"}
+    away = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
+    of = observed(estate(tmp_path), away)
+    home = StoreOutcome("messages", "pangyo", 2_000, 0)
+    made = replace(plan(of, Scenario("failback", ("pangyo",))), stores=(home,))
+    found = bind(of, made, SHARED, run="r1", incident="i1", digest="sha256:0")
+    moves = [a for s in found.spec.steps if s.kind == "shift" for a in found.actions[s.id]]
+    assert {(a.parameters["to"], a.parameters["away"]) for a in moves} == {("pangyo", "anyang")}
+    assert {a.parameters["share"] for a in moves} == {100, 500, 1_000}
+
+
+def test_from_a_site_that_is_lost_all_traffic_goes_at_once(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path), policy=SHARED)
+    ((_, _, share),) = shifts(found)
+    assert share == {1_000}
+    assert found.spec.pace == SHARED.pace
+    assert not any(step.paced for step in found.spec.steps)
+
+
+def test_a_step_says_what_tells_it_from_one_of_the_same_id_in_another_plan(tmp_path: Path) -> None:
+    def acts(scenario: Scenario, policy: RunPolicy = LAX) -> dict[str, str]:
+        return {step.id: step.act for step in bound(estate(tmp_path), scenario, policy).spec.steps}
+
+    hard, orderly = acts(lose("pangyo")), acts(Scenario("evacuate", ("pangyo",)))
+    assert (hard["fence:messages"], orderly["fence:messages"]) == ("pangyo>anyang", "pangyo")
+    assert acts(lose("pangyo"), RunPolicy())["fence:messages"] == "pangyo"
+    assert hard == acts(lose("pangyo")), "the same plan, the same acts"
+    both = acts(lose("pangyo", "ansan"))
+    shift = next(name for name in hard if name.startswith("shift"))
+    assert both[shift] != hard[shift], "it goes away from another site as well"
