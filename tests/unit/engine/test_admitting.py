@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import pytest
 
 from evac.actions.port import Action
@@ -241,3 +242,43 @@ def test_only_delicate_steps_concern_it_and_every_step_in_a_window() -> None:
 
     window = Window(now_ms - 1_000, now_ms + 60_000, ("anyang",), "new switches")
     _story(in_window, RunPolicy(windows=(window,)))
+
+
+def test_a_promotion_in_doubt_is_vouched_to_have_come_to_nothing() -> None:
+    async def story(desk: _Desk) -> None:
+        await desk.go("fence", data=DONE)
+        await desk.go("promote", "step_unknown", {"message": "no answer"})
+        assert (await desk.epoch()).begun
+        said = {"who": "kim", "reason": "it is off", "evidence": {"fenced": "anyang"}}
+        await desk.go("promote", "step_attested", said, doing="observe")
+        epoch = await desk.epoch()
+        assert (epoch.candidate, epoch.begun, epoch.holder) == ("anyang", False, "pangyo")
+
+    _story(story)
+
+
+def test_a_share_that_must_wait_does_not_begin_and_what_is_left_still_serves() -> None:
+    async def story(desk: _Desk) -> None:
+        asked: list[str] = []
+
+        async def pace(step: RunStep) -> None:
+            asked.append(step.id)
+            if len(asked) == 1:
+                raise Retryable("paced", "too little is known", after_ms=5)
+
+        step = RunStep("shift:web", "shift", "web", 0, 100, site="anyang", paced=True)
+        act = _act("shift", "web", to="anyang", away="pangyo", share=100)
+        admission = GuardedAdmission(desk.guards, desk.sets, POLICY, lambda name: (act,), 400, pace)
+        with pytest.raises(Retryable, match="too little"):
+            async with admission.enter("r1", step, 1, "start"):
+                raise AssertionError("it was let in")
+        async with admission.enter("r1", step, 1, "start") as admitted:
+            await desk.use(admitted.permit)
+        entry = await desk.store.get("pooled")
+        assert entry is not None
+        assert orjson.loads(entry.value) == {"web": ["anyang", "pangyo"]}
+        async with admission.enter("r1", step, 1, "observe"):
+            pass
+        assert asked == ["shift:web"] * 2, "only a start is asked"
+
+    _story(story)

@@ -252,3 +252,33 @@ def test_whatever_the_order_promotions_are_fenced_and_one_at_a_time(
         except NotAllowed:
             continue
     assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("rung", ["network", "attest"])
+def test_a_run_whose_candidate_burnt_goes_on_with_another_under_the_next_epoch(rung: str) -> None:
+    policy = StorePolicy("chat", proofs=("sync", "network", "attest"))
+    proved, _ = prove(_claim(Epoch("chat"))[0], rung, policy)
+    after, permit = begin(proved, "ansan", "r1", policy)
+    assert (after.candidate, after.number, after.rung, after.begun) == ("ansan", 2, rung, True)
+    assert len(permit.changes) == 1
+    with pytest.raises(NotAllowed, match="did not claim"):
+        begin(proved, "ansan", "r2", policy)
+    begun, _ = begin(proved, "anyang", "r1", policy)
+    with pytest.raises(NotAllowed, match="what became of anyang"):
+        begin(begun, "ansan", "r1", policy)
+
+
+def test_a_proof_for_one_candidate_serves_no_other() -> None:
+    proved, _ = prove(_claim(Epoch("chat"))[0], "sync", POLICY)
+    with pytest.raises(NotAllowed, match="did not claim"):
+        begin(proved, "ansan", "r1", POLICY)
+
+
+def test_a_person_who_vouches_for_the_candidate_in_doubt_lets_another_claim() -> None:
+    begun, _ = begin(prove(_claim(Epoch("chat"))[0], "sync", POLICY)[0], "anyang", "r1", POLICY)
+    for words in ("", "pangyo", "anyangs"):
+        with pytest.raises(NotAllowed, match="--seen fenced=anyang"):
+            claim(begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1", fenced=words)
+    after, _ = claim(begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1",
+                     fenced="pangyo, anyang")  # fmt: skip
+    assert (after.candidate, after.number, after.begun, after.rung) == ("ansan", 2, False, "")
