@@ -2,9 +2,9 @@
 
 --fires N: of each kind (5; FULL=1: 20); --minutes M: of noise under each profile (1; FULL=1: 10);
 --patroni-fires N: with each set of timers (3); --world loopback or namespaces (root): of the fires;
---offset N: which lab (50); --clients N (20); --only PART,...: of `fires`, `replica`, `cuts`, `noise`,
-`patroni`, `wan`;
---json FILE. Noise and `wan` take network namespaces where they can. Exit status 1 where a target is missed.
+--offset N: the first lab to try (50); --clients N (20); --only PART,...: of `fires`, `patroni`, `replica`,
+`cuts`, `noise`, `wan`; --json FILE. Noise and `wan` take network namespaces where they can. Exit status 1
+where a target is missed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import lab_cuts, lab_fires, lab_losses, lab_noise, lab_patroni
+from bench import lab_cuts, lab_fires, lab_losses, lab_noise, lab_patroni, labs
 from bench.figures import Table
 from evac.lab import ground_checks
 from evac.lab.world import Options
 
-PARTS = ("fires", "replica", "cuts", "noise", "patroni", "wan")
+PARTS = ("fires", "patroni", "replica", "cuts", "noise", "wan")
 CLIENTS = 20
 
 
@@ -43,11 +43,12 @@ def main(arguments: Sequence[str]) -> int:
         names = ", ".join(one.program for one in missing)
         table.trouble(f"not installed here: {names}; see evac doctor")
         return table.close(given.json) or 1
-    options = Options(given.world, given.offset, given.clients)
+    offset = labs.free_offset(given.offset) if given.world == "loopback" else given.offset
+    options = Options(given.world, offset, given.clients)
     if "fires" in parts:
         lab_fires.primaries(table, options, given.fires)
     if "patroni" in parts:
-        lab_patroni.compare(table, given.offset + 1, given.patroni_fires)
+        lab_patroni.compare(table, labs.free_offset(given.offset), given.patroni_fires)
     if "replica" in parts:
         lab_fires.replicas(table, options, max(1, given.fires // 4))
     if "cuts" in parts:

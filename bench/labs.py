@@ -19,11 +19,16 @@ from typing import Any
 import orjson
 
 from bench.figures import Table
-from evac.lab import journal_facts, ledger, own_processes, restoring, status, world
+from evac import estate as estates
+from evac.app import seen
+from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, status, world
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
-from evac.lab.state import LabFolder
+from evac.lab.state import LabError, LabFolder
+from evac.lab.topology import topology
+from evac.model.digest import estate_digest
 from evac.model.errors import EvacError
+from evac.model.observation import MemberSeen, Observation, observed
 from evac.store.port import Store
 
 SETTLE_SECONDS = 60.0
@@ -41,6 +46,14 @@ class Roles:
 
     primary: str
     synchronous: str
+
+
+def free_offset(first: int, last: int = 59) -> int:
+    """The first lab number from `first` on whose addresses nobody uses. Raises `LabError`."""
+    for offset in range(first, last + 1):
+        if not ground_checks.taken_ports(topology("loopback", offset)):
+            return offset
+    raise LabError("lab-offset", f"somebody listens in all labs from {first} to {last}", "evac lab down")
 
 
 @contextmanager
@@ -91,17 +104,18 @@ def settle(folder: LabFolder, timeout_s: float = SETTLE_SECONDS, synchronous: bo
 
 def _look(folder: LabFolder, since_ms: int, synchronous: bool) -> tuple[Roles, str]:
     state = folder.need()
-    seen = status.look(folder, state)
-    rows = {site.name: site.postgres for site in seen.sites}
+    shown = status.look(folder, state)
+    rows = {site.name: site.postgres for site in shown.sites}
     primaries = [name for name, words in rows.items() if words.startswith("primary")]
     if len(primaries) != 1:
         return Roles("", ""), f"{len(primaries)} primaries"
     roles = Roles(primaries[0], _synchronous(rows[primaries[0]]))
-    if any(site.state != "up" for site in seen.sites):
+    if any(site.state != "up" for site in shown.sites):
         return roles, "a site is not up"
     if rows[primaries[0]].count("dc-") != 2 or (synchronous and not roles.synchronous):
         return roles, f"replicas: {rows[primaries[0]]}"
-    if not seen.writes_per_second or (seen.last_write_seconds or 9) > 1:
+    last = shown.last_write_seconds
+    if not shown.writes_per_second or last is None or last > 1:
         return roles, "the clients do not write"
     return roles, _controllers(folder, roles, since_ms, synchronous)
 
@@ -119,14 +133,15 @@ def _controllers(folder: LabFolder, roles: Roles, since_ms: int, synchronous: bo
         return "nobody leads"
 
     async def question(store: Store) -> str:
-        observed = await _value(store, "observed")
-        known = {(store, site): role for store, site, role in observed.get("members", ())}
-        if known.get((DATA, roles.primary)) != "primary":
+        entry = await store.get(seen.KEY)
+        known = seen.decode(entry.value) if entry is not None else Observation(0)
+        if MemberSeen(DATA, roles.primary, "primary") not in known.members:
             return "the leader knows other roles"
+        digest = estate_digest(observed(estates.load(folder.estate), known))
         for site in topology.sites:
             plan = await _value(store, f"drawer/{site.name}")
-            if not plan.get("plan") or plan["at_ms"] < observed["at_ms"]:
-                return f"no plan for {site.name}"
+            if plan.get("estate") != digest or not plan.get("plan"):
+                return f"no plan for {site.name}: {plan.get('problem') or 'it is being made'}"
         if synchronous and (await _value(store, f"standing/{DATA}")).get("at_ms", 0) < since_ms:
             return "the fence is not checked yet"
         register = await _value(store, "sites")

@@ -20,7 +20,7 @@ from bench.figures import Figure, Table
 
 PARTS = ("engine", "journal", "simulator", "peers")
 SIMULATOR_SECONDS = 300.0
-_RATE = re.compile(r"([\d][\d,.]*)\s+(?:simulated )?(?:fires|runs)(?:/s| a second)")
+_RATE = re.compile(r"([\d][\d,.]*) fires/s")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,8 +68,9 @@ def _simulator(table: Table) -> list[Figure]:
         table.trouble(f"bench/bench_sim.py did not end in {SIMULATOR_SECONDS:g} s")
         return [Figure("simulated_fires", words, None, "fires/s", 300)]
     found = _RATE.search(done.stdout)
-    note = " ".join(done.stdout.split())[-160:] if found is not None else ""
+    for line in done.stdout.splitlines():
+        print(f"    {line}", flush=True)
     if found is None:
         table.trouble(f"bench/bench_sim.py said no rate: {(done.stdout + done.stderr)[-300:]}")
     value = float(found.group(1).replace(",", "")) if found is not None else None
-    return [Figure("simulated_fires", words, value, "fires/s", 300, note=note)]
+    return [Figure("simulated_fires", words, value, "fires/s", 300, note="a quiet fire")]
