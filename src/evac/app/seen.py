@@ -19,6 +19,7 @@ import orjson
 from evac.actions.registry import Drivers
 from evac.app.observing import observe, standing_facts
 from evac.engine.clock import Clock
+from evac.engine.datasets import DataSets
 from evac.engine.live_actions import PREFIX, Standing, decode_standing
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
@@ -70,7 +71,9 @@ class SeenEstate:
         """One look at the real systems by the leader, written where roles changed."""
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         self.note_waits(now)
-        seen = merged(self.observation, now)
+        epochs = await DataSets(self._store, "", self._clock).read_all()
+        holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
+        seen = merged(self.observation, now, holders)
         if seen.members != self.observation.members:
             await self._store.transact((), (Put(KEY, encode(seen)),), guard)
             self._take(seen)
@@ -115,14 +118,18 @@ class SeenEstate:
         self.digest = estate_digest(self.estate)
 
 
-def merged(before: Observation, now: Observation) -> Observation:
-    """Roles after another look: of a store with one primary as seen now, else as before. Lags are left out,
-    so that a plan does not go stale because of them.
+def merged(before: Observation, now: Observation, holders: Mapping[str, str] | None = None) -> Observation:
+    """Roles after another look: of a store with one certain primary as seen now, else as before. Lags are
+    left out, so that a plan does not go stale because of them.
+
+    holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain only
+    where the holder's own copy answers and says that it is none: else an old primary that came back would
+    be believed while the true one burns.
     """
     old = _by_store(before)
     found: list[MemberSeen] = []
     for store, members in sorted(_by_store(now).items()):
-        certain = sum(m.role == "primary" for m in members.values()) == 1
+        certain = _is_certain(members, (holders or {}).get(store, ""))
         for site, member in sorted(members.items()):
             known = old.get(store, {}).get(site)
             if not certain:
@@ -132,6 +139,14 @@ def merged(before: Observation, now: Observation) -> Observation:
             else:
                 found.append(MemberSeen(store, site, member.role))
     return Observation(now.at_ms, tuple(found))
+
+
+def _is_certain(members: Mapping[str, MemberSeen], holder: str) -> bool:
+    primaries = [site for site, member in members.items() if member.role == "primary"]
+    if len(primaries) != 1:
+        return False
+    other = members.get(holder)
+    return primaries[0] == holder or other is None or other.role != "unreachable"
 
 
 def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
