@@ -122,9 +122,9 @@ def merged(before: Observation, now: Observation, holders: Mapping[str, str] | N
     """Roles after another look: of a store with one certain primary as seen now, else as before. Lags are
     left out, so that a plan does not go stale because of them.
 
-    holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain only
-    where the holder's own copy answers and says that it is none: else an old primary that came back would
-    be believed while the true one burns.
+    holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain
+    only where the holder's own copy answers and says that it is none: else an old primary that came back
+    would be believed while the true one burns.
     """
     old = _by_store(before)
     found: list[MemberSeen] = []

@@ -1,4 +1,4 @@
-"""What controllers believe of stores: certain roles only, and never an old primary while the true one burns."""
+"""What controllers believe of stores: certain roles only, no old primary while the true one burns."""
 
 import pytest
 
