@@ -34,13 +34,14 @@ from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
+from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
 from evac.run.decide import EVAC
 from evac.run.replan import plan_id
-from evac.run.values import ENDED, SETTLED, Event, RunSpec
+from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
@@ -50,8 +51,6 @@ PROPOSAL: Final = "proposal/"
 ANSWER: Final = "answer/"
 AGAIN_S: Final = 0.2
 DRIFT_TIMEOUT_S: Final = 10.0
-REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
-"""Phases in which a run takes another plan."""
 _TOLD: Final = {
     "approval_needed": "needs approval", "run_started": "began", "step_failed": "a step failed",
     "step_stuck": "a step takes longer than predicted", "step_unknown": "the outcome of a step is unknown",
@@ -101,20 +100,6 @@ class Desk:
     drift_period_ms: int = 5_000
     boundary: Callable[[int], None] | None = None
     health: HealthOf | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Concerned:
-    """A run under way, as another loss sees it. accounted: sites that its plan takes as lost. untyped: sites
-    whose names it waits for. places: sites at which it still does something. plans: how many it had.
-    """
-
-    run: str
-    accounted: frozenset[str]
-    leaving: tuple[str, ...]
-    untyped: tuple[str, ...]
-    places: frozenset[str]
-    plans: int
 
 
 @dataclass(slots=True)
@@ -333,7 +318,8 @@ class Conductor:
             return run.execution.view if run.execution is not None else view
 
         async def say(event: Event) -> None:
-            assert run.execution is not None
+            if run.execution is None:
+                raise RunError("run-over", f"{run.spec.run} is not under way")
             await run.execution.say(event)
 
         return PaceGate(now, actions, self._desk.health, say)
@@ -344,7 +330,7 @@ class Conductor:
         if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
             return
         assert self._tasks is not None
-        self._tasks.create_task(_go_on(execution, str(event.data["who"])))
+        self._tasks.create_task(go_on(execution.view, str(event.data["who"]), execution.say))
 
     async def ready(self) -> None:
         """Waits until every run that an earlier leader left is in hand, or was said not to be."""
@@ -363,23 +349,31 @@ class Conductor:
             if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
                 view = run.execution.view
                 return Concerned(
-                    name, run.accounted, run.leaving, view.untyped, _places(run, view), len(view.plans)
+                    name,
+                    run.accounted,
+                    run.leaving,
+                    view.untyped,
+                    places_of(view, run.actions_of),
+                    len(view.plans),
                 )
         return None
 
-    async def replace_plan(self, name: str, data: bytes, why: str, lost: Sequence[str]) -> tuple[str, ...]:
+    async def replace_plan(
+        self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
         what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, StalePlan.
 
         What the register says of the sites changes in the same transaction, except of those whose names a
-        person must type first.
+        person must type first. gone: those of them that are lost now, and not only left.
         """
         run = self._runs.get(name)
-        if run is None or run.execution is None:
+        execution = None if run is None else run.execution
+        if run is None or execution is None:
             raise RunError("run-over", f"{name} is not under way")
         digest = await put_plan(self._desk.store, data, self.guard)
         bound = await self._desk.bind(data, name, run.spec.incident, digest)
-        view, register = run.execution.view, await read_register(self._desk.store)
+        view, register = execution.view, await read_register(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
         together = {*left, *lost} if set(lost) - left else set()
         names = sorted(together) if len(together) > 1 else []
@@ -389,21 +383,23 @@ class Conductor:
         run.actions[digest] = bound.actions
         view.specs[digest] = bound.spec
         if run.mark != "lost":
-            await run.execution.say(Event("made_ungraceful", 0, data={"why": why}))
-        after = replace(run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends={})
-        permit = Permit((), (Put(OPEN + name, after.opened()),)) | await self._leave(lost, names, view.typed)
+            await execution.say(Event("made_ungraceful", 0, data={"why": why}))
+        after = replace(
+            run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
+        )
+        permit = Permit((), (Put(OPEN + name, after.opened()),)) | await self._leave(
+            lost, names, view.typed, gone
+        )
         data_of = {
             "plan": digest, "why": why, "lost": sorted(lost), "approvals": approvals, "names": names,
         }  # fmt: skip
-        await run.execution.say(Event("plan_replaced", 0, data=data_of), permit)
+        await execution.say(Event("plan_replaced", 0, data=data_of), permit)
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
-        view = run.execution.view
-        closest = min((envelope.outside(e, view.spec.envelope) for e in view.approved_by.values()), key=len,
-                      default=envelope.outside(self._desk.policy.envelope, view.spec.envelope))  # fmt: skip
-        asks = closest if view.approvals < view.spec.approvals else ()
-        return (*asks, *(f"the name of {site} typed" for site in view.untyped))
+        return asks_of(execution.view, policy.envelope)
 
-    async def _leave(self, lost: Sequence[str], names: Sequence[str], typed: Collection[str]) -> Permit:
+    async def _leave(
+        self, lost: Sequence[str], names: Sequence[str], typed: Collection[str], gone: Collection[str] = ()
+    ) -> Permit:
         """What the register says of these sites from now on."""
         register = await read_register(self._desk.store)
         new = [site for site in lost if register.get(site) == "active"]
@@ -411,8 +407,8 @@ class Conductor:
             return Permit()
         if new:
             return await self._desk.guards.may_leave(new, "lost", tuple(typed))
-        gone = [site for site in lost if register.get(site) == "evacuating"]
-        return await self._desk.guards.may_mark(gone, "lost") if gone else Permit()
+        ended = [site for site in gone if register.get(site) == "evacuating"]
+        return await self._desk.guards.may_mark(ended, "lost") if ended else Permit()
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
         """A person typed the names of all sites that are left: from then on the register says so."""
@@ -564,28 +560,6 @@ class Conductor:
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
-
-
-async def _go_on(execution: RunExecution, who: str) -> None:
-    """What the state does not allow any more was decided otherwise meanwhile."""
-    with contextlib.suppress(RunError):
-        await go_on(execution.view, who, execution.say)
-
-
-def _places(run: _Run, view: RunView) -> frozenset[str]:
-    """Sites at which something is still to be done, or is under way."""
-    found: set[str] = set()
-    for i, step in enumerate(view.steps):
-        if view.phases[i] in SETTLED:
-            continue
-        found.add(step.site)
-        for action in run.actions_of(view, step.id):
-            found |= {
-                action.at,
-                str(action.parameters.get("to", "")),
-                str(action.parameters.get("candidate", "")),
-            }
-    return frozenset(found - {""})
 
 
 def _plain(event: Event) -> dict[str, Any]:

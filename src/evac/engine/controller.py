@@ -16,13 +16,14 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.chronicle import Chronicle, Notice, of_verdict
-from evac.engine.conducting import Concerned, Conductor, Desk, Wanted
+from evac.engine.conducting import Conductor, Desk, Wanted
 from evac.engine.datasets import Epoch
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.leading import LEADER, Leadership
 from evac.engine.protecting import Roles
 from evac.engine.reading import incident_key
+from evac.engine.replacing import Concerned
 from evac.engine.voting import VotePublisher, VoteReader
 from evac.model.errors import (
     Conflict,
@@ -342,7 +343,8 @@ class Controller:
     async def _replace(
         self, term: _Term, site: str, run: str, data: bytes, why: str, lost: Sequence[str]
     ) -> None:
-        asks = await term.conductor.replace_plan(run, data, why, lost)
+        gone = [name for name, one in self.standings.items() if one.verdict.state == "lost"]
+        asks = await term.conductor.replace_plan(run, data, why, lost, gone)
         words = f"{why}; {run} has a new plan and goes on"
         if asks:
             names = tuple(lost) if len(lost) > 1 else ()

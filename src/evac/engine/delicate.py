@@ -36,8 +36,9 @@ class Bench(Protocol):
     view: RunView
 
     async def ask(
-        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit
-    ) -> None: ...
+        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit,
+        under_way: bool = False,
+    ) -> None: ...  # fmt: skip
 
     def try_of(self, doing: str, i: int, epoch: int) -> Try: ...
 
@@ -103,7 +104,7 @@ async def _finish(
             outcome, permit = _cannot_stand(doing, error), Permit()
             kind, data = outcome
         try:
-            await bench.ask(kind, step, attempt, data, permit)
+            await bench.ask(kind, step, attempt, data, permit, under_way=True)
             return
         except Conflict:
             tries_left -= 1
@@ -145,7 +146,7 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
             await bench.ask("step_waits", step, attempt, data, Permit())
         elif doing == "observe":
             data = {"outcome": "unclear", "evidence": {"why": error.message}}
-            await bench.ask("step_observed", step, attempt, data, Permit())
+            await bench.ask("step_observed", step, attempt, data, Permit(), under_way=True)
         else:
             await asyncio.sleep(again_ms / 1_000)
     except (RunError, Conflict):
@@ -158,6 +159,6 @@ async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, erro
     if doing == "undo":
         told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
         await bench.ask("undo_started", step, attempt, told, Permit())
-        await bench.ask("undo_failed", step, attempt, data, Permit())
+        await bench.ask("undo_failed", step, attempt, data, Permit(), under_way=True)
     else:
         await bench.ask("step_failed", step, attempt - 1, data, Permit())

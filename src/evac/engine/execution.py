@@ -325,9 +325,15 @@ class RunExecution:
         self._wake.set()
         await answer
 
-    async def ask(self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit) -> None:
-        """Writes an event of a delicate step. Raises `Conflict` when what rides along does not hold."""
-        await self._ask(Event(kind, self._clock.now_ms(), step.id, attempt, data), permit, step)
+    async def ask(
+        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit,
+        under_way: bool = False,
+    ) -> None:  # fmt: skip
+        """Writes an event of a delicate step. under_way: it had begun, so that a new plan keeps it. Raises
+        `Conflict` when what rides along does not hold, RunError when the plan or the state is another one.
+        """
+        event = Event(kind, self._clock.now_ms(), step.id, attempt, data)
+        await self._ask(event, permit, None if under_way else step)
 
     def landed(self, step: str) -> None:
         """A delicate step is done with, or its offer goes back."""
@@ -468,11 +474,9 @@ class RunExecution:
 
 
 def _check_same(view: RunView, step: RunStep | None) -> None:
-    """What was decided under one plan does not begin under the next one, where its id may be another act."""
-    if step is not None:
-        now = view.steps[view.number(step.id)]
-        if (now.kind, now.site, now.act, now.data_set) != (step.kind, step.site, step.act, step.data_set):
-            raise RunError("step-replaced", f"{step.id} is another act in the present plan")
+    """What was admitted under one plan does not begin under the next one, where its id may be another act."""
+    if step is not None and view.steps[view.number(step.id)] is not step:
+        raise RunError("step-replaced", f"{step.id} is another act in the present plan")
 
 
 def _over(view: RunView) -> RunError:

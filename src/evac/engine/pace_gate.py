@@ -7,11 +7,12 @@ first. When too much fails, traffic goes back, share by share, and a person is a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from evac.actions.port import Action
-from evac.model.errors import Retryable
+from evac.model.errors import Retryable, RunError
 from evac.run.pacing import Health, Judgement, judge
 from evac.run.patience import deadline_ms
 from evac.run.values import Event, RunStep
@@ -130,7 +131,8 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
     back = [
         step.id for i, step in enumerate(view.steps) if step.paced and view.phases[i] == "undone"
     ]  # fmt: skip
-    await say(Event("pace_changed", 0, data=data))
-    for name in back:
-        told = {"who": who, "reason": "the pace was resumed"}
-        await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
+    with contextlib.suppress(RunError):  # what is not allowed any more was decided otherwise meanwhile
+        await say(Event("pace_changed", 0, data=data))
+        for name in back:
+            told = {"who": who, "reason": "the pace was resumed"}
+            await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
