@@ -79,9 +79,11 @@ def pages(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window; skips where there is none."""
+    """Chromium without a window; skips where there is none. It ends with its module, because its driver keeps a
+    loop running in this thread, in which no other test could run one of its own.
+    """
     program = os.environ.get("EVAC_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("no Chromium on this machine; EVAC_CHROMIUM names one")
