@@ -143,7 +143,11 @@ def test_a_disk_that_cannot_be_written_stops_no_fence(tmp_path: Path) -> None:
             made.state.rename(tmp_path / "lost")
             made.state.write_text("no folder any more")
             await agents.until(lambda: done.exists() and not agents.alive(pid), 2)
-            said = await asyncio.to_thread(agents.health, made)
+            for _ in range(40):  # the program has done its work, and then it ends
+                said = await asyncio.to_thread(agents.health, made)
+                if said["fences"][0]["state"] != "fencing":
+                    break
+                await asyncio.sleep(0.05)
             assert said["fences"][0]["state"] == "fenced"
             with pytest.raises(OutcomeUnknown, match="agent"):
                 await permits.renew(STORE, 3, 1_200, 5, 2)
