@@ -366,6 +366,10 @@ class Controller:
     async def _plan(self, term: _Term, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
         """The plan from the drawer; one made now where it holds none that fits."""
         drawer, guard = self.parts.drawer, term.leadership.lease
+        if not set(self.parts.sites) - set(lost):
+            words = f"{site} is lost, and every site would be left: restore one first"
+            self._say(term, "refused", site, words, {"code": "every-site"})
+            return None
         found = await drawer.take(lost) or await drawer.plan_now(lost, guard)
         if found is None:
             ready = await drawer.look(lost)

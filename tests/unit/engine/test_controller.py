@@ -160,6 +160,21 @@ def test_a_second_loss_is_never_answered_by_itself() -> None:
     play(story, World(policy_of("act")))
 
 
+def test_nothing_is_planned_where_every_site_would_be_left() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        left = {"anyang": "lost", "ansan": "evacuated", "pangyo": "active"}
+        await world.store.transact((), [Put("sites", orjson.dumps(left))])
+        world.burn("pangyo")
+        await world.until(lambda: any("every site would be left" in w for w in world.words("refused")))
+        await asyncio.sleep(0.3)
+        assert len(world.words("refused")) == 1
+        assert tuple(SITES) not in world.planned
+        assert await world.store.list("incident/") == []
+
+    play(story, World(policy_of("act")))
+
+
 def test_a_new_leader_takes_the_run_over_and_looks_first() -> None:
     async def story(world: World) -> None:
         await world.until_planned()
