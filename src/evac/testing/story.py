@@ -21,7 +21,7 @@ from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice
 from evac.engine.conducting import OPEN, Desk
 from evac.engine.controller import Controller, Parts
-from evac.engine.datasets import DataSets
+from evac.engine.datasets import DataSets, key_of
 from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards
 from evac.engine.leading import LEADER
@@ -232,7 +232,7 @@ class Story:
                 site: role if self.world.reach(process.site, site) else "none"
                 for site, role in database.roles().items()
             }
-            certain = list(seen.values()).count("primary") == 1
+            certain = self._is_certain(name, seen, process.site)
             if not certain and name in before:
                 seen = dict(before[name])
             elif certain and name in before:
@@ -244,6 +244,20 @@ class Story:
         if now != before:
             value = orjson.dumps(now, option=orjson.OPT_SORT_KEYS)
             await store.transact((), (Put(OBSERVED, value),), lease)
+
+    def _is_certain(self, name: str, seen: Mapping[str, str], at: str) -> bool:
+        """As `app.seen` does: one primary, and where that is not the holder of the epoch, the holder's copy
+        answers and is none.
+        """
+        primaries = [site for site, role in seen.items() if role == "primary"]
+        if len(primaries) != 1:
+            return False
+        value = self.world.cluster.value(key_of(name))
+        holder = orjson.loads(value)["holder"] if value is not None else ""
+        if holder in ("", primaries[0]):
+            return True
+        database = self.world.databases[name]
+        return self.world.reach(at, holder) and database.alive(database.of(holder))
 
     async def _check(self, store: SiteStore, process: Process, lease: Lease) -> None:
         """A leader's chore: which replica confirms every commit, checked while all is well."""
