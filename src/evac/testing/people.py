@@ -15,11 +15,12 @@ import orjson
 
 from evac.engine import requests
 from evac.engine.conducting import PROPOSAL
+from evac.engine.datasets import key_of
 from evac.engine.drawer import digest_of
 from evac.engine.guards import HOLD_KEY, SITES_KEY
 from evac.engine.requests import Request, RequestVerb
 from evac.model.errors import EvacError
-from evac.run.values import ENDED
+from evac.run.values import ENDED, RunStep
 from evac.run.view import RunView
 from evac.store.port import Delete, Put
 from evac.testing import plans
@@ -107,7 +108,7 @@ class Person:
         """Makes a fact true, then attests it; what cannot be made true is skipped."""
         step = view.steps[i]
         if step.kind == "fence" and "attest" in self.story.policy.store(step.data_set).proofs:
-            self._isolate(step.data_set)
+            self._isolate(step)
             self.ask(name, "attest", step.id, evidence={"fenced": " ".join(self.story.options.sites)})
         elif i in view.manual_running:
             self.ask(name, "cancel")
@@ -118,10 +119,14 @@ class Person:
         else:
             self.ask(name, "attest", step.id)
 
-    def _isolate(self, store: str) -> None:
-        """Goes there and pulls the plug of whatever still takes writes."""
-        for member in self.world.databases[store].members.values():
-            if member.role == "primary":
+    def _isolate(self, step: RunStep) -> None:
+        """Goes there and pulls the plug of whatever still takes writes, or may begin to."""
+        store = step.data_set
+        value = self.world.cluster.value(key_of(store))
+        epoch = orjson.loads(value) if value is not None else {}
+        begun = epoch["candidate"] if epoch.get("begun") else ""
+        for site, member in self.world.databases[store].members.items():
+            if member.role == "primary" or (site == begun and site != step.site):
                 member.path = False
         self.world.say(f"a person isolates the primary of {store}")
 
@@ -213,11 +218,13 @@ class Person:
             books = story.referee.books.get(name)
             if one.execution is None or books is None or not one.spec.incident.endswith(tuple("0123456789")):
                 continue
-            lost = sorted(story.world.gone_since_ms) or [story.options.sites[0]]
-            if len(lost) >= len(story.options.sites):
+            gone = sorted(story.world.gone_since_ms)
+            lost = gone or list(one.leaving)
+            if not lost or len(lost) >= len(story.options.sites):
                 continue
             data = plans.loss_plan(story.shape, story.policy, story.roles(), lost)
-            node.process.spawn(_quietly(partial(term.conductor.replace_plan, name, data, "a loss", lost)))
+            ask = partial(term.conductor.replace_plan, name, data, "a loss", lost, gone)
+            node.process.spawn(_quietly(ask))
 
 
 async def _quietly(work: Callable[[], Awaitable[object]]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.codec import decode_all
+from evac.engine.datasets import names_in
 from evac.engine.guards import HOLD_KEY, POOLED_KEY, SITES_KEY
 from evac.model.run_policy import RunPolicy
 from evac.run.state import RunView, apply, fingerprint, replay
@@ -60,11 +61,13 @@ class Referee:
         self._numbers: dict[str, int] = {}
         self._journal: dict[str, bytes] = {}
         self._register: dict[str, str] = {}
+        self._vouched: frozenset[str] = frozenset()
         world.cluster.seen.append(self.saw)
 
     def saw(self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None) -> None:
         """One transaction, at the instant at which it was accepted."""
-        for change in changes:
+        self._vouched = frozenset()
+        for change in sorted(changes, key=lambda one: not one.key.startswith("journal/")):
             key = change.key
             if isinstance(change, Delete):
                 if key.startswith("journal/"):
@@ -91,6 +94,8 @@ class Referee:
         events = decode_all(segment.records)
         for event in events:
             self._event(stream, event)
+            if event.kind == "step_attested":
+                self._vouched |= names_in(str(event.data.get("evidence", {}).get("fenced", "")))
 
     def _event(self, run: str, event: Event) -> None:
         self.world.say(f"  {run}: {event.kind} {event.step} {event.attempt or ''} {dict(event.data)}")
@@ -178,14 +183,16 @@ class Referee:
                 raise Broken(f"{run} began {lately} of {limit.id} in one window")
 
     def _epoch(self, store: str, new: Mapping[str, Any]) -> None:
-        """Epochs only grow; a claim is a new number; what was begun is only its own until settled."""
+        """Epochs only grow; a claim is a new number; what was begun is only its own until it is settled, or
+        until the same transaction holds the word of a person that it can write no more.
+        """
         old = self._epochs.get(store, {"epoch": 0, "candidate": "", "run": "", "begun": False})
         if new["epoch"] < old["epoch"]:
             raise Broken(f"the epoch of {store} fell from {old['epoch']} to {new['epoch']}")
         same = (new["candidate"], new["run"]) == (old["candidate"], old["run"])
         if new["candidate"] and not same and new["epoch"] <= self._numbers.get(store, 0):
             raise Broken(f"epoch {new['epoch']} of {store} is used a second time")
-        if old["begun"] and new["candidate"] and not same:
+        if old["begun"] and new["candidate"] and not same and old["candidate"] not in self._vouched:
             raise Broken(f"{new['candidate']} claims {store}, and {old['candidate']} was begun")
         self._numbers[store] = max(new["epoch"], self._numbers.get(store, 0))
         self._epochs[store] = dict(new)
