@@ -260,7 +260,8 @@ class RunExecution:
             except Conflict as error:
                 if self._is_ours(error.key):
                     raise
-                asked.answer.set_exception(error)
+                if not asked.answer.done():  # whoever asked may be cancelled meanwhile
+                    asked.answer.set_exception(error)
 
     def _next_asked(self) -> list[_Asked]:
         """The first that wait, as far as they fit one transaction and none touches what another has read."""
