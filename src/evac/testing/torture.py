@@ -12,13 +12,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from evac.testing.story import Outcome, play
 
 CHUNK = 25
+SAY_EVERY_S = 5.0
 FAILED_MOST = 10
 TRACE_LINES = 400
 
@@ -60,8 +61,8 @@ def play_all(seeds: Iterable[int]) -> Tally:
     return tally
 
 
-def torture(first: int, count: int, jobs: int) -> Tally:
-    """Seeds side by side, in chunks; ends early once enough of them failed."""
+def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = lambda tally: None) -> Tally:
+    """Seeds side by side, in chunks; ends early once enough of them failed. say: told after each chunk."""
     tally = Tally()
     chunks = iter(
         range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)
@@ -79,6 +80,24 @@ def torture(first: int, count: int, jobs: int) -> Tally:
             done, flying = wait(flying, return_when=FIRST_COMPLETED)
             for one in done:
                 tally.merge(one.result())
+            say(tally)
+
+
+class Progress:
+    """Says now and then how far it is, on the error output, so that the result stands alone."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._began = count, time.monotonic()
+        self._said = self._began
+
+    def __call__(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_S or not tally.stories:
+            return
+        self._said = now
+        left_s = (now - self._began) * (self._count - tally.stories) / tally.stories
+        words = f"{tally.stories} of {self._count} stories, {len(tally.failed)} failed, {left_s:.0f} s to go"
+        print(words, file=sys.stderr, flush=True)
 
 
 def retell(seed: int, trace: bool) -> int:
@@ -106,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.seed is not None:
         return retell(asked.seed, asked.trace)
     began = time.monotonic()
-    tally = torture(asked.first, asked.seeds, asked.jobs)
+    tally = torture(asked.first, asked.seeds, asked.jobs, Progress(asked.seeds))
     took = time.monotonic() - began
     hours = tally.virtual_s / 3_600
     print(f"{tally.stories} stories, {tally.fires} fires, {tally.runs} runs, {hours:.1f} hours of their time")
@@ -114,7 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed, error in sorted(tally.failed):
         print(f"seed {seed}: {error}")
         print(f"    python -m evac.testing.torture --seed {seed} --trace")
-    return 1 if tally.failed else 0
+    if not tally.failed:
+        print("nothing broke")
+        return 0
+    early = ", and it stopped early" if tally.stories < asked.seeds else ""
+    print(f"{len(tally.failed)} stories broke a rule{early}")
+    return 1
 
 
 if __name__ == "__main__":
