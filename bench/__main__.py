@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from bench import stages
@@ -19,6 +20,9 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
+    if what in ("run", "lab"):
+        # Whoever ends this with SIGTERM, as `timeout` does, leaves no server behind either.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if what == "run":
         from bench import run_figures
 

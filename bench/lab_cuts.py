@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from bench import labs
 from bench.figures import Figure, Table, median
-from evac.lab import episodes, faults, journal_facts, leadership, losses, returning, world
+from evac.lab import episodes, faults, leadership, losses, world
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabFolder
 from evac.model.errors import EvacError
@@ -59,11 +58,7 @@ def _cut(table: Table, folder: LabFolder, leader: bool) -> float | None:
     print(f"    {site}{with_leader}: {fire.state}, {first}, two primaries {double:.2f} s", flush=True)
     if fire.state not in ("succeeded", "succeeded_with_exceptions"):
         table.trouble(f"cut of {site}: {fire.state}, run {fire.run or 'none'}")
-    url = journal_facts.store_url(topology, topology.others(site)[0].name)
-    quiet = lambda words: None  # noqa: E731
-    back = asyncio.run(returning.bring_back(folder, url, site, "restore", "bench", quiet))
-    if not back.whole:
-        table.trouble(f"{site} was joined and not brought back: {' / '.join(returning.as_words(back))}")
+    labs.rejoin(table, folder, site)
     return fire.first_write_seconds
 
 

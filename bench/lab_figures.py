@@ -57,5 +57,5 @@ def main(arguments: Sequence[str]) -> int:
     if "noise" in parts:
         lab_noise.noise(table, options, given.minutes * 60)
     if "wan" in parts:
-        lab_losses.losses(table, options)
+        lab_losses.measure(table, options)
     return table.close(given.json)

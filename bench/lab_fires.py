@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from evac.model.errors import EvacError
 
 MILESTONES = ("detected", "decided", "fenced", "promoted", "shifted")
 LONGEST_SECONDS = 60.0
+REST_SECONDS = 3.0
+"""A new leader has to hear from all witnesses before it can judge."""
 NEW_LABS = 3
 """How often a series may go on in a fresh lab after one that did not come back."""
 
@@ -68,6 +71,7 @@ def _one(table: Table, folder: LabFolder, task: Task, found: Series) -> str:
     other = next(one.name for one in folder.need().topology.others(site))
     leadership.move(folder, site if task.leader else other)
     labs.settle(folder)
+    time.sleep(REST_SECONDS)
     fire = episodes.burn(folder, site, episodes.Patience(LONGEST_SECONDS), reason="bench")
     found.fires.append(fire)
     print(f"    {_words(fire, task)}", flush=True)

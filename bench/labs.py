@@ -6,6 +6,7 @@ plan for each loss in the drawer, the standing fact of the fence fresh, every cl
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ import orjson
 from bench.figures import Table
 from evac import estate as estates
 from evac.app import seen
-from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, status, world
+from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
 from evac.lab.state import LabError, LabFolder
@@ -172,6 +173,19 @@ def bring_back(table: Table, folder: LabFolder, site: str) -> None:
         if last:
             raise NotAtRest(f"{site} did not come back: {words}")
         table.trouble(f"{site} did not come back at the first try: {words}")
+
+
+def rejoin(table: Table, folder: LabFolder, site: str) -> returning.Returned:
+    """Brings back the data of a site whose servers run again, with a second try; says what went wrong."""
+    topology = folder.need().topology
+    url = journal_facts.store_url(topology, topology.others(site)[0].name)
+    for last in (False, True):
+        back = asyncio.run(returning.bring_back(folder, url, site, "restore", "bench", lambda words: None))
+        if back.whole:
+            break
+        which = "" if last else " at the first try"
+        table.trouble(f"{site} did not come back{which}: {' / '.join(returning.as_words(back))}")
+    return back
 
 
 def runs_made(folder: LabFolder) -> tuple[str, ...]:
