@@ -3,8 +3,8 @@
 Network namespaces with 5 and 50 ms of delay one way; clients are near. What is on its way when a site burns
 still arrives, so delay alone loses nothing: the primary's senders stand still for the last third of a second,
 as on a line that is full. Nothing is synchronous, and policy wants a person to vouch for the fence and to
-open the gate of the promotion. The person here reads what evac shows, and agrees. When the old primary returns,
-evac archives what it had alone, and that must name every message that the clients lost.
+open the gate of the promotion. The person here reads what evac shows, and agrees. When the old primary
+returns, evac archives what it had alone, and that must name every message that the clients lost.
 """
 
 from __future__ import annotations
