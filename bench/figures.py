@@ -101,15 +101,17 @@ class Table:
         print(f"  ! {words}", flush=True)
 
     def close(self, path: Path | None) -> int:
-        """Counts what was met and writes the JSON. Returns the exit status: 1 where a target was missed."""
+        """Counts what was met and writes the JSON. Returns the exit status: 0 where every target was met."""
         met = sum(figure.met is True for figure in self.figures)
-        missed = [figure.what for figure in self.figures if figure.met is False]
+        missed = sum(figure.met is False for figure in self.figures)
+        unknown = sum(figure.met is None and figure.target is not None for figure in self.figures)
         took = time.time() - self.began
-        print(f"\n{met} targets met, {len(missed)} missed, in {took:.0f} s", flush=True)
+        words = f"{met} targets met, {missed} missed, {unknown} not measured, {len(self.troubles)} troubles"
+        print(f"\n{words}, in {took:.0f} s", flush=True)
         if path is not None:
             path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
             print(f"written: {path}", flush=True)
-        return 1 if missed else 0
+        return 1 if missed or unknown else 0
 
     def to_json(self) -> dict[str, object]:
         rows = [{**asdict(figure), "met": figure.met} for figure in self.figures]

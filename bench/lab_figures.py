@@ -4,7 +4,7 @@
 --patroni-fires N: with each set of timers (3); --world loopback or namespaces (root): of the fires;
 --offset N: the first lab to try (50); --clients N (20); --only PART,...: of `fires`, `patroni`, `replica`,
 `cuts`, `noise`, `wan`; --json FILE. Noise and `wan` take network namespaces where they can. Exit status 1
-where a target is missed.
+where a target is missed or was not measured.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 --steps N (100,000): of a run of the engine; --peer-steps N (1,000): of each peer; --only PART,...: of
 `engine`, `journal`, `simulator`, `peers`; --json FILE: all figures for programs. Exit status 1 where a target
-is missed.
+is missed or was not measured.
 """
 
 from __future__ import annotations
