@@ -94,12 +94,12 @@ def _choose(folder: LabFolder, profile: str) -> None:
 
 
 def _make(folder: LabFolder, kinds: Sequence[tuple[str, Trouble]], seconds: float) -> None:
-    """One kind after another, each in a site by chance, until time is over."""
+    """One kind after another, each in a site by chance, until time is over; each at least once."""
     chance = random.Random(7)
     sites = [site.name for site in folder.need().topology.sites]
     deadline = time.monotonic() + seconds
     turn = 0
-    while time.monotonic() < deadline:
+    while turn < len(kinds) or time.monotonic() < deadline:
         name, trouble = kinds[turn % len(kinds)]
         site = chance.choice(sites)
         print(f"    {name}: {site}", flush=True)

@@ -21,7 +21,10 @@ import orjson
 
 from bench.figures import Table
 from evac import estate as estates
-from evac.app import seen
+from evac.actions.registry import Drivers
+from evac.app.controlling import hands_of
+from evac.app.observing import observe
+from evac.app.seen import merged
 from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
@@ -29,7 +32,8 @@ from evac.lab.state import LabError, LabFolder
 from evac.lab.topology import topology
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.estate import Estate
+from evac.model.observation import Observation, observed
 from evac.store.port import Store
 
 SETTLE_SECONDS = 60.0
@@ -118,7 +122,7 @@ def _look(folder: LabFolder, since_ms: int, synchronous: bool) -> tuple[Roles, s
     last = shown.last_write_seconds
     if not shown.writes_per_second or last is None or last > 1:
         return roles, "the clients do not write"
-    return roles, _controllers(folder, roles, since_ms, synchronous)
+    return roles, _controllers(folder, since_ms, synchronous)
 
 
 def _synchronous(words: str) -> str:
@@ -127,18 +131,14 @@ def _synchronous(words: str) -> str:
     return found[0].removeprefix("dc-") if len(found) == 1 else ""
 
 
-def _controllers(folder: LabFolder, roles: Roles, since_ms: int, synchronous: bool) -> str:
+def _controllers(folder: LabFolder, since_ms: int, synchronous: bool) -> str:
     """What evac's controllers lack to meet the next fire; "" where they are ready."""
     topology = folder.need().topology
     if not journal_facts.leader_site(topology):
         return "nobody leads"
 
     async def question(store: Store) -> str:
-        entry = await store.get(seen.KEY)
-        known = seen.decode(entry.value) if entry is not None else Observation(0)
-        if MemberSeen(DATA, roles.primary, "primary") not in known.members:
-            return "the leader knows other roles"
-        digest = estate_digest(observed(estates.load(folder.estate), known))
+        digest = estate_digest(await _estate(folder))
         for site in topology.sites:
             plan = await _value(store, f"drawer/{site.name}")
             if plan.get("estate") != digest or not plan.get("plan"):
@@ -153,6 +153,17 @@ def _controllers(folder: LabFolder, roles: Roles, since_ms: int, synchronous: bo
         return journal_facts.ask(topology, question)
     except EvacError as error:
         return error.message
+
+
+async def _estate(folder: LabFolder) -> Estate:
+    """The estate with the roles that its stores have now: what a plan in the drawer must be made of."""
+    files, drivers = estates.load(folder.estate), Drivers()
+    try:
+        drivers.know(hands_of(files))
+        now = await observe(files, drivers, time.time_ns() // 1_000_000)
+        return observed(files, merged(Observation(0), now))
+    finally:
+        await drivers.close()
 
 
 async def _value(store: Store, key: str) -> dict[str, Any]:
