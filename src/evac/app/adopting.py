@@ -9,7 +9,7 @@ from typing import Final
 from evac.actions.port import Action, Order
 from evac.actions.registry import Drivers
 from evac.app import runs
-from evac.app.applying import Loaded, load
+from evac.app.applying import ASKING_TOKEN, Loaded, ensure_controller, load
 from evac.engine import requests
 from evac.engine.binding import bind
 from evac.model.errors import EvacError, NotAllowed
@@ -23,7 +23,15 @@ _SAYS_NOTHING: Final = frozenset({"manual", "noop"})
 
 
 def adopt(
-    plan: Path, estate: Path, url: str | None, incident: str, reason: str, typed: tuple[str, ...], now_ms: int
+    plan: Path,
+    estate: Path,
+    url: str | None,
+    incident: str,
+    reason: str,
+    typed: tuple[str, ...],
+    now_ms: int,
+    log: Path,
+    generation: int,
 ) -> tuple[str, tuple[str, ...]]:
     """The run that was made, which waits for approval, and the steps that the world shows as done."""
 
@@ -32,6 +40,9 @@ def adopt(
         try:
             loaded = await load(plan, estate, None, drivers, now_ms)
             done = await look(loaded, drivers)
+            await ensure_controller(
+                store, url or runs.default_store(), estate.absolute(), None, log, generation
+            )
             run = await runs.propose(store, runs.proposal_of(loaded.data, incident, reason, typed), now_ms)
             for number, step in enumerate(done):
                 await _attest(store, run, step, f"seen to be done: {reason}", now_ms + number)
@@ -62,7 +73,7 @@ async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
 async def _seen(action: Action, drivers: Drivers) -> bool:
     if action.driver in _SAYS_NOTHING:
         return False
-    order = Order("adopt", action.target, 1, 0, 0, "adopt", LOOK_S, "adopt")
+    order = Order("adopt", action.target, 1, ASKING_TOKEN, 0, "adopt", LOOK_S, "adopt")
     try:
         async with asyncio.timeout(LOOK_S + 1):
             return (await drivers.get(action.driver).observe(action, order)).outcome == "done"

@@ -37,6 +37,8 @@ from evac.store.port import Store
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
 START_S: Final = 20.0
+ASKING_TOKEN: Final = 2**52
+"""Of orders that only ask: nobody remembers it, and nobody finds it too small."""
 IDLE: Final = "20s"
 """How long a controller that was started for one run stays after the last one."""
 
@@ -147,7 +149,7 @@ async def _problems(actions: Sequence[Action], drivers: Drivers) -> tuple[str, .
     for action in actions[:1]:
         if action.driver == "lease":
             continue  # only the leader knows who was permitted until when
-        order = Order("dry", action.target, 1, 0, 0, "dry run", CHECK_S, "dry", dry_run=True)
+        order = Order("dry", action.target, 1, ASKING_TOKEN, 0, "dry run", CHECK_S, "dry", dry_run=True)
         try:
             async with asyncio.timeout(CHECK_S + 1):
                 checked: Checked = await drivers.get(action.driver).check(action, order)
@@ -159,7 +161,9 @@ async def _problems(actions: Sequence[Action], drivers: Drivers) -> tuple[str, .
     return tuple(problems)
 
 
-async def ensure_controller(store: Store, url: str, estate: Path, policy: Path | None, log: Path) -> str:
+async def ensure_controller(
+    store: Store, url: str, estate: Path, policy: Path | None, log: Path, generation: int = 0
+) -> str:
     """Whoever leads; on an embedded store a detached controller is started if nobody does.
 
     Raises Unavailable where nobody leads a store of several sites, and where ours does not start.
@@ -183,6 +187,8 @@ async def ensure_controller(store: Store, url: str, estate: Path, policy: Path |
         "--store",
         url,
     ]
+    if generation:
+        argv += ["--generation", str(generation)]
     if policy is not None:
         argv += ["--policy", str(policy)]
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

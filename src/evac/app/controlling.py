@@ -60,7 +60,7 @@ IDLE_LOOK_S: Final = 1.0
 class Setting:
     """What a controller is started with. watch: False for the controller of an embedded store, which only
     carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
-    without a run; 0 never.
+    without a run; 0 never. generation: of the store; a greater one is obeyed whatever came before.
     """
 
     estate: Path
@@ -72,6 +72,7 @@ class Setting:
     leader_ttl_ms: int | None = None
     drawer: bool = True
     idle_s: float = 0
+    generation: int = 0
     boundary: Callable[[int], None] | None = None
 
 
@@ -143,8 +144,8 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         anchors=[_sink(agent) for agent in anchors],
-        chores=(seen.look, seen.check_standing, permits[0].chore) if setting.watch else (),
-        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
+        chores=(seen.look, seen.check_standing, permits[0].chore),
+        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generation=setting.generation,
     )  # fmt: skip
     return Composed(Controller(parts), store, drivers, session, worker, seen, anchors, agents)
 
@@ -281,8 +282,7 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        with contextlib.suppress(Corrupt):
-            await made.seen.read()
+        await made.seen.begin()
         tasks = [
             asyncio.create_task(_until_idle(setting, made.store), name="idle"),
             asyncio.create_task(made.controller.run(), name="controller"),

@@ -67,6 +67,16 @@ class SeenEstate:
             with contextlib.suppress(EvacError):
                 self._standing[name] = decode_standing(name, one.value)
 
+    async def begin(self) -> None:
+        """What others left in the store; where there is nothing, a look of one's own, so that a plan made
+        from the world as it is fits from the first moment on.
+        """
+        with contextlib.suppress(Unavailable, Corrupt):
+            await self.read()
+        if not self.observation.members:
+            now = await observe(self._files, self._drivers, self._clock.now_ms())
+            self._take(merged(self.observation, now))
+
     async def look(self, guard: Lease) -> None:
         """One look at the real systems by the leader, written where roles changed."""
         now = await observe(self._files, self._drivers, self._clock.now_ms())

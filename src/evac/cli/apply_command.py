@@ -14,7 +14,7 @@ from evac.cli import exits
 from evac.cli.options import estate_argument, output_option, plan_argument, quiet_option
 from evac.cli.output import emit, say, screen
 from evac.cli.run_command import code_of, follow, now_ms, request, run_argument
-from evac.cli.run_options import reason_option, store_option, who_option, with_store
+from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _propose(
             name = incident or f"{loaded.plan.scenario.kind}-{now_ms()}"
             proposal = runs.proposal_of(loaded.data, name, reason, confirm)
             _confirmed(proposal.leaving, confirm)
-            leader = await applying.ensure_controller(store, store_url, estate.absolute(), policy, _log())
+            leader = await applying.ensure_controller(store, store_url, estate.absolute(), policy, log_file())
             say(f"{leader} leads", quiet)
             return await runs.propose(store, proposal, now_ms())
         finally:
@@ -106,13 +106,6 @@ def _propose(
             await store.close()
 
     return asyncio.run(work())
-
-
-def _log() -> Path:
-    import os
-
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "evac" / "controller.log"
 
 
 def _confirmed(leaving: tuple[str, ...], confirm: tuple[str, ...]) -> None:

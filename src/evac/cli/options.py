@@ -53,6 +53,14 @@ def as_of_option(command: Command) -> Command:
     )(command)
 
 
+def observe_option(command: Command) -> Command:
+    return click.option(
+        "--observe",
+        is_flag=True,
+        help="Ask the stores first who is primary now.",
+    )(command)
+
+
 def output_option(*formats: str) -> Callable[[Command], Command]:
     return click.option(
         "--output",

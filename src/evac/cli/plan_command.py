@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import click
 from evac import __version__
 from evac import estate as estates
 from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
-from evac.cli.options import Length, as_of_option, estate_argument, output_option, quiet_option
+from evac.cli.options import (
+    Length,
+    as_of_option,
+    estate_argument,
+    observe_option,
+    output_option,
+    quiet_option,
+)
 from evac.cli.output import emit, progress, say, screen, write_whole
 from evac.estate import plan_codec
 from evac.model.estate import Estate
@@ -54,6 +62,7 @@ from evac.verify import check
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report page (HTML)."
 )
+@observe_option
 @as_of_option
 @output_option("text", "json", "html")
 @quiet_option
@@ -71,6 +80,7 @@ def plan(
     older: Path | None,
     target: Path | None,
     report: Path | None,
+    observe: bool,
     as_of: date | None,
     output: str,
     quiet: bool,
@@ -81,6 +91,10 @@ def plan(
     """
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
+    if observe:
+        from evac.app.observing import as_it_stands
+
+        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
     scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline))
     with progress("planning", quiet) as told:
         made = make_plan(

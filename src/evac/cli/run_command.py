@@ -11,7 +11,7 @@ import click
 from evac.cli import exits
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say, screen
-from evac.cli.run_options import reason_option, store_option, who_option, with_store
+from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
 
 if TYPE_CHECKING:
     from evac.run.view import RunView
@@ -304,18 +304,23 @@ def attest(
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
 @click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
+@click.option(
+    "--generation", type=click.IntRange(0, 4_000), default=0, help="Of a new store: above the old one's."
+)
 @store_option
 @quiet_option
 def adopt(
-    plan: str, estate: str, incident: str, reason: str, confirm: tuple[str, ...], store: str | None,
-    quiet: bool,
+    plan: str, estate: str, incident: str, reason: str, confirm: tuple[str, ...], generation: int,
+    store: str | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Where a journal was lost: look at the world, and begin a run from what it shows as done."""
     from pathlib import Path
 
     from evac.app.adopting import adopt as adopted
 
-    made, done = adopted(Path(plan), Path(estate), store, incident, reason, confirm, now_ms())
+    made, done = adopted(
+        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
+    )
     say(
         f"{made} is made; {len(done)} steps are done already, as the world shows"
         + "".join(f"\n  {step}" for step in done)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -44,3 +46,9 @@ def with_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> A
             await store.close()
 
     return asyncio.run(opened())
+
+
+def log_file() -> Path:
+    """Where a controller that a command starts writes its notices."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "evac" / "controller.log"

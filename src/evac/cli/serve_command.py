@@ -21,12 +21,13 @@ from evac.cli.run_options import store_option
               "policy.yaml in the folder of the estate]")  # fmt: skip
 @click.option("--no-watch", is_flag=True, help="Only carry out what is asked for: no probes, no verdicts.")
 @click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
+@click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option
 def serve(
-    estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, lease: int | None,
-    as_of: date | None, store: str | None,
+    estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, generation: int,
+    lease: int | None, as_of: date | None, store: str | None,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
@@ -36,7 +37,7 @@ def serve(
 
     setting = controlling.Setting(
         estate, site, store or runs.default_store(), policy, as_of, not no_watch, lease, not no_watch,
-        until_idle / 1_000,
+        until_idle / 1_000, generation,
     )  # fmt: skip
     asyncio.run(
         controlling.serve(

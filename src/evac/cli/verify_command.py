@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import click
 
 from evac import estate as estates
 from evac.cli import exits
-from evac.cli.options import as_of_option, estate_argument, file_option, output_option, plan_argument
+from evac.cli.options import (
+    as_of_option,
+    estate_argument,
+    file_option,
+    observe_option,
+    output_option,
+    plan_argument,
+)
 from evac.cli.output import emit, screen
 from evac.estate import plan_codec
 from evac.model.digest import estate_digest
@@ -22,16 +30,23 @@ from evac.verify import check
 @click.command()
 @plan_argument
 @estate_argument
+@observe_option
 @as_of_option
 @output_option("text", "json")
 @file_option
-def verify(plan: Path, estate: Path, as_of: date | None, output: str, target: Path | None) -> int:
+def verify(
+    plan: Path, estate: Path, observe: bool, as_of: date | None, output: str, target: Path | None
+) -> int:
     """Re-derive everything a PLAN says from the ESTATE, with code that shares nothing with the planner.
 
     Exit 0: the plan holds. Exit 10: it does not. Exit 12: it was made from another estate.
     """
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
+    if observe:
+        from evac.app.observing import as_it_stands
+
+        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
     if estate_digest(loaded) != made.estate_digest:
         raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
     verdict = check(loaded, made)

@@ -77,6 +77,7 @@ class Parts:
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -183,7 +184,13 @@ class Controller:
                 term.conductor.lost()
 
         leadership = await Leadership.acquire(
-            self._desk.store, self._desk.owner, self.parts.leader_ttl_ms, self._desk.clock, lost, LEADER
+            self._desk.store,
+            self._desk.owner,
+            self.parts.leader_ttl_ms,
+            self._desk.clock,
+            lost,
+            LEADER,
+            self.parts.generation,
         )
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership)

@@ -20,6 +20,9 @@ LEADER: Final = "leader"
 MARGIN_PERMILLE: Final = 250
 """How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
 
+GENERATION_BITS: Final = 40
+"""A store that takes the place of a lost one counts its tokens from the start: its generation goes before."""
+
 _PAUSE_LEAST_S: Final = 0.05
 
 
@@ -30,9 +33,16 @@ class Leadership:
     """
 
     def __init__(
-        self, store: Store, lease: Lease, clock: Clock, asked_ms: int, on_lost: Callable[[], None]
+        self,
+        store: Store,
+        lease: Lease,
+        clock: Clock,
+        asked_ms: int,
+        on_lost: Callable[[], None],
+        generation: int = 0,
     ) -> None:
         self.lease = lease
+        self._generation = generation
         self._store, self._clock, self._on_lost = store, clock, on_lost
         self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
         self._safe_ms = asked_ms + self._usable_ms
@@ -48,15 +58,18 @@ class Leadership:
         clock: Clock,
         on_lost: Callable[[], None] = lambda: None,
         name: str = LEADER,
+        generation: int = 0,
     ) -> Leadership:
-        """Takes the lease. Raises `LockHeld`, `Unavailable`."""
+        """Takes the lease. generation: of the store; its tokens are greater than all of a smaller one. Raises
+        `LockHeld`, `Unavailable`.
+        """
         asked_ms = clock.monotonic_ms()
         lease = await store.acquire(name, owner, ttl_ms)
-        return cls(store, lease, clock, asked_ms, on_lost)
+        return cls(store, lease, clock, asked_ms, on_lost, generation)
 
     @property
     def token(self) -> int:
-        return self.lease.token
+        return (self._generation << GENERATION_BITS) + self.lease.token
 
     @property
     def left_ms(self) -> int:
