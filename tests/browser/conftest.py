@@ -81,8 +81,8 @@ def pages(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window; skips where there is none. It ends with its module, because its driver keeps a
-    loop running in this thread, in which no other test could run one of its own.
+    """Chromium without a window; skips where there is none. It ends with its module, because its driver keeps
+    a loop running in this thread, in which no other test could run one of its own.
     """
     program = os.environ.get("EVAC_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
