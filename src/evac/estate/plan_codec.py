@@ -18,8 +18,8 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as _checked
 
-from evac.model.canonical import canonical_json
-from evac.model.errors import PlanError
+from evac.model.canonical import fields_in_order, keys_in_order, written
+from evac.model.errors import InvalidInput, PlanError
 from evac.model.plan import Outcome, Plan, Step
 
 SCHEMA_VERSION: Final = 1
@@ -30,14 +30,17 @@ _SHOWN: Final = 20
 
 def encode(plan: Plan) -> bytes:
     """Canonical bytes of a plan, with a final newline. Same plan, same bytes."""
-    return canonical_json(document_of(plan), exact=True) + b"\n"
+    return written(document_of(plan)) + b"\n"
 
 
 def document_of(plan: Plan) -> dict[str, Any]:
-    """A plan as a JSON document: objective, bound and heads in tier-weighted user-milliseconds."""
+    """A plan as a JSON document: objective, bound and heads in tier-weighted user-milliseconds.
+
+    Every object in it has its keys in canonical order.
+    """
     tick = plan.tick_ms
     body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
-    return body | {
+    whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,
         "lost": list(plan.scenario.domains),
@@ -46,15 +49,14 @@ def document_of(plan: Plan) -> dict[str, Any]:
         "placements": _placements(plan),
         "steps": [_step(step) for step in plan.steps],
         "shed": _sheds(plan),
-        "unplaced": [
-            {"service": o.service, "reason": o.reason} for o in plan.outcomes if o.state == "unplaced"
-        ],
+        "unplaced": _unplaced(plan),
         "services": [_service(outcome) for outcome in plan.outcomes],
         "objective": plan.objective * tick,
         "bound": plan.bound * tick,
         "heads": plan.heads * tick,
         "unweighted": plan.unweighted * tick,
     }
+    return _in_order(whole)
 
 
 _PRICES: Final = ("objective", "bound", "heads", "unweighted")
@@ -66,7 +68,7 @@ _DERIVED: Final = frozenset(
 
 def _unplaced(plan: Plan) -> list[dict[str, Any]]:
     """Services that never come back within the horizon, and why."""
-    return [{"service": o.service, "reason": o.reason} for o in plan.outcomes if o.state == "unplaced"]
+    return [{"reason": o.reason, "service": o.service} for o in plan.outcomes if o.state == "unplaced"]
 
 
 def _placements(plan: Plan) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ def _placements(plan: Plan) -> list[dict[str, Any]]:
         if step.kind == "start":
             for server, count in step.servers:
                 found[(step.target, server)] = found.get((step.target, server), 0) + count
-    return [{"service": s, "server": v, "count": n} for (s, v), n in sorted(found.items())]
+    return [{"count": n, "server": v, "service": s} for (s, v), n in sorted(found.items())]
 
 
 def _sheds(plan: Plan) -> list[dict[str, Any]]:
@@ -85,23 +87,27 @@ def _sheds(plan: Plan) -> list[dict[str, Any]]:
     for step in plan.steps:
         if step.kind == "shed":
             found[step.target] = found.get(step.target, 0) + step.count
-    return [{"service": s, "replicas": n} for s, n in sorted(found.items())]
+    return [{"replicas": n, "service": s} for s, n in sorted(found.items())]
 
 
 def _step(step: Step) -> dict[str, Any]:
     body: dict[str, Any] = _plain(step)
     del body["end_ms"]
-    return body | {
-        "duration_ms": step.end_ms - step.start_ms,
-        "after": list(step.after),
-        "uses": dict(step.uses),
-    }
+    body["duration_ms"] = step.end_ms - step.start_ms
+    body["after"] = list(step.after)
+    body["uses"] = _in_order(dict(step.uses))
+    return _in_order(body)
 
 
 def _service(outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = _plain(outcome)
     back = outcome.state not in ("shed", "unplaced")
-    return body | {"restored_ms": outcome.base_ms if back else None}
+    body["restored_ms"] = outcome.base_ms if back else None
+    return _in_order(body)
+
+
+def _in_order(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: body[key] for key in keys_in_order(tuple(body))}
 
 
 def plan_digest(data: bytes) -> str:
@@ -228,21 +234,33 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: Any) -> Any:
+    """Lists, objects with keys in order, and what JSON writes as it is; anything else is refused."""
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
-    if kind is tuple:
-        return [_plain(item) for item in value]
+    if kind is tuple or isinstance(value, tuple | list):
+        return [item if type(item) in _AS_THEY_ARE else _plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not _is_default(f, value)}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        names, values = fields_in_order(kind)
+        rows = zip(names, values(value), _defaults(kind), strict=True)
+        return {
+            name: item if type(item) in _AS_THEY_ARE else _plain(item)
+            for name, item, default in rows
+            if item is not default and item != default
+        }
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.isoformat() if isinstance(value, date) else value
+        return {key: _plain(value[key]) for key in keys_in_order(tuple(value))}
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str | int):
+        return value
+    raise InvalidInput("canonical-type", f"{kind.__name__} has no place in a plan")
 
 
-def _is_default(f: Any, value: Any) -> bool:
-    if f.default_factory is not MISSING:
-        return not getattr(value, f.name)
-    return f.default is not MISSING and getattr(value, f.name) == f.default
+@lru_cache(maxsize=64)
+def _defaults(record: type[Any]) -> tuple[Any, ...]:
+    """The default of each field in canonical order; something no field equals where it has none."""
+    found = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(record)
+    }
+    return tuple(found[name] for name in fields_in_order(record)[0])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from evac.model.errors import InvalidInput
@@ -26,7 +28,21 @@ def canonical_json(value: Any, *, exact: bool = False) -> bytes:
     not a string, or, unless `exact`, an integer beyond 2**53.
     """
     limit = None if exact else QUANTITY_LIMIT
-    return json.dumps(_ordered(value, limit), ensure_ascii=False, separators=(",", ":")).encode()
+    return written(_ordered(value, limit))
+
+
+def written(value: Any) -> bytes:
+    """The bytes of plain lists and objects whose keys stand in canonical order already."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=256)
+def fields_in_order(record: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Names of the fields of a dataclass in canonical order, and what reads them all at once."""
+    names = tuple(sorted((f.name for f in fields(record)), key=_utf16))
+    if len(names) > 1:
+        return names, attrgetter(*names)
+    return names, lambda value: tuple(getattr(value, name) for name in names)
 
 
 def digest(value: Any) -> str:
@@ -40,7 +56,7 @@ def _ordered(value: Any, limit: int | None) -> Any:
     if kind is str:
         return value
     if kind is dict:
-        return {key: _ordered(value[key], limit) for key in _order_of(tuple(value))}
+        return {key: _ordered(value[key], limit) for key in keys_in_order(tuple(value))}
     if kind is list or kind is tuple:
         return [_ordered(item, limit) for item in value]
     if value is None or isinstance(value, str | bool):
@@ -52,13 +68,14 @@ def _ordered(value: Any, limit: int | None) -> Any:
             )
         return value
     if isinstance(value, Mapping):
-        return {key: _ordered(value[key], limit) for key in _order_of(tuple(value))}
+        return {key: _ordered(value[key], limit) for key in keys_in_order(tuple(value))}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_ordered(item, limit) for item in value]
     raise InvalidInput("canonical-type", f"{type(value).__name__} has no canonical form")
 
 
-def _order_of(keys: tuple[Any, ...]) -> Sequence[str]:
+def keys_in_order(keys: tuple[Any, ...]) -> Sequence[str]:
+    """Keys by their UTF-16 code units. Raises InvalidInput for one that is not a string."""
     return _known_order(keys) if len(keys) <= _FEW_KEYS else sorted(keys, key=_utf16)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.model.canonical import canonical_json
+from evac.model.canonical import canonical_json, fields_in_order
 from evac.model.estate import Estate
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of"})
@@ -43,7 +43,11 @@ def _plain(value: Any) -> Any:
     if type(value) in _AS_THEY_ARE:
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        names, values = fields_in_order(type(value))
+        return {
+            name: item if type(item) in _AS_THEY_ARE else _plain(item)
+            for name, item in zip(names, values(value), strict=True)
+        }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
