@@ -35,8 +35,10 @@ def check_counts(reading: Reading, times: Milestones) -> None:
 def check_sheds(reading: Reading, times: Milestones, final: Final) -> None:
     """F16 and F18: only what may be shed, only what had to be, and nothing others stand on."""
     instance, s = reading.instance, reading.instance.services
+    if not reading.sheds:
+        return
     free = free_room(instance, final, reading)
-    started_on = _started_services(final)
+    started_on = _started_services(reading, final)
     for service, steps in sorted(reading.sheds.items()):
         name = s.id[service]
         if not s.sheddable[service]:
@@ -53,9 +55,11 @@ def check_sheds(reading: Reading, times: Milestones, final: Final) -> None:
                 reading.complain("F16", timed.step.id, "does not name higher-tier starts it makes room for")
 
 
-def _started_services(final: Final) -> dict[int, list[int]]:
+def _started_services(reading: Reading, final: Final) -> dict[int, list[int]]:
+    """Services started on each row that something is shed from."""
     found: dict[int, list[int]] = {}
-    new = final.started > 0
+    shed = {row for steps in reading.sheds.values() for timed in steps for row, _ in timed.rows}
+    new = (final.started > 0) & np.isin(final.row, np.fromiter(shed, np.int64))
     for service, row in zip(final.service[new].tolist(), final.row[new].tolist(), strict=True):
         found.setdefault(row, []).append(service)
     return found

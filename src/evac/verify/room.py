@@ -76,24 +76,22 @@ def check_room(reading: Reading) -> None:
 
 
 def _check_shed_present(reading: Reading, shed: Moves) -> None:
-    standing = {
-        (int(s), int(v)): int(k)
-        for s, v, k in zip(
-            reading.instance.present.service,
-            reading.instance.present.row,
-            reading.instance.present.count,
-            strict=True,
+    """F2: of no service more is shed from a row than stands there."""
+    if not len(shed.row):
+        return
+    present, rows = reading.instance.present, max(1, len(reading.instance.rows))
+    standing = present.service.astype(np.int64) * rows + present.row
+    wanted, inverse = np.unique(shed.service * rows + shed.row, return_inverse=True)
+    gone, there = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
+    np.add.at(gone, inverse.reshape(-1), shed.count)
+    where = np.minimum(np.searchsorted(wanted, standing), len(wanted) - 1)
+    found = wanted[where] == standing
+    np.add.at(there, where[found], present.count[found])
+    for key in wanted[gone > there].tolist():
+        name = reading.instance.services.id[key // rows]
+        reading.complain(
+            "F2", name, f"sheds replicas that do not stand on {reading.instance.row_names[key % rows]}"
         )
-    }
-    for service, row, count in zip(
-        shed.service.tolist(), shed.row.tolist(), shed.count.tolist(), strict=True
-    ):
-        standing[(service, row)] = standing.get((service, row), 0) - count
-        if standing[(service, row)] < 0:
-            name = reading.instance.services.id[service]
-            reading.complain(
-                "F2", name, f"sheds replicas that do not stand on {reading.instance.row_names[row]}"
-            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

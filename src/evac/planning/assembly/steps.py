@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -123,8 +124,7 @@ def _pool(draft: Draft, row: int) -> str:
     return draft.instance.pools[int(draft.instance.rows.pool[row])].id
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Batch:
+class _Batch(NamedTuple):
     """What is alike in a log: one service, milestone, start tick, pool, by hand or not."""
 
     service: int
@@ -159,7 +159,7 @@ def _sheds(draft: Draft) -> None:
         for v, r, e in zip(victims, rows, log, strict=True)
         if e["count"] > 0
     ]
-    started_on = _started_on(draft)
+    started_on = _started_on(draft, rows)
     ordinal: dict[int, int] = {}
     for batch, placed in _batches(draft, lines):
         number = ordinal[batch.service] = ordinal.get(batch.service, 0) + 1
@@ -174,10 +174,12 @@ def _sheds(draft: Draft) -> None:
             draft.sheds_on.setdefault(row, []).append(name)
 
 
-def _started_on(draft: Draft) -> dict[int, set[int]]:
+def _started_on(draft: Draft, rows: list[int]) -> dict[int, set[int]]:
+    """Services started on each of some rows."""
     log = draft.board.started[: draft.board.size[STARTS]]
     found: dict[int, set[int]] = {}
-    for service, row in zip(log["service"].tolist(), log["row"].tolist(), strict=True):
+    here = log[np.isin(log["row"], rows)]
+    for service, row in zip(here["service"].tolist(), here["row"].tolist(), strict=True):
         found.setdefault(row, set()).add(service)
     return found
 
@@ -187,8 +189,7 @@ def _starts(draft: Draft) -> None:
     pools = draft.instance.rows.pool[log["row"]].tolist()
     names = ("service", "mile", "at", "manual", "row")
     service, mile, at, manual, row = (log[name].tolist() for name in names)
-    columns = zip(service, mile, at, pools, manual, row, strict=True)
-    lines = ((_Batch(a, b, c, d, e), r, 1) for a, b, c, d, e, r in columns)
+    lines = zip(map(_Batch, service, mile, at, pools, manual), row, repeat(1), strict=False)
     ordinal: dict[tuple[int, int], int] = {}
     for batch, rows in _batches(draft, lines):
         key = (batch.service, batch.mile)

@@ -37,11 +37,15 @@ SMALL = 3_000
 """Rows and starts up to which rows are chosen anew in every generation."""
 HEAT_DIVISOR = 100_000
 CHUNKS = 12
+COOLINGS = (100, 400, 1_600, 6_400)
+"""Descents begin at the objective over each of these in turn; when all have failed, the search ends."""
 OPTION_SHARE = 30
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 3
 ROUNDS = 9
+PLACING_SHARE = 16
+"""Generations on given rows that it takes to choose rows anew, remember them and price the order again."""
 LEAST_SHARE = 10
 """Generations' worth of work that one sweep takes at the least."""
 WINDOWS = (32, 96, 24, 200)
@@ -162,14 +166,19 @@ def _search_small(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
     """Annealing over order and options, rows chosen anew each time; the best of several descents."""
-    best = found
+    best, barren = found, 0
     for chunk in range(CHUNKS):
         share = max(1, work // CHUNKS)
-        again = _anneal(board, best, random, share, best.value // (100 << (chunk % 4 * 2)), OPTION_SHARE)
+        again = _anneal(
+            board, best, random, share, best.value // COOLINGS[chunk % len(COOLINGS)], OPTION_SHARE
+        )
         if (again.legal, -again.value) > (best.legal, -best.value):
-            best = again
+            best, barren = again, -1
+        barren += 1
         if progress is not None:
             progress((chunk + 1) * share, work, best.value)
+        if barren >= len(COOLINGS):
+            break
     return best
 
 
@@ -178,10 +187,11 @@ def _search_large(
 ) -> Found:
     """Sweeps over the order for a placement that is kept, and now and then a new placement for the order."""
     best = _settle(board, found)
-    rounds = max(1, min(ROUNDS, work // LEAST_SHARE))
+    rounds = max(1, min(ROUNDS, work // (LEAST_SHARE + PLACING_SHARE)))
+    each = max(LEAST_SHARE, work // rounds - PLACING_SHARE)
     for turn in range(rounds):
         window = WINDOWS[turn % len(WINDOWS)]
-        tries = max(1, work // rounds * window // (2 * window + 1))
+        tries = max(1, each * window // (2 * window + 1))
         best = _sweep(board, best, random, window, tries, turn, rounds)
         best = _place_anew(board, best)
         if progress is not None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import allocating_kernel, inner
 from evac.planning.scheduling.chance import below, mixed
 from evac.planning.scheduling.profile import EVER, Profile
 from evac.planning.scheduling.saved import Saved, forget_after, last_before, restore, save
@@ -52,7 +52,7 @@ class Trial(NamedTuple):
     marked: NDArray[np.bool_]  # [tasks] all false between moves
 
 
-@njit(cache=True)
+@allocating_kernel
 def improve(
     net: Net,
     goal: Goal,
@@ -104,7 +104,7 @@ def improve(
     return best_finish, spent
 
 
-@njit(cache=True)
+@inner
 def _slack(chance: Words, heat: float, left: int, work: int) -> int:
     """An exponentially spread cost with mean about heat * (left / work)^2; logarithm by halving, so exact
     everywhere.
@@ -119,7 +119,7 @@ def _slack(chance: Words, heat: float, left: int, work: int) -> int:
     return int(heat * part * part * logarithm)
 
 
-@njit(cache=True)
+@inner
 def _move(net: Net, goal: Goal, trial: Trial, chance: Words) -> tuple[int, int]:
     """Change `new_order` inside a window; the first and last place that differ, or (0, -1) if none does."""
     count = trial.order.size
@@ -143,7 +143,7 @@ def _move(net: Net, goal: Goal, trial: Trial, chance: Words) -> tuple[int, int]:
     return 0, -1
 
 
-@njit(cache=True)
+@inner
 def _bits(value: int) -> int:
     bits = 1
     while value >> bits:
@@ -151,7 +151,7 @@ def _bits(value: int) -> int:
     return bits
 
 
-@njit(cache=True)
+@inner
 def _target(goal: Goal, trial: Trial, chance: Words) -> int:
     """A task to move: mostly a weighted one that waits long for its weight, sometimes any."""
     if goal.weighted.size <= 1 or below(chance, 4) == 0:
@@ -164,12 +164,12 @@ def _target(goal: Goal, trial: Trial, chance: Words) -> int:
     return target
 
 
-@njit(cache=True)
+@inner
 def _delay_cost(goal: Goal, trial: Trial, task: int) -> float:
     return float(goal.weight[task]) * float(trial.finish[task] - goal.head[task])
 
 
-@njit(cache=True)
+@inner
 def _pull(net: Net, trial: Trial, first: int, at: int) -> None:
     """In the window first..at, what the task at `at` waits for, and it, come before all else."""
     target = trial.order[at]
@@ -194,7 +194,7 @@ def _pull(net: Net, trial: Trial, first: int, at: int) -> None:
             trial.marked[task] = False
 
 
-@njit(cache=True)
+@inner
 def _push(goal: Goal, trial: Trial, at: int, last: int) -> None:
     """In the window at..last, the task at `at` and what waits for it come after all else."""
     trial.marked[trial.order[at]] = True
@@ -218,7 +218,7 @@ def _push(goal: Goal, trial: Trial, at: int, last: int) -> None:
             trial.marked[task] = False
 
 
-@njit(cache=True)
+@inner
 def _evaluate(
     net: Net,
     goal: Goal,
@@ -233,7 +233,8 @@ def _evaluate(
 ) -> tuple[int, int]:
     """What `new_order` costs, or what shows early if that adds more than `patience`; and the tasks placed."""
     count = trial.order.size
-    trial.new_finish[:] = trial.finish
+    for task in range(trial.finish.size):
+        trial.new_finish[task] = trial.finish[task]
     mark = last_before(saved, first)
     begin = saved.place[mark]
     restore(saved, mark, profile, floor)
@@ -252,7 +253,7 @@ def _evaluate(
         generate(net, profile, floor, trial.new_order, first, end, trial.new_finish)
 
 
-@njit(cache=True)
+@inner
 def _unchanged(trial: Trial, first: int, last: int) -> bool:
     """Whether every task in the window ends when it did, so that all else stays as it is."""
     for index in range(first, last + 1):
@@ -262,7 +263,7 @@ def _unchanged(trial: Trial, first: int, last: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _added(goal: Goal, trial: Trial, first: int, end: int) -> int:
     """What the tasks at new_order[first:end] cost more than they did."""
     added = 0
@@ -274,7 +275,7 @@ def _added(goal: Goal, trial: Trial, first: int, end: int) -> int:
     return added
 
 
-@njit(cache=True)
+@inner
 def _advance(
     net: Net,
     profile: Profile,
@@ -296,11 +297,12 @@ def _advance(
     generate(net, profile, floor, order, begin, end, finish)
 
 
-@njit(cache=True)
+@inner
 def _accept(saved: Saved, trial: Trial, first: int, last: int) -> None:
     for index in range(first, last + 1):
         task = trial.new_order[index]
         trial.order[index] = task
         trial.place[task] = index
-    trial.finish[:] = trial.new_finish
+    for task in range(trial.finish.size):
+        trial.finish[task] = trial.new_finish[task]
     forget_after(saved, first)

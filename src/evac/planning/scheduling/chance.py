@@ -7,8 +7,9 @@ Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OO
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from evac.planning.compiled import kernel
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -16,7 +17,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
 
 
-@njit(cache=True)
+@kernel
 def mixed(value: np.uint64) -> np.uint64:
     """The value with its 64 bits stirred."""
     value = (value ^ (value >> _S30)) * _MIX_1
@@ -24,7 +25,7 @@ def mixed(value: np.uint64) -> np.uint64:
     return value ^ (value >> _S31)
 
 
-@njit(cache=True)
+@kernel
 def below(state: NDArray[np.uint64], limit: int) -> int:
     """A number in 0..limit-1 (limit under 2^31); advances `state`, an array of one word."""
     state[0] += _STEP

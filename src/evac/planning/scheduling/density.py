@@ -13,9 +13,9 @@ from __future__ import annotations
 from math import fsum
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import allocating_kernel
 from evac.planning.scheduling.serial import Net
 
 Ints = NDArray[np.int64]
@@ -51,7 +51,7 @@ def work_of(net: Net) -> Floats:
     return np.asarray(work + max(1e-9 * mean, 1e-300))
 
 
-@njit(cache=True)
+@allocating_kernel
 def _folded(
     topological: Ints, after_ptr: Ints, after: Ints, weight: Ints, work: Floats
 ) -> tuple[Ints, Floats]:
@@ -77,7 +77,7 @@ def _condensed(net: Net, target: Ints) -> tuple[Ints, Ints]:
     return pointers, keys % max(1, count)
 
 
-@njit(cache=True)
+@allocating_kernel
 def _densities(
     before_ptr: Ints, before: Ints, nodes: Ints, weight: Ints, work: Floats, sweeps: int
 ) -> Floats:

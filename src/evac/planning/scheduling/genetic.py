@@ -13,9 +13,9 @@ from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import allocating_inner, allocating_kernel, inner
 from evac.planning.scheduling.anneal import Goal
 from evac.planning.scheduling.chance import below, mixed
 from evac.planning.scheduling.packed import Scratch, Side, justify
@@ -49,7 +49,7 @@ def members_for(tasks: int, work: int) -> Members:
     )  # fmt: skip
 
 
-@njit(cache=True)
+@allocating_kernel
 def evolve(
     forward: Side,
     mirrored: Side,
@@ -99,7 +99,7 @@ def evolve(
     return best_finish, spent
 
 
-@njit(cache=True)
+@allocating_inner
 def _sample(side: Side, goal: Goal, latest: Ints, chance: Words, order: Ints) -> None:
     """A random order that prefers tasks that must end early; how strongly is drawn anew each time."""
     waits = np.empty(order.size, np.int64)
@@ -128,13 +128,13 @@ def _sample(side: Side, goal: Goal, latest: Ints, chance: Words, order: Ints) ->
                 open_ += 1
 
 
-@njit(cache=True)
+@inner
 def _better_of_two(members: Members, chance: Words) -> int:
     one, other = below(chance, members.size[0]), below(chance, members.size[0])
     return other if members.price[other] < members.price[one] else one
 
 
-@njit(cache=True)
+@inner
 def _cross(members: Members, chance: Words, child: Ints, taken: Ints) -> None:
     """Outer parts from one parent, the middle in the order of another."""
     mother, father = _better_of_two(members, chance), _better_of_two(members, chance)
@@ -161,7 +161,7 @@ def _cross(members: Members, chance: Words, child: Ints, taken: Ints) -> None:
             at += 1
 
 
-@njit(cache=True)
+@inner
 def _mutate(side: Side, chance: Words, child: Ints) -> None:
     """Swap a few neighbours that do not wait for each other."""
     for index in range(child.size - 1):
@@ -174,7 +174,7 @@ def _mutate(side: Side, chance: Words, child: Ints) -> None:
                 child[index], child[index + 1] = other, one
 
 
-@njit(cache=True)
+@inner
 def _join(members: Members, child: Ints, price: int, finish: Ints, chance: Words) -> bool:
     """Take the child in, in place of the worst of a few if all rows are full; true if that made things
     better.
@@ -201,7 +201,8 @@ def _join(members: Members, child: Ints, price: int, finish: Ints, chance: Words
     better = not full or price < members.price[row]
     if not full:
         members.size[0] += 1
-    members.order[row] = child
+    for index in range(child.size):
+        members.order[row, index] = child[index]
     members.price[row] = price
     members.mark[row] = mark
     return better

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from evac.model.errors import InvalidInput
+from evac.planning.compiled import allocating_kernel
 from evac.planning.scheduling.serial import Net
 
 Ints = NDArray[np.int64]
@@ -24,7 +24,7 @@ def topological(net: Net, after_ptr: Ints, after: Ints) -> Ints:
     return order
 
 
-@njit(cache=True)
+@allocating_kernel
 def _topological(before_ptr: Ints, after_ptr: Ints, after: Ints) -> tuple[Ints, int]:
     count = before_ptr.size - 1
     waits = np.empty(count, np.int64)
@@ -47,7 +47,7 @@ def _topological(before_ptr: Ints, after_ptr: Ints, after: Ints) -> tuple[Ints, 
     return order, filled
 
 
-@njit(cache=True)
+@allocating_kernel
 def heads(net: Net, order: Ints) -> Ints:
     """The earliest completion of each task if no resource bound; `order` is topological."""
     finish = np.zeros(order.size, np.int64)
@@ -60,7 +60,7 @@ def heads(net: Net, order: Ints) -> Ints:
     return finish
 
 
-@njit(cache=True)
+@allocating_kernel
 def tails(net: Net, order: Ints) -> Ints:
     """The longest chain of durations that must follow each task; `order` is topological."""
     tail = np.zeros(order.size, np.int64)
@@ -83,7 +83,7 @@ def closed(net: Net, wanted: Ints, rank: Ints) -> Ints:
     return _closed(net.before_ptr, net.before[by_rank], wanted)
 
 
-@njit(cache=True)
+@allocating_kernel
 def _closed(before_ptr: Ints, before: Ints, wanted: Ints) -> Ints:
     count = before_ptr.size - 1
     listed = np.zeros(count, np.bool_)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import inner, kernel
 from evac.planning.scheduling.anneal import Goal
 from evac.planning.scheduling.serial import Net
 
@@ -109,7 +109,7 @@ def _span(net: Net) -> int:
     return int(net.release.max(initial=0)) + int(net.duration.sum())
 
 
-@njit(cache=True)
+@kernel
 def generate(side: Side, order: Ints, free: Words, finish: Ints) -> int:
     """Place each task of `order` (predecessors first) as early as it fits; fills `finish`, returns the
     makespan.
@@ -142,7 +142,7 @@ def generate(side: Side, order: Ints, free: Words, finish: Ints) -> int:
     return makespan
 
 
-@njit(cache=True)
+@kernel
 def justify(forward: Side, mirrored: Side, scratch: Scratch, order: Ints) -> int:
     """Schedule `order`, push all tasks right, then left again; `order` and `scratch.finish` become the
     result's.
@@ -154,12 +154,13 @@ def justify(forward: Side, mirrored: Side, scratch: Scratch, order: Ints) -> int
     length = generate(mirrored, scratch.order, scratch.free, scratch.mirrored)
     _last_first(scratch.mirrored, scratch.order, length, scratch.buckets, order)
     makespan = generate(forward, order, scratch.free, scratch.finish)
-    scratch.order[:] = order
+    for index in range(order.size):
+        scratch.order[index] = order[index]
     by_start(forward.duration, scratch.finish, scratch.order, makespan, scratch.buckets, order)
     return makespan
 
 
-@njit(cache=True)
+@inner
 def _last_first(finish: Ints, ties: Ints, makespan: int, buckets: Ints, order: Ints) -> None:
     """Fill `order` with the tasks by falling finish; equal ones in the reverse of `ties`, which keeps arcs
     true.
@@ -176,7 +177,7 @@ def _last_first(finish: Ints, ties: Ints, makespan: int, buckets: Ints, order: I
         buckets[slot] += 1
 
 
-@njit(cache=True)
+@kernel
 def by_start(duration: Ints, finish: Ints, ties: Ints, makespan: int, buckets: Ints, order: Ints) -> None:
     """Fill `order` with the tasks by rising start, equal ones as in `ties`."""
     buckets[: makespan + 2] = 0

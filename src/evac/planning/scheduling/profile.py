@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import inner, kernel
+
 Ints = NDArray[np.int64]
 BLOCK = 32
 FILLED, ADDED, LOW, HIGH = 0, 1, 2, 3
@@ -61,7 +63,7 @@ def empty(uses_of: Ints) -> Profile:
     )
 
 
-@njit(cache=True)
+@kernel
 def clear(profile: Profile) -> None:
     """Forget every hold."""
     for resource in range(profile.listed.size):
@@ -145,7 +147,7 @@ def earliest(profile: Profile, resource: int, start: int, hold: int, limit: int)
             blocked = profile.level[entry] + profile.block[block, ADDED] > limit
 
 
-@njit(cache=True)
+@inner
 def _split_block(profile: Profile, resource: int, slot: int) -> None:
     """Move the upper half of a full block into a fresh block listed right after it."""
     block = profile.place[slot]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import allocating_kernel, kernel
 from evac.planning.scheduling.profile import BLOCK, EVER, Profile, clear
 
 Ints = NDArray[np.int64]
@@ -62,7 +62,7 @@ def no_states(profile: Profile, floor: Ints, tasks: int) -> Saved:
     )
 
 
-@njit(cache=True)
+@allocating_kernel
 def save(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     """Keep the present state under the mark."""
     blocks = profile.fresh[0]
@@ -78,7 +78,7 @@ def save(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     saved.valid[mark] = True
 
 
-@njit(cache=True)
+@allocating_kernel
 def restore(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     """Make the state under a valid mark the present one."""
     if mark == 0:
@@ -97,7 +97,7 @@ def restore(saved: Saved, mark: int, profile: Profile, floor: Ints) -> None:
     floor[:] = saved.floor[mark]
 
 
-@njit(cache=True)
+@kernel
 def last_before(saved: Saved, place: int) -> int:
     """The last valid mark at or before a place of the order."""
     best = 0
@@ -107,7 +107,7 @@ def last_before(saved: Saved, place: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def forget_after(saved: Saved, place: int) -> None:
     """Marks behind a place of the order hold no longer."""
     for mark in range(1, saved.place.size):

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from evac.planning.compiled import kernel
 from evac.planning.scheduling.profile import EVER, Profile, earliest, hold
 
 Ints = NDArray[np.int64]
@@ -73,7 +74,7 @@ def place(net: Net, profile: Profile, task: int, start: int) -> None:
         hold(profile, net.resource[use], begin, begin + net.hold[use], net.units[use])
 
 
-@njit(cache=True)
+@kernel
 def generate(
     net: Net, profile: Profile, floor: Ints, order: Ints, first: int, last: int, finish: Ints
 ) -> None:
@@ -88,7 +89,7 @@ def generate(
         finish[task] = start + net.duration[task]
 
 
-@njit(cache=True)
+@kernel
 def cost(weight: Ints, weighted: Ints, finish: Ints, horizon: int) -> int:
     """Sum of weight times completion, completion counted up to the horizon."""
     total = 0
