@@ -235,7 +235,7 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 
 def _plain(value: Any) -> Any:
     """Lists, objects with keys in order, and what JSON writes as it is; anything else is refused."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _AS_THEY_ARE:
         return value
     if kind is tuple or isinstance(value, tuple | list):
@@ -258,7 +258,7 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _defaults(record: type[Any]) -> tuple[Any, ...]:
+def _defaults(record: Any) -> tuple[Any, ...]:
     """The default of each field in canonical order; something no field equals where it has none."""
     found = {
         f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(record)

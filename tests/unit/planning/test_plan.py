@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
 
+from evac.app.plans import make_plan, work_in
 from evac.estate.example import pangyo
 from evac.estate.plan_codec import decode, encode
 from evac.model.errors import Infeasible
@@ -109,3 +111,20 @@ def test_a_tool_that_needs_itself_and_no_hands_is_infeasible() -> None:
     with pytest.raises(Infeasible) as caught:
         plan(replace(flawed, limits=replace(flawed.limits, manual_ms={})), lose("pangyo"))
     assert caught.value.code == "tool-self-reference"
+
+
+def test_a_budget_buys_fewer_generations_of_a_larger_estate() -> None:
+    assert work_in(0, 90_000) == 0
+    assert work_in(20_000, 90_000) == pytest.approx(2 * work_in(10_000, 90_000), abs=1)
+    assert work_in(20_000, 900_000) < work_in(20_000, 90_000) // 9 < work_in(20_000, 9_000)
+
+
+def test_planning_leaves_the_collector_as_it_was() -> None:
+    estate = pangyo(servers=1_000)
+    for wanted in (True, False):
+        (gc.enable if wanted else gc.disable)()
+        try:
+            make_plan(estate, lose("pangyo"), budget_ms=0)
+            assert gc.isenabled() == wanted
+        finally:
+            gc.enable()
