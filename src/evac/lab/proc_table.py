@@ -124,14 +124,17 @@ def reap(pids: Iterable[int]) -> None:
 
 def wait_gone(pids: Iterable[int], timeout_s: float = 10.0) -> set[int]:
     """Waits until none of them lives; returns those that still do."""
-    left = set(pids)
+    wanted = set(pids)
+    left = set(wanted)
     deadline = time.monotonic() + timeout_s
     while left:
-        reap(left)
         left = {pid for pid in left if started(pid)}
         if not left or time.monotonic() > deadline:
             break
         time.sleep(0.01)
+    # Only now: one that died between two looks would stay a zombie, and PostgreSQL's tools take a zombie's
+    # pid for a server that runs.
+    reap(wanted)
     return left
 
 
