@@ -24,57 +24,78 @@ SIZES = (9_000, 90_000, 900_000)
 EVAC = Path(sys.executable).parent / "evac"
 
 
-def timed(work: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
-    """(median seconds, last result)."""
-    taken, result = [], None
+Figures = dict[str, float | int | str]
+
+
+def timed(work: Callable[[], Any], times: int = 3) -> tuple[float, float, Any]:
+    """(median seconds by the wall, median CPU seconds of this process, last result)."""
+    taken, used, result = [], [], None
     for _ in range(times):
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), time.process_time()
         result = work()
         taken.append(time.perf_counter() - begin)
-    return statistics.median(taken), result
+        used.append(time.process_time() - busy)
+    return statistics.median(taken), statistics.median(used), result
 
 
-def measure(servers: int, budget_s: int) -> dict[str, float | int | str]:
+def stage(found: Figures, name: str, work: Callable[[], Any], times: int = 3) -> Any:
+    """Time a stage into `found`, by the wall and in CPU seconds; what it gave."""
+    found[name], found[f"{name}, CPU"], result = timed(work, times)
+    return result
+
+
+def measure(servers: int, budget_s: int) -> Figures:
     """All figures of one size, in this process."""
     from evac import estate as estates
-    from evac.app.plans import make_plan
     from evac.app.warm import warm
     from evac.audit import audit
     from evac.estate.example import pangyo
+
+    warm()
+    times = 1 if servers > 100_000 else 3
+    found: Figures = {"servers": servers}
+    with tempfile.TemporaryDirectory() as folder:
+        made = pangyo(servers=servers)
+        estates.write(made, Path(folder) / "e", tables="parquet")
+        loaded = stage(found, "load and check", lambda: estates.check(Path(folder) / "e"), times).estate
+    audit(pangyo(servers=1000))
+    report = stage(found, "audit, every single domain", lambda: audit(loaded), times)
+    found["fault domains"] = len(report.rows)
+    for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
+        _planned(found, name, estate, budget_s, times)
+    changed = replace(loaded, services=(replace(loaded.services[0], people=1), *loaded.services[1:]))
+    found["audit again after one change"] = _update(loaded, changed)
+    found["peak memory MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return found
+
+
+def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) -> None:
+    """Plans for the loss of Pangyo, first and final, each verified; the final one simulated."""
+    from evac.app.plans import make_plan
     from evac.model.derive import derive
     from evac.model.scenario import lose
     from evac.planning.simulation.simulate import simulate
     from evac.verify import check
 
-    warm()
-    times = 1 if servers > 100_000 else 3
-    found: dict[str, float | int | str] = {"servers": servers}
-    with tempfile.TemporaryDirectory() as folder:
-        made = pangyo(servers=servers)
-        estates.write(made, Path(folder) / "e", tables="parquet")
-        found["load and check"], result = timed(lambda: estates.check(Path(folder) / "e"), times)
-        loaded = result.estate
-    audit(pangyo(servers=1000))
-    found["audit, every single domain"], report = timed(lambda: audit(loaded), times)
-    found["fault domains"] = len(report.rows)
-    for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
-        first, early = timed(partial(make_plan, estate, lose("pangyo"), budget_ms=0), times)
-        found[f"{name}: first plan"] = first
-        final, plan = timed(partial(make_plan, estate, lose("pangyo"), budget_ms=budget_s * 1000), 1)
-        found[f"{name}: final plan"] = final
-        found[f"{name}: gap %"] = (plan.plan.gap_permille or 0) / 10
-        found[f"{name}: gap of first plan %"] = (early.plan.gap_permille or 0) / 10
-        found[f"{name}: contention gap %"] = (plan.plan.contention_gap_permille or 0) / 10
-        found[f"{name}: verify"], verdict = timed(partial(check, estate, plan.plan), times)
-        found[f"{name}: violations"] = len(verdict.violations)
-        instance = derive(estate, lose("pangyo"))
-        found[f"{name}: simulate 1000"], _ = timed(partial(simulate, instance, plan.plan, trials=1000), 1)
-        if name == "mended":
-            found |= _level_order(instance, plan.plan)
-    changed = replace(loaded, services=(replace(loaded.services[0], people=1), *loaded.services[1:]))
-    found["audit again after one change"] = _update(loaded, changed)
-    found["peak memory MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return found
+    asked = lose("pangyo")
+
+    def first_and_verified() -> Any:
+        made = make_plan(estate, asked, budget_ms=0)
+        return made, check(estate, made.plan)
+
+    early, early_verdict = stage(found, f"{name}: first plan, verified", first_and_verified, times)
+    plan = stage(
+        found, f"{name}: final plan", partial(make_plan, estate, asked, budget_ms=budget_s * 1000), 1
+    ).plan
+    found[f"{name}: gap %"] = (plan.gap_permille or 0) / 10
+    found[f"{name}: gap of first plan %"] = (early.plan.gap_permille or 0) / 10
+    found[f"{name}: contention gap %"] = (plan.contention_gap_permille or 0) / 10
+    verdict = stage(found, f"{name}: verify", partial(check, estate, plan), times)
+    found[f"{name}: violations"] = len(verdict.violations) + len(early_verdict.violations)
+    instance = derive(estate, asked)
+    stage(found, f"{name}: simulate 1000", partial(simulate, instance, plan, trials=1000), 1)
+    if name == "mended":
+        found.update(_level_order(instance, plan))
 
 
 def _level_order(instance: Any, plan: Any) -> dict[str, float]:
@@ -95,7 +116,7 @@ def _update(before: Any, after: Any) -> float:
     from evac.audit import audit, update
 
     state = audit(before)
-    taken, _ = timed(lambda: update(state, after))
+    taken, _, _ = timed(lambda: update(state, after))
     return taken
 
 
@@ -114,7 +135,7 @@ def end_to_end(servers: int) -> dict[str, float]:
             "evac verify": ["verify", f"{folder}/p.json", estate],
         }
         for name, arguments in commands.items():
-            found[name], _ = timed(
+            found[name], _, _ = timed(
                 partial(subprocess.run, [EVAC, *arguments], capture_output=True, check=True), 1
             )
     return found
