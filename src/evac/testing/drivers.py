@@ -8,6 +8,7 @@ Each is made for one process, and reaches a server as that process would. What a
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar, cast
@@ -28,7 +29,7 @@ T = TypeVar("T")
 STANDING_MOST_MS: Final = 60_000
 
 
-class SimulatedDriver:
+class SimulatedDriver(ABC):
     """What all have in common: the way to the server, a dry run, and rules that are checked on the way."""
 
     name = ""
@@ -102,6 +103,7 @@ class SimulatedDriver:
 
     async def close(self) -> None:
         """Nothing is open."""
+        return
 
     # What each driver says for itself; all of these run at the server, at one instant.
 
@@ -112,13 +114,16 @@ class SimulatedDriver:
         return []
 
     def refuse_stale(self, action: Action, order: Order) -> None:
-        """Where the server remembers tokens."""
+        """Where the server remembers tokens; by itself it remembers none."""
+        return
 
+    @abstractmethod
     def do(self, action: Action, order: Order) -> Evidence:
-        raise NotImplementedError
+        """Changes the simulated world."""
 
+    @abstractmethod
     def is_done(self, action: Action, order: Order) -> bool:
-        raise NotImplementedError
+        """Whether the simulated world is as the action wants it."""
 
     def may_undo(self, action: Action) -> bool:
         return False
@@ -392,8 +397,9 @@ class _TrafficDriver(SimulatedDriver):
 
     tokens = False
 
+    @abstractmethod
     def now(self, action: Action) -> Traffic:
-        raise NotImplementedError
+        """Where this server sends the traffic."""
 
     def _target(self, action: Action) -> set[str]:
         now = set(self.now(action).to)
