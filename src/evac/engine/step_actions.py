@@ -71,7 +71,11 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         stores=MappingProxyType({store.id: store for store in estate.stores}),
         live=MappingProxyType(_live(estate, top, plan if leaving else None)),
         candidates=MappingProxyType(
-            {s.store: site_of(top, s.candidate.removeprefix("backup@")) or "" for s in plan.stores}
+            {
+                s.store: site_of(top, s.candidate.removeprefix("backup@")) or ""
+                for s in plan.stores
+                if s.candidate
+            }
         ),
         pool_sites=MappingProxyType(pools), started=MappingProxyType(_started(top, pools, plan)),
         families=MappingProxyType(
@@ -87,7 +91,7 @@ def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, d
         if step.kind == "start":
             sites = found.setdefault(step.target, {})
             for name, count in step.servers:
-                site = pools.get(name) or site_of(top, name) or ""
+                site = pools.get(name) or site_of(top, name.removeprefix("site:")) or ""
                 sites[site] = sites.get(site, 0) + count
     return found
 
@@ -291,7 +295,7 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
 
 def _site_named(ground: Ground, name: str) -> str:
     """The site of a pool or of a server."""
-    return ground.pool_sites.get(name) or site_of(ground.top, name) or ""
+    return ground.pool_sites.get(name) or site_of(ground.top, name.removeprefix("site:")) or ""
 
 
 def _serving_sites(ground: Ground, service: str) -> tuple[str, ...]:

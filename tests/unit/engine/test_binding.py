@@ -225,3 +225,23 @@ def test_a_step_says_what_tells_it_from_one_of_the_same_id_in_another_plan(tmp_p
     both = acts(lose("pangyo", "ansan"))
     shift = next(name for name in hard if name.startswith("shift"))
     assert both[shift] != hard[shift], "it goes away from another site as well"
+
+
+def test_a_plan_that_has_no_place_for_a_store_can_be_carried_out_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(
+        """evac: 1
+horizon: 1 h
+sites: {pangyo: {}, anyang: {}}
+services:
+  ledger: {people: 10, replicas: {pangyo: 1, anyang: 1}, share: 50 %, start: 1 s, needs: [{store: books}]}
+  page: {people: 10, replicas: {pangyo: 2}, start: 1 s}
+stores:
+  books: {engine: postgresql, rpo: 0 s, members: [{at: pangyo, mode: primary}]}
+""",
+        encoding="utf-8",
+    )
+    estate = estates.load(tmp_path)
+    made = plan(estate, lose("pangyo"), work=10)
+    assert [s.candidate for s in made.stores] == [""]
+    bound = bind(estate, made, RunPolicy(), run="r", incident="i", digest="d")
+    assert any(step.kind == "start" and step.target == "page" for step in bound.spec.steps)
