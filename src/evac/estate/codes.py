@@ -101,6 +101,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("site-contradiction", _TABLES, "The site of a row is not the site of its rack or pool."),
     ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
     ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
+    ("bmc-contradiction", _TABLES, "A server that says it has no BMC, and where its BMC is."),
     ("import-source-missing", _IMPORTS, "The source, or a file it must have, is not there."),
     ("import-shape", _IMPORTS, "The source is not laid out the way its kind is."),
     ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
@@ -121,6 +122,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("replicas-at-witness", _SENSE, "Replicas at a site that only votes."),
     ("degraded-above-people", _SENSE, "More people notice the degraded service than notice its loss."),
     (
+    ("bmc-address-twice", _SENSE, "Two servers with one BMC address: one of them cannot be reached."),
+    ("serial-twice", _SENSE, "Two servers with one serial number: which is which nobody can tell."),
         "overlay-only",
         _FILES,
         "The overlay describes something no other file has, and not enough to stand by itself.",

@@ -14,7 +14,10 @@ from evac.model.diagnostic import Place
 from evac.model.estate import Fact
 
 TABLE_COLUMNS = {
-    "servers": ("cpu_millicores", "memory_mib", "disk_gib", "accelerators", "watts", "bmc"),
+    "servers": (
+        "cpu_millicores", "memory_mib", "disk_gib", "accelerators", "watts", "bmc",
+        "bmc_address", "serial", "position",
+    ),
     "replicas": (),
     "racks": ("power_budget_watts",),
 }

@@ -116,7 +116,10 @@ cell says unknown outright.
 | `cpu_millicores` `memory_mib` `disk_gib` `accelerators` | what it has; empty: as its class |
 | `watts` | power under load; empty: as its class |
 | `boot_server` | the boot server it boots from |
-| `bmc` | `yes` if it can be powered on from afar, `no`, or empty |
+| `bmc` | `yes` if it can be powered on from afar, `no`, or empty; an address says `yes` |
+| `bmc_address` | name or address of its BMC, with `:port` where that is not the usual one; IPv6 in `[ ]` |
+| `serial` | serial number of its chassis, as the BMC says it |
+| `position` | where it hangs in its rack, such as `17` |
 
 ### racks
 

@@ -16,6 +16,7 @@ from evac.estate.kinds import ID_MAX
 from evac.estate.problems import Problems
 from evac.estate.provenance import FactBook
 from evac.estate.tables import UNKNOWN, Table, mask_of, text_of, whole_numbers
+from evac.estate.tables_bmc import BMC_COLUMNS, as_bytes, read_bmcs
 from evac.model.fleet import (
     BMC_NO,
     BMC_UNKNOWN,
@@ -39,6 +40,7 @@ COLUMNS: Final = (
     "watts",
     "boot_server",
     "bmc",
+    *BMC_COLUMNS,
 )
 _NAME: Final = r"^[\p{L}\p{N}][\w.:@-]*$"
 _YES: Final = ("yes", "true")
@@ -60,7 +62,7 @@ def read_servers(
     boot, _ = lookup(table, "boot_server", [b.id for b in values["boot_servers"]], problems)
     site = _sites(table, values, rack, pool, problems)
     state = _states(table, problems)
-    bmc = _bmcs(table, facts, problems)
+    bmc, reached = read_bmcs(table, _bmcs(table, facts, problems), facts, problems)
     capacity, capacity_known = _capacity(table, classes, values["classes"], facts, problems)
     watts, watts_known = _with_class(
         table, "watts", classes, [c.watts for c in values["classes"]], facts, problems
@@ -71,18 +73,14 @@ def read_servers(
     order = names.arg_sort().to_numpy().astype(np.int64)
     width = max(int(names.str.len_bytes().max() or 1), 1)  # type: ignore[arg-type]
     fleet = Fleet(
-        name=_as_bytes(names.gather(order), width),
+        name=as_bytes(names.gather(order), width),
         site=site[order], rack=rack[order], server_class=classes[order], pool=pool[order],
         boot_server=boot[order], state=state[order],
         capacity=capacity[order], capacity_known=capacity_known[order],
         watts=watts[order], watts_known=watts_known[order], bmc=bmc[order],
+        bmc_address=reached.address[order], serial=reached.serial[order], position=reached.position[order],
     )  # fmt: skip
     return ServerRows(fleet, table, order)
-
-
-def _as_bytes(names: pl.Series, width: int) -> np.ndarray[Any, np.dtype[np.bytes_]]:
-    """Text to fixed-width UTF-8, through the bytes of the column, without a loop."""
-    return np.array(names.cast(pl.Binary).to_list(), dtype=f"S{width}") if len(names) else np.empty(0, "S1")
 
 
 def _check_names(table: Table, problems: Problems) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 
 from evac.estate.spec import hall_of
 from evac.estate.tables import UNKNOWN
+from evac.estate.tables_bmc import bmc_columns
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate, Rack
 from evac.model.fleet import (
@@ -61,6 +62,9 @@ def servers_frame(estate: Estate) -> pl.DataFrame:
     columns["boot_server"] = _named(fleet.boot_server, [b.id for b in estate.boot_servers])
     bmc = np.where(fleet.bmc == BMC_UNKNOWN, -1, fleet.bmc.astype(np.int32)).astype(np.int32)
     columns["bmc"] = _named(bmc, ["no", "yes"])
+    for name, texts in bmc_columns(fleet).items():
+        if texts.any():
+            columns[name] = names_of(texts).replace("", None)
     return pl.DataFrame([series.alias(name) for name, series in columns.items()])
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from evac.model.canonical import canonical_json, fields_in_order
 from evac.model.estate import Estate
 
-_LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of"})
+_LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
+_LATER = frozenset({"bmc_address", "serial", "position"})
+"""Columns that estates of older versions do not have: they count where anything is known."""
 
 
 def estate_digest(estate: Estate) -> str:
@@ -26,7 +28,9 @@ def estate_digest(estate: Estate) -> str:
     state = hashlib.sha256(canonical_json(summary))
     for table in (estate.fleet, estate.replicas):
         for column in fields(table):
-            _add_column(state, column.name, getattr(table, column.name))
+            values = getattr(table, column.name)
+            if column.name not in _LATER or values.any():
+                _add_column(state, column.name, values)
     return "sha256:" + state.hexdigest()
 
 

@@ -43,7 +43,8 @@ class Fleet:
     name: V utf-8 bytes; site, rack, server_class, pool, boot_server: V indices into the tuples
     of the Estate (`pool` >= 0: a self-scheduling pool owns the server and evac never places on
     it); state: V codes of SERVER_STATES; capacity: (V, R) in base units; capacity_known: (V, R);
-    watts, watts_known: V; bmc: V codes.
+    watts, watts_known: V; bmc: V codes; bmc_address (host, host:port or [v6]:port), serial, position
+    (rack unit): V utf-8 bytes, empty where unknown.
     """
 
     name: NameColumn
@@ -58,12 +59,22 @@ class Fleet:
     watts: IntColumn
     watts_known: BoolColumn
     bmc: CodeColumn
+    bmc_address: NameColumn
+    serial: NameColumn
+    position: NameColumn
 
     def __len__(self) -> int:
         return len(self.name)
 
     def server_name(self, row: int) -> str:
         return bytes(self.name[row]).decode()
+
+    def bmc_of(self, row: int) -> tuple[str, str, str]:
+        """(BMC address, serial, position) of a server; empty texts where unknown."""
+        address, serial, position = (
+            bytes(column[row]).decode() for column in (self.bmc_address, self.serial, self.position)
+        )
+        return address, serial, position
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +94,11 @@ class Replicas:
         return len(self.service)
 
 
+def no_names(count: int) -> NameColumn:
+    """A column of names of which none is known."""
+    return np.zeros(count, "S1")
+
+
 def empty_fleet() -> Fleet:
     """A fleet of no servers, for estates that know pool totals only."""
     index = np.empty(0, np.int32)
@@ -92,6 +108,7 @@ def empty_fleet() -> Fleet:
         state=code, capacity=np.empty((0, RESOURCE_COUNT), np.int64),
         capacity_known=np.empty((0, RESOURCE_COUNT), np.bool_), watts=np.empty(0, np.int64),
         watts_known=np.empty(0, np.bool_), bmc=code,
+        bmc_address=no_names(0), serial=no_names(0), position=no_names(0),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
@@ -26,7 +27,7 @@ from evac.model.estate import (
     StoreMember,
     Traffic,
 )
-from evac.model.fleet import BMC_UNKNOWN, ON_SERVER, Fleet, Replicas
+from evac.model.fleet import BMC_YES, ON_SERVER, Fleet, NameColumn, Replicas
 
 SITES = ("anyang", "daejeon", "pangyo", "sejong")
 
@@ -104,8 +105,15 @@ def _fleet(servers: int, racks: tuple[Rack, ...], random: np.random.Generator) -
         state=random.choice(np.array([0, 0, 0, 1, 2], np.uint8), servers), capacity=capacity,
         capacity_known=np.ones((servers, 4), np.bool_), watts=np.where(kind == 0, 450, 350).astype(np.int64),
         watts_known=np.ones(servers, np.bool_),
-        bmc=random.integers(0, BMC_UNKNOWN + 1, servers).astype(np.uint8),
+        bmc=np.full(servers, BMC_YES, np.uint8),
+        bmc_address=_texts(f"10.{k // 62_500}.{k // 250 % 250}.{k % 250 + 1}" for k in range(servers)),
+        serial=_texts(f"SN{k:08d}" for k in range(servers)),
+        position=_texts(str(k % 40 + 1) for k in range(servers)),
     )  # fmt: skip
+
+
+def _texts(texts: Iterable[str]) -> NameColumn:
+    return np.array([text.encode() for text in texts])
 
 
 def _replicas(servers: int, replicas: int, services: int, random: np.random.Generator) -> Replicas:

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from evac.model import estate as m
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, Replicas
+from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
 from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
 from evac.model.units import QUANTITY_LIMIT
 
@@ -311,6 +311,7 @@ def _fleet(
     known = random.integers(0, 2, (count, 4)).astype(np.bool_)
     watts_known = random.integers(0, 2, count).astype(np.bool_)
     width = max((len(name.encode()) for name in names), default=1)
+    address = _known(random, [f"10.0.{row}.7:8443" if row % 2 else f"[fd00::{row}]" for row in range(count)])
     return Fleet(
         name=np.array([name.encode() for name in names], f"S{width}"),
         site=site,
@@ -323,8 +324,21 @@ def _fleet(
         capacity_known=known,
         watts=np.where(watts_known, random.integers(0, 900, count), 0).astype(np.int64),
         watts_known=watts_known,
-        bmc=random.integers(0, 3, count).astype(np.uint8),
+        bmc=np.where(address != b"", BMC_YES, random.integers(0, 3, count)).astype(np.uint8),
+        bmc_address=address,
+        serial=_known(random, [f"SN {row}/{row * row}" for row in range(count)]),
+        position=_known(random, [f"u{row}" for row in range(count)]),
     )
+
+
+def _known(random: np.random.Generator, names: list[str]) -> NameColumn:
+    """The names, some of them unknown."""
+    if not names or random.integers(0, 3) == 0:
+        return no_names(len(names))
+    kept = random.integers(0, 2, len(names)).astype(np.bool_)
+    kept[0] = True
+    column = np.where(kept, np.array([name.encode() for name in names]), b"")
+    return column.astype(f"S{max(len(name) for name in column.tolist())}")
 
 
 def _replicas(

@@ -23,7 +23,7 @@ from evac.model.estate import (
     StoreMember,
     Traffic,
 )
-from evac.model.fleet import BMC_YES, DARK, ON_SERVER, SERVING, Fleet, Replicas
+from evac.model.fleet import BMC_YES, DARK, ON_SERVER, SERVING, Fleet, Replicas, no_names
 
 WEB = ServerClass("web", (8000, 32768, 100, 0), watts=300, boot_ms=120_000, boot_odds_permille=1000)
 
@@ -44,6 +44,9 @@ def fleet(rows: list[tuple[str, int, int, int]]) -> Fleet:
         watts=np.full(count, 300, np.int64),
         watts_known=np.ones(count, np.bool_),
         bmc=np.full(count, BMC_YES, np.uint8),
+        bmc_address=no_names(count),
+        serial=no_names(count),
+        position=no_names(count),
     )
 
 

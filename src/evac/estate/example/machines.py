@@ -22,6 +22,7 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
     NameColumn,
+    no_names,
 )
 
 DARK_PERMILLE: Final = 85
@@ -97,6 +98,7 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
         pool=np.full(count, -1, np.int32), boot_server=ground.hall[machines.rack], state=state,
         capacity=capacity[machines.machine], capacity_known=np.ones((count, capacity.shape[1]), np.bool_),
         watts=watts[machines.machine], watts_known=np.ones(count, np.bool_), bmc=bmc,
+        bmc_address=no_names(count), serial=no_names(count), position=no_names(count),
     )  # fmt: skip
 
 
