@@ -73,6 +73,7 @@ def _contents(found: CheckResult) -> str:
         plural(len(e.stores), "store"),
         plural(len(e.fleet), "server"),
         plural(int(e.replicas.count.sum()), "replica"),
+        *([plural(len(e.intervals), "fact") + " within bounds"] if e.intervals else []),
     )
     return ", ".join(parts)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from evac.estate import quantities
 from evac.estate.quantities import Quantity, QuantityError
@@ -27,13 +27,18 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType(
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NOTHING: Final[tuple[Any, ...]] = (None, "unknown")
 
+Worse = Literal["", "high", "low"]
+"""Which end of an interval a plan takes: the high one of durations and demands, the low one of room and
+limits. Empty: what is decided rather than measured has no interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
     """A single value. `read` raises QuantityError; `show` gives text that `read` reads back the same.
 
     `names`: what a reference refers to, for the check that it exists; `pattern`: JSON Schema of the
-    value; `quoted`: text that must be quoted where YAML might read it otherwise.
+    value; `quoted`: text that must be quoted where YAML might read it otherwise; `worse`: an interval may
+    be written, and this end of it is planned with.
     """
 
     words: str
@@ -42,9 +47,13 @@ class Scalar:
     pattern: Mapping[str, Any]
     names: str | None = None
     quoted: bool = False
+    worse: Worse = ""
 
     def schema(self) -> dict[str, Any]:
-        return dict(self.pattern)
+        if not self.worse:
+            return dict(self.pattern)
+        pair = {"type": "array", "items": dict(self.pattern), "minItems": 2, "maxItems": 2}
+        return {"anyOf": [dict(self.pattern), pair]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +188,19 @@ def reference(names: str, words: str | None = None) -> Scalar:
     return Scalar(words or f"name of a {names}", _read_id, str, _NAME_SCHEMA, names, quoted=True)
 
 
-def measure(quantity: Quantity) -> Scalar:
+def measure(quantity: Quantity, worse: Worse = "") -> Scalar:
     words = quantity.name.removeprefix("a ") + f", such as `{quantity.example}`"
     return Scalar(
-        words,
+        _or_interval(words, worse),
         lambda t: quantities.parse(quantity, t),
         lambda v: quantities.show(quantity, v),
         _schema_of(quantity),
+        worse=worse,
     )
+
+
+def _or_interval(words: str, worse: Worse) -> str:
+    return f"{words}, or an interval" if worse else words
 
 
 def small_count(low: int, high: int) -> Scalar:
@@ -225,15 +239,20 @@ def share() -> Scalar:
     return Scalar("share, such as `60 %` or `3/5`", quantities.parse_share, quantities.show_share, schema)
 
 
-def permille() -> Scalar:
+def permille(worse: Worse = "") -> Scalar:
     return Scalar(
-        "share, such as `98 %`", quantities.parse_permille, quantities.show_permille, share().pattern
+        _or_interval("share, such as `98 %`", worse),
+        quantities.parse_permille,
+        quantities.show_permille,
+        share().pattern,
+        worse=worse,
     )
 
 
-def rate() -> Scalar:
+def rate(worse: Worse = "") -> Scalar:
     schema = {"type": "string", "pattern": r"^[0-9.]+ ?[KkMG]? +per +.+$"}
-    return Scalar("rate, such as `600 per minute`", quantities.parse_rate, quantities.show_rate, schema)
+    words = _or_interval("rate, such as `600 per minute`", worse)
+    return Scalar(words, quantities.parse_rate, quantities.show_rate, schema, worse=worse)
 
 
 def flag() -> Scalar:

@@ -25,6 +25,7 @@ from evac.estate.bindings import (
 )
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.document import Node, read_document
+from evac.estate.intervals import intervals_of
 from evac.estate.names import check_references, check_sense, known_names
 from evac.estate.overlay import merge_overlay
 from evac.estate.problems import Problems
@@ -104,8 +105,8 @@ def _assemble(
     values["services"] = with_counts(values["services"], replicas, reader)
     check_room(values["services"], values["pools"], servers, replicas, reader)
     return Estate(
-        **values, facts=reader.facts.all(), fleet=servers.fleet, replicas=replicas.replicas,
-        places=PlaceIndex(reader.places),
+        **values, facts=reader.facts.all(), intervals=intervals_of(reader.intervals), fleet=servers.fleet,
+        replicas=replicas.replicas, places=PlaceIndex(reader.places),
     )  # fmt: skip
 
 

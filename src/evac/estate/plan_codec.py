@@ -40,6 +40,8 @@ def document_of(plan: Plan) -> dict[str, Any]:
     """
     tick = plan.tick_ms
     body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
+    if not plan.intervals:
+        del body["intervals"]
     whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,

@@ -7,7 +7,7 @@ up later. Knows nothing of what the sections mean.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from evac.estate.document import KIND_WORDS, LIST, MAP, SCALAR, Node
@@ -17,6 +17,15 @@ from evac.estate.provenance import FactBook
 from evac.estate.quantities import QuantityError
 from evac.estate.spec import FACT
 from evac.model.diagnostic import Place
+from evac.model.estate import Rate
+
+Ends = tuple[int | Rate, int | Rate]
+"""The worse and the better end of an interval."""
+
+
+def amount_of(value: int | Rate) -> int:
+    """What two ends of an interval are compared by."""
+    return value.count if isinstance(value, Rate) else value
 
 
 class _Bad:
@@ -74,6 +83,7 @@ class Reader:
     places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     references: list[Reference] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
+    intervals: dict[str, Ends] = field(default_factory=dict)
 
     def arguments(self, record: Record, node: Node, path: str, gone: bool = False) -> dict[str, Any] | _Bad:
         """The keyword arguments of `record.make`. `gone`: all that may be unknown is (it expired)."""
@@ -145,6 +155,8 @@ class Reader:
         return self._placed(kind, node, path)
 
     def scalar(self, kind: Scalar, node: Node, path: str) -> Any:
+        if node.kind == LIST and kind.worse:
+            return self._interval(kind, node, path)
         if node.kind != SCALAR:
             return self._wrong_type(node, kind.words)
         try:
@@ -155,6 +167,30 @@ class Reader:
         if kind.names is not None:
             self.references.append(Reference(kind.names, value, path, node))
         return value
+
+    def _interval(self, kind: Scalar, node: Node, path: str) -> Any:
+        """The worse end of `[low, high]`; both are taken down where they differ."""
+        single = replace(kind, worse="")
+        ends = [self.scalar(single, item, path) for item in node.items]
+        if len(ends) != 2:
+            message = f"an interval has two ends, {len(ends)} stand here"
+            self.problems.add("interval-ends", message, node.place, "write [LOW, HIGH]")
+            return BAD
+        if BAD in ends:
+            return BAD
+        low, high = ends
+        if isinstance(low, Rate) and low.window_ms != high.window_ms:
+            message = "the two rates of an interval count in different windows"
+            self.problems.add("interval-windows", message, node.place, "write both per minute, or per 10 s")
+            return BAD
+        if amount_of(low) > amount_of(high):
+            message = f"the low end {kind.show(low)} is above the high end {kind.show(high)}"
+            self.problems.add("interval-reversed", message, node.place, "write the smaller one first")
+            return BAD
+        worse, better = (high, low) if kind.worse == "high" else (low, high)
+        if worse != better:
+            self.intervals[path] = (worse, better)
+        return worse
 
     def _inline(self, node: Node, path: str) -> Node:
         """The value node of `{value, source, observed, good_for}`, its provenance taken down."""

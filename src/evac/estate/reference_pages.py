@@ -65,6 +65,12 @@ estate.schema.json`.
 - **Quantities** carry a unit: `90 s`, `4 GiB`, `350 W`. Only counts and people need none. Numbers are
   decimal, without exponent; a fraction of a base unit is rounded once, durations and demands up, capacities
   down.
+- **Intervals**: where a table below says so, `[60 s, 150 s]` says that the truth lies between the two, both
+  included. The plan and the audit take the worse end (the high one of durations, demands and people, the low
+  one of room, limits and rates), the bound takes the better one, so that it is true whatever the truth is:
+  see [the proof](../explanation/proof.md). Both ends of a rate count in the same window. What is decided
+  rather than measured (`rto`, `rpo`, `share`, counts of replicas) has no interval, nor have cells of tables;
+  servers whose cells are empty, or say the worse end of their class, follow the interval of the class.
 - **Dates** are written `2026-11-25`.
 - Anchors, aliases and `<<` work; tags do not.
 

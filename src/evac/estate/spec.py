@@ -20,6 +20,7 @@ from evac.estate.kinds import (
     Placed,
     Record,
     Records,
+    Worse,
     choice,
     day,
     flag,
@@ -36,13 +37,20 @@ from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
 
 FORMAT_VERSION: Final = 1
 _DURATION: Final = measure(q.DURATION)
+_TAKES: Final = measure(q.DURATION, "high")
+"""A duration that is measured: more is worse, and an interval may be written."""
 _COUNT: Final = measure(q.COUNT)
+_MANY: Final = measure(q.COUNT, "high")
+_AT_ONCE: Final = measure(q.COUNT, "low")
+_ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
+_POWER: Final = measure(q.POWER_HELD, "low")
 _DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
 _SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
 def _capacity(attr: str, *, needed: bool = False) -> tuple[Field, ...]:
     """The four resources of a vector; demands round up, capacities down."""
+    worse: Worse = "high" if needed else "low"
     kinds = (
         ("cpu", q.CORES_NEEDED if needed else q.CORES_HELD, "processor cores"),
         ("memory", q.MEMORY_NEEDED if needed else q.MEMORY_HELD, "memory"),
@@ -50,7 +58,8 @@ def _capacity(attr: str, *, needed: bool = False) -> tuple[Field, ...]:
         ("accelerators", q.COUNT, "accelerators such as GPUs"),
     )
     return tuple(
-        Field(key, attr, measure(kind), words, slot=row) for row, (key, kind, words) in enumerate(kinds)
+        Field(key, attr, measure(kind, worse), words, slot=row)
+        for row, (key, kind, words) in enumerate(kinds)
     )
 
 
@@ -82,17 +91,17 @@ _TRAFFIC: Final = Record(
             choice(("dns", "anycast", "load_balancer", "none")),
             "how users are led to the service",
         ),
-        Field("ttl", "ttl_ms", _DURATION, "how long resolvers keep the answer"),
-        Field("change", "change_ms", _DURATION, "how long one change holds the control", default=0),
+        Field("ttl", "ttl_ms", _TAKES, "how long resolvers keep the answer"),
+        Field("change", "change_ms", _TAKES, "how long one change holds the control", default=0),
         Field(
             "settle",
             "settle_ms",
-            _DURATION,
+            _TAKES,
             "from the change until the traffic has moved, TTL included",
             default=0,
         ),
-        Field("peak", "mbps", measure(q.BANDWIDTH_NEEDED), "peak of the whole service"),
-        Field("connections", "connections", _COUNT, "most connections at one time, of the whole service"),
+        Field("peak", "mbps", measure(q.BANDWIDTH_NEEDED, "high"), "peak of the whole service"),
+        Field("connections", "connections", _MANY, "most connections at one time, of the whole service"),
     ),
     m.Traffic,
 )
@@ -122,7 +131,7 @@ _MEMBER: Final = Record(
             "how it follows the primary",
             required=True,
         ),
-        Field("lag", "lag_ms", _DURATION, "how far it is behind, at worst"),
+        Field("lag", "lag_ms", _TAKES, "how far it is behind, at worst"),
         Field("votes", "votes", small_count(0, 1_000), "votes it has in a quorum", default=1),
     ),
     m.StoreMember,
@@ -130,9 +139,9 @@ _MEMBER: Final = Record(
 _BACKUP: Final = Record(
     (
         Field("at", "at", _DOMAIN, "where the copy lies", required=True),
-        Field("size", "size_gib", measure(q.DISK_NEEDED), "bytes to be restored"),
-        Field("age", "age_ms", _DURATION, "how old the newest copy is, at worst"),
-        Field("restore", "restore_mbps", measure(q.BANDWIDTH_HELD), "how fast it is restored"),
+        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes to be restored"),
+        Field("age", "age_ms", _TAKES, "how old the newest copy is, at worst"),
+        Field("restore", "restore_mbps", _ROOM, "how fast it is restored"),
         Field("verified", "verified", day(), "when it was last restored and checked"),
     ),
     m.Backup,
@@ -218,8 +227,8 @@ HEAD: Final[tuple[Field, ...]] = (
     Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
     Field("changed", "changed", day(), "when somebody last changed the estate"),
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
-    Field("detection", "detection_ms", _DURATION, "from the loss until it is known", default=0),
-    Field("approval", "approval_ms", _DURATION, "from knowing until a person has approved", default=0),
+    Field("detection", "detection_ms", _TAKES, "from the loss until it is known", default=0),
+    Field("approval", "approval_ms", _TAKES, "from knowing until a person has approved", default=0),
     Field("tier_weights", "tier_weights", Listed(small_count(0, 10**6), ordered=True),
           "what a user-minute of tier 0, 1, 2, ... weighs", default=(8, 4, 2, 1)),
 )  # fmt: skip
@@ -228,8 +237,8 @@ _SERVICE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "the product family it belongs to", default=""),
     Field("owner", "owner", text(), "who answers for it"),
     Field("tier", "tier", small_count(0, 100), "how much it matters; 0 matters most"),
-    Field("people", "people", _COUNT, "how many people notice when it is down"),
-    Field("degraded_people", "degraded_people", _COUNT, "how many people notice when it is degraded"),
+    Field("people", "people", _MANY, "how many people notice when it is down"),
+    Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),
     Field("paid", "paid", flag(), "whether people pay for it"),
     Field("rto", "rto_ms", _DURATION, "longest outage that is accepted"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
@@ -262,10 +271,10 @@ _SERVICE: Final[tuple[Field, ...]] = (
         "what it depends on; a plain name is a hard need of a service",
         default=(),
     ),
-    Field("start", "start_ms", _DURATION, "how long a replica takes to start"),
-    Field("warm", "warm_ms", _DURATION, "how long caches take to warm", default=0),
-    Field("verify", "verify_ms", _DURATION, "how long the check takes that it answers", default=0),
-    Field("shed_time", "shed_ms", _DURATION, "how long stopping it takes", default=0),
+    Field("start", "start_ms", _TAKES, "how long a replica takes to start"),
+    Field("warm", "warm_ms", _TAKES, "how long caches take to warm", default=0),
+    Field("verify", "verify_ms", _TAKES, "how long the check takes that it answers", default=0),
+    Field("shed_time", "shed_ms", _TAKES, "how long stopping it takes", default=0),
     Field("traffic", "traffic", _TRAFFIC, "how its users reach it", default=m.Traffic()),
 )
 
@@ -276,7 +285,7 @@ _STORE: Final[tuple[Field, ...]] = (
     Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
-    Field("fence", "fence_ms", _DURATION, "how long it takes to stop the old primary for certain", default=0),
+    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain", default=0),
     Field(
         "fence_rung",
         "fence_rung",
@@ -284,7 +293,7 @@ _STORE: Final[tuple[Field, ...]] = (
         "how hard the old primary is stopped",
         default="isolate",
     ),
-    Field("promote", "promote_ms", _DURATION, "how long it takes to make a replica the primary"),
+    Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
 )
 
@@ -307,17 +316,17 @@ def _endpoint(id: str, settings: dict[str, Any] | None = None, **values: Any) ->
 
 
 _LIMITS: Final[tuple[Field, ...]] = (
-    Field("approvals_at_once", "approvals_at_once", _COUNT, "approvals at one time"),
-    Field("fences_at_once", "fences_at_once", _COUNT, "fences at one time"),
-    Field("promotions_at_once", "promotions_at_once", _COUNT, "promotions at one time"),
-    Field("sheds_at_once", "sheds_at_once", _COUNT, "services being stopped at one time"),
-    Field("traffic_changes_at_once", "traffic_changes_at_once", _COUNT, "traffic changes at one time"),
-    Field("starts", "starts", rate(), "replica starts in any window, over the whole company"),
-    Field("hands_at_once", "hands_at_once", _COUNT, "steps that people do by hand at one time"),
+    Field("approvals_at_once", "approvals_at_once", _AT_ONCE, "approvals at one time"),
+    Field("fences_at_once", "fences_at_once", _AT_ONCE, "fences at one time"),
+    Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "promotions at one time"),
+    Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "services being stopped at one time"),
+    Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
+    Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
+    Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
     Field(
         "manual",
         "manual_ms",
-        Mapped(choice(STEP_KINDS), _DURATION),
+        Mapped(choice(STEP_KINDS), _TAKES),
         "how long a kind of step takes by hand, without the tools",
     ),
 )
@@ -327,22 +336,22 @@ SECTIONS: Final[tuple[Section, ...]] = (
         Field("role", "role", choice(("full", "witness", "edge")),
               "a witness only votes; an edge only serves traffic", default="full"),
         Field("people", "people", text(), "who is there or comes first"),
-        Field("ingress", "ingress_mbps", measure(q.BANDWIDTH_HELD), "traffic from users that fits in"),
-        Field("ingress_connections", "ingress_connections", _COUNT, "connections from users that fit in"),
-        Field("power_budget", "power_budget_watts", measure(q.POWER_HELD), "power for servers"),
+        Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
+        Field("ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"),
+        Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
     ), m.Site, "Buildings."),
     Section("halls", "halls", "ids", (
-        Field("power_budget", "power_budget_watts", measure(q.POWER_HELD), "power for servers"),
+        Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
     ), _hall, "Halls; the path begins with the site.", path_id=True),
     Section("feeds", "feeds", "ids", (
-        Field("power_budget", "power_budget_watts", measure(q.POWER_HELD), "power it carries"),
-        Field("inrush_budget", "inrush_budget_watts", measure(q.POWER_HELD), "power it stands during boots"),
-        Field("boots_at_once", "boots_at_once", _COUNT, "servers that may boot behind it at one time"),
+        Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+        Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
+        Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
     ), _feed, "Power feeds; the path begins with the site.", path_id=True),
     Section("racks", "racks", "ids", (
         Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
         Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
-        Field("power_budget", "power_budget_watts", measure(q.POWER_HELD), "power it carries"),
+        Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
     ), _rack, "Racks; the path begins with the site. Many racks go into the table `racks`.", path_id=True),
     Section("groups", "groups", "ids", (
         Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
@@ -350,31 +359,31 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ), _group, "Shared-fate groups that lie across sites, halls and racks."),
     Section("classes", "classes", "ids", (
         *_capacity("capacity"),
-        Field("watts", "watts", measure(q.POWER_NEEDED), "power under load"),
-        Field("boot", "boot_ms", _DURATION, "from power-on until work can start"),
-        Field("boot_odds", "boot_odds_permille", permille(), "how many of the cold spares come up"),
-        Field("inrush", "inrush_watts", measure(q.POWER_NEEDED), "power while it boots"),
-        Field("inrush_hold", "inrush_ms", _DURATION, "how long the inrush lasts", default=0),
-        Field("image", "image_mbps", measure(q.BANDWIDTH_NEEDED), "bandwidth its boot image needs"),
+        Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
+        Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
+        Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
+        Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power while it boots"),
+        Field("inrush_hold", "inrush_ms", _TAKES, "how long the inrush lasts", default=0),
+        Field("image", "image_mbps", measure(q.BANDWIDTH_NEEDED, "high"), "bandwidth its boot image needs"),
         Field("image_offset", "image_offset_ms", _DURATION, "from power-on to the fetch", default=0),
-        Field("image_hold", "image_hold_ms", _DURATION, "how long the image is fetched", default=0),
+        Field("image_hold", "image_hold_ms", _TAKES, "how long the image is fetched", default=0),
         Field("power_on", "power_on", choice(("on", "dark", "last")), "what it does when power returns"),
     ), m.ServerClass, "Kinds of servers."),
     Section("boot_servers", "boot_servers", "ids", (
         Field("site", "site", reference("site"), "the site it serves; else all"),
-        Field("boots_at_once", "boots_at_once", _COUNT, "servers that may boot from it at one time"),
-        Field("image", "image_mbps", measure(q.BANDWIDTH_HELD), "bandwidth for boot images"),
+        Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
+        Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
     ), m.BootServer, "What a boot needs."),
     Section("pools", "pools", "ids", (
         Field("site", "site", reference("site"), "the site it is at", required=True),
         *_capacity("capacity"),
-        Field("quota", "quota_permille", permille(), "share of the pool that may be filled", default=1_000),
-        Field("starts", "starts", rate(), "replica starts in any window"),
+        Field("quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000),
+        Field("starts", "starts", rate("low"), "replica starts in any window"),
     ), m.Pool, "What schedules itself: Kubernetes, a VM cloud."),
     Section("links", "links", "list", (
         Field("ends", "ends", Listed(reference("site")), "the two sites", required=True),
-        Field("bandwidth", "bandwidth_mbps", measure(q.BANDWIDTH_HELD), "traffic that fits through"),
-        Field("connections", "connections", _COUNT, "connections that fit through"),
+        Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic that fits through"),
+        Field("connections", "connections", _AT_ONCE, "connections that fit through"),
     ), _link, "Links between sites."),
     Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
     Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),

@@ -87,6 +87,7 @@ class Teller:
         self._placed = placed_by_service(estate) if counts_in_yaml else {}
         self._in_table = set() if counts_in_yaml else set(estate.replicas.service.tolist())
         self._rows = {service.id: row for row, service in enumerate(estate.services)}
+        self._intervals = {interval.path: interval for interval in estate.intervals}
 
     def head(self) -> dict[str, Tree]:
         """Everything at the top that is one value."""
@@ -132,6 +133,8 @@ class Teller:
             return "unknown" if value is None else quoted(value)
         if value is None:
             return "unknown" if path in self._facts else None
+        if path in self._intervals:
+            return self._value(spec.kind, value, path)
         if not spec.required and (value == spec.default or _is_derived(spec, thing, value)):
             return None
         tree = self._value(spec.kind, value, path)
@@ -139,6 +142,10 @@ class Teller:
 
     def _value(self, kind: Any, value: Any, path: str) -> Tree:
         if isinstance(kind, Scalar):
+            interval = self._intervals.get(path)
+            if interval is not None and interval.worse == value:
+                ends = (interval.worse, interval.better)
+                return [kind.show(end) for end in (ends if kind.worse == "low" else ends[::-1])]
             return quoted(kind.show(value)) if kind.quoted else kind.show(value)
         if isinstance(kind, Listed):
             if isinstance(value, bool | int):

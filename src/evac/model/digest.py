@@ -25,6 +25,8 @@ def estate_digest(estate: Estate) -> str:
     Provenance and places are left out; a fact that expired is unknown, so it does count.
     """
     summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in _LEFT_OUT}
+    if estate.intervals:
+        summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(canonical_json(summary))
     for table in (estate.fleet, estate.replicas):
         for column in fields(table):

@@ -335,13 +335,28 @@ class Fact:
     expired: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A fact known only within bounds, both included; the estate itself holds `worse`.
+
+    where: the attributes, ids and numbers that lead to it from the estate, such as
+    (`services`, `pay`, `demand`, 0). Amounts are base units; rates have one window.
+    """
+
+    path: str
+    where: tuple[str | int, ...]
+    worse: int | Rate
+    better: int | Rate
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
     `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
     `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
-    and is no part of the digest; `changed` is when somebody last changed the estate.
+    and is no part of the digest; `changed` is when somebody last changed the estate. `intervals`
+    are the facts known only within bounds (`model.intervals` says what is done with them).
     """
 
     name: str
@@ -370,6 +385,7 @@ class Estate:
     rehearsals: tuple[Rehearsal, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     facts: tuple[Fact, ...] = ()
+    intervals: tuple[Interval, ...] = ()
     fleet: Fleet = field(default_factory=empty_fleet)
     replicas: Replicas = field(default_factory=empty_replicas)
     places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))

@@ -114,7 +114,8 @@ class Plan:
     objective, bound, heads: weighted person-ticks (Z, its lower bound, and the part that critical
     chains alone make unavoidable); base_weight x ticks of `tick_ms`. unweighted: person-ticks with
     weight 1. waivers: stores promoted beyond rpo by name. unknown: facts taken as unknown; the
-    proof is partial when there are any. work: units of search spent.
+    proof is partial when there are any. intervals: facts known within bounds, of which the steps take
+    the worse end and the bound the better one. work: units of search spent.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Plan:
     unknown: tuple[str, ...] = ()
     proof: Proof = "full"
     sensitivity: tuple[Sensitivity, ...] = ()
+    intervals: tuple[str, ...] = ()
 
     @property
     def gap_permille(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from evac.model.derive import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
+from evac.model.intervals import bound_instance, interval_paths
 from evac.model.plan import Plan, Sensitivity
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
@@ -39,7 +41,7 @@ def plan(
     and people have no way.
     """
     instance = derive(estate, scenario, policy, tick_ms)
-    return plan_instance(
+    made = plan_instance(
         instance,
         scenario,
         name=estate.name,
@@ -47,11 +49,13 @@ def plan(
         rto_ms={s.id: s.rto_ms for s in estate.services},
         lead_ms=(estate.detection_ms, estate.approval_ms),
         as_of=estate.as_of,
+        better=bound_instance(estate, scenario, policy, tick_ms, instance),
         work=work,
         seed=seed,
         sensitivity=sensitivity,
         progress=progress,
     )
+    return replace(made, intervals=interval_paths(estate))
 
 
 def plan_instance(
@@ -63,12 +67,14 @@ def plan_instance(
     rto_ms: Mapping[str, int | None] | None = None,
     lead_ms: tuple[int, int] = (0, 0),
     as_of: object = None,
+    better: Instance | None = None,
     work: int = 0,
     seed: int = 0,
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
 ) -> Plan:
-    """Plan an instance; `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes."""
+    """Plan an instance; `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes, the bound is
+    proved of `better` where facts are known only within bounds."""
     from evac.planning.assembly.milestones import outages, price, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
     from evac.planning.assembly.sensitivity import sensitivities
@@ -90,7 +96,7 @@ def plan_instance(
         add_stops(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
-    proved = bound(instance, work=BOUND_WORK, seed=seed, best_objective=objective)
+    proved = bound(better or instance, work=BOUND_WORK, seed=seed, best_objective=objective)
     changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
     stores = store_outcomes(draft)
     tick = instance.tick_ms

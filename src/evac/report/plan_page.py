@@ -280,10 +280,11 @@ def _facts(planned: Planned) -> Facts:
     ]
     if plan.waivers:
         facts.append(("waived by name", ", ".join(plan.waivers)))
-    if plan.unknown:
-        rest = len(plan.unknown) - 30
-        more = f" and {number(rest)} more" if rest > 0 else ""
-        facts.append(("unknown", ", ".join(plan.unknown[:30]) + more))
+    for name, paths in (("unknown", plan.unknown), ("known within bounds", plan.intervals)):
+        if paths:
+            rest = len(paths) - 30
+            more = f" and {number(rest)} more" if rest > 0 else ""
+            facts.append((name, ", ".join(paths[:30]) + more))
     return facts
 
 

@@ -86,9 +86,12 @@ def _gap(plan: Plan) -> str:
 
 
 def _proof(plan: Plan) -> str:
-    if plan.proof == "full":
-        return "full: the bound holds for every possible plan"
-    return f"partial: {plural(len(plan.unknown), 'fact')} unknown"
+    if plan.proof != "full":
+        return f"partial: {plural(len(plan.unknown), 'fact')} unknown"
+    if plan.intervals:
+        known = f"{plural(len(plan.intervals), 'fact')} known within bounds"
+        return f"full: the bound holds for every possible plan, whatever the truth of {known}"
+    return "full: the bound holds for every possible plan"
 
 
 def _tiers(page: Page, plan: Plan) -> None:
@@ -171,5 +174,8 @@ def _unknown(page: Page, plan: Plan) -> None:
     if plan.unknown:
         page.line()
         page.line(f"Unknown, taken as the bound allows: {listed(list(plan.unknown), 4)}", "unknown")
+    if plan.intervals:
+        words = "Within bounds, planned at the worse end and bounded at the better one"
+        page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")
     if plan.waivers:
         page.line(f"Waived by name: {listed(list(plan.waivers), 6)}", "warning")

@@ -75,10 +75,10 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     """F17: nothing stays below base for lack of room that strictly lower tiers hold.
 
-    Read as: where a lower tier that nobody alive needs keeps or gets anything the service could use, the
-    missing replicas would not fit even if all of it (what the plan started, and what may be shed) were
-    taken away; or no hands are left to start them, and it is time that is short. A survivor that was
-    shed is judged only where it does not fit as things stand: putting it back elsewhere is no duty.
+    Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
+    could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
+    shed) were taken away; or no hands are left to start them, and it is time that is short. A survivor that
+    was shed is judged only where it does not fit as things stand: putting it back elsewhere is no duty.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -89,12 +89,13 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     if not waiting:
         return
     free = free_room(reading.instance, final, reading)
-    leaving = _may_leave(reading, times)
+    unneeded = _may_leave(reading, times)
     nobody = np.zeros(len(s), np.bool_)
     for service in waiting:
         missing = int(s.m[service]) - _standing(final, service)
         if missing <= 0 or not _could_run(reading, times, service):
             continue
+        leaving = unneeded & ~_needed_by(reading, service)
         if not _lower_stands(reading, final, leaving, service):
             continue
         if (
@@ -150,6 +151,18 @@ def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
         if times.base_at[other] < horizon and times.base_gone[other] >= horizon:
             may[list(s.hard[other])] = False
     return may
+
+
+def _needed_by(reading: Reading, service: int) -> NDArray[np.bool_]:
+    """(S,) services that one hard-depends on, whatever lies between."""
+    s = reading.instance.services
+    found, queue = np.zeros(len(s), np.bool_), [service]
+    while queue:
+        for other in s.hard[queue.pop()]:
+            if not found[other]:
+                found[other] = True
+                queue.append(other)
+    return found
 
 
 def _makes_way(reading: Reading, final: Final, leaving: NDArray[np.bool_], service: int) -> Ints:
