@@ -28,15 +28,25 @@ from evac.engine.datasets import DataSets
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
-from evac.engine.guards import Guards, Mark, Permit, read_register
+from evac.engine.guards import Guards, Mark, Permit, read_register, read_register_as_is
 from evac.engine.leading import Leadership
+from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.vouching import Vouching, how_to_vouch
-from evac.model.errors import ActionError, Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.errors import (
+    ActionError,
+    Conflict,
+    EvacError,
+    LeaseLost,
+    NotAllowed,
+    RunError,
+    StalePlan,
+    Unavailable,
+)
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
 from evac.run.decide import EVAC
@@ -45,6 +55,7 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+from evac.watch.values import SiteState
 
 OPEN: Final = "open/"
 PROPOSAL: Final = "proposal/"
@@ -141,10 +152,14 @@ class _Run:
 
 
 class Conductor:
-    """All runs under one lease. `run` carries them until it is cancelled or the lease is lost."""
+    """All runs under one lease. `run` carries them until it is cancelled or the lease is lost. state_of: the
+    present verdict on a site.
+    """
 
-    def __init__(self, desk: Desk, leadership: Leadership) -> None:
-        self._desk, self._lead = desk, leadership
+    def __init__(
+        self, desk: Desk, leadership: Leadership, state_of: Callable[[str], SiteState] = lambda site: "lost"
+    ) -> None:
+        self._desk, self._lead, self._state_of = desk, leadership, state_of
         self._runs: dict[str, _Run] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._in_hand = asyncio.Event()
@@ -362,7 +377,8 @@ class Conductor:
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
     ) -> tuple[str, ...]:
         """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
-        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, StalePlan.
+        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, StalePlan (the plan
+        counts on a site that is left by now, or takes one for lost that is neither left nor lost any more).
 
         What the register says of the sites changes in the same transaction, except of those whose names a
         person must type first. gone: those of them that are lost now, and not only left.
@@ -373,8 +389,10 @@ class Conductor:
             raise RunError("run-over", f"{name} is not under way")
         digest = await put_plan(self._desk.store, data, self.guard)
         bound = await self._desk.bind(data, name, run.spec.incident, digest)
-        view, register = execution.view, await read_register(self._desk.store)
+        view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
+        if left - set(lost) or set(lost) - left - set(gone):
+            raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned anew")
         together = {*left, *lost} if set(lost) - left else set()
         names = sorted(together) if len(together) > 1 else []
         policy = self._desk.policy
@@ -387,33 +405,28 @@ class Conductor:
         after = replace(
             run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
         )
-        permit = Permit((), (Put(OPEN + name, after.opened()),)) | await self._leave(
-            lost, names, view.typed, gone
-        )
+        permit = Permit((), (Put(OPEN + name, after.opened()),))
+        typed = frozenset(view.typed)
+        permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
         data_of = {
             "plan": digest, "why": why, "lost": sorted(lost), "approvals": approvals, "names": names,
         }  # fmt: skip
-        await execution.say(Event("plan_replaced", 0, data=data_of), permit)
+        await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
 
-    async def _leave(
-        self, lost: Sequence[str], names: Sequence[str], typed: Collection[str], gone: Collection[str] = ()
-    ) -> Permit:
-        """What the register says of these sites from now on."""
-        register = await read_register(self._desk.store)
-        new = [site for site in lost if register.get(site) == "active"]
-        if new and len(names) > 1 and not set(names) <= set(typed):
-            return Permit()
-        if new:
-            return await self._desk.guards.may_leave(new, "lost", tuple(typed))
-        ended = [site for site in gone if register.get(site) == "evacuating"]
-        return await self._desk.guards.may_mark(ended, "lost") if ended else Permit()
-
     async def _consent(self, view: RunView, event: Event) -> Permit:
-        """A person typed the names of all sites that are left: from then on the register says so."""
+        """A person typed the names of all sites that are left: from then on the register says so, unless one
+        of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
+        """
+        if not view.names:
+            return Permit()
+        register, same = await read_register_as_is(self._desk.store)
+        for site in view.names:
+            if register.get(site) == "active":
+                must_be_lost(site, self._state_of(site))
         typed = {*view.typed, *event.data.get("typed", ())}
-        return await self._leave(view.names, view.names, typed) if view.names else Permit()
+        return await leave(self._desk.guards, register, view.names, view.names, typed) | same
 
     async def _end(self, run: _Run, view: RunView) -> None:
         """The run is over: the register says so in the same transaction in which it stops to be open."""

@@ -39,7 +39,7 @@ from evac.run import envelope
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put
-from evac.watch.values import Vote
+from evac.watch.values import SiteState, Vote
 from evac.watch.verdict import Standing, judge
 from evac.watch.witness import Probe, Witness
 
@@ -193,7 +193,7 @@ class Controller:
             self.parts.generation,
         )
         chronicle = Chronicle(self._desk.store, leadership.lease)
-        conductor = Conductor(_telling(self._desk, chronicle), leadership)
+        conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
         terms.append(_Term(leadership, conductor, chronicle))
         return terms[0]
 
@@ -258,6 +258,10 @@ class Controller:
                 await self._judged.wait()
                 self._judged.clear()
 
+    def _state_of(self, site: str) -> SiteState:
+        standing = self.standings.get(site)
+        return "unknown" if standing is None else standing.verdict.state
+
     def _is_waited_for(self, term: _Term, site: str) -> bool:
         """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
         concerned = term.conductor.concerned() if term.conductor.asks_names else None
@@ -275,6 +279,7 @@ class Controller:
         except (Conflict, Unavailable, StalePlan, _NotYet):
             await asyncio.sleep(self._profile.period_ms / 1_000)
             term.handled.pop((answer.__name__, site), None)
+            self._judged.set()
         except NotAllowed as error:
             words = f"{site} is lost, and this is refused: {error.message}"
             self._say(term, "refused", site, words, {"code": error.code, "hint": error.hint})
@@ -363,8 +368,10 @@ class Controller:
         async with term.answering:
             concerned = term.conductor.concerned()
             register = await read_register(self._desk.store)
-            if concerned is None or site not in concerned.untyped or register.get(site) != "active":
+            if concerned is None or site not in concerned.untyped:
                 return
+            if register.get(site) != "active":  # it was left before, and may be on its way back
+                raise _NotYet
             found = await self._plan(term, site, self._lost(register))
             if found is not None:
                 why = f"{site} answers again"

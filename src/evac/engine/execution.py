@@ -26,7 +26,7 @@ from evac.engine.performing import Outcome, Performer, Terms, Try
 from evac.engine.pool import Pool
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
-from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, Unavailable
+from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import deadline_ms
 from evac.run.state import apply
@@ -65,12 +65,13 @@ class Work(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """An event that a delicate step wants written, with what rides along."""
+    """An event that a delicate step wants written, with what rides along. fits: asked right before."""
 
     event: Event
     permit: Permit
     answer: asyncio.Future[None]
     step: RunStep | None = None
+    fits: Callable[[RunView], bool] | None = None
 
 
 class RunExecution:
@@ -138,11 +139,13 @@ class RunExecution:
         """The lease is over: every effect that is under way is cancelled at once."""
         self._fail(LeaseLost(self._leading.lease.name))
 
-    async def say(self, event: Event, permit: Permit = NOTHING) -> None:
-        """Writes an event from outside (a new plan, drift, another pace). Raises RunError where the state
-        does not allow it.
+    async def say(
+        self, event: Event, permit: Permit = NOTHING, fits: Callable[[RunView], bool] | None = None
+    ) -> None:
+        """Writes an event from outside (a new plan, drift, another pace). fits: whether it is still made of
+        the present state; StalePlan where it is not. Raises RunError where the state does not allow it.
         """
-        await self._ask(event._replace(at_ms=self._clock.now_ms()), permit)
+        await self._ask(event._replace(at_ms=self._clock.now_ms()), permit, None, fits)
 
     async def _turn(self) -> None:
         """Everything that is due now, in one write; then the effects of it."""
@@ -293,9 +296,11 @@ class RunExecution:
         if asked.answer.done():
             return False
         try:
+            if asked.fits is not None and not asked.fits(self.view):
+                raise StalePlan("plan-stale", f"{self.view.spec.run} changed meanwhile")
             _check_same(self.view, asked.step)
             requests.check_event(self.view, asked.event)
-        except RunError as error:
+        except (RunError, StalePlan) as error:
             asked.answer.set_exception(error)
             return False
         return True
@@ -318,11 +323,14 @@ class RunExecution:
         """Whether it is the journal itself that somebody else wrote."""
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
-    async def _ask(self, event: Event, permit: Permit, step: RunStep | None = None) -> None:
+    async def _ask(
+        self, event: Event, permit: Permit, step: RunStep | None = None,
+        fits: Callable[[RunView], bool] | None = None,
+    ) -> None:  # fmt: skip
         if self._over:
             raise _over(self.view)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(event, permit, answer, step))
+        self._asked.append(_Asked(event, permit, answer, step, fits))
         self._wake.set()
         await answer
 
@@ -418,6 +426,9 @@ class RunExecution:
                 if self._is_ours(error.key):
                     raise
                 self._look_outside = True
+                return
+            if isinstance(error, Retryable) and verb == "approve":  # it waits, and so does whoever asked
+                asyncio.get_running_loop().call_later(READ_AGAIN_S, self._hinted)
                 return
             await self._put(requests.refused(entry.key, verb, who, error.message, now_ms), taken)
 

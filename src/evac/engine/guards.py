@@ -292,8 +292,14 @@ async def ensure_register(store: Store, sites: Iterable[str]) -> Permit:
 
 async def read_register(store: Store) -> dict[str, Mark]:
     """Site -> mark; empty before the first controller made it. Raises `NotAllowed` where it is unreadable."""
-    known = await Draft(store).get(SITES_KEY)
-    return {} if known is None else _checked(known)
+    return (await read_register_as_is(store))[0]
+
+
+async def read_register_as_is(store: Store) -> tuple[dict[str, Mark], Permit]:
+    """The register, and a permit that holds only as long as it says the same."""
+    draft = Draft(store)
+    known = await draft.get(SITES_KEY)
+    return {} if known is None else _checked(known), draft.permit()
 
 
 async def _register(draft: Draft) -> dict[str, Mark]:

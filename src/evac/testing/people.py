@@ -198,17 +198,20 @@ class Person:
         data = plans.loss_plan(story.shape, story.policy, story.roles(), (site,), healthy=True)
         self._propose(data, {"leaving": [site], "mark": "evacuating", "ends": {site: "evacuated"}})
 
-    def _propose_return(self) -> None:
+    def _left(self) -> list[str]:
+        """Sites that are not active, as the register says."""
         value = self.world.cluster.value(SITES_KEY)
         register = orjson.loads(value) if value else {}
-        back = [site for site, mark in sorted(register.items()) if mark != "active"]
-        for site in back:
+        return [site for site, mark in sorted(register.items()) if mark != "active"]
+
+    def _propose_return(self) -> None:
+        for site in self._left():
             if site not in self.world.burnt and site not in self.world.gone_since_ms:
                 data = plans.restore_plan(self.story.shape, self.story.roles(), site)
                 self._propose(data, {"leaving": [], "mark": "evacuating", "ends": {site: "active"}})
 
     def _replan(self) -> None:
-        """A new loss in the middle of a run: the leader gets another plan for it."""
+        """A new loss in the middle of a run: the leader gets another plan for all that is left or lost."""
         story = self.story
         node = story.nodes.get(story.leader)
         term = None if node is None else node.controller._term
@@ -219,7 +222,7 @@ class Person:
             if one.execution is None or books is None or not one.spec.incident.endswith(tuple("0123456789")):
                 continue
             gone = sorted(story.world.gone_since_ms)
-            lost = gone or list(one.leaving)
+            lost = sorted({*gone, *self._left()})
             if not lost or len(lost) >= len(story.options.sites):
                 continue
             data = plans.loss_plan(story.shape, story.policy, story.roles(), lost)

@@ -337,6 +337,8 @@ class Story:
             term = node.controller._term
             if term is None or not node.process.alive or term.leadership.token != holder:
                 continue  # whoever was replaced may have gone ahead of a journal that is not theirs any more
+            if term.conductor.asks_names:  # with witnesses there is a verdict each period
+                node.controller._judged.set()
             for one in term.conductor._runs.values():
                 if one.execution is not None:
                     self.referee.compare(one.execution.view)

@@ -196,6 +196,26 @@ def test_a_second_site_that_answers_again_is_counted_on_again() -> None:
     play(story, five())
 
 
+def test_a_site_that_lives_by_now_is_not_left_as_a_lost_one_whoever_types_its_name() -> None:
+    async def story(world: World) -> None:
+        run = await two_burn(world)
+        world.cuts |= {("anyang", site) for site in FIVE if site != "anyang"}
+        world.burnt.discard("anyang")
+        world.start("anyang")
+        leader = world.controllers[world.leader]
+        await world.until(lambda: leader.standings["anyang"].verdict.state == "isolated")
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        refused = await until_event(world, run, "request_refused")
+        assert "anyang is isolated" in refused.data["why"]
+        assert (await read_register(world.store))["anyang"] == "active"
+        world.cuts.clear()
+        await until_ended(world)
+        assert (await events(world, run, "plan_replaced"))[-1].data["lost"] == ["pangyo"]
+        assert (await read_register(world.store))["anyang"] == "active"
+
+    play(story, five())
+
+
 async def evacuate(world: World, stuck: str) -> str:
     """A person has pangyo evacuated to anyang; it burns while something hangs."""
     await world.until_planned()
