@@ -32,7 +32,7 @@ _SERVICE_FACTS: Final = {
         "eligible_classes", "eligible_sites", "sheddable", "single_run",
     ),
     "objectives": (
-        "degraded_people", "paid", "rto_ms", "rpo_ms", "shed_rehearsed", "owner", "tier", "people",
+        "degraded_people", "paid", "rto_ms", "rpo_ms", "shed_rehearsed", "owner", "tier", "people", "purges",
     ),
     "order": ("tier", "people"),
     "needs": ("needs",),

@@ -46,7 +46,7 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
         "site or pool": _ids([*values["sites"], *values["pools"]]),
-        "subject": _ids([*values["services"], *values["stores"], *values["sites"]]),
+        "subject": _ids([*values["services"], *values["stores"], *values["sites"], *values["feeds"]]),
     }
     return Known(names, servers)
 

@@ -265,6 +265,13 @@ _SERVICE: Final[tuple[Field, ...]] = (
         default=False,
     ),
     Field(
+        "purges",
+        "purges",
+        flag(),
+        "true: it deletes old data by itself; after a restore it waits for a person",
+        default=False,
+    ),
+    Field(
         "needs",
         "needs",
         Records(_NEED),
@@ -324,6 +331,13 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
     Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
     Field(
+        "power_margin",
+        "power_margin_permille",
+        permille(),
+        "share of every budget of power, inrush and cooling that stays free",
+        default=0,
+    ),
+    Field(
         "manual",
         "manual_ms",
         Mapped(choice(STEP_KINDS), _TAKES),
@@ -342,11 +356,17 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ), m.Site, "Buildings."),
     Section("halls", "halls", "ids", (
         Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+        Field("cooling", "cooling_watts", _POWER, "heat of servers that its cooling carries off"),
+        Field("network_up", "network_up_ms", _TAKES, "from power until its switches and BMCs answer",
+              default=0),
+        Field("bmc_requests_at_once", "bmc_requests_at_once", _AT_ONCE,
+              "requests to BMCs that its management network stands at one time"),
     ), _hall, "Halls; the path begins with the site.", path_id=True),
     Section("feeds", "feeds", "ids", (
         Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
         Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
         Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
+        Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
     ), _feed, "Power feeds; the path begins with the site.", path_id=True),
     Section("racks", "racks", "ids", (
         Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
@@ -373,6 +393,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         Field("site", "site", reference("site"), "the site it serves; else all"),
         Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
         Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
+        Field("boots", "boots", rate("low"), "addresses (DHCP) it gives out in any window"),
     ), m.BootServer, "What a boot needs."),
     Section("pools", "pools", "ids", (
         Field("site", "site", reference("site"), "the site it is at", required=True),
@@ -411,7 +432,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
     ), m.Rehearsal, "Losses that were rehearsed."),
     Section("endpoints", "endpoints", "ids", (
-        Field("for", "subject", reference("subject", "name of a service, a store or a site"),
+        Field("for", "subject", reference("subject", "name of a service, a store, a site or a feed"),
               "what it acts for", required=True),
         Field("at", "at", reference("site"), "the site where it acts", required=True),
         Field("driver", "driver", text(), "what speaks to it, such as postgres or haproxy",

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
 from evac.model.canonical import canonical_json, fields_in_order
-from evac.model.estate import Estate
+from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, Store
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
 _LATER = frozenset({"bmc_address", "serial", "position"})
@@ -42,6 +43,25 @@ def _add_column(state: Any, name: str, column: np.ndarray[Any, Any]) -> None:
     state.update(data.tobytes())
 
 
+def _store(store: Store) -> dict[str, Any]:
+    """Where its home is counts once the primary is elsewhere: a store seen as the files say is as they say."""
+    told: dict[str, Any] = _plain(store)
+    if not store.home or (store.primary is not None and store.primary.at == store.home):
+        del told["home"]
+    return told
+
+
+_LATER_FIELDS: Final = MappingProxyType(
+    {
+        BootServer: frozenset({"boots"}),
+        Feed: frozenset({"close_ms"}),
+        Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
+        Limits: frozenset({"power_margin_permille"}),
+        Service: frozenset({"purges"}),
+    }
+)
+"""Facts that estates of older versions do not have: they count where they are more than nothing."""
+
 _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 
 
@@ -50,6 +70,7 @@ def _plain(value: Any) -> Any:
         return value
     if is_dataclass(value) and not isinstance(value, type):
         names, values = fields_in_order(type(value))
+        later = _LATER_FIELDS.get(type(value), frozenset())
         return {
             name: item if type(item) in _AS_THEY_ARE else _plain(item)
             for name, item in zip(names, values(value), strict=True)

@@ -53,20 +53,31 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Hall:
+    """`cooling_watts`: what its cooling carries off; `network_up_ms`: from power until its switches and
+    BMCs answer; `bmc_requests_at_once`: how much its management network stands.
+    """
+
     id: str
     site: str
     power_budget_watts: int | None = None
+    cooling_watts: int | None = None
+    bmc_requests_at_once: int | None = None
+    network_up_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once."""
+    """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
+
+    `close_ms`: how long closing its breaker from afar takes.
+    """
 
     id: str
     site: str
     power_budget_watts: int | None = None
     inrush_budget_watts: int | None = None
     boots_at_once: int | None = None
+    close_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +102,24 @@ class SharedFate:
 
 @dataclass(frozen=True, slots=True)
 class BootServer:
-    """What a boot needs: slots and image bandwidth. `site` None serves every site."""
+    """What a boot needs: slots, image bandwidth, addresses (`boots`: the rate at which it gives them out).
+
+    `site` None serves every site.
+    """
 
     id: str
     site: str | None = None
     boots_at_once: int | None = None
     image_mbps: int | None = None
+    boots: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerClass:
-    """A kind of server. `boot_odds_permille`: how many of a thousand cold spares come up."""
+    """A kind of server. `boot_odds_permille`: how many of a thousand cold spares come up.
+
+    `power_on`: what it does when power returns: comes on by itself, stays dark, or is as it was last.
+    """
 
     id: str
     capacity: Vector = NOTHING_KNOWN
@@ -175,7 +193,8 @@ class Traffic:
 class Service:
     """One service. `replicas` is the nominal count over all sites, `share` the smallest that serves.
 
-    `sites` lists where it is declared to run when no replica table says more.
+    `sites` lists where it is declared to run when no replica table says more; `purges`: it deletes old
+    data by itself, so after a restore it waits for a person.
     """
 
     id: str
@@ -204,6 +223,7 @@ class Service:
     verify_ms: int = 0
     shed_ms: int = 0
     traffic: Traffic = Traffic()
+    purges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +285,8 @@ class Limits:
     """Limits of the company as a whole; None is unknown, and then no limit is planned with.
 
     `manual_ms`: step kind -> least duration when people do it without the tools;
-    `hands_at_once`: manual steps at one time.
+    `hands_at_once`: manual steps at one time; `power_margin_permille`: what stays free of every budget
+    of power, inrush and cooling.
     """
 
     approvals_at_once: int | None = None
@@ -276,6 +297,7 @@ class Limits:
     starts: Rate | None = None
     hands_at_once: int | None = None
     manual_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    power_margin_permille: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +334,8 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How a real system is reached: `driver` acts for `subject` (a service, a store or a site) at a site.
+    """How a real system is reached: `driver` acts for `subject` at a site: a service, a store, a site (its
+    BMCs) or a feed (its circuit).
 
     settings: addresses, names and references of secrets (`env:NAME`, `file:/path`), never a secret.
     """

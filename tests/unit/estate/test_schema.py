@@ -66,9 +66,9 @@ sites:
   anyang: {}
   seoul-office: {role: witness}
 halls:
-  pangyo/hall-1: {power_budget: 5 MW}
+  pangyo/hall-1: {power_budget: 5 MW, cooling: 4.8 MW, network_up: 4 min, bmc_requests_at_once: 64}
 feeds:
-  pangyo/hall-1/feed-a: {power_budget: 2.5 MW, inrush_budget: 3 MW, boots_at_once: 64}
+  pangyo/hall-1/feed-a: {power_budget: 2.5 MW, inrush_budget: 3 MW, boots_at_once: 64, close: 5 s}
 racks:
   pangyo/hall-1/r001: {feeds: [pangyo/hall-1/feed-a], power_budget: 12 kW}
 groups:
@@ -78,12 +78,12 @@ classes:
         boot_odds: 98 %, inrush: 600 W, inrush_hold: 20 s, image: 200 Mbit/s, image_offset: 60 s,
         image_hold: 90 s, power_on: last}
 boot_servers:
-  anyang-boot-1: {site: anyang, boots_at_once: 100, image: 20 Gbit/s}
+  anyang-boot-1: {site: anyang, boots_at_once: 100, image: 20 Gbit/s, boots: 40 per 10 s}
 pools:
   pangyo-k8s: {site: pangyo, cpu: 4000 cores, memory: 16 TiB, quota: 90 %, starts: 600 per minute}
 links:
   - {ends: [pangyo, anyang], bandwidth: 200 Gbit/s, connections: 5 M}
-limits: {approvals_at_once: 4, starts: 3000 per minute, hands_at_once: 20,
+limits: {approvals_at_once: 4, starts: 3000 per minute, hands_at_once: 20, power_margin: 5 %,
          manual: {start: 20 min, boot: 10 min}}
 tools: {deploy: pay, registry: [pay]}
 services:
@@ -91,6 +91,7 @@ services:
     family: pay
     people: {value: 30 M, source: billing, observed: 2026-10-01, good_for: 90 d}
     paid: true
+    purges: true
     rto: unknown
     rpo: 0 s
     demand: {cpu: 4 cores, memory: 8 GiB, disk: 10 GiB, accelerators: 0}

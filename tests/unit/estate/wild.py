@@ -80,15 +80,18 @@ def estates(draw: Any) -> m.Estate:
         for i in sorted(draw(st.sets(IDS, min_size=1, max_size=4)))
     )
     names = tuple(site.id for site in sites)
-    halls = tuple(m.Hall(i, i.split("/")[0], draw(AMOUNTS)) for i in _ids(draw, f"{names[0]}/h-"))
+    halls = tuple(
+        m.Hall(i, i.split("/")[0], draw(AMOUNTS), draw(AMOUNTS), draw(AMOUNTS), draw(STATED))
+        for i in _ids(draw, f"{names[0]}/h-")
+    )
     feeds = tuple(
-        m.Feed(i, i.split("/")[0], draw(AMOUNTS), draw(AMOUNTS), draw(AMOUNTS))
+        m.Feed(i, i.split("/")[0], draw(AMOUNTS), draw(AMOUNTS), draw(AMOUNTS), draw(STATED))
         for i in _ids(draw, f"{names[-1]}/f-")
     )
     racks = _racks(draw, names, halls, feeds)
     classes = tuple(_class(draw, i) for i in _ids(draw, "c-"))
     boots = tuple(
-        m.BootServer(i, draw(st.sampled_from([None, *names])), draw(AMOUNTS), draw(AMOUNTS))
+        m.BootServer(i, draw(st.sampled_from([None, *names])), draw(AMOUNTS), draw(AMOUNTS), draw(RATES))
         for i in _ids(draw, "b-")
     )
     pools = tuple(
@@ -138,6 +141,7 @@ def estates(draw: Any) -> m.Estate:
             draw(RATES),
             draw(AMOUNTS),
             MappingProxyType({k: draw(STATED) for k in sorted(draw(st.sets(st.sampled_from(STEP_KINDS))))}),
+            draw(PERMILLE),
         ),
         expiring=tuple(
             m.Expiring(
@@ -255,6 +259,7 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
                 draw(STATED),
                 draw(STATED),
                 traffic,
+                draw(st.booleans()),
             )
         )
     return tuple(found)
