@@ -74,6 +74,7 @@ def _plain(value: Any) -> Any:
         return {
             name: item if type(item) in _AS_THEY_ARE else _plain(item)
             for name, item in zip(names, values(value), strict=True)
+            if item or name not in later
         }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
