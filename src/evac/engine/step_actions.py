@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action, Value, Verb
-from evac.model.domain import Topology, is_lost, loss, site_of, topology
+from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.observation import primary_site
@@ -69,7 +70,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         estate=estate, plan=plan, policy=policy, top=top, lost=lost if leaving else frozenset(),
         healthy=plan.scenario.kind != "lose", endpoints=MappingProxyType(by_key),
         stores=MappingProxyType({store.id: store for store in estate.stores}),
-        live=MappingProxyType(_live(estate, top, plan if leaving else None)),
+        live=MappingProxyType(_live(estate, top, gone)),
         candidates=MappingProxyType(
             {
                 s.store: site_of(top, s.candidate.removeprefix("backup@")) or ""
@@ -96,15 +97,16 @@ def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, d
     return found
 
 
-def _live(estate: Estate, top: Topology, leaving: Plan | None) -> dict[tuple[str, str], int]:
-    """(service, site) -> replicas there, without those at a site that is left."""
-    gone = None if leaving is None else loss(top, leaving.scenario.domains)
+def _live(estate: Estate, top: Topology, gone: Loss) -> dict[tuple[str, str], int]:
+    """(service, site) -> replicas there, without those that a plan starts anew: at a site that is left, and
+    at one that comes back.
+    """
     found: dict[tuple[str, str], int] = {}
     replicas = estate.replicas
     columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
     for service, kind, target, count in zip(*(column.tolist() for column in columns), strict=True):
         site = _site_of_target(estate, top, kind, target)
-        if site and (gone is None or not is_lost(top, gone, site)):
+        if site and not is_lost(top, gone, site):
             key = (estate.services[service].id, site)
             found[key] = found.get(key, 0) + count
     return found
@@ -166,6 +168,11 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
     old_end, new_end = (_first(ground, store.id, site, STORE_DRIVERS) for site in (old, new))
+    if ground.plan.scenario.kind == "failback" and old == new:
+        raise StalePlan(
+            "plan-stale", f"{store.id} is at home already: its primary is seen at {new}",
+            "evac plan --observe, and apply that",
+        )  # fmt: skip
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)

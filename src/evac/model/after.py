@@ -43,12 +43,14 @@ _GOES: Final = frozenset({"lose", "evacuate"})
 def estate_after(estate: Estate, plan: Plan) -> Estate:
     """The estate after a plan that was made from it. O(servers + replicas + steps).
 
-    A failback leads back to what the files say, so after it the estate is as it was.
+    A failback leads back to what the files say, so after it the estate is as it was, with the primaries that
+    were observed elsewhere at home.
     """
-    if plan.scenario.kind == "failback":
-        return estate
     top = topology(estate)
     lost = loss(top, plan.scenario.domains)
+    if plan.scenario.kind == "failback":
+        stores = tuple(_store(top, lost, store, plan) if store.home else store for store in estate.stores)
+        return estate if stores == estate.stores else replace(estate, stores=stores)
     gone = plan.scenario.kind in _GOES
     replicas = _replicas(top, lost, plan, gone)
     return replace(

@@ -95,7 +95,7 @@ def _lost_stores(
     found: list[LostStore] = []
     rows: dict[int, int] = {}
     for row, store in enumerate(top.estate.stores):
-        if not store_is_lost(store, members_lost(top, lost, store)):
+        if not _moves(top, lost, store, scenario):
             continue
         rows[row] = len(found)
         rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
@@ -109,6 +109,15 @@ def _lost_stores(
             )
         )
     return tuple(found), rows
+
+
+def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
+    """Whether the primary must move: it is lost, or, on the way home, observed to be elsewhere. From files
+    alone a way home is planned as if everything had left.
+    """
+    if scenario.kind != "failback" or not store.home or store.primary is None:
+        return store_is_lost(store, members_lost(top, lost, store))
+    return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
 
 
 def _candidates(
@@ -163,7 +172,9 @@ def _copies(
     """
     gone = members_lost(top, lost, store)
     for member, dead in zip(store.members, gone, strict=True):
-        wanted = {"restore": True, "failback": dead}.get(scenario.kind, not dead)
+        wanted = {"restore": True, "failback": member.at == (store.home or member.at) and dead}.get(
+            scenario.kind, not dead
+        )
         if member.mode == "none" or not wanted:
             continue
         if store.promote_ms is None:

@@ -26,6 +26,7 @@ def estate_digest(estate: Estate) -> str:
     Provenance and places are left out; a fact that expired is unknown, so it does count.
     """
     summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in _LEFT_OUT}
+    summary["stores"] = [_store(store) for store in estate.stores]
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(canonical_json(summary))
@@ -44,7 +45,7 @@ def _add_column(state: Any, name: str, column: np.ndarray[Any, Any]) -> None:
 
 
 def _store(store: Store) -> dict[str, Any]:
-    """Where its home is counts once the primary is elsewhere: a store seen as the files say is as they say."""
+    """Where its home is counts once the primary is elsewhere; seen as the files say, it is as they say."""
     told: dict[str, Any] = _plain(store)
     if not store.home or (store.primary is not None and store.primary.at == store.home):
         del told["home"]

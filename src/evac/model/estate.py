@@ -251,7 +251,8 @@ class Backup:
 class Store:
     """Data: an engine, a primary, copies. Stores of one `family` are alternatives of each other.
 
-    `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS).
+    `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS). `home`: of a
+    store as it was observed, where the files say that its primary belongs; empty where nothing was observed.
     """
 
     id: str
@@ -265,6 +266,7 @@ class Store:
     fence_ms: int = 0
     promote_ms: int | None = None
     fence_rung: str = "isolate"
+    home: str = ""
 
     @property
     def primary(self) -> StoreMember | None:

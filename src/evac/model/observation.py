@@ -74,7 +74,8 @@ def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:
     if sum(member.role == "primary" for member in seen.values()) != 1:
         return store
     members = (_member(member, seen.get(site_of(top, member.at) or "")) for member in store.members)
-    return replace(store, members=tuple(members))
+    home = "" if store.primary is None else store.primary.at
+    return replace(store, members=tuple(members), home=home)
 
 
 def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:

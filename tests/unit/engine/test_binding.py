@@ -8,9 +8,9 @@ import pytest
 from evac import estate as estates
 from evac.engine.binding import Bound, bind
 from evac.estate.example import pangyo
+from evac.model.errors import StalePlan
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, observed
-from evac.model.plan import StoreOutcome
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
@@ -198,12 +198,31 @@ def test_the_way_home_grows_in_shares_from_where_the_data_was(tmp_path: Path) ->
     roles = {"anyang": "primary", "ansan": "async", "pangyo": "sync"}
     away = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
     of = observed(estate(tmp_path), away)
-    home = StoreOutcome("messages", "pangyo", 2_000, 0)
-    made = replace(plan(of, Scenario("failback", ("pangyo",))), stores=(home,))
-    found = bind(of, made, SHARED, run="r1", incident="i1", digest="sha256:0")
+    found = bound(of, Scenario("failback", ("pangyo",)), SHARED)
     moves = [a for s in found.spec.steps if s.kind == "shift" for a in found.actions[s.id]]
     assert {(a.parameters["to"], a.parameters["away"]) for a in moves} == {("pangyo", "anyang")}
     assert {a.parameters["share"] for a in moves} == {100, 500, 1_000}
+
+
+def test_the_way_home_brings_the_primary_with_it_and_protects_it_again(tmp_path: Path) -> None:
+    roles = {"anyang": "primary", "ansan": "sync", "pangyo": "async"}
+    away = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
+    home = Scenario("failback", ("pangyo",))
+    found = bound(observed(estate(tmp_path), away), home)
+    (demote,), (promote,) = found.actions["fence:messages"], found.actions["promote:messages"]
+    assert (demote.verb, demote.at, promote.at) == ("demote", "anyang", "pangyo")
+    assert promote.parameters["synchronous"] == ("dc-ansan",)
+    assert {step.id for step in found.spec.steps if step.kind == "rejoin"} == {
+        "rejoin:messages:anyang",
+        "rejoin:messages:ansan",
+    }
+    (units,) = (a for step, acts in found.actions.items() if step.startswith("start") for a in acts)
+    assert units.parameters["replicas"] == 2, "what comes home is not counted as being there already"
+
+
+def test_a_way_home_planned_from_the_files_alone_moves_no_primary_that_is_at_home(tmp_path: Path) -> None:
+    with pytest.raises(StalePlan, match="at home already"):
+        bound(estate(tmp_path), Scenario("failback", ("pangyo",)))
 
 
 def test_from_a_site_that_is_lost_all_traffic_goes_at_once(tmp_path: Path) -> None:

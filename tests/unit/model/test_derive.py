@@ -9,7 +9,9 @@ import pytest
 
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
+from evac.model.estate import Estate
 from evac.model.instance import Instance
+from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from tests.unit.model.estates import WEB, two_sites
@@ -141,3 +143,21 @@ def test_the_digest_is_over_values() -> None:
     assert estate_digest(changed) != estate_digest(estate)
     moved = replace(estate, fleet=replace(estate.fleet, watts=np.full(4, 301, np.int64)))
     assert estate_digest(moved) != estate_digest(estate)
+
+
+def test_on_the_way_home_only_what_was_seen_elsewhere_moves_and_only_to_where_it_belongs() -> None:
+    def seen(*roles: Role) -> Estate:
+        sites = zip(("a", "b"), roles, strict=True)
+        return observed(
+            two_sites(), Observation(0, tuple(MemberSeen("accounts", site, role) for site, role in sites))
+        )
+
+    away, at_home = seen("async", "primary"), seen("primary", "async")
+    (store,) = away.stores
+    assert (store.home, store.primary.at if store.primary else "") == ("a/h1/r1", "b")
+    (home,) = derive(away, Scenario("failback", ("a",))).stores
+    assert [(c.id, c.loss_ms) for c in home.candidates] == [("a/h1/r1", 0)]
+    assert derive(away, Scenario("failback", ("b",))).stores == ()
+    assert derive(at_home, Scenario("failback", ("a",))).stores == ()
+    assert estate_digest(at_home) == estate_digest(two_sites()), "seen as the files say, a plan still fits"
+    assert estate_digest(away) != estate_digest(two_sites())
