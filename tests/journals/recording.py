@@ -49,7 +49,14 @@ def from_file(path: Path) -> tuple[list[RunSpec], list[Event], dict[str, Any]]:
 
 def _spec(told: dict[str, Any]) -> RunSpec:
     steps = tuple(
-        RunStep(**{**step, "after": tuple(step["after"]), "uses": tuple(map(tuple, step["uses"]))})
+        RunStep(
+            **{
+                **step,
+                "after": tuple(step["after"]),
+                "uses": tuple(map(tuple, step["uses"])),
+                "feeds": tuple(step.get("feeds", ())),
+            }
+        )
         for step in told["steps"]
     )
     given = {

@@ -65,8 +65,10 @@ class Trace:
         assert set(given) <= known, f"no field of a step: {set(given) - known}"
         if "after" in given:
             given["after"] = tuple(str(given["after"]).split(","))
+        if "feeds" in given:
+            given["feeds"] = tuple(given["feeds"])
         if "uses" in given:
-            uses = (use.split(":") for use in given["uses"].split(","))
+            uses = (use.rsplit(":", 2) for use in given["uses"].split(","))
             given["uses"] = tuple((name, int(units), int(hold)) for name, units, hold in uses)
         start = {"kind": "start", "target": words[0], "start_ms": 0, "duration_ms": 1_000}
         step = RunStep(id=words[0], **{**start, **given})

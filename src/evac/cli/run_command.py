@@ -281,6 +281,24 @@ def undo(run: str, step: str, reason: str, who: str | None, store: str | None, q
 
 @run.command()
 @run_argument
+@click.argument("limit")
+@click.argument("value")
+@reason_option
+@who_option
+@store_option
+@quiet_option
+def limit(
+    run: str, limit: str, value: str, reason: str, who: str | None, store: str | None, quiet: bool
+) -> int:
+    """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
+
+    Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
+    """
+    return request(store, run, "limit", who, reason, quiet, limit=limit, value=value)
+
+
+@run.command()
+@run_argument
 @step_argument
 @reason_option
 @who_option

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.actions.port import Action, Driver, Observed, Order
+from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.patience import NO_MORE, again_ms, deadline_ms
@@ -80,9 +81,9 @@ class Performer:
         except (LeaseLost, asyncio.CancelledError):
             raise
         except OutcomeUnknown as error:
-            return "step_unknown", {"message": _short(error.message)}
+            return "step_unknown", {"message": _short(error.message), "code": error.code}
         except Permanent as error:
-            return _failed(error.code, error.message, NO_MORE)
+            return await self._gave_up(one, error)
         except Retryable as error:
             return self._again(one, error.code, error.message, error.after_ms)
         except TimeoutError:
@@ -95,6 +96,16 @@ class Performer:
             if acting.begun:
                 return "step_unknown", {"message": words}
             return self._again(one, "driver-broken", words)
+
+    async def _gave_up(self, one: Try, error: Permanent) -> Outcome:
+        """It failed for good. A server that may still draw power is looked at once: off is off."""
+        kind, data = _failed(error.code, error.message, NO_MORE)
+        known = BOOT_CODES.get(error.code)
+        if known is not None and known.draws and not self._terms.dry_run:
+            seen = await self.observe(one)
+            if seen[1]["outcome"] == "absent":
+                data["off"] = True
+        return kind, data
 
     async def _do_all(self, one: Try, limit_ms: int, acting: _Acting) -> Outcome:
         evidence: dict[str, Any] = {}

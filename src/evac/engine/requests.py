@@ -16,12 +16,13 @@ import orjson
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
+from evac.run.limit_words import capacity_of
 from evac.run.state import merged_with
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
 
-RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest"]
+RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
 VERBS: Final[tuple[RequestVerb, ...]] = get_args(RequestVerb)
 TEXT_MOST: Final = 2_000
 VALUE_MOST: Final = 16_384
@@ -33,7 +34,8 @@ class Request:
 
     step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
     without a step takes the run back. for_ms, then: of pause (0: no end), and what happens at its end. typed:
-    of approve, names of sites that the person typed, because more than one is left.
+    of approve, names of sites that the person typed, because more than one is left. limit, value: of limit;
+    value in units, or in percent of what the estate says.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Request:
     signature: str = ""
     evidence: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
     typed: tuple[str, ...] = ()
+    limit: str = ""
+    value: str = ""
 
 
 def prefix_of(run: str) -> str:
@@ -68,6 +72,7 @@ def encode(request: Request) -> bytes:
             "at_ms": request.at_ms, "for_ms": request.for_ms, "then": request.then, "ticket": request.ticket,
             "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
             "signature": request.signature, "evidence": dict(request.evidence), "typed": list(request.typed),
+            "limit": request.limit, "value": request.value,
         }
     )  # fmt: skip
     if len(value) > VALUE_MOST:
@@ -84,7 +89,7 @@ def decode(key: str, value: bytes) -> Request:
             key.rpartition("/")[2], told["verb"], told["who"], told["reason"], told.get("step", ""),
             int(told.get("at_ms", 0)), int(told.get("for_ms", 0)), told.get("then", "stay"),
             told.get("ticket", ""), given, told.get("signature", ""), dict(told.get("evidence", {})),
-            tuple(str(name) for name in told.get("typed", ())),
+            tuple(str(name) for name in told.get("typed", ())), told.get("limit", ""), told.get("value", ""),
         )  # fmt: skip
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -100,6 +105,8 @@ def _check(request: Request) -> None:
         request.step,
         request.then,
         request.ticket,
+        request.limit,
+        request.value,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
         raise RunError("request-unreadable", "a request is made of short texts")
@@ -111,6 +118,8 @@ def _check(request: Request) -> None:
         raise RunError("request-then", "after a pause a run can resume, cancel or stay")
     if request.verb in ("retry", "skip", "attest") and not request.step:
         raise RunError("request-step", f"{request.verb} needs the id of a step")
+    if request.verb == "limit" and not (request.limit and request.value):
+        raise RunError("request-limit", "limit needs the id of a limit and a value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,8 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
         data |= {"by": "operator", "until_ms": until_ms, "then": request.then}
     elif kind == "step_attested":
         data["evidence"] = dict(request.evidence)
+    elif kind == "limit_changed":
+        data |= {"limit": request.limit, "capacity": capacity_of(view.limits, request.limit, request.value)}
     return Event(kind, now_ms, request.step, view.attempts[i] if i >= 0 else 0, data)
 
 
@@ -155,6 +166,7 @@ _KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "approve": "approved", "pause": "paused", "resume": "resumed", "retry": "step_retried",
         "skip": "step_skipped", "cancel": "cancelled", "undo": "rollback_started", "attest": "step_attested",
+        "limit": "limit_changed",
     }
 )  # fmt: skip
 
@@ -218,6 +230,8 @@ def check_event(view: RunView, event: Event) -> None:
     if (view.phase, trigger) not in RUN_TABLE or not fits:
         now = view.phase if i < 0 else f"{view.phase}, {event.step} is {view.phases[i]}"
         raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
+    if event.kind == "limit_changed" and not view.limits.knows(event.data["limit"]):
+        raise RunError("limit-unknown", f"{event.data['limit']} is no limit of this run")
     if event.kind == "plan_replaced":
         RunView(merged_with(view, event.data["plan"]).spec)
 

@@ -14,10 +14,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class BootCode:
-    """words: what is the matter; todo: what a person does; draws: power may still flow; its watts count."""
+    """words: what is the matter; remedy: what a person does; draws: power may still flow; its watts count."""
 
     words: str
-    todo: str
+    remedy: str
     draws: bool
 
 

@@ -8,9 +8,12 @@ run: O((steps + edges) log steps).
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Final
 
+from evac.run.boot_rules import BootRules
 from evac.run.fencing import fences_of, is_fenced
+from evac.run.limits import Uses
 from evac.run.patience import backoff_ms, stuck_ms
 from evac.run.view import BUSY, RunView
 
@@ -18,6 +21,7 @@ _WAKE: Final = 0
 _OBSERVE: Final = 1
 _STUCK: Final = 2
 
+_LOOKED_AT_MOST: Final = 100
 _STANDS: Final = BUSY | {"succeeded"}
 
 
@@ -27,8 +31,8 @@ class Agenda:
     """
 
     __slots__ = (
-        "asleep", "blocked", "fences", "now_ms", "observe", "offered", "parked", "ready", "spent", "standing",
-        "stands", "stuck", "timers", "undo",
+        "asleep", "blocked", "boots", "fences", "now_ms", "observe", "offered", "parked", "promised", "ready",
+        "spent", "standing", "stands", "stuck", "timers", "undo",
     )  # fmt: skip
 
     def __init__(self, view: RunView, now_ms: int) -> None:
@@ -42,6 +46,8 @@ class Agenda:
         self.stuck: list[int] = []
         self.spent: list[int] = []
         self.offered: dict[int, str] = {}
+        self.promised: dict[int, Uses] = {}
+        self.boots = BootRules()
         self.blocked: dict[int, str] = {}
         self.fences = fences_of(view)
         self.standing: list[int] | None = None
@@ -121,10 +127,11 @@ class Agenda:
     def _answered(self, view: RunView, i: int, phase: str) -> None:
         if self.offered.pop(i) == "observe":
             return
+        promised = self.promised.pop(i, ())
         if phase in BUSY:
-            view.limits.keep(view.uses[i])
+            view.limits.keep(promised)
         else:
-            view.limits.withdraw(view.uses[i])
+            view.limits.withdraw(promised)
 
     def _doubt(self, view: RunView, i: int) -> None:
         times = view.unclear.get(i, 0)
@@ -141,7 +148,7 @@ class Agenda:
         wake = view.not_before.get(i, 0) if view.not_before else 0
         if step.paced:
             wake = max(wake, view.pace_next.get(step.target, 0))
-        if step.gate and i not in view.gates_open:
+        if (step.gate or (view.gates and i in view.gates)) and i not in view.gates_open:
             self.blocked[i] = "gate"
         elif step.kind == "promote" and not is_fenced(view, i, self.fences):
             self.blocked[i] = "fence"
@@ -166,13 +173,14 @@ class Agenda:
                     continue
                 if view.steps[i].paced and self._held_back(view, i):
                     continue
-                uses = view.uses[i]
+                uses = view.needs(i) if view.keeping else view.uses[i]
                 if uses:
                     lacking = view.limits.lacking(uses)
                     if lacking >= 0:
-                        self._park(view, i, lacking)
+                        self._park(view, i, uses, lacking)
                         continue
                     view.limits.promise(uses)
+                    self.promised[i] = uses
                 self.offered[i] = "start"
                 return i
             if not view.limits.freed:
@@ -185,9 +193,9 @@ class Agenda:
         self.admit(view, i)
         return True
 
-    def _park(self, view: RunView, i: int, lacking: int) -> None:
+    def _park(self, view: RunView, i: int, uses: Uses, lacking: int) -> None:
         """Step i waits at the limit without room; the room it leaves at others is for those behind it."""
-        for number, units, _ in view.uses[i]:
+        for number, units, _ in uses:
             if number == lacking:
                 by_units = self.parked.setdefault(number, {})
                 heappush(by_units.setdefault(units, []), view.rank[i])
@@ -202,16 +210,16 @@ class Agenda:
             if not by_units:
                 continue
             room = view.limits.room(number)
-            while room > 0:
+            while room >= 0:
                 units = self._first_parked(view, by_units, room)
-                if not units:
+                if units < 0:
                     break
                 heappush(self.ready, heappop(by_units[units]))
                 room -= units
 
     def _first_parked(self, view: RunView, by_units: dict[int, list[int]], room: int) -> int:
-        """The units of the first by rank among those parked that fit the room; 0 where none does."""
-        best, found = -1, 0
+        """The units of the first by rank among those parked that fit the room; -1 where none does."""
+        best, found = -1, -1
         for units, ranks in by_units.items():
             if units > room:
                 continue
@@ -220,6 +228,25 @@ class Agenda:
             if ranks and (best < 0 or ranks[0] < best):
                 best, found = ranks[0], units
         return found
+
+    def startable(self, view: RunView) -> bool:
+        """Whether a step in the queue has room; the queue of a run that pauses is not drained."""
+        return any(
+            self._waits(view, rank) and view.limits.lacking(view.needs(view.ranked[rank])) < 0
+            for rank in self.ready
+        )
+
+    def full(self, view: RunView, most: int = 3) -> list[str]:
+        """Limits at which steps wait for room, for words to people."""
+        waiting = {
+            number
+            for number, by_units in self.parked.items()
+            if any(self._waits(view, rank) for ranks in by_units.values() for rank in ranks)
+        }
+        for rank in islice(self.ready, _LOOKED_AT_MOST):
+            if self._waits(view, rank):
+                waiting.add(view.limits.lacking(view.needs(view.ranked[rank])))
+        return [view.limits.limits[number].id for number in sorted(waiting - {-1})[:most]]
 
     def _waits(self, view: RunView, rank: int) -> bool:
         i = view.ranked[rank]
@@ -274,7 +301,7 @@ class Agenda:
             i = view.ranked[entry[1]]
             if i in self.offered or not self.may_undo(view, i):
                 continue
-            if view.not_before.get(i, 0) > self.now_ms or view.limits.lacking(view.uses[i]) >= 0:
+            if view.not_before.get(i, 0) > self.now_ms or view.limits.lacking(view.undo_needs(i)) >= 0:
                 later.append(entry)
             else:
                 found = i
@@ -282,7 +309,8 @@ class Agenda:
             self.undo = later + self.undo
             heapify(self.undo)
         if found >= 0:
-            view.limits.promise(view.uses[found])
+            uses = self.promised[found] = view.undo_needs(found)
+            view.limits.promise(uses)
             self.offered[found] = "undo"
         return found
 

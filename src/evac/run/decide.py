@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from evac.run import envelope
 from evac.run.agenda import Agenda
+from evac.run.boot_rules import refusal
 from evac.run.values import ENDED, Effect, Event, RunPhase
 from evac.run.view import RunView
 
@@ -38,7 +39,10 @@ def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
     records = _records(view, agenda, now_ms)
     if records:
         return [Effect("record", event.step, event.attempt, event) for event in records]
-    return _effects(view, agenda, now_ms, most)
+    effects = _effects(view, agenda, now_ms, most)
+    if not effects and agenda.parked and (move := _move(view, agenda, now_ms)) is not None:
+        return [Effect("record", event=move)]  # what was in the queue has no room, and nothing will give any
+    return effects
 
 
 def next_ms(view: RunView) -> int | None:
@@ -80,6 +84,7 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
     if agenda.spent:
         found += [_spent(view, i, now_ms) for i in dict.fromkeys(agenda.spent) if view.phases[i] == "ready"]
         agenda.spent = []
+    found += agenda.boots.records(view, now_ms)
     if found:
         return found
     move = _move(view, agenda, now_ms)
@@ -169,6 +174,8 @@ def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         if view.spec.monitor_ms:
             return _event("monitoring_started", now_ms)
         return _ended(view, now_ms)
+    if view.refusing:
+        return _event("paused", now_ms, by="step", who=EVAC, reason=refusal(view), until_ms=0, then="stay")
     if view.held or _is_late(view, now_ms):
         return None
     return _blocked(view, agenda, now_ms)
@@ -192,8 +199,10 @@ def is_blocked(view: RunView) -> bool:
         return False
     if view.counts.get("ready", 0) == len(agenda.blocked):
         return True
-    held_up = bool(view.doubtful) and not agenda.asleep and view.limits.next_ms() is None
-    return held_up and not agenda.ready and not view.limits.freed
+    held_up = bool(view.doubtful or view.keeping) and not agenda.asleep and view.limits.next_ms() is None
+    if not held_up or not agenda.parked.keys().isdisjoint(view.limits.freed):
+        return False
+    return not agenda.startable(view)
 
 
 def _blocked(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
@@ -206,6 +215,9 @@ def _blocked(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         words.append(f"failed: {view.named('failed')}")
     if view.doubtful:
         words.append(f"outcome unknown: {view.named('unknown')}")
+    full = agenda.full(view)
+    if full:
+        words.append(f"no room under {', '.join(full)}: raise it (evac run limit) or skip what waits")
     kinds = set(agenda.blocked.values())
     trouble = bool(view.counts.get("failed", 0) or view.doubtful or "fence" in kinds)
     by = "step" if trouble or not kinds else "gate"
@@ -222,7 +234,7 @@ def _paused(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         if kind == "cancelled" and pause.back == "rolling_back":
             kind = "resumed"
         return _event(kind, now_ms, who=EVAC, reason="the time of the pause is over")
-    by_itself = pause.who == EVAC and pause.by in ("step", "gate")
+    by_itself = pause.who == EVAC and pause.by in ("step", "gate") and not view.refusing
     if by_itself and not view.held and not _is_late(view, now_ms) and not is_blocked(view):
         return _event("resumed", now_ms, who=EVAC, reason="there is something to do again")
     return None

@@ -2,29 +2,48 @@
 
 What is held follows from the journal alone: `take` when a start is in it, `give_back` when its result is. A
 promise covers the moment between, so that one decision cannot hand the same room out twice. Invariant: for
-every limit, held + promised never exceeds its capacity because of a decision.
+every limit, held + promised never exceeds its capacity because of a decision. Where a person makes a limit
+smaller than what is held, nothing new begins until there is room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from evac.model.errors import RunError
-from evac.run.values import RunLimit, RunStep
+from evac.run.values import KEPT, RunLimit, RunStep
 
 Uses = tuple[tuple[int, int, int], ...]
-"""(number of the limit, units, hold_ms); hold 0: until the step has a result."""
+"""(number of the limit, units, hold_ms); hold 0: until the step has a result; KEPT: beyond it."""
+
+
+class Parts(NamedTuple):
+    """Uses of a step that keeps something: that, the rest, and what it needs to begin again while it holds
+    what it keeps: no more of it, but nothing begins under a limit that is overdrawn.
+    """
+
+    kept: Uses
+    rest: Uses
+    again: Uses
+
+
+def parted(uses: Uses) -> Parts:
+    kept = tuple(use for use in uses if use[2] == KEPT)
+    rest = tuple(use for use in uses if use[2] != KEPT)
+    return Parts(kept, rest, (*rest, *((number, 0, KEPT) for number, _, _ in kept)))
 
 
 class Limits:
-    """All limits of one run. Timed holds end by the clock; the others when the step has a result.
+    """All limits of one run. Timed holds end by the clock, kept ones when they are released, the others when
+    the step has a result.
 
     A new leader has another clock: `restart` lets every hold that had not ended by the old leader's last
     event begin anew, so that no difference of clocks can shorten a window.
     """
 
-    __slots__ = ("_numbers", "_promised", "_timed", "_used", "capacity", "freed", "limits")
+    __slots__ = ("_apart", "_numbers", "_promised", "_timed", "_used", "capacity", "freed", "limits")
 
     def __init__(self, limits: Iterable[RunLimit]) -> None:
         self.limits = tuple(limits)
@@ -33,6 +52,7 @@ class Limits:
         self._used = [0] * len(self.limits)
         self._promised = [0] * len(self.limits)
         self._timed: list[tuple[int, int, int, int]] = []
+        self._apart: dict[str, int] = {}
         self.freed: set[int] = set()
         """Limits that got room since somebody last looked."""
 
@@ -83,7 +103,7 @@ class Limits:
         """The step began at `at_ms`."""
         for number, units, hold_ms in uses:
             self._used[number] += units
-            if hold_ms:
+            if hold_ms > 0:
                 heappush(self._timed, (at_ms + hold_ms, number, units, hold_ms))
 
     def give_back(self, uses: Uses) -> None:
@@ -92,6 +112,35 @@ class Limits:
             if not hold_ms:
                 self._used[number] -= units
                 self.freed.add(number)
+
+    def release(self, kept: Uses) -> None:
+        """What was kept beyond a step is free."""
+        for number, units, _ in kept:
+            self._used[number] -= units
+            self.freed.add(number)
+
+    def change(self, name: str, capacity: int) -> None:
+        """Another capacity from now on. Raises RunError for a limit that the run does not have."""
+        number = self._numbers.get(name)
+        if number is None:
+            raise RunError("limit-unknown", f"{name} is no limit of this run")
+        if capacity > self.capacity[number]:
+            self.freed.add(number)
+        self.capacity[number] = max(0, capacity)
+
+    def knows(self, name: str) -> bool:
+        return name in self._numbers
+
+    def hold_apart(self, name: str, units: int) -> None:
+        """Units held by what the present plan does not know: they count as long as the run does."""
+        number = self._numbers.get(name)
+        if number is not None:
+            self._used[number] += units
+            self._apart[name] = self._apart.get(name, 0) + units
+
+    @property
+    def apart(self) -> tuple[tuple[str, int], ...]:
+        return tuple(sorted(self._apart.items()))
 
     def advance(self, now_ms: int) -> None:
         """Ends the timed holds that are over."""
@@ -112,7 +161,9 @@ class Limits:
         heapify(self._timed)
 
     def carry_over(self, old: Limits) -> None:
-        """Takes the timed holds of the limits of a replaced plan over, by name."""
+        """Takes the timed holds, and what is held apart, of the limits of a replaced plan over, by name."""
+        for name, units in old._apart.items():
+            self.hold_apart(name, units)
         for until_ms, number, units, hold_ms in old._timed:
             mine = self._numbers.get(old.limits[number].id)
             if mine is not None:

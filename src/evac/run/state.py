@@ -13,8 +13,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.model.errors import RunError
-from evac.run import envelope, replan
-from evac.run.table import RUN_TABLE, STEP_TABLE
+from evac.run import boot_events, envelope, replan
+from evac.run.moving import moves as _moves
+from evac.run.moving import of_attempt as _of_attempt
+from evac.run.moving import refused as _refused
+from evac.run.moving import run_moves as _run_moves
+from evac.run.table import STEP_TABLE
 from evac.run.values import Event, RunSpec
 from evac.run.view import Pause, RunView
 
@@ -46,42 +50,6 @@ def replay(spec: RunSpec, events: Iterable[Event], others: Sequence[RunSpec] = (
 def plans_of(events: Iterable[Event]) -> tuple[str, ...]:
     """The digests of the plans that replaced the first one, in order."""
     return tuple(event.data["plan"] for event in events if event.kind == "plan_replaced")
-
-
-def _refused(view: RunView, event: Event, why: str) -> RunError:
-    of = f" of {event.step}" if event.step else ""
-    return RunError("event-refused", f"event {view.events}: {event.kind}{of} {why}", "run: evac run verify")
-
-
-def _run_moves(view: RunView, event: Event, trigger: str) -> None:
-    new = RUN_TABLE.get((view.phase, trigger))
-    if new is None:
-        raise _refused(view, event, f"is not allowed while the run is {view.phase}")
-    view.phase = new
-
-
-def _moves(view: RunView, event: Event, trigger: str) -> int:
-    """Moves the step (and the run) by both tables; its number."""
-    i = view.index.get(event[2], -1)
-    if i < 0:
-        raise _refused(view, event, "names no step of this run")
-    run = RUN_TABLE.get((view.phase, trigger))
-    old = view.phases[i]
-    new = STEP_TABLE.get((old, trigger))
-    if run is None or new is None:
-        raise _refused(view, event, f"is not allowed: the run is {view.phase}, the step {old}")
-    view.phase = run
-    if new != old:
-        view.turn(i, new)
-    elif view.watched:
-        view.changed.append(i)
-    return i
-
-
-def _of_attempt(view: RunView, event: Event) -> None:
-    i = view.index.get(event[2], -1)
-    if i >= 0 and view.attempts[i] != event[3]:
-        raise _refused(view, event, f"is of attempt {event[3]}, and the step is at {view.attempts[i]}")
 
 
 def _run_created(view: RunView, event: Event) -> None:
@@ -149,7 +117,9 @@ def _step_started(view: RunView, event: Event) -> None:
     view.tries[i] += 1
     view.started[i] = event[1]
     if view.uses[i]:
-        view.limits.take(view.uses[i], event[1])
+        view.limits.take(view.needs(i), event[1])
+        if view.keeps:
+            view.keep(i, attempt)
     if view.not_before or view.stuck or view.whys:
         view.not_before.pop(i, None)
         view.whys.pop(i, None)
@@ -161,6 +131,8 @@ def _done(view: RunView, i: int, event: Event) -> None:
     evidence = event[4].get("evidence")
     if evidence:
         view.evidence[i] = evidence
+    if view.keeps or view.tripped or view.gone or view.stalled:
+        boot_events.is_up(view, i)
     if view.steps[i].paced:
         wait_ms = view.spec.pace.wait_ms if view.pace_wait_ms < 0 else view.pace_wait_ms
         view.pace_next[view.steps[i].target] = event[1] + wait_ms
@@ -179,6 +151,7 @@ def _step_failed(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_failed" if again < 0 else "step_failed:again")
     view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
     view.ended[i] = event.at_ms
+    boot_events.is_down(view, i, event)
     if i in view.leftover:
         _drop(view, i)
     elif again >= 0:
@@ -199,6 +172,7 @@ def _step_unknown(view: RunView, event: Event) -> None:
         view.in_undo.add(i)
     _moves(view, event, "step_unknown")
     view.whys[i] = event.data.get("message", "")
+    boot_events.is_gone(view, i, event)
 
 
 def _step_observed(view: RunView, event: Event) -> None:
@@ -215,6 +189,8 @@ def _step_observed(view: RunView, event: Event) -> None:
     gone = outcome == "absent" and not undone and i in view.leftover
     _moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
     _resolved(view, i)
+    if outcome == "absent":
+        view.release(i)
     if gone:
         _drop(view, i)
     elif undone:
@@ -250,6 +226,7 @@ def _step_attested(view: RunView, event: Event) -> None:
     _resolved(view, i)
     view.ended[i] = event.at_ms
     view.evidence[i] = {**event.data.get("evidence", {}), "attested_by": event.data["who"]}
+    boot_events.is_up(view, i)
     if not view.steps[i].manual:
         view.exceptions = True
 
@@ -257,15 +234,16 @@ def _step_attested(view: RunView, event: Event) -> None:
 def _step_retried(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_retried")
     view.tries[i] = 0
+    view.refused.discard(i)
     view.undo_broken.discard(i)
     view.undo_wanted.discard(i)
     view.not_before.pop(i, None)
-    if view.waits[i]:
-        view.turn(i, "pending")
 
 
 def _step_stuck(view: RunView, event: Event) -> None:
-    view.stuck.add(_moves(view, event, "step_stuck"))
+    i = _moves(view, event, "step_stuck")
+    view.stuck.add(i)
+    boot_events.is_stuck(view, i, event)
 
 
 def _gate_opened(view: RunView, event: Event) -> None:
@@ -285,10 +263,11 @@ def _undo_started(view: RunView, event: Event) -> None:
     view.started[i] = event.at_ms
     view.stuck.discard(i)
     view.not_before.pop(i, None)
-    view.limits.take(view.uses[i], event.at_ms)
+    view.limits.take(view.undo_needs(i), event.at_ms)
 
 
 def _undone(view: RunView, i: int, event: Event) -> None:
+    view.release(i)
     view.ended[i] = event.at_ms
     view.exceptions = True
     view.undo_wanted.discard(i)
@@ -324,6 +303,7 @@ def _resumed(view: RunView, event: Event) -> None:
     rolling = view.pause is not None and view.pause.back == "rolling_back"
     _run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
     view.pause = None
+    view.refusing = False
 
 
 def _held(view: RunView, event: Event) -> None:
@@ -367,10 +347,12 @@ def _plan_replaced(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
     attempts, merged = _attempts(view), merged_with(view, event.data["plan"])
     old = _columns(view)
-    limits = view.limits
+    limits, kept = view.limits, view.kept_by_step()
     view.origin = _origins(view, merged, event.data["plan"])
     view.lay_out(replace(merged.spec, approvals=event.data.get("approvals", merged.spec.approvals)))
     view.limits.carry_over(limits)
+    view.carry_kept(kept, merged.renamed)
+    boot_events.reroute_all(view)
     view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
     view.plans.append(merged.spec.plan)
     view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
@@ -453,6 +435,7 @@ def _drift_seen(view: RunView, event: Event) -> None:
     else:
         _run_moves(view, event, "drift_seen")
     view.drift += 1
+    boot_events.seen_open(view, event)
 
 
 def _monitoring_started(view: RunView, event: Event) -> None:
@@ -477,6 +460,8 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
         "undo_done": _undo_done, "undo_failed": _undo_failed, "paused": _paused, "resumed": _resumed,
         "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
         "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
+        "limit_changed": boot_events.limit_changed, "feed_tripped": boot_events.feed_tripped,
+        "boot_server_lost": boot_events.boot_server_lost,
         "request_refused": _plain, "drift_seen": _drift_seen, "monitoring_started": _monitoring_started,
         "run_ended": _run_ended,
     }
@@ -503,6 +488,7 @@ def fingerprint(view: RunView) -> str:
         view.last_ms, view.events,
         view.names, sorted(view.typed), view.accounted, sorted(view.origin.items()),
         sorted(view.past.items()), sorted(view.renamed.items()), view.limits.held(view.last_ms), steps,
+        *view.of_boots(),
     )  # fmt: skip
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 

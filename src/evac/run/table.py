@@ -44,6 +44,7 @@ monitoring         rollback_started      rolling_back
 running            monitoring_started    monitoring
 monitoring         plan_replaced         running
 monitoring         step_retried          running
+monitoring         feed_tripped          running
 running            run_ended:succeeded                  succeeded
 running            run_ended:succeeded_with_exceptions  succeeded_with_exceptions
 monitoring         run_ended:succeeded                  succeeded
@@ -82,6 +83,9 @@ failed     step_skipped          skipped
 failed     step_retried          ready
 skipped    step_retried          ready
 undone     step_retried          ready
+succeeded  feed_tripped          ready
+failed     feed_tripped          ready
+unknown    feed_tripped          ready
 succeeded  undo_started          undoing
 undoing    undo_done             undone
 undoing    undo_failed           succeeded
@@ -97,6 +101,9 @@ _RUN_STAYS: Final[Mapping[str, tuple[RunPhase, ...]]] = MappingProxyType(
         "request_refused": LIVE,
         "released": LIVE,
         "plan_replaced": ("pending", "awaiting_approval", "running", "paused"),
+        "limit_changed": LIVE,
+        "feed_tripped": ("running", "paused", "awaiting_approval"),
+        "boot_server_lost": ("running", "paused", "awaiting_approval"),
         "made_ungraceful": ("pending", "awaiting_approval", "running", "paused", "monitoring"),
         "pace_changed": ("awaiting_approval", "running", "paused", "monitoring"),
         "approval_needed": ("paused",),

@@ -59,6 +59,9 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "plan_replaced": ("plan", "why", "lost", "approvals", "names"),
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
+        "limit_changed": ("limit", "capacity", "who", "reason"),
+        "feed_tripped": ("feed", "why", "evidence"),
+        "boot_server_lost": ("server", "other", "why"),
         "request_refused": ("who", "verb", "why"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),
@@ -70,7 +73,8 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
-approvals of a new plan: persons that it needs; as before where it does not say.
+approvals of a new plan: persons that it needs; as before where it does not say. capacity: what the run may
+hold of the limit from now on. off of a failed step: it was seen off, so that it draws nothing.
 """
 
 
@@ -84,23 +88,32 @@ class Event(NamedTuple):
     data: Mapping[str, Any] = MappingProxyType({})
 
 
+KEPT: Final = -1
+"""hold_ms of a use that lasts beyond its step: a server that is on draws its watts until it is off."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunLimit:
-    """slots: at most `capacity` units held. rate: at most `capacity` units begun in any `window_ms`."""
+    """slots: at most `capacity` units held. rate: at most `capacity` units begun in any `window_ms`. whole:
+    what the estate says of it, 0 where that is the capacity; beside: what of it is held by others.
+    """
 
     id: str
     kind: Literal["slots", "rate"]
     capacity: int
     window_ms: int = 0
+    whole: int = 0
+    beside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A step as the run needs it. uses: (limit, units, hold_ms), hold 0 for the whole step; of a rate limit
-    the window. after: ids. gate: a person must say go on before it starts. safe_undo: evac may take it back
-    by itself (never for a store). data_set: the store whose lease and epoch it needs, for fence and promote.
-    act: what tells it from another step of the same id in another plan; of a fence what its proof is about,
-    `old` site or `old>candidate` where it holds for one candidate only.
+    """A step as the run needs it. uses: (limit, units, hold_ms), hold 0 for the whole step, KEPT from its
+    start until it is undone, fails with nothing drawn, or is seen off; of a rate limit the window. after:
+    ids. gate: a person must say go on before it starts. safe_undo: evac may take it back by itself (never
+    for a store). data_set: the store whose lease and epoch it needs, for fence and promote. act: what tells
+    it from another step of the same id in another plan; of a fence what its proof is about, `old` site or
+    `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot.
     """
 
     id: str
@@ -118,6 +131,9 @@ class RunStep:
     site: str = ""
     paced: bool = False
     act: str = ""
+    rack: str = ""
+    feeds: tuple[str, ...] = ()
+    boot_server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

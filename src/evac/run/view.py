@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope
-from evac.run.limits import Limits, Uses
+from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
 
 BUSY = frozenset({"running", "unknown", "undoing"})
@@ -55,7 +55,14 @@ class RunView:
     the present plan does not know. opened: 1 where what waits for the step was told that it is settled.
     changed: steps whose phase changed since `decide` last looked. names: sites that a person must type;
     typed: what was typed so far. accounted: sites that the newest plan takes as lost, empty for the first.
-    origin: step -> (plan, its id there), of steps that do not come from the first plan.
+    origin: step -> (plan, its id there), of steps that do not come from the first plan. keeps: of steps that
+    hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
+    capacities: of limits that a person changed. refused: steps that failed because credentials are refused;
+    refusing: nobody has said go on since. gates: words of gates that the plan does not have. gone: feed ->
+    boots that fell silent or went off since the last sign of life there, with the time; tripped: feeds
+    without power, and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has
+    thought about yet. stalled: boot server -> boots that do not come up since the last one did;
+    lost_servers: boot servers that are given up: by whom they are replaced, and since when.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -82,7 +89,36 @@ class RunView:
         self.past: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
         self.agenda: Any = None
+        self.capacities: dict[str, int] = {}
+        self.refusing = False
+        self.tripped: dict[str, bool] = {}
+        self.gone: dict[str, dict[int, int]] = {}
+        self.opened_feeds: set[str] = set()
+        self.stalled: dict[str, dict[int, int]] = {}
+        self.lost_servers: dict[str, tuple[str, int]] = {}
         self.lay_out(spec)
+
+    def is_dark(self, i: int) -> bool:
+        """Whether step i is of a server whose feeds have all tripped."""
+        feeds = self.steps[i].feeds
+        return bool(feeds) and all(feed in self.tripped for feed in feeds)
+
+    def take_back(self, i: int) -> None:
+        """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
+        open: silence alone does not say that nothing is drawn.
+        """
+        if all(self.tripped.get(feed, False) for feed in self.steps[i].feeds):
+            self.release(i)
+        self.tries[i] = 0
+        self.unclear.pop(i, None)
+        self.doubtful.discard(i)
+        self.not_before.pop(i, None)
+        begun = [
+            j for j in self.dependents[i] if self.phases[j] == "succeeded" and self.steps[j].kind == "start"
+        ]
+        self.turn(i, "ready")
+        for j in begun:
+            self.turn(j, "ready")
 
     def lay_out(self, spec: RunSpec) -> None:
         """Columns for the steps of `spec`, all as at the beginning. Raises RunError for a spec that cannot
@@ -95,6 +131,7 @@ class RunView:
             raise RunError("step-twice", "two steps of the plan have the same id")
         self.limits = Limits(spec.limits)
         self.uses: list[Uses] = [self.limits.uses(step) if step.uses else () for step in self.steps]
+        self._part()
         self.attempts, self.tries = [0] * number, [0] * number
         self.started, self.ended = [0] * number, [0] * number
         self._wire()
@@ -116,9 +153,84 @@ class RunView:
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
         self.whys: dict[int, str] = {}
+        self.refused: set[int] = set()
+        self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
         self.watched = False
+
+    def _part(self) -> None:
+        """What outlasts each step, apart from the rest. Steps that are alike share it."""
+        self.keeps: dict[int, Parts] = {}
+        self.keeping: dict[int, int] = {}
+        seen: dict[Uses, Parts] = {}
+        for i, uses in enumerate(self.uses):
+            if uses:
+                found = seen.get(uses)
+                if found is None:
+                    found = seen[uses] = parted(uses)
+                if found.kept:
+                    self.keeps[i] = found
+        for name, capacity in self.capacities.items():
+            if self.limits.knows(name):
+                self.limits.change(name, capacity)
+
+    def needs(self, i: int) -> Uses:
+        """What a start of step i takes: not again what it keeps."""
+        return self.keeps[i].again if i in self.keeping else self.uses[i]
+
+    def undo_needs(self, i: int) -> Uses:
+        """What an undo of step i takes; it can only give back what the step keeps."""
+        return self.keeps[i].rest if i in self.keeps else self.uses[i]
+
+    def keep(self, i: int, attempt: int) -> None:
+        """Step i holds from now on what outlasts it."""
+        if i in self.keeps:
+            self.keeping.setdefault(i, attempt)
+
+    def release(self, i: int) -> None:
+        """Step i holds nothing beyond its end any more."""
+        if self.keeping.pop(i, None) is not None:
+            self.limits.release(self.keeps[i].kept)
+
+    def reroute(self, i: int, numbers: Mapping[int, int]) -> None:
+        """Step i uses other limits from now on: old number -> new one, -1 for none."""
+        uses = tuple((numbers.get(n, n), units, hold) for n, units, hold in self.uses[i])
+        self.uses[i] = uses = tuple(use for use in uses if use[0] >= 0)
+        if i in self.keeps:
+            self.keeps[i] = parted(uses)
+        if self.watched:
+            self.changed.append(i)
+
+    def kept_by_step(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """(limit, units) that each step keeps now, by name."""
+        names = [limit.id for limit in self.limits.limits]
+        return {
+            self.steps[i].id: tuple((names[number], units) for number, units, _ in self.keeps[i].kept)
+            for i in self.keeping
+        }
+
+    def carry_kept(self, kept: Mapping[str, Sequence[tuple[str, int]]], renamed: Mapping[str, str]) -> None:
+        """After a new plan: what is on draws on, whether the plan knows the server or not."""
+        for name, holds in kept.items():
+            i = self.index.get(name, self.index.get(renamed.get(name.partition("~")[0], ""), -1))
+            if i >= 0 and i in self.keeps and i not in self.keeping:
+                self.keeping[i] = 0
+                self.limits.take(self.keeps[i].kept, 0)
+                continue
+            for limit, units in holds:
+                self.limits.hold_apart(limit, units)
+
+    def of_boots(self) -> tuple[Any, ...]:
+        """What events of boots determine, for the fingerprint; nothing where there were none."""
+        found = (
+            sorted(self.keeping.items()), self.limits.apart, sorted(self.capacities.items()),
+            sorted(self.refused), self.refusing, sorted(self.gates.items()), sorted(self.tripped.items()),
+            sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
+            sorted(self.opened_feeds), sorted(self.lost_servers.items()),
+            sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
+        )  # fmt: skip
+        return found if any(found) else ()
 
     def _wire(self) -> None:
         """Who waits for whom, and the order of starts."""
@@ -149,6 +261,10 @@ class RunView:
 
     def turn(self, i: int, new: StepPhase) -> None:
         """Moves step i to `new`, with what follows from it: counts, what waited for it, what it held."""
+        if new == "ready" and self.waits[i]:
+            if self.opened[i]:
+                self._reopen(i)
+            new = "pending"
         old = self.phases[i]
         self.phases[i] = new
         counts = self.counts

@@ -1,0 +1,177 @@
+"""What events say of power: what a boot holds, limits that change, feeds that trip, boot servers that die.
+
+A server draws its watts from its start until it is off: what its step keeps is released when it is undone,
+seen off, or failed with a code that draws nothing. A feed that tripped takes its servers with it: their
+steps are to be done again, and wait until the feed is closed, which needs a person at its gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from evac.model.boot_codes import BOOT_CODES
+from evac.run.moving import run_moves
+from evac.run.values import Event
+from evac.run.view import RunView
+
+REFUSED: Final = "credentials-refused"
+POWER: Final = "power:"
+"""Steps that close a feed, and limits of watts, are named so."""
+GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
+"""Codes of a server that fell silent, or went off, after it had answered."""
+STALLED: Final = frozenset({"server-no-boot"})
+TOGETHER_MS: Final = 120_000
+"""What goes silent within this time may have one cause."""
+SEVERAL: Final = 3
+SEVERAL_STALLED: Final = 5
+_NOT_BEGUN: Final = frozenset({"timeout", "driver-broken"})
+"""Nothing was begun in this try; what an earlier one did was not looked at."""
+_SEEN_OFF: Final = frozenset({"not-ready", "not-done"})
+"""A later try looks first and goes on only with what is off, so these are said of a server that is off."""
+
+
+def is_up(view: RunView, i: int) -> None:
+    """Step i is done, or a person vouches for it: what it keeps counts, whoever began it."""
+    if i in view.keeps and i not in view.keeping:
+        view.limits.take(view.keeps[i].kept, view.last_ms)
+        view.keeping[i] = view.attempts[i]
+    step = view.steps[i]
+    for feed in step.feeds:
+        view.gone.pop(feed, None)
+    view.stalled.pop(step.boot_server, None)
+    if view.tripped and step.id.startswith(POWER):
+        view.tripped.pop(step.target, None)
+        view.gates.pop(i, None)
+
+
+def is_down(view: RunView, i: int, event: Event) -> None:
+    """A try of step i failed: it holds on to what may still draw."""
+    code = event.data.get("code", "")
+    if i in view.keeping and _draws_nothing(view, i, event, code):
+        view.release(i)
+    if code == REFUSED:
+        view.refusing = True
+        if view.phases[i] == "failed":
+            view.refused.add(i)
+    if not view.steps[i].feeds and not view.steps[i].boot_server:
+        return
+    if view.is_dark(i):
+        view.take_back(i)
+    elif code == "server-power-fault":
+        _note_gone(view, i, event.at_ms)
+    elif code in STALLED:
+        _stalls(view, i, event.at_ms)
+
+
+def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
+    if event.data.get("off") is True or code in _SEEN_OFF:
+        return True
+    if code in _NOT_BEGUN:
+        return view.keeping[i] == event.attempt
+    known = BOOT_CODES.get(code)
+    return known is not None and not known.draws
+
+
+def is_gone(view: RunView, i: int, event: Event) -> None:
+    """Step i is in doubt; a server that fell silent after it had answered may have lost its power."""
+    if view.phases[i] != "unknown" or not view.steps[i].feeds:
+        return
+    if view.is_dark(i):
+        view.take_back(i)
+    elif event.data.get("code", "") in GONE:
+        _note_gone(view, i, event.at_ms)
+
+
+def _note_gone(view: RunView, i: int, at_ms: int) -> None:
+    for feed in view.steps[i].feeds:
+        found = view.gone.setdefault(feed, {})
+        for j in [j for j, then in found.items() if at_ms - then > TOGETHER_MS]:
+            del found[j]
+        found[i] = at_ms
+
+
+def is_stuck(view: RunView, i: int, event: Event) -> None:
+    """Step i takes far longer than predicted."""
+    if view.steps[i].boot_server:
+        _stalls(view, i, event.at_ms)
+
+
+def _stalls(view: RunView, i: int, at_ms: int) -> None:
+    """Step i does not come up: by itself, or because its boot server is dead."""
+    server = view.steps[i].boot_server
+    lost = view.lost_servers.get(server)
+    if lost is None:
+        view.stalled.setdefault(server, {})[i] = at_ms
+    elif view.phases[i] == "failed" and view.started[i] <= lost[1]:
+        _reroute(view, (i,), server, lost[0])
+        view.take_back(i)
+
+
+def limit_changed(view: RunView, event: Event) -> None:
+    view.limits.change(event.data["limit"], event.data["capacity"])
+    run_moves(view, event, event.kind)
+    view.capacities[event.data["limit"]] = event.data["capacity"]
+
+
+def seen_open(view: RunView, event: Event) -> None:
+    """Somebody looked at what was done: a breaker that is open again."""
+    if event.step.startswith(POWER):
+        view.opened_feeds.add(view.steps[view.number(event.step)].target)
+
+
+def feed_tripped(view: RunView, event: Event) -> None:
+    """Takes back what was on behind the feed, and has a person look before it is closed again."""
+    run_moves(view, event, event.kind)
+    feed = event.data["feed"]
+    view.tripped[feed] = bool(event.data.get("open", False))
+    view.gone.pop(feed, None)
+    view.opened_feeds.discard(feed)
+    closing = view.index.get(POWER + feed, -1)
+    if closing >= 0:
+        view.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
+        view.gates_open.discard(closing)
+        if view.phases[closing] in _BACK:
+            view.take_back(closing)
+    for i, step in enumerate(view.steps):
+        if feed in step.feeds and view.phases[i] in _BACK and view.is_dark(i):
+            view.take_back(i)
+
+
+def boot_server_lost(view: RunView, event: Event) -> None:
+    """What has not begun is booted by another one, and what did not come up is tried again there."""
+    run_moves(view, event, event.kind)
+    server, other = event.data["server"], event.data.get("other", "")
+    view.lost_servers[server] = other, event.at_ms
+    view.stalled.pop(server, None)
+    mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
+    waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed")]
+    _reroute(view, waiting, server, other)
+    for i in waiting:
+        if view.phases[i] == "failed" and view.failures.get(i, ("",))[0] in STALLED:
+            view.take_back(i)
+
+
+def reroute_all(view: RunView) -> None:
+    """A new plan may not know yet that a boot server is dead."""
+    for server, (other, _) in view.lost_servers.items():
+        mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
+        _reroute(view, mine, server, other)
+
+
+def _reroute(view: RunView, steps: Iterable[int], server: str, other: str) -> None:
+    """Steps use the limits of another boot server; where it has none of a kind, none."""
+    if not other:
+        return
+    numbers = {limit.id: number for number, limit in enumerate(view.limits.limits)}
+    end = f":{server}"
+    moved = {
+        number: numbers.get(name.removesuffix(end) + f":{other}", -1)
+        for name, number in numbers.items()
+        if name.endswith(end)
+    }
+    for i in steps:
+        view.reroute(i, moved)
+
+
+_BACK: Final = frozenset({"succeeded", "failed", "unknown"})

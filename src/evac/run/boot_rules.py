@@ -1,0 +1,151 @@
+"""What follows from how boots go: a feed that tripped, a boot server that died, a password that is refused.
+
+Pure; rules are few and bounded. A feed tripped when its breaker was seen open, or when several servers in
+more than one rack fell silent or went off together after they had answered, more than go on booting there. A
+rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from evac.run.boot_events import POWER, SEVERAL, SEVERAL_STALLED
+from evac.run.values import Event
+from evac.run.view import RunView
+
+MENDED: Final = "a person went on after credentials were refused"
+_RETRIED_MOST: Final = 1_024
+
+
+class BootRules:
+    """Looks at what changed since it last looked. checked: how many must be gone before it looks again."""
+
+    __slots__ = ("_by_feed", "_by_server", "_checked")
+
+    def __init__(self) -> None:
+        self._by_feed: dict[str, list[int]] = {}
+        self._by_server: dict[str, list[int]] = {}
+        self._checked: dict[str, int] = {}
+
+    def records(self, view: RunView, now_ms: int) -> list[Event]:
+        """What must be written before anything else starts."""
+        found: list[Event] = []
+        if view.opened_feeds or view.gone or view.stalled:
+            found += self._trips(view, now_ms)
+            found += self._lost(view, now_ms)
+        if view.refused and not view.refusing and view.phase == "running":
+            found += _again(view, now_ms)
+        return found
+
+    def _trips(self, view: RunView, now_ms: int) -> Iterator[Event]:
+        for feed in sorted(view.opened_feeds):
+            if feed not in view.tripped:
+                yield _tripped(feed, "its breaker was seen open", (), True, now_ms)
+        for feed, gone in sorted(view.gone.items()):
+            number = len(gone)
+            if feed in view.tripped or feed in view.opened_feeds or number < self._checked.get(feed, SEVERAL):
+                continue
+            self._checked[feed] = number + max(1, number // 4)
+            if self._is_tripped(view, feed, gone):
+                self._checked.pop(feed)
+                names = [view.steps[i].target for i in sorted(gone)[:SEVERAL]]
+                words = f"{number} servers behind it fell silent or went off together"
+                yield _tripped(feed, words, names, False, now_ms)
+
+    def _is_tripped(self, view: RunView, feed: str, gone: Iterable[int]) -> bool:
+        mine = self._of(view, self._by_feed, feed)
+        racks = {view.steps[i].rack for i in gone}
+        if len(racks) < 2 and len({view.steps[i].rack for i in mine}) > 1:
+            return False
+        return len(set(gone)) > sum(1 for i in mine if view.phases[i] == "running")
+
+    def _lost(self, view: RunView, now_ms: int) -> Iterator[Event]:
+        if not view.counts.get("ready", 0) + view.counts.get("pending", 0):
+            return
+        for server, stalled in sorted(view.stalled.items()):
+            number = len(stalled)
+            if number < self._checked.get(server, SEVERAL_STALLED):
+                continue
+            self._checked[server] = number + max(1, number // 4)
+            going = sum(
+                1
+                for i in self._of(view, self._by_server, server)
+                if view.phases[i] == "running" and i not in stalled
+            )
+            if 2 * number < going:
+                continue
+            other = self._other(view, server)
+            words = f"{number} boots from it in a row did not come up"
+            words += f"; the others boot from {other}" if other else "; there is no other at its site"
+            data = {"server": server, "other": other, "why": words}
+            yield Event("boot_server_lost", now_ms, data=data)
+
+    def _other(self, view: RunView, server: str) -> str:
+        """Another boot server that boots servers of the same site."""
+        site = view.steps[self._of(view, self._by_server, server)[0]].site
+        return next(
+            (
+                name
+                for name, steps in sorted(self._by_server.items())
+                if name != server and name not in view.lost_servers and view.steps[steps[0]].site == site
+            ),
+            "",
+        )
+
+    def _of(self, view: RunView, table: dict[str, list[int]], name: str) -> Sequence[int]:
+        if not self._by_feed:
+            for i, step in enumerate(view.steps):
+                for feed in step.feeds:
+                    self._by_feed.setdefault(feed, []).append(i)
+                if step.boot_server:
+                    self._by_server.setdefault(step.boot_server, []).append(i)
+        return table[name]
+
+
+def _tripped(feed: str, why: str, servers: Sequence[str], is_open: bool, now_ms: int) -> Event:
+    evidence = {"servers": ", ".join(servers)} if servers else {}
+    return Event(
+        "feed_tripped", now_ms, data={"feed": feed, "why": why, "open": is_open, "evidence": evidence}
+    )
+
+
+def _again(view: RunView, now_ms: int) -> list[Event]:
+    """What failed only because credentials were refused is tried again once a person says go on."""
+    data = {"who": "evac", "reason": MENDED}
+    return [
+        Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
+        for i in sorted(view.refused)[:_RETRIED_MOST]
+    ]
+
+
+def refusal(view: RunView) -> str:
+    """Words for the pause that refused credentials are."""
+    names = [view.steps[i].target for i in sorted(view.refused)[:3]]
+    of = f" by {', '.join(names)}" if names else ""
+    more = f" and {len(view.refused) - 3} more" if len(view.refused) > 3 else ""
+    return (
+        f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
+        "nothing is sent meanwhile, so that no account is locked out"
+    )
+
+
+def silent_racks(view: RunView) -> dict[str, int]:
+    """Racks of which several servers are silent and none is up: their switch may be down, their power is
+    unknown.
+    """
+    silent: dict[str, int] = {}
+    up: set[str] = set()
+    for i, step in enumerate(view.steps):
+        if not step.rack:
+            continue
+        if view.phases[i] == "succeeded":
+            up.add(step.rack)
+        elif i in view.failures and view.failures[i][0] == "bmc-silent":
+            silent[step.rack] = silent.get(step.rack, 0) + 1
+    return {rack: number for rack, number in sorted(silent.items()) if number >= SEVERAL and rack not in up}
+
+
+def closing_step(feed: str) -> str:
+    """The step that closes a feed."""
+    return POWER + feed

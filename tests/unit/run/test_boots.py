@@ -1,0 +1,251 @@
+"""What boots hold beyond their end, limits that change, feeds that trip, boot servers that die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evac.engine.requests import Request, check_event, event_of
+from evac.engine.requests import Terms as RequestTerms
+from evac.model.errors import RunError
+from evac.run.decide import decide
+from evac.run.limit_words import capacity_of
+from evac.run.state import RunView, apply, fingerprint, replay
+from evac.run.values import Event, RunStep
+from tests.unit.run.waves import Wave, tight, watts_exceeded, wave
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**9))
+def test_watts_never_exceed_their_limit_and_every_prefix_replays(seed: int) -> None:
+    spec = wave(seed)
+    world = Wave(spec, seed=seed)
+    world.begin()
+    world.finish()
+    assert not watts_exceeded(spec, world.events)
+    cut = seed % len(world.events)
+    lived = RunView(spec)
+    for event in world.events[:cut]:
+        apply(lived, event)
+        decide(lived, event.at_ms)
+    assert fingerprint(lived) == fingerprint(replay(spec, world.events[:cut]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 100))
+def test_watts_stay_counted_over_leaders_budgets_and_new_plans(seed: int, share: int) -> None:
+    spec, other = wave(seed), wave(seed, plan="p2")
+    other = replace(other, steps=other.steps[: len(other.steps) - seed % 5])
+    world = Wave(spec, seed=seed, others=(other,))
+    world.begin()
+    for turn in range(60):
+        if not world.step():
+            break
+        if turn == 10 + seed % 20:
+            world.take_over(world.events)
+        if turn == 20 + seed % 20 and world.view.phase == "running":
+            world.say("limit_changed", limit="power:hall", capacity=5_000 * share // 100, who="m", reason="r")
+        if turn == 30 and world.view.phase in ("running", "paused"):
+            world.say("plan_replaced", plan="p2", why="again")
+    assert not watts_exceeded(spec, world.events)
+    held = sum(u for i in world.view.keeping for n, u, _ in world.view.keeps[i].kept if not n)
+    names = [limit.id for limit in world.view.limits.limits]
+    apart = dict(world.view.limits.apart).get(names[0], 0)
+    assert world.view.limits.used(names[0]) >= held + apart
+    assert fingerprint(world.view) == fingerprint(replay(spec, world.events, (other,)))
+
+
+def begun(spec, trouble: float = 0.0, seed: int = 1) -> Wave:  # type: ignore[no-untyped-def]
+    world = Wave(spec, seed=seed, trouble=trouble)
+    world.begin()
+    return world
+
+
+def test_a_server_that_is_on_keeps_its_watts_until_it_is_undone() -> None:
+    world = begun(tight(wave(3), "power:hall", 1_000))
+    assert world.finish() == "paused"
+    assert world.view.pause is not None
+    assert "no room under power:hall: raise it (evac run limit)" in world.view.pause.reason
+    used = world.view.limits.used("power:hall")
+    assert 500 < used <= 1_000
+    done = next(s.id for i, s in enumerate(world.spec.steps) if i in world.view.keeping)
+    world.say("undo_asked", done, world.view.attempts[world.view.index[done]], who="m", reason="r")
+    world.step()
+    world.step()
+    assert world.view.limits.used("power:hall") < used or len(world.acts) > 3
+
+
+def test_more_room_goes_on_by_itself_and_less_starts_nothing_new() -> None:
+    world = begun(tight(wave(3), "power:hall", 1_000))
+    world.finish()
+    acts = len(world.acts)
+    world.say("limit_changed", limit="power:hall", capacity=100, who="m", reason="utility")
+    assert world.finish() == "paused"
+    assert len(world.acts) == acts
+    world.say("limit_changed", limit="power:hall", capacity=100_000, who="m", reason="utility")
+    world.say("limit_changed", limit="power:f0", capacity=100_000, who="m", reason="utility")
+    world.say("limit_changed", limit="power:f1", capacity=100_000, who="m", reason="utility")
+    assert world.finish() == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("value", "capacity"), [("90%", 90), ("50 %", 40), ("1 kW", 990), ("300W", 290), ("200", 190), ("5", 0)]
+)
+def test_a_limit_is_said_in_percent_watts_or_units(value: str, capacity: int) -> None:
+    spec = wave(1)
+    limit = replace(spec.limits[0], capacity=70, whole=100, beside=10)
+    limits = RunView(replace(spec, steps=spec.steps[:1], limits=(limit,))).limits
+    wanted = {"90%": 80}.get(value, capacity)
+    assert capacity_of(limits, "power:f0", value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "code"),
+    [("power:g0", "90%", "limit-unknown"), ("power:f0", "lots", "limit-value"),
+     ("boots:b0", "3 kW", "limit-value"), ("power:f0", "-3", "limit-value")],
+)  # fmt: skip
+def test_a_limit_that_cannot_be_is_refused_with_words(limit: str, value: str, code: str) -> None:
+    world = begun(wave(1))
+    world.step()
+    asked = Request("1", "limit", "mina", "the utility says so", limit=limit, value=value)
+    with pytest.raises(RunError) as raised:
+        event_of(world.view, asked, 0, RequestTerms())
+    assert raised.value.code == code
+    if code == "limit-unknown":
+        assert "did you mean power:" in raised.value.message
+
+
+def test_a_changed_limit_becomes_an_event_and_outlives_a_new_plan() -> None:
+    spec, other = wave(1), wave(1, plan="p2")
+    world = Wave(spec, seed=1, others=(other,), trouble=0.0)
+    world.begin()
+    world.step()
+    asked = Request("1", "limit", "mina", "the utility says so", limit="power:f0", value="1 kW")
+    world.put(event_of(world.view, asked, 0, RequestTerms()))
+    world.say("plan_replaced", plan="p2", why="again")
+    assert world.view.limits.capacity[0] == 900
+    with pytest.raises(RunError):
+        check_event(world.view, Event("limit_changed", 0, data={"limit": "x", "capacity": 1}))
+
+
+def test_refused_credentials_stop_everything_until_a_person_goes_on() -> None:
+    world = begun(wave(4))
+    world.settle()
+    started = [e.step for e in world.events if e.kind == "step_started"]
+    world.now_ms += 50
+    world.step()
+    world.settle()
+    boots = [s for s, _ in world.acts if s.startswith("boot:")]
+    assert boots
+    world.pending.clear()
+    for step in boots:
+        i = world.view.index[step]
+        world.say(
+            "step_failed", step, world.view.attempts[i],
+            code="credentials-refused", message="401", again_ms=-1,
+        )  # fmt: skip
+    acts = len(world.acts)
+    assert started
+    assert world.finish() == "paused"
+    assert len(world.acts) == acts
+    assert world.view.pause is not None
+    assert "mend the password" in world.view.pause.reason
+    assert not any(world.view.limits.used(f"power:f{f}") for f in range(2))
+    world.say("resumed", who="mina", reason="mended")
+    world.finish()
+    assert {s for s, n in world.acts if n == 2} == set(boots)
+
+
+def gone_silent(world: Wave, feed: str, most: int) -> list[str]:
+    """Boots that run behind a feed fall silent after they had answered."""
+    found = []
+    for i, step in enumerate(world.view.steps):
+        if feed in step.feeds and world.view.phases[i] == "running" and len(found) < most:
+            world.say("step_unknown", step.id, world.view.attempts[i], message="silent", code="bmc-silent")
+            found.append(step.id)
+    return found
+
+
+def forget(world: Wave, which: Callable[[RunStep], bool]) -> None:
+    """What is under way of these has no result any more."""
+    world.pending = [
+        one for one in world.pending if not which(world.view.steps[world.view.index[one[2].step]])
+    ]
+
+
+def roomy(seed: int = 5):  # type: ignore[no-untyped-def]
+    spec = wave(seed)
+    return replace(spec, limits=tuple(replace(limit, capacity=10**6) for limit in spec.limits))
+
+
+def test_a_feed_that_trips_takes_its_servers_back_and_waits_for_a_person() -> None:
+    world = begun(roomy())
+    while not any(step.startswith("boot:") for step, _ in world.acts):
+        world.step()
+        world.settle()
+    world.pending = [
+        one for one in world.pending if "f0" not in world.view.steps[world.view.index[one[2].step]].feeds
+    ]
+    silent = gone_silent(world, "f0", 99)
+    world.settle()
+    assert [e.data["feed"] for e in world.events if e.kind == "feed_tripped"] == ["f0"]
+    assert world.view.phases[world.view.index["power:f0"]] == "ready"
+    assert all(world.view.phases[world.view.index[step]] == "pending" for step in silent)
+    assert world.view.limits.used("power:f0") > 0, "silence alone does not say that nothing is drawn"
+    assert world.finish() == "paused"
+    others = [i for i, step in enumerate(world.view.steps) if step.feeds == ("f1",)]
+    assert all(world.view.phases[i] == "succeeded" for i in others)
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+    world.say("gate_opened", "power:f0", world.view.attempts[0], who="mina", reason="breaker closed")
+    assert world.finish() == "succeeded"
+
+
+def test_one_rack_that_falls_silent_is_no_tripped_feed() -> None:
+    world = begun(roomy())
+    while not any(step.startswith("boot:") for step, _ in world.acts):
+        world.step()
+        world.settle()
+    for i, step in enumerate(world.view.steps):
+        if step.rack == "r0" and world.view.phases[i] == "running":
+            world.say("step_unknown", step.id, 1, message="silent", code="bmc-silent")
+    world.settle()
+    assert not [e for e in world.events if e.kind == "feed_tripped"]
+
+
+def test_a_breaker_that_is_seen_open_trips_its_feed_and_frees_its_watts() -> None:
+    world = begun(roomy())
+    world.step()
+    while world.view.counts.get("succeeded", 0) < 10:
+        world.step()
+    world.say("drift_seen", "power:f1", 1, evidence={"breaker": "Tripped"}, undone=False)
+    world.settle()
+    assert "f1" in world.view.tripped
+    assert world.view.limits.used("power:f1") <= 500 * world.view.counts.get("running", 0)
+    world.finish()
+    assert world.view.limits.used("power:f1") == 0
+
+
+def test_boots_of_a_dead_boot_server_move_to_another_one() -> None:
+    spec = roomy(7)
+    limits = tuple(replace(one, capacity=6) if one.id.startswith("boots:") else one for one in spec.limits)
+    world = begun(replace(spec, limits=limits))
+    world.outcome = lambda step, attempt: "ok"
+    while not any(step.startswith("boot:") for step, _ in world.acts):
+        world.step()
+        world.settle()
+    mine = [i for i, step in enumerate(world.view.steps) if step.boot_server == "b0"]
+    running = [i for i in mine if world.view.phases[i] == "running"]
+    forget(world, lambda step: step.boot_server == "b0")
+    for i in running:
+        world.say(
+            "step_failed", world.view.steps[i].id, 1, code="server-no-boot", message="", again_ms=-1, off=True
+        )
+    world.settle()
+    lost = [e.data for e in world.events if e.kind == "boot_server_lost"]
+    assert [(one["server"], one["other"]) for one in lost] == [("b0", "b1")]
+    assert world.finish() == "succeeded"
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
