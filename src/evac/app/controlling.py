@@ -200,7 +200,7 @@ def _desk(
     return Desk(
         store=store, clock=clock, policy=policy, owner=owner,
         guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock),
-        bind=bound, driver=drivers.get, tell=tell, standing=seen.standing,
+        bind=bound, driver=drivers.get, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ async def bind_once(
     if plan.estate_digest != seen.digest:
         raise StalePlan("plan-stale", "the plan was made from another estate", "evac plan, and apply that")
     bound = await asyncio.to_thread(
-        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest
+        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
     )
     if kept:
         await put_bound(store, bound, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
@@ -72,7 +73,20 @@ async def _member(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
             facts = await driver.facts(action_of(endpoint), timeout_s)
     except (ActionError, TimeoutError, OSError):
         return unreachable
-    return MemberSeen(endpoint.subject, endpoint.at, *_role(endpoint, facts), waits_for(facts))
+    return MemberSeen(
+        endpoint.subject, endpoint.at, *_role(endpoint, facts), waits_for(facts), *_position(facts)
+    )
+
+
+def _position(facts: Any) -> tuple[int | None, str]:
+    """How much of its log a copy holds, and of which history. Patroni's record of it is as old as its loop,
+    and proves nothing.
+    """
+    if hasattr(facts, "system"):
+        return facts.lsn, f"{facts.system}/{facts.timeline}"
+    if hasattr(facts, "offset"):
+        return facts.offset, facts.history
+    return None, ""
 
 
 def waits_for(facts: Any) -> tuple[str, ...]:
@@ -107,9 +121,7 @@ def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
         if member.role == "primary" and member.detail:
             confirms.setdefault(member.store, set()).update(member.detail.split(","))
     return [
-        MemberSeen(m.store, m.site, "sync", m.lag_ms, m.detail)
-        if m.role == "async" and m.detail in confirms.get(m.store, ())
-        else m
+        replace(m, role="sync") if m.role == "async" and m.detail in confirms.get(m.store, ()) else m
         for m in found
     ]
 

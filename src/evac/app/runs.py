@@ -26,7 +26,9 @@ from evac.engine.conducting import ANSWER, OPEN, PROPOSAL
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.guards import HOLD_KEY
 from evac.engine.leading import LEADER
+from evac.engine.losing import fenced_ms, known_losses, read_sightings
 from evac.engine.protecting import bound_of, is_protection
+from evac.engine.sightings import Loss
 from evac.estate import plan_codec
 from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput, NotAllowed, RunError, Unavailable
 from evac.model.run_policy import RunPolicy
@@ -174,6 +176,20 @@ async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec
         if not is_protection(data):
             raise
         return bound_of(data, RunPolicy(), run=run, incident=incident, digest=digest).spec
+
+
+async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...]:
+    """The most that each promotion of a run can lose: by what is seen now until it is begun, and from then on
+    as it was when its fence was complete.
+    """
+    known = known_losses(view.specs[view.plans[-1]])
+    sightings = await read_sightings(store) if known else {}
+    begun = {s.target for i, s in enumerate(view.steps) if s.kind == "promote" and view.attempts[i]}
+    found: list[Loss] = []
+    for name, loss in sorted(known.items()):
+        until_ms = fenced_ms(view, name) or (view.last_ms if view.phase in ENDED else now_ms)
+        found.append(loss.again(None if name in begun else sightings.get(name), until_ms))
+    return tuple(found)
 
 
 async def leader_of(store: Store) -> str:

@@ -2,6 +2,7 @@
 
     observed             roles of every store, as last seen with exactly one primary
     standing/<store>     facts of synchronous replication, checked while all was well
+    sighting/<store>     where the primary stood at the last look, and up to when each copy holds all
 
 The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
 fire. A look that finds no primary, or two, changes nothing: the last certain roles stand.
@@ -21,16 +22,22 @@ from evac.app.observing import observe, standing_facts
 from evac.engine.clock import Clock
 from evac.engine.datasets import DataSets
 from evac.engine.live_actions import PREFIX, Standing, decode_standing
+from evac.engine.losing import losses_of, pages, read_sightings
+from evac.engine.sightings import PREFIX as SIGHTING
+from evac.engine.sightings import Loss, Sighting, newer, sighted
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.store.port import Lease, Put, Store
 
 KEY: Final = "observed"
 PERIOD_S: Final = 2.0
 STANDING_S: Final = 5.0
+PUTS_MOST: Final = 64
+"""Of one transaction."""
 _MOST: Final = 10_000
 
 
@@ -46,6 +53,7 @@ class SeenEstate:
         self.estate = estate
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
+        self._sightings: dict[str, Sighting] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int]] = {}
 
     def standing(self, store: str) -> Standing | None:
@@ -62,10 +70,12 @@ class SeenEstate:
         entry = await self._store.get(KEY)
         if entry is not None:
             self._take(decode(entry.value))
-        for one in await self._store.list(PREFIX):
+        for one in await pages(self._store, PREFIX):
             name = one.key.removeprefix(PREFIX)
             with contextlib.suppress(EvacError):
                 self._standing[name] = decode_standing(name, one.value)
+        for name, sighting in (await read_sightings(self._store)).items():
+            self._sightings[name] = newer(self._sightings.get(name), sighting)
 
     async def begin(self) -> None:
         """What others left in the store; where there is nothing, a look of one's own, so that a plan made
@@ -81,6 +91,7 @@ class SeenEstate:
         """One look at the real systems by the leader, written where roles changed."""
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         self.note_waits(now)
+        await self._keep_sightings(now, guard)
         epochs = await DataSets(self._store, "", self._clock).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         seen = merged(self.observation, now, holders)
@@ -88,6 +99,27 @@ class SeenEstate:
             await self._store.transact((), (Put(KEY, encode(seen)),), guard)
             self._take(seen)
         await asyncio.sleep(PERIOD_S)
+
+    async def _keep_sightings(self, now: Observation, guard: Lease) -> None:
+        """Written at each look that saw a primary: how old the last one is, is what can be lost."""
+        new: list[Sighting] = []
+        for store, members in _by_store(now).items():
+            before = self._sightings.get(store)
+            after = sighted(before, store, tuple(members.values()), now.at_ms)
+            if after is not None and after is not before:
+                self._sightings[store] = after
+                new.append(after)
+        for i in range(0, len(new), PUTS_MOST):
+            puts = tuple(Put(SIGHTING + one.store, one.encode()) for one in new[i : i + PUTS_MOST])
+            await self._store.transact((), puts, guard)
+
+    def losses(self, plan: Plan) -> Mapping[str, Loss]:
+        """The most that each promotion of a plan can lose, should its fence be complete as planned."""
+        return losses_of(self.estate, plan, self._sightings, self._clock.now_ms())
+
+    def loss(self, known: Loss, until_ms: int) -> Loss:
+        """What was known of a promotion when its run was made, by what is seen now."""
+        return known.again(self._sightings.get(known.store), until_ms)
 
     def note_waits(self, now: Observation) -> None:
         """Which primaries wait for whom, and since when, as the leader sees it."""

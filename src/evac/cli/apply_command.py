@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,13 @@ from evac.cli.output import emit, say, screen
 from evac.cli.run_command import code_of, follow, now_ms, request, run_argument
 from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
 from evac.model.errors import InvalidInput
+from evac.model.run_policy import Envelope
 
 if TYPE_CHECKING:
     from evac.app.applying import DryRun, Loaded
+    from evac.engine.sightings import Loss
+    from evac.run.view import RunView
+    from evac.store.port import Store
 
 
 @click.command()
@@ -146,8 +152,12 @@ def approve(
     from evac.app import runs
     from evac.engine.signatures import Approval, read_key, sign
 
-    view = with_store(store, lambda opened: runs.view_of(opened, run))
-    needed, name = view.spec.envelope, who or runs.who_am_i()
+    async def look(opened: Store) -> tuple[RunView, tuple[Loss, ...]]:
+        view = await runs.view_of(opened, run)
+        return view, await runs.losses_of(opened, view, now_ms())
+
+    view, losses = with_store(store, look)
+    needed, name = covering(view.spec.envelope, losses), who or runs.who_am_i()
     if not step:
         say(
             f"approving {run}: leaves {', '.join(needed.sites) or 'no site'}; promotes "
@@ -156,6 +166,9 @@ def approve(
             quiet,
         )
         _confirmed(view.untyped, confirm)
+    for loss in losses:
+        if not step or step == f"promote:{loss.store}":
+            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
     signature = ""
     if key is not None and not step:
         signature = sign(Approval(run, view.plans[-1], needed, name, reason, ticket), read_key(key))
@@ -163,6 +176,12 @@ def approve(
         store, run, "approve", name, reason, quiet, step=step, ticket=ticket, signature=signature,
         envelope=None if step else needed, typed=tuple(sorted({*confirm, *view.untyped})),
     )  # fmt: skip
+
+
+def covering(needed: Envelope, losses: Sequence[Loss]) -> Envelope:
+    """What is agreed to: what the plan needs, and the most that may be lost as it is shown now."""
+    shown = [loss.most_ms for loss in losses if loss.most_ms is not None]
+    return replace(needed, most_lost_ms=max(needed.most_lost_ms, *shown, 0))
 
 
 @click.command(name="key")

@@ -14,6 +14,7 @@ from evac.cli.output import emit, say, screen
 from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
 
 if TYPE_CHECKING:
+    from evac.report.run_report import RunShown
     from evac.run.view import RunView
     from evac.store.port import Store
 
@@ -65,12 +66,21 @@ def show(run: str, store: str | None, output: str) -> int:
     return code_of(view)
 
 
-async def _look(store: Store, run: str) -> tuple[RunView, Any]:
+async def _look(store: Store, run: str) -> tuple[RunView, RunShown]:
     from evac.app import runs
-    from evac.report.run_report import RunShown
 
     view = await runs.view_of(store, run)
-    return view, RunShown(view, await runs.leader_of(store), now_ms())
+    return view, await shown_of(store, view)
+
+
+async def shown_of(store: Store, view: RunView) -> RunShown:
+    """A run with who leads and what may be lost, as of now."""
+    from evac.app import runs
+    from evac.report.run_report import LossShown, RunShown
+
+    losses = await runs.losses_of(store, view, now_ms())
+    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in losses)
+    return RunShown(view, await runs.leader_of(store), now_ms(), told)
 
 
 def code_of(view: RunView) -> int:
@@ -99,7 +109,7 @@ def follow(store: str | None, run: str, quiet: bool) -> int:
         try:
             async for view in runs.follow(opened, run):
                 last = view
-                teller.show(view, await runs.leader_of(opened), now_ms())
+                teller.show(await shown_of(opened, view))
                 if view.phase in ("awaiting_approval", "paused") or view.held or view.doubtful:
                     break
         finally:
@@ -112,10 +122,11 @@ def follow(store: str | None, run: str, quiet: bool) -> int:
         say(f"\ndetached; the run goes on\nnext: evac run watch {run}")
         return exits.INTERRUPTED
     assert view is not None
-    from evac.report.run_report import RunShown, run_text
+    from evac.report.run_report import run_text
 
-    page = screen()
-    emit(run_text(RunShown(view, with_store(store, runs.leader_of), now_ms()), page.width, page.colour), None)
+    page, last = screen(), view
+    shown = with_store(store, lambda opened: shown_of(opened, last))
+    emit(run_text(shown, page.width, page.colour), None)
     return code_of(view)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from evac.cli.output import say
 from evac.report.run_report import RunShown, run_text
-from evac.run.view import RunView
 
 
 class Teller:
@@ -25,13 +24,14 @@ class Teller:
             self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
             self._live.start()
 
-    def show(self, view: RunView, leader: str, now_ms: int) -> None:
+    def show(self, shown: RunShown) -> None:
+        view = shown.view
         if self._quiet:
             return
         if self._live is not None:
             from rich.text import Text
 
-            text = run_text(RunShown(view, leader, now_ms), self._live.console.width, False)
+            text = run_text(shown, self._live.console.width, False)
             self._live.update(Text(text))
             return
         if view.phase != self._phase:

@@ -34,7 +34,7 @@ Happened = Literal["done", "absent", "unclear"]
 
 class GuardedAdmission:
     """The admission of one run. actions: of a step, by its id in the run. pace: raises Retryable while a
-    share of traffic must wait.
+    share of traffic must wait. loss: raises Retryable while a promotion would lose more than was agreed.
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class GuardedAdmission:
         actions: Callable[[str], Sequence[Action]],
         set_ttl_ms: int = SET_TTL_MS,
         pace: Callable[[RunStep], Awaitable[None]] | None = None,
+        loss: Callable[[RunStep, Sequence[Action]], None] = lambda step, actions: None,
     ) -> None:
         self._guards, self._sets, self._policy = guards, sets, policy
         self._actions, self._set_ttl_ms, self._pace = actions, set_ttl_ms, pace
+        self._loss = loss
 
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while a maintenance window stands on its site."""
@@ -77,6 +79,8 @@ class GuardedAdmission:
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
         actions = self._actions(step.id)
         store = step.data_set or step.target
+        if step.kind == "promote" and doing == "start":
+            self._loss(step, actions)
         permit = await self._guard(step, actions, doing)
         async with self._sets.hold(store, self._set_ttl_ms) as held:
             before = await self._sets.read(store)

@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action
+from evac.engine.losing import labels_of, within
 from evac.engine.permitting import wait_ms
+from evac.engine.sightings import Basis, Loss
 from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
@@ -36,8 +38,13 @@ class Bound:
     actions: Mapping[str, tuple[Action, ...]]
 
 
-def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: str, digest: str) -> Bound:
-    """The run of a plan on the estate it was made from."""
+def bind(
+    estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: str, digest: str,
+    losses: Mapping[str, Loss] = MappingProxyType({}),
+) -> Bound:  # fmt: skip
+    """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses,
+    by what was seen; of others what the plan says.
+    """
     ground = ground_of(estate, plan, policy)
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
@@ -46,7 +53,7 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
         found = actions_of(ground, step, totals)
-        parts = _in_shares(ground, _run_step(ground, step, found, uses), found)
+        parts = _in_shares(ground, _run_step(ground, step, found, uses, losses), found)
         for part, done in parts:
             steps.append(part)
             actions[part.id] = done
@@ -57,7 +64,7 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
                 follow = _follow_step(step, site)
                 steps.append(follow)
                 actions[follow.id] = (action,)
-    needed = needed_envelope(ground)
+    needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)
     spec = RunSpec(
@@ -65,12 +72,15 @@ def bind(estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: s
         envelope=needed, patience=policy.patience,
         pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
         approvals=policy.approvals, horizon_ms=plan.horizon_ms,
-        labels=MappingProxyType({"scenario": plan.scenario.title}),
+        labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
     )  # fmt: skip
     return Bound(spec, MappingProxyType(actions))
 
 
-def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: Mapping[str, int]) -> RunStep:
+def _run_step(
+    ground: Ground, step: Step, actions: tuple[Action, ...], windows: Mapping[str, int],
+    losses: Mapping[str, Loss],
+) -> RunStep:  # fmt: skip
     held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
@@ -79,7 +89,7 @@ def _run_step(ground: Ground, step: Step, actions: tuple[Action, ...], windows: 
     return RunStep(
         id=step.id, kind=step.kind, target=step.target, start_ms=step.start_ms,
         duration_ms=_duration_ms(step, actions), after=step.after, uses=tuple(held),
-        deadline_ms=step.deadline_ms, gate=_gate(ground, step),
+        deadline_ms=step.deadline_ms, gate=_gate(ground, step, losses),
         safe_undo=step.kind in ("shed", "shift", "start"),
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
@@ -156,28 +166,32 @@ def _follow_step(promote: Step, site: str) -> RunStep:
     )  # fmt: skip
 
 
-def _gate(ground: Ground, step: Step) -> str:
+def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
     """Words of what a person must agree to first; empty where policy lets evac go on."""
     if step.kind != "promote" or ground.healthy:
         return ""
-    lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == step.target), 0)
-    policy = ground.policy.store(step.target)
-    if lost_ms == 0:
+    loss = losses.get(step.target) or _planned_loss(ground, step.target)
+    if loss.most_ms == 0 or within(loss, ground.policy):
         return ""
-    allowed = policy.async_promotion == "allow" and lost_ms is not None and lost_ms <= policy.most_lost_ms
-    if allowed:
-        return ""
-    how_much = "an unknown part" if lost_ms is None else f"up to {lost_ms / 1000:g} s"
-    return f"promoting {step.target} loses {how_much} of its newest writes"
+    if loss.most_ms is None:
+        return f"promoting {step.target} loses an unknown part of its newest writes"
+    return f"promoting {step.target} may lose its newest writes, up to {loss.words}"
 
 
-def needed_envelope(ground: Ground) -> Envelope:
-    """What an approval must cover for this plan."""
-    promoted = [s.store for s in ground.plan.stores if s.candidate]
-    losses = [s.loss_ms for s in ground.plan.stores if s.candidate]
-    most = max((lost if lost is not None else ground.plan.horizon_ms for lost in losses), default=0)
+def _planned_loss(ground: Ground, store: str) -> Loss:
+    """As the estate declares it."""
+    lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == store), 0)
+    basis: Basis = "unknown" if lost_ms is None else "declared" if lost_ms else "synchronous"
+    return Loss(store, "", ground.candidates.get(store, ""), lost_ms, basis)
+
+
+def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
+    """What an approval must cover for this plan. Where nobody knows what is lost, it is the whole horizon."""
+    promoted = sorted(s.store for s in ground.plan.stores if s.candidate)
+    known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
+    most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
     shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
-    return Envelope(tuple(sorted(ground.lost)), tuple(sorted(promoted)), most, shed)
+    return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
 
 
 def _limits(estate: Estate, plan: Plan, policy: RunPolicy) -> tuple[RunLimit, ...]:

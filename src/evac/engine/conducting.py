@@ -32,10 +32,12 @@ from evac.engine.guards import Guards, Mark, Permit, read_register, read_registe
 from evac.engine.leading import Leadership
 from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
+from evac.engine.losing import LossGuard
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
+from evac.engine.sightings import Loss, later
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.model.errors import (
     ActionError,
@@ -92,7 +94,8 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
-    that were checked while all was well. check: whether a person may ask for this (signatures, approvers).
+    that were checked while all was well. loss: of a promotion as it was known, and when its fence was
+    complete -> by what is seen now. check: whether a person may ask for this (signatures, approvers).
     health: of traffic that is moved in shares; None: shares follow each other by time alone.
     """
 
@@ -106,6 +109,7 @@ class Desk:
     driver: Callable[[str], Driver]
     tell: Tell
     standing: Callable[[str], Standing | None] = lambda store: None
+    loss: Callable[[Loss, int], Loss] = later
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     drift_ms: int = 1_800_000
     drift_period_ms: int = 5_000
@@ -299,14 +303,16 @@ class Conductor:
     def _execution(self, run: _Run, journal: Journal, view: RunView) -> RunExecution:
         desk, name = self._desk, view.spec.run
 
+        def now() -> RunView:
+            return run.execution.view if run.execution is not None else view
+
         def evidence(step: str) -> Mapping[str, Any]:
-            now = run.execution.view if run.execution is not None else view
-            same = (name for name in now.index if plan_id(name) == step)
-            found = [now.index[name] for name in sorted(same, key=lambda name: (len(name), name))]
-            return next((now.evidence[i] for i in reversed(found) if i in now.evidence), {})
+            same = (name for name in now().index if plan_id(name) == step)
+            found = [now().index[name] for name in sorted(same, key=lambda name: (len(name), name))]
+            return next((now().evidence[i] for i in reversed(found) if i in now().evidence), {})
 
         def actions_of(step: str) -> tuple[Action, ...]:
-            return run.actions_of(run.execution.view if run.execution is not None else view, step)
+            return run.actions_of(now(), step)
 
         async def consent(now: RunView, event: Event) -> Permit:
             return await self._consent(now, event)
@@ -319,7 +325,8 @@ class Conductor:
         return RunExecution(
             desk.store, journal, view, self._lead, terms, desk.clock,
             admission=GuardedAdmission(
-                desk.guards, desk.sets, desk.policy, actions, pace=self._pace(run, view, actions)
+                desk.guards, desk.sets, desk.policy, actions, pace=self._pace(run, view, actions),
+                loss=LossGuard(now, desk.policy, desk.loss, desk.clock.now_ms),
             ),
             request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),

@@ -18,11 +18,11 @@ from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
 mode: act
-envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 10 s}
+envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 60 s}
 watch: {profile: lab}
 stores:
   messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
-  presence: {fence_proofs: [none], async_promotion: allow, most_lost: 10 s}
+  presence: {fence_proofs: [none], async_promotion: allow, most_lost: 60 s}
 patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
 """
 

@@ -33,7 +33,8 @@ _LAG_STEPS_MS: Final = (
 @dataclass(frozen=True, slots=True)
 class MemberSeen:
     """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known. waits_for:
-    of a primary whose commits hang, names of the synchronous members that do not follow it.
+    of a primary whose commits hang, names of the synchronous members that do not follow it. position: bytes
+    of its log that it holds, comparable only within one `history`; None where the engine does not say.
     """
 
     store: str
@@ -42,6 +43,8 @@ class MemberSeen:
     lag_ms: int | None = None
     detail: str = ""
     waits_for: tuple[str, ...] = ()
+    position: int | None = None
+    history: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,24 @@ _STYLE_OF: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RunShown:
-    """A run with what is known beside its journal: who leads now (empty: nobody)."""
+    """A run with what is known beside its journal: who leads now (empty: nobody), and of each promotion the
+    most that it can lose.
+    """
 
     view: RunView
     leader: str
     now_ms: int
+    losses: tuple[LossShown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LossShown:
+    """most_ms None: nobody knows. basis: synchronous, seen, declared or unknown; words say it to people."""
+
+    store: str
+    most_ms: int | None
+    basis: str
+    words: str
 
 
 def moment(at_ms: int) -> str | None:
@@ -57,6 +70,10 @@ def run_document(shown: RunShown) -> dict[str, Any]:
         "plan_digest": view.plans[-1], "state": view.phase, "leader": shown.leader, "token": view.token,
         "graceful": view.graceful, "held_by": view.held, "why": view.end_why,
         "approved_by": sorted(view.approved_by), "events": view.events, "waits_for": waiting(view),
+        "most_lost": [
+            {"store": one.store, "milliseconds": one.most_ms, "basis": one.basis, "words": one.words}
+            for one in shown.losses
+        ],
         "started_at": moment(view.started_ms), "counts": dict(sorted(view.counts.items())),
         "steps": [_step(view, i) for i in range(len(view.steps))],
     }  # fmt: skip
@@ -152,6 +169,9 @@ def _facts(shown: RunShown) -> Iterable[tuple[str, str, str]]:
     leader = shown.leader or "nobody: nothing moves until a controller runs"
     yield "leader", leader, "" if shown.leader or view.phase in ENDED else "error"
     yield "approved", listed(sorted(view.approved_by)) or "by nobody yet", ""
+    for one in shown.losses:
+        sure = one.most_ms == 0
+        yield "may lose", f"{one.store}: {one.words}", "" if sure else "warning"
     if view.started_ms > 0:
         end = view.last_ms if view.phase in ENDED else shown.now_ms
         yield "running for", duration(max(0, end - view.started_ms)), ""

@@ -1,0 +1,200 @@
+"""What was last seen of each copy of a store, and so the most that its promotion can lose. Pure.
+
+    sighting/<store>     the primary's position at the last look, and up to when each copy holds everything
+
+A copy that holds at least the position that the primary had at a look holds everything that was acknowledged
+before that look. So what can be lost is what the primary may have acknowledged since the newest such look,
+until it certainly could no more: the age of the sighting and the lag seen then, together. No clock of a
+server and no engine's own figure of its lag is needed. What was seen of another history proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import orjson
+
+from evac.model.errors import NotAllowed
+from evac.model.estate import ReplicationMode
+from evac.model.observation import MemberSeen
+
+PREFIX: Final = "sighting/"
+MARKS_MOST: Final = 64
+"""Looks that are remembered: a copy that is further behind keeps what it was last seen to hold."""
+
+Basis = Literal["synchronous", "seen", "declared", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CopySeen:
+    """at_ms: when it last answered; holds_ms: it holds everything acknowledged until then; 0: not known."""
+
+    site: str
+    position: int
+    at_ms: int
+    holds_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The last look at which a store had one primary that answered. position: bytes of its log; history: of
+    which line of it; marks: (when, position) of looks, oldest first.
+    """
+
+    store: str
+    primary: str
+    history: str
+    position: int
+    at_ms: int
+    copies: tuple[CopySeen, ...] = ()
+    marks: tuple[tuple[int, int], ...] = ()
+
+    def copy(self, site: str) -> CopySeen | None:
+        return next((one for one in self.copies if one.site == site), None)
+
+    def encode(self) -> bytes:
+        copies = [[one.site, one.position, one.at_ms, one.holds_ms] for one in self.copies]
+        return orjson.dumps(
+            {
+                "primary": self.primary, "history": self.history, "position": self.position,
+                "at_ms": self.at_ms, "copies": copies,
+            }
+        )  # fmt: skip
+
+
+def decode_sighting(store: str, value: bytes) -> Sighting:
+    """Raises NotAllowed for what cannot be read: it proves nothing."""
+    try:
+        found: dict[str, Any] = orjson.loads(value)
+        at_ms, position = int(found["at_ms"]), int(found["position"])
+        copies = tuple(CopySeen(str(row[0]), *(int(one) for one in row[1:4])) for row in found["copies"])
+        return Sighting(
+            store, str(found["primary"]), str(found["history"]), position, at_ms, copies, ((at_ms, position),)
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise NotAllowed("guard-unreadable", f"what was last seen of {store} cannot be read") from error
+
+
+def sighted(
+    before: Sighting | None, store: str, members: Sequence[MemberSeen], at_ms: int
+) -> Sighting | None:
+    """After another look that began at `at_ms`; as before where no single primary told its position."""
+    primaries = [one for one in members if one.role == "primary" and one.position is not None]
+    if len(primaries) != 1:
+        return before
+    (primary,) = primaries
+    assert primary.position is not None
+    same = before is not None and (before.primary, before.history) == (primary.site, primary.history)
+    old = before if same else None
+    marks = (*(old.marks if old is not None else ()), (at_ms, primary.position))[-MARKS_MOST:]
+    known = {one.site: one for one in old.copies} if old is not None else {}
+    for member in members:
+        comparable = member.position is not None and member.history == primary.history
+        if member.site == primary.site or not comparable:
+            continue
+        assert member.position is not None
+        holds_ms = max((when for when, there in marks if there <= member.position), default=0)
+        if member.site in known:
+            holds_ms = max(holds_ms, known[member.site].holds_ms)
+        known[member.site] = CopySeen(member.site, member.position, at_ms, holds_ms)
+    copies = tuple(known[site] for site in sorted(known))
+    return Sighting(store, primary.site, primary.history, primary.position, at_ms, copies, marks)
+
+
+def newer(one: Sighting | None, other: Sighting) -> Sighting:
+    """Which of two stands: the later look; one's own, which has more marks, of the same."""
+    return other if one is None or other.at_ms > one.at_ms else one
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
+    nobody knows. primary: the site of the old one. basis seen: until_ms less the time up to which the
+    candidate was seen to hold everything. seen_ms: when the primary was last seen.
+    """
+
+    store: str
+    primary: str
+    candidate: str
+    most_ms: int | None
+    basis: Basis
+    seen_ms: int = 0
+    behind_ms: int = 0
+    until_ms: int = 0
+
+    @property
+    def words(self) -> str:
+        """How much, and how that is known."""
+        match self.basis:
+            case "synchronous":
+                return "0 s: it confirms every commit"
+            case "declared":
+                return f"{_seconds(self.most_ms)}, as the estate declares: nothing was ever seen of it"
+            case "unknown":
+                return "an unknown part: nothing was seen of it, and nothing is declared"
+        age = _seconds(self.until_ms - self.seen_ms)
+        return f"{_seconds(self.most_ms)}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
+
+    def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
+        """By a later look at the same primary, or for another end. What never was seen stays as declared."""
+        moved = sighting is None or sighting.primary != self.primary
+        if self.basis == "synchronous" or (self.basis == "seen" and moved):
+            return later(self, until_ms)
+        declared_ms = self.most_ms if self.basis == "declared" else None
+        return loss_of(self.store, self.primary, self.candidate, "async", declared_ms, sighting, until_ms)
+
+    def label(self) -> str:
+        """For the labels of a run."""
+        return orjson.dumps(self).decode()
+
+
+def later(loss: Loss, until_ms: int) -> Loss:
+    """The same, where the primary may have written for longer, or, fenced, for less long."""
+    if loss.basis != "seen" or loss.most_ms is None:
+        return replace(loss, until_ms=until_ms)
+    most_ms = max(0, loss.most_ms + until_ms - loss.until_ms)
+    return replace(loss, most_ms=most_ms, until_ms=until_ms)
+
+
+def loss_in(label: str) -> Loss:
+    """The inverse of `label`. Raises NotAllowed for what is none."""
+    try:
+        return Loss(**orjson.loads(label))
+    except (ValueError, TypeError) as error:
+        raise NotAllowed("guard-unreadable", "what a promotion may lose cannot be read") from error
+
+
+def loss_of(
+    store: str,
+    primary: str,
+    candidate: str,
+    mode: ReplicationMode,
+    declared_ms: int | None,
+    sighting: Sighting | None,
+    until_ms: int,
+) -> Loss:
+    """The most that is lost when the primary may have acknowledged writes until `until_ms`. mode: of the
+    candidate, as observed. What a clock that went back would make too small is not known.
+    """
+    if mode == "sync":
+        return Loss(store, primary, candidate, 0, "synchronous", until_ms=until_ms)
+    copy = None
+    if sighting is not None and sighting.primary == primary:
+        copy = sighting.copy(candidate)
+    if sighting is None or copy is None:
+        basis: Basis = "unknown" if declared_ms is None else "declared"
+        return Loss(store, primary, candidate, declared_ms, basis, until_ms=until_ms)
+    if not copy.holds_ms or until_ms < sighting.at_ms:
+        return Loss(store, primary, candidate, None, "unknown", sighting.at_ms, until_ms=until_ms)
+    behind_ms = max(0, sighting.at_ms - copy.holds_ms)
+    return Loss(
+        store, primary, candidate, until_ms - copy.holds_ms, "seen", sighting.at_ms, behind_ms, until_ms
+    )
+
+
+def _seconds(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "an unknown time"
+    return f"{-(-milliseconds // 100) / 10:g} s"

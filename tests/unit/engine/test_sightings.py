@@ -1,0 +1,164 @@
+"""The most that can be lost, from what was seen: up to when a copy holds everything, and how old that is."""
+
+from __future__ import annotations
+
+import pytest
+
+from evac.actions.port import Action
+from evac.engine.losing import LossGuard, labels_of, within
+from evac.engine.sightings import Loss, Sighting, decode_sighting, later, loss_in, loss_of, newer, sighted
+from evac.model.errors import NotAllowed, Retryable
+from evac.model.observation import MemberSeen
+from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.run.state import apply
+from evac.run.values import Event, RunSpec, RunStep
+from evac.run.view import RunView
+
+ASYNC = RunPolicy(stores={"db": StorePolicy("db", async_promotion="allow", most_lost_ms=10_000)})
+
+
+def look(primary: int, copy: int | None, history: str = "1", site: str = "pangyo") -> list[MemberSeen]:
+    role = "async" if copy is not None else "unreachable"
+    return [
+        MemberSeen("db", "ansan", role, position=copy, history=history if copy is not None else ""),
+        MemberSeen("db", site, "primary", position=primary, history=history),
+    ]
+
+
+def seen(*looks: tuple[int, int, int | None]) -> Sighting:
+    """(when, position of the primary, of the copy)."""
+    found: Sighting | None = None
+    for at_ms, primary, copy in looks:
+        found = sighted(found, "db", look(primary, copy), at_ms)
+    assert found is not None
+    return found
+
+
+def loss(sighting: Sighting | None, until_ms: int, declared_ms: int | None = 1_000) -> Loss:
+    return loss_of("db", "pangyo", "ansan", "async", declared_ms, sighting, until_ms)
+
+
+@pytest.mark.parametrize(
+    ("looks", "most_ms"),
+    [
+        (((1_000, 50, 50),), 9_000),
+        (((1_000, 50, 50), (3_000, 90, 60)), 9_000),  # it holds what was written at the first look
+        (((1_000, 50, 20), (3_000, 90, 50)), 9_000),
+        (((1_000, 50, 50), (3_000, 90, 90)), 7_000),
+        (((1_000, 50, 50), (3_000, 90, None)), 9_000),  # it does not answer: what it held, it holds
+        (((1_000, 50, 50), (3_000, 90, 40)), 9_000),  # a copy never holds less than it held
+    ],
+)  # fmt: skip
+def test_what_a_copy_held_at_a_look_is_not_lost(
+    looks: tuple[tuple[int, int, int | None], ...], most_ms: int
+) -> None:
+    found = loss(seen(*looks), 10_000)
+    assert (found.most_ms, found.basis) == (most_ms, "seen")
+    assert found.most_ms == 10_000 - found.seen_ms + found.behind_ms
+
+
+def test_without_a_primary_the_last_look_stands_and_grows_old() -> None:
+    before = seen((1_000, 50, 50))
+    gone = [MemberSeen("db", "pangyo", "unreachable"), MemberSeen("db", "ansan", "async", position=50)]
+    assert sighted(before, "db", gone, 9_000) is before
+    two = [*look(50, None), MemberSeen("db", "anyang", "primary", position=99, history="2")]
+    assert sighted(before, "db", two, 9_000) is before
+
+
+def test_another_history_proves_nothing() -> None:
+    before = seen((1_000, 50, 50))
+    after = sighted(before, "db", look(60, 60, "2", "anyang"), 2_000)
+    assert after is not None
+    assert (after.primary, after.marks) == ("anyang", ((2_000, 60),))
+    stale = sighted(
+        None, "db", [*look(60, None), MemberSeen("db", "ansan", "async", position=99, history="0")], 5
+    )
+    assert stale is not None
+    assert stale.copies == ()
+
+
+def test_the_declared_lag_counts_only_where_nothing_was_ever_seen() -> None:
+    assert loss(None, 9_000).basis == "declared"
+    assert (loss(None, 9_000).most_ms, loss(None, 9_000, None).basis) == (1_000, "unknown")
+    never = sighted(None, "db", look(50, None), 1_000)
+    assert "as the estate declares" in loss(never, 9_000).words
+    behind = seen((1_000, 50, 20))
+    assert (loss(behind, 9_000).most_ms, loss(behind, 9_000).basis) == (None, "unknown")
+
+
+def test_a_clock_that_went_back_makes_nothing_small() -> None:
+    assert loss(seen((5_000, 50, 50)), 4_000).most_ms is None
+
+
+def test_a_synchronous_copy_loses_nothing_and_says_why() -> None:
+    found = loss_of("db", "pangyo", "ansan", "sync", None, None, 5)
+    assert (found.most_ms, found.words) == (0, "0 s: it confirms every commit")
+
+
+def test_whoever_leads_next_goes_on_from_what_was_written() -> None:
+    first = seen((1_000, 50, 50))
+    read = decode_sighting("db", first.encode())
+    assert read == first
+    second = sighted(read, "db", look(70, 55), 3_000)
+    assert second is not None
+    assert second.copies[0].holds_ms == 1_000
+    assert newer(first, second) is second
+    assert newer(second, read) is second
+    for value in (b"", b"{}", b'{"primary": 1}'):
+        with pytest.raises(NotAllowed):
+            decode_sighting("db", value)
+
+
+def test_a_loss_is_kept_with_its_run_and_grows_until_the_fence() -> None:
+    known = loss(seen((1_000, 50, 50)), 4_000)
+    assert loss_in(known.label()) == known
+    assert known.again(seen((2_000, 60, 60)), 9_000).most_ms == 7_000, "it was seen once more"
+    assert known.again(None, 9_000).most_ms == 8_000
+    moved = sighted(None, "db", look(99, 99, "2", "ansan"), 8_000)
+    assert known.again(moved, 9_000).most_ms == 8_000, "the new primary says nothing of the old one"
+    assert later(known, 2_000).most_ms == 1_000
+    with pytest.raises(NotAllowed):
+        loss_in("{}")
+
+
+def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bool = False) -> LossGuard:
+    steps = (
+        RunStep("fence:db", "fence", "db", 0, 1, data_set="db"),
+        RunStep("promote:db", "promote", "db", 1, 1, after=("fence:db",), data_set="db", gate=gate),
+    )
+    view = RunView(RunSpec("r", "i", "p", steps, approvals=0, labels=labels_of({"db": known})))
+    events = [
+        Event("run_created", 1, data={"incident": "i", "plan": "p", "scenario": "", "token": 1}),
+        Event("run_started", 1, data={}),
+    ]
+    if fenced_at_ms is not None:
+        events.append(Event("step_started", 2, "fence:db", 1, {"token": 1, "epoch": 1, "deadline_ms": 9}))
+        events.append(Event("step_succeeded", fenced_at_ms, "fence:db", 1, {}))
+    if opened:
+        events.append(Event("gate_opened", 3, "promote:db", 0, {"who": "kim", "reason": "seen"}))
+    for event in events:
+        apply(view, event)
+    return LossGuard(lambda: view, ASYNC, later, lambda: 99_000)
+
+
+PROMOTE = Action("promote", "db", "postgres", "ansan", {}, {"proof": "attest"})
+
+
+def test_a_promotion_waits_for_a_person_where_more_would_be_lost_than_policy_allows() -> None:
+    known = loss(seen((1_000, 50, 50)), 4_000)
+    step = RunStep("promote:db", "promote", "db", 1, 1, data_set="db")
+    guarded(known, 11_000)(step, (PROMOTE,))
+    for late in (guarded(known, 11_001), guarded(known, None), guarded(loss(None, 9, None), 2_000)):
+        with pytest.raises(Retryable, match="it would lose") as refused:
+            late(step, (PROMOTE,))
+        assert "evac approve r --step promote:db" in refused.value.hint
+    guarded(known, 90_000, opened=True)(step, (PROMOTE,))
+    orderly = Action("promote", "db", "postgres", "ansan", {}, {"proof": "demote"})
+    guarded(known, 90_000)(step, (orderly,))
+
+
+def test_policy_that_asks_lets_nothing_go_by_itself_that_loses_anything() -> None:
+    found = loss(seen((1_000, 50, 50)), 1_001)
+    assert not within(found, RunPolicy())
+    assert within(found, ASYNC)
+    assert within(later(found, 1_000), RunPolicy())
