@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evac.cli import exits
+from evac.cli.fleet_command import fleet
 from evac.cli.options import Command, output_option, quiet_option
 from evac.cli.output import emit, progress, say, screen
 from evac.model.errors import InvalidInput
@@ -334,3 +335,6 @@ def down(folder: Path | None, quiet: bool) -> None:
     place = _place(folder)
     ended = end(place)
     say(f"the lab is down: {ended} processes ended", quiet)
+
+
+lab.add_command(fleet)

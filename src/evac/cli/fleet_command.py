@@ -1,0 +1,114 @@
+"""evac lab fleet: thousands of simulated servers that speak Redfish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from evac.cli import exits
+from evac.cli.options import quiet_option
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac.lab.fleet.ground import Ground
+    from evac.lab.fleet.running import Wish
+
+
+@click.command()
+@click.option("--servers", type=click.IntRange(1, 64_516), default=1_000, show_default=True)
+@click.option("--site", default="pangyo", show_default=True, help="The site's name; of an estate: which one.")
+@click.option(
+    "--estate",
+    type=click.Path(path_type=Path, exists=True),
+    help="Serve the BMCs of an estate's site instead.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Write the fleet as an estate."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Of all BMCs.")
+@click.option("--admin-port", type=click.IntRange(0, 65_535), default=8_001, show_default=True)
+@click.option("--tls", is_flag=True, help="HTTPS, with an authority and a certificate of its own.")
+@click.option("--user", default="evac", show_default=True)
+@click.option(
+    "--password", default="", metavar="REFERENCE", help="env:NAME or file:/path. Default: a new one."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same fleet.")
+@click.option("--speed", type=click.FloatRange(0.01, 10_000), default=1.0, show_default=True,
+              help="Divides every duration.")  # fmt: skip
+@click.option(
+    "--spread", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of boot times."
+)
+@click.option("--faults", "faulty", default="", metavar="SHARES",
+              help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.")  # fmt: skip
+@click.option("--power-on", type=click.Choice(["on", "dark", "last"]), default="dark", show_default=True,
+              help="What servers do when power returns.")  # fmt: skip
+@click.option("--at-start", type=click.Choice(["off", "on", "open"]), default="off", show_default=True,
+              help="off: breakers closed, servers off; on: all up; open: no power.")  # fmt: skip
+@click.option("--no-limits", is_flag=True, help="Feeds, racks and halls carry everything.")
+@click.option(
+    "--latency", type=click.FloatRange(0, 10_000), default=5.0, show_default=True, help="ms an answer."
+)
+@click.option("--bmc-boot", type=click.FloatRange(0, 3_600), default=30.0, show_default=True,
+              help="Seconds until a BMC answers once it has power.")  # fmt: skip
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
+              help="Where password, certificates and pid file lie. Default: in the lab's.")  # fmt: skip
+@quiet_option
+def fleet(quiet: bool, **options: Any) -> int:
+    """Serve thousands of simulated servers that speak Redfish, until interrupted.
+
+    Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
+    overloaded. The admin interface on 127.0.0.1 tells what was counted.
+    """
+    from evac.lab.fleet import running
+
+    ground = _ground(options)
+    if options["no_limits"]:
+        ground = ground.without_limits()
+    running.run(ground, _wish(options), lambda about: _tell(about, quiet))
+    return exits.DONE
+
+
+def _ground(options: Mapping[str, Any]) -> Ground:
+    if options["estate"] is not None:
+        if options["out"] is not None:
+            raise InvalidInput("fleet-folder", "the estate is there already", "leave out -o or --estate")
+        from evac.lab.fleet import from_estate
+
+        return from_estate.read(options["estate"], options["site"])
+    from evac.lab.fleet import made_up
+
+    return made_up.make(options["servers"], options["site"], options["power_on"])
+
+
+def _wish(options: Mapping[str, Any]) -> Wish:
+    from evac.lab.fleet.faults import DEFAULT_SHARES, Shares, read_shares
+    from evac.lab.fleet.fleet import Settings
+    from evac.lab.fleet.running import Wish
+    from evac.lab.fleet.serving import Ports
+    from evac.lab.state import default_folder
+
+    start: Literal["off", "on", "open"] = options["at_start"]
+    settings = Settings(
+        speed=options["speed"], seed=options["seed"], spread=options["spread"],
+        latency_ms=round(options["latency"]), bmc_boot_ms=round(options["bmc_boot"] * 1_000),
+        closed=start != "open", running=start == "on", was_running=start == "open",
+    )  # fmt: skip
+    shares = read_shares(options["faulty"]) if options["faulty"] else dict(DEFAULT_SHARES)
+    return Wish(
+        folder=(options["folder"] or default_folder() / "fleet").absolute(),
+        ports=Ports(options["port"], options["admin_port"]), shares=Shares(shares), settings=settings,
+        tls=options["tls"], user=options["user"], password=options["password"],
+        out=options["out"].absolute() if options["out"] else None,
+    )  # fmt: skip
+
+
+def _tell(about: Mapping[str, Any], quiet: bool) -> None:
+    """The ready line: the first line on stdout, JSON, written once the fleet answers."""
+    click.echo(json.dumps({"ready": True, **about}))
+    if not quiet:
+        words = f"{about['servers']} servers answer at {about['scheme']}://{about['first']}:{about['port']}/redfish/v1/"
+        click.echo(f"{words} and on\nadmin: {about['admin']}/stats\nend it with Ctrl-C", err=True)

@@ -1,0 +1,80 @@
+"""One running fleet: the ground it stands on, its machines, its clock, its accounts and what it counts."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from evac.lab.fleet import faults
+from evac.lab.fleet.accounts import Accounts
+from evac.lab.fleet.clock import FleetClock
+from evac.lab.fleet.faults import Shares
+from evac.lab.fleet.ground import Ground
+from evac.lab.fleet.machines import Machines
+from evac.lab.fleet.power import PowerGrid
+from evac.lab.fleet.stats import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a fleet behaves. Durations in ms of fleet time; closed: the breakers at the start."""
+
+    speed: float = 1.0
+    seed: int = 1
+    spread: float = 0.1
+    latency_ms: int = 5
+    slow_ms: int = 3_000
+    busy_ms: int = 20_000
+    bmc_boot_ms: int = 30_000
+    closed: bool = True
+    running: bool = False
+    was_running: bool = False
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a client has changed on one controller; most controllers have none."""
+
+    asset_tag: str | None = None
+    ntp_servers: list[str | None] = field(default_factory=list)
+    ntp_enabled: bool = False
+    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    next_id: int = 1
+
+
+class Fleet:
+    """Everything of one fleet that lives in memory."""
+
+    def __init__(
+        self, ground: Ground, shares: Shares, settings: Settings, user: str, password: str,
+        clock: FleetClock | None = None,
+    ) -> None:  # fmt: skip
+        self.ground, self.settings = ground, settings
+        self.clock = clock or FleetClock(settings.speed)
+        self.stats = Stats(len(ground))
+        self.grid = PowerGrid(ground, settings.closed)
+        drawn = faults.draw(len(ground), shares, settings.seed)
+        self.machines = Machines(
+            ground, self.grid, drawn, settings.seed, settings.spread, settings.bmc_boot_ms
+        )
+        self.accounts = Accounts(user, password, self.stats)
+        self.kept: dict[int, Kept] = {}
+        self.first_call: dict[int, int] = {}
+        if settings.running:
+            self.machines.start_all(0)
+        elif settings.was_running:
+            self.machines.was_running()
+
+    def now(self) -> int:
+        """Fleet time; what was due until now has happened."""
+        now = self.clock.now()
+        self.machines.advance(now)
+        return now
+
+    def change(self, server: int) -> Kept:
+        """What a client changed on a controller, to change more."""
+        return self.kept.setdefault(server, Kept())
+
+    def uuid_of(self, server: int, what: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"evac/{self.ground.site}/{server}/{what}"))
