@@ -44,6 +44,8 @@ class Controller:
         now = fleet.now()
         if request.method not in METHODS:
             return refused(501, "GeneralError")
+        if trouble := _protocol_trouble(request):
+            return trouble
         path = _canonical(request.path)
         allow = self._allow(server, path, now)
         try:
@@ -226,6 +228,15 @@ class Controller:
         etag = self._shown(found, path, Request("GET", path), "GET, HEAD, PATCH").etag
         if etag not in [one.strip() for one in wanted.split(",")]:
             raise Refusal(refused(412, "PreconditionFailed"))
+
+
+def _protocol_trouble(request: Request) -> Answer | None:
+    """A version of OData or a query that this service does not speak."""
+    if request.headers.get("odata-version", "4.0") != "4.0":
+        return refused(412, "HeaderInvalid", "OData-Version")
+    if any(word.startswith(("$", "%24")) for word in request.query.split("&")):
+        return refused(501, "QueryNotSupportedOnResource")
+    return None
 
 
 def _need(user: Account, privilege: str) -> None:
