@@ -146,6 +146,8 @@ class Agenda:
         step = view.steps[i]
         self.blocked.pop(i, None)
         wake = view.not_before.get(i, 0) if view.not_before else 0
+        if step.lag_ms:
+            wake = max(wake, step.lag_ms + max((view.ended[view.index[j]] for j in step.after), default=0))
         if step.paced:
             wake = max(wake, view.pace_next.get(step.target, 0))
         if (step.gate or (view.gates and i in view.gates)) and i not in view.gates_open:

@@ -15,6 +15,7 @@ from evac.run.moving import run_moves
 from evac.run.values import Event
 from evac.run.view import RunView
 
+BOOT: Final = "boot"
 REFUSED: Final = "credentials-refused"
 POWER: Final = "power:"
 """Steps that close a feed, and limits of watts, are named so."""
@@ -54,6 +55,8 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         view.refusing = True
         if view.phases[i] == "failed":
             view.refused.add(i)
+    elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
+        view.given_up.add(i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i):
@@ -103,9 +106,22 @@ def _stalls(view: RunView, i: int, at_ms: int) -> None:
     lost = view.lost_servers.get(server)
     if lost is None:
         view.stalled.setdefault(server, {})[i] = at_ms
-    elif view.phases[i] == "failed" and view.started[i] <= lost[1]:
+    elif view.phases[i] in ("failed", "skipped") and view.started[i] <= lost[1]:
         _reroute(view, (i,), server, lost[0])
         view.take_back(i)
+
+
+def is_doubtful(view: RunView, i: int) -> None:
+    """Nobody can tell of step i after several looks; the others do not wait for a server that is silent."""
+    if view.steps[i].kind == BOOT and i not in view.leftover:
+        view.given_up.add(i)
+
+
+def is_left_out(view: RunView, i: int, event: Event) -> None:
+    """Step i is skipped: by evac, because its server goes to the people on the floor."""
+    if i in view.given_up:
+        view.given_up.discard(i)
+        view.quarantined.add(i)
 
 
 def limit_changed(view: RunView, event: Event) -> None:
@@ -134,7 +150,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
         if view.phases[closing] in _BACK:
             view.take_back(closing)
     for i, step in enumerate(view.steps):
-        if feed in step.feeds and view.phases[i] in _BACK and view.is_dark(i):
+        if feed in step.feeds and view.is_dark(i) and _comes_back(view, i, event.at_ms):
             view.take_back(i)
 
 
@@ -145,10 +161,10 @@ def boot_server_lost(view: RunView, event: Event) -> None:
     view.lost_servers[server] = other, event.at_ms
     view.stalled.pop(server, None)
     mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
-    waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed")]
+    waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined]
     _reroute(view, waiting, server, other)
     for i in waiting:
-        if view.phases[i] == "failed" and view.failures.get(i, ("",))[0] in STALLED:
+        if view.failures.get(i, ("",))[0] in STALLED and _comes_back(view, i, event.at_ms):
             view.take_back(i)
 
 
@@ -172,6 +188,13 @@ def _reroute(view: RunView, steps: Iterable[int], server: str, other: str) -> No
     }
     for i in steps:
         view.reroute(i, moved)
+
+
+def _comes_back(view: RunView, i: int, at_ms: int) -> bool:
+    """Whether what was done or tried is to be done again: of those left out, the ones of the same trouble."""
+    if view.phases[i] == "skipped":
+        return i in view.quarantined and at_ms - view.ended[i] <= TOGETHER_MS
+    return view.phases[i] in _BACK
 
 
 _BACK: Final = frozenset({"succeeded", "failed", "unknown"})

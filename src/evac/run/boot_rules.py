@@ -15,7 +15,7 @@ from evac.run.values import Event
 from evac.run.view import RunView
 
 MENDED: Final = "a person went on after credentials were refused"
-_RETRIED_MOST: Final = 1_024
+_AT_ONCE: Final = 1_024
 
 
 class BootRules:
@@ -34,8 +34,11 @@ class BootRules:
         if view.opened_feeds or view.gone or view.stalled:
             found += self._trips(view, now_ms)
             found += self._lost(view, now_ms)
-        if view.refused and not view.refusing and view.phase == "running":
-            found += _again(view, now_ms)
+        if view.phase == "running" and not found:
+            if view.given_up:
+                found += _left_out(view, now_ms)
+            if view.refused and not view.refusing:
+                found += _again(view, now_ms)
         return found
 
     def _trips(self, view: RunView, now_ms: int) -> Iterator[Event]:
@@ -115,8 +118,17 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
     data = {"who": "evac", "reason": MENDED}
     return [
         Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
-        for i in sorted(view.refused)[:_RETRIED_MOST]
+        for i in sorted(view.refused)[:_AT_ONCE]
     ]
+
+
+def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
+    """The run goes on without servers that do not come up; what draws goes on being counted."""
+    for i in sorted(view.given_up)[:_AT_ONCE]:
+        if view.phases[i] in ("failed", "unknown"):
+            code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
+            data = {"who": "evac", "reason": f"left to the people on the floor ({code or 'in doubt'})"}
+            yield Event("step_skipped", now_ms, view.steps[i].id, view.attempts[i], data)
 
 
 def refusal(view: RunView) -> str:

@@ -9,6 +9,7 @@ smaller than what is held, nothing new begins until there is room.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -55,6 +56,14 @@ class Limits:
         self._apart: dict[str, int] = {}
         self.freed: set[int] = set()
         """Limits that got room since somebody last looked."""
+
+    def fork(self) -> Limits:
+        """The same limits with the same holds, apart; promises are forgotten."""
+        other = copy(self)
+        other.capacity, other._used = self.capacity.copy(), self._used.copy()
+        other._timed, other._apart = self._timed.copy(), self._apart.copy()
+        other._promised, other.freed = [0] * len(self.limits), self.freed.copy()
+        return other
 
     def uses(self, step: RunStep) -> Uses:
         """The step's uses by number. Raises RunError for a limit that is unknown or always too small."""

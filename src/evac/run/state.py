@@ -184,6 +184,7 @@ def _step_observed(view: RunView, event: Event) -> None:
         view.unclear[i] = view.unclear.get(i, 0) + 1
         if view.unclear[i] >= view.spec.patience.attempts:
             view.doubtful.add(i)
+            boot_events.is_doubtful(view, i)
         return
     undone = outcome == "absent" and i in view.in_undo
     gone = outcome == "absent" and not undone and i in view.leftover
@@ -217,6 +218,7 @@ def _step_waits(view: RunView, event: Event) -> None:
 def _step_skipped(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_skipped")
     _resolved(view, i)
+    boot_events.is_left_out(view, i, event)
     view.exceptions = True
     view.ended[i] = event.at_ms
 
@@ -235,6 +237,8 @@ def _step_retried(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_retried")
     view.tries[i] = 0
     view.refused.discard(i)
+    view.given_up.discard(i)
+    view.quarantined.discard(i)
     view.undo_broken.discard(i)
     view.undo_wanted.discard(i)
     view.not_before.pop(i, None)

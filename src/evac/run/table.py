@@ -86,6 +86,7 @@ undone     step_retried          ready
 succeeded  feed_tripped          ready
 failed     feed_tripped          ready
 unknown    feed_tripped          ready
+skipped    feed_tripped          ready
 succeeded  undo_started          undoing
 undoing    undo_done             undone
 undoing    undo_failed           succeeded

@@ -113,7 +113,8 @@ class RunStep:
     ids. gate: a person must say go on before it starts. safe_undo: evac may take it back by itself (never
     for a store). data_set: the store whose lease and epoch it needs, for fence and promote. act: what tells
     it from another step of the same id in another plan; of a fence what its proof is about, `old` site or
-    `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot.
+    `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot; lag_ms: how
+    long after what it is after it begins at the earliest.
     """
 
     id: str
@@ -134,6 +135,7 @@ class RunStep:
     rack: str = ""
     feeds: tuple[str, ...] = ()
     boot_server: str = ""
+    lag_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ a step is `pending` exactly while it waits; the limits hold the uses of what is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 from evac.model.errors import RunError
@@ -20,6 +21,7 @@ BUSY = frozenset({"running", "unknown", "undoing"})
 """Step phases in which something may be under way in the world."""
 
 _NOBODY: Sequence[int] = ()
+_SHARED = frozenset({"specs", "index", "dependents", "rank", "ranked", "evidence", "origin"})
 
 
 class Pause(NamedTuple):
@@ -58,10 +60,11 @@ class RunView:
     origin: step -> (plan, its id there), of steps that do not come from the first plan. keeps: of steps that
     hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
     capacities: of limits that a person changed. refused: steps that failed because credentials are refused;
-    refusing: nobody has said go on since. gates: words of gates that the plan does not have. gone: feed ->
-    boots that fell silent or went off since the last sign of life there, with the time; tripped: feeds
-    without power, and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has
-    thought about yet. stalled: boot server -> boots that do not come up since the last one did;
+    refusing: nobody has said go on since. given_up: boots that failed for good, or that nobody can tell of;
+    quarantined: those that the run goes on without. gates: words of gates that the plan does not have. gone:
+    feed -> boots that fell silent or went off since the last sign of life there, with the time; tripped:
+    feeds without power, and whether the breaker was seen open; opened_feeds: breakers seen open that nobody
+    has thought about yet. stalled: boot server -> boots that do not come up since the last one did;
     lost_servers: boot servers that are given up: by whom they are replaced, and since when.
     """
 
@@ -112,6 +115,8 @@ class RunView:
         self.tries[i] = 0
         self.unclear.pop(i, None)
         self.doubtful.discard(i)
+        self.given_up.discard(i)
+        self.quarantined.discard(i)
         self.not_before.pop(i, None)
         begun = [
             j for j in self.dependents[i] if self.phases[j] == "succeeded" and self.steps[j].kind == "start"
@@ -154,6 +159,8 @@ class RunView:
         self.failures: dict[int, tuple[str, str]] = {}
         self.whys: dict[int, str] = {}
         self.refused: set[int] = set()
+        self.given_up: set[int] = set()
+        self.quarantined: set[int] = set()
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
@@ -225,7 +232,8 @@ class RunView:
         """What events of boots determine, for the fingerprint; nothing where there were none."""
         found = (
             sorted(self.keeping.items()), self.limits.apart, sorted(self.capacities.items()),
-            sorted(self.refused), self.refusing, sorted(self.gates.items()), sorted(self.tripped.items()),
+            sorted(self.refused), self.refusing, sorted(self.quarantined), sorted(self.given_up),
+            sorted(self.gates.items()), sorted(self.tripped.items()),
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
@@ -251,6 +259,16 @@ class RunView:
         self.rank = [0] * len(steps)
         for rank, i in enumerate(self.ranked):
             self.rank[i] = rank
+
+    def fork(self) -> RunView:
+        """The same run apart, to play forward; specs, evidence and what never changes are shared."""
+        other = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | set | dict | bytearray) and name not in _SHARED:
+                setattr(other, name, value.copy())
+        other.limits = self.limits.fork()
+        other.agenda, other.watched, other.changed = None, False, []
+        return other
 
     def number(self, step: str) -> int:
         """The number of a step. Raises RunError for one that the plan does not have."""
