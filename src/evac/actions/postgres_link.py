@@ -19,6 +19,7 @@ from evac.actions.port import Action, Value
 from evac.actions.secrets import Secret, resolve, scrub
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
+GOODBYE_S = 1.0
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
@@ -134,14 +135,33 @@ class Link:
             raise translate(self.member, error, self._changed) from error
 
     async def close(self) -> None:
-        """Says goodbye where that can be done at once; else just goes."""
+        """Says goodbye where that can be done at once; else it is done behind our back."""
         if not self._broken:
             try:
                 await self._connection.close(timeout=0.5)
                 return
             except (TimeoutError, *FAILURES):
                 pass
-        self._connection.terminate()
+        task = asyncio.get_running_loop().create_task(_end(self._connection))
+        _ENDING.add(task)
+        task.add_done_callback(_ENDING.discard)
+
+
+_ENDING: set[asyncio.Task[None]] = set()
+"""Connections that are being ended."""
+
+
+async def _end(connection: Any) -> None:
+    """A call that was given up has asked the server to cancel it, over a connection of its own; how that went
+    is heard here, because an answer that nobody hears is a complaint of the loop.
+    """
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await connection.close(timeout=GOODBYE_S / 2)
+    except (TimeoutError, *FAILURES):
+        pass
+    finally:
+        connection.terminate()
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 KEY: Final = "evac:authority"
 CALL_S: Final = 3.0
+SILENT_MS: Final = 500
 DEMOTED: Final = 1_000_000
 """min-replicas-to-write of a primary that takes no writes any more: more replicas than there will ever be."""
 POLL_S: Final = 0.01
@@ -393,15 +394,23 @@ def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
 
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
     """After an orderly demotion the old primary still answers: what it wrote last is waited for. A link to a
-    site that is gone looks up for seconds, so it is asked first whether anybody is there.
+    site that is gone looks up for seconds, and one that stands still takes connections: after a loss nobody
+    waits longer for it than a real answer takes.
     """
     if facts.role == "primary" or not facts.link_up:
         return
     host, _, port = facts.upstream.rpartition(":")
     if not await takes_connections(host, int(port)):
         return
-    async with _Server(_split(facts.upstream, action), order.timeout_s).open() as old:
-        last = (await old.facts()).offset
+    orderly = text(action.parameters, "proof", "") == "demote"
+    limit_s = order.timeout_s if orderly else min(SILENT_MS / 1_000, order.timeout_s)
+    try:
+        async with _Server(_split(facts.upstream, action), limit_s).open() as old:
+            last = (await old.facts()).offset
+    except ActionError:
+        if orderly:
+            raise
+        return
     while facts.offset < last:
         await server.pause()
         facts = await server.facts()

@@ -35,6 +35,7 @@ from evac.store.port import Lease, Put, Store
 
 KEY: Final = "observed"
 PERIOD_S: Final = 2.0
+LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
 PUTS_MOST: Final = 64
 """Of one transaction."""
@@ -54,7 +55,7 @@ class SeenEstate:
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
         self._sightings: dict[str, Sighting] = {}
-        self._waits: dict[str, tuple[tuple[str, ...], int]] = {}
+        self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
 
     def standing(self, store: str) -> Standing | None:
         return self._standing.get(store)
@@ -88,7 +89,10 @@ class SeenEstate:
             self._take(merged(self.observation, now))
 
     async def look(self, guard: Lease) -> None:
-        """One look at the real systems by the leader, written where roles changed."""
+        """One look at the real systems by the leader, written where roles changed. Silent servers make a look
+        long, and not the time from one to the next.
+        """
+        began_ms = self._clock.monotonic_ms()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         self.note_waits(now)
         await self._keep_sightings(now, guard)
@@ -98,7 +102,8 @@ class SeenEstate:
         if seen.members != self.observation.members:
             await self._store.transact((), (Put(KEY, encode(seen)),), guard)
             self._take(seen)
-        await asyncio.sleep(PERIOD_S)
+        took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
+        await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
 
     async def _keep_sightings(self, now: Observation, guard: Lease) -> None:
         """Written at each look that saw a primary: how old the last one is, is what can be lost."""
@@ -122,22 +127,23 @@ class SeenEstate:
         return known.again(self._sightings.get(known.store), until_ms)
 
     def note_waits(self, now: Observation) -> None:
-        """Which primaries wait for whom, and since when, as the leader sees it."""
+        """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""
         at_ms, before = self._clock.monotonic_ms(), self._waits
         self._waits = {}
         for member in now.members:
             if member.waits_for:
-                names, since_ms = before.get(member.store, ((), at_ms))
+                names, since_ms, _ = before.get(member.store, ((), at_ms, at_ms))
                 same = names == member.waits_for
-                self._waits[member.store] = (member.waits_for, since_ms if same else at_ms)
+                self._waits[member.store] = (member.waits_for, since_ms if same else at_ms, at_ms)
 
     def hangs(self) -> dict[str, tuple[str, ...]]:
         """Store -> sites of its synchronous copies that have not followed for as long as it takes to believe
-        the loss of a site.
+        the loss of a site. From the first look to the last: one look alone, however old, may just have met a
+        new primary that its copies have not found yet.
         """
-        profile, now_ms = self._policy.profile, self._clock.monotonic_ms()
+        profile = self._policy.profile
         bound_ms = profile.suspect_ms + profile.confirm_ms
-        late = {name: names for name, (names, since) in self._waits.items() if now_ms - since >= bound_ms}
+        late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}
         found: dict[str, set[str]] = {}
         for end in self._files.endpoints:
             if end.settings.get("name") in late.get(end.subject, ()):

@@ -8,10 +8,10 @@ had alone, rewound it and lets it rejoin. The agent starts its own units again.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from evac.lab import proc_table
@@ -20,12 +20,14 @@ from evac.lab.network import network_of
 from evac.lab.primaries import redis_master
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter
-from evac.lab.state import LabFolder, Running
+from evac.lab.state import LabFolder, LabState, Running
 from evac.lab.topology import PORTS
+from evac.lab.waiting import answers, takes_connections, wait_for
 
 _REDIS: Final = "redis"
 _FIRST: Final = ("etcd", "dns", "haproxy", "agent")
-SETTLE_SECONDS: Final = 1.0
+READY_SECONDS: Final = 20.0
+_LISTENING: Final = ("etcd", "postgres", "redis", "dns", "haproxy", "agent")
 Told = Callable[[str], None]
 
 
@@ -56,12 +58,28 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
         for rows in (early, late):
             with ThreadPoolExecutor(max_workers=8) as pool:
                 list(pool.map(lambda one: _again(starter, one), rows))
-        time.sleep(SETTLE_SECONDS)
+        wait_until_ready(folder, state, site, [one.role for one in pending], told)
         starter.check()
         burnt = {name: at for name, at in starter.state.burnt.items() if name != site}
         starter.change(burnt=burnt, cut=tuple(one for one in starter.state.cut if one != site))
         starter.let_go()
     return tuple(one.role for one in pending)
+
+
+def wait_until_ready(
+    folder: LabFolder, state: LabState, site: str, roles: Sequence[str], told: Told = lambda words: None
+) -> None:
+    """Until every server that was started takes connections, and the agent answers. Raises `LabError` that
+    names the one that does not.
+    """
+    one = state.topology.site(site)
+    for role in _LISTENING:
+        if role in roles:
+            listens = partial(takes_connections, one.host(role), PORTS[role])
+            wait_for(listens, READY_SECONDS, f"{role} of {site}")
+    if "agent" in roles:
+        wait_for(lambda: answers(f"{one.url('agent')}/v1/health"), READY_SECONDS, f"the agent of {site}")
+    told(f"{site} answers again")
 
 
 def _may_start(folder: LabFolder, one: Running) -> bool:
@@ -111,8 +129,12 @@ def restore(
         back = asyncio.run(returning.bring_back(folder, url, site, question, reason, told))
         words += returning.as_words(back)
         whole = whole and back.whole
-    if adopt_postgres(folder, site):
-        started = (*started, "postgres")
+        if not whole:
+            break
+    for other in state.topology.sites:
+        # Whoever was rewound runs anew: the old primary here, and on the way home the one that was demoted.
+        if adopt_postgres(folder, other.name) and other.name == site:
+            started = (*started, "postgres")
     return Restored(site, started, whole, tuple(words))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,14 +28,17 @@ from evac.engine.leading import LEADER
 from evac.engine.requests import Request
 from evac.engine.step_actions import rejoin_action
 from evac.lab.state import LabError, LabFolder
-from evac.model.errors import ActionError, EvacError
+from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation, observed
+from evac.report.run_report import waiting
 from evac.run.values import ENDED
+from evac.run.view import RunView
 from evac.store.opening import open_store
 from evac.store.port import Store
 
 REJOIN_SECONDS: Final = 60.0
+READY_SECONDS: Final = 20.0
 LEADER_SECONDS: Final = 20.0
 RUN_SECONDS: Final = 60.0
 PLAN_BUDGET_MS: Final = 1_000
@@ -62,22 +66,25 @@ class Returned:
 async def bring_back(
     folder: LabFolder, store_url: str, site: str, question: str, reason: str, told: Told
 ) -> Returned:
-    """Members rejoin, then a run of the plan `question` (`restore` or `failback`) is carried out."""
-    store, drivers = open_store(store_url), Drivers()
-    try:
+    """For `restore` members rejoin first; then a run of the plan `question` (`restore` or `failback`) is
+    carried out.
+    """
+    async with AsyncExitStack() as open_till_the_end:
+        store, drivers = open_store(store_url), Drivers()
+        open_till_the_end.push_async_callback(store.close)
+        open_till_the_end.push_async_callback(drivers.close)
         token = await _leading(store)
         files = estates.load(folder.estate)
         drivers.know(hands_of(files))
+        rejoined: Mapping[str, Evidence] = {}
+        if question == "restore":
+            now = await _observed(files, drivers, store)
+            rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
+            if trouble:
+                return Returned(rejoined, trouble)
         now = await _observed(files, drivers, store)
-        rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
-        if trouble:
-            return Returned(rejoined, trouble)
-        now = await _observed(files, drivers, store)
-        run, phase = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
-        return Returned(rejoined, (), run, phase)
-    finally:
-        await drivers.close()
-        await store.close()
+        run, phase, why = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
+        return Returned(rejoined, why, run, phase)
 
 
 async def _leading(store: Store) -> int:
@@ -116,11 +123,23 @@ async def _rejoin_all(
         step, key = f"rejoin:{data_set.id}", f"lab/{site}/{data_set.id}"
         order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
         try:
-            rejoined[data_set.id] = await drivers.get(action.driver).execute(action, order)
+            rejoined[data_set.id] = await _until_taken(drivers, action, order)
             told(f"{data_set.id} at {site} follows {primary}: {_words(rejoined[data_set.id])}")
         except ActionError as error:
             trouble.append(f"{data_set.id} at {site}: {error.message}")
     return rejoined, tuple(trouble)
+
+
+async def _until_taken(drivers: Drivers, action: Action, order: Order) -> Evidence:
+    """Tries again while that is all an error asks for: a site that has just come back is not all there."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            return await drivers.get(action.driver).execute(action, order)
+        except Retryable as error:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(max(_PAUSE_SECONDS, error.after_ms / 1_000))
 
 
 def _rejoin(now: Estate, member: Endpoint, primary: Endpoint) -> Action:
@@ -145,8 +164,10 @@ async def _epoch(store: Store, name: str) -> int:
 
 async def _carry_out(
     store: Store, now: Estate, site: str, question: str, reason: str, told: Told
-) -> tuple[str, str]:
-    """Plans, proposes, approves, and follows the run to its end, or to where it needs a person."""
+) -> tuple[str, str, tuple[str, ...]]:
+    """Plans, proposes, approves, and follows the run to its end, or to where it needs a person: its id, how
+    it stands, and what it waits for.
+    """
     asked = Question(restore=(site,)) if question == "restore" else Question(failback=(site,))
     made = await asyncio.to_thread(make_plan, now, scenario_of(now, asked), budget_ms=PLAN_BUDGET_MS)
     proposal = runs.proposal_of(made.data, f"{site}-{question}-{_now_ms()}", reason, ())
@@ -157,7 +178,8 @@ async def _carry_out(
         runs.new_id(_now_ms()), "approve", _WHO, reason, at_ms=_now_ms(), envelope=view.spec.envelope
     )
     await runs.ask(store, run, request)
-    return run, await _followed(store, run)
+    view = await _followed(store, run)
+    return run, view.phase, () if view.phase in ENDED else (f"{run} is {view.phase}", *waiting(view))
 
 
 async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
@@ -172,15 +194,14 @@ async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
     raise LabError("lab-stale", "the roles of stores do not come to rest", "evac observe")
 
 
-async def _followed(store: Store, run: str) -> str:
+async def _followed(store: Store, run: str) -> RunView:
+    """To its end. A pause that evac made may end by itself, when what it waits for comes back."""
     deadline = time.monotonic() + RUN_SECONDS
-    phase = ""
-    while time.monotonic() < deadline:
-        phase = (await runs.view_of(store, run)).phase
-        if phase in ENDED or phase == "paused":
-            break
+    while True:
+        view = await runs.view_of(store, run)
+        if view.phase in ENDED or time.monotonic() > deadline:
+            return view
         await asyncio.sleep(_PAUSE_SECONDS)
-    return phase
 
 
 def _now_ms() -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ from evac.lab.site_servers import (
 from evac.lab.starting import Progress, Starter
 from evac.lab.state import LabError, LabFolder, LabState, default_folder, living
 from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
+from evac.lab.waiting import answers, wait_for
 
 READY_SECONDS: Final = 30.0
 _STEPS: Final = 29
@@ -258,29 +259,3 @@ def _own(starter: Starter, argv: tuple[str, ...], site: Site | None, role: str) 
 
 def _written(ledger: Path) -> bool:
     return ledger.exists() and b'"ack"' in ledger.read_bytes()[-65_536:]
-
-
-def answers(url: str, timeout_s: float = 0.5) -> bool:
-    """Whether a URL answers with 200."""
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return False
-    except (OSError, ValueError):
-        return False
-
-
-def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: float = 0.05) -> None:
-    """Waits for something that no one process stands for. Raises `LabError` when it takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise LabError(
-                "lab-slow", f"{what} took more than {timeout_s:g} s", "see the logs in the lab's folder"
-            )
-        time.sleep(pause_s)

@@ -81,6 +81,8 @@ def test_it_is_believed_after_as_long_as_the_loss_of_a_site(tmp_path: Path) -> N
 
     assert look("dc-anyang", at_ms=1_000) == {}
     assert look("dc-anyang", at_ms=13_999) == {}
+    clock.at_ms = 60_000
+    assert seen.hangs() == {}, "nobody looked again: one old look is none"
     assert look("dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
     assert look(at_ms=15_000) == {}, "it follows again"
     assert look("dc-anyang", at_ms=16_000) == {}, "and every silence counts from its own beginning"
