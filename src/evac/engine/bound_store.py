@@ -8,7 +8,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,15 +30,16 @@ _VERSION: Final = 1
 def encode_bound(bound: Bound) -> bytes:
     """Bytes that are the same for the same run."""
     spec = bound.spec
+    settings = _Settings()
+    actions = {step: [_action_row(one, settings) for one in found] for step, found in bound.actions.items()}
     return orjson.dumps(
         {
             "version": _VERSION, "run": spec.run, "incident": spec.incident, "plan": spec.plan,
             "envelope": envelope.to_data(spec.envelope), "approvals": spec.approvals,
             "monitor_ms": spec.monitor_ms, "horizon_ms": spec.horizon_ms, "labels": dict(spec.labels),
             "patience": _fields(spec.patience), "pace": _fields(spec.pace),
-            "limits": [[limit.id, limit.kind, limit.capacity, limit.window_ms] for limit in spec.limits],
-            "steps": [_step_row(step) for step in spec.steps],
-            "actions": {step: [_action_row(one) for one in found] for step, found in bound.actions.items()},
+            "limits": [_limit_row(limit) for limit in spec.limits],
+            "steps": [_step_row(step) for step in spec.steps], "actions": actions, "settings": settings.rows,
         },
         option=orjson.OPT_SORT_KEYS,
     )  # fmt: skip
@@ -60,8 +61,11 @@ def decode_bound(data: bytes) -> Bound:
             monitor_ms=found["monitor_ms"], horizon_ms=found["horizon_ms"],
             labels=MappingProxyType(found["labels"]),
         )  # fmt: skip
-        actions = {step: tuple(_action_of(row) for row in rows) for step, rows in found["actions"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+        settings = [_values(one) for one in found.get("settings", ())]
+        actions = {
+            step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
+        }
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise Corrupt("a bound run in the store cannot be read") from error
     return Bound(spec, MappingProxyType(actions))
 
@@ -70,39 +74,68 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
+def _limit_row(limit: RunLimit) -> list[Any]:
+    row = [limit.id, limit.kind, limit.capacity, limit.window_ms]
+    return [*row, limit.whole, limit.beside] if limit.whole or limit.beside else row
+
+
 def _step_row(step: RunStep) -> list[Any]:
-    return [
+    row = [
         step.id, step.kind, step.target, step.start_ms, step.duration_ms, list(step.after),
         [list(use) for use in step.uses], step.deadline_ms, step.gate, step.manual, step.safe_undo,
         step.data_set, step.site, step.paced, step.act,
     ]  # fmt: skip
+    of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
+    return [*row, *of_boot] if any(of_boot) else row
 
 
 def _step_of(row: list[Any]) -> RunStep:
     id, kind, target, start_ms, duration_ms, after, uses, *rest = row
+    if len(rest) > _FEEDS:
+        rest[_FEEDS] = tuple(rest[_FEEDS])
     return RunStep(
         id, kind, target, start_ms, duration_ms, tuple(after), tuple(tuple(use) for use in uses), *rest
     )
 
 
-def _action_row(action: Action) -> list[Any]:
-    return [
-        action.verb,
-        action.target,
-        action.driver,
-        action.at,
-        _plain(action.settings),
-        _plain(action.parameters),
-    ]
+_FEEDS: Final = 9
+"""Place of the feeds in a row, counted from behind the uses."""
+
+
+class _Settings:
+    """Settings are of an endpoint and so of many actions: what is the same stands once."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._seen: dict[int, tuple[Mapping[str, Value], int]] = {}
+        self._numbers: dict[bytes, int] = {}
+
+    def number(self, settings: Mapping[str, Value]) -> int:
+        seen = self._seen.get(id(settings))
+        if seen is not None:
+            return seen[1]
+        plain = _plain(settings)
+        number = self._numbers.setdefault(orjson.dumps(plain), len(self.rows))
+        if number == len(self.rows):
+            self.rows.append(plain)
+        self._seen[id(settings)] = settings, number  # held, so that no other takes its id
+        return number
+
+
+def _action_row(action: Action, settings: _Settings) -> list[Any]:
+    number = settings.number(action.settings)
+    return [action.verb, action.target, action.driver, action.at, number, _plain(action.parameters)]
 
 
 def _plain(values: Mapping[str, Value]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(values.items())}
 
 
-def _action_of(row: list[Any]) -> Action:
+def _action_of(row: list[Any], shared: Sequence[Mapping[str, Value]]) -> Action:
+    """Runs that are older have the settings in the row."""
     verb, target, driver, at, settings, parameters = row
-    return Action(verb, target, driver, at, _values(settings), _values(parameters))
+    found = shared[settings] if isinstance(settings, int) else _values(settings)
+    return Action(verb, target, driver, at, found, _values(parameters))
 
 
 def _values(found: dict[str, Any]) -> Mapping[str, Value]:
