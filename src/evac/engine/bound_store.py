@@ -31,7 +31,9 @@ def encode_bound(bound: Bound) -> bytes:
     """Bytes that are the same for the same run."""
     spec = bound.spec
     settings = _Settings()
-    actions = {step: [_action_row(one, settings) for one in found] for step, found in bound.actions.items()}
+    actions = {
+        step: [_action_row(one, settings) for one in found] for step, found in sorted(bound.actions.items())
+    }
     return orjson.dumps(
         {
             "version": _VERSION, "run": spec.run, "incident": spec.incident, "plan": spec.plan,
