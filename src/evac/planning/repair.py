@@ -1,0 +1,232 @@
+"""A plan mended in the middle of a run: what was to start on servers that did not come up starts elsewhere.
+
+Nothing else changes: what is done stays, the order stays, every other step keeps its id and its servers. Each
+replica is moved to a server that is up (or is about to be) and has room for it, near its old one first: of
+the same class and site. What finds no place is left out, and said. Deterministic; cost
+O(moved replicas x servers) in numpy, and nothing where nothing failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.instance import Instance
+from evac.model.plan import Plan, Step
+from evac.planning.simulation.uses import StepUses
+
+_FAR = np.int64(2**40)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """plan: the mended one. moved: replicas that stand elsewhere now; left_out: (service, replicas)."""
+
+    plan: Plan
+    moved: int
+    left_out: tuple[tuple[str, int], ...]
+
+
+def repair(instance: Instance, plan: Plan, failed: Collection[str], begun: Collection[str]) -> Repaired:
+    """failed: servers that do not come up; begun: ids of steps that are done or under way, which are kept.
+
+    instance: of the estate and scenario that the plan was made from.
+    """
+    board = _Board(instance, plan, frozenset(failed), frozenset(begun))
+    steps: list[Step] = []
+    dropped = {f"boot:{name}" for name in failed} - set(begun)
+    for step in plan.steps:
+        if step.id in dropped:
+            continue
+        if step.kind != "start" or step.id in begun or not any(n in board.failed for n, _ in step.servers):
+            steps.append(_without(step, dropped))
+            continue
+        steps += board.moved(_without(step, dropped))
+    changed = tuple(_waiting_for(step, board) for step in steps)
+    ordered = tuple(sorted(changed, key=lambda s: (s.start_ms, s.end_ms, s.id)))
+    left = tuple(sorted(board.left_out.items()))
+    return Repaired(replace(plan, steps=ordered), board.count, left)
+
+
+def _without(step: Step, dropped: Collection[str]) -> Step:
+    after = tuple(name for name in step.after if name not in dropped)
+    return step if after == step.after else replace(step, after=after)
+
+
+def _waiting_for(step: Step, board: _Board) -> Step:
+    """Whoever waited for a start that was left out waits no more; whoever waited for one that was split waits
+    for its parts.
+    """
+    if not board.parts:
+        return step
+    after: list[str] = []
+    for name in step.after:
+        after += board.parts.get(name, (name,))
+    found = tuple(sorted(set(after)))
+    return step if found == step.after else replace(step, after=found)
+
+
+@dataclass(slots=True, eq=False)
+class _Board:
+    """Room as it is when the whole plan is done, and the replicas of each service that is moved. What a shed
+    that has not begun will free is for the steps that wait for it, and for nobody else.
+    """
+
+    instance: Instance
+    plan: Plan
+    failed: frozenset[str]
+    begun: frozenset[str]
+    count: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    row_of: Mapping[str, int] = field(init=False)
+    service_of: Mapping[str, int] = field(init=False)
+    pool_of: Mapping[str, int] = field(init=False)
+    alive: BoolColumn = field(init=False)
+    up_ms: IntColumn = field(init=False)
+    free: IntColumn = field(init=False)
+    standing: dict[int, IntColumn] = field(default_factory=dict)
+    taken: dict[int, set[int]] = field(default_factory=dict)
+    ids: set[str] = field(init=False)
+    uses: StepUses = field(init=False)
+
+    def __post_init__(self) -> None:
+        instance, rows = self.instance, self.instance.rows
+        self.row_of = {name: row for row, name in enumerate(instance.row_names)}
+        self.service_of = {name: row for row, name in enumerate(instance.services.id)}
+        self.pool_of = {pool.id: row for row, pool in enumerate(instance.pools)}
+        self.ids = {step.id for step in self.plan.steps}
+        self.up_ms = np.where(rows.dark, _FAR, 0).astype(np.int64)
+        for step in self.plan.steps:
+            if step.kind == "boot" and step.target in self.row_of:
+                self.up_ms[self.row_of[step.target]] = step.end_ms
+        self.alive = self.up_ms < _FAR
+        self.alive[[self.row_of[name] for name in self.failed if name in self.row_of]] = False
+        self.free = rows.capacity - rows.used
+        self.uses = StepUses(instance)
+        sure = [s for s in self.plan.steps if s.kind == "start" or s.id in self.begun]
+        for service, row, count in self._changes(sure):
+            self.free[row] -= instance.services.demand[service] * count
+
+    def _changes(self, steps: Collection[Step]) -> Iterator[tuple[int, int, int]]:
+        """(service, row, replicas more) of starts and sheds."""
+        for step in steps:
+            if step.kind in ("start", "shed"):
+                sign = 1 if step.kind == "start" else -1
+                service = self.service_of[step.target]
+                for name, count in step.servers:
+                    row = self.row_of.get(name, -1)
+                    if row >= 0:
+                        yield service, row, sign * count
+
+    def _stands(self, service: int) -> IntColumn:
+        """(V,) replicas of a service when the plan is done, without those on failed servers."""
+        found = self.standing.get(service)
+        if found is None:
+            found = self.standing[service] = np.zeros(len(self.instance.rows), np.int64)
+            present = self.instance.present
+            mine = present.service == service
+            np.add.at(found, present.row[mine], present.count[mine])
+            name = self.instance.services.id[service]
+            for _, row, more in self._changes([s for s in self.plan.steps if s.target == name]):
+                found[row] += more
+            found[~self.alive & ~self.instance.rows.is_pool] = 0
+        return found
+
+    def moved(self, step: Step) -> list[Step]:
+        """The step with its servers changed, and steps for what had to go to other pools."""
+        service = self.service_of[step.target]
+        kept = {name: count for name, count in step.servers if name not in self.failed}
+        lost = sum(count for name, count in step.servers if name in self.failed)
+        others: dict[str, dict[str, int]] = {}
+        for _ in range(lost):
+            row = self._place(service, self.pool_of[step.pool])
+            if row < 0:
+                self.left_out[step.target] = self.left_out.get(step.target, 0) + 1
+                continue
+            self.count += 1
+            pool = self.instance.pools[int(self.instance.rows.pool[row])].id
+            into = kept if pool == step.pool else others.setdefault(pool, {})
+            name = self.instance.row_names[row]
+            into[name] = into.get(name, 0) + 1
+        made = [self._with(step, step.id, step.pool, kept)] if kept else []
+        made += [
+            self._with(step, self._free_id(step.id), pool, placed) for pool, placed in sorted(others.items())
+        ]
+        if [one.id for one in made] != [step.id]:
+            self.parts[step.id] = tuple(one.id for one in made)
+        return made
+
+    def _free_id(self, like: str) -> str:
+        """The next ordinal of the same service and milestone."""
+        stem, _, number = like.rpartition(":")
+        turn = int(number) + 1
+        while f"{stem}:{turn}" in self.ids:
+            turn += 1
+        self.ids.add(f"{stem}:{turn}")
+        return f"{stem}:{turn}"
+
+    def _with(self, step: Step, id: str, pool: str, placed: Mapping[str, int]) -> Step:
+        """The same start on other servers: after their boots, and not before they are up."""
+        boots = {f"boot:{name}" for name in placed} & self.ids
+        other = tuple(name for name in step.after if not name.startswith("boot:"))
+        up_ms = max((int(self.up_ms[self.row_of[name]]) for name in placed), default=0)
+        late = max(0, up_ms - step.start_ms)
+        made = replace(
+            step, id=id, pool=pool, servers=tuple(sorted(placed.items())), count=sum(placed.values()),
+            after=tuple(sorted({*other, *boots})), start_ms=step.start_ms + late, end_ms=step.end_ms + late,
+        )  # fmt: skip
+        held: dict[str, int] = {}
+        for use in self.uses.of(made):
+            limit = self.instance.limits[use.limit].id
+            held[limit] = held.get(limit, 0) + use.units * made.count
+        return replace(made, uses=tuple(sorted(held.items())))
+
+    def _place(self, service: int, near: int) -> int:
+        """The row that takes one more replica: of the same pool first, then the first to be up, then the one
+        with the most room; -1 where none can.
+        """
+        s, rows = self.instance.services, self.instance.rows
+        need, stands = s.demand[service], self._stands(service)
+        fits = self.alive & self.instance.eligible[service][rows.pool] & (self.free >= need).all(axis=1)
+        fits &= rows.is_pool | (stands < s.per_server[service])
+        fits &= self._within(rows.rack, stands, int(s.rack_cap[service]), bare=True)
+        fits &= self._within(rows.feed_group, stands, int(s.feed_cap[service]), bare=True)
+        fits &= self._within(rows.site, stands, int(s.site_cap[service]), bare=False)
+        group = int(s.conflict[service])
+        if group >= 0:
+            fits[list(self._in_conflict(group))] = False
+        found = np.flatnonzero(fits)
+        if not len(found):
+            return -1
+        far = (rows.pool[found] != near).astype(np.int64)
+        room = self.free[found].min(axis=1)
+        row = int(found[np.lexsort((found, -room, self.up_ms[found], far))[0]])
+        self.free[row] -= need
+        stands[row] += 1
+        if group >= 0:
+            self._in_conflict(group).add(row)
+        return row
+
+    def _within(self, place: IntColumn | np.ndarray, stands: IntColumn, cap: int, bare: bool) -> BoolColumn:
+        """(V,) rows whose rack, feeds or site take one more of the service."""
+        known = place >= 0
+        counted = known & ~self.instance.rows.is_pool if bare else known
+        sums = np.bincount(place[counted], stands[counted], int(place.max(initial=0)) + 1)
+        inside = np.ones(len(place), np.bool_)
+        inside[counted] = sums[place[counted]] < cap
+        return inside
+
+    def _in_conflict(self, group: int) -> set[int]:
+        """Bare rows on which a service of a conflict group stands."""
+        found = self.taken.get(group)
+        if found is None:
+            found = self.taken[group] = set()
+            for service in np.flatnonzero(self.instance.services.conflict == group).tolist():
+                found |= set(
+                    np.flatnonzero((self._stands(service) > 0) & ~self.instance.rows.is_pool).tolist()
+                )
+        return found
