@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
+from evac.model.errors import ActionError
+
 Verb = Literal[
     "fence", "unfence", "promote", "demote", "rejoin", "protect", "boot", "start", "stop", "scale", "drain",
     "ready", "shift", "verify", "attest", "run",
@@ -65,10 +67,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Whether it can be done now. What cannot be checked is not ready: problems say so, one sentence each."""
+    """Whether it can be done now. What cannot be checked is not ready: problems say so, one sentence each.
+    error: what execute would raise, where the driver knows: its code, and whether to try again.
+    """
 
     problems: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=lambda: NO_EVIDENCE)
+    error: ActionError | None = None
 
     @property
     def ready(self) -> bool:

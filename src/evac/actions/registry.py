@@ -36,6 +36,7 @@ DRIVERS: Final[Mapping[str, Known]] = MappingProxyType(
         "patroni": Known("evac.actions.patroni", "PatroniDriver", "postgres"),
         "postgres": Known("evac.actions.postgres", "PostgresDriver", "postgres"),
         "process": Known("evac.actions.process", "ProcessDriver"),
+        "redfish": Known("evac.actions.redfish", "RedfishDriver"),
         "redis": Known("evac.actions.redis", "RedisDriver", "redis"),
     }
 )

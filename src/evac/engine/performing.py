@@ -130,6 +130,8 @@ class Performer:
         """None where the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
+        if checked.error is not None:
+            raise checked.error
         if checked.problems:
             return _failed("not-ready", "; ".join(checked.problems), 0)
         self._boundary()
