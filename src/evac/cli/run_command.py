@@ -11,6 +11,7 @@ import click
 from evac.cli import exits
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say, screen
+from evac.cli.quarantine_command import quarantine
 from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def now_ms() -> int:
 @click.group()
 def run() -> None:
     """Runs: what is being carried out, what waits for a person, what was done."""
+
+
+run.add_command(quarantine)
 
 
 @run.command(name="list")
