@@ -23,6 +23,7 @@ from evac.app.observing import observe
 from evac.app.seen import merged
 from evac.engine.binding import Bound, bind
 from evac.engine.drawer import digest_of, get_plan
+from evac.engine.guards import WHOLE
 from evac.engine.leading import LEADER
 from evac.estate import plan_codec
 from evac.model.digest import estate_digest
@@ -133,13 +134,18 @@ def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
             continue
         where = f" at {action.at}" if action.at else ""
         shown = (
-            f", {key} {_plain(value)}" for key, value in action.parameters.items() if value not in ("", ())
+            f", {key} {_plain(key, value)}"
+            for key, value in action.parameters.items()
+            if value not in ("", ()) and (key, value) != ("share", WHOLE)
         )
         found.append(f"{action.verb} by {action.driver}{where}" + "".join(shown))
     return tuple(found)
 
 
-def _plain(value: object) -> str:
+def _plain(key: str, value: object) -> str:
+    """Shares are permille in the journal and per cent to people."""
+    if key in ("share", "from_share") and isinstance(value, int):
+        return f"{value / 10:g} %"
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -201,6 +201,17 @@ async def leader_of(store: Store) -> str:
     return "" if lease is None else lease.owner
 
 
+_PHASES: Final[Mapping[str, str]] = {
+    "approval_needed": "awaiting_approval", "approved": "pending", "run_started": "running",
+    "paused": "paused", "resumed": "running", "rollback_started": "rolling_back",
+}  # fmt: skip
+
+
+def _phase_in(events: Sequence[Event]) -> str:
+    """Where a run under way stands, without replaying it."""
+    return next((_PHASES[e.kind] for e in reversed(events) if e.kind in _PHASES), "pending")
+
+
 async def list_runs(store: Store) -> list[dict[str, Any]]:
     """All runs, oldest first: run, incident, state, scenario, started_at."""
     from evac.report.run_report import moment
@@ -212,9 +223,10 @@ async def list_runs(store: Store) -> list[dict[str, Any]]:
             told = orjson.loads(entry.value)
             events = await events_of(store, told["run"])
             ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
+            under_way = not ended and await store.get(OPEN + told["run"]) is not None
             rows.append({
                 "run": told["run"], "incident": entry.key.removeprefix(INCIDENT), "plan_digest": told["plan"],
-                "state": ended or ("open" if await store.get(OPEN + told["run"]) else "unfinished"),
+                "state": ended or (_phase_in(events) if under_way else "unfinished"),
                 "scenario": str(events[0].data.get("scenario", "")), "started_at": moment(events[0].at_ms),
             })  # fmt: skip
         after = page[-1].key

@@ -8,6 +8,9 @@ from typing import Any
 from evac.cli.output import say
 from evac.report.run_report import RunShown, run_text
 
+_BESIDE_STEPS = 18
+"""Lines of the live screen that are no steps; what does not fit would be cut off."""
+
 
 class Teller:
     """Shows a run each time it changed. `close` leaves the terminal as it was."""
@@ -31,7 +34,8 @@ class Teller:
         if self._live is not None:
             from rich.text import Text
 
-            text = run_text(shown, self._live.console.width, False)
+            size = self._live.console.size
+            text = run_text(shown, size.width, False, max(3, size.height - _BESIDE_STEPS))
             self._live.update(Text(text))
             return
         if view.phase != self._phase:

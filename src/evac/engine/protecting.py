@@ -83,9 +83,18 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     spec = RunSpec(
         run=run, incident=incident, plan=digest, steps=(step,), envelope=Envelope(stores=(action.target,)),
         patience=policy.patience, pace=policy.pace, approvals=0 if agreed else policy.approvals,
-        labels=MappingProxyType({"scenario": f"protection of {action.target}"}),
+        labels=MappingProxyType({"scenario": _words(action)}),
     )  # fmt: skip
     return Bound(spec, MappingProxyType({step.id: (action,)}))
+
+
+def _words(action: Action) -> str:
+    """What is asked, for people who see it in the middle of the night."""
+    names = action.parameters["synchronous"]
+    if names:
+        assert isinstance(names, tuple)
+        return f"{action.target}: commits hang; let {', '.join(names)} confirm them"
+    return f"{action.target}: commits hang, and no copy is left; let them go on without one"
 
 
 def _synchronous_sites(

@@ -129,7 +129,7 @@ class Loss:
         """How much, and how that is known."""
         match self.basis:
             case "synchronous":
-                return "0 s: it confirms every commit"
+                return "nothing: it confirms every commit"
             case "declared":
                 return f"{_seconds(self.most_ms)}, as the estate declares: nothing was ever seen of it"
             case "unknown":

@@ -124,5 +124,7 @@ def as_text(diagnosis: Diagnosis) -> str:
             lines.append(f"{'':<23}{one.cure}")
     if diagnosis.command:
         lines += ["", f"one command installs what is missing: {diagnosis.command}"]
-    lines += ["", "next: evac lab up" if diagnosis.well else "next: mend what is missing, then evac doctor"]
+    up = any(one.subject == "old lab" and one.verdict == "note" for one in diagnosis.checkups)
+    well = "next: evac lab status" if up else "next: evac lab up"
+    lines += ["", well if diagnosis.well else "next: mend what is missing, then evac doctor"]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from evac.lab.fires import MILESTONES, SCHEMA_VERSION, Fire
 
 _WORDS: Final = {
     "detected": "detected", "decided": "decided", "fenced": "old primary fenced",
-    "promoted": "a primary can acknowledge", "shifted": "traffic shifted", "ended": "run ended",
+    "promoted": "every primary can acknowledge", "shifted": "traffic shifted", "ended": "run ended",
 }  # fmt: skip
 _COLUMNS: Final[tuple[tuple[str, Callable[[Fire], float | None]], ...]] = (
     ("detected", lambda fire: fire.seconds.get("detected")),

@@ -23,7 +23,9 @@ def picture(status: Status) -> RenderableType:
         table.add_column(Text(site.name, style="bold"))
     table.add_row("site", *(Text(site.state, style=_STYLES.get(site.state, "")) for site in status.sites))
     table.add_row("servers", *(_servers(site) for site in status.sites))
-    table.add_row("messages", *(_word(site.postgres) for site in status.sites))
+    table.add_row("messages", *(_word(site.postgres.partition(" -> ")[0]) for site in status.sites))
+    if any(" -> " in site.postgres for site in status.sites):
+        table.add_row("  copies", *(_copies(site.postgres) for site in status.sites))
     table.add_row("presence", *(_word(site.redis) for site in status.sites))
     table.add_row("DNS says", *(Text(", ".join(site.names) or "-") for site in status.sites))
     return Group(table, Text(""), _clients(status))
@@ -38,6 +40,13 @@ def _servers(site: SiteStatus) -> Text:
 
 def _word(role: str) -> Text:
     return Text(role or "-", style="bold" if role.startswith("primary") else "")
+
+
+def _copies(role: str) -> Text:
+    """Who follows this primary, one a line; those that confirm commits first."""
+    found = [one.split(" ") for one in role.partition(" -> ")[2].split(", ") if one]
+    rows = sorted((how != "sync", f"{name} {how}") for name, how in found)
+    return Text("\n".join(words for _, words in rows))
 
 
 def _clients(status: Status) -> Text:

@@ -63,10 +63,11 @@ def look(folder: LabFolder, state: LabState) -> Status:
     rows = asyncio.run(_look(ground))
     sites = tuple(
         SiteStatus(
-            site.name, _state_of(state, site), _servers(state, site), postgres, _redis(site, master), names
+            site.name, _state_of(state, site), servers := _servers(state, site, postgres), postgres,
+            _redis(site, master, servers), names,
         )
         for site, (postgres, names) in zip(state.topology.sites, rows, strict=True)
-    )
+    )  # fmt: skip
     writes, failures, last = pulse(folder.ledger)
     return Status(state.world, state.phase, sites, writes, failures, last)
 
@@ -75,8 +76,10 @@ async def _master(ground: Ground) -> str:
     return await redis_master(ground.topology.hosts("redis"), PORTS["redis"], ground.secrets.value("redis"))
 
 
-def _redis(site: Site, master: str) -> str:
-    return "primary" if site.host("redis") == master else ""
+def _redis(site: Site, master: str, servers: Mapping[str, str]) -> str:
+    if site.host("redis") == master:
+        return "primary"
+    return "replica" if master and servers.get("redis") == "up" else ""
 
 
 async def _look(ground: Ground) -> Sequence[tuple[str, tuple[str, ...]]]:
@@ -117,10 +120,14 @@ def _state_of(state: LabState, site: Site) -> str:
     return "cut off" if site.name in state.cut else "up"
 
 
-def _servers(state: LabState, site: Site) -> dict[str, str]:
-    """The messenger is a unit of the site's agent; it counts as up when it answers."""
+def _servers(state: LabState, site: Site, postgres: str) -> dict[str, str]:
+    """The messenger is a unit of the site's agent; it counts as up when it answers. So does a PostgreSQL,
+    which the agent starts anew when it was rewound.
+    """
     known = {one.role: one.alive for one in state.of_site(site.name)}
     known["messenger"] = unit_lives(site)
+    if postgres:
+        known["postgres"] = True
     return {role: "up" if known[role] else "down" for role in HOSTS if role in known}
 
 

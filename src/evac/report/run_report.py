@@ -16,6 +16,17 @@ from evac.run.values import ENDED, Event
 
 SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
+_WIDE: Final = 100
+_DIGEST: Final = 23
+_OTHER_COLUMNS: Final = 24
+"""What try, took, indent and the spaces between columns take."""
+_LEAST_DETAIL: Final = 20
+_TELLING: Final = (
+    "attested_by", "proof", "role", "synchronous", "diverged_transactions", "lost_bytes", "archive",
+    "upstream", "answers", "running", "wanted", "status",
+)  # fmt: skip
+_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
+"""Facts that programs read: they are in the JSON."""
 _GRAVE: Final = (
     "failed",
     "unknown",
@@ -129,13 +140,15 @@ def waiting(view: RunView) -> list[str]:
     return found
 
 
-def run_text(shown: RunShown, width: int, colour: bool) -> str:
-    """One screen: where the run stands, what waits for a person, the steps that need a look, what to type."""
+def run_text(shown: RunShown, width: int, colour: bool, most: int = SHOWN) -> str:
+    """One screen: where the run stands, what waits for a person, the steps that need a look, what to type.
+    most: steps that are shown.
+    """
     view = shown.view
     page = Page(width, colour)
     page.title(f"{view.spec.run}: {_headline(view)}")
     page.line()
-    page.facts(_facts(shown))
+    page.facts(_facts(shown, width))
     wants = waiting(view)
     if wants:
         page.line()
@@ -144,7 +157,7 @@ def run_text(shown: RunShown, width: int, colour: bool) -> str:
             page.line(f"- {words}", "warning")
         if len(wants) > SHOWN:
             page.line(f"and {number(len(wants) - SHOWN)} more", "dim")
-    _table(page, shown)
+    _table(page, shown, width, most)
     page.line()
     page.line(f"next: {_next(view)}", "dim")
     return page.text()
@@ -156,7 +169,7 @@ def _headline(view: RunView) -> str:
     return f"{words}, {number(done)} of {plural(len(view.steps), 'step')} done"
 
 
-def _facts(shown: RunShown) -> Iterable[tuple[str, str, str]]:
+def _facts(shown: RunShown, width: int) -> Iterable[tuple[str, str, str]]:
     view = shown.view
     yield (
         "state",
@@ -165,13 +178,15 @@ def _facts(shown: RunShown) -> Iterable[tuple[str, str, str]]:
     )
     yield "incident", view.spec.incident, ""
     yield "question", view.spec.labels.get("scenario", "-"), ""
-    yield "plan", view.plans[-1], "dim"
+    yield "plan", view.plans[-1] if width >= _WIDE else f"{view.plans[-1][:_DIGEST]}…", "dim"
     leader = shown.leader or "nobody: nothing moves until a controller runs"
     yield "leader", leader, "" if shown.leader or view.phase in ENDED else "error"
-    yield "approved", listed(sorted(view.approved_by)) or "by nobody yet", ""
+    agreed = not view.spec.approvals or view.started_ms > 0
+    beforehand = "by policy, beforehand" if agreed else "by nobody yet"
+    yield "approved", listed(sorted(view.approved_by)) or beforehand, ""
     for one in shown.losses:
-        sure = one.most_ms == 0
-        yield "may lose", f"{one.store}: {one.words}", "" if sure else "warning"
+        name = "lost at most" if view.phase in ENDED else "may lose"
+        yield name, f"{one.store}: {one.words}", "" if one.most_ms == 0 else "warning"
     if view.started_ms > 0:
         end = view.last_ms if view.phase in ENDED else shown.now_ms
         yield "running for", duration(max(0, end - view.started_ms)), ""
@@ -179,25 +194,27 @@ def _facts(shown: RunShown) -> Iterable[tuple[str, str, str]]:
     yield "steps", counts or "none", ""
 
 
-def _table(page: Page, shown: RunShown) -> None:
+def _table(page: Page, shown: RunShown, width: int, most: int) -> None:
     """What needs a look comes first: failed, in doubt, under way; then what was last done."""
     view = shown.view
     rank = {phase: n for n, phase in enumerate(_GRAVE)}
     rows = sorted(
         range(len(view.steps)),
         key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
-    )[:SHOWN]
+    )[:most]
     if not rows:
         return
+    longest = max(len(view.steps[i].id) for i in rows) + max(len(view.phases[i]) for i in rows)
+    left = width - longest - _OTHER_COLUMNS
     page.line()
     page.table(
         ("step", "state", "try", "took", "detail"),
         [
-            (view.steps[i].id, view.phases[i], str(view.attempts[i]), _took(shown, i), _detail(view, i))
+            (view.steps[i].id, view.phases[i], str(view.attempts[i]), _took(shown, i), _detail(view, i, left))
             for i in rows
         ],
-        right=(2, 3),
-    )
+        right=(2, 3), whole=(0,) if left >= _LEAST_DETAIL else (),
+    )  # fmt: skip
     if len(view.steps) > len(rows):
         page.line(
             f"and {plural(len(view.steps) - len(rows), 'step')} more: evac run show --output json", "dim"
@@ -212,17 +229,28 @@ def _took(shown: RunShown, i: int) -> str:
     return duration(max(0, end - view.started[i]))
 
 
-def _detail(view: RunView, i: int) -> str:
+def _detail(view: RunView, i: int, width: int) -> str:
+    """In full what went wrong or is waited for; of what is done as much as fits on the line."""
     code, message = view.failures.get(i, ("", ""))
     if view.phases[i] == "failed" or (code and view.phases[i] != "succeeded"):
         return f"{message} [{code}]"
     if i in view.whys:
         return view.whys[i]
-    return _short(view.evidence.get(i, {})) or view.steps[i].gate or "-"
+    return _short(view.evidence.get(i, {}), max(width, _LEAST_DETAIL)) or view.steps[i].gate or "-"
 
 
-def _short(evidence: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in sorted(evidence.items()))[:160]
+def _short(evidence: Mapping[str, Any], width: int) -> str:
+    """Whole facts only, as many as fit, those that say most first."""
+    rank = {key: n for n, key in enumerate(_TELLING)}
+    words = ""
+    for key in sorted(evidence, key=lambda key: (rank.get(key, len(rank)), key)):
+        if key in _QUIET or evidence[key] in ("", None):
+            continue
+        more = f"{', ' if words else ''}{key.replace('_', ' ')} {evidence[key]}"
+        if len(words) + len(more) > width - 2:
+            return f"{words} …" if words else f"{more[: width - 2]} …"
+        words += more
+    return words
 
 
 def _next(view: RunView) -> str:
@@ -241,11 +269,18 @@ def _next(view: RunView) -> str:
 def list_text(rows: Iterable[Mapping[str, Any]], width: int, colour: bool) -> str:
     """One line a run: newest last."""
     page = Page(width, colour)
-    found = [
-        (r["run"], r["state"], r["scenario"], (r["started_at"] or "-")[:19].replace("T", " ")) for r in rows
-    ]
+    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
+    found = [_run_row(row) for row in rows]
     if not found:
         page.line("no runs yet; evac apply PLAN ESTATE --execute begins one")
-    else:
-        page.table(("run", "state", "question", "started, UTC"), found)
+        return page.text()
+    needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
+    if needed > width:  # the name of a run says its question, too
+        heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
+    page.table(heads, found, whole=(0, 1))
     return page.text()
+
+
+def _run_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    began = (row["started_at"] or "-")[:19].replace("T", " ")
+    return row["run"], row["state"].replace("_", " "), row["scenario"], began

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -41,12 +41,18 @@ class Page:
             table.add_row(Text(name), Text(value, style=STYLES.get(style, style)))
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
-        """A table; the cells are plain words, a cell that is a state gets its colour."""
+    def table(
+        self, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = (),
+        whole: Iterable[int] = (),
+    ) -> None:  # fmt: skip
+        """A table; the cells are plain words, a cell that is a state gets its colour. whole: columns that are
+        never broken, because people copy what stands in them.
+        """
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        rights = set(right)
+        rights, wholes = set(right), set(whole)
         for n, head in enumerate(heads):
-            table.add_column(Text(head), justify="right" if n in rights else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if n in rights else "left"
+            table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=n in wholes)
         for row in rows:
             table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         self._parts.append(Padding(table, (0, 0, 0, 2)))

@@ -92,7 +92,7 @@ def test_a_clock_that_went_back_makes_nothing_small() -> None:
 
 def test_a_synchronous_copy_loses_nothing_and_says_why() -> None:
     found = loss_of("db", "pangyo", "ansan", "sync", None, None, 5)
-    assert (found.most_ms, found.words) == (0, "0 s: it confirms every commit")
+    assert (found.most_ms, found.words) == (0, "nothing: it confirms every commit")
 
 
 def test_whoever_leads_next_goes_on_from_what_was_written() -> None:
