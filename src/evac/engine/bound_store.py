@@ -38,7 +38,8 @@ def encode_bound(bound: Bound) -> bytes:
         {
             "version": _VERSION, "run": spec.run, "incident": spec.incident, "plan": spec.plan,
             "envelope": envelope.to_data(spec.envelope), "approvals": spec.approvals,
-            "monitor_ms": spec.monitor_ms, "horizon_ms": spec.horizon_ms, "labels": dict(spec.labels),
+            "monitor_ms": spec.monitor_ms, "horizon_ms": spec.horizon_ms, "mend_ms": spec.mend_ms,
+            "labels": dict(spec.labels),
             "patience": _fields(spec.patience), "pace": _fields(spec.pace),
             "limits": [_limit_row(limit) for limit in spec.limits],
             "steps": [_step_row(step) for step in spec.steps], "actions": actions, "settings": settings.rows,
@@ -60,7 +61,7 @@ def decode_bound(data: bytes) -> Bound:
             limits=tuple(RunLimit(*row) for row in found["limits"]),
             envelope=envelope.from_data(found["envelope"]), patience=Patience(**found["patience"]),
             pace=Pace(**{**pace, "shares": tuple(pace["shares"])}), approvals=found["approvals"],
-            monitor_ms=found["monitor_ms"], horizon_ms=found["horizon_ms"],
+            monitor_ms=found["monitor_ms"], horizon_ms=found["horizon_ms"], mend_ms=found.get("mend_ms", 0),
             labels=MappingProxyType(found["labels"]),
         )  # fmt: skip
         settings = [_values(one) for one in found.get("settings", ())]

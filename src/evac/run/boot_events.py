@@ -37,6 +37,8 @@ def is_up(view: RunView, i: int) -> None:
     if i in view.keeps and i not in view.keeping:
         view.limits.take(view.keeps[i].kept, view.last_ms)
         view.keeping[i] = view.attempts[i]
+    view.quarantined.discard(i)
+    view.given_up.pop(i, None)
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
@@ -56,7 +58,7 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         if view.phases[i] == "failed":
             view.refused.add(i)
     elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
-        view.given_up.add(i)
+        view.given_up[i] = event.at_ms
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i):
@@ -114,13 +116,13 @@ def _stalls(view: RunView, i: int, at_ms: int) -> None:
 def is_doubtful(view: RunView, i: int) -> None:
     """Nobody can tell of step i after several looks; the others do not wait for a server that is silent."""
     if view.steps[i].kind == BOOT and i not in view.leftover:
-        view.given_up.add(i)
+        view.given_up[i] = view.last_ms
 
 
 def is_left_out(view: RunView, i: int, event: Event) -> None:
     """Step i is skipped: by evac, because its server goes to the people on the floor."""
     if i in view.given_up:
-        view.given_up.discard(i)
+        view.given_up.pop(i)
         view.quarantined.add(i)
 
 

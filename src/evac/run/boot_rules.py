@@ -123,12 +123,26 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
 
 
 def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
-    """The run goes on without servers that do not come up; what draws goes on being counted."""
-    for i in sorted(view.given_up)[:_AT_ONCE]:
-        if view.phases[i] in ("failed", "unknown"):
+    """The run goes on without servers that do not come up; what draws goes on being counted. What was to
+    start on them is held for a while, so that a mended plan can start it elsewhere.
+    """
+    for i, at_ms in list(view.given_up.items())[:_AT_ONCE]:
+        held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
+        if not held and view.phases[i] in ("failed", "unknown"):
             code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
             data = {"who": "evac", "reason": f"left to the people on the floor ({code or 'in doubt'})"}
             yield Event("step_skipped", now_ms, view.steps[i].id, view.attempts[i], data)
+
+
+def is_waited_for(view: RunView, i: int) -> bool:
+    """Whether something that has not begun is to start on the server of step i."""
+    return any(view.phases[j] == "pending" and view.steps[j].kind == "start" for j in view.dependents[i])
+
+
+def next_ms(view: RunView) -> int | None:
+    """When the run goes on without the first of the servers that it was held for."""
+    first = min(view.given_up.values(), default=None)
+    return None if first is None else first + view.spec.mend_ms
 
 
 def refusal(view: RunView) -> str:

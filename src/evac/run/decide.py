@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from evac.run import envelope
 from evac.run.agenda import Agenda
+from evac.run.boot_rules import next_ms as next_left_out_ms
 from evac.run.boot_rules import refusal
 from evac.run.values import ENDED, Effect, Event, RunPhase
 from evac.run.view import RunView
@@ -67,6 +68,8 @@ def next_ms(view: RunView) -> int | None:
         and view.phase in ("running", "paused", "awaiting_approval")
     ):
         times.append(view.started_ms + view.spec.horizon_ms)
+    if view.spec.mend_ms and view.given_up and (left_out_ms := next_left_out_ms(view)) is not None:
+        times.append(left_out_ms)
     looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not time
     return min((time for time in times if time > looked_ms), default=None)
 
@@ -195,7 +198,7 @@ def is_blocked(view: RunView) -> bool:
     agenda: Agenda | None = view.agenda
     if agenda is None or agenda.offered or agenda.undo or view.manual_running or view.settled:
         return False
-    if not view.quiet:
+    if not view.quiet or (view.spec.mend_ms and view.given_up):
         return False
     if view.counts.get("ready", 0) == len(agenda.blocked):
         return True

@@ -19,7 +19,7 @@ from evac.run.moving import of_attempt as _of_attempt
 from evac.run.moving import refused as _refused
 from evac.run.moving import run_moves as _run_moves
 from evac.run.table import STEP_TABLE
-from evac.run.values import Event, RunSpec
+from evac.run.values import Event, RunSpec, RunStep, StepPhase
 from evac.run.view import Pause, RunView
 
 __all__ = ["RunView", "apply", "fingerprint", "merged_with", "plans_of", "replay"]
@@ -237,7 +237,7 @@ def _step_retried(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_retried")
     view.tries[i] = 0
     view.refused.discard(i)
-    view.given_up.discard(i)
+    view.given_up.pop(i, None)
     view.quarantined.discard(i)
     view.undo_broken.discard(i)
     view.undo_wanted.discard(i)
@@ -342,7 +342,11 @@ def merged_with(view: RunView, plan: str) -> replan.Merged:
     new = view.specs.get(plan)
     if new is None:
         raise RunError("plan-unknown", f"nobody has the plan {plan}", "put it into the store first")
-    phases = {step.id: (step, view.phases[i]) for i, step in enumerate(view.steps)}
+    again = {step.id for step in new.steps}
+    phases: dict[str, tuple[RunStep, StepPhase]] = {}
+    for i, step in enumerate(view.steps):  # servers for the floor stay known
+        for_the_floor = i in view.given_up and step.id not in again
+        phases[step.id] = (step, "skipped" if for_the_floor else view.phases[i])
     return replan.merge(phases, new, _attempts(view), view.spec.limits)
 
 
@@ -379,8 +383,9 @@ def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple
 
 _STEP_SETS: Final = (
     "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
+    "quarantined",
 )  # fmt: skip
-_STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys")
+_STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up")
 
 
 def _columns(view: RunView) -> dict[str, dict[str, Any]]:

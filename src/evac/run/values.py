@@ -144,6 +144,8 @@ class RunSpec:
 
     envelope: what this plan needs; an approval must cover it. approvals: persons needed, 0 where policy has
     agreed beforehand. horizon_ms: after its start the run begins nothing more and ends as timed out; 0: none.
+    mend_ms: how long what waits for a server that does not come up is held, so that a mended plan can start
+    it elsewhere; then the run goes on without it.
     """
 
     run: str
@@ -157,6 +159,7 @@ class RunSpec:
     approvals: int = 1
     monitor_ms: int = 0
     horizon_ms: int = 0
+    mend_ms: int = 0
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -115,7 +115,7 @@ class RunView:
         self.tries[i] = 0
         self.unclear.pop(i, None)
         self.doubtful.discard(i)
-        self.given_up.discard(i)
+        self.given_up.pop(i, None)
         self.quarantined.discard(i)
         self.not_before.pop(i, None)
         begun = [
@@ -159,7 +159,7 @@ class RunView:
         self.failures: dict[int, tuple[str, str]] = {}
         self.whys: dict[int, str] = {}
         self.refused: set[int] = set()
-        self.given_up: set[int] = set()
+        self.given_up: dict[int, int] = {}
         self.quarantined: set[int] = set()
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
@@ -232,7 +232,7 @@ class RunView:
         """What events of boots determine, for the fingerprint; nothing where there were none."""
         found = (
             sorted(self.keeping.items()), self.limits.apart, sorted(self.capacities.items()),
-            sorted(self.refused), self.refusing, sorted(self.quarantined), sorted(self.given_up),
+            sorted(self.refused), self.refusing, sorted(self.quarantined), sorted(self.given_up.items()),
             sorted(self.gates.items()), sorted(self.tripped.items()),
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()),
