@@ -52,7 +52,7 @@ from evac.model.errors import (
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
 from evac.run.decide import EVAC
-from evac.run.replan import plan_id
+from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
@@ -307,9 +307,8 @@ class Conductor:
             return run.execution.view if run.execution is not None else view
 
         def evidence(step: str) -> Mapping[str, Any]:
-            same = (name for name in now().index if plan_id(name) == step)
-            found = [now().index[name] for name in sorted(same, key=lambda name: (len(name), name))]
-            return next((now().evidence[i] for i in reversed(found) if i in now().evidence), {})
+            found = (now().index.get(name, -1) for name in ids_of(step, len(now().plans)))
+            return next((now().evidence[i] for i in found if i in now().evidence), {})
 
         def actions_of(step: str) -> tuple[Action, ...]:
             return run.actions_of(now(), step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from evac.engine.conducting import Conductor, Desk, Wanted
 from evac.engine.datasets import Epoch
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
-from evac.engine.leading import LEADER, Leadership
+from evac.engine.leading import LEADER, SIGN, Leadership
 from evac.engine.protecting import Roles
 from evac.engine.reading import incident_key
 from evac.engine.replacing import Concerned
@@ -164,16 +164,33 @@ class Controller:
             self._judged.set()
 
     async def _compete(self) -> None:
-        """Tries to lead, again and again; a try costs one small transaction."""
+        """Tries to lead, whenever nobody does."""
+        while True:
+            await self._lead(await self._wait_for_office())
+            await asyncio.sleep(LEAD_AGAIN_S)
+
+    async def _wait_for_office(self) -> _Term:
+        """Tries when the sign of whoever leads is gone, and every two seconds, by one small transaction."""
         pause_s = max(LEAD_AGAIN_S, self.parts.leader_ttl_ms / 10_000)
         while True:
+            with contextlib.suppress(Unavailable):
+                async with contextlib.aclosing(self._desk.store.watch(SIGN)) as hints:  # type: ignore[type-var]
+                    async for _ in hints:
+                        if (term := await self._try_office(pause_s)) is not None:
+                            return term
+            await asyncio.sleep(pause_s)
+
+    async def _try_office(self, pause_s: float) -> _Term | None:
+        """None while somebody else leads. A store that knows when leases end may give no hint of it, and is
+        asked again and again.
+        """
+        while True:
             try:
-                term = await self._take_office()
-            except (LockHeld, Unavailable):
-                await asyncio.sleep(pause_s)
-                continue
-            await self._lead(term)
-            await asyncio.sleep(LEAD_AGAIN_S)
+                return await self._take_office()
+            except LockHeld as held:
+                if not held.ttl_ms:
+                    return None
+            await asyncio.sleep(pause_s)
 
     async def _take_office(self) -> _Term:
         """Raises `LockHeld` while somebody else leads."""
@@ -209,6 +226,7 @@ class Controller:
             await self._ensure_register(term)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._mind(term), name="lease")
+                tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
                 tasks.create_task(term.chronicle.run(), name="chronicle")
                 tasks.create_task(self._answer_verdicts(term), name="verdicts")
@@ -229,9 +247,8 @@ class Controller:
 
     async def _mind(self, term: _Term) -> None:
         """Ends the term when the lease does, whatever the other tasks wait for."""
-        while True:
-            term.leadership.check()
-            await asyncio.sleep(min(LEAD_AGAIN_S, max(0.001, term.leadership.left_ms / 1_000)))
+        await term.leadership.over()
+        raise LeaseLost(LEADER)
 
     async def _ensure_register(self, term: _Term) -> None:
         permit = await ensure_register(self._desk.store, self.parts.sites)
@@ -479,7 +496,7 @@ class Controller:
             heads = [j.head for j in journals if not j.in_doubt and j.head.segment]
             news = [head for head in heads if term.anchored.get(head.stream) != head]
             for head in news:
-                kept = await asyncio.gather(*(_keep_anchor(sink, head) for sink in self.parts.anchors))
+                kept = await _together([_keep_anchor(sink, head) for sink in self.parts.anchors])
                 if all(kept):
                     term.anchored[head.stream] = head
 
@@ -552,6 +569,11 @@ async def _chore(chore: Chore, guard: Lease) -> None:
             raise
         except EvacError:
             await asyncio.sleep(KEEP_PERIOD_S)
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, bool]]) -> Sequence[bool]:
+    """Side by side, where there is more than one."""
+    return await asyncio.gather(*calls) if len(calls) > 1 else [await call for call in calls]
 
 
 async def _keep_anchor(sink: AnchorSink, head: Anchor) -> bool:

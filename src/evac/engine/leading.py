@@ -14,9 +14,11 @@ from typing import Final
 
 from evac.engine.clock import Clock
 from evac.model.errors import LeaseLost, Unavailable
-from evac.store.port import Lease, Store
+from evac.store.port import Lease, Put, Store
 
 LEADER: Final = "leader"
+SIGN: Final = "sign"
+"""Key of whoever leads, under their lease: who waits for the lease need not ask for it all the time."""
 MARGIN_PERMILLE: Final = 250
 """How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
 
@@ -47,6 +49,7 @@ class Leadership:
         self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
         self._safe_ms = asked_ms + self._usable_ms
         self._lost = False
+        self._over = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name=f"lease {lease.name}")
 
     @classmethod
@@ -86,6 +89,20 @@ class Leadership:
             self._give_up()
             raise LeaseLost(self.lease.name)
 
+    async def hang_out_sign(self) -> None:
+        """Shows that somebody leads, for as long as the lease lasts. Raises `LeaseLost`."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._store.transact(
+                    (), (Put(SIGN, self.lease.owner.encode(), self.lease),), self.lease
+                )
+                return
+            await asyncio.sleep(_PAUSE_LEAST_S)
+
+    async def over(self) -> None:
+        """Waits until it is lost."""
+        await self._over.wait()
+
     async def release(self) -> None:
         """Stops renewing and ends the lease, so that the next leader need not wait for it."""
         self._on_lost = lambda: None
@@ -100,15 +117,23 @@ class Leadership:
     def _give_up(self) -> None:
         if not self._lost:
             self._lost = True
+            self._over.set()
             self._on_lost()
 
     async def _keep(self) -> None:
-        """Renews three times a ttl. What was not answered is tried again until too little is left."""
+        """However it ends, nobody believes in the lease any more."""
+        try:
+            await self._renew()
+        finally:
+            self._give_up()
+
+    async def _renew(self) -> None:
+        """Three times a ttl. What was not answered is tried again until too little is left."""
         pause_s = self.lease.ttl_ms / 3_000
         while not self._lost:
             left_ms = self.left_ms
             if left_ms <= 0:
-                break
+                return
             await asyncio.sleep(min(pause_s, left_ms / 1_000))
             asked_ms = self._clock.monotonic_ms()
             pause_s = self.lease.ttl_ms / 3_000
@@ -116,9 +141,8 @@ class Leadership:
                 async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
                     await self._store.renew(self.lease)
             except LeaseLost:
-                break
+                return
             except (TimeoutError, Unavailable):
                 pause_s = _PAUSE_LEAST_S
                 continue
             self._safe_ms = asked_ms + self._usable_ms
-        self._give_up()

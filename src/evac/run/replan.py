@@ -7,7 +7,7 @@ first one burnt as well), that is another step: it gets the id with `~2` behind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +34,13 @@ class Merged:
 def plan_id(step: str) -> str:
     """The id that a step of a run has in its plan."""
     return step.partition(_AGAIN)[0]
+
+
+def ids_of(step: str, plans: int) -> Iterator[str]:
+    """The ids that a step of a plan may have in a run that has had so many plans, the newest first."""
+    for turn in range(plans + 1, 1, -1):
+        yield f"{step}{_AGAIN}{turn}"
+    yield step
 
 
 def merge(

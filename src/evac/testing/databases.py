@@ -43,11 +43,11 @@ class Member:
     timeline: int = 1
     log: list[int] = field(default_factory=list)
     alone: int = 0
+    name: str = ""
 
-    @property
-    def name(self) -> str:
+    def __post_init__(self) -> None:
         """As its primary knows it."""
-        return f"dc-{self.site}"
+        self.name = f"dc-{self.site}"
 
     @property
     def writable(self) -> bool:

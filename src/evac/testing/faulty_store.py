@@ -8,11 +8,13 @@ late, never early. A site that is cut off, or burns, reaches no majority. The cl
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from evac.model.errors import EvacError, Unavailable
+from evac.model.errors import EvacError, LockHeld, Unavailable
+from evac.store.limits import PREFIX_END
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease
 from evac.testing.virtual_loop import Process, VirtualLoop
@@ -55,6 +57,7 @@ class Cluster(MemoryStore):
         self.seen: list[Watcher] = []
         self.hints: dict[Hints, str] = {}
         self.stalled_until_ms = 0
+        self._awaiting = False
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
@@ -66,13 +69,30 @@ class Cluster(MemoryStore):
         return revision
 
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
-        lease = await super().acquire(name, owner, ttl_ms)
+        """As etcd does, it does not say when the lease of somebody else ends."""
+        try:
+            lease = await super().acquire(name, owner, ttl_ms)
+        except LockHeld as held:
+            raise LockHeld(name, held.owner) from None
         self._lengthen(name)
+        self._await_end()
         return lease
 
     async def renew(self, lease: Lease) -> None:
         await super().renew(lease)
         self._lengthen(lease.name)
+
+    def _await_end(self) -> None:
+        """Whatever hangs on a lease vanishes when it ends, though nobody asks for anything then."""
+        if not self._awaiting and self._leases:
+            self._awaiting = True
+            ends_ms = min(held.ends_ms for held in self._leases.values())
+            self._loop.in_world((ends_ms - self._clock() + 1) / 1_000, self._end_due)
+
+    def _end_due(self) -> None:
+        self._awaiting = False
+        self._expire()
+        self._await_end()
 
     def elect(self, stall_ms: int) -> None:
         """A member was lost that led the others: nothing is answered for a while, and leases begin anew."""
@@ -92,7 +112,9 @@ class Cluster(MemoryStore):
         return None if entry is None else entry.value
 
     def entries(self, prefix: str) -> list[Entry]:
-        return [self._entries[key] for key in self._keys if key.startswith(prefix)]
+        start = bisect_left(self._keys, prefix)
+        end = bisect_left(self._keys, prefix + PREFIX_END, start)
+        return [self._entries[key] for key in self._keys[start:end]]
 
     def _lengthen(self, name: str) -> None:
         most = self.weather.late_lease_ms
@@ -100,9 +122,14 @@ class Cluster(MemoryStore):
             self._leases[name].ends_ms += int(self._loop.random.random() * most)
 
     def _notify(self, keys: Sequence[str] | None) -> None:
-        for hints, prefix in list(self.hints.items()):
-            if keys is None or any(key.startswith(prefix) for key in keys):
+        for hints, prefix in self.hints.items():
+            if keys is None:
                 hints.stir()
+                continue
+            for key in keys:
+                if key.startswith(prefix):
+                    hints.stir()
+                    break
 
 
 class Hints:
@@ -133,6 +160,9 @@ class Hints:
             way.cluster.hints.pop(self, None)
             await asyncio.sleep(way.delay_s())
             raise Unavailable("the watch broke off")
+
+    async def aclose(self) -> None:
+        self._way.cluster.hints.pop(self, None)
 
     def stir(self) -> None:
         """Something changed; the hint takes a while to arrive."""

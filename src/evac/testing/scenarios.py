@@ -33,7 +33,10 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All that a seed stands for. strike: at which boundary whoever leads is struck, how, for how long."""
+    """All that a seed stands for. strike: at which boundary whoever leads is struck, how, for how long.
+    brief: whether the chaos ends as soon as there was a run, and it is over or asks a person. calm_ms: for
+    how long nothing may happen any more at the end.
+    """
 
     seed: int
     whole: bool
@@ -55,6 +58,8 @@ class Options:
     person_every_ms: int
     pause_verbs: bool
     strike: tuple[int, str, int] = (0, "", 0)
+    brief: bool = False
+    calm_ms: int = 2_000
     sites: tuple[str, ...] = field(default=SITES)
 
     def policy(self) -> RunPolicy:

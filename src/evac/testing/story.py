@@ -50,7 +50,6 @@ LOOK_S: Final = 0.5
 STANDING_S: Final = 1.0
 ASK_S: Final = 60.0
 END_S: Final = 240.0
-CALM_S: Final = 2.0
 """How long, after everything is healed, a run may take until it asks a person; and until it is at its end."""
 
 
@@ -96,8 +95,7 @@ class Story:
         self.notices: list[Notice] = []
         self.reached = 0
         self.strike = options.strike
-        self._specs: dict[tuple[str, str], RunSpec] = {}
-        self._bytes: dict[str, bytes] = {}
+        self._bound: dict[tuple[str, str], Bound] = {}
         self._starts = self.fires = 0
         self.healed = False
         engines: dict[str, str] = {name: engine for name, engine, _, _ in options.databases}
@@ -171,16 +169,17 @@ class Story:
         return [probe(kind) for kind in KINDS]
 
     async def bind(self, data: bytes, name: str, incident: str, digest: str) -> Bound:
-        if is_protection(data):
-            bound = bound_of(data, self.policy, run=name, incident=incident, digest=digest)
-        else:
-            bound = plans.bind(data, self.policy, run=name, incident=incident, digest=digest)
-        self._specs[name, digest] = bound.spec
-        return bound
+        """Whoever takes over binds the same bytes again: that is done once."""
+        known = self._bound.get((name, digest))
+        if known is None or known.spec.incident != incident:
+            bind = bound_of if is_protection(data) else plans.bind
+            known = bind(data, self.policy, run=name, incident=incident, digest=digest)
+            self._bound[name, digest] = known
+        return known
 
     def spec_of(self, name: str, digest: str) -> RunSpec:
         """What the referee replays with; the approvals are of the run, not of the plan."""
-        spec = self._specs[name, digest]
+        spec = self._bound[name, digest].spec
         entry = self.world.cluster.value(OPEN + name)
         if entry is None:
             return spec
@@ -314,17 +313,24 @@ class Story:
         if self.options.person_every_ms:
             self.person.begin(self.options.person_every_ms)
         last_ms = max(one.at_ms for one in self.options.happenings)
-        await asyncio.sleep((last_ms + self.options.chaos_ms) / 1_000)
+        await self._wait_for_chaos((last_ms + self.options.chaos_ms) / 1_000)
         self._heal()
         await self._until(self._all_ask_or_end, ASK_S, "neither ended nor asks anybody")
         self.person.begin(300, helpful=True)
         calm_s = self.loop.time()
-        while self.loop.time() - calm_s < CALM_S:
+        while self.open_runs() or self.loop.time() - calm_s < self.options.calm_ms / 1_000:
             if self.open_runs():
                 await self._until(self._all_ended, END_S, "does not end, whatever people answer")
                 calm_s = self.loop.time()
             await asyncio.sleep(0.25)
         self._close()
+
+    async def _wait_for_chaos(self, end_s: float) -> None:
+        if not self.options.brief:
+            await asyncio.sleep(end_s)
+            return
+        while self.loop.time() < end_s and (not self.referee.books or self._all_ask_or_end()):
+            await asyncio.sleep(0.25)
 
     def _write_on(self) -> None:
         self.world.clients_write()

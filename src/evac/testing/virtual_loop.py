@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
@@ -41,10 +41,11 @@ class Process:
         self.name, self.site, self.drift_ppm = name, site, drift_ppm
         self.alive, self.stopped = True, False
         self.offset_ms = self.ahead_ms = 0
+        self._read_at, self._read_ms = -1.0, 0
         self._loop = loop
-        self._tasks: list[asyncio.Task[Any]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         self._roots: list[asyncio.Task[Any]] = []
-        self.held: list[Any] = []
+        self.held: list[_Handle] = []
         self.context = Context()
         self.context.run(_PROCESS.set, self)
         loop.processes.append(self)
@@ -53,8 +54,11 @@ class Process:
         return self.monotonic_ms() + self.offset_ms
 
     def monotonic_ms(self) -> int:
-        now_us = int(self._loop.time() * 1e6 + 0.5)
-        return (now_us + now_us * self.drift_ppm // 1_000_000) // 1_000 + self.ahead_ms
+        now = self._loop.now
+        if now != self._read_at:
+            now_us = int(now * 1e6 + 0.5)
+            self._read_at, self._read_ms = now, (now_us + now_us * self.drift_ppm // 1_000_000) // 1_000
+        return self._read_ms + self.ahead_ms
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
         """Begins work as this process; whatever it starts belongs to the process as well."""
@@ -63,9 +67,9 @@ class Process:
         return task
 
     def keep(self, task: asyncio.Task[Any]) -> None:
-        if len(self._tasks) > 64:
-            self._tasks = [one for one in self._tasks if not one.done()]
-        self._tasks.append(task)
+        if len(self.tasks) > 64:
+            self.tasks = [one for one in self.tasks if not one.done()]
+        self.tasks.append(task)
 
     def stop(self) -> None:
         """As SIGSTOP does."""
@@ -85,7 +89,7 @@ class Process:
         """As SIGKILL does: from here on nothing it does reaches anybody; its tasks are unwound."""
         self.alive = False
         self.resume()
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
 
     @property
@@ -113,35 +117,56 @@ class _Task(asyncio.Task[T]):
         return self._number
 
 
+class _Handle(list[Any]):
+    """One callback: [callback, args, context, whether it was cancelled, when]. A list, because they are made
+    by the thousand, and to make a list runs no code of ours.
+    """
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        self[3] = True
+
+    def cancelled(self) -> bool:
+        return bool(self[3])
+
+    def when(self) -> float:
+        return float(self[4])
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop. turns: callbacks run so far. What a callback raises ends the whole run."""
+    """The loop. turns: callbacks run so far; now: its time in s. What a callback raises ends the run."""
+
+    get_debug: Any = bool
+    """Asked for by every future: never, and without a call of ours."""
 
     def __init__(self, seed: int, later_permille: int = LATER_PERMILLE) -> None:
         super().__init__()
         self.random = Random(seed)
-        self.ready: list[Any] = []
+        self.ready: list[_Handle] = []
         self.processes: list[Process] = []
         self.turns = 0
         self.stopped = 0
-        self._now = 0.0
+        self.now = 0.0
         self._later = later_permille / 1_000
-        self._timers: list[tuple[float, int, Any]] = []
+        self._timers: list[tuple[float, int, _Handle]] = []
         self._numbers = 0
         self._plots: list[tuple[int, int, Callable[[], None]]] = []
         self._errors: list[BaseException] = []
+        self._of_nobody: list[asyncio.Task[Any]] = []
         self.world = Context()
         """The context of whatever belongs to no process: servers, networks, clients."""
 
     def time(self) -> float:
-        return self._now
+        return self.now
 
     def now_ms(self) -> int:
-        return int(self._now * 1e3 + 1e-6)
+        return int(self.now * 1e3 + 1e-6)
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    ) -> _Handle:
+        handle = _Handle((callback, args, copy_context() if context is None else context, False, 0.0))
         self.ready.append(handle)
         return handle
 
@@ -149,23 +174,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+    ) -> _Handle:
+        handle = _Handle((callback, args, copy_context() if context is None else context, False, when))
         self._numbers += 1
-        heappush(self._timers, (when, self._numbers, timer))
-        return timer
+        heappush(self._timers, (when, self._numbers, handle))
+        return handle
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+    ) -> _Handle:
+        return self.call_at(self.now + delay if delay > 0.0 else self.now, callback, *args, context=context)
 
     def in_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Something that happens whether or not whoever asked for it still lives."""
-        self.call_at(self._now + delay_s, callback, *args, context=self.world)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer is dropped when its time comes."""
+        self._numbers += 1
+        handle = _Handle((callback, args, self.world, False, 0.0))
+        heappush(self._timers, (self.now + delay_s, self._numbers, handle))
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
@@ -175,6 +199,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = _PROCESS.get() if context is None else context.get(_PROCESS)
         if process is not None:
             process.keep(task)
+        else:
+            self._of_nobody.append(task)
         return task
 
     def run_in_executor(  # type: ignore[override]
@@ -193,45 +219,55 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._errors.append(error if error is not None else RuntimeError(context.get("message")))
 
     def _run_once(self) -> None:
-        """One turn: every callback that is ready now, in an order drawn from the seed."""
-        while self._plots and self.turns >= self._plots[0][0]:
-            heappop(self._plots)[2]()
-        if not self.ready:
-            self._jump()
-        batch, self.ready = self.ready, []
-        if len(batch) > 1:
-            self._mix(batch)
-        self.turns += len(batch)
-        if self.stopped:
-            batch = list(self._awake(batch))
-        for handle in batch:
-            if not handle._cancelled:
+        """Turn after turn until the loop shall stop: in each, every callback that is ready now, in an order
+        drawn from the seed.
+        """
+        plots = self._plots
+        while True:
+            while plots and self.turns >= plots[0][0]:
+                heappop(plots)[2]()
+            batch, self.ready = self.ready, []
+            if not batch:
+                batch = self._due()
+            if len(batch) > 1:
+                self._mix(batch)
+            self.turns += len(batch)
+            if self.stopped:
+                batch = list(self._awake(batch))
+            for callback, args, context, cancelled, _ in batch:
+                if cancelled:
+                    continue
                 try:
-                    handle._context.run(handle._callback, *handle._args)
+                    context.run(callback, *args)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:
                     self._errors.append(error)
-        if self._errors:
-            first, self._errors = self._errors[0], []
-            raise first
+            if self._errors:
+                first, self._errors = self._errors[0], []
+                raise first
+            if self._stopping:  # type: ignore[attr-defined]
+                return
 
-    def _jump(self) -> None:
-        """To the next timer; all that are due at the same moment become ready together."""
+    def _due(self) -> list[_Handle]:
+        """Jumps to the next timer: all that are due at that moment."""
         timers = self._timers
-        while timers and timers[0][2]._cancelled:
+        while timers and timers[0][2][3]:
             heappop(timers)
         if not timers:
-            if getattr(self, "_stopping", False):
-                return
+            if self._stopping:  # type: ignore[attr-defined]
+                return []
             raise Idle("nothing will ever happen again")
-        when = self._now = max(self._now, timers[0][0])
+        at, _, first = heappop(timers)
+        when = self.now = max(self.now, at)
+        found = [first]
         while timers and timers[0][0] <= when:
-            timer = heappop(timers)[2]
-            if not timer._cancelled:
-                self.ready.append(timer)
+            handle = heappop(timers)[2]
+            if not handle[3]:
+                found.append(handle)
+        return found
 
-    def _mix(self, batch: list[Any]) -> None:
+    def _mix(self, batch: list[_Handle]) -> None:
         random, later = self.random.random, self._later
         for i in range(len(batch) - 1, 0, -1):
             j = int(random() * (i + 1))
@@ -239,10 +275,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if later and random() < later * len(batch):
             self.ready.append(batch.pop())
 
-    def _awake(self, batch: list[Any]) -> Iterator[Any]:
+    def _awake(self, batch: list[_Handle]) -> Iterator[_Handle]:
         """Those whose process is not stopped; the others wait until it goes on."""
         for handle in batch:
-            process = handle._context.get(_PROCESS)
+            process = handle[2].get(_PROCESS)
             if process is not None and process.stopped:
                 process.held.append(handle)
             else:
@@ -264,25 +300,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
             for process in self.processes:
                 process.kill()
             for _ in range(50):
-                left = [task for task in asyncio.all_tasks(self) if not task.done()]
+                left = [task for task in self._all_tasks() if not task.done()]
                 if not left:
                     break
-                for task in sorted(left, key=hash):
+                for task in left:
                     task.cancel()
                 for _ in range(20):
-                    self._run_quietly()
+                    if self.ready:
+                        self._run_quietly()
         finally:
             asyncio.events._set_running_loop(None)
             self._timers.clear()
             self.ready.clear()
 
+    def _all_tasks(self) -> Iterator[asyncio.Task[Any]]:
+        for process in self.processes:
+            yield from process.tasks
+        yield from self._of_nobody
+
     def _run_quietly(self) -> None:
         """One turn of which nothing is reported: what is unwound has nothing more to say."""
         batch, self.ready = self.ready, []
         for handle in batch:
-            if not handle._cancelled:
+            if not handle[3]:
                 with contextlib.suppress(Exception):
-                    handle._context.run(handle._callback, *handle._args)
+                    handle[2].run(handle[0], *handle[1])
 
 
 def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:

@@ -87,6 +87,8 @@ class World:
         self.cluster = Cluster(self.loop, self.weather)
         self.burnt: set[str] = set()
         self.cuts: set[tuple[str, str]] = set()
+        self._apart: frozenset[tuple[str, str]] = frozenset()
+        self._connected = frozenset(self.sites)
         self.gone_since_ms: dict[str, int] = {}
         self.back_since_ms: dict[str, int] = {}
         self.databases: dict[str, Database] = {}
@@ -130,13 +132,19 @@ class World:
 
     def reach(self, one: str, other: str) -> bool:
         """Whether two sites (or a site and itself) reach each other, both ways."""
-        if one in self.burnt or other in self.burnt:
-            return False
-        return one == other or not ((one, other) in self.cuts or (other, one) in self.cuts)
+        return (one, other) not in self._apart
 
     def connected(self, site: str) -> bool:
         """Whether a site reaches a majority of the members of evac's own store."""
-        return sum(self.reach(site, other) for other in self.sites) * 2 > len(self.sites)
+        return site in self._connected
+
+    def _draw_map(self) -> None:
+        """Who reaches whom, anew after a fire or a cut: it is asked much more often than it changes."""
+        pairs = [(one, other) for one in self.sites for other in self.sites]
+        burnt = {pair for pair in pairs if not self.burnt.isdisjoint(pair)}
+        self._apart = frozenset(burnt | self.cuts | {(other, one) for one, other in self.cuts})
+        reached = {site: sum((site, other) not in self._apart for other in self.sites) for site in self.sites}
+        self._connected = frozenset(site for site in self.sites if reached[site] * 2 > len(self.sites))
 
     def burn(self, site: str) -> None:
         """Everything in the site at one instant."""
@@ -146,6 +154,7 @@ class World:
         for database in self.databases.values():
             database.burn(site, lambda: int(self.loop.random.random() * 4))
         self.burnt.add(site)
+        self._draw_map()
         for units in (self.units[key] for key in self.units if key[1] == site):
             units.count = 0
         if site == self.store_leader:
@@ -157,6 +166,7 @@ class World:
         if site in self.burnt:
             self.say(f"{site} is back")
             self.burnt.discard(site)
+            self._draw_map()
             self._note_gone()
             self.check_primaries()
 
@@ -168,6 +178,7 @@ class World:
                 self.cuts.add((site, other))
                 if not one_way:
                     self.cuts.add((other, site))
+        self._draw_map()
         if site == self.store_leader:
             self._elect()
         self._note_gone()
@@ -177,6 +188,7 @@ class World:
         """Two sites do not reach each other; both reach the third."""
         self.say(f"the link between {one} and {other} is cut")
         self.cuts |= {(one, other), (other, one)}
+        self._draw_map()
         self._note_gone()
         self.check_primaries()
 
@@ -185,6 +197,7 @@ class World:
         if self.cuts:
             self.say("every link is mended")
         self.cuts.clear()
+        self._draw_map()
         self._note_gone()
         self.check_primaries()
 
