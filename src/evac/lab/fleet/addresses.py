@@ -11,8 +11,8 @@ from typing import Final
 PREFIX: Final = "127.64"
 CIRCUITS_ADDRESS: Final = f"{PREFIX}.255.1"
 """The controller of the switchgear: the feeds' breakers."""
-_PER_BLOCK: Final = 254
-SERVERS_MOST: Final = 254 * _PER_BLOCK
+PER_BLOCK: Final = 254
+SERVERS_MOST: Final = 254 * PER_BLOCK
 CIRCUITS: Final = -1
 """The number of the switchgear's controller."""
 NOBODY: Final = -2
@@ -20,7 +20,7 @@ NOBODY: Final = -2
 
 def address_of(server: int) -> str:
     """127.64.0.1 is server 0; the last octet runs from 1 to 254."""
-    block, last = divmod(server, _PER_BLOCK)
+    block, last = divmod(server, PER_BLOCK)
     return f"{PREFIX}.{block}.{last + 1}"
 
 
@@ -29,8 +29,8 @@ def server_at(address: str, servers: int) -> int:
     if address == CIRCUITS_ADDRESS:
         return CIRCUITS
     first, second, block, last = address.split(".")
-    number = int(block) * _PER_BLOCK + int(last) - 1
-    mine = f"{first}.{second}" == PREFIX and 1 <= int(last) <= _PER_BLOCK and number < servers
+    number = int(block) * PER_BLOCK + int(last) - 1
+    mine = f"{first}.{second}" == PREFIX and 1 <= int(last) <= PER_BLOCK and number < servers
     return number if mine else NOBODY
 
 

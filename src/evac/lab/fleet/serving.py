@@ -79,7 +79,6 @@ class Server:
         except FleetFailed:
             self._controllers.close()
             raise
-        self._dirty = False
 
     @property
     def ports(self) -> Ports:
@@ -95,8 +94,8 @@ class Server:
             loop.add_signal_handler(number, self.stop)
         door = ControllerDoor(self.fleet, loop, connections_most())
         admin = AdminDoor(self.fleet, self._about)
-        self.fleet.machines.reachability_changed = lambda: self._changed(loop, door)
-        silence.attach(self._controllers, door.silent())
+        self.fleet.machines.reachability_changed = lambda: self._silence(door)
+        self._silence(door)
         servers = [
             await loop.create_server(
                 _maker(door, loop), sock=self._controllers, ssl=self._tls, backlog=_BACKLOG
@@ -116,14 +115,7 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await clockwork
 
-    def _changed(self, loop: asyncio.AbstractEventLoop, door: ControllerDoor) -> None:
-        """Many changes of one moment become one new filter."""
-        if not self._dirty:
-            self._dirty = True
-            loop.call_soon(self._silence, door)
-
     def _silence(self, door: ControllerDoor) -> None:
-        self._dirty = False
         silence.attach(self._controllers, door.silent())
 
     async def _clockwork(self, door: ControllerDoor) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from evac.lab.fleet.addresses import address_of
+from evac.lab.fleet.addresses import PER_BLOCK, address_of
 
 _SO_ATTACH_FILTER: Final = 26
 _LOAD_WORD: Final = 0x20
@@ -36,15 +36,14 @@ RANGES_MOST: Final = (INSTRUCTIONS_MOST - 8) // _PER_RANGE
 
 def ranges_of(servers: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Ranges of addresses (as numbers, both ends included) of sorted servers, next to each other joined."""
-    found: list[tuple[int, int]] = []
-    for server in servers.tolist():
-        at = _number(address_of(server))
-        # .255 and .0 lie between two blocks and belong to nobody.
-        if found and at - found[-1][1] in (1, 3):
-            found[-1] = (found[-1][0], at)
-        else:
-            found.append((at, at))
-    return found
+    if not len(servers):
+        return []
+    block, last = np.divmod(servers, PER_BLOCK)
+    at = _number(address_of(0)) + 256 * block + last
+    # Where a number is missing, a range ends; .255 and .0 lie between two blocks and belong to nobody.
+    ends = np.flatnonzero(np.diff(servers) > 1)
+    firsts, lasts = np.r_[0, ends + 1], np.r_[ends, len(at) - 1]
+    return list(zip(at[firsts].tolist(), at[lasts].tolist(), strict=True))
 
 
 def program(ranges: Iterable[tuple[int, int]]) -> bytes:
