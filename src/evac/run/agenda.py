@@ -14,7 +14,7 @@ from typing import Final
 from evac.run.boot_rules import BootRules
 from evac.run.fencing import fences_of, is_fenced
 from evac.run.limits import Uses
-from evac.run.patience import backoff_ms, stuck_ms
+from evac.run.patience import look_ms, stuck_ms
 from evac.run.view import BUSY, RunView
 
 _WAKE: Final = 0
@@ -138,7 +138,7 @@ class Agenda:
         if not times:
             self.observe.append(i)
             return
-        again = view.last_ms + backoff_ms(view.spec.patience, times)
+        again = view.last_ms + look_ms(view.spec.patience, view.steps[i], times)
         heappush(self.timers, (again, _OBSERVE, i, view.attempts[i]))
 
     def admit(self, view: RunView, i: int) -> None:

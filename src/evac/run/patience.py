@@ -7,6 +7,9 @@ from evac.run.values import RunStep
 
 NO_MORE = -1
 """again_ms of a step that is not tried again."""
+LOOK_LEAST_MS = 1_000
+LOOKS = 20
+"""At a boot in doubt during the time that it is predicted to take."""
 
 
 def deadline_ms(patience: Patience, step: RunStep) -> int:
@@ -25,6 +28,23 @@ def stuck_ms(patience: Patience, step: RunStep) -> int:
 def backoff_ms(patience: Patience, tries: int) -> int:
     """The wait after the `tries`-th failure (from 1): doubles, up to the most."""
     return int(min(patience.backoff_most_ms, patience.backoff_ms << min(max(tries, 1) - 1, 30)))
+
+
+def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
+    """The wait until the next look at a step in doubt. A boot is looked at as often as one that is followed:
+    what it holds is wanted by others.
+    """
+    wait_ms = backoff_ms(patience, looks)
+    if step.kind != "boot":
+        return wait_ms
+    return min(wait_ms, max(LOOK_LEAST_MS, step.duration_ms // LOOKS))
+
+
+def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int) -> bool:
+    """Whether a step that nobody can tell of was looked at often enough. A server that boots is told of only
+    when it is up: it has the time of a whole try.
+    """
+    return looks >= patience.attempts and (step.kind != "boot" or ran_ms >= deadline_ms(patience, step))
 
 
 def again_ms(patience: Patience, tries: int, after_ms: int = 0) -> int:

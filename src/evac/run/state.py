@@ -18,6 +18,7 @@ from evac.run.moving import moves as _moves
 from evac.run.moving import of_attempt as _of_attempt
 from evac.run.moving import refused as _refused
 from evac.run.moving import run_moves as _run_moves
+from evac.run.patience import is_hopeless
 from evac.run.table import STEP_TABLE
 from evac.run.values import Event, RunSpec, RunStep, StepPhase
 from evac.run.view import Pause, RunView
@@ -182,7 +183,8 @@ def _step_observed(view: RunView, event: Event) -> None:
     if outcome == "unclear":
         _moves(view, event, "step_observed:unclear")
         view.unclear[i] = view.unclear.get(i, 0) + 1
-        if view.unclear[i] >= view.spec.patience.attempts:
+        ran_ms = event.at_ms - view.started[i]
+        if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms):
             view.doubtful.add(i)
             boot_events.is_doubtful(view, i)
         return

@@ -51,7 +51,7 @@ def found() -> Quarantine:
         events.append(Event("step_failed", 4, f"boot:s{n}", 1, data))
         events.append(Event("step_skipped", 5, f"boot:s{n}", 1, {"who": "evac", "reason": "floor"}))
     events.append(Event("step_unknown", 4, "boot:s3", 1, {"message": "silent", "code": "bmc-silent"}))
-    events += [Event("step_observed", 5, "boot:s3", 1, {"outcome": "unclear"}) for _ in range(4)]
+    events += [Event("step_observed", 10_005, "boot:s3", 1, {"outcome": "unclear"}) for _ in range(4)]
     return quarantine_of(replay(spec, events), place_of)
 
 

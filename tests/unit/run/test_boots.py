@@ -249,3 +249,19 @@ def test_boots_of_a_dead_boot_server_move_to_another_one() -> None:
     assert [(one["server"], one["other"]) for one in lost] == [("b0", "b1")]
     assert world.finish() == "succeeded"
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
+def test_a_boot_in_doubt_has_the_time_of_a_whole_try() -> None:
+    """A server that boots answers `not yet` until it is up; a new leader must not give it up after four."""
+    world = begun(roomy())
+    while world.view.counts.get("running", 0) < 5:
+        world.step()
+        world.settle()
+    i = next(i for i, step in enumerate(world.view.steps) if step.kind == "boot")
+    step, at_ms = world.view.steps[i].id, world.now_ms
+    world.say("step_unknown", step, 1, message="another leader")
+    for look in range(1, 8):
+        world.put(Event("step_observed", at_ms + look * 1_000, step, 1, {"outcome": "unclear"}))
+    assert i not in world.view.doubtful
+    world.put(Event("step_observed", at_ms + 10_000, step, 1, {"outcome": "unclear"}))
+    assert i in world.view.doubtful
