@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from evac.lab.fleet import circuits
@@ -66,6 +67,7 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
         text = yaml.dump(content, Dumper=_dumper(), sort_keys=False, width=110)
         (folder / name).write_text(MARK + text, encoding="utf-8")
     (folder / "servers.csv").write_text(servers_table(ground), encoding="utf-8")
+    (folder / "replicas.csv").write_text(replicas_table(ground), encoding="utf-8")
     (folder / "racks.csv").write_text(racks_table(ground), encoding="utf-8")
     if not (folder / "policy.yaml").exists():
         (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
@@ -142,17 +144,21 @@ _SERVICES: Final = (
 
 
 def services(ground: Ground) -> dict[str, Any]:
-    """A few services with tiers and needs, so that the order of the boots matters."""
+    """A few services with tiers and needs, so that the order of the boots matters; they live at home only."""
     refuge = refuge_of(ground)
     found: dict[str, Any] = {name: _service(0, 0, {refuge: 2}, 2, 4, ()) for name in _IN_REFUGE}
     for name, tier, people, permille, cores, memory, needs in _SERVICES:
-        count = max(1, len(ground) * permille // 1_000)
-        found[name] = _service(tier, people, {ground.site: count}, cores, memory, needs)
+        count = _replicas(ground, permille)
+        found[name] = _service(tier, people, count, cores, memory, needs) | {"eligible_sites": [ground.site]}
     return found
 
 
+def _replicas(ground: Ground, permille: int) -> int:
+    return max(1, len(ground) * permille // 1_000)
+
+
 def _service(
-    tier: int, people: int, replicas: dict[str, int], cores: int, memory: int, needs: tuple[str, ...]
+    tier: int, people: int, replicas: dict[str, int] | int, cores: int, memory: int, needs: tuple[str, ...]
 ) -> dict[str, Any]:
     return {
         "owner": "lab", "tier": tier, "people": people, "rto": "4 h", "rpo": "0 s",
@@ -160,6 +166,22 @@ def _service(
         "replicas": replicas, "share": "75 %", "start": "10 s", "verify": "5 s",
         "needs": [{"service": one, "needed_to": "start"} for one in needs], "traffic": {"kind": "none"},
     }  # fmt: skip
+
+
+def replicas_table(ground: Ground) -> str:
+    """CSV: every service spread evenly over the servers that have room for another replica."""
+    kinds = ground.kinds
+    cores = np.array([kind.cpu_millicores // 1_000 for kind in kinds])[ground.kind]
+    memory = np.array([kind.memory_gib for kind in kinds])[ground.kind]
+    rows = ["service,target,count"]
+    for name, _, _, permille, needed, gib, _ in _SERVICES:
+        room = np.flatnonzero((cores >= needed) & (memory >= gib))
+        count = min(_replicas(ground, permille), len(room))
+        chosen = room[np.arange(count) * len(room) // max(1, count)]
+        cores[chosen] -= needed
+        memory[chosen] -= gib
+        rows += [f"{name},{ground.name_of(server)},1" for server in chosen.tolist()]
+    return "\n".join((*rows, ""))
 
 
 def endpoints(fleet: Fleet, reach: Reach) -> dict[str, Any]:
@@ -170,7 +192,7 @@ def endpoints(fleet: Fleet, reach: Reach) -> dict[str, Any]:
         if domain.kind == "feed":
             id = f"circuit-{domain.id.replace('/', '-')}"
             circuit = circuits.circuit_path(fleet, domain.id)
-            settings = {**reach.settings, "address": CIRCUITS_ADDRESS, "circuit": circuit}
+            settings = {**reach.settings, "address": CIRCUITS_ADDRESS, "circuit": circuit, "label": domain.id}
             found[id] = _endpoint(domain.id, ground.site, settings)
     return found
 
