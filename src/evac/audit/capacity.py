@@ -12,25 +12,26 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evac.audit.closure import Pairs
 from evac.audit.losses import Losses, Rows
-from evac.audit.placing import Packing, Placed, open_packing, pack
+from evac.audit.placing import Placed, Stock, open_packing, pack, stock_of
 from evac.audit.presence import CountTable, Presence
 from evac.audit.reserves import Reserves, reserves
 from evac.audit.room import (
-    STAGE_DARK,
     Room,
     Wants,
     demands,
     order_of_services,
     room_of,
+    servers_that_fit,
     used_amounts,
     wants_of,
 )
 from evac.model.domain import Topology
-from evac.model.fleet import ON_SERVER, BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
+from evac.planning.packing.shapes import Shapes, own_servers
 
 LARGE_KINDS = ("site", "group", "pair")
 """Losses that are always placed by first fit, and that may need services to be shed."""
@@ -110,9 +111,21 @@ class Supply:
     found: Reserves
     demand: IntColumn
     known: BoolColumn
-    room: Room
-    wants: Wants
-    _extra: dict[str, tuple[Room, Wants]] = field(default_factory=dict)
+    stock: Stock
+    _extra: dict[str, Stock] = field(default_factory=dict)
+
+    @property
+    def room(self) -> Room:
+        return self.stock.room
+
+    @property
+    def wants(self) -> Wants:
+        return self.stock.wants
+
+    @cached_property
+    def firm(self) -> BoolColumn:
+        """(S,) services that may not be shed."""
+        return np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -126,23 +139,27 @@ class Supply:
             found.append(names[key])
         return tuple(found)
 
-    def variant(self, name: str) -> tuple[Room, Wants]:
+    def variant(self, name: str) -> Stock:
         """`shed`: without services that may be shed; `power`: without power budgets."""
         if name not in self._extra:
             build: Callable[[], Room] = self._shed if name == "shed" else self._power
             room = build()
-            self._extra[name] = room, wants_of(self.top, room, self.demand, self.known, self.presence.n)
+            same = room.pool_names == self.room.pool_names
+            wants = self.wants if same else wants_of(self.top, room, self.demand, self.known, self.presence.n)
+            self._extra[name] = stock_of(room, wants)
         return self._extra[name]
 
     def reordered(self, top: Topology) -> Supply:
         """The same room, where other services may go first."""
         order = order_of_services(top)
-        extra = {name: (room, replace(wants, order=order)) for name, (room, wants) in self._extra.items()}
-        return replace(self, top=top, wants=replace(self.wants, order=order), _extra=extra)
+        stock, *extra = (
+            replace(stock, wants=replace(stock.wants, order=order))
+            for stock in (self.stock, *self._extra.values())
+        )
+        return replace(self, top=top, stock=stock, _extra=dict(zip(self._extra, extra, strict=True)))
 
     def _shed(self) -> Room:
-        kept = np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
-        used = used_amounts(self.top, self.demand, kept)
+        used = used_amounts(self.top, self.demand, self.firm)
         return room_of(self.top, self.rows, self.found, used)
 
     def _power(self) -> Room:
@@ -164,9 +181,8 @@ def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
     held = reserves(top)
     demand, known = demands(top)
     room = room_of(top, losses.rows, held, used_amounts(top, demand))
-    return Supply(
-        top, losses.rows, found, held, demand, known, room, wants_of(top, room, demand, known, found.n)
-    )
+    wants = wants_of(top, room, demand, known, found.n)
+    return Supply(top, losses.rows, found, held, demand, known, stock_of(room, wants))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,40 +192,15 @@ class _Question:
     supply: Supply
     losses: Losses
 
-    def servers_that_fit(self, stages: BoolColumn) -> IntColumn:
-        """(S, sites) servers of some shapes that could take one replica and do not hold the service yet."""
-        room = self.supply.room
-        sites = len(self.supply.top.estate.sites)
-        weight = np.zeros((len(room.count), sites), np.float32)
-        chosen = np.flatnonzero(stages & ~room.is_pool)
-        weight[chosen, room.site[chosen]] = room.count[chosen]
-        found = (self.supply.wants.fits.astype(np.float32) @ weight).astype(np.int64)
-        return found - self._holding(sites)
 
-    def _holding(self, sites: int) -> IntColumn:
-        """(S, sites) servers that would fit one more but already hold the service."""
-        top, room = self.supply.top, self.supply.room
-        replicas = top.estate.replicas
-        here = replicas.kind == ON_SERVER
-        service, server = replicas.service[here], replicas.target[here]
-        shape = room.server_shape[server]
-        fit = (
-            (shape >= 0) & self.supply.wants.fits[service, np.maximum(shape, 0)]
-            if len(room.count)
-            else shape > 0
-        )
-        key = service[fit].astype(np.int64) * sites + top.estate.fleet.site[server[fit]]
-        return np.bincount(key, minlength=len(top.estate.services) * sites).reshape(-1, sites)
-
-
-def capacity(supply: Supply, losses: Losses, lost: CountTable) -> Capacity:
-    """Placement of what every loss takes. lost: (L, S)."""
+def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Pairs) -> Capacity:
+    """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
     known = _room_known(supply, losses)
-    wanted = np.where(known, lost, 0).astype(np.int32)
+    wanted = _Wanted(taken, np.where(taken.of(known), taken.of(lost), 0).astype(np.int64))
     question = _Question(supply, losses)
     settled, boots = _settled(question, wanted)
-    placed = wanted.sum(axis=1).astype(np.int64)
-    to_place = lost.sum(axis=1).astype(np.int64)
+    placed = np.bincount(taken.loss, wanted.count, len(losses)).astype(np.int64)
+    to_place = np.bincount(taken.loss, taken.of(lost), len(losses)).astype(np.int64)
     result = Capacity(to_place, placed, boots, {}, {}, known, supply.found, supply)
     for number in np.flatnonzero(~settled & (placed > 0)).tolist():
         _place_one(question, result, number, *_asked(supply.presence, lost[number], known[number]))
@@ -250,43 +241,47 @@ def _room_known(supply: Supply, losses: Losses) -> BoolColumn:
     return np.asarray(left @ has_room.T.astype(np.float32) > 0)
 
 
-def _settled(question: _Question, wanted: CountTable) -> tuple[BoolColumn, BoolColumn]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """Pairs and how many replicas of each want a place."""
+
+    pairs: Pairs
+    count: IntColumn
+
+    def only(self, losses: BoolColumn) -> _Wanted:
+        """Those of some losses."""
+        chosen = losses[self.pairs.loss]
+        return _Wanted(self.pairs.only(chosen), self.count[chosen])
+
+
+def _settled(question: _Question, wanted: _Wanted) -> tuple[BoolColumn, BoolColumn]:
     """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
     losses, room = question.losses, question.supply.room
     settled = np.zeros(len(losses), np.bool_)
     boots = np.zeros(len(losses), np.bool_)
     if not len(room.count):
         return settled, boots
-    on = question.servers_that_fit(room.stage < STAGE_DARK)
-    every = on + _dark(question)
+    on, dark = servers_that_fit(question.supply.top, room, question.supply.wants)
     taken = _usable_lost(room, losses)
     small = (losses.site >= 0) & ~losses.sites.any(axis=1)
     for site in range(on.shape[1]):
-        numbers = np.flatnonzero(small & (losses.site == site)).astype(np.int32)
-        for table, needs_boot in ((on, False), (every, True)):
+        open_ones = small & (losses.site == site)
+        here = wanted.only(open_ones)
+        for table, needs_boot in ((on, False), (on + dark, True)):
             for wide in (False, True):
-                numbers = numbers[~settled[numbers]]
-                if len(numbers):
-                    reach = _reach(question, table, site, wide)
-                    fits = _own_server(wanted, numbers, reach, taken[numbers])
-                    settled[numbers[fits]] = True
-                    boots[numbers[fits]] = needs_boot
+                if open_ones.any():
+                    fits = open_ones & _own_server(here, _reach(question, table, site, wide), taken)
+                    settled |= fits
+                    boots[fits] = needs_boot
+                    open_ones &= ~fits
+                    here = here.only(open_ones)
     return settled, boots
-
-
-def _dark(question: _Question) -> IntColumn:
-    """(S, sites) dark servers that could take one replica."""
-    room = question.supply.room
-    weight = np.zeros((len(room.count), len(question.supply.top.estate.sites)), np.float32)
-    chosen = np.flatnonzero(room.stage == STAGE_DARK)
-    weight[chosen, room.site[chosen]] = room.count[chosen]
-    return (question.supply.wants.fits.astype(np.float32) @ weight).astype(np.int64)
 
 
 def _reach(question: _Question, table: IntColumn, site: int, wide: bool) -> IntColumn:
     """(S,) servers within reach: of the same site, or of all sites for services without a cap per site."""
     if not wide:
-        return table[:, site]
+        return np.ascontiguousarray(table[:, site])
     capped = question.supply.wants.site_cap < UNBOUNDED
     return np.where(capped, table[:, site], np.maximum(table, 0).sum(axis=1))
 
@@ -297,14 +292,13 @@ def _usable_lost(room: Room, losses: Losses) -> IntColumn:
     return np.array([per_row[losses.rows_of(n)].sum() for n in range(len(losses))], np.int64)
 
 
-def _own_server(
-    wanted: CountTable, numbers: IndexColumn, reach: IntColumn, taken: IntColumn
-) -> NDArray[np.bool_]:
-    """Whether every lost replica gets a server of its own: those with the fewest choices go first."""
-    order = np.argsort(reach, kind="stable")
-    need = wanted[numbers][:, order]
-    so_far = np.cumsum(need, axis=1)
-    return np.asarray(((need == 0) | (so_far <= reach[order][None, :] - taken[:, None])).all(axis=1))
+def _own_server(wanted: _Wanted, reach: IntColumn, taken: IntColumn) -> BoolColumn:
+    """(L,) whether every lost replica gets a server of its own: those with the fewest choices go first."""
+    pairs, fits = wanted.pairs, np.ones(len(taken), np.bool_)
+    start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
+    order = np.argsort(reach, kind="stable").astype(np.int32)
+    own_servers(order, reach, start, pairs.loss, wanted.count, -taken, fits)
+    return fits
 
 
 def _place_one(
@@ -316,20 +310,21 @@ def _place_one(
     """
     losses, supply = question.losses, question.supply
     at_site = _surviving_at_site(question, number)
-    placed = _packed(question, supply.room, supply.wants, number, base, wanted - base, at_site)
+    placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
     result.boots[number] = bool(placed.boot_rank.any())
     result.boot_rank[number] = placed.boot_rank
     missing_base, missing_top = base - placed.base, wanted - base - placed.top
     result.placed[number] = int((placed.base + placed.top).sum())
     if not (missing_base.any() or missing_top.any()):
         return
-    firm = np.array([not s.sheddable for s in supply.top.estate.services], np.bool_)
+    firm = supply.firm
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
     if after.any() and losses.kinds[number] in LARGE_KINDS:
-        room, wants = supply.variant("shed")
         firm_base = np.where(firm, base, 0)
-        after = firm_base - _packed(question, room, wants, number, firm_base, base * 0, at_site).base
+        after = (
+            firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
+        )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
     result.short[number] = Shortfall(
         missing_base, missing_top, after, firm, by_power, budgets,
@@ -339,18 +334,12 @@ def _place_one(
 
 
 def _packed(
-    question: _Question,
-    room: Room,
-    wants: Wants,
-    number: int,
-    base: IntColumn,
-    more: IntColumn,
-    at_site: IntColumn,
+    question: _Question, stock: Stock, number: int, base: IntColumn, more: IntColumn, at_site: IntColumn
 ) -> Placed:
     losses = question.losses
-    gone = room.lost_shapes(losses.rows_of(number))
-    packing = open_packing(room, wants, gone, losses.sites[number], int((base + more > 0).sum()))
-    return pack(packing, wants, base, more, at_site)
+    gone = stock.room.lost_shapes(losses.rows_of(number))
+    packing = open_packing(stock, gone, losses.sites[number], base + more)
+    return pack(packing, stock.wants, base, more, at_site)
 
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:
@@ -370,8 +359,7 @@ def _power_gain(
     found = question.supply.found
     if not found.over_power.any():
         return 0, ()
-    room, wants = question.supply.variant("power")
-    free = _packed(question, room, wants, number, base, base * 0, at_site)
+    free = _packed(question, question.supply.variant("power"), number, base, base * 0, at_site)
     gain = int(missing.sum() - (base - free.base).sum())
     lost = question.losses.sites[number][question.supply.top.estate.fleet.site]
     held = found.held_by[found.over_power & ~lost]
@@ -380,7 +368,7 @@ def _power_gain(
     return max(0, gain), tuple(found.budgets[int(i)] for i in order)
 
 
-def _shorts(supply: Supply, left: Packing, missing: IntColumn) -> tuple[Short, ...]:
+def _shorts(supply: Supply, left: Shapes, missing: IntColumn) -> tuple[Short, ...]:
     """What is missing, by the set of pools that services may use."""
     groups: dict[bytes, list[int]] = {}
     wants = supply.wants
@@ -407,12 +395,13 @@ def _label(supply: Supply, eligible: BoolColumn) -> str:
 
 
 def _short_of(
-    supply: Supply, left: Packing, missing: IntColumn, members: list[int], label: str
+    supply: Supply, left: Shapes, missing: IntColumn, members: list[int], label: str
 ) -> list[Short]:
     wants = supply.wants
     need = (missing[members, None] * wants.demand[members]).sum(axis=0)
-    shapes = wants.eligible[members[0]][left.pool[: left.size]]
-    free = (left.free[:, : left.size] * left.count[: left.size])[:, shapes].sum(axis=1)
+    size = int(left.size[0])
+    shapes = wants.eligible[members[0]][left.pool[:size]]
+    free = (left.free[:size] * left.servers[:size, None])[shapes].sum(axis=0)
     replicas, services = int(missing[members].sum()), len(members)
     short = [
         Short(label, word, int(need[r] - free[r]), replicas, services, False)

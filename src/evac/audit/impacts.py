@@ -183,9 +183,9 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
     lost = lost_counts(found, losses)
-    room = capacity(supply_of(top, losses, found), losses, lost)
     taken = lost > 0
     pairs = pairs_of(taken)
+    room = capacity(supply_of(top, losses, found), losses, lost, pairs)
     left = found.n[pairs.service] - pairs.of(lost)
     return Ground(
         top=top, losses=losses, presence=found, lost=lost,

@@ -8,6 +8,7 @@ has to fit on one server. What a service may use follows the rules of the planni
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -18,25 +19,29 @@ from evac.model.domain import Topology
 from evac.model.estate import Service
 from evac.model.fleet import DARK, ON_POOL, ON_SERVER, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
+from evac.planning.packing.shapes import (
+    STAGE_DARK,
+    STAGE_EMPTY,
+    STAGE_USED,
+    Asking,
+    fitting_servers,
+    holding_servers,
+    holds_any,
+)
 
 SHAPES_WANTED: Final = 2_500
 _MOST_BITS: Final = 6
 _LEAST_BITS: Final = 2
-
-STAGE_USED: Final = 0
-STAGE_EMPTY: Final = 1
-STAGE_BOOTED: Final = 2
-STAGE_DARK: Final = 3
+_WORD_BITS: Final = 63
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Wants:
     """What a replica of each service asks for, S rows.
 
     demand (S, R), unknown taken as 0; known: cpu or memory is known; per_server; site_cap;
     eligible (S, P) by pool; kinds (K, P): its different rows, kind (S,): which one is a service's;
-    fits (S, G): a replica fits on a server of a shape; useful (G,): any does; order: services as
-    they are served, tier then people then id.
+    order: services as they are served, tier then people then id.
     """
 
     demand: IntColumn
@@ -46,12 +51,17 @@ class Wants:
     eligible: BoolColumn
     kinds: BoolColumn
     kind: IndexColumn
-    fits: BoolColumn
-    useful: BoolColumn
     order: IndexColumn
 
+    @cached_property
+    def asking(self) -> Asking:
+        """The same, as kernels take it."""
+        return Asking(
+            self.demand, self.known, self.per_server, self.site_cap, self.kinds, self.kind, self.order
+        )
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Room:
     """G shapes over P pools (site x class of bare servers, then declared pools).
 
@@ -72,6 +82,11 @@ class Room:
     server_shape: IndexColumn
     row_start: IntColumn
     row_server: IndexColumn
+
+    @cached_property
+    def amounts(self) -> IntColumn:
+        """(G, R) free amounts, shape by shape."""
+        return np.ascontiguousarray(self.free.T)
 
     def lost_shapes(self, rows: IndexColumn) -> IntColumn:
         """(G,) usable servers that lost rows take of each shape."""
@@ -174,11 +189,21 @@ def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
 
 
 def _key(pool: IndexColumn, stage: IndexColumn, free: IntColumn) -> IntColumn:
-    """One integer a server that orders by stage, then pool, then free amounts."""
-    key = stage.astype(np.int64)
+    """One integer a server that orders by stage, then pool, then free amounts.
+
+    Columns stand beside each other in as few words as hold them.
+    """
+    key, bits = stage.astype(np.int64), int(stage.max(initial=0)).bit_length()
     for column in (pool, *free.T):
-        values, rank = np.unique(column, return_inverse=True)
-        key = np.unique(key * max(len(values), 1) + rank.reshape(-1), return_inverse=True)[1].reshape(-1)
+        width = int(column.max(initial=0)).bit_length()
+        if bits + width > _WORD_BITS:
+            values, key = np.unique(key, return_inverse=True)
+            bits = len(values).bit_length()
+        if bits + width > _WORD_BITS:
+            values, column = np.unique(column, return_inverse=True)
+            width = len(values).bit_length()
+        key = (key << width) | column
+        bits += width
     return key
 
 
@@ -214,10 +239,6 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
     services = top.estate.services
     eligible = _eligible(top, room)
     kinds, kind = np.unique(eligible, axis=0, return_inverse=True)
-    fits = eligible[:, room.pool]
-    for resource in range(len(room.free)):
-        asking = np.flatnonzero(demand[:, resource])
-        fits[asking] &= room.free[resource][None, :] >= demand[asking, resource][:, None]
     return Wants(
         demand=demand,
         known=known,
@@ -226,10 +247,33 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
         eligible=eligible,
         kinds=kinds,
         kind=kind.reshape(-1).astype(np.int32),
-        fits=fits,
-        useful=np.asarray(fits.any(axis=0)),
         order=order_of_services(top),
     )
+
+
+def useful_shapes(room: Room, wants: Wants) -> BoolColumn:
+    """(G,) shapes that hold a replica of any service."""
+    found = np.zeros(len(room.count), np.bool_)
+    holds_any(wants.asking, room.amounts, room.pool, found)
+    return found
+
+
+def servers_that_fit(top: Topology, room: Room, wants: Wants) -> tuple[IntColumn, IntColumn]:
+    """(S, sites) servers that could take one replica, on and dark; those that hold the service already
+    are taken off the first."""
+    shape = (len(wants.known), len(top.estate.sites))
+    on, dark = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for found, chosen in ((on, (room.stage < STAGE_DARK) & ~room.is_pool), (dark, room.stage == STAGE_DARK)):
+        counts = np.where(chosen, room.count, 0)
+        fitting_servers(wants.asking, room.amounts, room.pool, room.site, counts, found)
+    replicas = top.estate.replicas
+    here = replicas.kind == ON_SERVER
+    server = replicas.target[here]
+    holding_servers(
+        wants.asking, room.amounts, room.pool, replicas.service[here], room.server_shape[server],
+        top.estate.fleet.site[server], on,
+    )  # fmt: skip
+    return on, dark
 
 
 def order_of_services(top: Topology) -> IndexColumn:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.audit.capacity import Supply, capacity, supply_of
+from evac.audit.closure import pairs_of
 from evac.audit.impacts import impacts
 from evac.audit.losses import Losses, losses
-from evac.audit.placing import open_packing, pack
+from evac.audit.placing import open_packing, pack, stock_of
 from evac.audit.presence import Presence, lost_counts, presence
 from evac.audit.reserves import reserves
 from evac.audit.room import Room, Wants
@@ -41,10 +42,9 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
 def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room: Room) -> Wants:
     services = len(demand)
     eligible = np.ones((services, 2), np.bool_)
-    fits = (room.free[None, :, :] >= demand[:, :, None]).all(axis=1)
     return Wants(
         demand, np.ones(services, np.bool_), np.array(per_server, np.int64), np.array(site_cap, np.int64),
-        eligible, eligible[:1], np.zeros(services, np.int32), fits, fits.any(axis=0),
+        eligible, eligible[:1], np.zeros(services, np.int32),
         np.arange(services, dtype=np.int32),
     )  # fmt: skip
 
@@ -87,7 +87,9 @@ def test_shapes_place_what_first_fit_places(
     demand = np.array([[max(1, c), m, 0, 0] for c, m, *_ in services], np.int64)
     wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], room)
     counts = [s[2] for s in services]
-    packing = open_packing(room, wants, np.zeros(len(site), np.int64), np.zeros(2, np.bool_), len(services))
+    packing = open_packing(
+        stock_of(room, wants), np.zeros(len(site), np.int64), np.zeros(2, np.bool_), np.array(counts)
+    )
     placed = pack(
         packing,
         wants,
@@ -96,7 +98,7 @@ def test_shapes_place_what_first_fit_places(
         np.zeros((2, len(counts)), np.int64),
     )
     assert placed.base.tolist() == _one_by_one(free, site, wants, counts)
-    assert (packing.free[:, : packing.size] >= 0).all()
+    assert (packing.free[: packing.size[0]] >= 0).all()
 
 
 @cache
@@ -145,7 +147,8 @@ def test_down_at_a_site_is_what_the_planning_instance_says(mended: bool) -> None
 
 def test_what_is_placed_is_what_was_lost_or_is_named_as_short() -> None:
     _, every, found, supply = _company(False)
-    result = capacity(supply, every, lost_counts(found, every))
+    lost = lost_counts(found, every)
+    result = capacity(supply, every, lost, pairs_of(lost > 0))
     for number in range(len(every)):
         missing = int(result.to_place[number] - result.placed[number])
         short = result.short.get(number)

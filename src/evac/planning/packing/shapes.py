@@ -1,0 +1,300 @@
+"""First fit over shapes: groups of equal servers that shrink and split while replicas are placed.
+
+For questions asked of many losses at once, where the thousands of servers of a company are a few
+thousand shapes. Vector capacity, fragmentation, caps per server and per site are kept; servers that
+are on go before empty ones, and those before servers that must be booted.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.units import UNBOUNDED
+from evac.planning.compiled import kernel
+
+STAGE_USED: Final = 0
+STAGE_EMPTY: Final = 1
+STAGE_BOOTED: Final = 2
+STAGE_DARK: Final = 3
+_STAGES: Final = 4
+
+
+class Shapes(NamedTuple):
+    """E entries, of which some are in use and the rest is room for splits.
+
+    free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
+    and those at first; boots (sites,): dark servers that are up; bounds (stages, 2): within which the
+    entries of a stage were at first; touched (sites,): scratch.
+    """
+
+    free: IntColumn
+    servers: IntColumn
+    pool: IndexColumn
+    site: IndexColumn
+    stage: IndexColumn
+    is_pool: BoolColumn
+    size: IntColumn
+    boots: IntColumn
+    bounds: IntColumn
+    touched: BoolColumn
+
+
+class Asking(NamedTuple):
+    """What a replica of each service asks for, S rows: demand (S, R); known: only then is it placed;
+    per_server, site_cap; kinds (K, P): pools that a service may use, kind (S,): which row is its own;
+    order: in which services are served."""
+
+    demand: IntColumn
+    known: BoolColumn
+    per_server: IntColumn
+    site_cap: IntColumn
+    kinds: BoolColumn
+    kind: IndexColumn
+    order: IndexColumn
+
+
+class Fitted(NamedTuple):
+    """base, top (S,): replicas that found a place; rank (S,): dark servers of its site that are up
+    before the last one a service needs, 0 where it needs none."""
+
+    base: IntColumn
+    top: IntColumn
+    rank: IntColumn
+
+
+def splits_of(wanted: IntColumn, capped: BoolColumn, sites: int) -> int:
+    """Most entries that placing adds: two a service and pass, or a service, site and pass if capped."""
+    asked = wanted > 0
+    return 4 * (int((asked & ~capped).sum()) + sites * int((asked & capped).sum()))
+
+
+def bounds_of(stage: IndexColumn) -> IntColumn:
+    """(stages, 2) first entry of each stage, and one after the last."""
+    found = np.zeros((_STAGES, 2), np.int64)
+    for number in range(_STAGES):
+        rows = np.flatnonzero(stage == number)
+        if len(rows):
+            found[number] = rows[0], rows[-1] + 1
+    # What is booted was dark, and stays where it is.
+    found[STAGE_BOOTED] = found[STAGE_DARK]
+    return found
+
+
+@kernel
+def holds_any(asking: Asking, free: IntColumn, pool: IndexColumn, found: BoolColumn) -> None:
+    """Sets found (G,) for shapes that hold a replica of any service; free (G, R), pool (G,)."""
+    for shape in range(free.shape[0]):
+        for service in range(asking.demand.shape[0]):
+            if asking.kinds[asking.kind[service], pool[shape]] and _fits(asking, service, free, shape):
+                found[shape] = True
+                break
+
+
+@kernel
+def fitting_servers(
+    asking: Asking,
+    free: IntColumn,
+    pool: IndexColumn,
+    site: IndexColumn,
+    servers: IntColumn,
+    found: IntColumn,
+) -> None:
+    """Adds to found (S, sites) the servers that could take one more replica of each service.
+
+    servers (G,): how many of a shape count.
+    """
+    for service in range(found.shape[0]):
+        mine = asking.kind[service]
+        for shape in range(free.shape[0]):
+            if (
+                servers[shape] != 0
+                and asking.kinds[mine, pool[shape]]
+                and _fits(asking, service, free, shape)
+            ):
+                found[service, site[shape]] += servers[shape]
+
+
+@kernel
+def holding_servers(
+    asking: Asking,
+    free: IntColumn,
+    pool: IndexColumn,
+    service: IndexColumn,
+    shape: IndexColumn,
+    site: IndexColumn,
+    found: IntColumn,
+) -> None:
+    """Takes from found (S, sites) the servers that would fit one more but hold the service already.
+
+    service, shape (-1: of none), site: of each binding.
+    """
+    for row in range(service.shape[0]):
+        one, here = service[row], shape[row]
+        if here >= 0 and asking.kinds[asking.kind[one], pool[here]] and _fits(asking, one, free, here):
+            found[one, site[row]] -= 1
+
+
+@kernel
+def own_servers(
+    order: IndexColumn,
+    reach: IntColumn,
+    start: IntColumn,
+    loss: IndexColumn,
+    wanted: IntColumn,
+    left: IntColumn,
+    fits: BoolColumn,
+) -> None:
+    """Clears fits (L,) where some replica gets no server of its own.
+
+    order: services, those with the fewest servers within reach first; start: where the pairs (loss,
+    wanted) of each service begin; left (L,): minus the servers that a loss takes, used up.
+    """
+    for service in order:
+        for row in range(start[service], start[service + 1]):
+            left[loss[row]] -= wanted[row]
+            if left[loss[row]] + reach[service] < 0:
+                fits[loss[row]] = False
+
+
+@kernel
+def _fits(asking: Asking, service: int, free: IntColumn, shape: int) -> bool:
+    for r in range(free.shape[1]):  # noqa: SIM110  (numba compiles the loop, not the generator)
+        if free[shape, r] < asking.demand[service, r]:
+            return False
+    return True
+
+
+@kernel
+def first_fit(
+    shapes: Shapes, asking: Asking, base: IntColumn, top: IntColumn, here: IntColumn, fitted: Fitted
+) -> None:
+    """Place base replicas (S,) of all services, then top ones of those whose base is complete.
+
+    here (sites, S): replicas that stand at a site already, kept up for services with a cap.
+    """
+    for service in asking.order:
+        if base[service] > 0 and asking.known[service]:
+            fitted.base[service] = _place(shapes, asking, service, base[service], here, fitted.rank)
+    for service in asking.order:
+        if top[service] > 0 and asking.known[service] and fitted.base[service] == base[service]:
+            fitted.top[service] = _place(shapes, asking, service, top[service], here, fitted.rank)
+
+
+@kernel
+def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntColumn, rank: IntColumn) -> int:
+    cap = asking.site_cap[service]
+    if cap >= UNBOUNDED:
+        return _take(shapes, asking, service, count, -1, rank)
+    placed = 0
+    for site in range(here.shape[0]):
+        share = min(count - placed, cap - here[site, service])
+        if share > 0:
+            found = _take(shapes, asking, service, share, site, rank)
+            here[site, service] += found
+            placed += found
+    return placed
+
+
+@kernel
+def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, rank: IntColumn) -> int:
+    """Put up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
+
+    What is split off is looked at by the next service only.
+    """
+    size, at_first, left = shapes.size[0], shapes.size[1], count
+    shapes.touched[:] = False
+    for stage in range(_STAGES):
+        left = _scan(
+            shapes, asking, service, left, site, stage, shapes.bounds[stage, 0], shapes.bounds[stage, 1]
+        )
+        if stage in (STAGE_USED, STAGE_BOOTED):
+            left = _scan(shapes, asking, service, left, site, stage, at_first, size)
+    for place in range(shapes.touched.shape[0]):
+        if shapes.touched[place]:
+            rank[service] = max(rank[service], shapes.boots[place])
+    return count - left
+
+
+@kernel
+def _scan(
+    shapes: Shapes,
+    asking: Asking,
+    service: int,
+    left: int,
+    site: int,
+    stage: int,
+    start: int,
+    stop: int,
+) -> int:
+    """Use the entries of one stage in a range; replicas that are left."""
+    if left == 0:
+        return 0
+    for entry in range(start, stop):
+        if shapes.stage[entry] != stage or shapes.servers[entry] == 0:
+            continue
+        if site >= 0 and shapes.site[entry] != site:
+            continue
+        each = _each(shapes, asking, service, entry)
+        if each == 0:
+            continue
+        if stage >= STAGE_BOOTED:
+            shapes.touched[shapes.site[entry]] = True
+        most = shapes.servers[entry] * each
+        if most > left:
+            _split(shapes, asking, service, entry, left, each)
+            return 0
+        for r in range(shapes.free.shape[1]):
+            shapes.free[entry, r] -= asking.demand[service, r] * each
+        if stage == STAGE_DARK:
+            shapes.boots[shapes.site[entry]] += shapes.servers[entry]
+            shapes.stage[entry] = STAGE_BOOTED
+        left -= most
+        if left == 0:
+            return 0
+    return left
+
+
+@kernel
+def _each(shapes: Shapes, asking: Asking, service: int, entry: int) -> int:
+    """Replicas that one server of an entry takes; 0 where it may not, or has no room."""
+    if not asking.kinds[asking.kind[service], shapes.pool[entry]]:
+        return 0
+    if not _fits(asking, service, shapes.free, entry):
+        return 0
+    each = UNBOUNDED if shapes.is_pool[entry] else asking.per_server[service]
+    if each > 1:
+        for r in range(shapes.free.shape[1]):
+            if asking.demand[service, r] > 0:
+                each = min(each, shapes.free[entry, r] // asking.demand[service, r])
+    return each
+
+
+@kernel
+def _split(shapes: Shapes, asking: Asking, service: int, entry: int, rest: int, each: int) -> None:
+    """Some servers of an entry take `each` replicas, at most one takes fewer."""
+    full, odd = rest // each, rest % each
+    if full > 0:
+        _append(shapes, asking, service, entry, full, each)
+    if odd > 0:
+        _append(shapes, asking, service, entry, 1, odd)
+
+
+@kernel
+def _append(shapes: Shapes, asking: Asking, service: int, entry: int, servers: int, replicas: int) -> None:
+    new = shapes.size[0]
+    shapes.size[0] = new + 1
+    for r in range(shapes.free.shape[1]):
+        shapes.free[new, r] = shapes.free[entry, r] - asking.demand[service, r] * replicas
+    shapes.servers[new] = servers
+    shapes.servers[entry] -= servers
+    shapes.pool[new], shapes.site[new] = shapes.pool[entry], shapes.site[entry]
+    shapes.is_pool[new] = shapes.is_pool[entry]
+    stage = shapes.stage[entry]
+    if stage == STAGE_DARK:
+        shapes.boots[shapes.site[entry]] += servers
+    shapes.stage[new] = (
+        STAGE_USED if stage == STAGE_EMPTY else (STAGE_BOOTED if stage == STAGE_DARK else stage)
+    )
