@@ -83,7 +83,7 @@ def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader
     """Services whose nominal count is filled in from the table; a count that differs is noted."""
     if rows.table is None:
         return services
-    placed = _totals(rows.replicas, len(services))
+    placed = totals(rows.replicas, len(services))
     found = []
     for service, count in zip(services, placed.tolist(), strict=True):
         if service.replicas is None and count and f"services/{service.id}/replicas" not in reader.places:
@@ -96,7 +96,8 @@ def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader
     return tuple(found)
 
 
-def _totals(replicas: Replicas, services: int) -> IntColumn:
+def totals(replicas: Replicas, services: int) -> IntColumn:
+    """(S,) replicas placed, of each service."""
     return np.bincount(
         replicas.service, weights=replicas.count.astype(np.float64), minlength=services
     ).astype(np.int64)

@@ -91,6 +91,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("same-ends", _SENSE, "A link whose two ends are the same site."),
     ("link-twice", _SENSE, "Two links between the same two sites."),
     ("replicas-stated-twice", _SENSE, "Replicas of a service are placed both in YAML and in the table."),
+    ("too-many-replicas", _SENSE, "More replicas of one service than can be planned (1,000,000)."),
     ("table-twice", _TABLES, "A table exists both as CSV and as Parquet."),
     ("table-unreadable", _TABLES, "The file is not readable as CSV or Parquet."),
     ("table-too-large", _TABLES, "More rows than evac reads (20,000,000)."),

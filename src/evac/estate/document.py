@@ -18,6 +18,8 @@ DEPTH_MAX: Final = 32
 NODES_MAX: Final = 1_000_000
 SCALAR_MAX: Final = 4_096
 ALIASES_MAX: Final = 20_000
+_TOO_DEEP: Final = f"nested more than {DEPTH_MAX} levels deep"
+_ENOUGH: Final = "an estate needs seven"
 
 SCALAR: Final = 0
 LIST: Final = 1
@@ -99,6 +101,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str, problems:
     if rows and "\t" in rows[-1]:
         hint = "a tab stands here; YAML wants spaces"
     words = " ".join(part for part in (error.context, error.problem) if part)
+    if "exceeded maximum nesting depth" in words:
+        problems.add("too-deep", _TOO_DEEP, Place(file, line, column), _ENOUGH)
+        return
     problems.add("yaml-syntax", f"this is not YAML: {words[:160]}", Place(file, line, column), hint)
 
 
@@ -158,9 +163,7 @@ class _Composer:
                 )
             return node
         if depth >= DEPTH_MAX:
-            self._refuse(
-                "too-deep", f"nested more than {DEPTH_MAX} levels deep", event, "an estate needs seven"
-            )
+            self._refuse("too-deep", _TOO_DEEP, event, _ENOUGH)
         if kind is yaml.MappingStartEvent:
             node.fields = {}
         else:

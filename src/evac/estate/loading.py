@@ -25,6 +25,7 @@ from evac.estate.bindings import (
 )
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.document import Node, read_document
+from evac.estate.extremes import check_extremes
 from evac.estate.intervals import intervals_of
 from evac.estate.names import check_references, check_sense, known_names
 from evac.estate.overlay import merge_overlay
@@ -101,6 +102,7 @@ def _assemble(
     known = known_names(assembly, ServerNames(servers.fleet.name))
     check_references(reader, known, assembly)
     check_sense(assembly, reader, known)
+    check_extremes(assembly, servers.fleet, replicas, reader)
     values = assembly.values
     values["services"] = with_counts(values["services"], replicas, reader)
     check_room(values["services"], values["pools"], servers, replicas, reader)

@@ -19,6 +19,7 @@ YAML_BYTES_MAX: Final = 32 * 2**20
 TABLE_BYTES_MAX: Final = 2 * 2**30
 LINE_BYTES_MAX: Final = 2**16
 FILES_MAX: Final = 1_000
+_LET_IN: Final = "let this user read it, or put the file itself there"
 POLICY_FILE: Final = "policy.yaml"
 """Lies in the folder of an estate and is no part of it."""
 
@@ -50,7 +51,8 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
     try:
         names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        problems.add("file-unreadable", f"the folder cannot be read: {error.strerror}", Place(str(path)))
+        message = f"the folder cannot be read: {error.strerror}"
+        problems.add("file-unreadable", message, Place(str(path)), _LET_IN)
         return EstateFiles((), {})
     documents = [path / name for name in names if name.endswith(_YAML_ENDINGS) and name != POLICY_FILE]
     if not documents:
@@ -103,12 +105,14 @@ def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        problems.add("file-unreadable", f"{path.name} cannot be read: {error.strerror}", place)
+        message = f"{path.name} cannot be read: {error.strerror}"
+        problems.add("file-unreadable", message, place, _LET_IN)
         return None
     try:
         return _read_open(handle, place, limit, lines_checked, problems)
     except OSError as error:
-        problems.add("file-unreadable", f"{path.name} cannot be read: {error.strerror}", place)
+        message = f"{path.name} cannot be read: {error.strerror}"
+        problems.add("file-unreadable", message, place, _LET_IN)
         return None
     finally:
         os.close(handle)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +33,7 @@ UNKNOWN: Final = "unknown"
 _COMMA: Final = 44
 _LINE_END: Final = 10
 _HEADER_LINE: Final = 1
+_STDERR: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,11 +227,13 @@ def _read_parquet(
         problems.add("table-too-large", f"{rows:,} rows; at most {ROWS_MAX:,} are read", Place(file))
         return None
     frame = _guarded(lambda: pl.read_parquet(io.BytesIO(data), columns=list(schema)), file, problems)
-    return None if frame is None else _typed(Table(file, _complete(frame, columns), tuple(schema)), problems)
+    if frame is None:
+        return None
+    return _typed(Table(file, _complete(frame, columns), tuple(schema)), required, problems)
 
 
-def _typed(table: Table, problems: Problems) -> Table | None:
-    """Columns of text, whole numbers or flags; anything else is refused."""
+def _typed(table: Table, required: tuple[str, ...], problems: Problems) -> Table | None:
+    """Columns of text, whole numbers or flags; anything else is refused, and the others are read on."""
     casts = []
     usable = True
     for name, kind in table.frame.schema.items():
@@ -240,7 +246,8 @@ def _typed(table: Table, problems: Problems) -> Table | None:
         elif kind in (pl.Categorical, pl.Enum, pl.Null):
             casts.append(pl.col(name).cast(pl.String))
         else:
-            usable = False
+            usable &= name not in required
+            casts.append(pl.lit(None, pl.String).alias(name))
             place = Place(table.file, 1, table.columns.index(name) + 1)
             problems.add(
                 "cell-invalid", f"the column {name} holds {kind}", place, "text or whole numbers are wanted"
@@ -253,20 +260,33 @@ def _typed(table: Table, problems: Problems) -> Table | None:
 def _guarded(read: Any, file: str, problems: Problems) -> Any:
     """What `read` gives; None, with a diagnostic, where the library refuses or gives up."""
     try:
-        return read()
-    except (
-        pl.exceptions.PolarsError,
-        pl.exceptions.PanicException,
-        OSError,
-        ValueError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+        with _hushed():
+            return read()
+    except pl.exceptions.PanicException:
+        words = "its bytes are damaged"
+    except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError, OverflowError) as error:
         words = (str(error).splitlines() or [""])[0][:160]
-        problems.add(
-            "table-unreadable", f"{file} is not readable: {words}", Place(file), "write the table anew"
-        )
-        return None
+        words = "its bytes are damaged" if "Panic" in words else words
+    problems.add("table-unreadable", f"{file} is not readable: {words}", Place(file), "write the table anew")
+    return None
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """The library prints its own stack where bytes are damaged; the diagnostic says it in plain words."""
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _complete(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:

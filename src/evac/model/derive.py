@@ -23,6 +23,7 @@ from evac.model.affected import (
     store_is_lost,
 )
 from evac.model.affected import lost_members as members_lost
+from evac.model.derive_cut import cut_to_horizon
 from evac.model.derive_limits import LimitTable, limits_of
 from evac.model.derive_rows import RowSet, rows_of
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
@@ -61,7 +62,7 @@ def derive(
     services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
-    return Instance(
+    instance = Instance(
         tick_ms=tick_ms,
         horizon=horizon,
         grace=horizon if scenario.kind == "failback" else min(grace, horizon),
@@ -81,6 +82,7 @@ def derive(
         unknown=tuple(sorted(unknown)),
         notes=rows.notes,
     )
+    return cut_to_horizon(instance)
 
 
 def _lost_stores(

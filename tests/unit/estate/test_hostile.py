@@ -229,6 +229,37 @@ def test_broken_parquet_is_an_error_and_no_crash(tmp_path: Path) -> None:
         check(tmp_path)
 
 
+def test_damaged_bytes_are_told_in_plain_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The library of tables prints a stack of its own where it gives up; users see the diagnostic alone."""
+    estate(tmp_path, "evac: 1\nsites: {a: {}}\n")
+    buffer = io.BytesIO()
+    pl.DataFrame({"server": [f"s{k}" for k in range(1000)], "site": ["a"] * 1000}).write_parquet(buffer)
+    told = set()
+    for seed in range(300):
+        chance, broken = random.Random(seed), bytearray(buffer.getvalue())
+        for _ in range(3):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        (tmp_path / "servers.parquet").write_bytes(broken)
+        told |= {d.message for d in check(tmp_path).diagnostics if d.code == "table-unreadable"}
+    assert "servers.parquet is not readable: its bytes are damaged" in told
+    assert not [message for message in told if "Panic" in message or "unwrap" in message]
+    assert capfd.readouterr().err == ""
+
+
+def test_one_column_of_another_type_hides_no_other_problem(tmp_path: Path) -> None:
+    estate(tmp_path, "evac: 1\nsites: {a: {}}\n")
+    frame = pl.DataFrame({"server": ["s1", "s2"], "site": ["a", "b"], "rack": [[1], [2]], "watts": [-1, 2]})
+    frame.write_parquet(tmp_path / "servers.parquet")
+    assert set(codes(tmp_path)) == {"cell-invalid", "name-unknown", "negative"}
+
+
+def test_more_capacity_than_can_be_added_up(tmp_path: Path) -> None:
+    estate(tmp_path, "evac: 1\nsites: {a: {}}\n")
+    rows = "".join(f"s{k},a,{2**53}\n" for k in range(300))
+    (tmp_path / "servers.csv").write_text("server,site,memory_mib\n" + rows)
+    assert codes(tmp_path) == ["quantity-too-large"]
+
+
 @pytest.mark.parametrize(
     "column",
     [

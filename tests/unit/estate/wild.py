@@ -111,7 +111,7 @@ def estates(draw: Any) -> m.Estate:
         name=draw(TEXTS),
         as_of=draw(MAYBE_DAY),
         changed=draw(MAYBE_DAY),
-        horizon_ms=draw(STATED),
+        horizon_ms=draw(st.integers(1_000, 366 * 86_400_000)),
         detection_ms=draw(STATED),
         approval_ms=draw(STATED),
         tier_weights=tuple(draw(st.lists(st.integers(0, 1_000), min_size=1, max_size=5))),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.model.steps import StepKind
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
+
+CELLS_MAX: Final = 2_000_000_000
+"""Limits times ticks: 8 GB."""
 
 
 class _UseSets:
@@ -66,6 +70,17 @@ class _Heap:
         return np.concatenate([self._parts[t] for t in sorted(self._parts)]), base
 
 
+def _check_memory(limits: int, width: int) -> None:
+    """Limits are laid out tick by tick. Raises InvalidInput where that would fill a machine."""
+    if limits * width > CELLS_MAX:
+        days = CELLS_MAX // limits // 86_400
+        raise InvalidInput(
+            "horizon-too-long",
+            f"{limits:,} limits over {width:,} ticks are more than evac lays out",
+            f"state a horizon of at most {days} d" if days else "state a shorter horizon",
+        )
+
+
 def lower(instance: Instance) -> Board:
     """The board of an instance, not reset yet."""
     sets, heap = _UseSets(), _Heap()
@@ -83,6 +98,7 @@ def lower(instance: Instance) -> Board:
     group["first"] += base[b.GROUP_ROW]
     group["last"] += base[b.GROUP_ROW]
     spare = int((use["offset"] + np.maximum(use["hold"], 0)).max(initial=0)) + 2
+    _check_memory(len(instance.limits), instance.horizon + spare)
     scratch = _scratch(
         service, rows, present, group, pool, store, len(instance.limits), instance.horizon + spare
     )
