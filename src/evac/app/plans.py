@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from evac.estate import plan_codec
-from evac.model.domain import resolve, topology
+from evac.estate import plan_codec, quantities
+from evac.model.domain import Topology, resolve, topology
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.policy import Policy
+from evac.model.power import BUDGETED, stated_budgets
 from evac.model.scenario import Scenario, ScenarioKind
 
 GENERATION_US: Final = 800
@@ -36,13 +37,15 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the user asks: exactly one of the four lists is not empty."""
+    """What the user asks: exactly one of the four lists is not empty. power: `DOMAIN=90%` or `DOMAIN=300kW`,
+    what a domain gives now."""
 
     lose: tuple[str, ...] = ()
     evacuate: tuple[str, ...] = ()
     restore: tuple[str, ...] = ()
     failback: tuple[str, ...] = ()
     deadline_ms: int | None = None
+    power: tuple[str, ...] = ()
 
 
 def scenario_of(estate: Estate, question: Question) -> Scenario:
@@ -66,7 +69,41 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms
-    return Scenario(kind, tuple(sorted(set(domains))), deadline)
+    if question.power and kind != "restore":
+        raise InvalidInput("plan-power", "--power belongs to --restore", "leave it out")
+    return Scenario(kind, tuple(sorted(set(domains))), deadline, power_now(top, question.power))
+
+
+def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """(domain, watts) of what was stated as `DOMAIN=90%` or `DOMAIN=300 kW`, sorted.
+
+    Raises InvalidInput for what says neither, and UnknownDomain.
+    """
+    budgets = stated_budgets(top)
+    found: dict[str, int] = {}
+    for text in stated:
+        name, _, amount = text.partition("=")
+        if resolve(top, name).kind not in BUDGETED:
+            raise InvalidInput(
+                "plan-power", f"{name[:200]} has no budget of power", "name a site, a hall, a feed or a rack"
+            )
+        if name in found:
+            raise InvalidInput("plan-power", f"the power of {name} is said twice", "keep one of the two")
+        found[name] = _watts(name, amount.strip(), budgets.get(name))
+    return tuple(sorted(found.items()))
+
+
+def _watts(name: str, amount: str, budget: int | None) -> int:
+    hint = "write DOMAIN=90% of its budget, or DOMAIN=300kW"
+    try:
+        if not amount.endswith("%"):
+            return quantities.parse(quantities.POWER_HELD, amount)
+        share = quantities.parse_permille(amount)
+    except quantities.QuantityError as error:
+        raise InvalidInput("plan-power", f"{name}={amount[:40]}: {error}", hint) from error
+    if budget is None:
+        raise InvalidInput("plan-power", f"the budget of {name} is not known", "say watts: DOMAIN=300kW")
+    return budget * share // 1_000
 
 
 def make_plan(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.model.derive_limits import less_margin
 from evac.model.domain import Topology
 from evac.model.fleet import (
     BMC_NO,
@@ -22,6 +23,7 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
 )
+from evac.model.power import stated_budgets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,15 +137,13 @@ def power_columns(top: Topology) -> tuple[tuple[IndexColumn, ...], list[str], li
     names: list[str] = []
     budgets: list[int] = []
     index: dict[str, int] = {}
-    stated = [(r.id, r.power_budget_watts) for r in estate.racks]
-    stated += [(f.id, f.power_budget_watts) for f in estate.feeds]
-    stated += [(h.id, h.power_budget_watts) for h in estate.halls]
-    stated += [(s.id, s.power_budget_watts) for s in estate.sites]
-    for name, watts in stated:
-        if watts is not None:
+    stated, margin = stated_budgets(top), estate.limits.power_margin_permille
+    order = [*(r.id for r in estate.racks), *(f.id for f in estate.feeds)]
+    for name in (*order, *(h.id for h in estate.halls), *(s.id for s in estate.sites)):
+        if name in stated:
             index[name] = len(names)
             names.append(name)
-            budgets.append(watts)
+            budgets.append(less_margin(stated[name], margin))
     per_rack = [
         (
             index.get(r.id, -1),

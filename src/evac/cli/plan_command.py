@@ -37,6 +37,12 @@ from evac.verify import check
 )
 @click.option("--restore", multiple=True, metavar="DOMAIN", help="Power is back: boot and start again.")
 @click.option("--failback", multiple=True, metavar="SITE", help="Bring everything home.")
+@click.option(
+    "--power",
+    multiple=True,
+    metavar="DOMAIN=AMOUNT",
+    help="With --restore: what a site, hall, feed or rack gives now, like pangyo=90% or 300kW.",
+)
 @click.option("--deadline", type=Length(), help="With --evacuate: how long the site still runs, like 15m.")
 @click.option(
     "--budget",
@@ -72,6 +78,7 @@ def plan(
     evacuate: tuple[str, ...],
     restore: tuple[str, ...],
     failback: tuple[str, ...],
+    power: tuple[str, ...],
     deadline: int | None,
     budget: int,
     seed: int,
@@ -95,7 +102,7 @@ def plan(
         from evac.app.observing import as_it_stands
 
         loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
-    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline))
+    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power))
     with progress("planning", quiet) as told:
         made = make_plan(
             loaded,

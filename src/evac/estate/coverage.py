@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from evac.model.estate import Estate, Service, Store
-from evac.model.fleet import BMC_UNKNOWN
-from evac.model.steps import HUMAN_ROLES, TOOL_ROLES
+from evac.model.fleet import BMC_NO, BMC_UNKNOWN
+from evac.model.steps import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 
 LISTED_MAX: Final = 10
 """Groups that are named as most worth adding."""
@@ -109,6 +109,16 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         ),
         "servers/rack": _group(1, "which rack a server stands in", "losses below a site cannot be judged"),
         "servers/bmc": _group(1, "which servers can be powered on from afar", "the others wait for a hand"),
+        "servers/bmc_address": _group(
+            1, "where the BMC of a server is", "without it nothing powers the server on from afar"
+        ),
+        "servers/serial": _group(1, "serial numbers of servers", "a BMC may be that of another server"),
+        "halls/*/cooling": _group(
+            2, "heat that the cooling of a hall carries off", "power alone is no limit"
+        ),
+        "classes/*/power_on": _group(
+            2, "what a class does when power returns", "what comes on by itself may trip its feed"
+        ),
         "racks/*/feeds": _group(2, "which feeds power a rack", "the loss of a feed cannot be judged"),
         "classes/*/watts": _group(4, "power of a server class", "power budgets cannot be checked"),
         "classes/*/boot": _group(4, "how long a server boots", "spares that are off count only with it"),
@@ -137,7 +147,7 @@ _LIMITS: Final = (
     "starts",
     "fences_at_once",
 )
-_ROLES: Final = tuple(role for role in TOOL_ROLES if role not in HUMAN_ROLES and role != "boot")
+_ROLES: Final = tuple(role for role in TOOL_ROLES if role not in (*HUMAN_ROLES, *DARK_ROLES, "boot", "time"))
 
 
 class _Tally:
@@ -255,11 +265,14 @@ def _ground(estate: Estate, tally: _Tally) -> None:
         tally.note(
             "feeds/*/power_budget", feed.power_budget_watts is not None, f"feeds/{feed.id}/power_budget"
         )
+    for hall in estate.halls:
+        tally.note("halls/*/cooling", hall.cooling_watts is not None, f"halls/{hall.id}/cooling")
     for rack in estate.racks:
         tally.note("racks/*/feeds", bool(rack.feeds), f"racks/{rack.id}/feeds")
     for server_class in estate.classes:
         path = f"classes/{server_class.id}"
         tally.note("classes/*/watts", server_class.watts is not None, f"{path}/watts", 2)
+        tally.note("classes/*/power_on", server_class.power_on is not None, f"{path}/power_on", 2)
         tally.note("classes/*/boot", server_class.boot_ms is not None, f"{path}/boot", 2)
         tally.note("classes/*/boot_odds", server_class.boot_odds_permille is not None, f"{path}/boot_odds", 2)
 
@@ -273,6 +286,8 @@ def _servers(estate: Estate, tally: _Tally) -> None:
         ("servers/capacity", fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]),
         ("servers/rack", fleet.rack >= 0),
         ("servers/bmc", fleet.bmc != BMC_UNKNOWN),
+        ("servers/bmc_address", (fleet.bmc_address != b"") | (fleet.bmc == BMC_NO)),
+        ("servers/serial", (fleet.serial != b"") | (fleet.bmc == BMC_NO)),
     ):
         unknown = len(fleet) - int(known.sum())
         per_hundred = -(-len(fleet) // 100)

@@ -40,8 +40,11 @@ def document_of(plan: Plan) -> dict[str, Any]:
     """
     tick = plan.tick_ms
     body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
-    if not plan.intervals:
-        del body["intervals"]
+    for name in ("intervals", "left_off", "wave"):
+        if not body[name]:
+            del body[name]
+    if plan.scenario.power:
+        body["power"] = _in_order(dict(plan.scenario.power))
     whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,
@@ -64,7 +67,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
 _PRICES: Final = ("objective", "bound", "heads", "unweighted")
 _SPELLED_OUT: Final = frozenset({"scenario", "steps", "outcomes", *_PRICES})
 _DERIVED: Final = frozenset(
-    {"kind", "schema_version", "lost", "question", "deadline_ms", "placements", "shed", "unplaced"}
+    {"kind", "schema_version", "lost", "question", "deadline_ms", "power", "placements", "shed", "unplaced"}
 )
 
 
@@ -157,6 +160,7 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         "kind": document["question"],
         "domains": document["lost"],
         "deadline_ms": document["deadline_ms"],
+        "power": sorted(document.get("power", {}).items()),
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
     body["outcomes"] = [{k: v for k, v in row.items() if k != "restored_ms"} for row in document["services"]]

@@ -25,6 +25,7 @@ from evac.model.affected import (
 from evac.model.affected import lost_members as members_lost
 from evac.model.derive_cut import cut_to_horizon
 from evac.model.derive_limits import LimitTable, limits_of
+from evac.model.derive_restore import attests_of, reprotects_of
 from evac.model.derive_rows import RowSet, rows_of
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.estate import Estate, Service, Store
@@ -81,6 +82,12 @@ def derive(
         tools=_tools(estate, graph, services, limits, tick_ms),
         unknown=tuple(sorted(unknown)),
         notes=rows.notes,
+        power_steps=rows.power_steps,
+        powered_by=rows.powered_by,
+        bring_up=rows.bring_up,
+        left_off=rows.left_off,
+        attests=attests_of(estate, scenario, services, tick_ms),
+        reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
     )
     return cut_to_horizon(instance)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
 from evac.model.instance import Limit, Use
 from evac.model.units import ticks_up
+
+BMC_REQUEST_MS: Final = 1_000
+"""How long a request that powers a server on keeps its management network busy, at the least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +45,15 @@ class LimitTable:
         return self._one(f"sheds:{pool}")
 
     def boot(
-        self, server_class: ServerClass, feeds: tuple[str, ...], boot_server: str | None
+        self,
+        server_class: ServerClass,
+        feeds: tuple[str, ...],
+        boot_server: str | None,
+        hall: str | None = None,
     ) -> tuple[Use, ...]:
-        """Slots of feeds and boot server for the whole boot; inrush and image inside it."""
+        """Slots of feeds and boot server for the whole boot; inrush and image inside it; a request to the BMC
+        in a hall, and an address from the boot server.
+        """
         uses: list[Use] = []
         inrush = ticks_up(server_class.inrush_ms, self.tick_ms)
         for feed in feeds:
@@ -56,7 +66,19 @@ class LimitTable:
             if hold:
                 offset = server_class.image_offset_ms // self.tick_ms
                 uses += self._one(f"image:{boot_server}", server_class.image_mbps or 0, offset, hold)
+            uses += self._rate(f"dhcp:{boot_server}")
+        if hall is not None:
+            uses += self._one(f"bmc:{hall}", 1, 0, ticks_up(BMC_REQUEST_MS, self.tick_ms))
         return tuple(uses)
+
+    def inrush(self, feeds: tuple[str, ...], watts: int, offset: int, hold: int) -> tuple[Use, ...]:
+        """What servers draw that come on by themselves, from `offset` on."""
+        found = [self._one(f"inrush:{feed}", watts, offset, hold) for feed in feeds if hold]
+        return tuple(use for uses in found for use in uses)
+
+    def _rate(self, name: str) -> tuple[Use, ...]:
+        row = self.index.get(name)
+        return () if row is None else (Use(row, 1, 0, self.limits[row].window or 1),)
 
 
 def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
@@ -64,9 +86,11 @@ def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
     rows: dict[str, Limit] = {}
     _company(estate, tick_ms, rows)
     for feed in estate.feeds:
-        _feed(feed, rows)
+        _feed(feed, estate.limits.power_margin_permille, rows)
+    for hall in estate.halls:
+        _add(rows, f"bmc:{hall.id}", hall.bmc_requests_at_once)
     for server in estate.boot_servers:
-        _boot_server(server, rows)
+        _boot_server(server, tick_ms, rows)
     for pool in estate.pools:
         _pool(pool, tick_ms, rows)
     ordered = tuple(rows[name] for name in sorted(rows))
@@ -107,12 +131,19 @@ def pool_names(estate: Estate) -> tuple[str, ...]:
     return tuple(sorted([*bare, *unclassed, *(p.id for p in estate.pools)]))
 
 
-def _feed(feed: Feed, rows: dict[str, Limit]) -> None:
+def _feed(feed: Feed, margin_permille: int, rows: dict[str, Limit]) -> None:
     _add(rows, f"boots:{feed.id}", feed.boots_at_once)
-    _add(rows, f"inrush:{feed.id}", feed.inrush_budget_watts)
+    if feed.inrush_budget_watts is not None:
+        _add(rows, f"inrush:{feed.id}", less_margin(feed.inrush_budget_watts, margin_permille))
 
 
-def _boot_server(server: BootServer, rows: dict[str, Limit]) -> None:
+def less_margin(watts: int, margin_permille: int) -> int:
+    """What may be used of a budget; a capacity, so rounded down."""
+    return watts * (1_000 - margin_permille) // 1_000
+
+
+def _boot_server(server: BootServer, tick_ms: int, rows: dict[str, Limit]) -> None:
+    _add_rate(rows, f"dhcp:{server.id}", server.boots, tick_ms)
     _add(rows, f"boots:{server.id}", server.boots_at_once)
     _add(rows, f"image:{server.id}", server.image_mbps)
 

@@ -5,13 +5,14 @@ Vectorised over servers; the only Python loops are over classes, pools, feeds an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from evac.model.affected import replica_loss
 from evac.model.derive_limits import LimitTable
 from evac.model.domain import Loss, Topology
+from evac.model.energising import Energy, energise
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
@@ -25,11 +26,10 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
 )
-from evac.model.instance import BootKind, PoolInfo, PowerBudget, Present, Rows
+from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
+from evac.model.power import POWER_COLUMNS, PowerTable, power_table
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
-
-_POWER_COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,17 +45,25 @@ class RowSet:
     power: tuple[PowerBudget, ...]
     demand: IntColumn
     notes: tuple[str, ...]
+    power_steps: tuple[PowerStep, ...] = ()
+    powered_by: IndexColumn = field(default_factory=lambda: np.zeros(0, np.int32))
+    bring_up: BoolColumn = field(default_factory=lambda: np.zeros(0, np.bool_))
+    left_off: tuple[LeftOff, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class _Bare:
-    """Chosen fleet rows and what a scenario makes of them."""
+    """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas."""
 
     chosen: IndexColumn
     dark: BoolColumn
     boot_kind: IndexColumn
     kinds: tuple[BootKind, ...]
     feed_group: IndexColumn
+    only_boots: BoolColumn
+    bring_up: BoolColumn
+    powered_by: IndexColumn
+    left_off: tuple[LeftOff, ...]
 
 
 def rows_of(
@@ -64,21 +72,30 @@ def rows_of(
     """All rows of an instance; adds what it had to take as unknown to `unknown`."""
     estate = top.estate
     demand = _demand(top)
-    bare = _bare_rows(top, lost, scenario, limits, tick_ms, unknown)
+    budgets = power_table(top, scenario)
+    energy = energise(top, lost, scenario, limits, budgets, tick_ms, unknown)
+    bare = _bare_rows(top, lost, scenario, limits, energy, tick_ms, unknown)
     pool_rows = _pool_rows(top, lost, scenario)
     shadow_sites = _shadow_sites(top, lost, scenario, unknown)
-    pool_names, pool_of_bare = _bare_pools(top, bare.chosen)
+    pool_names, pool_of_bare = _bare_pools(top, bare)
     names = [estate.fleet.server_name(int(v)) for v in bare.chosen]
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
     rows = _assemble(top, lost, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
-    power, power_index = _power(top, lost, bare, scenario)
+    rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
+    power, power_index = _power(top, lost, bare, scenario, budgets, energy)
     rows.power[: len(bare.chosen)] = power_index
     present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
     _fill_used(rows, present, demand)
     eligible = _eligible(top, pools, pool_names, len(pool_rows))
     notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
-    return RowSet(rows, tuple(names), present, pools, eligible, bare.kinds, power, demand, notes)
+    others = len(rows) - len(bare.chosen)
+    bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
+    powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
+    return RowSet(
+        rows, tuple(names), present, pools, eligible, bare.kinds, power, demand, notes,
+        energy.steps, powered_by, bring_up, bare.left_off,
+    )  # fmt: skip
 
 
 def _demand(top: Topology) -> IntColumn:
@@ -97,9 +114,18 @@ def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
 
 
 def _bare_rows(
-    top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, unknown: set[str]
+    top: Topology,
+    lost: Loss,
+    scenario: Scenario,
+    limits: LimitTable,
+    energy: Energy,
+    tick_ms: int,
+    unknown: set[str],
 ) -> _Bare:
-    """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost."""
+    """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost.
+
+    Restored, every server of the domain that is not condemned comes up, even where it takes no replicas.
+    """
     fleet = top.estate.fleet
     usable = _usable(top, lost, scenario)
     knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
@@ -107,21 +133,58 @@ def _bare_rows(
         unknown.add("replicas")
         usable &= fleet.state != SERVING
     dark = fleet.state == DARK
+    rises = np.zeros(len(fleet), np.bool_)
     if scenario.kind == "restore":
         dark = dark | lost.servers
+        rises = lost.servers & (fleet.state != CONDEMNED)
     if scenario.kind == "failback":
         dark = np.zeros(len(fleet), np.bool_)
     feed_group = _feed_groups(top)[fleet.rack] if len(top.estate.racks) else np.full(len(fleet), -1, np.int32)
     feed_group = np.where(fleet.rack >= 0, feed_group, -1).astype(np.int32)
-    kind, kinds, known = _boot_kinds(top, usable & dark, feed_group, limits, tick_ms, unknown)
+    powered = _powered(top, energy)
+    usable &= powered
+    kind, kinds, known = _boot_kinds(
+        top, lost, ((usable & dark) | rises) & powered, feed_group, limits, energy, tick_ms, unknown
+    )
     usable &= ~dark | known
     if scenario.kind != "restore":
         usable &= ~dark | (fleet.bmc != BMC_NO)
     usable = _within_odds(top, usable, dark, feed_group, unknown)
-    chosen = np.flatnonzero(usable).astype(np.int32)
+    chosen = np.flatnonzero(usable | (rises & known & powered)).astype(np.int32)
     return _Bare(
-        chosen, dark[chosen], np.where(dark[chosen], kind[chosen], -1).astype(np.int32), kinds, feed_group
+        chosen,
+        dark[chosen],
+        np.where(dark[chosen], kind[chosen], -1).astype(np.int32),
+        kinds,
+        feed_group,
+        only_boots=~usable[chosen],
+        bring_up=rises[chosen],
+        powered_by=np.where(lost.servers, energy.step_of[fleet.rack], -1)[chosen].astype(np.int32),
+        left_off=_left_off(top, rises, known, energy),
     )
+
+
+def _powered(top: Topology, energy: Energy) -> BoolColumn:
+    """(V,) servers whose rack is not refused its power."""
+    refused = np.zeros(len(top.estate.racks) + 1, np.bool_)
+    refused[list(energy.refused)] = True
+    return np.asarray(~refused[top.estate.fleet.rack], np.bool_)
+
+
+def _left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy) -> tuple[LeftOff, ...]:
+    """Servers of the dark domain that no boot can bring up: by rack where it is refused, else by site."""
+    fleet, estate = top.estate.fleet, top.estate
+    found = []
+    for rack, why in sorted(energy.refused.items()):
+        rows = np.flatnonzero(rises & (fleet.rack == rack)).tolist()
+        if rows:
+            found.append(LeftOff(estate.racks[rack].id, why, tuple(fleet.server_name(v) for v in rows)))
+    unsaid = rises & ~known & _powered(top, energy)
+    for site in np.unique(fleet.site[unsaid]).tolist():
+        rows = np.flatnonzero(unsaid & (fleet.site == site)).tolist()
+        names = tuple(fleet.server_name(v) for v in rows)
+        found.append(LeftOff(estate.sites[site].id, "nothing says how long they boot", names))
+    return tuple(found)
 
 
 def _feed_groups(top: Topology) -> IndexColumn:
@@ -134,16 +197,25 @@ def _feed_groups(top: Topology) -> IndexColumn:
 
 def _boot_kinds(
     top: Topology,
+    lost: Loss,
     rows: BoolColumn,
     feed_group: IndexColumn,
     limits: LimitTable,
+    energy: Energy,
     tick_ms: int,
     unknown: set[str],
 ) -> tuple[IndexColumn, tuple[BootKind, ...], BoolColumn]:
-    """Boots that are alike: class x feed group x boot server; a class without a boot time cannot boot."""
+    """Boots that are alike: class x feed group x boot server x management network x when they are ready; a
+    class without a boot time cannot boot."""
     fleet, estate = top.estate.fleet, top.estate
     group_feeds = {int(g): r.feeds for g, r in zip(_feed_groups(top), estate.racks, strict=True)}
-    key = np.stack([fleet.server_class, feed_group, fleet.boot_server], axis=1)
+    by_itself = energy.by_itself.astype(np.int64)
+    network = np.where(energy.by_itself, 0, energy.network[fleet.rack])
+    ready, least = energy.power_at[fleet.rack] + network, energy.power_least[fleet.rack] + network
+    ready[~lost.servers], least[~lost.servers] = 0, 0
+    hall = _managed_halls(top, limits)[fleet.rack]
+    columns = (fleet.server_class, feed_group, fleet.boot_server, hall, ready, least, by_itself)
+    key = np.stack([column.astype(np.int64) for column in columns], axis=1)
     known = np.zeros(len(fleet), np.bool_)
     kind = np.full(len(fleet), -1, np.int32)
     kinds: list[BootKind] = []
@@ -152,7 +224,7 @@ def _boot_kinds(
         return kind, (), known
     unique, inverse = np.unique(key[chosen], axis=0, return_inverse=True)
     numbers = np.full(len(unique), -1, np.int32)
-    for row, (class_row, group, boot_row) in enumerate(unique.tolist()):
+    for row, (class_row, group, boot_row, hall_row, at, earliest, itself) in enumerate(unique.tolist()):
         if class_row < 0 or estate.classes[class_row].boot_ms is None:
             unknown.add(f"classes/{estate.classes[class_row].id}/boot" if class_row >= 0 else "servers/class")
             continue
@@ -160,15 +232,20 @@ def _boot_kinds(
         boot = estate.boot_servers[boot_row].id if boot_row >= 0 else None
         feeds = group_feeds.get(group, ())
         numbers[row] = len(kinds)
-        name = f"{server_class.id}|{'+'.join(feeds)}|{boot or ''}"
-        kinds.append(
-            BootKind(
-                name, ticks_up(server_class.boot_ms or 0, tick_ms), limits.boot(server_class, feeds, boot)
-            )
-        )
+        name = f"{server_class.id}|{'+'.join(feeds)}|{boot or ''}" + (f"|{at}" if at else "")
+        uses = limits.boot(server_class, feeds, boot, estate.halls[hall_row].id if hall_row >= 0 else None)
+        duration = ticks_up(server_class.boot_ms or 0, tick_ms)
+        kinds.append(BootKind(name, duration, () if itself else uses, at, earliest, bool(itself)))
     kind[chosen] = numbers[inverse.reshape(-1)]
     known[chosen] = kind[chosen] >= 0
     return kind, tuple(kinds), known
+
+
+def _managed_halls(top: Topology, limits: LimitTable) -> IndexColumn:
+    """(R + 1,) hall of a rack whose management network has a known limit, else -1."""
+    known = np.array([f"bmc:{h.id}" in limits.index for h in top.estate.halls] + [False], np.bool_)
+    halls = np.where(known[top.rack_hall], top.rack_hall, -1)
+    return np.asarray(np.r_[halls, -1], np.int32)
 
 
 def _within_odds(
@@ -228,21 +305,24 @@ def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[st
     return found
 
 
-def _bare_pools(top: Topology, chosen: IndexColumn) -> tuple[list[tuple[int, int]], IndexColumn]:
-    """(site, class) pairs that occur, sorted, and the number of each chosen row's pair."""
-    fleet = top.estate.fleet
-    pairs = np.stack([fleet.site[chosen], fleet.server_class[chosen]], axis=1)
-    if not len(pairs):
+def _bare_pools(top: Topology, bare: _Bare) -> tuple[list[tuple[int, int, int]], IndexColumn]:
+    """(only boots, site, class) that occur, sorted, and the number of each chosen row's."""
+    fleet, chosen = top.estate.fleet, bare.chosen
+    key = np.stack([bare.only_boots.astype(np.int32), fleet.site[chosen], fleet.server_class[chosen]], axis=1)
+    if not len(key):
         return [], np.empty(0, np.int32)
-    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    return [(int(s), int(c)) for s, c in unique], inverse.reshape(-1).astype(np.int32)
+    unique, inverse = np.unique(key, axis=0, return_inverse=True)
+    return [(int(b), int(s), int(c)) for b, s, c in unique], inverse.reshape(-1).astype(np.int32)
 
 
 def _pool_table(
-    top: Topology, bare: list[tuple[int, int]], pools: list[int], shadows: list[int], limits: LimitTable
+    top: Topology, bare: list[tuple[int, int, int]], pools: list[int], shadows: list[int], limits: LimitTable
 ) -> tuple[PoolInfo, ...]:
     estate = top.estate
-    named = [(f"{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}", s) for s, c in bare]
+    named = [
+        (f"{'boots:' * b}{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}", s)
+        for b, s, c in bare
+    ]
     named += [(estate.pools[p].id, int(top.pool_site[p])) for p in pools]
     named += [(f"site:{estate.sites[s].id}", s) for s in shadows]
     return tuple(PoolInfo(name, site, limits.start(name), limits.shed(name)) for name, site in named)
@@ -282,7 +362,7 @@ def _assemble(
         used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
         watts=np.r_[watts, np.zeros(extra, np.int64)],
         boot_kind=join(bare.boot_kind, [-1] * extra),
-        power=np.full((len(v) + extra, _POWER_COLUMNS), -1, np.int32),
+        power=np.full((len(v) + extra, POWER_COLUMNS), -1, np.int32),
     )
 
 
@@ -338,13 +418,13 @@ def _clip(rows: Rows) -> bool:
 
 
 def _eligible(
-    top: Topology, pools: tuple[PoolInfo, ...], bare: list[tuple[int, int]], declared: int
+    top: Topology, pools: tuple[PoolInfo, ...], bare: list[tuple[int, int, int]], declared: int
 ) -> BoolColumn:
     """(S, P): by eligible sites and classes, and bare or pool according to where a service runs today."""
     estate = top.estate
     on_server, on_pool = _runs_on(top)
     site = np.array([p.site for p in pools], np.int64)
-    class_of = [estate.classes[c].id if c >= 0 else None for _, c in bare]
+    class_of = [estate.classes[c].id if c >= 0 else None for _, _, c in bare]
     is_bare = np.arange(len(pools)) < len(bare)
     is_declared = ~is_bare & (np.arange(len(pools)) < len(bare) + declared)
     table = np.ones((len(estate.services), len(pools)), np.bool_)
@@ -359,6 +439,7 @@ def _eligible(
             table[row] &= ~is_declared
         if on_pool[row] and not on_server[row]:
             table[row] &= ~is_bare
+    table[:, [number for number, (only_boots, _, _) in enumerate(bare) if only_boots]] = False
     return table
 
 
@@ -374,53 +455,17 @@ def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
 
 
 def _power(
-    top: Topology, lost: Loss, bare: _Bare, scenario: Scenario
+    top: Topology, lost: Loss, bare: _Bare, scenario: Scenario, budgets: PowerTable, energy: Energy
 ) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
-    """Budgets that are known, what is on under each at t = 0, and the budgets of each bare row.
-
-    A rack with two feeds may have to live on either, so its whole load counts on both.
-    """
+    """Budgets that are known, what is on under each without a boot, and the budgets of each bare row."""
     fleet = top.estate.fleet
-    columns, names, budgets = _power_columns(top)
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     if scenario.kind != "failback":
         on = on & ~lost.servers
-    load = np.zeros(len(names), np.int64)
-    for column in columns:
-        here = on & (column >= 0)
-        np.add.at(load, column[here], fleet.watts[here])
-    index = np.stack([c[bare.chosen] for c in columns], axis=1).astype(np.int32)
+    on |= energy.by_itself & fleet.watts_known
+    load = budgets.sums(budgets.of_servers(fleet.rack[on], fleet.site[on]), fleet.watts[on])
     table = tuple(
-        PowerBudget(n, max(b, int(w)), int(w)) for n, b, w in zip(names, budgets, load, strict=True)
+        PowerBudget(n, max(b, int(w)), int(w))
+        for n, b, w in zip(budgets.names, budgets.watts, load.tolist(), strict=True)
     )
-    return table, index.reshape(len(bare.chosen), _POWER_COLUMNS)
-
-
-def _power_columns(top: Topology) -> tuple[list[IndexColumn], list[str], list[int]]:
-    """Per server: number of the budget of its first feed, second feed, hall and rack; -1 unknown."""
-    estate, fleet = top.estate, top.estate.fleet
-    index: dict[str, int] = {}
-    budgets: list[int] = []
-
-    def number(name: str | None, budget: int | None) -> int:
-        if name is None or budget is None:
-            return -1
-        if name not in index:
-            index[name] = len(budgets)
-            budgets.append(budget)
-        return index[name]
-
-    feed_budget = {f.id: f.power_budget_watts for f in estate.feeds}
-    hall_budget = {h.id: h.power_budget_watts for h in estate.halls}
-    per_rack: list[list[int]] = [[] for _ in range(_POWER_COLUMNS)]
-    for rack in estate.racks:
-        feeds = [*rack.feeds, "", ""]
-        for column in (0, 1):
-            per_rack[column].append(number(feeds[column] or None, feed_budget.get(feeds[column])))
-        per_rack[2].append(number(rack.hall, hall_budget.get(rack.hall or "")))
-        per_rack[3].append(number(rack.id, rack.power_budget_watts))
-    columns = []
-    for numbers in per_rack:
-        lookup = np.array([*numbers, -1], np.int32)
-        columns.append(lookup[fleet.rack])
-    return columns, list(index), budgets
+    return table, budgets.of_servers(fleet.rack[bare.chosen], fleet.site[bare.chosen])

@@ -8,8 +8,11 @@ place on, and one row for each self-scheduling pool.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal
+
+import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import StepKind
@@ -39,20 +42,53 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class BootKind:
-    """Boots that are alike: class, feeds and boot server, with their duration and uses."""
+    """Boots that are alike: class, feeds and boot server, with their duration and uses.
+
+    ready: tick before which none begins, as the power steps stand (the rack has power, its switches and BMCs
+    answer); ready_least: the same, whatever the order of power steps. by_itself: these servers come on with
+    their power, at `ready`: nobody boots them, somebody looks.
+    """
 
     id: str
     duration: int
     uses: tuple[Use, ...]
+    ready: int = 0
+    ready_least: int = 0
+    by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PowerBudget:
-    """Steady watts of a feed, hall, rack or site: what it may carry, and what is on at t = 0."""
+    """Steady watts of a feed, hall, rack or site: what it may carry (of power and of cooling, less the
+    margin), and what is on without any boot: from the beginning, or by itself when its power comes back."""
 
     id: str
     watts: int
     on_watts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerStep:
+    """A feed is energised, or the outlets of a rack are switched on, at a tick that the estate gives.
+
+    after: numbers of the power steps that must be over; manual: a person does it.
+    """
+
+    target: str
+    start: int
+    end: int
+    uses: tuple[Use, ...]
+    manual: bool
+    after: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOff:
+    """Servers of a dark domain that stay off, and why; names sorted."""
+
+    domain: str
+    reason: str
+    servers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +131,17 @@ class LostStore:
     @property
     def allowed(self) -> tuple[Candidate, ...]:
         return tuple(c for c in self.candidates if c.allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Reprotect:
+    """A copy of a store that is behind the primary, fenced until it follows. lost: number of the lost store
+    that is promoted first, -1 where the primary is elsewhere already; ticks: what it takes a person."""
+
+    store: str
+    member: str
+    lost: int
+    ticks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +218,7 @@ class Rows:
     fleet_row: row in the Fleet, or -1 for a pool; name index through `names`; site, rack,
     feed_group, pool: indices (-1 unknown); is_pool: schedules itself (no spread below a site
     applies); dark: off, usable after a boot; capacity, used: (V, R); watts: what a boot adds;
-    boot_kind: index or -1; power: (V, 4) indices of PowerBudget, -1 filler.
+    boot_kind: index or -1; power: (V, 5) indices of PowerBudget, -1 filler.
     """
 
     fleet_row: IndexColumn
@@ -206,6 +253,10 @@ class Instance:
 
     horizon: H in ticks; grace: ticks before an outage begins to count (an evacuation whose site
     still runs): O = max(0, C - grace). eligible: (S, P) service x pool. site_names by index.
+    power_steps: what is energised before the first boot; powered_by: (V,) number of the step that gives a row
+    its power, -1 where it has power already or nothing says; bring_up: (V,) rows of a dark domain, which boot
+    though no service may need them; left_off: servers of it that are no rows. attests: service -> ticks it
+    takes a person to free it before it starts; reprotects: copies that must follow their primary anew.
     row_names: names of rows as bytes. unknown: facts taken as unknown, sorted: the proof is
     partial if there are any. notes: what was assumed in reading the estate.
     """
@@ -228,6 +279,30 @@ class Instance:
     tools: Mapping[StepKind, ToolNeed]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
+    power_steps: tuple[PowerStep, ...] = ()
+    powered_by: IndexColumn = field(default_factory=lambda: np.zeros(0, np.int32))
+    bring_up: BoolColumn = field(default_factory=lambda: np.zeros(0, np.bool_))
+    left_off: tuple[LeftOff, ...] = ()
+    attests: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    reprotects: tuple[Reprotect, ...] = ()
+
+    @property
+    def to_boot(self) -> BoolColumn:
+        """(V,) rows that are off until somebody boots them; those that come on by themselves are none."""
+        by_itself = np.array([kind.by_itself for kind in self.boot_kinds] + [False], np.bool_)
+        rows = self.rows
+        return np.asarray(rows.dark & (rows.boot_kind >= 0) & ~by_itself[rows.boot_kind], np.bool_)
+
+    @property
+    def first_boot(self) -> int:
+        """Tick before which no boot begins, whatever the order of power steps."""
+        kinds = np.unique(self.rows.boot_kind[self.to_boot]).tolist()
+        return min((self.boot_kinds[kind].ready_least for kind in kinds), default=0)
+
+    @property
+    def brought_up(self) -> IndexColumn:
+        """Rows that boot though no service may need it, ascending."""
+        return np.flatnonzero(self.bring_up).astype(np.int32)
 
     @property
     def total_weight(self) -> int:

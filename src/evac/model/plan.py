@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from evac.model.certificate import Certificate
+from evac.model.instance import LeftOff
 from evac.model.scenario import Scenario
 from evac.model.steps import StepKind
 
@@ -108,6 +109,17 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True)
+class Wave:
+    """Servers of a restored domain that this plan brings up: how many, when the last of them is on, and the
+    tick before which no order has all of them on, by which limit (empty: the longest chain)."""
+
+    servers: int
+    on_ms: int
+    bound_ms: int
+    limit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A computed plan.
 
@@ -115,7 +127,8 @@ class Plan:
     chains alone make unavoidable); base_weight x ticks of `tick_ms`. unweighted: person-ticks with
     weight 1. waivers: stores promoted beyond rpo by name. unknown: facts taken as unknown; the
     proof is partial when there are any. intervals: facts known within bounds, of which the steps take
-    the worse end and the bound the better one. work: units of search spent.
+    the worse end and the bound the better one. wave, left_off: of a restored domain, what comes up and what
+    stays off, and why. work: units of search spent.
     """
 
     name: str
@@ -146,6 +159,8 @@ class Plan:
     proof: Proof = "full"
     sensitivity: tuple[Sensitivity, ...] = ()
     intervals: tuple[str, ...] = ()
+    wave: Wave | None = None
+    left_off: tuple[LeftOff, ...] = ()
 
     @property
     def gap_permille(self) -> int | None:

@@ -10,11 +10,14 @@ ScenarioKind = Literal["lose", "evacuate", "restore", "failback"]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`domains` are paths of fault domains, sorted. `deadline_ms` only for an evacuation."""
+    """`domains` are paths of fault domains, sorted. `deadline_ms` only for an evacuation. power: (site, hall,
+    feed or rack, watts it gives now), sorted: where utility or cooling give less than the estate says.
+    """
 
     kind: ScenarioKind
     domains: tuple[str, ...]
     deadline_ms: int | None = None
+    power: tuple[tuple[str, int], ...] = ()
 
     @property
     def title(self) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import Final, Literal
 
 StepKind = Literal[
-    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest"
-]
+    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest",
+    "power", "reprotect",
+]  # fmt: skip
 STEP_KINDS: Final[tuple[StepKind, ...]] = (
     "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest",
+    "power", "reprotect",
 )  # fmt: skip
 
 TOOL_ROLES: Final = (
     "deploy", "registry", "identity", "vpn", "dns-control", "registrar", "monitoring", "paging",
-    "chat", "inventory", "secrets", "time", "boot", "evac",
+    "chat", "inventory", "secrets", "time", "boot", "evac", "dhcp", "images", "licences",
+    "management-network", "unseal",
 )  # fmt: skip
 """What recovery itself needs. A company names the service that fills each role."""
 
@@ -24,18 +27,23 @@ TOOLS_OF_KIND: Final[dict[StepKind, tuple[str, ...]]] = {
     "approve": ("evac", "identity"),
     "fence": ("evac", "secrets", "vpn"),
     "promote": ("evac", "secrets", "vpn"),
-    "boot": ("boot", "evac", "inventory"),
+    "boot": ("boot", "dhcp", "evac", "images", "inventory", "management-network", "time"),
     "start": ("deploy", "evac", "registry", "secrets"),
     "verify": ("evac", "monitoring"),
     "shift": ("dns-control", "evac"),
     "shed": ("deploy", "evac"),
     "stop": ("deploy", "evac"),
     "attest": (),
+    "power": (),
+    "reprotect": ("evac", "secrets"),
 }
 """Roles a step of a kind cannot do without, unless people have a manual way for that kind."""
 
-HUMAN_ROLES: Final = ("chat", "paging", "registrar", "time", "vpn")
+HUMAN_ROLES: Final = ("chat", "paging", "registrar", "vpn")
 """Roles no single step waits for, but people do: audited, never scheduled."""
+
+DARK_ROLES: Final = ("dhcp", "images", "licences", "management-network", "unseal")
+"""Roles that only a dark site needs before its servers serve: a company may do without a service for them."""
 
 FENCE_RUNGS: Final = ("none", "demote", "isolate", "power-off", "destroy")
 """How hard an old primary is stopped, weakest first (rung of a fence)."""
@@ -51,4 +59,6 @@ STEP_WORDS: Final[dict[StepKind, str]] = {
     "shed": "stop replicas to make room",
     "stop": "stop cleanly",
     "attest": "a person vouches for a fact",
+    "power": "give power to a feed or a rack",
+    "reprotect": "let a copy that is behind follow the primary again",
 }

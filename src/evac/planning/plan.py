@@ -80,7 +80,9 @@ def plan_instance(
     from evac.planning.assembly.sensitivity import sensitivities
     from evac.planning.assembly.steps import draft_steps, ordered
     from evac.planning.assembly.stops import add_stops
+    from evac.planning.assembly.waves import left_off, wave_of
     from evac.planning.bound import bound
+    from evac.planning.evacuation.bring_up import bring_up_rest
     from evac.planning.evacuation.solve import solve
 
     asked = scenario or lose("instance")
@@ -88,6 +90,7 @@ def plan_instance(
     board = solve(
         instance, work, seed, lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching")
     )
+    bring_up_rest(instance, board)
     times = times_of(instance, board)
     base, top = outages(instance, times)
     objective = price(instance, base, top)
@@ -127,6 +130,8 @@ def plan_instance(
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",
         sensitivity=changes,
+        wave=wave_of(instance, board, proved.boot_tools),
+        left_off=left_off(instance, board),
     )
 
 

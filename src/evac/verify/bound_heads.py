@@ -50,12 +50,13 @@ class Heads:
 
     def boot_wait(self) -> int:
         need = self.instance.tools.get("boot")
+        powered = self.instance.first_boot
         if need is None or not need.services:
-            return 0
+            return powered
         if need.manual is None:
-            return self._waits["boot"]
+            return max(powered, self._waits["boot"])
         longest = max((k.duration for k in self.instance.boot_kinds), default=0)
-        return min(self._waits["boot"], max(0, need.manual - longest))
+        return max(powered, min(self._waits["boot"], max(0, need.manual - longest)))
 
     def enough(self, service: int, count: int) -> int:
         """Tick at which `count` replicas fit, boots included; NEVER cuts to H later."""

@@ -86,7 +86,7 @@ def room_of(instance: Instance) -> Room:
     here = np.bincount(instance.present.service, instance.present.count, len(s)).astype(np.int64)
     away = np.maximum(s.surviving - here, 0)
     starts, total, need = _counts(instance, away)
-    dark = rows.dark & (rows.boot_kind >= 0)
+    dark = instance.to_boot
     groups = boot_groups(instance, dark)
     layout = _Layout(instance, dark, groups)
     services: dict[int, ServiceRoom] = {}

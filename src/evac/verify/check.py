@@ -25,6 +25,7 @@ from evac.verify.order import (
 from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
 from evac.verify.reading import Reading, Violation, read
 from evac.verify.room import check_placement, check_room, check_spread, final_state
+from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,9 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_after(reading, times)
     check_limits(reading)
     check_power(reading)
+    check_power_steps(reading)
+    check_bring_up(reading)
+    check_people(reading, times)
     check_placement(reading)
     check_room(reading)
     final = final_state(reading)

@@ -12,8 +12,12 @@ Ints = NDArray[np.int64]
 
 
 def check_limits(reading: Reading) -> None:
-    """F6: units held never exceed the capacity of a limit. Intervals are half-open."""
+    """F6: units held never exceed the capacity of a limit, power steps included. Intervals are half-open."""
     rows = []
+    for step in reading.instance.power_steps:
+        for use in step.uses:
+            begin = step.start + use.offset
+            rows.append((use.limit, begin, step.end if use.hold == WHOLE else begin + use.hold, use.units))
     for timed in reading.steps:
         if timed.step.kind not in TIMED_KINDS:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evac.model.steps import FENCE_RUNGS
 from evac.verify.milestones import Milestones
-from evac.verify.reading import TIMED_KINDS, Reading, Timed, regular_ticks, uses_of
+from evac.verify.reading import TIMED_KINDS, Reading, Timed, comes_on_by_itself, regular_ticks, uses_of
 
 
 def check_durations(reading: Reading) -> None:
@@ -134,6 +134,8 @@ def check_tools(reading: Reading, times: Milestones) -> None:
     for timed in reading.steps:
         need = reading.instance.tools.get(timed.step.kind)
         if need is None or timed.step.manual or 0 < timed.end <= reading.instance.grace:
+            continue
+        if timed.step.kind == "boot" and comes_on_by_itself(reading.instance, timed.rows[0][0]):
             continue
         late = [tool for tool in need.services if times.base_at[tool] > timed.start]
         if late:

@@ -158,6 +158,12 @@ def _file(reading: Reading, timed: Timed) -> None:
         reading.verifies[(timed.service, step.milestone)] = timed
 
 
+def comes_on_by_itself(instance: Instance, row: int) -> bool:
+    """Whether a row needs no boot once it has power: nobody and no tool is waited for."""
+    kind = int(instance.rows.boot_kind[row])
+    return kind >= 0 and instance.boot_kinds[kind].by_itself
+
+
 def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
     """What one unit action of a step holds, from the instance alone."""
     instance, step = reading.instance, timed.step

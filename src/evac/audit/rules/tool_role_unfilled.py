@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
-from evac.model.steps import TOOL_ROLES
+from evac.model.steps import DARK_ROLES, TOOL_ROLES
 
 _MAKER = Maker("tool-role-unfilled", "EV104")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning: whether that tool survives is unknown, so no verdict on recovery is sure."""
-    missing = [role for role in TOOL_ROLES if not context.estate.tools.get(role)]
+    missing = [role for role in TOOL_ROLES if role not in DARK_ROLES and not context.estate.tools.get(role)]
     if missing:
         yield _MAKER.make(
             context, "warning", "tools",

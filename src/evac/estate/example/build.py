@@ -12,7 +12,7 @@ from evac.estate.example import operations
 from evac.estate.example.company import Blueprint, catalogue, service_target
 from evac.estate.example.datastores import draw_stores, recovery_groups
 from evac.estate.example.dependencies import Needs, add_flaws, draw_needs
-from evac.estate.example.grounds import CLASSES, FULL_SERVERS, boot_servers, groups, lay_out
+from evac.estate.example.grounds import FULL_SERVERS, boot_servers, classes, groups, lay_out
 from evac.estate.example.layout import site_counts
 from evac.estate.example.machines import Machines, fleet_of, stand_up, with_budgets
 from evac.estate.example.origins import facts
@@ -68,7 +68,7 @@ def pangyo(
         name="pangyo-mended" if mended else "pangyo", as_of=as_of, changed=as_of - timedelta(days=31),
         detection_ms=60_000 if mended else 600_000, approval_ms=300_000 if mended else 1_800_000,
         sites=grounded.sites, halls=grounded.halls, feeds=grounded.feeds, racks=grounded.racks,
-        groups=fates, classes=CLASSES, boot_servers=boot_servers(servers), links=links,
+        groups=fates, classes=classes(mended), boot_servers=boot_servers(servers), links=links,
         services=found, stores=stores,
         recovery_groups=recovery_groups(stores), tools=operations.tools(blueprints),
         limits=operations.limits(servers, mended),

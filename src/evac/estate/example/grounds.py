@@ -5,13 +5,13 @@ Only counts and budgets; the servers themselves are columns of `machines`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from evac.estate.example.company import Machine
-from evac.model.estate import BootServer, Feed, Hall, Rack, ServerClass, SharedFate
+from evac.model.estate import BootServer, Feed, Hall, Rack, Rate, ServerClass, SharedFate
 from evac.model.fleet import IndexColumn, IntColumn
 
 FULL_SERVERS: Final = 90_000
@@ -30,6 +30,8 @@ SINGLE_FED_EVERY: Final = 20
 
 BOOTS_PER_FEED: Final = 24
 INRUSH_PER_FEED_WATTS: Final = 36_000
+NETWORK_UP_MS: Final = 240_000
+BMC_REQUESTS_PER_HALL: Final = 64
 
 
 def _class(
@@ -39,7 +41,7 @@ def _class(
     """A boot loads its image in the second minute, at 400 Mbit/s for 90 s."""
     return ServerClass(
         name, (cores * 1_000, gib * 1_024, disk_gib, accelerators), watts, boot_minutes * 60_000,
-        odds_permille, inrush_watts, 20_000, 400, 60_000, 90_000,
+        odds_permille, inrush_watts, 20_000, 400, 60_000, 90_000, "dark",
     )  # fmt: skip
 
 
@@ -50,9 +52,19 @@ CLASSES: Final = (
     _class("storage", 24, 128, 98_304, 0, 420, 8, 985, 1_000),
     _class("web", 32, 128, 2_048, 0, 350, 4, 990, 600),
 )
+BY_THEMSELVES: Final = "memory"
+"""A flaw: servers of this class come on by themselves if they were on, more at once than a feed stands."""
+
 CLASS_IDS: Final[tuple[Machine, ...]] = ("general", "gpu", "memory", "storage", "web")
 CLASS_SHARES: Final = (320, 60, 120, 120, 380)
 """Racks of a thousand, in the order of CLASS_IDS."""
+
+
+def classes(mended: bool) -> tuple[ServerClass, ...]:
+    """Kinds of servers; mended, all stay dark until they are told to boot."""
+    if mended:
+        return CLASSES
+    return tuple(replace(c, power_on="last") if c.id == BY_THEMSELVES else c for c in CLASSES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +119,9 @@ def lay_out(servers: int) -> Ground:
             _rack(ids[h], n, i, digits)
             for h, n, i in zip(hall.tolist(), in_hall.tolist(), in_row.tolist(), strict=True)
         ),
-        halls=tuple(Hall(name, name.split("/")[0]) for name in ids),
+        halls=tuple(
+            Hall(name, name.split("/")[0], None, None, BMC_REQUESTS_PER_HALL, NETWORK_UP_MS) for name in ids
+        ),
         feeds=_feeds(ids, rows.tolist()),
         site=site.astype(np.int32), hall=hall.astype(np.int32), row=row.astype(np.int32),
         machine=_machine(spread), spread=spread, size=size.astype(np.int32),
@@ -180,8 +194,9 @@ def groups(mended: bool) -> tuple[SharedFate, ...]:
 def boot_servers(servers: int) -> tuple[BootServer, ...]:
     """One per hall, in the order of halls; slots and image bandwidth grow with the company."""
     slots = max(8, 96 * servers // FULL_SERVERS)
+    leases = Rate(max(10, 40 * servers // FULL_SERVERS), 10_000)
     mbps = max(8_000, 36_000 * servers // FULL_SERVERS)
     return tuple(
-        BootServer(hall.replace("/hall-", "-boot-"), hall.split("/", maxsplit=1)[0], slots, mbps)
+        BootServer(hall.replace("/hall-", "-boot-"), hall.split("/", maxsplit=1)[0], slots, mbps, leases)
         for hall in _hall_ids()
     )

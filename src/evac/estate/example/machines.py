@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import polars as pl
 
 from evac.estate.example.grounds import CLASSES, HALLS_PER_SITE, LOST_SITE, SITE_IDS, Ground
 from evac.model.estate import Feed, Hall, Rack, Site
@@ -22,7 +23,6 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
     NameColumn,
-    no_names,
 )
 
 DARK_PERMILLE: Final = 85
@@ -98,8 +98,29 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
         pool=np.full(count, -1, np.int32), boot_server=ground.hall[machines.rack], state=state,
         capacity=capacity[machines.machine], capacity_known=np.ones((count, capacity.shape[1]), np.bool_),
         watts=watts[machines.machine], watts_known=np.ones(count, np.bool_), bmc=bmc,
-        bmc_address=no_names(count), serial=no_names(count), position=no_names(count),
+        bmc_address=_addresses(bmc), serial=_serials(count), position=_positions(machines.slot),
     )  # fmt: skip
+
+
+def _addresses(bmc: CodeColumn) -> NameColumn:
+    """`10.0.17.5`, one after the other, for every server that has a BMC."""
+    row = pl.DataFrame({"n": np.arange(len(bmc), dtype=np.int64), "has": bmc == BMC_YES})
+    octets = [pl.col("n") // 62_500, pl.col("n") // 250 % 250, pl.col("n") % 250 + 1]
+    text = pl.concat_str([pl.lit("10"), *octets], separator=".")
+    return _as_names(row.select(pl.when("has").then(text).otherwise(pl.lit(""))).to_series())
+
+
+def _serials(count: int) -> NameColumn:
+    numbers = pl.Series(np.arange(1, count + 1)).cast(pl.String).str.zfill(7)
+    return _as_names("KX" + numbers)
+
+
+def _positions(slot: IndexColumn) -> NameColumn:
+    return _as_names(pl.Series(slot + 1).cast(pl.String))
+
+
+def _as_names(text: pl.Series) -> NameColumn:
+    return np.array(text.cast(pl.Binary).to_list())
 
 
 def _old_racks(ground: Ground, machines: Machines) -> BoolColumn:
@@ -150,10 +171,17 @@ def with_budgets(ground: Ground, fleet: Fleet, sites: tuple[Site, ...], mended: 
             watts_of_feed[feed] = watts_of_feed.get(feed, 0) + watts
     return Grounded(
         tuple(replace(s, power_budget_watts=watts_of_site.get(s.id, s.power_budget_watts)) for s in sites),
-        tuple(replace(h, power_budget_watts=w) for h, w in zip(ground.halls, per_hall, strict=True)),
+        tuple(_cooled(h, w, mended) for h, w in zip(ground.halls, per_hall, strict=True)),
         tuple(replace(f, power_budget_watts=watts_of_feed[f.id]) for f in ground.feeds),
         tuple(replace(r, power_budget_watts=w) for r, w in zip(ground.racks, roomy.tolist(), strict=True)),
     )
+
+
+def _cooled(hall: Hall, watts: int, mended: bool) -> Hall:
+    """Mended, cooling carries what power feeds; unmended, at Pangyo a twentieth less, elsewhere unknown."""
+    here = hall.site == LOST_SITE
+    cooling = watts if mended else watts * 19 // 20 if here else None
+    return replace(hall, power_budget_watts=watts, cooling_watts=cooling)
 
 
 def _per_rack(fleet: Fleet, watts: IntColumn) -> IntColumn:

@@ -37,6 +37,10 @@ _RACK_SHARES: Final = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 4), Fraction
 _PAID: Final = {family.id: family.paid for family in FAMILIES}
 
 
+PURGE: Final = frozenset({"audit-log", "identity-session", "job-scheduler", "message-bus", "object-storage"})
+"""Services that delete what has expired by themselves. Assumed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What all services of one company share."""
@@ -97,7 +101,7 @@ def _service(
         single_run=blueprint.component == "batch" and blueprint.rank % 6 == 0,
         needs=tuple(needs[blueprint.id][key] for key in sorted(needs[blueprint.id])),
         start_ms=start * 1_000, warm_ms=warm * 1_000, verify_ms=10_000, shed_ms=10_000,
-        traffic=_traffic(blueprint, kit.mended, luck),
+        traffic=_traffic(blueprint, kit.mended, luck), purges=blueprint.id in PURGE,
     )  # fmt: skip
 
 

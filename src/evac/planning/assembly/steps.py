@@ -12,6 +12,7 @@ import numpy as np
 from evac.model.instance import Instance
 from evac.model.plan import Step
 from evac.model.steps import TOOLS_OF_KIND, StepKind
+from evac.planning.assembly.waves import attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
 from evac.planning.simulation.uses import StepUses
 
@@ -20,18 +21,24 @@ PRECHECK: Final[dict[StepKind, str]] = {
     "boot": "the feed has power; the BMC answers", "start": "the image is in the registry; room is free",
     "verify": "all replicas have started", "shift": "the service answers in its new place",
     "shed": "the service may be shed", "stop": "traffic has moved",
+    "power": "the fault is cleared; outlets of racks that come on by themselves are open",
+    "attest": "what it would delete or unseal is known", "reprotect": "the copy cannot write",
 }  # fmt: skip
 GATE: Final[dict[StepKind, str]] = {
     "fence": "the old primary refuses writes", "promote": "the new primary takes writes",
     "boot": "the server is up",
     "start": "replicas report ready", "verify": "checks pass", "shift": "traffic arrives, errors stay low",
     "shed": "replicas have stopped", "stop": "replicas have stopped",
+    "power": "voltage is there, nothing tripped", "attest": "a person has freed it",
+    "reprotect": "the copy follows and has caught up",
 }  # fmt: skip
 UNDO: Final[dict[StepKind, str]] = {
     "fence": "none: unfence by hand after reprotecting", "promote": "none: a store that moved stays",
     "boot": "leave it on", "start": "stop the replicas", "verify": "nothing to undo",
     "shift": "point traffic back",
     "shed": "start the replicas again", "stop": "start the replicas again",
+    "power": "open the breaker or the outlets again", "attest": "stop it again",
+    "reprotect": "fence it again",
 }  # fmt: skip
 MILES: Final = ("base", "top")
 
@@ -74,7 +81,10 @@ def draft_steps(instance: Instance, board: Board) -> Draft:
     draft = Draft(instance, board)
     for service in range(len(instance.services)):
         draft.members.setdefault(int(instance.services.component[service]), []).append(service)
+    power_steps(draft)
+    attest_steps(draft)
     _stores(draft)
+    reprotect_steps(draft)
     _boots(draft)
     _sheds(draft)
     _starts(draft)
@@ -116,7 +126,7 @@ def _boots(draft: Draft) -> None:
         entry = rows[row]
         draft.boot_of[row] = draft.add(
             "boot", name, f"boot:{name}", int(entry["boot_at"]), int(entry["on_at"]), servers=((name, 1),),
-            manual=bool(entry["boot_manual"]), pool=_pool(draft, row),
+            manual=bool(entry["boot_manual"]), pool=_pool(draft, row), **boot_fields(draft, row),
         )  # fmt: skip
 
 
@@ -253,10 +263,12 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
             component = int(draft.instance.services.component[service])
             if draft.instance.services.base_lost[service]:
                 after |= gates[component]
+            if step.kind == "start" and service in draft.instance.attests:
+                after.add(f"attest:{step.target}")
             if step.kind == "verify":
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
-        if not step.manual:
+        if not (step.manual or (step.kind == "boot" and step.parameters)):
             after |= tools[step.kind]
         found[name] = tuple(sorted(after - {name}))
     return found

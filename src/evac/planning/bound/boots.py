@@ -36,7 +36,7 @@ class BootGroup:
 def boot_groups(instance: Instance) -> tuple[BootGroup, ...]:
     """All groups that have rows: those of limits by limit, then kinds that nothing limits."""
     rows = instance.rows
-    dark = np.flatnonzero(rows.dark & (rows.boot_kind >= 0))
+    dark = np.flatnonzero(instance.to_boot)
     counts = np.bincount(rows.boot_kind[dark], minlength=len(instance.boot_kinds))
     bound_by = [_effective(kind) for kind in instance.boot_kinds]
     kinds = [b for b in range(len(instance.boot_kinds)) if counts[b]]

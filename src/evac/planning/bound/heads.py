@@ -133,12 +133,12 @@ class _Pass:
     def _boot_wait(self) -> int:
         need = self.instance.tools.get("boot")
         if need is None or not need.services:
-            return 0
+            return self.instance.first_boot
         wait = self.heads.waits["boot"]
-        if need.manual is None:
-            return wait
-        longest = max((b.duration for b in self.instance.boot_kinds), default=0)
-        return min(wait, max(0, need.manual - longest))
+        if need.manual is not None:
+            longest = max((b.duration for b in self.instance.boot_kinds), default=0)
+            wait = min(wait, max(0, need.manual - longest))
+        return max(wait, self.instance.first_boot)
 
     def _store(self, d: int) -> int:
         store = self.instance.stores[d]

@@ -196,7 +196,7 @@ def _table(instance: Instance) -> _Table:
     np.subtract.at(fixed, present.row, loose)
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
     by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
-    dark = rows.dark & (rows.boot_kind >= 0)
+    dark = instance.to_boot
     return _Table(
         instance=instance,
         room=np.maximum(0, rows.capacity - np.maximum(0, fixed)),

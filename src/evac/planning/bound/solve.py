@@ -21,12 +21,14 @@ from evac.planning.bound.rows import CapacityChoice, capacity_choice, plain_pric
 @dataclass(frozen=True, slots=True)
 class BoundResult:
     """bound, heads: weighted person-ticks below the objective of every plan, with all rows and with
-    chains alone; certificate: proves the bound; work: iterations spent."""
+    chains alone; certificate: proves the bound; work: iterations spent; boot_tools: tick before which the
+    tools of boots do not serve, in any plan."""
 
     bound: int
     heads: int
     certificate: Certificate
     work: int
+    boot_tools: int = 0
 
 
 def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int | None = None) -> BoundResult:
@@ -44,7 +46,7 @@ def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int |
         value = evaluate(facts, certificate)
         if value > found[0]:
             found = (value, certificate)
-    return BoundResult(found[0], facts.sum_of_heads, found[1], work)
+    return BoundResult(found[0], facts.sum_of_heads, found[1], work, facts.heads.waits.get("boot", 0))
 
 
 def _candidates(facts: Facts, network: Network, work: int, best_objective: int | None) -> list[Certificate]:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.model.power import POWER_COLUMNS
 from evac.model.steps import StepKind
 from evac.model.units import RESOURCE_COUNT
 
@@ -74,14 +75,14 @@ SERVICE_TYPE: Final = _record(
              "leaves spared"),
 )  # fmt: skip
 ROW_TYPE: Final = _record(
-    ("room", *_VECTOR), ("power", np.int64, (4,)),
+    ("room", *_VECTOR), ("power", np.int64, (POWER_COLUMNS,)),
     *_fields("site rack feed pool group place is_pool dark watts"),
 
     ("free", *_VECTOR), ("unshed", *_VECTOR), ("spare", *_VECTOR),
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
 )  # fmt: skip
 GROUP_TYPE: Final = _record(
-    *_fields("first last pool dark boot_set boot_ticks"),
+    *_fields("first last pool dark boot_set boot_ticks ready by_itself"),
 
     *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark"),
 )  # fmt: skip
@@ -94,7 +95,8 @@ STORE_TYPE: Final = _record(
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left given"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
-ITEM_TYPE: Final = _record(*_fields("done at why stack ran given_first given_last level"))
+ITEM_TYPE: Final = _record(*_fields("release", "done at why stack ran given_first given_last level"))
+OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
 STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
 SHED_TYPE: Final = _record(*_fields("entry count at manual service end_before"))
@@ -111,7 +113,8 @@ class Board(NamedTuple):
     a row once everything scheduled is on it, unshed: the part of it that waits for no shed; on_at: from
     when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses room
     that a shed frees; given: rows of an earlier placement, by item; base_at, top_at: from when a
-    milestone holds (NEVER: not at all).
+    milestone holds (NEVER: not at all); outset: what is held before anything is planned (power steps);
+    ready: tick before which a group cannot boot; release: before which an item cannot begin.
     """
 
     horizon: int
@@ -135,6 +138,7 @@ class Board(NamedTuple):
     given: Ints
     place: Table
     budget: Table
+    outset: Table
     block: Table
     eligible: NDArray[np.bool_]
     heap: Ints

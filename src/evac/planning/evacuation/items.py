@@ -40,7 +40,7 @@ from evac.planning.evacuation.board import (
     Ints,
 )
 from evac.planning.evacuation.given import start_given
-from evac.planning.evacuation.profile import clear, release_to
+from evac.planning.evacuation.profile import clear, release_to, reserve
 from evac.planning.evacuation.room import close_spread, is_full, open_spread, survey, untake_to
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
 from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
@@ -52,6 +52,8 @@ def reset(board: Board) -> None:
     """Nothing is scheduled."""
     clear(board)
     board.size[:LEVELLED] = 0
+    for step in board.outset:
+        reserve(board, step.uses, 0, step.ticks, 1, step.at)
     for budget in board.budget:
         budget.left = budget.room
     for row in board.row:
@@ -94,7 +96,8 @@ def _rewind(board: Board) -> None:
         board.group[group].first_open = board.group[group].first
         board.group[group].next_dark = board.group[group].first
         board.group[group].boot_bound = 0
-        board.group[group].boot_since, board.group[group].hand_since = 0, 0
+        ready = board.group[group].ready
+        board.group[group].boot_since, board.group[group].hand_since = ready, ready
 
 
 @inner
@@ -143,7 +146,7 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 def _search_boots_anew(board: Board) -> None:
     """Boots were undone: the next one may be earlier than the last one found."""
     for group in board.group:
-        group.boot_bound, group.boot_since, group.hand_since = 0, 0, 0
+        group.boot_bound, group.boot_since, group.hand_since = 0, group.ready, group.ready
 
 
 @inner
@@ -199,7 +202,7 @@ def recover_store(board: Board, store: int) -> int:
 @inner
 def ready_at(board: Board, component: int) -> int:
     """When all a component waits for is there: other components and stores. Generates the stores."""
-    at = 0
+    at = board.item[component].release
     for k in range(board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]):
         at = max(at, board.item[board.heap[k]].at)
     for k in range(
@@ -328,7 +331,7 @@ def start_late(board: Board, component: int, options: Ints) -> None:
 def _top(board: Board, service: int, options: Ints) -> None:
     """Generate the top of a service, or undo all of it."""
     board.service[service].top_own = NEVER
-    since = 0
+    since = board.item[board.service[service].component].release
     if (
         board.service[service].base_at >= NEVER
         or board.service[service].left < board.service[service].surviving

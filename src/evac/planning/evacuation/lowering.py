@@ -92,6 +92,7 @@ def lower(instance: Instance) -> Board:
     present = _present(instance, service, heap)
     _graph(instance, heap)
     _tools(instance, sets, heap)
+    outset = _outset(instance, sets)
     heap.ragged(b.USES, sets.lines())
     use = sets.table()
     values, base = heap.build()
@@ -99,9 +100,9 @@ def lower(instance: Instance) -> Board:
     group["last"] += base[b.GROUP_ROW]
     spare = int((use["offset"] + np.maximum(use["hold"], 0)).max(initial=0)) + 2
     _check_memory(len(instance.limits), instance.horizon + spare)
-    scratch = _scratch(
-        service, rows, present, group, pool, store, len(instance.limits), instance.horizon + spare
-    )
+    limits, width = len(instance.limits), instance.horizon + spare
+    scratch = _scratch(service, rows, present, group, pool, store, limits, len(outset), width)
+    _releases(instance, scratch["item"])
     return Board(
         horizon=instance.horizon,
         grace=instance.grace,
@@ -117,6 +118,7 @@ def lower(instance: Instance) -> Board:
         limit=_limits(instance, use),
         use=use,
         budget=_budgets(instance),
+        outset=outset,
         eligible=np.ascontiguousarray(instance.eligible, np.bool_),
         heap=values,
         base=base,
@@ -141,12 +143,13 @@ def _scratch(
     pool: Table,
     store: Table,
     limits: int,
+    outset: int,
     width: int,
 ) -> dict[str, Any]:
     """Logs and scratch, as long as they can get. Tick columns cost memory only where they are touched."""
     starts = int(service["base_starts"].sum() + service["top_starts"].sum())
     sheds = 2 * starts + len(present) + 16
-    held = starts + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16
+    held = starts + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16 + outset
     places = max(_size(rows["rack"]), _size(rows["feed"]), _size(rows["site"]), 1)
     components = _size(service["component"])
     return {
@@ -177,6 +180,19 @@ def _budgets(instance: Instance) -> Table:
     table = np.zeros(len(instance.power) + 1, b.BUDGET_TYPE)
     table["room"][:-1] = [p.watts - p.on_watts for p in instance.power]
     return table
+
+
+def _outset(instance: Instance, sets: _UseSets) -> Table:
+    """What power steps hold, at the ticks that the estate gives."""
+    lines = [(sets.number(s.uses), s.end - s.start, s.start) for s in instance.power_steps]
+    return np.array(lines, b.OUTSET_TYPE).reshape(len(lines))
+
+
+def _releases(instance: Instance, item: Table) -> None:
+    """A component does not start before a person has freed each member that asks for it."""
+    for service, ticks in instance.attests.items():
+        own = int(instance.services.component[service])
+        item["release"][own] = max(int(item["release"][own]), ticks)
 
 
 def _vectors(service: Table) -> Ints:
@@ -298,8 +314,10 @@ def _tools(instance: Instance, sets: _UseSets, heap: _Heap) -> None:
 def _rows(instance: Instance) -> Table:
     rows = instance.rows
     table = np.zeros(len(rows), b.ROW_TYPE)
-    for name in ("site", "rack", "pool", "is_pool", "dark", "watts", "power"):
+    for name in ("site", "rack", "pool", "is_pool", "dark", "watts"):
         table[name] = getattr(rows, name)
+    table["power"] = -1
+    table["power"][:, : rows.power.shape[1]] = rows.power
     table["feed"] = rows.feed_group
     table["room"] = rows.capacity - rows.used
     return table
@@ -339,6 +357,7 @@ def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Tabl
         if boot >= 0:
             option = instance.boot_kinds[boot]
             line["dark"], line["boot_set"], line["boot_ticks"] = 1, sets.number(option.uses), option.duration
+            line["ready"], line["by_itself"] = option.ready, int(option.by_itself)
     return table
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from evac.model.power import POWER_COLUMNS
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOT,
@@ -83,8 +84,14 @@ def boot_end(board: Board, group: int) -> int:
 
 @inner
 def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
-    """The next boot of a group: holds only grow, so the search goes on where the last one ended."""
+    """The next boot of a group: holds only grow, so the search goes on where the last one ended.
+
+    What comes on by itself does so when it has power, and nobody is needed.
+    """
     line = board.group[group]
+    if line.by_itself:
+        late = line.ready + line.boot_ticks > board.horizon
+        return (NEVER if late else line.ready), line.boot_ticks, 0
     at, length, by_hand = _best(
         board, BOOT, line.boot_set, line.boot_ticks, 1, line.boot_since, line.hand_since
     )
@@ -98,7 +105,7 @@ def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
 @inner
 def power_allows(board: Board, row: int) -> bool:
     """Whether every budget of a row still has its watts."""
-    for column in range(4):
+    for column in range(POWER_COLUMNS):
         budget = board.row[row].power[column]
         if budget >= 0 and board.budget[budget].left < board.row[row].watts:
             return False
@@ -108,7 +115,7 @@ def power_allows(board: Board, row: int) -> bool:
 @inner
 def draw_power(board: Board, row: int, sign: int) -> None:
     """Take (1) or give back (-1) the watts of a row from its budgets."""
-    for column in range(4):
+    for column in range(POWER_COLUMNS):
         budget = board.row[row].power[column]
         if budget >= 0:
             board.budget[budget].left -= sign * board.row[row].watts

@@ -17,9 +17,14 @@ class StepUses:
         self.store = {store.id: store for store in instance.stores}
         self.pool = {pool.id: pool for pool in instance.pools}
         dark = np.flatnonzero(instance.rows.boot_kind >= 0).tolist()
+        self.power = {step.target: step for step in instance.power_steps}
         self.boot = {instance.row_names[v]: int(instance.rows.boot_kind[v]) for v in dark}
 
     def of(self, step: Step) -> tuple[Use, ...]:
+        if step.kind == "power":
+            return self.power[step.target].uses
+        if step.kind in ("attest", "reprotect"):
+            return ()
         need = self.instance.tools.get(step.kind)
         return self._regular(step) + (need.manual_uses if step.manual and need is not None else ())
 

@@ -1,0 +1,152 @@
+"""Cold starts, rules F21 to F24: power before boots, every server of a dark domain, who must be asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from evac.model.instance import LeftOff
+from evac.verify.bound_heads import heads_of
+from evac.verify.bound_room import room_of
+from evac.verify.milestones import Milestones
+from evac.verify.reading import Reading, Timed
+from evac.verify.wave_bound import latest_bound
+
+
+def check_power_steps(reading: Reading) -> None:
+    """F21: feeds are energised as the estate gives it, and no boot begins before its server is ready."""
+    steps = reading.instance.power_steps
+    planned = {timed.step.target: timed for timed in reading.of_kind("power")}
+    if len(planned) != len(reading.of_kind("power")):
+        reading.complain("F21", reading.plan.name, "energises something twice")
+    for target in sorted(planned.keys() - {step.target for step in steps}):
+        reading.complain("F21", f"power:{target}", "the estate gives no such step")
+    for step in steps:
+        timed = planned.get(step.target)
+        if timed is None:
+            reading.complain("F21", f"power:{step.target}", "is missing: nothing gives it power")
+            continue
+        before = tuple(f"power:{steps[number].target}" for number in step.after)
+        stated = (timed.start, timed.end, timed.step.manual, timed.step.after)
+        if timed.step.id != f"power:{step.target}" or stated != (step.start, step.end, step.manual, before):
+            reading.complain("F21", timed.step.id, "is not what the estate gives")
+    for row, timed in sorted(reading.boots.items()):
+        _ready(reading, row, timed)
+
+
+def _ready(reading: Reading, row: int, timed: Timed) -> None:
+    instance = reading.instance
+    number = int(instance.rows.boot_kind[row])
+    if number < 0:
+        return
+    kind = instance.boot_kinds[number]
+    if timed.start < kind.ready or (kind.by_itself and timed.start != kind.ready):
+        reading.complain("F21", timed.step.id, f"begins at tick {timed.start}, is ready at {kind.ready}")
+    if bool(timed.step.parameters.get("by_itself", False)) != kind.by_itself:
+        reading.complain("F21", timed.step.id, "does not say truly whether it comes on by itself")
+    if kind.by_itself and timed.step.manual:
+        reading.complain("F21", timed.step.id, "nobody presses a button of what comes on by itself")
+    step = int(instance.powered_by[row]) if len(instance.powered_by) else -1
+    if step >= 0 and f"power:{instance.power_steps[step].target}" not in timed.step.after:
+        reading.complain("F5", timed.step.id, "after does not say that it waits for its power")
+
+
+def check_bring_up(reading: Reading) -> None:
+    """F22: every server of a dark domain boots, or is listed with the reason why it stays off."""
+    instance, plan = reading.instance, reading.plan
+    rows = instance.brought_up.tolist()
+    off = [row for row in rows if row not in reading.boots]
+    listed = Counter(name for entry in plan.left_off for name in entry.servers)
+    expected = Counter(instance.row_names[row] for row in off)
+    expected.update(name for entry in instance.left_off for name in entry.servers)
+    for name in sorted((expected - listed).keys())[:50]:
+        reading.complain("F22", name, "neither boots nor is listed as left off")
+    for name in sorted((listed - expected).keys())[:50]:
+        reading.complain("F22", name, "is listed as left off, and is not")
+    for entry in instance.left_off:
+        if entry not in plan.left_off:
+            reading.complain("F22", entry.domain, f"does not say why it stays off: {entry.reason}")
+    _reasons(reading, [entry for entry in plan.left_off if entry not in instance.left_off])
+    _check_wave(reading, [row for row in rows if row in reading.boots])
+
+
+def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
+    """What is left off for its power has a budget that does not reach; anything else, no time."""
+    instance = reading.instance
+    left = {budget.id: budget.watts - budget.on_watts for budget in instance.power}
+    for row in reading.boots:
+        for number in set(instance.rows.power[row].tolist()) - {-1}:
+            left[instance.power[number].id] -= int(instance.rows.watts[row])
+    index = {name: row for row, name in enumerate(instance.row_names)}
+    for entry in entries:
+        for name in entry.servers:
+            row = index.get(name, -1)
+            budgets = [] if row < 0 else [n for n in instance.rows.power[row].tolist() if n >= 0]
+            short = [
+                instance.power[n].id for n in budgets if left[instance.power[n].id] < instance.rows.watts[row]
+            ]
+            words = [f"the power of {budget} does not reach" for budget in short]
+            if entry.reason not in (words or ["it would be on only after the horizon"]):
+                reading.complain("F22", name, f"stays off, and not because {entry.reason}")
+                break
+
+
+def _check_wave(reading: Reading, rows: list[int]) -> None:
+    """F22: how many come up, when the last is on, and a bound that is true."""
+    plan, tick = reading.plan, reading.instance.tick_ms
+    if plan.wave is None:
+        if rows:
+            reading.complain("F22", plan.name, "does not say when all servers are on")
+        return
+    last = max((reading.boots[row].end for row in rows), default=0)
+    if (plan.wave.servers, plan.wave.on_ms) != (len(rows), last * tick):
+        reading.complain(
+            "F22", plan.name, f"{len(rows)} servers are on after {last} ticks, it says otherwise"
+        )
+    back = 0
+    need = reading.instance.tools.get("boot")
+    if need is not None and need.services:
+        heads = heads_of(reading.instance, room_of(reading.instance))
+        back = max(heads.base[service] for service in need.services)
+    proved = min(latest_bound(reading.instance, rows, back), last)
+    if plan.wave.bound_ms > proved * tick:
+        reading.complain("F22", plan.name, f"no order beats {proved} ticks, it says {plan.wave.bound_ms} ms")
+
+
+def check_people(reading: Reading, times: Milestones) -> None:
+    """F23: what a person must free starts only then. F24: a copy that is behind is led back by a step."""
+    instance = reading.instance
+    freed = {timed.step.target: timed for timed in reading.of_kind("attest")}
+    for service, ticks in sorted(instance.attests.items()):
+        name = instance.services.id[service]
+        starts = [t for mile in ("base", "top") for t in reading.starts.get((service, mile), [])]
+        timed = freed.get(name)
+        if timed is None or not timed.step.manual or timed.end - timed.start < ticks:
+            if starts:
+                reading.complain("F23", name, "starts though nobody has freed it")
+            continue
+        for start in starts:
+            if start.start < timed.end or timed.step.id not in start.step.after:
+                reading.complain("F23", start.step.id, f"does not wait for {timed.step.id}")
+    _check_copies(reading, times)
+
+
+def _check_copies(reading: Reading, times: Milestones) -> None:
+    instance = reading.instance
+    planned = {(timed.step.target, timed.step.candidate): timed for timed in reading.of_kind("reprotect")}
+    powered = max((step.end for step in instance.power_steps), default=0)
+    for copy in instance.reprotects:
+        since = powered
+        promote = None
+        if copy.lost >= 0:
+            promote = reading.promotes.get(copy.lost)
+            if promote is None or promote.step.candidate == copy.member:
+                continue
+            since = max(since, promote.end)
+        timed = planned.get((copy.store, copy.member))
+        if timed is None:
+            if since + copy.ticks <= instance.horizon:
+                reading.complain("F24", copy.store, f"nothing leads the copy at {copy.member} back")
+        elif timed.start < since or timed.end - timed.start < copy.ticks:
+            reading.complain("F24", timed.step.id, "begins before the primary is there, or takes too little")
+        elif promote is not None and promote.step.id not in timed.step.after:
+            reading.complain("F24", timed.step.id, f"does not wait for {promote.step.id}")
