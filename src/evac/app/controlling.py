@@ -20,6 +20,7 @@ from evac.actions.port import Verb
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.app.health import ServiceHealth
+from evac.app.mending import mender
 from evac.app.observing import probes_of
 from evac.app.planning_worker import PlanningWorker
 from evac.app.seen import SeenEstate
@@ -202,6 +203,7 @@ def _desk(
         guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock),
         bind=bound, driver=drivers.get, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
+        mend=mender(store, lambda: seen.estate),
     )  # fmt: skip
 
 

@@ -33,12 +33,14 @@ from evac.engine.leading import Leadership
 from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.losing import LossGuard
+from evac.engine.mending import Mend, Mending, Trouble, take_over_plan
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, later
 from evac.engine.vouching import Vouching, how_to_vouch
+from evac.engine.wanted import Wanted
 from evac.model.errors import (
     ActionError,
     Conflict,
@@ -72,31 +74,12 @@ _TOLD: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
-    meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
-    where policy has agreed beforehand. typed: names of sites that a person typed. names: sites that a person
-    must type before it goes on; until then the register does not say that they are left.
-    """
-
-    incident: str
-    plan: bytes
-    reason: str
-    mode: str
-    leaving: tuple[str, ...] = ()
-    mark: Mark = "lost"
-    ends: Mapping[str, Mark] = field(default_factory=dict)
-    approvals: int | None = None
-    typed: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
     that were checked while all was well. loss: of a promotion as it was known, and when its fence was
     complete -> by what is seen now. check: whether a person may ask for this (signatures, approvers).
-    health: of traffic that is moved in shares; None: shares follow each other by time alone.
+    health: of traffic that is moved in shares; None: shares follow each other by time alone. mend: the plan
+    of a run whose servers do not come up; None: the run goes on without them.
     """
 
     store: Store
@@ -115,6 +98,7 @@ class Desk:
     drift_period_ms: int = 5_000
     boundary: Callable[[int], None] | None = None
     health: HealthOf | None = None
+    mend: Mend | None = None
 
 
 @dataclass(slots=True)
@@ -289,6 +273,7 @@ class Conductor:
         run.journal = journal
         run.execution = self._execution(run, journal, view)
         self._runs[name] = run
+        mending = self._look_after(run, run.execution)
         try:
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
@@ -299,6 +284,26 @@ class Conductor:
             self._tell("trouble", f"{name} cannot go on: {error.message}", {"run": name, "code": error.code})
         finally:
             run.execution = None
+            if mending is not None:
+                mending.cancel()
+
+    def _look_after(self, run: _Run, execution: RunExecution) -> asyncio.Task[None] | None:
+        """Has the plan mended when servers do not come up: it needs nothing that was not approved."""
+        desk, spec = self._desk, execution.view.spec
+        if desk.mend is None or not spec.mend_ms:
+            return None
+        assert self._tasks is not None
+
+        async def take(data: bytes, trouble: Trouble) -> None:
+            digest = await put_plan(desk.store, data, self.guard)
+            bound = await desk.bind(data, spec.run, spec.incident, digest)
+            run.actions[digest] = bound.actions
+            await take_over_plan(execution, bound.spec, trouble)
+
+        def tell(words: str) -> None:
+            self._tell("run", f"{spec.run}: {words}", {"run": spec.run})
+
+        return self._tasks.create_task(Mending(execution, desk.mend, take, tell).run())
 
     def _execution(self, run: _Run, journal: Journal, view: RunView) -> RunExecution:
         desk, name = self._desk, view.spec.run

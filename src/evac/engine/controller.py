@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.chronicle import Chronicle, Notice, of_verdict
-from evac.engine.conducting import Conductor, Desk, Wanted
+from evac.engine.conducting import Conductor, Desk
 from evac.engine.datasets import Epoch
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
@@ -25,6 +25,7 @@ from evac.engine.protecting import Roles
 from evac.engine.reading import incident_key
 from evac.engine.replacing import Concerned
 from evac.engine.voting import VotePublisher, VoteReader
+from evac.engine.wanted import Wanted
 from evac.model.errors import (
     Conflict,
     EvacError,

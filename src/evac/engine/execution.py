@@ -24,6 +24,7 @@ from evac.engine.delicate import carry_out
 from evac.engine.guards import HOLD_KEY, Permit
 from evac.engine.performing import Outcome, Performer, Terms, Try
 from evac.engine.pool import Pool
+from evac.engine.power_gate import PowerGate
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
@@ -97,7 +98,7 @@ class RunExecution:
         boundary = self._boundary if self._hooks.boundary is not None else _nothing
         self._clock = RunClock(clock, view.last_ms)
         self._recorder = Recorder(journal, leading, boundary)
-        self._performer = Performer(terms, boundary)
+        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of).enter)
         self._admission: Admission = admission or FreeAdmission()
         self._request_terms = request_terms or requests.Terms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)
@@ -110,9 +111,16 @@ class RunExecution:
         self._look_outside = True
         self._stopping = self._over = False
 
+    def _capacity_of(self, limit: str) -> int:
+        return self.view.limits.capacity_of(limit)
+
     @property
     def journal(self) -> Journal:
         return self._recorder.journal
+
+    def now_ms(self) -> int:
+        """The time of this run."""
+        return self._clock.now_ms()
 
     async def run(self) -> RunPhase:
         """The phase in which it ended or stopped. Raises `LeaseLost`, `Conflict`: then nothing more is done

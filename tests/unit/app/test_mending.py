@@ -1,0 +1,43 @@
+"""Plans mended out of their own bytes: of the estate as it stands, and checked like any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from evac.app.mending import mended
+from evac.app.plans import Made, make_plan
+from evac.engine.mending import Trouble
+from evac.estate import plan_codec
+from evac.estate.example import pangyo
+from evac.model.after import estate_after
+from evac.model.digest import estate_digest
+from evac.model.estate import Estate
+from evac.model.scenario import Scenario, lose
+
+
+@pytest.fixture(scope="module")
+def restore() -> tuple[Estate, Made]:
+    burnt = pangyo(servers=1_000, mended=False)
+    estate = estate_after(burnt, make_plan(burnt, lose("pangyo"), budget_ms=50).plan)
+    return estate, make_plan(estate, Scenario("restore", ("pangyo",)), budget_ms=50)
+
+
+def _carrying(made: Made) -> str:
+    """A server that is booted for replicas that start on it."""
+    booted = {step.target for step in made.plan.steps if step.kind == "boot"}
+    return next(n for s in made.plan.steps if s.kind == "start" for n, _ in s.servers if n in booted)
+
+
+def test_the_mended_plan_is_of_the_estate_as_it_stands(restore: tuple[Estate, Made]) -> None:
+    estate, made = restore
+    dead = _carrying(made)
+    data = mended(estate, made.data, Trouble(frozenset({dead}), frozenset()))
+    assert data is not None
+    plan = plan_codec.decode(data)
+    assert plan.estate_digest == estate_digest(estate)
+    assert not any(dead == name for step in plan.steps for name, _ in step.servers)
+
+
+def test_where_nothing_stood_on_the_server_there_is_nothing_to_mend(restore: tuple[Estate, Made]) -> None:
+    estate, made = restore
+    assert mended(estate, made.data, Trouble(frozenset({"no-such-server"}), frozenset())) is None
