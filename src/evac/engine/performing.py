@@ -7,7 +7,7 @@ what is not done. Whatever ends in doubt is said to be unknown; nothing here tri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -23,6 +23,8 @@ Outcome = tuple[str, dict[str, Any]]
 
 Boundary = Callable[[], None]
 """Called between every journal record and effect. Tests stop the world there."""
+
+Gate = Callable[[RunStep], Awaitable[None]]
 
 TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
@@ -66,10 +68,12 @@ class Terms:
 
 
 class Performer:
-    """Carries tries out. Every call ends within the deadline of its step."""
+    """Carries tries out. Every call ends within the deadline of its step. gate: what a boot passes right
+    before power is asked for.
+    """
 
-    def __init__(self, terms: Terms, boundary: Boundary) -> None:
-        self._terms, self._boundary = terms, boundary
+    def __init__(self, terms: Terms, boundary: Boundary, gate: Gate | None = None) -> None:
+        self._terms, self._boundary, self._gate = terms, boundary, gate
 
     async def start(self, one: Try) -> Outcome:
         """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`."""
@@ -119,14 +123,15 @@ class Performer:
                     continue
                 if seen.outcome == "unclear":
                     return "step_unknown", {"message": "nobody can tell what an earlier try did"}
-            outcome = await self._do_one(driver, action, order, evidence, acting)
+            outcome = await self._do_one(one, driver, action, order, evidence, acting)
             if outcome is not None:
                 return outcome if outcome[0] != "step_failed" else self._again(one, *_why(outcome))
         return "step_succeeded", {"evidence": evidence} if evidence else {}
 
     async def _do_one(
-        self, driver: Driver, action: Action, order: Order, evidence: dict[str, Any], acting: _Acting
-    ) -> Outcome | None:
+        self, one: Try, driver: Driver, action: Action, order: Order, evidence: dict[str, Any],
+        acting: _Acting,
+    ) -> Outcome | None:  # fmt: skip
         """None where the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
@@ -135,6 +140,8 @@ class Performer:
         if checked.problems:
             return _failed("not-ready", "; ".join(checked.problems), 0)
         self._boundary()
+        if self._gate is not None and one.step.kind == "boot":
+            await self._gate(one.step)
         self._terms.authority.check()
         acting.begun = True
         found = await driver.execute(action, order)

@@ -137,6 +137,11 @@ class Limits:
             self.freed.add(number)
         self.capacity[number] = max(0, capacity)
 
+    def capacity_of(self, name: str) -> int:
+        """Units that may be held now; 0 of a limit that the run does not have."""
+        number = self._numbers.get(name)
+        return 0 if number is None else self.capacity[number]
+
     def knows(self, name: str) -> bool:
         return name in self._numbers
 
