@@ -33,6 +33,10 @@ BRACKETS_MOST: Final = 8_192
 CONNECT_S: Final = 3.0
 KEPT_S: Final = 2.0
 BUSY_MS: Final = 10_000
+AT_ONCE_MOST: Final = 512
+"""Requests of this process, all networks together: more only makes each of them late."""
+LATE_S: Final = 0.25
+LATE_TRIES: Final = 3
 SESSIONS: Final = ("/redfish/v1/SessionService/Sessions", "/redfish/v1/Sessions")
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
@@ -53,6 +57,7 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turns: dict[str, _Turn] = {}
         self._networks: dict[str, asyncio.Semaphore] = {}
+        self._all = asyncio.Semaphore(AT_ONCE_MOST)
         self._busy_until: dict[str, float] = {}
         self._headers: dict[int, tuple[Credential, dict[str, str]]] = {}
         self.credentials = Credentials()
@@ -68,6 +73,7 @@ class Wire:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             self._turns, self._networks, self._busy_until = {}, {}, {}
+            self._all = asyncio.Semaphore(AT_ONCE_MOST)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0, keepalive_timeout=KEPT_S, use_dns_cache=True, ttl_dns_cache=60
@@ -141,24 +147,41 @@ class Wire:
             wanted["Content-Type"] = "application/json"
         if last:
             wanted["Connection"] = "close"
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, timeout_s))
-        self.sent += 1
-        try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._open().request(
-                    method, URL(target.base + path, encoded=True), data=body, headers=wanted,
-                    allow_redirects=False, timeout=limits, ssl=_trusted(target),
-                    server_hostname=target.access.trust.name or None,
-                ) as response,
-            ):  # fmt: skip
-                return await _read(response, target.address)
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            await _failed(error, target, timeout_s)
+        connect_s = min(CONNECT_S, timeout_s)
+        loop = asyncio.get_running_loop()
+        async with self._all:
+            self.sent += 1
+            begun = loop.time()
+            try:
+                async with (
+                    asyncio.timeout(timeout_s),
+                    self._open().request(
+                        method, URL(target.base + path, encoded=True), data=body, headers=wanted,
+                        allow_redirects=False, ssl=_trusted(target),
+                        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
+                        server_hostname=target.access.trust.name or None,
+                    ) as response,
+                ):  # fmt: skip
+                    return await _read(response, target.address)
+            except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+                if isinstance(error, aiohttp.ConnectionTimeoutError):
+                    _check_late(loop.time() - begun - connect_s, target)
+                await _failed(error, target, timeout_s)
 
 
 class NoAnswer(Retryable):
     """The request may have arrived; no whole answer came."""
+
+
+class OurselvesLate(Retryable):
+    """No connection in time, but it is this process that was late: nothing is known of the controller."""
+
+
+def _check_late(late_s: float, target: Target) -> None:
+    """Whoever is late himself cannot tell that somebody else is silent. Raises `OurselvesLate`."""
+    if late_s > LATE_S:
+        words = f"this machine is too slow: it was {late_s:.1f} s late to look at {target.address}"
+        raise OurselvesLate("bmc-busy", words, after_ms=1_000)
 
 
 def _trusted(target: Target) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
@@ -281,7 +304,7 @@ class Talk:
             if etag:
                 headers = {**headers, "If-Match": etag}
             packed = None if body is None else orjson.dumps(body)
-            answer = await wire.send(target, method, path, headers, packed, self._left(), last)
+            answer = await self._send(method, path, headers, packed, last)
             verdict = "refused" if answer.status == 401 else "unknown" if answer.status >= 500 else "accepted"
         except _LoginRefused:
             verdict = "refused"
@@ -290,6 +313,17 @@ class Talk:
             credential.leave(target.address, verdict)
         self._check_status(answer)
         return answer
+
+    async def _send(
+        self, method: Method, path: str, headers: Mapping[str, str], body: bytes | None, last: bool
+    ) -> Answer:
+        """Tries again where nothing was sent because this process was late."""
+        for _ in range(LATE_TRIES - 1):
+            try:
+                return await self._wire.send(self.target, method, path, headers, body, self._left(), last)
+            except OurselvesLate:
+                await asyncio.sleep(LATE_S)
+        return await self._wire.send(self.target, method, path, headers, body, self._left(), last)
 
     async def _enter(self, credential: Credential) -> None:
         try:

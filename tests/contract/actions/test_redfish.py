@@ -1,0 +1,201 @@
+"""The Redfish driver against a simulated fleet: the contract, and every fault told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.actions.port import Checked
+from evac.actions.redfish import RedfishDriver
+from evac.model.boot_codes import BOOT_CODES
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from tests.contract.actions.redfish_world import (
+    BOOT_MS,
+    SERVERS_LEFT,
+    action,
+    circuit_of,
+    done,
+    fleet_of,
+    name_of,
+    shown,
+)
+from tests.contract.actions.suite import Case, keep_contract, order
+from tests.lab.fleets import Running
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with fleet_of(tmp_path_factory.mktemp("plain")) as found:
+        yield found
+
+
+def test_the_contract_is_kept_by_a_boot(fleet: Running) -> None:
+    server = SERVERS_LEFT.take(fleet)
+
+    async def state() -> object:
+        found = await asyncio.to_thread(shown, fleet, server)
+        return found["power"], found["up"], found["resets"], found["power_ons"]
+
+    async def is_done() -> bool:
+        return bool((await asyncio.to_thread(shown, fleet, server))["up"])
+
+    async def strike(fault: str) -> None:
+        await asyncio.to_thread(fleet.admin, "faults", {"fault": fault, "servers": [name_of(fleet, server)]})
+
+    case = Case(
+        RedfishDriver(), action(fleet, server), state, is_done,
+        silence=lambda: strike("hanging"), speak=lambda: strike("none"), undo="done",
+        secrets=(fleet.password,),
+    )  # fmt: skip
+    asyncio.run(keep_contract(case))
+    assert shown(fleet, server)["power_ons"] == 1
+
+
+BEFORE_POWER = {
+    "dead": "bmc-silent", "refusing": "bmc-silent", "hanging": "bmc-hanging", "half-dead": "bmc-half-dead",
+    "sessions-full": "bmc-busy", "wrong-serial": "bmc-wrong-serial",
+    "changed-password": "credentials-refused",
+}  # fmt: skip
+AFTER_POWER = {
+    "lying": "bmc-lying", "boot-loop": "server-boot-loop", "no-boot": "server-no-boot",
+    "wrong-image": "server-wrong-image", "read-only": "bmc-not-allowed",
+}  # fmt: skip
+
+
+def test_what_is_wrong_is_told_apart_before_any_power(fleet: Running) -> None:
+    servers = {fault: SERVERS_LEFT.take(fleet, fault) for fault in BEFORE_POWER}
+    wanted = [action(fleet, server) for server in servers.values()]
+    errors = done(*wanted, timeout_s=4.0)
+    assert {
+        f: e.code for f, e in zip(servers, errors, strict=True) if isinstance(e, ActionError)
+    } == BEFORE_POWER
+    assert not any(isinstance(error, OutcomeUnknown) for error in errors)
+    assert not any(shown(fleet, server)["power_ons"] for server in servers.values())
+    assert all(error.code in BOOT_CODES for error in errors if isinstance(error, ActionError))
+
+
+def test_check_says_the_same_with_the_error_that_execute_would_raise(fleet: Running) -> None:
+    servers = {fault: SERVERS_LEFT.take(fleet, fault) for fault in BEFORE_POWER}
+    checked: list[Any] = done(*(action(fleet, s) for s in servers.values()), timeout_s=4.0, step="check")
+    assert all(isinstance(one, Checked) and not one.ready for one in checked)
+    assert {f: one.error.code for f, one in zip(servers, checked, strict=True)} == BEFORE_POWER
+
+
+def test_what_comes_up_wrong_is_told_apart_and_switched_off(fleet: Running) -> None:
+    servers = {fault: SERVERS_LEFT.take(fleet, fault) for fault in AFTER_POWER}
+    errors = done(*(action(fleet, server) for server in servers.values()), timeout_s=8.0)
+    assert all(isinstance(error, Permanent) for error in errors), errors
+    assert {
+        f: e.code for f, e in zip(servers, errors, strict=True) if isinstance(e, ActionError)
+    } == AFTER_POWER
+    for server in servers.values():
+        assert shown(fleet, server)["power"] == "off"
+
+
+def test_slow_and_degraded_servers_come_up_and_say_so(fleet: Running) -> None:
+    degraded, slow, starting = (SERVERS_LEFT.take(fleet, f) for f in ("degraded", "slow", "slow-boot"))
+    first, second, third = done(*(action(fleet, one) for one in (degraded, slow, starting)), timeout_s=30.0)
+    assert not isinstance(first, ActionError)
+    assert (first["state"], first["why"]) == ("degraded", "health warning")
+    assert not isinstance(second, ActionError)
+    assert not isinstance(third, ActionError)
+    assert second["state"] == third["state"] == "up"
+    assert int(third["boot_ms"]) > 4 * BOOT_MS // 2
+
+
+def test_a_controller_that_dies_of_the_reset_is_waited_for_and_not_asked_twice(fleet: Running) -> None:
+    server = SERVERS_LEFT.take(fleet, "crashing")
+    (evidence,) = done(action(fleet, server), timeout_s=20.0)
+    assert not isinstance(evidence, ActionError), evidence
+    assert shown(fleet, server)["power_ons"] == 1
+
+
+def test_a_controller_that_falls_silent_after_power_is_unknown_and_never_failed(fleet: Running) -> None:
+    server = SERVERS_LEFT.take(fleet)
+
+    async def story() -> None:
+        driver = RedfishDriver()
+        boot = asyncio.create_task(driver.execute(action(fleet, server), order(timeout_s=25.0)))
+        while not (await asyncio.to_thread(shown, fleet, server))["power_ons"]:
+            await asyncio.sleep(0.02)
+        strike = {"fault": "dead", "servers": [name_of(fleet, server)]}
+        await asyncio.to_thread(fleet.admin, "faults", strike)
+        with pytest.raises(OutcomeUnknown) as raised:
+            await boot
+        assert raised.value.code == "bmc-silent"
+        await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_server_that_is_on_is_left_alone(fleet: Running) -> None:
+    server = SERVERS_LEFT.take(fleet)
+    done(action(fleet, server))
+    before = shown(fleet, server)["resets"]
+    (evidence,) = done(action(fleet, server))
+    assert not isinstance(evidence, ActionError)
+    assert (evidence["found"], evidence["state"]) == ("on", "up")
+    assert shown(fleet, server)["resets"] == before
+
+
+def test_the_contract_is_kept_by_a_fence(fleet: Running) -> None:
+    server = SERVERS_LEFT.take(fleet)
+    done(action(fleet, server))
+
+    async def state() -> object:
+        found = await asyncio.to_thread(shown, fleet, server)
+        return found["power"], found["resets"]
+
+    async def is_done() -> bool:
+        return bool((await asyncio.to_thread(shown, fleet, server))["power"] == "off")
+
+    case = Case(RedfishDriver(), action(fleet, server, "fence", proof="power"), state, is_done)
+    asyncio.run(keep_contract(case))
+    (evidence,) = done(action(fleet, server, "fence", proof="power"))
+    assert not isinstance(evidence, ActionError)
+    assert (evidence["proof"], evidence["power"]) == ("power", "off")
+
+
+def test_a_stop_is_graceful_and_a_forced_one_is_not(fleet: Running) -> None:
+    gentle, forced, lying = (SERVERS_LEFT.take(fleet) for _ in range(3))
+    done(*(action(fleet, one) for one in (gentle, forced, lying)))
+    fleet.admin("faults", {"fault": "lying", "servers": [name_of(fleet, lying)]})
+    stops = (
+        action(fleet, gentle, "stop"),
+        action(fleet, forced, "stop", force=True),
+        action(fleet, lying, "stop"),
+    )
+    first, second, third = done(*stops, timeout_s=3.0)
+    assert not isinstance(first, ActionError)
+    assert not isinstance(second, ActionError)
+    assert first["power"] == second["power"] == "off"
+    assert isinstance(third, OutcomeUnknown)
+    assert third.code == "bmc-lying"
+
+
+def test_the_contract_is_kept_by_the_breaker_of_a_feed(tmp_path: Path) -> None:
+    with fleet_of(tmp_path, "--at-start", "open") as fleet:
+
+        async def state() -> object:
+            found = await asyncio.to_thread(fleet.admin, "power")
+            return [(one["id"], one["closed"]) for one in found["domains"] if one["kind"] == "feed"]
+
+        async def is_done() -> bool:
+            return dict(await state())["pangyo/hall-1/feed-01a"] is True  # type: ignore[call-overload]
+
+        case = Case(RedfishDriver(), circuit_of(fleet, "start"), state, is_done, secrets=(fleet.password,))
+        asyncio.run(keep_contract(case))
+        (opened,) = done(circuit_of(fleet, "stop"))
+        assert not isinstance(opened, ActionError)
+        assert opened["power"] == "off"
+        assert asyncio.run(is_done()) is False
+        (wrong,) = done(circuit_of(fleet, "start", label="pangyo/hall-1/feed-01b"))
+        assert isinstance(wrong, Permanent)
+        assert wrong.code == "circuit-wrong"
+        assert asyncio.run(is_done()) is False
