@@ -6,13 +6,14 @@ work of a person: driver `manual`, with words that say what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action
+from evac.engine.boot_steps import fed_already, with_power
 from evac.engine.losing import labels_of, within
 from evac.engine.permitting import wait_ms
 from evac.engine.sightings import Basis, Loss
@@ -53,7 +54,8 @@ def bind(
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
         found = actions_of(ground, step, totals)
-        parts = _in_shares(ground, _run_step(ground, step, found, uses, losses), found)
+        made = with_power(ground.boots, step, _run_step(ground, step, found, uses, losses))
+        parts = _in_shares(ground, made, found)
         for part, done in parts:
             steps.append(part)
             actions[part.id] = done
@@ -67,8 +69,11 @@ def bind(
     needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)
+    for fed, action in fed_already(steps):
+        steps.append(fed)
+        actions[fed.id] = (action,)
     spec = RunSpec(
-        run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(estate, plan, policy),
+        run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(ground, steps),
         envelope=needed, patience=policy.patience,
         pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
         approvals=policy.approvals, horizon_ms=plan.horizon_ms,
@@ -194,15 +199,19 @@ def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
     return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
 
 
-def _limits(estate: Estate, plan: Plan, policy: RunPolicy) -> tuple[RunLimit, ...]:
-    used = {limit for step in plan.steps for limit, _ in step.uses}
+def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
+    used, tick_ms = {limit for step in steps for limit, _, _ in step.uses}, ground.plan.tick_ms
     found = [
         RunLimit(limit.id, "slots" if limit.window is None else "rate", limit.capacity,
-                 (limit.window or 0) * plan.tick_ms)
-        for limit in limits_of(estate, plan.tick_ms).limits
+                 (limit.window or 0) * tick_ms)
+        for limit in limits_of(ground.estate, tick_ms).limits
         if limit.id in used
     ]  # fmt: skip
-    found += [RunLimit(f"driver:{driver}", "slots", most) for driver, most in policy.driver_limits.items()]
+    found += [
+        RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
+    ]
+    if ground.boots is not None:
+        found += [limit for limit in ground.boots.limits if limit.id in used]
     return tuple(sorted(found, key=lambda limit: limit.id))
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action, Value, Verb
+from evac.engine.boot_binding import BOOT_DRIVERS, Boots, boots_of, circuit_action, place_words
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
@@ -51,6 +52,7 @@ class Ground:
     started: Mapping[str, Mapping[str, int]]
     families: Mapping[str, tuple[str, ...]]
     by_family: Mapping[str, tuple[Store, ...]]
+    boots: Boots | None = None
 
 
 def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
@@ -82,7 +84,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         families=MappingProxyType(
             {s.id: tuple(d.target for d in s.needs if d.kind == "store" and d.hard) for s in estate.services}
         ),
-        by_family=MappingProxyType(by_family),
+        by_family=MappingProxyType(by_family), boots=boots_of(top, plan),
     )  # fmt: skip
 
 
@@ -137,6 +139,8 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
         found = _shift(ground, step)
     elif step.kind == "boot":
         found = _boot(ground, step)
+    elif step.kind == "power":
+        found = _power(ground, step)
     return found or (_by_hand(ground, step),)
 
 
@@ -363,6 +367,21 @@ def _left_for_home(ground: Ground, service: str, home: str) -> str:
 
 
 def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
+    assert ground.boots is not None
     site = _site_named(ground, step.target)
-    endpoint = _first(ground, site, site, frozenset({"redfish"})) if site else None
-    return () if endpoint is None else (_act("boot", endpoint, server=step.target),)
+    endpoint = _first(ground, site, site, BOOT_DRIVERS) if site else None
+    told = ground.boots.parameters(step.target)
+    if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):
+        return (replace(_act("boot", endpoint, **told), target=step.target),)
+    place = place_words(told)
+    words = f"{STEP_WORDS['boot']}: {step.target}" + (f" ({place})" if place else "")
+    told["instructions"] = words
+    return (Action("attest", step.target, "manual", site, {}, MappingProxyType(dict(sorted(told.items())))),)
+
+
+def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """The circuit of a feed, where something answers for it."""
+    site = step.target.partition("/")[0]
+    found = circuit_action(ground.endpoints.get((step.target, site), ()), step)
+    return () if found is None or step.manual else (found,)

@@ -1,0 +1,44 @@
+"""Boots and power steps as a run executes them, made of what the plan says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from evac.actions.port import Action
+from evac.engine.boot_binding import Boots
+from evac.model.plan import Step
+from evac.run.boot_events import POWER
+from evac.run.values import RunStep
+
+
+def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
+    """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
+    if boots is None or step.kind not in ("boot", "power"):
+        return made
+    beyond_plan = tuple(use for use in made.uses if use[0].startswith("driver:"))
+    if step.kind == "power":
+        return replace(made, uses=(*boots.power_uses(step), *beyond_plan))
+    feeds, server = boots.feeds(step.target), step.target
+    rack = boots.rack(server)
+    fed = [POWER + feed for feed in feeds if POWER + feed not in made.after]
+    return replace(
+        made, uses=(*boots.uses(server, made.manual), *beyond_plan), after=(*made.after, *fed), feeds=feeds,
+        rack="" if rack is None else rack.id, boot_server=boots.boot_server(server),
+        lag_ms=boots.lag_ms(server), site=made.site or server_site(boots, server),
+    )  # fmt: skip
+
+
+def server_site(boots: Boots, server: str) -> str:
+    row = int(boots.estate.fleet.site[boots.rows[server]])
+    return boots.estate.sites[row].id if row >= 0 else ""
+
+
+def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
+    """A step for each feed that has power before the run: done at once, and where a person stands at the gate
+    if it trips.
+    """
+    known = {step.id for step in steps}
+    feeds = {feed: step.site for step in steps for feed in step.feeds if POWER + feed not in known}
+    for feed, site in sorted(feeds.items()):
+        yield RunStep(POWER + feed, "power", feed, 0, 0, site=site), Action("start", feed, "noop", site)
