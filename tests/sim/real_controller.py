@@ -1,9 +1,9 @@
-"""A real controller process with one run on an embedded store: it dies, or stops, at the boundary it is told.
+"""A real controller process with one run: at the boundary it is told it kills, or stops, itself or another.
 
-    python real_controller.py FOLDER BOUNDARY SIGNAL      0 for the boundary: it goes on to the end
+    python real_controller.py FOLDER STORE BOUNDARY SIGNAL [PID]      boundary 0: it goes on to the end
 
 What a step does is one line in a file, synced; to look is to read the file. Exit 0 at the end of the run, 3
-where the lease was lost.
+where the lease was lost or the store stayed away.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from evac.engine.execution import Hooks, RunExecution
 from evac.engine.leading import Leadership
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
-from evac.model.errors import Conflict, LeaseLost, LockHeld
+from evac.model.errors import Conflict, LeaseLost, LockHeld, Unavailable
 from evac.model.run_policy import Patience
 from evac.run.values import RunSpec, RunStep
-from evac.store.sqlite import SqliteStore
+from evac.store.opening import open_store
+from evac.store.port import Store
 
 STEPS = 6
 TTL_MS = 700
+ETCD_TTL_MS = 2_000
+"""etcd counts leases in seconds."""
 PATIENCE = Patience(attempts=4, backoff_ms=10, deadline_least_ms=4_000)
 SPEC = RunSpec(
     "run", "fire", "plan",
@@ -68,23 +71,38 @@ class FileDriver:
         """Nothing is open."""
 
 
-async def lead(store: SqliteStore) -> Leadership:
+async def lead(store: Store) -> Leadership:
+    ttl_ms = ETCD_TTL_MS if store.quorum else TTL_MS
     while True:
         try:
-            return await Leadership.acquire(store, f"c{os.getpid()}", TTL_MS, SystemClock())
-        except LockHeld:
+            return await Leadership.acquire(store, f"c{os.getpid()}", ttl_ms, SystemClock())
+        except (LockHeld, Unavailable):
             await asyncio.sleep(0.05)
 
 
-async def carry_out(folder: Path, at: int, number: signal.Signals) -> int:
+async def as_long_as_it_leads(execution: RunExecution, leading: Leadership) -> str:
+    """As a controller does it: whatever the run waits for ends with the lease."""
+    work, over = asyncio.create_task(execution.run()), asyncio.create_task(leading.over())
+    try:
+        await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise LeaseLost(leading.lease.name)
+        return work.result()
+    finally:
+        over.cancel()
+        work.cancel()
+        await asyncio.wait((work, over))
+
+
+async def carry_out(folder: Path, url: str, at: int, number: signal.Signals, whom: int) -> int:
     def boundary(reached: int) -> None:
         if reached == at:
-            os.kill(os.getpid(), number)
+            os.kill(whom, number)
 
     async def spec_of(plan: str) -> RunSpec:
         return SPEC
 
-    store, driver, clock = SqliteStore(folder / "evac.db"), FileDriver(folder / "effects"), SystemClock()
+    store, driver, clock = open_store(url), FileDriver(folder / "effects"), SystemClock()
     try:
         leading = await lead(store)
         try:
@@ -95,15 +113,16 @@ async def carry_out(folder: Path, at: int, number: signal.Signals) -> int:
         terms = Terms("run", lambda step: action, lambda name: driver, leading, PATIENCE)
         execution = RunExecution(store, journal, view, leading, terms, clock, hooks=Hooks(boundary=boundary))
         try:
-            return 0 if await execution.run() == "succeeded" else 2
-        except LeaseLost:
-            return 3
+            return 0 if await as_long_as_it_leads(execution, leading) == "succeeded" else 2
         finally:
             await leading.release()
+    except (LeaseLost, Unavailable):
+        return 3
     finally:
         await store.close()
 
 
 if __name__ == "__main__":
-    where, at, number = sys.argv[1:]
-    sys.exit(asyncio.run(carry_out(Path(where), int(at), signal.Signals(int(number)))))
+    where, url, at, number, *whom = sys.argv[1:]
+    target = int(whom[0]) if whom else os.getpid()
+    sys.exit(asyncio.run(carry_out(Path(where), url, int(at), signal.Signals(int(number)), target)))

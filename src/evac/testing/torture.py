@@ -100,13 +100,17 @@ def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = la
 
 
 class Progress:
-    """Says now and then how far it is, on the error output, so that the result stands alone."""
+    """Says now and then how far it is, and at once what failed, on the error output: the result stands alone."""
 
     def __init__(self, count: int) -> None:
         self._count, self._began = count, time.monotonic()
         self._said = self._began
+        self._told = 0
 
     def __call__(self, tally: Tally) -> None:
+        for seed, error in tally.failed[self._told :]:
+            print(f"seed {seed}: {error}", file=sys.stderr, flush=True)
+        self._told = len(tally.failed)
         now = time.monotonic()
         if now - self._said < SAY_EVERY_S or not tally.stories:
             return
