@@ -100,7 +100,7 @@ def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = la
 
 
 class Progress:
-    """Says now and then how far it is, and at once what failed, on the error output: the result stands alone."""
+    """Says at once what failed, and now and then how far it is, on the error output."""
 
     def __init__(self, count: int) -> None:
         self._count, self._began = count, time.monotonic()
