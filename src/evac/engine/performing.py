@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.actions.port import Action, Driver, Observed, Order
+from evac.engine.within import Within
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
 from evac.model.run_policy import Patience
@@ -80,8 +81,7 @@ class Performer:
         limit_ms = deadline_ms(self._terms.patience, one.step)
         acting = _Acting()
         try:
-            async with asyncio.timeout(limit_ms / 1_000):
-                return await self._do_all(one, limit_ms, acting)
+            return await Within(self._do_all(one, limit_ms, acting), limit_ms / 1_000)
         except (LeaseLost, asyncio.CancelledError):
             raise
         except OutcomeUnknown as error:
