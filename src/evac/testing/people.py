@@ -112,12 +112,29 @@ class Person:
             self.ask(name, "attest", step.id, evidence={"fenced": " ".join(self.story.options.sites)})
         elif i in view.manual_running:
             self.ask(name, "cancel")
-        elif step.data_set:
-            return  # what became of a store is seen sooner or later; to skip that would claim it for ever
+        elif step.data_set:  # it is seen sooner or later; to skip that would claim the store for ever
+            self._switch_on(step)
         elif step.kind == "rejoin":
             self.ask(name, "skip", step.id)
         else:
             self.ask(name, "attest", step.id)
+
+    def _switch_on(self, step: RunStep) -> None:
+        """A machine whose power a fence took, where nothing was promoted in its place: nobody can tell what
+        was done there until it runs again.
+        """
+        members = self.world.databases[step.data_set].members
+        off = [one for one in members.values() if one.site == step.site and not one.powered]
+        others = any(one.writable for one in members.values() if one.site != step.site)
+        if off and not others and self._holder(step.data_set) == step.site:
+            self.world.say(f"a person switches {off[0].name} on again")
+            off[0].powered = True
+
+    def _holder(self, store: str) -> str:
+        """Who holds the epoch of a store, while it is theirs alone; empty otherwise."""
+        value = self.world.cluster.value(key_of(store))
+        epoch = orjson.loads(value) if value is not None else {}
+        return str(epoch["holder"]) if epoch and epoch["candidate"] in ("", epoch["holder"]) else ""
 
     def _isolate(self, step: RunStep) -> None:
         """Goes there and pulls the plug of whatever still takes writes, or may begin to."""
