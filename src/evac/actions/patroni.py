@@ -21,6 +21,7 @@ from evac.actions.given import many, text
 from evac.actions.patroni_dcs import Cluster, Dcs, MemberFacts, member_facts, refuse_stale, whole_answer
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.secrets import resolve, scrub
+from evac.actions.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 REST_S: Final = 3.0
@@ -39,33 +40,23 @@ def misread_name(name: str) -> bool:
     return _MISREAD.fullmatch(name) is not None
 
 
-class PatroniDriver:
+class PatroniDriver(StoreDriver):
     """Settings: scope, url (this member's REST API), etcd (client URLs), namespace, name (this member),
     rest_user and rest_password (reference) where the API wants them.
     """
 
     name = "patroni"
     verbs: frozenset[Verb] = frozenset({"fence", "demote", "promote", "protect", "rejoin", "verify"})
+    proofs = ("lease",)
 
-    async def check(self, action: Action, order: Order) -> Checked:
-        """Asks etcd and the members; never raises."""
-        try:
-            self._refuse_others(action)
-            async with Dcs(action.settings, order.timeout_s).open() as dcs:
-                cluster = await dcs.read()
-                refuse_stale(cluster, order)
-            problems = await _problems(action, order, cluster)
-            return Checked(tuple(problems), {**cluster.evidence(), **_warnings(cluster)})
-        except ActionError as error:
-            return Checked((error.message,))
+    async def _check(self, action: Action, order: Order) -> Checked:
+        async with Dcs(action.settings, order.timeout_s).open() as dcs:
+            cluster = await dcs.read()
+            refuse_stale(cluster, order)
+        problems = await _problems(action, order, cluster)
+        return Checked(tuple(problems), {**cluster.evidence(), **_warnings(cluster)})
 
-    async def execute(self, action: Action, order: Order) -> Evidence:
-        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
-        self._refuse_others(action)
-        if order.dry_run:
-            checked = await self.check(action, order)
-            words = f"would {action.verb} {_name(action)} of {text(action.settings, 'scope')}"
-            return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
+    async def _execute(self, action: Action, order: Order) -> Evidence:
         async with Dcs(action.settings, order.timeout_s).open() as dcs:
             cluster = await dcs.read()
             refuse_stale(cluster, order)
@@ -84,22 +75,11 @@ class PatroniDriver:
                 cluster = await dcs.read()
             return {**_evidence(action, cluster), "how": how, "epoch": order.epoch}
 
-    async def observe(self, action: Action, order: Order) -> Observed:
-        """Asks etcd; `unclear` when it does not answer."""
-        try:
-            self._refuse_others(action)
-            cluster = await self.cluster(action, order.timeout_s)
-            if not _is_done(action, order, cluster):
-                return Observed("absent", cluster.evidence())
-            return Observed("done", _evidence(action, cluster))
-        except ActionError as error:
-            return Observed("unclear", {"problem": error.message[:900]})
-
-    async def undo(self, action: Action, order: Order) -> Evidence:
-        raise Permanent("not-undone", f"{action.verb} is not taken back: a store that moved stays moved")
-
-    async def close(self) -> None:
-        """Nothing is open between two actions."""
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        cluster = await self.cluster(action, order.timeout_s)
+        if not _is_done(action, order, cluster):
+            return Observed("absent", cluster.evidence())
+        return Observed("done", _evidence(action, cluster))
 
     async def cluster(self, action: Action, timeout_s: float) -> Cluster:
         """Leader, synchronous members, timers, for probes and plans. Raises `Retryable`, `Permanent`."""
@@ -121,12 +101,8 @@ class PatroniDriver:
         except ActionError as error:
             return Checked((error.message,))
 
-    def _refuse_others(self, action: Action) -> None:
-        if action.verb not in self.verbs:
-            raise Permanent("verb-unknown", f"the driver patroni cannot {action.verb}")
-        proof = text(action.parameters, "proof", "lease")
-        if action.verb == "fence" and proof != "lease":
-            raise Permanent("proof-unknown", f"the driver patroni cannot prove a fence by {proof}")
+    def _subject(self, action: Action) -> str:
+        return f"{_name(action)} of {text(action.settings, 'scope')}"
 
 
 def _name(action: Action) -> str:

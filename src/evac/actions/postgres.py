@@ -25,49 +25,43 @@ from evac.actions.postgres_fence import (
     undo_demote,
     unfence,
 )
-from evac.actions.postgres_link import Link, Member, linked, member_of
+from evac.actions.postgres_link import KeptLinks, Link, Member, linked, member_of
 from evac.actions.postgres_peers import other_primaries
 from evac.actions.postgres_promote import promote, promote_problems
 from evac.actions.postgres_rejoin import rejoin, rejoin_problems
 from evac.actions.postgres_replicas import follows, protect, protect_problems, protected
-from evac.model.errors import ActionError, Permanent, Retryable
+from evac.actions.store_driver import STAYS, StoreDriver
+from evac.model.errors import ActionError, Retryable
 
 _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}
-_NEVER_UNDONE: Final = "a store that moved stays moved"
 
 
-class PostgresDriver:
-    """One connection an action, closed at its end; nothing is kept between two."""
+class PostgresDriver(StoreDriver):
+    """Between two actions nothing is kept but connections, for a moment."""
 
     name = "postgres"
     verbs: frozenset[Verb] = frozenset(
         {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
     )
+    proofs = ("sync",)
 
-    async def check(self, action: Action, order: Order) -> Checked:
-        """Asks the member; never raises."""
-        try:
-            self._refuse_others(action)
-            if action.verb == "rejoin":
-                return await rejoin_problems(action, order)
-            async with linked(_member(action), order.timeout_s) as link:
-                facts, seen = await read_facts(link), await seen_authority(link)
-                refuse_stale(link, seen, order, own_hand=action.verb == "demote")
-                problems = await _problems(link, action, order, facts, seen)
-            return Checked(tuple(problems), facts.evidence())
-        except ActionError as error:
-            return Checked((error.message,))
+    def __init__(self) -> None:
+        self._links = KeptLinks()
 
-    async def execute(self, action: Action, order: Order) -> Evidence:
-        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
-        self._refuse_others(action)
-        if order.dry_run:
-            checked = await self.check(action, order)
-            words = f"would {action.verb} {_member(action).address}"
-            return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
+    async def _check(self, action: Action, order: Order) -> Checked:
+        if action.verb == "rejoin":
+            return await rejoin_problems(action, order)
+        async with self._links.linked(_member(action), order.timeout_s) as link:
+            facts = await read_facts(link)
+            seen = seen_authority(facts)
+            refuse_stale(link, seen, order, own_hand=action.verb == "demote")
+            problems = await _problems(link, action, order, facts, seen)
+        return Checked(tuple(problems), facts.evidence())
+
+    async def _execute(self, action: Action, order: Order) -> Evidence:
         if action.verb == "rejoin":
             return await rejoin(action, order)
-        async with linked(_member(action), order.timeout_s) as link:
+        async with self._links.linked(_member(action), order.timeout_s) as link:
             match action.verb:
                 case "fence":
                     return await fence(link, action, order)
@@ -82,22 +76,17 @@ class PostgresDriver:
                 case _:
                     return await _verified(link, action)
 
-    async def observe(self, action: Action, order: Order) -> Observed:
-        """Asks the member; `unclear` when it does not answer."""
-        try:
-            self._refuse_others(action)
-            async with linked(_member(action), order.timeout_s) as link:
-                facts, seen = await read_facts(link), await seen_authority(link)
-            if not _is_done(action, order, facts, seen):
-                return Observed("absent", facts.evidence())
-            return Observed("done", _evidence_of_done(action, facts))
-        except ActionError as error:
-            return Observed("unclear", {"problem": error.message[:900]})
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        async with self._links.linked(_member(action), order.timeout_s) as link:
+            facts = await read_facts(link)
+        if not _is_done(action, order, facts, seen_authority(facts)):
+            return Observed("absent", facts.evidence())
+        return Observed("done", _evidence_of_done(action, facts))
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Takes a fence back while nothing was promoted, and a demotion while no other primary exists."""
         if action.verb not in ("fence", "demote"):
-            raise Permanent("not-undone", f"{action.verb} is not taken back: {_NEVER_UNDONE}")
+            return await super().undo(action, order)
         async with linked(_member(action), order.timeout_s) as link:
             if order.dry_run:
                 return {**(await read_facts(link)).evidence(), "dry_run": f"would undo {action.verb}"}
@@ -106,7 +95,7 @@ class PostgresDriver:
             return await undo_demote(link, action, order)
 
     async def close(self) -> None:
-        """Nothing is open between two actions."""
+        await self._links.close()
 
     async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
         """Role, timeline, position, lag and synchronous state of the endpoint's member, for probes and plans.
@@ -128,12 +117,8 @@ class PostgresDriver:
         except ActionError as error:
             return Checked((error.message,))
 
-    def _refuse_others(self, action: Action) -> None:
-        if action.verb not in self.verbs:
-            raise Permanent("verb-unknown", f"the driver postgres cannot {action.verb}")
-        if action.verb == "fence" and text(action.parameters, "proof", "sync") != "sync":
-            proof = text(action.parameters, "proof")
-            raise Permanent("proof-unknown", f"the driver postgres cannot prove a fence by {proof}")
+    def _subject(self, action: Action) -> str:
+        return _member(action).address
 
 
 def _member(action: Action) -> Member:
@@ -157,7 +142,7 @@ async def _problems(
         case "protect":
             return protect_problems(facts, all_of(many(action.parameters, "synchronous")))
         case "unfence":
-            return [] if facts.role == "standby" else [f"it is a primary now: {_NEVER_UNDONE}"]
+            return [] if facts.role == "standby" else [f"it is a primary now: {STAYS}"]
         case "verify":
             return [f"it is {facts.role}, and not as expected"]
         case _:

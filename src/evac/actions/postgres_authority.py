@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from evac.actions.given import stale_token
 from evac.actions.port import Order
 from evac.actions.postgres_conninfo import literal
+from evac.actions.postgres_facts import PostgresFacts, read_facts
 from evac.actions.postgres_link import Link
 from evac.model.errors import Permanent
 
 LOCK = 0x65766163
 """`evac` in ASCII."""
-_SEEN = "SELECT name, setting FROM pg_file_settings WHERE name LIKE 'evac.%' ORDER BY seqno"
 LOCK_WAIT_S = 0.02
 
 
@@ -45,10 +45,9 @@ def parse_authority(text: str) -> Authority:
     return Authority(token, epoch, fence)
 
 
-async def seen_authority(link: Link) -> Authority:
+def seen_authority(facts: PostgresFacts) -> Authority:
     """What the member has on its disk, whether reloaded or not."""
-    texts = [row["setting"] for row in await link.rows(_SEEN) if row["name"] == "evac.authority"]
-    return parse_authority(texts[-1]) if texts and texts[-1] else Authority()
+    return parse_authority(facts.authority) if facts.authority else Authority()
 
 
 def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
@@ -68,12 +67,13 @@ def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = 
 @asynccontextmanager
 async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
     """Nobody else of evac acts on this member until the end; the order is not of an older leader."""
+    link.locked = True
     while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
         await link.pause(LOCK_WAIT_S)
-    seen = await seen_authority(link)
+    seen = seen_authority(await read_facts(link))
     refuse_stale(link, seen, order, own_hand=own_hand)
     yield seen
-    # The lock ends with the session, which belongs to this action alone.
+    # The lock ends with the session, or is given back before another action gets the connection.
 
 
 async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:

@@ -70,10 +70,9 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
 
 async def _cut(link: Link, facts: PostgresFacts) -> None:
     if facts.has_upstream:
-        folder = await link.value("SELECT current_setting('data_directory')")
         await link.change(
             "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
-            f"TO {literal(f'{folder}/{UPSTREAM_FILE}')}"
+            f"TO {literal(f'{facts.folder}/{UPSTREAM_FILE}')}"
         )
     await set_system(link, "primary_conninfo", "")
     await reload(link)

@@ -20,6 +20,7 @@ from evac.actions.secrets import Secret, resolve, scrub
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 GOODBYE_S = 1.0
+KEPT_S = 3.0
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
@@ -79,7 +80,7 @@ def _member(values: Mapping[str, Value]) -> Member:
 
 class Link:
     """An open connection. `rows` and `value` ask. Once something was changed, a missing answer means
-    that the outcome is not known.
+    that the outcome is not known. locked: its session holds a lock that ends with it.
     """
 
     def __init__(self, member: Member, connection: Any, deadline: float) -> None:
@@ -88,6 +89,7 @@ class Link:
         self._deadline = deadline
         self._broken = False
         self._changed = False
+        self.locked = False
 
     def left_s(self) -> float:
         """Seconds until the order's deadline."""
@@ -142,13 +144,22 @@ class Link:
                 return
             except (TimeoutError, *FAILURES):
                 pass
-        task = asyncio.get_running_loop().create_task(_end(self._connection))
-        _ENDING.add(task)
-        task.add_done_callback(_ENDING.discard)
+        _end_later(self._connection)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every call on it came to its end."""
+        return not self._broken and not self._connection.is_closed()
 
 
 _ENDING: set[asyncio.Task[None]] = set()
 """Connections that are being ended."""
+
+
+def _end_later(connection: Any) -> None:
+    task = asyncio.get_running_loop().create_task(_end(connection))
+    _ENDING.add(task)
+    task.add_done_callback(_ENDING.discard)
 
 
 async def _end(connection: Any) -> None:
@@ -164,28 +175,109 @@ async def _end(connection: Any) -> None:
         connection.terminate()
 
 
-@asynccontextmanager
-async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) -> AsyncIterator[Link]:
-    """A connection for one action, closed at its end. Raises `Retryable` or `Permanent`."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
+async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
     secret = member.secret()
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
     try:
         async with asyncio.timeout(limit):
-            connection = await asyncpg.connect(
+            return await asyncpg.connect(
                 host=member.host, port=member.port, user=member.user, database=member.dbname,
-                password=secret.reveal() if secret else None, timeout=limit, statement_cache_size=0,
+                password=secret.reveal() if secret else None, timeout=limit, statement_cache_size=16,
                 server_settings={"application_name": "evac"},
             )  # fmt: skip
     except TimeoutError as error:
         raise _silent(member, changes=False) from error
     except FAILURES as error:
         raise translate(member, error, changes=False) from error
-    link = Link(member, connection, deadline)
+
+
+@asynccontextmanager
+async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) -> AsyncIterator[Link]:
+    """A connection for one action, closed at its end. Raises `Retryable` or `Permanent`."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    link = Link(member, await _connected(member, timeout_s, connect_s), deadline)
     try:
         yield link
     finally:
         await link.close()
+
+
+class KeptLinks:
+    """Connections that are kept for a moment after their use: the check, the execution and the observation
+    of an action follow each other, and to connect costs five round trips. Never for a probe, which shall find
+    out whether a connection can be made.
+    """
+
+    def __init__(self) -> None:
+        self._idle: dict[Member, tuple[Any, asyncio.Task[None]]] = {}
+        self._unlocking: dict[Member, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def linked(self, member: Member, timeout_s: float) -> AsyncIterator[Link]:
+        """As `linked`, with a connection that was kept where there is one."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        connection = await self._take(member) or await _connected(member, timeout_s, CALL_S)
+        link = Link(member, connection, deadline)
+        try:
+            yield link
+        finally:
+            if not link.is_whole:
+                await link.close()
+            elif link.locked:
+                unlock = self._unlock(member, connection)
+                self._unlocking[member] = asyncio.get_running_loop().create_task(unlock)
+            else:
+                self._keep(member, connection)
+
+    async def close(self) -> None:
+        """Ends them all."""
+        await asyncio.gather(*self._unlocking.values(), return_exceptions=True)
+        kept = [task for _, task in self._idle.values()]
+        for task in kept:
+            task.cancel()
+        await asyncio.gather(*kept, return_exceptions=True)
+
+    async def _take(self, member: Member) -> Any:
+        if (task := self._unlocking.get(member)) is not None:
+            await asyncio.wait((task,))
+        connection, kept = self._idle.pop(member, (None, None))
+        if connection is None or kept is None:
+            return None
+        kept.cancel()
+        return None if connection.is_closed() else connection
+
+    def _keep(self, member: Member, connection: Any) -> None:
+        if member in self._idle:
+            _end_later(connection)
+            return
+        task = asyncio.get_running_loop().create_task(self._linger(member, connection))
+        self._idle[member] = (connection, task)
+
+    async def _linger(self, member: Member, connection: Any) -> None:
+        """Until nobody took it for a while, or the loop ends: whoever takes it has it out of our hands."""
+        try:
+            await asyncio.sleep(KEPT_S)
+        finally:
+            found = self._idle.get(member)
+            if found is not None and found[0] is connection:
+                del self._idle[member]
+                connection.terminate()
+
+    async def _unlock(self, member: Member, connection: Any) -> None:
+        """Gives back what locks its session took, before anybody else gets it."""
+        whole = False
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+            whole = True
+        except (TimeoutError, *FAILURES):
+            pass
+        finally:
+            self._unlocking.pop(member, None)
+            if whole:
+                self._keep(member, connection)
+            else:
+                connection.terminate()
 
 
 def _silent(member: Member, changes: bool) -> ActionError:

@@ -126,8 +126,9 @@ def _primary(action: Action) -> Member:
 
 async def _own_facts(action: Action, order: Order) -> PostgresFacts:
     async with linked(member_of(action), min(MEMBER_S, order.timeout_s)) as link:
-        refuse_stale(link, await seen_authority(link), order)
-        return await read_facts(link)
+        facts = await read_facts(link)
+        refuse_stale(link, seen_authority(facts), order)
+        return facts
 
 
 async def _history(link: Link, timeline: int) -> tuple[Stretch, ...]:

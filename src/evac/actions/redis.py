@@ -22,6 +22,7 @@ from evac.actions.data_peers import ANSWER_MS, CONNECT_MS, takes_connections
 from evac.actions.given import many, stale_token, text, whole
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.secrets import Secret, resolve, scrub
+from evac.actions.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 KEY: Final = "evac:authority"
@@ -84,31 +85,20 @@ class RedisFacts:
         return seen | {"upstream": self.upstream, "link_up": self.link_up, "lag_ms": self.lag_ms}
 
 
-class RedisDriver:
+class RedisDriver(StoreDriver):
     """One connection an action, closed at its end."""
 
     name = "redis"
     verbs: frozenset[Verb] = frozenset({"promote", "demote", "protect", "rejoin", "verify"})
 
-    async def check(self, action: Action, order: Order) -> Checked:
-        """Asks the server; never raises."""
-        try:
-            self._refuse_others(action)
-            async with _Server(action.settings, order.timeout_s).open() as server:
-                facts = await server.facts()
-                _refuse_stale(facts, server, order, action.verb)
-            problems = await _problems(action, order, facts)
-            return Checked(tuple(problems), facts.evidence())
-        except ActionError as error:
-            return Checked((error.message,))
+    async def _check(self, action: Action, order: Order) -> Checked:
+        async with _Server(action.settings, order.timeout_s).open() as server:
+            facts = await server.facts()
+            _refuse_stale(facts, server, order, action.verb)
+        problems = await _problems(action, order, facts)
+        return Checked(tuple(problems), facts.evidence())
 
-    async def execute(self, action: Action, order: Order) -> Evidence:
-        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
-        self._refuse_others(action)
-        if order.dry_run:
-            checked = await self.check(action, order)
-            words = f"would {action.verb} {_address(action)}"
-            return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
+    async def _execute(self, action: Action, order: Order) -> Evidence:
         async with _Server(action.settings, order.timeout_s).open() as server:
             facts = await server.facts()
             _refuse_stale(facts, server, order, action.verb)
@@ -126,22 +116,16 @@ class RedisDriver:
         evidence = {**_evidence(action, after), "epoch": order.epoch, "kept_for_restart": kept}
         return evidence if alone < 0 else {**evidence, "lost_bytes": alone}
 
-    async def observe(self, action: Action, order: Order) -> Observed:
-        """Asks the server; `unclear` when it does not answer."""
-        try:
-            self._refuse_others(action)
-            facts = await self.facts(action, order.timeout_s)
-            done = _is_done(action, facts)
-            return Observed(
-                "done" if done else "absent", _evidence(action, facts) if done else facts.evidence()
-            )
-        except ActionError as error:
-            return Observed("unclear", {"problem": error.message[:900]})
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        facts = await self.facts(action, order.timeout_s)
+        if _is_done(action, facts):
+            return Observed("done", _evidence(action, facts))
+        return Observed("absent", facts.evidence())
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Takes a demotion back, where every other member answers and none is a primary."""
         if action.verb != "demote":
-            raise Permanent("not-undone", f"{action.verb} is not taken back: a store that moved stays moved")
+            return await super().undo(action, order)
         async with _Server(action.settings, order.timeout_s).open() as server:
             facts = await server.facts()
             _refuse_stale(facts, server, order, action.verb)
@@ -160,17 +144,13 @@ class RedisDriver:
                 await server.keep_settings()
             return {**(await server.facts()).evidence(), "undone": "demote"}
 
-    async def close(self) -> None:
-        """Nothing is open between two actions."""
-
     async def facts(self, action: Action, timeout_s: float) -> RedisFacts:
         """Role, offset and lag, for probes and plans. Raises `Retryable`, `Permanent`."""
         async with _Server(action.settings, timeout_s).open() as server:
             return await server.facts()
 
-    def _refuse_others(self, action: Action) -> None:
-        if action.verb not in self.verbs:
-            raise Permanent("verb-unknown", f"the driver redis cannot {action.verb}")
+    def _subject(self, action: Action) -> str:
+        return _address(action)
 
 
 class _Server:

@@ -53,6 +53,7 @@ from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 5_000
 LAB_TTL_MS: Final = 2_000
+LINGER_MS: Final = 1_000
 ANCHOR_S: Final = 2.0
 IDLE_LOOK_S: Final = 1.0
 
@@ -92,6 +93,7 @@ class Composed:
 
     async def close(self) -> None:
         self.worker.close()
+        await self.controller.parts.desk.sets.close()
         for agent in (*self.agents, *self.permits.values()):
             await agent.close()
         await self.session.close()
@@ -200,7 +202,7 @@ def _desk(
 
     return Desk(
         store=store, clock=clock, policy=policy, owner=owner,
-        guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock),
+        guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
         bind=bound, driver=drivers.get, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
         mend=mender(store, lambda: seen.estate),

@@ -37,6 +37,8 @@ KEY: Final = "observed"
 PERIOD_S: Final = 2.0
 LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
+MOVED_MS: Final = 10_000
+"""A primary that was just made waits for its copies until they have been led to it: that is no loss."""
 PUTS_MOST: Final = 64
 """Of one transaction."""
 _MOST: Final = 10_000
@@ -55,6 +57,7 @@ class SeenEstate:
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
         self._sightings: dict[str, Sighting] = {}
+        self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
 
     def standing(self, store: str) -> Standing | None:
@@ -131,7 +134,11 @@ class SeenEstate:
         at_ms, before = self._clock.monotonic_ms(), self._waits
         self._waits = {}
         for member in now.members:
-            if member.waits_for:
+            if member.role == "primary":
+                site, _ = self._moved.get(member.store, (member.site, 0))
+                if site != member.site or member.store not in self._moved:
+                    self._moved[member.store] = (member.site, at_ms if site != member.site else -MOVED_MS)
+            if member.waits_for and at_ms - self._moved[member.store][1] >= MOVED_MS:
                 names, since_ms, _ = before.get(member.store, ((), at_ms, at_ms))
                 same = names == member.waits_for
                 self._waits[member.store] = (member.waits_for, since_ms if same else at_ms, at_ms)

@@ -11,16 +11,18 @@ Store steps hold the lease of their data set from before their start is written 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal, TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal, TypeVar, cast
 
 from evac.actions.port import Action
 from evac.engine import datasets
 from evac.engine.admission import Admitted, Doing
 from evac.engine.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.guards import Guards, Permit
-from evac.model.errors import NotAllowed
+from evac.model.errors import NotAllowed, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import Event, RunStep
 
@@ -68,22 +70,26 @@ class GuardedAdmission:
         actions = self._actions(step.id)
         if self._pace is not None and step.paced and doing == "start":
             await self._pace(step)
-        permit = await self._guard(step, actions, doing)
-        number = 0
-        if step.kind == "rejoin":
-            epoch = await self._sets.read(step.target)
-            number, permit = epoch.number, permit | datasets.stay(epoch)
-        yield _Plain(number, permit)
+        if step.kind != "rejoin":
+            yield _Plain(0, await self._guard(step, actions, doing))
+            return
+        permit, epoch = await _both(self._guard(step, actions, doing), self._sets.read(step.target))
+        yield _Plain(epoch.number, permit | datasets.stay(epoch))
 
     @asynccontextmanager
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        """The guards, the lease and the epoch are asked for at once, because the store may be far away. It
+        does not matter which is read first: the permit compares it all in the transaction of the start.
+        """
         actions = self._actions(step.id)
         store = step.data_set or step.target
         if step.kind == "promote" and doing == "start":
             self._loss(step, actions)
-        permit = await self._guard(step, actions, doing)
-        async with self._sets.hold(store, self._set_ttl_ms) as held:
-            before = await self._sets.read(store)
+        async with AsyncExitStack() as stack:
+            permit, before, held = await _all_of(
+                self._guard(step, actions, doing), self._sets.read(store),
+                stack.enter_async_context(self._sets.hold(store, self._set_ttl_ms)),
+            )  # fmt: skip
             epoch, change = self._open(before, run, step, actions, doing)
             work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
             work.epoch, work.permit = epoch.number, permit | change
@@ -143,13 +149,30 @@ class _StoreWork:
     ) -> None:
         self._sets, self._policy, self._run = sets, policy, run
         self._kind, self._actions, self._held = kind, actions, held
+        self._ahead: asyncio.Future[Epoch] | None = None
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        return await self._held.during(work)
+        """The epoch is read meanwhile: who changes it after that is found by the compare of its permit."""
+        self._ahead = asyncio.ensure_future(self._sets.read(self._held.store))
+        try:
+            return await self._held.during(work)
+        except BaseException:
+            self._ahead.cancel()
+            raise
+
+    async def _epoch(self) -> Epoch:
+        """As it was read ahead, once; else as of now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with contextlib.suppress(Unavailable, asyncio.CancelledError):
+                if ahead.done() and not ahead.cancelled():
+                    return ahead.result()
+            ahead.cancel()
+        return await self._sets.read(self._held.store)
 
     async def conclude(self, event: Event) -> Permit:
         """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
-        epoch = await self._sets.read(self._held.store)
+        epoch = await self._epoch()
         happened = _happened(event)
         if self._kind == "promote" and epoch.run == self._run and epoch.candidate in _fenced(event):
             return datasets.not_done(epoch)[1]
@@ -186,6 +209,26 @@ class _StoreWork:
                 "see: evac run show " + epoch.run,
             )  # fmt: skip
         return datasets.stay(epoch)
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+
+async def _both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
+    """Both answers; the first error where one fails, once the other has ended too."""
+    found = await asyncio.gather(one, other, return_exceptions=True)
+    for answer in found:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast(tuple[A, B], tuple(found))
+
+
+async def _all_of(one: Awaitable[A], other: Awaitable[B], third: Awaitable[C]) -> tuple[A, B, C]:
+    """As `_both`. None is cancelled half way: a lease that was just given must be known, to be given back."""
+    (first, second), last = await _both(_both(one, other), third)
+    return first, second, last
 
 
 def _fenced(event: Event) -> frozenset[str]:

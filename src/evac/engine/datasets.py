@@ -225,10 +225,15 @@ def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
 
 
 class DataSets:
-    """Leases and epochs of all stores, as one controller sees them. owner: of its leases."""
+    """Leases and epochs of all stores, as one controller sees them. owner: of its leases. linger_ms: how long
+    a lease is kept after its use, because the next step of the same store mostly follows at once.
+    """
 
-    def __init__(self, store: Store, owner: str, clock: Clock) -> None:
+    def __init__(self, store: Store, owner: str, clock: Clock, linger_ms: int = 0) -> None:
         self._store, self._owner, self._clock = store, owner, clock
+        self._linger_ms = linger_ms
+        self._kept: dict[str, HeldSet] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def read(self, store: str) -> Epoch:
         """The epoch as of now."""
@@ -248,6 +253,15 @@ class DataSets:
     @asynccontextmanager
     async def hold(self, store: str, ttl_ms: int) -> AsyncIterator[HeldSet]:
         """The lease of a store for the whole block. Raises `Retryable` while somebody else holds it."""
+        held = self._kept.pop(store, None)
+        if held is None or held.lease.ttl_ms != ttl_ms or held.left_ms < ttl_ms // 2:
+            held = await self._acquired(store, ttl_ms)
+        try:
+            yield held
+        finally:
+            await self._let_go(held)
+
+    async def _acquired(self, store: str, ttl_ms: int) -> HeldSet:
         try:
             asked_ms = self._clock.monotonic_ms()
             lease = await self._store.acquire(f"store/{store}", self._owner, ttl_ms)
@@ -256,11 +270,29 @@ class DataSets:
                 "data-set-held", f"{error.owner} is changing the roles of {store}",
                 "it goes on when that has ended", max(100, error.ttl_ms),
             ) from error  # fmt: skip
-        held = HeldSet(self._store, store, lease, self._clock, asked_ms)
-        try:
-            yield held
-        finally:
+        return HeldSet(self._store, store, lease, self._clock, asked_ms)
+
+    async def _let_go(self, held: HeldSet) -> None:
+        if not self._linger_ms or held.left_ms < held.lease.ttl_ms // 2:
             await held.release()
+            return
+        self._kept[held.store] = held
+        task = asyncio.get_running_loop().create_task(self._release_later(held))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_later(self, held: HeldSet) -> None:
+        await asyncio.sleep(self._linger_ms / 1_000)
+        if self._kept.get(held.store) is held:
+            del self._kept[held.store]
+            await held.release()
+
+    async def close(self) -> None:
+        """Gives back what is only kept."""
+        for task in self._releasing:
+            task.cancel()
+        kept, self._kept = list(self._kept.values()), {}
+        await asyncio.gather(*(held.release() for held in kept))
 
 
 class HeldSet:

@@ -11,6 +11,7 @@ cannot be evaluated refuses.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -29,6 +30,7 @@ HOLD_KEY: Final = "hold"
 LEAST_SITES: Final = 3
 WHOLE: Final = 1_000
 """The share of a shift, in permille, that leaves nothing behind."""
+_TRAFFIC: Final = frozenset({"drain", "ready", "shift"})
 HOLD_AGAIN_MS: Final = 1_000
 
 Mark = Literal["active", "evacuating", "evacuated", "lost"]
@@ -89,6 +91,10 @@ class Draft:
                 raise _unreadable(key) from error
             self._read[key] = 0 if entry is None else entry.revision
         return self._values[key]
+
+    async def read(self, *keys: str) -> None:
+        """Reads several keys at once, for what will be asked of them."""
+        await asyncio.gather(*(self.get(key) for key in keys))
 
     def put(self, key: str, value: Any) -> None:
         """Changes a key that was read."""
@@ -167,9 +173,11 @@ class Guards:
         """To begin these steps: (site, actions). Raises `Retryable` while a hold or a window stands, and
         `NotAllowed` for what would lead to a forbidden state.
         """
-        draft = Draft(self._store)
+        draft, asked = Draft(self._store), list(steps)
+        if any(action.verb in _TRAFFIC for _, actions in asked for action in actions):
+            await draft.read(HOLD_KEY, SITES_KEY, POOLED_KEY)
         await self._no_hold(draft)
-        for site, actions in steps:
+        for site, actions in asked:
             self._no_window({site, *(action.at for action in actions)})
             for action in actions:
                 await self._may(draft, action)

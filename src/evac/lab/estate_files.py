@@ -5,6 +5,7 @@ Written when the lab comes up, in the same format that any company writes. Figur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from evac.lab.servers import postgres
 from evac.lab.site_servers import KEY_NAME, Ground
 from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site
 
+ROUND_TRIPS: Final = 20
+"""Of a fence or a promotion of a PostgreSQL in another site, its connection included."""
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
 mode: act
@@ -27,13 +30,13 @@ patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
 """
 
 
-def write(ground: Ground) -> Path:
-    """Writes estate and policy; returns the folder."""
+def write(ground: Ground, delay_ms: float = 0) -> Path:
+    """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then."""
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
     ground.folder.archive.mkdir(exist_ok=True)
     heading = "# The lab as an estate: written by `evac lab up`.\n"
-    files = {"estate.yaml": document(ground), "endpoints.yaml": {"endpoints": endpoints(ground)}}
+    files = {"estate.yaml": document(ground, delay_ms), "endpoints.yaml": {"endpoints": endpoints(ground)}}
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False, width=110)
         (folder / name).write_text(heading + text, encoding="utf-8")
@@ -41,7 +44,7 @@ def write(ground: Ground) -> Path:
     return folder
 
 
-def document(ground: Ground) -> dict[str, Any]:
+def document(ground: Ground, delay_ms: float = 0) -> dict[str, Any]:
     """Sites, pools, services and stores."""
     sites = [site.name for site in ground.topology.sites]
     return {
@@ -52,7 +55,7 @@ def document(ground: Ground) -> dict[str, Any]:
         "sites": {site: {"people": "nobody; a lab"} for site in sites},
         "pools": {f"{site}-pool": {"site": site, **_POOL} for site in sites},
         "services": _services(sites),
-        "stores": _stores(),
+        "stores": _stores(1 + math.ceil(ROUND_TRIPS * 2 * delay_ms / 1_000)),
     }  # fmt: skip
 
 
@@ -68,8 +71,10 @@ def _services(sites: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stores() -> dict[str, Any]:
-    """Messages lose nothing between the first two sites; presence may lose what it can learn again."""
+def _stores(seconds: int) -> dict[str, Any]:
+    """Messages lose nothing between the first two sites; presence may lose what it can learn again. seconds:
+    that a fence or a promotion takes.
+    """
     messages: list[dict[str, str]] = [{"at": SITES[0], "mode": "primary"}]
     messages += [
         {"at": SITES[1], "mode": "sync", "lag": "0 s"},
@@ -77,7 +82,7 @@ def _stores() -> dict[str, Any]:
     ]
     presence: list[dict[str, str]] = [{"at": SITES[0], "mode": "primary"}]
     presence += [{"at": site, "mode": "async", "lag": f"{row} s"} for row, site in enumerate(SITES[1:], 1)]
-    times = {"fence": "1 s", "promote": "1 s", "automatic": False}
+    times = {"fence": f"{seconds} s", "promote": f"{seconds} s", "automatic": False}
     return {
         "messages": {
             "engine": "postgresql",

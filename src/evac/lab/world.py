@@ -141,7 +141,7 @@ def _start_all(starter: Starter, options: Options) -> None:
     ground = Ground(starter.folder, starter.state.topology)
     starter.folder.path.chmod(0o755)
     Secrets(starter.folder.secrets).make()
-    estate_files.write(ground)
+    estate_files.write(ground, options.delay_ms)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
     with ThreadPoolExecutor(max_workers=12) as pool:

@@ -86,3 +86,23 @@ def test_it_is_believed_after_as_long_as_the_loss_of_a_site(tmp_path: Path) -> N
     assert look("dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
     assert look(at_ms=15_000) == {}, "it follows again"
     assert look("dc-anyang", at_ms=16_000) == {}, "and every silence counts from its own beginning"
+
+
+def test_a_primary_that_was_just_made_has_time_to_find_its_copies(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(ESTATE)
+    clock = Clock()
+    seen = SeenEstate(
+        estates.load(tmp_path), RunPolicy(profile=PROFILES["lab"]), MemoryStore(), Drivers(), clock
+    )
+
+    def look(site: str, *names: str, at_ms: int) -> dict[str, tuple[str, ...]]:
+        clock.at_ms = at_ms
+        seen.note_waits(Observation(0, (MemberSeen("messages", site, "primary", 0, "", names),)))
+        return seen.hangs()
+
+    look("pangyo", at_ms=1_000)
+    for at_ms in range(2_000, 12_000, 1_000):
+        assert look("anyang", "dc-anyang", at_ms=at_ms) == {}
+    for at_ms in (12_000, 13_000):
+        assert look("anyang", "dc-anyang", at_ms=at_ms) == {}
+    assert look("anyang", "dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
