@@ -25,6 +25,8 @@ from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, RunPolicy
 from evac.run.values import RunLimit, RunSpec, RunStep
 
+REJOIN_MS: Final = 60_000
+"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
 
@@ -91,10 +93,12 @@ def _run_step(
         if driver in ground.policy.driver_limits:
             held.append((f"driver:{driver}", 1, 0))
     moves_store = step.kind in ("fence", "promote")
+    rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
     return RunStep(
-        id=step.id, kind=step.kind, target=step.target, start_ms=step.start_ms,
+        id=step.id, kind="rejoin" if rejoins else step.kind, target=step.target, start_ms=step.start_ms,
         duration_ms=_duration_ms(step, actions), after=step.after, uses=tuple(held),
-        deadline_ms=step.deadline_ms, gate=_gate(ground, step, losses),
+        deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
+        gate=_gate(ground, step, losses),
         safe_undo=step.kind in ("shed", "shift", "start"),
         manual=all(action.driver == "manual" for action in actions),
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",

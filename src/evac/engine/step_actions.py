@@ -141,6 +141,8 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
         found = _boot(ground, step)
     elif step.kind == "power":
         found = _power(ground, step)
+    elif step.kind == "reprotect":
+        found = _reprotect(ground, step)
     return found or (_by_hand(ground, step),)
 
 
@@ -245,6 +247,16 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
         return ()
     others = [end for end in followers(ground, store, new) if end.driver in FOLLOWING_DRIVERS]
     return tuple((end.at, rejoin_action(ground.estate, end, target)) for end in others)
+
+
+def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """A copy that came back follows the primary anew: where that is, or where this plan brings it."""
+    store, site = ground.stores[step.target], site_of(ground.top, step.candidate) or ""
+    primary = ground.candidates.get(store.id) or primary_site(ground.top, store)
+    member, upstream = (_first(ground, store.id, at, STORE_DRIVERS) for at in (site, primary))
+    if member is None or upstream is None or site == primary:
+        return ()
+    return (rejoin_action(ground.estate, member, upstream),)
 
 
 def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action:

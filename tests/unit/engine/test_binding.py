@@ -264,3 +264,15 @@ stores:
     assert [s.candidate for s in made.stores] == [""]
     bound = bind(estate, made, RunPolicy(), run="r", incident="i", digest="d")
     assert any(step.kind == "start" and step.target == "page" for step in bound.spec.steps)
+
+
+def test_a_copy_that_came_back_is_led_to_the_primary_by_the_run_itself(tmp_path: Path) -> None:
+    roles = {"anyang": "primary", "ansan": "sync", "pangyo": "none"}
+    away = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
+    found = bound(observed(estate(tmp_path), away), Scenario("restore", ("pangyo",)))
+    (step,) = (step for step in found.spec.steps if step.id == "reprotect:messages:pangyo")
+    (rejoin,) = found.actions[step.id]
+    assert (rejoin.verb, rejoin.at, rejoin.parameters["primary_host"]) == ("rejoin", "pangyo", "127.0.0.2")
+    assert (step.kind, step.manual, step.deadline_ms >= 60_000) == ("rejoin", False, True)
+    by_hand = bound(observed(estate(tmp_path, TRAFFIC), away), Scenario("restore", ("pangyo",)))
+    assert next(s for s in by_hand.spec.steps if s.id == step.id).manual
