@@ -7,27 +7,17 @@ test cannot settle, and every loss of a whole site, is placed by first fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evac.audit.closure import Pairs
-from evac.audit.losses import Losses, Rows
-from evac.audit.placing import Placed, Stock, open_packing, pack, stock_of
+from evac.audit.losses import Losses
+from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
-from evac.audit.reserves import Reserves, reserves
-from evac.audit.room import (
-    Room,
-    Wants,
-    demands,
-    order_of_services,
-    room_of,
-    servers_that_fit,
-    used_amounts,
-    wants_of,
-)
+from evac.audit.reserves import Reserves
+from evac.audit.room import Room, servers_that_fit
+from evac.audit.supply import Supply
 from evac.model.domain import Topology
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
@@ -89,7 +79,7 @@ class Shortfall:
 class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
-    whether anything is known that could carry a service elsewhere."""
+    whether anything is known that could carry a service elsewhere; sites_with_room (S, sites)."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -97,92 +87,9 @@ class Capacity:
     boot_rank: dict[int, IntColumn]
     short: dict[int, Shortfall]
     room_known: BoolColumn
+    sites_with_room: BoolColumn
     reserves: Reserves
     supply: Supply
-
-
-@dataclass(eq=False)
-class Supply:
-    """Room of an estate, built once: as it is, with sheddable services gone, and without power limits."""
-
-    top: Topology
-    rows: Rows
-    presence: Presence
-    found: Reserves
-    demand: IntColumn
-    known: BoolColumn
-    stock: Stock
-    _extra: dict[str, Stock] = field(default_factory=dict)
-
-    @property
-    def room(self) -> Room:
-        return self.stock.room
-
-    @property
-    def wants(self) -> Wants:
-        return self.stock.wants
-
-    @cached_property
-    def firm(self) -> BoolColumn:
-        """(S,) services that may not be shed."""
-        return np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """(S,) the kinds of servers each service may use, in words."""
-        names: dict[bytes, str] = {}
-        found = []
-        for row in self.wants.eligible:
-            key = row.tobytes()
-            if key not in names:
-                names[key] = _label(self, row)
-            found.append(names[key])
-        return tuple(found)
-
-    def variant(self, name: str) -> Stock:
-        """`shed`: without services that may be shed; `power`: without power budgets."""
-        if name not in self._extra:
-            build: Callable[[], Room] = self._shed if name == "shed" else self._power
-            room = build()
-            same = room.pool_names == self.room.pool_names
-            wants = self.wants if same else wants_of(self.top, room, self.demand, self.known, self.presence.n)
-            self._extra[name] = stock_of(room, wants)
-        return self._extra[name]
-
-    def reordered(self, top: Topology) -> Supply:
-        """The same room, where other services may go first."""
-        order = order_of_services(top)
-        stock, *extra = (
-            replace(stock, wants=replace(stock.wants, order=order))
-            for stock in (self.stock, *self._extra.values())
-        )
-        return replace(self, top=top, stock=stock, _extra=dict(zip(self._extra, extra, strict=True)))
-
-    def _shed(self) -> Room:
-        used = used_amounts(self.top, self.demand, self.firm)
-        return room_of(self.top, self.rows, self.found, used)
-
-    def _power(self) -> Room:
-        held = self.found
-        free = Reserves(
-            held.usable | held.over_power,
-            held.dark,
-            held.by_hand,
-            held.over_power,
-            held.held_by,
-            held.budgets,
-        )
-        used = used_amounts(self.top, self.demand)
-        return room_of(self.top, self.rows, free, used)
-
-
-def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
-    """The room of an estate as it stands."""
-    held = reserves(top)
-    demand, known = demands(top)
-    room = room_of(top, losses.rows, held, used_amounts(top, demand))
-    wants = wants_of(top, room, demand, known, found.n)
-    return Supply(top, losses.rows, found, held, demand, known, stock_of(room, wants))
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,15 +100,22 @@ class _Question:
     losses: Losses
 
 
-def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Pairs) -> Capacity:
-    """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
-    known = _room_known(supply, losses)
+def capacity(
+    supply: Supply, losses: Losses, lost: CountTable, taken: Pairs, before: Capacity | None = None
+) -> Capacity:
+    """Placement of what every loss takes. lost: (L, S); taken: where that is anything.
+
+    before: of the same losses, to keep what is the same.
+    """
+    reach = _sites_with_room(supply)
+    same = before is not None and np.array_equal(before.sites_with_room, reach)
+    known = before.room_known if before is not None and same else _room_known(reach, losses)
     wanted = _Wanted(taken, np.where(taken.of(known), taken.of(lost), 0).astype(np.int64))
     question = _Question(supply, losses)
     settled, boots = _settled(question, wanted)
     placed = np.bincount(taken.loss, wanted.count, len(losses)).astype(np.int64)
     to_place = np.bincount(taken.loss, taken.of(lost), len(losses)).astype(np.int64)
-    result = Capacity(to_place, placed, boots, {}, {}, known, supply.found, supply)
+    result = Capacity(to_place, placed, boots, {}, {}, known, reach, supply.found, supply)
     for number in np.flatnonzero(~settled & (placed > 0)).tolist():
         _place_one(question, result, number, *_asked(supply.presence, lost[number], known[number]))
     return result
@@ -229,16 +143,19 @@ def _asked(presence: Presence, lost: CountTable, known: BoolColumn) -> tuple[Int
     return wanted, np.minimum(np.maximum(presence.m - (presence.n - lost), 0), wanted)
 
 
-def _room_known(supply: Supply, losses: Losses) -> BoolColumn:
-    """(L, S) whether the demand is known, and room of some surviving site where the service may run."""
+def _sites_with_room(supply: Supply) -> BoolColumn:
+    """(S, sites) whether the demand is known, and a site has room where the service may run."""
     room, wants = supply.room, supply.wants
-    sites = len(supply.top.estate.sites)
-    has_room = np.zeros((len(wants.known), sites), np.bool_)
+    found = np.zeros((len(wants.known), len(supply.top.estate.sites)), np.bool_)
     for pool, site in enumerate(room.pool_site.tolist()):
-        has_room[:, site] |= wants.eligible[:, pool]
-    has_room &= wants.known[:, None]
+        found[:, site] |= wants.eligible[:, pool]
+    return np.asarray(found & wants.known[:, None])
+
+
+def _room_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
+    """(L, S) whether some surviving site has room where the service may run."""
     left = (~losses.sites).astype(np.float32)
-    return np.asarray(left @ has_room.T.astype(np.float32) > 0)
+    return np.asarray(left @ reach.T.astype(np.float32) > 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -288,8 +205,8 @@ def _reach(question: _Question, table: IntColumn, site: int, wide: bool) -> IntC
 
 def _usable_lost(room: Room, losses: Losses) -> IntColumn:
     """(L,) usable servers inside each loss."""
-    per_row = np.diff(room.row_start)
-    return np.array([per_row[losses.rows_of(n)].sum() for n in range(len(losses))], np.int64)
+    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(room.row_start)[losses.row])])
+    return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
 
 
 def _own_server(wanted: _Wanted, reach: IntColumn, taken: IntColumn) -> BoolColumn:
@@ -343,9 +260,11 @@ def _packed(
 
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:
-    """(sites, S) replicas that a loss leaves at each site."""
+    """(sites, S) replicas that a loss leaves at each site; only caps per site ask for them."""
     losses, presence = question.losses, question.supply.presence
     left = presence.per_site.astype(np.int64)
+    if not (question.supply.wants.site_cap < UNBOUNDED).any():
+        return left
     rows = losses.rows_of(number)
     for site in np.unique(losses.rows.site[rows]).tolist():
         left[site] -= presence.counts[rows[losses.rows.site[rows] == site]].sum(axis=0)
@@ -370,16 +289,28 @@ def _power_gain(
 
 def _shorts(supply: Supply, left: Shapes, missing: IntColumn) -> tuple[Short, ...]:
     """What is missing, by the set of pools that services may use."""
-    groups: dict[bytes, list[int]] = {}
     wants = supply.wants
-    for service in np.flatnonzero(missing > 0).tolist():
-        groups.setdefault(wants.eligible[service].tobytes(), []).append(service)
+    asking = np.flatnonzero(missing > 0)
+    if not len(asking):
+        return ()
+    kinds, free = wants.kind[asking], _free_by_pool(left, wants.eligible.shape[1])
     found: dict[tuple[str, str], Short] = {}
-    for members in groups.values():
-        for short in _short_of(supply, left, missing, members, supply.labels[members[0]]):
+    for kind in np.unique(kinds).tolist():
+        members = asking[kinds == kind]
+        room = free[wants.kinds[kind]].sum(axis=0)
+        for short in _short_of(supply, room, missing[members], members):
             key = (short.classes, short.resource)
             found[key] = _sum(found[key], short) if key in found else short
     return tuple(found[key] for key in sorted(found))
+
+
+def _free_by_pool(left: Shapes, pools: int) -> IntColumn:
+    """(P, R) free amounts in all."""
+    size = int(left.size[0])
+    amounts = left.free[:size] * left.servers[:size, None]
+    found = np.zeros((pools, amounts.shape[1]), np.int64)
+    np.add.at(found, left.pool[:size], amounts)
+    return found
 
 
 def _sum(one: Short, other: Short) -> Short:
@@ -387,22 +318,10 @@ def _sum(one: Short, other: Short) -> Short:
                  one.services + other.services, one.fragmented)  # fmt: skip
 
 
-def _label(supply: Supply, eligible: BoolColumn) -> str:
-    room, estate = supply.room, supply.top.estate
-    pools = np.flatnonzero(eligible)
-    names = {estate.classes[c].id if c >= 0 else "" for c in room.pool_class[pools].tolist()}
-    return "+".join(sorted(names - {""})) or "pools"
-
-
-def _short_of(
-    supply: Supply, left: Shapes, missing: IntColumn, members: list[int], label: str
-) -> list[Short]:
-    wants = supply.wants
-    need = (missing[members, None] * wants.demand[members]).sum(axis=0)
-    size = int(left.size[0])
-    shapes = wants.eligible[members[0]][left.pool[:size]]
-    free = (left.free[:size] * left.servers[:size, None])[shapes].sum(axis=0)
-    replicas, services = int(missing[members].sum()), len(members)
+def _short_of(supply: Supply, free: IntColumn, missing: IntColumn, members: IntColumn) -> list[Short]:
+    """What services that may use the same servers lack; missing: replicas of each."""
+    need = (missing[:, None] * supply.wants.demand[members]).sum(axis=0)
+    replicas, services, label = int(missing.sum()), len(members), supply.labels[int(members[0])]
     short = [
         Short(label, word, int(need[r] - free[r]), replicas, services, False)
         for r, word in enumerate(RESOURCE_WORDS)

@@ -64,6 +64,14 @@ class Pairs:
         return Pairs(self.service[chosen], self.loss[chosen])
 
 
+def spliced(before: Pairs, part: Pairs, services: BoolColumn) -> Pairs:
+    """Pairs of which those of some services (S,) are replaced."""
+    kept = before.only(~services[before.service])
+    service = np.concatenate([kept.service, part.service])
+    order = np.argsort(service, kind="stable")
+    return Pairs(service[order], np.concatenate([kept.loss, part.loss])[order])
+
+
 def order_of(graph: ServiceGraph) -> Order:
     """Topological order of the components of the hard dependencies."""
     component = components(graph.hard)

@@ -13,7 +13,7 @@ import numpy as np
 
 from evac.audit.capacity import Shortfall
 from evac.audit.closure import Pairs, spread
-from evac.audit.facets import changed_families
+from evac.audit.facets import changed_families, placed_elsewhere
 from evac.audit.impacts import Impacts
 from evac.model.fleet import BoolColumn, IntColumn
 
@@ -36,6 +36,7 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
     if old.damage is not new.damage:
         fates = old.fate != new.fate
         hit = np.asarray(fates.any(axis=0)) | _rewired(old, new) | _without_room(old, new, losses)
+        hit |= _elsewhere(old, new, losses)
         losses |= fates.any(axis=1)
         tables = ((old.direct, new.direct), (old.moved, new.moved), (old.untimed, new.untimed))
         for pairs in (old.damage.pairs, new.damage.pairs):
@@ -73,7 +74,21 @@ def _without_room(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
             losses[number] = True
             found |= _missing(before.get(number)) != _missing(after.get(number))
     losses |= old.capacity.placed != new.capacity.placed
+    losses |= old.capacity.to_place != new.capacity.to_place
+    if old.capacity.room_known is not new.capacity.room_known:
+        found |= (old.capacity.room_known != new.capacity.room_known).any(axis=0)
     return found
+
+
+def _elsewhere(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
+    """(S,) services of which other replicas stand somewhere; marks losses that take more or fewer."""
+    before, after = old.ground.standing, new.ground.standing
+    if before is after:
+        return np.zeros(len(new.estate.services), np.bool_)
+    moved = placed_elsewhere(old.estate, new.estate)
+    losses |= (before.lost[:, moved] != after.lost[:, moved]).any(axis=1)
+    losses |= (before.loose[:, moved] != after.loose[:, moved]).any(axis=1)
+    return moved
 
 
 def _missing(short: Shortfall | None) -> IntColumn | int:

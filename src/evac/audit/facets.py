@@ -8,11 +8,15 @@ from typing import Any, Final
 import numpy as np
 
 from evac.model.estate import Estate
+from evac.model.fleet import BoolColumn
 
 STRUCTURE: Final = frozenset({"structure"})
-"""What stands where and what room there is: a change here is a new audit."""
+"""Fault domains, and what there is at all: a change here is a new audit."""
 
-DYNAMICS: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits", "order"})
+GROUND: Final = frozenset({"room", "presence"})
+"""What room there is, and what stands where."""
+
+DYNAMICS: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits", "order", *GROUND})
 """What recovery follows from."""
 
 WIRES: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits"})
@@ -26,11 +30,16 @@ _FIELDS: Final = {
     "structure": ("halls", "feeds", "racks", "groups", "classes", "boot_servers", "pools"),
 }  # fmt: skip
 
+_PLACES: Final = ("name", "site", "rack", "pool")
+"""Columns of the fleet that say what goes with which fault domain."""
+
 _SERVICE_FACTS: Final = {
-    "structure": (
-        "id", "family", "demand", "replicas", "share", "sites", "spread", "conflict_group",
-        "eligible_classes", "eligible_sites", "sheddable", "single_run",
+    "structure": ("id",),
+    "room": (
+        "family", "demand", "spread", "conflict_group", "eligible_classes", "eligible_sites", "sheddable",
+        "single_run",
     ),
+    "presence": ("replicas", "share", "sites"),
     "objectives": (
         "degraded_people", "paid", "rto_ms", "rpo_ms", "shed_rehearsed", "owner", "tier", "people", "purges",
     ),
@@ -54,8 +63,10 @@ def changed_facets(old: Estate, new: Estate) -> frozenset[str]:
         found.add("structure")
     elif old.sites != new.sites:
         found.add("ingress")
-    if not (_same_columns(old.fleet, new.fleet) and _same_columns(old.replicas, new.replicas)):
-        found.add("structure")
+    if not _same_columns(old.fleet, new.fleet):
+        found.add("room" if _same_columns(old.fleet, new.fleet, _PLACES) else "structure")
+    if not _same_columns(old.replicas, new.replicas):
+        found.add("presence")
     return frozenset(found | _service_facets(old, new))
 
 
@@ -72,23 +83,46 @@ def _service_facets(old: Estate, new: Estate) -> set[str]:
     return found
 
 
-def _same_columns(one: Any, other: Any) -> bool:
-    """Whether two tables hold the same values; the same arrays need no look."""
+def _same_columns(one: Any, other: Any, names: tuple[str, ...] = ()) -> bool:
+    """Whether two tables hold the same values, in some columns or in all; the same arrays need no look."""
     return one is other or all(
-        getattr(one, c.name) is getattr(other, c.name)
-        or np.array_equal(getattr(one, c.name), getattr(other, c.name))
-        for c in fields(one)
+        getattr(one, name) is getattr(other, name) or np.array_equal(getattr(one, name), getattr(other, name))
+        for name in names or [column.name for column in fields(one)]
     )
 
 
-def changed_services(old: Estate, new: Estate) -> list[int]:
-    """Services whose facts that recovery follows from differ; both estates have the same services."""
-    facts = [fact for name in ("needs", "traffic", "pace") for fact in _SERVICE_FACTS[name]]
-    return [
-        number
-        for number, (one, other) in enumerate(zip(old.services, new.services, strict=True))
-        if one is not other and any(getattr(one, fact) != getattr(other, fact) for fact in facts)
-    ]
+def placed_elsewhere(old: Estate, new: Estate) -> BoolColumn:
+    """(S,) services of which other replicas stand somewhere, or another share serves."""
+    pairs = zip(old.services, new.services, strict=True)
+    facts = _SERVICE_FACTS["presence"]
+    found = np.array(
+        [
+            one is not other and any(getattr(one, f) != getattr(other, f) for f in facts)
+            for one, other in pairs
+        ],
+        np.bool_,
+    )
+    before, after = old.replicas, new.replicas
+    if before is after:
+        return found
+    services = np.arange(len(found) + 1)
+    starts, others = (np.searchsorted(table.service, services) for table in (before, after))
+    found |= np.diff(starts) != np.diff(others)
+    # Rows of services with as many bindings as before stand beside those they had.
+    rows = np.flatnonzero(~found[after.service])
+    service = after.service[rows]
+    twin = rows + (starts[:-1] - others[:-1])[service]
+    for name in ("kind", "target", "count"):
+        found[service[getattr(after, name)[rows] != getattr(before, name)[twin]]] = True
+    return found
+
+
+def taking_other(old: Estate, new: Estate) -> BoolColumn:
+    """(S,) services of which a replica takes something else, or which may be shed or no longer."""
+    return np.array(
+        [one is not other and (one.demand != other.demand or one.sheddable != other.sheddable)
+         for one, other in zip(old.services, new.services, strict=True)], np.bool_,
+    )  # fmt: skip
 
 
 def changed_families(old: Estate, new: Estate) -> set[str]:

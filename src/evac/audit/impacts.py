@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from evac.audit.capacity import Capacity, capacity, supply_of
+from evac.audit.capacity import Capacity, capacity
 from evac.audit.closure import (
     Bits,
     Order,
@@ -21,15 +21,26 @@ from evac.audit.closure import (
     order_of,
     packed,
     pairs_of,
+    spliced,
     spread,
     spread_table,
     unpacked,
 )
 from evac.audit.losses import Losses
-from evac.audit.presence import CountTable, Presence, endpoints_lost, lost_counts, presence, unjudged
+from evac.audit.presence import (
+    CountTable,
+    Presence,
+    endpoints_lost,
+    lost_counts,
+    presence,
+    replaced,
+    unjudged,
+    with_columns,
+)
 from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
 from evac.audit.schedule import Scheduled, Task, line_of, schedule
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
+from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
@@ -54,19 +65,34 @@ class Ground:
 
     lost: replicas taken; taken: pairs with any; short: pairs with fewer replicas left than serve;
     endpoints: pairs where all of a service at some site is taken; loose: may or may not be taken,
-    because only its site is known; fewer: fates if nothing but fewer replicas followed.
+    because only its site is known.
     """
 
     top: Topology
     losses: Losses
     presence: Presence
-    lost: CountTable
-    taken: Pairs
-    short: Pairs
-    endpoints: Pairs
-    loose: BoolColumn
-    fewer: CodeColumn
+    standing: Standing
     capacity: Capacity
+
+    @property
+    def lost(self) -> CountTable:
+        return self.standing.lost
+
+    @property
+    def taken(self) -> Pairs:
+        return self.standing.taken
+
+    @property
+    def short(self) -> Pairs:
+        return self.standing.short
+
+    @property
+    def endpoints(self) -> Pairs:
+        return self.standing.endpoints
+
+    @property
+    def loose(self) -> BoolColumn:
+        return self.standing.loose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,18 +208,61 @@ def impacts(top: Topology, losses: Losses) -> Impacts:
 def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
+    stands = _standing(top, losses, found)
+    room = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
+    return _ground(top, losses, found, stands, room)
+
+
+def ground_again(old: Ground, top: Topology, elsewhere: BoolColumn, services: BoolColumn) -> Ground:
+    """The same after a change. elsewhere (S,): services of which replicas moved; services (S,): those,
+    and all that take something else."""
+    losses, found, stands = old.losses, old.presence, old.standing
+    moved = np.flatnonzero(elsewhere).astype(np.int32)
+    if len(moved):
+        part = presence(top, losses.rows, moved)
+        stands = stands.replaced(_standing(top, losses, part), elsewhere)
+        found = with_columns(found, part, moved)
+    supply = old.capacity.supply.again(top, found, services)
+    room = capacity(supply, losses, stands.lost, stands.taken, old.capacity)
+    return _ground(top, losses, found, stands, room)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """What losses take of services, see `Ground`."""
+
+    lost: CountTable
+    taken: Pairs
+    short: Pairs
+    endpoints: Pairs
+    loose: BoolColumn
+
+    def replaced(self, part: Standing, services: BoolColumn) -> Standing:
+        """The same, with some services (S,) replaced by those of a part."""
+        rows = np.flatnonzero(services).astype(np.int32)
+
+        def joined(pairs: Pairs, others: Pairs) -> Pairs:
+            return spliced(pairs, Pairs(rows[others.service], others.loss), services)
+
+        return Standing(
+            replaced(self.lost, part.lost, rows), joined(self.taken, part.taken),
+            joined(self.short, part.short), joined(self.endpoints, part.endpoints),
+            replaced(self.loose, part.loose, rows),
+        )  # fmt: skip
+
+
+def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
     lost = lost_counts(found, losses)
-    taken = lost > 0
-    pairs = pairs_of(taken)
-    room = capacity(supply_of(top, losses, found), losses, lost, pairs)
-    left = found.n[pairs.service] - pairs.of(lost)
-    return Ground(
-        top=top, losses=losses, presence=found, lost=lost,
-        taken=pairs, short=pairs.only(left < found.m[pairs.service]),
-        endpoints=pairs_of(endpoints_lost(found, losses, lost)),
-        loose=unjudged(top, found, losses),
-        fewer=np.where(taken, DEGRADED, UNAFFECTED).astype(np.uint8), capacity=room,
+    taken = pairs_of(lost > 0)
+    left = found.n[taken.service] - taken.of(lost)
+    return Standing(
+        lost, taken, taken.only(left < found.m[taken.service]), pairs_of(endpoints_lost(found, losses, lost)),
+        unjudged(top, found, losses),
     )  # fmt: skip
+
+
+def _ground(top: Topology, losses: Losses, found: Presence, stands: Standing, room: Capacity) -> Ground:
+    return Ground(top=top, losses=losses, presence=found, standing=stands, capacity=room)
 
 
 def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) -> Wiring:
@@ -361,7 +430,8 @@ def _fates(
     ground: Ground, wiring: Wiring, hit: Struck, ready: IntColumn, open_question: BoolColumn
 ) -> CodeColumn:
     """(L, S) codes of FATES, the graver one last. ready: by pair that is down."""
-    fate = ground.fewer.copy()
+    fate = np.zeros(ground.lost.shape, np.uint8)
+    fate[ground.standing.taken.loss, ground.standing.taken.service] = DEGRADED
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED
     fate[hit.down.loss, hit.down.service] = RECOVERS

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.room import Room, Wants, useful_shapes
+from evac.audit.room import Room, Used, Wants, useful_shapes
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED
 from evac.planning.packing.shapes import Fitted, Shapes, bounds_of, first_fit, splits_of
@@ -24,16 +24,20 @@ Kind = TypeVar("Kind", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stock:
-    """Shapes of servers, what services ask of them, and which of them hold anything (G,)."""
+    """Shapes of servers, what services ask of them, and which of them hold anything (G,).
+
+    used: what the shapes were made of.
+    """
 
     room: Room
     wants: Wants
     useful: BoolColumn
+    used: Used
 
 
-def stock_of(room: Room, wants: Wants) -> Stock:
+def stock_of(room: Room, wants: Wants, used: Used) -> Stock:
     """What may be placed where."""
-    return Stock(room, wants, useful_shapes(room, wants))
+    return Stock(room, wants, useful_shapes(room, wants), used)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,11 +65,11 @@ def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, wanted: 
 
     free = np.zeros((size + extra, len(room.free)), np.int64)
     free[:size] = room.amounts[kept]
-    stage = room.stage[kept]
+    bounds = bounds_of(room.stage[kept], room.pool[kept], len(room.pool_site))
     return Shapes(
-        free=free, servers=grown(count), pool=grown(room.pool), site=grown(room.site), stage=grown(room.stage),
-        is_pool=grown(room.is_pool), size=np.array([size, size], np.int64), boots=np.zeros(sites, np.int64),
-        bounds=bounds_of(stage), touched=np.zeros(sites, np.bool_),
+        free=free, servers=grown(count), pool=grown(room.pool), site=grown(room.site),
+        stage=grown(room.stage), is_pool=grown(room.is_pool), size=np.array([size, size], np.int64),
+        boots=np.zeros(sites, np.int64), bounds=bounds, touched=np.zeros(sites, np.bool_),
     )  # fmt: skip
 
 

@@ -6,17 +6,19 @@ not known: only the loss of all its sites can be judged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.audit.losses import Losses, Rows
 from evac.model.domain import Topology
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, Replicas
 from evac.model.units import ceil_share
 
 CountTable = NDArray[np.int32]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,32 +36,62 @@ class Presence:
     pooled: BoolColumn
 
 
-def presence(top: Topology, rows: Rows) -> Presence:
-    """Replica counts of an estate; linear in bindings and in rows x services."""
+def presence(top: Topology, rows: Rows, services: IndexColumn | None = None) -> Presence:
+    """Replica counts of an estate; linear in bindings and in rows x services.
+
+    services: of these only, in columns of that order; sorted.
+    """
     estate = top.estate
-    services = len(estate.services)
-    row = _row_of_binding(top, rows)
-    key = row.astype(np.int64) * services + estate.replicas.service
-    weights = estate.replicas.count.astype(np.float64)
-    counts = np.bincount(key, weights, rows.count * services).astype(np.int32).reshape(rows.count, services)
+    chosen = np.arange(len(estate.services), dtype=np.int32) if services is None else services
+    replicas = _of_services(estate.replicas, chosen, len(estate.services))
+    named = [estate.services[service] for service in chosen.tolist()]
+    key = _row_of_binding(top, rows, replicas).astype(np.int64) * len(named) + replicas.service
+    weights = replicas.count.astype(np.float64)
+    counts = np.bincount(key, weights, rows.count * len(named)).astype(np.int32)
+    counts = counts.reshape(rows.count, len(named))
     counted = np.asarray(counts.sum(axis=0) > 0)
-    for number, service in enumerate(estate.services):
+    for number, service in enumerate(named):
         if not counted[number]:
             for site in service.sites:
                 counts[rows.of_site[top.site_index[site]], number] = 1
-    per_site = np.zeros((len(estate.sites), services), np.int32)
+    per_site = np.zeros((len(estate.sites), len(named)), np.int32)
     for number in range(len(estate.sites)):
         per_site[number] = counts[rows.site == number].sum(axis=0)
     n = per_site.sum(axis=0).astype(np.int64)
     m = np.array([ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-                  for s, k in zip(estate.services, n, strict=True)], np.int64)  # fmt: skip
+                  for s, k in zip(named, n, strict=True)], np.int64)  # fmt: skip
     m[~counted] = np.minimum(n, 1)[~counted]
-    loose, pooled = _loose(top, rows, counts, counted)
+    loose, pooled = _loose(top, rows, replicas, counts, counted)
     return Presence(counts, per_site, n, m, counted, loose, pooled)
 
 
-def _row_of_binding(top: Topology, rows: Rows) -> IntColumn:
-    replicas = top.estate.replicas
+def _of_services(replicas: Replicas, chosen: IndexColumn, services: int) -> Replicas:
+    """Bindings of some services, by their place among them."""
+    if len(chosen) == services:
+        return replicas
+    place = np.full(services, -1, np.int32)
+    place[chosen] = np.arange(len(chosen), dtype=np.int32)
+    rows = np.flatnonzero(place[replicas.service] >= 0)
+    return Replicas(
+        place[replicas.service[rows]], replicas.kind[rows], replicas.target[rows], replicas.count[rows]
+    )
+
+
+def with_columns(before: Presence, part: Presence, services: IndexColumn) -> Presence:
+    """The presence of all services, where that of some has changed."""
+    return Presence(
+        *(replaced(getattr(before, f.name), getattr(part, f.name), services) for f in fields(Presence))
+    )
+
+
+def replaced(table: NDArray[Kind], part: NDArray[Kind], services: IndexColumn) -> NDArray[Kind]:
+    """A table of which the last axis is services, with the columns of some replaced."""
+    found = table.copy()
+    found[..., services] = part
+    return found
+
+
+def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
     row = np.zeros(len(replicas), np.int64)
     lookups = ((ON_SERVER, rows.of_server), (ON_POOL, rows.of_site[top.pool_site]), (AT_SITE, rows.of_site))
     for kind, lookup in lookups:
@@ -69,11 +101,11 @@ def _row_of_binding(top: Topology, rows: Rows) -> IntColumn:
 
 
 def _loose(
-    top: Topology, rows: Rows, counts: CountTable, counted: BoolColumn
+    top: Topology, rows: Rows, replicas: Replicas, counts: CountTable, counted: BoolColumn
 ) -> tuple[BoolColumn, BoolColumn]:
     """What is known by its site only. Pools whose member servers are known are kept apart."""
-    estate, replicas = top.estate, top.estate.replicas
-    shape = (len(estate.pools), len(estate.services))
+    estate = top.estate
+    shape = (len(estate.pools), counts.shape[1])
     pooled, loose = np.zeros(shape, np.bool_), np.zeros((len(estate.sites), shape[1]), np.bool_)
     members = estate.fleet.pool[estate.fleet.pool >= 0]
     with_servers = np.bincount(members, minlength=shape[0]) > 0

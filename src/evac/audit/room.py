@@ -17,7 +17,17 @@ from evac.audit.losses import Rows
 from evac.audit.reserves import Reserves
 from evac.model.domain import Topology
 from evac.model.estate import Service
-from evac.model.fleet import DARK, ON_POOL, ON_SERVER, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import (
+    DARK,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    BoolColumn,
+    IndexColumn,
+    IntColumn,
+    Replicas,
+)
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
 from evac.planning.packing.shapes import (
     STAGE_DARK,
@@ -30,7 +40,7 @@ from evac.planning.packing.shapes import (
 )
 
 SHAPES_WANTED: Final = 2_500
-_MOST_BITS: Final = 6
+MOST_BITS: Final = 6
 _LEAST_BITS: Final = 2
 _WORD_BITS: Final = 63
 
@@ -67,7 +77,8 @@ class Room:
 
     free (R, G); count (G); pool, site (G); stage (G): used, empty or dark; is_pool (G).
     pool_names, pool_site, pool_class (class index, -1 none): P. server_shape: (servers,) shape of
-    a usable server, -1 else; row_start, row_server: usable servers by row of the losses.
+    a usable server, -1 else; row_start, row_server: usable servers by row of the losses. levels:
+    what the shapes of bare servers were told apart by, stage, pool and free amounts rounded to `bits`.
     """
 
     free: IntColumn
@@ -82,6 +93,8 @@ class Room:
     server_shape: IndexColumn
     row_start: IntColumn
     row_server: IndexColumn
+    levels: IntColumn
+    bits: int
 
     @cached_property
     def amounts(self) -> IntColumn:
@@ -103,55 +116,132 @@ def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
     return np.array(table, np.int64).reshape(len(services), RESOURCE_COUNT), np.array(known, np.bool_)
 
 
-def used_amounts(
-    top: Topology, demand: IntColumn, kept: BoolColumn | None = None
-) -> tuple[IntColumn, IntColumn]:
-    """(servers, R) and (pools, R) taken by replicas; `kept` (S,) leaves out services that are shed."""
-    replicas = top.estate.replicas
+@dataclass(frozen=True, slots=True, eq=False)
+class Used:
+    """What replicas take: (servers, R) and (pools, R)."""
+
+    servers: IntColumn
+    pools: IntColumn
+
+
+def used_amounts(top: Topology, demand: IntColumn, kept: BoolColumn | None = None) -> Used:
+    """What replicas take; `kept` (S,) leaves out services that are shed."""
     taken = demand if kept is None else demand * kept[:, None]
-    found = []
-    for kind, size in ((ON_SERVER, len(top.estate.fleet)), (ON_POOL, len(top.estate.pools))):
-        here = replicas.kind == kind
-        target, service, count = replicas.target[here], replicas.service[here], replicas.count[here]
-        columns = [np.bincount(target, taken[service, r] * count, size) for r in range(RESOURCE_COUNT)]
-        found.append(np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT))
-    return found[0], found[1]
+    estate = top.estate
+    return Used(_taken(estate.replicas, ON_SERVER, taken, len(estate.fleet)),
+                _taken(estate.replicas, ON_POOL, taken, len(estate.pools)))  # fmt: skip
 
 
-def room_of(top: Topology, rows: Rows, found: Reserves, used: tuple[IntColumn, IntColumn]) -> Room:
-    """The shapes of an estate, given what is used."""
-    fleet = top.estate.fleet
-    servers = np.flatnonzero(found.usable).astype(np.int32)
+def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntColumn:
+    """(size, R) taken on targets of a kind."""
+    here = replicas.kind == kind
+    target, service, count = replicas.target[here], replicas.service[here], replicas.count[here]
+    columns = [np.bincount(target, demand[service, r] * count, size) for r in range(RESOURCE_COUNT)]
+    return np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT)
+
+
+def used_again(
+    before: Used, top: Topology, servers: BoolColumn, demand: IntColumn, kept: BoolColumn | None = None
+) -> Used:
+    """What replicas take, where that is known of all servers but some."""
+    taken = demand if kept is None else demand * kept[:, None]
+    replicas, found = top.estate.replicas, before.servers.copy()
+    here = replicas.kind == ON_SERVER
+    here[here] = servers[replicas.target[here]]
+    found[servers] = 0
+    amounts = taken[replicas.service[here]] * replicas.count[here, None]
+    np.add.at(found, replicas.target[here], amounts)
+    return Used(found, _taken(replicas, ON_POOL, taken, len(top.estate.pools)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Usable servers: which, their stage, free amounts (n, R), and whether nothing is on them."""
+
+    server: IndexColumn
+    stage: IntColumn
+    free: IntColumn
+    empty: BoolColumn
+
+    def rounded(self, bits: int) -> IntColumn:
+        """Free amounts as shapes tell them apart; what is empty is as large as its class says."""
+        return np.where(self.empty[:, None], self.free, _leading_bits(self.free, bits))
+
+
+def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standing:
+    """Some usable servers, given what is used on all (servers, R)."""
+    fleet, taken = top.estate.fleet, used[servers]
     capacity = np.where(fleet.capacity_known[servers], fleet.capacity[servers], 0)
-    free = np.maximum(capacity - used[0][servers], 0)
-    empty = np.asarray(~used[0][servers].any(axis=1))
+    empty = np.asarray(~taken.any(axis=1))
     stage = np.where(fleet.state[servers] == DARK, STAGE_DARK, np.where(empty, STAGE_EMPTY, STAGE_USED))
+    return Standing(servers, stage, np.maximum(capacity - taken, 0), empty)
+
+
+def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
+    """The shapes of an estate, given what is used."""
+    servers = np.flatnonzero(found.usable).astype(np.int32)
+    standing = standing_of(top, servers, used.servers)
     pairs, pool = _pairs(top, servers)
-    first, shape = _shapes(pool, stage, free, empty)
-    kept = free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
-    np.minimum.at(kept, shape, free)
-    whole, declared = _declared(top, used[1])
-    order = np.argsort(rows.of_server[servers], kind="stable")
-    lookup = np.full(len(fleet), -1, np.int32)
+    first, shape, bits = _shapes(pool, standing)
+    kept = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
+    levels = np.column_stack(
+        [standing.stage[first], pool[first], standing.rounded(bits)[first]]
+    ) if len(first) else np.empty((0, 2 + RESOURCE_COUNT), np.int64)  # fmt: skip
+    np.minimum.at(kept, shape, standing.free)
+    lookup = np.full(len(top.estate.fleet), -1, np.int32)
     lookup[servers] = shape
-    row_start = np.searchsorted(rows.of_server[servers][order], np.arange(rows.count + 1))
-    pool_site = [s for s, _ in pairs] + [int(top.pool_site[p]) for p in declared]
-    shape_pool = np.r_[pool[first], len(pairs) + np.arange(len(declared))].astype(np.int32)
+    bare = BareShapes(levels.astype(np.int64), bits, kept, np.bincount(shape, minlength=len(first)), lookup)
+    return assembled(top, bare, pairs, used.pools, rows_of_servers(rows, servers))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BareShapes:
+    """Shapes of bare servers: levels (see `Room`), free (G, R), count (G,), and of_server."""
+
+    levels: IntColumn
+    bits: int
+    free: IntColumn
+    count: IntColumn
+    of_server: IndexColumn
+
+
+def rows_of_servers(rows: Rows, servers: IndexColumn) -> tuple[IntColumn, IndexColumn]:
+    """Where each row of the losses begins among some servers, and these in that order."""
+    order = np.argsort(rows.of_server[servers], kind="stable")
+    start = np.searchsorted(rows.of_server[servers][order], np.arange(rows.count + 1))
+    return start.astype(np.int64), servers[order]
+
+
+def assembled(
+    top: Topology,
+    bare: BareShapes,
+    pairs: list[tuple[int, int]],
+    used: IntColumn,
+    by_row: tuple[IntColumn, IndexColumn],
+) -> Room:
+    """Bare shapes, then declared pools, of which `used` (pools, R) is taken.
+
+    pairs: (site, class) by number of the pool of bare servers; by_row: see `rows_of_servers`.
+    """
+    whole, declared = _declared(top, used)
+    count = len(bare.levels)
+    pool_site = np.array([s for s, _ in pairs] + [int(top.pool_site[p]) for p in declared], np.int32)
+    pool = np.r_[bare.levels[:, 1], len(pairs) + np.arange(len(declared))].astype(np.int32)
     return Room(
-        free=np.ascontiguousarray(np.concatenate([kept, whole]).T),
-        count=np.r_[np.bincount(shape, minlength=len(first)), np.ones(len(declared), np.int64)].astype(
-            np.int64
-        ),
-        pool=shape_pool,
-        site=np.array(pool_site, np.int32)[shape_pool] if len(shape_pool) else shape_pool,
-        stage=np.r_[stage[first], np.zeros(len(declared), np.int64)].astype(np.int32),
-        is_pool=np.r_[np.zeros(len(first), np.bool_), np.ones(len(declared), np.bool_)],
+        free=np.ascontiguousarray(np.concatenate([bare.free, whole]).T),
+        count=np.r_[bare.count, np.ones(len(declared), np.int64)].astype(np.int64),
+        pool=pool,
+        site=pool_site[pool] if len(pool) else pool,
+        stage=np.r_[bare.levels[:, 0], np.zeros(len(declared), np.int64)].astype(np.int32),
+        is_pool=np.arange(len(pool)) >= count,
         pool_names=_pool_names(top, pairs, declared),
-        pool_site=np.array(pool_site, np.int32),
+        pool_site=pool_site,
         pool_class=np.array([c for _, c in pairs] + [-1] * len(declared), np.int32),
-        server_shape=lookup,
-        row_start=row_start.astype(np.int64),
-        row_server=servers[order],
+        server_shape=bare.of_server,
+        row_start=by_row[0],
+        row_server=by_row[1],
+        levels=bare.levels,
+        bits=bare.bits,
     )
 
 
@@ -170,16 +260,14 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
     return (*bare, *(estate.pools[p].id for p in declared))
 
 
-def _shapes(
-    pool: IndexColumn, stage: IndexColumn, free: IntColumn, empty: BoolColumn
-) -> tuple[IndexColumn, IndexColumn]:
-    """First server of each shape and the shape of each server; fewer bits until the shapes are few."""
-    for bits in range(_MOST_BITS, _LEAST_BITS - 1, -1):
-        key = _key(pool, stage, np.where(empty[:, None], free, _leading_bits(free, bits)))
+def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, int]:
+    """First server of each shape, the shape of each server, and the bits: fewer until shapes are few."""
+    for bits in range(MOST_BITS, _LEAST_BITS - 1, -1):
+        key = _key(pool, standing.stage, standing.rounded(bits))
         _, first, shape = np.unique(key, return_index=True, return_inverse=True)
         if len(first) <= SHAPES_WANTED:
             break
-    return first.astype(np.int32), shape.reshape(-1).astype(np.int32)
+    return first.astype(np.int32), shape.reshape(-1).astype(np.int32), bits
 
 
 def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
@@ -188,7 +276,7 @@ def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
     return np.asarray((values >> shift) << shift, np.int64)
 
 
-def _key(pool: IndexColumn, stage: IndexColumn, free: IntColumn) -> IntColumn:
+def _key(pool: IndexColumn, stage: IntColumn, free: IntColumn) -> IntColumn:
     """One integer a server that orders by stage, then pool, then free amounts.
 
     Columns stand beside each other in as few words as hold them.
@@ -254,7 +342,8 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
 def useful_shapes(room: Room, wants: Wants) -> BoolColumn:
     """(G,) shapes that hold a replica of any service."""
     found = np.zeros(len(room.count), np.bool_)
-    holds_any(wants.asking, room.amounts, room.pool, found)
+    least = wants.demand.min(axis=0) if len(wants.demand) else np.zeros(RESOURCE_COUNT, np.int64)
+    holds_any(wants.asking, least, room.amounts, room.pool, found)
     return found
 
 

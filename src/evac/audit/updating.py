@@ -2,8 +2,8 @@
 
 `update` gives what `audit` of the new estate would give, to the last finding. Cheap parts are worked
 out whole; kept are placements in which the same services go first, schedules that follow from the
-same, rows of losses and findings about services without a difference. A change of where things stand
-or of what a replica takes is audited anew.
+same, rows of losses and findings about services without a difference, shapes of servers that are
+left as they were. A change of fault domains, of pools or of which services there are is audited anew.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from evac.audit.capacity import reordered
 from evac.audit.closure import order_of
 from evac.audit.context import Context, Rule
 from evac.audit.differences import differences
-from evac.audit.facets import DYNAMICS, STRUCTURE, WIRES, changed_facets
+from evac.audit.facets import (
+    DYNAMICS,
+    GROUND,
+    STRUCTURE,
+    WIRES,
+    changed_facets,
+    placed_elsewhere,
+    taking_other,
+)
 from evac.audit.findings import Finding
-from evac.audit.impacts import Impacts, Wiring, judged, wiring_of
+from evac.audit.impacts import Impacts, Wiring, ground_again, judged, wiring_of
 from evac.audit.recovery import times_of
 from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
@@ -59,7 +67,7 @@ def _found(
     rule: Rule, context: Context, known: tuple[Finding, ...], changed: frozenset[str]
 ) -> tuple[Finding, ...]:
     """What a rule finds now; known: what it found before."""
-    if rule.reads and not changed.intersection(rule.reads):
+    if rule.reads and not changed & (GROUND | frozenset(rule.reads)):
         return known
     found = findings_of(rule, context)
     if not rule.by_service or context.asked is None:
@@ -79,7 +87,10 @@ def _placed_again(found: tuple[Finding, ...], previous: AuditReport, estate: Est
 def _impacts(old: Impacts, estate: Estate, changed: frozenset[str]) -> Impacts:
     top = replace(old.top, estate=estate)
     ground = replace(old.ground, top=top)
-    if "order" in changed:
+    if changed & GROUND:
+        moved = placed_elsewhere(old.estate, estate)
+        ground = ground_again(old.ground, top, moved, moved | taking_other(old.estate, estate))
+    elif "order" in changed:
         ground = replace(ground, capacity=reordered(old.capacity, top, old.losses, old.lost))
     if not changed & DYNAMICS:
         return replace(old, ground=ground)

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.audit.capacity import Supply, capacity, supply_of
+from evac.audit.capacity import capacity
 from evac.audit.closure import pairs_of
 from evac.audit.impacts import impacts
 from evac.audit.losses import Losses, losses
 from evac.audit.placing import open_packing, pack, stock_of
 from evac.audit.presence import Presence, lost_counts, presence
 from evac.audit.reserves import reserves
-from evac.audit.room import Room, Wants
+from evac.audit.room import Room, Used, Wants
+from evac.audit.supply import Supply, supply_of
 from evac.estate.example import pangyo
 from evac.model.derive import derive
 from evac.model.domain import Topology, topology
@@ -35,7 +36,7 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
         stage=np.zeros(count, np.int32), is_pool=np.zeros(count, np.bool_), pool_names=("a:", "b:"),
         pool_site=np.arange(2, dtype=np.int32), pool_class=np.full(2, -1, np.int32),
         server_shape=np.arange(count, dtype=np.int32), row_start=np.zeros(1, np.int64),
-        row_server=np.empty(0, np.int32),
+        row_server=np.empty(0, np.int32), levels=np.empty((0, 6), np.int64), bits=6,
     )  # fmt: skip
 
 
@@ -88,7 +89,10 @@ def test_shapes_place_what_first_fit_places(
     wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], room)
     counts = [s[2] for s in services]
     packing = open_packing(
-        stock_of(room, wants), np.zeros(len(site), np.int64), np.zeros(2, np.bool_), np.array(counts)
+        stock_of(room, wants, Used(free, free[:0])),
+        np.zeros(len(site), np.int64),
+        np.zeros(2, np.bool_),
+        np.array(counts),
     )
     placed = pack(
         packing,

@@ -26,8 +26,8 @@ class Shapes(NamedTuple):
     """E entries, of which some are in use and the rest is room for splits.
 
     free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
-    and those at first; boots (sites,): dark servers that are up; bounds (stages, 2): within which the
-    entries of a stage were at first; touched (sites,): scratch.
+    and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where the
+    entries of a stage and pool were at first, one after the other; touched (sites,): scratch.
     """
 
     free: IntColumn
@@ -71,22 +71,32 @@ def splits_of(wanted: IntColumn, capped: BoolColumn, sites: int) -> int:
     return 4 * (int((asked & ~capped).sum()) + sites * int((asked & capped).sum()))
 
 
-def bounds_of(stage: IndexColumn) -> IntColumn:
-    """(stages, 2) first entry of each stage, and one after the last."""
-    found = np.zeros((_STAGES, 2), np.int64)
-    for number in range(_STAGES):
-        rows = np.flatnonzero(stage == number)
-        if len(rows):
-            found[number] = rows[0], rows[-1] + 1
+def bounds_of(stage: IndexColumn, pool: IndexColumn, pools: int) -> IntColumn:
+    """(stages, P, 2) first entry of each stage and pool, and one after the last; they stand together."""
+    key = stage.astype(np.int64) * pools + pool
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    found = np.zeros((_STAGES, pools, 2), np.int64)
+    last = np.append(first[1:], len(key))
+    found.reshape(-1, 2)[key[first]] = np.stack([first, last[: len(first)]], axis=1)
     # What is booted was dark, and stays where it is.
     found[STAGE_BOOTED] = found[STAGE_DARK]
     return found
 
 
 @kernel
-def holds_any(asking: Asking, free: IntColumn, pool: IndexColumn, found: BoolColumn) -> None:
-    """Sets found (G,) for shapes that hold a replica of any service; free (G, R), pool (G,)."""
+def holds_any(
+    asking: Asking, least: IntColumn, free: IntColumn, pool: IndexColumn, found: BoolColumn
+) -> None:
+    """Sets found (G,) for shapes that hold a replica of any service; free (G, R), pool (G,).
+
+    least (R,): no service asks for less of a resource.
+    """
     for shape in range(free.shape[0]):
+        enough = True
+        for r in range(free.shape[1]):
+            enough = enough and free[shape, r] >= least[r]
+        if not enough:
+            continue
         for service in range(asking.demand.shape[0]):
             if asking.kinds[asking.kind[service], pool[shape]] and _fits(asking, service, free, shape):
                 found[shape] = True
@@ -205,12 +215,14 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     What is split off is looked at by the next service only.
     """
     size, at_first, left = shapes.size[0], shapes.size[1], count
+    mine, bounds = asking.kind[service], shapes.bounds
     shapes.touched[:] = False
     for stage in range(_STAGES):
-        left = _scan(
-            shapes, asking, service, left, site, stage, shapes.bounds[stage, 0], shapes.bounds[stage, 1]
-        )
-        if stage in (STAGE_USED, STAGE_BOOTED):
+        for pool in range(bounds.shape[1]):
+            if asking.kinds[mine, pool] and left > 0:
+                start, stop = bounds[stage, pool, 0], bounds[stage, pool, 1]
+                left = _scan(shapes, asking, service, left, site, stage, start, stop)
+        if stage in (STAGE_USED, STAGE_BOOTED) and left > 0:
             left = _scan(shapes, asking, service, left, site, stage, at_first, size)
     for place in range(shapes.touched.shape[0]):
         if shapes.touched[place]:
@@ -230,8 +242,6 @@ def _scan(
     stop: int,
 ) -> int:
     """Use the entries of one stage in a range; replicas that are left."""
-    if left == 0:
-        return 0
     for entry in range(start, stop):
         if shapes.stage[entry] != stage or shapes.servers[entry] == 0:
             continue

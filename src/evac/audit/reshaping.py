@@ -1,0 +1,107 @@
+"""The shapes of an estate after a change of some servers: the others keep theirs.
+
+What comes out is what `room.room_of` would give. Where shapes have to be told apart more coarsely
+than by `MOST_BITS`, or a kind of servers is new or gone, that is what is asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evac.audit.losses import Rows
+from evac.audit.reserves import Reserves
+from evac.audit.room import (
+    MOST_BITS,
+    SHAPES_WANTED,
+    BareShapes,
+    Room,
+    Used,
+    assembled,
+    room_of,
+    rows_of_servers,
+    standing_of,
+)
+from evac.model.domain import Topology
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+
+_NO_LIMIT = np.iinfo(np.int64).max
+
+
+def reshaped(
+    before: Room, top: Topology, rows: Rows, found: Reserves, used: Used, changed: BoolColumn
+) -> Room:
+    """The shapes of an estate of which some servers changed: state, facts, or what is used on them."""
+    bare = int((~before.is_pool).sum())
+    kinds = [
+        (site, kind) for site, kind in zip(before.pool_site.tolist(), before.pool_class.tolist(), strict=True)
+    ][: _bare_pools(before)]
+    servers = np.flatnonzero(changed & found.usable).astype(np.int32)
+    pool = _pool_of(top, kinds, servers)
+    if before.bits != MOST_BITS or (pool < 0).any():
+        return room_of(top, rows, found, used)
+    shapes = _moved(before, bare, top, used, servers, pool, changed)
+    told_apart = np.bincount(shapes.levels[:, 1], minlength=len(kinds))
+    if len(shapes.levels) > SHAPES_WANTED or not told_apart.all():
+        return room_of(top, rows, found, used)
+    by_row = before.row_start, before.row_server
+    if not np.array_equal(found.usable, before.server_shape >= 0):
+        by_row = rows_of_servers(rows, np.flatnonzero(found.usable).astype(np.int32))
+    return assembled(top, shapes, kinds, used.pools, by_row)
+
+
+def _bare_pools(room: Room) -> int:
+    """How many pools are of bare servers: those come first."""
+    return len(room.pool_site) - int(room.is_pool.sum())
+
+
+def _pool_of(top: Topology, kinds: list[tuple[int, int]], servers: IndexColumn) -> IndexColumn:
+    """Number of the pool of each server; -1 where there is none yet."""
+    fleet, width = top.estate.fleet, len(top.estate.classes) + 1
+    keys = np.array([site * width + kind + 1 for site, kind in kinds], np.int64)
+    wanted = fleet.site[servers].astype(np.int64) * width + fleet.server_class[servers] + 1
+    if not len(keys):
+        return np.full(len(servers), -1, np.int32)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1).astype(np.int32)
+
+
+def _moved(
+    before: Room,
+    bare: int,
+    top: Topology,
+    used: Used,
+    servers: IndexColumn,
+    pool: IndexColumn,
+    changed: BoolColumn,
+) -> BareShapes:
+    """Shapes in which the changed servers stand where they belong now."""
+    standing = standing_of(top, servers, used.servers)
+    fresh = np.column_stack([standing.stage, pool, standing.rounded(MOST_BITS)]).astype(np.int64)
+    levels, number = _sorted_rows(np.concatenate([before.levels, fresh]))
+    touched = np.zeros(len(levels), np.bool_)
+    old = before.server_shape
+    left_behind = number[old[changed & (old >= 0)]]
+    touched[left_behind] = True
+    lookup = np.where(changed | (old < 0), -1, number[np.maximum(old, 0)] if bare else -1).astype(np.int32)
+    lookup[servers] = number[bare:]
+    free = np.full((len(levels), before.free.shape[0]), _NO_LIMIT)
+    free[number[:bare]] = before.free[:, :bare].T
+    free[touched] = _NO_LIMIT
+    again = np.flatnonzero((lookup >= 0) & touched[lookup]).astype(np.int32)
+    np.minimum.at(free, lookup[again], standing_of(top, again, used.servers).free)
+    np.minimum.at(free, lookup[servers], standing.free)
+    count = np.bincount(lookup[lookup >= 0], minlength=len(levels))
+    kept = count > 0
+    renumbered = (np.cumsum(kept) - 1).astype(np.int32)
+    lookup[lookup >= 0] = renumbered[lookup[lookup >= 0]]
+    return BareShapes(levels[kept], MOST_BITS, free[kept], count[kept], lookup)
+
+
+def _sorted_rows(table: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """The different rows of a table in order, and the number of each of its rows among them."""
+    order = np.lexsort(table.T[::-1])
+    ordered = table[order]
+    first = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)][: len(table)]
+    number = np.empty(len(table), np.int64)
+    number[order] = np.cumsum(first) - 1
+    return ordered[first], number
