@@ -218,17 +218,20 @@ C = TypeVar("C")
 
 async def _both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
     """Both answers; the first error where one fails, once the other has ended too."""
-    found = await asyncio.gather(one, other, return_exceptions=True)
-    for answer in found:
-        if isinstance(answer, BaseException):
-            raise answer
-    return cast(tuple[A, B], tuple(found))
+    return cast(tuple[A, B], await _answers(one, other))
 
 
 async def _all_of(one: Awaitable[A], other: Awaitable[B], third: Awaitable[C]) -> tuple[A, B, C]:
     """As `_both`. None is cancelled half way: a lease that was just given must be known, to be given back."""
-    (first, second), last = await _both(_both(one, other), third)
-    return first, second, last
+    return cast(tuple[A, B, C], await _answers(one, other, third))
+
+
+async def _answers(*calls: Awaitable[Any]) -> tuple[Any, ...]:
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in found:
+        if isinstance(answer, BaseException):
+            raise answer
+    return tuple(found)
 
 
 def _fenced(event: Event) -> frozenset[str]:

@@ -368,12 +368,16 @@ class Conductor:
         runs = (run.execution for run in self._runs.values())
         return any(one is not None and bool(one.view.untyped) for one in runs)
 
-    def concerned(self) -> Concerned | None:
-        """The newest run under way that another loss concerns: it leaves sites, or brings one back."""
+    def concerned(self, untyped: str = "") -> Concerned | None:
+        """The newest run under way that another loss concerns: it leaves sites, or brings one back. untyped:
+        only one that waits for the name of this site.
+        """
         for name, run in reversed(self._runs.items()):
             moves = run.leaving or "active" in run.ends.values()
             if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
                 view = run.execution.view
+                if untyped and untyped not in view.untyped:
+                    continue
                 return Concerned(
                     name,
                     run.accounted,

@@ -83,13 +83,13 @@ class Parts:
 
 @dataclass(slots=True)
 class _Term:
-    """One time of leading. handled: (answer, site) -> the loss that was answered, or is just being."""
+    """One time of leading. handled: (answer, site) -> what was answered, or is just being."""
 
     leadership: Leadership
     conductor: Conductor
     chronicle: Chronicle
     told: dict[str, str] = field(default_factory=dict)
-    handled: dict[tuple[str, str], int] = field(default_factory=dict)
+    handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
     hanging: dict[str, int] = field(default_factory=dict)
@@ -282,11 +282,11 @@ class Controller:
 
     def _is_waited_for(self, term: _Term, site: str) -> bool:
         """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
-        concerned = term.conductor.concerned() if term.conductor.asks_names else None
+        concerned = term.conductor.concerned(site) if term.conductor.asks_names else None
         handled = (self._answer_return.__name__, site)
-        if concerned is None or site not in concerned.untyped or term.handled.get(handled) == concerned.plans:
+        if concerned is None or term.handled.get(handled) == (concerned.run, concerned.plans):
             return False
-        term.handled[handled] = concerned.plans
+        term.handled[handled] = (concerned.run, concerned.plans)
         return True
 
     async def _try(self, term: _Term, answer: Answer, site: str) -> None:
@@ -384,9 +384,9 @@ class Controller:
     async def _answer_return(self, term: _Term, site: str) -> None:
         """A site answers again whose name a person was to type: the plan counts on it again."""
         async with term.answering:
-            concerned = term.conductor.concerned()
+            concerned = term.conductor.concerned(site)
             register = await read_register(self._desk.store)
-            if concerned is None or site not in concerned.untyped:
+            if concerned is None:
                 return
             if register.get(site) != "active":  # it was left before, and may be on its way back
                 raise _NotYet
