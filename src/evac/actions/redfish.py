@@ -130,6 +130,18 @@ class RedfishDriver:
             self._on_since.clear()
         return now - self._on_since.setdefault(target.address, now)
 
+    async def look(self, action: Action, within_s: float) -> System:
+        """What its controller says of a server now. Raises `ActionError`, also for another machine."""
+        target = self._read(action)
+        async with self._wire.talk(target, asyncio.get_running_loop().time() + within_s) as talk:
+            seen = await self._find(talk, last=True)
+        check_identity(target, seen)
+        return seen
+
+    @property
+    def requests_sent(self) -> int:
+        return self._wire.sent
+
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Of a boot: off again, gracefully where the system hears it. A feed or a fence is not taken back."""
         if action.verb != "boot":
@@ -154,11 +166,11 @@ class RedfishDriver:
             )
         return target
 
-    async def _find(self, talk: Talk) -> System:
+    async def _find(self, talk: Talk, last: bool = False) -> System:
         """The system; where others of the same endpoint had theirs is tried first."""
         access = talk.target.access
         known = self._paths.get(id(access))
-        seen, hit = await redfish_system.find(talk, known[1] if known else "")
+        seen, hit = await redfish_system.find(talk, known[1] if known else "", last)
         if not hit:
             self._paths[id(access)] = (access, seen.path)
         return seen

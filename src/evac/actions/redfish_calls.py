@@ -8,7 +8,6 @@ redirect. Judges no resource.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,25 +15,38 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
-import aiohttp
 import orjson
-from yarl import URL
 
 from evac.actions.credentials import CODE as REFUSED
 from evac.actions.credentials import Credential, Credentials
 from evac.actions.http_calls import Answer
+from evac.actions.places import Places
+from evac.actions.redfish_connection import (
+    Broken,
+    Closed,
+    Connection,
+    NotConnected,
+    NotSpoken,
+    NotTrusted,
+    TooLate,
+    connect,
+)
 from evac.actions.redfish_quirks import is_busy, message_id
 from evac.actions.redfish_settings import Access, Target, is_own_path
+from evac.actions.redfish_trust import fits
 from evac.model.errors import Permanent, Retryable
 
-ANSWER_BYTES_MOST: Final = 262_144
 BRACKETS_MOST: Final = 8_192
-"""A BMC's answer is neither larger nor more deeply built than this."""
+"""A BMC's answer is not more deeply built than this."""
 CONNECT_S: Final = 3.0
 KEPT_S: Final = 2.0
+LOG_OUT_S: Final = 5.0
 BUSY_MS: Final = 10_000
 AT_ONCE_MOST: Final = 512
 """Requests of this process, all networks together: more only makes each of them late."""
+HANDSHAKES_AT_ONCE: Final = 128
+IDLE_MOST: Final = 512
+CLOSING_TURNS: Final = 100
 LATE_S: Final = 0.25
 LATE_TRIES: Final = 3
 SESSIONS: Final = ("/redfish/v1/SessionService/Sessions", "/redfish/v1/Sessions")
@@ -53,11 +65,13 @@ class Wire:
     """The connections of one driver."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turns: dict[str, _Turn] = {}
-        self._networks: dict[str, asyncio.Semaphore] = {}
+        self._networks: dict[str, Places] = {}
         self._all = asyncio.Semaphore(AT_ONCE_MOST)
+        self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._idle: dict[tuple[str, int], tuple[Connection, Access, asyncio.TimerHandle]] = {}
+        self._open: set[Connection] = set()
         self._busy_until: dict[str, float] = {}
         self._headers: dict[int, tuple[Credential, dict[str, str]]] = {}
         self.credentials = Credentials()
@@ -65,37 +79,60 @@ class Wire:
 
     def talk(self, target: Target, ends: float) -> Talk:
         """A conversation with one controller; nobody else talks with it meanwhile. ends: by the loop."""
-        self._open()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._of_new_loop(loop)
         return Talk(self, target, ends)
 
-    def _open(self) -> aiohttp.ClientSession:
-        """A session of the running loop; what belongs to a loop that is over is left behind."""
-        loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
-            self._turns, self._networks, self._busy_until = {}, {}, {}
-            self._all = asyncio.Semaphore(AT_ONCE_MOST)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=KEPT_S, use_dns_cache=True, ttl_dns_cache=60
-                ),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-                auto_decompress=False,
-                trust_env=False,
-            )
-            self._loop = loop
-        return self._session
+    def _of_new_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What belongs to a loop that is over is left behind."""
+        self._loop = loop
+        self._turns, self._networks, self._busy_until, self._idle = {}, {}, {}, {}
+        self._open = set()
+        self._all = asyncio.Semaphore(AT_ONCE_MOST)
+        self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None and self._loop is asyncio.get_running_loop():
-            await session.close()
+        idle, self._idle = self._idle, {}
+        if self._loop is asyncio.get_running_loop():
+            for _, _, expiry in idle.values():
+                expiry.cancel()
+            for connection in tuple(self._open):
+                connection.abort()
+            for _ in range(CLOSING_TURNS):  # what was aborted is gone in the next turns of the loop
+                if not self._open:
+                    return
+                await asyncio.sleep(0)
 
-    def network(self, target: Target) -> asyncio.Semaphore:
+    def keep(self, target: Target, connection: Connection) -> None:
+        """For the next conversation with the same controller, which often follows at once."""
+        key = (target.address, id(target.access))
+        if len(self._idle) >= IDLE_MOST or key in self._idle:
+            connection.close()
+            return
+        expiry = asyncio.get_running_loop().call_later(KEPT_S, self._expire, key)
+        self._idle[key] = (connection, target.access, expiry)
+
+    def _expire(self, key: tuple[str, int]) -> None:
+        self._idle.pop(key)[0].close()
+
+    def _kept(self, target: Target) -> Connection | None:
+        found = self._idle.pop((target.address, id(target.access)), None)
+        if found is None:
+            return None
+        connection, _, expiry = found
+        expiry.cancel()
+        connection.reused = True
+        return connection if connection.usable else None
+
+    def goes_on(self, target: Target) -> bool:
+        """Whether a connection is open that was used a moment ago: it is used up before others are opened."""
+        return (target.address, id(target.access)) in self._idle
+
+    def network(self, target: Target) -> Places:
         found = self._networks.get(target.network)
         if found is None:
-            found = asyncio.Semaphore(target.access.requests_at_once)
+            found = Places(target.access.requests_at_once)
             self._networks[target.network] = found
         return found
 
@@ -137,102 +174,98 @@ class Wire:
             raise Retryable("bmc-busy", f"{address} asks to be left alone", after_ms=int(left * 1_000) + 1)
         del self._busy_until[address]
 
-    async def send(
-        self, target: Target, method: Method, path: str, headers: Mapping[str, str], body: bytes | None,
-        timeout_s: float, last: bool,
-    ) -> Answer:  # fmt: skip
-        """One request. Raises `Retryable` where it was not sent, `NoAnswer` where it may have arrived."""
-        wanted = dict(headers)
-        if body is not None:
-            wanted["Content-Type"] = "application/json"
-        if last:
-            wanted["Connection"] = "close"
+    async def connection(self, target: Target, timeout_s: float) -> Connection:
+        """One that was kept, or a new one, whose other end is believed. Raises `Permanent`, `Retryable`."""
+        kept = self._kept(target)
+        if kept is not None:
+            return kept
+        host, _, port = target.address.rpartition(":")
+        host, trust = host.strip("[]"), target.access.trust
+        pin = trust.pin_of(target.address)
         connect_s = min(CONNECT_S, timeout_s)
-        loop = asyncio.get_running_loop()
+        try:
+            if trust.context is None:
+                made = await connect(host, int(port), None, "", connect_s, timeout_s)
+            else:
+                async with self._handshakes:
+                    made = await connect(host, int(port), trust.context, trust.name, connect_s, timeout_s)
+        except (NotConnected, NotTrusted) as error:
+            _not_connected(error, target.address)
+        if made.is_there:
+            self._open.add(made)
+            made.on_gone = self._open.discard
+        if pin is not None and not fits(pin, made.certificate()):
+            made.abort()
+            raise Permanent("bmc-tls", f"the certificate of {target.address} is not the one that is known")
+        return made
+
+    async def send(self, target: Target, connection: Connection, request: bytes, timeout_s: float) -> Answer:
+        """One request. Raises `NoAnswer`, `Untouched`."""
         async with self._all:
             self.sent += 1
-            begun = loop.time()
             try:
-                async with (
-                    asyncio.timeout(timeout_s),
-                    self._open().request(
-                        method, URL(target.base + path, encoded=True), data=body, headers=wanted,
-                        allow_redirects=False, ssl=_trusted(target),
-                        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
-                        server_hostname=target.access.trust.name or None,
-                    ) as response,
-                ):  # fmt: skip
-                    return await _read(response, target.address)
-            except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-                if isinstance(error, aiohttp.ConnectionTimeoutError):
-                    _check_late(loop.time() - begun - connect_s, target)
-                await _failed(error, target, timeout_s)
+                return await connection.ask(request, timeout_s)
+            except Broken as error:
+                _not_answered(error, target.address, connection)
+
+
+def packed(
+    target: Target, method: Method, path: str, headers: Mapping[str, str], body: bytes | None, last: bool
+) -> bytes:
+    """A request as it goes over the wire."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {target.address}",
+        "Accept: application/json",
+        "OData-Version: 4.0",
+    ]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if last:
+        lines.append("Connection: close")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + (body or b"")
 
 
 class NoAnswer(Retryable):
     """The request may have arrived; no whole answer came."""
 
 
+class Starved(NoAnswer):
+    """No answer in time, but it is this process that was late: nothing is known of the controller."""
+
+
 class OurselvesLate(Retryable):
     """No connection in time, but it is this process that was late: nothing is known of the controller."""
 
 
-def _check_late(late_s: float, target: Target) -> None:
-    """Whoever is late himself cannot tell that somebody else is silent. Raises `OurselvesLate`."""
-    if late_s > LATE_S:
-        words = f"this machine is too slow: it was {late_s:.1f} s late to look at {target.address}"
-        raise OurselvesLate("bmc-busy", words, after_ms=1_000)
+class Untouched(NoAnswer):
+    """A connection that had been kept was closed before a byte of an answer came."""
 
 
-def _trusted(target: Target) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
-    trust = target.access.trust
-    pin = trust.pin_of(target.address)
-    if pin is not None:
-        return aiohttp.Fingerprint(pin)
-    return True if trust.context is None else trust.context
+def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
+    """Says in codes why there is no connection. Raises."""
+    if isinstance(error, NotTrusted):
+        raise Permanent("bmc-tls", f"{address}: {error}") from error
+    if error.late_s > LATE_S:  # whoever is late himself cannot tell that somebody else is silent
+        words = f"this machine is too slow: it was {error.late_s:.1f} s late to look at {address}"
+        raise OurselvesLate("bmc-busy", words, after_ms=1_000) from error
+    if isinstance(error, NotSpoken):
+        raise Retryable("bmc-hanging", f"{address} takes connections and answers nothing") from error
+    raise Retryable("bmc-silent", f"{address}: {error}") from error
 
 
-async def _read(response: aiohttp.ClientResponse, address: str) -> Answer:
-    """The whole answer, if it is not too large."""
-    length = response.content_length
-    if length is not None and length > ANSWER_BYTES_MOST:
-        response.close()
-        raise NoAnswer("bmc-half-dead", f"{address} answers more than {ANSWER_BYTES_MOST} bytes")
-    parts = bytearray()
-    async for part in response.content.iter_any():
-        parts += part
-        if len(parts) > ANSWER_BYTES_MOST:
-            response.close()
-            raise NoAnswer("bmc-half-dead", f"{address} answers more than {ANSWER_BYTES_MOST} bytes")
-    found = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status, found, bytes(parts))
-
-
-async def _failed(error: Exception, target: Target, timeout_s: float) -> NoReturn:
-    """What it means that no answer came. Raises."""
-    where = target.address
-    if isinstance(error, aiohttp.ServerFingerprintMismatch | aiohttp.ClientConnectorCertificateError):
-        raise Permanent("bmc-tls", f"the certificate of {where} is not the one that is known") from error
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        if isinstance(error, aiohttp.ClientConnectorSSLError):
-            raise Permanent("bmc-tls", f"{where} speaks no TLS that can be understood") from error
-        if target.access.scheme == "https" and await _takes_connections(where):
-            raise Retryable("bmc-hanging", f"{where} takes connections and answers nothing") from error
-        raise Retryable("bmc-silent", f"{where} cannot be reached") from error
-    if isinstance(error, TimeoutError):
-        raise NoAnswer("bmc-hanging", f"{where} did not answer in {timeout_s:.1f} s") from error
-    raise NoAnswer("bmc-silent", f"{where} broke off: {type(error).__name__}") from error
-
-
-async def _takes_connections(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(1.0):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
+def _not_answered(error: Broken, address: str, connection: Connection) -> NoReturn:
+    """Says in codes what it means that a request got no answer. Raises."""
+    if isinstance(error, TooLate):
+        if error.late_s > LATE_S:
+            words = f"this machine is too slow: it was {error.late_s:.1f} s late to hear {address}"
+            raise Starved("bmc-busy", words, after_ms=1_000) from error
+        raise NoAnswer("bmc-hanging", f"{address}: {error}") from error
+    if isinstance(error, Closed):
+        kind = Untouched if error.untouched and connection.reused else NoAnswer
+        raise kind("bmc-silent", f"{address}: {error}") from error
+    raise NoAnswer("bmc-half-dead", f"{address}: {error}") from error
 
 
 class Talk:
@@ -241,6 +274,7 @@ class Talk:
     def __init__(self, wire: Wire, target: Target, ends: float) -> None:
         self._wire, self.target, self._ends = wire, target, ends
         self._turn: _Turn | None = None
+        self._connection: Connection | None = None
         self._token: dict[str, str] | None = None
         self._session_path = ""
 
@@ -250,17 +284,17 @@ class Talk:
         turn = self._wire.turn(self.target.address)
         network = self._wire.network(self.target)
         try:
-            if turn.lock.locked() or network.locked():
+            if turn.lock.locked() or not network.free:
                 async with asyncio.timeout_at(self._ends):
                     await turn.lock.acquire()
                     try:
-                        await network.acquire()
+                        await network.take(self._wire.goes_on(self.target))
                     except BaseException:
                         turn.lock.release()
                         raise
             else:  # nobody waits: both are had at once
                 await turn.lock.acquire()
-                await network.acquire()
+                await network.take()
         except BaseException as error:
             self._wire.give_back(self.target.address, turn)
             if isinstance(error, TimeoutError):
@@ -277,9 +311,15 @@ class Talk:
             if self._session_path:
                 await self._log_out()
         finally:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                if connection.usable:
+                    self._wire.keep(self.target, connection)
+                else:
+                    connection.close()
             turn, self._turn = self._turn, None
             assert turn is not None
-            self._wire.network(self.target).release()
+            self._wire.network(self.target).give()
             turn.lock.release()
             self._wire.give_back(self.target.address, turn)
 
@@ -303,8 +343,8 @@ class Talk:
             headers = await self._identified(credential)
             if etag:
                 headers = {**headers, "If-Match": etag}
-            packed = None if body is None else orjson.dumps(body)
-            answer = await self._send(method, path, headers, packed, last)
+            content = None if body is None else orjson.dumps(body)
+            answer = await self._send(method, path, headers, content, last)
             verdict = "refused" if answer.status == 401 else "unknown" if answer.status >= 500 else "accepted"
         except _LoginRefused:
             verdict = "refused"
@@ -317,13 +357,31 @@ class Talk:
     async def _send(
         self, method: Method, path: str, headers: Mapping[str, str], body: bytes | None, last: bool
     ) -> Answer:
-        """Tries again where nothing was sent because this process was late."""
-        for _ in range(LATE_TRIES - 1):
+        """Tries again where certainly nothing was sent, or where sending it twice changes nothing."""
+        request = packed(self.target, method, path, headers, body, last)
+        for left in reversed(range(LATE_TRIES)):
             try:
-                return await self._wire.send(self.target, method, path, headers, body, self._left(), last)
+                connection = await self._connected()
+                answer = await self._wire.send(self.target, connection, request, self._left())
             except OurselvesLate:
+                if not left:
+                    raise
                 await asyncio.sleep(LATE_S)
-        return await self._wire.send(self.target, method, path, headers, body, self._left(), last)
+            except (Untouched, Starved):
+                self._connection = None
+                if not left or method != "GET":
+                    raise
+            else:
+                if last or not connection.usable:
+                    self._connection = None
+                    connection.close()
+                return answer
+        raise AssertionError("the last try returns or raises")
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or not self._connection.usable:
+            self._connection = await self._wire.connection(self.target, self._left())
+        return self._connection
 
     async def _enter(self, credential: Credential) -> None:
         try:
@@ -360,7 +418,7 @@ class Talk:
         """Opens the one session of this conversation. Some controllers know only the older path."""
         body = orjson.dumps({"UserName": credential.user, "Password": credential.secret.reveal()})
         for path in SESSIONS:
-            answer = await self._wire.send(self.target, "POST", path, {}, body, self._left(), last=False)
+            answer = await self._send("POST", path, {}, body, last=False)
             if answer.status in (404, 405):
                 continue
             if answer.status in (400, 401, 403) and not is_busy(answer.body):
@@ -377,8 +435,8 @@ class Talk:
         """Closes the session, also after an error; a controller has room for about eight."""
         path, self._session_path = self._session_path, ""
         try:
-            timeout_s = min(self.target.access.answer_s, 5.0)
-            await self._wire.send(self.target, "DELETE", path, self._token or {}, None, timeout_s, last=True)
+            self._ends = max(self._ends, asyncio.get_running_loop().time() + LOG_OUT_S)
+            await self._send("DELETE", path, self._token or {}, None, last=True)
         except (Permanent, Retryable):
             return  # it ends by itself when it is idle for long enough
 

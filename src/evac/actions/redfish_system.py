@@ -58,14 +58,14 @@ class System:
         return not serial or serial.casefold() in (one.casefold() for one in self.serials)
 
 
-async def find(talk: Talk, known_path: str) -> tuple[System, bool]:
+async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System, bool]:
     """The system of a controller, and whether the known path led to it. known_path: where another controller
     of this endpoint has its system, "" for none; taken only for a server whose serial number is known,
     because the number then tells whether it is the right one.
     """
     serial = talk.target.serial
     if known_path and serial:
-        answer = await talk.ask("GET", known_path)
+        answer = await talk.ask("GET", known_path, last=last)
         if answer.status == 200:
             found = read(known_path, content(talk.target.address, answer))
             if found.is_server(serial):
