@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 )
 @click.option("--faults", "faulty", default="", metavar="SHARES",
               help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.")  # fmt: skip
+@click.option("--racks-down", type=click.IntRange(0), default=0, help="So many racks have a dead switch.")
+@click.option(
+    "--dies", multiple=True, metavar="BOOT-SERVER@SECONDS", help="A boot server dies in the middle."
+)
 @click.option("--power-on", type=click.Choice(["on", "dark", "last"]), default="dark", show_default=True,
               help="What servers do when power returns.")  # fmt: skip
 @click.option("--at-start", type=click.Choice(["off", "on", "open"]), default="off", show_default=True,
@@ -95,6 +99,7 @@ def _wish(options: Mapping[str, Any]) -> Wish:
     settings = Settings(
         speed=options["speed"], seed=options["seed"], spread=options["spread"],
         latency_ms=round(options["latency"]), bmc_boot_ms=round(options["bmc_boot"] * 1_000),
+        racks_down=options["racks_down"], dying=tuple(_moment(one) for one in options["dies"]),
         closed=start != "open", running=start == "on", was_running=start == "open",
     )  # fmt: skip
     shares = read_shares(options["faulty"]) if options["faulty"] else dict(DEFAULT_SHARES)
@@ -104,6 +109,14 @@ def _wish(options: Mapping[str, Any]) -> Wish:
         tls=options["tls"], user=options["user"], password=options["password"],
         out=options["out"].absolute() if options["out"] else None,
     )  # fmt: skip
+
+
+def _moment(word: str) -> tuple[str, int]:
+    """`boot-1@90` as (boot-1, 90_000)."""
+    id, _, seconds = word.rpartition("@")
+    if not id or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
+        raise InvalidInput("fleet-boot-server", f"{word[:80]} is no moment", "write pangyo-boot-1@90")
+    return id, int(seconds) * 1_000
 
 
 def _tell(about: Mapping[str, Any], quiet: bool) -> None:

@@ -104,12 +104,8 @@ class AdminDoor:
     def timeline(self) -> Json:
         """How many servers are up, over fleet time; at most a thousand points, the last one always there."""
         now = self.fleet.now()
-        points = self.fleet.machines.timeline
-        step = -(-len(points) // _POINTS)
-        kept = points[::step]
-        if kept[-1] != points[-1]:
-            kept.append(points[-1])
-        return {"time_ms": now, "up": [{"at_ms": at, "servers": count} for at, count in kept]}
+        points = self.fleet.machines.timeline.points(_POINTS)
+        return {"time_ms": now, "up": [{"at_ms": at, "servers": count} for at, count in points]}
 
     def servers(self, query: dict[str, str]) -> Json:
         """Servers in a state, or with a fault: at most a thousand, from the number `from` on."""
@@ -170,11 +166,8 @@ class AdminDoor:
         return {"id": id, "closed": self.fleet.grid.closed[domain], "lost": lost, "trips": tripped}
 
     def _boot_server(self, id: str, verb: str) -> Json:
-        ids = self.fleet.ground.boot_servers
-        if id not in ids:
-            raise InvalidInput("fleet-boot-server", f"there is no boot server {id[:80]}", ", ".join(ids[:20]))
+        number = self.fleet.boot_server(id)
         now, machines = self.fleet.now(), self.fleet.machines
-        number = ids.index(id)
         boots = (machines.kill_boot_server if verb == "kill" else machines.revive_boot_server)(number, now)
         return {"id": id, "down": machines.boot_server_down[number], "boots": boots}
 

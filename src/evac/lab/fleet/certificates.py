@@ -1,4 +1,4 @@
-"""The certificates of a fleet with TLS: its own authority and one certificate that all controllers show.
+"""Makes the certificates of a fleet: an authority of its own and one certificate for all controllers.
 
 One certificate cannot carry 32,000 addresses, so a client either pins it or asks the authority without asking
 for the name, as people do with controllers that are known by their address. Keys are elliptic (P-256).
@@ -7,8 +7,6 @@ for the name, as people do with controllers that are known by their address. Key
 from __future__ import annotations
 
 import ipaddress
-import ssl
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,25 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from evac.lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
+from evac.lab.fleet.tls import Certificates
 
 _DAYS = 825
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """Files, and the SHA-256 of the certificate as hex, to pin it."""
-
-    authority: Path
-    chain: Path
-    key: Path
-    pin: str
-
-    def context(self) -> ssl.SSLContext:
-        """What the fleet listens with."""
-        found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        found.minimum_version = ssl.TLSVersion.TLSv1_2
-        found.load_cert_chain(self.chain, self.key)
-        return found
 
 
 def make(folder: Path) -> Certificates:

@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._door, self._loop = door, loop
         self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser | None = None
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._busy = False
         self._held = 0
@@ -76,6 +77,8 @@ class Connection(asyncio.Protocol):
                 self._door.end(self.server, 0)
             self._waiting.clear()
             self._door.leave(self)
+            # The parser holds us, and we hold it: let both go now, not when somebody looks for cycles.
+            self._parser = None
 
     def drop(self) -> None:
         """Ends the connection at once."""
@@ -87,7 +90,7 @@ class Connection(asyncio.Protocol):
         return not self._busy and not self._waiting
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None:
+        if self._transport is None or self._parser is None:
             return
         self.used_at = self._loop.time()
         try:
@@ -125,7 +128,7 @@ class Connection(asyncio.Protocol):
             self._body += body
 
     def on_message_complete(self) -> None:
-        if self._transport is None:
+        if self._transport is None or self._parser is None:
             return
         path, _, query = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode("latin-1")

@@ -16,6 +16,8 @@ from evac.lab.fleet.fleet import Fleet
 from evac.lab.fleet.service import Controller
 
 CONNECTIONS_MOST: Final = 1_024
+TLS_CONNECTIONS_MOST: Final = 512
+"""Each holds about 60 KiB."""
 _DEAD: Final = FAULTS.index("dead")
 
 

@@ -102,6 +102,11 @@ def draw(servers: int, shares: Shares, seed: int) -> npt.NDArray[np.uint8]:
     return found
 
 
+def draw_racks(racks: int, count: int, seed: int) -> list[int]:
+    """Racks whose switch is down."""
+    return sorted(np.random.default_rng([seed, 3]).permutation(racks)[:count].tolist())
+
+
 def read_shares(words: str) -> dict[str, float]:
     """`dead=2%,slow=0.01`; `none` is nobody. Raises `InvalidInput`."""
     if words.strip() == "none":

@@ -14,11 +14,14 @@ from evac.lab.fleet.ground import Ground
 from evac.lab.fleet.machines import Machines
 from evac.lab.fleet.power import PowerGrid
 from evac.lab.fleet.stats import Stats
+from evac.model.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a fleet behaves. Durations in ms of fleet time; closed: the breakers at the start."""
+    """How a fleet behaves. Durations in ms of fleet time; closed: the breakers at the start; racks_down: how
+    many racks have a dead switch, so that their controllers are silent; dying: boot servers, and when.
+    """
 
     speed: float = 1.0
     seed: int = 1
@@ -30,6 +33,8 @@ class Settings:
     closed: bool = True
     running: bool = False
     was_running: bool = False
+    racks_down: int = 0
+    dying: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,10 +66,25 @@ class Fleet:
         self.accounts = Accounts(user, password, self.stats)
         self.kept: dict[int, Kept] = {}
         self.first_call: dict[int, int] = {}
+        self._strike(settings)
         if settings.running:
             self.machines.start_all(0)
         elif settings.was_running:
             self.machines.was_running()
+
+    def _strike(self, settings: Settings) -> None:
+        """What else is broken from the start, or will be."""
+        for rack in faults.draw_racks(len(self.ground.racks), settings.racks_down, settings.seed):
+            self.machines.fault[self.ground.rack == rack] = faults.code_of("dead")
+        for id, at in settings.dying:
+            self.machines.boot_server_dies(self.boot_server(id), at)
+
+    def boot_server(self, id: str) -> int:
+        """Its number. Raises `InvalidInput`."""
+        ids = self.ground.boot_servers
+        if id not in ids:
+            raise InvalidInput("fleet-boot-server", f"there is no boot server {id[:80]}", ", ".join(ids[:20]))
+        return ids.index(id)
 
     def now(self) -> int:
         """Fleet time; what was due until now has happened."""

@@ -7,7 +7,6 @@ HTTP.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.lab.fleet import faults
+from evac.lab.fleet.agenda import Agenda, Timeline
 from evac.lab.fleet.faults import FAULTS
 from evac.lab.fleet.ground import Ground
 from evac.lab.fleet.power import PowerGrid, Trip
@@ -44,10 +44,9 @@ _LOOP_AT: Final = 0.6
 _SLOW_BOOT_FACTOR: Final = 5
 _NEVER: Final = 2**62
 GRACEFUL_OFF_MS: Final = 20_000
-TIMELINE_MOST: Final = 100_000
 TRIPS_KEPT: Final = 1_000
 
-_CALM, _UP, _LOOP, _OFF_AT_LAST, _BMC_BACK = range(5)
+_CALM, _UP, _LOOP, _OFF_AT_LAST, _BMC_BACK, _BOOT_SERVER_DIES = range(6)
 _CODE: Final = {fault: code for code, fault in enumerate(FAULTS)}
 Reset = Literal["on", "off", "graceful-off", "restart", "graceful-restart", "cycle"]
 
@@ -94,24 +93,25 @@ class Machines:
         self.bmc_back_at = np.zeros(count, np.int64)
         self.boot_server_down = [False] * len(ground.boot_servers)
         self._turn = np.zeros(count, np.uint32)
-        self._due: list[tuple[int, int, int, int, int]] = []
-        self._sequence = 0
+        self._agenda = Agenda()
         self.trips: list[Trip] = []
         self.trip_count = 0
         self.up_count = 0
-        self.timeline: list[tuple[int, int]] = [(0, 0)]
+        self.timeline = Timeline()
         self.reachability_changed: Callable[[], None] = lambda: None
 
     def next_due(self) -> int | None:
         """When something happens next, in fleet ms."""
-        return self._due[0][0] if self._due else None
+        return self._agenda.next_at()
 
     def advance(self, now: int) -> None:
         """Lets everything happen that is due by now."""
-        while self._due and self._due[0][0] <= now:
-            at, _, what, server, turn = heapq.heappop(self._due)
+        while (due := self._agenda.next_at()) is not None and due <= now:
+            at, what, server, turn = self._agenda.pop()
             if what == _BMC_BACK:
                 self.reachability_changed()
+            elif what == _BOOT_SERVER_DIES:
+                self.kill_boot_server(server, at)
             elif turn == self._turn[server]:
                 self._happens(what, server, at)
 
@@ -126,8 +126,7 @@ class Machines:
             self.turn_off(server, at)
 
     def _later(self, at: int, what: int, server: int) -> None:
-        self._sequence += 1
-        heapq.heappush(self._due, (at, self._sequence, what, server, int(self._turn[server])))
+        self._agenda.note(at, what, server, int(self._turn[server]))
 
     def has_fault(self, server: int, fault: str) -> bool:
         return bool(self.fault[server] == _CODE[fault])
@@ -195,10 +194,7 @@ class Machines:
 
     def _count(self, change: int, now: int) -> None:
         self.up_count += change
-        if self.timeline[-1][0] == now:
-            self.timeline[-1] = (now, self.up_count)
-        elif len(self.timeline) < TIMELINE_MOST:
-            self.timeline.append((now, self.up_count))
+        self.timeline.note(now, self.up_count)
 
     def _begin_boot(self, server: int, now: int) -> None:
         """A boot begins, after power-on or a restart; the latter draws its inrush anew."""
@@ -245,6 +241,10 @@ class Machines:
             return
         self.up[server] = True
         self._count(1, now)
+
+    def boot_server_dies(self, number: int, at: int) -> None:
+        """It will, at a moment to come."""
+        self._agenda.note(at, _BOOT_SERVER_DIES, number, 0)
 
     def kill_boot_server(self, number: int, now: int) -> int:
         """Boots that have not fetched their image yet wait; returns how many."""

@@ -96,9 +96,9 @@ def _password(wish: Wish) -> tuple[str, str]:
 def _tls(wish: Wish) -> tuple[ssl.SSLContext | None, str]:
     if not wish.tls:
         return None, ""
-    from evac.lab.fleet import certificates
+    from evac.lab.fleet import tls
 
-    made = certificates.make(wish.folder)
+    made = tls.make(wish.folder)
     return made.context(), made.pin
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import resource
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import Final
 from evac.lab.fleet import silence
 from evac.lab.fleet.admin import AdminDoor
 from evac.lab.fleet.connections import Connection, Door
-from evac.lab.fleet.doors import CONNECTIONS_MOST, ControllerDoor
+from evac.lab.fleet.doors import CONNECTIONS_MOST, TLS_CONNECTIONS_MOST, ControllerDoor
 from evac.lab.fleet.fleet import Fleet
 from evac.model.errors import EvacError
 
@@ -24,6 +25,7 @@ _BACKLOG: Final = 1_024
 _TICK_SECONDS: Final = 0.25
 _SWEEP_SECONDS: Final = 5.0
 _FILES_SPARE: Final = 64
+_M_MMAP_THRESHOLD: Final = -3
 
 
 class FleetFailed(EvacError):
@@ -55,14 +57,14 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def connections_most() -> int:
+def connections_most(wanted: int) -> int:
     """How many connections the limit of open files leaves; the limit is raised as far as it may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    return max(16, min(CONNECTIONS_MOST, soft - _FILES_SPARE))
+    return max(16, min(wanted, soft - _FILES_SPARE))
 
 
 class Server:
@@ -92,7 +94,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        door = ControllerDoor(self.fleet, loop, connections_most())
+        most = connections_most(TLS_CONNECTIONS_MOST if self._tls else CONNECTIONS_MOST)
+        door = ControllerDoor(self.fleet, loop, most)
         admin = AdminDoor(self.fleet, self._about)
         self.fleet.machines.reachability_changed = lambda: self._silence(door)
         self._silence(door)
@@ -145,8 +148,19 @@ def serve(
     async def main() -> None:
         await Server(fleet, ports, tls, about).run(ready)
 
+    if tls is not None:
+        _map_large_blocks()
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(main())
+
+
+def _map_large_blocks() -> None:
+    """Lets the C library map every block above 64 KiB by itself for good, and give it back when it is freed.
+
+    uvloop takes 256 KiB for each connection with TLS, and touches a few pages of them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 65_536)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
 from evac.lab.fleet import made_up
+from evac.lab.fleet.agenda import Agenda, Timeline
+from evac.lab.fleet.faults import FAULTS
+from evac.lab.fleet.fleet import Settings
 from evac.lab.fleet.machines import BOOT_TARGETS, GRACEFUL_OFF_MS, OVERRIDE_ONCE, OVERRIDES, Machines
 from evac.lab.fleet.power import PowerGrid
-from tests.unit.lab.fleet.fleets import HOUR, KIND, ground, machines
+from tests.unit.lab.fleet.fleets import HOUR, KIND, Client, ground, machines
 
 
 def _with(fault: str) -> Machines:
@@ -163,7 +168,7 @@ def test_the_timeline_counts_up_and_down() -> None:
     made.reset(1, "on", 1_000)
     made.advance(HOUR)
     made.reset(0, "off", HOUR)
-    assert made.timeline == [(0, 0), (KIND.boot_ms, 1), (KIND.boot_ms + 1_000, 2), (HOUR, 1)]
+    assert made.timeline.points() == [(0, 0), (KIND.boot_ms, 1), (KIND.boot_ms + 1_000, 2), (HOUR, 1)]
 
 
 @pytest.mark.parametrize("servers", [1, 19, 20, 21, 1_000, 32_000])
@@ -173,3 +178,49 @@ def test_a_made_up_site_carries_all_its_servers(servers: int) -> None:
     made.start_all(0)
     assert made.up_count == servers
     assert len(set(of.name.tolist())) == servers
+
+
+def test_a_boot_server_dies_at_its_moment() -> None:
+    made = machines(ground())
+    made.boot_server_dies(0, 30_000)
+    made.reset(0, "on", 0)
+    made.advance(HOUR)
+    assert made.boot_server_down[0]
+    assert not made.up[0]
+    assert made.stalled_at[0] == KIND.image_offset_ms
+
+
+def test_a_rack_switch_that_is_down_silences_all_controllers_of_one_rack() -> None:
+    settings = Settings(spread=0.0, racks_down=1)
+    fleets = [Client(ground(3, racks=4), settings).fleet for _ in range(2)]
+    dead = fleets[0].machines.fault.reshape(4, 3) == FAULTS.index("dead")
+    assert dead.all(axis=1).sum() == 1
+    assert dead.sum() == 3
+    assert (fleets[0].machines.fault == fleets[1].machines.fault).all()
+
+
+def test_an_agenda_gives_back_what_it_was_told_in_order() -> None:
+    rng = random.Random(3)
+    told = [
+        (rng.randrange(10**9), rng.randrange(16), rng.randrange(64_000), rng.randrange(2**32))
+        for _ in range(500)
+    ]
+    told += [(told[0][0], 1, 2, 3), (told[0][0], 0, 1, 2)]
+    agenda = Agenda()
+    for event in told:
+        agenda.note(*event)
+    assert agenda.next_at() == min(event[0] for event in told)
+    assert [agenda.pop() for _ in told] == sorted(told, key=lambda event: event[0])
+    assert agenda.next_at() is None
+
+
+def test_a_timeline_never_forgets_its_last_point() -> None:
+    line = Timeline()
+    for at in range(1, 250_000):
+        line.note(at, at % 7)
+        line.note(at, at)
+    points = line.points(100)
+    assert points[-1] == (249_999, 249_999)
+    assert 50 <= len(points) <= 101
+    assert points == sorted(points)
+    assert all(at == count for at, count in points)
