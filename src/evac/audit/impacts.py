@@ -5,7 +5,6 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -38,7 +37,7 @@ from evac.audit.presence import (
     with_columns,
 )
 from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
-from evac.audit.schedule import Scheduled, Task, line_of, schedule
+from evac.audit.schedule import Course, Task, course_of, line_of, schedule
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
@@ -101,6 +100,7 @@ class Wiring:
 
     graph: ServiceGraph
     order: Order
+    course: Course
     stores: StoreHits
     families: FamilyHits
     times: Times
@@ -129,7 +129,6 @@ class Impacts:
     ready_ms: CountTable
     untimed: BoolColumn
     methods: tuple[Method, ...]
-    schedules: dict[int, Scheduled]
 
     @property
     def top(self) -> Topology:
@@ -270,7 +269,14 @@ def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) ->
     graph = service_graph(top.estate)
     order = order_of(graph)
     hits = stores if stores is not None else store_hits(top, losses)
-    return Wiring(graph, order, hits, family_hits(graph, hits), times_of(top.estate, graph, order))
+    return Wiring(
+        graph,
+        order,
+        course_of(graph, order),
+        hits,
+        family_hits(graph, hits),
+        times_of(top.estate, graph, order),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -305,9 +311,7 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     else:
         estate, graph, times = ground.top.estate, wiring.graph, wiring.times
         chains = recovery(estate, graph, wiring.order, times, wiring.families, damage)
-    known = before.schedules if before is not None else {}
-    schedules = _schedules(ground, wiring, damage, chains, known)
-    ready = _ready(damage, chains, schedules)
+    ready = _ready(ground, wiring, damage, chains)
     ready_ms = np.zeros((losses, services), np.int32)
     ready_ms[damage.pairs.loss, damage.pairs.service] = ready
     open_question = _open(ground, wiring)
@@ -315,7 +319,7 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
         ground=ground, wiring=wiring, damage=damage, chains=chains,
         down=damage.pairs.marked(losses, services), direct=hit.direct, moved=hit.moved,
         open=open_question, fate=_fates(ground, wiring, hit, ready, open_question), ready_ms=ready_ms,
-        untimed=_untimed(ground, wiring, damage), methods=_methods(ground.losses), schedules=schedules,
+        untimed=_untimed(ground, wiring, damage), methods=_methods(ground.losses),
     )  # fmt: skip
 
 
@@ -323,26 +327,15 @@ def _methods(losses: Losses) -> tuple[Method, ...]:
     return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
-def _schedules(
-    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery, known: Mapping[int, Scheduled]
-) -> dict[int, Scheduled]:
-    """Schedules of the large losses that take anything down."""
-    top, room = ground.top, ground.capacity
-    line = line_of(top.estate, wiring.graph, wiring.order, wiring.times)
-    return {
-        number: schedule(
-            top, wiring.times, line, wiring.stores, chains, _task(room, damage, number), known.get(number)
-        )
-        for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist()
-        if len(damage.rows_of(number))
-    }
-
-
-def _ready(damage: Damage, chains: Recovery, schedules: dict[int, Scheduled]) -> IntColumn:
+def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
     """Ready times by row of the damage: by chains, and by schedules for the large losses."""
-    ready = chains.ready.copy()
-    for number, found in schedules.items():
-        ready[damage.rows_of(number)] = found.ready
+    top, times, ready = ground.top, wiring.times, chains.ready.copy()
+    line = line_of(top.estate, wiring.graph, wiring.order, times, wiring.course)
+    for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
+        rows = damage.rows_of(number)
+        if len(rows):
+            task = _task(ground.capacity, damage, number)
+            ready[rows] = schedule(top, times, line, wiring.stores, chains, task)
     return ready
 
 

@@ -1,9 +1,9 @@
 """One change of the estate: only what follows from it is worked out again.
 
 `update` gives what `audit` of the new estate would give, to the last finding. Cheap parts are worked
-out whole; kept are placements in which the same services go first, schedules that follow from the
-same, rows of losses and findings about services without a difference, shapes of servers that are
-left as they were. A change of fault domains, of pools or of which services there are is audited anew.
+out whole; kept are placements in which the same services go first, shapes of servers that are left as
+they were, rows of losses and findings about services without a difference. A change of fault domains,
+of pools or of which services there are is audited anew.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from evac.audit.impacts import Impacts, Wiring, ground_again, judged, wiring_of
 from evac.audit.recovery import times_of
 from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
+from evac.audit.schedule import course_of
 from evac.audit.stores import store_hits
 from evac.model.affected import service_graph
 from evac.model.domain import Topology
@@ -67,7 +68,7 @@ def _found(
     rule: Rule, context: Context, known: tuple[Finding, ...], changed: frozenset[str]
 ) -> tuple[Finding, ...]:
     """What a rule finds now; known: what it found before."""
-    if rule.reads and not changed & (GROUND | frozenset(rule.reads)):
+    if rule.reads and not changed.intersection(rule.reads):
         return known
     found = findings_of(rule, context)
     if not rule.by_service or context.asked is None:
@@ -105,4 +106,7 @@ def _wiring(old: Impacts, top: Topology, changed: frozenset[str]) -> Wiring:
         return wiring_of(top, old.losses, store_hits(top, old.losses, parts))
     graph = service_graph(top.estate) if "needs" in changed else old.graph
     order = order_of(graph) if graph.hard != old.graph.hard else old.order
-    return replace(old.wiring, graph=graph, order=order, times=times_of(top.estate, graph, order))
+    same = order is old.order and graph.families == old.graph.families
+    course = old.wiring.course if same else course_of(graph, order)
+    times = times_of(top.estate, graph, order)
+    return replace(old.wiring, graph=graph, order=order, course=course, times=times)

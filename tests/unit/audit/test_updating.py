@@ -166,18 +166,6 @@ def test_nothing_changed_costs_nothing_and_changes_nothing() -> None:
     assert update(report, report.impacts.estate).findings == report.findings
 
 
-def test_a_schedule_is_kept_where_nothing_it_follows_from_has_changed() -> None:
-    report = before(False)
-    estate = report.impacts.estate
-    hall = report.impacts.losses.index["bundang/hall-1"]
-    away = np.flatnonzero(~report.impacts.down[hall]).tolist()
-    again = update(report, _service(estate, away[0], start_ms=7_000_000))
-    assert again.impacts.schedules[hall] is report.impacts.schedules[hall]
-    inside = np.flatnonzero(report.impacts.down[hall]).tolist()
-    again = update(report, _service(estate, inside[0], start_ms=7_000_000))
-    assert again.impacts.schedules[hall] is not report.impacts.schedules[hall]
-
-
 def test_only_what_goes_first_elsewhere_is_placed_again() -> None:
     report = before(False)
     impacts = report.impacts

@@ -57,5 +57,9 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
 
 
 RULE = Rule(
-    "capacity-short", "EV111", "Capacity is short after the loss", check, reads=("objectives", "limits")
+    "capacity-short",
+    "EV111",
+    "Capacity is short after the loss",
+    check,
+    reads=("objectives", "limits", "room", "presence"),
 )

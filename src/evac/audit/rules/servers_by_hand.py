@@ -63,5 +63,5 @@ RULE = Rule(
     "Servers that only a hand can boot",
     check,
     per_loss=False,
-    reads=("objectives", "limits"),
+    reads=("objectives", "limits", "room", "presence"),
 )

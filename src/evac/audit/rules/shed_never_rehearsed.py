@@ -32,5 +32,5 @@ RULE = Rule(
     "Shedding was never rehearsed",
     check,
     per_loss=False,
-    reads=("objectives",),
+    reads=("objectives", "room", "presence"),
 )
