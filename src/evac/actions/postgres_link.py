@@ -21,6 +21,8 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 GOODBYE_S = 1.0
 KEPT_S = 3.0
+ATTEMPT_S = 10.0
+"""After which an attempt to connect ends that nobody waits for."""
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
@@ -152,6 +154,8 @@ class Link:
         return not self._broken and not self._connection.is_closed()
 
 
+_ATTEMPTS: set[asyncio.Task[Any]] = set()
+"""To connect, that took too long for whoever asked."""
 _ENDING: set[asyncio.Task[None]] = set()
 """Connections that are being ended."""
 
@@ -176,19 +180,38 @@ async def _end(connection: Any) -> None:
 
 
 async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
+    """A connection, or an error in time. An attempt that takes too long is left to itself and not cancelled:
+    one that is cancelled in the moment in which it succeeds leaves a future behind that nobody can hear.
+    """
     secret = member.secret()
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
+    attempt: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+        asyncpg.connect(
+            host=member.host, port=member.port, user=member.user, database=member.dbname,
+            password=secret.reveal() if secret else None, timeout=max(limit, ATTEMPT_S),
+            statement_cache_size=16, server_settings={"application_name": "evac"},
+        )
+    )  # fmt: skip
     try:
-        async with asyncio.timeout(limit):
-            return await asyncpg.connect(
-                host=member.host, port=member.port, user=member.user, database=member.dbname,
-                password=secret.reveal() if secret else None, timeout=limit, statement_cache_size=16,
-                server_settings={"application_name": "evac"},
-            )  # fmt: skip
+        await asyncio.wait((attempt,), timeout=limit)
+        if attempt.done():
+            return attempt.result()
     except TimeoutError as error:
         raise _silent(member, changes=False) from error
     except FAILURES as error:
         raise translate(member, error, changes=False) from error
+    finally:
+        if not attempt.done():
+            _ATTEMPTS.add(attempt)
+            attempt.add_done_callback(_too_late)
+    raise _silent(member, changes=False)
+
+
+def _too_late(attempt: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more."""
+    _ATTEMPTS.discard(attempt)
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
 
 
 @asynccontextmanager

@@ -120,11 +120,16 @@ def dns_records(topology: Topology) -> list[tuple[str, str, str]]:
 
 
 def balancer(ground: Ground, site: Site) -> haproxy.Balancer:
-    """Sends to the messenger of its own site; to the others while that one does not answer."""
+    """Sends to the messenger of its own site; to the others hardly anything, and all while that one does not
+    answer. No server is a backup, because those take all work or none, and traffic comes home in shares.
+    """
     servers = tuple(
-        haproxy.Backend(one.name, one.host("messenger"), PORTS["messenger"], backup=one.name != site.name)
+        haproxy.Backend(
+            one.name, one.host("messenger"), PORTS["messenger"],
+            weight=haproxy.WEIGHT_MOST if one.name == site.name else 1,
+        )
         for one in ground.topology.sites
-    )
+    )  # fmt: skip
     return haproxy.Balancer(
         f"haproxy {site.name}", site.host("haproxy"), PORTS["haproxy"], PORTS["runtime"],
         ground.folder.data(site.name, "haproxy"), SERVICE, servers, check="/health", check_ms=500,

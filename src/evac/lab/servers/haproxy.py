@@ -12,6 +12,7 @@ from typing import Final, Literal
 from evac.lab.process import Process, find_program
 
 PACKAGE: Final = "haproxy"
+WEIGHT_MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Backend:
     host: str
     port: int
     backup: bool = False
+    weight: int = 100
     drained: bool = False
 
 
@@ -124,7 +126,7 @@ def _servers(servers: Sequence[Backend], balancer: Balancer) -> str:
     for server in servers:
         words = [
             "    server", server.name, f"{server.host}:{server.port}",
-            f"check inter {balancer.check_ms}ms fall 2 rise 1 weight 100",
+            f"check inter {balancer.check_ms}ms fall 2 rise 1 weight {server.weight}",
         ]  # fmt: skip
         words += ["backup"] if server.backup else []
         words += ["disabled"] if server.drained else []
