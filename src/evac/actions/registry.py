@@ -30,6 +30,7 @@ DRIVERS: Final[Mapping[str, Known]] = MappingProxyType(
         "dns": Known("evac.actions.dns", "DnsDriver"),
         "haproxy": Known("evac.actions.haproxy", "HaproxyDriver"),
         "http": Known("evac.actions.http", "HttpDriver"),
+        "ipmi": Known("evac.actions.ipmi", "IpmiDriver"),
         "kubernetes": Known("evac.actions.kubernetes", "KubernetesDriver", "k8s"),
         "manual": Known("evac.actions.manual", "ManualDriver"),
         "noop": Known("evac.actions.noop", "NoopDriver"),
