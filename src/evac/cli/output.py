@@ -24,7 +24,8 @@ class Screen:
 
 def screen() -> Screen:
     """Width of the terminal (COLUMNS wins), colour only on one and never with NO_COLOR."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Screen(max(60, min(160, shutil.get_terminal_size((100, 40)).columns)), colour)
 
 
@@ -61,7 +62,7 @@ def say(words: str, quiet: bool = False) -> None:
 @contextmanager
 def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
     """A bar with an estimate on a terminal; nothing elsewhere. The callback takes (share done, words)."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda share, words: None
         return
     from rich.console import Console

@@ -25,7 +25,10 @@ from evac.model.plan import Outcome, Plan, Step
 SCHEMA_VERSION: Final = 1
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
 DEPTH_LIMIT: Final = 12
+WEIGHT_MAX: Final = 10**6
 _SHOWN: Final = 20
+_MAKE_ONE: Final = "make one: evac plan ESTATE --lose SITE -o PLAN"
+_FIRST: Final = "name the plan first, then the estate; make one: evac plan ESTATE --lose SITE -o PLAN"
 
 
 def encode(plan: Plan) -> bytes:
@@ -124,13 +127,13 @@ def decode(data: bytes, name: str = "plan") -> Plan:
     """The plan in `data`. Raises PlanError with every problem named, at most twenty."""
     document = _document(data, name)
     if document.get("kind") != "evac-plan":
-        raise PlanError(
-            "plan-format", f"{name} is no evac plan", "make one: evac plan ESTATE --lose SITE -o PLAN"
-        )
+        raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
     if document.get("schema_version") != SCHEMA_VERSION:
         version = str(document.get("schema_version"))[:40]
         raise PlanError(
-            "plan-version", f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}"
+            "plan-version",
+            f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}",
+            "make it anew: evac plan",
         )
     try:
         plan = _adapter().validate_python(_arguments(document))
@@ -156,6 +159,9 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         body[name], rest = divmod(_whole(document, name), max(tick, 1))
         if rest:
             raise ValueError(f"{name} is no multiple of tick_ms")
+    weights = document["tier_weights"]
+    if not weights or not all(type(w) is int and 0 <= w <= WEIGHT_MAX for w in weights):
+        raise ValueError(f"tier_weights are not numbers from 0 to {WEIGHT_MAX:,}")
     body["scenario"] = {
         "kind": document["question"],
         "domains": document["lost"],
@@ -185,27 +191,39 @@ def read(path: Path) -> tuple[Plan, str]:
     """The plan in a file and its digest. Raises PlanError where it cannot be read."""
     try:
         if not path.is_file():
-            raise PlanError(
-                "plan-missing", f"{path} is not a file", "make one: evac plan ESTATE --lose SITE -o PLAN"
-            )
+            raise PlanError("plan-missing", f"{path} is not a file", _MAKE_ONE)
         if path.stat().st_size > SIZE_LIMIT_BYTES:
-            raise PlanError("plan-too-large", f"{path} is larger than {SIZE_LIMIT_BYTES >> 20} MiB")
+            raise PlanError(
+                "plan-too-large", f"{path} is larger than {SIZE_LIMIT_BYTES >> 20} MiB", _MAKE_ONE
+            )
         data = path.read_bytes()
     except OSError as error:
-        raise PlanError("plan-unreadable", f"{path}: {error.strerror}") from error
+        raise PlanError("plan-unreadable", f"{path}: {error.strerror}", "let this user read it") from error
     return decode(data, str(path)), plan_digest(data)
 
 
 def _document(data: bytes, name: str) -> dict[str, Any]:
     try:
         if _depth(data) > DEPTH_LIMIT:
-            raise PlanError("plan-too-deep", f"{name} is nested deeper than {DEPTH_LIMIT} levels")
+            raise PlanError(
+                "plan-too-deep",
+                f"{name} is nested deeper than {DEPTH_LIMIT} levels",
+                "make it anew: evac plan",
+            )
         document = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
     except (ValueError, RecursionError) as error:
-        raise PlanError("plan-format", f"{name} is not JSON: {str(error)[:200]}") from error
+        raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):
-        raise PlanError("plan-format", f"{name} is no evac plan")
+        raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
     return document
+
+
+def _words(error: Exception) -> str:
+    """What is wrong with the text, without names of the program's own insides."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1:,} is no UTF-8 text"
+    words = str(error)
+    return "it holds a number of thousands of digits" if "digits" in words else words[:200]
 
 
 def _no_float(text: str) -> Any:

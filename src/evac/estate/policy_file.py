@@ -172,7 +172,7 @@ def load_policy(path: Path, estate: Estate | None = None) -> rp.RunPolicy:
     root = None if content is None else read_document(content, path.name, problems)
     made = rp.RunPolicy() if root is None else _policy(root, estate, problems)
     if problems.has_errors:
-        raise EstateError(problems.all())
+        raise EstateError(problems.all(), "policy")
     return made
 
 

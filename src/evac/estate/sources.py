@@ -60,7 +60,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
             "estate-empty",
             "no YAML file in this folder",
             Place(str(path)),
-            "evac example first -o DIR writes one",
+            "evac example pangyo -o DIR writes one",
         )
     if len(documents) > FILES_MAX:
         problems.add(
@@ -89,7 +89,7 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
 
 def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> bytes | None:
     """The bytes of a plain file inside `root`; None, and a diagnostic, where that is not so."""
-    place = Place(path.name)
+    place = Place(path.name or str(path))
     if (
         path != root
         and path.is_symlink()
@@ -106,7 +106,8 @@ def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         message = f"{path.name} cannot be read: {error.strerror}"
-        problems.add("file-unreadable", message, place, _LET_IN)
+        hint = "check its name" if isinstance(error, FileNotFoundError) else _LET_IN
+        problems.add("file-unreadable", message, place, hint)
         return None
     try:
         return _read_open(handle, place, limit, lines_checked, problems)

@@ -19,13 +19,15 @@ class EvacError(Exception):
 
 
 class EstateError(EvacError):
-    """An estate that cannot be used; carries every diagnostic found, not only the first."""
+    """An estate, or its policy, that cannot be used; carries every diagnostic, not only the first."""
 
-    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+    def __init__(self, diagnostics: tuple[Diagnostic, ...], where: str = "estate") -> None:
         errors = sum(1 for d in diagnostics if d.severity == "error")
         noun = "problem" if errors == 1 else "problems"
         super().__init__(
-            "estate-invalid", f"{errors} {noun} in the estate", "mend the lines named, then: evac check"
+            f"{where}-invalid",
+            f"{errors} {noun} in the {where}",
+            "mend the lines named, then: evac check" if where == "estate" else "mend the lines named",
         )
         self.diagnostics = diagnostics
 

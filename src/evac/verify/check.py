@@ -11,6 +11,7 @@ from evac.model.instance import Instance
 from evac.model.intervals import bound_instance, interval_paths
 from evac.model.plan import Plan
 from evac.model.policy import Policy
+from evac.model.units import QUANTITY_LIMIT
 from evac.verify.bound import certified_bound
 from evac.verify.limits import check_limits, check_power
 from evac.verify.milestones import milestones
@@ -47,6 +48,9 @@ def check(estate: Estate, plan: Plan) -> Verdict:
 
     Raises UnknownDomain where the plan's scenario names a domain that the estate does not have.
     """
+    unreckonable = _unreckonable(estate, plan)
+    if unreckonable is not None:
+        return Verdict((Violation("F1", plan.name, unreckonable),), 0, 0, len(plan.steps))
     policy = Policy(waivers=plan.waivers, tier_weights=plan.tier_weights)
     instance = derive(estate, plan.scenario, policy, plan.tick_ms)
     better = bound_instance(estate, plan.scenario, policy, plan.tick_ms, instance)
@@ -55,6 +59,18 @@ def check(estate: Estate, plan: Plan) -> Verdict:
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
     )
+
+
+def _unreckonable(estate: Estate, plan: Plan) -> str | None:
+    """Why nothing can be worked out with the ticks and weights that the plan states, if so."""
+    if not 1 <= plan.tick_ms <= estate.horizon_ms:
+        return f"ticks of {plan.tick_ms} ms cannot be counted in"
+    if not plan.tier_weights or min(plan.tier_weights) < 0:
+        return "states no weight for a tier"
+    most = max((s.people or 0 for s in estate.services), default=0)
+    if max(plan.tier_weights) * max(most, 1) > QUANTITY_LIMIT:
+        return "states tier weights beyond what can be counted"
+    return None
 
 
 def _header(estate: Estate, instance: Instance, plan: Plan) -> list[Violation]:

@@ -184,3 +184,19 @@ def test_a_baseline_lets_only_new_findings_fail(planned: tuple[str, str], tmp_pa
     assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == exits.DONE
     assert run(["audit", planned[0], "--fail-on", "note", "-q"]) == exits.FINDINGS
     assert run(["audit", planned[0], "--baseline", base, "--fail-on", "note", "-q"]) == exits.DONE
+
+
+def test_without_a_place_for_words_it_still_works(small: str) -> None:
+    """Started with its outputs closed, as some schedulers do."""
+    closed = [sys.executable, "-c", "from evac.cli.main import main; main()", "check", small]
+    for streams in (">&-", "2>&-", ">&- 2>&-"):
+        command = ["sh", "-c", f'exec "$@" {streams}', "sh", *closed]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == exits.DONE, streams
+
+
+def test_a_reader_that_goes_away_is_no_error(project_root: Path) -> None:
+    command = f"{sys.executable} -c 'from evac.cli.main import main; main()' schema | head -1"
+    found = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (exits.DONE, "{\n", "")

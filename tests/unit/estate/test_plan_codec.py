@@ -71,6 +71,9 @@ def test_the_bytes_are_canonical(plan: Plan) -> None:
         (lambda d: d["steps"][0].update(kind="fly"), "plan-invalid"),
         (lambda d: d["steps"][0].update(start_ms=None), "plan-invalid"),
         (lambda d: d.update(steps=7), "plan-invalid"),
+        (lambda d: d.update(tier_weights=[]), "plan-invalid"),
+        (lambda d: d.update(tier_weights=[10**40]), "plan-invalid"),
+        (lambda d: d.update(tier_weights=[-1]), "plan-invalid"),
         (lambda d: d["services"][0].update(restored_ms=1), "plan-inconsistent"),
         (lambda d: d["placements"].pop(), "plan-inconsistent"),
         (lambda d: d.update(schema_version=2), "plan-version"),
@@ -82,6 +85,28 @@ def test_a_changed_file_is_refused(document: dict[str, Any], change: Any, code: 
     with pytest.raises(PlanError) as caught:
         plan_codec.decode(json.dumps(document).encode())
     assert caught.value.code == code
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "Expecting value"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "byte 1 is no UTF-8 text"),
+        (b'{"bound":' + b"9" * 5_000 + b"}", "a number of thousands of digits"),
+        (b'{"bound":NaN}', "NaN is not an integer"),
+        (b"[]", "no evac plan"),
+        (b"evac: 1\nsites: {a: {}}\n", "not JSON"),
+        (b"[" * 200_000, "nested deeper"),
+    ],
+)
+def test_what_is_no_plan_says_what_to_do(data: bytes, words: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        plan_codec.decode(data)
+    assert words in caught.value.message
+    assert "sys." not in caught.value.message
+    assert "evac plan" in caught.value.hint
 
 
 def test_floats_and_depth_are_refused() -> None:

@@ -125,17 +125,24 @@ def _given_overlay(given: Path) -> str:
 
 
 def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
-    """Write every file whole or not at all, the document last, and remove tables that are no more.
+    """Write all files or none, the document last, and remove tables that are no more.
 
-    Raises OSError; then the document is still that of the import before.
+    All are written under other names before the first takes its own. Raises OSError; then the folder is
+    as it was before, and not there if it was not.
     """
+    was_there = target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    for name in sorted(texts, key=lambda n: (n.startswith("imported-"), n)):
-        draft = target / f".{name}.new"
-        try:
+    names = sorted(texts, key=lambda n: (n.startswith("imported-"), n))
+    drafts = {name: target / f".{name}.new" for name in names}
+    try:
+        for name, draft in drafts.items():
             draft.write_text(texts[name], encoding="utf-8", newline="\n")
+        for name, draft in drafts.items():
             draft.replace(target / name)
-        finally:
+    finally:
+        for draft in drafts.values():
             draft.unlink(missing_ok=True)
+        if not was_there and not any(target.iterdir()):
+            target.rmdir()
     for name in gone:
         (target / name).unlink(missing_ok=True)

@@ -157,3 +157,26 @@ def test_names_that_other_yaml_readers_take_for_something_else_are_quoted(tmp_pa
     assert '"y": {}' in text
     assert '"0x1F": {}' in text
     assert [s.id for s in load(tmp_path / "estate").services] == ["1e5", "y"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_leaves_the_folder_as_it_was(
+    there: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "estate"
+    if there:
+        import_estate("csv", source, target)
+    before = contents(target) if there else {}
+    write_text = Path.write_text
+
+    def full(path: Path, *args: str, **options: str) -> int:
+        if path.name == ".servers.csv.new":
+            raise OSError(28, "No space left on device")
+        return write_text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    write_text(source, HOSTS.replace("h1", "h9"))
+    with pytest.raises(OSError, match="No space left"):
+        import_estate("csv", source, target)
+    assert target.exists() == there
+    assert (contents(target) if there else {}) == before
