@@ -84,7 +84,7 @@ class DriftWatch:
         """Watches a step that is done; what it replaces is watched no more."""
         now_ms = self._clock.monotonic_ms()
         for action in actions:
-            if action.driver not in UNSEEN and (action.verb in TRAFFIC or action.verb in ROLES):
+            if action.driver not in UNSEEN and _is_watched(action):
                 done = Done(step, action, order, now_ms)
                 self._forget(done)
                 self._queue.append(_Watched(done, now_ms + self._period_ms))
@@ -174,6 +174,13 @@ class _Watched:
     absent: int = 0
     told: bool = False
     times: int = 0
+
+
+def _is_watched(action: Action) -> bool:
+    """Traffic, roles of stores, and the breakers of feeds: one that opens again takes its servers with it."""
+    if action.verb == "start":
+        return "circuit" in action.parameters or "circuit" in action.settings
+    return action.verb in TRAFFIC or action.verb in ROLES
 
 
 def _replaces(new: Done, old: Done) -> bool:

@@ -16,8 +16,8 @@ from typing import Final
 from evac.run.values import RunStep
 
 INRUSH: Final = "inrush:"
-SLACK_PERMILLE: Final = 10
-SLACK_LEAST_S: Final = 0.02
+SLACK_PERMILLE: Final = 20
+SLACK_LEAST_S: Final = 0.05
 """How much later than another one a request may arrive that went out with it."""
 
 

@@ -61,7 +61,7 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         view.given_up[i] = event.at_ms
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
-    if view.is_dark(i):
+    if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
         view.take_back(i)
     elif code == "server-power-fault":
         _note_gone(view, i, event.at_ms)
@@ -80,12 +80,18 @@ def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
 
 def is_gone(view: RunView, i: int, event: Event) -> None:
     """Step i is in doubt; a server that fell silent after it had answered may have lost its power."""
+    view.refusing = view.refusing or event.data.get("code") == REFUSED
     if view.phases[i] != "unknown" or not view.steps[i].feeds:
         return
     if view.is_dark(i):
         view.take_back(i)
     elif event.data.get("code", "") in GONE:
         _note_gone(view, i, event.at_ms)
+
+
+def is_unclear(view: RunView, event: Event) -> None:
+    """A look told nothing."""
+    view.refusing = view.refusing or event.data.get("evidence", {}).get("code") == REFUSED
 
 
 def _note_gone(view: RunView, i: int, at_ms: int) -> None:
@@ -143,6 +149,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
     run_moves(view, event, event.kind)
     feed = event.data["feed"]
     view.tripped[feed] = bool(event.data.get("open", False))
+    view.tripped_ms[feed] = event.at_ms
     view.gone.pop(feed, None)
     view.opened_feeds.discard(feed)
     closing = view.index.get(POWER + feed, -1)

@@ -119,6 +119,7 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
     return [
         Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
         for i in sorted(view.refused)[:_AT_ONCE]
+        if view.phases[i] == "failed"
     ]
 
 

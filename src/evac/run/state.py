@@ -183,6 +183,7 @@ def _step_observed(view: RunView, event: Event) -> None:
     if outcome == "unclear":
         _moves(view, event, "step_observed:unclear")
         view.unclear[i] = view.unclear.get(i, 0) + 1
+        boot_events.is_unclear(view, event)
         ran_ms = event.at_ms - view.started[i]
         if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms):
             view.doubtful.add(i)

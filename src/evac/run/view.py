@@ -63,8 +63,9 @@ class RunView:
     refusing: nobody has said go on since. given_up: boots that failed for good, or that nobody can tell of;
     quarantined: those that the run goes on without. gates: words of gates that the plan does not have. gone:
     feed -> boots that fell silent or went off since the last sign of life there, with the time; tripped:
-    feeds without power, and whether the breaker was seen open; opened_feeds: breakers seen open that nobody
-    has thought about yet. stalled: boot server -> boots that do not come up since the last one did;
+    feeds without power (tripped_ms: when each did last), and whether the breaker was seen open;
+    opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do
+    not come up since the last one did;
     lost_servers: boot servers that are given up: by whom they are replaced, and since when.
     """
 
@@ -95,6 +96,7 @@ class RunView:
         self.capacities: dict[str, int] = {}
         self.refusing = False
         self.tripped: dict[str, bool] = {}
+        self.tripped_ms: dict[str, int] = {}
         self.gone: dict[str, dict[int, int]] = {}
         self.opened_feeds: set[str] = set()
         self.stalled: dict[str, dict[int, int]] = {}
@@ -105,6 +107,11 @@ class RunView:
         """Whether step i is of a server whose feeds have all tripped."""
         feeds = self.steps[i].feeds
         return bool(feeds) and all(feed in self.tripped for feed in feeds)
+
+    def was_dark(self, i: int) -> bool:
+        """Whether all feeds of step i have tripped since it began."""
+        feeds, since = self.steps[i].feeds, self.started[i]
+        return bool(feeds) and all(self.tripped_ms.get(feed, -1) >= since for feed in feeds)
 
     def take_back(self, i: int) -> None:
         """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
@@ -117,6 +124,7 @@ class RunView:
         self.doubtful.discard(i)
         self.given_up.pop(i, None)
         self.quarantined.discard(i)
+        self.refused.discard(i)
         self.not_before.pop(i, None)
         begun = [
             j for j in self.dependents[i] if self.phases[j] == "succeeded" and self.steps[j].kind == "start"
@@ -235,7 +243,7 @@ class RunView:
             sorted(self.refused), self.refusing, sorted(self.quarantined), sorted(self.given_up.items()),
             sorted(self.gates.items()), sorted(self.tripped.items()),
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
-            sorted(self.opened_feeds), sorted(self.lost_servers.items()),
+            sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
         )  # fmt: skip
         return found if any(found) else ()

@@ -1,0 +1,132 @@
+"""A simulated `redfish` driver: the verbs, codes and looks of the real one, on a simulated floor."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.testing.floor import Floor, Server
+from evac.testing.virtual_loop import Process, VirtualLoop
+
+CONNECT_S: Final = 3.0
+LOOK_S: Final = 0.2
+REQUEST_S: Final = 0.04
+"""From the word of the engine until a controller acts, half more or less."""
+SILENT_LOOKS: Final = 4
+LOOPS_S: Final = 1.5
+"""After so many boot times without a system, a server that starts again and again is known."""
+RESERVE_S: Final = 5.0
+
+
+class FloorDriver:
+    """One of it for each process that acts; a dead process reaches nobody. refuses: user and password."""
+
+    name = "redfish"
+    verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
+
+    def __init__(self, floor: Floor, process: Process, loop: VirtualLoop) -> None:
+        self._floor, self._process, self._loop = floor, process, loop
+        self.refuses = False
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            if action.verb == "boot":
+                self._identify(await self._look(action))
+        except ActionError as error:
+            return Checked((error.message,), {"code": error.code}, error)
+        return Checked()
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        if action.verb == "start":
+            await self._go(0.5)
+            self._floor.close(action.target)
+            return {"breaker": "normal"}
+        server = await self._look(action, REQUEST_S)
+        self._identify(server)
+        found = server.on
+        if not found:
+            self._floor.switch_on(server)
+        return await self._follow(action, server, order, found)
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        if action.verb == "start":
+            await self._go(0.1)
+            return Observed("done" if self._floor.closed[action.target] else "absent")
+        try:
+            server = await self._look(action)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message, "code": error.code})
+        if server.fault == "wrong-serial":
+            return Observed("unclear", {"why": "another machine answers"})
+        if not server.on:
+            return Observed("absent", {"power": "off"})
+        return Observed("done", self._state(server)) if server.up else Observed("unclear", {"power": "on"})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        server = await self._look(action)
+        self._floor.switch_off(server)
+        return {"power": "off"}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def _go(self, delay_s: float) -> None:
+        """A way to a controller, now short and now long."""
+        await asyncio.sleep(delay_s * (0.5 + self._loop.random.random()))
+        if not self._process.alive:
+            raise Retryable("process-dead", "this process is dead")
+
+    async def _look(self, action: Action, takes_s: float = LOOK_S) -> Server:
+        """Asks its controller; a look is a look, whoever made it."""
+        server = self._floor.servers[action.target]
+        await self._go(takes_s)
+        if self.refuses:
+            raise Permanent("credentials-refused", "user or password are refused")
+        if not self._floor.answers(server):
+            await self._go(CONNECT_S)
+            raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
+        server.looked = True
+        return server
+
+    @staticmethod
+    def _identify(server: Server) -> None:
+        if server.fault == "wrong-serial":
+            raise Permanent("bmc-wrong-serial", f"{server.name} is another machine")
+
+    async def _follow(self, action: Action, server: Server, order: Order, found: bool) -> Evidence:
+        """Until it is up, or the time is over."""
+        loop = asyncio.get_running_loop()
+        ends, began = loop.time() + order.timeout_s - RESERVE_S, loop.time()
+        silent = off = 0
+        pause = max(0.5, server.boot_s / 20)
+        while True:
+            await self._go(pause)
+            try:
+                await self._look(action)
+                silent = 0
+            except Permanent as error:
+                raise OutcomeUnknown(error.code, error.message) from error
+            except Retryable as error:
+                silent += 1
+                if silent >= SILENT_LOOKS:
+                    raise OutcomeUnknown("bmc-silent", error.message) from error
+                continue
+            if server.up:
+                return {**self._state(server), "found": found}
+            off = off + 1 if not server.on else 0
+            if off >= 3:
+                raise Permanent("server-power-fault", f"{server.name} does not stay on")
+            if server.fault == "loop" and loop.time() - began > LOOPS_S * server.boot_s:
+                self._give_up(server, "server-boot-loop")
+            if loop.time() >= ends:
+                self._give_up(server, "server-no-boot")
+
+    def _give_up(self, server: Server, code: str) -> None:
+        self._floor.switch_off(server)
+        raise Permanent(code, f"{server.name} does not come up")
+
+    @staticmethod
+    def _state(server: Server) -> dict[str, str | int | bool]:
+        return {"state": "degraded" if server.fault == "degraded" else "up", "power": "on"}

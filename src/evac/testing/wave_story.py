@@ -1,0 +1,297 @@
+"""One boot wave in virtual time: the real engine on a simulated floor, leaders that die, and people.
+
+    python -m evac.testing.wave_story --seeds 1000       many, one after the other
+    python -m evac.testing.wave_story --seed 17          one, with its trace
+
+The rules of the floor hold at every instant. At the end of a wave everything that can come up is up, and what
+the run counts as drawn is no less than what is drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from evac.actions.port import Order
+from evac.engine import requests
+from evac.engine.drift import Done, Drift, DriftWatch
+from evac.engine.execution import Hooks, RunExecution
+from evac.engine.leading import Leadership
+from evac.engine.performing import Terms
+from evac.engine.reading import create_run, take_over
+from evac.engine.requests import Request, RequestVerb
+from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
+from evac.run.boot_events import POWER
+from evac.run.values import ENDED, Event, RunSpec
+from evac.run.view import RunView
+from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from evac.testing.floor import Server, WaveBroken
+from evac.testing.floor_driver import FloorDriver
+from evac.testing.virtual_loop import Process, VirtualLoop
+from evac.testing.wave_options import Happening, WaveOptions, actions_of, draw, floor_of, spec_of
+
+TTL_MS: Final = 4_000
+HORIZON_S: Final = 6_000.0
+WALK_S: Final = 15.0
+"""How long a person takes to look at a breaker."""
+SEEN_S: Final = 20.0
+"""How long it may take until an open breaker is seen; a run that ends before does not know."""
+
+
+@dataclass(slots=True)
+class WaveOutcome:
+    """error: empty where nothing broke. up, hopeless: servers; virtual_s: how long the wave took."""
+
+    seed: int
+    error: str = ""
+    phase: str = ""
+    up: int = 0
+    floor: int = 0
+    virtual_s: float = 0.0
+    trips: int = 0
+    samples: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+class WaveStory:
+    """One site, its floor, whoever leads, and a person."""
+
+    def __init__(self, options: WaveOptions) -> None:
+        self.options, self.loop = options, VirtualLoop(options.seed)
+        self.floor = floor_of(options, self.loop.in_world, self.loop.fail)
+        self.spec: RunSpec = spec_of(options)
+        self.actions = actions_of(self.spec)
+        self.store = MemoryStore(self.loop.now_ms)
+        self.view: RunView | None = None
+        self.leader: Process | None = None
+        self.excused: set[str] = set()
+        self.kinds: dict[str, int] = {}
+        self.refused = False
+        self._tripped = "", -SEEN_S
+        self._asked = 0
+        self._driver: FloorDriver | None = None
+        self._watch: DriftWatch | None = None
+
+    def play(self) -> WaveOutcome:
+        outcome = WaveOutcome(self.options.seed)
+        try:
+            asyncio.events._set_running_loop(None)
+            self.loop.run_until_complete(self._all())
+        except WaveBroken as error:
+            outcome.error = str(error)
+        except Exception as error:  # a mistake of the engine is a finding as well
+            outcome.error = f"{type(error).__name__}: {error}"
+        finally:
+            self.loop.unwind()
+            self.loop.close()
+        view = self.view
+        outcome.phase = view.phase if view is not None else ""
+        outcome.up, outcome.virtual_s = self.floor.up(), self.loop.now
+        outcome.floor = len(view.quarantined) if view is not None else 0
+        outcome.trips, outcome.samples = self.floor.trips, self.floor.samples
+        outcome.kinds, outcome.said = self.kinds, self.floor.said
+        return outcome
+
+    async def _all(self) -> None:
+        for happening in self.options.happenings:
+            self.loop.in_world(happening.at_s, self._happens, happening)
+        tasks = [asyncio.ensure_future(self._lead()), asyncio.ensure_future(self._person())]
+        async with asyncio.timeout(HORIZON_S):
+            await tasks[0]
+        tasks[1].cancel()
+        self._check_end()
+
+    def _check_end(self) -> None:
+        view = self.view
+        assert view is not None
+        feed, at_s = self._tripped
+        if self.loop.now - at_s < SEEN_S:
+            self._excuse(lambda server: feed in server.feeds)
+        missing = self.floor.missing(self.excused)
+        if missing:
+            step = view.step(f"boot:{missing[0]}")
+            words = f"{step.phase} after {step.attempts} tries {step.failure} {step.why}"
+            raise WaveBroken(f"{len(missing)} servers could be up and are not: {missing[0]} {words}")
+        for domain, watts in self.floor.steady.items():
+            counted = view.limits.used(f"power:{domain}")
+            if counted < watts:
+                raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
+
+    async def _lead(self) -> None:
+        """One controller after the other, until the run has ended."""
+        number = 0
+        while self.view is None or self.view.phase not in ENDED:
+            number += 1
+            self.leader = process = Process(self.loop, f"c{number}")
+            task = process.spawn(self._carry_out(process))
+            await asyncio.wait([task])
+            if process.alive and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _carry_out(self, process: Process) -> None:
+        leading = await self._acquire(process)
+        self._driver = driver = FloorDriver(self.floor, process, self.loop)
+        driver.refuses = self.refused
+        terms = Terms(
+            "run-1", lambda step: self.actions[step.partition("~")[0]], lambda name: driver, leading,
+            self.spec.patience, "simulation",
+        )  # fmt: skip
+        if self.view is None:
+            journal, self.view = await create_run(self.store, self.spec, leading, process, {})
+        else:
+            journal, self.view = await take_over(
+                self.store, "run-1", self._spec, leading, process, process.name
+            )
+        hooks = Hooks(heard=self._heard)
+        execution = RunExecution(self.store, journal, self.view, leading, terms, process, hooks=hooks)
+
+        async def tell(drift: Drift) -> None:
+            with contextlib.suppress(RunError, Conflict):
+                data = {"evidence": dict(drift.evidence), "undone": False}
+                await execution.say(Event("drift_seen", 0, drift.step, 0, data))
+
+        self._watch = DriftWatch(lambda name: driver, process, tell, _never)
+        for step in self.spec.steps:
+            if self.view.phases[self.view.index[step.id]] == "succeeded":
+                self._add(step.id)
+        watching = asyncio.ensure_future(self._watch.run())
+        with contextlib.suppress(LeaseLost, Conflict):
+            await execution.run()
+        watching.cancel()
+        self.view = execution.view
+        await leading.release()
+
+    def _add(self, step: str) -> None:
+        """Breakers are looked at on and on."""
+        if step.startswith(POWER) and self._watch is not None:
+            order = Order("run-1", step, 1, 0, 0, "it drifted", 10.0, f"run-1/{step}/again")
+            self._watch.add(step, self.actions[step], order)
+
+    async def _acquire(self, process: Process) -> Leadership:
+        while True:
+            with contextlib.suppress(LockHeld):
+                return await Leadership.acquire(self.store, process.name, TTL_MS, process)
+            await asyncio.sleep(0.5)
+
+    async def _spec(self, plan: str) -> RunSpec:
+        return self.spec
+
+    def _heard(self, events: Sequence[Event]) -> None:
+        view = self.view
+        assert view is not None
+        for event in events:
+            self.kinds[event.kind] = self.kinds.get(event.kind, 0) + 1
+            if event.kind == "limit_changed":
+                limit, capacity = event.data["limit"], event.data["capacity"]
+                self.floor.set_budget(limit.removeprefix(POWER), capacity, view.limits.used(limit))
+            elif event.kind == "step_succeeded":
+                self._add(event.step)
+            elif event.kind in ("feed_tripped", "boot_server_lost", "paused"):
+                self.floor.said.append(f"{self.loop.now:8.1f} {event.kind} {dict(event.data)}")
+
+    # What befalls it.
+
+    def _happens(self, happening: Happening) -> None:
+        self.floor.said.append(f"{self.loop.now:8.1f} {happening.what} {happening.name}")
+        match happening.what:
+            case "kill":
+                if self.leader is not None and self.view is not None and self.view.phase not in ENDED:
+                    self.leader.kill()
+            case "switch":
+                self.floor.dark_switches.add(happening.name)
+                self._excuse(lambda server: server.rack == happening.name)
+                self.loop.in_world(happening.for_s, self.floor.dark_switches.discard, happening.name)
+            case "boot-server":
+                self._excuse(lambda server: server.boot_server == happening.name)
+                self.floor.kill_boot_server(happening.name)
+            case "trip":
+                self.floor.trip(happening.name, "a fault outside")
+                self._tripped = happening.name, self.loop.now
+            case "budget":
+                self._cut(happening)
+            case "refuse":
+                self._refuse(True)
+                self.loop.in_world(happening.for_s, self._refuse, False)
+
+    def _excuse(self, which: Callable[[Server], bool]) -> None:
+        self.excused |= {server.name for server in self.floor.servers.values() if which(server)}
+
+    def _cut(self, happening: Happening) -> None:
+        whole = self.floor.budgets[happening.name]
+        self.ask("limit", limit=POWER + happening.name, value=str(int(whole * happening.share)))
+        if happening.for_s:
+            self.loop.in_world(happening.for_s, self._give_back, happening.name, whole)
+
+    def _give_back(self, domain: str, whole: int) -> None:
+        self.ask("limit", limit=POWER + domain, value=str(whole))
+
+    def _refuse(self, refused: bool) -> None:
+        self.refused = refused
+        if self._driver is not None:
+            self._driver.refuses = refused
+
+    def ask(self, verb: RequestVerb, **more: Any) -> None:
+        """A person asks for something; the request is in the store at once."""
+        self._asked += 1
+        request = Request(f"{self._asked:06d}", verb, "mina", "as seen on the floor", **more)
+        put = Put(requests.key_of("run-1", request.id), requests.encode(request))
+        self.loop.create_task(self._put(put), context=self.loop.world)
+
+    async def _put(self, put: Put) -> None:
+        await self.store.transact((), (put,))
+
+    async def _person(self) -> None:
+        """Looks now and then: opens gates of feeds once they may be closed, and goes on after refusals."""
+        while True:
+            await asyncio.sleep(WALK_S)
+            view = self.view
+            if view is None:
+                continue
+            for i in sorted(set(view.gates) - view.gates_open):
+                if view.phases[i] in ("pending", "ready"):
+                    self.ask("approve", step=view.steps[i].id)
+            if view.phase == "paused" and view.refusing and not self.refused:
+                self.ask("resume")
+
+
+async def _never(done: Done) -> bool:
+    """Nothing is put right without a person."""
+    return False
+
+
+def play(seed: int) -> WaveOutcome:
+    return WaveStory(draw(seed)).play()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m evac.testing.wave_story", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="one seed, with its trace")
+    asked = parser.parse_args(argv)
+    if asked.seed is not None:
+        outcome = play(asked.seed)
+        print("\n".join(outcome.said))
+        print(outcome.kinds)
+        print(outcome.error or f"{outcome.phase} after {outcome.virtual_s:.0f} s, {outcome.up} up")
+        return 1 if outcome.error else 0
+    failed = samples = 0
+    for seed in range(asked.first, asked.first + asked.seeds):
+        outcome = play(seed)
+        samples += outcome.samples
+        if outcome.error:
+            failed += 1
+            print(f"seed {seed}: {outcome.error}", flush=True)
+    print(f"{asked.seeds} waves, {samples:,} samples of power: {failed or 'none'} broke a rule")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
