@@ -44,6 +44,9 @@ JOINED_MOST: Final = 48
 """Compares and changes of delicate steps in one transaction; a few more ride along."""
 SLEEP_MOST_S: Final = 1.0
 READ_AGAIN_S: Final = 0.2
+LATE_MS: Final = 1_000
+"""What is begun within a window of a limit begins at most so long after the time that the journal says."""
+LATE_AGAIN_MS: Final = 100
 _NO_HOLD: Final = Permit((Compare(HOLD_KEY, 0),))
 _EXPECTED: Final = {"start": "running", "observe": "unknown", "undo": "undoing"}
 
@@ -367,9 +370,23 @@ class RunExecution:
         return await self._performer.observe(one)
 
     async def _perform(self, work: Work) -> None:
-        outcome = await self.perform(*work)
+        outcome = self._too_late(work) or await self.perform(*work)
         self._results.append((work, outcome))
         self._wake.set()
+
+    def _too_late(self, work: Work) -> Outcome | None:
+        """A start that the store took long to write would hold its windows from too early: nothing of it has
+        begun, and it is begun anew.
+        """
+        doing, one = work
+        i = self.view.index.get(one.step.id, -1)
+        if doing != "start" or not one.step.uses or i < 0:
+            return None
+        late_ms = self._clock.now_ms() - self.view.started[i]
+        if late_ms <= LATE_MS or not any(hold_ms > 0 for _, _, hold_ms in self.view.limits.uses(one.step)):
+            return None
+        words = f"its start was written {late_ms} ms after it was decided"
+        return "step_failed", {"code": "late", "message": words, "again_ms": LATE_AGAIN_MS}
 
     async def _sleep(self) -> None:
         """Until something happens, or something is due."""

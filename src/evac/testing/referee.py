@@ -30,8 +30,8 @@ CLOCKS_MS: Final = 1_500
 """How far two moments of different leaders may be apart from what their clocks say: messages take time."""
 
 
-Began = tuple[int, int, str, int, int]
-"""What a step began of a rate limit: at_ms by the leader's clock, in truth, limit, units, leader's token."""
+Began = tuple[int, int, str, int, int, str]
+"""What began of a rate limit: at_ms by the leader's clock, in truth, limit, units, leader's token, step."""
 
 
 @dataclass(slots=True)
@@ -154,6 +154,8 @@ class Referee:
             books.paused, books.until_ms = False, 0
         elif kind == "plan_replaced":
             books.begun = []
+        elif kind == "step_failed" and event.data.get("code") == "late":  # it never began
+            books.begun = [row for row in books.begun if row[5] != step]
         if kind in ("step_started", "undo_started"):
             self._limits(run, books, event)
 
@@ -178,7 +180,7 @@ class Referee:
             )
             if not mine:
                 continue
-            began = (event.at_ms, now_ms, limit.id, mine, view.token)
+            began = (event.at_ms, now_ms, limit.id, mine, view.token, event.step)
             books.begun.append(began)
             lately = sum(row[3] for row in books.begun if _same_window(row, began, limit))
             if lately > limit.capacity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 
 from evac.actions.port import Action
 from evac.engine import requests
-from evac.engine.execution import Hooks, RunExecution
+from evac.engine.execution import LATE_MS, Hooks, RunExecution
 from evac.engine.reading import events_of
 from evac.engine.requests import Request
 from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.model.run_policy import Envelope
 from evac.run.state import fingerprint, replay
-from evac.run.values import RunStep
+from evac.run.values import RunLimit, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Compare, Delete, Put
 from tests.unit.engine.worlds import Crash, Ground, WorldDriver, chain, run_async, spec_of
@@ -333,3 +334,27 @@ def test_a_dry_run_changes_nothing_and_ends() -> None:
         await leading.release()
 
     run_async(story())
+
+
+def test_a_start_that_was_written_late_begins_anew_so_that_no_window_is_shorter_than_it_is() -> None:
+    step = RunStep("boot", "start", "boot", 0, 10, uses=(("inrush", 1, 0),))
+    ground = Ground(spec_of(step, limits=(RunLimit("inrush", "rate", 1, 100),)))
+    slow = [LATE_MS / 1_000 + 0.1]
+
+    def written(number: int) -> None:
+        if number == 2 and slow:  # the start is in the journal, and the store took this long to say so
+            time.sleep(slow.pop())
+
+    async def story() -> None:
+        leading = await ground.lead()
+        execution = await ground.begin(leading, Hooks(boundary=written))
+        assert await execution.run() == "succeeded"
+        await leading.release()
+
+    run_async(story())
+    told = [(event.kind, event.data.get("code")) for event in run_async(events_of(ground.store, "run-1"))]
+    started = [kind for kind, _ in told if kind == "step_started"]
+    assert ("step_failed", "late") in told
+    assert len(started) == 2
+    executed = [line for line in ground.driver.log if line.startswith("execute")]
+    assert len(executed) == 1, "nothing was done under the start that came late"
