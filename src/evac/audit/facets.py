@@ -59,7 +59,7 @@ def changed_facets(old: Estate, new: Estate) -> frozenset[str]:
     }
     if [(s.id, s.role, s.power_budget_watts) for s in old.sites] != [
         (s.id, s.role, s.power_budget_watts) for s in new.sites
-    ]:
+    ] or old.limits.power_margin_permille != new.limits.power_margin_permille:
         found.add("structure")
     elif old.sites != new.sites:
         found.add("ingress")

@@ -9,17 +9,16 @@ of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evac.audit.room import Room, Used, Wants, useful_shapes
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED
-from evac.planning.packing.shapes import Fitted, Shapes, bounds_of, first_fit, splits_of
+from evac.planning.packing.shapes import STAGES, Fitted, Shapes, first_fit, open_shapes, splits_of
 
-Kind = TypeVar("Kind", bound=np.generic)
+_NO_DEMAND: Final = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,24 +52,19 @@ class Placed:
 
 def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, wanted: IntColumn) -> Shapes:
     """The shapes that a loss leaves and that hold anything; wanted (S,): what will be placed."""
-    room = stock.room
-    count = np.where(stock.useful, room.count - gone, 0)
-    count[lost_sites[room.site]] = 0
-    kept = np.flatnonzero(count > 0)
-    size, sites = len(kept), len(lost_sites)
-    extra = splits_of(wanted, stock.wants.site_cap < UNBOUNDED, sites)
-
-    def grown(column: NDArray[Kind]) -> NDArray[Kind]:
-        return np.concatenate([column[kept], np.zeros(extra, column.dtype)])
-
-    free = np.zeros((size + extra, len(room.free)), np.int64)
-    free[:size] = room.amounts[kept]
-    bounds = bounds_of(room.stage[kept], room.pool[kept], len(room.pool_site))
-    return Shapes(
-        free=free, servers=grown(count), pool=grown(room.pool), site=grown(room.site),
-        stage=grown(room.stage), is_pool=grown(room.is_pool), size=np.array([size, size], np.int64),
-        boots=np.zeros(sites, np.int64), bounds=bounds, touched=np.zeros(sites, np.bool_),
+    room, wants, sites = stock.room, stock.wants, len(lost_sites)
+    left = np.where(stock.useful & ~lost_sites[room.site], room.count - gone, 0)
+    entries = len(left) + splits_of(wanted, wants.site_cap < UNBOUNDED, sites)
+    resources = len(room.free)
+    shapes = Shapes(
+        free=np.empty((entries, resources), np.int64), servers=np.empty(entries, np.int64),
+        pool=np.empty(entries, np.int32), site=np.empty(entries, np.int32),
+        stage=np.empty(entries, np.int32), is_pool=np.empty(entries, np.bool_), size=np.zeros(2, np.int64),
+        boots=np.zeros(sites, np.int64), bounds=np.zeros((STAGES, len(room.pool_site), 2), np.int64),
+        touched=np.zeros(sites, np.bool_), refused=np.full((len(wants.kinds), resources), _NO_DEMAND),
     )  # fmt: skip
+    open_shapes(shapes, left, room.amounts, room.pool, room.site, room.stage, room.is_pool)
+    return shapes
 
 
 def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:

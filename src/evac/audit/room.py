@@ -103,8 +103,9 @@ class Room:
 
     def lost_shapes(self, rows: IndexColumn) -> IntColumn:
         """(G,) usable servers that lost rows take of each shape."""
-        servers = [self.row_server[self.row_start[r] : self.row_start[r + 1]] for r in rows.tolist()]
-        taken = np.concatenate(servers) if servers else np.empty(0, np.int32)
+        begin, size = self.row_start[rows], self.row_start[rows + 1] - self.row_start[rows]
+        before = np.cumsum(size) - size
+        taken = self.row_server[np.arange(int(size.sum())) + np.repeat(begin - before, size)]
         return np.bincount(self.server_shape[taken], minlength=len(self.count))
 
 

@@ -23,7 +23,6 @@ from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import StepKind
 from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 
-
 _NOT_LOST: Final = 2**62
 
 

@@ -7,9 +7,12 @@ from typing import Final
 from evac.audit.context import Rule
 from evac.audit.rules import (
     backup_never_verified,
+    bmc_unreachable,
     capacity_short,
+    clock_needs_certificates,
     cold_start_cycle,
     contradicting_objectives,
+    dark_site_alone,
     data_loss_above_rpo,
     expires_where_we_go,
     hidden_single_site,
@@ -18,6 +21,7 @@ from evac.audit.rules import (
     no_copy_outside,
     no_reachable_primary,
     power_budget_exceeded,
+    purges_by_itself,
     quorum_in_one_domain,
     quorum_lost,
     quorum_without_witness,
@@ -35,6 +39,7 @@ from evac.audit.rules import (
     tier_inversion,
     tool_role_unfilled,
     traffic_cannot_move,
+    trips_when_power_returns,
     unknown_facts,
 )
 
@@ -45,6 +50,7 @@ _MODULES: Final = (
     cold_start_cycle, serve_cycle, tier_inversion, sites_share_fate, replicas_together,
     contradicting_objectives, expires_where_we_go, links_too_small, rival_automation, servers_by_hand,
     never_rehearsed, backup_never_verified, recovery_group_apart, shed_never_rehearsed, unknown_facts,
+    trips_when_power_returns, dark_site_alone, bmc_unreachable, clock_needs_certificates, purges_by_itself,
 )  # fmt: skip
 
 RULES: Final[tuple[Rule, ...]] = tuple(module.RULE for module in _MODULES)

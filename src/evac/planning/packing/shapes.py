@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.units import UNBOUNDED
 from evac.planning.compiled import kernel
@@ -19,15 +17,17 @@ STAGE_USED: Final = 0
 STAGE_EMPTY: Final = 1
 STAGE_BOOTED: Final = 2
 STAGE_DARK: Final = 3
-_STAGES: Final = 4
+STAGES: Final = 4
 
 
 class Shapes(NamedTuple):
     """E entries, of which some are in use and the rest is room for splits.
 
     free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
-    and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where the
-    entries of a stage and pool were at first, one after the other; touched (sites,): scratch.
+    and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where
+    the entries of a stage and pool were at first, one after the other; touched (sites,): scratch.
+    refused (K, R): what found no room anywhere for services of a kind: what asks for at least as much
+    need not look.
     """
 
     free: IntColumn
@@ -40,6 +40,7 @@ class Shapes(NamedTuple):
     boots: IntColumn
     bounds: IntColumn
     touched: BoolColumn
+    refused: IntColumn
 
 
 class Asking(NamedTuple):
@@ -71,16 +72,37 @@ def splits_of(wanted: IntColumn, capped: BoolColumn, sites: int) -> int:
     return 4 * (int((asked & ~capped).sum()) + sites * int((asked & capped).sum()))
 
 
-def bounds_of(stage: IndexColumn, pool: IndexColumn, pools: int) -> IntColumn:
-    """(stages, P, 2) first entry of each stage and pool, and one after the last; they stand together."""
-    key = stage.astype(np.int64) * pools + pool
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    found = np.zeros((_STAGES, pools, 2), np.int64)
-    last = np.append(first[1:], len(key))
-    found.reshape(-1, 2)[key[first]] = np.stack([first, last[: len(first)]], axis=1)
+@kernel
+def open_shapes(
+    shapes: Shapes,
+    left: IntColumn,
+    free: IntColumn,
+    pool: IndexColumn,
+    site: IndexColumn,
+    stage: IndexColumn,
+    is_pool: BoolColumn,
+) -> None:
+    """Fills empty shapes with those of a room (G,) of which any servers are left (G,); those of one stage
+    and pool must stand together."""
+    size = 0
+    for shape in range(left.shape[0]):
+        if left[shape] <= 0:
+            continue
+        for r in range(free.shape[1]):
+            shapes.free[size, r] = free[shape, r]
+        shapes.servers[size], shapes.pool[size] = left[shape], pool[shape]
+        shapes.site[size], shapes.is_pool[size] = site[shape], is_pool[shape]
+        at = stage[shape]
+        shapes.stage[size] = at
+        if shapes.bounds[at, pool[shape], 1] == 0:
+            shapes.bounds[at, pool[shape], 0] = size
+        size += 1
+        shapes.bounds[at, pool[shape], 1] = size
     # What is booted was dark, and stays where it is.
-    found[STAGE_BOOTED] = found[STAGE_DARK]
-    return found
+    for number in range(shapes.bounds.shape[1]):
+        shapes.bounds[STAGE_BOOTED, number, 0] = shapes.bounds[STAGE_DARK, number, 0]
+        shapes.bounds[STAGE_BOOTED, number, 1] = shapes.bounds[STAGE_DARK, number, 1]
+    shapes.size[0] = shapes.size[1] = size
 
 
 @kernel
@@ -216,8 +238,10 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     """
     size, at_first, left = shapes.size[0], shapes.size[1], count
     mine, bounds = asking.kind[service], shapes.bounds
+    if _refused(shapes, asking, service):
+        return 0
     shapes.touched[:] = False
-    for stage in range(_STAGES):
+    for stage in range(STAGES):
         for pool in range(bounds.shape[1]):
             if asking.kinds[mine, pool] and left > 0:
                 start, stop = bounds[stage, pool, 0], bounds[stage, pool, 1]
@@ -227,7 +251,19 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     for place in range(shapes.touched.shape[0]):
         if shapes.touched[place]:
             rank[service] = max(rank[service], shapes.boots[place])
+    if left == count and site < 0:
+        for r in range(shapes.free.shape[1]):
+            shapes.refused[mine, r] = asking.demand[service, r]
     return count - left
+
+
+@kernel
+def _refused(shapes: Shapes, asking: Asking, service: int) -> bool:
+    """Whether no less than this was refused before: room only shrinks."""
+    for r in range(shapes.free.shape[1]):
+        if asking.demand[service, r] < shapes.refused[asking.kind[service], r]:
+            return False
+    return True
 
 
 @kernel
