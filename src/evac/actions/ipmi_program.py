@@ -37,15 +37,17 @@ _SERIAL: Final = re.compile(r"^\s*(?:Product|Chassis|Board) Serial\s*:\s*(\S{1,6
 _CIPHER: Final = re.compile(r"[0-9]{1,2}")
 _REFUSED: Final = ("RAKP 2 HMAC is invalid", "unauthorized name", "password verification failed")
 _NOT_ALLOWED: Final = (
-    "Insufficient privilege level", "unauthorized role requested", "set session privilege level",
-)  # fmt: skip
+    "Insufficient privilege level",
+    "unauthorized role requested",
+    "set session privilege level",
+)
 _UNSUPPORTED: Final = ("Invalid command", "Command not supported", "not supported in present state")
 _BUSY: Final = ("insufficient resources for session", "Node busy", "Out of space")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One controller and what is known of its server. password: a reference; boot_ms 0, serial "": unknown."""
+    """One controller and what is known of its server. password: a reference; boot_ms 0: unknown."""
 
     host: str
     port: str

@@ -372,6 +372,7 @@ class Talk:
                 if not left or method != "GET":
                     raise
             else:
+                connection.reused = True
                 if last or not connection.usable:
                     self._connection = None
                     connection.close()
