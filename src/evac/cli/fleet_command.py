@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option("--bmc-boot", type=click.FloatRange(0, 3_600), default=30.0, show_default=True,
               help="Seconds until a BMC answers once it has power.")  # fmt: skip
+@click.option("--for", "longest", type=click.FloatRange(0.1), help="Seconds, then it ends by itself.")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
               help="Where password, certificates and pid file lie. Default: in the lab's.")  # fmt: skip
 @quiet_option
@@ -107,7 +108,7 @@ def _wish(options: Mapping[str, Any]) -> Wish:
         folder=(options["folder"] or default_folder() / "fleet").absolute(),
         ports=Ports(options["port"], options["admin_port"]), shares=Shares(shares), settings=settings,
         tls=options["tls"], user=options["user"], password=options["password"],
-        out=options["out"].absolute() if options["out"] else None,
+        out=options["out"].absolute() if options["out"] else None, longest_s=options["longest"],
     )  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ground = fleet.ground
     files: Mapping[str, Any] = {
-        "estate.yaml": document(ground),
-        "services.yaml": {"services": services(ground)},
+        "estate.yaml": document(ground, fleet.settings.speed),
+        "services.yaml": {"services": services(ground, fleet.settings.speed)},
         "endpoints.yaml": {"endpoints": endpoints(fleet, reach)},
     }
     for name, content in files.items():
@@ -83,8 +83,11 @@ def refuge_of(ground: Ground) -> str:
     return REFUGE if ground.site != REFUGE else _REFUGE_ELSE
 
 
-def document(ground: Ground) -> dict[str, Any]:
-    """Sites, halls, feeds, classes, boot servers, limits, and who fills the roles of tools."""
+def document(ground: Ground, speed: float) -> dict[str, Any]:
+    """Sites, halls, feeds, classes, boot servers, limits, and who fills the roles of tools.
+
+    speed: what divides every duration, so that evac sees the fleet as it is.
+    """
     refuge = refuge_of(ground)
     of = {kind: [one for one in ground.domains if one.kind == kind] for kind in ("site", "hall", "feed")}
     return {
@@ -97,8 +100,8 @@ def document(ground: Ground) -> dict[str, Any]:
             refuge: {"people": "nobody; a simulation"},
         },
         "halls": {one.id: _budgets(one) for one in of["hall"]},
-        "feeds": {one.id: {**_budgets(one), "close": "1 s"} for one in of["feed"]},
-        "classes": {kind.id: _class(kind) for kind in ground.kinds},
+        "feeds": {one.id: {**_budgets(one), "close": _seconds(1_000, speed)} for one in of["feed"]},
+        "classes": {kind.id: _class(kind, speed) for kind in ground.kinds},
         "boot_servers": {id: {"site": ground.site} for id in ground.boot_servers},
         "pools": {f"{refuge}-pool": {"site": refuge, **_POOL}},
         "limits": {"hands_at_once": 10},
@@ -115,18 +118,19 @@ def _budgets(domain: Domain) -> dict[str, str]:
     return found
 
 
-def _class(kind: Kind) -> dict[str, Any]:
+def _class(kind: Kind, speed: float) -> dict[str, Any]:
     return {
         "cpu": f"{kind.cpu_millicores // 1_000} cores", "memory": f"{kind.memory_gib} GiB",
         "disk": f"{kind.disk_gib} GiB", "accelerators": 0, "watts": f"{kind.watts} W",
-        "boot": _seconds(kind.boot_ms), "boot_odds": "98 %", "inrush": f"{kind.inrush_watts} W",
-        "inrush_hold": _seconds(kind.inrush_ms), "image_offset": _seconds(kind.image_offset_ms),
+        "boot": _seconds(kind.boot_ms, speed), "boot_odds": "98 %", "inrush": f"{kind.inrush_watts} W",
+        "inrush_hold": _seconds(kind.inrush_ms, speed), "image_offset": _seconds(kind.image_offset_ms, speed),
         "power_on": kind.policy,
     }  # fmt: skip
 
 
-def _seconds(ms: int) -> str:
-    return f"{ms} ms" if ms % 1_000 else f"{ms // 1_000} s"
+def _seconds(ms: int, speed: float) -> str:
+    divided = round(ms / speed)
+    return f"{divided} ms" if divided % 1_000 else f"{divided // 1_000} s"
 
 
 _TOOLS: Final = {"boot": "boot-control", "dhcp": "dhcp", "evac": "evac", "images": "images", "time": "time"}
@@ -143,13 +147,15 @@ _SERVICES: Final = (
 )
 
 
-def services(ground: Ground) -> dict[str, Any]:
+def services(ground: Ground, speed: float) -> dict[str, Any]:
     """A few services with tiers and needs, so that the order of the boots matters; they live at home only."""
     refuge = refuge_of(ground)
-    found: dict[str, Any] = {name: _service(0, 0, {refuge: 2}, 2, 4, ()) for name in _IN_REFUGE}
+    found: dict[str, Any] = {name: _service(0, 0, {refuge: 2}, 2, 4, (), speed) for name in _IN_REFUGE}
     for name, tier, people, permille, cores, memory, needs in _SERVICES:
         count = _replicas(ground, permille)
-        found[name] = _service(tier, people, count, cores, memory, needs) | {"eligible_sites": [ground.site]}
+        found[name] = _service(tier, people, count, cores, memory, needs, speed) | {
+            "eligible_sites": [ground.site]
+        }
     return found
 
 
@@ -158,12 +164,19 @@ def _replicas(ground: Ground, permille: int) -> int:
 
 
 def _service(
-    tier: int, people: int, replicas: dict[str, int] | int, cores: int, memory: int, needs: tuple[str, ...]
+    tier: int,
+    people: int,
+    replicas: dict[str, int] | int,
+    cores: int,
+    memory: int,
+    needs: tuple[str, ...],
+    speed: float,
 ) -> dict[str, Any]:
     return {
         "owner": "lab", "tier": tier, "people": people, "rto": "4 h", "rpo": "0 s",
         "demand": {"cpu": f"{cores} cores", "memory": f"{memory} GiB", "disk": "20 GiB", "accelerators": 0},
-        "replicas": replicas, "share": "75 %", "start": "10 s", "verify": "5 s",
+        "replicas": replicas, "share": "75 %", "start": _seconds(10_000, speed),
+        "verify": _seconds(5_000, speed),
         "needs": [{"service": one, "needed_to": "start"} for one in needs], "traffic": {"kind": "none"},
     }  # fmt: skip
 

@@ -30,7 +30,9 @@ USER: Final = "evac"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a fleet shall be. out: where its estate is written; password: a reference, "" makes one."""
+    """What a fleet shall be. out: where its estate is written; password: a reference, "" makes
+    one; longest_s: it ends by itself.
+    """
 
     folder: Path
     ports: Ports
@@ -40,6 +42,7 @@ class Wish:
     user: str = USER
     password: str = ""
     out: Path | None = None
+    longest_s: float | None = None
 
 
 def check_size(servers: int) -> None:
@@ -65,7 +68,7 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
             _write(wish.folder / STATE_FILE, about)
             told(about)
 
-        serve(fleet, wish.ports, tls, {"fleet": ground.site, "servers": len(ground)}, ready)
+        serve(fleet, wish.ports, tls, {"fleet": ground.site, "servers": len(ground)}, ready, wish.longest_s)
 
 
 def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[str, Any]:

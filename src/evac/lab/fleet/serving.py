@@ -89,8 +89,8 @@ class Server:
     def stop(self) -> None:
         self._stopping.set()
 
-    async def run(self, ready: Callable[[Ports], None]) -> None:
-        """Serves until it is told to stop."""
+    async def run(self, ready: Callable[[Ports], None], longest_s: float | None = None) -> None:
+        """Serves until it is told to stop, or for so long."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -108,7 +108,8 @@ class Server:
         clockwork = loop.create_task(self._clockwork(door))
         try:
             ready(self.ports)
-            await self._stopping.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), longest_s)
         finally:
             clockwork.cancel()
             for server in servers:
@@ -141,12 +142,12 @@ def _maker(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], Connecti
 
 def serve(
     fleet: Fleet, ports: Ports, tls: ssl.SSLContext | None, about: Mapping[str, object],
-    ready: Callable[[Ports], None],
+    ready: Callable[[Ports], None], longest_s: float | None = None,
 ) -> None:  # fmt: skip
-    """Serves a fleet until SIGTERM or SIGINT. With uvloop where it is installed."""
+    """Serves a fleet until SIGTERM or SIGINT, or for so long. With uvloop where it is installed."""
 
     async def main() -> None:
-        await Server(fleet, ports, tls, about).run(ready)
+        await Server(fleet, ports, tls, about).run(ready, longest_s)
 
     if tls is not None:
         _map_large_blocks()
