@@ -180,7 +180,8 @@ def _greedy(
         best, best_ratio = -1, -1.0
         for k in range(count):
             if not done[k]:
-                ratio = open_weight[k] / max(open_work[k], 1e-6)
+                # what was taken off again and again may end a hair below nothing
+                ratio = max(open_weight[k], 0.0) / max(open_work[k], 1e-6)
                 if ratio > best_ratio:
                     best, best_ratio = k, ratio
         for j in range(first[best], first[best + 1]):
