@@ -159,15 +159,18 @@ def _store(top: Topology, lost: Loss, store: Store, plan: Plan) -> Store:
     """The candidate is the primary; what was the primary follows nobody until its domain is restored, and
     then it is a copy that follows.
     """
-    moved = next((s for s in plan.stores if s.store == store.id and s.primary_ms is not None), None)
-    members = list(store.members)
+    members, home = list(store.members), store.home
     for row, member in enumerate(members):
         if plan.scenario.kind == "restore" and member.mode == "none" and is_lost(top, lost, member.at):
             members[row] = replace(member, mode="async", lag_ms=0)
+    moved = next((s for s in plan.stores if s.store == store.id and s.primary_ms is not None), None)
     if moved is not None and not moved.candidate.startswith("backup@"):
         for row, member in enumerate(members):
             if member.at == moved.candidate:
                 members[row] = replace(member, mode="primary", lag_ms=None)
             elif member.mode == "primary":
                 members[row] = replace(member, mode="none" if is_lost(top, lost, member.at) else "async")
-    return store if tuple(members) == store.members else replace(store, members=tuple(members))
+                home = home or member.at
+        home = "" if home == moved.candidate else home
+    changed = replace(store, members=tuple(members), home=home)
+    return store if changed == store else changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,20 @@ def test_a_restore_can_be_planned_from_it_and_brings_back_what_was_missing(
     assert sum(_totals(whole)) <= sum(_totals(after))
 
 
-def test_after_a_failback_the_estate_is_as_its_files_say(burnt: tuple[Estate, Plan, Estate]) -> None:
-    estate, _, _ = burnt
-    plan = make_plan(estate, Scenario("failback", ("pangyo",)), budget_ms=200).plan
-    assert estate_after(estate, plan) is estate
+def test_a_failback_brings_every_primary_home(burnt: tuple[Estate, Plan, Estate]) -> None:
+    estate, _, after = burnt
+    back = make_plan(after, Scenario("restore", ("pangyo",)), budget_ms=100).plan
+    away = replace(estate, stores=estate_after(after, back).stores)
+    moved = {store.id for store in away.stores if store.home}
+    assert moved
+    plan = make_plan(away, Scenario("failback", ("pangyo",)), budget_ms=100).plan
+    home = estate_after(away, plan)
+    files = {store.id: store.primary for store in estate.stores}
+    for store in home.stores:
+        if store.id in moved and not store.home:
+            was, now = files[store.id], store.primary
+            assert was is not None
+            assert now is not None
+            assert now.at == was.at
+    still_away = {store.id for store in home.stores if store.home}
+    assert not still_away & {s.store for s in plan.stores if s.primary_ms is not None}
