@@ -9,6 +9,7 @@ from typing import Final
 from evac.model.plan import Outcome, Plan
 from evac.report.plan_view import recovery_times
 from evac.report.screen import Page
+from evac.report.wave_text import wave_facts, wave_sections
 from evac.report.words import duration, listed, number, people, percent, plural, user_minutes
 
 SHOWN: Final = 8
@@ -25,6 +26,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     _late(page, plan)
     _given_up(page, plan)
     _data(page, plan)
+    wave_sections(page, plan)
     _unknown(page, plan)
     page.line()
     where = saved_as or "PLAN"
@@ -51,6 +53,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
             f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])} after the loss"
         )
         yield "back", words, ""
+    yield from wave_facts(plan)
     yield "objectives", *_objectives(plan.outcomes)
     yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""
     yield "how good", _gap(plan), ""

@@ -104,7 +104,7 @@ def _of_set(capacity: int, whole: list[Held], counted: list[Held]) -> int:
         return 0
     slots = capacity // min(line.units for line in whole)
     if slots == 0:
-        return 2**62
+        return 2**40
     ahead = min(line.ahead for line in whole)
     area = sum(line.units * line.hold * line.count for line in counted)
     waves = -(-sum(line.count for line in counted) // slots) - 1

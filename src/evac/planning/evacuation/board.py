@@ -76,7 +76,7 @@ SERVICE_TYPE: Final = _record(
 )  # fmt: skip
 ROW_TYPE: Final = _record(
     ("room", *_VECTOR), ("power", np.int64, (POWER_COLUMNS,)),
-    *_fields("site rack feed pool group place is_pool dark watts"),
+    *_fields("site rack feed pool group place is_pool dark watts rises"),
 
     ("free", *_VECTOR), ("unshed", *_VECTOR), ("spare", *_VECTOR),
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),

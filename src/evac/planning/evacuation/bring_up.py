@@ -10,7 +10,11 @@ import numpy as np
 
 from evac.model.instance import Instance
 from evac.planning.compiled import kernel
-from evac.planning.evacuation.board import Board, Ints
+from evac.planning.evacuation.board import FAILED_ROOM, NEVER, Board, Ints
+from evac.planning.evacuation.generate import finish
+from evac.planning.evacuation.given import keep_rows
+from evac.planning.evacuation.items import try_again
+from evac.planning.evacuation.solve import default_options
 from evac.planning.evacuation.timing import boot, power_allows
 
 
@@ -24,12 +28,25 @@ def _boot_rows(board: Board, rows: Ints) -> int:
     return done
 
 
+@kernel
+def _use_room(board: Board, options: Ints) -> None:
+    """Components that found no room when it was their turn are tried once more: now there is more of it."""
+    for component in range(board.components):
+        failed = board.item[component].done and board.item[component].at >= NEVER
+        if failed and board.item[component].why == FAILED_ROOM:
+            try_again(board, component, options[component])
+    finish(board)
+
+
 def bring_up_rest(instance: Instance, board: Board) -> int:
     """Boot every server of the restored domain that is not on yet and that power allows; how many."""
     rows = instance.brought_up.astype(np.int64)
     if not len(rows):
         return 0
-    return int(_boot_rows(board, rows[_order(board, rows)]))
+    done = int(_boot_rows(board, rows[_order(board, rows)]))
+    keep_rows(board, 0)
+    _use_room(board, default_options(board, 0))
+    return done
 
 
 def _order(board: Board, rows: Ints) -> Ints:

@@ -49,10 +49,10 @@ def _may_leave(board: Board, service: int) -> bool:
 
 @inner
 def _spare_room(board: Board) -> None:
-    """`spare` of every row: its room as things stand."""
+    """`spare` of every row: its room as things stand once every server that is brought up is on."""
     for row in board.row:
         for r in range(board.vector.shape[1]):
-            row.spare[r] = row.free[r] if row.on_at >= 0 else 0
+            row.spare[r] = row.free[r] if row.on_at >= 0 or row.rises else 0
 
 
 @inner

@@ -316,6 +316,7 @@ def _rows(instance: Instance) -> Table:
     table = np.zeros(len(rows), b.ROW_TYPE)
     for name in ("site", "rack", "pool", "is_pool", "dark", "watts"):
         table[name] = getattr(rows, name)
+    table["rises"][instance.brought_up] = 1
     table["power"] = -1
     table["power"][:, : rows.power.shape[1]] = rows.power
     table["feed"] = rows.feed_group

@@ -1,0 +1,72 @@
+"""EV132: servers that a plan would boot from afar, and whose BMC nobody can find or tell from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import counted, listed
+from evac.model.diagnostic import Severity
+from evac.model.fleet import BMC_YES, CONDEMNED, BoolColumn, NameColumn
+
+_MAKER = Maker("bmc-unreachable", "EV132")
+_WORDS: Final = {"bmc_address": "BMC address", "serial": "serial number"}
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning where two servers share an address or a serial number; note where either is not known."""
+    fleet = context.estate.fleet
+    ready = (fleet.bmc == BMC_YES) & (fleet.state != CONDEMNED)
+    for column in _WORDS:
+        values: NameColumn = getattr(fleet, column)
+        double = _doubles(values)
+        for number, site in enumerate(context.estate.sites):
+            here = ready & (fleet.site == number)
+            yield from _found(context, site.id, column, here & double, "warning")
+            if values.any():
+                yield from _found(context, site.id, column, here & (values == b""), "note")
+
+
+def _doubles(values: NameColumn) -> BoolColumn:
+    """(V,) whether another server has the same value."""
+    if not values.any():
+        return np.zeros(len(values), np.bool_)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    same = np.r_[False, (ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")]
+    found = np.zeros(len(values), np.bool_)
+    found[order] = same | np.r_[same[1:], False]
+    return found
+
+
+def _found(
+    context: Context, site: str, column: str, rows: BoolColumn, severity: Severity
+) -> Iterator[Finding]:
+    count = int(rows.sum())
+    if not count:
+        return
+    fleet = context.estate.fleet
+    names = [fleet.server_name(row) for row in np.flatnonzero(rows).tolist()]
+    words = _WORDS[column]
+    what = f"share their {words} with another" if severity == "warning" else f"have no {words} in the estate"
+    number = context.impacts.losses.index.get(site)
+    yield _MAKER.make(
+        context, severity, f"{site}:{column}",
+        f"{counted(count, 'server')} of {site} {what}: {listed(names, 3)}",
+        f"Correct the column `{column}` of the table of servers.",
+        losses=[] if number is None else [number], paths=(f"sites/{site}", "servers"),
+    )  # fmt: skip
+
+
+RULE = Rule(
+    "bmc-unreachable",
+    "EV132",
+    "BMCs that cannot be found or told apart",
+    check,
+    per_loss=False,
+    reads=("room",),
+)

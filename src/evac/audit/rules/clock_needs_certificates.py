@@ -1,0 +1,56 @@
+"""EV133: the clock waits for something whose certificates cannot be checked before there is a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+
+_MAKER = Maker("clock-needs-certificates", "EV133")
+_CHECKED: Final = ("identity", "registry", "secrets", "vpn")
+"""Roles whose services prove by certificates who they are."""
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning for each service of the role `time` that needs one of these roles, directly or not."""
+    graph, tools = context.impacts.graph, context.estate.tools
+    guarded = {graph.index[name]: role for role in _CHECKED for name in tools.get(role, ())}
+    for name in tools.get("time", ()):
+        before = {graph.index[name]: -1}
+        queue = [graph.index[name]]
+        for service in queue:
+            for other in graph.hard[service]:
+                if other not in before:
+                    before[other] = service
+                    queue.append(other)
+        met = [service for service in queue[1:] if service in guarded]
+        if met:
+            chain = _chain(context, before, met[0])
+            names = listed([context.estate.services[service].id for service in met])
+            yield _MAKER.make(
+                context, "warning", name,
+                f"{name} (time) needs {names}, whose certificates cannot be checked without a clock",
+                "Let clocks start without them: from a local source of time, or with a wider tolerance.",
+                chain=chain, paths=(f"services/{name}/needs/0", f"services/{name}", "tools/time"),
+            )  # fmt: skip
+
+
+def _chain(context: Context, before: dict[int, int], last: int) -> tuple[str, ...]:
+    names = []
+    while last >= 0:
+        names.append(context.estate.services[last].id)
+        last = before[last]
+    return tuple(reversed(names))
+
+
+RULE = Rule(
+    "clock-needs-certificates",
+    "EV133",
+    "A clock needs certificates that need a clock",
+    check,
+    per_loss=False,
+    reads=("needs", "tools"),
+)

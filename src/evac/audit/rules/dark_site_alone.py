@@ -1,0 +1,55 @@
+"""EV131: what a dark site needs before its first server boots stands only there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.diagnostic import Severity
+from evac.model.steps import DARK_ROLES, TOOLS_OF_KIND
+
+_MAKER = Maker("dark-site-alone", "EV131")
+NEEDED: Final = tuple(sorted({*TOOLS_OF_KIND["boot"], *DARK_ROLES, "dns-control", "secrets"}))
+"""Network, time, addresses, names, images, secrets and licences: roles a cold start begins with."""
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error where people have no way to boot without them; else a warning: the first boots are by hand."""
+    impacts = context.impacts
+    index = impacts.graph.index
+    by_hand = "boot" in context.estate.limits.manual_ms
+    for site in context.estate.sites:
+        number = impacts.losses.index.get(site.id)
+        if number is None or site.role != "full":
+            continue
+        gone = {
+            role: [name for name in names if impacts.down[number, index[name]]]
+            for role, names in sorted(context.estate.tools.items())
+            if role in NEEDED
+        }
+        missing = {role: names for role, names in gone.items() if names}
+        if not missing:
+            continue
+        boots = [role for role in missing if role in TOOLS_OF_KIND["boot"]]
+        severity: Severity = "error" if boots and not by_hand else "warning"
+        what = listed([f"{names[0]} ({role})" for role, names in missing.items()], 6)
+        then = "hands must boot what they stand on first" if by_hand else "nothing there can boot"
+        first = next(iter(missing))
+        yield _MAKER.make(
+            context, severity, site.id,
+            f"a cold start of {site.id} needs {what}, which is down with it: {then}",
+            "Give each of them a copy that serves without this site, or a way that needs none.",
+            losses=[number], paths=(f"tools/{first}", f"services/{missing[first][0]}"),
+        )  # fmt: skip
+
+
+RULE = Rule(
+    "dark-site-alone",
+    "EV131",
+    "What a dark site needs stands only there",
+    check,
+    reads=("dynamics", "tools", "needs", "limits"),
+)

@@ -1,0 +1,51 @@
+"""EV134: what deletes old data by itself would do so before anybody has looked at a restored site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import listed
+from evac.model.fleet import ON_SERVER
+
+_MAKER = Maker("purges-by-itself", "EV134")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning where its servers come on by themselves, or automation that cannot be paused starts it."""
+    estate = context.estate
+    rises = np.array([c.power_on in ("on", "last") for c in estate.classes] + [False], np.bool_)
+    here = estate.replicas.kind == ON_SERVER
+    service, server = estate.replicas.service[here], estate.replicas.target[here]
+    alone = np.zeros(len(estate.services), np.bool_)
+    alone[service[rises[estate.fleet.server_class[server]]]] = True
+    for row, entry in enumerate(estate.services):
+        if not entry.purges:
+            continue
+        robots = [
+            robot.id
+            for robot in estate.automations
+            if entry.id in robot.manages and robot.can_be_paused is not True and "stop" in robot.undoes
+        ]
+        why = ["its servers come on by themselves when power returns"] if alone[row] else []
+        why += [f"{listed(robots)} would start it again, and cannot be paused"] if robots else []
+        if why:
+            yield _MAKER.make(
+                context, "warning", entry.id,
+                f"{entry.id} deletes old data by itself, and {' and '.join(why)}",
+                "Let it start only when a person says so: after a restore what is old may be all there is.",
+                paths=(f"services/{entry.id}/purges", f"services/{entry.id}"),
+            )  # fmt: skip
+
+
+RULE = Rule(
+    "purges-by-itself",
+    "EV134",
+    "A purge would run by itself after a restore",
+    check,
+    per_loss=False,
+    reads=("objectives", "automations", "presence", "room"),
+)
