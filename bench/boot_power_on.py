@@ -33,6 +33,8 @@ SPEED = 8.0
 BOOT_MS = 540_000
 """Of the class that a fleet is made of; divided by the speed."""
 AT_ONCE = 512
+SWEEP_SECONDS = 300.0
+"""A sweep that takes longer than its target is measured too."""
 OPTIONS = ("--faults", "none", "--no-limits", "--latency", "1", "--speed", str(SPEED))
 CHILD_SECONDS = 900.0
 TARGETS = {"plain": 40.0, "tls": 90.0}
@@ -187,12 +189,12 @@ async def _last_power_on(about: dict[str, Any], servers: int) -> float:
 
 
 async def _sweep_all(about: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from evac.actions.redfish_sweep import sweep
+    from evac.actions.power_sweep import sweep
 
     driver = RedfishDriver()
-    asked = [found[0] for found in actions_of(about, servers_of(about)).values()]
+    asked = [(driver, found[0]) for found in actions_of(about, servers_of(about)).values()]
     begin, used = time.perf_counter(), time.process_time()
-    seen = await sweep(driver, asked, 60.0)
+    seen = await sweep(asked, SWEEP_SECONDS)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - used
     await driver.close()
     return {"seconds": seconds, "cpu_s": cpu, "known": sum(one.power in ("on", "off") for one in seen)}

@@ -13,6 +13,7 @@ from typing import Final
 from evac.actions import given
 from evac.actions.ipmi_program import Asker, Chassis, Target, Unanswered, read_target
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.power_sweep import PowerSeen
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 VERBS: Final[frozenset[Verb]] = frozenset({"boot", "stop", "fence"})
@@ -79,6 +80,12 @@ class IpmiDriver:
             return await self._off(target, action, ends - order.timeout_s / 2, "soft", order.dry_run)
         except OutcomeUnknown:
             return await self._off(target, action, ends, "off", order.dry_run)
+
+    async def look(self, action: Action, within_s: float) -> PowerSeen:
+        """The power of a server now. Raises `ActionError`, also for another machine."""
+        target = _read(action)
+        seen = await self._seen(target, asyncio.get_running_loop().time() + within_s)
+        return PowerSeen(action.target, seen.power, health="warning" if seen.fault or seen.drives else "")
 
     async def close(self) -> None:
         """Nothing is kept open between calls."""

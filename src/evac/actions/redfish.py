@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from evac.actions import redfish_circuits, redfish_off, redfish_system
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.power_sweep import PowerSeen
 from evac.actions.redfish_boot import (
     Boot,
     check_identity,
@@ -130,13 +131,14 @@ class RedfishDriver:
             self._on_since.clear()
         return now - self._on_since.setdefault(target.address, now)
 
-    async def look(self, action: Action, within_s: float) -> System:
-        """What its controller says of a server now. Raises `ActionError`, also for another machine."""
+    async def look(self, action: Action, within_s: float) -> PowerSeen:
+        """The power of a server now. Raises `ActionError`, also for another machine."""
         target = self._read(action)
         async with self._wire.talk(target, asyncio.get_running_loop().time() + within_s) as talk:
             seen = await self._find(talk, last=True)
         check_identity(target, seen)
-        return seen
+        check_power_told(target, seen)
+        return PowerSeen(action.target, seen.power, seen.progress, seen.health)
 
     @property
     def requests_sent(self) -> int:
