@@ -15,8 +15,15 @@ from evac.model.estate import Fact
 
 TABLE_COLUMNS = {
     "servers": (
-        "cpu_millicores", "memory_mib", "disk_gib", "accelerators", "watts", "bmc",
-        "bmc_address", "serial", "position",
+        "cpu_millicores",
+        "memory_mib",
+        "disk_gib",
+        "accelerators",
+        "watts",
+        "bmc",
+        "bmc_address",
+        "serial",
+        "position",
     ),
     "replicas": (),
     "racks": ("power_budget_watts",),
