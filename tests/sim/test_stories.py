@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from evac.testing.boundaries import Way, calm_options, every_boundary
-from evac.testing.story import play
+from evac.testing.story import Story, play
 from evac.testing.torture import main
 
 SLICE = range(96)
@@ -42,6 +42,13 @@ def test_the_stories_are_not_all_alike() -> None:
     ends = {phase for outcome in outcomes for phase in outcome.ends.values()}
     assert {"succeeded", "cancelled"} <= ends
     assert len({outcome.trace for outcome in outcomes}) == len(outcomes)
+
+
+def test_a_brief_story_is_one_fire_and_one_run_and_ends_with_it() -> None:
+    options = [replace(calm_options(seed), brief=True, calm_ms=0) for seed in range(12)]
+    outcomes = [Story(one).play() for one in options]
+    assert [(o.error, o.fires, o.runs) for o in outcomes] == [("", 1, 1)] * len(outcomes)
+    assert min(o.virtual_s for o in outcomes) < 2.5
 
 
 def test_the_same_seed_is_the_same_story_whatever_the_hashes() -> None:
