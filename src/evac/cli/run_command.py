@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -186,7 +186,8 @@ def verify(run: str, store: str | None, estate: str | None, output: str) -> int:
     return exits.FAILED if proof.problems else exits.DONE
 
 
-Verb = Callable[..., Awaitable[None]]
+Work = Callable[..., Any]
+Option = Callable[[Work], Work]
 
 
 def request(
@@ -219,16 +220,49 @@ def request(
     return exits.DONE
 
 
-@run.command()
-@run_argument
-@reason_option
-@who_option
-@click.option(
-    "--for", "length", type=Length(), default=0, help="How long, like 10m. [default: as policy allows]"
+def asking(*more: Option) -> Option:
+    """What every command has that asks something of a run: which run, why, who, in which store; `more` stand
+    between the run and the reason.
+    """
+    options: tuple[Option, ...] = (run_argument, *more, reason_option, who_option, store_option, quiet_option)
+
+    def wrapped(command: Work) -> Work:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return wrapped
+
+
+def _add(verb: str, words: str, *more: Option) -> None:
+    """A command that only asks."""
+
+    @run.command(name=verb, help=words)
+    @asking(*more)
+    def ask(run: str, store: str | None, who: str | None, reason: str, quiet: bool, **asked: str) -> int:
+        return request(store, run, verb, who, reason, quiet, **asked)
+
+
+_add("resume", "Go on after a pause.")
+_add("cancel", "Begin nothing more, and end when what is under way has ended; nothing is taken back.")
+_add("retry", "Try a failed step again.", step_argument)
+_add("skip", "Leave a step out; what waits for it goes on.", step_argument)
+_add(
+    "undo",
+    "Take one step back, or the whole run; a store that moved stays moved.",
+    click.argument("step", default=""),
 )
-@click.option("--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True)
-@store_option
-@quiet_option
+
+
+@run.command()
+@asking(
+    click.option(
+        "--for", "length", type=Length(), default=0, help="How long, like 10m. [default: as policy allows]"
+    ),
+    click.option(
+        "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
+    ),
+)
 def pause(
     run: str, reason: str, who: str | None, length: int, then: str, store: str | None, quiet: bool
 ) -> int:
@@ -237,89 +271,10 @@ def pause(
 
 
 @run.command()
-@run_argument
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def resume(run: str, reason: str, who: str | None, store: str | None, quiet: bool) -> int:
-    """Go on after a pause."""
-    return request(store, run, "resume", who, reason, quiet)
-
-
-@run.command()
-@run_argument
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def cancel(run: str, reason: str, who: str | None, store: str | None, quiet: bool) -> int:
-    """Begin nothing more, and end when what is under way has ended; nothing is taken back."""
-    return request(store, run, "cancel", who, reason, quiet)
-
-
-@run.command()
-@run_argument
-@step_argument
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def retry(run: str, step: str, reason: str, who: str | None, store: str | None, quiet: bool) -> int:
-    """Try a failed step again."""
-    return request(store, run, "retry", who, reason, quiet, step=step)
-
-
-@run.command()
-@run_argument
-@step_argument
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def skip(run: str, step: str, reason: str, who: str | None, store: str | None, quiet: bool) -> int:
-    """Leave a step out; what waits for it goes on."""
-    return request(store, run, "skip", who, reason, quiet, step=step)
-
-
-@run.command()
-@run_argument
-@click.argument("step", default="")
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def undo(run: str, step: str, reason: str, who: str | None, store: str | None, quiet: bool) -> int:
-    """Take one step back, or the whole run; a store that moved stays moved."""
-    return request(store, run, "undo", who, reason, quiet, step=step)
-
-
-@run.command()
-@run_argument
-@click.argument("limit")
-@click.argument("value")
-@reason_option
-@who_option
-@store_option
-@quiet_option
-def limit(
-    run: str, limit: str, value: str, reason: str, who: str | None, store: str | None, quiet: bool
-) -> int:
-    """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
-
-    Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
-    """
-    return request(store, run, "limit", who, reason, quiet, limit=limit, value=value)
-
-
-@run.command()
-@run_argument
-@step_argument
-@reason_option
-@who_option
-@click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it.")
-@store_option
-@quiet_option
+@asking(
+    step_argument,
+    click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it."),
+)
 def attest(
     run: str, step: str, reason: str, who: str | None, seen: tuple[str, ...], store: str | None, quiet: bool
 ) -> int:
@@ -329,6 +284,18 @@ def attest(
     """
     pairs = dict(part.partition("=")[::2] for part in seen)
     return request(store, run, "attest", who, reason, quiet, step=step, evidence=pairs)
+
+
+@run.command()
+@asking(click.argument("limit"), click.argument("value"))
+def limit(
+    run: str, limit: str, value: str, reason: str, who: str | None, store: str | None, quiet: bool
+) -> int:
+    """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
+
+    Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
+    """
+    return request(store, run, "limit", who, reason, quiet, limit=limit, value=value)
 
 
 @run.command()

@@ -5,7 +5,6 @@ would only invite elections on a loaded machine.
 from __future__ import annotations
 
 import contextlib
-import signal as signals
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evac.lab.process import Process, ServerFailed, find_program, run_once
+from evac.lab.servers.one_process import OneProcess
 
 PACKAGE = "etcd-server"
 
 
 @dataclass(slots=True)
-class EtcdServer:
+class EtcdServer(OneProcess):
     """One member. peers: name -> URL of every member, itself included."""
 
     name: str
@@ -76,20 +76,6 @@ class EtcdServer:
         with contextlib.suppress(ServerFailed, subprocess.TimeoutExpired):
             return "is healthy" in run_once(argv, timeout_s=3.0)
         return False
-
-    def stop(self) -> None:
-        self.process.stop()
-
-    def kill(self) -> None:
-        """SIGKILL; returns when the pid is gone, because its ports stay bound until then."""
-        self.process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections are still taken by the kernel, nothing answers."""
-        self.process.signal(signals.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.signal(signals.SIGCONT)
 
 
 def etcd(

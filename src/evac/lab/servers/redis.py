@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import signal as signals
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evac.lab.process import Process, find_program
+from evac.lab.servers.one_process import OneProcess
 
 PACKAGE = "redis-server"
 
 
 @dataclass(slots=True)
-class RedisServer:
+class RedisServer(OneProcess):
     """One server. of: (host, port) of the primary it follows at its start, or None."""
 
     name: str
@@ -50,19 +50,6 @@ class RedisServer:
     def _log_says_ready(self) -> bool:
         """In another network namespace we cannot connect from here, but the log says it too."""
         return self.process.log.exists() and b"Ready to accept connections" in self.process.log.read_bytes()
-
-    def stop(self) -> None:
-        self.process.stop()
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections are still taken by the kernel, nothing answers."""
-        self.process.signal(signals.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.signal(signals.SIGCONT)
 
 
 def redis(
