@@ -1,6 +1,6 @@
-"""`python -m bench [stages|packing|psplib|all|run|lab]`: every figure the project claims, measured here.
+"""`python -m bench [stages|packing|psplib|all|run|lab|boot]`: every figure the project claims, measured here.
 
-`run` and `lab` are the engine's and the fires' (see `run_figures` and `lab_figures`); `all` is the planner's.
+`run`, `lab` and `boot` are the engine's, the fires' and the cold start's (see `run_figures`, `lab_figures`, `bench_boot`); `all` is the planner's.
 FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
 """
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
-    if what in ("run", "lab"):
+    if what in ("run", "lab", "boot"):
         # Whoever ends this with SIGTERM, as `timeout` does, leaves no server behind either.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if what == "run":
@@ -31,6 +31,10 @@ def main(arguments: list[str]) -> int:
         from bench import lab_figures
 
         return lab_figures.main(arguments[1:])
+    if what == "boot":
+        from bench import bench_boot
+
+        return bench_boot.main(arguments[1:])
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])
