@@ -1,6 +1,7 @@
 """`python -m bench [stages|packing|psplib|all|run|lab|boot]`: every figure the project claims, measured here.
 
-`run`, `lab` and `boot` are the engine's, the fires' and the cold start's (see `run_figures`, `lab_figures`, `bench_boot`); `all` is the planner's.
+`run`, `lab` and `boot` are the engine's, the fires' and the cold start's (see `run_figures`, `lab_figures`,
+`bench_boot`); `all` is the planner's.
 FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
 """
 
@@ -35,6 +36,11 @@ def main(arguments: list[str]) -> int:
         from bench import bench_boot
 
         return bench_boot.main(arguments[1:])
+    if what == "changes":
+        from bench import audit_changes
+
+        audit_changes.main(int(arguments[1]) if len(arguments) > 1 else 90_000, "mended" in arguments)
+        return 0
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])
