@@ -174,6 +174,25 @@ def test_the_same_seed_gives_the_same_faults(tmp_path: Path) -> None:
     assert len(found[0]) == 20
 
 
+def test_it_ends_by_itself_and_its_estate_is_as_fast_as_it_is(tmp_path: Path) -> None:
+    options = ("--servers", "40", "--speed", "100", "--for", "0.5", "-o", str(tmp_path / "estate"))
+    fleet = start(tmp_path, *options, "--racks-down", "1", "--dies", "pangyo-boot-1@10", "--faults", "none")
+    assert fleet.process.wait(15) == 0
+    end(fleet)
+    assert "boot: 3 s" in (tmp_path / "estate" / "estate.yaml").read_text()
+    assert "there is no boot server nobody" in _refused(tmp_path, "--servers", "5", "--dies", "nobody@10")
+    assert "nobody is no moment" in _refused(tmp_path, "--servers", "5", "--dies", "nobody")
+
+
+def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with running(tmp_path, "--servers", "5", "--tls", *FAST) as fleet:
+        trust = ssl.create_default_context(cafile=fleet.about["ca"])
+        with urllib.request.urlopen(f"{fleet.url(0)}/redfish", timeout=5, context=trust) as answer:
+            assert json.load(answer) == {"v1": "/redfish/v1/"}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "method", "words"),
     [

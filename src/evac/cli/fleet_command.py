@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -68,13 +69,21 @@ def fleet(quiet: bool, **options: Any) -> int:
     Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
     overloaded. The admin interface on 127.0.0.1 tells what was counted.
     """
-    from evac.lab.fleet import running
-
+    running = _running()
     ground = _ground(options)
     if options["no_limits"]:
         ground = ground.without_limits()
     running.run(ground, _wish(options), lambda about: _tell(about, quiet))
     return exits.DONE
+
+
+def _running() -> ModuleType:
+    try:
+        from evac.lab.fleet import running
+    except ModuleNotFoundError as error:
+        words = f"Python lacks {error.name}"
+        raise InvalidInput("lab-programs", words, "pip install 'evac[lab]'") from error
+    return running
 
 
 def _ground(options: Mapping[str, Any]) -> Ground:
