@@ -171,7 +171,7 @@ def _follow_step(promote: Step, site: str) -> RunStep:
     """Leads one copy to the new primary; nothing but the copy itself waits for it."""
     return RunStep(
         id=f"rejoin:{promote.target}:{site}", kind="rejoin", target=promote.target, start_ms=promote.end_ms,
-        duration_ms=promote.end_ms - promote.start_ms, after=(promote.id,), site=site,
+        duration_ms=promote.end_ms - promote.start_ms, after=(promote.id,), site=site, deadline_ms=REJOIN_MS,
     )  # fmt: skip
 
 
