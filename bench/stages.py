@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +45,7 @@ def stage(found: Figures, name: str, work: Callable[[], Any], times: int = 3) ->
 
 def measure(servers: int, budget_s: int) -> Figures:
     """All figures of one size, in this process."""
+    from bench.audit_changes import audited_again
     from evac import estate as estates
     from evac.app.warm import warm
     from evac.audit import audit
@@ -63,8 +63,8 @@ def measure(servers: int, budget_s: int) -> Figures:
     found["fault domains"] = len(report.rows)
     for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
         _planned(found, name, estate, budget_s, times)
-    changed = replace(loaded, services=(replace(loaded.services[0], people=1), *loaded.services[1:]))
-    found["audit again after one change"] = _update(loaded, changed)
+        _restored(found, name, estate)
+    found.update(audited_again(loaded, times))
     found["peak memory MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
 
@@ -98,6 +98,24 @@ def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) 
         found.update(_level_order(instance, plan))
 
 
+def _restored(found: Figures, name: str, estate: Any) -> None:
+    """The cold start of Pangyo: planned with the usual budget, verified, and how near to what limits allow."""
+    from evac.app.plans import DEFAULT_BUDGET_MS, make_plan
+    from evac.model.scenario import Scenario
+    from evac.verify import check
+
+    asked = Scenario("restore", ("pangyo",))
+    work = partial(make_plan, estate, asked, budget_ms=DEFAULT_BUDGET_MS)
+    plan = stage(found, f"{name}: cold start", work, 1).plan
+    verdict = stage(found, f"{name}: cold start, verify", partial(check, estate, plan), 1)
+    found[f"{name}: cold start, violations"] = len(verdict.violations)
+    if plan.wave is not None:
+        found[f"{name}: cold start, servers"] = plan.wave.servers
+        found[f"{name}: cold start, above the bound of its limits %"] = (
+            100 * plan.wave.on_ms / max(1, plan.wave.bound_ms) - 100
+        )
+
+
 def _level_order(instance: Any, plan: Any) -> dict[str, float]:
     """Our outage over that of level-by-level order, both net of what critical chains make unavoidable:
     of everything, and of what both restore, as what is left out pays the horizon."""
@@ -110,14 +128,6 @@ def _level_order(instance: Any, plan: Any) -> dict[str, float]:
         "mended: share of level order's cost above the heads, %": 100 * over,
         "mended: the same over what both restore, %": 100 * ours / max(1, theirs),
     }
-
-
-def _update(before: Any, after: Any) -> float:
-    from evac.audit import audit, update
-
-    state = audit(before)
-    taken, _, _ = timed(lambda: update(state, after))
-    return taken
 
 
 def end_to_end(servers: int) -> dict[str, float]:

@@ -30,6 +30,9 @@ _FIELDS: Final = {
     "structure": ("halls", "feeds", "racks", "groups", "classes", "boot_servers", "pools"),
 }  # fmt: skip
 
+_LOOKED_AT_APART: Final = ("name", "sites", "services", "facts", "fleet", "replicas", "places")
+"""Fields of an estate that are no facet by themselves, or that no result follows from."""
+
 _PLACES: Final = ("name", "site", "rack", "pool")
 """Columns of the fleet that say what goes with which fault domain."""
 
@@ -57,6 +60,11 @@ def changed_facets(old: Estate, new: Estate) -> frozenset[str]:
         for name, parts in _FIELDS.items()
         if any(getattr(old, part) != getattr(new, part) for part in parts)
     }
+    named = {part for parts in _FIELDS.values() for part in parts}.union(_LOOKED_AT_APART)
+    others = [field.name for field in fields(Estate) if field.name not in named]
+    # Whatever is not known to be harmless is a new audit.
+    if any(getattr(old, name) != getattr(new, name) for name in others):
+        found.add("structure")
     if [(s.id, s.role, s.power_budget_watts) for s in old.sites] != [
         (s.id, s.role, s.power_budget_watts) for s in new.sites
     ] or old.limits.power_margin_permille != new.limits.power_margin_permille:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from evac.audit import AuditReport, audit, update
 from evac.estate.example import pangyo
 from evac.model.diagnostic import Place
 from evac.model.estate import Dependency, Estate, Expiring, Store, StoreMember, Traffic
+from evac.model.fleet import ON_SERVER
 from tests.unit.audit.estates import change
 
 HOUR = 3_600_000
@@ -66,6 +68,48 @@ def _one_more(estate: Estate, pick: int) -> Estate:
     return replace(estate, replicas=replace(estate.replicas, count=count))
 
 
+def _bindings(estate: Estate, keep: np.ndarray, **columns: np.ndarray) -> Estate:
+    """Some bindings of an estate, in their order, with columns replaced."""
+    names = ("service", "kind", "target", "count")
+    table = {name: getattr(estate.replicas, name) for name in names} | columns
+    return replace(estate, replicas=replace(estate.replicas, **{n: table[n][keep] for n in names}))
+
+
+def _gone(estate: Estate, pick: int, count: int) -> Estate:
+    """Some bindings less; a service may lose all it had."""
+    keep = np.ones(len(estate.replicas), np.bool_)
+    first = pick * 37 % len(keep)
+    keep[first : first + 1 + count % 40] = False
+    return _bindings(estate, keep)
+
+
+def _moved(estate: Estate, pick: int, by: int) -> Estate:
+    target = estate.replicas.target.copy()
+    rows = np.flatnonzero(estate.replicas.service == estate.replicas.service[pick * 31 % len(target)])
+    rows = rows[estate.replicas.kind[rows] == ON_SERVER]
+    target[rows] = np.sort((target[rows] + by) % len(estate.fleet))
+    return _bindings(estate, np.arange(len(target)), target=target)
+
+
+def _states(estate: Estate, pick: int, state: int) -> Estate:
+    """Many servers of one state: those that are used, and those that are not."""
+    states = estate.fleet.state.copy()
+    states[pick : pick + 30] = state % 4
+    return replace(estate, fleet=replace(estate.fleet, state=states))
+
+
+def _larger(estate: Estate, pick: int, amount: int) -> Estate:
+    capacity = estate.fleet.capacity.copy()
+    capacity[pick : pick + 9, amount % 2] += 1_000 * amount
+    return replace(estate, fleet=replace(estate.fleet, capacity=capacity))
+
+
+def _watts(estate: Estate, pick: int, watts: int) -> Estate:
+    column = estate.fleet.watts.copy()
+    column[pick : pick + 20] = watts
+    return replace(estate, fleet=replace(estate.fleet, watts=column))
+
+
 def _racked(estate: Estate, pick: int) -> Estate:
     state = estate.fleet.state.copy()
     state[pick % len(state)] = 3
@@ -89,6 +133,15 @@ CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
     lambda e, i, j: _racked(e, i),
     lambda e, i, j: _member(e, i, ("pangyo", "anyang/hall-1", "gasan/hall-3", "bundang")[j % 4]),
     lambda e, i, j: _one_more(e, i),
+    _gone,
+    _moved,
+    lambda e, i, j: _states(e, i % 900, j),
+    lambda e, i, j: _larger(e, i % 900, j),
+    lambda e, i, j: _watts(e, i % 900, j),
+    lambda e, i, j: _service(e, i, share=Fraction(j % 10, 10)),
+    lambda e, i, j: _service(e, i, sheddable=bool(j % 2)),
+    lambda e, i, j: _service(e, i, spread=replace(e.services[0].spread, per_site=Fraction(1 + j % 3, 3))),
+    lambda e, i, j: _service(e, i, eligible_sites=("gasan", "sejong")[: j % 3]),
     lambda e, i, j: _service(e, i, people=None, tier=None),
     lambda e, i, j: _service(e, i, warm_ms=j * 100, verify_ms=j),
     lambda e, i, j: replace(e, tier_weights=(9, 3, 1)),
@@ -137,7 +190,7 @@ def test_every_kind_of_change(number: int) -> None:
     _same(update(previous, changed), audit(changed))
 
 
-@settings(max_examples=15)
+@settings(max_examples=40)
 @given(
     st.booleans(),
     st.lists(
@@ -151,6 +204,23 @@ def test_changes_one_after_another(
     for apply, pick, other in changes:
         report = update(report, apply(report.impacts.estate, pick, other))
     _same(report, audit(report.impacts.estate))
+
+
+@settings(max_examples=25)
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(st.sampled_from(CHANGES), st.integers(0, 999), st.integers(0, 999)), min_size=2, max_size=4
+    ),
+)
+def test_changes_of_several_kinds_at_once(
+    mended: bool, changes: list[tuple[Callable[[Estate, int, int], Estate], int, int]]
+) -> None:
+    report = before(mended)
+    estate = report.impacts.estate
+    for apply, pick, other in changes:
+        estate = apply(estate, pick, other)
+    _same(update(report, estate), audit(estate))
 
 
 def test_named_losses_stay_the_ones_that_are_tried() -> None:
