@@ -28,7 +28,7 @@ def read_suppressions(path: Path) -> tuple[Suppression, ...]:
     root = None if text is None else read_document(text, path.name, problems)
     found = () if root is None else _entries(root, problems)
     if problems.has_errors:
-        raise EstateError(problems.all())
+        raise EstateError(problems.all(), "suppressions")
     return found
 
 

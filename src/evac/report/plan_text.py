@@ -27,6 +27,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     _given_up(page, plan)
     _data(page, plan)
     wave_sections(page, plan)
+    _sensitivity(page, plan)
     _unknown(page, plan)
     page.line()
     where = saved_as or "PLAN"
@@ -171,6 +172,21 @@ def _data(page: Page, plan: Plan) -> None:
         page.line(
             f"Data lost by promotion: {plural(len(worst), 'store')}, at most {lost} of writes", "warning"
         )
+
+
+def _sensitivity(page: Page, plan: Plan) -> None:
+    """How the weighted outage changes when what was assumed is off; nothing where it was not asked for."""
+    if not plan.sensitivity:
+        return
+    rows = [
+        (s.case, user_minutes(s.fixed, plan.tick_ms), user_minutes(s.replanned, plan.tick_ms))
+        for s in plan.sensitivity
+    ]
+    page.line()
+    page.line(
+        f"Weighted outage, {user_minutes(plan.objective, plan.tick_ms)}, if what is assumed is off", "bold"
+    )
+    page.table(("", "with this plan", "planned anew"), rows, right=(1, 2))
 
 
 def _unknown(page: Page, plan: Plan) -> None:

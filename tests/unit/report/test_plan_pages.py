@@ -10,7 +10,7 @@ import pytest
 
 from evac.estate import load
 from evac.model.estate import Estate
-from evac.model.plan import Plan
+from evac.model.plan import Plan, Sensitivity
 from evac.model.scenario import lose
 from evac.planning.simulation.simulate import simulate
 from evac.report.html_report import Planned, html_report
@@ -76,6 +76,20 @@ def test_the_screen_says_the_answer_first_and_fits(plan: Plan) -> None:
     assert "evac verify plan.json" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
+
+
+def test_the_screen_says_what_changes_where_it_was_asked_for(plan: Plan) -> None:
+    told = replace(plan, sensitivity=(Sensitivity("demand is 30 % higher", 120_000, 60_000),))
+    assert "if what is assumed is off" not in plan_text(replace(plan, sensitivity=()), "sha256:x", 100, False)
+    (row,) = [r for r in plan_text(told, "sha256:x", 100, False).splitlines() if "30 % higher" in r]
+    assert "2,000 user-minutes" in row
+    assert "1,000 user-minutes" in row
+
+
+def test_facts_within_bounds_are_named(plan: Plan) -> None:
+    told = plan_text(replace(plan, intervals=("services/pay/start",)), "sha256:x", 100, False)
+    assert "Within bounds" in told
+    assert "services/pay/start" in told
 
 
 def test_colour_only_repeats_words(plan: Plan) -> None:
