@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from evac.estate import plan_codec, quantities
+from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology, resolve, topology
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
@@ -148,19 +147,3 @@ def work_in(budget_ms: int, servers: int) -> int:
     """Generations of search that a budget buys for an estate of so many servers."""
     each_us = GENERATION_US + GENERATION_US_PER_1000_SERVERS * servers // 1000
     return max(0, budget_ms * 1000 // each_us)
-
-
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile.
-
-    A plan is a hundred thousand values that all live on and point at each other in no circle; the
-    collector would look through them again and again, for a sixth of the time, and find nothing.
-    """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()

@@ -11,6 +11,7 @@ from evac.audit.impacts import Impacts, impacts
 from evac.audit.losses import Losses, losses, pairs
 from evac.audit.rows import LossRow, loss_rows
 from evac.audit.rules import RULES
+from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology, topology
 from evac.model.estate import Estate
 
@@ -34,6 +35,7 @@ class AuditReport:
     paired: bool = False
 
 
+@collector_at_rest()
 def audit(
     estate: Estate,
     *,

@@ -33,10 +33,12 @@ from evac.audit.rules import RULES
 from evac.audit.schedule import course_of
 from evac.audit.stores import store_hits
 from evac.model.affected import service_graph
+from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology
 from evac.model.estate import Estate
 
 
+@collector_at_rest()
 def update(
     previous: AuditReport, estate: Estate, *, as_of: date | None = None, digest: str | None = None
 ) -> AuditReport:
