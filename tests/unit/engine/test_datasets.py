@@ -282,3 +282,26 @@ def test_a_person_who_vouches_for_the_candidate_in_doubt_lets_another_claim() ->
     after, _ = claim(begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1",
                      fenced="pangyo, anyang")  # fmt: skip
     assert (after.candidate, after.number, after.begun, after.rung) == ("ansan", 2, False, "")
+
+
+def test_a_lease_lingers_for_the_next_step_of_the_same_store_and_is_given_back() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        mine, theirs = (DataSets(store, owner, SystemClock(), linger_ms=20) for owner in ("c1", "c2"))
+        async with mine.hold("chat", 5_000) as held:
+            first = held.lease
+        async with mine.hold("chat", 5_000) as held:
+            assert held.lease is first
+            await asyncio.sleep(0.05)
+            with pytest.raises(Retryable, match="c1"):
+                async with theirs.hold("chat", 5_000):
+                    pass
+        await asyncio.sleep(0.05)
+        async with theirs.hold("chat", 5_000) as held:
+            assert held.lease.token > first.token
+        await theirs.close()
+        async with mine.hold("chat", 5_000):
+            pass
+        await mine.close()
+
+    _run(story())
