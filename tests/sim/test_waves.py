@@ -13,9 +13,10 @@ from evac.testing.wave_options import draw
 from evac.testing.wave_story import WaveStory, play
 
 SLICE = range(24)
-FOUND_ONCE = (3, 5, 8, 51, 96, 97)
+FOUND_ONCE = (3, 5, 8, 51, 96, 97, 640)
 """Seeds that once broke a rule: a trip that nobody looked for, servers given up because their feed had
-tripped, watts set free because a password was refused, retries of what had been taken back.
+tripped, watts set free because a password was refused, retries of what had been taken back, inrush that an
+old leader had sent a moment before.
 """
 
 

@@ -24,7 +24,7 @@ from evac.engine.delicate import carry_out
 from evac.engine.guards import HOLD_KEY, Permit
 from evac.engine.performing import Outcome, Performer, Terms, Try
 from evac.engine.pool import Pool
-from evac.engine.power_gate import PowerGate
+from evac.engine.power_gate import PowerGate, just_sent
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
@@ -101,7 +101,7 @@ class RunExecution:
         boundary = self._boundary if self._hooks.boundary is not None else _nothing
         self._clock = RunClock(clock, view.last_ms)
         self._recorder = Recorder(journal, leading, boundary)
-        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of).enter)
+        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of, just_sent(view)).enter)
         self._admission: Admission = admission or FreeAdmission()
         self._request_terms = request_terms or requests.Terms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)

@@ -66,7 +66,7 @@ def draw(seed: int) -> WaveOptions:
         share = rng.uniform(0.3, 0.8)
         budgets[domain] = int(budgets[domain] * share)
         happenings = [one for one in happenings if one.what != "budget" or one.name != domain]
-        happenings.append(Happening(rng.uniform(60, 400), "budget", domain, 0.0, 1.01 / share))
+        happenings.append(Happening(rng.uniform(60, 400), "budget", domain, 0.0, 1.5 / share))
     return WaveOptions(
         seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(_inrush(rng, servers).items()),
         rng.randrange(4, 24), tuple(sorted(happenings, key=lambda one: one.at_s)),
