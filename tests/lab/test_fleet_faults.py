@@ -74,7 +74,13 @@ def _on(fleet: Running, server: int) -> int:
     return _ask(fleet, server, RESET, {"ResetType": "On"})[0]
 
 
+def _need_silence(fleet: Running) -> None:
+    if not fleet.admin("stats")["connections"]["filtered"]:
+        pytest.skip("this kernel filters no packets of a socket; silent controllers close the connection")
+
+
 def test_no_packet_comes_back_from_the_dead(fleet: Running, name: int) -> None:
+    _need_silence(fleet)
     _strike(fleet, name, "dead")
     with pytest.raises(TimeoutError):
         _connect(fleet, name)
@@ -141,7 +147,9 @@ def test_where_all_sessions_are_taken_room_comes_after_a_while(fleet: Running, n
     _strike(fleet, name, "sessions-full")
     status, body, headers = _ask(fleet, name)
     assert (status, headers["retry-after"]) == (503, "10")
-    assert "maximum number of user sessions" in body["error"]["message"]
+    entries = body["error"]["@Message.ExtendedInfo"]
+    assert [one["MessageId"] for one in entries] == ["Base.1.18.SessionLimitExceeded", "IDRAC.2.8.RAC0218"]
+    assert entries[1]["Message"] == "The maximum number of user sessions is reached."
     time.sleep(0.6)
     assert _ask(fleet, name)[0] == 200
 
@@ -184,6 +192,7 @@ def test_one_who_may_only_read_is_told_so(fleet: Running, name: int) -> None:
 
 
 def test_a_rack_switch_that_is_down_silences_its_rack(fleet: Running) -> None:
+    _need_silence(fleet)
     assert fleet.admin("faults", {"fault": "dead", "rack": "pangyo/hall-1/r002"})["servers"] == 20
     try:
         for server in (20, 39):

@@ -243,7 +243,7 @@ def _requests(fleet: Fleet) -> Json:
         },
         "connections": {
             "open": stats.connections, "most": stats.connections_most, "all": stats.connections_in_all,
-            "refused": stats.connections_refused,
+            "refused": stats.connections_refused, "filtered": stats.filtered,
         },
         "sessions": {
             "open": fleet.accounts.sessions_open, "opened": stats.sessions_opened,

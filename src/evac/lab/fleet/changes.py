@@ -33,6 +33,7 @@ _HOW: Final[Mapping[str, Reset]] = MappingProxyType({
 })  # fmt: skip
 DONE: Final = 204
 RETRY_AFTER_S: Final = 10
+_VENDORS_NO_ROOM: Final = "IDRAC.2.8.RAC0218"
 _SUBSCRIPTIONS_MOST: Final = 16
 _PASSWORD_LEAST: Final = 8
 
@@ -213,7 +214,9 @@ def open_session(fleet: Fleet, server: int, request: Request, now: int) -> Answe
 
 def no_room() -> Answer:
     """As a controller says it whose eight sessions are taken."""
-    return refused(503, "SessionLimitExceeded", headers=(("Retry-After", str(RETRY_AFTER_S)),))
+    entry = information("SessionLimitExceeded")
+    vendors = entry | {"MessageId": _VENDORS_NO_ROOM}
+    return refusals(503, [entry, vendors], headers=(("Retry-After", str(RETRY_AFTER_S)),))
 
 
 def close_session(fleet: Fleet, server: int, id: str, now: int) -> Answer:

@@ -31,12 +31,15 @@ _POOL: Final = {"cpu": "4000 cores", "memory": "16 TiB", "disk": "400 TiB"}
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the controllers are reached. password: a reference; pin: of the certificate, "" without TLS."""
+    """How the controllers are reached. password: a reference; pin: of the certificate, "" without TLS;
+    authority: the certificate of who signed it.
+    """
 
     port: int
     user: str
     password: str
     pin: str = ""
+    authority: Path | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -69,6 +72,8 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
     (folder / "servers.csv").write_text(servers_table(ground), encoding="utf-8")
     (folder / "replicas.csv").write_text(replicas_table(ground), encoding="utf-8")
     (folder / "racks.csv").write_text(racks_table(ground), encoding="utf-8")
+    if reach.authority is not None:
+        (folder / "ca.pem").write_bytes(reach.authority.read_bytes())
     if not (folder / "policy.yaml").exists():
         (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
 

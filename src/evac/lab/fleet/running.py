@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.lab import proc_table
-from evac.lab.fleet import estate_files
+from evac.lab.fleet import estate_files, tls
 from evac.lab.fleet.addresses import CIRCUITS_ADDRESS, SERVERS_MOST, address_of
 from evac.lab.fleet.estate_files import Reach
 from evac.lab.fleet.faults import Shares
 from evac.lab.fleet.fleet import Fleet, Settings
 from evac.lab.fleet.ground import Ground
 from evac.lab.fleet.serving import ADMIN_HOST, FleetFailed, Ports, serve
+from evac.lab.fleet.tls import Certificates
 from evac.model.errors import InvalidInput
 
 STATE_FILE: Final = "fleet.json"
@@ -57,18 +57,26 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
         estate_files.check_folder(wish.out)
     with _only_one(wish.folder):
         reference, password = _password(wish)
-        tls, pin = _tls(wish)
+        made = _certificates(wish)
         fleet = Fleet(ground, wish.shares, wish.settings, wish.user, password)
 
         def ready(ports: Ports) -> None:
-            reach = Reach(ports.controllers, wish.user, reference, pin)
+            signed = (made.pin, made.authority) if made else ("", None)
+            reach = Reach(ports.controllers, wish.user, reference, *signed)
             if wish.out is not None:
                 estate_files.write(wish.out, fleet, reach)
             about = description(fleet, ports, reach, wish)
             _write(wish.folder / STATE_FILE, about)
             told(about)
 
-        serve(fleet, wish.ports, tls, {"fleet": ground.site, "servers": len(ground)}, ready, wish.longest_s)
+        serve(
+            fleet,
+            wish.ports,
+            made.context() if made else None,
+            {"fleet": ground.site, "servers": len(ground)},
+            ready,
+            wish.longest_s,
+        )
 
 
 def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[st
         "site": fleet.ground.site, "scheme": "https" if reach.pin else "http", "port": ports.controllers,
         "first": address_of(0), "last": address_of(len(fleet.ground) - 1), "circuits": CIRCUITS_ADDRESS,
         "admin": f"http://{ADMIN_HOST}:{ports.admin}", "user": reach.user, "password": reach.password,
-        "pin": reach.pin, "ca": str(wish.folder / "ca.pem") if reach.pin else "",
+        "pin": reach.pin, "ca": str(reach.authority or ""),
         "estate": str(wish.out) if wish.out else "", "seed": wish.settings.seed, "speed": wish.settings.speed,
     }  # fmt: skip
 
@@ -96,13 +104,8 @@ def _password(wish: Wish) -> tuple[str, str]:
     return f"file:{file}", file.read_text(encoding="utf-8").strip()
 
 
-def _tls(wish: Wish) -> tuple[ssl.SSLContext | None, str]:
-    if not wish.tls:
-        return None, ""
-    from evac.lab.fleet import tls
-
-    made = tls.make(wish.folder)
-    return made.context(), made.pin
+def _certificates(wish: Wish) -> Certificates | None:
+    return tls.make(wish.folder) if wish.tls else None
 
 
 @contextmanager

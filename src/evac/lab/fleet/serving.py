@@ -120,7 +120,7 @@ class Server:
                 await clockwork
 
     def _silence(self, door: ControllerDoor) -> None:
-        silence.attach(self._controllers, door.silent())
+        self.fleet.stats.filtered = silence.attach(self._controllers, door.silent())
 
     async def _clockwork(self, door: ControllerDoor) -> None:
         """Lets happen what is due, also while nobody asks."""

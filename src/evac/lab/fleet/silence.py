@@ -68,14 +68,23 @@ def program(ranges: Iterable[tuple[int, int]]) -> bytes:
 def attach(listener: socket.socket, silent: npt.NDArray[np.int64]) -> bool:
     """Makes the addresses of these servers silent. False: not all of them, or the kernel knows no filters."""
     ranges = ranges_of(silent)
-    code = program(ranges[:RANGES_MOST])
+    most = min(len(ranges), RANGES_MOST)
+    # A kernel may give less memory to the options of a socket: then as many are silent as have room.
+    while not _attach(listener, program(ranges[:most])):
+        if most == 0:
+            return False
+        most //= 2
+    return most == len(ranges)
+
+
+def _attach(listener: socket.socket, code: bytes) -> bool:
     held = ctypes.create_string_buffer(code)
     option = struct.pack("HL", len(code) // 8, ctypes.addressof(held))
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
     except OSError:
         return False
-    return len(ranges) <= RANGES_MOST
+    return True
 
 
 def _instruction(code: int, if_true: int, if_false: int, value: int) -> bytes:
