@@ -22,9 +22,11 @@ from evac.engine import datasets
 from evac.engine.admission import Admitted, Doing
 from evac.engine.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.guards import Guards, Permit
+from evac.engine.live_actions import PREFIX as STANDING
 from evac.model.errors import NotAllowed, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import Event, RunStep
+from evac.store.port import Delete
 
 T = TypeVar("T")
 STORE_KINDS: Final = frozenset({"fence", "promote", "protect"})
@@ -92,7 +94,8 @@ class GuardedAdmission:
             )  # fmt: skip
             epoch, change = self._open(before, run, step, actions, doing)
             work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
-            work.epoch, work.permit = epoch.number, permit | change
+            forget = _forget(store) if doing == "start" and step.kind == "protect" else Permit()
+            work.epoch, work.permit = epoch.number, permit | change | forget
             yield work
 
     async def _guard(self, step: RunStep, actions: Sequence[Action], doing: Doing) -> Permit:
@@ -186,7 +189,7 @@ class _StoreWork:
             rung = _rung(event, self._actions)
             return datasets.prove(epoch, rung, self._policy.store(epoch.store))[1]
         if happened == "done":
-            return datasets.settle(epoch, True, _synchronous(self._actions))[1]
+            return datasets.settle(epoch, True, _synchronous(self._actions))[1] | _forget(epoch.store)
         if happened == "absent":
             gone = datasets.not_done if self._kind == "promote" else _settle_undone
             return gone(epoch)[1]
@@ -239,6 +242,11 @@ def _fenced(event: Event) -> frozenset[str]:
     if event.kind != "step_attested":
         return frozenset()
     return datasets.names_in(str(event.data.get("evidence", {}).get("fenced", "")))
+
+
+def _forget(store: str) -> Permit:
+    """What was known of who confirms every commit holds no more: it changes, and is looked at anew."""
+    return Permit((), (Delete(STANDING + store),))
 
 
 def _settle_undone(epoch: Epoch) -> tuple[Epoch, Permit]:
