@@ -186,6 +186,16 @@ def test_protecting_takes_an_epoch_of_its_own() -> None:
     _story(story)
 
 
+def test_no_precheck_outlives_a_change_of_who_confirms_commits() -> None:
+    async def story(desk: _Desk) -> None:
+        for event in ("step_succeeded", "step_unknown"):
+            await desk.store.transact((), (Put("standing/chat", b"seen before"),))
+            await desk.go("protect", event, {"message": "no answer"})
+            assert await desk.store.get("standing/chat") is None
+
+    _story(story)
+
+
 def test_while_one_works_on_a_store_nobody_else_does() -> None:
     async def story(desk: _Desk) -> None:
         async with desk.admission.enter("r1", _step("fence"), 1, "start") as admitted:
