@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from evac.model.steps import STEP_WORDS
+from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural
 from evac.run.state import RunView
@@ -85,6 +86,7 @@ def run_document(shown: RunShown) -> dict[str, Any]:
             {"store": one.store, "milliseconds": one.most_ms, "basis": one.basis, "words": one.words}
             for one in shown.losses
         ],
+        "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
         "started_at": moment(view.started_ms), "counts": dict(sorted(view.counts.items())),
         "steps": [_step(view, i) for i in range(len(view.steps))],
     }  # fmt: skip
@@ -190,6 +192,9 @@ def _facts(shown: RunShown, width: int) -> Iterable[tuple[str, str, str]]:
     if view.started_ms > 0:
         end = view.last_ms if view.phase in ENDED else shown.now_ms
         yield "running for", duration(max(0, end - view.started_ms)), ""
+    said = FORECASTS.of(view, shown.now_ms)
+    if said is not None:
+        yield from forecast_facts(said)
     counts = ", ".join(f"{number(view.counts[p])} {p}" for p in _GRAVE if view.counts.get(p))
     yield "steps", counts or "none", ""
 

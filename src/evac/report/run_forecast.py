@@ -1,0 +1,91 @@
+"""When everything is on, and each service back, in words and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from evac.report.words import duration, listed, number
+from evac.run.forecast import Forecast, forecast
+from evac.run.values import ENDED
+from evac.run.view import RunView
+
+AGAIN_MS: Final = 10_000
+"""A forecast of a large run takes a second: it is made anew after so long."""
+LARGE: Final = 2_000
+SHOWN: Final = 4
+
+
+class Forecaster:
+    """The last forecast of each run, made anew when it is old."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Forecast] = {}
+
+    def of(self, view: RunView, now_ms: int) -> Forecast | None:
+        """None where there is nothing to foretell: the run has ended, has not begun, or boots nothing."""
+        if view.phase in ENDED or view.started_ms < 0 or not any(s.kind == "boot" for s in view.steps):
+            return None
+        last = self._made.get(view.spec.run)
+        if last is None or len(view.steps) < LARGE or now_ms - last.at_ms >= AGAIN_MS:
+            last = self._made[view.spec.run] = forecast(view, now_ms)
+        return last
+
+
+FORECASTS: Final = Forecaster()
+"""Of this process, which shows a run again and again."""
+
+
+def forecast_facts(said: Forecast) -> Iterator[tuple[str, str, str]]:
+    """Rows of (name, words, style)."""
+    up = f"{number(said.up)} of {number(said.boots)} up"
+    late_ms = said.on_ms - said.planned_on_ms
+    if said.up + said.floor >= said.boots:
+        words = f"{up}, the others do not come up"
+    else:
+        words = f"{up}; all on at {clock(said.on_ms)}, {_beside_plan(late_ms)}"
+    if said.floor:
+        words += f"; {number(said.floor)} of {number(said.boots - said.up)} not up go to the floor"
+    if said.waits:
+        words += "; as if what waits for a person were done now"
+    yield "servers", words, "warning" if said.waits or late_ms > 60_000 or said.floor else ""
+    back = sorted(said.services.items(), key=lambda one: (one[1], one[0]))
+    if back:
+        named = listed([f"{name} {clock(at_ms)}" for name, at_ms in back[:SHOWN]])
+        more = f", and {len(back) - SHOWN} more" if len(back) > SHOWN else ""
+        yield "back at", named + more, ""
+
+
+def _beside_plan(late_ms: int) -> str:
+    if abs(late_ms) < 60_000:
+        return "as planned"
+    return f"{duration(abs(late_ms) // 60_000 * 60_000)} {'later' if late_ms > 0 else 'earlier'} than planned"
+
+
+def clock(at_ms: int) -> str:
+    """Hours and minutes, UTC."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%H:%M")
+
+
+def forecast_document(said: Forecast | None) -> dict[str, Any] | None:
+    """As programs read it; times are ISO 8601, UTC."""
+    if said is None:
+        return None
+    return {
+        "made_at": _moment(said.at_ms), "servers": said.boots, "up": said.up, "to_the_floor": said.floor,
+        "all_on_at": _moment(said.on_ms), "planned_all_on_at": _moment(said.planned_on_ms),
+        "ends_at": _moment(said.end_ms), "waits_for_a_person": said.waits,
+        "services": {name: _moment(at_ms) for name, at_ms in said.services.items()},
+        "learned": [
+            {"kind": one.kind, "predicted_ms": one.predicted_ms, "measured": one.measured,
+             "failed": one.failed, "permille": one.permille}
+            for one in said.learned
+        ],
+    }  # fmt: skip
+
+
+def _moment(at_ms: int) -> str | None:
+    if at_ms <= 0:
+        return None
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
