@@ -1,4 +1,4 @@
-"""The words of Redfish that the driver knows are those of the standard, as sushy has them; and small rules."""
+"""The words of Redfish that the driver knows are those of the standard, as sushy has them; small rules."""
 
 from __future__ import annotations
 
