@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from evac.model.plan import Plan, Sensitivity
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.model.units import TICK_MS
+
+if TYPE_CHECKING:
+    from evac.planning.evacuation.board import Board
 
 Progress = Callable[[float, str], None]
 BOUND_WORK: Final = 300
@@ -82,15 +85,9 @@ def plan_instance(
     from evac.planning.assembly.stops import add_stops
     from evac.planning.assembly.waves import left_off, wave_of
     from evac.planning.bound import bound
-    from evac.planning.evacuation.bring_up import bring_up_rest
-    from evac.planning.evacuation.solve import solve
 
     asked = scenario or lose("instance")
-    progress(0.05, "placing and ordering")
-    board = solve(
-        instance, work, seed, lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching")
-    )
-    bring_up_rest(instance, board)
+    board = _solved(instance, work, seed, progress)
     times = times_of(instance, board)
     base, top = outages(instance, times)
     objective = price(instance, base, top)
@@ -133,6 +130,19 @@ def plan_instance(
         wave=wave_of(instance, board, proved.boot_tools),
         left_off=left_off(instance, board),
     )
+
+
+def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Board:
+    """The best generation found, and behind it what else is to be brought up."""
+    from evac.planning.evacuation.bring_up import bring_up_rest
+    from evac.planning.evacuation.solve import solve
+
+    progress(0.05, "placing and ordering")
+    board = solve(
+        instance, work, seed, lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching")
+    )
+    bring_up_rest(instance, board)
+    return board
 
 
 def level_order(instance: Instance) -> int:
