@@ -13,8 +13,8 @@ from evac.model.fleet import BoolColumn
 STRUCTURE: Final = frozenset({"structure"})
 """Fault domains, and what there is at all: a change here is a new audit."""
 
-GROUND: Final = frozenset({"room", "presence"})
-"""What room there is, and what stands where."""
+GROUND: Final = frozenset({"room", "presence", "fleet"})
+"""What replicas ask for, what stands where, and what servers there are."""
 
 DYNAMICS: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits", "order", *GROUND})
 """What recovery follows from."""
@@ -26,7 +26,7 @@ _FIELDS: Final = {
     "expiring": ("expiring",), "automations": ("automations",), "rehearsals": ("rehearsals",),
     "recovery_groups": ("recovery_groups",), "links": ("links",), "stores": ("stores",), "tools": ("tools",),
     "limits": ("limits", "detection_ms", "approval_ms", "horizon_ms", "tier_weights"),
-    "dates": ("as_of", "changed"),
+    "caps": ("limits",), "dates": ("as_of", "changed"),
     "structure": ("halls", "feeds", "racks", "groups", "classes", "boot_servers", "pools"),
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def changed_facets(old: Estate, new: Estate) -> frozenset[str]:
     elif old.sites != new.sites:
         found.add("ingress")
     if not _same_columns(old.fleet, new.fleet):
-        found.add("room" if _same_columns(old.fleet, new.fleet, _PLACES) else "structure")
+        found.add("fleet" if _same_columns(old.fleet, new.fleet, _PLACES) else "structure")
     if not _same_columns(old.replicas, new.replicas):
         found.add("presence")
     return frozenset(found | _service_facets(old, new))

@@ -68,5 +68,5 @@ RULE = Rule(
     "BMCs that cannot be found or told apart",
     check,
     per_loss=False,
-    reads=("room",),
+    reads=("fleet",),
 )

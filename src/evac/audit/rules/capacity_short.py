@@ -61,5 +61,5 @@ RULE = Rule(
     "EV111",
     "Capacity is short after the loss",
     check,
-    reads=("objectives", "limits", "room", "presence"),
+    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

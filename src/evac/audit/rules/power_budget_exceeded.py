@@ -47,5 +47,5 @@ RULE = Rule(
     "A power budget is exceeded by what would be started",
     check,
     False,
-    reads=("objectives", "limits", "room", "presence"),
+    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

@@ -47,5 +47,5 @@ RULE = Rule(
     "A purge would run by itself after a restore",
     check,
     per_loss=False,
-    reads=("objectives", "automations", "presence", "room"),
+    reads=("objectives", "automations", "presence", "room", "fleet"),
 )

@@ -63,5 +63,5 @@ RULE = Rule(
     "Servers that only a hand can boot",
     check,
     per_loss=False,
-    reads=("objectives", "limits", "room", "presence"),
+    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

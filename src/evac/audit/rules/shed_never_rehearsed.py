@@ -32,5 +32,5 @@ RULE = Rule(
     "Shedding was never rehearsed",
     check,
     per_loss=False,
-    reads=("objectives", "room", "presence"),
+    reads=("objectives", "room", "presence", "fleet"),
 )

@@ -80,5 +80,5 @@ RULE = Rule(
     "Feeds would trip when power returns",
     check,
     per_loss=False,
-    reads=("limits", "room"),
+    reads=("caps", "fleet"),
 )
