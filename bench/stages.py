@@ -99,7 +99,7 @@ def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) 
 
 
 def _restored(found: Figures, name: str, estate: Any) -> None:
-    """The cold start of Pangyo: planned with the usual budget, verified, and how near to what limits allow."""
+    """The cold start of Pangyo: planned with the usual budget, verified, how near to what limits allow."""
     from evac.app.plans import DEFAULT_BUDGET_MS, make_plan
     from evac.model.scenario import Scenario
     from evac.verify import check
