@@ -30,6 +30,9 @@ REJOIN_MS: Final = 60_000
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
 
+MEND_MS: Final = 60_000
+"""How long the run waits with what was to start on a server that does not come up, for a mended plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -79,6 +82,7 @@ def bind(
         envelope=needed, patience=policy.patience,
         pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
         approvals=policy.approvals, horizon_ms=plan.horizon_ms,
+        mend_ms=MEND_MS if any(step.kind == "boot" for step in steps) else 0,
         labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
     )  # fmt: skip
     return Bound(spec, MappingProxyType(actions))
