@@ -7,7 +7,6 @@ controller where they were made, and only while they are there: most controllers
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -166,7 +165,7 @@ def _decoded(header: str) -> tuple[str, str] | None:
         return None
     try:
         user, colon, password = base64.b64decode(rest, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     return (user, password) if colon else None
 

@@ -41,8 +41,8 @@ class Connection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_busy", "_door", "_headers", "_held", "_loop", "_parser", "_size", "_transport", "_url",
-        "_waiting", "server", "used_at",
+        "_body", "_busy", "_door", "_ending", "_headers", "_held", "_loop", "_parser", "_size", "_transport",
+        "_url", "_waiting", "server", "used_at",
     )  # fmt: skip
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpRequestParser | None = None
         self._waiting: deque[tuple[Request, bool]] = deque()
-        self._busy = False
+        self._busy = self._ending = False
         self._held = 0
         self.server = 0
         self.used_at = 0.0
@@ -80,6 +80,15 @@ class Connection(asyncio.Protocol):
             # The parser holds us, and we hold it: let both go now, not when somebody looks for cycles.
             self._parser = None
 
+    def pause_writing(self) -> None:
+        """A client that does not read is not listened to."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def drop(self) -> None:
         """Ends the connection at once."""
         if self._transport is not None:
@@ -90,7 +99,7 @@ class Connection(asyncio.Protocol):
         return not self._busy and not self._waiting
 
     def data_received(self, data: bytes) -> None:
-        if self._transport is None or self._parser is None:
+        if self._transport is None or self._parser is None or self._ending:
             return
         self.used_at = self._loop.time()
         try:
@@ -104,6 +113,12 @@ class Connection(asyncio.Protocol):
         """A request that is none: says why, and ends the connection."""
         if self._transport is not None:
             self._transport.write(encode(answer, head_only=False, keep_alive=False))
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more is read or answered; what was written still goes."""
+        self._ending = True
+        if self._transport is not None:
             self._transport.close()
 
     def _begin_message(self) -> None:
@@ -128,7 +143,7 @@ class Connection(asyncio.Protocol):
             self._body += body
 
     def on_message_complete(self) -> None:
-        if self._transport is None or self._parser is None:
+        if self._transport is None or self._parser is None or self._ending:
             return
         path, _, query = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode("latin-1")
@@ -151,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._loop.call_later(after, self._answer, after)
 
     def _answer(self, after: float) -> None:
-        if self._transport is None or not self._waiting:
+        if self._transport is None or self._ending or not self._waiting:
             return
         request, keep_alive = self._waiting.popleft()
         answer = self._door.answer(self.server, request)
@@ -164,6 +179,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(encode(answer, request.method == "HEAD", keep_alive))
         self._door.end(self.server, answer.status)
         if not keep_alive:
-            self._transport.close()
+            self._end()
         elif self._waiting:
             self._next(after)
