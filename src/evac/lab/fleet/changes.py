@@ -249,7 +249,7 @@ def make_account(fleet: Fleet, server: int, request: Request, now: int) -> Answe
 _ACCOUNT_PROPERTIES: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType({
     "UserName": lambda value: isinstance(value, str) and 1 <= len(value) <= 32 and ":" not in value,
     "Password": lambda value: isinstance(value, str) and _PASSWORD_LEAST <= len(value) <= 64,
-    "RoleId": lambda value: value in PRIVILEGES,
+    "RoleId": lambda value: isinstance(value, str) and value in PRIVILEGES,
     "Enabled": lambda value: isinstance(value, bool),
     "PasswordChangeRequired": lambda value: isinstance(value, bool),
     "Locked": lambda value: value is False,

@@ -1,0 +1,73 @@
+"""Any JSON may be sent to any path: the answer is one of the service's own, never a mistake."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evac.lab.fleet.changes import PATCHES, POSTS
+from tests.unit.lab.fleet.fleets import Client, json_of
+
+V1 = "/redfish/v1"
+NAMES = tuple(
+    [
+        "ResetType",
+        "PowerState",
+        "Boot",
+        "AssetTag",
+        "BootSourceOverrideTarget",
+        "BootSourceOverrideEnabled",
+        "NTP",
+        "NTPServers",
+        "ProtocolEnabled",
+        "UserName",
+        "Password",
+        "RoleId",
+        "Enabled",
+        "Locked",
+        "AccountTypes",
+        "Destination",
+        "Protocol",
+        "Context",
+        "PasswordChangeRequired",
+        "@odata.id",
+    ]
+)
+WORDS = ("On", "Off", "Once", "Pxe", "None", "ReadOnly", "http://x/", "Redfish", "long-enough-password")
+TARGETS = [
+    *(("POST", path) for path in POSTS),
+    *(("PATCH", path) for path in PATCHES),
+    ("POST", f"{V1}/SessionService/Sessions"),
+    ("PATCH", f"{V1}/AccountService/Accounts/2"),
+    ("POST", f"{V1}/PowerEquipment/Switchgear/1/Feeders/1/Actions/Circuit.BreakerControl"),
+]
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(WORDS), st.text(string.printable, max_size=80),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+BODIES = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), VALUES, max_size=6) | VALUES
+
+
+@pytest.mark.parametrize(("method", "path"), TARGETS)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=BODIES)
+def test_the_answer_is_always_one_of_the_service(method: str, path: str, body: object) -> None:
+    client = Client()
+    made = {"UserName": "kim", "Password": "kim-password", "RoleId": "Operator"}
+    client.ask("POST", f"{V1}/AccountService/Accounts", made)
+    server = -1 if "PowerEquipment" in path else 0
+    answer = client.ask(method, path, body, server=server)
+    assert answer.status in (200, 201, 204, 400, 401)
+    if answer.status >= 400:
+        assert json_of(answer)["error"]
+    assert client.ask("GET", f"{V1}/Systems/1").status == 200
+    assert client.ask("GET", f"{V1}/AccountService/Accounts/2").status == 200
+    assert client.ask("GET", f"{V1}/Managers/1/NetworkProtocol").status == 200
