@@ -45,10 +45,11 @@ _STAGES: Final = (
 
 @dataclass(slots=True)
 class _Course:
-    """What was seen since power was asked for. resets: starts that were told apart."""
+    """What was seen since power was asked for. ours: by us. resets: starts that were told apart."""
 
     began: float
     last_reset: str
+    ours: bool
     seen: System | None = None
     silent: int = 0
     off: int = 0
@@ -56,6 +57,7 @@ class _Course:
     resets: int = 0
     saw_on: bool = False
     trouble: str = ""
+    code: str = "bmc-silent"
 
 
 class Boot:
@@ -89,8 +91,8 @@ class Boot:
 
     async def follow(self, seen: System, begun: Begun) -> Evidence:
         """Looks until it is up. Raises `Permanent` with the code of what is wrong, or `OutcomeUnknown`."""
-        course = _Course(self._loop.time(), seen.last_reset)
         found_on = begun == "on"
+        course = _Course(self._loop.time(), seen.last_reset, not found_on)
         if found_on and is_up(seen, self._target, 0.0):
             return await self._arrived(seen, course, found_on)
         if begun == "unsure":
@@ -135,7 +137,7 @@ class Boot:
         words = (
             f"{self._target.server}: {course.trouble or 'nothing was seen of it'} after power was asked for"
         )
-        return OutcomeUnknown("bmc-silent", words, "look at its feed and its switch")
+        return OutcomeUnknown(course.code, words, "look at its feed and its switch")
 
     async def _sleep(self, wait_s: float, course: _Course) -> None:
         left = self._ends - self._loop.time()
@@ -150,6 +152,7 @@ class Boot:
                 seen = await redfish_system.look(talk, path, last=True)
         except Retryable as error:
             course.trouble = error.message
+            course.code = "bmc-half-dead" if error.code == "bmc-half-dead" else "bmc-silent"
             if error.code == "bmc-busy":
                 course.silent = 0
                 await asyncio.sleep(min(error.after_ms / 1_000, max(0.0, self._ends - self._loop.time())))
@@ -221,9 +224,9 @@ class Boot:
         await self._give_up("server-no-boot", f"it stands at {seen.progress or 'an unknown state'}", course)
 
     async def _give_up(self, code: str, words: str, course: _Course) -> None:
-        """Switches off what will not come up, so that it holds no watts. Raises `Permanent`."""
+        """Switches off what we switched on and will not come up: it holds no watts. Raises `Permanent`."""
         seen = course.seen
-        if seen is not None:
+        if seen is not None and course.ours:
             try:
                 async with self._wire.talk(self._target, self._last) as talk:
                     how = choose(seen.quirks.off, seen.reset_types, seen.quirks)

@@ -178,6 +178,19 @@ def test_the_right_one_of_several_systems_is_found_by_its_serial_number() -> Non
     assert error.code == "bmc-unsupported"
 
 
+def test_what_somebody_else_switched_on_is_not_switched_off_though_it_is_the_wrong_image() -> None:
+    bmc = OddBmc()
+    bmc.system.update({"PowerState": "On", "HostName": "other", **bmc.up_with})
+    error = boot(bmc)
+    assert isinstance(error, Permanent)
+    assert error.code == "server-wrong-image"
+    assert bmc.resets == []
+    ours = OddBmc()
+    ours.up_with = {**ours.up_with, "HostName": "other.example"}
+    assert boot(ours).code == "server-wrong-image"
+    assert ours.resets == ["On", "ForceOff"]
+
+
 HOSTILE: dict[str, tuple[bytes | None, str]] = {
     "another place": (http(307, None, "Location: http://127.0.0.1:1/redfish/v1/Systems"), "bmc-unsupported"),
     "links to another host": (
