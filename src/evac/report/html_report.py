@@ -38,8 +38,9 @@ def html_report(
     parts: Parts = []
     if planned is not None:
         context |= plan_context(estate, planned)
+        wave = [("wave", "Servers and power")] if context["wave"] else []
         parts += [
-            ("answer", "The answer"), ("curve", "Outage"), ("order", "Order"), ("room", "Room"),
+            ("answer", "The answer"), ("curve", "Outage"), ("order", "Order"), *wave, ("room", "Room"),
             ("given-up", "Given up"), ("matrix", "Services and sites"),
         ]  # fmt: skip
     if planned is not None and planned.simulation is not None:

@@ -39,6 +39,8 @@ KIND_WORDS: Final[Mapping[str, str]] = {
     "shed": "shed to make room",
     "stop": "stop cleanly",
     "attest": "vouch for a fact",
+    "power": "give power to feeds",
+    "reprotect": "lead copies back",
 }
 
 
@@ -236,6 +238,8 @@ def step_words(step: Step) -> str:
         "shed": f"shed {many}{step.target}{where}",
         "stop": f"stop {many}{step.target}{where}",
         "attest": f"vouch for {step.target}",
+        "power": f"give power to {step.target}",
+        "reprotect": f"lead the copy of {step.target}{where} back",
     }[step.kind]
     return f"{words} (by hand)" if step.manual else words
 

@@ -12,6 +12,7 @@ from evac.model.plan import Plan, StoreOutcome
 from evac.report import plan_charts, plan_view, svg
 from evac.report.plan_answer import Planned, answer, cards, tier_rows
 from evac.report.plan_charts import Chain, Curve, seconds
+from evac.report.wave_view import wave_context
 from evac.report.words import duration, number, people, percent, plural, user_minutes
 
 MATRIX_OPEN: Final = 25
@@ -36,6 +37,7 @@ def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
         "curves": [_curve(plan, curve) for curve in plan_charts.curves_by_tier(plan)],
         "work": _work(plan, upto),
         "lead_words": _lead_words(plan),
+        "wave": wave_context(estate, plan),
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
         "rooms": _rooms(estate, plan_view.capacity(estate, plan, where)),
