@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import string
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evac.lab.fleet.admin import AdminDoor
+from evac.lab.fleet.answers import Request
 from evac.lab.fleet.changes import PATCHES, POSTS
 from tests.unit.lab.fleet.fleets import Client, json_of
 
 V1 = "/redfish/v1"
-NAMES = tuple(
-    [
-        "ResetType",
-        "PowerState",
-        "Boot",
-        "AssetTag",
-        "BootSourceOverrideTarget",
-        "BootSourceOverrideEnabled",
-        "NTP",
-        "NTPServers",
-        "ProtocolEnabled",
-        "UserName",
-        "Password",
-        "RoleId",
-        "Enabled",
-        "Locked",
-        "AccountTypes",
-        "Destination",
-        "Protocol",
-        "Context",
-        "PasswordChangeRequired",
-        "@odata.id",
-    ]
+NAMES = (
+    "ResetType",
+    "PowerState",
+    "Boot",
+    "AssetTag",
+    "BootSourceOverrideTarget",
+    "BootSourceOverrideEnabled",
+    "NTP",
+    "NTPServers",
+    "ProtocolEnabled",
+    "UserName",
+    "Password",
+    "RoleId",
+    "Enabled",
+    "Locked",
+    "AccountTypes",
+    "Destination",
+    "Protocol",
+    "Context",
+    "PasswordChangeRequired",
+    "@odata.id",
 )
 WORDS = ("On", "Off", "Once", "Pxe", "None", "ReadOnly", "http://x/", "Redfish", "long-enough-password")
 TARGETS = [
@@ -71,3 +72,26 @@ def test_the_answer_is_always_one_of_the_service(method: str, path: str, body: o
     assert client.ask("GET", f"{V1}/Systems/1").status == 200
     assert client.ask("GET", f"{V1}/AccountService/Accounts/2").status == 200
     assert client.ask("GET", f"{V1}/Managers/1/NetworkProtocol").status == 200
+
+
+ADMIN = [
+    "faults", "budget/s", "budget/s/h/a", "feeds/s/h/a/open", "feeds/s/h/close", "feeds//open",
+    "boot-servers/boot-1/kill", "boot-servers/boot-1/revive", "servers", "", "x%00",
+]  # fmt: skip
+ADMIN_NAMES = ("fault", "servers", "rack", "hall", "feed", "share", "seed", "power_watts", "inrush_watts")
+ADMIN_BODIES = st.dictionaries(st.sampled_from(ADMIN_NAMES), VALUES, max_size=5) | VALUES
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]), path=st.sampled_from(ADMIN), body=ADMIN_BODIES,
+    query=st.sampled_from(["state=", "fault=", "from="]).flatmap(lambda key: st.text(max_size=9).map(key.__add__)),
+)  # fmt: skip
+def test_the_admin_interface_says_what_is_wrong_with_any_request(
+    method: str, path: str, body: object, query: str
+) -> None:
+    door = AdminDoor(Client().fleet, {})
+    answer = door.answer(0, Request(method, f"/{path}", query, {}, orjson.dumps(body)))
+    assert answer is not None
+    assert answer.status in (200, 400, 404)
+    assert orjson.dumps(answer.body)
