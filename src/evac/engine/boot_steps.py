@@ -34,6 +34,18 @@ def server_site(boots: Boots, server: str) -> str:
     return boots.estate.sites[row].id if row >= 0 else ""
 
 
+def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
+    """Of boots that nothing waits for, those that take longest begin first, in the planned starts of all of
+    them: the last one to begin is then the quickest to end.
+    """
+    waited = {name for step in steps if step.kind not in ("boot", "power") for name in step.after}
+    free = [step for step in steps if step.kind == "boot" and not step.manual and step.id not in waited]
+    slots = sorted(step.start_ms for step in free)
+    order = sorted(free, key=lambda step: (-step.duration_ms, step.start_ms, step.id))
+    start = {step.id: slot for step, slot in zip(order, slots, strict=True)}
+    return [replace(step, start_ms=start[step.id]) if step.id in start else step for step in steps]
+
+
 def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     """A step for each feed that has power before the run: done at once, and where a person stands at the gate
     if it trips.

@@ -10,6 +10,7 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.binding import Bound, bind
+from evac.engine.boot_steps import longest_first
 from evac.engine.bound_store import decode_bound, encode_bound
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
@@ -158,3 +159,13 @@ def test_it_comes_back_from_the_store_as_it_was() -> None:
     assert again.spec == one.spec
     assert dict(again.actions) == dict(one.actions)
     assert encode_bound(one).count(b"env:BMC") == 2, "settings stand once"
+
+
+def test_boots_that_nothing_waits_for_begin_with_the_longest() -> None:
+    def boot(name: str, start_ms: int, takes_ms: int) -> RunStep:
+        return RunStep(f"boot:{name}", "boot", name, start_ms, takes_ms)
+
+    steps = [boot("a", 0, 100), boot("b", 10, 300), boot("c", 20, 200), boot("d", 30, 900)]
+    web = RunStep("start:web", "start", "web", 50, 10, ("boot:d",))
+    found = {one.id: one.start_ms for one in longest_first([*steps, web])}
+    assert found == {"boot:b": 0, "boot:c": 10, "boot:a": 20, "boot:d": 30, "start:web": 50}
