@@ -85,7 +85,7 @@ ADMIN_BODIES = st.dictionaries(st.sampled_from(ADMIN_NAMES), VALUES, max_size=5)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]), path=st.sampled_from(ADMIN), body=ADMIN_BODIES,
-    query=st.sampled_from(["state=", "fault=", "from="]).flatmap(lambda key: st.text(max_size=9).map(key.__add__)),
+    query=st.builds(str.__add__, st.sampled_from(["state=", "fault=", "from="]), st.text(max_size=9)),
 )  # fmt: skip
 def test_the_admin_interface_says_what_is_wrong_with_any_request(
     method: str, path: str, body: object, query: str
