@@ -101,8 +101,9 @@ class ControllerDoor:
             self.fleet.stats.answered(status)
 
     def _make_room(self) -> bool:
-        """Ends connections that were idle longest, many at once, because looking for them takes time; what was
-        used a moment ago is left alone.
+        """Ends connections that were idle longest; one that was used a moment ago is left alone.
+
+        Many at once, because looking for them takes its time.
         """
         latest = self._loop.time() - _AT_REST_SECONDS
         at_rest = [one for one in self._open if one.idle and one.used_at <= latest]
