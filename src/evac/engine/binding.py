@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action
-from evac.engine.boot_steps import fed_already, longest_first, with_power
+from evac.engine.boot_steps import fed_already, in_time, longest_first, with_power
 from evac.engine.losing import labels_of, within
 from evac.engine.permitting import wait_ms
 from evac.engine.sightings import Basis, Loss
@@ -76,6 +76,8 @@ def bind(
         steps = _after_the_last(steps, last)
     if ground.boots is not None:
         steps = longest_first(steps)
+        if plan.wave is not None:
+            steps = in_time(steps, _limits(ground, steps), plan.wave.bound_ms)
     for fed, action in fed_already(steps):
         steps.append(fed)
         actions[fed.id] = (action,)

@@ -9,7 +9,7 @@ from evac.actions.port import Action
 from evac.engine.boot_binding import Boots
 from evac.model.plan import Step
 from evac.run.boot_events import POWER
-from evac.run.values import RunStep
+from evac.run.values import RunLimit, RunStep
 
 
 def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
@@ -44,6 +44,35 @@ def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
     order = sorted(free, key=lambda step: (-step.duration_ms, step.start_ms, step.id))
     start = {step.id: slot for step, slot in zip(order, slots, strict=True)}
     return [replace(step, start_ms=start[step.id]) if step.id in start else step for step in steps]
+
+
+def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -> list[RunStep]:
+    """Boots that would end too late for all to be on at `end_ms`, however quickly the others go, begin before
+    what was planned earlier: a limit has to carry them and all that take as long or longer until then.
+    """
+    capacity = {limit.id: max(1, limit.capacity) for limit in limits if limit.kind == "slots"}
+    boots = sorted(
+        (step for step in steps if step.kind == "boot" and not step.manual),
+        key=lambda step: (-step.duration_ms, step.start_ms, step.id),
+    )
+    work: dict[str, int] = {}
+    latest: dict[tuple[str, int], int] = {}
+    for step in boots:
+        for name, units, hold in step.uses:
+            if name in capacity and hold >= 0:
+                work[name] = work.get(name, 0) + units * (hold or step.duration_ms)
+                carried_ms = work[name] // capacity[name]
+                needs_ms = step.duration_ms + carried_ms if hold else max(step.duration_ms, carried_ms)
+                latest[name, step.duration_ms] = end_ms - needs_ms
+    start = {
+        step.id: min((latest[name, step.duration_ms] for name, _, hold in step.uses
+                      if name in capacity and hold >= 0), default=step.start_ms)
+        for step in boots
+    }  # fmt: skip
+    return [
+        replace(step, start_ms=max(0, min(step.start_ms, start[step.id]))) if step.id in start else step
+        for step in steps
+    ]
 
 
 def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:

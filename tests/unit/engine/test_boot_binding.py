@@ -10,14 +10,14 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.binding import Bound, bind
-from evac.engine.boot_steps import longest_first
+from evac.engine.boot_steps import in_time, longest_first
 from evac.engine.bound_store import decode_bound, encode_bound
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan as make_plan
-from evac.run.values import KEPT, RunStep
+from evac.run.values import KEPT, RunLimit, RunStep
 
 ESTATE = """evac: 1
 horizon: 2 h
@@ -169,3 +169,14 @@ def test_boots_that_nothing_waits_for_begin_with_the_longest() -> None:
     web = RunStep("start:web", "start", "web", 50, 10, ("boot:d",))
     found = {one.id: one.start_ms for one in longest_first([*steps, web])}
     assert found == {"boot:b": 0, "boot:c": 10, "boot:a": 20, "boot:d": 30, "start:web": 50}
+
+
+def test_a_long_boot_that_would_end_last_begins_before_what_was_planned_earlier() -> None:
+    def boot(name: str, start_ms: int, takes_ms: int) -> RunStep:
+        return RunStep(f"boot:{name}", "boot", name, start_ms, takes_ms, (), (("inrush:a", 10, 20),))
+
+    limits = (RunLimit("inrush:a", "slots", 10),)
+    steps = [boot("a", 0, 100), boot("b", 20, 100), boot("c", 40, 400)]
+    found = {one.id: one.start_ms for one in in_time(steps, limits, 420)}
+    assert found == {"boot:a": 0, "boot:b": 20, "boot:c": 0}
+    assert [one.start_ms for one in in_time(steps, limits, 9_000)] == [0, 20, 40], "there is time"
