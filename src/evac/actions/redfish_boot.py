@@ -21,8 +21,8 @@ from evac.actions.redfish_system import UP, System
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 UNKNOWN_BOOT_S: Final = 60.0
-FIRST_SHARE: Final = 0.95
-PAUSE_SHARE: Final = 0.05
+FIRST_SHARE: Final = 1.0
+PAUSE_SHARE: Final = 0.03
 PAUSE_LEAST_S: Final = 0.25
 PAUSE_MOST_S: Final = 60.0
 PAUSE_GROWTH: Final = 1.25
@@ -98,7 +98,7 @@ class Boot:
         if begun == "unsure":
             await self._settle(seen.path, course)
         pause = max(PAUSE_LEAST_S, PAUSE_SHARE * self._predicted_s) * (0.8 + 0.4 * self._spread)
-        first = self._predicted_s * (FIRST_SHARE + 0.05 * self._spread) + course.began - self._loop.time()
+        first = self._predicted_s * (FIRST_SHARE + 0.01 * self._spread) + course.began - self._loop.time()
         wait = pause if found_on else max(pause, first)
         while True:
             await self._sleep(wait, course)
