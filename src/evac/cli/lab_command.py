@@ -11,6 +11,7 @@ import click
 
 from evac.cli import exits
 from evac.cli.fleet_command import fleet
+from evac.cli.october_command import october_2022
 from evac.cli.options import Command, output_option, quiet_option
 from evac.cli.output import emit, progress, say, screen
 from evac.model.errors import InvalidInput
@@ -338,3 +339,4 @@ def down(folder: Path | None, quiet: bool) -> None:
 
 
 lab.add_command(fleet)
+lab.add_command(october_2022)

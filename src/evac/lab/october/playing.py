@@ -23,6 +23,7 @@ from evac.engine.reading import create_run
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy
+from evac.run.replan import plan_id
 from evac.run.values import RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
@@ -50,20 +51,25 @@ class TimedDriver(NoopDriver):
 
     name = "timed"
 
-    def __init__(self, spec: RunSpec, seed: int, speed: int = 1) -> None:
+    def __init__(self, seed: int, speed: int = 1) -> None:
         super().__init__()
-        random = Random(seed)
-        draws = {step.id: random.randint(FASTEST_PERMILLE, SLOWEST_PERMILLE) for step in spec.steps}
-        self._takes = {s.id: s.duration_ms * draws[s.id] / 1_000_000 / speed for s in spec.steps}
+        self._seed, self._speed = seed, speed
+        self._takes: dict[str, int] = {}
+
+    def know(self, spec: RunSpec) -> None:
+        """Remembers how long the steps of a plan are predicted to take."""
+        self._takes.update((step.id, step.duration_ms) for step in spec.steps)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        await asyncio.sleep(self._takes[order.step])
+        draw = Random(f"{self._seed} {order.step}").randint(FASTEST_PERMILLE, SLOWEST_PERMILLE)
+        takes_ms = self._takes[plan_id(order.step)] * draw
+        await asyncio.sleep(takes_ms / 1_000_000 / self._speed)
         return await super().execute(action, order)
 
 
 def bound_plan(estate: Estate, plan: Plan, digest: str) -> Bound:
     """The run of a plan for which nobody is asked: the story has approved it beforehand."""
-    policy = replace(RunPolicy(), approvals=0, patience=Patience(deadline_factor=8))
+    policy = replace(RunPolicy(), approvals=0, patience=Patience(attempts=2, deadline_factor=8))
     return bind(estate, plan, policy, run=RUN, incident="october-2022", digest=digest)
 
 
@@ -77,7 +83,8 @@ def play(bound: Bound, seed: int) -> Played:
     """Carries a bound run out in virtual time."""
     loop = VirtualLoop(seed)
     process = Process(loop, "evac")
-    driver = TimedDriver(bound.spec, seed)
+    driver = TimedDriver(seed)
+    driver.know(bound.spec)
     return run(loop, _carry_out(loop, process, bound, driver))
 
 
