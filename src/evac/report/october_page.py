@@ -73,13 +73,14 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class October:
-    """All of it. back: (milliseconds since the fire, services that are not back yet), in rising time.
+    """All of it. burnt: servers in the building. back: (milliseconds since the fire, services that are not back yet), in rising time.
 
     messenger_ms: when messages could be sent again; last_ms: when the last service was back; home_ms: when
     everything stood again where the files say.
     """
 
     servers: int
+    burnt: int
     services: int
     people: int
     chapters: tuple[Chapter, ...]
@@ -138,7 +139,7 @@ def october_text(story: October) -> str:
 
 def _lead(story: October) -> str:
     return (
-        f"A fire takes a building with {number(story.wave.servers)} of {number(story.servers)} servers. "
+        f"A fire takes a building with {number(story.burnt)} of {number(story.servers)} servers. "
         f"{plural(story.services, 'service')} and {people(story.people)} users are hit. "
         "This is how the day goes with evac: planned, carried out and booted by the same program that "
         "would do it for real."
