@@ -73,7 +73,8 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class October:
-    """All of it. burnt: servers in the building. back: (milliseconds since the fire, services that are not back yet), in rising time.
+    """All of it. burnt: servers in the building. back: (milliseconds since the fire, services that are not
+    back yet), in rising time.
 
     messenger_ms: when messages could be sent again; last_ms: when the last service was back; home_ms: when
     everything stood again where the files say.

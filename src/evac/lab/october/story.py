@@ -213,7 +213,8 @@ def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> Oct
         f"servers that are {name.replace('-', ' ')}": round(1_000 * of) for name, of in DEFAULT_SHARES.items()
     }
     return October(
-        servers=len(estate.fleet), burnt=_at(estate), services=len(affected), people=max(people[name] for name in affected),
+        servers=len(estate.fleet), burnt=_at(estate), services=len(affected),
+        people=max(people[name] for name in affected),
         chapters=tuple(book.chapters), back=tuple(points), wave=wave, messenger_ms=book.back.get(MESSENGER),
         last_ms=None if missing else max(back.values()), home_ms=home, missing=missing,
         assumptions=assumptions(estate, SITE, POWER_PERMILLE, shares),
