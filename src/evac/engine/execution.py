@@ -39,7 +39,7 @@ from evac.store.segments import key_of
 
 BATCH: Final = 256
 """Starts decided at once; what they become fits a few segments."""
-FLYING_MOST: Final = 16_384
+FLYING_MOST: Final = 65_536
 JOINED_MOST: Final = 48
 """Compares and changes of delicate steps in one transaction; a few more ride along."""
 SLEEP_MOST_S: Final = 1.0
