@@ -11,12 +11,13 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench import boot_peers, boot_power_on
+from bench import boot_peers, boot_power_on, boot_wave
 from bench.figures import Figure, Table
 
 SERVERS = 32_000
 PARTS: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
     "power-on": ("No limits but politeness to each controller", boot_power_on.figures),
+    "wave": ("With power and boot limits", boot_wave.figures),
     "peers": ("What people would script today, power-on alone", boot_peers.figures),
 }  # fmt: skip
 
