@@ -13,7 +13,7 @@ from evac.actions.port import Action
 from evac.model.errors import ActionError
 
 ASKERS: Final = 512
-ASK_S: Final = 10.0
+ASK_S: Final = 20.0
 
 
 class PowerSeen(NamedTuple):
