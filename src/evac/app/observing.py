@@ -15,6 +15,7 @@ import aiohttp
 
 from evac.actions.port import Action
 from evac.actions.registry import Drivers
+from evac.engine.datasets import Epoch
 from evac.engine.live_actions import Standing
 from evac.engine.step_actions import STORE_DRIVERS
 from evac.model.domain import site_of, topology
@@ -132,18 +133,32 @@ def action_of(endpoint: Endpoint) -> Action:
 
 
 async def standing_facts(
-    estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: Callable[[], int], timeout_s: float = LOOK_S
+    estate: Estate,
+    policy: RunPolicy,
+    drivers: Drivers,
+    now_ms: Callable[[], int],
+    epochs: Mapping[str, Epoch],
+    timeout_s: float = LOOK_S,
 ) -> tuple[Standing, ...]:
     """Stores whose synchronous replica is the fence today: asked of each healthy primary. Those that policy
-    does not fence by `sync`, and those for which the check fails, are left out.
+    does not fence by `sync`, and those for which the check fails, are left out. epochs: read before this.
     """
     wanted = [store for store in estate.stores if "sync" in policy.store(store.id).proofs]
-    found = await asyncio.gather(*(_standing(estate, store, drivers, now_ms, timeout_s) for store in wanted))
+    calls = [
+        _standing(estate, store, drivers, now_ms, epochs.get(store.id, Epoch(store.id)), timeout_s)
+        for store in wanted
+    ]
+    found = await asyncio.gather(*calls)
     return tuple(fact for fact in found if fact is not None)
 
 
 async def _standing(
-    estate: Estate, store: Store, drivers: Drivers, now_ms: Callable[[], int], timeout_s: float
+    estate: Estate,
+    store: Store,
+    drivers: Drivers,
+    now_ms: Callable[[], int],
+    epoch: Epoch,
+    timeout_s: float,
 ) -> Standing | None:
     ends = {e.at: e for e in store_endpoints(estate) if e.subject == store.id and e.driver == "postgres"}
     top = topology(estate)
@@ -160,7 +175,9 @@ async def _standing(
             checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
     except (ActionError, TimeoutError, OSError):
         return None
-    return Standing(store.id, member, candidate.at, primary.at, at_ms) if checked.ready else None
+    if not checked.ready:
+        return None
+    return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
 
 
 def probes_of(

@@ -20,8 +20,8 @@ import orjson
 from evac.actions.registry import Drivers
 from evac.app.observing import observe, standing_facts
 from evac.engine.clock import Clock
-from evac.engine.datasets import DataSets
-from evac.engine.live_actions import PREFIX, Standing, decode_standing
+from evac.engine.datasets import DataSets, Epoch
+from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.losing import losses_of, pages, read_sightings
 from evac.engine.sightings import PREFIX as SIGHTING
 from evac.engine.sightings import Loss, Sighting, newer, sighted
@@ -74,10 +74,12 @@ class SeenEstate:
         entry = await self._store.get(KEY)
         if entry is not None:
             self._take(decode(entry.value))
+        facts: dict[str, Standing] = {}
         for one in await pages(self._store, PREFIX):
             name = one.key.removeprefix(PREFIX)
             with contextlib.suppress(EvacError):
-                self._standing[name] = decode_standing(name, one.value)
+                facts[name] = decode_standing(name, one.value)
+        self._standing = facts  # what was deleted is believed no more
         for name, sighting in (await read_sightings(self._store)).items():
             self._sightings[name] = newer(self._sightings.get(name), sighting)
 
@@ -158,11 +160,17 @@ class SeenEstate:
         return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
 
     async def check_standing(self, guard: Lease) -> None:
-        """Checks what may serve as a fence, written with its time; what fails the check grows old."""
-        facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms)
+        """Checks what may serve as a fence, written with its time; what fails the check grows old. What was
+        seen before a store began to change is not written after it.
+        """
+        epochs = await DataSets(self._store, "", self._clock).read_all()
+        facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms, epochs)
         for fact in facts:
-            await self._store.transact((), (Put(PREFIX + fact.store, fact.encode()),), guard)
-            self._standing[fact.store] = fact
+            before = epochs.get(fact.store, Epoch(fact.store))
+            if await keep_standing(self._store, fact, before, guard):
+                self._standing[fact.store] = fact
+            else:
+                self._standing.pop(fact.store, None)
         await asyncio.sleep(STANDING_S)
 
     def _take(self, seen: Observation) -> None:

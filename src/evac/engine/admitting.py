@@ -23,6 +23,7 @@ from evac.engine.admission import Admitted, Doing
 from evac.engine.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.guards import Guards, Permit
 from evac.engine.live_actions import PREFIX as STANDING
+from evac.engine.live_actions import refuse_old_standing
 from evac.model.errors import NotAllowed, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import Event, RunStep
@@ -119,6 +120,8 @@ class GuardedAdmission:
         old, candidate = _ends(actions)
         policy = self._policy.store(before.store)
         if step.kind == "fence":
+            for action in actions:
+                refuse_old_standing(action, before)
             return datasets.claim(before, holder=old, candidate=candidate, purpose="promote", run=run)
         if step.kind == "promote":
             return datasets.begin(before, candidate, run, policy)

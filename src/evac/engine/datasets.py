@@ -1,7 +1,8 @@
 """Data sets: one lease and one epoch a store, so that two candidates are never promoted at once.
 
     store/<id>    a lease, held by whoever is changing the roles of this store, renewed as long as it takes
-    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "begun", "synchronous"}
+    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "begun", "synchronous",
+                  "changes"}
 
 An epoch is claimed before the fence, begun in the transaction that says that the promotion starts, and
 settled after the world said what became of it. While a candidate that was begun is not settled no other one
@@ -45,7 +46,8 @@ class Epoch:
     site that is being made the primary, or of which the synchronous set changes; empty when all is settled.
     rung: the fence proof that was complete in this epoch. begun: whether the candidate may be the primary
     by now: its promotion was started, and nobody has seen yet what became of it. revision: of the key; 0
-    where it is not written yet.
+    where it is not written yet. changes: how often it may have changed who confirms commits; what was seen of
+    that under another number proves nothing.
     """
 
     store: str
@@ -58,6 +60,7 @@ class Epoch:
     begun: bool = False
     synchronous: tuple[str, ...] = ()
     revision: int = 0
+    changes: int = 0
 
     @property
     def settled(self) -> bool:
@@ -78,6 +81,7 @@ def decode(store: str, entry: Entry | None) -> Epoch:
             store, int(document["epoch"]), str(document["holder"]), str(document["candidate"]),
             str(document["purpose"]), str(document["rung"]), str(document["run"]), bool(document["begun"]),
             tuple(str(name) for name in document["synchronous"]), entry.revision,
+            int(document.get("changes", 0)),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(store) from error
@@ -97,6 +101,7 @@ def encode(epoch: Epoch) -> bytes:
             "run": epoch.run,
             "begun": epoch.begun,
             "synchronous": list(epoch.synchronous),
+            "changes": epoch.changes,
         }
     )
 
@@ -122,7 +127,7 @@ def claim(
             raise _in_doubt(before)
     after = Epoch(
         before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run, False,
-        before.synchronous, before.revision,
+        before.synchronous, before.revision, before.changes,
     )  # fmt: skip
     return after, _change(before, after)
 
@@ -158,7 +163,7 @@ def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple
             "not-fenced", f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
             "prove the fence, or attest it: evac run attest",
         )  # fmt: skip
-    after = replace(before, begun=True)
+    after = replace(before, begun=True, changes=before.changes + (before.purpose == "protect"))
     return after, _change(before, after)
 
 
@@ -214,13 +219,16 @@ def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None
         run="",
         begun=False,
         synchronous=synchronous if done and synchronous is not None else before.synchronous,
+        changes=before.changes + (moved or before.purpose == "protect"),
     )
     return after, _change(before, after)
 
 
 def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
     """A person says where the primary is, of a store whose run ended in doubt. The number stays used up."""
-    after = replace(before, holder=holder, candidate="", purpose="", run="", begun=False)
+    after = replace(
+        before, holder=holder, candidate="", purpose="", run="", begun=False, changes=before.changes + 1
+    )
     return after, _change(before, after)
 
 

@@ -2,6 +2,10 @@
 
 A fence by a synchronous replica stands on a fact that was checked while all was well; a promotion names the
 proof of its fence, and, after an orderly way out, the last position that the candidate must hold.
+
+A fact of before a change of who confirms commits proves nothing. So it carries the number of that change, is
+written only where the epoch of its store is as it was before the look began, and is refused by whoever would
+prove with it under another number.
 """
 
 from __future__ import annotations
@@ -14,24 +18,35 @@ from typing import Any, Final
 import orjson
 
 from evac.actions.port import Action, Value
-from evac.model.errors import NotAllowed
+from evac.engine.datasets import Epoch, key_of
+from evac.model.errors import Conflict, NotAllowed
+from evac.store.port import Compare, Lease, Put, Store
 
 PREFIX: Final = "standing/"
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`."""
+    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`.
+    changes: of the store's epoch, as read before the check began.
+    """
 
     store: str
     member: str
     candidate: str
     primary: str
     at_ms: int
+    changes: int
 
     def encode(self) -> bytes:
         return orjson.dumps(
-            {"member": self.member, "candidate": self.candidate, "primary": self.primary, "at_ms": self.at_ms}
+            {
+                "member": self.member,
+                "candidate": self.candidate,
+                "primary": self.primary,
+                "at_ms": self.at_ms,
+                "changes": self.changes,
+            }
         )
 
 
@@ -40,10 +55,44 @@ def decode_standing(store: str, value: bytes) -> Standing:
     try:
         found = orjson.loads(value)
         return Standing(
-            store, str(found["member"]), str(found["candidate"]), str(found["primary"]), int(found["at_ms"])
-        )
+            store, str(found["member"]), str(found["candidate"]), str(found["primary"]),
+            int(found["at_ms"]), int(found["changes"]),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise NotAllowed("guard-unreadable", f"the standing fact of {store} cannot be read") from error
+
+
+async def keep_standing(keys: Store, fact: Standing, before: Epoch, guard: Lease) -> bool:
+    """Writes a fact, unless something of its store was begun since its epoch was read (before the look), or
+    is under way. Whether it was written.
+    """
+    if before.begun or fact.changes != before.changes:
+        return False
+    compare = Compare(key_of(fact.store), before.revision)
+    try:
+        await keys.transact((compare,), (Put(PREFIX + fact.store, fact.encode()),), guard)
+    except Conflict:
+        return False
+    return True
+
+
+def refuse_old_standing(action: Action, epoch: Epoch) -> None:
+    """Raises `NotAllowed` for a fence by a synchronous replica without a fact, or with one of before a change
+    of who confirms commits. Here and not only in the driver, because the start compares this epoch.
+    """
+    if action.verb != "fence" or action.parameters.get("proof") != "sync" or action.driver != "postgres":
+        return
+    if "standing" not in action.parameters:
+        why = "it was never prechecked that every commit needs this replica"
+    elif action.parameters.get("standing_changes") != epoch.changes:
+        why = "who confirms commits has changed since it was prechecked"
+    else:
+        return
+    raise NotAllowed(
+        "fence-unproven",
+        f"{epoch.store}: {why}, so that proves nothing",
+        "fence by network, power or a person",
+    )
 
 
 class LiveActions:
@@ -87,7 +136,11 @@ class LiveActions:
         ):  # fmt: skip
             return {}
         age_ms = self._now_ms() - fact.at_ms
-        return {"standing": fact.member, "standing_age_ms": age_ms} if age_ms >= 0 else {}
+        if age_ms < 0:
+            return {}
+        return {
+            "standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes
+        }  # fmt: skip
 
     def _proof_of(self, action: Action) -> dict[str, Value]:
         seen = self._evidence(f"fence:{action.target}")

@@ -21,11 +21,11 @@ from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice
 from evac.engine.conducting import OPEN, Desk
 from evac.engine.controller import Controller, Parts
-from evac.engine.datasets import DataSets, key_of
+from evac.engine.datasets import DataSets, Epoch, decode, key_of
 from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards
 from evac.engine.leading import LEADER
-from evac.engine.live_actions import PREFIX, Standing, decode_standing
+from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.protecting import Roles, bound_of, is_protection
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
@@ -259,19 +259,27 @@ class Story:
         return self.world.reach(at, holder) and database.alive(database.of(holder))
 
     async def _check(self, store: SiteStore, process: Process, lease: Lease) -> None:
-        """A leader's chore: which replica confirms every commit, checked while all is well."""
-        for name, database in self.world.databases.items():
-            if "sync" not in self.policy.store(name).proofs:
-                continue
-            at_ms = process.now_ms()
-            for primary in database.members.values():
-                if not (primary.writable and database.acknowledges(primary) and len(primary.sync) == 1):
-                    continue
-                if self.world.reach(process.site, primary.site):
-                    member = primary.sync[0]
-                    fact = Standing(name, member, member.removeprefix("dc-"), primary.site, at_ms)
-                    await store.transact((), (Put(PREFIX + name, fact.encode()),), lease)
+        """A leader's chore: which replica confirms every commit, checked while all is well. Looking at all of
+        them takes its time, and what is written was seen before.
+        """
+        names = [name for name in self.world.databases if "sync" in self.policy.store(name).proofs]
+        epochs = {name: decode(name, await store.get(key_of(name))) for name in names}
+        facts = [fact for name in names for fact in self._confirming(epochs[name], process)]
+        await asyncio.sleep(self.loop.random.random() * STANDING_S / 3)
+        for fact in facts:
+            await keep_standing(store, fact, epochs[fact.store], lease)
         await asyncio.sleep(STANDING_S)
+
+    def _confirming(self, epoch: Epoch, process: Process) -> list[Standing]:
+        """The replica without which the primary confirms nothing, where a process can see that."""
+        name, database, found = epoch.store, self.world.databases[epoch.store], []
+        for primary in database.members.values():
+            confirmed = primary.writable and database.acknowledges(primary) and len(primary.sync) == 1
+            if confirmed and self.world.reach(process.site, primary.site):
+                (member,) = primary.sync
+                at, now_ms = member.removeprefix("dc-"), process.now_ms()
+                found.append(Standing(name, member, at, primary.site, now_ms, epoch.changes))
+        return found
 
     # What happens.
 

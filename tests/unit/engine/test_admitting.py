@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from evac.engine.admitting import GuardedAdmission
 from evac.engine.clock import SystemClock
 from evac.engine.datasets import DataSets, Epoch
 from evac.engine.guards import Guards, Permit, ensure_register
+from evac.engine.live_actions import Standing, keep_standing
 from evac.model.errors import Conflict, NotAllowed, Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy, Window
 from evac.run.values import Event, RunStep
@@ -192,6 +194,59 @@ def test_no_precheck_outlives_a_change_of_who_confirms_commits() -> None:
             await desk.store.transact((), (Put("standing/chat", b"seen before"),))
             await desk.go("protect", event, {"message": "no answer"})
             assert await desk.store.get("standing/chat") is None
+
+    _story(story)
+
+
+@pytest.mark.parametrize("ended", ["step_succeeded", "step_unknown", "before"])
+def test_what_was_seen_before_a_change_is_not_written_after_it(ended: str) -> None:
+    """The precheck looks, the synchronous set changes, the precheck writes."""
+
+    async def story(desk: _Desk) -> None:
+        guard = await desk.store.acquire("leader", "c1", 5_000)
+        before = await desk.epoch()
+        fact = Standing("chat", "dc-anyang", "anyang", "pangyo", 1, before.changes)
+        assert await keep_standing(desk.store, fact, before, guard)
+        step = _step("protect")
+        async with desk.admission.enter("r1", step, 1, "start") as admitted:
+            await desk.use(admitted.permit)
+            assert not await keep_standing(desk.store, fact, before, guard), "it was read before the start"
+            changing = await desk.epoch()
+            during = replace(fact, changes=changing.changes)
+            assert not await keep_standing(desk.store, during, changing, guard), "it is under way"
+            if ended != "before":
+                told = {"message": "no answer"} if ended == "step_unknown" else {}
+                await desk.use(await admitted.conclude(Event(ended, 0, step.id, 1, told)))
+        after = await desk.epoch()
+        for old in (fact, during):
+            assert not await keep_standing(desk.store, old, before, guard)
+            assert not await keep_standing(desk.store, old, changing, guard)
+        assert await desk.store.get("standing/chat") is None
+        new = replace(fact, changes=after.changes)
+        assert await keep_standing(desk.store, new, after, guard) is after.settled
+
+    _story(story)
+
+
+def test_a_fence_refuses_a_precheck_of_another_synchronous_set() -> None:
+    async def story(desk: _Desk) -> None:
+        fence = Action(
+            "fence", "chat", "postgres", "anyang", {},
+            {"proof": "sync", "old": "pangyo", "candidate": "anyang", "standing": "dc-anyang",
+             "standing_age_ms": 10, "standing_changes": 0},
+        )  # fmt: skip
+        desk.actions["fence:chat"] = (fence,)
+        await desk.go("protect")
+        with pytest.raises(NotAllowed, match="has changed since it was prechecked"):
+            await desk.go("fence", data=DONE)
+        assert (await desk.epoch()).settled, "nothing is claimed for it"
+        changes = (await desk.epoch()).changes
+        desk.actions["fence:chat"] = (
+            replace(fence, parameters={**fence.parameters, "standing_changes": changes}),
+        )
+        await desk.go("fence", data=DONE)
+        await desk.go("promote")
+        assert (await desk.epoch()).changes > changes, "of the new primary something else holds"
 
     _story(story)
 

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from evac.actions.port import Action
-from evac.engine.live_actions import LiveActions, Standing, decode_standing
+from evac.engine.datasets import Epoch
+from evac.engine.live_actions import LiveActions, Standing, decode_standing, refuse_old_standing
 from evac.model.errors import NotAllowed
 
 FENCE = Action("fence", "messages", "postgres", "anyang", {},
                {"proof": "sync", "old": "pangyo", "candidate": "anyang"})  # fmt: skip
 PROMOTE = Action("promote", "messages", "postgres", "anyang", {}, {"candidate": "anyang"})
-FACT = Standing("messages", "dc-anyang", "anyang", "pangyo", 10_000)
+FACT = Standing("messages", "dc-anyang", "anyang", "pangyo", 10_000, 4)
 
 
 def live(
@@ -32,13 +33,23 @@ def test_a_standing_fact_goes_with_its_age() -> None:
     ("fact", "now_ms"),
     [
         (None, 12_000),
-        (Standing("messages", "dc-ansan", "ansan", "pangyo", 10_000), 12_000),
-        (Standing("messages", "dc-anyang", "anyang", "ansan", 10_000), 12_000),
+        (Standing("messages", "dc-ansan", "ansan", "pangyo", 10_000, 4), 12_000),
+        (Standing("messages", "dc-anyang", "anyang", "ansan", 10_000, 4), 12_000),
         (FACT, 9_999),
     ],
 )
 def test_a_fact_of_something_else_or_of_the_future_proves_nothing(fact: Standing | None, now_ms: int) -> None:
     assert live(fact, now_ms=now_ms)("fence:messages") == (FENCE,)
+
+
+def test_a_fact_of_before_a_change_of_who_confirms_is_refused_and_so_is_none() -> None:
+    (proved,) = live(FACT)("fence:messages")
+    refuse_old_standing(proved, Epoch("messages", 9, changes=4))
+    with pytest.raises(NotAllowed, match="has changed since"):
+        refuse_old_standing(proved, Epoch("messages", 9, changes=5))
+    with pytest.raises(NotAllowed, match="never prechecked"):
+        refuse_old_standing(FENCE, Epoch("messages"))
+    refuse_old_standing(PROMOTE, Epoch("messages", changes=5))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,7 @@ def test_a_promotion_names_the_proof_of_its_fence(evidence: dict[str, Any], adde
 
 def test_a_standing_fact_survives_the_store_and_nothing_else_does() -> None:
     assert decode_standing("messages", FACT.encode()) == FACT
-    for value in (b"", b"[]", b"{}", b'{"member": 1}'):
+    before = FACT.encode().replace(b',"changes":4', b"")
+    for value in (b"", b"[]", b"{}", b'{"member": 1}', before):
         with pytest.raises(NotAllowed):
             decode_standing("messages", value)
