@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import nullcontext
 from typing import Final
 
 from evac.actions import given
 from evac.actions.ipmi_program import Asker, Chassis, Target, Unanswered, read_target
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, PowerTurn, Verb
 from evac.actions.power_sweep import PowerSeen
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -31,6 +32,7 @@ class IpmiDriver:
     """Servers of all sites; one of it serves a whole run."""
 
     name = "ipmi"
+    takes_power_turn = True
     verbs = VERBS
 
     def __init__(self) -> None:
@@ -48,7 +50,7 @@ class IpmiDriver:
     async def execute(self, action: Action, order: Order) -> Evidence:
         target, ends = _read(action), _ends(order)
         if action.verb == "boot":
-            return await self._boot(target, ends, order.dry_run)
+            return await self._boot(target, ends, order.dry_run, order.power or nullcontext)
         forced = action.verb == "fence" or given.flag(action.parameters, "force")
         return await self._off(target, action, ends, "off" if forced else "soft", order.dry_run)
 
@@ -100,7 +102,7 @@ class IpmiDriver:
                 raise Permanent("bmc-wrong-serial", words)
         return await self._asker.chassis(target, ends)
 
-    async def _boot(self, target: Target, ends: float, dry_run: bool) -> Evidence:
+    async def _boot(self, target: Target, ends: float, dry_run: bool, power: PowerTurn) -> Evidence:
         seen = await self._seen(target, ends)
         if dry_run:
             words = "nothing: it is on" if seen.power == "on" else "chassis power on"
@@ -111,7 +113,8 @@ class IpmiDriver:
             if target.boot_source:
                 await self._asker.ask(target, ends, "chassis", "bootdev", DEVICES[target.boot_source])
             try:
-                await self._asker.ask(target, ends, "chassis", "power", "on")
+                async with power():
+                    await self._asker.ask(target, ends, "chassis", "power", "on")
             except Unanswered:
                 sure = False  # it may have arrived: whoever looks sees it
         evidence = await self._follow(target, ends, sure)

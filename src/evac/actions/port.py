@@ -7,7 +7,8 @@ ends within the order's timeout. It never puts a secret into evidence, an error 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
@@ -30,6 +31,9 @@ Evidence = Mapping[str, str | int | bool]
 NO_EVIDENCE: Final[Evidence] = MappingProxyType({})
 
 
+PowerTurn = Callable[[], AbstractAsyncContextManager[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One thing to do. driver: name in the registry. at: the site where it happens.
@@ -50,7 +54,8 @@ class Action:
 class Order:
     """Under which authority it is done. token: the leader's fencing token; a driver that can, refuses a
     lower one than it has seen. epoch: of the data set, for fence, promote, protect. key: the same for every
-    try of a step.
+    try of a step. power: entered around the one request that draws power, so that its inrush is counted from
+    before it is sent until long enough after it was answered; never sent anywhere.
     """
 
     run: str
@@ -63,6 +68,7 @@ class Order:
     key: str
     ticket: str = ""
     dry_run: bool = False
+    power: PowerTurn | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,9 @@ class Observed:
 
 
 class Driver(Protocol):
-    """One kind of real system. verbs: what it can do."""
+    """One kind of real system. verbs: what it can do. A driver that boots servers enters `Order.power` by
+    itself where it has the attribute `takes_power_turn`; else all of its `execute` counts as the request.
+    """
 
     name: str
     verbs: frozenset[Verb]

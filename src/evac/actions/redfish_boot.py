@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.actions import redfish_system
-from evac.actions.port import Evidence
+from evac.actions.port import Evidence, PowerTurn
 from evac.actions.redfish_calls import NoAnswer, Talk, Wire, refusal
 from evac.actions.redfish_power import healthy_storage, set_boot_source, switch
 from evac.actions.redfish_quirks import choose
@@ -63,7 +63,8 @@ class _Course:
 class Boot:
     """One boot. path: of the system at its controller; ends: by the loop's clock."""
 
-    def __init__(self, wire: Wire, target: Target, ends: float, timeout_s: float) -> None:
+    def __init__(self, wire: Wire, target: Target, ends: float, timeout_s: float, power: PowerTurn) -> None:
+        self._power = power
         self._wire, self._target = wire, target
         self._ends = ends - min(RESERVE_S, timeout_s / 5)
         self._last = ends
@@ -80,7 +81,8 @@ class Boot:
         how = on_type(self._target, seen)
         await set_boot_source(talk, seen)
         try:
-            answer = await switch(talk, seen, how)
+            async with self._power():
+                answer = await switch(talk, seen, how)
         except NoAnswer:
             return "unsure"
         if answer.status >= 500 and answer.status != 501:

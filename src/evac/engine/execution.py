@@ -101,7 +101,7 @@ class RunExecution:
         boundary = self._boundary if self._hooks.boundary is not None else _nothing
         self._clock = RunClock(clock, view.last_ms)
         self._recorder = Recorder(journal, leading, boundary)
-        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of, just_sent(view)).enter)
+        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of, just_sent(view)).turn)
         self._admission: Admission = admission or FreeAdmission()
         self._request_terms = request_terms or requests.Terms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)

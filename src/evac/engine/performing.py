@@ -7,11 +7,12 @@ what is not done. Whatever ends in doubt is said to be unknown; nothing here tri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from evac.actions.port import Action, Driver, Observed, Order
+from evac.actions.port import Action, Driver, Evidence, Observed, Order
 from evac.engine.within import Within
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
@@ -25,7 +26,7 @@ Outcome = tuple[str, dict[str, Any]]
 Boundary = Callable[[], None]
 """Called between every journal record and effect. Tests stop the world there."""
 
-Gate = Callable[[RunStep], Awaitable[None]]
+Gate = Callable[[RunStep], AbstractAsyncContextManager[None]]
 
 TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
@@ -69,8 +70,8 @@ class Terms:
 
 
 class Performer:
-    """Carries tries out. Every call ends within the deadline of its step. gate: what a boot passes right
-    before power is asked for.
+    """Carries tries out. Every call ends within the deadline of its step. gate: around the request of
+    a boot that draws power.
     """
 
     def __init__(self, terms: Terms, boundary: Boundary, gate: Gate | None = None) -> None:
@@ -140,11 +141,9 @@ class Performer:
         if checked.problems:
             return _failed("not-ready", "; ".join(checked.problems), 0)
         self._boundary()
-        if self._gate is not None and one.step.kind == "boot":
-            await self._gate(one.step)
         self._terms.authority.check()
         acting.begun = True
-        found = await driver.execute(action, order)
+        found = await self._execute(one.step, driver, action, order)
         self._boundary()
         if found:
             _collect(evidence, found)
@@ -158,6 +157,16 @@ class Performer:
         if seen.outcome == "absent":
             return _failed("not-done", f"{action.verb} {action.target} said it was done, and it is not", 0)
         return None
+
+    async def _execute(self, step: RunStep, driver: Driver, action: Action, order: Order) -> Evidence:
+        """A boot draws power by its turn: around its one request where the driver knows which that is."""
+        if self._gate is None or action.verb != "boot" or order.dry_run:
+            return await driver.execute(action, order)
+        gate = self._gate
+        if getattr(driver, "takes_power_turn", False):
+            return await driver.execute(action, replace(order, power=lambda: gate(step)))
+        async with gate(step):
+            return await driver.execute(action, order)
 
     async def observe(self, one: Try) -> Outcome:
         """step_observed: done when every action is; absent when it is certain that something is not."""

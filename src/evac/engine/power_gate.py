@@ -1,15 +1,17 @@
-"""The last moment before power is asked for: no more inrush on a feed at one instant than it stands.
+"""The request that draws power: no more inrush on a feed at one instant than it stands.
 
-The run counts an inrush from the start of its step. Between that and the request to the controller lie a look
-at the server and a network, now short and now long, so that two starts that were apart may meet. Here the
-inrush is counted once more, from the moment at which the request goes out. Nothing of it is journalled: a new
-leader counts whatever the old one may have sent just now as sent by itself.
+The run counts an inrush from the start of its step. Between that and the moment at which a server draws lie a
+look at it, a network, and a controller that takes its time, so that two starts that were apart may meet. Here
+the inrush is counted once more: from before the request is sent, for as long as it has no answer, and then
+for as long as the inrush takes. Nothing of it is journalled: a new leader counts whatever the old one may
+have sent just now as answered by itself this moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from typing import Final
 
@@ -17,9 +19,12 @@ from evac.run.values import RunStep
 from evac.run.view import RunView
 
 INRUSH: Final = "inrush:"
-SLACK_PERMILLE: Final = 20
-SLACK_LEAST_S: Final = 0.05
-"""How much later than another one a request may arrive that went out with it."""
+SLACK_S: Final = 0.05
+"""What clocks and timers may be off."""
+UNSURE_S: Final = 30.0
+"""How long a request may still be on its way that was never answered."""
+LOOK_S: Final = 0.1
+"""While requests are on their way, how often it is seen whether one was answered."""
 LATE_MS: Final = 5_000
 """How long a request may go out after its start was written, and more than its inrush takes."""
 
@@ -36,35 +41,50 @@ class PowerGate:
         self._sums: dict[str, int] = {}
         self._turns: dict[tuple[str, ...], asyncio.Lock] = {}
 
-    async def enter(self, step: RunStep) -> None:
-        """Waits until the inrush of the step fits, and counts it from then on."""
+    @asynccontextmanager
+    async def turn(self, step: RunStep) -> AsyncIterator[None]:
+        """Waits until the inrush of the step fits; it is counted until it is certainly over."""
         for sent in self._before:
-            self._count(_inrush_of(sent))
+            self._over_after(_inrush_of(sent), LATE_MS / 1_000)
         self._before.clear()
         uses = _inrush_of(step)
         if not uses:
+            yield
             return
-        turn = self._turns.setdefault(tuple(name for name, _, _ in uses), asyncio.Lock())
-        async with turn:
+        await self._enter(uses)
+        unsure_s = UNSURE_S  # a request without an answer may still arrive
+        try:
+            yield
+            unsure_s = 0.0
+        finally:
+            for name, units, _ in uses:
+                self._sums[name] -= units
+            self._over_after(uses, unsure_s)
+
+    async def _enter(self, uses: Sequence[tuple[str, int, int]]) -> None:
+        lock = self._turns.setdefault(tuple(name for name, _, _ in uses), asyncio.Lock())
+        async with lock:
             while (wait_s := max(self._wait_s(name, units) for name, units, _ in uses)) > 0:
                 await asyncio.sleep(wait_s)
-            self._count(uses)
+            for name, units, _ in uses:
+                self._sums[name] = self._sums.get(name, 0) + units
 
-    def _count(self, uses: Sequence[tuple[str, int, int]]) -> None:
+    def _over_after(self, uses: Sequence[tuple[str, int, int]], more_s: float) -> None:
+        """Counts until the inrush that has begun by now, or `more_s` later, is over."""
         now = asyncio.get_running_loop().time()
         for name, units, hold in uses:
-            slack_s = max(SLACK_LEAST_S, hold * SLACK_PERMILLE / 1e6)
-            heappush(self._held.setdefault(name, []), (now + hold / 1_000 + slack_s, units))
+            heappush(self._held.setdefault(name, []), (now + hold / 1_000 + SLACK_S + more_s, units))
             self._sums[name] = self._sums.get(name, 0) + units
 
     def _wait_s(self, name: str, units: int) -> float:
-        """How long until there is room for one more under a limit, as far as one can see."""
+        """How long until there may be room for one more under a limit, as far as one can see."""
         now, held = asyncio.get_running_loop().time(), self._held.get(name)
         while held and held[0][0] <= now:
             self._sums[name] -= heappop(held)[1]
-        if not held or self._sums[name] + units <= self._capacity(name):
+        sums = self._sums.get(name, 0)
+        if not sums or sums + units <= self._capacity(name):
             return 0.0
-        return max(held[0][0] - now, 0.001)
+        return min(LOOK_S, max(held[0][0] - now, 0.001)) if held else LOOK_S
 
 
 def _inrush_of(step: RunStep) -> list[tuple[str, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Final
 
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -14,6 +15,9 @@ CONNECT_S: Final = 3.0
 LOOK_S: Final = 0.2
 REQUEST_S: Final = 0.04
 """From the word of the engine until a controller acts, half more or less."""
+DAWDLE_S: Final = 6.0
+DAWDLES: Final = 0.1
+"""One controller in ten acts, or answers, up to so much later."""
 SILENT_LOOKS: Final = 4
 LOOPS_S: Final = 1.5
 """After so many boot times without a system, a server that starts again and again is known."""
@@ -24,6 +28,7 @@ class FloorDriver:
     """One of it for each process that acts; a dead process reaches nobody. refuses: user and password."""
 
     name = "redfish"
+    takes_power_turn = True
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
     def __init__(self, floor: Floor, process: Process, loop: VirtualLoop) -> None:
@@ -47,7 +52,10 @@ class FloorDriver:
         self._identify(server)
         found = server.on
         if not found:
-            self._floor.switch_on(server)
+            async with (order.power or nullcontext)():
+                await self._arrive()
+                self._floor.switch_on(server)
+                await self._arrive()
         return await self._follow(action, server, order, found)
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -77,6 +85,12 @@ class FloorDriver:
         await asyncio.sleep(delay_s * (0.5 + self._loop.random.random()))
         if not self._process.alive:
             raise Retryable("process-dead", "this process is dead")
+
+    async def _arrive(self) -> None:
+        """A request on its way to a controller, or its answer on the way back."""
+        late = self._loop.random.random() * DAWDLE_S if self._loop.random.random() < DAWDLES else 0.0
+        await self._go(REQUEST_S)
+        await asyncio.sleep(late)
 
     async def _look(self, action: Action, takes_s: float = LOOK_S) -> Server:
         """Asks its controller; a look is a look, whoever made it."""
