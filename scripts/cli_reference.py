@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evac.cli.main import cli
+from evac.cli.program import cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
 OPENING = """# Command line

@@ -62,7 +62,10 @@ def _dry(plan: Path, estate: Path, policy: Path | None, url: str | None, output:
     from evac.actions.registry import Drivers
     from evac.app import applying, runs
     from evac.report.dry_run import dry_run_document, dry_run_text
-    from evac.store.opening import open_store
+    from evac.store.opening import check_store, open_store
+
+    if url:
+        check_store(url)
 
     async def work() -> tuple[Loaded, DryRun]:
         drivers = Drivers()

@@ -20,12 +20,13 @@ from evac.cli.output import emit, progress, screen
 from evac.estate import plan_codec
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
-from evac.model.errors import StalePlan
+from evac.model.errors import StalePlan, UnsafePlan
 from evac.model.policy import Policy
 from evac.planning.simulation.faults import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.report.json_out import simulate_json
 from evac.report.small_texts import simulate_text
+from evac.verify import check
 
 
 @click.command()
@@ -58,13 +59,17 @@ def simulate(
     """Play a PLAN with uncertain durations and failing steps, thousands of times.
 
     Says when each tier is back at the 50th to 99th percentile, how likely each rto is met, and what is
-    most often on the critical chain.
+    most often on the critical chain. The plan is verified first.
     """
     uncertainty = parse_faults(faults)
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
     if estate_digest(loaded) != made.estate_digest:
         raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
+    wrong = check(loaded, made).violations
+    if wrong:
+        words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
+        raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
     instance = derive(loaded, made.scenario, Policy(made.waivers, made.tier_weights), made.tick_ms)
     with progress("simulating", quiet) as told:
         found = play(

@@ -28,20 +28,38 @@ def open_store(url: str) -> Store:
         return _open_sqlite(Path(rest))
     if kind == "etcd" and rest:
         return _open_etcd(rest)
-    raise StoreError("store-url", f"{_without_secrets(url)!r} names no store", f"write one of: {FORMS}")
+    raise _no_store(url)
+
+
+def check_store(url: str) -> None:
+    """Raises `StoreError` where a URL cannot name a store; opens nothing and makes no file."""
+    kind, _, rest = url.partition(":")
+    if kind == "sqlite" and rest:
+        _check_folder(Path(rest))
+    elif kind == "etcd" and rest:
+        _read_etcd(rest)
+    elif url != "memory:":
+        raise _no_store(url)
+
+
+def _no_store(url: str) -> StoreError:
+    return StoreError("store-url", f"{_without_secrets(url)!r} names no store", f"write one of: {FORMS}")
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise StoreError("store-folder", f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
 
 
 def _open_sqlite(path: Path) -> Store:
     from evac.store.sqlite import SqliteStore
 
-    if not path.parent.is_dir():
-        raise StoreError("store-folder", f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
+    _check_folder(path)
     return SqliteStore(path)
 
 
-def _open_etcd(rest: str) -> Store:
-    from evac.store.etcd import EtcdStore
-
+def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Members and options of what follows `etcd:`. Raises StoreError."""
     addresses, _, query = rest.partition("?")
     endpoints = tuple(address.strip().rstrip("/") for address in addresses.split(",") if address.strip())
     for endpoint in endpoints:
@@ -51,12 +69,21 @@ def _open_etcd(rest: str) -> Store:
                 "store-url", f"{_without_secrets(endpoint)!r} is no address of an etcd member",
                 f"write one of: {FORMS}",
             )  # fmt: skip
+    if not endpoints:
+        raise StoreError("store-url", "etcd needs the address of a member", f"write one of: {FORMS}")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(options) - ETCD_OPTIONS):
         raise StoreError(
             "store-url", f"etcd has no option {', '.join(unknown)}",
             f"the options are: {', '.join(sorted(ETCD_OPTIONS))}",
         )  # fmt: skip
+    return endpoints, options
+
+
+def _open_etcd(rest: str) -> Store:
+    from evac.store.etcd import EtcdStore
+
+    endpoints, options = _read_etcd(rest)
     return EtcdStore(
         endpoints, user=options.get("user", ""), password=options.get("password", ""),
         ca=options.get("ca", ""), cert=options.get("cert", ""), key=options.get("key", ""),

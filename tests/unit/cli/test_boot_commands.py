@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evac.app.runs import OPEN
-from evac.cli.main import cli
+from evac.cli.program import cli
 from evac.engine import requests
 from evac.engine.binding import Bound
 from evac.engine.bound_store import put_bound

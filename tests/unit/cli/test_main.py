@@ -88,7 +88,7 @@ def test_a_folder_is_no_plan(small: str, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_mistake_of_our_own_is_said_plainly(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("evac.cli.main.cli.main", lambda **_: 1 / 0)
+    monkeypatch.setattr("evac.cli.program.cli.main", lambda **_: 1 / 0)
     monkeypatch.delenv("EVAC_DEBUG", raising=False)
     assert run(["check", "x"]) == exits.FAILED
     err = capsys.readouterr().err
@@ -166,6 +166,17 @@ def test_an_altered_plan_is_refused(
     (tmp_path / "p.json").write_text(json.dumps(document))
     assert run(["verify", str(tmp_path / "p.json"), planned[0]]) == exits.REFUSED
     assert "F19" in capsys.readouterr().out
+    assert run(["simulate", str(tmp_path / "p.json"), planned[0]]) == exits.REFUSED
+    assert "F19" in capsys.readouterr().err
+
+
+def test_a_store_that_is_none_is_refused_before_a_dry_run(
+    planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["apply", planned[1], planned[0], "--store", "nonsense:x"]) == exits.FAILED
+    assert "names no store" in capsys.readouterr().err
+    assert run(["apply", planned[1], planned[0], "--store", f"sqlite:{tmp_path}/none/x"]) == exits.FAILED
+    assert "no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown", "html"])
@@ -184,6 +195,26 @@ def test_a_baseline_lets_only_new_findings_fail(planned: tuple[str, str], tmp_pa
     assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == exits.DONE
     assert run(["audit", planned[0], "--fail-on", "note", "-q"]) == exits.FINDINGS
     assert run(["audit", planned[0], "--baseline", base, "--fail-on", "note", "-q"]) == exits.DONE
+
+
+@pytest.mark.parametrize("share", range(1, 10))
+def test_an_interrupt_while_modules_are_read_leaves_no_trace(share: int, small: str) -> None:
+    """Interrupted at the first import after the entry point, and then later and later."""
+    code = (
+        "import os, signal, sys\n"
+        "seen = 0\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        global seen\n"
+        "        seen += 1\n"
+        f"        if seen == {share * share * 5}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from evac.cli.main import main\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"main(['check', {small!r}])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == exits.INTERRUPTED, found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_without_a_place_for_words_it_still_works(small: str) -> None:

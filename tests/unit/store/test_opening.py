@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.model.errors import StoreError
-from evac.store.opening import open_store
+from evac.store.opening import check_store, open_store
 from evac.store.port import Put
 
 
@@ -62,4 +62,13 @@ def test_other_urls_say_what_to_write(url: str, words: str) -> None:
     with pytest.raises(StoreError, match=words) as caught:
         open_store(url)
     assert caught.value.hint
+    with pytest.raises(StoreError, match=words):
+        check_store(url)
     assert "hunter2" not in caught.value.message
+
+
+def test_a_check_makes_no_file(tmp_path: Path) -> None:
+    check_store(f"sqlite:{tmp_path}/evac.db")
+    check_store("memory:")
+    check_store("etcd:http://a:2379?user=evac")
+    assert not list(tmp_path.iterdir())

@@ -217,9 +217,27 @@ def _named(runs: list[Object], problems: Problems) -> list[Workload]:
         if full[item.namespace, item.name] > 1:
             name = f"{name}.{item.kind.lower()}"
         if is_id(name, item.place, problems):
+            _check_shape(item, problems)
             pod = at(item.node, *_POD_PATHS[item.kind]) or item.node
             made.append(Workload(name, item, pod, texts(at(pod, "metadata", "labels"))))
     return sorted(made, key=lambda w: w.id)
+
+
+def _check_shape(item: Object, problems: Problems) -> None:
+    """What leads to the containers are mappings, and they are a list: an estate of less would be a guess."""
+    node: Node | None = item.node
+    for key in (*_POD_PATHS[item.kind], "spec"):
+        node = at(node, key)
+        if node is None:
+            return
+        if node.kind != MAP:
+            message = f"{key} of {item.kind} {shown(item.name)} is no mapping"
+            problems.add("import-shape", message, node.place, "is this the manifest that is applied?")
+            return
+    containers = at(node, "containers")
+    if containers is not None and containers.kind != LIST:
+        message = f"containers of {item.kind} {shown(item.name)} are no list"
+        problems.add("import-shape", message, containers.place, "is this the manifest that is applied?")
 
 
 def texts(node: Node | None) -> dict[str, str]:

@@ -1,0 +1,134 @@
+"""The command line: a lazy group, so that `--help` imports no command and no heavy library.
+
+Every error a user can cause ends here as words with a code and a next step, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from evac import __version__
+from evac.cli import exits
+from evac.model.errors import EstateError, EvacError
+
+COMMANDS: Final = {
+    "example": ("evac.cli.example_command:example", "Write an example estate."),
+    "import": ("evac.cli.import_command:import_", "Make an estate out of what exists."),
+    "check": ("evac.cli.check_command:check", "Is the estate well formed, and what is missing?"),
+    "schema": ("evac.cli.check_command:schema", "Print the JSON Schema of estates, plans or audits."),
+    "audit": ("evac.cli.audit_command:audit", "What would each possible loss take, and what must be mended?"),
+    "plan": ("evac.cli.plan_command:plan", "A site is gone: what goes where, in which order, done when?"),
+    "verify": ("evac.cli.verify_command:verify", "Check a plan with code that does not trust the planner."),
+    "simulate": ("evac.cli.simulate_command:simulate", "Play a plan with delays and failures, many times."),
+    "observe": ("evac.cli.observe_command:observe", "What are the stores now, by what they say themselves?"),
+    "apply": ("evac.cli.apply_command:apply", "What would a plan do now? With --execute: carry it out."),
+    "approve": ("evac.cli.apply_command:approve", "Agree to a run, within its envelope."),
+    "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
+    "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
+    "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
+    "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),
+    "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),
+    "lab": ("evac.cli.lab_command:lab", "Three real sites on this machine, to burn."),
+    "doctor": ("evac.cli.doctor_command:doctor", "What is missing on this machine for the lab?"),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows each command's name and help; imports its module only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="evac")
+def cli() -> None:
+    """evac: lose a data centre, keep the service.
+
+    Start with: evac example pangyo -o pangyo, then evac audit pangyo.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = cli.main(args=arguments, prog_name="evac", standalone_mode=False)
+        return code if isinstance(code, int) else exits.DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return exits.USAGE
+    except click.ClickException as error:
+        error.show()
+        return exits.USAGE
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was left half-written", err=True)
+        return exits.INTERRUPTED
+    except EvacError as error:
+        show(error)
+        return exits.exit_code(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.DONE
+    except OSError as error:
+        return _system_error(error)
+    except MemoryError:
+        click.echo(
+            "error: out of memory [out-of-memory]\nnext: close other programs, or use a larger machine",
+            err=True,
+        )
+        return exits.FAILED
+    except Exception as error:
+        return _own_fault(error)
+
+
+def show(error: EvacError) -> None:
+    """An error as a user reads it: every diagnostic, the code, and what to do next."""
+    if isinstance(error, EstateError):
+        for row in sorted(error.diagnostics, key=lambda d: d.sort_key):
+            click.echo(f"{row.place}: {row.severity}: {row.message} [{row.code}]", err=True)
+            if row.hint:
+                click.echo(f"    {row.hint}", err=True)
+    click.echo(f"error: {error.message} [{error.code}]", err=True)
+    if error.hint:
+        click.echo(f"next: {error.hint}", err=True)
+
+
+def _system_error(error: OSError) -> int:
+    words = error.strerror or str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    click.echo(
+        f"error: {where}{words} [system-error]\nnext: check the path, the permissions and the space", err=True
+    )
+    return exits.FAILED
+
+
+def _own_fault(error: Exception) -> int:
+    """A mistake of evac itself: said plainly; the trace only for who asks for it."""
+    if os.environ.get("EVAC_DEBUG"):
+        raise error
+    click.echo(
+        f"error: evac made a mistake: {type(error).__name__}: {str(error)[:300]} [internal-error]", err=True
+    )
+    click.echo(
+        "next: run it again with EVAC_DEBUG=1 and report what it prints; nothing was written", err=True
+    )
+    return exits.FAILED
