@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from evac.model.run_policy import FENCE_PROOFS, Proof, StorePolicy
+from evac.run.replan import plan_id, turn_of
 
 if TYPE_CHECKING:
     from evac.run.view import RunView
@@ -135,11 +136,17 @@ _RUNGS: Final[Mapping[Proof, Callable[[StorePolicy, FenceFacts, int, int], str]]
 
 
 def fences_of(view: RunView) -> dict[str, list[int]]:
-    """Data set -> the numbers of its fences in the present plan."""
-    found: dict[str, list[int]] = {}
+    """Data set -> the numbers of its fences in the present plan. One that a newer plan does by other means is
+    of an earlier plan: whoever skipped it need not make it after all.
+    """
+    newest: dict[tuple[str, str], tuple[int, int]] = {}
     for i, step in enumerate(view.steps):
         if step.kind == "fence" and i not in view.leftover:
-            found.setdefault(step.data_set or step.target, []).append(i)
+            key, turn = (step.data_set or step.target, plan_id(step.id)), (turn_of(step.id), i)
+            newest[key] = max(newest.get(key, turn), turn)
+    found: dict[str, list[int]] = {}
+    for (data_set, _), (_, i) in newest.items():
+        found.setdefault(data_set, []).append(i)
     return found
 
 

@@ -36,6 +36,12 @@ def plan_id(step: str) -> str:
     return step.partition(_AGAIN)[0]
 
 
+def turn_of(step: str) -> int:
+    """How many acts of this id a run has had, with this one."""
+    turn = step.partition(_AGAIN)[2]
+    return int(turn) if turn.isdecimal() else 1
+
+
 def ids_of(step: str, plans: int) -> Iterator[str]:
     """The ids that a step of a plan may have in a run that has had so many plans, the newest first."""
     for turn in range(plans + 1, 1, -1):

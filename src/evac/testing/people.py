@@ -112,6 +112,8 @@ class Person:
             self.ask(name, "attest", step.id, evidence={"fenced": " ".join(self.story.options.sites)})
         elif i in view.manual_running:
             self.ask(name, "cancel")
+        elif step.kind == "fence" and self._holder(step.data_set) not in ("", step.site):
+            self.ask(name, "skip", step.id)  # another copy is the primary by now, whatever came of this
         elif step.data_set:  # it is seen sooner or later; to skip that would claim the store for ever
             self._switch_on(step)
         elif step.kind == "rejoin":

@@ -107,3 +107,33 @@ def test_what_the_new_plan_does_not_know_is_not_tried_again(events: tuple[Event,
     assert view.exceptions
     _, done = begun(START, REPLACED, Event("step_succeeded", 6, "shift:w", 1, {}))
     assert done.step("shift:w").phase == "succeeded"
+
+
+def skipped_demote(second: RunSpec) -> RunView:
+    """A person skips the demotion; then the site burns, and the new plan's fence is complete."""
+    first = spec("p1", fence("pangyo", "pangyo"), PROMOTE)
+    story = [
+        Event("run_created", 0, data={"plan": "p1"}),
+        Event("run_started", 1, data={"token": 1}),
+        Event("step_skipped", 2, "fence:s", data={"who": "kim", "reason": "it burns"}),
+        Event("plan_replaced", 3, data={"plan": "p2", "why": "loss", "lost": ["pangyo"], "approvals": 0}),
+    ]
+    return replay(first, story, (second,))
+
+
+PROMOTE = RunStep("promote:s", "promote", "s", 20, 10, ("fence:s",), data_set="s", site="ansan", act="a")
+
+
+def test_a_fence_skipped_in_an_earlier_plan_holds_nothing_up_once_the_new_one_is_complete() -> None:
+    view = skipped_demote(spec("p2", fence("pangyo", "ansan"), PROMOTE))
+    started = Event("step_started", 4, "fence:s~2", 1, {"token": 1, "epoch": 1, "deadline_ms": 99})
+    assert [effect.step for effect in decide(view, 4) if effect.kind == "start"] == ["fence:s~2"]
+    apply(view, started)
+    assert not [effect for effect in decide(view, 5) if effect.kind == "start"], "not fenced yet"
+    apply(view, Event("step_succeeded", 6, "fence:s~2", 1, {}))
+    assert [effect.step for effect in decide(view, 7) if effect.kind == "start"] == ["promote:s"]
+
+
+def test_a_fence_that_was_skipped_and_that_the_new_plan_means_too_holds_its_promotion_up() -> None:
+    view = skipped_demote(spec("p2", fence("pangyo", "pangyo"), PROMOTE))
+    assert not [effect for effect in decide(view, 4) if effect.kind == "start"]
