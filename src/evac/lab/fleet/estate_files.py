@@ -26,6 +26,8 @@ MARK: Final = "# A simulated fleet as an estate: written by `evac lab fleet`.\n"
 REFUGE: Final = "anyang"
 _REFUGE_ELSE: Final = "refuge"
 _POLICY: Final = "mode: advise\n"
+MARGIN: Final = "8 %"
+"""What stays free: a server that starts again and again draws its inrush each time, and nobody sends it."""
 _POOL: Final = {"cpu": "4000 cores", "memory": "16 TiB", "disk": "400 TiB"}
 
 
@@ -109,7 +111,7 @@ def document(ground: Ground, speed: float) -> dict[str, Any]:
         "classes": {kind.id: _class(kind, speed) for kind in ground.kinds},
         "boot_servers": {id: {"site": ground.site} for id in ground.boot_servers},
         "pools": {f"{refuge}-pool": {"site": refuge, **_POOL}},
-        "limits": {"hands_at_once": 10},
+        "limits": {"hands_at_once": 10, "power_margin": MARGIN},
         "tools": dict(_TOOLS),
     }  # fmt: skip
 
