@@ -123,6 +123,9 @@ class Performer:
                     _collect(evidence, seen.evidence)
                     continue
                 if seen.outcome == "unclear":
+                    if one.step.kind == "boot" and seen.evidence.get("code") == "bmc-silent":
+                        why = str(seen.evidence.get("why", "it does not answer"))  # it was tried: it failed
+                        return self._again(one, "bmc-silent", why)
                     return "step_unknown", {"message": "nobody can tell what an earlier try did"}
             outcome = await self._do_one(one, driver, action, order, evidence, acting)
             if outcome is not None:

@@ -26,7 +26,7 @@ TOGETHER_MS: Final = 120_000
 """What goes silent within this time may have one cause."""
 SEVERAL: Final = 3
 SEVERAL_STALLED: Final = 5
-_NOT_BEGUN: Final = frozenset({"timeout", "driver-broken"})
+_NOT_BEGUN: Final = frozenset({"timeout", "driver-broken", "bmc-silent"})
 """Nothing was begun in this try; what an earlier one did was not looked at."""
 _SEEN_OFF: Final = frozenset({"not-ready", "not-done"})
 """A later try looks first and goes on only with what is off, so these are said of a server that is off."""

@@ -110,7 +110,7 @@ def _went_off(event: Event, on: dict[str, int]) -> bool:
     code = event.data["code"]
     if event.data.get("off"):
         return True
-    if code in ("timeout", "driver-broken"):
+    if code in ("timeout", "driver-broken", "bmc-silent"):
         return on.get(event.step) == event.attempt
     return code in BOOT_CODES and not BOOT_CODES[code].draws
 
