@@ -12,7 +12,7 @@ from typing import Any
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice
-from evac.engine.clock import SystemClock
+from evac.engine.clock import Clock, SystemClock
 from evac.engine.conducting import Desk
 from evac.engine.controller import Controller, Parts
 from evac.engine.datasets import DataSets
@@ -26,6 +26,8 @@ from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
+from evac.testing.virtual_loop import Process, VirtualLoop
+from evac.testing.virtual_loop import run as run_virtually
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.witness import Probe
 
@@ -35,12 +37,15 @@ COVERED = Envelope(sites=("pangyo", "anyang"), stores=("chat",))
 
 
 class Systems:
-    """All real systems: what was done to which, and who ordered it. stuck: verbs that never end."""
+    """All real systems: what was done to which, and who ordered it. stuck: verbs that never end. unseen: verb
+    and site of what nobody can see the outcome of.
+    """
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str, str, int, int]] = []
         self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.stuck: set[str] = set()
+        self.unseen: set[tuple[str, str]] = set()
         self.slow: dict[str, float] = {}
         self.undone: list[tuple[str, Any]] = []
         self.name = "simulated"
@@ -58,6 +63,8 @@ class Systems:
         return {"proof": str(action.parameters["proof"])} if "proof" in action.parameters else {}
 
     async def observe(self, action: Action, order: Order) -> Observed:
+        if (action.verb, action.at) in self.unseen:
+            return Observed("unclear")
         same = self.done.get((action.verb, action.target)) == dict(action.parameters)
         return Observed("done" if same else "absent")
 
@@ -120,7 +127,7 @@ class SiteStore:
 
 @dataclass
 class World:
-    """What a test holds in its hands."""
+    """What a test holds in its hands. virtual: time is that of a simulation, and no machine is too slow."""
 
     policy: RunPolicy
     quorum: bool = True
@@ -133,13 +140,18 @@ class World:
     sites: tuple[str, ...] = SITES
     serving: tuple[str, ...] = ("anyang", "pangyo")
     proof: str = "sync"
+    virtual: bool = False
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.loop = VirtualLoop(1) if self.virtual else None
+        self.clock: Clock = SystemClock() if self.loop is None else Process(self.loop, "all sites")
         self.store: Store = (
-            MemoryStore(quorum=self.quorum) if self.connect is None else self.connect("tester")
+            MemoryStore(self.clock.monotonic_ms, quorum=self.quorum)
+            if self.connect is None
+            else self.connect("tester")
         )
         self.burnt: set[str] = set()
         self.cuts: set[tuple[str, str]] = set()
@@ -156,7 +168,7 @@ class World:
         self.tasks[site] = asyncio.ensure_future(self.controllers[site].run())
 
     def _parts(self, site: str, owner: str) -> Parts:
-        store, clock = self.stores[site], SystemClock()
+        store, clock = self.stores[site], self.clock
         guards = Guards(store, self.policy, clock, self.serving, {"web": ("pangyo",)})
         desk = Desk(
             store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
@@ -302,4 +314,7 @@ def play(story: Callable[[World], Any], world: World, sites: Sequence[str] | Non
                 if isinstance(result, Exception):
                     raise AssertionError(f"the controller of {site} failed") from result
 
-    asyncio.run(run())
+    if world.loop is None:
+        asyncio.run(run())
+    else:
+        run_virtually(world.loop, run())

@@ -22,7 +22,7 @@ BOTH = ("anyang", "pangyo")
 
 
 def five(mode: str = "act", **more: Any) -> World:
-    return World(policy_of(mode), sites=FIVE, serving=SERVING, **more)
+    return World(policy_of(mode), sites=FIVE, serving=SERVING, virtual=True, **more)
 
 
 async def run_of(world: World) -> str:
@@ -145,6 +145,7 @@ def test_the_leader_burns_with_the_second_site_in_the_middle() -> None:
 
 def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_it() -> None:
     async def story(world: World) -> None:
+        world.systems.unseen.add(("promote", "anyang"))
         run = await two_burn(world, "promote")
         await ask(world, run, "approve", "r1", typed=BOTH)
         failed = await until_event(world, run, "step_failed")
@@ -160,7 +161,7 @@ def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_
         assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["anyang", "busan"]
         assert ((await epoch(world))["holder"], (await epoch(world))["rung"]) == ("busan", "attest")
 
-    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING))
+    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING, virtual=True))
 
 
 def test_what_a_run_does_not_touch_is_answered_when_it_has_ended() -> None:
