@@ -1,0 +1,126 @@
+"""Prechecks of the synchronous copy: one of before a change of who confirms commits is never believed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from evac.actions.port import Checked
+from evac.actions.registry import Drivers
+from evac.app import seen as module
+from evac.app.seen import SeenEstate
+from evac.engine import datasets
+from evac.engine.clock import SystemClock
+from evac.engine.datasets import DataSets
+from evac.engine.live_actions import PREFIX
+from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
+from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.store.memory import MemoryStore
+from evac.store.port import Delete
+
+POLICY = RunPolicy(stores={"chat": StorePolicy("chat", proofs=("sync",))})
+ESTATE = Estate(
+    "two",
+    sites=(Site("anyang"), Site("pangyo")),
+    stores=(
+        Store("chat", "chat", "postgres", (StoreMember("pangyo", "primary"), StoreMember("anyang", "sync"))),
+    ),
+    endpoints=tuple(
+        Endpoint(f"chat-{site}", "chat", site, "postgres", {"name": f"dc-{site}", "host": site})
+        for site in ("anyang", "pangyo")
+    ),
+)
+
+
+async def nothing() -> None:
+    """Happens while the primary is asked."""
+
+
+class Primary:
+    """Says that its copy confirms every commit; meanwhile something happens."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], Awaitable[None]] = nothing
+
+    async def precheck_sync(self, *asked: Any) -> Checked:
+        await self.meanwhile()
+        return Checked()
+
+    async def close(self) -> None:
+        return None
+
+
+class Desk:
+    """A leader's chore over a store in memory."""
+
+    def __init__(self) -> None:
+        self.store, self.primary, clock = MemoryStore(), Primary(), SystemClock()
+        drivers = Drivers({"postgres": lambda: self.primary})  # type: ignore[dict-item, return-value]
+        self.seen = SeenEstate(ESTATE, POLICY, self.store, drivers, clock)
+        self.sets = DataSets(self.store, "c1", clock)
+
+    async def check(self) -> int | None:
+        """One round; the number that the written fact carries, None where there is none."""
+        lease = await self.store.acquire("leader", "c1", 5_000)
+        await self.seen.check_standing(lease)
+        await self.store.release(lease)
+        held, entry = self.seen.standing("chat"), await self.store.get(PREFIX + "chat")
+        assert (held is None) is (entry is None), "what is deleted is not believed either"
+        return None if held is None else held.changes
+
+    async def begin(self) -> None:
+        """A protection starts, as its admission has it."""
+        before = await self.sets.read("chat")
+        claimed, _ = datasets.claim(before, holder="pangyo", candidate="pangyo", purpose="protect", run="r1")
+        _, permit = datasets.begin(claimed, "pangyo", "r1", POLICY.store("chat"))
+        await self.store.transact(permit.compares, (*permit.changes, Delete(PREFIX + "chat")))
+
+    async def settle(self) -> None:
+        _, permit = datasets.settle(await self.sets.read("chat"), True, ())
+        await self.store.transact(permit.compares, (*permit.changes, Delete(PREFIX + "chat")))
+
+    async def begin_and_settle(self) -> None:
+        await self.begin()
+        await self.settle()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(module, "STANDING_S", 0)
+    return Desk()
+
+
+@pytest.mark.parametrize("what", ["begin", "begin_and_settle"])
+def test_a_look_that_a_change_overtook_writes_nothing(desk: Desk, what: str) -> None:
+    async def story() -> None:
+        assert await desk.check() == 0
+        desk.primary.meanwhile = getattr(desk, what)
+        assert await desk.check() is None
+        desk.primary.meanwhile = nothing
+        assert await desk.check() == (None if what == "begin" else 2), "nothing while it is under way"
+
+    asyncio.run(story())
+
+
+def test_a_look_from_the_middle_of_a_change_writes_nothing_after_it(desk: Desk) -> None:
+    async def story() -> None:
+        await desk.begin()
+        desk.primary.meanwhile = desk.settle
+        assert await desk.check() is None
+        desk.primary.meanwhile = nothing
+        assert await desk.check() == 2
+
+    asyncio.run(story())
+
+
+def test_whoever_only_reads_forgets_what_was_deleted(desk: Desk) -> None:
+    async def story() -> None:
+        assert await desk.check() == 0
+        await desk.begin_and_settle()
+        await desk.seen.read()
+        assert desk.seen.standing("chat") is None
+
+    asyncio.run(story())
