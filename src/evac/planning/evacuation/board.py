@@ -29,12 +29,13 @@ FENCE, PROMOTE, BOOT, START, VERIFY, SHIFT, SHED = range(7)
 KINDS: Final[tuple[StepKind, ...]] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
 """Step kinds the kernels know, in the order of their codes."""
 
-MEMBER, WAIT, NEED_STORE, SOFT, HARD_USER, TOOL, ON_ROW, CONFLICT, USES, VICTIMS = range(10)
-"""Ragged tables. MEMBER, WAIT, NEED_STORE by component; SOFT, HARD_USER by service; TOOL by kind;
+MEMBER, WAIT, NEED_STORE, NEED_UP, SOFT, HARD_USER, TOOL, ON_ROW, CONFLICT, USES, VICTIMS = range(11)
+"""Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component; SOFT,
+HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); VICTIMS: one list, least valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    10, 17
+    11, 18
 )
 """Plain tables in the heap."""
 
@@ -72,7 +73,7 @@ SERVICE_TYPE: Final = _record(
 
     ("verify_at", *_PAIR), ("verify_manual", *_PAIR),
     *_fields("head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-             "leaves spared"),
+             "leaves spared written_off"),
 )  # fmt: skip
 ROW_TYPE: Final = _record(
     ("room", *_VECTOR), ("power", np.int64, (POWER_COLUMNS,)),

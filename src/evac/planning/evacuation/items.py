@@ -26,6 +26,7 @@ from evac.planning.evacuation.board import (
     LEVELLED,
     MEMBER,
     NEED_STORE,
+    NEED_UP,
     NEVER,
     PROMOTE,
     RAN,
@@ -258,7 +259,12 @@ def _verify_members(board: Board, component: int, since: int, shift: int) -> int
 
 @inner
 def _is_out(board: Board, component: int) -> bool:
-    """Whether a member can never return: its store does not, or its survivors were shed."""
+    """Whether a member can never return: its store does not, or its survivors or what it needs were shed."""
+    for k in range(
+        board.heap[board.base[NEED_UP] + component], board.heap[board.base[NEED_UP] + component + 1]
+    ):
+        if board.service[board.heap[k]].left < board.service[board.heap[k]].serves:
+            return True
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
@@ -362,13 +368,27 @@ def _top(board: Board, service: int, options: Ints) -> None:
 
 
 @inner
+def _is_written_off(board: Board, component: int) -> bool:
+    """Whether a component is left for the end, so that what it needs may make way for others."""
+    written_off = False
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        written_off |= board.service[board.heap[k]].written_off > 0
+    return written_off
+
+
+@inner
 def run_item(board: Board, item: int, options: Ints) -> None:
     """Generate one item whose needs are generated; remember that it ran."""
     components = board.components
     board.item[board.size[RAN]].ran = item
     board.size[RAN] += 1
     if item < components:
-        _base(board, item, options)
+        if _is_written_off(board, item):
+            board.item[item].at = NEVER
+        else:
+            _base(board, item, options)
     else:
         _top(board, item - components, options)
     if board.size[GIVEN] == 0:

@@ -251,11 +251,13 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     s = instance.services
     members: list[list[int]] = [[] for _ in range(_components(instance))]
     stores: list[set[int]] = [set() for _ in members]
+    running: list[set[int]] = [set() for _ in members]
     users: list[list[int]] = [[] for _ in range(len(s))]
     for service in range(len(s)):
         if s.base_lost[service]:
             members[int(s.component[service])].append(service)
             stores[int(s.component[service])] |= set(s.lost_stores[service])
+            running[int(s.component[service])] |= {j for j in s.hard[service] if not s.base_lost[j]}
         for other in s.hard[service]:
             users[other].append(service)
     conflicts: list[list[int]] = [[] for _ in range(int(s.conflict.max(initial=-1)) + 1)]
@@ -265,6 +267,7 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.MEMBER, members)
     heap.ragged(b.WAIT, component_waits(instance))
     heap.ragged(b.NEED_STORE, [sorted(x) for x in stores])
+    heap.ragged(b.NEED_UP, [sorted(x) for x in running])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)
     heap.ragged(b.CONFLICT, conflicts)

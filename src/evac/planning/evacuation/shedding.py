@@ -43,10 +43,10 @@ def base_is_shed(board: Board, service: int) -> bool:
 @inner
 def is_dead(board: Board, service: int) -> bool:
     """Whether a service will not be there at the end, as far as is known."""
-    if board.service[service].base_lost and (
-        board.service[service].blocked or board.item[board.service[service].component].at >= NEVER
-    ):
-        return True
+    if board.service[service].base_lost:
+        at = board.item[board.service[service].component].at
+        if board.service[service].blocked or at >= NEVER or (board.service[service].written_off and at < 0):
+            return True
     return base_is_shed(board, service)
 
 

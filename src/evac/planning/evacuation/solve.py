@@ -43,6 +43,8 @@ OPTION_SHARE = 30
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 3
+WRITE_OFFS = 8
+"""Rounds of writing off what stays down, where the tiers are broken still."""
 ROUNDS = 9
 PLACING_SHARE = 16
 """Generations on given rows that it takes to choose rows anew, remember them and price the order again."""
@@ -105,7 +107,7 @@ def first_plan(board: Board, items: Items) -> Found:
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
     """What an order comes to, mended, with nobody spared yet."""
-    board.service["spared"] = 0
+    board.service["spared"] = board.service["written_off"] = 0
     return _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
 
 
@@ -124,6 +126,35 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
         first = np.unique(services["component"][~shed])
         first = first[np.lexsort((first, items.tier[first]))]
         found.order = np.concatenate([first, found.order[~np.isin(found.order, first)]])
+    return found
+
+
+def _write_off(board: Board, items: Items, found: Found) -> Found:
+    """Leave what stays down for the end, round by round, so that what only it needs makes way.
+
+    The last resort: a service that is down keeps nothing of lower tiers standing. The first order that
+    keeps the tiers is taken; what was found before where none does.
+    """
+    order = found.order
+    keep_rows(board, int(found.given))
+    generate(board, order, found.options, NEVER)
+    keep_rows(board, 0)
+    for _ in range(WRITE_OFFS):
+        breaches = np.array(_breaches(board), np.int64)
+        services = board.service[breaches]
+        shed = services["left"] < services["surviving"]
+        board.service["spared"][breaches[shed]] = 1
+        down = board.service["base_lost"] & (board.service["base_at"] >= NEVER)
+        first = np.unique(services["component"][~shed])
+        down[np.isin(board.service["component"], first)] = 0
+        board.service["written_off"] = down
+        order = np.concatenate(
+            [first[np.argsort(items.tier[first], kind="stable")], order[~np.isin(order, first)]]
+        )
+        value = generate(board, order, found.options, NEVER)
+        if not breaks_tiers(board):
+            return Found(order, found.options, value, False, True)
+    board.service["written_off"] = 0
     return found
 
 
@@ -154,6 +185,8 @@ def solve(
         return board
     if small and not found.legal:
         found = _anneal(board, found, random, SEEK_LEGAL, 1, OPTION_SHARE)
+    if not found.legal:
+        found = _write_off(board, items, found)
     if work > 0 and len(items.active):
         search = _search_small if small else _search_large
         found = search(board, found, random, work, progress)
