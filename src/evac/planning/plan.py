@@ -127,7 +127,7 @@ def plan_instance(
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",
         sensitivity=changes,
-        wave=wave_of(instance, board, proved.boot_tools),
+        wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
     )
 

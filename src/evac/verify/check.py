@@ -105,7 +105,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_limits(reading)
     check_power(reading)
     check_power_steps(reading)
-    check_bring_up(reading)
+    check_bring_up(reading, better or instance)
     check_people(reading, times)
     check_placement(reading)
     check_room(reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from evac.model.instance import LeftOff
+from evac.model.instance import Instance, LeftOff
 from evac.verify.bound_heads import heads_of
 from evac.verify.bound_room import room_of
 from evac.verify.milestones import Milestones
@@ -50,8 +50,11 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
         reading.complain("F5", timed.step.id, "after does not say that it waits for its power")
 
 
-def check_bring_up(reading: Reading) -> None:
-    """F22: every server of a dark domain boots, or is listed with the reason why it stays off."""
+def check_bring_up(reading: Reading, better: Instance) -> None:
+    """F22: every server of a dark domain boots, or is listed with the reason why it stays off.
+
+    The bound on the wave must be true of `better`: facts known within bounds at their better ends.
+    """
     instance, plan = reading.instance, reading.plan
     rows = instance.brought_up.tolist()
     off = [row for row in rows if row not in reading.boots]
@@ -66,7 +69,7 @@ def check_bring_up(reading: Reading) -> None:
         if entry not in plan.left_off:
             reading.complain("F22", entry.domain, f"does not say why it stays off: {entry.reason}")
     _reasons(reading, [entry for entry in plan.left_off if entry not in instance.left_off])
-    _check_wave(reading, [row for row in rows if row in reading.boots])
+    _check_wave(reading, better, [row for row in rows if row in reading.boots])
 
 
 def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
@@ -90,7 +93,7 @@ def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
                 break
 
 
-def _check_wave(reading: Reading, rows: list[int]) -> None:
+def _check_wave(reading: Reading, better: Instance, rows: list[int]) -> None:
     """F22: how many come up, when the last is on, and a bound that is true."""
     plan, tick = reading.plan, reading.instance.tick_ms
     if plan.wave is None:
@@ -103,11 +106,13 @@ def _check_wave(reading: Reading, rows: list[int]) -> None:
             "F22", plan.name, f"{len(rows)} servers are on after {last} ticks, it says otherwise"
         )
     back = 0
-    need = reading.instance.tools.get("boot")
+    need = better.tools.get("boot")
     if need is not None and need.services:
-        heads = heads_of(reading.instance, room_of(reading.instance))
+        heads = heads_of(better, room_of(better))
         back = max(heads.base[service] for service in need.services)
-    proved = min(latest_bound(reading.instance, rows, back), last)
+    names = {reading.instance.row_names[row] for row in rows}
+    same = [row for row, name in enumerate(better.row_names) if name in names and better.rows.dark[row]]
+    proved = min(latest_bound(better, same, back), last)
     if plan.wave.bound_ms > proved * tick:
         reading.complain("F22", plan.name, f"no order beats {proved} ticks, it says {plan.wave.bound_ms} ms")
 

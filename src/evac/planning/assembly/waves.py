@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.model.instance import Instance, LeftOff
 from evac.model.plan import Wave
@@ -89,16 +90,28 @@ def _why(instance: Instance, board: Board, row: int) -> str:
     return "it would be on only after the horizon"
 
 
-def wave_of(instance: Instance, board: Board, boot_tools: int) -> Wave | None:
-    """When the last server of the domain is on, and how early any order could have it; None: no domain."""
+def wave_of(instance: Instance, board: Board, better: Instance, boot_tools: int) -> Wave | None:
+    """When the last server of the domain is on, and how early any order could have it; None: no domain.
+
+    The bound is proved of `better`: facts known within bounds at their better ends.
+    """
     rows = instance.brought_up.astype(np.int64)
     on = board.row["on_at"][rows]
     rows = rows[on >= 0]
     if not len(rows):
         return None
-    bound = wave_bound(instance, rows, tools_of(instance, boot_tools))
+    bound = wave_bound(better, rows_in(better, instance, rows), tools_of(better, boot_tools))
     tick = instance.tick_ms
     return Wave(len(rows), int(on.max()) * tick, min(bound.tick, int(on.max())) * tick, bound.limit)
+
+
+def rows_in(better: Instance, instance: Instance, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same servers in the instance of the better ends; fewer only make a bound lower."""
+    if better is instance:
+        return rows
+    index = {name: row for row, name in enumerate(better.row_names)}
+    found = [index.get(instance.row_names[row], -1) for row in rows.tolist()]
+    return np.array([row for row in found if row >= 0 and better.rows.dark[row]], np.int64)
 
 
 def tools_of(instance: Instance, back: int) -> Tools:
