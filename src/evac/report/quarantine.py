@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 from evac.model.boot_codes import BOOT_CODES
@@ -164,17 +165,23 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
     for words, rows in (("Did not come up", found.down), ("Came up degraded", found.degraded)):
         if not rows:
             continue
-        page.line()
-        page.line(words, "bold")
-        page.table(
-            ("hall", "rack", "unit", "server", "serial", "reason", "what to do"),
-            [(o.hall or "-", o.rack or "-", o.position or "-", o.server, o.serial or "-",
-              f"{o.reason} [{o.code}]", o.remedy) for o in rows],
-        )  # fmt: skip
+        for hall, here in groupby(rows, key=lambda one: one.hall):
+            page.line()
+            page.line(f"{words}, {hall}" if hall else words, "bold")
+            page.table(
+                ("rack", "unit", "server", "serial", "what is wrong, what to do"),
+                [(_short(o.rack, hall) or "-", o.position or "-", o.server, o.serial or "-",
+                  f"{o.reason}: {o.remedy} [{o.code}]") for o in here],
+            )  # fmt: skip
     page.line()
     page.line(f"to print: evac run quarantine {found.run} --output html --to floor.html", "dim")
     page.line(f"next: evac run retry {found.run} boot:SERVER --reason WHY", "dim")
     return page.text()
+
+
+def _short(rack: str, hall: str) -> str:
+    """The rack as it is called inside its hall."""
+    return rack.removeprefix(f"{hall}/") if hall else rack
 
 
 def headline(found: Quarantine) -> str:
