@@ -402,7 +402,10 @@ class Controller:
             words = f"{site} is lost, and every site would be left: restore one first"
             self._say(term, "refused", site, words, {"code": "every-site"})
             return None
-        found = await drawer.take(lost) or await drawer.plan_now(lost, guard)
+        found = await drawer.take(lost)
+        if found is None:
+            self._say_once(term, site, f"{site} is lost; no plan for that lies ready: one is made now")
+            found = await drawer.plan_now(lost, guard)
         if found is None:
             ready = await drawer.look(lost)
             problem = ready.problem if ready is not None else "none was made"
