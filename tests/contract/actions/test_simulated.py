@@ -146,7 +146,7 @@ def test_the_contract_is_kept(name: str) -> None:
 
     async def silence() -> None:
         for site in ("pangyo", "anyang"):
-            world.cuts |= {("ansan", site), (site, "ansan")}
+            world.cut_link("ansan", site)
 
     async def prepared() -> None:
         prepare(stage)
