@@ -196,7 +196,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
 def is_blocked(view: RunView) -> bool:
     """Whether nothing goes on until a person, or health, lets it."""
     agenda: Agenda | None = view.agenda
-    if agenda is None or agenda.offered or agenda.undo or view.manual_running or view.settled:
+    if agenda is None or agenda.undo or view.manual_running or view.settled or _hopes(view, agenda):
         return False
     if not view.quiet or (view.spec.mend_ms and view.given_up):
         return False
@@ -206,6 +206,15 @@ def is_blocked(view: RunView) -> bool:
     if not held_up or not agenda.parked.keys().isdisjoint(view.limits.freed):
         return False
     return not agenda.startable(view)
+
+
+def _hopes(view: RunView, agenda: Agenda) -> bool:
+    """Whether something that was offered may change anything. One more look at what a person was asked about
+    does not, until it sees something: else the run would resume and pause again with every look.
+    """
+    if not view.doubtful:
+        return bool(agenda.offered)
+    return any(doing != "observe" or i not in view.doubtful for i, doing in agenda.offered.items())
 
 
 def _blocked(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:

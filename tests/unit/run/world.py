@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from evac.run.decide import decide, next_ms
+from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import again_ms
 from evac.run.state import RunView, apply
 from evac.run.values import ENDED, Effect, Event, RunSpec
@@ -116,8 +116,17 @@ class World:
             return False
         self.now_ms = max(self.now_ms, min(times))
         while self.pending and self.pending[0][0] <= self.now_ms:
-            self.put(heappop(self.pending)[2])
+            self._land(heappop(self.pending)[2])
         return True
+
+    def _land(self, event: Event) -> None:
+        """A result, as the engine takes it: what was decided of its step meanwhile stands over it."""
+        i = self.view.index.get(event.step, -1)
+        expected = {"step_observed": "unknown", "undo_done": "undoing"}.get(event.kind, "running")
+        if i < 0 or (self.view.phases[i], self.view.attempts[i]) == (expected, event.attempt):
+            self.put(event)
+        else:
+            withdraw(self.view, event.step)
 
     def finish(self, most: int = 10_000) -> str:
         """Runs until the end, or until a person is needed; the phase then."""
