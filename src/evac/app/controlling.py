@@ -146,6 +146,7 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets,
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
+        commits_go_on=seen.commits_go_on,
         anchors=[_sink(agent) for agent in anchors],
         chores=(seen.look, seen.check_standing, permits[0].chore),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generation=setting.generation,

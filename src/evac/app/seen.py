@@ -59,6 +59,7 @@ class SeenEstate:
         self._sightings: dict[str, Sighting] = {}
         self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
+        self._goes_on: dict[str, tuple[int, int]] = {}
 
     def standing(self, store: str) -> Standing | None:
         return self._standing.get(store)
@@ -133,10 +134,12 @@ class SeenEstate:
 
     def note_waits(self, now: Observation) -> None:
         """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""
-        at_ms, before = self._clock.monotonic_ms(), self._waits
-        self._waits = {}
+        at_ms, before, went_on = self._clock.monotonic_ms(), self._waits, self._goes_on
+        self._waits, self._goes_on = {}, {}
         for member in now.members:
             if member.role == "primary":
+                if not member.waits_for:
+                    self._goes_on[member.store] = (went_on.get(member.store, (at_ms, 0))[0], at_ms)
                 site, _ = self._moved.get(member.store, (member.site, 0))
                 if site != member.site or member.store not in self._moved:
                     self._moved[member.store] = (member.site, at_ms if site != member.site else -MOVED_MS)
@@ -150,14 +153,24 @@ class SeenEstate:
         the loss of a site. From the first look to the last: one look alone, however old, may just have met a
         new primary that its copies have not found yet.
         """
-        profile = self._policy.profile
-        bound_ms = profile.suspect_ms + profile.confirm_ms
+        bound_ms = self._believed_ms
         late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}
         found: dict[str, set[str]] = {}
         for end in self._files.endpoints:
             if end.settings.get("name") in late.get(end.subject, ()):
                 found.setdefault(end.subject, set()).add(end.at)
         return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
+
+    def commits_go_on(self) -> frozenset[str]:
+        """Stores whose primaries were seen to wait for nobody for as long. A primary that no look found says
+        nothing.
+        """
+        bound_ms = self._believed_ms
+        return frozenset(name for name, (since, last) in self._goes_on.items() if last - since >= bound_ms)
+
+    @property
+    def _believed_ms(self) -> int:
+        return self._policy.profile.suspect_ms + self._policy.profile.confirm_ms
 
     async def check_standing(self, guard: Lease) -> None:
         """Checks what may serve as a fence, written with its time; what fails the check grows old. What was

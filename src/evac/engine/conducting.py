@@ -378,15 +378,15 @@ class Conductor:
                 view = run.execution.view
                 if untyped and untyped not in view.untyped:
                     continue
-                return Concerned(
-                    name,
-                    run.accounted,
-                    run.leaving,
-                    view.untyped,
-                    places_of(view, run.actions_of),
-                    len(view.plans),
-                )
+                places = places_of(view, run.actions_of)
+                return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
         return None
+
+    def runs_of(self, kind: str, phases: Collection[str]) -> dict[str, RunExecution]:
+        """Runs in hand of one step of this kind, in one of these phases: data set -> its run."""
+        runs = [run.execution for run in self._runs.values() if run.execution is not None]
+        found = [one for one in runs if one.view.phase in phases and len(one.view.steps) == 1]
+        return {one.view.steps[0].data_set: one for one in found if one.view.steps[0].kind == kind}
 
     async def replace_plan(
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()

@@ -17,12 +17,10 @@ import orjson
 
 from evac.engine.chronicle import Chronicle, Notice, of_verdict
 from evac.engine.conducting import Conductor, Desk
-from evac.engine.datasets import Epoch
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
+from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, SIGN, Leadership
-from evac.engine.protecting import Roles
-from evac.engine.reading import incident_key
 from evac.engine.replacing import Concerned
 from evac.engine.voting import VotePublisher, VoteReader
 from evac.engine.wanted import Wanted
@@ -47,9 +45,6 @@ from evac.watch.witness import Probe, Witness
 AnchorSink = Callable[[Anchor], Awaitable[None]]
 """Keeps the head of a journal somewhere else; raises EvacError where it cannot."""
 
-Protections = Callable[[Sequence[str], Mapping[str, Roles]], Awaitable[Mapping[str, bytes]]]
-"""Lost sites and the roles that changed since the estate was written -> plans of stores to protect."""
-
 Chore = Callable[[Lease], Awaitable[None]]
 """Something that only the leader does all the time, such as checking standing facts of stores."""
 
@@ -63,8 +58,9 @@ LEAD_AGAIN_S: Final = 0.1
 class Parts:
     """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
     protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
-    sites of synchronous copies that have not followed for too long, though the sites may live. leader_ttl_ms:
-    of the lease; how long a dead leader keeps the others waiting.
+    sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
+    stores whose commits have waited for nobody for as long. leader_ttl_ms: of the lease; how long a dead
+    leader keeps the others waiting.
     """
 
     site: str
@@ -74,7 +70,8 @@ class Parts:
     targets: Mapping[str, Sequence[Probe]]
     control: Probe | None = None
     protections: Protections | None = None
-    hangs: Callable[[], Mapping[str, Sequence[str]]] | None = None
+    hangs: Hangs | None = None
+    commits_go_on: Callable[[], Collection[str]] | None = None
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
@@ -88,11 +85,11 @@ class _Term:
     leadership: Leadership
     conductor: Conductor
     chronicle: Chronicle
+    hanging: Hanging
     told: dict[str, str] = field(default_factory=dict)
     handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
-    hanging: dict[str, int] = field(default_factory=dict)
     answering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -212,7 +209,11 @@ class Controller:
         )
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
-        terms.append(_Term(leadership, conductor, chronicle))
+        hanging = Hanging(
+            self._desk, len(self.parts.sites), conductor, self.parts.protections, self._lost_now,
+            lambda kind, site, words, data: self._say(terms[0], kind, site, words, data),
+        )  # fmt: skip
+        terms.append(_Term(leadership, conductor, chronicle, hanging))
         return terms[0]
 
     async def _lead(self, term: _Term) -> None:
@@ -234,7 +235,8 @@ class Controller:
                 tasks.create_task(self.parts.drawer.run(term.leadership.lease), name="drawer")
                 tasks.create_task(self._anchor(term), name="anchors")
                 if self.parts.hangs is not None and self.parts.protections is not None:
-                    tasks.create_task(self._watch_hangs(term, self.parts.hangs), name="hanging commits")
+                    hanging = term.hanging.watch(self.parts.hangs, self.parts.commits_go_on)
+                    tasks.create_task(hanging, name="hanging commits")
                 for chore in self.parts.chores:
                     tasks.create_task(_chore(chore, term.leadership.lease))
         except* (LeaseLost, Conflict, Unavailable) as group:
@@ -325,8 +327,10 @@ class Controller:
     def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
         """All sites that a plan cannot count on: those that are left, and those that are lost now."""
         left = {site for site, mark in register.items() if mark != "active"}
-        lost = {site for site, one in self.standings.items() if one.verdict.state == "lost"}
-        return tuple(sorted(left | lost))
+        return tuple(sorted(left | self._lost_now()))
+
+    def _lost_now(self) -> set[str]:
+        return {site for site, one in self.standings.items() if one.verdict.state == "lost"}
 
     async def _answer_with_run(self, term: _Term, site: str, register: Mapping[str, Mark]) -> None:
         lost = self._lost(register)
@@ -373,8 +377,7 @@ class Controller:
     async def _replace(
         self, term: _Term, site: str, run: str, data: bytes, why: str, lost: Sequence[str]
     ) -> None:
-        gone = [name for name, one in self.standings.items() if one.verdict.state == "lost"]
-        asks = await term.conductor.replace_plan(run, data, why, lost, gone)
+        asks = await term.conductor.replace_plan(run, data, why, lost, sorted(self._lost_now()))
         words = f"{why}; {run} has a new plan and goes on"
         if asks:
             names = tuple(lost) if len(lost) > 1 else ()
@@ -429,66 +432,7 @@ class Controller:
 
     async def _protect(self, term: _Term, site: str) -> None:
         """Stores that lost their synchronous replica with the site: a small run each."""
-        await self._protect_from(term, site, ())
-
-    async def _protect_from(
-        self, term: _Term, site: str, silent: Sequence[str], only: Collection[str] | None = None
-    ) -> None:
-        """silent: sites that live, but whose copies of the stores `only` do not follow."""
-        if self.parts.protections is None:
-            return
-        lost = {name for name, one in self.standings.items() if one.verdict.state == "lost"}
-        epochs = await self._desk.sets.read_all()
-        roles = {e.store: Roles(e.holder, e.synchronous) for e in epochs.values() if e.settled}
-        found = await self.parts.protections(sorted({*lost, *silent}), roles)
-        for store in sorted(found if only is None else {*found} & {*only}):
-            words = f"{store} lost its synchronous replica in {site}"
-            if self._desk.policy.mode == "advise":
-                self._say(term, "loss", site, f"{words}; its commits wait")
-                continue
-            epoch = epochs.get(store, Epoch(store))
-            if epoch.settled:  # else a promotion is under way, and says itself who confirms
-                await self._protect_store(term, site, epoch, found[store], words)
-
-    async def _watch_hangs(self, term: _Term, hangs: Callable[[], Mapping[str, Sequence[str]]]) -> None:
-        """A replica that died alone gives no verdict of its site, and hangs every commit as well. Once an
-        epoch: what was decided in it is not decided again.
-        """
-        period_s = self._profile.period_ms / 1_000
-        while True:
-            for store, sites in hangs().items():
-                with contextlib.suppress(Conflict, Unavailable):
-                    epoch = await self._desk.sets.read(store)
-                    if not epoch.settled or term.hanging.get(store) == epoch.number:
-                        continue
-                    await self._try_protect(term, store, sites)
-                    term.hanging[store] = epoch.number
-            await asyncio.sleep(period_s)
-
-    async def _try_protect(self, term: _Term, store: str, sites: Sequence[str]) -> None:
-        """Raises LeaseLost, Conflict, Unavailable; what else stands against it is said."""
-        where = ", ".join(sites)
-        try:
-            await self._protect_from(term, where, sites, (store,))
-        except (LeaseLost, Conflict, Unavailable):
-            raise
-        except EvacError as error:
-            words = f"the commits of {store} wait for {where}: {error.message}"
-            self._say(term, "trouble", where, words, {"code": error.code})
-
-    async def _protect_store(self, term: _Term, site: str, epoch: Epoch, data: bytes, words: str) -> None:
-        """The next epoch names the incident, so that two leaders make one run of it."""
-        mode = self._desk.policy.mode
-        check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
-        incident = f"{epoch.store}-protect-{epoch.number + 1}"
-        approvals = None if mode == "act" else self._desk.policy.approvals
-        try:
-            run = await term.conductor.create(Wanted(incident, data, words, mode, approvals=approvals))
-        except Conflict as error:
-            if error.key != incident_key(incident):
-                raise
-            return
-        self._say(term, "loss", site, f"{words}: {run}", {"run": run})
+        await term.hanging.protect(site)
 
     async def _anchor(self, term: _Term) -> None:
         """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""

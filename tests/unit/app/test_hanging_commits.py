@@ -106,3 +106,28 @@ def test_a_primary_that_was_just_made_has_time_to_find_its_copies(tmp_path: Path
     for at_ms in (12_000, 13_000):
         assert look("anyang", "dc-anyang", at_ms=at_ms) == {}
     assert look("anyang", "dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
+
+
+def test_commits_go_on_when_that_was_seen_for_as_long(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(ESTATE)
+    clock = Clock()
+    seen = SeenEstate(
+        estates.load(tmp_path), RunPolicy(profile=PROFILES["fast"]), MemoryStore(), Drivers(), clock
+    )
+
+    def look(*members: MemberSeen, at_ms: int) -> frozenset[str]:
+        clock.at_ms = at_ms
+        seen.note_waits(Observation(0, members))
+        return seen.commits_go_on()
+
+    goes_on = MemberSeen("messages", "pangyo", "primary", 0, "", ())
+    waits = MemberSeen("messages", "pangyo", "primary", 0, "", ("dc-anyang",))
+    silent = MemberSeen("messages", "pangyo", "unreachable", 0, "", ())
+    assert look(goes_on, at_ms=1_000) == frozenset()
+    assert look(goes_on, at_ms=13_999) == frozenset()
+    clock.at_ms = 60_000
+    assert seen.commits_go_on() == frozenset(), "nobody looked again"
+    assert look(goes_on, at_ms=14_000) == {"messages"}
+    assert look(silent, at_ms=15_000) == frozenset(), "a primary that is not seen says nothing"
+    assert look(goes_on, at_ms=20_000) == frozenset(), "and it counts anew"
+    assert look(waits, at_ms=40_000) == frozenset()

@@ -134,6 +134,7 @@ class World:
     leader_ttl_ms: int = 600
     protections: Callable[..., Any] | None = None
     hangs: Callable[[], Any] | None = None
+    commits_go_on: Callable[[], Any] | None = None
     health: HealthOf | None = None
     shares: tuple[int, ...] = ()
     connect: Callable[[str], Store] | None = None
@@ -178,8 +179,7 @@ class World:
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
         return Parts(
             site, self.sites, desk, drawer, targets, protections=self.protections, hangs=self.hangs,
-            anchors=[self._anchor],
-            leader_ttl_ms=self.leader_ttl_ms,
+            commits_go_on=self.commits_go_on, anchors=[self._anchor], leader_ttl_ms=self.leader_ttl_ms,
         )  # fmt: skip
 
     async def _anchor(self, anchor: Anchor) -> None:

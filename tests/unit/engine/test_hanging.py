@@ -1,0 +1,119 @@
+"""Commits that hang, and go on by themselves before a person agreed to another synchronous copy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from evac.engine.reading import events_of
+from evac.store.port import Put
+from tests.unit.engine.small_world import World, play, policy_of
+
+PROTECT = orjson.dumps(
+    {
+        "protect": {
+            "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+            "synchronous": ["dc-ansan"],
+        }
+    }
+)  # fmt: skip
+
+
+async def _protections(lost: list[str], roles: object) -> dict[str, bytes]:
+    return {"chat": PROTECT} if "anyang" in lost else {}
+
+
+class Copies:
+    """What the leader sees of the copies of the store: none follows, or commits have gone on for long."""
+
+    def __init__(self) -> None:
+        self.hanging: dict[str, tuple[str, ...]] = {}
+        self.going_on: set[str] = set()
+
+    def hang(self) -> None:
+        self.hanging["chat"] = ("anyang",)
+        self.going_on.clear()
+
+    def go_on(self) -> None:
+        self.hanging.clear()
+        self.going_on.add("chat")
+
+    def world(self, mode: str) -> World:
+        return World(
+            policy_of(mode), protections=_protections, hangs=lambda: self.hanging,
+            commits_go_on=lambda: self.going_on, virtual=True,
+        )  # fmt: skip
+
+
+async def _open(world: World) -> list[str]:
+    return [entry.key.removeprefix("open/") for entry in await world.store.list("open/")]
+
+
+async def _until_open(world: World, number: int) -> list[str]:
+    async with asyncio.timeout(20):
+        while len(found := await _open(world)) != number:
+            await asyncio.sleep(0.02)
+    return found
+
+
+def test_a_protection_that_nobody_approved_is_withdrawn_when_commits_go_on() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        await asyncio.sleep(2)
+        assert await _open(world) == [run], "it waits as long as commits do"
+        copies.go_on()
+        await _until_open(world, 0)
+        last = (await events_of(world.store, run))[-2:]
+        assert [event.kind for event in last] == ["cancelled", "run_ended"]
+        assert last[0].data == {"who": "evac", "reason": "the commits of chat go on by themselves"}
+        await world.until(lambda: any("is withdrawn" in words for words in world.words("run")))
+        assert world.systems.log == []
+
+    play(story, copies.world("hold"))
+
+
+def test_a_second_hang_of_the_same_epoch_gets_a_run_of_its_own() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        runs = []
+        for _ in range(3):
+            copies.hang()
+            runs += await _until_open(world, 1)
+            copies.go_on()
+            await _until_open(world, 0)
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        assert len({*runs, run}) == 4
+        request = {"verb": "approve", "who": "kim", "reason": "it burns"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        await _until_open(world, 0)
+        assert world.systems.verbs_done() == ["protect"]
+
+    play(story, copies.world("hold"))
+
+
+def test_what_a_person_approved_is_not_withdrawn() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["protect"] = 3
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        request = {"verb": "approve", "who": "kim", "reason": "it burns"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        await world.until(lambda: "protect" in world.systems.verbs_done())
+        copies.go_on()
+        await _until_open(world, 0)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert "cancelled" not in kinds
+        assert "step_succeeded" in kinds
+
+    play(story, copies.world("hold"))
