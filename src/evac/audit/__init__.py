@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.audit.auditing import AuditReport, audit
+from evac.audit.auditing import AuditReport, audit, audit_together
 from evac.audit.baseline import Baseline, Compared, baseline_of, compare
 from evac.audit.findings import Finding, at_least
 from evac.audit.headline import Headline, headline, summary
@@ -25,6 +25,7 @@ __all__ = [
     "apply_suppressions",
     "at_least",
     "audit",
+    "audit_together",
     "baseline_of",
     "compare",
     "headline",

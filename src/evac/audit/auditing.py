@@ -8,7 +8,7 @@ from datetime import date
 from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding, merged
 from evac.audit.impacts import Impacts, impacts
-from evac.audit.losses import Losses, losses, pairs
+from evac.audit.losses import Losses, losses, pairs, together
 from evac.audit.rows import LossRow, loss_rows
 from evac.audit.rules import RULES
 from evac.model.collector import collector_at_rest
@@ -56,6 +56,18 @@ def audit(
     by_rule = tuple(findings_of(rule, context) for rule in RULES)
     paired = _pairs_of(top, context) if pairs else None
     return report_from(context, by_rule, domains, loss_rows(context.impacts), paired)
+
+
+@collector_at_rest()
+def audit_together(report: AuditReport, wanted: tuple[str, ...]) -> AuditReport:
+    """One row: what the loss of all these domains at once does to the estate of a report. No findings.
+
+    Raises UnknownDomain.
+    """
+    found = impacts(report.impacts.top, together(report.impacts.top, wanted))
+    return replace(
+        report, rows=loss_rows(found), findings=(), by_rule=(), impacts=found, wanted=wanted, paired=False
+    )
 
 
 def findings_of(rule: Rule, context: Context) -> tuple[Finding, ...]:

@@ -113,6 +113,22 @@ def pairs(top: Topology) -> Losses:
     return _assemble(top, rows, taken, [tuple(pair) for pair in found], ["pair"] * len(found))
 
 
+def together(top: Topology, wanted: Sequence[str]) -> Losses:
+    """One loss: all the named domains at once, like a group that fails together. Raises UnknownDomain."""
+    names = tuple(dict.fromkeys(wanted))
+    rows = rows_of_estate(top, (name for name in names if resolve(top, name).kind == "server"))
+    taken = [_taken_with_servers(top, rows, names)]
+    return _assemble(top, rows, taken, [names], ["group"])
+
+
+def _taken_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -> _Taken:
+    """As `_taken`, where servers named by themselves have rows of their own."""
+    found = _taken(top, rows, names)
+    own = [rows.single[server_row(top.estate, n)][0] for n in names if resolve(top, n).kind == "server"]
+    taken = np.unique(np.concatenate([found.rows, np.array(own, np.int32)])).astype(np.int32)
+    return _Taken(taken, found.sites, found.halls)
+
+
 def _contains(outer: Domain, inner: Domain) -> bool:
     return outer.kind == "site" and inner.kind != "group" and inner.site == outer.id
 

@@ -1,0 +1,314 @@
+"""The office behind the war room: follows a store, knows an estate, and writes what people ask for.
+
+It answers three kinds of questions and has no HTTP in it:
+
+    situation           a frozen `Situation`: verdicts and votes, leader, hold, drawer, runs, last notices
+    facts               frozen `EstateFacts`: sites, services, headroom, every loss and finding; once a digest
+    runs, plans, what_if    looked up when somebody asks
+
+`run` keeps the first two true until it is cancelled. It only reads; what it writes are requests of people
+(`office_asking`). It performs nothing, never waits for a controller, and shows the last that was true while
+the store does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.app.office_facts import EstateFacts
+from evac.app.office_hub import Hub, News
+from evac.app.office_reckoning import Reckoner, Rules, WhatIf, Worker
+from evac.app.office_runs import Register
+from evac.app.office_sites import Ballots
+from evac.app.office_values import (
+    NOBODY,
+    HoldSeen,
+    LeaderSeen,
+    NoticeSeen,
+    QuorumSeen,
+    ReadyPlan,
+    RunShort,
+    Situation,
+)
+from evac.app.seen import KEY as OBSERVED
+from evac.app.seen import decode as decode_observed
+from evac.engine import drawer
+from evac.engine.chronicle import STREAM as WATCH
+from evac.engine.chronicle import decode as decode_notice
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.guards import HOLD_KEY, SITES_KEY
+from evac.engine.leading import LEADER
+from evac.engine.losing import pages
+from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.observation import Observation
+from evac.model.run_policy import PROFILES
+from evac.store.journal import head_of, records_after, tail
+from evac.store.opening import open_store
+from evac.store.port import Entry, Store
+from evac.watch.verdict import quorum_of
+
+LOOK_S: Final = 1.0
+"""So often the store is looked at, if nothing says before that it changed."""
+SOON_S: Final = 0.1
+"""Changes that come within this time make one situation."""
+AGAIN_S: Final = 1.0
+NOTICES_MOST: Final = 200
+ENDED_SHOWN: Final = 20
+SEGMENTS_BACK: Final = 64
+TOPIC_WATCH: Final = "watch"
+TOPIC_SITUATION: Final = "situation"
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeSetting:
+    """Which estate and store, and in which site the room stands: its own network decides what it may believe.
+
+    apart: reckon in a process of its own.
+    """
+
+    estate: Path
+    store: str
+    site: str = ""
+    policy: Path | None = None
+    as_of: date | None = None
+    apart: bool = True
+
+
+class Office:
+    """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time."""
+
+    def __init__(self, store: Store, reckoner: Reckoner, clock: Clock, site: str = "") -> None:
+        self.store, self.clock, self.site = store, clock, site
+        self.hub = Hub()
+        self.facts: EstateFacts | None = None
+        self.rules: Rules | None = None
+        self._reckoner = reckoner
+        self._observation = Observation(0)
+        self._reckoned: Observation | None = None
+        self._problem = "the estate is being read"
+        self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
+        self._bell = asyncio.Event()
+        self.register = Register(store, self.hub, self._bell.set)
+        self._notices: deque[NoticeSeen] = deque(maxlen=NOTICES_MOST)
+        self._leader = NOBODY
+        self._hold: HoldSeen | None = None
+        self._marks: Mapping[str, str] = {}
+        self._drawer: tuple[drawer.Ready, ...] = ()
+        self._answers, self._answers_ms = False, clock.now_ms()
+        self.looked_ms = 0
+        self.situation = self._compose(0)
+
+    async def run(self) -> None:
+        """Follows everything until cancelled. What fails is tried again; nothing here ends the room."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._look_again, self._follow_notices, self._vote, self._reckon, self._show):
+                tasks.create_task(work(), name=work.__name__.strip("_"))
+
+    @property
+    def ready(self) -> str:
+        """Why it is too early to believe what is shown; empty when it is not."""
+        if not self.looked_ms:
+            return "the store was not read yet"
+        if not self._answers:
+            return "the store does not answer"
+        return "" if self.facts is not None else self._problem
+
+    async def what_if(self, domains: Sequence[str]) -> WhatIf:
+        """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
+        return await self._reckoner.what_if(self._observation, domains)
+
+    async def plan(self, digest: str) -> bytes:
+        """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""
+        return await drawer.get_plan(self.store, digest)
+
+    async def notices(self, after: int, limit: int) -> list[NoticeSeen]:
+        """Notices after a number: from memory where it reaches back far enough, else from the journal."""
+        kept = tuple(self._notices)
+        if kept and kept[0].number <= after + 1:
+            return [one for one in kept if one.number > after][:limit]
+        found = []
+        async for number, record in records_after(self.store, WATCH, after, limit):
+            found.append(_notice(number, record))
+        return found
+
+    async def _look_again(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Unavailable:
+                self._said(False)
+            except EvacError as error:
+                self._problem = error.message
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """One look at everything but journals and votes. Raises Unavailable."""
+        lease = await self.store.holder(LEADER)
+        self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
+        self._hold = _hold(await self.store.get(HOLD_KEY))
+        self._marks = _marks(await self.store.get(SITES_KEY))
+        found = [drawer.decode(entry) for entry in await pages(self.store, drawer.PREFIX)]
+        self._drawer = tuple(ready for ready in found if ready is not None)
+        observed = await self.store.get(OBSERVED)
+        if observed is not None:
+            with contextlib.suppress(Corrupt):
+                self._observation = decode_observed(observed.value)
+        await self.register.look()
+        self.looked_ms = self.clock.now_ms()
+        self._said(True)
+
+    def _said(self, answers: bool) -> None:
+        if answers != self._answers:
+            self._answers, self._answers_ms = answers, self.clock.now_ms()
+        self._bell.set()
+
+    async def _follow_notices(self) -> None:
+        """The last notices, then each new one as soon as it is written."""
+        while True:
+            try:
+                head = await head_of(self.store, WATCH)
+                begin = max(0, head.segment - SEGMENTS_BACK) if head else 0
+                async with aclosing(tail(self.store, WATCH, begin)) as segments:
+                    async for segment in segments:
+                        for number, record in enumerate(segment.records, segment.first):
+                            self._take(_notice(number, record))
+            except EvacError:
+                await asyncio.sleep(AGAIN_S)
+
+    def _take(self, notice: NoticeSeen) -> None:
+        if self._notices and notice.number <= self._notices[-1].number:
+            return
+        self._notices.append(notice)
+        self.hub.tell(News(TOPIC_WATCH, "notice", notice.number, notice))
+        self._bell.set()
+
+    async def _vote(self) -> None:
+        """Reads the votes in the rhythm of the policy, and judges."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._ballots.read()
+            if self._ballots.judge():
+                self._bell.set()
+            await asyncio.sleep(self._ballots.period_s)
+
+    async def _reckon(self) -> None:
+        """Facts anew whenever roles of stores changed."""
+        while True:
+            wanted = self._observation
+            if self._reckoned is None or self._reckoned.members != wanted.members:
+                try:
+                    found = await self._reckoner.reckon(wanted)
+                    self.facts, self.rules, self._reckoned, self._problem = (
+                        found.facts, found.rules, wanted, "",
+                    )  # fmt: skip
+                    self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
+                except EvacError as error:
+                    self._problem = error.message
+                self._bell.set()
+            await asyncio.sleep(LOOK_S)
+
+    async def _show(self) -> None:
+        """A new situation soon after anything changed, and only if it differs."""
+        while True:
+            await self._bell.wait()
+            await asyncio.sleep(SOON_S)
+            self._bell.clear()
+            self.refresh()
+
+    def refresh(self) -> Situation:
+        """The situation as of now; a new version of it where something differs."""
+        old = self.situation
+        new = self._compose(old.version + 1)
+        if replace(new, version=old.version, at_ms=old.at_ms) != old:
+            self.situation = new
+            self.hub.tell(News(TOPIC_SITUATION, "situation", 0, new.version))
+        return self.situation
+
+    def _compose(self, version: int) -> Situation:
+        open_runs, ended = self.register.lines
+        facts = self.facts
+        sites = [site.id for site in facts.sites] if facts else []
+        return Situation(
+            version=version, at_ms=self.clock.now_ms(), sites=self._ballots.sites(self._marks),
+            leader=self._leader,
+            quorum=QuorumSeen(
+                self.store.name, self.store.quorum, self._ballots.voting(), quorum_of(sites), self._answers,
+                self._answers_ms,
+            ),
+            hold=self._hold, drawer=tuple(_ready(one, facts) for one in self._drawer),
+            open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
+            notice=self._notices[-1].number if self._notices else 0,
+            estate=facts.digest if facts else "", problem=self._problem,
+        )  # fmt: skip
+
+    def runs(self) -> tuple[RunShort, ...]:
+        """All runs: open ones first, then ended ones, newest first."""
+        open_runs, ended = self.register.lines
+        return (*open_runs, *ended)
+
+    async def close(self) -> None:
+        self.hub.close()
+        await self.register.close()
+        self._reckoner.close()
+        await self.store.close()
+
+
+def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
+    """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
+    worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
+    return Office(open_store(setting.store), worker, clock or SystemClock(), setting.site)
+
+
+async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Does some work while the office follows its store; closes the office at the end."""
+    following = asyncio.create_task(office.run(), name="office")
+    try:
+        return await work()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await office.close()
+
+
+def _notice(number: int, record: bytes) -> NoticeSeen:
+    try:
+        found = decode_notice(record)
+    except Corrupt as error:
+        return NoticeSeen(number, "trouble", 0, "", error.message)
+    return NoticeSeen(number, found.kind, found.at_ms, found.site, found.words, found.data)
+
+
+def _hold(entry: Entry | None) -> HoldSeen | None:
+    """A hold that cannot be read holds all the same."""
+    if entry is None:
+        return None
+    try:
+        told: Mapping[str, Any] = orjson.loads(entry.value)
+        return HoldSeen(str(told["who"]), str(told["reason"]), int(told.get("at_ms", 0)), entry.revision)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return HoldSeen("", "it cannot be read", 0, entry.revision)
+
+
+def _marks(entry: Entry | None) -> Mapping[str, str]:
+    try:
+        found = {} if entry is None else orjson.loads(entry.value)
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _ready(ready: drawer.Ready, facts: EstateFacts | None) -> ReadyPlan:
+    return ReadyPlan(
+        "+".join(ready.lost), ready.lost, ready.plan, ready.estate, ready.at_ms, ready.took_ms, ready.problem,
+        None if facts is None else facts.digest == ready.estate,
+    )  # fmt: skip

@@ -1,0 +1,383 @@
+"""What the war room says of an estate: one frozen value, worked out once for each digest.
+
+Owned here: the values and how they follow from an estate and its audit. No HTTP, no store, no clock. Names of
+fields are the names that the API shows. Times in milliseconds, capacities in base units of `units.RESOURCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import numpy as np
+
+from evac.audit import AuditReport, Finding, LossRow, headline
+from evac.model.domain import domains, site_of
+from evac.model.estate import Estate, Store
+from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.observation import primary_site
+from evac.model.units import RESOURCE_COUNT, RESOURCES
+
+REASONED_MOST: Final = 1_000
+"""Losses of racks of which a reason is worked out; larger domains all have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Of one resource: what is there, what replicas take, and what is left on servers that may take more."""
+
+    resource: str
+    total: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Headroom of one kind of servers at a site, or of a pool; kind: `class`, `pool`."""
+
+    site: str
+    name: str
+    kind: str
+    servers: int
+    amounts: tuple[Amount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """A site as the files have it. drilled: day of its last rehearsed loss; None: never, as far as known."""
+
+    id: str
+    role: str
+    people: str | None
+    servers: int
+    states: Mapping[str, int]
+    halls: int
+    racks: int
+    services: int
+    headroom: tuple[Amount, ...]
+    drilled: date | None
+    drill_kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAt:
+    """A service at a site. role: `primary` or `copy` by its stores there, empty where it has none.
+
+    fate, recovery_ms: what the loss of this site alone does to the service.
+    """
+
+    site: str
+    replicas: int
+    role: str
+    fate: str
+    recovery_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    id: str
+    family: str
+    owner: str | None
+    tier: int | None
+    people: int | None
+    rto_ms: int | None
+    rpo_ms: int | None
+    replicas: int
+    stores: tuple[str, ...]
+    needs: tuple[str, ...]
+    sites: tuple[ServiceAt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFacts:
+    site: str
+    at: str
+    mode: str
+    lag_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """restored: day of the last restore of a backup that was verified; None: never, as far as known."""
+
+    id: str
+    family: str
+    engine: str
+    primary: str
+    home: str
+    rpo_ms: int | None
+    copies: tuple[CopyFacts, ...]
+    backups: int
+    restored: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    id: str
+    kind: str
+    site: str | None
+    verdict: str
+    drilled: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class LossFacts:
+    """What one loss does. text: one sentence; because: the reason that holds most services back."""
+
+    domain: str
+    kind: str
+    verdict: str
+    down: int
+    recovers: int
+    degraded: int
+    never_back: int
+    unknown: int
+    late: int
+    people_down: int
+    worst_recovery_ms: int
+    data_loss_ms: int | None
+    stores_lost: int
+    stores_gone: int
+    to_place: int
+    placed: int
+    sheds: bool
+    text: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingFacts:
+    fingerprint: str
+    rule: str
+    code: str
+    severity: str
+    subject: str
+    message: str
+    fix: str
+    domains: tuple[str, ...]
+    chain: tuple[str, ...]
+    path: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class EstateFacts:
+    """Everything above of one estate. digest: of the estate with the roles of stores as last seen; files: of
+    the estate as its files have it.
+    """
+
+    name: str
+    as_of: date | None
+    digest: str
+    files: str
+    counts: Mapping[str, int]
+    sites: tuple[SiteFacts, ...]
+    rooms: tuple[Room, ...]
+    services: tuple[ServiceFacts, ...]
+    stores: tuple[StoreFacts, ...]
+    domains: tuple[DomainFacts, ...]
+    losses: tuple[LossFacts, ...]
+    findings: tuple[FindingFacts, ...]
+
+
+def facts_of(report: AuditReport, files: str) -> EstateFacts:
+    """The facts of an audited estate. files: the digest of the estate without what was observed."""
+    estate = report.impacts.estate
+    drilled = _drills(estate)
+    rooms = tuple(_rooms(report))
+    losses = tuple(_losses(report))
+    return EstateFacts(
+        name=estate.name, as_of=report.as_of, digest=report.digest or "", files=files, counts=_counts(estate),
+        sites=tuple(_sites(report, rooms, drilled)), rooms=rooms, services=tuple(_services(report)),
+        stores=tuple(_store(report, store) for store in estate.stores),
+        domains=tuple(_domains(report, drilled)), losses=losses,
+        findings=tuple(finding_facts(finding) for finding in report.findings),
+    )  # fmt: skip
+
+
+def _counts(estate: Estate) -> dict[str, int]:
+    return {
+        "sites": len(estate.sites), "halls": len(estate.halls), "feeds": len(estate.feeds),
+        "racks": len(estate.racks), "groups": len(estate.groups), "servers": len(estate.fleet),
+        "pools": len(estate.pools), "services": len(estate.services), "stores": len(estate.stores),
+        "replicas": int(estate.replicas.count.sum()),
+    }  # fmt: skip
+
+
+def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
+    """Domain -> day and kind of its last rehearsal."""
+    found: dict[str, tuple[date, str]] = {}
+    for one in estate.rehearsals:
+        if one.domain not in found or one.done > found[one.domain][0]:
+            found[one.domain] = (one.done, one.kind)
+    return found
+
+
+def _rooms(report: AuditReport) -> Iterator[Room]:
+    """Headroom by site and class of bare servers, then of declared pools; only of what may take more."""
+    impacts = report.impacts
+    supply, estate = impacts.capacity.supply, impacts.estate
+    fleet, usable = estate.fleet, supply.found.usable
+    total = np.where(fleet.capacity_known, fleet.capacity, 0)
+    used = supply.stock.used.servers
+    free = np.maximum(total - used, 0)
+    width = len(estate.classes) + 1
+    rows = np.flatnonzero(usable)
+    key = fleet.site[rows].astype(np.int64) * width + fleet.server_class[rows] + 1
+    for pair in np.unique(key).tolist():
+        mine = rows[key == pair]
+        site, number = estate.sites[pair // width].id, pair % width - 1
+        name = estate.classes[number].id if number >= 0 else ""
+        amounts = _amounts(total[mine].sum(axis=0), used[mine].sum(axis=0), free[mine].sum(axis=0))
+        yield Room(site, name, "class", len(mine), amounts)
+    for number, pool in enumerate(estate.pools):
+        taken = supply.stock.used.pools[number]
+        whole = np.array([(amount or 0) * pool.quota_permille // 1_000 for amount in pool.capacity], np.int64)
+        amounts = _amounts(whole, taken, np.maximum(whole - taken, 0))
+        yield Room(pool.site, pool.id, "pool", int((fleet.pool == number).sum()), amounts)
+
+
+def _amounts(total: IntColumn, used: IntColumn, free: IntColumn) -> tuple[Amount, ...]:
+    return tuple(
+        Amount(RESOURCES[n], int(total[n]), int(used[n]), int(free[n])) for n in range(RESOURCE_COUNT)
+    )
+
+
+def _sites(
+    report: AuditReport, rooms: tuple[Room, ...], drilled: Mapping[str, tuple[date, str]]
+) -> Iterator[SiteFacts]:
+    impacts = report.impacts
+    estate, fleet = impacts.estate, impacts.estate.fleet
+    for number, site in enumerate(estate.sites):
+        mine = fleet.site == number
+        states = np.bincount(fleet.state[mine], minlength=len(SERVER_STATES)).tolist()
+        day, kind = drilled.get(site.id, (None, ""))
+        yield SiteFacts(
+            id=site.id, role=site.role, people=site.people, servers=int(mine.sum()),
+            states=dict(zip(SERVER_STATES, states, strict=True)),
+            halls=sum(1 for hall in estate.halls if hall.site == site.id),
+            racks=int((impacts.top.rack_site == number).sum()),
+            services=int((impacts.presence.per_site[number] > 0).sum()),
+            headroom=_joined([room.amounts for room in rooms if room.site == site.id]),
+            drilled=day, drill_kind=kind,
+        )  # fmt: skip
+
+
+def _joined(parts: list[tuple[Amount, ...]]) -> tuple[Amount, ...]:
+    return tuple(
+        Amount(name, *(sum(getattr(p[n], field) for p in parts) for field in ("total", "used", "free")))
+        for n, name in enumerate(RESOURCES)
+    )
+
+
+def _services(report: AuditReport) -> Iterator[ServiceFacts]:
+    impacts = report.impacts
+    estate, per_site = impacts.estate, impacts.presence.per_site
+    fates = _fates_by_site(report)
+    roles = _roles_of_families(report)
+    for row, service in enumerate(estate.services):
+        families = [need.target for need in service.needs if need.kind == "store"]
+        places = []
+        for number, site in enumerate(estate.sites):
+            role = max((roles.get((family, site.id), "") for family in families), default="")
+            replicas = int(per_site[number, row])
+            fate, ready = fates.get((site.id, row), ("unaffected", None))
+            if replicas or role or fate != "unaffected":
+                places.append(ServiceAt(site.id, replicas, role, fate, ready))
+        yield ServiceFacts(
+            id=service.id, family=service.family, owner=service.owner, tier=service.tier,
+            people=service.people, rto_ms=service.rto_ms, rpo_ms=service.rpo_ms,
+            replicas=int(impacts.presence.n[row]), stores=tuple(families),
+            needs=tuple(need.target for need in service.needs if need.kind == "service"),
+            sites=tuple(places),
+        )  # fmt: skip
+
+
+def _fates_by_site(report: AuditReport) -> dict[tuple[str, int], tuple[str, int | None]]:
+    index = report.impacts.graph.index
+    found: dict[tuple[str, int], tuple[str, int | None]] = {}
+    for row in report.rows:
+        if row.kind == "site":
+            for fate in row.fates(report.services):
+                found[row.domain, index[fate.service]] = (fate.fate, fate.recovery_ms)
+    return found
+
+
+def _roles_of_families(report: AuditReport) -> dict[tuple[str, str], str]:
+    """(family of stores, site) -> `primary` where one of its stores has its primary there, else `copy`."""
+    top, found = report.impacts.top, {}
+    for store in report.impacts.estate.stores:
+        for member in store.members:
+            site = site_of(top, member.at)
+            if site is None or member.mode == "none":
+                continue
+            if member.mode == "primary" or (store.family, site) not in found:
+                found[store.family, site] = "primary" if member.mode == "primary" else "copy"
+    return found
+
+
+def _store(report: AuditReport, store: Store) -> StoreFacts:
+    top = report.impacts.top
+    verified = [backup.verified for backup in store.backups if backup.verified is not None]
+    return StoreFacts(
+        id=store.id, family=store.family, engine=store.engine, primary=primary_site(top, store),
+        home=(site_of(top, store.home) or "") if store.home else "", rpo_ms=store.rpo_ms,
+        copies=tuple(CopyFacts(site_of(top, m.at) or "", m.at, m.mode, m.lag_ms) for m in store.members),
+        backups=len(store.backups), restored=max(verified, default=None),
+    )  # fmt: skip
+
+
+def _domains(report: AuditReport, drilled: Mapping[str, tuple[date, str]]) -> Iterator[DomainFacts]:
+    verdicts = {row.domain: row.verdict for row in report.rows}
+    for one in domains(report.impacts.estate):
+        day, _ = drilled.get(one.id, (None, ""))
+        yield DomainFacts(one.id, one.kind, one.site, verdicts.get(one.id, "unknown"), day)
+
+
+def _losses(report: AuditReport) -> Iterator[LossFacts]:
+    reasoned = 0
+    for row in report.rows:
+        wanted = row.kind != "rack" or row.verdict == "ok" or reasoned < REASONED_MOST
+        reasoned += row.kind == "rack" and row.verdict != "ok"
+        yield loss_facts(report, row, wanted)
+
+
+def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> LossFacts:
+    """One row of an audit in the words of the API."""
+    text, because = "", ""
+    if reasoned:
+        said = headline(report, row)
+        text = said.text
+        because = said.because[0][0] if said.because else _why(report, row)
+    return LossFacts(
+        domain=row.domain, kind=row.kind, verdict=row.verdict, down=row.down, recovers=row.recovered,
+        degraded=row.degraded, never_back=row.lost, unknown=row.unknown, late=row.late,
+        people_down=row.people_down, worst_recovery_ms=row.worst_ready_ms, data_loss_ms=row.data_loss_ms,
+        stores_lost=row.stores_lost, stores_gone=row.stores_gone, to_place=row.to_place, placed=row.placed,
+        sheds=row.sheds, text=text, because=because,
+    )  # fmt: skip
+
+
+def _why(report: AuditReport, row: LossRow) -> str:
+    """What else speaks for a verdict: data without a copy, room or facts that are missing."""
+    if row.stores_gone:
+        return f"{row.stores_gone:,} stores have no copy left"
+    if row.short:
+        return f"room is short: {row.short[0].missing:,} {row.short[0].resource}"
+    if row.late:
+        return f"{row.late:,} services are back later than promised"
+    if row.unknown:
+        return "facts are missing"
+    return "every service comes back in time" if row.down else "nothing stops"
+
+
+def finding_facts(finding: Finding) -> FindingFacts:
+    """One finding in the words of the API."""
+    return FindingFacts(
+        finding.fingerprint, finding.rule, finding.code, finding.severity, finding.subject, finding.message,
+        finding.fix, finding.domains, finding.chain, finding.path,
+        str(finding.place) if finding.place.file and finding.place.line else "",
+    )  # fmt: skip

@@ -1,0 +1,236 @@
+"""The reckoning of the war room: loads the estate, audits it, answers what-if, in a process of its own.
+
+An audit takes a whole core for seconds, and a page must not wait for it. What travels are roles of stores and
+frozen facts; the estate itself stays in the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from evac.app.office_facts import EstateFacts, LossFacts
+from evac.model.errors import EvacError, InvalidInput, Unavailable
+from evac.model.observation import Observation
+from evac.model.run_policy import Mode, RunPolicy, WatchProfile
+
+DOMAINS_MOST: Final = 64
+"""Of one what-if."""
+ANSWER_S: Final = 120.0
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the war room needs of the policy. approvers: names of those who may approve; empty: not said."""
+
+    mode: Mode
+    profile: WatchProfile
+    approvers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoned:
+    """The facts of an estate, and the rules that its policy sets."""
+
+    facts: EstateFacts
+    rules: Rules
+
+
+def rules_of(policy: RunPolicy) -> Rules:
+    return Rules(policy.mode, policy.profile, tuple(sorted(one.name for one in policy.approvers)))
+
+
+@dataclass(frozen=True, slots=True)
+class FateOf:
+    """What a loss does to one service that is not unaffected. chain: how it comes to be down."""
+
+    service: str
+    tier: int | None
+    people: int | None
+    fate: str
+    recovery_ms: int | None
+    rto_ms: int | None
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The answer to the loss of some domains at once. estate: the digest that it was worked out from."""
+
+    domains: tuple[str, ...]
+    estate: str
+    loss: LossFacts
+    services: tuple[FateOf, ...]
+
+
+class Reckoner(Protocol):
+    """What the office asks. Raises EvacError in the words of whoever found the problem."""
+
+    async def reckon(self, observation: Observation) -> Reckoned: ...
+
+    async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf: ...
+
+    def close(self) -> None: ...
+
+
+class Worker:
+    """A reckoner in a process of its own (apart), or in a thread. Started when it is first needed, and again
+    if it dies.
+    """
+
+    def __init__(
+        self, path: Path, as_of: date | None = None, policy: Path | None = None, *, apart: bool = True
+    ) -> None:
+        self._where = (str(path), as_of, None if policy is None else str(policy))
+        self._apart = apart
+        self._pool: Executor | None = None
+
+    async def reckon(self, observation: Observation) -> Reckoned:
+        return await self._ask(_reckon, observation)
+
+    async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf:
+        wanted = tuple(sorted(set(domains)))
+        if not 0 < len(wanted) <= DOMAINS_MOST:
+            raise InvalidInput(
+                "what-if-domains", f"a question names 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
+                "GET /v1/domains lists them",
+            )  # fmt: skip
+        return await self._ask(_what_if, observation, wanted)
+
+    async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
+        if self._pool is None:
+            self._pool = (
+                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                if self._apart
+                else ThreadPoolExecutor(1, "reckoning")
+            )
+        asked = asyncio.get_running_loop().run_in_executor(self._pool, work, *self._where, *more)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                found = await asked
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise Unavailable("the process that reckons ended; it is started again") from error
+        except TimeoutError as error:
+            raise Unavailable(f"no answer of the reckoning in {ANSWER_S:.0f} s") from error
+        if isinstance(found, tuple):
+            raise InvalidInput(*found)
+        return found
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(pool, ProcessPoolExecutor):
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+
+
+class _Books:
+    """In the worker: the estate, its policy, and the last audit, which the next one begins from."""
+
+    def __init__(self, path: str, as_of: date | None, policy: str | None) -> None:
+        from evac import estate as estates
+        from evac.app.controlling import read_policy
+        from evac.model.digest import estate_digest
+
+        self.estate = estates.load(path, as_of)
+        self.policy = read_policy(Path(path), None if policy is None else Path(policy), self.estate)
+        self.digest = estate_digest(self.estate)
+        self.report: Any = None
+
+    def audited(self, observation: Observation) -> Any:
+        from evac.audit import audit, update
+        from evac.model.digest import estate_digest
+        from evac.model.observation import observed
+
+        seen = observed(self.estate, observation)
+        digest = self.digest if seen is self.estate else estate_digest(seen)
+        if self.report is None:
+            self.report = audit(seen, digest=digest)
+        elif self.report.digest != digest:
+            self.report = update(self.report, seen, digest=digest)
+        return self.report
+
+
+_books: dict[tuple[str, date | None, str | None], _Books] = {}
+_turn = threading.Lock()
+
+
+def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
+    """One estate a process: another one takes its place."""
+    key = (path, as_of, policy)
+    if key not in _books:
+        _books.clear()
+        _books[key] = _Books(path, as_of, policy)
+    return _books[key]
+
+
+def _reckon(
+    path: str, as_of: date | None, policy: str | None, observation: Observation
+) -> Reckoned | tuple[str, str, str]:
+    from evac.app.office_facts import facts_of
+
+    try:
+        with _turn:
+            books = _books_of(path, as_of, policy)
+            return Reckoned(facts_of(books.audited(observation), books.digest), rules_of(books.policy))
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def _what_if(
+    path: str, as_of: date | None, policy: str | None, observation: Observation, wanted: tuple[str, ...]
+) -> WhatIf | tuple[str, str, str]:
+    try:
+        with _turn:
+            report = _books_of(path, as_of, policy).audited(observation)
+            return what_if_of(report, wanted)
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def what_if_of(report: Any, wanted: tuple[str, ...]) -> WhatIf:
+    """What the loss of some domains at once does. A single domain is in the audit already. Raises
+    UnknownDomain.
+    """
+    from evac.app.office_facts import loss_facts
+    from evac.audit import audit_together
+
+    known = {row.domain: row for row in report.rows} if len(wanted) == 1 else {}
+    if wanted[0] not in known:
+        report = audit_together(report, wanted)
+        known = {wanted[0]: report.rows[0]}
+    row = known[wanted[0]]
+    return WhatIf(wanted, report.digest or "", loss_facts(report, row), tuple(_fates(report, row)))
+
+
+def _fates(report: Any, row: Any) -> list[FateOf]:
+    from evac.audit.chains import why_down, why_lost
+    from evac.audit.context import Context
+
+    impacts = report.impacts
+    context = Context(impacts.estate, impacts, report.as_of, report.digest)
+    number, index = impacts.losses.index[row.domain], impacts.graph.index
+    found = []
+    for one in row.fates(report.services):
+        service = impacts.estate.services[index[one.service]]
+        chain: tuple[str, ...] = ()
+        if one.fate == "lost":
+            chain = why_lost(context, index[one.service], number)
+        elif one.fate == "recovers":
+            chain = why_down(context, index[one.service], number)
+        found.append(
+            FateOf(service.id, service.tier, service.people, one.fate, one.recovery_ms, service.rto_ms, chain)
+        )
+    return found

@@ -1,0 +1,154 @@
+"""What the war room shows of the world as it is: one frozen value, replaced whole when anything changed.
+
+Owned here: the values only. Names of fields are the names that the API shows. Times are milliseconds since
+1970 (UTC) by the clock of this process, except where another clock is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
+"""As `watch.values.SiteState`; unwatched: nobody votes on the site, so that there is nothing to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteSeen:
+    """What one site's witness says of another. fresh: it counts now. since_ms: by the witness's clock."""
+
+    witness: str
+    opinion: str
+    fresh: bool
+    since_ms: int
+    reason: str
+    evidence: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSeen:
+    """One site. state: the verdict of the votes, as read here; mark: what the register of sites calls it
+    (`active`, `evacuating`, `evacuated`, `lost`; empty without a register). by: witnesses that carry it.
+    """
+
+    id: str
+    role: str
+    state: Standing
+    since_ms: int
+    reason: str
+    by: tuple[str, ...]
+    kinds: tuple[str, ...]
+    mark: str
+    votes: tuple[VoteSeen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSeen:
+    """owner: site/process/nonce, empty where nobody leads. term: its fencing token; it only grows."""
+
+    owner: str
+    term: int
+
+    @property
+    def site(self) -> str:
+        return self.owner.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumSeen:
+    """store: its name. survives: whether it outlives any one site. voting: sites with a fresh vote; needed: a
+    majority. answers: whether the store answered the last look.
+    """
+
+    store: str
+    survives: bool
+    voting: tuple[str, ...]
+    needed: int
+    answers: bool
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSeen:
+    """Everything stops before its next effect. revision: of the store, for If-Match."""
+
+    who: str
+    reason: str
+    at_ms: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyPlan:
+    """A plan in the drawer. plan: digest, empty where none could be made. current: whether it is of the
+    estate as it is now; None while that is not known. at_ms: by the leader's clock.
+    """
+
+    scenario: str
+    lost: tuple[str, ...]
+    plan: str
+    estate: str
+    at_ms: int
+    took_ms: int
+    problem: str
+    current: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunShort:
+    """A run in one line. waits: what only a person can do now. events: number of the last event."""
+
+    run: str
+    incident: str
+    state: str
+    scenario: str
+    plan: str
+    created_ms: int
+    started_ms: int
+    ended_ms: int
+    events: int
+    steps: int
+    counts: Mapping[str, int]
+    waits: tuple[str, ...]
+    why: str
+    held: str
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeSeen:
+    """A notice of the journal of watching; number: its place there, counted from 1."""
+
+    number: int
+    kind: str
+    at_ms: int
+    site: str
+    words: str
+    data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
+    when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
+    it could not be. notice: number of the last notice.
+    """
+
+    version: int
+    at_ms: int
+    sites: tuple[SiteSeen, ...]
+    leader: LeaderSeen
+    quorum: QuorumSeen
+    hold: HoldSeen | None
+    drawer: tuple[ReadyPlan, ...]
+    open_runs: tuple[RunShort, ...]
+    ended_runs: tuple[RunShort, ...]
+    notices: tuple[NoticeSeen, ...]
+    notice: int
+    estate: str
+    problem: str
+
+
+NOBODY = LeaderSeen("", 0)
