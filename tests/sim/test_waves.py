@@ -7,7 +7,6 @@ import pytest
 from evac.engine.power_gate import PowerGate
 from evac.run import boot_events
 from evac.run.limits import Limits
-from evac.run.values import RunStep
 from evac.run.view import RunView
 from evac.testing.wave_options import draw
 from evac.testing.wave_story import WaveStory, play
@@ -51,10 +50,10 @@ def finds(words: str, seeds: range) -> bool:
 
 
 def test_inrush_that_is_counted_only_by_the_plan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def enter(self: PowerGate, step: RunStep) -> None:
-        return
+    def wait_s(self: PowerGate, name: str, units: int) -> float:
+        return 0.0
 
-    monkeypatch.setattr(PowerGate, "enter", enter)
+    monkeypatch.setattr(PowerGate, "_wait_s", wait_s)
     assert finds("inrush of", range(20))
 
 
