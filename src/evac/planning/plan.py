@@ -53,12 +53,23 @@ def plan(
         lead_ms=(estate.detection_ms, estate.approval_ms),
         as_of=estate.as_of,
         better=bound_instance(estate, scenario, policy, tick_ms, instance),
+        counted=_counted(estate, scenario, policy, tick_ms, instance),
         work=work,
         seed=seed,
         sensitivity=sensitivity,
         progress=progress,
     )
     return replace(made, intervals=interval_paths(estate))
+
+
+def _counted(
+    estate: Estate, scenario: Scenario, policy: Policy, tick_ms: int, instance: Instance
+) -> Instance:
+    """The instance by which people are counted: one in which every tier weighs something."""
+    if min(instance.tier_weights) > 0:
+        return instance
+    even = replace(policy, tier_weights=(1,) * len(instance.tier_weights))
+    return derive(estate, scenario, even, tick_ms)
 
 
 def plan_instance(
@@ -71,13 +82,15 @@ def plan_instance(
     lead_ms: tuple[int, int] = (0, 0),
     as_of: object = None,
     better: Instance | None = None,
+    counted: Instance | None = None,
     work: int = 0,
     seed: int = 0,
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
 ) -> Plan:
     """Plan an instance; `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes, the bound is
-    proved of `better` where facts are known only within bounds."""
+    proved of `better` where facts are known only within bounds, and people are counted by `counted`, where
+    a tier of the instance weighs nothing."""
     from evac.planning.assembly.milestones import outages, price, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
     from evac.planning.assembly.sensitivity import sensitivities
@@ -115,7 +128,7 @@ def plan_instance(
         outcomes=outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
         stores=stores,
         objective=objective,
-        unweighted=price(instance, base, top, weighted=False),
+        unweighted=price(counted or instance, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,

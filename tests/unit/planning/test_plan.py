@@ -10,9 +10,11 @@ import pytest
 from evac.app.plans import make_plan, work_in
 from evac.estate.example import pangyo
 from evac.estate.plan_codec import decode, encode
+from evac.model.derive import derive
 from evac.model.errors import Infeasible
 from evac.model.estate import Estate
 from evac.model.instance import Instance
+from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import against_levels, level_order, plan, plan_instance
 from evac.planning.plan_diff import diff
@@ -86,6 +88,27 @@ def test_same_input_same_bytes(mended: Estate) -> None:
     first = encode(plan(mended, lose("pangyo"), work=6, seed=3))
     assert encode(plan(mended, lose("pangyo"), work=6, seed=3)) == first
     assert encode(decode(first)) == first
+
+
+@pytest.mark.parametrize("weights", [(0, 0, 0, 0), (8, 4, 2, 0)])
+@pytest.mark.parametrize(
+    "scenario", [lose("pangyo"), Scenario("restore", ("pangyo",))], ids=lambda s: s.title
+)
+def test_tiers_that_weigh_nothing_cost_nothing_and_their_people_still_count(
+    mended: Estate, scenario: Scenario, weights: tuple[int, ...]
+) -> None:
+    found = plan(mended, scenario, policy=Policy(tier_weights=weights))
+    assert check(mended, found).violations == ()
+    assert (found.objective > 0) == any(weights)
+    instance, even = (derive(mended, scenario, Policy(tier_weights=w)) for w in (weights, (1, 1, 1, 1)))
+    outcomes = {o.service: o for o in found.outcomes}
+    people = sum(
+        int(even.services.base_weight[n]) * (outcomes[s].base_outage_ms // instance.tick_ms)
+        + int(even.services.top_weight[n]) * (outcomes[s].top_outage_ms // instance.tick_ms)
+        for n, s in enumerate(instance.services.id)
+        if s in outcomes
+    )
+    assert found.unweighted == people > 0
 
 
 def test_a_plan_differs_from_itself_in_nothing_and_says_what_a_change_moves(mended: Estate) -> None:

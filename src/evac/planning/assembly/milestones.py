@@ -65,10 +65,14 @@ def outages(instance: Instance, times: Times) -> tuple[Ints, Ints]:
 
 
 def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> int:
-    """Z of outages, or the same with weight 1 for everybody."""
+    """Z of outages, or the same with weight 1 for everybody.
+
+    Of a tier that weighs nothing an instance does not hold who is without service: to count its people,
+    give an instance of other weights.
+    """
     s = instance.services
     base_weight, top_weight = s.base_weight.astype(object), s.top_weight.astype(object)
     if not weighted:
-        tier = np.array(instance.tier_weights, np.int64)[s.tier]
+        tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier]
         base_weight, top_weight = base_weight // tier, top_weight // tier
     return int((base_weight * base + top_weight * top).sum())
