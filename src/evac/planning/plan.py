@@ -88,9 +88,8 @@ def plan_instance(
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
 ) -> Plan:
-    """Plan an instance; `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes, the bound is
-    proved of `better` where facts are known only within bounds, and people are counted by `counted`, where
-    a tier of the instance weighs nothing."""
+    """Plan an instance. `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes; `better` (facts
+    within bounds) is what the bound is proved of, `counted` (tiers that weigh 0) what people are counted by."""
     from evac.planning.assembly.milestones import outages, price, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
     from evac.planning.assembly.sensitivity import sensitivities
