@@ -11,8 +11,8 @@ from evac.verify.reading import TIMED_KINDS, Reading, uses_of
 Ints = NDArray[np.int64]
 
 
-def check_limits(reading: Reading) -> None:
-    """F6: units held never exceed the capacity of a limit, power steps included. Intervals are half-open."""
+def holdings(reading: Reading) -> Ints:
+    """(N, 4) limit, first tick, end, units of what steps hold, power steps included; half-open intervals."""
     rows = []
     for step in reading.instance.power_steps:
         for use in step.uses:
@@ -26,13 +26,19 @@ def check_limits(reading: Reading) -> None:
             end = timed.end if use.hold == WHOLE else begin + use.hold
             if end > begin:
                 rows.append((use.limit, begin, end, use.units * timed.step.count))
-    if not rows:
+    return np.array(rows, np.int64).reshape(len(rows), 4)
+
+
+def check_limits(reading: Reading) -> None:
+    """F6: units held never exceed the capacity of a limit."""
+    held = holdings(reading)
+    if not len(held):
         return
-    limit, begin, end, units = np.array(rows, np.int64).T
+    limit, begin, end, units = held.T
     capacity = np.array([x.capacity for x in reading.instance.limits], np.int64)
-    for number, tick, held in _peaks(limit, begin, end, units, capacity):
+    for number, tick, amount in _peaks(limit, begin, end, units, capacity):
         found = reading.instance.limits[number]
-        reading.complain("F6", found.id, f"{held} held at tick {tick}, at most {found.capacity} allowed")
+        reading.complain("F6", found.id, f"{amount} held at tick {tick}, at most {found.capacity} allowed")
 
 
 def _peaks(key: Ints, begin: Ints, end: Ints, units: Ints, capacity: Ints) -> list[tuple[int, int, int]]:

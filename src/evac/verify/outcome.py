@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.plan import Outcome
-from evac.verify.hands import Hands
 from evac.verify.milestones import Milestones, outages
-from evac.verify.order import dependencies_ready
 from evac.verify.reading import Reading
 from evac.verify.room import Final, free_room
+from evac.verify.time_left import time_left
 
 Ints = NDArray[np.int64]
 
@@ -77,8 +76,9 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
 
     Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
     could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
-    shed) were taken away; or no hands are left to start them, and it is time that is short. A survivor that
-    was shed is judged only where it does not fit as things stand: putting it back elsewhere is no duty.
+    shed) were taken away; or they could not be back before the horizon beside all other steps, and it is
+    time that is short. A survivor that was shed is judged only where it does not fit as things stand:
+    putting it back elsewhere is no duty.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -100,33 +100,12 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
             continue
         if (
             times.base_gone[service] < horizon
-            and _would_fit(reading, final, free, nobody, service) >= missing
+            and _would_fit(reading, final, free, nobody, service)[0] >= missing
         ):
             continue
-        if not hands_left(reading, times, service, missing):
-            continue
-        if _would_fit(reading, final, free, leaving, service) >= missing:
+        most, fit = _would_fit(reading, final, free, leaving, service)
+        if most >= missing and time_left(reading, times, service, missing, _pools_on(reading, fit)):
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
-
-
-def hands_left(reading: Reading, times: Milestones, service: int, missing: int) -> bool:
-    """Whether people, where the tools to start are gone for good, could still do it before the horizon.
-
-    The missing starts, then the verify and the shift, are put after what the service waits for, each as
-    early as the hands of all other steps allow. Without such need of hands it is always so.
-    """
-    instance, s = reading.instance, reading.instance.services
-    tick, _ = dependencies_ready(reading, times, service)
-    hands = Hands(reading)
-    ends = [tick]
-    for _ in range(missing):
-        ends.append(hands.take(times, "start", int(s.start[service]), tick))
-        if ends[-1] >= instance.horizon:
-            return False
-    tick = hands.take(times, "verify", int(s.verify[service]), max(ends))
-    if s.shift[service]:
-        tick = hands.take(times, "shift", int(s.change[service] + s.settle[service]), tick)
-    return tick < instance.horizon
 
 
 def _standing(final: Final, service: int) -> int:
@@ -179,8 +158,21 @@ def _lower_stands(reading: Reading, final: Final, leaving: NDArray[np.bool_], se
     return bool((here & (_makes_way(reading, final, leaving, service) > 0)).any())
 
 
-def _would_fit(reading: Reading, final: Final, free: Ints, leaving: NDArray[np.bool_], service: int) -> int:
-    """Replicas that would fit if lower tiers made way: an upper count, by rows, racks and sites."""
+def _pools_on(reading: Reading, fit: Ints) -> dict[int, int]:
+    """Pools in which something fits: number -> first tick at which such a row is on."""
+    rows = reading.instance.rows
+    on = np.zeros(len(rows), np.int64)
+    for row, timed in reading.boots.items():
+        on[row] = timed.end
+    here = fit > 0
+    return {int(pool): int(on[here & (rows.pool == pool)].min()) for pool in np.unique(rows.pool[here])}
+
+
+def _would_fit(
+    reading: Reading, final: Final, free: Ints, leaving: NDArray[np.bool_], service: int
+) -> tuple[int, Ints]:
+    """Replicas that would fit if lower tiers made way: an upper count, by rows, racks and sites, and (V,) on
+    each row alone."""
     instance, s, rows = reading.instance, reading.instance.services, reading.instance.rows
     count = _makes_way(reading, final, leaving, service)
     taken = np.flatnonzero(count > 0)
@@ -193,10 +185,10 @@ def _would_fit(reading: Reading, final: Final, free: Ints, leaving: NDArray[np.b
     mine = np.zeros(len(rows), np.int64)
     np.add.at(mine, final.row[final.service == service], final.count[final.service == service])
     fit = np.where(rows.is_pool, fit, np.minimum(fit, s.per_server[service] - mine))
-    fit = np.maximum(fit, 0)
+    alone = fit = np.maximum(fit, 0)
     for place, cap in ((rows.rack, s.rack_cap), (rows.feed_group, s.feed_cap)):
         fit = _capped(fit, mine, np.where(rows.is_pool, -1, place), int(cap[service]))
-    return int(_capped(fit, mine, rows.site, int(s.site_cap[service])).sum())
+    return int(_capped(fit, mine, rows.site, int(s.site_cap[service])).sum()), alone
 
 
 def _capped(fit: Ints, mine: Ints, place: NDArray[np.int32], cap: int) -> Ints:

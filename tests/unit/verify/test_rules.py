@@ -12,10 +12,9 @@ from evac.model.instance import Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.testing.instances import worked_example
 from evac.verify import check_instance
-from evac.verify.hands import Hands
 from evac.verify.milestones import milestones
-from evac.verify.outcome import hands_left
 from evac.verify.reading import read
+from evac.verify.time_left import Slots, time_left
 from tests.unit.verify.worked_plan import worked_plan
 
 
@@ -173,25 +172,51 @@ def by_hand(instance: Instance, start: int) -> Instance:
     return replace(instance, limits=limits, tools={"start": need})
 
 
+def left(instance: Instance, plan: Plan, missing: int) -> bool:
+    reading, pay = read(instance, plan), instance.services.id.index("pay")
+    return time_left(reading, milestones(reading), pay, missing, {0: 0, 1: 0})
+
+
 def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> None:
     plan = left_out(worked_plan(instance), "pay")
-    pay = instance.services.id.index("pay")
-
-    def left(start: int, missing: int) -> bool:
-        reading = read(by_hand(instance, start), plan)
-        return hands_left(reading, milestones(reading), pay, missing)
-
-    assert left(1_600, 2)
-    assert not left(1_700, 2)
-    assert not left(3_400, 1)
-    reading = read(instance, plan)
-    assert hands_left(reading, milestones(reading), pay, 2)
+    assert left(by_hand(instance, 1_600), plan, 2)
+    assert not left(by_hand(instance, 1_700), plan, 2)
+    assert not left(by_hand(instance, 3_400), plan, 1)
+    assert left(instance, plan, 2)
 
 
-def test_hands_are_taken_where_they_are_free(instance: Instance) -> None:
-    busy = Step("start:x", "start", "search", 100_000, 200_000, count=1, manual=True, uses=(("hands", 1),))
+def test_starts_that_no_window_is_free_for_are_no_lack_of_room(instance: Instance) -> None:
+    plan = left_out(worked_plan(instance), "pay")
+    starts = [Step(f"start:{n}", "start", "search", n * 1_000, n * 1_000 + 60_000, count=2, milestone="base",
+                   pool="anyang:", servers=(("a1", 1), ("a2", 1))) for n in range(0, 3_600, 30)]  # fmt: skip
+    busy = replace(plan, steps=(*plan.steps, *starts))
+    assert not left(instance, busy, 1)
+    assert left(instance, replace(plan, steps=(*plan.steps, *starts[:110])), 1)
+    assert not left(instance, replace(plan, steps=(*plan.steps, *starts[:118])), 1)
+
+
+def test_a_pool_that_comes_on_too_late_is_of_no_use(instance: Instance) -> None:
+    reading, pay = read(instance, left_out(worked_plan(instance), "pay")), instance.services.id.index("pay")
+    times = milestones(reading)
+    assert time_left(reading, times, pay, 1, {0: 3_400})
+    assert not time_left(reading, times, pay, 1, {0: 3_580})
+    assert not time_left(reading, times, pay, 1, {})
+
+
+def test_slots_are_taken_where_they_are_free(instance: Instance) -> None:
+    busy = Step("start:x", "start", "search", 100_000, 200_000, count=1, manual=True, pool="anyang:",
+                servers=(("a1", 1),))  # fmt: skip
     plan = replace(left_out(worked_plan(instance), "pay"), steps=(busy,))
     reading = read(by_hand(instance, 50), plan)
-    times, hands = milestones(reading), Hands(reading)
-    assert [hands.take(times, "start", 30, since) for since in (0, 0, 60, 60)] == [50, 100, 250, 300]
-    assert hands.take(times, "verify", 10, 7) == 17
+    times, slots = milestones(reading), Slots(reading)
+    ends = []
+    for since in (0, 0, 60, 60):
+        action = slots.look(times, "start", (), 30, since)
+        assert action is not None
+        assert slots.take(action, 3) == 1
+        ends.append(action.end)
+    assert ends == [50, 100, 250, 300]
+    verify = slots.look(times, "verify", (), 10, 7)
+    assert verify is not None
+    assert (verify.start, verify.end) == (7, 17)
+    assert slots.look(times, "verify", (), 10, 3_595) is None
