@@ -88,8 +88,8 @@ def plan_instance(
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
 ) -> Plan:
-    """Plan an instance. `rto_ms` and `lead_ms` (detection, approval) only go into the outcomes; `better` (facts
-    within bounds) is what the bound is proved of, `counted` (tiers that weigh 0) what people are counted by."""
+    """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
+    facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
     from evac.planning.assembly.milestones import outages, price, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
     from evac.planning.assembly.sensitivity import sensitivities
