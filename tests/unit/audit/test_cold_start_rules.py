@@ -1,4 +1,4 @@
-"""EV130 to EV134: what goes wrong when power comes back to a dark site."""
+"""EV130 to EV135: what goes wrong when power comes back to a dark site."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,3 +125,23 @@ def test_an_update_says_what_an_audit_anew_says(change: Callable[[Estate], Estat
     before = pangyo(servers=1_000, mended=not flawed)
     after = change(before)
     assert update(audit(before), after).findings == audit(after).findings
+
+
+@pytest.mark.parametrize(
+    ("feed", "margin", "words"),
+    [
+        ("inrush_budget: 2 kW", "0 %", " 0 W of inrush free"),
+        ("inrush_budget: 2 kW", "39 %", "780 W of inrush free"),
+        ("inrush_budget: 2 kW", "40 %", ""),
+        ("inrush_budget: 2 kW, boots_at_once: 1", "0 %", ""),
+        ("inrush_budget: 2 kW, boots_at_once: 2", "0 %", "400 W of inrush free"),
+        ("power_budget: 2 kW", "0 %", ""),
+    ],
+)
+def test_what_starts_again_by_itself_must_fit_beside_the_wave(
+    feed: str, margin: str, words: str, tmp_path: Path
+) -> None:
+    found = findings(dark_site(tmp_path, FEED=feed, LIMITS=f"power_margin: {margin}"), "margin-too-small")
+    assert [f.severity for f in found] == (["warning"] if words else [])
+    assert all(words in f.message and "they draw up to 800 W" in f.message for f in found)
+    assert all("power_margin: 40 %" in f.fix for f in found)

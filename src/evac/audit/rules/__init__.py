@@ -17,6 +17,7 @@ from evac.audit.rules import (
     expires_where_we_go,
     hidden_single_site,
     links_too_small,
+    margin_too_small,
     never_rehearsed,
     no_copy_outside,
     no_reachable_primary,
@@ -51,6 +52,7 @@ _MODULES: Final = (
     contradicting_objectives, expires_where_we_go, links_too_small, rival_automation, servers_by_hand,
     never_rehearsed, backup_never_verified, recovery_group_apart, shed_never_rehearsed, unknown_facts,
     trips_when_power_returns, dark_site_alone, bmc_unreachable, clock_needs_certificates, purges_by_itself,
+    margin_too_small,
 )  # fmt: skip
 
 RULES: Final[tuple[Rule, ...]] = tuple(module.RULE for module in _MODULES)
