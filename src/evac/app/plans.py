@@ -40,7 +40,7 @@ class Made:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the user asks: exactly one of the four lists is not empty. power: `DOMAIN=90%` or `DOMAIN=300kW`,
-    what a domain gives now."""
+    what a domain gives now; on: servers that were seen on."""
 
     lose: tuple[str, ...] = ()
     evacuate: tuple[str, ...] = ()
@@ -48,6 +48,7 @@ class Question:
     failback: tuple[str, ...] = ()
     deadline_ms: int | None = None
     power: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
 
 
 def scenario_of(estate: Estate, question: Question) -> Scenario:
@@ -73,7 +74,10 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
         deadline = estate.horizon_ms
     if question.power and kind != "restore":
         raise InvalidInput("plan-power", "--power belongs to --restore", "leave it out")
-    return Scenario(kind, tuple(sorted(set(domains))), deadline, power_now(top, question.power))
+    if question.on and kind != "restore":
+        raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+    power, on = power_now(top, question.power), tuple(sorted(set(question.on)))
+    return Scenario(kind, tuple(sorted(set(domains))), deadline, power, on)
 
 
 def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

@@ -21,6 +21,7 @@ from evac.cli.options import (
 )
 from evac.cli.output import emit, progress, say, screen, write_whole
 from evac.estate import plan_codec
+from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.planning.plan_diff import diff as plan_diff
 from evac.report.html_report import Planned, html_report
@@ -42,6 +43,12 @@ from evac.verify import check
     multiple=True,
     metavar="DOMAIN=AMOUNT",
     help="With --restore: what a site, hall, feed or rack gives now, like pangyo=90% or 300kW.",
+)
+@click.option(
+    "--seen",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --restore: what `evac observe --power --output json` said; what is on is not booted again.",
 )
 @click.option("--deadline", type=Length(), help="With --evacuate: how long the site still runs, like 15m.")
 @click.option(
@@ -79,6 +86,7 @@ def plan(
     restore: tuple[str, ...],
     failback: tuple[str, ...],
     power: tuple[str, ...],
+    seen: Path | None,
     deadline: int | None,
     budget: int,
     seed: int,
@@ -102,7 +110,8 @@ def plan(
         from evac.app.observing import as_it_stands
 
         loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
-    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power))
+    on = _on(seen, restore) if seen is not None else ()
+    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power, on))
     with progress("planning", quiet) as told:
         made = make_plan(
             loaded,
@@ -129,6 +138,15 @@ def plan(
     else:
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
+
+
+def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
+    """Servers that a look saw on. Raises InvalidInput."""
+    from evac.app.power_facts import servers_on
+
+    if not restore:
+        raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+    return servers_on(seen, time.time_ns() // 1_000_000)
 
 
 def _page(estate: Estate, made: Made) -> str:

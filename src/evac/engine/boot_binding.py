@@ -16,7 +16,7 @@ import numpy as np
 from evac.actions.port import Action, Value
 from evac.model.derive_limits import LimitTable, less_margin, limits_of
 from evac.model.domain import Topology, loss
-from evac.model.energising import Energy, energise
+from evac.model.energising import Energy, energise, still_dark
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
@@ -136,7 +136,8 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
     on = np.isin(fleet.state, (SERVING, SPARE)) & fleet.watts_known
     if plan.scenario.kind != "failback":
         on = on & ~lost.servers
-    on = (on | (energy.by_itself & fleet.watts_known)).astype(np.bool_)
+    _, seen_on = still_dark(top, lost, plan.scenario)
+    on = (on | ((energy.by_itself | seen_on) & fleet.watts_known)).astype(np.bool_)
     budgets = power.of_servers(fleet.rack, fleet.site)
     beside = power.sums(budgets[on], fleet.watts[on]).tolist()
     return Boots(
@@ -168,6 +169,8 @@ def _uses_of(estate: Estate, table: LimitTable, row: int) -> tuple[Use, ...]:
     rack = estate.racks[rack_row] if rack_row >= 0 else None
     boot = estate.boot_servers[boot_row].id if boot_row >= 0 else None
     feeds, hall = ((), None) if rack is None else (rack.feeds, rack.hall)
+    if fleet.bmc[row] == BMC_NO:
+        hall = None
     return table.boot(estate.classes[class_row], feeds, boot, hall)
 
 

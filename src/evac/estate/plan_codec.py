@@ -48,6 +48,8 @@ def document_of(plan: Plan) -> dict[str, Any]:
             del body[name]
     if plan.scenario.power:
         body["power"] = _in_order(dict(plan.scenario.power))
+    if plan.scenario.on:
+        body["on"] = list(plan.scenario.on)
     whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,
@@ -70,7 +72,18 @@ def document_of(plan: Plan) -> dict[str, Any]:
 _PRICES: Final = ("objective", "bound", "heads", "unweighted")
 _SPELLED_OUT: Final = frozenset({"scenario", "steps", "outcomes", *_PRICES})
 _DERIVED: Final = frozenset(
-    {"kind", "schema_version", "lost", "question", "deadline_ms", "power", "placements", "shed", "unplaced"}
+    {
+        "kind",
+        "schema_version",
+        "lost",
+        "question",
+        "deadline_ms",
+        "power",
+        "on",
+        "placements",
+        "shed",
+        "unplaced",
+    }
 )
 
 
@@ -167,6 +180,7 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         "domains": document["lost"],
         "deadline_ms": document["deadline_ms"],
         "power": sorted(document.get("power", {}).items()),
+        "on": document.get("on", []),
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
     body["outcomes"] = [{k: v for k, v in row.items() if k != "restored_ms"} for row in document["services"]]

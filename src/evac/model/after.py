@@ -130,14 +130,20 @@ def _changes(top: Topology, service_of: dict[str, int], steps: Iterable[Step], s
 
 
 def _places(top: Topology, names: list[str]) -> list[tuple[int, int]]:
-    """(kind, target) of servers, pools and whole sites by the names that steps have of them."""
+    """(kind, target) of servers, pools and whole sites by the names that steps have of them; what starts on a
+    server that a pool owns, the pool places.
+    """
     estate = top.estate
     pools = {pool.id: (ON_POOL, row) for row, pool in enumerate(estate.pools)}
     sites = {f"site:{site.id}": (AT_SITE, row) for row, site in enumerate(estate.sites)}
     known = pools | sites
     bare = sorted({name for name in names if name not in known})
     rows = np.searchsorted(estate.fleet.name, np.array([name.encode() for name in bare], "S"))
-    servers = {name: (ON_SERVER, int(row)) for name, row in zip(bare, rows, strict=True)}
+    owner = estate.fleet.pool[rows].tolist() if bare else []
+    servers = {
+        name: (ON_SERVER, int(row)) if pool < 0 else (ON_POOL, pool)
+        for name, row, pool in zip(bare, rows, owner, strict=True)
+    }
     return [known.get(name) or servers[name] for name in names]
 
 
@@ -147,6 +153,7 @@ def _fleet(fleet: Fleet, lost: Loss, plan: Plan, gone: bool, replicas: Replicas)
     if gone:
         state[lost.servers & (state != CONDEMNED)] = DARK
     booted = [step.target.encode() for step in plan.steps if step.kind == "boot"]
+    booted += [name.encode() for name in plan.scenario.on]
     if booted:
         state[np.searchsorted(fleet.name, np.array(booted, "S"))] = SPARE
     carries = np.unique(replicas.target[replicas.kind == ON_SERVER])

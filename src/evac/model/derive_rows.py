@@ -12,7 +12,8 @@ import numpy as np
 from evac.model.affected import replica_loss
 from evac.model.derive_limits import LimitTable
 from evac.model.domain import Loss, Topology
-from evac.model.energising import Energy, energise
+from evac.model.energising import Energy, energise, still_dark
+from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
@@ -53,7 +54,9 @@ class RowSet:
 
 @dataclass(slots=True, eq=False)
 class _Bare:
-    """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas."""
+    """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas; member:
+    those whose boot gives room to the self-scheduling pool that owns them.
+    """
 
     chosen: IndexColumn
     dark: BoolColumn
@@ -64,6 +67,7 @@ class _Bare:
     bring_up: BoolColumn
     powered_by: IndexColumn
     left_off: tuple[LeftOff, ...]
+    member: BoolColumn
 
 
 def rows_of(
@@ -74,21 +78,23 @@ def rows_of(
     demand = _demand(top)
     budgets = power_table(top, scenario)
     energy = energise(top, lost, scenario, limits, budgets, tick_ms, unknown)
-    bare = _bare_rows(top, lost, scenario, limits, energy, tick_ms, unknown)
+    without_power, on = still_dark(top, lost, scenario)
     pool_rows = _pool_rows(top, lost, scenario)
+    bare = _bare_rows(top, without_power, on, scenario, limits, energy, pool_rows, tick_ms, unknown)
     shadow_sites = _shadow_sites(top, lost, scenario, unknown)
-    pool_names, pool_of_bare = _bare_pools(top, bare)
+    pool_names, pool_of_bare = _bare_pools(top, bare, pool_rows)
     names = [estate.fleet.server_name(int(v)) for v in bare.chosen]
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
-    rows = _assemble(top, lost, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
+    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
-    power, power_index = _power(top, lost, bare, scenario, budgets, energy)
+    power, power_index = _power(top, lost, on, bare, scenario, budgets, energy)
     rows.power[: len(bare.chosen)] = power_index
     present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
     _fill_used(rows, present, demand)
     eligible = _eligible(top, pools, pool_names, len(pool_rows))
     notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
+    _totals_only(top, lost, scenario, pool_rows, unknown)
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
@@ -116,23 +122,26 @@ def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
 def _bare_rows(
     top: Topology,
     lost: Loss,
+    on: BoolColumn,
     scenario: Scenario,
     limits: LimitTable,
     energy: Energy,
+    pool_rows: list[int],
     tick_ms: int,
     unknown: set[str],
 ) -> _Bare:
     """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost.
 
-    Restored, every server of the domain that is not condemned comes up, even where it takes no replicas.
+    Restored, every server of the domain that is not condemned comes up, even where it takes no replicas; a
+    self-scheduling pool has the room of those of its servers that are up. What was seen on is on, and empty.
     """
     fleet = top.estate.fleet
     usable = _usable(top, lost, scenario)
     knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
     if not knows_replicas and len(fleet) and scenario.kind != "failback":
         unknown.add("replicas")
-        usable &= fleet.state != SERVING
-    dark = fleet.state == DARK
+        usable &= (fleet.state != SERVING) | on
+    dark = (fleet.state == DARK) & ~on
     rises = np.zeros(len(fleet), np.bool_)
     if scenario.kind == "restore":
         dark = dark | lost.servers
@@ -142,7 +151,8 @@ def _bare_rows(
     feed_group = _feed_groups(top)[fleet.rack] if len(top.estate.racks) else np.full(len(fleet), -1, np.int32)
     feed_group = np.where(fleet.rack >= 0, feed_group, -1).astype(np.int32)
     powered = _powered(top, energy)
-    usable &= powered
+    owned = rises & np.isin(fleet.pool, pool_rows)
+    usable = (usable | owned) & powered
     kind, kinds, known = _boot_kinds(
         top, lost, ((usable & dark) | rises) & powered, feed_group, limits, energy, tick_ms, unknown
     )
@@ -161,6 +171,7 @@ def _bare_rows(
         bring_up=rises[chosen],
         powered_by=np.where(lost.servers, energy.step_of[fleet.rack], -1)[chosen].astype(np.int32),
         left_off=_left_off(top, rises, known, energy),
+        member=(owned & usable)[chosen],
     )
 
 
@@ -210,11 +221,12 @@ def _boot_kinds(
     fleet, estate = top.estate.fleet, top.estate
     group_feeds = {int(g): r.feeds for g, r in zip(_feed_groups(top), estate.racks, strict=True)}
     by_itself = energy.by_itself.astype(np.int64)
-    network = np.where(energy.by_itself, 0, energy.network[fleet.rack])
+    by_hand = ((fleet.bmc == BMC_NO) & ~energy.by_itself).astype(np.int64)
+    network = np.where(energy.by_itself | (by_hand > 0), 0, energy.network[fleet.rack])
     ready, least = energy.power_at[fleet.rack] + network, energy.power_least[fleet.rack] + network
     ready[~lost.servers], least[~lost.servers] = 0, 0
-    hall = _managed_halls(top, limits)[fleet.rack]
-    columns = (fleet.server_class, feed_group, fleet.boot_server, hall, ready, least, by_itself)
+    halls = _managed_halls(top, limits)[fleet.rack]
+    columns = (fleet.server_class, feed_group, fleet.boot_server, halls, ready, least, by_itself, by_hand)
     key = np.stack([column.astype(np.int64) for column in columns], axis=1)
     known = np.zeros(len(fleet), np.bool_)
     kind = np.full(len(fleet), -1, np.int32)
@@ -224,7 +236,7 @@ def _boot_kinds(
         return kind, (), known
     unique, inverse = np.unique(key[chosen], axis=0, return_inverse=True)
     numbers = np.full(len(unique), -1, np.int32)
-    for row, (class_row, group, boot_row, hall_row, at, earliest, itself) in enumerate(unique.tolist()):
+    for row, (class_row, group, boot_row, hall_row, at, earliest, itself, hand) in enumerate(unique.tolist()):
         if class_row < 0 or estate.classes[class_row].boot_ms is None:
             unknown.add(f"classes/{estate.classes[class_row].id}/boot" if class_row >= 0 else "servers/class")
             continue
@@ -233,12 +245,25 @@ def _boot_kinds(
         feeds = group_feeds.get(group, ())
         numbers[row] = len(kinds)
         name = f"{server_class.id}|{'+'.join(feeds)}|{boot or ''}" + (f"|{at}" if at else "")
-        uses = limits.boot(server_class, feeds, boot, estate.halls[hall_row].id if hall_row >= 0 else None)
+        hall = estate.halls[hall_row].id if hall_row >= 0 and not hand else None
+        uses = () if itself else limits.boot(server_class, feeds, boot, hall)
         duration = ticks_up(server_class.boot_ms or 0, tick_ms)
-        kinds.append(BootKind(name, duration, () if itself else uses, at, earliest, bool(itself)))
+        if hand:
+            name += "|by hand"
+            uses += limits.hands
+            duration = max(duration, _ticks_by_hand(estate, tick_ms, unknown))
+        kinds.append(BootKind(name, duration, uses, at, earliest, bool(itself), bool(hand)))
     kind[chosen] = numbers[inverse.reshape(-1)]
     known[chosen] = kind[chosen] >= 0
     return kind, tuple(kinds), known
+
+
+def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
+    """What a person at least takes to boot a server; not known: taken as no time."""
+    stated = estate.limits.manual_ms.get("boot")
+    if stated is None:
+        unknown.add("limits/manual/boot")
+    return ticks_up(stated or 0, tick_ms)
 
 
 def _managed_halls(top: Topology, limits: LimitTable) -> IndexColumn:
@@ -305,14 +330,21 @@ def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[st
     return found
 
 
-def _bare_pools(top: Topology, bare: _Bare) -> tuple[list[tuple[int, int, int]], IndexColumn]:
-    """(only boots, site, class) that occur, sorted, and the number of each chosen row's."""
+def _bare_pools(
+    top: Topology, bare: _Bare, pool_rows: list[int]
+) -> tuple[list[tuple[int, int, int]], IndexColumn]:
+    """(only boots, site, class) that occur, sorted, and the number of each chosen row's: what a pool owns has
+    the number of its pool, which comes after these.
+    """
     fleet, chosen = top.estate.fleet, bare.chosen
     key = np.stack([bare.only_boots.astype(np.int32), fleet.site[chosen], fleet.server_class[chosen]], axis=1)
-    if not len(key):
-        return [], np.empty(0, np.int32)
-    unique, inverse = np.unique(key, axis=0, return_inverse=True)
-    return [(int(b), int(s), int(c)) for b, s, c in unique], inverse.reshape(-1).astype(np.int32)
+    numbers = np.zeros(len(chosen), np.int32)
+    unique, inverse = np.unique(key[~bare.member], axis=0, return_inverse=True)
+    numbers[~bare.member] = inverse.reshape(-1)
+    place = np.full(len(top.estate.pools) + 1, -1, np.int32)
+    place[pool_rows] = np.arange(len(pool_rows), dtype=np.int32)
+    numbers[bare.member] = len(unique) + place[fleet.pool[chosen[bare.member]]]
+    return [(int(b), int(s), int(c)) for b, s, c in unique], numbers
 
 
 def _pool_table(
@@ -330,7 +362,6 @@ def _pool_table(
 
 def _assemble(
     top: Topology,
-    lost: Loss,
     bare: _Bare,
     pool_rows: list[int],
     shadows: list[int],
@@ -345,10 +376,10 @@ def _assemble(
     def join(column: IndexColumn, tail: list[int]) -> IndexColumn:
         return np.concatenate([column, np.array(tail, np.int32)]).astype(np.int32)
 
-    room = [_pool_capacity(top, p, unknown) for p in pool_rows] + [
+    capacity = np.where(fleet.capacity_known[v], fleet.capacity[v], 0)
+    room = _pool_room(top, bare, pool_rows, capacity, unknown) + [
         [UNBOUNDED] * RESOURCE_COUNT for _ in shadows
     ]
-    capacity = np.where(fleet.capacity_known[v], fleet.capacity[v], 0)
     watts = np.where(fleet.watts_known[v] & bare.dark, fleet.watts[v], 0)
     return Rows(
         fleet_row=join(v, [-1] * extra),
@@ -356,7 +387,7 @@ def _assemble(
         rack=join(fleet.rack[v], [-1] * extra),
         feed_group=join(bare.feed_group[v], [-1] * extra),
         pool=join(pool_of_bare, list(range(bare_pools, bare_pools + extra))),
-        is_pool=np.r_[np.zeros(len(v), np.bool_), np.ones(extra, np.bool_)],
+        is_pool=np.r_[bare.member, np.ones(extra, np.bool_)],
         dark=np.r_[bare.dark, np.zeros(extra, np.bool_)],
         capacity=np.concatenate([capacity, np.array(room, np.int64).reshape(extra, RESOURCE_COUNT)]),
         used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
@@ -366,11 +397,53 @@ def _assemble(
     )
 
 
-def _pool_capacity(top: Topology, row: int, unknown: set[str]) -> list[int]:
-    """Totals of a pool times its quota; from its member servers where no total is stated."""
+def _pool_room(
+    top: Topology, bare: _Bare, pool_rows: list[int], capacity: IntColumn, unknown: set[str]
+) -> list[list[int]]:
+    """Room of each pool without the servers of it that are dark: those have their part in `capacity`, by
+    their size, or equal parts where sizes are not known.
+    """
+    fleet, found = top.estate.fleet, []
+    rising = np.zeros(len(fleet), np.bool_)
+    rising[bare.chosen[bare.bring_up]] = True
+    for number in pool_rows:
+        live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
+        room = _pool_capacity(top, number, live, unknown)
+        found.append(room)
+        mine = np.flatnonzero((fleet.pool[bare.chosen] == number) & bare.bring_up)
+        if not len(mine):
+            continue
+        alone = not (live & ~rising).any()
+        for resource, whole in enumerate(room):
+            parts = _parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
+            capacity[mine, resource] = parts[bare.chosen[mine]]
+            if alone or whole != UNBOUNDED:
+                room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
+    return found
+
+
+def _parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
+    """(V,) what each server of a pool gives of the whole, rounded down."""
+    if whole == UNBOUNDED:
+        return np.full(len(sizes), UNBOUNDED, np.int64)
+    weight = np.where(live, sizes if known[live].all() else 1, 0)
+    return np.asarray(whole * weight // max(1, int(weight.sum())), np.int64)
+
+
+def _totals_only(
+    top: Topology, lost: Loss, scenario: Scenario, pool_rows: list[int], unknown: set[str]
+) -> None:
+    """Pools of a dark site of which nobody knows the servers: their room counts from the beginning."""
+    if scenario.kind == "restore":
+        named = set(np.unique(top.estate.fleet.pool).tolist())
+        unknown |= {
+            f"pools/{top.estate.pools[p].id}/servers" for p in pool_rows if lost.pools[p] and p not in named
+        }
+
+
+def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
+    """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
     estate, pool = top.estate, top.estate.pools[row]
-    members = estate.fleet.pool == row
-    live = members & np.isin(estate.fleet.state, (SERVING, SPARE))
     room = []
     for resource, total in enumerate(pool.capacity):
         if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
@@ -455,14 +528,20 @@ def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
 
 
 def _power(
-    top: Topology, lost: Loss, bare: _Bare, scenario: Scenario, budgets: PowerTable, energy: Energy
+    top: Topology,
+    lost: Loss,
+    seen_on: BoolColumn,
+    bare: _Bare,
+    scenario: Scenario,
+    budgets: PowerTable,
+    energy: Energy,
 ) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
     """Budgets that are known, what is on under each without a boot, and the budgets of each bare row."""
     fleet = top.estate.fleet
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     if scenario.kind != "failback":
         on = on & ~lost.servers
-    on |= energy.by_itself & fleet.watts_known
+    on |= (energy.by_itself | seen_on) & fleet.watts_known
     load = budgets.sums(budgets.of_servers(fleet.rack[on], fleet.site[on]), fleet.watts[on])
     table = tuple(
         PowerBudget(n, max(b, int(w)), int(w))

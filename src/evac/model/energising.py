@@ -9,13 +9,14 @@ The order is fixed here, alike for planner and checker: the feed first that give
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from evac.model.derive_limits import LimitTable
 from evac.model.domain import Loss, Topology
+from evac.model.errors import UnknownDomain
 from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.power import PowerTable
@@ -52,9 +53,39 @@ def energise(
     """Power steps of a restored domain; nothing to do in any other scenario."""
     racks, servers = len(top.estate.racks), len(top.estate.fleet)
     zero = np.zeros(racks + 1, np.int64)
+    lost, on = still_dark(top, lost, scenario)
     if scenario.kind != "restore" or not lost.servers.any():
         return Energy((), zero, zero, zero, np.zeros(servers, np.bool_), np.full(racks + 1, -1, np.int32))
-    return _Energising(top, lost, limits, power, tick_ms, unknown).run()
+    return _Energising(top, lost, on, limits, power, tick_ms, unknown).run()
+
+
+def still_dark(top: Topology, lost: Loss, scenario: Scenario) -> tuple[Loss, BoolColumn]:
+    """What of a restored domain has no power yet, and (V,) which of its servers were seen on.
+
+    A server that is on says that its rack has power; that a feed has it only where the rack has no other.
+    Raises UnknownDomain for a name that is no server.
+    """
+    fleet, racks = top.estate.fleet, top.estate.racks
+    on = np.zeros(len(fleet), np.bool_)
+    if scenario.kind != "restore" or not scenario.on:
+        return lost, on
+    names = np.array([name.encode() for name in scenario.on], "S")
+    rows = np.minimum(np.searchsorted(fleet.name, names), max(0, len(fleet) - 1))
+    strangers = np.flatnonzero(fleet.name[rows] != names) if len(fleet) else np.arange(len(names))
+    if len(strangers):
+        name = scenario.on[int(strangers[0])]
+        raise UnknownDomain(
+            "unknown-server", f"'{name[:200]}' is no server of the estate", "evac observe --power"
+        )
+    on[rows] = True
+    on &= lost.servers & (fleet.state != CONDEMNED)
+    lit = np.zeros(len(racks) + 1, np.bool_)
+    lit[fleet.rack[on]] = True
+    feeds = np.zeros(len(top.estate.feeds), np.bool_)
+    feeds[dark_feeds(top, lost)] = True
+    only = lit[:-1] & (top.rack_feed_count == 1)
+    feeds[top.feed_rows[only[top.feed_racks]]] = False
+    return replace(lost, servers=lost.servers & ~on, racks=lost.racks & ~lit[:-1], feeds=feeds), on
 
 
 def dark_feeds(top: Topology, lost: Loss) -> list[int]:
@@ -73,6 +104,7 @@ class _Energising:
         self,
         top: Topology,
         lost: Loss,
+        seen_on: BoolColumn,
         limits: LimitTable,
         power: PowerTable,
         tick_ms: int,
@@ -93,7 +125,7 @@ class _Energising:
         self.size = self._per_rack(rises.astype(np.int64))[:count]
         self.watts = self._per_rack(np.where(self.by_itself & fleet.watts_known, fleet.watts, 0))
         self._inrush_of_racks()
-        on = np.isin(fleet.state, (SERVING, SPARE)) & ~lost.servers & fleet.watts_known
+        on = (np.isin(fleet.state, (SERVING, SPARE)) & ~lost.servers | seen_on) & fleet.watts_known
         index = power.of_servers(fleet.rack, fleet.site)
         self.load = power.sums(index[on], fleet.watts[on])
         self.budget = np.array(power.watts, np.int64)

@@ -46,7 +46,8 @@ class BootKind:
 
     ready: tick before which none begins, as the power steps stand (the rack has power, its switches and BMCs
     answer); ready_least: the same, whatever the order of power steps. by_itself: these servers come on with
-    their power, at `ready`: nobody boots them, somebody looks.
+    their power, at `ready`: nobody boots them, somebody looks. by_hand: they have no management controller,
+    so a person presses the button, whatever tools there are; duration and uses are those of people then.
     """
 
     id: str
@@ -55,6 +56,7 @@ class BootKind:
     ready: int = 0
     ready_least: int = 0
     by_itself: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,11 @@ class Instance:
         """Tick before which no boot begins, whatever the order of power steps."""
         kinds = np.unique(self.rows.boot_kind[self.to_boot]).tolist()
         return min((self.boot_kinds[kind].ready_least for kind in kinds), default=0)
+
+    @property
+    def boots_by_hand(self) -> bool:
+        """Whether some rows boot by hand, so that no tool is waited for."""
+        return any(kind.by_hand for kind in self.boot_kinds)
 
     @property
     def brought_up(self) -> IndexColumn:

@@ -11,13 +11,15 @@ ScenarioKind = Literal["lose", "evacuate", "restore", "failback"]
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`domains` are paths of fault domains, sorted. `deadline_ms` only for an evacuation. power: (site, hall,
-    feed or rack, watts it gives now), sorted: where utility or cooling give less than the estate says.
+    feed or rack, watts it gives now), sorted: where utility or cooling give less than the estate says. on:
+    servers of a domain that is restored which were seen on, sorted: nobody boots them again.
     """
 
     kind: ScenarioKind
     domains: tuple[str, ...]
     deadline_ms: int | None = None
     power: tuple[tuple[str, int], ...] = ()
+    on: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

@@ -17,6 +17,9 @@ T takes a pair of hands for at least m ticks, so at most H * ceil(T / m) boots b
 once. All others of A begin at T or later, and hold no less than A without that many of its largest boots.
 Where people have no way, all begin at T or later. Boots by hand hold the same limits for at least as long.
 
+Servers that only people can boot wait for no tool: they hold a pair of hands like any other limit, and are
+left out of what is said of late tools.
+
 Placement, power budgets and services are ignored: dropping a rule can only lower a lower bound.
 """
 
@@ -60,12 +63,13 @@ class _Kinds:
     offset: Ints
     hold: Ints
     count: Ints
+    by_hand: Ints
 
     def where(self, mask: NDArray[np.bool_]) -> _Kinds:
         return _Kinds(*(getattr(self, name)[mask] for name in _COLUMNS))
 
 
-_COLUMNS: Final = ("ready", "ticks", "units", "offset", "hold", "count")
+_COLUMNS: Final = ("ready", "ticks", "units", "offset", "hold", "count", "by_hand")
 
 
 def wave_bound(instance: Instance, rows: Ints, tools: Tools = Tools()) -> WaveBound:
@@ -79,7 +83,10 @@ def wave_bound(instance: Instance, rows: Ints, tools: Tools = Tools()) -> WaveBo
         for use in kind.uses:
             hold = kind.duration if use.hold == WHOLE else use.hold
             if use.units and hold:
-                line = (kind.ready_least, kind.duration, use.units, use.offset, hold, int(counts[k]))
+                line = (
+                    kind.ready_least, kind.duration, use.units, use.offset, hold, int(counts[k]),
+                    int(kind.by_hand),
+                )  # fmt: skip
                 lines.setdefault(use.limit, []).append(line)
     for limit in sorted(lines):
         capacity = instance.limits[limit].capacity
@@ -94,7 +101,7 @@ def _chain(instance: Instance, kinds: list[int], counts: Ints, tools: Tools) -> 
     alone = max(
         (instance.boot_kinds[k].ready_least + instance.boot_kinds[k].duration for k in kinds), default=0
     )
-    booted = [k for k in kinds if not instance.boot_kinds[k].by_itself]
+    booted = [k for k in kinds if not (instance.boot_kinds[k].by_itself or instance.boot_kinds[k].by_hand)]
     left = int(sum(counts[k] for k in booted)) - tools.by_hand
     if left <= 0:
         return alone
@@ -108,7 +115,8 @@ def _chain(instance: Instance, kinds: list[int], counts: Ints, tools: Tools) -> 
 
 
 def limit_bound(capacity: int, lines: Ints, tools: Tools = Tools()) -> int:
-    """The bound of one limit. lines: (K, 6) ready, ticks, units, offset, hold, count of each kind."""
+    """The bound of one limit. lines: (K, 7) ready, ticks, units, offset, hold, count of each kind,
+    and whether only people boot it."""
     kinds = _Kinds(*np.asarray(lines, np.int64).T)
     best = 0
     ahead, behind = kinds.ready + kinds.offset, kinds.ticks - kinds.offset - kinds.hold
@@ -139,6 +147,7 @@ def _of_late(capacity: int, kinds: _Kinds, tools: Tools) -> int:
     """The same for the boots that people cannot begin before the tools are back: those of least area stay."""
     if tools.back <= 0:
         return 0
+    kinds = kinds.where(kinds.by_hand == 0)
     left = tools.by_hand
     counts = kinds.count.copy()
     for k in np.argsort(-(kinds.units * kinds.hold), kind="stable").tolist():

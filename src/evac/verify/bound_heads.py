@@ -51,7 +51,7 @@ class Heads:
     def boot_wait(self) -> int:
         need = self.instance.tools.get("boot")
         powered = self.instance.first_boot
-        if need is None or not need.services:
+        if need is None or not need.services or self.instance.boots_by_hand:
             return powered
         if need.manual is None:
             return max(powered, self._waits["boot"])

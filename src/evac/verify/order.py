@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from evac.model.steps import FENCE_RUNGS
 from evac.verify.milestones import Milestones
-from evac.verify.reading import TIMED_KINDS, Reading, Timed, comes_on_by_itself, regular_ticks, uses_of
+from evac.verify.reading import (
+    TIMED_KINDS,
+    Reading,
+    Timed,
+    boots_by_hand,
+    comes_on_by_itself,
+    regular_ticks,
+    uses_of,
+)
 
 
 def check_durations(reading: Reading) -> None:
@@ -17,7 +25,7 @@ def check_durations(reading: Reading) -> None:
             reading.complain("F3", timed.step.id, "nothing in the estate says how long this takes")
             continue
         need = reading.instance.tools.get(timed.step.kind)
-        if timed.step.manual:
+        if timed.step.manual and not _only_by_hand(reading, timed):
             if need is None or need.manual is None:
                 reading.complain("F15", timed.step.id, "people have no way to do this")
                 continue
@@ -27,6 +35,10 @@ def check_durations(reading: Reading) -> None:
             reading.complain(
                 "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
             )
+
+
+def _only_by_hand(reading: Reading, timed: Timed) -> bool:
+    return timed.step.kind == "boot" and boots_by_hand(reading.instance, timed.rows[0][0])
 
 
 def _check_uses(reading: Reading, timed: Timed) -> None:

@@ -164,6 +164,12 @@ def comes_on_by_itself(instance: Instance, row: int) -> bool:
     return kind >= 0 and instance.boot_kinds[kind].by_itself
 
 
+def boots_by_hand(instance: Instance, row: int) -> bool:
+    """Whether only people can boot a row: what its kind takes and holds is theirs."""
+    kind = int(instance.rows.boot_kind[row])
+    return kind >= 0 and instance.boot_kinds[kind].by_hand
+
+
 def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
     """What one unit action of a step holds, from the instance alone."""
     instance, step = reading.instance, timed.step
@@ -175,8 +181,10 @@ def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
         found = [c for c in instance.stores[timed.store].candidates if c.id == step.candidate]
         return (found[0].uses if found else ()) + manual
     if step.kind == "boot":
-        kind = int(instance.rows.boot_kind[timed.rows[0][0]])
-        return (instance.boot_kinds[kind].uses if kind >= 0 else ()) + manual
+        row = timed.rows[0][0]
+        kind = int(instance.rows.boot_kind[row])
+        own = instance.boot_kinds[kind].uses if kind >= 0 else ()
+        return own if boots_by_hand(instance, row) else own + manual
     if step.kind in ("start", "shed") and timed.rows:
         pool = instance.pools[int(instance.rows.pool[timed.rows[0][0]])]
         return (pool.start_uses if step.kind == "start" else pool.shed_uses) + manual

@@ -45,6 +45,8 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
         reading.complain("F21", timed.step.id, "does not say truly whether it comes on by itself")
     if kind.by_itself and timed.step.manual:
         reading.complain("F21", timed.step.id, "nobody presses a button of what comes on by itself")
+    if kind.by_hand and not timed.step.manual:
+        reading.complain("F15", timed.step.id, "has no management controller: only a person can boot it")
     step = int(instance.powered_by[row]) if len(instance.powered_by) else -1
     if step >= 0 and f"power:{instance.power_steps[step].target}" not in timed.step.after:
         reading.complain("F5", timed.step.id, "after does not say that it waits for its power")

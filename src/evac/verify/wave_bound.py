@@ -22,6 +22,7 @@ class Held:
     offset: int
     hold: int
     count: int
+    by_hand: bool
 
     @property
     def ahead(self) -> int:
@@ -45,7 +46,7 @@ def latest_bound(instance: Instance, rows: list[int], back: int) -> int:
         for use in kind.uses:
             hold = kind.duration if use.hold == WHOLE else use.hold
             if use.units > 0 and hold > 0:
-                line = Held(kind.ready_least, kind.duration, use.units, use.offset, hold, count)
+                line = Held(kind.ready_least, kind.duration, use.units, use.offset, hold, count, kind.by_hand)
                 held.setdefault(use.limit, []).append(line)
     for limit, lines in held.items():
         best = max(best, _of_limit(instance.limits[limit].capacity, lines, back, spare))
@@ -66,7 +67,7 @@ def _longest(instance: Instance, counts: Counter[int], back: int, spare: int) ->
     kinds = [(instance.boot_kinds[number], count) for number, count in counts.items()]
     best = max((kind.ready_least + kind.duration for kind, _ in kinds), default=0)
     for kind, count in sorted(kinds, key=lambda pair: -pair[0].duration):
-        if kind.by_itself:
+        if kind.by_itself or kind.by_hand:
             continue
         if count > spare:
             return max(best, back + kind.duration)
@@ -81,8 +82,8 @@ def _of_limit(capacity: int, lines: list[Held], back: int, spare: int) -> int:
             some = [line for line in lines if line.ahead >= early and line.tail >= late]
             if some:
                 best = max(best, _of_set(capacity, some, some))
-                if back > 0:
-                    waiting = [replace(line, ready=max(line.ready, back)) for line in some]
+                waiting = [replace(line, ready=max(line.ready, back)) for line in some if not line.by_hand]
+                if back > 0 and waiting:
                     best = max(best, _of_set(capacity, waiting, _without(waiting, spare)))
     return best
 

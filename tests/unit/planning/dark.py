@@ -46,21 +46,30 @@ FACTS = {
 
 
 def dark_site(folder: Path, per_rack: int = 3, **facts: str) -> Estate:
-    """Two halls of two racks each: three `web` and one `old` server a rack, and one server at site b."""
-    text = YAML.replace("{a: 0}", "unknown").replace(
-        "SHOP}", "}" if "SHOP" not in facts else facts["SHOP"] + "}"
+    """Two halls of two racks each: three `web` and one `old` server a rack, and one server at site b.
+
+    OLD_BMC: whether the old ones have a management controller; OLD_POOL: a pool that owns them; POOLS: YAML.
+    """
+    text = (
+        (YAML + facts.get("POOLS", ""))
+        .replace("{a: 0}", "unknown")
+        .replace("SHOP}", "}" if "SHOP" not in facts else facts["SHOP"] + "}")
     )
     text = text.replace("LIMITS}", facts.get("LIMITS", "power_margin: 1 %") + "}")
     for name, usual in FACTS.items():
         text = text.replace(name, facts.get(name, usual))
-    rows = ["server,site,rack,class,state,boot_server,bmc"]
+    bmc, owner = facts.get("OLD_BMC", "yes"), facts.get("OLD_POOL", "")
+    rows = ["server,site,rack,class,state,boot_server,bmc,pool"]
     for hall in (1, 2):
         for rack in (1, 2):
-            rows += [f"a{hall}{rack}w{n},,a/h{hall}/r{rack},web,,a-boot,yes" for n in range(per_rack)]
-            rows.append(f"a{hall}{rack}x,,a/h{hall}/r{rack},old,,a-boot,yes")
-    rows += ["b1,b,,web,spare,,yes", "a11z,,a/h1/r1,web,condemned,a-boot,yes"]
+            rows += [f"a{hall}{rack}w{n},,a/h{hall}/r{rack},web,,a-boot,yes," for n in range(per_rack)]
+            rows.append(
+                f"a{hall}{rack}x,,a/h{hall}/r{rack},old,,a-boot,{bmc},{owner}"
+            )
+    rows += ["b1,b,,web,spare,,yes,", "a11z,,a/h1/r1,web,condemned,a-boot,yes,"]
     (folder / "estate.yaml").write_text(text)
     (folder / "racks.csv").write_text(RACKS)
     (folder / "servers.csv").write_text("\n".join(rows) + "\n")
-    (folder / "replicas.csv").write_text("service,target,count\nshop,a11w0,1\nshop,a21w0,1\n")
+    replicas = facts.get("REPLICAS", "shop,a11w0,1\nshop,a21w0,1\n")
+    (folder / "replicas.csv").write_text("service,target,count\n" + replicas)
     return load(folder)

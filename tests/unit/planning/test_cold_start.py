@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from evac.estate import plan_codec
+from evac.model.after import estate_after
+from evac.model.fleet import ON_POOL
 from evac.model.observation import MemberSeen, Observation, observed
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
@@ -70,6 +72,62 @@ def test_what_comes_on_by_itself_is_only_looked_at(tmp_path: Path) -> None:
     assert all(step.parameters == {"by_itself": True} for step in alone)
     assert all((step.uses, step.tools, step.manual) == ((), step.tools, False) for step in alone)
     assert {step.start_ms for step in alone} == {120_000}
+
+
+def test_who_has_no_controller_is_booted_by_people_and_hands_are_the_limit(tmp_path: Path) -> None:
+    made = planned(tmp_path, OLD_BMC="no", HALL="network_up: 20 min", LIMITS="power_margin: 1 %")
+    by_hand = [step for step in boots(made) if step.target.endswith("x")]
+    assert len(by_hand) == 4
+    assert all(step.manual and dict(step.uses)["hands"] == 1 for step in by_hand)
+    assert all(not step.manual for step in boots(made) if not step.target.endswith("x"))
+    assert "limits/manual/boot" in made.unknown
+    spans = sorted((step.start_ms, step.end_ms) for step in by_hand)
+    assert all(sum(begin <= at < end for begin, end in spans) <= 2 for at, _ in spans)
+    assert spans[0][0] < 20 * 60_000  # nobody waits for a network to press a button
+
+
+def test_people_take_as_long_as_the_estate_says_and_the_bound_knows_their_hands(tmp_path: Path) -> None:
+    made = planned(tmp_path, OLD_BMC="no", MANUAL="2 min, boot: 30 min")
+    by_hand = [step for step in boots(made) if step.target.endswith("x")]
+    assert {step.end_ms - step.start_ms for step in by_hand} == {30 * 60_000}
+    assert made.wave is not None
+    assert made.wave.limit == "hands"
+    assert made.wave.bound_ms >= 60 * 60_000
+
+
+def test_late_tools_hold_up_nobody_who_presses_a_button(tmp_path: Path) -> None:
+    made = planned(
+        tmp_path, OLD_BMC="no", LIMITS="power_margin: 1 %",
+        ENDPOINTS="tools: {dhcp: [shop]}", MANUAL="2 min, boot: 1 h",
+    )  # fmt: skip
+    assert made.wave is not None
+    first = min(step.start_ms for step in boots(made) if step.target.endswith("x"))
+    assert first < 10 * 60_000
+
+
+POOL = "pools: {a-pool: {site: a, cpu: 32 cores, memory: 128 GiB, quota: 50 %}}\n"
+
+
+def test_a_pool_has_the_room_of_those_of_its_servers_that_are_up(tmp_path: Path) -> None:
+    made = planned(tmp_path, POOLS=POOL, OLD_POOL="a-pool", REPLICAS="shop,a-pool,4\n")
+    starts = [step for step in made.steps if step.kind == "start"]
+    ends = {step.target: step.end_ms for step in boots(made)}
+    assert sum(step.count for step in starts) == 4
+    for step in starts:
+        assert step.pool == "a-pool"
+        for name, count in step.servers:
+            assert count == 1  # half of eight cores
+            assert ends[name] <= step.start_ms
+            assert f"boot:{name}" in step.after
+    assert "pools/a-pool/servers" not in made.unknown
+    after = estate_after(dark_site(tmp_path, POOLS=POOL, OLD_POOL="a-pool", REPLICAS="shop,a-pool,4\n"), made)
+    assert (after.replicas.kind.tolist(), after.replicas.count.tolist()) == ([ON_POOL], [4])
+
+
+def test_a_pool_of_which_only_totals_are_known_is_said_to_be_assumed(tmp_path: Path) -> None:
+    made = planned(tmp_path, POOLS=POOL, REPLICAS="shop,a-pool,4\n")
+    assert "pools/a-pool/servers" in made.unknown
+    assert all(name == "a-pool" for s in made.steps if s.kind == "start" for name, _ in s.servers)
 
 
 def test_what_does_not_fit_into_the_power_stays_off_and_is_listed(tmp_path: Path) -> None:

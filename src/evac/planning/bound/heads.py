@@ -132,7 +132,7 @@ class _Pass:
 
     def _boot_wait(self) -> int:
         need = self.instance.tools.get("boot")
-        if need is None or not need.services:
+        if need is None or not need.services or self.instance.boots_by_hand:
             return self.instance.first_boot
         wait = self.heads.waits["boot"]
         if need.manual is not None:

@@ -83,7 +83,7 @@ ROW_TYPE: Final = _record(
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
 )  # fmt: skip
 GROUP_TYPE: Final = _record(
-    *_fields("first last pool dark boot_set boot_ticks ready by_itself"),
+    *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand"),
 
     *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark"),
 )  # fmt: skip

@@ -362,6 +362,7 @@ def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Tabl
             option = instance.boot_kinds[boot]
             line["dark"], line["boot_set"], line["boot_ticks"] = 1, sets.number(option.uses), option.duration
             line["ready"], line["by_itself"] = option.ready, int(option.by_itself)
+            line["by_hand"] = int(option.by_hand)
     return table
 
 

@@ -86,12 +86,18 @@ def boot_end(board: Board, group: int) -> int:
 def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
     """The next boot of a group: holds only grow, so the search goes on where the last one ended.
 
-    What comes on by itself does so when it has power, and nobody is needed.
+    What comes on by itself does so when it has power, and nobody is needed. Where only people can boot, the
+    time and the hands of people are those of the group, and no tool is waited for.
     """
     line = board.group[group]
     if line.by_itself:
         late = line.ready + line.boot_ticks > board.horizon
         return (NEVER if late else line.ready), line.boot_ticks, 0
+    if line.by_hand:
+        at = earliest(board, line.boot_set, 0, line.boot_ticks, 1, line.boot_since)
+        if at < NEVER:
+            line.boot_since = at
+        return at, line.boot_ticks, 1
     at, length, by_hand = _best(
         board, BOOT, line.boot_set, line.boot_ticks, 1, line.boot_since, line.hand_since
     )
@@ -128,7 +134,8 @@ def boot(board: Board, row: int, group: int) -> bool:
     if at >= NEVER:
         return False
     end = at + length
-    reserve(board, board.group[group].boot_set, hands(board, BOOT, by_hand), length, 1, at)
+    people = 0 if board.group[group].by_hand else hands(board, BOOT, by_hand)
+    reserve(board, board.group[group].boot_set, people, length, 1, at)
     board.row[row].boot_at, board.row[row].on_at, board.row[row].boot_manual = at, end, by_hand
     draw_power(board, row, 1)
     pool = board.row[row].pool

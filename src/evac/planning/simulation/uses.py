@@ -26,6 +26,8 @@ class StepUses:
         if step.kind in ("attest", "reprotect"):
             return ()
         need = self.instance.tools.get(step.kind)
+        if step.kind == "boot" and self.instance.boot_kinds[self.boot[step.target]].by_hand:
+            return self._regular(step)
         return self._regular(step) + (need.manual_uses if step.manual and need is not None else ())
 
     def _regular(self, step: Step) -> tuple[Use, ...]:
