@@ -86,7 +86,8 @@ def resolve(reference: str) -> str:
 class Gateway:
     """Members in order of preference. attempt_s: patience with one member; deadline_s: of a whole call.
 
-    A member that failed is avoided for a while, twice as long each time, and then preferred again.
+    A member that failed is avoided for a while, twice as long each time, and then preferred again; one that
+    answers is preferred again at once. Calls that were under way together and failed are one failure.
     """
 
     def __init__(
@@ -106,8 +107,13 @@ class Gateway:
         self._token = ""
         self._avoid_until = [0.0] * len(self.endpoints)
         self._avoid_s = [0.0] * len(self.endpoints)
+        self._failed_at = [0.0] * len(self.endpoints)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+
+    def avoided_s(self, member: int) -> float:
+        """For how long a member is avoided from now on; 0 for one that is not."""
+        return max(0.0, self._avoid_until[member] - time.monotonic())
 
     async def call(self, path: str, body: Mapping[str, Any], deadline: float | None = None) -> dict[str, Any]:
         """For calls that may be done twice (reads, keepalives): asks members until one answers.
@@ -132,34 +138,34 @@ class Gateway:
         Raises `NotSent` when none did until the deadline, `Unavailable` when one may have, `Refused`.
         """
         while True:
-            member = self._pick()
+            member, began = self._pick(), time.monotonic()
             try:
                 answer = await self._authorized(member, path, body, deadline)
             except NotSent as failure:
                 if not failure.again:
                     raise
-                self._avoid(member)
+                self._avoid(member, began)
                 if time.monotonic() + AGAIN_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
             except Full:
                 raise
             except Unavailable:
-                self._avoid(member)
+                self._avoid(member, began)
                 raise
             else:
-                self._avoid_s[member] = 0.0
+                self._avoid_s[member] = self._avoid_until[member] = 0.0
                 return answer
 
     async def stream(self, path: str, body: Mapping[str, Any], idle_s: float) -> AsyncGenerator[bytes, None]:
         """Pieces of an endless answer as they come, b"" after `idle_s` without one. Raises `Unavailable`."""
-        member = self._pick()
+        member, began = self._pick(), time.monotonic()
         session, url = self._open_session(), self.endpoints[member] + path
         try:
             async with asyncio.timeout(self._attempt_s):
                 response = await session.post(url, data=orjson.dumps(body), headers=self._headers())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._avoid(member)
+            self._avoid(member, began)
             raise Unavailable(f"{self.endpoints[member]} does not answer") from error
         try:
             while True:
@@ -178,13 +184,14 @@ class Gateway:
             await asyncio.sleep(0.01)
 
     async def _piece(self, response: aiohttp.ClientResponse, idle_s: float, member: int) -> bytes | None:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(idle_s):
                 return await response.content.readany() or None
         except TimeoutError:
             return b""
         except (aiohttp.ClientError, OSError) as error:
-            self._avoid(member)
+            self._avoid(member, began)
             raise Unavailable(f"{self.endpoints[member]} broke off") from error
 
     async def _authorized(
@@ -260,7 +267,11 @@ class Gateway:
                 return member
         return min(range(len(self.endpoints)), key=self._avoid_until.__getitem__)
 
-    def _avoid(self, member: int) -> None:
+    def _avoid(self, member: int, began: float) -> None:
+        """began: when the call that failed was sent; one sent before the last failure is part of that."""
+        if began <= self._failed_at[member]:
+            return
+        self._failed_at[member] = time.monotonic()
         self._avoid_s[member] = min(AVOID_MOST_S, max(AVOID_LEAST_S, self._avoid_s[member] * 2))
         self._avoid_until[member] = time.monotonic() + self._avoid_s[member]
 
