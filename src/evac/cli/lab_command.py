@@ -18,7 +18,7 @@ from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
     from evac.lab.fires import Fire
-    from evac.lab.state import LabFolder
+    from evac.lab.state import LabFolder, LabState
 
 _SEVERE_HINT = "say so: --confirm SITE --reason WHY"
 
@@ -106,9 +106,20 @@ def up(
     say(
         f"the lab is up in {time.monotonic() - began:.1f} s: {len(state.processes)} processes, "
         f"{state.world} world, {writers} clients write\nits estate: {place.estate}\n"
-        "next: evac lab status, then evac lab burn pangyo",
+        f"{'' if by_hand else _plans_lacking(state)}next: evac lab status, then evac lab burn pangyo",
         quiet,
     )
+
+
+def _plans_lacking(state: LabState) -> str:
+    """A line that says so where the loss of a site has no plan yet; else nothing."""
+    from evac.lab.journal_facts import watchers
+
+    seen = watchers(state.topology)
+    left = [site.name for site in state.topology.sites if seen is None or site.name not in seen.ready]
+    if not left:
+        return ""
+    return f"no plan lies ready yet for the loss of {', '.join(left)}: a fire there waits for the planner\n"
 
 
 @lab.command()

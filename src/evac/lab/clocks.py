@@ -5,7 +5,8 @@ Only evac's own processes get it; their monotonic clock is left alone, as a real
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,15 @@ def environment(folder: LabFolder, site: str) -> Mapping[str, str]:
         "LD_PRELOAD": str(found), "FAKETIME_TIMESTAMP_FILE": str(path), "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
+
+
+def ahead(folder: LabFolder, sites: Iterable[str]) -> dict[str, float]:
+    """Site -> how many seconds its clock is ahead of the true one; behind where negative."""
+    found = {}
+    for site in sites:
+        with suppress(OSError, ValueError):
+            found[site] = float(clock_file(folder, site).read_text(encoding="ascii"))
+    return found
 
 
 def jump(folder: LabFolder, state: LabState, site: str, seconds: float) -> None:

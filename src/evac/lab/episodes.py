@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from evac.lab import faults, fires, journal_facts, ledger, losses
+from evac.lab import clocks, faults, fires, journal_facts, ledger, losses
 from evac.lab.faults import Struck
 from evac.lab.fires import Fire
 from evac.lab.site_servers import Ground
@@ -63,7 +63,7 @@ def _follow(folder: LabFolder, state: LabState, begun: Fire, patience: Patience,
     while time.monotonic() < deadline:
         seen = fires.measured(folder, seen)
         if wants_run:
-            seen = _with_run(state, seen, first)
+            seen = _with_run(folder, state, seen, first)
         _tell_news(seen, known, told)
         if seen.last_client_seconds is not None and (
             not wants_run or seen.state not in ("burning", "running")
@@ -74,8 +74,9 @@ def _follow(folder: LabFolder, state: LabState, begun: Fire, patience: Patience,
     return replace(fires.measured(folder, seen), state="not over")
 
 
-def _with_run(state: LabState, seen: Fire, first: str) -> Fire:
-    found = journal_facts.run_of_fire(state.topology, seen.lost_site, seen.burnt_at, first)
+def _with_run(folder: LabFolder, state: LabState, seen: Fire, first: str) -> Fire:
+    ahead = clocks.ahead(folder, [site.name for site in state.topology.sites])
+    found = journal_facts.run_of_fire(state.topology, seen.lost_site, seen.burnt_at, first, ahead)
     if found is None:
         return seen
     return replace(seen, run=found.run, state=found.phase or "running", seconds=dict(found.seconds))

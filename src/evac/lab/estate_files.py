@@ -15,19 +15,22 @@ import yaml
 from evac.lab.servers import postgres
 from evac.lab.site_servers import KEY_NAME, Ground
 from evac.lab.topology import PORTS, SERVICE, SITES, ZONE, Site
+from evac.model.run_policy import PROFILES
 
 ROUND_TRIPS: Final = 20
 """Of a fence or a promotion of a PostgreSQL in another site, its connection included."""
+PROBE_ROUND_TRIPS: Final = 2
+"""Of a probe: its connection, and its question."""
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
 mode: act
 envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 60 s}
-watch: {profile: lab}
+watch: %(watch)s
 stores:
   messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
   presence: {fence_proofs: [none], async_promotion: allow, most_lost: 60 s}
 patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
-pace: {shares: [10 %, 50 %, 100 %], wait: 1 s}
+pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 """
 
 
@@ -41,8 +44,23 @@ def write(ground: Ground, delay_ms: float = 0) -> Path:
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False, width=110)
         (folder / name).write_text(heading + text, encoding="utf-8")
-    (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
+    policy = _POLICY % {"watch": watch(delay_ms)}
+    (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     return folder
+
+
+def watch(delay_ms: float) -> str:
+    """How sites are watched over links of that delay, one way.
+
+    A probe opens a connection and asks, two round trips: what is far away needs so much more time to answer,
+    or it looks dead whenever the machine is a little late. A lost site is then believed that much later.
+    """
+    profile = PROFILES["lab"]
+    if not delay_ms:
+        return f"{{profile: {profile.name}}}"
+    deadline_ms = profile.deadline_ms + math.ceil(PROBE_ROUND_TRIPS * 2 * delay_ms)
+    period_ms = max(profile.period_ms, deadline_ms)
+    return f"{{profile: {profile.name}, deadline: {deadline_ms} ms, period: {period_ms} ms}}"
 
 
 def document(ground: Ground, delay_ms: float = 0) -> dict[str, Any]:

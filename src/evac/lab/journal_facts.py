@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import orjson
 
+from evac.engine import drawer
+from evac.engine.conducting import OPEN
 from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError
 from evac.run.values import ENDED
@@ -20,6 +22,7 @@ from evac.store.opening import open_store
 from evac.store.port import Store
 
 LEADER: Final = "leader"
+ASK_SECONDS: Final = 3.0
 _RUN_PREFIX: Final = "incident/"
 _WATCH_STREAM: Final = "watch"
 _STEP_MILESTONES: Final = {
@@ -28,6 +31,8 @@ _STEP_MILESTONES: Final = {
 """Kind of step -> milestone. Another synchronous replica is to a hanging primary what a promotion is to a
 lost one: from then on writes go through.
 """
+_FIRST: Final = ("detected", "decided")
+"""Milestones of which the first one counts, where several runs answer one fire."""
 Answer = TypeVar("Answer")
 
 
@@ -71,23 +76,76 @@ def leader_site(topology: Topology, first: str = "") -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """What evac's controllers say of themselves. leader: site of the one that leads, "" where none does.
+    ready: sites for whose loss a plan lies in the drawer; problems: site -> why none could be made.
+    open_runs: those that have not ended.
+    """
+
+    leader: str
+    ready: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    open_runs: tuple[str, ...] = ()
+
+
+def watchers(topology: Topology, first: str = "", within_s: float = ASK_SECONDS) -> Watchers | None:
+    """None where the store does not answer in time."""
+
+    async def question(store: Store) -> Watchers:
+        async with asyncio.timeout(within_s):
+            lease, plans, runs = await asyncio.gather(
+                store.holder(LEADER), _plans(store, topology), store.list(OPEN)
+            )
+        return Watchers(
+            site_in(lease.owner) if lease is not None else "",
+            tuple(site for site, ready in plans.items() if ready.plan),
+            {site: ready.problem for site, ready in plans.items() if not ready.plan},
+            tuple(entry.key.removeprefix(OPEN) for entry in runs),
+        )
+
+    try:
+        return ask(topology, question, first)
+    except (EvacError, TimeoutError):
+        return None
+
+
+async def _plans(store: Store, topology: Topology) -> dict[str, drawer.Ready]:
+    """What lies in the drawer for the loss of each single site; what is older than the last change of roles
+    is made anew and does not count.
+    """
+    from evac.app.seen import KEY
+
+    keys = [KEY, *(drawer.key_of((site.name,)) for site in topology.sites)]
+    observed, *entries = await asyncio.gather(*(store.get(key) for key in keys))
+    changed = 0 if observed is None else observed.revision
+    found = [drawer.decode(entry) for entry in entries if entry is not None and entry.revision > changed]
+    return {ready.lost[0]: ready for ready in found if ready is not None}
+
+
 def site_in(owner: str) -> str:
     """The site that the name of a lease holder begins with."""
     return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
 
 
-def run_of_fire(topology: Topology, site: str, burnt_at: float, first: str) -> RunFacts | None:
+def run_of_fire(
+    topology: Topology, site: str, burnt_at: float, first: str, ahead: Mapping[str, float]
+) -> RunFacts | None:
     """What the runs that were made after the fire have done; None while there is none.
 
     A loss may make two: one that evacuates, and one for each store that only lost its synchronous replica.
+    ahead: site -> by how many seconds its clock was made to jump; what its leader wrote is put right by that.
     """
 
     async def question(store: Store) -> RunFacts | None:
         watched = [row async for row in _records(store, _WATCH_STREAM)]
+        lease = await store.holder(LEADER)
+        shift_ms = round(1_000 * ahead.get(site_in(lease.owner) if lease is not None else "", 0.0))
+        watched = moved(watched, shift_ms)
         runs: list[RunFacts] = []
         for entry in await store.list(_RUN_PREFIX):
             run = str(orjson.loads(entry.value).get("run", ""))
-            events = [row async for row in _records(store, run)] if run else []
+            events = moved([row async for row in _records(store, run)] if run else [], shift_ms)
             if events and events[0][1] >= burnt_at * 1_000:
                 runs.append(facts(run, events, watched, site, burnt_at))
         return together(runs)
@@ -98,14 +156,22 @@ def run_of_fire(topology: Topology, site: str, burnt_at: float, first: str) -> R
         return None
 
 
+def moved(rows: Sequence[Sequence[Any]], shift_ms: int) -> list[Sequence[Any]]:
+    """Records as a true clock would have dated them: [kind, at_ms, ...] of one that was so far ahead."""
+    return [[kind, int(at_ms) - shift_ms, *rest] for kind, at_ms, *rest in rows]
+
+
 def together(runs: Sequence[RunFacts]) -> RunFacts | None:
-    """Several runs as one: it has ended when all have, as badly as the worst; the last milestones count."""
+    """Several runs as one: it has ended when all have, as badly as the worst. The first that was seen and
+    decided counts, and of what was done the last.
+    """
     if not runs:
         return None
     seconds: dict[str, float] = {}
     for one in runs:
         for name, at in one.seconds.items():
-            seconds[name] = max(at, seconds.get(name, at))
+            which = min if name in _FIRST else max
+            seconds[name] = which(at, seconds.get(name, at))
     phases = [one.phase for one in runs]
     bad = [phase for phase in phases if phase and not phase.startswith("succeeded")]
     phase = "" if "" in phases else (bad or phases)[0]

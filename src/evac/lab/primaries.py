@@ -15,6 +15,8 @@ from typing import Any, Final
 import asyncpg
 
 ASK_SECONDS: Final = 0.4
+ROLE_SECONDS: Final = 1.0
+"""For the role of a Redis: its connection, the password and the question are four round trips."""
 CONNECT_SECONDS: Final = 0.8
 CLOSE_SECONDS: Final = 1.0
 _WRITABLE: Final = """
@@ -191,9 +193,9 @@ async def _master(host: str, port: int, password: str) -> tuple[int, int] | None
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
-    client = Redis(host=host, port=port, password=password or None, socket_timeout=ASK_SECONDS)
+    client = Redis(host=host, port=port, password=password or None, socket_timeout=ROLE_SECONDS)
     try:
-        async with asyncio.timeout(ASK_SECONDS):
+        async with asyncio.timeout(ROLE_SECONDS):
             role: Any = await client.execute_command("ROLE")  # type: ignore[no-untyped-call]
         return (len(role[2]), int(role[1])) if role[0] in (b"master", "master") else None
     except (RedisError, OSError, TimeoutError):

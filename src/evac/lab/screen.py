@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from evac.lab.journal_facts import Watchers
 from evac.lab.status import SiteStatus, Status
 
 _STYLES = {"up": "green", "burnt": "bold red", "cut off": "yellow"}
@@ -28,7 +29,41 @@ def picture(status: Status) -> RenderableType:
         table.add_row("  copies", *(_copies(site.postgres) for site in status.sites))
     table.add_row("presence", *(_word(site.redis) for site in status.sites))
     table.add_row("DNS says", *(Text(", ".join(site.names) or "-") for site in status.sites))
-    return Group(table, Text(""), _clients(status))
+    for row in _evac(status):
+        table.add_row(*row)
+    return Group(table, Text(""), _clients(status), *_runs(status))
+
+
+def _evac(status: Status) -> Iterator[tuple[RenderableType, ...]]:
+    """Who leads, and for the loss of which sites a plan lies ready."""
+    if not any("controller" in site.servers for site in status.sites):
+        return
+    seen = status.watchers
+    if seen is None:
+        yield ("evac", *(Text("no answer", style="red") for _ in status.sites))
+        return
+    yield ("evac", *(_controller(site, seen.leader) for site in status.sites))
+    yield ("plan for it", *(_plan(site.name, seen) for site in status.sites))
+
+
+def _controller(site: SiteStatus, leader: str) -> Text:
+    if site.servers.get("controller") != "up":
+        return Text("-")
+    return Text("leads", style="bold") if site.name == leader else Text("watches")
+
+
+def _plan(site: str, seen: Watchers) -> Text:
+    """Whether a fire there would have to wait for the planner."""
+    if site in seen.ready:
+        return Text("ready", style="green")
+    return Text("none" if site in seen.problems else "being made", style="yellow")
+
+
+def _runs(status: Status) -> list[Text]:
+    """Runs that have not ended, and where to read on."""
+    if status.watchers is None:
+        return []
+    return [Text(f"under way: evac run show {run}", style="yellow") for run in status.watchers.open_runs]
 
 
 def _servers(site: SiteStatus) -> Text:

@@ -15,6 +15,7 @@ import dns.message
 import dns.rdatatype
 
 from evac.lab import ledger
+from evac.lab.journal_facts import Watchers, watchers
 from evac.lab.primaries import ASK_SECONDS, Database, Failures, redis_master
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabFolder, LabState
@@ -43,7 +44,9 @@ class SiteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole lab. writes_per_second: acknowledged to clients, over the last seconds."""
+    """The whole lab. writes_per_second: acknowledged to clients, over the last seconds. watchers: None where
+    no controller of evac runs, or its store does not answer.
+    """
 
     world: str
     phase: str
@@ -51,13 +54,14 @@ class Status:
     writes_per_second: float
     failures_per_second: float
     last_write_seconds: float | None
+    watchers: Watchers | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": 1, **asdict(self)}
 
 
 def look(folder: LabFolder, state: LabState) -> Status:
-    """One look, of at most about a second."""
+    """One look, of about a second, and three where the store of evac does not answer."""
     ground = Ground(folder, state.topology)
     master = asyncio.run(_master(ground))
     rows = asyncio.run(_look(ground))
@@ -69,7 +73,15 @@ def look(folder: LabFolder, state: LabState) -> Status:
         for site, (postgres, names) in zip(state.topology.sites, rows, strict=True)
     )  # fmt: skip
     writes, failures, last = pulse(folder.ledger)
-    return Status(state.world, state.phase, sites, writes, failures, last)
+    return Status(state.world, state.phase, sites, writes, failures, last, _watchers(state))
+
+
+def _watchers(state: LabState) -> Watchers | None:
+    """Asked of a member whose site neither burnt nor is cut off."""
+    if not any(one.role == "controller" for one in state.processes):
+        return None
+    living = [one.name for one in state.topology.sites if one.name not in (*state.burnt, *state.cut)]
+    return watchers(state.topology, living[0] if living else "")
 
 
 async def _master(ground: Ground) -> str:

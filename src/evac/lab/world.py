@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from evac.lab import (
     own_processes,
     proc_table,
 )
-from evac.lab.journal_facts import leader_site
+from evac.lab.journal_facts import leader_site, watchers
 from evac.lab.process import Process
 from evac.lab.servers import dns, haproxy, postgres
 from evac.lab.site_servers import (
@@ -40,11 +40,14 @@ from evac.lab.site_servers import (
 )
 from evac.lab.starting import Progress, Starter
 from evac.lab.state import LabError, LabFolder, LabState, default_folder, living
-from evac.lab.topology import PORTS, SERVICE_NAME, Site, World, topology
+from evac.lab.topology import PORTS, SERVICE_NAME, Site, Topology, World, topology
 from evac.lab.waiting import answers, wait_for
 
 READY_SECONDS: Final = 30.0
-_STEPS: Final = 29
+PLANS_SECONDS: Final = 60.0
+"""For the first plans: a fire before them waits for the planner."""
+_STEPS: Final = 32
+_LOOK_SECONDS: Final = 0.5
 _KEPT: Final = ("fires",)
 """What a lab leaves behind for people: the reports of its fires."""
 
@@ -53,6 +56,7 @@ _KEPT: Final = ("fires",)
 class Options:
     """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
     clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
+    plans_s: how long to wait for a plan for the loss of each site.
     """
 
     world: World = "loopback"
@@ -62,6 +66,7 @@ class Options:
     delay_ms: float = 0.0
     clocks: bool = False
     controllers: bool = True
+    plans_s: float = PLANS_SECONDS
 
 
 def up(
@@ -160,6 +165,8 @@ def _start_all(starter: Starter, options: Options) -> None:
             _wait_for_leader(starter, ground)
     starter.check()
     start_clients(starter, ground, options)
+    if options.controllers:
+        wait_for_plans(ground.topology, starter.tell, options.plans_s)
 
 
 def _results(futures: Sequence[Future[None]]) -> None:
@@ -234,6 +241,27 @@ def _wait_for_leader(starter: Starter, ground: Ground) -> None:
     """A lab is up when somebody watches over it."""
     wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
     starter.tell("a controller leads")
+
+
+def wait_for_plans(
+    topology: Topology, told: Callable[[str], None] = lambda words: None, within_s: float = PLANS_SECONDS
+) -> tuple[str, ...]:
+    """Waits until a plan for the loss of each site lies in the drawer; returns the sites that have none by
+    then. A lab without them is up, and slower to meet a fire.
+    """
+    deadline = time.monotonic() + within_s
+    known: set[str] = set()
+    while True:
+        seen = watchers(topology)
+        ready = seen.ready if seen is not None else ()
+        for site in ready:
+            if site not in known:
+                known.add(site)
+                told(f"a plan for the loss of {site}")
+        left = tuple(site.name for site in topology.sites if site.name not in ready)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(_LOOK_SECONDS)
 
 
 def start_clients(starter: Starter, ground: Ground, options: Options) -> None:

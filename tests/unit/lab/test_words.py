@@ -4,11 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from evac.lab import doctor, fires, report
+from evac.lab import clocks, doctor, estate_files, fires, report, screen
 from evac.lab.faults import Struck
 from evac.lab.fires import Fire
-from evac.lab.journal_facts import RunFacts, facts, site_in, together
+from evac.lab.journal_facts import RunFacts, Watchers, facts, moved, site_in, together
 from evac.lab.state import LabFolder
+from evac.lab.status import SiteStatus, Status
 from evac.lab.wan_router import Links, read_links, write_links
 
 CONTRACT = {
@@ -87,11 +88,21 @@ def test_two_runs_of_one_fire_are_one_story() -> None:
     protection = RunFacts("b", "", {"decided": 1.9, "promoted": 2.2})
     assert together([]) is None
     going = together([evacuation, protection])
-    assert going == RunFacts("a, b", "", {"decided": 1.9, "promoted": 2.2})
+    assert going == RunFacts("a, b", "", {"decided": 1.8, "promoted": 2.2})
     ended = RunFacts("b", "failed", {"ended": 4.0})
     found = together([evacuation, ended])
     assert found is not None
     assert (found.phase, found.seconds["ended"]) == ("failed", 4.0)
+
+
+def test_a_leader_whose_clock_is_ahead_is_read_as_a_true_clock_would_have_dated_it(tmp_path: Path) -> None:
+    folder = LabFolder(tmp_path)
+    clocks.clock_file(folder, "anyang").parent.mkdir(parents=True)
+    clocks.clock_file(folder, "anyang").write_text("+3600")
+    assert clocks.ahead(folder, ["pangyo", "anyang"]) == {"anyang": 3_600.0}
+    events = moved([["run_created", 3_701_800, "", 0, {}]], 3_600_000)
+    watched = moved([["verdict", 3_701_500, "pangyo", "lost", {"state": "lost"}]], 3_600_000)
+    assert facts("r", events, watched, "pangyo", 100.0).seconds == {"decided": 1.8, "detected": 1.5}
 
 
 def test_the_site_of_a_leader() -> None:
@@ -126,3 +137,27 @@ def test_links_drop_what_they_should_and_nothing_else(tmp_path: Path) -> None:
     assert (healed.cut, healed.loss, healed.delays, healed.one_way) == ((), {}, {}, ("pangyo>anyang",))
     write_links(tmp_path / "links.json", healed)
     assert read_links(tmp_path / "links.json") == healed
+
+
+def _status(watchers: Watchers | None) -> Status:
+    servers = {"etcd": "up", "controller": "up"}
+    names = ("pangyo", "anyang", "ansan")
+    sites = tuple(SiteStatus(name, "up", servers, "replica", "replica", ("127.1.0.6",)) for name in names)
+    return Status("loopback", "up", sites, 80.0, 0.0, 0.1, watchers)
+
+
+def test_the_status_says_who_leads_and_for_which_loss_a_plan_lies_ready() -> None:
+    seen = Watchers("anyang", ("pangyo",), {"ansan": "no room"}, ("run-7",))
+    text = screen.as_text(_status(seen), 80, colour=False)
+    rows = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert rows["evac"].split()[1:] == ["watches", "leads", "watches"]
+    assert rows["plan for it"].split()[3:] == ["ready", "being", "made", "none"]
+    assert "under way: evac run show run-7" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "no answer" in screen.as_text(_status(None), 80, colour=False)
+
+
+def test_over_long_links_a_probe_has_time_to_open_a_connection_and_to_ask() -> None:
+    assert estate_files.watch(0) == "{profile: lab}"
+    assert estate_files.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"
+    assert estate_files.watch(100) == "{profile: lab, deadline: 650 ms, period: 650 ms}"
