@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "apply": ("evac.cli.apply_command:apply", "What would a plan do now? With --execute: carry it out."),
     "approve": ("evac.cli.apply_command:approve", "Agree to a run, within its envelope."),
     "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
+    "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
     "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
     "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),

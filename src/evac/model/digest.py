@@ -58,7 +58,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"power_margin_permille"}),
-        Service: frozenset({"purges"}),
+        Service: frozenset({"public_name", "purges"}),
     }
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""

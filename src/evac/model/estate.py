@@ -194,7 +194,8 @@ class Service:
     """One service. `replicas` is the nominal count over all sites, `share` the smallest that serves.
 
     `sites` lists where it is declared to run when no replica table says more; `purges`: it deletes old
-    data by itself, so after a restore it waits for a person.
+    data by itself, so after a restore it waits for a person. `public_name`: what users call it on the status
+    page; services of one public name are shown as one.
     """
 
     id: str
@@ -224,6 +225,7 @@ class Service:
     shed_ms: int = 0
     traffic: Traffic = Traffic()
     purges: bool = False
+    public_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,136 @@
+"""What is asked of incidents: everything of one, all of them, a new note, a status page. Over an open store.
+
+note/<incident>/<id>    one note of a person, made once and never changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from evac.app import runs
+from evac.app.runs import INCIDENT
+from evac.engine.drawer import get_plan
+from evac.engine.protecting import is_protection
+from evac.estate import plan_codec
+from evac.incident.components import StatusPage, status_page
+from evac.incident.incident import Dossier, Summary, summary
+from evac.incident.notes import NOTES_MOST, Note, checked, from_data, to_data
+from evac.incident.regulator import check_fact
+from evac.incident.values import Notice, RunRecord, StoreLoss
+from evac.model.errors import EvacError, InvalidInput, RunError
+from evac.model.plan import Plan
+from evac.run.state import plans_of
+from evac.store.port import Compare, Put, Store
+
+NOTE: Final = "note/"
+PAGE: Final = 500
+
+
+async def names(store: Store) -> list[str]:
+    """All incidents, also those that are notes alone; sorted."""
+    found: set[str] = set()
+    for prefix in (INCIDENT, NOTE):
+        after = ""
+        while page := await store.list(prefix, after, PAGE):
+            found |= {entry.key.removeprefix(prefix).partition("/")[0] for entry in page}
+            after = page[-1].key
+            if len(found) > runs.RUNS_MOST:
+                break
+    return sorted(found)
+
+
+async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
+    """In order of their ids. Raises InvalidInput for a note that is none."""
+    prefix, after, found = f"{NOTE}{incident}/", "", []
+    while page := await store.list(prefix, after, PAGE):
+        for entry in page:
+            try:
+                row = orjson.loads(entry.value)
+            except orjson.JSONDecodeError:
+                row = None
+            found.append(from_data(incident, entry.key.removeprefix(prefix), row))
+        after = page[-1].key
+        if len(found) >= NOTES_MOST:
+            break
+    return tuple(found)
+
+
+async def add_note(store: Store, note: Note, new: bool = False) -> str:
+    """Writes a note that was not there; its key. new: the incident may be one that nobody knows yet."""
+    checked(note)
+    if note.kind == "fact":
+        check_fact(note)
+    if not new and note.incident not in await names(store):
+        raise RunError(
+            "incident-unknown", f"there is no incident {note.incident}", "evac incident list; or add --new"
+        )
+    if len(await notes_of(store, note.incident)) >= NOTES_MOST:
+        raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept of an incident", "write elsewhere")
+    key = f"{NOTE}{note.incident}/{note.id}"
+    await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))),))
+    return key
+
+
+async def watched(store: Store) -> tuple[Notice, ...]:
+    """The journal of watching, numbered."""
+    found = await runs.notices(store)
+    return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in enumerate(found, 1))
+
+
+async def dossier(store: Store, name: str, now_ms: int, notices: tuple[Notice, ...] | None = None) -> Dossier:
+    """All of one incident, by its name or that of its run. Raises RunError where there is none."""
+    entry = await store.get(INCIDENT + name)
+    incident, run = name, ""
+    if entry is not None:
+        run = str(orjson.loads(entry.value)["run"])
+    elif await store.list(f"journal/{name}/", limit=1):
+        run = name
+        incident = str((await runs.events_of(store, name))[0].data["incident"])
+    notes = await notes_of(store, incident)
+    if not run and not notes:
+        raise RunError("incident-unknown", f"there is no incident {name[:80]}", "evac incident list")
+    seen = await watched(store) if notices is None else notices
+    if not run:
+        return Dossier(incident, (), seen, notes)
+    record, losses = await _record(store, run, now_ms)
+    return Dossier(incident, (record,), seen, notes, losses)
+
+
+async def _record(store: Store, run: str, now_ms: int) -> tuple[RunRecord, tuple[StoreLoss, ...]]:
+    events = await runs.events_of(store, run)
+    view = await runs.view_of(store, run)
+    digests = (str(events[0].data["plan"]), *plans_of(events))
+    found = {digest: plan for digest in digests if (plan := await _plan(store, digest)) is not None}
+    first, *others = (view.specs[digest] for digest in digests)
+    losses = await runs.losses_of(store, view, now_ms)
+    return RunRecord(first, events, others, found), tuple(
+        StoreLoss(o.store, o.most_ms, o.words) for o in losses
+    )
+
+
+async def _plan(store: Store, digest: str) -> Plan | None:
+    """None for what is no plan of services, such as one that only protects a store."""
+    try:
+        data = await get_plan(store, digest)
+        return None if is_protection(data) else plan_codec.decode(data, digest)
+    except EvacError:
+        return None
+
+
+async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:
+    """Every incident, oldest first."""
+    seen = await watched(store)
+    found = [await dossier(store, name, now_ms, seen) for name in await names(store)]
+    told = [(one, summary(one)) for one in found]
+    return sorted(told, key=lambda row: (row[1].begun_ms, row[1].incident))
+
+
+async def public_status(store: Store, title: str, public: Mapping[str, str], now_ms: int) -> StatusPage:
+    """public: service -> public name. What was before the first record of all is not known."""
+    told = await all_of(store, now_ms)
+    seen = await watched(store)
+    first = [about.begun_ms for _, about in told if about.begun_ms] + [notice.at_ms for notice in seen[:1]]
+    return status_page(title, public, told, min(first, default=0), now_ms)

@@ -1,0 +1,241 @@
+"""The public status: components in the words users know, their state now, and 90 days of it. Pure.
+
+A component is every service of one public name; services without one are nobody's business outside. What a
+person says of a component holds until the journal shows another change, or a person says something else.
+Before the first record of all nothing is known, and such days say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from typing import Final, Literal
+
+from evac.incident.incident import Dossier, Summary
+from evac.incident.notes import ComponentState, Note, in_order
+from evac.incident.services import Level
+from evac.incident.values import DAY_MS
+from evac.model.estate import Estate
+
+DAYS: Final = 90
+DayState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance", "unknown"]
+GRAVITY: Final[Mapping[str, int]] = {
+    "unknown": 0, "operational": 1, "maintenance": 2, "degraded": 3, "partial outage": 4, "major outage": 5,
+}  # fmt: skip
+_OUTAGE: Final = frozenset({"partial outage", "major outage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `from_ms` (included) to `to_ms` (not included) a component was in a state."""
+
+    from_ms: int
+    to_ms: int
+    state: ComponentState
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day, UTC. state: the gravest of the day; the minutes of each kind, rounded up."""
+
+    day: date
+    state: DayState
+    outage_minutes: int = 0
+    degraded_minutes: int = 0
+    maintenance_minutes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """state, since_ms: now. days: oldest first, the last one is today. spans: all of what is known."""
+
+    name: str
+    state: ComponentState
+    since_ms: int
+    days: tuple[Day, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    at_ms: int
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublicIncident:
+    """As users see it: nothing but components and published updates, newest first. ended_ms None: it goes
+    on.
+    """
+
+    incident: str
+    title: str
+    begun_ms: int
+    ended_ms: int | None
+    components: tuple[str, ...]
+    updates: tuple[Update, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """What a status page says at `made_ms`. known_ms: before it nothing is known; 0: nothing is known at
+    all.
+    """
+
+    title: str
+    made_ms: int
+    known_ms: int
+    components: tuple[Component, ...]
+    incidents: tuple[PublicIncident, ...]
+
+    @property
+    def overall(self) -> ComponentState:
+        """The gravest state of any component."""
+        states = [component.state for component in self.components]
+        return max(states, key=lambda state: GRAVITY[state], default="operational")
+
+
+def public_names(estate: Estate) -> dict[str, str]:
+    """Service -> public name, of those that have one."""
+    return {service.id: service.public_name for service in estate.services if service.public_name}
+
+
+def status_page(
+    title: str, names: Mapping[str, str], told: Sequence[tuple[Dossier, Summary]], known_ms: int, now_ms: int,
+) -> StatusPage:  # fmt: skip
+    """names: service -> public name. told: every incident, also those that are notes alone."""
+    changes = _changes(names, told)
+    said: dict[str, list[Note]] = {}
+    for note in in_order(note for dossier, _ in told for note in dossier.notes):
+        if note.kind == "state" and note.at_ms <= now_ms:
+            said.setdefault(note.name, []).append(note)
+    sizes: dict[str, int] = {}
+    for name in names.values():
+        sizes[name] = sizes.get(name, 0) + 1
+    components = tuple(
+        _component(name, sizes[name], changes.get(name, []), said.get(name, []), known_ms, now_ms)
+        for name in sorted(sizes)
+    )
+    incidents = [_public(dossier, about, names) for dossier, about in told]
+    found = [
+        one for one in incidents if one is not None and (one.ended_ms or now_ms) > now_ms - DAYS * DAY_MS
+    ]
+    found.sort(key=lambda one: (-one.begun_ms, one.incident))
+    return StatusPage(title, now_ms, known_ms, components, tuple(found))
+
+
+_Change = tuple[int, str, Level]
+
+
+def _changes(names: Mapping[str, str], told: Sequence[tuple[Dossier, Summary]]) -> dict[str, list[_Change]]:
+    """Component -> (moment, incident and service, level) of its services."""
+    rows: dict[str, list[_Change]] = {}
+    for dossier, about in told:
+        for fate in about.fates:
+            name = names.get(fate.service)
+            if name is not None:
+                who = f"{dossier.incident}\0{fate.service}"
+                rows.setdefault(name, []).extend((c.at_ms, who, c.level) for c in fate.changes)
+    return rows
+
+
+def _component(
+    name: str, size: int, changes: list[_Change], said: list[Note], known_ms: int, now_ms: int
+) -> Component:
+    points = [(at_ms, state) for at_ms, state in _computed(size, changes) if at_ms <= now_ms]
+    points += [(note.at_ms, note.value) for note in said]  # type: ignore[misc]
+    points.sort(key=lambda point: point[0])  # stable: of one moment, what a person says comes last
+    since_ms = known_ms or now_ms
+    spans: list[Span] = []
+    steps: list[tuple[int, ComponentState]] = [(min([since_ms, *(at for at, _ in points)]), "operational")]
+    for at_ms, state in points:
+        if state != steps[-1][1]:
+            steps.append((at_ms, state))
+    for (at_ms, state), (next_ms, _) in pairwise([*steps, (now_ms, "operational")]):
+        if next_ms > at_ms:
+            spans.append(Span(at_ms, next_ms, state))
+    return Component(name, steps[-1][1], steps[-1][0], _days(spans, now_ms), tuple(spans))
+
+
+def _computed(size: int, changes: list[_Change]) -> list[tuple[int, ComponentState]]:
+    """What the services of a component come to, at each moment at which one of them changed."""
+    levels: dict[str, Level] = {}
+    found: list[tuple[int, ComponentState]] = []
+    for at_ms, who, level in sorted(changes):
+        levels[who] = level
+        state = _state(size, levels)
+        if found and found[-1][0] == at_ms:
+            found[-1] = (at_ms, state)
+        elif not found or found[-1][1] != state:
+            found.append((at_ms, state))
+    return found
+
+
+def _state(size: int, levels: Mapping[str, Level]) -> ComponentState:
+    worst: dict[str, Level] = {}
+    rank: Mapping[Level, int] = {"up": 0, "moving": 1, "degraded": 2, "down": 3}
+    for who, level in levels.items():
+        service = who.partition("\0")[2]
+        if service not in worst or rank[level] > rank[worst[service]]:
+            worst[service] = level
+    down = sum(1 for level in worst.values() if level == "down")
+    if down:
+        return "major outage" if down >= size else "partial outage"
+    if "degraded" in worst.values():
+        return "degraded"
+    return "maintenance" if "moving" in worst.values() else "operational"
+
+
+def _days(spans: Sequence[Span], now_ms: int) -> tuple[Day, ...]:
+    today = now_ms // DAY_MS
+    return tuple(_day(spans, number, now_ms) for number in range(today - DAYS + 1, today + 1))
+
+
+def _day(spans: Sequence[Span], number: int, now_ms: int) -> Day:
+    begin, end = number * DAY_MS, min((number + 1) * DAY_MS, now_ms)
+    lasted: dict[DayState, int] = {}
+    for span in spans:
+        overlap = min(span.to_ms, end) - max(span.from_ms, begin)
+        if overlap > 0:
+            lasted[span.state] = lasted.get(span.state, 0) + overlap
+    day = datetime.fromtimestamp(begin / 1000, UTC).date()
+    if not lasted:
+        return Day(day, "unknown")
+    state = max(lasted, key=lambda one: GRAVITY[one])
+    outage = sum(ms for one, ms in lasted.items() if one in _OUTAGE)
+    return Day(
+        day, state, _minutes(outage), _minutes(lasted.get("degraded", 0)),
+        _minutes(lasted.get("maintenance", 0)),
+    )  # fmt: skip
+
+
+def _minutes(milliseconds: int) -> int:
+    return -(-milliseconds // 60_000)
+
+
+def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> PublicIncident | None:
+    """None where users neither felt it nor were told of it. Its name inside is told to nobody."""
+    touched = {
+        names[f.service] for f in about.fates if f.service in names and (f.was_down or f.level != "up")
+    }
+    touched |= {
+        note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
+    }
+    updates = [Update(n.at_ms, n.name, n.text) for n in in_order(dossier.notes) if n.kind == "update"]
+    if not touched and not updates:
+        return None
+    title = next((update.title for update in reversed(updates) if update.title), "")
+    title = title or (f"Trouble with {', '.join(sorted(touched)[:3])}" if touched else "Notice")
+    if not title.endswith((".", "!", "?")) and len(touched) > 3 and title.startswith("Trouble with"):
+        title += f" and {len(touched) - 3} more"
+    return PublicIncident(
+        dossier.incident,
+        title,
+        about.begun_ms,
+        about.ended_ms,
+        tuple(sorted(touched)),
+        tuple(reversed(updates)),
+    )

@@ -1,0 +1,189 @@
+"""One incident as a whole: when it began and ended, by which record, who commands, and whom it touched.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from evac.incident import notes as people
+from evac.incident.notes import Note
+from evac.incident.services import Fate, ended, fates, merged
+from evac.incident.values import DAY_MS, HOUR_MS, WATCH, Notice, RunRecord, Source, StoreLoss
+
+LOOK_BACK_MS: Final = DAY_MS
+"""How long before a run a doubt about its sites may have begun and still belong to it."""
+LOOK_AFTER_MS: Final = HOUR_MS
+_TROUBLED: Final = frozenset({"suspect", "isolated", "lost", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """All that is known of one incident. notices: of the whole stream of watching, in order; losses: of the
+    stores that its runs promoted.
+    """
+
+    incident: str
+    runs: tuple[RunRecord, ...] = ()
+    notices: Sequence[Notice] = ()
+    notes: tuple[Note, ...] = ()
+    losses: tuple[StoreLoss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """begun_ms: when the first sign of it was seen, as `begun` proves; detected_ms: when it was decided that
+    something is lost, or the run was made. ended_ms None: it goes on. people_least, people_most: nobody knows
+    how many use several services, so the truth lies between the largest service and the sum of all.
+    """
+
+    incident: str
+    title: str
+    sites: tuple[str, ...]
+    begun_ms: int
+    begun: Source
+    detected_ms: int
+    detected: Source
+    ended_ms: int | None
+    ended: Source | None
+    commander: str
+    commander_since_ms: int
+    fates: tuple[Fate, ...]
+    people_least: int
+    people_most: int
+
+    @property
+    def state(self) -> str:
+        return "over" if self.ended_ms is not None else "under way"
+
+    @property
+    def still_down(self) -> tuple[str, ...]:
+        return tuple(fate.service for fate in self.fates if fate.level == "down")
+
+    def until_ms(self, now_ms: int) -> int:
+        """The end of it, or the present while it goes on."""
+        return now_ms if self.ended_ms is None else self.ended_ms
+
+
+def sites_of(dossier: Dossier) -> tuple[str, ...]:
+    """The sites that its plans are about, and those that were lost meanwhile; sorted."""
+    found: set[str] = set()
+    for record in dossier.runs:
+        for plan in record.plans.values():
+            found |= {domain.partition("/")[0] for domain in plan.scenario.domains}
+        for event in record.events:
+            if event.kind == "plan_replaced":
+                found |= {str(site) for site in event.data.get("lost", ())}
+            elif event.kind == "run_created" and isinstance(event.data.get("envelope"), dict):
+                found |= {str(site) for site in event.data["envelope"].get("sites", ())}
+    return tuple(sorted(found))
+
+
+def begun(dossier: Dossier) -> tuple[int, Source]:
+    """The first sign: the first doubt about one of its sites that was not over before the first run was made;
+    else the first record of all. (0, no source) where nothing is known at all.
+    """
+    first = min(((r.created_ms, Source(r.run, 1)) for r in dossier.runs if r.events), key=_at, default=None)
+    if first is None:
+        written = people.in_order(dossier.notes)
+        return (written[0].at_ms, note_source(written[0])) if written else (0, Source("", 0))
+    sites, found = set(sites_of(dossier)), first
+    doubts: dict[str, tuple[int, Source]] = {}
+    for notice in dossier.notices:
+        if notice.kind != "verdict" or notice.site not in sites or notice.at_ms > first[0]:
+            continue
+        if notice.data.get("state") not in _TROUBLED:
+            doubts.pop(notice.site, None)
+        elif notice.at_ms >= first[0] - LOOK_BACK_MS:
+            doubts.setdefault(notice.site, (notice.at_ms, Source(WATCH, notice.number)))
+    return min((*doubts.values(), found), key=_at)
+
+
+def detected(dossier: Dossier) -> tuple[int, Source]:
+    """The first verdict that one of its sites is lost; else the making of its first run."""
+    since = begun(dossier)
+    sites = set(sites_of(dossier))
+    for notice in dossier.notices:
+        lost = notice.kind == "verdict" and notice.data.get("state") == "lost" and notice.site in sites
+        if lost and notice.at_ms >= since[0] and belongs(dossier, notice, since[0], None):
+            return notice.at_ms, Source(WATCH, notice.number)
+    return min(((r.created_ms, Source(r.run, 1)) for r in dossier.runs if r.events), key=_at, default=since)
+
+
+def summary(dossier: Dossier) -> Summary:
+    """Raises RunError where a journal contradicts itself."""
+    since_ms, proof = begun(dossier)
+    rows = merged(fates(record, since_ms, proof) for record in dossier.runs)
+    over = [note for note in dossier.notes if note.kind == "resolved"]
+    if over:
+        last = people.in_order(over)[-1]
+        rows = ended(rows, last.at_ms, note_source(last))
+    ended_ms, ended_by = _end(dossier, rows, over)
+    who, who_ms = people.commander(dossier.notes)
+    felt = [fate.people for fate in rows if fate.was_down]
+    seen_ms, seen = detected(dossier)
+    return Summary(
+        dossier.incident,
+        title_of(dossier),
+        sites_of(dossier),
+        since_ms,
+        proof,
+        seen_ms,
+        seen,
+        ended_ms,
+        ended_by,
+        who,
+        who_ms,
+        rows,
+        max(felt, default=0),
+        sum(felt),
+    )
+
+
+def title_of(dossier: Dossier) -> str:
+    """What the first run answers, in the words of its plan."""
+    for record in dossier.runs:
+        words = record.spec.labels.get("scenario") or (record.plan.scenario.title if record.plan else "")
+        if words:
+            return words
+    return "no run yet" if not dossier.runs else "a run"
+
+
+def _end(dossier: Dossier, rows: Sequence[Fate], over: Sequence[Note]) -> tuple[int | None, Source | None]:
+    """A person's word; else the end of the last run, where every service is up by then."""
+    if over:
+        last = people.in_order(over)[-1]
+        return last.at_ms, note_source(last)
+    times = [record.ended_ms for record in dossier.runs]
+    if not times or None in times or any(fate.level in ("down", "moving") for fate in rows):
+        return None, None
+    ends = [
+        (record.ended_ms or 0, Source(record.run, number))
+        for record in dossier.runs
+        for number, event in enumerate(record.events, 1)
+        if event.kind == "run_ended"
+    ]
+    return max(ends, key=_at)
+
+
+def belongs(dossier: Dossier, notice: Notice, begun_ms: int, ended_ms: int | None) -> bool:
+    """Whether a record of watching is of this incident: it names one of its runs, or one of its sites (or
+    none at all) while it went on.
+    """
+    runs = {record.run for record in dossier.runs}
+    named = notice.data.get("run")
+    if named is not None:
+        return named in runs
+    if notice.at_ms < begun_ms or (ended_ms is not None and notice.at_ms > ended_ms + LOOK_AFTER_MS):
+        return False
+    return bool(runs) and (not notice.site or notice.site in sites_of(dossier) or notice.kind == "leader")
+
+
+def note_source(note: Note) -> Source:
+    return Source(f"note/{note.incident}/{note.id}", 0)
+
+
+def _at(row: tuple[int, Source]) -> tuple[int, str, int]:
+    return row[0], row[1].stream, row[1].number

@@ -1,0 +1,134 @@
+"""Notes of people: what is written down while an incident goes on, and who commands. Pure.
+
+A note is made once and never changed; what was wrong is put right by a later one.
+
+    note      something seen, thought or done
+    command   who commands from now on; empty text: nobody does any more
+    draft     a status update that nobody has published yet
+    update    a status update as it was published; it is public
+    state     a component of the status page is in a state from now on, because a person says so
+    fact      one field of a regulator's report that no journal can know, by name
+    resolved  the incident is over
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from evac.model.errors import InvalidInput
+
+NoteKind = Literal["note", "command", "draft", "update", "state", "fact", "resolved"]
+NOTE_KINDS: Final[tuple[NoteKind, ...]] = get_args(NoteKind)
+ComponentState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance"]
+COMPONENT_STATES: Final[tuple[ComponentState, ...]] = get_args(ComponentState)
+
+NAME_MOST: Final = 200
+TEXT_MOST: Final = 4_000
+NOTES_MOST: Final = 10_000
+_VERSION: Final = 1
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """name: of `state` the component, of `fact` the field, of `update` and `draft` a title. value: of `state`
+    the state, of `fact` what the field holds, of `command` who commands.
+    """
+
+    id: str
+    incident: str
+    kind: NoteKind
+    who: str
+    at_ms: int
+    text: str = ""
+    name: str = ""
+    value: str = ""
+
+
+def checked(note: Note) -> Note:
+    """The note itself. Raises InvalidInput, with what to do, for one that does not hold together."""
+    for what, words in (("incident", note.incident), ("id", note.id)):
+        if not _KEY.fullmatch(words):
+            raise _wrong(
+                f"the {what} {words[:40]!r} is no name", "use letters, digits, '.', '_', ':' and '-'"
+            )
+    if note.kind not in NOTE_KINDS:
+        raise _wrong(f"{note.kind[:40]!r} is no kind of note", f"one of {', '.join(NOTE_KINDS)}")
+    if note.at_ms <= 0:
+        raise _wrong("a note has a time", "give the moment in milliseconds since 1970")
+    if not note.who.strip():
+        raise _wrong("a note says who wrote it", "name a person")
+    for what, words, most in (
+        ("who", note.who, NAME_MOST), ("text", note.text, TEXT_MOST), ("name", note.name, NAME_MOST),
+        ("value", note.value, TEXT_MOST),
+    ):  # fmt: skip
+        if len(words) > most:
+            raise _wrong(f"{what} has {len(words):,} characters", f"at most {most:,}; write several notes")
+        if _CONTROL.search(words):
+            raise _wrong(f"{what} holds control characters", "write plain text")
+    return _fits(note)
+
+
+def _fits(note: Note) -> Note:
+    """What each kind cannot do without."""
+    if note.kind in ("note", "draft", "update") and not note.text.strip():
+        raise _wrong(f"a {note.kind} without words says nothing", "give a text")
+    if note.kind in ("state", "fact") and not note.name.strip():
+        raise _wrong(f"a {note.kind} is of something", "give its name")
+    if note.kind == "state" and note.value not in COMPONENT_STATES:
+        raise _wrong(f"{note.value[:40]!r} is no state", f"one of {', '.join(COMPONENT_STATES)}")
+    if note.kind == "fact" and not note.value.strip():
+        raise _wrong("a fact without a value says nothing", "give its value, or write no fact")
+    return note
+
+
+def _wrong(message: str, hint: str) -> InvalidInput:
+    return InvalidInput("note-invalid", message, hint)
+
+
+def to_data(note: Note) -> dict[str, Any]:
+    """The note as plain values, for a store; its incident and id are its key."""
+    row: dict[str, Any] = {"version": _VERSION, "kind": note.kind, "who": note.who, "at_ms": note.at_ms}
+    return row | {key: value for key in ("text", "name", "value") if (value := getattr(note, key))}
+
+
+def from_data(incident: str, id: str, row: Any) -> Note:
+    """Raises InvalidInput for what is no note of this version."""
+    if not isinstance(row, Mapping) or row.get("version") != _VERSION:
+        raise _wrong(f"the note {id[:40]} cannot be read here", "look at it with a newer version")
+    texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}
+    at_ms = row.get("at_ms")
+    if not all(isinstance(value, str) for value in texts.values()) or type(at_ms) is not int:
+        raise _wrong(f"the note {id[:40]} is misshapen", "leave it out")
+    return checked(Note(id, incident, at_ms=at_ms, **texts))
+
+
+def in_order(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """By time, then id: ids of evac grow with time."""
+    return tuple(sorted(notes, key=lambda note: (note.at_ms, note.id)))
+
+
+def commander(notes: Sequence[Note]) -> tuple[str, int]:
+    """Who commands, and since when; empty and 0 where nobody said so."""
+    last = next((note for note in reversed(in_order(notes)) if note.kind == "command"), None)
+    return (last.value, last.at_ms) if last is not None else ("", 0)
+
+
+def facts(notes: Iterable[Note]) -> dict[str, Note]:
+    """Field -> the last note that says it."""
+    return {note.name: note for note in in_order(notes) if note.kind == "fact"}
+
+
+def open_draft(notes: Sequence[Note]) -> Note | None:
+    """The newest draft that no published update came after."""
+    last = next((n for n in reversed(in_order(notes)) if n.kind in ("draft", "update")), None)
+    return last if last is not None and last.kind == "draft" else None
+
+
+def resolved_ms(notes: Sequence[Note]) -> int | None:
+    """When a person last said that it is over; None where nobody did."""
+    return max((note.at_ms for note in notes if note.kind == "resolved"), default=None)

@@ -1,0 +1,256 @@
+"""What a regulator asks after an incident, as far as records and people say it; the rest is not known. Pure.
+
+Nothing is guessed. Each field carries its basis: the record that proves it, a person's fact, or the estate.
+What a journal cannot know is given by notes of the kind `fact`, by the names of `FACTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Literal
+
+from evac.incident import notes as people
+from evac.incident.incident import Dossier, Summary
+from evac.incident.notes import Note
+from evac.incident.services import Fate
+from evac.incident.timeline import timeline
+from evac.incident.values import Entry, StoreLoss
+from evac.model.errors import InvalidInput
+
+FactKind = Literal["text", "count", "yes or no", "moment"]
+FACTS: Final[Mapping[str, FactKind]] = MappingProxyType(
+    {
+        "cause": "text",
+        "cause_addressed_at": "moment",
+        "resolution": "text",
+        "measures": "text",
+        "occurred_at": "moment",
+        "classified_at": "moment",
+        "contact": "text",
+        "entity": "text",
+        "lei": "text",
+        "authority_reference": "text",
+        "origin_third_party": "text",
+        "critical_services": "yes or no",
+        "malicious_access": "yes or no",
+        "clients_affected": "count",
+        "clients_total": "count",
+        "counterparts_affected": "count",
+        "counterparts_total": "count",
+        "transactions_affected": "count",
+        "transactions_daily": "count",
+        "transactions_value": "text",
+        "relevant_clients": "yes or no",
+        "reputation_touched": "yes or no",
+        "reputation_words": "text",
+        "member_states": "count",
+        "member_states_words": "text",
+        "data_losses": "yes or no",
+        "data_losses_words": "text",
+        "costs_eur": "count",
+        "recoveries_eur": "count",
+        "users_notified_at": "moment",
+        "damages_notified_at": "moment",
+        "damages_claimants": "text",
+        "damages_basis": "text",
+        "damages_procedure": "text",
+    }
+)
+"""Names of facts that a person can give, and what each holds."""
+
+ACTIONS_MOST: Final = 500
+_ACTING: Final = frozenset(
+    {
+        "decided",
+        "approved",
+        "fenced",
+        "promoted",
+        "shifted",
+        "shed",
+        "paused",
+        "resumed",
+        "held",
+        "released",
+        "cancelled",
+        "rolled back",
+        "failed",
+        "skipped",
+        "vouched",
+        "restored",
+        "moved",
+        "protected",
+        "power",
+        "command taken",
+        "published",
+        "resolved",
+        "ended",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """One field. value None: not known. basis: what it stands on, in words."""
+
+    value: str | int | None
+    basis: str = ""
+
+    @property
+    def known(self) -> bool:
+        return self.value is not None
+
+
+NOT_KNOWN: Final = Stated(None, "no record and no person says it")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReport:
+    """down_ms: how long without service until the end, or until now; restored_ms None: not back."""
+
+    service: str
+    tier: int
+    people: int
+    down_since_ms: int
+    restored_ms: int | None
+    down_ms: int
+    rto_ms: int | None
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Basics:
+    """What every regulator asks. at_ms: as of when. All times UTC, milliseconds since 1970."""
+
+    incident: str
+    title: str
+    at_ms: int
+    state: str
+    start: Stated
+    detected: Stated
+    end: Stated
+    duration: Stated
+    cause: Stated
+    people: Stated
+    sites: tuple[str, ...]
+    services: tuple[ServiceReport, ...]
+    losses: tuple[StoreLoss, ...]
+    actions: tuple[Entry, ...]
+    actions_left_out: int
+
+
+def check_fact(note: Note) -> Note:
+    """The note. Raises InvalidInput for a fact that has no such name, or a value that it cannot hold."""
+    kind = FACTS.get(note.name)
+    if kind is None:
+        raise InvalidInput(
+            "fact-unknown", f"{note.name[:40]!r} is no fact", f"one of {', '.join(sorted(FACTS))}"
+        )
+    if kind == "count" and not (note.value.isascii() and note.value.isdigit() and len(note.value) <= 15):
+        raise InvalidInput("fact-invalid", f"{note.name} is a whole number", "write digits only")
+    if kind == "yes or no" and note.value not in ("yes", "no"):
+        raise InvalidInput("fact-invalid", f"{note.name} is yes or no", "write yes, or no")
+    if kind == "moment" and moment_of(note.value) is None:
+        raise InvalidInput("fact-invalid", f"{note.name} is a moment", "write it like 2026-11-25T06:30:00Z")
+    return note
+
+
+def moment_of(words: str) -> int | None:
+    """Milliseconds since 1970 of an ISO 8601 moment with its offset; None for anything else."""
+    try:
+        found = datetime.fromisoformat(words)
+    except ValueError:
+        return None
+    return None if found.tzinfo is None else int(found.timestamp() * 1000)
+
+
+class Said:
+    """The facts that people gave, read as what they are."""
+
+    def __init__(self, notes: Sequence[Note]) -> None:
+        self._facts = people.facts(notes)
+
+    def text(self, name: str) -> Stated:
+        note = self._facts.get(name)
+        return NOT_KNOWN if note is None else Stated(note.value, basis_of(note))
+
+    def count(self, name: str) -> Stated:
+        note = self._facts.get(name)
+        digits = note is not None and note.value.isascii() and note.value.isdigit()
+        return Stated(int(note.value), basis_of(note)) if note is not None and digits else NOT_KNOWN
+
+    def moment(self, name: str) -> Stated:
+        note = self._facts.get(name)
+        at_ms = moment_of(note.value) if note is not None else None
+        return NOT_KNOWN if note is None or at_ms is None else Stated(at_ms, basis_of(note))
+
+    def yes(self, name: str) -> tuple[bool | None, str]:
+        """True, False, or None where nobody says; and the basis."""
+        note = self._facts.get(name)
+        if note is None or note.value not in ("yes", "no"):
+            return None, NOT_KNOWN.basis
+        return note.value == "yes", basis_of(note)
+
+
+def basis_of(note: Note) -> str:
+    return f"{note.who} says so (note {note.id})"
+
+
+def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
+    """The report that every regulator's form is filled from."""
+    said = Said(dossier.notes)
+    until_ms = about.until_ms(now_ms)
+    occurred = said.moment("occurred_at")
+    begun = Stated(about.begun_ms, f"first sign, {about.begun}") if about.begun_ms else NOT_KNOWN
+    start = occurred if occurred.known else begun
+    length = NOT_KNOWN
+    if start.value is not None:
+        lasted = "end less start" if about.ended_ms is not None else "until now; it goes on"
+        length = Stated(until_ms - int(start.value), lasted)
+    entries = [e for e in timeline(dossier, about) if e.weight == "main" and e.kind in _ACTING]
+    return Basics(
+        dossier.incident,
+        about.title,
+        now_ms,
+        about.state,
+        start,
+        Stated(about.detected_ms, str(about.detected)) if about.detected_ms else NOT_KNOWN,
+        Stated(about.ended_ms, str(about.ended))
+        if about.ended_ms is not None
+        else Stated(None, "it goes on"),
+        length,
+        said.text("cause"),
+        affected(said, about),
+        about.sites,
+        tuple(_service(fate, until_ms) for fate in about.fates if fate.was_down),
+        dossier.losses,
+        tuple(entries[:ACTIONS_MOST]),
+        max(0, len(entries) - ACTIONS_MOST),
+    )
+
+
+def affected(said: Said, about: Summary) -> Stated:
+    """How many people; a person's count goes before what follows from the estate."""
+    told = said.count("clients_affected")
+    if told.known:
+        return told
+    if not any(fate.was_down for fate in about.fates):
+        return NOT_KNOWN
+    if about.people_least == about.people_most:
+        return Stated(about.people_most, "an estimate: people who notice, as the estate says")
+    return Stated(
+        f"{about.people_least} to {about.people_most}",
+        "an estimate from the estate: at least those of the largest service, at most the sum of all",
+    )
+
+
+def _service(fate: Fate, until_ms: int) -> ServiceReport:
+    back = fate.restored
+    first = next(change for change in fate.changes if change.level == "down")
+    basis = f"down: {first.source}; " + (f"back: {back.source}" if back is not None else "not back")
+    return ServiceReport(
+        fate.service, fate.tier, fate.people, first.at_ms, back.at_ms if back is not None else None,
+        fate.lasted_ms("down", until_ms), fate.rto_ms, basis,
+    )  # fmt: skip

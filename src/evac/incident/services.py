@@ -1,0 +1,221 @@
+"""What became of each service in a run: down, degraded, moving or up, since when, and by which record. Pure.
+
+A service is up at its base milestone once every step of that milestone is done in the journal; what a person
+left out proves nothing, so that such a service stays down until a person says that it serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from evac.incident.values import RunRecord, Source
+from evac.model.plan import Outcome, Plan
+from evac.run.state import apply
+from evac.run.values import Event
+from evac.run.view import RunView
+
+Level = Literal["up", "degraded", "moving", "down"]
+PLANNED: Final = frozenset({"evacuate", "failback"})
+"""Questions whose services serve while they move."""
+
+_WORKING: Final = frozenset({"start", "verify", "shift"})
+_TOUCHES_ALL: Final = frozenset({"run_started", "plan_replaced", "feed_tripped", "run_ended"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From `at_ms` on the service is at `level`, as the record `source` proves."""
+
+    at_ms: int
+    level: Level
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """A service of an incident. changes: in order of time; people: who notice when it is down, as the estate
+    said when the plan was made.
+    """
+
+    service: str
+    tier: int
+    people: int
+    rto_ms: int | None
+    changes: tuple[Change, ...]
+
+    @property
+    def level(self) -> Level:
+        return self.changes[-1].level if self.changes else "up"
+
+    @property
+    def was_down(self) -> bool:
+        return any(change.level == "down" for change in self.changes)
+
+    @property
+    def down_since_ms(self) -> int | None:
+        return next((change.at_ms for change in self.changes if change.level == "down"), None)
+
+    @property
+    def restored(self) -> Change | None:
+        """When it last left `down`; None where it is down still, or never was."""
+        found = None
+        for before, after in zip(self.changes, self.changes[1:], strict=False):
+            if before.level == "down" and after.level != "down":
+                found = after
+        return None if self.level == "down" else found
+
+    def lasted_ms(self, level: Level, until_ms: int) -> int:
+        """For how long it was at a level, until a moment."""
+        ends = [change.at_ms for change in self.changes[1:]] + [until_ms]
+        return sum(
+            max(0, min(end, until_ms) - change.at_ms)
+            for change, end in zip(self.changes, ends, strict=True)
+            if change.level == level
+        )
+
+
+def fates(record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
+    """The services that a run is about, sorted by id. begun_ms: when what it answers began, as `begun`
+    proves.
+
+    Raises RunError for a journal that contradicts itself.
+    """
+    walk = _Walk(record, begun_ms, begun)
+    for number, event in enumerate(record.events, 1):
+        walk.take(event, Source(record.run, number))
+    return walk.found()
+
+
+def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
+    """The fates of several runs of one incident: what each says, in order of time."""
+    rows: dict[str, Fate] = {}
+    for part in parts:
+        for fate in part:
+            old = rows.get(fate.service)
+            if old is None:
+                rows[fate.service] = fate
+                continue
+            changes = tuple(sorted((*old.changes, *fate.changes), key=lambda change: change.at_ms))
+            rows[fate.service] = replace(old, people=max(old.people, fate.people), changes=changes)
+    return tuple(rows[service] for service in sorted(rows))
+
+
+def ended(found: Iterable[Fate], at_ms: int, source: Source) -> tuple[Fate, ...]:
+    """As a person says that it is over: whatever was not up is up from then on."""
+    return tuple(
+        fate
+        if fate.level == "up" or fate.changes[-1].at_ms >= at_ms
+        else replace(fate, changes=(*fate.changes, Change(at_ms, "up", source)))
+        for fate in found
+    )
+
+
+class _Walk:
+    """Replays a run and looks, after each event, at the services that it touches."""
+
+    def __init__(self, record: RunRecord, begun_ms: int, begun: Source) -> None:
+        self._record = record
+        self._view = RunView(record.spec, record.others)
+        self._outcomes: dict[str, Outcome] = {}
+        self._planned = False
+        self._changes: dict[str, list[Change]] = {}
+        self._miles = {
+            (digest, step.id): step.milestone for digest, plan in record.plans.items() for step in plan.steps
+        }
+        self._base: dict[str, list[int]] = {}
+        self._top: dict[str, list[int]] = {}
+        self._shed: dict[str, list[int]] = {}
+        self._of_step: dict[int, list[str]] = {}
+        self._begin(record.plan)
+        self._look(self._outcomes, begun_ms, begun)
+
+    def _begin(self, plan: Plan | None) -> None:
+        if plan is None:
+            return
+        self._planned = plan.scenario.kind in PLANNED
+        self._outcomes.update({outcome.service: outcome for outcome in plan.outcomes})
+        self._sort_steps()
+
+    def _sort_steps(self) -> None:
+        """Which steps decide about which service, under the present plan."""
+        self._base, self._top, self._shed, self._of_step = {}, {}, {}, {}
+        for i, step in enumerate(self._view.steps):
+            if step.target not in self._outcomes:
+                continue
+            if step.kind == "shed":
+                self._note(self._shed, step.target, i)
+            elif step.kind in _WORKING:
+                self._note(self._top if self._mile(step.id) == "top" else self._base, step.target, i)
+        for service, outcome in self._outcomes.items():
+            if service not in self._base:
+                for name in outcome.critical:
+                    i = self._view.index.get(name, -1)
+                    if i >= 0:
+                        self._note(self._base, service, i)
+
+    def _note(self, rows: dict[str, list[int]], service: str, i: int) -> None:
+        rows.setdefault(service, []).append(i)
+        self._of_step.setdefault(i, []).append(service)
+
+    def _mile(self, name: str) -> str:
+        """The milestone of a step; a share of a shift is told by the step that it is a share of."""
+        plan, there = self._view.origin_of(name)
+        found = self._miles.get((plan, there))
+        return self._miles.get((plan, there.rpartition(":")[0]), "base") if found is None else found
+
+    def take(self, event: Event, source: Source) -> None:
+        apply(self._view, event)
+        if event.kind == "plan_replaced":
+            self._begin(self._record.plans.get(self._view.plans[-1]))
+            self._sort_steps()
+        if event.kind in _TOUCHES_ALL:
+            self._look(self._outcomes, event.at_ms, source)
+        elif event.step:
+            touched = self._of_step.get(self._view.index.get(event.step, -1), ())
+            self._look(touched, event.at_ms, source)
+
+    def _look(self, services: Iterable[str], at_ms: int, source: Source) -> None:
+        for service in services:
+            level = self._level(service, self._outcomes[service])
+            rows = self._changes.setdefault(service, [])
+            if level != (rows[-1].level if rows else "up"):
+                rows.append(Change(max(at_ms, rows[-1].at_ms if rows else at_ms), level, source))
+
+    def _done(self, rows: Mapping[str, list[int]], service: str) -> bool:
+        return all(self._view.phases[i] == "succeeded" for i in rows.get(service, ()))
+
+    def _level(self, service: str, outcome: Outcome) -> Level:
+        if self._planned:
+            moves = service in self._base or service in self._top
+            under_way = self._view.started_ms >= 0 and not self._is_over()
+            return "moving" if moves and under_way else "up"
+        if service in self._shed:
+            if not any(self._view.phases[i] == "succeeded" for i in self._shed[service]):
+                return "up"
+            return "down" if outcome.state in ("shed", "unplaced") else "degraded"
+        if not self._done(self._base, service):
+            return "down" if outcome.base_outage_ms else "degraded"
+        if service not in self._base and outcome.base_outage_ms:
+            back = outcome.base_ms is not None and self._view.phase == "succeeded"
+            return "up" if back else "down"
+        if not self._done(self._top, service):
+            return "degraded"
+        return "degraded" if outcome.state == "degraded" and service not in self._top else "up"
+
+    def _is_over(self) -> bool:
+        return self._view.phase in (
+            "succeeded",
+            "succeeded_with_exceptions",
+            "failed",
+            "cancelled",
+            "timed_out",
+        )
+
+    def found(self) -> tuple[Fate, ...]:
+        return tuple(
+            Fate(service, one.tier, one.people, one.rto_ms, tuple(self._changes[service]))
+            for service, one in sorted(self._outcomes.items())
+            if self._changes.get(service)
+        )

@@ -1,0 +1,133 @@
+"""The timeline: journals of runs, of watching, and notes of people, in one order that is always the same.
+Pure.
+
+Records of one stream keep their order, whatever the clocks of their writers said: each is placed no earlier
+than the latest one before it in its stream. Records of different streams at the same moment are ordered by
+kind of stream, its name, and their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Final
+
+from evac.incident.event_words import told
+from evac.incident.incident import Dossier, Summary, belongs, note_source, summary
+from evac.incident.notes import Note, in_order
+from evac.incident.services import Fate, Level
+from evac.incident.values import WATCH, Entry, RunRecord, Source
+from evac.run.state import apply
+from evac.run.view import RunView
+
+_WATCH, _RUN, _FATE, _NOTE = range(4)
+_Placed = tuple[int, int, str, int, int, Entry]
+
+_LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
+    "down": ("down", "is down"),
+    "degraded": ("degraded", "serves, but less than it should"),
+    "moving": ("moving", "is being moved while it serves"),
+    "up": ("restored", "is back in full"),
+}
+_NOTE_KINDS: Final = {"command": "command taken", "draft": "draft", "update": "published", "state": "status",
+                      "fact": "fact", "resolved": "resolved", "note": "note"}  # fmt: skip
+
+
+def timeline(dossier: Dossier, told_of: Summary | None = None) -> tuple[Entry, ...]:
+    """All entries. told_of: its summary, where the caller has it already."""
+    about = summary(dossier) if told_of is None else told_of
+    placed = [
+        *_of_watching(dossier, about), *_of_people(dossier), *_of_services(dossier, about),
+        *(row for record in dossier.runs for row in _of_run(dossier.incident, record)),
+    ]  # fmt: skip
+    placed.sort(key=lambda row: row[:5])
+    return tuple(row[5] for row in placed)
+
+
+def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
+    latest = 0
+    for notice in dossier.notices:
+        latest = max(latest, notice.at_ms)
+        if not belongs(dossier, notice, about.begun_ms, about.ended_ms):
+            continue
+        run = str(notice.data.get("run", ""))
+        weight = "main" if notice.kind in ("verdict", "loss", "trouble", "refused") else "detail"
+        entry = Entry(
+            notice.at_ms, notice.kind, notice.words, Source(WATCH, notice.number), dossier.incident, run,
+            str(notice.data.get("step", "")), weight,  # type: ignore[arg-type]
+        )  # fmt: skip
+        yield latest, _WATCH, WATCH, notice.number, 0, entry
+
+
+def _of_run(incident: str, record: RunRecord) -> Iterator[_Placed]:
+    """Each event once. A step is told by the plan that was in force when it happened."""
+    view, latest = RunView(record.spec, record.others), 0
+    for number, event in enumerate(record.events, 1):
+        apply(view, event)
+        latest = max(latest, event.at_ms)
+        i = view.index.get(event.step, -1) if event.step else -1
+        kind, words, weight = told(event, view.steps[i] if i >= 0 else None)
+        entry = Entry(
+            event.at_ms, kind, words, Source(record.run, number), incident, record.run, event.step, weight
+        )
+        yield latest, _RUN, record.run, number, 0, entry
+
+
+def _of_services(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
+    """What the records come to, for each service; each names the record that completes it."""
+    runs = {record.run: _placed_ms(record) for record in dossier.runs}
+    for number, fate in enumerate(about.fates):
+        for change in fate.changes:
+            if change.source.stream.startswith("note/"):
+                continue
+            kind, words = _LEVEL_WORDS[change.level]
+            if change.level == "degraded" and _came_from_down(fate, change.at_ms):
+                kind, words = "restored", "serves again, not in full yet"
+            if change.level == "up" and _moved(fate):
+                kind, words = "moved", "has moved"
+            run = change.source.stream if change.source.stream in runs else ""
+            entry = Entry(change.at_ms, kind, f"{fate.service} {words}", change.source, dossier.incident, run)
+            at_ms = runs[run][change.source.number - 1] if run else change.at_ms
+            yield at_ms, _FATE, change.source.stream, change.source.number, number, entry
+
+
+def _placed_ms(record: RunRecord) -> list[int]:
+    """Of each event the moment at which it is placed: never before one that came earlier."""
+    return list(accumulate((event.at_ms for event in record.events), max))
+
+
+def _came_from_down(fate: Fate, at_ms: int) -> bool:
+    before = [change.level for change in fate.changes if change.at_ms < at_ms]
+    return bool(before) and before[-1] == "down"
+
+
+def _moved(fate: Fate) -> bool:
+    return any(change.level == "moving" for change in fate.changes) and not fate.was_down
+
+
+def _of_people(dossier: Dossier) -> Iterator[_Placed]:
+    for number, note in enumerate(in_order(dossier.notes)):
+        entry = Entry(
+            note.at_ms, _NOTE_KINDS[note.kind], _said(note), note_source(note), dossier.incident,
+            weight="detail" if note.kind == "fact" else "main",
+        )  # fmt: skip
+        yield note.at_ms, _NOTE, note.id, number, 0, entry
+
+
+def _said(note: Note) -> str:
+    """A note in one line, with who wrote it."""
+    text = " ".join(note.text.split())
+    more = f": {text}" if text else ""
+    if note.kind == "command":
+        return (
+            f"{note.value} commands" if note.value else "nobody commands any more"
+        ) + f" ({note.who}){more}"
+    if note.kind == "state":
+        return f"{note.who} says that {note.name} is {note.value}{more}"
+    if note.kind == "fact":
+        return f"{note.who} says: {note.name.replace('_', ' ')} is {' '.join(note.value.split())}{more}"
+    if note.kind == "resolved":
+        return f"{note.who} says that it is over{more}"
+    named = f"{note.name}: " if note.name else ""
+    words = {"draft": "drafts", "update": "publishes", "note": "notes"}[note.kind]
+    return f"{note.who} {words}: {named}{text}"

@@ -1,0 +1,151 @@
+"""What users are shown, and what a regulator is told: nothing is guessed, nothing inside leaks out."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from evac.incident.components import DAYS, StatusPage, status_page
+from evac.incident.dora import Classification, classify, span
+from evac.incident.incident import Dossier, summary
+from evac.incident.korea import duties
+from evac.incident.notes import Note
+from evac.incident.regulator import basics, check_fact
+from evac.incident.values import DAY_MS
+from evac.model.errors import InvalidInput
+from evac.report.status_feed import status_feed
+from evac.report.status_page import status_html, status_json
+from tests.unit.incident.stories import T0, fire, note
+
+NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
+HOUR = 3_600_000
+
+
+def page_of(dossier: Dossier, now_ms: int = T0 + HOUR, known_ms: int = T0 - 10 * DAY_MS) -> StatusPage:
+    return status_page("Example", NAMES, [(dossier, summary(dossier))], known_ms, now_ms)
+
+
+def test_components_follow_their_services() -> None:
+    found = {one.name: one for one in page_of(fire()).components}
+    assert [span.state for span in found["Chat"].spans] == [
+        "operational", "major outage", "partial outage", "degraded", "operational",
+    ]  # fmt: skip
+    assert found["Reports"].state == "major outage"
+    assert found["Mail"].state == "operational"
+    assert page_of(fire()).overall == "major outage"
+
+
+def test_days_before_the_first_record_are_not_known() -> None:
+    mail = next(one for one in page_of(fire()).components if one.name == "Mail")
+    assert len(mail.days) == DAYS
+    assert [day.state for day in mail.days] == ["unknown"] * (DAYS - 11) + ["operational"] * 11
+
+
+def test_minutes_of_an_outage_are_split_at_midnight() -> None:
+    reports = next(o for o in page_of(fire(), T0 + 24 * HOUR).components if o.name == "Reports")
+    total = (T0 + 24 * HOUR - (T0 - 60_000)) // 60_000
+    assert sum(day.outage_minutes for day in reports.days) == pytest.approx(total, abs=1)
+    assert max(day.outage_minutes for day in reports.days) <= 1440
+    assert sum(1 for day in reports.days if day.outage_minutes) == 2
+
+
+def test_the_word_of_a_person_holds_until_the_next_change() -> None:
+    said = fire([note("state", 600_000, name="Reports", value="operational")])
+    assert next(o for o in page_of(said).components if o.name == "Reports").state == "operational"
+    early = fire([note("state", -30_000, name="Chat", value="maintenance")])
+    assert next(o for o in page_of(early).components if o.name == "Chat").state == "operational"
+
+
+def test_only_published_words_are_public() -> None:
+    notes = [
+        note("note", 1, "the battery room burns"),
+        note("draft", 2, "we think that"),
+        note("command", 3, value="lee"),
+        note("update", 4, "Chat is back <soon> & whole.", name="Chat is down"),
+    ]
+    page = page_of(fire(notes))
+    shown = status_html(page) + status_json(page) + status_feed(page, "https://status.example/")
+    for inside in (
+        "battery",
+        "we think",
+        "lee",
+        "pangyo",
+        "anyang",
+        "run-1",
+        "fire-1",
+        "kim",
+        "web",
+        "promote",
+    ):
+        assert inside not in shown
+    assert "Chat is back &lt;soon&gt; &amp; whole." in status_html(page)
+    feed = ElementTree.fromstring(status_feed(page, "https://status.example/?a=1&b"))
+    assert [item.findtext("title") for item in feed.iter("item")] == ["Chat is down"]
+    assert feed.findtext("channel/item/pubDate") == "Mon, 24 Nov 2025 16:00:00 +0000"
+    assert status_html(page) == status_html(page_of(fire(notes)))
+
+
+def told(*notes: Note, now_ms: int = T0 + 30 * HOUR) -> Classification:
+    dossier = fire(notes)
+    about = summary(dossier)
+    return classify(dossier, about, basics(dossier, about, now_ms))
+
+
+def fact(name: str, value: str) -> Note:
+    return check_fact(note("fact", 100_000, name=name, value=value))
+
+
+def met(found: Classification, article: str) -> str:
+    return next(one.met for one in found.criteria if one.article == article)
+
+
+def test_what_nobody_says_is_not_known() -> None:
+    found = told(note("resolved", 60_000))
+    assert found.major == "not known"
+    assert met(found, "Article 6") == met(found, "Article 9(6)") == met(found, "Article 9(4)") == "not known"
+    assert met(found, "Article 9(1)") == "met", "one service alone has more than 100,000 people"
+    values = {field.number: field.stated.value for field in found.fields}
+    assert values["4.13"] is None
+    assert values["3.4"] == "150000 to 190015"
+    assert values["3.15"] == "00:00:02"
+
+
+def test_a_major_incident_needs_critical_services_and_two_thresholds() -> None:
+    assert told().criteria[4].met == "met", "it lasts longer than a day"
+    assert told(fact("critical_services", "yes")).major == "met"
+    assert told(fact("critical_services", "no")).major == "not met"
+    short = [note("resolved", 60_000), fact("critical_services", "yes")]
+    assert told(*short).major == "not known"
+    assert told(*short, fact("malicious_access", "yes")).major == "met"
+    nothing = [fact(name, "no") for name in ("malicious_access", "reputation_touched", "data_losses")]
+    assert told(*short, *nothing, fact("member_states", "1"), fact("costs_eur", "100000")).major == "not met"
+    assert told(*short, *nothing, fact("member_states", "1"), fact("costs_eur", "100001")).major == "met"
+
+
+@pytest.mark.parametrize(("count", "answer"), [("100000", "not known"), ("100001", "met")])
+def test_the_threshold_of_clients_is_more_than_a_hundred_thousand(count: str, answer: str) -> None:
+    assert met(told(fact("clients_affected", count)), "Article 9(1)") == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weather", "x"), ("costs_eur", "many"), ("malicious_access", "maybe"), ("occurred_at", "noon")],
+)
+def test_a_fact_that_does_not_fit_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidInput):
+        fact(name, value)
+
+
+def test_korean_damages_are_due_thirty_days_after_the_end() -> None:
+    for notes, due in (([], None), ([note("resolved", 60_000)], T0 + 60_000 + 30 * DAY_MS)):
+        dossier = fire(notes)
+        about = summary(dossier)
+        found = duties(dossier, about, basics(dossier, about, T0 + HOUR))
+        assert found[1].due_ms == due
+        assert not found[1].told.known
+        assert [stated.known for _, stated in found[1].content] == [False, False, False]
+
+
+def test_spans_round_up_to_the_minute() -> None:
+    assert [span(0), span(1), span(DAY_MS + HOUR + 60_000)] == ["00:00:00", "00:00:01", "01:01:01"]
