@@ -37,7 +37,9 @@ from evac.store.port import Store
 
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
-START_S: Final = 20.0
+START_S: Final = 90.0
+"""How long a detached controller may take to lead: a busy machine reads a large estate slowly. One that ends
+is not waited for."""
 ASKING_TOKEN: Final = 2**52
 """Of orders that only ask: nobody remembers it, and nobody finds it too small."""
 IDLE: Final = "20s"
