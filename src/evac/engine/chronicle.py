@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.run.values import Event
 from evac.store.journal import Journal, head_of
 from evac.store.port import Lease, Store
 from evac.watch.verdict import Standing
@@ -23,6 +24,20 @@ STREAM: Final = "watch"
 WAITING_MOST: Final = 1_000
 BATCH: Final = 64
 AGAIN_S: Final = 0.2
+
+_KEYS: Final = ("phase", "why", "code", "message", "outside", "reason")
+_TOLD: Final = MappingProxyType(
+    {
+        "approval_needed": "needs approval",
+        "run_started": "began",
+        "step_failed": "a step failed",
+        "step_stuck": "a step takes longer than predicted",
+        "step_unknown": "the outcome of a step is unknown",
+        "paused": "paused",
+        "run_ended": "ended",
+        "pace_changed": "the pace changed",
+    }
+)
 
 NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble"]
 
@@ -60,6 +75,16 @@ def of_verdict(standing: Standing, at_ms: int) -> Notice:
     data = {"state": verdict.state, "by": list(verdict.by), "kinds": list(verdict.kinds)}
     reason = f": {verdict.reason}" if verdict.reason else ""
     return Notice("verdict", at_ms, verdict.site, f"{verdict.site} is {verdict.state}{reason}", data)
+
+
+def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
+    """What is told of an event of a run, words and data; None where it is for the journal alone."""
+    words = _TOLD.get(event.kind)
+    if words is None:
+        return None
+    what = f" ({event.step})" if event.step else ""
+    more = {key: event.data[key] for key in _KEYS if key in event.data}
+    return f"{run}: {words}{what}", {"run": run, "event": event.kind} | more
 
 
 class Chronicle:

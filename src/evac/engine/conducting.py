@@ -22,9 +22,10 @@ from evac.actions.port import Action, Driver, Order
 from evac.engine import datasets, requests
 from evac.engine.admitting import GuardedAdmission
 from evac.engine.binding import Bound
-from evac.engine.chronicle import Notice, Tell
+from evac.engine.chronicle import Notice, Tell, of_event
 from evac.engine.clock import Clock
 from evac.engine.datasets import DataSets
+from evac.engine.doubted import DoubtedRuns
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
@@ -66,11 +67,6 @@ PROPOSAL: Final = "proposal/"
 ANSWER: Final = "answer/"
 AGAIN_S: Final = 0.2
 DRIFT_TIMEOUT_S: Final = 10.0
-_TOLD: Final = {
-    "approval_needed": "needs approval", "run_started": "began", "step_failed": "a step failed",
-    "step_stuck": "a step takes longer than predicted", "step_unknown": "the outcome of a step is unknown",
-    "paused": "paused", "run_ended": "ended", "pace_changed": "the pace changed",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +147,7 @@ class Conductor:
         self._runs: dict[str, _Run] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._in_hand = asyncio.Event()
+        self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
         self._drift = DriftWatch(
             desk.driver, desk.clock, self._drifted, self._may_redo,
             span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
@@ -207,7 +204,7 @@ class Conductor:
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
             "mode": wanted.mode, "reason": wanted.reason, "names": sorted(wanted.names),
         }  # fmt: skip
-        journal, view = await create_run(
+        making = create_run(
             self._desk.store, spec, self._lead, self._desk.clock, data,
             (Compare(incident_key(spec.incident), 0), *permit.compares),
             (
@@ -215,6 +212,8 @@ class Conductor:
                 *permit.changes,
             ),
         )  # fmt: skip
+        journal, view = await self._doubted.making(name, making, self._tasks)
+        self._runs[name] = run
         self._tasks.create_task(self._carry(run, journal, view))
         return name
 
@@ -234,6 +233,12 @@ class Conductor:
             waiting.discard(entry.key)
             if not waiting:
                 asyncio.get_running_loop().call_soon(self._in_hand.set)
+        if taken is not None:
+            await self._carry(*taken)
+
+    async def _adopt(self, entry: Entry) -> None:
+        """A run of our own, of which we were not told that it was made."""
+        taken = await self._take_over(entry)
         if taken is not None:
             await self._carry(*taken)
 
@@ -489,12 +494,8 @@ class Conductor:
                 self._watch(run, event.step, event.attempt)
             elif event.kind == "resumed":
                 self._resumed(run, event)
-            words = _TOLD.get(event.kind)
-            if words is not None:
-                what = f" ({event.step})" if event.step else ""
-                self._tell(
-                    "run", f"{name}: {words}{what}", {"run": name, "event": event.kind} | _plain(event)
-                )
+            if (told := of_event(name, event)) is not None:
+                self._tell("run", *told)
 
     def _watch(self, run: _Run, step: str, attempt: int) -> None:
         key = f"{run.spec.run}/{step}/again"
@@ -588,9 +589,3 @@ class Conductor:
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
-
-
-def _plain(event: Event) -> dict[str, Any]:
-    """What a notice says of an event, in short."""
-    keys = ("phase", "why", "code", "message", "outside", "reason")
-    return {key: event.data[key] for key in keys if key in event.data}

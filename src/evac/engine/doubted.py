@@ -1,0 +1,69 @@
+"""Runs of which nobody knows whether they were made: the store took the transaction, or it did not, and no
+answer came. Such a run is looked for, and carried out as soon as it is there; else it would stay open in
+nobody's hands until somebody else leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from evac.model.errors import Unavailable
+from evac.store.port import Entry, Store
+
+T = TypeVar("T")
+LOOKS_MOST: Final = 60
+PAUSE_S: Final = 0.2
+PAUSE_MOST_S: Final = 5.0
+
+
+class DoubtedRuns:
+    """key_of: under which key a run is open. in_hand: whether somebody carries it out here. adopt: does."""
+
+    def __init__(
+        self,
+        store: Store,
+        key_of: Callable[[str], str],
+        in_hand: Callable[[str], bool],
+        adopt: Callable[[Entry], Awaitable[None]],
+    ) -> None:
+        self._store, self._key_of, self._in_hand, self._adopt = store, key_of, in_hand, adopt
+        self._making: set[str] = set()
+        self._looking: set[str] = set()
+
+    async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
+        """Makes a run. Where the store gives no answer, which is raised, it is looked for from then on."""
+        self._making.add(name)
+        try:
+            return await work
+        except Unavailable:
+            if name not in self._looking:
+                self._looking.add(name)
+                tasks.create_task(self._look_for(name), name=f"in doubt {name}")
+            raise
+        finally:
+            self._making.discard(name)
+
+    async def _look_for(self, name: str) -> None:
+        """Until it is in hand, or a message cannot be on its way any more."""
+        pause_s = PAUSE_S
+        try:
+            for _ in range(LOOKS_MOST):
+                if self._in_hand(name):
+                    return
+                if await self._adopted(name):
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s = min(PAUSE_MOST_S, pause_s * 1.5)
+        finally:
+            self._looking.discard(name)
+
+    async def _adopted(self, name: str) -> bool:
+        with contextlib.suppress(Unavailable):
+            entry = await self._store.get(self._key_of(name))
+            if entry is not None and name not in self._making and not self._in_hand(name):
+                await self._adopt(entry)
+                return True
+        return False

@@ -1,0 +1,74 @@
+"""A run that the store made without saying so: it is looked for, found, and carried out like any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import orjson
+import pytest
+
+from evac.engine.reading import events_of
+from evac.model.errors import Unavailable
+from evac.store.port import Change, Compare, Lease, Put
+from tests.unit.engine.small_world import SiteStore, World, play
+from tests.unit.engine.test_hanging import Copies
+
+SILENT_S = 0.05
+
+
+def _silence(store: SiteStore, when: str) -> list[str]:
+    """The first transaction that opens a run is not answered, and for a moment nothing else is. when: it is
+    done at once, or a good while later, or never. What became of it is added to the list.
+    """
+    known, said = store.transact, list[str]()
+
+    async def transact(
+        compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        if said or not any(change.key.startswith("open/") for change in changes):
+            return await known(compares, changes, guard)
+        said.append(when)
+        loop = asyncio.get_running_loop()
+        if when == "at once":
+            await known(compares, changes, guard)
+        elif when == "later":
+            loop.call_later(3 * SILENT_S, lambda: loop.create_task(_late(compares, changes, guard)))
+        store.cut = True
+        loop.call_later(SILENT_S, setattr, store, "cut", False)
+        raise Unavailable("no answer")
+
+    async def _late(compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None) -> None:
+        try:
+            await known(compares, changes, guard)
+            said.append("done")
+        except Exception as error:
+            said.append(type(error).__name__)
+
+    store.transact = transact  # type: ignore[method-assign]
+    return said
+
+
+@pytest.mark.parametrize("when", ["at once", "later", "never"])
+def test_a_run_is_carried_out_once_whatever_became_of_its_making(when: str) -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        said = _silence(world.stores[world.leader], when)
+        copies.hang()
+        await world.until(lambda: any("needs approval" in words for words in world.words("run")), 20)
+        (entry,) = await world.store.list("open/")
+        run = entry.key.removeprefix("open/")
+        request = {"verb": "approve", "who": "kim", "reason": "it burns"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        async with asyncio.timeout(20):
+            while await world.store.list("open/"):
+                await asyncio.sleep(0.02)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds[-1] == "run_ended"
+        assert world.systems.verbs_done() == ["protect"]
+        assert len(await world.store.list("incident/")) == 1
+        assert said[0] == when
+
+    play(story, copies.world("hold"))
