@@ -167,6 +167,10 @@ class Office:
         self.looked_ms = self.clock.now_ms()
         self._said(True)
 
+    async def standing_hold(self) -> HoldSeen | None:
+        """The hold as the store has it now. Raises Unavailable."""
+        return _hold(await self.store.get(HOLD_KEY))
+
     def _said(self, answers: bool) -> None:
         if answers != self._answers:
             self._answers, self._answers_ms = answers, self.clock.now_ms()

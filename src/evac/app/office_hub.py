@@ -79,11 +79,15 @@ class Hub:
         self._by_topic: dict[str, set[Viewer]] = {}
         self.viewers = 0
 
+    def check_room(self) -> None:
+        """Raises TooManyViewers where one more would be too many."""
+        if self.viewers >= self._most:
+            raise TooManyViewers(self._most)
+
     @contextmanager
     def viewer(self, *topics: str) -> Iterator[Viewer]:
         """Raises TooManyViewers."""
-        if self.viewers >= self._most:
-            raise TooManyViewers(self._most)
+        self.check_room()
         one = Viewer(frozenset(topics))
         self.viewers += 1
         for topic in one.topics:

@@ -210,6 +210,10 @@ class Register:
             return self._incidents[name]
         raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "GET /v1/runs lists them")
 
+    def follows(self, run: str) -> bool:
+        """Whether the run is open and its journal is followed."""
+        return run in self._following
+
     async def view(self, name: str) -> RunView:
         """The run replayed: the live view of an open one (read it, never change it). Raises RunError."""
         run = self.resolve(name)

@@ -77,6 +77,12 @@ def moment(at_ms: int) -> str | None:
 def run_document(shown: RunShown) -> dict[str, Any]:
     """The documented document of one run."""
     view = shown.view
+    return run_head(shown) | {"steps": [step_row(view, i) for i in range(len(view.steps))]}
+
+
+def run_head(shown: RunShown) -> dict[str, Any]:
+    """The same without its steps, of which there may be a hundred thousand."""
+    view = shown.view
     return {
         "schema_version": SCHEMA_VERSION, "run": view.spec.run, "incident": view.spec.incident,
         "plan_digest": view.plans[-1], "state": view.phase, "leader": shown.leader, "token": view.token,
@@ -88,11 +94,11 @@ def run_document(shown: RunShown) -> dict[str, Any]:
         ],
         "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
         "started_at": moment(view.started_ms), "counts": dict(sorted(view.counts.items())),
-        "steps": [_step(view, i) for i in range(len(view.steps))],
     }  # fmt: skip
 
 
-def _step(view: RunView, i: int) -> dict[str, Any]:
+def step_row(view: RunView, i: int) -> dict[str, Any]:
+    """One step of that document."""
     step = view.steps[i]
     code, message = view.failures.get(i, ("", ""))
     began, ended = moment(view.started[i]), moment(view.ended[i])

@@ -1,0 +1,14 @@
+"""The API under /v1, one module a subject. `ROUTERS` is the register: a new subject adds its router there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from evac.web.api import estate, health, hold, plans, requests, runs, situation, what_if
+
+ROUTERS: Sequence[APIRouter] = (
+    situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
+    what_if.router, health.router,
+)  # fmt: skip

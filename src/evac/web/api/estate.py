@@ -1,0 +1,136 @@
+"""The estate as it was read and audited: counts, domains, services, stores, findings, and what each loss
+does.
+
+Rows are made into bytes once for each digest of the estate; a page is cut out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from evac.app import office_facts as f
+from evac.model.errors import EvacError
+from evac.web.access.port import need
+from evac.web.answering import dump, page
+from evac.web.api.shapes import LIMIT, After, Limit, answers, paged
+from evac.web.room import WarRoom, room_of
+
+router = APIRouter(prefix="/v1", tags=["estate"], dependencies=[Depends(need("viewer"))])
+
+
+@dataclass(frozen=True, slots=True)
+class EstateShown:
+    """The estate in numbers. digest: with the roles as last seen; files: as its files have it."""
+
+    name: str
+    as_of: str | None
+    digest: str
+    files: str
+    counts: dict[str, int]
+    sites: tuple[f.SiteFacts, ...]
+    rooms: tuple[f.Room, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    digest: str
+    ids: list[str]
+    rows: list[bytes]
+
+
+_TABLES: dict[str, tuple[Callable[[f.EstateFacts], Sequence[Any]], Callable[[Any], str]]] = {
+    "domains": (lambda facts: facts.domains, lambda row: row.id),
+    "services": (lambda facts: facts.services, lambda row: row.id),
+    "stores": (lambda facts: facts.stores, lambda row: row.id),
+    "findings": (lambda facts: facts.findings, lambda row: row.fingerprint),
+    "losses": (lambda facts: facts.losses, lambda row: row.domain),
+}
+
+
+def _page(request: Request, name: str, after: str, limit: int, kind: str = "") -> Response:
+    room = room_of(request)
+    facts = room.facts
+
+    def make() -> bytes:
+        table = _table(room, name, kind)
+        return page(table.rows, table.ids, after, limit, {"estate": facts.digest})
+
+    return room.shelf.answer(request, f"{name}?{kind}&{after}&{limit}", facts.digest, make)
+
+
+def _table(room: WarRoom, name: str, kind: str) -> _Table:
+    """Rows as bytes, made anew when the estate changed; kind: of domains and losses, empty for all."""
+    facts, key = room.facts, f"{name}:{kind}"
+    known: _Table | None = room.tables.get(key)
+    if known is not None and known.digest == facts.digest:
+        return known
+    rows_of, id_of = _TABLES[name]
+    rows = [row for row in rows_of(facts) if not kind or row.kind == kind]
+    table = room.tables[key] = _Table(facts.digest, [id_of(row) for row in rows], [dump(row) for row in rows])
+    return table
+
+
+def _one(request: Request, name: str, wanted: str) -> Response:
+    room = room_of(request)
+    table = _table(room, name, "")
+    if wanted not in table.ids:
+        raise EvacError("not-found", f"the estate has no {name.rstrip('s')} {wanted[:80]}", f"GET /v1/{name}")
+    row = table.rows[table.ids.index(wanted)]
+    return room.shelf.answer(request, f"{name}/{wanted}", table.digest, lambda: row)
+
+
+@router.get("/estate", responses=answers(EstateShown, 304, 503))
+async def estate(request: Request) -> Response:
+    """What there is: counts, sites with headroom, and the room of each kind of servers and each pool."""
+    room = room_of(request)
+    facts = room.facts
+    day = facts.as_of.isoformat() if facts.as_of else None
+    shown = EstateShown(
+        facts.name, day, facts.digest, facts.files, dict(facts.counts), facts.sites, facts.rooms
+    )
+    return room.shelf.answer(request, "estate", facts.digest, lambda: dump(shown))
+
+
+Kind = Annotated[str, Query(pattern="^(site|group|hall|feed|rack)?$", description="Only of this kind.")]
+
+
+@router.get("/domains", responses=answers(paged(f.DomainFacts), 304, 422, 503))
+async def domains(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
+    """Every fault domain above a server, with the verdict on its loss and the day it was last rehearsed."""
+    return _page(request, "domains", after, limit, kind)
+
+
+@router.get("/services", responses=answers(paged(f.ServiceFacts), 304, 422, 503))
+async def services(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """Every service: where it runs, which role its data has there, and what the loss of that site does to
+    it.
+    """
+    return _page(request, "services", after, limit)
+
+
+@router.get("/services/{service}", responses=answers(f.ServiceFacts, 304, 404, 503))
+async def service(request: Request, service: str) -> Response:
+    """One service."""
+    return _one(request, "services", service)
+
+
+@router.get("/stores", responses=answers(paged(f.StoreFacts), 304, 422, 503))
+async def stores(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """Every store: copies with their roles as last seen, and the day of the last verified restore."""
+    return _page(request, "stores", after, limit)
+
+
+@router.get("/findings", responses=answers(paged(f.FindingFacts), 304, 422, 503))
+async def findings(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """What is to be mended, gravest first; the cursor is a fingerprint."""
+    return _page(request, "findings", after, limit)
+
+
+@router.get("/audit/losses", responses=answers(paged(f.LossFacts), 304, 422, 503))
+async def losses(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
+    """One row a loss: sites first, then groups, halls, feeds and racks."""
+    return _page(request, "losses", after, limit, kind)

@@ -1,0 +1,40 @@
+"""Plans that lie ready, and any plan by its digest."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from evac.app.office_values import ReadyPlan
+from evac.model.errors import EvacError
+from evac.web.access.port import need
+from evac.web.answering import JSON, dump, page, tagged
+from evac.web.api.shapes import LIMIT, After, Digest, Limit, answers, paged
+from evac.web.room import room_of
+
+router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
+
+
+@router.get("/plans", responses=answers(paged(ReadyPlan), 304, 422, 503))
+async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """The drawer: for each scenario the plan that lies ready, its age, or why there is none."""
+    room = room_of(request)
+    now = room.office.situation
+
+    def make() -> bytes:
+        rows = now.drawer
+        return page([dump(row) for row in rows], [row.scenario for row in rows], after, limit, {})
+
+    return room.shelf.answer(request, f"plans?{after}&{limit}", now.version, make)
+
+
+@router.get("/plans/{digest}", responses=answers(None, 304, 404, 503, media=JSON))
+async def plan(request: Request, digest: Digest) -> Response:
+    """The canonical bytes of a plan, as `evac plan -o` writes them; they never change."""
+    office = room_of(request).office
+    if not await office.store.list(f"plan/{digest}/", limit=1):
+        raise EvacError(
+            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
+        )
+    found = tagged(request, await office.plan(digest), f'"{digest}"')
+    found.headers["cache-control"] = "private, max-age=86400, immutable"
+    return found

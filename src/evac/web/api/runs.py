@@ -1,0 +1,158 @@
+"""Runs: all in a line each, one with what it waits for, its steps, its events, and the stream of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from evac.app import runs as cases
+from evac.app.office_hub import News
+from evac.app.office_runs import topic_of
+from evac.app.office_values import RunShort
+from evac.report.run_report import LossShown, RunShown, moment, run_head, step_row
+from evac.run.values import ENDED, Event
+from evac.web import streams
+from evac.web.access.port import need
+from evac.web.answering import dump, page, tag_of, tagged
+from evac.web.api.shapes import LIMIT, After, AfterNumber, Limit, Numbered, RunName, answers, paged
+from evac.web.room import WarRoom, room_of
+
+router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
+FORECAST_MS = 5_000
+"""A forecast is as of a moment; it is made anew so often at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStepShown:
+    """One step of a run."""
+
+    id: str
+    kind: str
+    target: str
+    state: str
+    attempts: int
+    started_at: str | None
+    ended_at: str | None
+    evidence: dict[str, Any]
+    error: dict[str, str] | None
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """One run without its steps."""
+
+    schema_version: int
+    run: str
+    incident: str
+    plan_digest: str
+    state: str
+    leader: str
+    token: int
+    graceful: bool
+    held_by: str
+    why: str
+    approved_by: list[str]
+    events: int
+    waits_for: list[str]
+    most_lost: list[dict[str, Any]]
+    forecast: dict[str, Any] | None
+    started_at: str | None
+    counts: dict[str, int]
+
+
+@router.get("/runs", responses=answers(paged(RunShort), 304, 422, 503))
+async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """All runs: open ones first, then ended ones, newest first."""
+    room = room_of(request)
+
+    def make() -> bytes:
+        rows = room.office.runs()
+        return page([dump(row) for row in rows], [row.run for row in rows], after, limit, {})
+
+    return room.shelf.answer(request, f"runs?{after}&{limit}", room.office.situation.version, make)
+
+
+@router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 503))
+async def run(request: Request, run: RunName) -> Response:
+    """Where a run stands, what waits for a person, and when it is expected to end. Its `ETag` is for
+    `If-Match` of requests: it changes with each event.
+    """
+    room = room_of(request)
+    found = dump(await head_of(room, run))
+    tag = await run_tag(room, run)
+    return tagged(request, found, tag)
+
+
+async def run_tag(room: WarRoom, name: str) -> str:
+    """The tag of a run: its name and the number of its last event."""
+    view = await room.office.register.view(name)
+    return f'"{view.spec.run[:200].encode().hex()}-{view.events}"'
+
+
+async def head_of(room: WarRoom, name: str) -> dict[str, Any]:
+    """The document of a run without its steps, as of now."""
+    office = room.office
+    view = await office.register.view(name)
+    now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
+    lost = await cases.losses_of(office.store, view, now_ms)
+    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost)
+    return run_head(RunShown(view, office.situation.leader.owner, now_ms, told))
+
+
+@router.get("/runs/{run}/steps", responses=answers(paged(RunStepShown), 304, 404, 422, 503))
+async def steps(request: Request, run: RunName, after: After = "", limit: Limit = LIMIT) -> Response:
+    """Steps in the order of the plan."""
+    room = room_of(request)
+    view = await room.office.register.view(run)
+    begin = view.number(after) + 1 if after else 0
+    numbers = range(begin, min(len(view.steps), begin + limit))
+    following = view.steps[numbers[-1]].id if numbers and numbers[-1] + 1 < len(view.steps) else None
+    rows = [step_row(view, i) for i in numbers]
+    body = dump({"items": rows, "total": len(view.steps), "next": following})
+    return tagged(request, body, tag_of(body))
+
+
+@router.get("/runs/{run}/events", responses=answers(paged(Numbered), 304, 404, 422, 503))
+async def events(request: Request, run: RunName, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
+    """The journal of a run after a number; `next` is the number to go on after."""
+    room = room_of(request)
+    view = await room.office.register.view(run)
+    rows = [numbered(number, event) for number, event in await room.office.register.events(run, after, limit)]
+    following = str(rows[-1].number) if rows and rows[-1].number < view.events else None
+    body = dump({"items": rows, "total": view.events, "next": following})
+    return tagged(request, body, tag_of(body))
+
+
+def numbered(number: int, event: Event) -> Numbered:
+    return Numbered(number, moment(event.at_ms), event.kind, event.step, event.attempt, dict(event.data))
+
+
+@router.get(
+    "/runs/{run}/stream", responses=answers(None, 404, 422, 503, media=streams.MEDIA),
+    openapi_extra={"parameters": [streams.LAST_EVENT]},
+)  # fmt: skip
+async def stream(request: Request, run: RunName, after: AfterNumber | None = None) -> Response:
+    """Server-sent events of a run. `event`: its id is its number in the journal, and `Last-Event-ID` goes on
+    after it. `end`: the run has ended, and there will be no more. From the first event on, unless told
+    otherwise.
+    """
+    room = room_of(request)
+    register = room.office.register
+    name = register.resolve(run)
+    begin = streams.after_of(request) or 0
+    view = await register.view(name)
+
+    async def backlog(number: int, limit: int) -> list[tuple[int, str, Any]]:
+        found = await register.events(name, number, limit)
+        return [(n, "event", numbered(n, event)) for n, event in found]
+
+    def say(news: News) -> bytes | None:
+        return streams.message("event", numbered(news.number, news.value), news.number)
+
+    return streams.stream(
+        room.office.hub, (topic_of(name),), backlog, begin, say, room.setting.heartbeat_s,
+        lambda: view.phase in ENDED or not register.follows(name),
+    )  # fmt: skip

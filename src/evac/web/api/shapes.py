@@ -1,0 +1,84 @@
+"""Shapes of the API for its OpenAPI document, made of the values that are served; and parameters that routes
+share.
+
+Answers are bytes made by `answering`; these models describe them and are never filled in at run time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import Header, Path, Query
+from pydantic import BaseModel, ConfigDict, create_model
+
+Row = TypeVar("Row")
+LIMIT_MOST: Final = 1_000
+LIMIT: Final = 100
+
+After = Annotated[str, Query(max_length=512, description="Cursor: the `next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Most rows of one page.")]
+AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only what has a greater number.")]
+RunName = Annotated[str, Path(max_length=512, description="A run, or the incident it belongs to.")]
+Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of a plan.")]
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key", max_length=200, pattern=r"^[!-~]*$",
+        description="Asking twice with the same key is asking once; kept for a day.",
+    ),
+]  # fmt: skip
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable; `hint` says what to do next."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """One event of a run. number: its place in the journal, from 1."""
+
+    number: int
+    at: str | None
+    kind: str
+    step: str
+    attempt: int
+    data: dict[str, Any]
+
+
+def paged(row: type[Any]) -> type[BaseModel]:
+    """The shape of a page of rows."""
+    fields: dict[str, Any] = {"items": (list[row], ...), "total": (int, ...), "next": (str | None, ...)}  # type: ignore[valid-type]
+    made: type[BaseModel] = create_model(f"{row.__name__}Page", **fields)
+    return made
+
+
+_WORDS: Final = {
+    304: "Not changed since the `ETag` in `If-None-Match`.", 401: "Nobody is logged in.",
+    403: "This role may not, or policy does not let it.", 404: "There is no such thing.",
+    409: "The state of the world does not allow it.", 412: "It is not as `If-Match` says.",
+    413: "The body is too large.", 422: "The question does not make sense.",
+    500: "Something failed that should not; the id of the request is in the log.",
+    503: "The store does not answer, or the estate is being read.",
+}  # fmt: skip
+
+
+def answers(
+    model: Any, *problems: int, media: str = "application/json", status: int = 200
+) -> dict[int | str, Any]:
+    """Responses of a route: the shape of its answer, and the problems it may end with."""
+    body: dict[str, Any] = {"model": model} if model is not None else {"content": {media: {}}}
+    found: dict[int | str, Any] = {status: {**body, "description": "The answer."}}
+    for code in sorted({401, 403, 500, *problems}):
+        shown = {} if code == 304 else {"model": Problem, "content": {"application/problem+json": {}}}
+        found[code] = {"description": _WORDS[code], **shown}
+    return found

@@ -1,0 +1,147 @@
+"""The outermost layer of every request: an id, bounds, which hosts and origins are believed, who asks, and
+headers.
+
+Plain ASGI, because it stands before every read. It never looks into a body; it only counts its bytes.
+
+A page of another site that a browser on this machine has open must not reach a room that trusts its machine:
+a request with a foreign `Host` is answered by nobody (421), and one that changes something is refused unless
+it comes from the room's own origin or from a program (no `Origin`, no `Sec-Fetch-Site`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.web.access.port import OPEN_PATHS, STATE, Access
+from evac.web.metrics import Metrics
+from evac.web.problems import REQUEST_ID, internal, problem_of
+from evac.web.setting import WebSetting
+
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+_TLS: Final = (b"strict-transport-security", b"max-age=31536000")
+
+
+class BodyTooLarge(InvalidInput):
+    """A request body beyond its bound."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__("body-too-large", f"a body of more than {most} bytes", "send less")
+
+
+class Gate:
+    """ASGI around the application."""
+
+    def __init__(self, app: ASGIApp, access: Access, setting: WebSetting, metrics: Metrics) -> None:
+        self._app, self._access, self._setting, self._metrics = app, access, setting, metrics
+        self._fixed = (*_HEADERS, _TLS) if setting.secure else _HEADERS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        number = given.decode() if _ID.match(given) else secrets.token_hex(8)
+        scope[REQUEST_ID] = number
+        began = time.perf_counter()
+        told = _Told()
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told.status = message["status"]
+                message["headers"] = [
+                    *message["headers"], *self._fixed, (b"x-request-id", number.encode()),
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            scope[STATE] = await self._access.who(HTTPConnection(scope))
+            if scope[STATE] is None and scope["path"] in OPEN_PATHS:
+                scope[STATE] = None
+            await self._app(scope, self._bounded(receive), answer)
+        except EvacError as error:
+            if not told.status:
+                await problem_of(error, number)(scope, receive, answer)
+        except Exception as error:
+            found = internal(number, error)
+            if not told.status:
+                await found(scope, receive, answer)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "") or "other"
+            self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Raises EvacError for what is refused before anything is read."""
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._setting.hosts and _name(host) not in self._setting.hosts:
+            raise NotAllowed("host-unknown", "this room does not go by that name", "use its own address")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._setting.header_most:
+            raise InvalidInput("header-too-large", "the headers are too long", "send fewer cookies")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._setting.body_most:
+            raise BodyTooLarge(self._setting.body_most)
+        if scope["method"] not in SAFE:
+            _check_origin(headers, host)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Counts what comes in; a body without a length may not be longer either."""
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > self._setting.body_most:
+                    raise BodyTooLarge(self._setting.body_most)
+            return message
+
+        return bounded
+
+
+class _Told:
+    """Whether the answer has begun."""
+
+    status = 0
+
+
+def _name(host: str) -> str:
+    """The host without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
+    """Raises NotAllowed for a change that a page of another site asks for."""
+    site = headers.get(b"sec-fetch-site", b"none")
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    foreign = bool(origin) and urlsplit(origin).netloc != host
+    if foreign or site not in (b"none", b"same-origin"):
+        raise NotAllowed(
+            "cross-site", "a page of another site asks for a change", "ask from the pages of this room"
+        )

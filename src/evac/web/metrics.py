@@ -1,0 +1,97 @@
+"""Figures for Prometheus: of requests as they pass, of the situation when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from evac.app.office import Office
+
+MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
+BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+STATES: Final = ("healthy", "suspect", "lost", "isolated", "unknown", "unwatched")
+
+
+class Metrics:
+    """A registry of its own for each application, so that tests and processes never share one."""
+
+    def __init__(self, office: Office) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "evac_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "evac_http_request_seconds", "Time until the answer was sent.", ("route",),
+            buckets=BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self.registry.register(_Situation(office))
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        known = method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        if "stream" not in route:
+            self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Situation(Collector):
+    """Read off the office at each scrape; nothing is kept."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+
+    def collect(self) -> Iterator[Metric]:
+        now, facts = self._office.situation, self._office.facts
+        yield _one("evac_ready", "1 when what is shown can be believed.", int(not self._office.ready))
+        yield _one("evac_store_answers", "1 while the store answers.", int(now.quorum.answers))
+        yield _one("evac_leader_term", "Fencing token of the leader, 0 where nobody leads.", now.leader.term)
+        yield _one("evac_held", "1 while a hold stands.", int(now.hold is not None))
+        yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
+        yield _one("evac_runs_open", "Runs under way.", len(now.open_runs))
+        yield _one(
+            "evac_runs_waiting", "Runs that wait for a person.", sum(1 for r in now.open_runs if r.waits)
+        )
+        yield _one("evac_notices_total", "Number of the last notice of the watch journal.", now.notice)
+        yield from self._sites()
+        if facts is not None:
+            yield from self._facts()
+
+    def _sites(self) -> Iterator[Metric]:
+        found = GaugeMetricFamily(
+            "evac_site_state", "1 for the state a site is in.", labels=("site", "state")
+        )
+        for site in self._office.situation.sites:
+            for state in STATES:
+                found.add_metric((site.id, state), int(site.state == state))
+        yield found
+
+    def _facts(self) -> Iterator[Metric]:
+        facts = self._office.facts
+        assert facts is not None
+        losses = GaugeMetricFamily("evac_losses", "Losses tried, by verdict.", labels=("kind", "verdict"))
+        counts: dict[tuple[str, str], int] = {}
+        for loss in facts.losses:
+            counts[loss.kind, loss.verdict] = counts.get((loss.kind, loss.verdict), 0) + 1
+        for labels, value in sorted(counts.items()):
+            losses.add_metric(labels, value)
+        yield losses
+        findings = GaugeMetricFamily("evac_findings", "What is to be mended.", labels=("severity",))
+        for severity in ("error", "warning", "note"):
+            findings.add_metric((severity,), sum(1 for f in facts.findings if f.severity == severity))
+        yield findings
+        drawer = self._office.situation.drawer
+        yield _one(
+            "evac_drawer_plans", "Plans ready that fit the estate.", sum(bool(r.current) for r in drawer)
+        )
+
+
+def _one(name: str, words: str, value: float) -> Metric:
+    found = GaugeMetricFamily(name, words)
+    found.add_metric((), value)
+    return found

@@ -1,0 +1,20 @@
+"""Pages, rendered here and complete without a script. `ROUTERS` is their register; `frame.NAVIGATION` is
+the menu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
+
+from evac.web.pages import frame, now
+
+ROUTERS: Sequence[APIRouter] = (now.router, frame.router)
+
+
+def mount_static(app: FastAPI) -> None:
+    """Scripts of others, as files."""
+    from starlette.staticfiles import StaticFiles
+
+    app.mount("/static/vendor", StaticFiles(directory=frame.folder("static") / "vendor"), name="vendor")

@@ -1,0 +1,119 @@
+"""The frame of every page: templates, style, the menu, and times as people read them.
+
+A page module adds its entry to `NAVIGATION` here and its router to `pages.ROUTERS`, and renders with
+`render`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from evac import __version__
+from evac.report.words import duration, number, people, plural
+from evac.web.answering import tag_of, tagged
+
+HTML: Final = "text/html; charset=utf-8"
+NAVIGATION: Final[tuple[tuple[str, str], ...]] = (("/now", "Now"),)
+"""(path, word) in the order of the menu."""
+router = APIRouter()
+
+
+def folder(name: str) -> Path:
+    return Path(str(resources.files("evac.web"))) / name
+
+
+@lru_cache(maxsize=1)
+def style() -> tuple[bytes, str]:
+    """The one style sheet with its tag: that of the reports, so that both look alike, then what pages add."""
+    report = resources.files("evac.report").joinpath("templates", "report.css").read_bytes()
+    body = report + folder("static").joinpath("room.css").read_bytes()
+    return body, tag_of(body)
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Of everything static, for addresses that may be kept."""
+    state = hashlib.sha256(style()[0])
+    for path in sorted(folder("static").joinpath("vendor").glob("*.js")):
+        state.update(path.read_bytes())
+    return state.hexdigest()[:12]
+
+
+@router.get("/static/evac.css")
+async def css(request: Request) -> Response:
+    body, tag = style()
+    found = tagged(request, body, tag, "text/css; charset=utf-8")
+    found.headers["cache-control"] = "public, max-age=86400"
+    return found
+
+
+def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
+    """A page of the template `name`; path: its entry in the menu; now_ms: for times that are told as ages."""
+    page = _environment().get_template(name)
+    ages = Ages(now_ms)
+    text = page.render(
+        navigation=NAVIGATION, here=path, version=_version(), evac=__version__, ages=ages, **context
+    )
+    return text.encode()
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(folder("templates")), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+    )  # fmt: skip
+    made.filters.update(number=number, people=people, duration=duration)
+    made.globals["plural"] = plural
+    return made
+
+
+class Ages:
+    """Moments and days in words, as of one moment."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.today = datetime.fromtimestamp(now_ms / 1_000, UTC).date()
+
+    def moment(self, at_ms: int) -> Markup:
+        """`14:17:03 UTC, 3 min ago`; with the day where it is another one. 0 is never."""
+        if at_ms <= 0:
+            return Markup("never")
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
+        told = '<time datetime="{}">{}</time>, {}'
+        return Markup(told).format(at.isoformat(timespec="seconds"), shown, self.ago(at_ms))
+
+    def ago(self, at_ms: int) -> str:
+        """`just now`, `40 s ago`, `3 min ago`: in one unit, because it is read at a glance."""
+        seconds = (self.now_ms - at_ms) // 1_000
+        if seconds < 2:
+            return "just now"
+        for size, word in ((86_400, "d"), (3_600, "h"), (60, "min")):
+            if seconds >= 2 * size:
+                return f"{number(seconds // size)} {word} ago"
+        return f"{seconds} s ago"
+
+    def day(self, day: date | None) -> str:
+        """`2026-10-18, 39 days ago`; `never` for what nobody says was done."""
+        if day is None:
+            return "never"
+        days = (self.today - day).days
+        if days < 0:
+            return f"{day.isoformat()}, not yet"
+        return f"{day.isoformat()}, {'today' if days == 0 else plural(days, 'day') + ' ago'}"
+
+
+@router.get("/")
+async def root(request: Request) -> Response:
+    """The first page is Now."""
+    return Response(None, 303, {"location": "/now"})

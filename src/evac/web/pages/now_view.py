@@ -1,0 +1,362 @@
+"""What the page Now says, as plain values for its templates. Pure: a situation and facts in, words out.
+
+Of thousands of losses and services the page shows sites, and then only what is not well; the rest is counted,
+and one link away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+from urllib.parse import quote
+
+from evac.app.office_facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
+from evac.app.office_values import ReadyPlan, RunShort, SiteSeen, Situation
+from evac.report.words import listed, number, plural
+
+UNWELL_MOST: Final = 30
+LOSSES_MOST: Final = 12
+STORES_MOST: Final = 10
+NOTICES_MOST: Final = 12
+NO_FAMILY: Final = "-"
+KINDS: Final = (
+    ("site", "site", "sites"), ("group", "shared fate", "shared fates"), ("hall", "hall", "halls"),
+    ("feed", "power feed", "power feeds"), ("rack", "rack", "racks"),
+)  # fmt: skip
+STATE_CLASS: Final[Mapping[str, str]] = {
+    "healthy": "ok", "suspect": "warning", "lost": "error", "isolated": "error", "unknown": "unknown",
+    "unwatched": "unknown",
+}  # fmt: skip
+STATE_WORDS: Final[Mapping[str, str]] = {"isolated": "cut off", "unwatched": "not watched"}
+VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warning", "ok": "ok"}
+VERDICT_WORDS: Final = {
+    "loss": "services are lost", "unknown": "cannot be judged", "degraded": "everything comes back",
+    "ok": "nothing stops",
+}  # fmt: skip
+RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
+UNWELL: Final = frozenset({"suspect", "lost", "isolated"})
+LEFT: Final = frozenset({"lost", "evacuated", "evacuating"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One service, or family, at one site. words: what stands there; state: its class."""
+
+    words: str
+    state: str = ""
+
+
+def context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[str, Any]:
+    """Everything the page shows. facts None: the estate was not read yet; the world is shown all the same."""
+    seen = {site.id: site for site in now.sites}
+    shared = {
+        "now": now, "at_ms": at_ms, "answer": _answer(now, facts), "warnings": _warnings(now),
+        "cards": list(_cards(now, facts)), "runs": [_run(run) for run in now.open_runs],
+        "ended": now.ended_runs[:5], "notices": now.notices[::-1][:NOTICES_MOST], "facts": facts,
+    }  # fmt: skip
+    if facts is None:
+        return shared
+    unwell = _unwell(facts, seen)
+    return shared | {
+        "sites": [_site(site, facts, now) for site in now.sites],
+        "site_ids": [site.id for site in now.sites], "site_losses": list(_site_losses(now, facts)),
+        "kinds": list(_kinds(facts)), "gravest": _gravest(facts), "families": list(_families(facts, seen)),
+        "unwell": unwell[:UNWELL_MOST], "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
+        "unwell_more": len(unwell) > UNWELL_MOST, "rooms": list(_rooms(facts)),
+        "restores": _restores(facts.stores), "findings": _findings(facts),
+    }  # fmt: skip
+
+
+def words_of(state: str) -> str:
+    return STATE_WORDS.get(state, state)
+
+
+def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
+    """(sentence, state): the world in one line; the gravest first."""
+    bad = [site for site in now.sites if site.state in ("lost", "isolated")]
+    doubtful = [site.id for site in now.sites if site.state == "suspect"]
+    if not now.quorum.answers:
+        return "The store does not answer: what is shown is the last that was known.", "error"
+    if bad:
+        told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
+        return f"{told}. {_acting(now)}", "error"
+    if not now.leader.owner:
+        return "No controller leads: nothing moves until one does.", "error"
+    if doubtful:
+        return f"{listed(doubtful)} may be lost: witnesses do not agree yet. {_acting(now)}", "warning"
+    if now.hold is not None or any(run.waits for run in now.open_runs):
+        return f"Every site answers. {_acting(now)}", "warning"
+    if facts is None:
+        return f"{now.problem[:1].upper()}{now.problem[1:]}.", "unknown"
+    watched = [site for site in now.sites if site.state == "healthy"]
+    if len(watched) == len(now.sites) and watched:
+        return f"All {plural(len(watched), 'site')} answer. {_acting(now)}", "ok"
+    unknown = len(now.sites) - len(watched)
+    return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
+
+
+def _acting(now: Situation) -> str:
+    waits = sum(1 for run in now.open_runs if run.waits)
+    if now.hold is not None:
+        return f"{now.hold.who or 'Somebody'} holds everything."
+    if waits:
+        return f"{plural(waits, 'run')} {'waits' if waits == 1 else 'wait'} for a person."
+    if now.open_runs:
+        return f"{plural(len(now.open_runs), 'run')} under way."
+    return "Nothing is under way."
+
+
+def _warnings(now: Situation) -> list[str]:
+    found = []
+    if now.hold is not None:
+        found.append(
+            f"Held by {now.hold.who or 'somebody'}: {now.hold.reason}. Nothing takes effect until it ends."
+        )
+    if not now.quorum.survives:
+        found.append("The store stands in one place: it does not survive the loss of its site.")
+    if now.problem:
+        found.append(f"The estate: {now.problem}.")
+    return found
+
+
+def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]]:
+    leader = now.leader
+    yield _card("leads", leader.site or "nobody", f"term {leader.term}" if leader.owner else "nothing moves",
+                "" if leader.owner else "error")  # fmt: skip
+    voting = len(now.quorum.voting)
+    enough = voting >= now.quorum.needed
+    yield _card("sites that vote", f"{voting} of {len(now.sites)}",
+                f"{now.quorum.needed} are needed: {listed(list(now.quorum.voting)) or 'no witness votes'}",
+                "ok" if enough else "warning" if voting else "unknown")  # fmt: skip
+    waits = sum(1 for run in now.open_runs if run.waits)
+    more = f"{plural(waits, 'waits', 'wait')} for a person" if waits else "none waits for a person"
+    yield _card("runs under way", str(len(now.open_runs)), more, "warning" if waits else "")
+    if facts is not None:
+        sites = [loss for loss in facts.losses if loss.kind == "site"]
+        bad = [loss.domain for loss in sites if loss.verdict == "loss"]
+        yield _card("sites that may not be lost", f"{len(bad)} of {len(sites)}",
+                    listed(bad) or "every site can be lost", "error" if bad else "ok")  # fmt: skip
+
+
+def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
+    return {"name": name, "value": value, "more": more, "state": state}
+
+
+def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
+    known = next((one for one in facts.sites if one.id == site.id), None)
+    amounts = known.headroom if known else ()
+    return {
+        "seen": site, "state": STATE_CLASS[site.state], "words": words_of(site.state), "facts": known,
+        "leads": now.leader.site == site.id, "room": [one for one in map(_share, amounts[:2]) if one],
+        "kinds": ", ".join(site.kinds), "left": site.mark in LEFT,
+        "votes": [
+            f"{vote.witness} says {vote.opinion}{'' if vote.fresh else ' (old)'}"
+            + (f": {vote.reason}" if vote.reason else "")
+            for vote in site.votes
+        ],
+    }  # fmt: skip
+
+
+_RESOURCE_WORDS: Final = {
+    "cpu_millicores": ("cpu", "cores", 1_000), "memory_mib": ("memory", "GiB", 1_024),
+    "disk_gib": ("disk", "TiB", 1_024), "accelerators": ("accelerators", "", 1),
+}  # fmt: skip
+
+
+def _share(amount: Amount) -> dict[str, Any] | None:
+    """Free of total; None where the resource is not there."""
+    if amount.total <= 0:
+        return None
+    name, unit, size = _RESOURCE_WORDS[amount.resource]
+    percent = 100 * amount.free // amount.total
+    whole, free = number(amount.total // size), number(amount.free // size)
+    return {
+        "name": name, "percent": percent, "free": f"{free} {unit}".strip(),
+        "total": f"{whole} {unit}".strip(),
+        "state": "error" if percent < 10 else "warning" if percent < 25 else "",
+    }  # fmt: skip
+
+
+def _run(run: RunShort) -> dict[str, Any]:
+    done = sum(run.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    return {
+        "run": run, "words": run.state.replace("_", " "), "done": number(done),
+        "steps": plural(run.steps, "step"), "state": "warning" if run.waits else "note",
+        "failed": run.counts.get("failed", 0), "unknown": run.counts.get("unknown", 0),
+    }  # fmt: skip
+
+
+def _site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
+    ready = {plan.scenario: plan for plan in now.drawer}
+    days = {domain.id: domain.drilled for domain in facts.domains}
+    for loss in sorted((one for one in facts.losses if one.kind == "site"), key=_gravity):
+        yield loss_row(loss) | {
+            "plan": _plan_words(ready.get(loss.domain)), "plan_ms": _plan_ms(ready.get(loss.domain)),
+            "drilled": days.get(loss.domain),
+        }  # fmt: skip
+
+
+def _plan_words(plan: ReadyPlan | None) -> str:
+    if plan is None:
+        return "none"
+    if plan.problem:
+        return f"none: {plan.problem}"
+    return "ready" if plan.current is not False else "of an older estate"
+
+
+def _plan_ms(plan: ReadyPlan | None) -> int:
+    return plan.at_ms if plan is not None and plan.plan else 0
+
+
+def loss_row(loss: LossFacts) -> dict[str, Any]:
+    """A loss in words."""
+    text = loss.text.partition(": ")[2].partition(", because ")[0]
+    return {
+        "domain": loss.domain, "verdict": VERDICT_WORDS[loss.verdict], "state": VERDICT_CLASS[loss.verdict],
+        "text": text or f"{plural(loss.down, 'service')} down", "because": loss.because,
+        "people": loss.people_down, "worst_ms": loss.worst_recovery_ms if loss.recovers else None,
+    }  # fmt: skip
+
+
+def _gravity(loss: LossFacts) -> tuple[int, int, int, str]:
+    return (RANK[loss.verdict], -loss.never_back, -loss.people_down, loss.domain)
+
+
+def _kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
+    """How losses of each kind end, with a link to all of them."""
+    for kind, one, many in KINDS:
+        counts = Counter(loss.verdict for loss in facts.losses if loss.kind == kind)
+        if counts:
+            told = [f"{number(counts[v])} {VERDICT_WORDS[v]}" for v in RANK if counts[v]]
+            gravest = next(v for v in RANK if counts[v])
+            yield {
+                "kind": kind, "name": plural(counts.total(), one, many), "words": "; ".join(told),
+                "state": VERDICT_CLASS[gravest],
+            }  # fmt: skip
+
+
+def _gravest(facts: EstateFacts) -> list[dict[str, Any]]:
+    """The gravest losses below a site that take something for good or cannot be judged."""
+    found = [x for x in facts.losses if x.kind != "site" and x.verdict in ("loss", "unknown")]
+    return [loss_row(loss) for loss in sorted(found, key=_gravity)[:LOSSES_MOST]]
+
+
+def _at(service: ServiceFacts) -> dict[str, ServiceAt]:
+    return {place.site: place for place in service.sites}
+
+
+def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
+    """Product families by site: how many services run there, and for how many their data is primary there."""
+    groups: dict[str, list[ServiceFacts]] = {}
+    for service in facts.services:
+        groups.setdefault(service.family, []).append(service)
+    for family in sorted(groups):
+        cells = []
+        for site in seen.values():
+            here = [place for s in groups[family] for place in s.sites if place.site == site.id]
+            running = sum(1 for place in here if place.replicas)
+            primaries = sum(1 for place in here if place.role == "primary")
+            words = number(running) if running else "-"
+            if primaries:
+                words += f", {number(primaries)} primary"
+            cells.append(Cell(words, _trouble(site) if running or primaries else ""))
+        yield {
+            "name": family or "no family", "path": quote(family or NO_FAMILY, safe=""),
+            "count": plural(len(groups[family]), "service"), "cells": cells,
+        }  # fmt: skip
+
+
+def _trouble(site: SiteSeen) -> str:
+    """In words, where a site does not stand as it should."""
+    if site.state in UNWELL:
+        return f"site {words_of(site.state)}"
+    return f"site {site.mark}" if site.mark in LEFT else ""
+
+
+def _unwell(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> list[dict[str, Any]]:
+    """Services that stand, even partly, at a site that is not well, or whose data is not where it belongs."""
+    away = {store.family for store in facts.stores if store.home and store.primary != store.home}
+    bad = {site.id for site in seen.values() if _trouble(site)}
+    rows = []
+    for service in facts.services:
+        touched = any(place.site in bad and (place.replicas or place.role) for place in service.sites)
+        moved = away.intersection(service.stores)
+        if touched or moved:
+            why = "its data is not at home" if moved else ""
+            rows.append(service_row(service, seen) | {"why": why})
+    return sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"]))
+
+
+def service_row(service: ServiceFacts, seen: Mapping[str, SiteSeen]) -> dict[str, Any]:
+    """One service, site by site."""
+    places = _at(service)
+    return {
+        "id": service.id, "tier": "-" if service.tier is None else str(service.tier),
+        "tier_key": 9 if service.tier is None else service.tier, "people_key": service.people or 0,
+        "people": service.people, "cells": [_cell(places.get(site.id), site) for site in seen.values()],
+    }  # fmt: skip
+
+
+def _cell(place: ServiceAt | None, site: SiteSeen) -> Cell:
+    if place is None or not (place.replicas or place.role):
+        return Cell("-")
+    words = number(place.replicas) if place.replicas else ""
+    if place.role:
+        words += f"{', ' if words else ''}{place.role}"
+    return Cell(words, _trouble(site))
+
+
+def _rooms(facts: EstateFacts) -> Iterator[dict[str, Any]]:
+    for room in facts.rooms:
+        shares = [share for share in map(_share, room.amounts) if share]
+        yield {
+            "site": room.site, "name": room.name or "no class", "kind": room.kind,
+            "servers": number(room.servers), "shares": shares,
+        }  # fmt: skip
+
+
+def _restores(stores: Sequence[StoreFacts]) -> dict[str, Any]:
+    """When backups were last restored and verified: the oldest first, and those that never were."""
+    kept = [store for store in stores if store.backups]
+    done = sorted(
+        ((s.restored, s.id) for s in kept if s.restored is not None), key=lambda one: (one[0], one[1])
+    )
+    never = sorted(store.id for store in kept if store.restored is None)
+    newest: date | None = done[-1][0] if done else None
+    return {
+        "stores": plural(len(stores), "store"), "kept": len(kept), "bare": len(stores) - len(kept),
+        "done": len(done), "never": len(never), "never_names": listed(never, STORES_MOST),
+        "oldest": done[:STORES_MOST], "newest": newest,
+    }  # fmt: skip
+
+
+def _findings(facts: EstateFacts) -> dict[str, Any]:
+    counts = Counter(finding.severity for finding in facts.findings)
+    return {"counts": [(plural(counts[s], s), s) for s in ("error", "warning", "note")],
+            "first": facts.findings[:5]}  # fmt: skip
+
+
+def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str, Any]:
+    """All services of one family."""
+    seen = {site.id: site for site in now.sites}
+    rows = [service_row(s, seen) for s in facts.services if s.family == family]
+    return {"family": family or "no family", "site_ids": list(seen), "rows": _by_tier(rows)}
+
+
+def _by_tier(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"]))
+
+
+def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict[str, Any]:
+    """Losses of one kind, gravest first, so many from a place on."""
+    found = sorted((loss for loss in facts.losses if loss.kind == kind), key=_gravity)
+    name = next(many for one, _, many in KINDS if one == kind)
+    return {
+        "kind": kind, "name": name, "rows": [loss_row(loss) for loss in found[begin : begin + most]],
+        "begin": begin, "end": min(len(found), begin + most), "total": len(found),
+        "before": max(0, begin - most) if begin else None,
+        "after": begin + most if begin + most < len(found) else None,
+    }  # fmt: skip

@@ -1,0 +1,113 @@
+"""Errors as RFC 9457 problems: a stable `code`, a sentence, and a `hint` that says what to do next.
+
+Foreign exceptions never reach whoever asked: they are logged with the request's id, and told as `internal`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from evac.app.office_hub import TooManyViewers
+from evac.model import errors as e
+from evac.web.access.port import Unauthenticated
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MEDIA: Final = "application/problem+json"
+REQUEST_ID: Final = "evac_request"
+_LOG: Final = logging.getLogger("evac.web")
+
+_BY_CODE: Final[Mapping[str, int]] = {
+    "run-unknown": 404, "plan-unknown": 404, "unknown-domain": 404, "no-hold": 404, "not-found": 404,
+    "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
+    "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
+}  # fmt: skip
+_BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
+    (Unauthenticated, 401), (e.NotAllowed, 403), (e.UnknownDomain, 404), (TooManyViewers, 503),
+    (e.Conflict, 409), (e.LockHeld, 409), (e.Unavailable, 503), (e.Corrupt, 500), (e.StalePlan, 409),
+    (e.StoreError, 503), (e.EvacError, 422),
+)  # fmt: skip
+RETRY_AFTER_S: Final = "5"
+
+
+def status_of(error: e.EvacError) -> int:
+    """The HTTP status of an error: by its code where that says more, else by its kind."""
+    if error.code in _BY_CODE:
+        return _BY_CODE[error.code]
+    return next(status for kind, status in _BY_TYPE if isinstance(error, kind))
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    hint: str = "",
+    request: str = "",
+    more: Mapping[str, Any] | None = None,
+) -> Response:
+    """One problem document."""
+    told = {
+        "type": f"urn:evac:problem:{code}", "title": HTTPStatus(status).phrase, "status": status,
+        "code": code, "detail": detail, "hint": hint, "request": request, **(more or {}),
+    }  # fmt: skip
+    headers = {"cache-control": "no-store"}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = RETRY_AFTER_S
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    return Response(orjson.dumps(told), status, headers, MEDIA)
+
+
+def problem_of(error: e.EvacError, request: str) -> Response:
+    return problem(status_of(error), error.code, error.message, error.hint, request)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Every way in which a request can fail ends as a problem."""
+
+    async def evac_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, e.EvacError)
+        return problem_of(error, _id(request))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        fields = [
+            {"at": ".".join(str(part) for part in one["loc"])[:200], "words": str(one["msg"])[:200]}
+            for one in error.errors()[:20]
+        ]
+        words = "; ".join(f"{one['at']}: {one['words']}" for one in fields[:3])
+        hint = "the shape stands in /v1/openapi.json"
+        return problem(422, "request-invalid", words, hint, _id(request), {"fields": fields})
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
+        hint = "the routes stand in /v1/openapi.json" if error.status_code in (404, 405) else ""
+        found = problem(error.status_code, code, str(error.detail), hint, _id(request))
+        found.headers.update(error.headers or {})
+        return found
+
+    app.add_exception_handler(e.EvacError, evac_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def internal(request: str, error: BaseException) -> Response:
+    """What nobody foresaw: the log has all of it, the answer has the id to find it by."""
+    _LOG.error("request %s failed", request, exc_info=error)
+    hint = f"the log of this process has the cause under {request}"
+    return problem(500, "internal", "something failed that should not", hint, request)
+
+
+def _id(request: Request) -> str:
+    return str(request.scope.get(REQUEST_ID, ""))

@@ -1,0 +1,103 @@
+"""The process of the war room: opens the office, serves it with uvicorn, and ends cleanly.
+
+`python -m evac.web.serving` is what `evac serve --listen` starts beside the controller. It ends with its
+parent, whose pipe is its standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from evac.app.office import OfficeSetting, beside, open_office
+from evac.app.runs import who_am_i
+from evac.model.errors import EvacError
+from evac.web.access.port import Access, Loopback
+from evac.web.application import application
+from evac.web.setting import Listen, WebSetting, check_listen, listen_of
+
+STOP_S: Final = 3
+BACKLOG: Final = 1_024
+FAILED: Final = 1
+
+
+async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting) -> None:
+    """Serves until SIGTERM, SIGINT, or until standard input ends. Raises NotAllowed, StoreError."""
+    check_listen(listen, tls=setting.secure, authenticated=access.authenticates)
+    opened = open_office(office)
+    config = uvicorn.Config(
+        application(opened, access, setting), host=listen.host, port=listen.port, access_log=False,
+        log_level="warning", server_header=False, date_header=True, backlog=BACKLOG, lifespan="off",
+        timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
+        proxy_headers=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+
+    async def work() -> None:
+        async def told_to_end() -> None:
+            opened.hub.close()
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
+        parent = asyncio.create_task(_parent_ends(told_to_end), name="parent")
+        try:
+            await server._serve()
+        finally:
+            parent.cancel()
+
+    await beside(opened, work)
+
+
+async def _parent_ends(then: object) -> None:
+    """Waits for the end of standard input, where it is a pipe."""
+    import stat
+
+    if not stat.S_ISFIFO(_mode_of(sys.stdin.fileno())):
+        await asyncio.Event().wait()
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    while await reader.read(1_024):
+        pass
+    await then()  # type: ignore[operator]
+
+
+def _mode_of(number: int) -> int:
+    import os
+
+    return os.fstat(number).st_mode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="evac.web.serving")
+    parser.add_argument("estate", type=Path)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--site", default="")
+    parser.add_argument("--policy", type=Path)
+    parser.add_argument("--as-of", type=date.fromisoformat)
+    told = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    try:
+        setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
+        asyncio.run(serve(setting, listen_of(told.listen), Loopback(who_am_i()), WebSetting()))
+    except EvacError as error:
+        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""How the war room is served: where it listens, what it bounds. Plain values; no framework."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+from evac.model.errors import InvalidInput, NotAllowed
+
+LOOPBACK_NAMES: Final = ("localhost",)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        if self.host in LOOPBACK_NAMES:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSetting:
+    """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body.
+    heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
+    """
+
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    body_most: int = 1 << 20
+    header_most: int = 32_768
+    heartbeat_s: float = 15.0
+    secure: bool = False
+
+
+def listen_of(text: str) -> Listen:
+    """`127.0.0.1:8400`, `[::1]:8400`. Raises InvalidInput."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65_535:
+        raise InvalidInput(
+            "listen-address", f"'{text[:80]}' is no address", "write it like 127.0.0.1:8400 or [::1]:8400"
+        )
+    return Listen(host, int(port))
+
+
+def check_listen(listen: Listen, *, tls: bool, authenticated: bool) -> None:
+    """Raises NotAllowed for an address that others can reach, unless people are told apart and TLS hides
+    it.
+    """
+    if listen.loopback or (tls and authenticated):
+        return
+    missing = " and ".join(
+        words for words, there in (("TLS", tls), ("authentication", authenticated)) if not there
+    )
+    raise NotAllowed(
+        "listen-public", f"{listen.host} can be reached by others, and there is no {missing}",
+        "listen on 127.0.0.1, and reach it through SSH: ssh -L 8400:127.0.0.1:8400 HOST",
+    )  # fmt: skip
