@@ -227,7 +227,7 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
     updates = [Update(n.at_ms, n.name, n.text) for n in in_order(dossier.notes) if n.kind == "update"]
     if not touched and not updates:
         return None
-    title = next((update.title for update in reversed(updates) if update.title), "")
+    title = next((update.title for update in updates if update.title), "")
     title = title or (f"Trouble with {', '.join(sorted(touched)[:3])}" if touched else "Notice")
     if not title.endswith((".", "!", "?")) and len(touched) > 3 and title.startswith("Trouble with"):
         title += f" and {len(touched) - 3} more"

@@ -86,6 +86,13 @@ def test_only_published_words_are_public() -> None:
     assert status_html(page) == status_html(page_of(fire(notes)))
 
 
+def test_an_incident_keeps_the_title_of_its_first_update() -> None:
+    notes = [note("update", 2, "a", name="Chat is back"), note("update", 1, "b", name="Chat is down")]
+    shown = page_of(fire(notes)).incidents[0]
+    assert shown.title == "Chat is down"
+    assert [update.text for update in shown.updates] == ["a", "b"]
+
+
 def told(*notes: Note, now_ms: int = T0 + 30 * HOUR) -> Classification:
     dossier = fire(notes)
     about = summary(dossier)
