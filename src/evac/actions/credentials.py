@@ -40,6 +40,13 @@ class Credential:
     def may_be_used(self) -> bool:
         return not self._closed
 
+    def enter_at_once(self) -> bool:
+        """Whether a request is let in without a wait: nearly all are, once a password was accepted."""
+        if self._closed or self._here or self._refused or not self._accepted:
+            return False
+        self._in_flight += 1
+        return True
+
     async def enter(self, address: str) -> None:
         """Waits until a request may be sent with it. Raises `Permanent` when none may any more."""
         if self._here:

@@ -68,8 +68,7 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turns: dict[str, _Turn] = {}
         self._networks: dict[str, Places] = {}
-        self._all = asyncio.Semaphore(AT_ONCE_MOST)
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._all, self._handshakes = Places(AT_ONCE_MOST), Places(HANDSHAKES_AT_ONCE)
         self._idle: dict[tuple[str, int], tuple[Connection, Access, asyncio.TimerHandle]] = {}
         self._open: set[Connection] = set()
         self._busy_until: dict[str, float] = {}
@@ -89,8 +88,7 @@ class Wire:
         self._loop = loop
         self._turns, self._networks, self._busy_until, self._idle = {}, {}, {}, {}
         self._open = set()
-        self._all = asyncio.Semaphore(AT_ONCE_MOST)
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._all, self._handshakes = Places(AT_ONCE_MOST), Places(HANDSHAKES_AT_ONCE)
 
     async def close(self) -> None:
         idle, self._idle = self._idle, {}
@@ -187,8 +185,11 @@ class Wire:
             if trust.context is None:
                 made = await connect(host, int(port), None, "", connect_s, timeout_s)
             else:
-                async with self._handshakes:
+                await self._handshakes.take()
+                try:
                     made = await connect(host, int(port), trust.context, trust.name, connect_s, timeout_s)
+                finally:
+                    self._handshakes.give()
         except (NotConnected, NotTrusted) as error:
             _not_connected(error, target.address)
         if made.is_there:
@@ -201,12 +202,14 @@ class Wire:
 
     async def send(self, target: Target, connection: Connection, request: bytes, timeout_s: float) -> Answer:
         """One request. Raises `NoAnswer`, `Untouched`."""
-        async with self._all:
-            self.sent += 1
-            try:
-                return await connection.ask(request, timeout_s)
-            except Broken as error:
-                _not_answered(error, target.address, connection)
+        await self._all.take()
+        self.sent += 1
+        try:
+            return await connection.ask(request, timeout_s)
+        except Broken as error:
+            _not_answered(error, target.address, connection)
+        finally:
+            self._all.give()
 
 
 def packed(
@@ -337,7 +340,8 @@ class Talk:
         """The answer, whatever its status, but for those that are about who asks, and when."""
         wire, target = self._wire, self.target
         credential = wire.credential(target.access)
-        await self._enter(credential)
+        if not credential.enter_at_once():
+            await self._enter(credential)
         verdict: Literal["accepted", "refused", "unknown"] = "unknown"
         try:
             headers = await self._identified(credential)
@@ -375,7 +379,7 @@ class Talk:
                 connection.reused = True
                 if last or not connection.usable:
                     self._connection = None
-                    connection.close()
+                    connection.abort()  # the answer is whole, and the other end was told that it was the last
                 return answer
         raise AssertionError("the last try returns or raises")
 

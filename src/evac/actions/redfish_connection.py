@@ -285,6 +285,8 @@ async def connect(
 ) -> Connection:
     """A connection, encrypted where `trust` is given. Raises `NotConnected`, `NotTrusted`."""
     loop = asyncio.get_running_loop()
+    if trust is None and is_ipv4(host):
+        return await _plain(loop, host, port, connect_s)
     link = await _reached(loop, host, port, connect_s)
     began = loop.time()
     try:
@@ -311,6 +313,17 @@ async def connect(
         raise
 
 
+async def _plain(loop: asyncio.AbstractEventLoop, host: str, port: int, connect_s: float) -> Connection:
+    """Without a socket object of our own: half the work, which counts for tens of thousands."""
+    began = loop.time()
+    try:
+        async with asyncio.timeout(connect_s):
+            _, made = await loop.create_connection(lambda: Connection(loop), host, port)
+        return made
+    except (OSError, TimeoutError) as error:
+        raise _unreached(error, loop.time() - began - connect_s) from error
+
+
 async def _reached(loop: asyncio.AbstractEventLoop, host: str, port: int, connect_s: float) -> socket.socket:
     began = loop.time()
     link: socket.socket | None = None
@@ -325,18 +338,25 @@ async def _reached(loop: asyncio.AbstractEventLoop, host: str, port: int, connec
     except (OSError, TimeoutError) as error:
         if link is not None:
             link.close()
-        late = loop.time() - began - connect_s if isinstance(error, TimeoutError) else 0.0
-        raise NotConnected("it cannot be reached", late) from error
+        raise _unreached(error, loop.time() - began - connect_s) from error
     except BaseException:
         if link is not None:
             link.close()
         raise
 
 
+def _unreached(error: OSError | TimeoutError, late_s: float) -> NotConnected:
+    return NotConnected("it cannot be reached", late_s if isinstance(error, TimeoutError) else 0.0)
+
+
+def is_ipv4(host: str) -> bool:
+    return host.replace(".", "").isdigit()
+
+
 async def _resolved(
     loop: asyncio.AbstractEventLoop, host: str, port: int
 ) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
-    if host.replace(".", "").isdigit():
+    if is_ipv4(host):
         return socket.AF_INET, (host, port)
     if ":" in host:
         return socket.AF_INET6, (host, port, 0, 0)
