@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from evac.actions.port import Action
+from evac.model.collector import collect_seldom
 from evac.model.errors import ActionError
 
 ASKERS: Final = 512
@@ -36,6 +37,7 @@ class Looks(Protocol):
 
 async def sweep(asked: Sequence[tuple[Looks, Action]], within_s: float) -> list[PowerSeen]:
     """One for each action, in their order. Ends within the time; who was not asked by then is unknown."""
+    collect_seldom()
     found = [PowerSeen(action.target, "", why="not-asked") for _, action in asked]
     queue = iter(enumerate(asked))
     try:

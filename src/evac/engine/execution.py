@@ -27,6 +27,7 @@ from evac.engine.pool import Pool
 from evac.engine.power_gate import PowerGate, just_sent
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
+from evac.model.collector import collect_seldom
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import deadline_ms
@@ -129,6 +130,7 @@ class RunExecution:
         """The phase in which it ended or stopped. Raises `LeaseLost`, `Conflict`: then nothing more is done
         here, and whoever leads goes on.
         """
+        collect_seldom()
         for prefix in (requests.prefix_of(self.view.spec.run), HOLD_KEY):
             self._spawn(self._listen(prefix))
         try:
