@@ -10,6 +10,8 @@ NO_MORE = -1
 LOOK_LEAST_MS = 1_000
 LOOKS = 20
 """At a boot in doubt during the time that it is predicted to take."""
+_BUSY = "bmc-busy"
+_BUSY_FACTOR = 2
 
 
 def deadline_ms(patience: Patience, step: RunStep) -> int:
@@ -40,11 +42,16 @@ def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
     return min(wait_ms, max(LOOK_LEAST_MS, step.duration_ms // LOOKS))
 
 
-def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int) -> bool:
+def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int, code: str = "") -> bool:
     """Whether a step that nobody can tell of was looked at often enough. A server that boots is told of only
-    when it is up: it has the time of a whole try.
+    when it is up: it has the time of a whole try, and twice that where the last look could not even be made.
+
+    code: of the last look. A controller that is busy, or a machine of ours that was too slow to hear it, says
+    nothing of the server; but it cannot hold up the run for good.
     """
-    return looks >= patience.attempts and (step.kind != "boot" or ran_ms >= deadline_ms(patience, step))
+    if looks < patience.attempts or step.kind != "boot":
+        return looks >= patience.attempts
+    return ran_ms >= deadline_ms(patience, step) * (_BUSY_FACTOR if code == _BUSY else 1)
 
 
 def again_ms(patience: Patience, tries: int, after_ms: int = 0) -> int:

@@ -185,7 +185,8 @@ def _step_observed(view: RunView, event: Event) -> None:
         view.unclear[i] = view.unclear.get(i, 0) + 1
         boot_events.is_unclear(view, event)
         ran_ms = event.at_ms - view.started[i]
-        if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms):
+        code = event.data.get("evidence", {}).get("code", "")
+        if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms, code):
             view.doubtful.add(i)
             boot_events.is_doubtful(view, i)
         return

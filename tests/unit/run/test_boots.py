@@ -265,3 +265,20 @@ def test_a_boot_in_doubt_has_the_time_of_a_whole_try() -> None:
     assert i not in world.view.doubtful
     world.put(Event("step_observed", at_ms + 10_000, step, 1, {"outcome": "unclear"}))
     assert i in world.view.doubtful
+
+
+def test_a_look_that_could_not_be_made_gives_no_server_up() -> None:
+    """A machine that was too slow to hear an answer knows nothing of the server; but not for good."""
+    world = begun(roomy())
+    while world.view.counts.get("running", 0) < 5:
+        world.step()
+        world.settle()
+    i = next(i for i, step in enumerate(world.view.steps) if step.kind == "boot")
+    step, at_ms = world.view.steps[i].id, world.now_ms
+    world.say("step_unknown", step, 1, message="another leader")
+    busy = {"outcome": "unclear", "evidence": {"code": "bmc-busy"}}
+    for look in range(1, 20):
+        world.put(Event("step_observed", at_ms + look * 1_000, step, 1, busy))
+    assert i not in world.view.doubtful
+    world.put(Event("step_observed", at_ms + 20_000, step, 1, busy))
+    assert i in world.view.doubtful
