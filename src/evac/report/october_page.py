@@ -15,7 +15,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from evac.report.card import Card
-from evac.report.svg import Bar, Row, Series, curves, gantt
+from evac.report.svg import Part, Series, Shares, curves, shares
 from evac.report.words import duration, number, people, plural
 
 PUBLISHED_LAST_MS: Final = 459_000_000
@@ -108,7 +108,7 @@ def october_page(story: October, footer: str) -> str:
                 "end": duration(c.end_ms),
                 "facts": c.facts,
                 "how": c.how,
-                "real": duration(c.real_ms),
+                "real": duration(c.real_ms) if c.real_ms else "",
             }
             for c in story.chapters
         ],
@@ -166,7 +166,7 @@ def _cards(story: October) -> list[Card]:
         Card("Messages can be sent again", duration(story.messenger_ms), "about 10 h in 2022", "ok"),
         Card("The last service is back", duration(story.last_ms), "127 h 30 min in 2022",
              "error" if story.last_ms is None else "ok"),
-        Card(f"{number(wave.servers)} servers booted", duration(over),
+        Card(f"{number(wave.came_up)} of {number(wave.servers)} servers are up", duration(over),
              f"no order can beat {duration(wave.bound_ms)}; by hand, over days, in 2022"),
         Card("Feeds tripped", number(wave.trips), "counted by the simulated feeds",
              "error" if wave.trips else "ok"),
@@ -190,23 +190,25 @@ def _span(chapter: Chapter) -> str:
 
 
 def _beside(story: October) -> str:
-    """The published hours and ours on one axis of hours."""
-    upto = PUBLISHED_LAST_MS / 1_000
-
-    def bar(end_ms: int | None, style: str, words: str) -> tuple[Bar, ...]:
-        return () if end_ms is None else (Bar(0, end_ms / 1_000, style, words),)
-
+    """The published hours and ours as bars of one scale, each with its value."""
     rows = [
-        Row("2022: messages", bar(PUBLISHED_MESSENGER_MS, "gone", "about 10 h")),
-        Row("evac: messages", bar(story.messenger_ms, "start", duration(story.messenger_ms)), strong=True),
-        Row("2022: the last service", bar(PUBLISHED_LAST_MS, "gone", "127 h 30 min")),
-        Row("evac: the last service", bar(story.last_ms, "start", duration(story.last_ms)), strong=True),
-        Row("evac: everything is home", bar(story.home_ms, "verify", duration(story.home_ms)), strong=True),
+        _bar("Messages, 2022", "gone", PUBLISHED_MESSENGER_MS, "about 10 h"),
+        _bar("Messages, evac", "start", story.messenger_ms),
+        _bar("The last service, 2022", "gone", PUBLISHED_LAST_MS, "127 h 30 min"),
+        _bar("The last service, evac", "start", story.last_ms),
+        _bar("Everything is home, evac", "verify", story.home_ms),
     ]
     words = (
         f"Published: 10 h and 127 h 30 min. evac: {duration(story.messenger_ms)}, {duration(story.last_ms)}."
     )
-    return gantt("beside", "Outage then and with evac", words, rows, upto)
+    return shares("beside", "Outage then and with evac", words, rows)
+
+
+def _bar(label: str, style: str, end_ms: int | None, value: str = "") -> Shares:
+    """Of the longest published outage; nothing of what has no end within the story."""
+    words = value or duration(end_ms)
+    share = 0.0 if end_ms is None else end_ms / PUBLISHED_LAST_MS
+    return Shares(label, ((Part(share, style, words),),), words)
 
 
 def _back(story: October) -> str:

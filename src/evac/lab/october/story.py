@@ -59,7 +59,7 @@ def october(setting: Setting, say: Say) -> October:
     say(f"{number(len(estate.fleet))} servers, {number(_at(estate))} of them in Pangyo; the building burns")
     released = estate.detection_ms + estate.approval_ms
     gone = _evacuate(estate, setting, book, released)
-    say(f"evacuated: {book.chapters[-1].facts[0]}")
+    say(f"evacuated: {book.chapters[-2].facts[0]} {book.chapters[-1].facts[0]}")
     dark = estate_after(estate, gone.made.plan)
     booted, stats, bound_ms = _cold_start(dark, setting, book, say)
     say(f"cold start: {book.chapters[-1].facts[0]}")
