@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import click
 
 from evac.cli import exits
 from evac.cli.options import quiet_option
+from evac.cli.output import say
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -62,18 +64,49 @@ if TYPE_CHECKING:
 @click.option("--for", "longest", type=click.FloatRange(0.1), help="Seconds, then it ends by itself.")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
               help="Where password, certificates and pid file lie. Default: in the lab's.")  # fmt: skip
+@click.option("--detach", is_flag=True, help="Come back once it answers; it goes on in the background.")
+@click.option("--end", "ending", is_flag=True, help="End the fleet that runs in this folder.")
 @quiet_option
 def fleet(quiet: bool, **options: Any) -> int:
     """Serve thousands of simulated servers that speak Redfish, until interrupted.
 
     Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
-    overloaded. The admin interface on 127.0.0.1 tells what was counted.
+    overloaded. The admin interface on 127.0.0.1 tells what was counted. `evac lab down` leaves it alone:
+    it is no part of the three sites.
     """
     running = _running()
+    if options.pop("ending"):
+        return _end(_folder(options), quiet)
+    if options.pop("detach"):
+        return _detach(_folder(options), quiet)
     ground = _ground(options)
     if options["no_limits"]:
         ground = ground.without_limits()
     running.run(ground, _wish(options), lambda about: _tell(about, quiet))
+    return exits.DONE
+
+
+def _folder(options: Mapping[str, Any]) -> Path:
+    from evac.lab.state import default_folder
+
+    folder: Path = (options["folder"] or default_folder() / "fleet").absolute()
+    return folder
+
+
+def _detach(folder: Path, quiet: bool) -> int:
+    """The same command again, in the background."""
+    from evac.lab.fleet import detached
+
+    about = detached.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
+    _tell(about, quiet, f"end it: evac lab fleet --end --folder {folder}")
+    return exits.DONE
+
+
+def _end(folder: Path, quiet: bool) -> int:
+    from evac.lab.fleet import detached
+
+    ended = detached.end(folder)
+    say("the fleet has ended" if ended else f"no fleet runs in {folder}", quiet)
     return exits.DONE
 
 
@@ -103,7 +136,6 @@ def _wish(options: Mapping[str, Any]) -> Wish:
     from evac.lab.fleet.fleet import Settings
     from evac.lab.fleet.running import Wish
     from evac.lab.fleet.serving import Ports
-    from evac.lab.state import default_folder
 
     start: Literal["off", "on", "open"] = options["at_start"]
     settings = Settings(
@@ -114,7 +146,7 @@ def _wish(options: Mapping[str, Any]) -> Wish:
     )  # fmt: skip
     shares = read_shares(options["faulty"]) if options["faulty"] else dict(DEFAULT_SHARES)
     return Wish(
-        folder=(options["folder"] or default_folder() / "fleet").absolute(),
+        folder=_folder(options),
         ports=Ports(options["port"], options["admin_port"]), shares=Shares(shares), settings=settings,
         tls=options["tls"], user=options["user"], password=options["password"],
         out=options["out"].absolute() if options["out"] else None, longest_s=options["longest"],
@@ -129,9 +161,9 @@ def _moment(word: str) -> tuple[str, int]:
     return id, int(seconds) * 1_000
 
 
-def _tell(about: Mapping[str, Any], quiet: bool) -> None:
+def _tell(about: Mapping[str, Any], quiet: bool, how_to_end: str = "end it with Ctrl-C") -> None:
     """The ready line: the first line on stdout, JSON, written once the fleet answers."""
     click.echo(json.dumps({"ready": True, **about}))
     if not quiet:
         words = f"{about['servers']} servers answer at {about['scheme']}://{about['first']}:{about['port']}/redfish/v1/"
-        click.echo(f"{words} and on\nadmin: {about['admin']}/stats\nend it with Ctrl-C", err=True)
+        click.echo(f"{words} and on\nadmin: {about['admin']}/stats\n{how_to_end}", err=True)
