@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -56,13 +57,28 @@ class SeenEstate:
         self.estate = estate
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
+        self._known_since: dict[str, tuple[Standing, int]] = {}
+        self._read_at_ms: int | None = None
         self._sightings: dict[str, Sighting] = {}
         self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
         self._goes_on: dict[str, tuple[int, int]] = {}
 
     def standing(self, store: str) -> Standing | None:
-        return self._standing.get(store)
+        """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
+        fact that lay there before this controller first looked keeps the date of its writer.
+        """
+        fact = self._standing.get(store)
+        known, since_ms = self._known_since.get(store, (None, 0))
+        if fact is None or known != fact:
+            return fact
+        return replace(fact, at_ms=self._clock.now_ms() - (self._clock.monotonic_ms() - since_ms))
+
+    def _note_standing(self, facts: Mapping[str, Standing], not_before_ms: int | None) -> None:
+        """Counts the age of what is new from `not_before_ms`: the last moment at which it was not there."""
+        for name, fact in facts.items():
+            if not_before_ms is not None and self._standing.get(name) != fact:
+                self._known_since[name] = (fact, not_before_ms)
 
     async def follow(self) -> None:
         """Reads what the leader wrote, until cancelled."""
@@ -72,6 +88,7 @@ class SeenEstate:
             await asyncio.sleep(PERIOD_S / 4)
 
     async def read(self) -> None:
+        began_ms = self._clock.monotonic_ms()
         entry = await self._store.get(KEY)
         if entry is not None:
             self._take(decode(entry.value))
@@ -80,7 +97,9 @@ class SeenEstate:
             name = one.key.removeprefix(PREFIX)
             with contextlib.suppress(EvacError):
                 facts[name] = decode_standing(name, one.value)
+        self._note_standing(facts, self._read_at_ms)
         self._standing = facts  # what was deleted is believed no more
+        self._read_at_ms = began_ms
         for name, sighting in (await read_sightings(self._store)).items():
             self._sightings[name] = newer(self._sightings.get(name), sighting)
 
@@ -176,11 +195,13 @@ class SeenEstate:
         """Checks what may serve as a fence, written with its time; what fails the check grows old. What was
         seen before a store began to change is not written after it.
         """
+        began_ms = self._clock.monotonic_ms()
         epochs = await DataSets(self._store, "", self._clock).read_all()
         facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms, epochs)
         for fact in facts:
             before = epochs.get(fact.store, Epoch(fact.store))
             if await keep_standing(self._store, fact, before, guard):
+                self._note_standing({fact.store: fact}, began_ms)
                 self._standing[fact.store] = fact
             else:
                 self._standing.pop(fact.store, None)

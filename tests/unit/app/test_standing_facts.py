@@ -15,11 +15,11 @@ from evac.app.seen import SeenEstate
 from evac.engine import datasets
 from evac.engine.clock import SystemClock
 from evac.engine.datasets import DataSets
-from evac.engine.live_actions import PREFIX
+from evac.engine.live_actions import PREFIX, Standing
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.store.memory import MemoryStore
-from evac.store.port import Delete
+from evac.store.port import Delete, Put
 
 POLICY = RunPolicy(stores={"chat": StorePolicy("chat", proofs=("sync",))})
 ESTATE = Estate(
@@ -122,5 +122,47 @@ def test_whoever_only_reads_forgets_what_was_deleted(desk: Desk) -> None:
         await desk.begin_and_settle()
         await desk.seen.read()
         assert desk.seen.standing("chat") is None
+
+    asyncio.run(story())
+
+
+class JumpingClock(SystemClock):
+    """A wall clock that is so far ahead of its monotonic one, which goes on as it is told."""
+
+    def __init__(self, ahead_ms: int) -> None:
+        self.ahead_ms, self.now = ahead_ms, 1_000_000
+
+    def now_ms(self) -> int:
+        return self.now + self.ahead_ms
+
+    def monotonic_ms(self) -> int:
+        return self.now
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, -7_200_000])
+def test_a_fact_ages_by_the_clock_of_its_reader_whatever_clock_its_writer_has(ahead_ms: int) -> None:
+    """A reader whose clock jumped takes over: the check is as old as it is, neither hours old nor to come."""
+
+    async def story() -> None:
+        store, clock = MemoryStore(), JumpingClock(ahead_ms)
+        reader = SeenEstate(ESTATE, POLICY, store, Drivers(), clock)
+        for written, age_ms in ((clock.now, None), (clock.now + 5_000, 400)):
+            fact = Standing("chat", "dc-anyang", "anyang", "pangyo", written, 0)
+            lease = await store.acquire("leader", "c1", 5_000)
+            await store.transact((), (Put(PREFIX + "chat", fact.encode()),), lease)
+            await store.release(lease)
+            await reader.read()
+            found = reader.standing("chat")
+            assert found is not None
+            if age_ms is None:
+                assert found.at_ms == written, "found there at the first look: it is dated by its writer"
+                clock.now += 400
+            else:
+                assert clock.now_ms() - found.at_ms == age_ms
+        clock.now += 10_000
+        await reader.read()
+        found = reader.standing("chat")
+        assert found is not None
+        assert clock.now_ms() - found.at_ms == 10_400, "and it grows old"
 
     asyncio.run(story())
