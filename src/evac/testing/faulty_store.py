@@ -185,36 +185,36 @@ class SiteStore:
         self, cluster: Cluster, loop: VirtualLoop, process: Process, connected: Callable[[], bool]
     ) -> None:
         self.cluster, self.loop, self._process = cluster, loop, process
-        self._connected = connected
+        self._connected, self._random = connected, loop.random.random
 
     def connected(self) -> bool:
         return self._process.alive and self._connected()
 
     def delay_s(self) -> float:
-        return (0.3 + self.loop.random.random()) * self.cluster.weather.slow_ms / 1_000
+        return (0.3 + self._random()) * self.cluster.weather.slow_ms / 1_000
 
     async def get(self, key: str) -> Entry | None:
-        return await self._ask(lambda: self.cluster.get(key))
+        return await self._ask(self.cluster.get, key)
 
     async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
-        return await self._ask(lambda: self.cluster.list(prefix, after, limit))
+        return await self._ask(self.cluster.list, prefix, after, limit)
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
     ) -> int:
-        return await self._ask(lambda: self.cluster.transact(compares, changes, guard), changes=True)
+        return await self._ask(self.cluster.transact, compares, changes, guard, changes=True)
 
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
-        return await self._ask(lambda: self.cluster.acquire(name, owner, ttl_ms), changes=True)
+        return await self._ask(self.cluster.acquire, name, owner, ttl_ms, changes=True)
 
     async def renew(self, lease: Lease) -> None:
-        await self._ask(lambda: self.cluster.renew(lease), changes=True)
+        await self._ask(self.cluster.renew, lease, changes=True)
 
     async def release(self, lease: Lease) -> None:
-        await self._ask(lambda: self.cluster.release(lease), changes=True)
+        await self._ask(self.cluster.release, lease, changes=True)
 
     async def holder(self, name: str) -> Lease | None:
-        return await self._ask(lambda: self.cluster.holder(name))
+        return await self._ask(self.cluster.holder, name)
 
     def watch(self, prefix: str) -> AsyncIterator[None]:
         return Hints(self, prefix)
@@ -222,42 +222,41 @@ class SiteStore:
     async def close(self) -> None:
         """Nothing is kept open."""
 
-    async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]], changes: bool = False) -> T:
+    async def _ask(
+        self, call: Callable[..., Coroutine[Any, Any, T]], *given: Any, changes: bool = False
+    ) -> T:
         """One request: it may not arrive, arrive late or twice, and its reply may not come back."""
         while self._process.stopped:  # in the middle of a callback: it is sent when the process goes on
             await asyncio.sleep(0)
         if not self._process.alive:
             raise Unavailable("this process is dead")
         answer: asyncio.Future[T] = self.loop.create_future()
-        request = _Request(self, call, answer, changes)
-        request.send()
+        _Request(self, call, given, answer, changes).send()
         return await answer
 
 
 class _Request:
     """One message to the cluster and its reply."""
 
-    __slots__ = ("answer", "call", "changes", "way")
+    __slots__ = ("answer", "call", "changes", "given", "way")
 
     def __init__(
-        self,
-        way: SiteStore,
-        call: Callable[[], Coroutine[Any, Any, Any]],
-        answer: asyncio.Future[Any],
-        changes: bool,
-    ) -> None:
-        self.way, self.call, self.answer, self.changes = way, call, answer, changes
+        self, way: SiteStore, call: Callable[..., Coroutine[Any, Any, Any]], given: tuple[Any, ...],
+        answer: asyncio.Future[Any], changes: bool,
+    ) -> None:  # fmt: skip
+        self.way, self.call, self.given, self.answer, self.changes = way, call, given, answer, changes
 
     def send(self) -> None:
-        way, weather = self.way, self.way.cluster.weather
-        draw = int(way.loop.random.random() * 1_000)
-        delay_s = way.delay_s()
+        way = self.way
+        weather, random = way.cluster.weather, way._random
+        draw = int(random() * 1_000)
+        delay_s = (0.3 + random()) * weather.slow_ms / 1_000
         if draw < weather.lost:
             self._give_up_later()
             return
         draw -= weather.lost
         if draw < weather.late:
-            delay_s = DEADLINE_S * (0.5 + 1.5 * way.loop.random.random())
+            delay_s = DEADLINE_S * (0.5 + 1.5 * random())
             self._give_up_later()
         elif draw - weather.late < weather.doubled and self.changes:
             way.loop.in_world(delay_s + way.delay_s() * 4, self._arrive_again)
@@ -276,32 +275,37 @@ class _Request:
         if not way._connected():
             self._give_up_later()
             return
-        stalled_ms = way.cluster.stalled_until_ms - way.loop.now_ms()
-        if stalled_ms > 0:
-            self._give_up_later()
-            if stalled_ms < DEADLINE_S * 1_000:
-                way.loop.in_world(stalled_ms / 1_000, self._arrive)
-            return
+        if way.cluster.stalled_until_ms:
+            stalled_ms = way.cluster.stalled_until_ms - way.loop.now_ms()
+            if stalled_ms > 0:
+                self._give_up_later()
+                if stalled_ms < DEADLINE_S * 1_000:
+                    way.loop.in_world(stalled_ms / 1_000, self._arrive)
+                return
         try:
-            result = at_once(self.call())
+            self.call(*self.given).send(None)  # as `at_once` does
+        except StopIteration as end:
+            self._reply(end.value, None)
         except EvacError as error:
             self._reply(None, error)
         else:
-            self._reply(result, None)
+            raise AssertionError("the cluster answers at once")
 
     def _arrive_again(self) -> None:
         if self.way._connected():
             try:
-                at_once(self.call())
+                at_once(self.call(*self.given))
             except EvacError:
                 return  # nobody waits for this answer
 
     def _reply(self, result: Any, error: EvacError | None) -> None:
         way = self.way
-        if int(way.loop.random.random() * 1_000) < way.cluster.weather.reply_lost:
+        weather, random = way.cluster.weather, way._random
+        if int(random() * 1_000) < weather.reply_lost:
             self._give_up_later()
             return
-        way.loop.in_world(way.delay_s(), self._deliver, result, error)
+        delay_s = (0.3 + random()) * weather.slow_ms / 1_000
+        way.loop.in_world(delay_s, self._deliver, result, error)
 
     def _deliver(self, result: Any, error: EvacError | None) -> None:
         if self.answer.done():

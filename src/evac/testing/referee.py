@@ -21,7 +21,6 @@ from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunLimit, RunSpec
 from evac.run.view import BUSY
 from evac.store.port import Change, Compare, Delete, Lease, Put
-from evac.store.segments import decode
 from evac.testing.world import Broken, World
 
 GONE_LATELY_MS: Final = 8_000
@@ -68,7 +67,9 @@ class Referee:
     def saw(self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None) -> None:
         """One transaction, at the instant at which it was accepted."""
         self._vouched = frozenset()
-        for change in sorted(changes, key=lambda one: not one.key.startswith("journal/")):
+        if len(changes) > 1:
+            changes = sorted(changes, key=lambda one: not one.key.startswith("journal/"))
+        for change in changes:
             key = change.key
             if isinstance(change, Delete):
                 if key.startswith("journal/"):
@@ -88,12 +89,11 @@ class Referee:
     def _segment(self, change: Put) -> None:
         if self._journal.setdefault(change.key, change.value) != change.value:
             raise Broken(f"{change.key} was written twice, and differently")
-        _, stream, number = change.key.split("/")
+        stream = change.key.split("/")[1]
         if stream in ("watch", "control"):
             return
-        segment = decode(stream, int(number), change.value)
-        events = decode_all(segment.records)
-        for event in events:
+        _, *records = change.value.split(b"\n")  # whether the chain holds is asked at the end
+        for event in decode_all(records):
             self._event(stream, event)
             if event.kind == "step_attested":
                 self._vouched |= names_in(str(event.data.get("evidence", {}).get("fenced", "")))
@@ -238,10 +238,12 @@ class Referee:
             raise Broken(f"{live.spec.run}: the leader's state is not what its journal says")
 
     def replay_prefixes(self, random: Random, most: int = 1) -> None:
-        """From every prefix (a sample), replayed and continued, the journal leads to the same state."""
+        """From every prefix (a sample), replayed and continued, the journal leads to the state that it led to
+        while it was written.
+        """
         for run, books in self.books.items():
             specs = list(books.view.specs.values())
-            whole = fingerprint(replay(specs[0], books.events, specs[1:]))
+            whole = fingerprint(books.view)
             for _ in range(most):
                 cut = random.randrange(len(books.events)) + 1
                 view = replay(specs[0], books.events[:cut], specs[1:])

@@ -107,11 +107,11 @@ def current_process() -> Process | None:
 
 
 class _Task(asyncio.Task[T]):
-    """A task with a hash of its own: sets of tasks are in the same order in every run."""
+    """A task with a hash of its own: sets of tasks are in the same order in every run. It has its number
+    before it is begun, for it is in the first set by then.
+    """
 
-    def __init__(self, coro: Coroutine[Any, Any, T], number: int, **more: Any) -> None:
-        self._number = number
-        super().__init__(coro, **more)
+    _number: int
 
     def __hash__(self) -> int:
         return self._number
@@ -183,7 +183,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
-        return self.call_at(self.now + delay if delay > 0.0 else self.now, callback, *args, context=context)
+        when = self.now + delay if delay > 0.0 else self.now
+        handle = _Handle((callback, args, copy_context() if context is None else context, False, when))
+        self._numbers += 1
+        heappush(self._timers, (when, self._numbers, handle))
+        return handle
 
     def in_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Something that happens whether or not whoever asked for it still lives."""
@@ -195,7 +199,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[T]:
         self._numbers += 1
-        task = _Task(coro, self._numbers, loop=self, name=name or "", context=context)
+        task: _Task[T] = _Task.__new__(_Task)
+        task._number = self._numbers
+        task.__init__(coro, loop=self, name=name or "", context=context)  # type: ignore[misc]
         process = _PROCESS.get() if context is None else context.get(_PROCESS)
         if process is not None:
             process.keep(task)
