@@ -208,18 +208,22 @@ class Office:
     async def _reckon(self) -> None:
         """Facts anew whenever roles of stores changed."""
         while True:
-            wanted = self._observation
-            if self._reckoned is None or self._reckoned.members != wanted.members:
-                try:
-                    found = await self._reckoner.reckon(wanted)
-                    self.facts, self.rules, self._reckoned, self._problem = (
-                        found.facts, found.rules, wanted, "",
-                    )  # fmt: skip
-                    self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
-                except EvacError as error:
-                    self._problem = error.message
-                self._bell.set()
+            await self.reckon()
             await asyncio.sleep(LOOK_S)
+
+    async def reckon(self) -> None:
+        """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
+        wanted = self._observation
+        if self._reckoned is not None and self._reckoned.members == wanted.members:
+            return
+        try:
+            found = await self._reckoner.reckon(wanted)
+        except EvacError as error:
+            self._problem = error.message
+        else:
+            self.facts, self.rules, self._reckoned, self._problem = found.facts, found.rules, wanted, ""
+            self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
+        self._bell.set()
 
     async def _show(self) -> None:
         """A new situation soon after anything changed, and only if it differs."""

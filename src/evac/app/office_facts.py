@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
+from evac.audit.words import amount, counted
 from evac.model.domain import domains, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
@@ -366,7 +367,10 @@ def _why(report: AuditReport, row: LossRow) -> str:
     if row.stores_gone:
         return f"{row.stores_gone:,} stores have no copy left"
     if row.short:
-        return f"room is short: {row.short[0].missing:,} {row.short[0].resource}"
+        first = row.short[0]
+        if not first.missing:
+            return f"no single server has room for {counted(first.replicas, 'replica')}"
+        return f"room for every replica is short of {amount(first.resource, first.missing)}"
     if row.late:
         return f"{row.late:,} services are back later than promised"
     if row.unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,10 @@ from evac.cli import exits
 from evac.cli.options import Length, as_of_option, estate_argument
 from evac.cli.output import say
 from evac.cli.run_options import store_option
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac.app.controlling import Composed, Setting
 
 
 @click.command()
@@ -22,16 +27,18 @@ from evac.cli.run_options import store_option
 @click.option("--no-watch", is_flag=True, help="Only carry out what is asked for: no probes, no verdicts.")
 @click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
 @click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
+@click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option
 def serve(
     estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, generation: int,
-    lease: int | None, as_of: date | None, store: str | None,
+    listen: str | None, lease: int | None, as_of: date | None, store: str | None,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
-    One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one.
+    One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one. With
+    --listen, pages and the API are served by a process beside it.
     """
     from evac.app import controlling, runs
 
@@ -39,11 +46,38 @@ def serve(
         estate, site, store or runs.default_store(), policy, as_of, not no_watch, lease, not no_watch,
         until_idle / 1_000, generation,
     )  # fmt: skip
-    asyncio.run(
-        controlling.serve(
-            setting,
-            lambda notice: say(controlling.notice_line(notice)),
-            lambda made: say(f"the controller of {site} runs; store: {made.store.name}"),
-        )
-    )
+    room = _room(setting, listen) if listen else None
+    asyncio.run(_serve(setting, room))
     return exits.DONE
+
+
+def _room(setting: Setting, listen: str) -> list[str]:
+    """Arguments of the process of the war room. Raises InvalidInput, NotAllowed before anything starts."""
+    from evac.app.war_room import check_libraries
+    from evac.web.setting import check_listen, listen_of
+
+    check_listen(listen_of(listen), tls=False, authenticated=False)
+    check_libraries()
+    if setting.store == "memory:":
+        raise InvalidInput(
+            "listen-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
+        )
+    told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
+    told += ["--policy", str(setting.policy)] if setting.policy else []
+    return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
+
+
+async def _serve(setting: Setting, room: list[str] | None) -> None:
+    """The controller, and the war room beside it for as long as it lives."""
+    from evac.app import controlling, war_room
+
+    def ready(made: Composed) -> None:
+        say(f"the controller of {setting.site} runs; store: {made.store.name}")
+
+    beside = asyncio.create_task(war_room.keep(room, say), name="war room") if room else None
+    try:
+        await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
+    finally:
+        if beside is not None:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)

@@ -91,6 +91,8 @@ def add_handlers(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, e.EvacError):  # a bound that was met while the body was read
+            return problem_of(error.__cause__, _id(request))
         code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
         hint = "the routes stand in /v1/openapi.json" if error.status_code in (404, 405) else ""
         found = problem(error.status_code, code, str(error.detail), hint, _id(request))

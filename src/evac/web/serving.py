@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -50,6 +52,7 @@ async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
+        print(f"the war room listens on {listen.url}", file=sys.stderr, flush=True)
         parent = asyncio.create_task(_parent_ends(told_to_end), name="parent")
         try:
             await server._serve()
@@ -59,11 +62,10 @@ async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: 
     await beside(opened, work)
 
 
-async def _parent_ends(then: object) -> None:
-    """Waits for the end of standard input, where it is a pipe."""
-    import stat
-
-    if not stat.S_ISFIFO(_mode_of(sys.stdin.fileno())):
+async def _parent_ends(then: Callable[[], Awaitable[None]]) -> None:
+    """Waits for the end of standard input, where it is a pipe or what stands for one."""
+    mode = os.fstat(0).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         await asyncio.Event().wait()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -71,13 +73,7 @@ async def _parent_ends(then: object) -> None:
     )
     while await reader.read(1_024):
         pass
-    await then()  # type: ignore[operator]
-
-
-def _mode_of(number: int) -> int:
-    import os
-
-    return os.fstat(number).st_mode
+    await then()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

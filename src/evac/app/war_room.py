@@ -1,0 +1,76 @@
+"""The process of the war room beside a controller: started, started again when it ends, ended with it.
+
+A page must never cost a leader its lease, so pages are served by a process of their own. The controller does
+not wait for it and lives without it. It knows by the end of its standard input that its parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from evac.model.errors import InvalidInput
+
+MODULE: Final = "evac.web.serving"
+LIBRARIES: Final = ("fastapi", "multipart", "prometheus_client", "uvicorn")
+INSTALL: Final = "pip install 'evac[serve]'"
+FIRST_S: Final = 0.5
+MOST_S: Final = 30.0
+WELL_S: Final = 60.0
+"""Whatever ran for so long ran well: the next start is not held back."""
+STOP_S: Final = 8.0
+
+
+def check_libraries() -> None:
+    """Raises InvalidInput with the one command to type, where the extra `serve` is not installed."""
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InvalidInput("extra-serve", f"the war room needs {', '.join(missing)}", INSTALL)
+
+
+async def keep(arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable) -> None:
+    """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
+
+    arguments: of `evac.web.serving`; tell: is told in words when it ended.
+    """
+    pause_s = FIRST_S
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        try:
+            code = await _once(program, arguments)
+        except OSError as error:
+            code = error.errno or -1
+        if loop.time() - began >= WELL_S:
+            pause_s = FIRST_S
+        tell(f"the war room ended with {code}; it starts again in {pause_s:g} s")
+        await asyncio.sleep(pause_s)
+        pause_s = min(MOST_S, pause_s * 2)
+
+
+async def _once(program: str, arguments: Sequence[str]) -> int:
+    """One life of the process; its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        program, "-m", MODULE, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
