@@ -59,6 +59,7 @@ docs-check: $(READY) ## run every command the documentation shows, and compare g
 docs-pages: $(READY) ## write the pages that come from the program itself (the pictures need the program dot)
 	$(PYTHON) scripts/cli_reference.py
 	$(PYTHON) scripts/run_diagram.py
+	$(PYTHON) scripts/openapi.py
 	$(PYTHON) -m evac.estate.reference_pages docs/reference
 
 bench: $(READY) ## measure the figures of the project (FULL=1: all instances)

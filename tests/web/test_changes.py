@@ -37,7 +37,7 @@ def test_a_hold_is_made_once_for_a_key_and_ends_only_as_it_was_seen() -> None:
         assert first.json() == again.json()
         assert again.headers["idempotency-replayed"] == "true"
         other = await client.post("/v1/hold", json={"reason": "fire", "who": "ann"}, headers=key)
-        assert (other.status_code, other.json()["code"]) == (422, "idempotency-reused")
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency-reused")
         assert (await client.post("/v1/hold", json={"reason": "fire"})).status_code == 409
         held = await client.get("/v1/hold")
         assert held.json()["who"] == "ann"

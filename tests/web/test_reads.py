@@ -33,7 +33,7 @@ def test_a_cursor_walks_over_every_row_once() -> None:
         assert office.facts is not None
         assert seen == [loss.domain for loss in office.facts.losses]
         wrong = await client.get("/v1/audit/losses", params={"after": "nowhere"})
-        assert (wrong.status_code, wrong.json()["code"]) == (422, "cursor")
+        assert (wrong.status_code, wrong.json()["code"]) == (404, "cursor-unknown")
 
     play(story)
 

@@ -17,7 +17,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from evac.model.errors import EvacError, InvalidInput
+from evac.model.errors import EvacError
 
 JSON: Final = "application/json"
 KEPT_MOST: Final = 512
@@ -114,15 +114,15 @@ def _plain(value: Any) -> Any:
 def page(rows: list[bytes], ids: list[str], after: str, limit: int, more: Mapping[str, Any]) -> bytes:
     """`{"items": [...], "next": ...}`: rows whose id comes after a cursor, in the order of the rows.
 
-    Raises InvalidInput for a cursor that names no row.
+    Raises EvacError for a cursor that names no row.
     """
     begin = 0
     if after:
         try:
             begin = ids.index(after) + 1
         except ValueError as error:
-            raise InvalidInput(
-                "cursor", f"no row is called {after[:80]}", "begin again without after"
+            raise EvacError(
+                "cursor-unknown", f"no row is called {after[:80]}", "begin again without after"
             ) from error
     end = begin + limit
     following = ids[end - 1] if end < len(ids) and end > begin else None

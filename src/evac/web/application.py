@@ -6,6 +6,8 @@ port. Everything is wrapped in the `Gate`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from evac import __version__
@@ -13,6 +15,7 @@ from evac.app.office import Office
 from evac.app.office_asking import Counter
 from evac.web import api, pages
 from evac.web.access.port import Access
+from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
 from evac.web.metrics import Metrics
 from evac.web.problems import add_handlers
@@ -42,5 +45,19 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     pages.mount_static(app)
     add_handlers(app)
+    _describe(app)
     app.add_middleware(Gate, access=access, setting=setting, metrics=metrics)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """The OpenAPI document with the shape of problems, which routes name by reference."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = made()
+        shapes = found.setdefault("components", {}).setdefault("schemas", {})
+        shapes.setdefault("Problem", Problem.model_json_schema())
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]

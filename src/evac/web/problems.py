@@ -6,6 +6,7 @@ Foreign exceptions never reach whoever asked: they are logged with the request's
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,8 @@ _LOG: Final = logging.getLogger("evac.web")
 
 _BY_CODE: Final[Mapping[str, int]] = {
     "run-unknown": 404, "plan-unknown": 404, "unknown-domain": 404, "no-hold": 404, "not-found": 404,
+    "cursor-unknown": 404,
+    "idempotency-reused": 409,
     "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
     "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
 }  # fmt: skip
@@ -97,11 +100,21 @@ def add_handlers(app: FastAPI) -> None:
         hint = "the routes stand in /v1/openapi.json" if error.status_code in (404, 405) else ""
         found = problem(error.status_code, code, str(error.detail), hint, _id(request))
         found.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            found.headers["allow"] = ", ".join(_methods(request)) or found.headers.get("allow", "")
         return found
 
     app.add_exception_handler(e.EvacError, evac_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of a path: several routes may share one."""
+    for path, methods in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", path), request.url.path):
+            return sorted(method.upper() for method in methods)
+    return []
 
 
 def internal(request: str, error: BaseException) -> Response:

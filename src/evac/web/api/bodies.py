@@ -29,7 +29,7 @@ class EnvelopeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     sites: Annotated[list[Name], Field(max_length=64)] = []
-    stores: Annotated[list[Name], Field(max_length=10_000)] = []
+    stores: Annotated[list[Name], Field(max_length=2_000)] = []
     most_lost_ms: Milliseconds = 0
     most_shed: Annotated[int, Field(ge=0, le=2**53)] = 0
 

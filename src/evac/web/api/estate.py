@@ -98,13 +98,13 @@ async def estate(request: Request) -> Response:
 Kind = Annotated[str, Query(pattern="^(site|group|hall|feed|rack)?$", description="Only of this kind.")]
 
 
-@router.get("/domains", responses=answers(paged(f.DomainFacts), 304, 422, 503))
+@router.get("/domains", responses=answers(paged(f.DomainFacts), 304, 404, 422, 503))
 async def domains(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
     """Every fault domain above a server, with the verdict on its loss and the day it was last rehearsed."""
     return _page(request, "domains", after, limit, kind)
 
 
-@router.get("/services", responses=answers(paged(f.ServiceFacts), 304, 422, 503))
+@router.get("/services", responses=answers(paged(f.ServiceFacts), 304, 404, 422, 503))
 async def services(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """Every service: where it runs, which role its data has there, and what the loss of that site does to
     it.
@@ -112,25 +112,25 @@ async def services(request: Request, after: After = "", limit: Limit = LIMIT) ->
     return _page(request, "services", after, limit)
 
 
-@router.get("/services/{service}", responses=answers(f.ServiceFacts, 304, 404, 503))
+@router.get("/services/{service}", responses=answers(f.ServiceFacts, 304, 404, 422, 503))
 async def service(request: Request, service: str) -> Response:
     """One service."""
     return _one(request, "services", service)
 
 
-@router.get("/stores", responses=answers(paged(f.StoreFacts), 304, 422, 503))
+@router.get("/stores", responses=answers(paged(f.StoreFacts), 304, 404, 422, 503))
 async def stores(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """Every store: copies with their roles as last seen, and the day of the last verified restore."""
     return _page(request, "stores", after, limit)
 
 
-@router.get("/findings", responses=answers(paged(f.FindingFacts), 304, 422, 503))
+@router.get("/findings", responses=answers(paged(f.FindingFacts), 304, 404, 422, 503))
 async def findings(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """What is to be mended, gravest first; the cursor is a fingerprint."""
     return _page(request, "findings", after, limit)
 
 
-@router.get("/audit/losses", responses=answers(paged(f.LossFacts), 304, 422, 503))
+@router.get("/audit/losses", responses=answers(paged(f.LossFacts), 304, 404, 422, 503))
 async def losses(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
     """One row a loss: sites first, then groups, halls, feeds and racks."""
     return _page(request, "losses", after, limit, kind)

@@ -48,7 +48,7 @@ async def hold(request: Request) -> Response:
     return tagged(request, dump(found), _tag(found))
 
 
-@router.post("/hold", status_code=201, responses=answers(HoldTold, 409, 413, 422, 503, status=201))
+@router.post("/hold", status_code=201, responses=answers(HoldTold, 409, 400, 413, 422, 503, status=201))
 async def begin(
     request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
 ) -> Response:

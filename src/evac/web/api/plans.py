@@ -14,7 +14,7 @@ from evac.web.room import room_of
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
 
 
-@router.get("/plans", responses=answers(paged(ReadyPlan), 304, 422, 503))
+@router.get("/plans", responses=answers(paged(ReadyPlan), 304, 404, 422, 503))
 async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """The drawer: for each scenario the plan that lies ready, its age, or why there is none."""
     room = room_of(request)
@@ -27,7 +27,7 @@ async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Re
     return room.shelf.answer(request, f"plans?{after}&{limit}", now.version, make)
 
 
-@router.get("/plans/{digest}", responses=answers(None, 304, 404, 503, media=JSON))
+@router.get("/plans/{digest}", responses=answers(None, 304, 404, 422, 503, media=JSON))
 async def plan(request: Request, digest: Digest) -> Response:
     """The canonical bytes of a plan, as `evac plan -o` writes them; they never change."""
     office = room_of(request).office

@@ -41,7 +41,7 @@ Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait f
 
 @router.post(
     "/runs/{run}/requests", status_code=202,
-    responses=answers(RequestTold, 404, 409, 412, 413, 422, 503, status=202),
+    responses=answers(RequestTold, 404, 409, 412, 400, 413, 422, 503, status=202),
 )  # fmt: skip
 async def ask(
     request: Request, run: RunName, body: Ask, actor: Annotated[Actor, Depends(need("operator"))],

@@ -63,7 +63,7 @@ class RunHead:
     counts: dict[str, int]
 
 
-@router.get("/runs", responses=answers(paged(RunShort), 304, 422, 503))
+@router.get("/runs", responses=answers(paged(RunShort), 304, 404, 422, 503))
 async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """All runs: open ones first, then ended ones, newest first."""
     room = room_of(request)
@@ -75,7 +75,7 @@ async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Res
     return room.shelf.answer(request, f"runs?{after}&{limit}", room.office.situation.version, make)
 
 
-@router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 503))
+@router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 422, 503))
 async def run(request: Request, run: RunName) -> Response:
     """Where a run stands, what waits for a person, and when it is expected to end. Its `ETag` is for
     `If-Match` of requests: it changes with each event.

@@ -30,6 +30,9 @@ IdempotencyKey = Annotated[
 ]  # fmt: skip
 
 
+PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
+
+
 class Problem(BaseModel):
     """RFC 9457. `code` is stable; `hint` says what to do next."""
 
@@ -63,6 +66,7 @@ def paged(row: type[Any]) -> type[BaseModel]:
 
 
 _WORDS: Final = {
+    400: "The body is no JSON.",
     304: "Not changed since the `ETag` in `If-None-Match`.", 401: "Nobody is logged in.",
     403: "This role may not, or policy does not let it.", 404: "There is no such thing.",
     409: "The state of the world does not allow it.", 412: "It is not as `If-Match` says.",
@@ -79,6 +83,6 @@ def answers(
     body: dict[str, Any] = {"model": model} if model is not None else {"content": {media: {}}}
     found: dict[int | str, Any] = {status: {**body, "description": "The answer."}}
     for code in sorted({401, 403, 500, *problems}):
-        shown = {} if code == 304 else {"model": Problem, "content": {"application/problem+json": {}}}
+        shown = {} if code == 304 else {"content": {"application/problem+json": {"schema": PROBLEM}}}
         found[code] = {"description": _WORDS[code], **shown}
     return found

@@ -16,7 +16,7 @@ from evac.web.room import room_of
 router = APIRouter(prefix="/v1", tags=["what if"])
 
 
-@router.post("/what-if", responses=answers(WhatIf, 404, 413, 422, 503))
+@router.post("/what-if", responses=answers(WhatIf, 404, 400, 413, 422, 503))
 async def what_if(
     request: Request, body: WhatIfBody, actor: Annotated[Actor, Depends(need("viewer"))]
 ) -> Response:
