@@ -99,8 +99,9 @@ def decode(entry: Entry) -> Ready | None:
     """What an entry says; None for what cannot be read, which is as good as no plan."""
     try:
         document: dict[str, Any] = orjson.loads(entry.value)
+        lost = entry.key.removeprefix(PREFIX)
         return Ready(
-            tuple(entry.key.removeprefix(PREFIX).split("+")), str(document["plan"]), str(document["estate"]),
+            tuple(lost.split("+")) if lost else (), str(document["plan"]), str(document["estate"]),
             int(document["at_ms"]), int(document["took_ms"]), str(document["problem"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):

@@ -131,6 +131,17 @@ def test_a_loss_without_a_plan_says_why_and_is_not_tried_again_at_once() -> None
     _story(story)
 
 
+@pytest.mark.parametrize("lost", [(), ("pangyo",), ("anyang", "pangyo")])
+def test_what_lies_ready_says_for_which_loss_as_it_did_when_it_was_made(lost: tuple[str, ...]) -> None:
+    async def story(world: _World) -> None:
+        made = await world.drawer.plan_now(lost, world.guard)
+        assert made is not None
+        assert made[0].lost == lost
+        assert await world.drawer.take(lost) == made
+
+    _story(story)
+
+
 def test_a_planner_that_never_ends_is_stopped() -> None:
     async def story(world: _World) -> None:
         async def hang(lost: tuple[str, ...]) -> bytes:
