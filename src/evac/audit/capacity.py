@@ -263,11 +263,13 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     """(sites, S) replicas that a loss leaves at each site; only caps per site ask for them."""
     losses, presence = question.losses, question.supply.presence
     left = presence.per_site.astype(np.int64)
-    if not (question.supply.wants.site_cap < UNBOUNDED).any():
+    capped = np.flatnonzero(question.supply.wants.site_cap < UNBOUNDED)
+    if not len(capped):
         return left
     rows = losses.rows_of(number)
     for site in np.unique(losses.rows.site[rows]).tolist():
-        left[site] -= presence.counts[rows[losses.rows.site[rows] == site]].sum(axis=0)
+        here = rows[losses.rows.site[rows] == site]
+        left[site, capped] -= presence.counts[np.ix_(here, capped)].sum(axis=0)
     return left
 
 

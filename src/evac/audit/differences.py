@@ -33,7 +33,7 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
     own = _own(old, new)
     losses: BoolColumn = np.asarray((new.down[:, own] | old.down[:, own]).any(axis=1))
     hit, later = np.zeros(len(own), np.bool_), own
-    if old.damage is not new.damage:
+    if "dynamics" in changed:
         fates = old.fate != new.fate
         hit = np.asarray(fates.any(axis=0)) | _rewired(old, new) | _without_room(old, new, losses)
         hit |= _elsewhere(old, new, losses)

@@ -25,6 +25,7 @@ from evac.audit.closure import (
     spread_table,
     unpacked,
 )
+from evac.audit.kept import Kept
 from evac.audit.losses import Losses
 from evac.audit.presence import (
     CountTable,
@@ -37,7 +38,7 @@ from evac.audit.presence import (
     with_columns,
 )
 from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
-from evac.audit.schedule import Course, Task, course_of, line_of, schedule
+from evac.audit.schedule import Course, Line, Task, course_of, line_of, schedule
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
@@ -106,6 +107,16 @@ class Wiring:
     times: Times
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Struck:
+    """What is down, as bits of losses a service: moved, direct and down, and down as pairs."""
+
+    moved: BoolColumn
+    direct: BoolColumn
+    bits: Bits
+    down: Pairs
+
+
 @dataclass(frozen=True, eq=False)
 class Impacts:
     """All losses of one audit.
@@ -114,21 +125,25 @@ class Impacts:
     stores, not by a dependency; moved: traffic must go to another site; open: not known whether it
     is down; fate: codes of FATES; ready_ms: milliseconds until base, detection and approval included
     (0 where not down, NEVER where nothing brings it back); untimed: some duration on the way is not
-    known, so that the time is too short.
+    known, so that the time is too short. hit: what is down by itself and by others; line: the order of
+    services in schedules; ready: ready times, a row a pair of the damage; kept: what rules worked out, for
+    the audits of what becomes of the estate.
     """
 
     ground: Ground
     wiring: Wiring
+    hit: Struck
     damage: Damage
     chains: Recovery
+    line: Line
+    ready: IntColumn
     down: BoolColumn
-    direct: BoolColumn
-    moved: BoolColumn
     open: BoolColumn
     fate: CodeColumn
     ready_ms: CountTable
     untimed: BoolColumn
     methods: tuple[Method, ...]
+    kept: Kept
 
     @property
     def top(self) -> Topology:
@@ -141,6 +156,14 @@ class Impacts:
     @property
     def losses(self) -> Losses:
         return self.ground.losses
+
+    @property
+    def direct(self) -> BoolColumn:
+        return self.hit.direct
+
+    @property
+    def moved(self) -> BoolColumn:
+        return self.hit.moved
 
     @property
     def presence(self) -> Presence:
@@ -279,16 +302,6 @@ def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) ->
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Struck:
-    """What is down, as bits of losses a service: moved, direct and down, and down as pairs."""
-
-    moved: BoolColumn
-    direct: BoolColumn
-    bits: Bits
-    down: Pairs
-
-
 def struck(ground: Ground, wiring: Wiring) -> Struck:
     """What every loss takes down, dependencies included."""
     services, losses = len(wiring.graph.hard), len(ground.losses)
@@ -303,39 +316,74 @@ def struck(ground: Ground, wiring: Wiring) -> Struck:
 
 def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Impacts:
     """Who is down, for how long, and for good. before: of the same losses, to keep what is the same."""
-    losses, services = len(ground.losses), len(wiring.graph.hard)
-    hit = struck(ground, wiring)
+    services = len(wiring.graph.hard)
+    old = before if before is not None and before.wiring is wiring else None
+    stood = old if old is not None and old.ground.standing is ground.standing else None
+    hit = struck(ground, wiring) if stood is None else stood.hit
     damage = _damage(ground, hit)
-    if before is not None and before.wiring is wiring and before.damage.same(damage):
-        chains = before.chains
+    if old is not None and old.damage.same(damage):
+        damage, chains = old.damage, old.chains
     else:
-        estate, graph, times = ground.top.estate, wiring.graph, wiring.times
-        chains = recovery(estate, graph, wiring.order, times, wiring.families, damage)
-    ready = _ready(ground, wiring, damage, chains)
-    ready_ms = np.zeros((losses, services), np.int32)
-    ready_ms[damage.pairs.loss, damage.pairs.service] = ready
-    open_question = _open(ground, wiring)
+        old = None
+        parts = wiring.graph, wiring.order, wiring.times, wiring.families
+        chains = recovery(ground.top.estate, *parts, damage)
+    line = _line(ground.top, wiring, before)
+    ready = _ready(ground, wiring, damage, chains, line, before)
+    roomy = stood is not None and stood.capacity.room_known is ground.capacity.room_known
+    open_question = stood.open if stood is not None and roomy else _open(ground, wiring)
+    timed = old if old is not None and np.array_equal(old.ready, ready) else None
+    settled = timed if timed is not None and timed.open is open_question and timed.hit is hit else None
     return Impacts(
-        ground=ground, wiring=wiring, damage=damage, chains=chains,
-        down=damage.pairs.marked(losses, services), direct=hit.direct, moved=hit.moved,
-        open=open_question, fate=_fates(ground, wiring, hit, ready, open_question), ready_ms=ready_ms,
-        untimed=_untimed(ground, wiring, damage), methods=_methods(ground.losses),
+        ground=ground, wiring=wiring, hit=hit, damage=damage, chains=chains, line=line, ready=ready,
+        down=damage.pairs.marked(damage.losses, services) if old is None else old.down,
+        open=open_question,
+        fate=_fates(ground, wiring, hit, ready, open_question) if settled is None else settled.fate,
+        ready_ms=_by_loss(damage, ready, services) if timed is None else timed.ready_ms,
+        untimed=_untimed(ground, wiring, damage) if old is None else old.untimed,
+        methods=_methods(ground.losses), kept=Kept() if before is None else before.kept,
     )  # fmt: skip
+
+
+def _by_loss(damage: Damage, ready: IntColumn, services: int) -> CountTable:
+    """(L, S) ready times, 0 for what is not down."""
+    table = np.zeros((damage.losses, services), np.int32)
+    table[damage.pairs.loss, damage.pairs.service] = ready
+    return table
 
 
 def _methods(losses: Losses) -> tuple[Method, ...]:
     return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
-def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
-    """Ready times by row of the damage: by chains, and by schedules for the large losses."""
+def _line(top: Topology, wiring: Wiring, before: Impacts | None) -> Line:
+    """In which order services go; as before if the same people wait for the same."""
+    if before is not None and before.wiring is wiring:
+        both = zip(before.estate.services, top.estate.services, strict=True)
+        if all(one is more or (one.people, one.tier) == (more.people, more.tier) for one, more in both):
+            return before.line
+    return line_of(top.estate, wiring.graph, wiring.order, wiring.times, wiring.course)
+
+
+def _ready(
+    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery, line: Line, before: Impacts | None
+) -> IntColumn:
+    """Ready times by row of the damage: by chains, and by schedules for the large losses.
+
+    before: of the same losses; a schedule that would start from the same is kept.
+    """
     top, times, ready = ground.top, wiring.times, chains.ready.copy()
-    line = line_of(top.estate, wiring.graph, wiring.order, times, wiring.course)
+    known = before if before is not None and before.line is line else None
     for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
         rows = damage.rows_of(number)
-        if len(rows):
-            task = _task(ground.capacity, damage, number)
-            ready[rows] = schedule(top, times, line, wiring.stores, chains, task)
+        if not len(rows):
+            continue
+        task = _task(ground.capacity, damage, number)
+        if known is not None:
+            old = _task(known.capacity, known.damage, number)
+            if old.same(task) and chains.same_after(number, known.chains, task.rows, old.rows):
+                ready[rows] = known.ready[old.rows]
+                continue
+        ready[rows] = schedule(top, times, line, wiring.stores, chains, task)
     return ready
 
 

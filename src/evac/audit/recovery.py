@@ -127,6 +127,15 @@ class Recovery:
     tools_down: BoolColumn
     released: IntColumn
 
+    def same_after(self, number: int, other: Recovery, rows: RowNumbers, others: RowNumbers) -> bool:
+        """Whether chains after one loss are the same as others; rows, others: of that loss in each."""
+        if self is other:
+            return True
+        back, others_back = self.tool_ready, other.tool_ready
+        tools = all(ready[number] == others_back[kind][number] for kind, ready in back.items())
+        released = self.released[number] == other.released[number]
+        return bool(tools and released and np.array_equal(self.ready[rows], other.ready[others]))
+
 
 def recovery(
     estate: Estate, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage

@@ -27,10 +27,21 @@ from evac.model.power import stated_budgets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Power:
+    """Budgets that are known, in watts; columns: per server the number of the budget of its rack, first and
+    second feed, hall and site, -1 unknown."""
+
+    names: tuple[str, ...]
+    budgets: tuple[int, ...]
+    columns: tuple[IndexColumn, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Reserves:
     """Masks over the fleet. usable: may take replicas; dark: only after a boot; by_hand: dark
     servers without remote control; over_power: dark servers that no budget has room for;
-    held_by: number of the budget that holds such a server back, into `budgets`, else -1."""
+    held_by: number of the budget that holds such a server back, into `budgets`, else -1.
+    drawn (servers,), load (budgets,): watts today."""
 
     usable: BoolColumn
     dark: BoolColumn
@@ -38,24 +49,36 @@ class Reserves:
     over_power: BoolColumn
     held_by: IndexColumn
     budgets: tuple[str, ...]
+    power: Power
+    drawn: IntColumn
+    load: IntColumn
 
 
-def reserves(top: Topology) -> Reserves:
-    """Usable servers of an estate. A dark server counts only where it is known that it can be booted."""
+def reserves(top: Topology, before: Reserves | None = None) -> Reserves:
+    """Usable servers of an estate. A dark server counts only where it is known that it can be booted.
+
+    before: of an estate with the same fault domains, and the same servers in the same places.
+    """
     fleet, estate = top.estate.fleet, top.estate
     full = np.array([s.role == "full" for s in estate.sites], np.bool_)
     fit = (fleet.pool < 0) & (fleet.state != CONDEMNED)
     if len(fleet):
-        fit &= full[fleet.site] & fleet.capacity_known[:, :2].all(axis=1)
+        fit &= full[fleet.site] & fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
     if not (estate.replicas.kind == ON_SERVER).any():
         fit &= fleet.state != SERVING
     dark = fleet.state == DARK
     by_hand = fit & dark & (fleet.bmc == BMC_NO)
     boots = np.array([c.boot_ms is not None for c in estate.classes] + [False], np.bool_)
     bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class])
-    held_by, budgets = _over_power(top, bootable)
+    power = _power_of(top) if before is None else before.power
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    drawn = np.where(on, fleet.watts, 0)
+    load = _load(power, drawn, before)
+    held_by = _over_power(power, bootable & fleet.watts_known, fleet.watts, load)
     over = held_by >= 0
-    return Reserves((fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, budgets)
+    return Reserves(
+        (fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, power.names, power, drawn, load
+    )
 
 
 def _within_odds(top: Topology, rows: BoolColumn) -> BoolColumn:
@@ -96,27 +119,38 @@ def _rank_and_size(key: IntColumn) -> tuple[IntColumn, IntColumn]:
     return rank, size
 
 
-def _over_power(top: Topology, bootable: BoolColumn) -> tuple[IndexColumn, tuple[str, ...]]:
-    """Dark servers, by name, that a budget of their rack, feeds, hall or site has no room for.
+def _load(power: Power, drawn: IntColumn, before: Reserves | None) -> IntColumn:
+    """(budgets,) watts that are drawn today; `before` spares looking at servers that draw what they drew."""
+    if before is None:
+        rows, more, load = np.arange(len(drawn)), drawn, np.zeros(len(power.names), np.int64)
+    else:
+        rows = np.flatnonzero(drawn != before.drawn)
+        more, load = drawn[rows] - before.drawn[rows], before.load.copy()
+    for column in power.columns:
+        index = column[rows]
+        known = index >= 0
+        load += np.bincount(index[known], more[known], len(load)).astype(np.int64)
+    return load
+
+
+def _over_power(power: Power, left: BoolColumn, watts: IntColumn, load: IntColumn) -> IndexColumn:
+    """(servers,) budget of their rack, feeds, hall or site that has no room for a dark server, -1 else;
+    servers by name, the first that still fit are kept.
 
     Budgets are taken with everything on that is on today: no load of a lost part is given back, as
     a budget that lies beside the loss gains nothing from it. A rack with two feeds may have to live
     on either, so its whole load counts on both.
     """
-    fleet = top.estate.fleet
-    held = np.full(len(fleet), -1, np.int32)
-    columns, names, budgets = power_columns(top)
-    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
-    left = bootable & fleet.watts_known
-    for column in columns:
-        load = np.bincount(column[on & (column >= 0)], fleet.watts[on & (column >= 0)], len(names))
-        headroom = np.array(budgets, np.int64) - load.astype(np.int64)
-        rows = np.flatnonzero(left & (column >= 0))
-        if len(rows):
-            over = rows[_running_sum(column[rows], fleet.watts[rows]) > headroom[column[rows]]]
+    held = np.full(len(left), -1, np.int32)
+    headroom = np.array(power.budgets, np.int64) - load
+    rows = np.flatnonzero(left)
+    for column in power.columns:
+        asking = rows[column[rows] >= 0]
+        if len(asking):
+            over = asking[_running_sum(column[asking], watts[asking]) > headroom[column[asking]]]
             held[over] = column[over]
-            left[over] = False
-    return held, tuple(names)
+            rows = rows[held[rows] < 0]
+    return held
 
 
 def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
@@ -131,8 +165,8 @@ def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
     return found
 
 
-def power_columns(top: Topology) -> tuple[tuple[IndexColumn, ...], list[str], list[int]]:
-    """Per server: number of the budget of its rack, first and second feed, hall and site; -1 unknown."""
+def _power_of(top: Topology) -> Power:
+    """Budgets that are known, and whom each of them carries."""
     estate, fleet = top.estate, top.estate.fleet
     names: list[str] = []
     budgets: list[int] = []
@@ -155,4 +189,4 @@ def power_columns(top: Topology) -> tuple[tuple[IndexColumn, ...], list[str], li
     table = np.array([*per_rack, (-1, -1, -1, -1)], np.int32)
     site = np.array([index.get(s.id, -1) for s in estate.sites] or [-1], np.int32)
     by_rack = tuple(table[fleet.rack, column].astype(np.int32) for column in range(4))
-    return (*by_rack, site[fleet.site].astype(np.int32)), names, budgets
+    return Power(tuple(names), tuple(budgets), (*by_rack, site[fleet.site].astype(np.int32)))

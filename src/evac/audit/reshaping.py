@@ -1,7 +1,7 @@
 """The shapes of an estate after a change of some servers: the others keep theirs.
 
-What comes out is what `room.room_of` would give. Where shapes have to be told apart more coarsely
-than by `MOST_BITS`, or a kind of servers is new or gone, that is what is asked.
+What comes out is what `room.room_of` would give. Where shapes could now be told apart more finely, or
+have to be more coarsely, or a kind of servers is new or gone, that is what is asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from evac.audit.losses import Rows
 from evac.audit.reserves import Reserves
 from evac.audit.room import (
+    LEAST_BITS,
     MOST_BITS,
     SHAPES_WANTED,
     BareShapes,
@@ -37,11 +38,14 @@ def reshaped(
     ][: _bare_pools(before)]
     servers = np.flatnonzero(changed & found.usable).astype(np.int32)
     pool = _pool_of(top, kinds, servers)
-    if before.bits != MOST_BITS or (pool < 0).any():
+    # No change of a server makes more than one shape less.
+    finer = before.finer - int(changed.sum()) if before.bits < MOST_BITS else 0
+    if (before.bits < MOST_BITS and finer <= SHAPES_WANTED) or (pool < 0).any():
         return room_of(top, rows, found, used)
-    shapes = _moved(before, bare, top, used, servers, pool, changed)
+    shapes = _moved(before, bare, top, used, servers, pool, changed, finer)
     told_apart = np.bincount(shapes.levels[:, 1], minlength=len(kinds))
-    if len(shapes.levels) > SHAPES_WANTED or not told_apart.all():
+    too_many = len(shapes.levels) > SHAPES_WANTED and before.bits > LEAST_BITS
+    if too_many or not told_apart.all():
         return room_of(top, rows, found, used)
     by_row = before.row_start, before.row_server
     if not np.array_equal(found.usable, before.server_shape >= 0):
@@ -73,10 +77,11 @@ def _moved(
     servers: IndexColumn,
     pool: IndexColumn,
     changed: BoolColumn,
+    finer: int,
 ) -> BareShapes:
     """Shapes in which the changed servers stand where they belong now."""
     standing = standing_of(top, servers, used.servers)
-    fresh = np.column_stack([standing.stage, pool, standing.rounded(MOST_BITS)]).astype(np.int64)
+    fresh = np.column_stack([standing.stage, pool, standing.rounded(before.bits)]).astype(np.int64)
     levels, number = _sorted_rows(np.concatenate([before.levels, fresh]))
     touched = np.zeros(len(levels), np.bool_)
     old = before.server_shape
@@ -94,7 +99,7 @@ def _moved(
     kept = count > 0
     renumbered = (np.cumsum(kept) - 1).astype(np.int32)
     lookup[lookup >= 0] = renumbered[lookup[lookup >= 0]]
-    return BareShapes(levels[kept], MOST_BITS, free[kept], count[kept], lookup)
+    return BareShapes(levels[kept], before.bits, finer, free[kept], count[kept], lookup)
 
 
 def _sorted_rows(table: IntColumn) -> tuple[IntColumn, IntColumn]:

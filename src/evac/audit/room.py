@@ -41,7 +41,7 @@ from evac.planning.packing.shapes import (
 
 SHAPES_WANTED: Final = 2_500
 MOST_BITS: Final = 6
-_LEAST_BITS: Final = 2
+LEAST_BITS: Final = 2
 _WORD_BITS: Final = 63
 
 
@@ -78,7 +78,8 @@ class Room:
     free (R, G); count (G); pool, site (G); stage (G): used, empty or dark; is_pool (G).
     pool_names, pool_site, pool_class (class index, -1 none): P. server_shape: (servers,) shape of
     a usable server, -1 else; row_start, row_server: usable servers by row of the losses. levels:
-    what the shapes of bare servers were told apart by, stage, pool and free amounts rounded to `bits`.
+    what the shapes of bare servers were told apart by, stage, pool and free amounts rounded to `bits`;
+    finer: with one bit more there would be so many of them at the least, 0 where that was not asked.
     """
 
     free: IntColumn
@@ -95,6 +96,7 @@ class Room:
     row_server: IndexColumn
     levels: IntColumn
     bits: int
+    finer: int
 
     @cached_property
     def amounts(self) -> IntColumn:
@@ -183,7 +185,7 @@ def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
     servers = np.flatnonzero(found.usable).astype(np.int32)
     standing = standing_of(top, servers, used.servers)
     pairs, pool = _pairs(top, servers)
-    first, shape, bits = _shapes(pool, standing)
+    first, shape, bits, finer = _shapes(pool, standing)
     kept = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
     levels = np.column_stack(
         [standing.stage[first], pool[first], standing.rounded(bits)[first]]
@@ -191,16 +193,18 @@ def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
     np.minimum.at(kept, shape, standing.free)
     lookup = np.full(len(top.estate.fleet), -1, np.int32)
     lookup[servers] = shape
-    bare = BareShapes(levels.astype(np.int64), bits, kept, np.bincount(shape, minlength=len(first)), lookup)
+    count = np.bincount(shape, minlength=len(first))
+    bare = BareShapes(levels.astype(np.int64), bits, finer, kept, count, lookup)
     return assembled(top, bare, pairs, used.pools, rows_of_servers(rows, servers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BareShapes:
-    """Shapes of bare servers: levels (see `Room`), free (G, R), count (G,), and of_server."""
+    """Shapes of bare servers: levels, bits and finer (see `Room`), free (G, R), count (G,), and of_server."""
 
     levels: IntColumn
     bits: int
+    finer: int
     free: IntColumn
     count: IntColumn
     of_server: IndexColumn
@@ -243,6 +247,7 @@ def assembled(
         row_server=by_row[1],
         levels=bare.levels,
         bits=bare.bits,
+        finer=bare.finer,
     )
 
 
@@ -261,14 +266,18 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
     return (*bare, *(estate.pools[p].id for p in declared))
 
 
-def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, int]:
-    """First server of each shape, the shape of each server, and the bits: fewer until shapes are few."""
-    for bits in range(MOST_BITS, _LEAST_BITS - 1, -1):
+def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, int, int]:
+    """First server of each shape, the shape of each server, the bits: fewer until shapes are few, and
+    how many shapes there would be with one more."""
+    found = 0
+    for bits in range(MOST_BITS, LEAST_BITS - 1, -1):
+        finer = found
         key = _key(pool, standing.stage, standing.rounded(bits))
         _, first, shape = np.unique(key, return_index=True, return_inverse=True)
-        if len(first) <= SHAPES_WANTED:
+        found = len(first)
+        if found <= SHAPES_WANTED:
             break
-    return first.astype(np.int32), shape.reshape(-1).astype(np.int32), bits
+    return first.astype(np.int32), shape.reshape(-1).astype(np.int32), bits, finer
 
 
 def _leading_bits(values: IntColumn, bits: int) -> IntColumn:

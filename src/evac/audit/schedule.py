@@ -133,6 +133,11 @@ class Task:
     shift: BoolColumn
     boot_rank: IntColumn
 
+    def same(self, other: Task) -> bool:
+        """Whether the same services start and move as much, after as many boots."""
+        columns = ("named", "starts", "shift", "boot_rank")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
+
 
 class _Slots:
     """So many at once; the next one that is free serves first."""

@@ -99,14 +99,15 @@ class Supply:
         estate, before = top.estate, self.top.estate
         on_servers = estate.replicas.kind == ON_SERVER
         same = on_servers.any() == (before.replicas.kind == ON_SERVER).any()
-        found = self.found if same and estate.fleet is before.fleet else reserves(top)
+        found = self.found if same and estate.fleet is before.fleet else reserves(top, self.found)
         demand, known = demands(top)
         moved = np.zeros(len(estate.fleet), np.bool_)
         for one in (estate, before):
             rows = (one.replicas.kind == ON_SERVER) & services[one.replicas.service]
             moved[one.replicas.target[rows]] = True
-        changed = moved | _changed_servers(before.fleet, estate.fleet)
+        facts = _changed_servers(before.fleet, estate.fleet)
         used = used_again(self.stock.used, top, moved, demand)
+        changed = facts | _used_otherwise(self.stock.used, used, moved)
         room = reshaped(self.room, top, self.rows, found, used, changed | (found.usable != self.found.usable))
         wants = wants_of(top, room, demand, known, presence.n)
         result = Supply(top, self.rows, presence, found, demand, known, stock_of(room, wants, used))
@@ -116,6 +117,7 @@ class Supply:
                 taken = used_again(stock.used, top, moved, demand, result.firm)
             else:
                 held = _without_budgets(found)
+            changed = facts | _used_otherwise(stock.used, taken, moved)
             usable = held.usable != (stock.room.server_shape >= 0)
             result.extend(name, reshaped(stock.room, top, self.rows, held, taken, changed | usable), taken)
         return result
@@ -143,6 +145,13 @@ def _changed_servers(before: Fleet, after: Fleet) -> BoolColumn:
         if one is not other:
             changed |= (one != other).reshape(len(after), -1).any(axis=1)
     return changed
+
+
+def _used_otherwise(before: Used, after: Used, servers: BoolColumn) -> BoolColumn:
+    """(servers,) those of some servers on which more or less is used."""
+    rows, found = np.flatnonzero(servers), np.zeros(len(servers), np.bool_)
+    found[rows] = (before.servers[rows] != after.servers[rows]).any(axis=1)
+    return found
 
 
 def _label(supply: Supply, eligible: BoolColumn) -> str:

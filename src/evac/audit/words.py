@@ -38,10 +38,10 @@ def bandwidth(mbps: int) -> str:
     return f"{mbps / 1_000:,.1f} Gbit/s" if mbps >= 10_000 else f"{mbps:,} Mbit/s"
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """`a, b, c and 5 more`."""
+def listed(names: Sequence[str], most: int = 3, count: int | None = None) -> str:
+    """`a, b, c and 5 more`; count: how many there are, if only the first are given."""
     shown = ", ".join(names[:most])
-    rest = len(names) - most
+    rest = (len(names) if count is None else count) - most
     return f"{shown} and {rest:,} more" if rest > 0 else shown
 
 

@@ -36,7 +36,7 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
         stage=np.zeros(count, np.int32), is_pool=np.zeros(count, np.bool_), pool_names=("a:", "b:"),
         pool_site=np.arange(2, dtype=np.int32), pool_class=np.full(2, -1, np.int32),
         server_shape=np.arange(count, dtype=np.int32), row_start=np.zeros(1, np.int64),
-        row_server=np.empty(0, np.int32), levels=np.empty((0, 6), np.int64), bits=6,
+        row_server=np.empty(0, np.int32), levels=np.empty((0, 6), np.int64), bits=6, finer=0,
     )  # fmt: skip
 
 
@@ -137,6 +137,19 @@ def test_reserves_are_those_of_the_planning_instance_but_for_power(mended: bool)
     assert ours <= planned
     assert planned - ours == set(np.flatnonzero(found.over_power).tolist())
     assert not (found.usable & found.dark & (top.estate.fleet.bmc == BMC_NO)).any()
+
+
+def test_a_rack_with_two_feeds_counts_on_both() -> None:
+    top, *_ = _company(True)
+    found, fleet = reserves(top), top.estate.fleet
+    loads = dict.fromkeys(found.power.names, 0)
+    for row in np.flatnonzero(found.drawn).tolist():
+        rack = top.estate.racks[fleet.rack[row]]
+        site = top.estate.sites[fleet.site[row]].id
+        for name in {rack.id, *rack.feeds, rack.hall or "", site} & loads.keys():
+            loads[name] += int(fleet.watts[row])
+    assert dict(zip(found.power.names, found.load.tolist(), strict=True)) == loads
+    assert any(len(rack.feeds) == 2 and rack.feeds[1] in loads for rack in top.estate.racks)
 
 
 @pytest.mark.parametrize("mended", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_YES, CONDEMNED, BoolColumn, NameColumn
 
 _MAKER = Maker("bmc-unreachable", "EV132")
+_NAMED: Final = 3
 _WORDS: Final = {"bmc_address": "BMC address", "serial": "serial number"}
 
 
@@ -23,18 +25,26 @@ def check(context: Context) -> Iterator[Finding]:
     ready = (fleet.bmc == BMC_YES) & (fleet.state != CONDEMNED)
     for column in _WORDS:
         values: NameColumn = getattr(fleet, column)
-        double = _doubles(values)
+        double, missing = context.impacts.kept.of(
+            (_MAKER.rule, column), (values,), partial(_doubtful, values)
+        )
         for number, site in enumerate(context.estate.sites):
             here = ready & (fleet.site == number)
             yield from _found(context, site.id, column, here & double, "warning")
-            if values.any():
-                yield from _found(context, site.id, column, here & (values == b""), "note")
+            yield from _found(context, site.id, column, here & missing, "note")
+
+
+def _doubtful(values: NameColumn) -> tuple[BoolColumn, BoolColumn]:
+    """(V,) whether another server has the same value, and (V,) whether it is not known; none of either in
+    a column that nobody filled."""
+    known = values != b""
+    if not known.any():
+        return known, known
+    return _doubles(values), ~known
 
 
 def _doubles(values: NameColumn) -> BoolColumn:
     """(V,) whether another server has the same value."""
-    if not values.any():
-        return np.zeros(len(values), np.bool_)
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     same = np.r_[False, (ordered[1:] == ordered[:-1]) & (ordered[1:] != b"")]
@@ -50,13 +60,13 @@ def _found(
     if not count:
         return
     fleet = context.estate.fleet
-    names = [fleet.server_name(row) for row in np.flatnonzero(rows).tolist()]
+    names = [fleet.server_name(row) for row in np.flatnonzero(rows)[:_NAMED].tolist()]
     words = _WORDS[column]
     what = f"share their {words} with another" if severity == "warning" else f"have no {words} in the estate"
     number = context.impacts.losses.index.get(site)
     yield _MAKER.make(
         context, severity, f"{site}:{column}",
-        f"{counted(count, 'server')} of {site} {what}: {listed(names, 3)}",
+        f"{counted(count, 'server')} of {site} {what}: {listed(names, _NAMED, count)}",
         f"Correct the column `{column}` of the table of servers.",
         losses=[] if number is None else [number], paths=(f"sites/{site}", "servers"),
     )  # fmt: skip
