@@ -223,6 +223,7 @@ class Office:
         else:
             self.facts, self.rules, self._reckoned, self._problem = found.facts, found.rules, wanted, ""
             self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
+            self.refresh()  # whoever sees the facts sees the sites that go with them
         self._bell.set()
 
     async def _show(self) -> None:

@@ -1,0 +1,70 @@
+"""A room behind a real server on loopback, for tests with a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, PROGRAMS
+from tests.web.rooms import ESTATE
+
+START_S = 180
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """(address, store) of a room in a process of its own; the port is one that was free a moment ago."""
+    import socket
+
+    import pytest_socket
+
+    pytest_socket.enable_socket()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = f"sqlite:{tmp_path_factory.mktemp('room') / 'room.sqlite'}"
+    listen = f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "evac.web.serving", str(ESTATE), "--store", store, "--listen", listen]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "EVAC_WHO": "tester"})
+    try:
+        _until_ready(f"http://{listen}/readyz", process)
+        yield f"http://{listen}", store
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it ends with its parent
+        process.wait(60)
+        pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+def _until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the room ended"
+        try:
+            with urllib.request.urlopen(url, timeout=10):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.2)
+    raise AssertionError("the room did not become ready")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window; skips where there is none."""
+    program = os.environ.get("EVAC_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine; EVAC_CHROMIUM names one")
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGUMENTS))
+        yield started
+        started.close()

@@ -1,0 +1,62 @@
+"""The page Now in a real browser, served by a real process: it fits, axe finds nothing, it stays fresh."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.web.conftest import PATIENCE_MS
+
+pytestmark = pytest.mark.browser
+PATHS = ("/now", "/now/losses?kind=site", "/now/services/-")
+
+
+def opened(browser: Browser, url: str, width: int = 1440, scheme: str = "light", **more: object) -> Page:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(url)
+    return page
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440, 1920])
+def test_nothing_is_wider_than_the_window(browser: Browser, served: tuple[str, str], width: int) -> None:
+    page = opened(browser, served[0] + "/now", width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_axe_finds_nothing(browser: Browser, served: tuple[str, str], path: str, scheme: str) -> None:
+    page = opened(browser, served[0] + path, 1440, scheme)
+    assert Axe().run(page).response["violations"] == []
+
+
+def test_it_opens_without_a_complaint(browser: Browser, served: tuple[str, str]) -> None:
+    context = browser.new_context()
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(served[0] + "/")
+    page.wait_for_function("() => document.querySelector('#stream')._htmx !== undefined", timeout=PATIENCE_MS)
+    assert page.url.endswith("/now")
+    assert complaints == []
+
+
+def test_it_says_the_same_without_scripts(browser: Browser, served: tuple[str, str]) -> None:
+    with_scripts = opened(browser, served[0] + "/now")
+    without = opened(browser, served[0] + "/now", java_script_enabled=False)
+    for part in ("h1", ".verdict", "#h-losses", "#h-matrix"):
+        assert without.locator(part).inner_text() == with_scripts.locator(part).inner_text()
+
+
+def test_what_happens_elsewhere_is_on_the_screen_without_a_reload(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    page = opened(browser, served[0] + "/now")
+    assert page.locator(".warned", has_text="Held by").count() == 0
+    told = {"reason": "smoke in the hall", "who": "ann"}
+    answer = page.context.request.post(served[0] + "/v1/hold", data=told, timeout=PATIENCE_MS)
+    assert answer.status == 201
+    page.locator(".warned", has_text="Held by ann: smoke in the hall").wait_for(timeout=PATIENCE_MS)
