@@ -180,15 +180,20 @@ async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec
 
 async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...]:
     """The most that each promotion of a run can lose: by what is seen now until it is begun, and from then on
-    as it was when its fence was complete.
+    as it was when its fence was complete. Where nothing was seen since the run was made, what its leader knew
+    counts: a clock beside it, and the one of who looked, may have jumped. It is never shown as less until a
+    fence ends it.
     """
     known = known_losses(view.specs[view.plans[-1]])
     sightings = await read_sightings(store) if known else {}
     begun = {s.target for i, s in enumerate(view.steps) if s.kind == "promote" and view.attempts[i]}
     found: list[Loss] = []
     for name, loss in sorted(known.items()):
-        until_ms = fenced_ms(view, name) or (view.last_ms if view.phase in ENDED else now_ms)
-        found.append(loss.again(None if name in begun else sightings.get(name), until_ms))
+        until_ms = view.last_ms if view.phase in ENDED else max(now_ms, loss.until_ms)
+        sighting = None if name in begun else sightings.get(name)
+        if sighting is not None and sighting.name == loss.sighting:
+            sighting = None
+        found.append(loss.again(sighting, fenced_ms(view, name) or until_ms))
     return tuple(found)
 
 

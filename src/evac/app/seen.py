@@ -20,12 +20,12 @@ import orjson
 
 from evac.actions.registry import Drivers
 from evac.app.observing import observe, standing_facts
-from evac.engine.clock import Clock
+from evac.engine.clock import Clock, RunClock
 from evac.engine.datasets import DataSets, Epoch
 from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.losing import losses_of, pages, read_sightings
 from evac.engine.sightings import PREFIX as SIGHTING
-from evac.engine.sightings import Loss, Sighting, newer, sighted
+from evac.engine.sightings import Following, Loss, Sighting, sighted
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
@@ -59,7 +59,10 @@ class SeenEstate:
         self._standing: dict[str, Standing] = {}
         self._known_since: dict[str, tuple[Standing, int]] = {}
         self._read_at_ms: int | None = None
-        self._sightings: dict[str, Sighting] = {}
+        self._sighted_at_ms: int | None = None
+        self._steady = RunClock(clock)
+        self._sightings: dict[str, Following] = {}
+        self._kept: dict[str, tuple[int, int, int]] = {}
         self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
         self._goes_on: dict[str, tuple[int, int]] = {}
@@ -100,8 +103,10 @@ class SeenEstate:
         self._note_standing(facts, self._read_at_ms)
         self._standing = facts  # what was deleted is believed no more
         self._read_at_ms = began_ms
+        began_ms = self._steady.now_ms()
         for name, sighting in (await read_sightings(self._store)).items():
-            self._sightings[name] = newer(self._sightings.get(name), sighting)
+            self._sightings.setdefault(name, Following()).read(sighting, self._sighted_at_ms)
+        self._sighted_at_ms = began_ms
 
     async def begin(self) -> None:
         """What others left in the store; where there is nothing, a look of one's own, so that a plan made
@@ -117,10 +122,10 @@ class SeenEstate:
         """One look at the real systems by the leader, written where roles changed. Silent servers make a look
         long, and not the time from one to the next.
         """
-        began_ms = self._clock.monotonic_ms()
+        began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         self.note_waits(now)
-        await self._keep_sightings(now, guard)
+        await self._keep_sightings(now, at_ms, guard)
         epochs = await DataSets(self._store, "", self._clock).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         seen = merged(self.observation, now, holders)
@@ -130,26 +135,45 @@ class SeenEstate:
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
 
-    async def _keep_sightings(self, now: Observation, guard: Lease) -> None:
-        """Written at each look that saw a primary: how old the last one is, is what can be lost."""
+    async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
+        """Written at each look that saw a primary: how old the last one is, is what can be lost. at_ms: when
+        the look began, by the steady clock. What was not certainly written is not called kept.
+        """
         new: list[Sighting] = []
         for store, members in _by_store(now).items():
-            before = self._sightings.get(store)
-            after = sighted(before, store, tuple(members.values()), now.at_ms)
+            before = self._sightings.setdefault(store, Following()).known
+            after = sighted(before, store, tuple(members.values()), at_ms)
             if after is not None and after is not before:
-                self._sightings[store] = after
-                new.append(after)
+                token, last_ms, kept_ms = self._kept.pop(store, (0, 0, 0))
+                kept = (last_ms, kept_ms) if token == guard.token else (0, 0)
+                new.append(replace(after, token=guard.token, kept=kept))
         for i in range(0, len(new), PUTS_MOST):
-            puts = tuple(Put(SIGHTING + one.store, one.encode()) for one in new[i : i + PUTS_MOST])
+            some = new[i : i + PUTS_MOST]
+            for one in some:
+                self._sightings[one.store].wrote(one)
+            puts = tuple(Put(SIGHTING + one.store, one.encode()) for one in some)
             await self._store.transact((), puts, guard)
+            for one in some:
+                self._kept[one.store] = (guard.token, one.at_ms, self._steady.now_ms())
 
     def losses(self, plan: Plan) -> Mapping[str, Loss]:
-        """The most that each promotion of a plan can lose, should its fence be complete as planned."""
-        return losses_of(self.estate, plan, self._sightings, self._clock.now_ms())
+        """The most that each promotion of a plan can lose, should its fence be complete as planned; by the
+        wall clock as it is now, as the journal of a new run has it.
+        """
+        now_ms = self._clock.now_ms()
+        by_ms = now_ms - self._steady.now_ms()
+        seen = {name: one.known.moved(by_ms) for name, one in self._sightings.items() if one.known}
+        return losses_of(self.estate, plan, seen, now_ms)
 
-    def loss(self, known: Loss, until_ms: int) -> Loss:
-        """What was known of a promotion when its run was made, by what is seen now."""
-        return known.again(self._sightings.get(known.store), until_ms)
+    def loss(self, known: Loss, until_ms: int, ago_ms: int) -> Loss:
+        """What was known of a promotion when its run was made, by what is seen now. until_ms: by the clock of
+        the run; ago_ms: how long ago that was.
+        """
+        followed = self._sightings.get(known.store)
+        if followed is None or followed.known is None:
+            return known.again(None, until_ms)
+        by_ms = until_ms + ago_ms - self._steady.now_ms()
+        return known.again(followed.known.moved(by_ms), until_ms)
 
     def note_waits(self, now: Observation) -> None:
         """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""

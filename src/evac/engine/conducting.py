@@ -23,7 +23,7 @@ from evac.engine import datasets, requests
 from evac.engine.admitting import GuardedAdmission
 from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice, Tell, of_event
-from evac.engine.clock import Clock
+from evac.engine.clock import Clock, RunClock
 from evac.engine.datasets import DataSets
 from evac.engine.doubted import DoubtedRuns
 from evac.engine.drawer import get_plan, put_plan
@@ -39,7 +39,7 @@ from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
-from evac.engine.sightings import Loss, later
+from evac.engine.sightings import Loss, as_known
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
@@ -72,8 +72,9 @@ DRIFT_TIMEOUT_S: Final = 10.0
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
-    that were checked while all was well. loss: of a promotion as it was known, and when its fence was
-    complete -> by what is seen now. check: whether a person may ask for this (signatures, approvers).
+    that were checked while all was well. loss: of a promotion as it was known, when its fence was
+    complete, and how long ago that was -> by what is seen now. check: whether a person may ask for this
+    (signatures, approvers).
     health: of traffic that is moved in shares; None: shares follow each other by time alone. mend: the plan
     of a run whose servers do not come up; None: the run goes on without them.
     """
@@ -88,7 +89,7 @@ class Desk:
     driver: Callable[[str], Driver]
     tell: Tell
     standing: Callable[[str], Standing | None] = lambda store: None
-    loss: Callable[[Loss, int], Loss] = later
+    loss: Callable[[Loss, int, int], Loss] = as_known
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     drift_ms: int = 1_800_000
     drift_period_ms: int = 5_000
@@ -335,7 +336,7 @@ class Conductor:
             desk.store, journal, view, self._lead, terms, desk.clock,
             admission=GuardedAdmission(
                 desk.guards, desk.sets, desk.policy, actions, pace=self._pace(run, view, actions),
-                loss=LossGuard(now, desk.policy, desk.loss, desk.clock.now_ms),
+                loss=LossGuard(now, desk.policy, desk.loss, RunClock(desk.clock, view.last_ms).now_ms),
             ),
             request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),

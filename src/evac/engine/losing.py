@@ -102,10 +102,12 @@ def fenced_ms(view: RunView, store: str) -> int:
 
 
 class LossGuard:
-    """Of one run. seen: a loss as it was known, and an end -> by what is seen now."""
+    """Of one run. seen: a loss as it was known, an end, and how long ago that was -> by what is seen now.
+    now_ms: by the clock of the run's journal.
+    """
 
     def __init__(
-        self, now: Callable[[], RunView], policy: RunPolicy, seen: Callable[[Loss, int], Loss],
+        self, now: Callable[[], RunView], policy: RunPolicy, seen: Callable[[Loss, int, int], Loss],
         now_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         self._now, self._policy, self._seen, self._now_ms = now, policy, seen, now_ms
@@ -118,7 +120,9 @@ class LossGuard:
             return
         if any(action.parameters.get("proof") == "demote" for action in actions):
             return
-        loss = self._seen(known, fenced_ms(view, step.target) or self._now_ms())
+        now_ms = self._now_ms()
+        until_ms = fenced_ms(view, step.target) or now_ms
+        loss = self._seen(known, until_ms, max(0, now_ms - until_ms))
         if within(loss, self._policy):
             return
         raise Retryable(

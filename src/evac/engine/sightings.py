@@ -6,12 +6,15 @@ A copy that holds at least the position that the primary had at a look holds eve
 before that look. So what can be lost is what the primary may have acknowledged since the newest such look,
 until it certainly could no more: the age of the sighting and the lag seen then, together. No clock of a
 server and no engine's own figure of its lag is needed. What was seen of another history proves nothing.
+
+Times are those of a clock that does not jump, and each controller has its own. Whoever reads what another
+wrote moves it to its own clock, never to a later time than the true one: see `Following`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -40,7 +43,8 @@ class CopySeen:
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """The last look at which a store had one primary that answered. position: bytes of its log; history: of
-    which line of it; marks: (when, position) of looks, oldest first.
+    which line of it; marks: (when, position) of looks, oldest first. token: of the leader that looked;
+    kept: its look before this one, and when that was certainly written; (0, 0): it wrote none.
     """
 
     store: str
@@ -50,6 +54,22 @@ class Sighting:
     at_ms: int
     copies: tuple[CopySeen, ...] = ()
     marks: tuple[tuple[int, int], ...] = ()
+    token: int = 0
+    kept: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        """The same for everyone who reads it, whatever clock it was moved to."""
+        return f"{self.token}:{self.history}:{self.position}:{self.kept[0]}"
+
+    def moved(self, by_ms: int) -> Sighting:
+        """By another clock."""
+        copies = tuple(
+            replace(one, at_ms=one.at_ms + by_ms, holds_ms=one.holds_ms + by_ms if one.holds_ms else 0)
+            for one in self.copies
+        )
+        marks = tuple((when + by_ms, position) for when, position in self.marks)
+        return replace(self, at_ms=self.at_ms + by_ms, copies=copies, marks=marks)
 
     def copy(self, site: str) -> CopySeen | None:
         return next((one for one in self.copies if one.site == site), None)
@@ -59,7 +79,7 @@ class Sighting:
         return orjson.dumps(
             {
                 "primary": self.primary, "history": self.history, "position": self.position,
-                "at_ms": self.at_ms, "copies": copies,
+                "at_ms": self.at_ms, "copies": copies, "token": self.token, "kept": list(self.kept),
             }
         )  # fmt: skip
 
@@ -70,9 +90,11 @@ def decode_sighting(store: str, value: bytes) -> Sighting:
         found: dict[str, Any] = orjson.loads(value)
         at_ms, position = int(found["at_ms"]), int(found["position"])
         copies = tuple(CopySeen(str(row[0]), *(int(one) for one in row[1:4])) for row in found["copies"])
+        last_ms, kept_ms = (int(one) for one in found.get("kept", (0, 0)))
         return Sighting(
-            store, str(found["primary"]), str(found["history"]), position, at_ms, copies, ((at_ms, position),)
-        )
+            store, str(found["primary"]), str(found["history"]), position, at_ms, copies,
+            ((at_ms, position),), int(found.get("token", 0)), (last_ms, kept_ms),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise NotAllowed("guard-unreadable", f"what was last seen of {store} cannot be read") from error
 
@@ -103,16 +125,57 @@ def sighted(
     return Sighting(store, primary.site, primary.history, primary.position, at_ms, copies, marks)
 
 
-def newer(one: Sighting | None, other: Sighting) -> Sighting:
-    """Which of two stands: the later look; one's own, which has more marks, of the same."""
-    return other if one is None or other.at_ms > one.at_ms else one
+@dataclass(slots=True)
+class Following:
+    """The sightings of one store that others write, by the reader's own clock.
+
+    What a writer says of its write before (`kept`), and when the reader last looked without finding that one,
+    bound how far the writer's clock is behind: a look is then never taken for younger than it is, and for
+    older by no more than reading and writing take. raw: as written last; absent_ms: when a read that did not
+    find it began, None: it lay there at the first one.
+    """
+
+    raw: Sighting | None = None
+    absent_ms: int | None = None
+    known: Sighting | None = None
+    _behind: dict[int, int] = field(default_factory=dict)
+
+    def read(self, found: Sighting, before_ms: int | None) -> None:
+        """before_ms: when the last read before this one began; None: there was none."""
+        raw = self.raw
+        if raw is not None and raw.token == found.token and found.at_ms <= raw.at_ms:
+            return
+        self._bound(found)
+        self.raw, self.absent_ms = found, before_ms
+        behind_ms = self._behind.get(found.token)
+        if behind_ms is not None:
+            self.known = found.moved(behind_ms)
+        elif self.known is None or _line(self.known) != _line(found):
+            # Nothing older of it is known, so its writer's date must do, but no later one than it can be.
+            late_ms = 0 if before_ms is None else max(0, found.at_ms - before_ms)
+            self.known = found.moved(-late_ms)
+
+    def wrote(self, one: Sighting) -> None:
+        """What the reader writes itself is by its own clock already."""
+        self.raw, self.absent_ms, self.known, self._behind = one, None, one, {one.token: 0}
+
+    def _bound(self, found: Sighting) -> None:
+        raw, absent_ms = self.raw, self.absent_ms
+        if raw is None or absent_ms is None or (raw.token, raw.at_ms) != (found.token, found.kept[0]):
+            return
+        behind_ms = absent_ms - found.kept[1]
+        self._behind = {found.token: max(behind_ms, self._behind.get(found.token, behind_ms))}
+
+
+def _line(sighting: Sighting) -> tuple[str, str]:
+    return sighting.primary, sighting.history
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
     """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
     nobody knows. primary: the site of the old one. basis seen: until_ms less the time up to which the
-    candidate was seen to hold everything. seen_ms: when the primary was last seen.
+    candidate was seen to hold everything. seen_ms: when the primary was last seen. sighting: its name.
     """
 
     store: str
@@ -123,6 +186,7 @@ class Loss:
     seen_ms: int = 0
     behind_ms: int = 0
     until_ms: int = 0
+    sighting: str = ""
 
     @property
     def words(self) -> str:
@@ -158,6 +222,11 @@ def later(loss: Loss, until_ms: int) -> Loss:
     return replace(loss, most_ms=most_ms, until_ms=until_ms)
 
 
+def as_known(loss: Loss, until_ms: int, ago_ms: int) -> Loss:
+    """For who sees nothing: `later`, however long ago that end was."""
+    return later(loss, until_ms)
+
+
 def loss_in(label: str) -> Loss:
     """The inverse of `label`. Raises NotAllowed for what is none."""
     try:
@@ -190,8 +259,9 @@ def loss_of(
         return Loss(store, primary, candidate, None, "unknown", sighting.at_ms, until_ms=until_ms)
     behind_ms = max(0, sighting.at_ms - copy.holds_ms)
     return Loss(
-        store, primary, candidate, until_ms - copy.holds_ms, "seen", sighting.at_ms, behind_ms, until_ms
-    )
+        store, primary, candidate, until_ms - copy.holds_ms, "seen", sighting.at_ms, behind_ms, until_ms,
+        sighting.name,
+    )  # fmt: skip
 
 
 def _seconds(milliseconds: int | None) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evac.actions.port import Action
 from evac.engine.losing import LossGuard, labels_of, within
-from evac.engine.sightings import Loss, Sighting, decode_sighting, later, loss_in, loss_of, newer, sighted
+from evac.engine.sightings import (
+    Following,
+    Loss,
+    Sighting,
+    as_known,
+    decode_sighting,
+    later,
+    loss_in,
+    loss_of,
+    sighted,
+)
 from evac.model.errors import NotAllowed, Retryable
 from evac.model.observation import MemberSeen
 from evac.model.run_policy import RunPolicy, StorePolicy
@@ -102,8 +114,6 @@ def test_whoever_leads_next_goes_on_from_what_was_written() -> None:
     second = sighted(read, "db", look(70, 55), 3_000)
     assert second is not None
     assert second.copies[0].holds_ms == 1_000
-    assert newer(first, second) is second
-    assert newer(second, read) is second
     for value in (b"", b"{}", b'{"primary": 1}'):
         with pytest.raises(NotAllowed):
             decode_sighting("db", value)
@@ -119,6 +129,61 @@ def test_a_loss_is_kept_with_its_run_and_grows_until_the_fence() -> None:
     assert later(known, 2_000).most_ms == 1_000
     with pytest.raises(NotAllowed):
         loss_in("{}")
+
+
+def written(at_ms: int, token: int, kept: tuple[int, int] = (0, 0)) -> Sighting:
+    return replace(seen((at_ms, at_ms, at_ms)), token=token, kept=kept)
+
+
+def read_at(following: Following, at_ms: int, found: Sighting, before_ms: int | None) -> int:
+    """How old the newest look is that is known, when it is read."""
+    following.read(found, before_ms)
+    assert following.known is not None
+    return at_ms - following.known.at_ms
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, -7_200_000, 0])
+def test_a_look_ages_by_the_clock_of_its_reader_whatever_clock_its_writer_has(ahead_ms: int) -> None:
+    """Looks begin at 10 s, 12 s, ... and are written 0.3 s later; a reader looks each half second."""
+    reader, ages = Following(), {}
+    looks = {10_300: (10_000, 0), 12_300: (12_000, 10_000), 14_300: (14_000, 12_000)}
+    found: Sighting | None = None
+    for now_ms in range(9_900, 16_000, 100):
+        if now_ms in looks:
+            at_ms, last_ms = (one + ahead_ms for one in looks[now_ms])
+            found = written(at_ms, 1, (last_ms, last_ms + 310) if now_ms > 11_000 else (0, 0))
+        if found is not None and now_ms % 500 == 0:
+            ages[now_ms] = read_at(reader, now_ms, found, now_ms - 500)
+    assert ages[12_500] in range(500, 500 + 600), "what was said of the first look dates the second"
+    assert ages[14_500] in range(500, 500 + 600)
+    assert ages[15_500] == ages[14_500] + 1_000, "and it grows old"
+    known = reader.known
+    assert known is not None
+    assert loss(known, 16_000).most_ms in range(2_000, 2_000 + 600)
+
+
+def test_the_first_look_of_another_writer_is_not_believed_before_its_second() -> None:
+    reader = Following()
+    own = written(5_000, 1)
+    reader.wrote(own)
+    assert read_at(reader, 8_000, written(3_607_500, 2), 7_800) == 3_000, "its own look stands"
+    second = written(3_609_500, 2, (3_607_500, 3_607_900))
+    assert read_at(reader, 10_000, second, 9_800) in range(500, 500 + 600)
+    assert read_at(reader, 10_500, replace(own, at_ms=4_000), 10_000) in range(1_000, 7_000)
+
+
+def test_who_knows_nothing_older_takes_the_date_of_the_writer_but_none_to_come() -> None:
+    assert read_at(Following(), 9_000, written(6_000, 1), None) == 3_000
+    assert read_at(Following(), 9_000, written(3_600_000, 1), 8_500) == 500
+    assert loss(written(3_600_000, 1), 9_000).most_ms is None, "else it proves nothing"
+
+
+def test_a_look_of_which_nobody_knows_when_it_was_written_dates_nothing() -> None:
+    reader = Following()
+    reader.wrote(written(5_000, 1))
+    reader.read(written(607_000, 2), 7_500)
+    assert read_at(reader, 12_000, written(611_000, 2, (609_000, 609_500)), 11_500) == 7_000
+    assert read_at(reader, 14_000, written(613_000, 2), 13_500) == 9_000
 
 
 def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bool = False) -> LossGuard:
@@ -138,7 +203,7 @@ def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bo
         events.append(Event("gate_opened", 3, "promote:db", 0, {"who": "kim", "reason": "seen"}))
     for event in events:
         apply(view, event)
-    return LossGuard(lambda: view, ASYNC, later, lambda: 99_000)
+    return LossGuard(lambda: view, ASYNC, as_known, lambda: 99_000)
 
 
 PROMOTE = Action("promote", "db", "postgres", "ansan", {}, {"proof": "attest"})
