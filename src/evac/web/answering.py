@@ -1,15 +1,12 @@
-"""Answers to reads: bytes made once for each state of the world, with an ETag, and served until it changes.
+"""Answers to reads: bytes with an ETag, 304 for whoever has them, and pages cut out of rows.
 
-A read costs a look-up: no model is built, nothing is serialised. What a body is made of is named by a stamp
-(a version, a digest); a new stamp makes a new body. Bounded: the least used answers are dropped.
+What is kept from one read to the next lies in `shelf`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -20,48 +17,6 @@ from starlette.responses import Response
 from evac.model.errors import EvacError
 
 JSON: Final = "application/json"
-KEPT_MOST: Final = 512
-KEPT_BYTES: Final = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One body with its tag. stamp: what it was made of."""
-
-    stamp: object
-    body: bytes
-    tag: str
-    media: str
-
-
-class Shelf:
-    """The bodies of one application."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._bytes = 0
-
-    def answer(
-        self, request: Request, name: str, stamp: object, make: Callable[[], bytes], media: str = JSON
-    ) -> Response:
-        """The body of that name and stamp, or 304 where whoever asks has it already."""
-        found = self._kept.get(name)
-        if found is None or found.stamp != stamp:
-            found = self._put(name, stamp, make(), media)
-        else:
-            self._kept.move_to_end(name)
-        return tagged(request, found.body, found.tag, found.media)
-
-    def _put(self, name: str, stamp: object, body: bytes, media: str) -> Kept:
-        old = self._kept.pop(name, None)
-        self._bytes -= len(old.body) if old else 0
-        new = Kept(stamp, body, tag_of(body), media)
-        self._kept[name] = new
-        self._bytes += len(body)
-        while len(self._kept) > 1 and (len(self._kept) > KEPT_MOST or self._bytes > KEPT_BYTES):
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.body)
-        return new
 
 
 def tagged(request: Request, body: bytes, tag: str, media: str = JSON) -> Response:

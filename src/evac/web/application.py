@@ -38,7 +38,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
         separate_input_output_schemas=False,
     )  # fmt: skip
     metrics = Metrics(office)
-    app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
+    room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
     for router in (*api.ROUTERS, *access.routers()):
         app.include_router(router)
     for router in pages.ROUTERS:
@@ -46,7 +46,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     pages.mount_static(app)
     add_handlers(app)
     _describe(app)
-    app.add_middleware(Gate, access=access, setting=setting, metrics=metrics)
+    app.add_middleware(Gate, access=access, setting=setting, metrics=metrics, shelf=room.shelf)
     return app
 
 

@@ -1,7 +1,8 @@
 """The outermost layer of every request: an id, bounds, which hosts and origins are believed, who asks, and
 headers.
 
-Plain ASGI, because it stands before every read. It never looks into a body; it only counts its bytes.
+Plain ASGI, because it stands before every read. It never looks into a body; it only counts its bytes. A read
+that was answered before is answered here, from the shelf, after the same checks and with the same headers.
 
 A page of another site that a browser on this machine has open must not reach a room that trusts its machine:
 a request with a foreign `Host` is answered by nobody (421), and one that changes something is refused unless
@@ -20,10 +21,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
-from evac.web.access.port import OPEN_PATHS, STATE, Access
+from evac.web.access.port import STATE, Access, Actor
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
 from evac.web.setting import WebSetting
+from evac.web.shelf import READER, Kept, Shelf
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY: Final = (
@@ -53,8 +55,11 @@ class BodyTooLarge(InvalidInput):
 class Gate:
     """ASGI around the application."""
 
-    def __init__(self, app: ASGIApp, access: Access, setting: WebSetting, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, setting: WebSetting, metrics: Metrics, shelf: Shelf
+    ) -> None:
         self._app, self._access, self._setting, self._metrics = app, access, setting, metrics
+        self._shelf = shelf
         self._fixed = (*_HEADERS, _TLS) if setting.secure else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,10 +83,13 @@ class Gate:
 
         try:
             self._check(scope, headers)
-            scope[STATE] = await self._access.who(HTTPConnection(scope))
-            if scope[STATE] is None and scope["path"] in OPEN_PATHS:
-                scope[STATE] = None
-            await self._app(scope, self._bounded(receive), answer)
+            actor = scope[STATE] = await self._access.who(HTTPConnection(scope))
+            kept = self._kept(scope, actor)
+            if kept is not None:
+                known = headers.get(b"if-none-match")
+                await kept.send(None if known is None else known.decode("latin-1"), answer)
+            else:
+                await self._app(scope, self._bounded(receive), answer)
         except EvacError as error:
             if not told.status:
                 await problem_of(error, number)(scope, receive, answer)
@@ -93,6 +101,14 @@ class Gate:
             route = scope.get("route")
             path = getattr(route, "path", "") or "other"
             self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
+
+    def _kept(self, scope: Scope, actor: Actor | None) -> Kept | None:
+        """What was answered to the same read before, for whoever may see it; everybody else goes the long
+        way, and is refused there.
+        """
+        if scope["method"] != "GET" or actor is None or not actor.has(READER):
+            return None
+        return self._shelf.asked_before(scope)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raises EvacError for what is refused before anything is read."""

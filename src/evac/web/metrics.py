@@ -13,6 +13,7 @@ from evac.app.office import Office
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 STATES: Final = ("healthy", "suspect", "lost", "isolated", "unknown", "unwatched")
 
 
@@ -28,13 +29,22 @@ class Metrics:
             "evac_http_request_seconds", "Time until the answer was sent.", ("route",),
             buckets=BUCKETS_S, registry=self.registry,
         )  # fmt: skip
+        self._counts: dict[tuple[str, str, int], Counter] = {}
+        self._times: dict[str, Histogram] = {}
         self.registry.register(_Situation(office))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        known = method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"
-        self._requests.labels(known, route, str(status)).inc()
+        """route: its template, so that there are few."""
+        known = method if method in METHODS else "other"
+        count = self._counts.get((known, route, status))
+        if count is None:
+            count = self._counts[known, route, status] = self._requests.labels(known, route, str(status))
+        count.inc()
         if "stream" not in route:
-            self._seconds.labels(route).observe(seconds)
+            times = self._times.get(route)
+            if times is None:
+                times = self._times[route] = self._seconds.labels(route)
+            times.observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

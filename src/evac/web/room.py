@@ -12,9 +12,9 @@ from evac.app.office_asking import Counter
 from evac.app.office_facts import EstateFacts
 from evac.model.errors import Unavailable
 from evac.web.access.port import Access
-from evac.web.answering import Shelf
 from evac.web.metrics import Metrics
 from evac.web.setting import WebSetting
+from evac.web.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class _Table:
     digest: str
     ids: list[str]
     rows: list[bytes]
+    numbers: dict[str, int]
 
 
 _TABLES: dict[str, tuple[Callable[[f.EstateFacts], Sequence[Any]], Callable[[Any], str]]] = {
@@ -59,7 +60,7 @@ def _page(request: Request, name: str, after: str, limit: int, kind: str = "") -
         table = _table(room, name, kind)
         return page(table.rows, table.ids, after, limit, {"estate": facts.digest})
 
-    return room.shelf.answer(request, f"{name}?{kind}&{after}&{limit}", facts.digest, make)
+    return room.shelf.answer(request, f"{name}?{kind}&{after}&{limit}", lambda: room.facts.digest, make)
 
 
 def _table(room: WarRoom, name: str, kind: str) -> _Table:
@@ -70,17 +71,20 @@ def _table(room: WarRoom, name: str, kind: str) -> _Table:
         return known
     rows_of, id_of = _TABLES[name]
     rows = [row for row in rows_of(facts) if not kind or row.kind == kind]
-    table = room.tables[key] = _Table(facts.digest, [id_of(row) for row in rows], [dump(row) for row in rows])
+    ids = [id_of(row) for row in rows]
+    numbers = {name: number for number, name in enumerate(ids)}
+    table = room.tables[key] = _Table(facts.digest, ids, [dump(row) for row in rows], numbers)
     return table
 
 
 def _one(request: Request, name: str, wanted: str) -> Response:
     room = room_of(request)
     table = _table(room, name, "")
-    if wanted not in table.ids:
+    number = table.numbers.get(wanted)
+    if number is None:
         raise EvacError("not-found", f"the estate has no {name.rstrip('s')} {wanted[:80]}", f"GET /v1/{name}")
-    row = table.rows[table.ids.index(wanted)]
-    return room.shelf.answer(request, f"{name}/{wanted}", table.digest, lambda: row)
+    row = table.rows[number]
+    return room.shelf.answer(request, f"{name}/{wanted}", lambda: room.facts.digest, lambda: row)
 
 
 @router.get("/estate", responses=answers(EstateShown, 304, 503))
@@ -92,7 +96,7 @@ async def estate(request: Request) -> Response:
     shown = EstateShown(
         facts.name, day, facts.digest, facts.files, dict(facts.counts), facts.sites, facts.rooms
     )
-    return room.shelf.answer(request, "estate", facts.digest, lambda: dump(shown))
+    return room.shelf.answer(request, "estate", lambda: room.facts.digest, lambda: dump(shown))
 
 
 Kind = Annotated[str, Query(pattern="^(site|group|hall|feed|rack)?$", description="Only of this kind.")]

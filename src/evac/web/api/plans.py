@@ -18,13 +18,12 @@ router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("vie
 async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """The drawer: for each scenario the plan that lies ready, its age, or why there is none."""
     room = room_of(request)
-    now = room.office.situation
 
     def make() -> bytes:
-        rows = now.drawer
+        rows = room.office.situation.drawer
         return page([dump(row) for row in rows], [row.scenario for row in rows], after, limit, {})
 
-    return room.shelf.answer(request, f"plans?{after}&{limit}", now.version, make)
+    return room.shelf.answer(request, f"plans?{after}&{limit}", lambda: room.office.situation.version, make)
 
 
 @router.get("/plans/{digest}", responses=answers(None, 304, 404, 422, 503, media=JSON))

@@ -72,7 +72,7 @@ async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Res
         rows = room.office.runs()
         return page([dump(row) for row in rows], [row.run for row in rows], after, limit, {})
 
-    return room.shelf.answer(request, f"runs?{after}&{limit}", room.office.situation.version, make)
+    return room.shelf.answer(request, f"runs?{after}&{limit}", lambda: room.office.situation.version, make)
 
 
 @router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 422, 503))

@@ -22,8 +22,10 @@ router = APIRouter(prefix="/v1", tags=["situation"], dependencies=[Depends(need(
 async def situation(request: Request) -> Response:
     """Sites with verdicts and votes, leader, quorum, hold, drawer, runs, last notices; as of one moment."""
     room = room_of(request)
-    now = room.office.situation
-    return room.shelf.answer(request, "situation", now.version, lambda: dump(now))
+    office = room.office
+    return room.shelf.answer(
+        request, "situation", lambda: office.situation.version, lambda: dump(office.situation)
+    )
 
 
 @router.get("/notices", responses=answers(paged(NoticeSeen), 304, 422, 503))
