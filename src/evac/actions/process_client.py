@@ -23,11 +23,18 @@ ERRORS: Final[Mapping[str, type[ActionError]]] = {
 }
 
 
+CLOCK_CODES: Final = frozenset({"clock-skew", "agent-just-started"})
+"""Refusals of an order for its time alone: nothing was done."""
+
+
 class AgentClient:
-    """Talks to agents. Each order has a fresh nonce and time; each answer must be signed for that nonce."""
+    """Talks to agents. Each order has a fresh nonce and the agent's time; each answer must be signed for that
+    nonce. An agent whose clock differs says so, signed, and is asked once more by its own.
+    """
 
     def __init__(self) -> None:
         self._caller = Caller()
+        self._ahead_ms: dict[str, int] = {}
 
     async def send(
         self, agent: str, secret: str, path: str, values: Mapping[str, Any], timeout_s: float
@@ -38,7 +45,17 @@ class AgentClient:
         if len(key.reveal_bytes()) < process_signing.LEAST_KEY_BYTES:
             raise Permanent("secret-short", f"{key} is shorter than {process_signing.LEAST_KEY_BYTES} bytes")
         body = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
-        nonce, at_ms = randomness.token_hex(16), time.time_ns() // 1_000_000
+        found = await self._ask(agent, key, path, body, timeout_s)
+        if self._learned(agent, found):
+            found = await self._ask(agent, key, path, body, timeout_s)
+        error = found.get("error")
+        if isinstance(error, dict):
+            raise _error(error)
+        return found
+
+    async def _ask(self, agent: str, key: Secret, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        """One order, one answer. The agent's own errors are values."""
+        nonce, at_ms = randomness.token_hex(16), max(0, _wall_ms() + self._ahead_ms.get(agent, 0))
         url = agent.rstrip("/") + path
         headers = {
             "Content-Type": "application/json",
@@ -55,6 +72,17 @@ class AgentClient:
         except NotAnswered as error:
             raise OutcomeUnknown("agent-no-answer", str(error), "observe it first") from error
         return _understood(answer, key, nonce)
+
+    def _learned(self, agent: str, found: Mapping[str, Any]) -> bool:
+        """Whether an order was refused for its time, and the agent said, signed, what time it has."""
+        error = found.get("error")
+        if not isinstance(error, dict) or error.get("code") not in CLOCK_CODES:
+            return False
+        now_ms = error.get("now_ms")
+        if isinstance(now_ms, bool) or not isinstance(now_ms, int):
+            return False
+        self._ahead_ms[agent] = now_ms - _wall_ms()
+        return True
 
     async def close(self) -> None:
         await self._caller.close()
@@ -96,10 +124,11 @@ def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
                 "agent-refused", f"the agent answers {answer.status}", "check its key and address"
             )
         raise OutcomeUnknown("agent-answer", "an answer came that the agent did not sign", "observe it first")
-    error = values.get("error")
-    if isinstance(error, dict):
-        raise _error(error)
     return values
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _error(said: Mapping[str, Any]) -> ActionError:

@@ -124,6 +124,7 @@ class Agent:
             status, values = 200, await self._routes[request.path](_table(body))
         except ActionError as error:
             status, values = _refusal(error)
+            values["error"]["now_ms"] = self._gate.now_ms()
         except (EvacError, OSError) as error:
             _log.exception("an order failed")
             status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))

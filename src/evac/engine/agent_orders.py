@@ -23,12 +23,13 @@ class NotBelieved(EvacError):
 
 
 class Gate:
-    """Admits signed requests once. window_ms: how far the sender's clock may be from ours. now_ms: the wall
-    clock; steady_ms: one that nobody sets, by which repeated orders are remembered.
+    """Admits signed requests once. window_ms: how far the sender's clock may be from ours, which begins at
+    the wall clock (`wall_ms`, read once) and goes on with one that nobody sets (`steady_ms`). A refusal tells
+    a sender that knows the key what time it is here, so that clocks that jumped keep nobody from acting.
     """
 
     def __init__(
-        self, secret: Secret, window_ms: int, now_ms: Callable[[], int], steady_ms: Callable[[], int]
+        self, secret: Secret, window_ms: int, wall_ms: Callable[[], int], steady_ms: Callable[[], int]
     ) -> None:
         least = process_signing.LEAST_KEY_BYTES
         if len(secret.reveal_bytes()) < least:
@@ -36,10 +37,14 @@ class Gate:
         self._steady_ms = steady_ms
         self._secret = secret
         self._window_ms = window_ms
-        self._now_ms = now_ms
-        self._started_ms = now_ms()
+        self._started_ms = wall_ms()
+        self._ahead_ms = self._started_ms - steady_ms()
         self._seen: set[str] = set()
         self._order: deque[tuple[int, str]] = deque()
+
+    def now_ms(self) -> int:
+        """The time by which orders are judged."""
+        return self._steady_ms() + self._ahead_ms
 
     def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> str:
         """The nonce of a request that our key signed. Raises `NotBelieved`. It may yet be old or repeated."""
@@ -60,7 +65,7 @@ class Gate:
 
         What was stamped before this agent started is not admitted: its nonces are forgotten.
         """
-        now = self._now_ms()
+        now = self.now_ms()
         self._forget(self._steady_ms())
         if nonce in self._seen:
             raise Permanent("order-repeated", "this very order was here before", "sign a new one")

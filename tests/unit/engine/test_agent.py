@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from evac.actions import process_signing
+from evac.actions import process_client, process_signing
 from evac.actions.process_client import AgentClient
 from evac.actions.remote import AgentAnchors, AgentPermits
 from evac.actions.secrets import Secret
@@ -290,6 +290,26 @@ def test_heads_of_journals_are_kept_and_never_go_back(tmp_path: Path) -> None:
                 await anchors.put("run-1", 0, 10, "a" * 64, 2)
             assert [head["segment"] for head in await anchors.heads("run-1", 2)] == [0, 1]
             assert await anchors.heads("run-2", 2) == []
+            await anchors.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, -7_200_000])
+def test_a_sender_whose_clock_jumped_is_obeyed_by_the_time_of_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_ms: int
+) -> None:
+    made = agents.config(tmp_path)
+
+    async def story() -> None:
+        async with agents.running(made) as agent:
+            anchors = AgentAnchors(agent.url, agents.REFERENCE)
+            await anchors.put("run-1", 0, 10, "a" * 64, 2)
+            with monkeypatch.context() as patched:
+                patched.setattr(process_client, "_wall_ms", lambda: time.time_ns() // 1_000_000 + ahead_ms)
+                await anchors.put("run-1", 1, 20, "b" * 64, 2)
+            await anchors.put("run-1", 2, 30, "c" * 64, 2)
+            assert [head["segment"] for head in await anchors.heads("run-1", 2)] == [0, 1, 2]
             await anchors.close()
 
     asyncio.run(story())

@@ -69,7 +69,7 @@ def test_nothing_may_be_changed_on_the_way(
 def test_clocks_that_are_apart_are_told_apart_from_a_wrong_key() -> None:
     clock = Clock()
     gate = clock.gate()
-    clock.wall += 45_000
+    clock.steady += 45_000
     nonce = gate.believe("POST", "/v1/unit", b"{}", headers())
     with pytest.raises(Retryable, match="45000 ms apart") as caught:
         gate.admit(NOW, nonce)
@@ -87,13 +87,15 @@ def test_an_order_from_before_the_agent_started_is_not_admitted() -> None:
 def test_an_order_is_remembered_as_long_as_it_could_come_again_whatever_the_wall_clock_does() -> None:
     clock = Clock()
     gate = clock.gate()
-    gate.admit(NOW, NONCE)
+    gate.admit(NOW + 29_000, NONCE)
     clock.wall += 10_000_000
-    gate.admit(clock.wall, "f" * 32)
-    clock.wall = NOW + 20_000
-    clock.steady += 59_000
+    clock.steady += 20_000
+    gate.admit(NOW + 20_000, "f" * 32)
+    clock.wall = NOW - 7_200_000
+    clock.steady += 39_000
+    assert gate.now_ms() == NOW + 59_000
     with pytest.raises(Permanent, match="was here before"):
-        gate.admit(NOW, NONCE)
+        gate.admit(NOW + 29_000, NONCE)
 
 
 def test_too_many_orders_are_refused_and_none_is_forgotten() -> None:
