@@ -18,11 +18,13 @@ import orjson
 
 from evac.app import runs
 from evac.app.office_hub import Hub, News
+from evac.app.office_replay import Replayer
 from evac.app.office_values import RunShort
 from evac.engine.codec import decode_all
 from evac.engine.conducting import OPEN
 from evac.engine.losing import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
+from evac.report.run_forecast import LARGE
 from evac.report.run_report import waiting
 from evac.run.state import apply
 from evac.run.values import ENDED, Event
@@ -57,8 +59,11 @@ def short_of(view: RunView, created_ms: int) -> RunShort:
 class RunFollower:
     """One open run. view: as replayed so far; None until the journal was read once."""
 
-    def __init__(self, store: Store, run: str, hub: Hub, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, run: str, hub: Hub, changed: Callable[[], None], replayer: Replayer
+    ) -> None:
         self._store, self.run, self._hub, self._changed = store, run, hub, changed
+        self._replayer = replayer
         self.view: RunView | None = None
         self.created_ms = 0
         self._short: RunShort | None = None
@@ -80,7 +85,7 @@ class RunFollower:
     async def _replay(self) -> None:
         """From the start, and on; a new plan needs its steps, so then from the start again."""
         head = await head_of(self._store, self.run)
-        view = await runs.view_of(self._store, self.run)
+        view = await self._replayer.view_of(self.run)
         self.created_ms = self.created_ms or await self._first_ms()
         self.view = view
         self._changed()
@@ -122,7 +127,8 @@ class Register:
         self._store, self._hub, self._changed = store, hub, changed
         self._following: dict[str, tuple[RunFollower, asyncio.Task[None]]] = {}
         self._ended: OrderedDict[str, RunShort] = OrderedDict()
-        self._views: OrderedDict[str, tuple[RunView, int]] = OrderedDict()
+        self._replayer = Replayer(store)
+        self._views: OrderedDict[str, tuple[RunView, float]] = OrderedDict()
         self._incidents: dict[str, str] = {}
 
     async def look(self) -> None:
@@ -130,7 +136,7 @@ class Register:
         open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
         for run in sorted(open_runs - set(self._following))[: max(0, OPEN_MOST - len(self._following))]:
             self._ended.pop(run, None)
-            follower = RunFollower(self._store, run, self._hub, self._changed)
+            follower = RunFollower(self._store, run, self._hub, self._changed, self._replayer)
             self._following[run] = (follower, asyncio.create_task(follower.follow(), name=f"follow {run}"))
         for run in [run for run, (_, task) in self._following.items() if task.done() or run not in open_runs]:
             await self._close(run)
@@ -220,16 +226,36 @@ class Register:
         live = self._following[run][0].view if run in self._following else None
         if live is not None:
             return live
-        if run in self._views:
-            self._views.move_to_end(run)
-            return self._views[run][0]
-        view = await runs.view_of(self._store, run)
+        kept = await self._kept(run)
+        if kept is not None:
+            return kept
+        view = await self._replayer.view_of(run)
         if run in self._ended:
-            self._views[run] = (view, view.events)
+            self._views[run] = (view, asyncio.get_running_loop().time())
             self._ended[run] = short_of(view, self._ended[run].created_ms)
             while len(self._views) > VIEWS_MOST:
                 self._views.popitem(last=False)
         return view
+
+    async def _kept(self, run: str) -> RunView | None:
+        """A view of an ended run, if nothing was written since: people vouch for what it left in doubt."""
+        if run not in self._views:
+            return None
+        view, looked = self._views[run]
+        now = asyncio.get_running_loop().time()
+        if now - looked >= AGAIN_S:
+            head = await head_of(self._store, run)
+            if head is None or head.records != view.events:
+                self._views.pop(run, None)
+                return None
+            self._views[run] = (view, now)
+        self._views.move_to_end(run)
+        return view
+
+    async def foretell(self, view: RunView, now_ms: int) -> None:
+        """The forecast of a large run is worked out before it is shown, and not while pages wait."""
+        if len(view.steps) >= LARGE and view.phase not in ENDED:
+            await self._replayer.foretell(view, now_ms)
 
     async def events(self, name: str, after: int, limit: int) -> list[tuple[int, Event]]:
         """Events after a number, with their numbers. Raises RunError."""
@@ -243,3 +269,4 @@ class Register:
             task.cancel()
         await asyncio.gather(*(task for _, task in self._following.values()), return_exceptions=True)
         self._following.clear()
+        self._replayer.close()

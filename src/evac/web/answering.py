@@ -6,6 +6,7 @@ What is kept from one read to the next lies in `shelf`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
@@ -17,6 +18,9 @@ from starlette.responses import Response
 from evac.model.errors import EvacError
 
 JSON: Final = "application/json"
+PART: Final = "."
+"""In a tag between the state that it names and the body that shows it."""
+_BODY: Final = re.compile(r'\.[0-9a-f]{24}"')
 
 
 def tagged(request: Request, body: bytes, tag: str, media: str = JSON) -> Response:
@@ -45,9 +49,11 @@ class Changed(EvacError):
 
 
 def check_match(request: Request, tag: str, what: str) -> None:
-    """Raises Changed where `If-Match` is given and does not name the present state."""
+    """Raises Changed where `If-Match` is given and does not name the present state. What follows `PART` in a
+    tag is of its body only.
+    """
     known = request.headers.get("if-match")
-    if known is not None and not matches(known, tag):
+    if known is not None and not matches(_BODY.sub('"', known), tag):
         raise Changed(what)
 
 

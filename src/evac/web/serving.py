@@ -28,6 +28,8 @@ from evac.web.application import application
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
 STOP_S: Final = 3
+SWITCH_S: Final = 0.000_5
+"""A thread that replays or forecasts gives way to the loop after so long."""
 BACKLOG: Final = 1_024
 FAILED: Final = 1
 
@@ -76,6 +78,16 @@ async def _parent_ends(then: Callable[[], Awaitable[None]]) -> None:
     await then()
 
 
+def _loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed: it sends head and body of an answer at once."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evac.web.serving")
     parser.add_argument("estate", type=Path)
@@ -86,9 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--as-of", type=date.fromisoformat)
     told = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     try:
         setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
-        asyncio.run(serve(setting, listen_of(told.listen), Loopback(who_am_i()), WebSetting()))
+        with asyncio.Runner(loop_factory=_loops()) as runner:
+            runner.run(serve(setting, listen_of(told.listen), Loopback(who_am_i()), WebSetting()))
     except EvacError as error:
         print(f"error: {error.message} [{error.code}]", file=sys.stderr)
         return FAILED

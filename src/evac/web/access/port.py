@@ -7,7 +7,7 @@ it returns is found by routes with `actor_of`, and `need` refuses those who may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -86,10 +86,10 @@ def actor_of(connection: HTTPConnection) -> Actor:
     return found
 
 
-def need(role: Role) -> Callable[[Request], Actor]:
+def need(role: Role) -> Callable[[Request], Awaitable[Actor]]:
     """A dependency of routes: whoever asks has this role. Raises Unauthenticated, NotAllowed."""
 
-    def check(request: Request) -> Actor:
+    async def check(request: Request) -> Actor:  # one that is not would wait for a thread at each request
         actor = actor_of(request)
         if not actor.has(role):
             raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs {role}", "ask an admin")

@@ -15,7 +15,7 @@ from evac.report.run_report import LossShown, RunShown, moment, run_head, step_r
 from evac.run.values import ENDED, Event
 from evac.web import streams
 from evac.web.access.port import need
-from evac.web.answering import dump, page, tag_of, tagged
+from evac.web.answering import PART, dump, page, tag_of, tagged
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Limit, Numbered, RunName, answers, paged
 from evac.web.room import WarRoom, room_of
 
@@ -77,13 +77,13 @@ async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Res
 
 @router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 422, 503))
 async def run(request: Request, run: RunName) -> Response:
-    """Where a run stands, what waits for a person, and when it is expected to end. Its `ETag` is for
-    `If-Match` of requests: it changes with each event.
+    """Where a run stands, what waits for a person, and when it is expected to end. `If-Match` of requests
+    takes its `ETag`: as long as there was no event, it is the same run, whatever the forecast says by now.
     """
     room = room_of(request)
     found = dump(await head_of(room, run))
     tag = await run_tag(room, run)
-    return tagged(request, found, tag)
+    return tagged(request, found, f"{tag[:-1]}{PART}{tag_of(found)[1:]}")
 
 
 async def run_tag(room: WarRoom, name: str) -> str:
@@ -97,6 +97,7 @@ async def head_of(room: WarRoom, name: str) -> dict[str, Any]:
     office = room.office
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
+    await office.register.foretell(view, now_ms)
     lost = await cases.losses_of(office.store, view, now_ms)
     told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost)
     return run_head(RunShown(view, office.situation.leader.owner, now_ms, told))

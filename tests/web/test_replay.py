@@ -1,0 +1,64 @@
+"""Large runs are read on a thread: the loop goes on, and whoever asks for the same waits for the same."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from evac.app import office_replay
+from evac.app.office_replay import Replayer
+from evac.model.errors import RunError
+from evac.store.memory import MemoryStore
+from evac.store.port import Put
+
+
+def test_the_loop_goes_on_while_a_run_is_read_and_two_who_ask_are_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[int] = []
+    go_on = threading.Event()
+
+    async def view_of(store: Any, run: str) -> Any:
+        reads.append(threading.get_ident())
+        entry = await store.get("a")
+        rows = await store.list("a", "", 10)
+        assert go_on.wait(60), "the loop stands still"
+        return run, entry.value, len(rows)
+
+    monkeypatch.setattr(office_replay.runs, "view_of", view_of)
+
+    async def story() -> None:
+        store = MemoryStore()
+        await store.transact((), (Put("a", b"1"), Put("ab", b"2")))
+        replayer = Replayer(store)
+        asked = [asyncio.create_task(replayer.view_of("r")) for _ in range(3)]
+        async with asyncio.timeout(60):
+            while not reads:
+                await asyncio.sleep(0.01)  # the thread needs this loop for its store
+            asked[0].cancel()
+            await asyncio.sleep(0.05)
+            go_on.set()
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert found[1:] == [("r", b"1", 2)] * 2
+        assert len(reads) == 1
+        assert reads[0] != threading.get_ident()
+        await replayer.view_of("r")
+        assert len(reads) == 2, "nothing is kept: a view moves on"
+        replayer.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_wrong_with_a_run_is_said_to_whoever_asked() -> None:
+    async def story() -> None:
+        replayer = Replayer(MemoryStore())
+        with pytest.raises(RunError) as caught:
+            await replayer.view_of("nothing")
+        assert caught.value.code == "run-unknown"
+        replayer.close()
+
+    asyncio.run(story())
