@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-referees torture ci clean
+.PHONY: help setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -74,6 +74,9 @@ bench-lab: $(READY) ## burn the lab again and again, Patroni beside it (FULL=1: 
 SERVERS ?= 32000
 bench-boot: $(READY) .venv-bench/.ready ## measure the cold start on a simulated fleet (SERVERS=32000 ARGS="--json FILE")
 	$(PYTHON) -m bench boot --servers $(SERVERS) $(ARGS)
+
+bench-serve: $(READY) ## measure the war room at 90,000 servers (ARGS="--servers 9000 --json FILE")
+	$(PYTHON) -m bench serve $(ARGS)
 
 # The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
 bench-referees: .venv-bench/.ready ## install the referees that bench compares with

@@ -1,7 +1,7 @@
-"""`python -m bench [stages|packing|psplib|all|run|lab|boot]`: every figure the project claims, measured here.
+"""`python -m bench [stages|packing|psplib|all|run|lab|boot|serve]`: every figure that is claimed.
 
-`run`, `lab` and `boot` are the engine's, the fires' and the cold start's (see `run_figures`, `lab_figures`,
-`bench_boot`); `all` is the planner's.
+`run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
+`run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
 FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
 """
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
-    if what in ("run", "lab", "boot"):
+    if what in ("run", "lab", "boot", "serve"):
         # Whoever ends this with SIGTERM, as `timeout` does, leaves no server behind either.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if what == "run":
@@ -36,6 +36,10 @@ def main(arguments: list[str]) -> int:
         from bench import bench_boot
 
         return bench_boot.main(arguments[1:])
+    if what == "serve":
+        from bench import bench_serve
+
+        return bench_serve.main(arguments[1:])
     if what == "changes":
         from bench import audit_changes
 
