@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -24,20 +25,16 @@ PATIENCE_MS = 60_000
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """(address, store) of a room in a process of its own; the port is one that was free a moment ago."""
-    import socket
-
     import pytest_socket
 
     pytest_socket.enable_socket()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     store = f"sqlite:{tmp_path_factory.mktemp('room') / 'room.sqlite'}"
     listen = f"127.0.0.1:{port}"
     command = [sys.executable, "-m", "evac.web.serving", str(ESTATE), "--store", store, "--listen", listen]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "EVAC_WHO": "tester"})
     try:
-        _until_ready(f"http://{listen}/readyz", process)
+        until_ready(f"http://{listen}/readyz", process)
         yield f"http://{listen}", store
     finally:
         assert process.stdin is not None
@@ -46,7 +43,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         pytest_socket.disable_socket(allow_unix_socket=True)
 
 
-def _until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+    return found
+
+
+def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         assert process.poll() is None, "the room ended"
