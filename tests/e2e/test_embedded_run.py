@@ -43,6 +43,7 @@ stores:
     promote: 1 s
     members: [{at: pangyo, mode: primary}, {at: anyang, mode: sync, lag: 0 s}]
 """
+PATIENCE_S = 300
 pytestmark = [pytest.mark.slow]
 
 
@@ -53,8 +54,8 @@ class World:
 
     def evac(self, *words: str, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "evac", *words], capture_output=True, text=True, env=self.env, timeout=60,
-            stdin=subprocess.DEVNULL, check=False,
+            [sys.executable, "-m", "evac", *words], capture_output=True, text=True, env=self.env,
+            timeout=PATIENCE_S, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -84,7 +85,7 @@ class World:
         return int(leader.split("/")[1]) if leader else 0
 
     def until(self, run: str, phase: str, step: str = "") -> RunView:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             view = self.ask(lambda store: runs.view_of(store, run))
             now = view.phases[view.number(step)] if step else view.phase
@@ -132,7 +133,7 @@ def test_from_proposal_to_proof(world: World) -> None:
     assert view.held == "kim"
     assert not view.counts.get("running"), "a hold lets nothing begin"
     world.evac("hold", "--release")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not (view := world.ask(lambda store: runs.view_of(store, run))).phase.startswith("succeeded"):
         assert time.monotonic() < deadline
         for i in sorted(view.manual_running):
