@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ import dns.rrset
 import dns.tsig
 import dns.update
 
+from evac.actions import dns_signing
 from evac.actions.dns_records import Addresses, Answers, RecordKey
 from evac.actions.secrets import Secret
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
@@ -191,25 +193,44 @@ async def send_update(
     Raises `Permanent` (refused), `Retryable` (changed meanwhile, or the server cannot be reached) and
     `OutcomeUnknown` (sent, and no answer came).
     """
-    update = _message(zone, key, mark, rewrites)
+    wire = _message(zone, mark, rewrites).to_wire(max_size=65_535)
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    answer, server_s = await _send(server, zone, key, wire, _now_s(), deadline)
+    if server_s is not None:
+        # Nothing was done: only our time was refused, by a clock that is not ours.
+        answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
+    if server_s is not None:
+        raise Permanent("dns-refused", f"{server} refuses the time of an update twice", "check its clock")
+    _judge(server, zone, answer)
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+async def _send(
+    server: Server, zone: str, key: Key, wire: bytes, at_s: int, deadline: float
+) -> tuple[dns.message.Message, int | None]:
+    """An update, signed as of `at_s`. The answer, and the server's time where it refused ours."""
+    secret = key.for_messages()
+    data, mac = dns_signing.signed(wire, secret, at_s)
     sent = False
     try:
-        async with asyncio.timeout(timeout_s), _connected(server) as (reader, writer):
-            wire = update.to_wire(max_size=65_535)
+        async with asyncio.timeout_at(deadline), _connected(server) as (reader, writer):
             sent = True
-            writer.write(_framed(wire))
+            writer.write(_framed(data))
             await writer.drain()
-            data = await _read_framed(reader)
+            found = await _read_framed(reader)
     except (OSError, TimeoutError, EOFError) as error:
         words = f"{server} gave no answer to an update of {zone}"
         if sent:
             raise OutcomeUnknown("dns-no-answer", words, "ask the server what it answers") from error
         raise Retryable("dns-unreachable", words) from error
-    _judge(server, zone, _read(data, update, key))
+    return _read(found, secret, mac, at_s, key)
 
 
-def _message(zone: str, key: Key, mark: TokenMark, rewrites: Iterable[Rewrite]) -> dns.update.UpdateMessage:
-    update = dns.update.UpdateMessage(zone, keyring=key.for_messages())
+def _message(zone: str, mark: TokenMark, rewrites: Iterable[Rewrite]) -> dns.update.UpdateMessage:
+    update = dns.update.UpdateMessage(zone)
     if mark.before:
         update.present(mark.name, _rrset(mark.name, "TXT", [f'"{text}"' for text in mark.before]))
     else:
@@ -235,10 +256,12 @@ def _rrset(name: str, kind: str, values: list[str]) -> dns.rrset.RRset:
     return dns.rrset.from_text_list(name, 0, "IN", kind, values)
 
 
-def _read(data: bytes, update: dns.update.UpdateMessage, key: Key) -> dns.message.Message:
+def _read(
+    data: bytes, secret: dns.tsig.Key, mac: bytes, at_s: int, key: Key
+) -> tuple[dns.message.Message, int | None]:
     """The answer, its signature checked. An answer that is not signed well proves nothing."""
     try:
-        return dns.message.from_wire(data, keyring=key.for_messages(), request_mac=update.mac)
+        return dns_signing.read(data, secret, mac, at_s)
     except dns.tsig.PeerError as error:
         raise Permanent("dns-refused", f"the server refuses the key {key.name}: {error}") from error
     except dns.exception.DNSException as error:

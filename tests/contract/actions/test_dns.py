@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import dns.query
 import dns.rdatatype
 import pytest
 
+from evac.actions import dns_wire
 from evac.actions.dns import DnsDriver
 from evac.actions.port import Action, Value
 from evac.lab.process import MissingProgram, Process
@@ -167,6 +169,14 @@ def test_a_wrong_key_is_refused_and_not_tried_again(zone: Zone, monkeypatch: pyt
     with pytest.raises(Permanent, match="refuses the key"):
         asyncio.run(DnsDriver().execute(zone.shift(), order()))
     assert zone.answer("chat0")[0] == (PANGYO,)
+
+
+@pytest.mark.parametrize("ahead_s", [3_600, -7_200])
+def test_a_clock_that_jumped_keeps_no_traffic_from_moving(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    monkeypatch.setattr(dns_wire, "_now_s", lambda: int(time.time()) + ahead_s)
+    asyncio.run(keep_contract(contract_case(zone)))
 
 
 def test_a_server_that_is_gone_is_asked_again_later(zone: Zone) -> None:
