@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from evac.engine import execution
 from evac.engine.power_gate import PowerGate
 from evac.run import boot_events
 from evac.run.limits import Limits
@@ -50,11 +51,18 @@ def finds(words: str, seeds: range) -> bool:
 
 
 def test_inrush_that_is_counted_only_by_the_plan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait_s(self: PowerGate, name: str, units: int) -> float:
+    def wait_s(self: PowerGate, id: str, name: str, units: int) -> float:
         return 0.0
 
     monkeypatch.setattr(PowerGate, "_wait_s", wait_s)
     assert finds("inrush of", range(20))
+
+
+def test_a_leader_that_forgets_what_the_dead_one_may_have_sent_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execution, "maybe_sent", lambda view: [])
+    assert finds("inrush of", range(50))
 
 
 def test_watts_that_end_with_their_step_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,15 +22,15 @@ from evac.engine.admission import Admission, FreeAdmission
 from evac.engine.clock import Clock, RunClock
 from evac.engine.delicate import carry_out
 from evac.engine.guards import HOLD_KEY, Permit
-from evac.engine.performing import Outcome, Performer, Terms, Try
+from evac.engine.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.pool import Pool
-from evac.engine.power_gate import PowerGate, just_sent
+from evac.engine.power_gate import PowerGate, maybe_sent
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
 from evac.model.collector import collect_seldom
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
-from evac.run.patience import deadline_ms
+from evac.run.patience import LATE, deadline_ms
 from evac.run.state import apply
 from evac.run.values import ENDED, Effect, Event, RunPhase, RunStep
 from evac.run.view import RunView
@@ -47,7 +47,6 @@ SLEEP_MOST_S: Final = 1.0
 READ_AGAIN_S: Final = 0.2
 LATE_MS: Final = 1_000
 """What is begun within a window of a limit begins at most so long after the time that the journal says."""
-LATE_AGAIN_MS: Final = 100
 _NO_HOLD: Final = Permit((Compare(HOLD_KEY, 0),))
 _EXPECTED: Final = {"start": "running", "observe": "unknown", "undo": "undoing"}
 
@@ -102,7 +101,8 @@ class RunExecution:
         boundary = self._boundary if self._hooks.boundary is not None else _nothing
         self._clock = RunClock(clock, view.last_ms)
         self._recorder = Recorder(journal, leading, boundary)
-        self._performer = Performer(terms, boundary, PowerGate(self._capacity_of, just_sent(view)).turn)
+        gate = PowerGate(self._capacity_of, maybe_sent(view), terms.authority.check)
+        self._performer = Performer(terms, boundary, gate)
         self._admission: Admission = admission or FreeAdmission()
         self._request_terms = request_terms or requests.Terms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)
@@ -388,7 +388,7 @@ class RunExecution:
         if late_ms <= LATE_MS or not any(hold_ms > 0 for _, _, hold_ms in self.view.limits.uses(one.step)):
             return None
         words = f"its start was written {late_ms} ms after it was decided"
-        return "step_failed", {"code": "late", "message": words, "again_ms": LATE_AGAIN_MS}
+        return "step_failed", {"code": LATE, "message": words, "again_ms": LATE_AGAIN_MS}
 
     async def _sleep(self) -> None:
         """Until something happens, or something is due."""

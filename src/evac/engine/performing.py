@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.actions.port import Action, Driver, Evidence, Observed, Order
+from evac.engine.power_gate import NoTurn
 from evac.engine.within import Within
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
@@ -26,11 +27,19 @@ Outcome = tuple[str, dict[str, Any]]
 Boundary = Callable[[], None]
 """Called between every journal record and effect. Tests stop the world there."""
 
-Gate = Callable[[RunStep], AbstractAsyncContextManager[None]]
+
+class Gate(Protocol):
+    """turn: around the request of a boot that draws power. seen_on: somebody looked."""
+
+    def turn(self, step: RunStep) -> AbstractAsyncContextManager[None]: ...
+
+    def seen_on(self, step: RunStep) -> None: ...
+
 
 TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
 OBSERVE_LEAST_MS: Final = 5_000
+LATE_AGAIN_MS: Final = 100
 
 
 class Authority(Protocol):
@@ -70,9 +79,7 @@ class Terms:
 
 
 class Performer:
-    """Carries tries out. Every call ends within the deadline of its step. gate: around the request of
-    a boot that draws power.
-    """
+    """Carries tries out. Every call ends within the deadline of its step."""
 
     def __init__(self, terms: Terms, boundary: Boundary, gate: Gate | None = None) -> None:
         self._terms, self._boundary, self._gate = terms, boundary, gate
@@ -89,6 +96,8 @@ class Performer:
             return "step_unknown", {"message": _short(error.message), "code": error.code}
         except Permanent as error:
             return await self._gave_up(one, error)
+        except NoTurn as error:
+            return _failed(error.code, error.message, LATE_AGAIN_MS)
         except Retryable as error:
             return self._again(one, error.code, error.message, error.after_ms)
         except TimeoutError:
@@ -167,8 +176,8 @@ class Performer:
             return await driver.execute(action, order)
         gate = self._gate
         if getattr(driver, "takes_power_turn", False):
-            return await driver.execute(action, replace(order, power=lambda: gate(step)))
-        async with gate(step):
+            return await driver.execute(action, replace(order, power=lambda: gate.turn(step)))
+        async with gate.turn(step):
             return await driver.execute(action, order)
 
     async def observe(self, one: Try) -> Outcome:
@@ -188,6 +197,8 @@ class Performer:
         for one_seen in seen:
             _collect(evidence, one_seen.evidence)
         outcome = _together([one_seen.outcome for one_seen in seen], one.in_undo)
+        if self._gate is not None and one.step.kind == "boot" and evidence.get("power") == "on":
+            self._gate.seen_on(one.step)
         return "step_observed", {"outcome": outcome, "evidence": evidence}
 
     async def undo(self, one: Try) -> Outcome:

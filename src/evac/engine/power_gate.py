@@ -1,10 +1,13 @@
 """The request that draws power: no more inrush on a feed at one instant than it stands.
 
 The run counts an inrush from the start of its step. Between that and the moment at which a server draws lie a
-look at it, a network, and a controller that takes its time, so that two starts that were apart may meet. Here
-the inrush is counted once more: from before the request is sent, for as long as it has no answer, and then
-for as long as the inrush takes. Nothing of it is journalled: a new leader counts whatever the old one may
-have sent just now as answered by itself this moment.
+look at it, a turn, a network, and a controller that takes its time, so that two starts that were apart may
+meet. Here the inrush is counted once more: from before the request is sent, for as long as it has no answer,
+and then for as long as the inrush takes.
+
+Nothing of it is journalled, and a request may go out long after its start was written. So a new leader counts
+every boot that was begun and has no result: what the old one sent left before its lease ended, and may arrive
+a while after. It is counted for that while and the inrush; less long where the server is seen on before.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
+from evac.model.errors import Retryable
+from evac.run.patience import LATE
 from evac.run.values import RunStep
 from evac.run.view import RunView
 
@@ -23,66 +29,124 @@ SLACK_S: Final = 0.05
 """What clocks and timers may be off."""
 UNSURE_S: Final = 30.0
 """How long a request may still be on its way that was never answered."""
+ARRIVES_S: Final = 5.0
+"""How long after a new leader took over a request of the old one may still arrive."""
+TURN_S: Final = 10.0
+"""How much longer than its inrush a boot waits for its turn: then it is begun anew, with all of its time."""
 LOOK_S: Final = 0.1
 """While requests are on their way, how often it is seen whether one was answered."""
-LATE_MS: Final = 5_000
-"""How long a request may go out after its start was written, and more than its inrush takes."""
+_Held = list[float]
+"""When it is over, a number that tells two of them apart, and units: 0 once they are counted no more."""
+_Uses = Sequence[tuple[str, int, int]]
+
+
+class NoTurn(Retryable):
+    """Its turn did not come in time: nothing was sent."""
 
 
 class PowerGate:
-    """capacity: of a limit, now. before: boots that an earlier leader may have sent a moment ago. Whoever
-    came first at a set of feeds goes first.
+    """capacity: of a limit, now. before: boots that an earlier leader may have sent a moment ago. check:
+    raises unless we may still act: a turn may come long after it was asked for. Whoever came first at a set
+    of feeds goes first.
     """
 
-    def __init__(self, capacity: Callable[[str], int], before: Iterable[RunStep] = ()) -> None:
-        self._capacity = capacity
+    def __init__(
+        self,
+        capacity: Callable[[str], int],
+        before: Iterable[RunStep] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._capacity, self._check = capacity, check
         self._before = list(before)
-        self._held: dict[str, list[tuple[float, int]]] = {}
+        self._held: dict[str, list[_Held]] = {}
         self._sums: dict[str, int] = {}
+        self._unsure: dict[str, list[tuple[str, _Held]]] = {}
         self._turns: dict[tuple[str, ...], asyncio.Lock] = {}
+        self._numbers = count()
 
     @asynccontextmanager
     async def turn(self, step: RunStep) -> AsyncIterator[None]:
         """Waits until the inrush of the step fits; it is counted until it is certainly over."""
-        for sent in self._before:
-            self._over_after(_inrush_of(sent), LATE_MS / 1_000)
-        self._before.clear()
+        self._take_over()
         uses = _inrush_of(step)
         if not uses:
             yield
             return
-        await self._enter(uses)
+        await self._enter(step.id, uses)
         unsure_s = UNSURE_S  # a request without an answer may still arrive
         try:
+            self._check()
             yield
             unsure_s = 0.0
         finally:
             for name, units, _ in uses:
                 self._sums[name] -= units
-            self._over_after(uses, unsure_s)
+            held = self._over_after(uses, unsure_s)
+            if unsure_s:
+                self._unsure[step.id] = held
 
-    async def _enter(self, uses: Sequence[tuple[str, int, int]]) -> None:
-        lock = self._turns.setdefault(tuple(name for name, _, _ in uses), asyncio.Lock())
-        async with lock:
-            while (wait_s := max(self._wait_s(name, units) for name, units, _ in uses)) > 0:
-                await asyncio.sleep(wait_s)
-            for name, units, _ in uses:
-                self._sums[name] = self._sums.get(name, 0) + units
+    def seen_on(self, step: RunStep) -> None:
+        """Its server is on: an inrush that nobody was sure of has begun by now."""
+        self._take_over()
+        if step.id in self._unsure:
+            self._forget(step.id)
+            self._over_after(_inrush_of(step), 0.0)
 
-    def _over_after(self, uses: Sequence[tuple[str, int, int]], more_s: float) -> None:
-        """Counts until the inrush that has begun by now, or `more_s` later, is over."""
-        now = asyncio.get_running_loop().time()
-        for name, units, hold in uses:
-            heappush(self._held.setdefault(name, []), (now + hold / 1_000 + SLACK_S + more_s, units))
+    def _take_over(self) -> None:
+        for sent in self._before:
+            self._unsure[sent.id] = self._over_after(_inrush_of(sent), ARRIVES_S)
+        self._before.clear()
+
+    async def _enter(self, id: str, uses: _Uses) -> None:
+        """A server rushes once, whichever of two requests reaches it: what was unsure of it is counted no
+        more once it is asked for again, and it needs no room but its own. Raises `NoTurn`.
+        """
+        if id not in self._unsure or self._lacks_s(id, uses) > 0:
+            await self._queue(id, uses)
+        self._forget(id)
+        for name, units, _ in uses:
             self._sums[name] = self._sums.get(name, 0) + units
 
-    def _wait_s(self, name: str, units: int) -> float:
+    async def _queue(self, id: str, uses: _Uses) -> None:
+        lock = self._turns.setdefault(tuple(name for name, _, _ in uses), asyncio.Lock())
+        most_s = TURN_S + max(hold for _, _, hold in uses) / 1_000
+        try:
+            async with asyncio.timeout(most_s), lock:
+                while (wait_s := self._lacks_s(id, uses)) > 0:
+                    await asyncio.sleep(wait_s)
+        except TimeoutError as error:
+            raise NoTurn(LATE, f"its feeds had no room for its inrush for {most_s:.0f} s") from error
+
+    def _lacks_s(self, id: str, uses: _Uses) -> float:
+        return max(self._wait_s(id, name, units) for name, units, _ in uses)
+
+    def _own(self, id: str, name: str) -> int:
+        return int(sum(held[2] for limit, held in self._unsure.get(id, ()) if limit == name))
+
+    def _forget(self, id: str) -> None:
+        for name, held in self._unsure.pop(id, ()):
+            self._sums[name] -= int(held[2])
+            held[2] = 0
+
+    def _over_after(self, uses: _Uses, more_s: float) -> list[tuple[str, _Held]]:
+        """Counts until the inrush that has begun by now, or `more_s` later, is over."""
+        now, found = asyncio.get_running_loop().time(), []
+        for name, units, hold in uses:
+            held: _Held = [now + hold / 1_000 + SLACK_S + more_s, next(self._numbers), units]
+            heappush(self._held.setdefault(name, []), held)
+            self._sums[name] = self._sums.get(name, 0) + units
+            found.append((name, held))
+        return found
+
+    def _wait_s(self, id: str, name: str, units: int) -> float:
         """How long until there may be room for one more under a limit, as far as one can see."""
         now, held = asyncio.get_running_loop().time(), self._held.get(name)
         while held and held[0][0] <= now:
-            self._sums[name] -= heappop(held)[1]
-        sums = self._sums.get(name, 0)
-        if not sums or sums + units <= self._capacity(name):
+            over = heappop(held)
+            self._sums[name] -= int(over[2])
+            over[2] = 0
+        others = self._sums.get(name, 0) - self._own(id, name)
+        if others <= 0 or others + units <= self._capacity(name):
             return 0.0
         return min(LOOK_S, max(held[0][0] - now, 0.001)) if held else LOOK_S
 
@@ -91,14 +155,12 @@ def _inrush_of(step: RunStep) -> list[tuple[str, int, int]]:
     return [use for use in step.uses if use[0].startswith(INRUSH) and use[2] > 0]
 
 
-def just_sent(view: RunView) -> list[RunStep]:
-    """Boots in doubt that began so late that their inrush may not be over: the request may have gone out a
-    good deal after the start was written.
+def maybe_sent(view: RunView) -> list[RunStep]:
+    """Boots whose request an earlier leader may have sent, and which nobody has seen on: those in doubt, and
+    those that were begun once and wait to be begun again.
     """
-    found = []
-    for i, phase in enumerate(view.phases):
-        if phase == "unknown" and view.steps[i].kind == "boot":
-            longest = max((hold for _, _, hold in _inrush_of(view.steps[i])), default=0)
-            if view.last_ms - view.started[i] <= 2 * longest + LATE_MS:
-                found.append(view.steps[i])
-    return found
+    return [
+        view.steps[i]
+        for i, phase in enumerate(view.phases)
+        if view.steps[i].kind == "boot" and view.attempts[i] and phase in ("unknown", "pending", "ready")
+    ]

@@ -7,6 +7,8 @@ from evac.run.values import RunStep
 
 NO_MORE = -1
 """again_ms of a step that is not tried again."""
+LATE = "late"
+"""Code of a try that we were too late to begin: nothing of it was done, and it does not count as one."""
 LOOK_LEAST_MS = 1_000
 LOOKS = 20
 """At a boot in doubt during the time that it is predicted to take."""

@@ -18,7 +18,7 @@ from evac.run.moving import moves as _moves
 from evac.run.moving import of_attempt as _of_attempt
 from evac.run.moving import refused as _refused
 from evac.run.moving import run_moves as _run_moves
-from evac.run.patience import is_hopeless
+from evac.run.patience import LATE, is_hopeless
 from evac.run.table import STEP_TABLE
 from evac.run.values import Event, RunSpec, RunStep, StepPhase
 from evac.run.view import Pause, RunView
@@ -106,6 +106,8 @@ def _leader_changed(view: RunView, event: Event) -> None:
         if phase in ("running", "undoing") and i not in view.manual_running:
             if phase == "undoing":
                 view.in_undo.add(i)
+            elif view.steps[i].kind == boot_events.BOOT:  # a server is not to blame that its leader died
+                view.tries[i] = max(0, view.tries[i] - 1)
             view.turn(i, STEP_TABLE[phase, "leader_changed"])
 
 
@@ -151,6 +153,8 @@ def _step_failed(view: RunView, event: Event) -> None:
     again = event.data.get("again_ms", -1)
     i = _moves(view, event, "step_failed" if again < 0 else "step_failed:again")
     view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
+    if again >= 0 and event.data.get("code") == LATE:
+        view.tries[i] -= 1
     view.ended[i] = event.at_ms
     boot_events.is_down(view, i, event)
     if i in view.leftover:

@@ -36,7 +36,9 @@ class WaveBroken(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Server:
-    """One server and what it does. on, up: now; starts: how often its power came on; looked: at it since."""
+    """One server and what it does. on, up: now; starts: how often its power came on; looked: at it since.
+    stray: its power came on by the request of a controller that had died.
+    """
 
     name: str
     rack: str
@@ -52,6 +54,7 @@ class Server:
     starts: int = 0
     looked: bool = True
     rushing: bool = False
+    stray: bool = False
 
 
 @dataclass(eq=False)
@@ -74,7 +77,7 @@ class Floor:
         self.rush: dict[str, int] = dict.fromkeys(self.inrush, 0)
         self.dark_switches: set[str] = set()
         self.dead_boot_servers: set[str] = set()
-        self.trips = self.samples = 0
+        self.trips = self.samples = self.strays = 0
         self.forgiven: dict[str, int] = {}
 
     def above(self, server: Server) -> tuple[str, ...]:
@@ -95,9 +98,20 @@ class Floor:
         if not server.looked:
             self._break(f"{server.name} is powered twice without a look between")
         if server.on:
-            self._break(f"{server.name} is on, and is switched on")
+            if not server.stray:  # else nobody could know: it is on, and stays so
+                self._break(f"{server.name} is on, and is switched on")
             return
         server.looked = False
+        self._power(server)
+
+    def hear_the_dead(self, server: Server) -> None:
+        """A request arrives whose sender is dead, perhaps long after another one looked."""
+        if not server.on:
+            server.stray = True
+            self.strays += 1
+            self._power(server)
+
+    def _power(self, server: Server) -> None:
         if not self.has_power(server) or server.fault == "power-fault":
             return
         server.on, server.up = True, False
@@ -109,7 +123,7 @@ class Floor:
 
     def switch_off(self, server: Server) -> None:
         if server.on:
-            server.on = server.up = False
+            server.on = server.up = server.stray = False
             self._draw(server, -1)
             self._rush(server, -1)
 

@@ -15,9 +15,8 @@ CONNECT_S: Final = 3.0
 LOOK_S: Final = 0.2
 REQUEST_S: Final = 0.04
 """From the word of the engine until a controller acts, half more or less."""
-DAWDLE_S: Final = 6.0
-DAWDLES: Final = 0.1
-"""One controller in ten acts, or answers, up to so much later."""
+DAWDLE_S: Final = 7.0
+"""A controller may act, or answer, up to so much later."""
 SILENT_LOOKS: Final = 4
 LOOPS_S: Final = 1.5
 """After so many boot times without a system, a server that starts again and again is known."""
@@ -25,14 +24,16 @@ RESERVE_S: Final = 5.0
 
 
 class FloorDriver:
-    """One of it for each process that acts; a dead process reaches nobody. refuses: user and password."""
+    """One of it for each process that acts; what a dead process had sent arrives. refuses: user and password.
+    dawdles: share of requests and answers that are late.
+    """
 
     name = "redfish"
     takes_power_turn = True
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
-    def __init__(self, floor: Floor, process: Process, loop: VirtualLoop) -> None:
-        self._floor, self._process, self._loop = floor, process, loop
+    def __init__(self, floor: Floor, process: Process, loop: VirtualLoop, dawdles: float) -> None:
+        self._floor, self._process, self._loop, self._dawdles = floor, process, loop, dawdles
         self.refuses = False
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -53,8 +54,7 @@ class FloorDriver:
         found = server.on
         if not found:
             async with (order.power or nullcontext)():
-                await self._arrive()
-                self._floor.switch_on(server)
+                await self._send(server)
                 await self._arrive()
         return await self._follow(action, server, order, found)
 
@@ -86,11 +86,27 @@ class FloorDriver:
         if not self._process.alive:
             raise Retryable("process-dead", "this process is dead")
 
+    async def _send(self, server: Server) -> None:
+        """A request on its way to a controller: it arrives whether or not whoever sent it still lives."""
+        arrived = asyncio.get_running_loop().create_future()
+        way_s = REQUEST_S * (0.5 + self._loop.random.random()) + self._late_s()
+        self._loop.in_world(way_s, self._takes, server, arrived)
+        await arrived
+
+    def _takes(self, server: Server, arrived: asyncio.Future[None]) -> None:
+        if not self._process.alive or arrived.done():  # nobody waits for it any more
+            self._floor.hear_the_dead(server)
+            return
+        self._floor.switch_on(server)
+        arrived.set_result(None)
+
     async def _arrive(self) -> None:
-        """A request on its way to a controller, or its answer on the way back."""
-        late = self._loop.random.random() * DAWDLE_S if self._loop.random.random() < DAWDLES else 0.0
+        """The answer of a controller on its way back."""
         await self._go(REQUEST_S)
-        await asyncio.sleep(late)
+        await asyncio.sleep(self._late_s())
+
+    def _late_s(self) -> float:
+        return self._loop.random.random() * DAWDLE_S if self._loop.random.random() < self._dawdles else 0.0
 
     async def _look(self, action: Action, takes_s: float = LOOK_S) -> Server:
         """Asks its controller; a look is a look, whoever made it."""

@@ -33,6 +33,8 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class WaveOptions:
+    """dawdles: share of requests, and of answers, that take seconds."""
+
     seed: int
     servers: tuple[Row, ...]
     halls: tuple[tuple[str, str], ...]
@@ -40,6 +42,7 @@ class WaveOptions:
     inrush: tuple[tuple[str, int], ...]
     at_once: int
     happenings: tuple[Happening, ...]
+    dawdles: float = 0.1
 
 
 def draw(seed: int) -> WaveOptions:
@@ -67,9 +70,13 @@ def draw(seed: int) -> WaveOptions:
         budgets[domain] = int(budgets[domain] * share)
         happenings = [one for one in happenings if one.what != "budget" or one.name != domain]
         happenings.append(Happening(rng.uniform(60, 400), "budget", domain, 0.0, 1.5 / share))
+    inrush, at_once, dawdles = _inrush(rng, servers), rng.randrange(4, 24), 0.1
+    if rng.random() < 0.3:  # a busy machine: requests take long, and controllers die in the thick of it
+        dawdles = rng.uniform(0.4, 0.9)
+        happenings += [Happening(rng.uniform(10, 300), "kill") for _ in range(10)]
     return WaveOptions(
-        seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(_inrush(rng, servers).items()),
-        rng.randrange(4, 24), tuple(sorted(happenings, key=lambda one: one.at_s)),
+        seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
+        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles,
     )  # fmt: skip
 
 

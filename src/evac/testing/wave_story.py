@@ -137,7 +137,7 @@ class WaveStory:
 
     async def _carry_out(self, process: Process) -> None:
         leading = await self._acquire(process)
-        self._driver = driver = FloorDriver(self.floor, process, self.loop)
+        self._driver = driver = FloorDriver(self.floor, process, self.loop, self.options.dawdles)
         driver.refuses = self.refused
         terms = Terms(
             "run-1", lambda step: self.actions[step.partition("~")[0]], lambda name: driver, leading,

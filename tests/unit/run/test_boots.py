@@ -282,3 +282,16 @@ def test_a_look_that_could_not_be_made_gives_no_server_up() -> None:
     assert i not in world.view.doubtful
     world.put(Event("step_observed", at_ms + 20_000, step, 1, busy))
     assert i in world.view.doubtful
+
+
+def test_neither_a_late_start_nor_a_dead_leader_costs_a_server_a_try() -> None:
+    world = begun(roomy())
+    while world.view.counts.get("running", 0) < 5:
+        world.step()
+        world.settle()
+    running = [i for i, phase in enumerate(world.view.phases) if phase == "running"]
+    late, failed, cut_off = [i for i in running if world.view.steps[i].kind == "boot"][:3]
+    for i, code in ((late, "late"), (failed, "bmc-silent")):
+        world.say("step_failed", world.view.steps[i].id, 1, code=code, message="", again_ms=100)
+    world.say("leader_changed", token=world.view.token + 1, owner="another")
+    assert [world.view.tries[i] for i in (late, failed, cut_off)] == [0, 1, 0]
