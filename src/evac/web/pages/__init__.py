@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, now
+from evac.web.pages import frame, now, plan, run, what_if
 
-ROUTERS: Sequence[APIRouter] = (now.router, frame.router)
+ROUTERS: Sequence[APIRouter] = (now.router, what_if.router, plan.router, run.router, frame.router)
 
 
 def mount_static(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ A page module adds its entry to `NAVIGATION` here and its router to `pages.ROUTE
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
@@ -22,8 +23,15 @@ from evac.report.words import duration, number, people, plural
 from evac.web.answering import tag_of, tagged
 
 HTML: Final = "text/html; charset=utf-8"
-NAVIGATION: Final[tuple[tuple[str, str], ...]] = (("/now", "Now"),)
+NAVIGATION: Final[tuple[tuple[str, str], ...]] = (
+    ("/now", "Now"),
+    ("/what-if", "What if"),
+    ("/plans", "Plans"),
+    ("/runs", "Runs"),
+)
 """(path, word) in the order of the menu."""
+ROWS_MOST: Final = 64
+"""Rows of one chart."""
 router = APIRouter()
 
 
@@ -35,8 +43,21 @@ def folder(name: str) -> Path:
 def style() -> tuple[bytes, str]:
     """The one style sheet with its tag: that of the reports, so that both look alike, then what pages add."""
     report = resources.files("evac.report").joinpath("templates", "report.css").read_bytes()
-    body = report + folder("static").joinpath("room.css").read_bytes()
+    body = report + folder("static").joinpath("room.css").read_bytes() + _places().encode()
     return body, tag_of(body)
+
+
+def _places() -> str:
+    """Rules for the rows of charts. A report says them in attributes of style, which the policy of the room
+    forbids; `chart` says them in attributes of data.
+    """
+    rules = [f'[data-rows="{n}"]{{--rows:{n}}}[data-n="{n}"]{{--n:{n}}}' for n in range(ROWS_MOST + 1)]
+    return "".join(rules) + "\n"
+
+
+def chart(svg: str) -> Markup:
+    """A chart of `report.svg` as pages may show it."""
+    return Markup(re.sub(r' style="--(n|rows):(\d+)"', r' data-\1="\2"', svg))
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +93,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(folder("templates")), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    made.filters.update(number=number, people=people, duration=duration)
+    made.filters.update(number=number, people=people, duration=duration, chart=chart)
     made.globals["plural"] = plural
     return made
 

@@ -150,7 +150,7 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
     amounts = known.headroom if known else ()
     return {
         "seen": site, "state": STATE_CLASS[site.state], "words": words_of(site.state), "facts": known,
-        "leads": now.leader.site == site.id, "room": [one for one in map(_share, amounts[:2]) if one],
+        "leads": now.leader.site == site.id, "room": [one for one in map(share, amounts[:2]) if one],
         "kinds": ", ".join(site.kinds), "left": site.mark in LEFT,
         "votes": [
             f"{vote.witness} says {vote.opinion}{'' if vote.fresh else ' (old)'}"
@@ -166,7 +166,7 @@ _RESOURCE_WORDS: Final = {
 }  # fmt: skip
 
 
-def _share(amount: Amount) -> dict[str, Any] | None:
+def share(amount: Amount) -> dict[str, Any] | None:
     """Free of total; None where the resource is not there."""
     if amount.total <= 0:
         return None
@@ -311,7 +311,7 @@ def _cell(place: ServiceAt | None, site: SiteSeen) -> Cell:
 
 def _rooms(facts: EstateFacts) -> Iterator[dict[str, Any]]:
     for room in facts.rooms:
-        shares = [share for share in map(_share, room.amounts) if share]
+        shares = [part for part in map(share, room.amounts) if part]
         yield {
             "site": room.site, "name": room.name or "no class", "kind": room.kind,
             "servers": number(room.servers), "shares": shares,

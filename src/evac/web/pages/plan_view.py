@@ -1,0 +1,234 @@
+"""What pages of plans say, as plain values for their templates. Pure: a situation and plans in, words out.
+
+The charts and sentences are those of the report page; what needs the estate itself stays there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from evac.app.office_facts import EstateFacts
+from evac.app.office_values import ReadyPlan, RunShort, Situation
+from evac.model.plan import Plan, Step
+from evac.model.steps import FENCE_RUNGS
+from evac.report import plan_charts, svg
+from evac.report import plan_view as views
+from evac.report.plan_answer import Planned, answer, cards, tier_rows
+from evac.report.plan_charts import KIND_WORDS, Chain, seconds, step_words
+from evac.report.words import duration, number, people, percent, plural, user_minutes
+
+SERVICES: Final = 50
+STEPS: Final = 50
+GROUPS: Final = 20
+RUNS: Final = 5
+STORES: Final = 30
+OLD_MS: Final = 86_400_000
+RUNG_WORDS: Final = {
+    "none": "nothing to fence", "demote": "asked to step down", "isolate": "cut off from the network",
+    "power-off": "powered off", "destroy": "destroyed",
+}  # fmt: skip
+
+
+def drawer_context(now: Situation, facts: EstateFacts | None, begin: int, most: int) -> dict[str, Any]:
+    """The drawer: what is wrong first, single sites before pairs."""
+    rows = sorted((_ready(plan, facts) for plan in now.drawer), key=lambda row: row["key"])
+    bad = sum(1 for row in rows if row["state"] != "ok")
+    words = f"{plural(len(rows) - bad, 'plan')} of {number(len(rows))} lie ready."
+    if not rows:
+        words = "No plan lies ready: a controller that leads makes them."
+    elif bad:
+        words += f" {plural(bad, 'scenario')} {'has' if bad == 1 else 'have'} none that fits."
+    return {
+        "answer": (words, "unknown" if not rows else "warning" if bad else "ok"), "total": len(rows),
+        "rows": rows[begin : begin + most], "begin": begin, "end": min(len(rows), begin + most),
+        "before": begin - most if begin else None,
+        "after": begin + most if begin + most < len(rows) else None,
+    }  # fmt: skip
+
+
+def _ready(plan: ReadyPlan, facts: EstateFacts | None) -> dict[str, Any]:
+    words, state = "ready", "ok"
+    if plan.problem or not plan.plan:
+        words, state = "none", "error"
+    elif plan.current is False:
+        words, state = "of an older estate", "warning"
+    elif plan.current is None:
+        words, state = "not compared yet", "unknown"
+    return {
+        "plan": plan, "words": words, "state": state, "name": " and ".join(plan.lost) or plan.scenario,
+        "took": duration(plan.took_ms), "key": (state == "ok", len(plan.lost), plan.scenario),
+    }  # fmt: skip
+
+
+def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: int) -> dict[str, Any]:
+    """Everything the page of one plan shows."""
+    planned = Planned(plan, digest)
+    ready = next((row for row in now.drawer if row.plan == digest), None)
+    upto = plan_charts.span_seconds(plan)
+    return {
+        "title": plan.scenario.title, "digest": digest, "answer": answer(planned), "ready": ready,
+        "stale": bool(now.estate and plan.estate_digest and ready is not None and ready.current is False),
+        "cards": cards(planned)[:-1], "tiers": tier_rows(plan), "runs": _runs(digest, now),
+        "lead": duration(plan.detection_ms + plan.approval_ms), "work": _work(plan, upto),
+        "gantt": _gantt(plan), "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
+        "given_up": _given_up(plan), "stores": _stores(plan), "rungs": _rungs(plan),
+        "waves": _waves(plan), "services": _services(plan, services), "steps": _steps(plan, steps),
+        "facts": _facts(plan, digest),
+    }  # fmt: skip
+
+
+def _runs(digest: str, now: Situation) -> list[RunShort]:
+    """Runs of this plan, open ones first."""
+    return [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS]
+
+
+def _work(plan: Plan, upto: float) -> dict[str, Any]:
+    found = plan_charts.work_by_kind(plan)
+    told = [
+        f"{KIND_WORDS[w.kind]}: {number(w.actions)}, {seconds(w.begin)} to {seconds(w.end)}" for w in found
+    ]
+    rows = [
+        (KIND_WORDS[w.kind], *map(number, (w.steps, w.actions, w.by_hand)), seconds(w.begin), seconds(w.end))
+        for w in found
+    ]  # fmt: skip
+    if not rows:
+        return {"chart": "", "rows": []}
+    drawn, lead = plan_charts.work_rows(plan, upto), plan_charts.lead_seconds(plan)
+    chart = svg.gantt("work", "The work by kind over time", "; ".join(told) + ".", drawn, upto, lead)
+    return {"chart": chart, "rows": rows}
+
+
+def _gantt(plan: Plan) -> dict[str, Any]:
+    rows = plan_charts.gantt_rows(plan, plan_charts.heaviest(plan))
+    if not rows:
+        return {"chart": "", "words": ""}
+    lead, last = plan_charts.lead_seconds(plan), max(bar.end for row in rows for bar in row.bars)
+    upto = max(lead + 60.0, last + 0.03 * (last - lead))
+    words = f"The {plural(len(rows), 'service')} whose outage weighs most, in the order they come back."
+    title = "When each service starts, is checked and gets its traffic"
+    return {"chart": svg.gantt("gantt", title, words, rows, upto, lead), "words": words}
+
+
+def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
+    lead = plan_charts.lead_seconds(plan)
+    upto = max(lead + 1.0, chain.back + 0.03 * (chain.back - lead))
+    told = "In order: " + ", then ".join(link.words for link in chain.links) + "."
+    name = f"Critical chain of {chain.service}"
+    waited = sum(link.waited for link in chain.links)
+    return {
+        "words": f"{chain.service}, back last of tier {chain.tier}, after {seconds(chain.back)}",
+        "told": f"{plural(len(chain.links), 'step')}, with {seconds(waited)} of waiting for room or a turn.",
+        "chart": svg.gantt(f"chain{chain.tier}", name, told, plan_charts.chain_rows(chain), upto, lead),
+    }  # fmt: skip
+
+
+def _given_up(plan: Plan) -> list[dict[str, Any]]:
+    """What is shed and what does not come back, by reason."""
+    words = {"shed": ("shed to make room", "warning"), "unplaced": ("not coming back", "error")}
+    return [
+        {
+            "words": words[g.state][0], "state": words[g.state][1], "reason": g.reason,
+            "count": plural(len(g.services), "service"), "people": people(g.people),
+            "services": ", ".join(g.services[:GROUPS]), "rest": max(0, len(g.services) - GROUPS),
+        }
+        for g in views.given_up(plan)[:GROUPS]
+    ]  # fmt: skip
+
+
+def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
+    """(store, where, back after, words of loss, state); those that lose most first."""
+    lead, rows = plan.detection_ms + plan.approval_ms, []
+    for s in plan.stores:
+        back = duration(s.primary_ms + lead) if s.primary_ms is not None else "never"
+        lost, state, rank = ("unknown", "unknown", 1) if s.loss_ms is None else ("none", "ok", 3)
+        if s.primary_ms is None:
+            lost, state, rank = "all of it", "error", 0
+        elif s.loss_ms:
+            lost, state, rank = duration(s.loss_ms), "warning", 2
+        where = plan_charts.place_words(s.candidate) or "nowhere"
+        rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
+    return [row for _, row in sorted(rows)][:STORES]
+
+
+def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
+    """(rung, its words, how many and which), the hardest first."""
+    found: dict[str, list[str]] = {}
+    for step in plan.steps:
+        if step.kind == "fence":
+            found.setdefault(step.rung or "none", []).append(step.target)
+    order = [rung for rung in reversed(FENCE_RUNGS) if rung in found]
+    return [
+        (rung, RUNG_WORDS.get(rung, rung), f"{plural(len(found[rung]), 'store')}: {_some(found[rung])}")
+        for rung in order
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - GROUPS
+    return ", ".join(sorted(names)[:GROUPS]) + (f" and {number(rest)} more" if rest > 0 else "")
+
+
+def _waves(plan: Plan) -> list[dict[str, Any]]:
+    """Each wave of steps: what it does, and from when to when, counted from the loss on."""
+    lead, found = plan.detection_ms + plan.approval_ms, dict[int, list[Step]]()
+    for step in plan.steps:
+        found.setdefault(step.wave, []).append(step)
+    rows = []
+    for wave in sorted(found):
+        kinds = Counter(step.kind for step in found[wave])
+        told = "; ".join(f"{KIND_WORDS[kind]}: {number(count)}" for kind, count in sorted(kinds.items()))
+        begin, end = min(s.start_ms for s in found[wave]), max(s.end_ms for s in found[wave])
+        rows.append({"wave": wave, "steps": number(len(found[wave])), "words": told,
+                     "begin": duration(begin + lead), "end": duration(end + lead)})  # fmt: skip
+    return rows[:STEPS]
+
+
+def _services(plan: Plan, begin: int) -> dict[str, Any]:
+    """Every service against its rto: those that miss it first."""
+    rows = list(views.outcome_rows(plan))
+    rows.sort(key=lambda row: {"missed": 0, "met": 1}.get(row["met"], 2))
+    return _page(rows, begin, SERVICES)
+
+
+def _steps(plan: Plan, begin: int) -> dict[str, Any]:
+    """Steps in the order in which they begin."""
+    lead = plan.detection_ms + plan.approval_ms
+    found = _page(sorted(plan.steps, key=lambda s: (s.start_ms, s.id)), begin, STEPS)
+    found["rows"] = [
+        {
+            "id": s.id, "words": step_words(s), "wave": s.wave, "begin": duration(s.start_ms + lead),
+            "takes": duration(s.end_ms - s.start_ms), "after": ", ".join(s.after[:3]) or "-",
+            "more": max(0, len(s.after) - 3), "gate": s.gate,
+        }
+        for s in found["rows"]
+    ]  # fmt: skip
+    return found
+
+
+def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
+    begin = min(begin, max(0, len(rows) - 1)) // most * most
+    end = min(len(rows), begin + most)
+    return {
+        "rows": list(rows[begin:end]), "total": len(rows), "begin": begin, "end": end,
+        "before": begin - most if begin else None, "after": end if end < len(rows) else None,
+    }  # fmt: skip
+
+
+def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
+    facts = [
+        ("plan", digest),
+        ("estate", plan.estate_digest or "not said"),
+        ("as of", plan.as_of.isoformat() if plan.as_of else "not said"),
+        ("weighted outage", user_minutes(plan.objective, plan.tick_ms)),
+        ("no plan can beat", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
+        ("above the best possible, at most", percent(plan.gap_permille)),
+        ("horizon", duration(plan.horizon_ms)),
+        ("search", f"{number(plan.work)} schedules tried, seed {plan.seed}"),
+    ]
+    if plan.waivers:
+        facts.append(("waived by name", ", ".join(plan.waivers[:GROUPS])))
+    if plan.unknown:
+        facts.append(("facts not known", _some(plan.unknown)))
+    return facts

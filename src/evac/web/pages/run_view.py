@@ -1,0 +1,292 @@
+"""What the page of a run says, as plain values for its templates. Pure: a run in, words out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evac.app.office_values import RunShort, Situation
+from evac.incident.event_words import told
+from evac.model.plan import Outcome, Plan
+from evac.report.plan_view import GONE
+from evac.report.run_report import LossShown, waiting
+from evac.report.words import duration, listed, number, plural
+from evac.run.values import ENDED, Event
+from evac.run.view import RunView
+from evac.web.pages.projection import TOLERANCE_MS, Projection
+from evac.web.pages.run_charts import charts, words_of
+
+WAITS_MOST: Final = 12
+SERVICES_MOST: Final = 100
+STEPS: Final = 50
+EVENTS: Final = 25
+GRAVE: Final = (
+    "failed", "unknown", "undoing", "running", "ready", "pending", "undone", "skipped", "succeeded",
+)  # fmt: skip
+STEP_CLASS: Final[Mapping[str, str]] = {
+    "failed": "error", "unknown": "unknown", "undoing": "warning", "undone": "warning", "skipped": "warning",
+    "succeeded": "ok", "running": "note",
+}  # fmt: skip
+STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "done", "pending": "not yet"}
+RUN_CLASS: Final[Mapping[str, str]] = {
+    "succeeded": "ok", "succeeded_with_exceptions": "warning", "failed": "error", "timed_out": "error",
+    "cancelled": "warning", "paused": "warning", "awaiting_approval": "warning", "rolling_back": "warning",
+    "unfinished": "unknown",
+}  # fmt: skip
+FAR_OFF: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Everything that a page of a run is made of. plan None: it is not kept, so objectives are not known."""
+
+    view: RunView
+    said: Projection
+    plan: Plan | None
+    created_ms: int
+    losses: tuple[LossShown, ...]
+    now: Situation
+    events: Sequence[tuple[int, Event]]
+    show: str = ""
+    begin: int = 0
+
+
+def context(shown: Shown) -> dict[str, Any]:
+    """Everything the page shows."""
+    view, said = shown.view, shown.said
+    services = service_rows(shown)
+    late = [row for row in services if row["late"]]
+    wants = waiting(view) if view.phase not in ENDED else []
+    return {
+        "run": view.spec.run, "incident": view.spec.incident, "at_ms": said.at_ms,
+        "scenario": view.spec.labels.get("scenario", ""), "plan": view.plans[-1],
+        "answer": _answer(shown, len(wants), len(late)), "cards": _cards(shown, services, late),
+        "waits": [_wait(view, words) for words in wants[:WAITS_MOST]],
+        "waits_rest": max(0, len(wants) - WAITS_MOST), "asks": _asks(view), "held": view.held,
+        "losses": shown.losses, "ended": view.phase in ENDED,
+        "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
+        "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
+        "objectives": shown.plan is not None, "waits_counted": said.waits,
+        "steps": steps_page(view, shown.show, shown.begin, said.at_ms),
+        "events": event_rows(view, shown.events), "events_all": view.events,
+        "events_after": max(0, view.events - len(shown.events)),
+    }  # fmt: skip
+
+
+def _answer(shown: Shown, wants: int, late: int) -> tuple[str, str]:
+    """(sentence, state): where the run stands, in one breath."""
+    view, said = shown.view, shown.said
+    done = sum(view.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    state = view.phase.replace("_", " ")
+    words = f"{state[:1].upper()}{state[1:]}: {number(done)} of {plural(len(view.steps), 'step')} done"
+    if view.phase in ENDED:
+        took = f" after {duration(max(0, said.end_ms - said.begun_ms))}" if said.begun_ms else ""
+        why = f" {view.end_why[:1].upper()}{view.end_why[1:]}." if view.end_why else ""
+        return f"{words}{took}.{why}", RUN_CLASS.get(view.phase, "")
+    words += "."
+    if wants:
+        words += f" {plural(wants, 'thing')} {'waits' if wants == 1 else 'wait'} for a person."
+    if not shown.now.leader.owner:
+        return f"{words} No controller leads: nothing moves until one does.", "error"
+    if said.begun_ms:
+        words += f" {_heading(said)}"
+    if late:
+        words += f" {plural(late, 'service')} will be back later than promised."
+    bad = view.counts.get("failed", 0) or late
+    grave = "error" if bad else "warning" if wants or said.late_ms > TOLERANCE_MS else "ok"
+    return words, grave
+
+
+def _heading(said: Projection) -> str:
+    """`Projected finish 14:52 UTC, 12 min later than planned: behind since 14:17 UTC.`"""
+    words = f"Projected finish {hour(said.end_ms)}, {beside(said.late_ms)}"
+    if said.behind.since_ms:
+        words += f": behind since {hour(said.behind.since_ms)}"
+    return words + (", if what waits for a person is done now." if said.waits else ".")
+
+
+def hour(at_ms: int) -> str:
+    from evac.report.run_forecast import clock
+
+    return f"{clock(at_ms)} UTC" if at_ms > 0 else "-"
+
+
+def beside(late_ms: int) -> str:
+    """Beside the plan, in whole minutes."""
+    if abs(late_ms) < TOLERANCE_MS:
+        return "as planned"
+    size = duration(abs(late_ms) // 60_000 * 60_000)
+    return f"{size} {'later' if late_ms > 0 else 'earlier'} than planned"
+
+
+def _cards(
+    shown: Shown, services: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    view, said = shown.view, shown.said
+    grave = "warning" if said.late_ms > TOLERANCE_MS else ""
+    name = "ended" if said.over else "projected finish"
+    cards = [_card(name, hour(said.end_ms), beside(said.late_ms) if said.begun_ms else "not begun", grave)]
+    cards.append(_card("planned finish", hour(said.planned_ms), f"begun {hour(said.begun_ms)}", ""))
+    if shown.plan is None:
+        cards.append(_card("past their objective", "not known", "the plan is not kept any more", "unknown"))
+    else:
+        stated = sum(1 for row in services if row["limit_ms"])
+        more = f"of {plural(stated, 'service')} with an objective"
+        cards.append(_card("past their objective", number(len(late)), more, "error" if late else "ok"))
+    failed, doubt = view.counts.get("failed", 0), view.counts.get("unknown", 0)
+    more = f"{number(view.counts.get('running', 0))} under way, {number(doubt)} in doubt"
+    cards.append(_card("failed steps", number(failed), more, "error" if failed else "ok"))
+    return cards
+
+
+def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
+    return {"name": name, "value": value, "more": more, "state": state}
+
+
+def _wait(view: RunView, words: str) -> dict[str, Any]:
+    """What waits, in words, and what a person can ask for about it."""
+    step = words.partition(" ")[0].rstrip(":")
+    i = view.index.get(step, -1)
+    if i < 0:
+        verbs = {"awaiting_approval": ("approve",), "paused": ("resume",)}.get(view.phase, ())
+        return {"words": words, "step": "", "verbs": verbs, "why": ""}
+    code, message = view.failures.get(i, ("", ""))
+    why = f"{message} [{code}]" if code else view.whys.get(i, "")
+    return {"words": words, "step": step, "verbs": step_verbs(view, i), "why": why}
+
+
+def step_verbs(view: RunView, i: int) -> tuple[str, ...]:
+    """What may be asked of a step as it stands; the leader has the last word."""
+    phase = view.phases[i]
+    if view.phase in ENDED:
+        return ("attest",) if phase == "unknown" else ()
+    if phase == "failed":
+        return ("retry", "skip")
+    if phase == "unknown":
+        return ("attest", "retry", "skip")
+    if i in view.manual_running:
+        return ("attest",)
+    if phase == "ready" and view.steps[i].gate and i not in view.gates_open:
+        return ("approve", "skip")
+    return ("undo",) if phase == "succeeded" and view.steps[i].safe_undo else ()
+
+
+def _asks(view: RunView) -> tuple[str, ...]:
+    """What may be asked of the run as it stands."""
+    if view.phase in ENDED:
+        return ()
+    first = {"awaiting_approval": ("approve",), "paused": ("resume",)}.get(view.phase, ("pause",))
+    return (*first, "undo", "cancel")
+
+
+def service_rows(shown: Shown) -> list[dict[str, Any]]:
+    """Each service that comes back: as planned, as projected or as it was, and its objective; late ones
+    first.
+    """
+    said = shown.said
+    if shown.plan is None:
+        times = {**said.back, **said.services}
+        return [_service(None, name, shown, 0, at) for name, at in sorted(times.items())]
+    lost_ms = shown.created_ms - shown.plan.detection_ms if shown.created_ms else 0
+    times = {**said.back, **said.services}
+    rows = [
+        _service(one, one.service, shown, lost_ms, times.get(one.service, 0))
+        for one in shown.plan.outcomes
+        if one.state != "running"
+    ]
+    return sorted(rows, key=lambda row: (not row["late"], row["tier_key"], -row["people_key"], row["id"]))
+
+
+def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: int) -> dict[str, Any]:
+    said, back = shown.said, name in shown.said.back
+    base = one.base_ms if one is not None else None
+    planned = said.begun_ms + base if base is not None and said.begun_ms else 0
+    limit = lost_ms + one.rto_ms if one is not None and one.rto_ms is not None and lost_ms > 0 else 0
+    given_up = one is not None and (base is None or one.state in GONE)
+    stays = base == 0 and not given_up
+    when = at_ms or (0 if given_up or said.over else planned)
+    past = limit and (said.end_ms if said.over else said.at_ms) > limit and not back
+    late = bool(limit) and not given_up and not stays and (when > limit or bool(past))
+    words, state = ("stays up", "ok") if stays else _standing(one, back, late, bool(limit), when)
+    return {
+        "id": name, "tier": "-" if one is None else str(one.tier), "tier_key": 9 if one is None else one.tier,
+        "people_key": 0 if one is None else one.people, "people": None if one is None else one.people,
+        "planned": "-" if stays else hour(planned), "when": "-" if stays else hour(when), "back": back,
+        "limit": hour(limit), "limit_ms": limit,
+        "late": late, "words": words, "state": state,
+    }  # fmt: skip
+
+
+def _standing(one: Outcome | None, back: bool, late: bool, stated: bool, when: int) -> tuple[str, str]:
+    if one is not None and (one.base_ms is None or one.state in GONE):
+        return ("shed", "warning") if one.state == "shed" else ("not coming back", "error")
+    if back:
+        return ("back, late", "error") if late else ("back", "ok")
+    if late:
+        return "will be late", "error"
+    if not when:
+        return "not known", "unknown"
+    return ("in time" if stated else "on its way"), "ok" if stated else ""
+
+
+def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, Any]:
+    """One page of the steps. show: a phase, or empty for all, those that need a look first."""
+    if show:
+        numbers: Iterable[int] = (i for i in view.ranked if view.phases[i] == show)
+    else:
+        rank = {phase: n for n, phase in enumerate(GRAVE)}
+        numbers = sorted(range(len(view.steps)), key=lambda i: (rank[view.phases[i]], view.rank[i]))
+    found = list(numbers)
+    begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
+    end = min(len(found), begin + STEPS)
+    return {
+        "rows": [_step(view, i, now_ms) for i in found[begin:end]], "total": len(found), "begin": begin,
+        "end": end, "before": begin - STEPS if begin else None, "after": end if end < len(found) else None,
+        "show": show, "kinds": [(p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}")
+                                for p in GRAVE if view.counts.get(p)],
+    }  # fmt: skip
+
+
+def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
+    step, phase = view.steps[i], view.phases[i]
+    code, message = view.failures.get(i, ("", ""))
+    detail = view.whys.get(i, "") or (step.gate if phase == "ready" else "")
+    if code and phase != "succeeded":
+        detail = f"{message} [{code}]"
+    took = "-"
+    if view.started[i]:
+        end = view.ended[i] if view.ended[i] >= view.started[i] else now_ms
+        took = duration(max(0, end - view.started[i]))
+    planned = view.started_ms + step.start_ms if view.started_ms > 0 else 0
+    return {
+        "id": step.id, "kind": words_of(step.kind), "state": STEP_CLASS.get(phase, ""),
+        "words": STEP_STATE.get(phase, phase), "tries": view.attempts[i], "planned": hour(planned),
+        "began": hour(view.started[i]), "took": took, "predicted": duration(step.duration_ms),
+        "detail": detail, "verbs": step_verbs(view, i),
+    }  # fmt: skip
+
+
+def event_rows(view: RunView, events: Iterable[tuple[int, Event]]) -> list[dict[str, Any]]:
+    """Events in words, newest first."""
+    rows = []
+    for n, event in events:
+        i = view.index.get(event.step, -1) if event.step else -1
+        kind, words, weight = told(event, view.steps[i] if i >= 0 else None)
+        rows.append(
+            {"number": n, "at_ms": event.at_ms, "kind": kind, "words": words, "main": weight == "main"}
+        )
+    return rows[::-1]
+
+
+def run_rows(rows: Sequence[RunShort]) -> list[dict[str, Any]]:
+    """Lines of runs."""
+    return [
+        {
+            "run": row, "words": row.state.replace("_", " "), "waits": listed(list(row.waits), 2),
+            "state": "warning" if row.waits else RUN_CLASS.get(row.state, "note"),
+            "done": number(sum(row.counts.get(phase, 0) for phase in ("succeeded", "skipped"))),
+            "steps": plural(row.steps, "step") if row.steps else "",
+        }
+        for row in rows
+    ]  # fmt: skip

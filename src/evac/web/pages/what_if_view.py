@@ -1,0 +1,172 @@
+"""What the page What if says, as plain values for its template. Pure: facts and an answer in, words out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from evac.app.office_facts import Amount, DomainFacts, EstateFacts, FindingFacts
+from evac.app.office_reckoning import FateOf, WhatIf
+from evac.report.words import duration, number, people, plural
+from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS, share
+
+OPEN_KINDS: Final = ("site", "hall")
+ORDER: Final = ("site", "hall", "feed", "group", "rack")
+TICKS_MOST: Final = 60
+"""Boxes of one kind; more are found by name."""
+FOUND_MOST: Final = 60
+SERVICES: Final = 100
+FINDINGS_MOST: Final = 20
+FATES: Final = {
+    "lost": ("does not come back", "error"), "recovers": ("down, comes back", "warning"),
+    "degraded": ("degraded", "warning"), "unknown": ("cannot be judged", "unknown"),
+}  # fmt: skip
+RANK: Final = {"lost": 0, "unknown": 1, "recovers": 2, "degraded": 3}
+
+
+def context(
+    facts: EstateFacts, wanted: Sequence[str], find: str, answer: WhatIf | None, begin: int
+) -> dict[str, Any]:
+    """The form, and the answer where something was asked."""
+    shared = {
+        "estate": facts.name, "wanted": list(wanted), "find": find, "ticks": list(_ticks(facts, wanted)),
+        "found": _found(facts, wanted, find), "asked": answer is not None,
+    }  # fmt: skip
+    return shared if answer is None else shared | _answered(facts, answer, begin)
+
+
+def _ticks(facts: EstateFacts, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Boxes by kind: sites and halls open, the others folded, and never more than so many."""
+    by_kind: dict[str, list[DomainFacts]] = {}
+    for domain in facts.domains:
+        by_kind.setdefault(domain.kind, []).append(domain)
+    for kind, one, many in sorted(KINDS, key=lambda row: ORDER.index(row[0])):
+        mine = by_kind.get(kind, [])
+        if mine:
+            ticked = any(domain.id in wanted for domain in mine)
+            yield {
+                "name": plural(len(mine), one, many), "open": kind in OPEN_KINDS or ticked,
+                "boxes": [_box(domain, wanted) for domain in mine[:TICKS_MOST]],
+                "rest": max(0, len(mine) - TICKS_MOST),
+            }  # fmt: skip
+
+
+def _box(domain: DomainFacts, wanted: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": domain.id, "ticked": domain.id in wanted, "words": VERDICT_WORDS.get(domain.verdict, ""),
+        "state": VERDICT_CLASS.get(domain.verdict, "unknown"),
+    }  # fmt: skip
+
+
+def _found(facts: EstateFacts, wanted: Sequence[str], find: str) -> dict[str, Any]:
+    """What the search finds, and what is ticked beyond the boxes that are shown anyway."""
+    shown = {box["id"] for group in _ticks(facts, wanted) for box in group["boxes"]}
+    hits = [d for d in facts.domains if find and find.lower() in d.id.lower() and d.id not in shown]
+    ticked = [d for d in facts.domains if d.id in wanted and d.id not in shown and d not in hits[:FOUND_MOST]]
+    return {
+        "boxes": [_box(domain, wanted) for domain in (*ticked, *hits[:FOUND_MOST])],
+        "rest": max(0, len(hits) - FOUND_MOST), "none": bool(find) and not hits and not any(
+            find.lower() in name.lower() for name in shown
+        ),
+    }  # fmt: skip
+
+
+def _answered(facts: EstateFacts, answer: WhatIf, begin: int) -> dict[str, Any]:
+    loss = answer.loss
+    rows = sorted(answer.services, key=_gravity)
+    begin = min(begin, max(0, len(rows) - 1)) // SERVICES * SERVICES
+    end = min(len(rows), begin + SERVICES)
+    findings = _findings(facts, answer.domains)
+    return {
+        "verdict": (VERDICT_WORDS[loss.verdict], VERDICT_CLASS[loss.verdict]), "text": loss.text,
+        "because": loss.because, "cards": _cards(answer), "rows": [_row(one) for one in rows[begin:end]],
+        "total": len(rows), "begin": begin, "end": end, "before": begin - SERVICES if begin else None,
+        "after": end if end < len(rows) else None, "findings": findings[:FINDINGS_MOST],
+        "findings_rest": max(0, len(findings) - FINDINGS_MOST), "rooms": list(_rooms(facts, answer)),
+        "placed": (number(loss.placed), number(loss.to_place)), "short": loss.placed < loss.to_place,
+        "sheds": loss.sheds, "stale": answer.estate != facts.digest,
+    }  # fmt: skip
+
+
+def _gravity(one: FateOf) -> tuple[int, int, int, str]:
+    return (RANK.get(one.fate, 9), 9 if one.tier is None else one.tier, -(one.people or 0), one.service)
+
+
+def _cards(answer: WhatIf) -> list[dict[str, str]]:
+    loss, counts = answer.loss, Counter(one.fate for one in answer.services)
+    lost = counts["lost"]
+    worst = duration(loss.worst_recovery_ms) if counts["recovers"] else "-"
+    stores = f"{number(loss.stores_lost)} of their primaries are lost, {number(loss.stores_gone)} for good"
+    data = "not known" if loss.data_loss_ms is None else duration(loss.data_loss_ms)
+    doubt, late = f"{number(counts['unknown'])} more cannot be judged", "error" if loss.late else ""
+    told = f"{plural(loss.late, 'service')} later than promised"
+    grave = "warning" if loss.data_loss_ms or loss.stores_gone else ""
+    return [
+        _card("do not come back", number(lost), doubt, "error" if lost else "ok"),
+        _card("down, and back again", number(counts["recovers"]), f"the last after {worst}", ""),
+        _card("degraded", number(counts["degraded"]), "serve, but less than they should", ""),
+        _card("people without a service", people(loss.people_down), told, late),
+        _card("writes lost, at most", data, stores, grave),
+    ]
+
+
+def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
+    return {"name": name, "value": value, "more": more, "state": state}
+
+
+def _row(one: FateOf) -> dict[str, Any]:
+    words, state = FATES.get(one.fate, (one.fate, "unknown"))
+    late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
+    return {
+        "id": one.service, "tier": "-" if one.tier is None else str(one.tier), "people": one.people,
+        "words": words, "state": state, "late": late, "chain": list(one.chain),
+        "back": "-" if one.recovery_ms is None or one.fate != "recovers" else duration(one.recovery_ms),
+        "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
+    }  # fmt: skip
+
+
+def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:
+    """What the audit says about these domains, the gravest first, as it lists them."""
+    asked = set(wanted)
+    return [finding for finding in facts.findings if asked.intersection(finding.domains)]
+
+
+def _rooms(facts: EstateFacts, answer: WhatIf) -> Iterator[dict[str, Any]]:
+    """Room of each site before and after: of a lost site nothing is left, of a part of one it is not said."""
+    kinds = {domain.id: domain for domain in facts.domains}
+    gone = {name for name in answer.domains if name in kinds and kinds[name].kind == "site"}
+    touched = {kinds[name].site for name in answer.domains if name in kinds}
+    for site in facts.sites:
+        before = [part for part in map(share, site.headroom) if part]
+        if not before:
+            continue
+        after = "stays as it is"
+        if site.id in gone:
+            after = "nothing: the site is lost"
+        elif site.id in touched:
+            after = "less: a part of the site is lost"
+        yield {
+            "site": site.id, "before": "; ".join(_words(part) for part in before), "after": after,
+            "state": "error" if site.id in gone else "warning" if site.id in touched else "",
+        }  # fmt: skip
+    kept = [one for one in facts.sites if one.id not in gone]
+    total = [part for part in map(share, _sum([one.headroom for one in facts.sites])) if part]
+    left = [part for part in map(share, _sum([one.headroom for one in kept])) if part]
+    yield {
+        "site": "all sites", "before": "; ".join(_words(part) for part in total),
+        "after": "; ".join(_words(part) for part in left) or "nothing", "state": "",
+    }  # fmt: skip
+
+
+def _words(part: dict[str, Any]) -> str:
+    return f"{part['name']} {part['free']} of {part['total']} free"
+
+
+def _sum(parts: Sequence[Sequence[Amount]]) -> list[Amount]:
+    names = list(dict.fromkeys(one.resource for part in parts for one in part))
+    return [
+        Amount(name, *(sum(getattr(one, field) for part in parts for one in part if one.resource == name)
+                       for field in ("total", "used", "free")))
+        for name in names
+    ]  # fmt: skip

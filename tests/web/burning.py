@@ -1,0 +1,97 @@
+"""A store with a run under way, as controllers leave it: the loss of a site, slower than planned."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+import orjson
+
+from evac.app.plans import Made, make_plan
+from evac.engine.binding import Bound
+from evac.engine.bound_store import put_bound
+from evac.engine.codec import encode_all
+from evac.engine.conducting import OPEN
+from evac.engine.drawer import key_of, put_plan
+from evac.estate import load
+from evac.model.run_policy import Envelope
+from evac.model.scenario import lose
+from evac.run.values import Event, RunSpec, RunStep
+from evac.store.journal import Journal
+from evac.store.opening import open_store
+from evac.store.port import Put, Store
+from tests.unit.run.world import World
+from tests.web.rooms import ESTATE
+
+RUN = "fire-1-north"
+LOST = "north"
+BY_HAND, BROKEN = "shift:vpn", "verify:sso:base"
+
+
+@lru_cache(maxsize=1)
+def made() -> Made:
+    """The plan for the loss of the site."""
+    return make_plan(load(ESTATE), lose(LOST), budget_ms=500)
+
+
+def spec_of(digest: str, approvals: int = 0) -> RunSpec:
+    steps = tuple(
+        RunStep(
+            s.id, s.kind, s.target, s.start_ms, s.end_ms - s.start_ms, s.after, manual=s.id == BY_HAND,
+            safe_undo=s.kind in ("shed", "shift", "start"),
+        )
+        for s in made().plan.steps
+    )  # fmt: skip
+    title = made().plan.scenario.title
+    return RunSpec(
+        RUN, "fire-1", digest, steps, envelope=Envelope((LOST,), ("carts",), 500, 10), approvals=approvals,
+        labels={"scenario": title},
+    )  # fmt: skip
+
+
+def events_of(spec: RunSpec, now_ms: int, ran_ms: int, bad: str, slow: float = 1.6) -> list[Event]:
+    """The journal of a run that began some time ago. bad: a step that fails for good."""
+    lengths = {s.id: round(s.duration_ms * slow) for s in spec.steps}
+    world = World(
+        spec, lambda step, attempt: "refuse" if step == bad else "ok", lambda step: lengths[step],
+        now_ms=now_ms - ran_ms,
+    )  # fmt: skip
+    world.begin()
+    while world.step() and world.now_ms < now_ms:
+        pass
+    first = {"plan": spec.plan, "incident": "fire-1", "scenario": spec.labels["scenario"], "run": RUN}
+    return [world.events[0]._replace(data=first), *(e for e in world.events[1:] if e.at_ms <= now_ms)]
+
+
+async def burn(
+    store: Store, now_ms: int, ran_ms: int = 600_000, approvals: int = 0, bad: str = BROKEN
+) -> str:
+    """Writes plan, drawer and an open run; the digest of the plan."""
+    digest = await put_plan(store, made().data)
+    spec = spec_of(digest, approvals)
+    lease = await store.acquire("leader", "south/1/a", 600_000)
+    await put_bound(store, Bound(spec, {}), lease)
+    told = encode_all(events_of(spec, now_ms, ran_ms, bad))
+    await Journal.create(store, RUN, lease, records=told)
+    drawn = {"plan": digest, "estate": made().plan.estate_digest, "at_ms": now_ms - 3_600_000, "took_ms": 900,
+             "problem": ""}  # fmt: skip
+    none = {"plan": "", "estate": "", "at_ms": now_ms - 60_000, "took_ms": 5, "problem": "no site is left"}
+    opened = {"incident": "fire-1", "plan": digest, "approvals": approvals, "ends": {}, "leaving": [LOST],
+              "mark": "lost"}  # fmt: skip
+    puts = {
+        "incident/fire-1": {"run": RUN, "plan": digest}, OPEN + RUN: opened, key_of((LOST,)): drawn,
+        key_of((LOST, "south")): none,
+    }  # fmt: skip
+    await store.transact((), tuple(Put(key, orjson.dumps(value)) for key, value in puts.items()), lease)
+    return digest
+
+
+def burn_at(url: str, now_ms: int, ran_ms: int = 600_000, approvals: int = 0) -> str:
+    async def work() -> str:
+        store = open_store(url)
+        try:
+            return await burn(store, now_ms, ran_ms, approvals)
+        finally:
+            await store.close()
+
+    return asyncio.run(work())

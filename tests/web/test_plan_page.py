@@ -1,0 +1,49 @@
+"""Pages of plans: the drawer with what is wrong first, and one plan with its objectives and proof."""
+
+from __future__ import annotations
+
+import httpx2
+
+from evac.app.office import Office
+from evac.report.words import percent
+from evac.store.memory import MemoryStore
+from tests.web.burning import burn, made
+from tests.web.rooms import play
+
+
+def test_the_drawer_shows_what_has_no_plan_first() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burn(office.store, office.clock.now_ms())
+        await office.look()
+        office.refresh()
+        text = (await client.get("/plans")).text
+        assert "no site is left" in text
+        assert text.index("north and south") < text.index(f"/plans/{made().digest}")
+
+    play(story, MemoryStore())
+
+
+def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        digest = await burn(office.store, office.clock.now_ms())
+        await office.look()
+        office.refresh()
+        text = (await client.get(f"/plans/{digest}")).text
+        for outcome in made().plan.outcomes:
+            assert f'<th scope="row">{outcome.service}</th>' in text
+        assert percent(made().plan.gap_permille) in text
+        assert digest in text
+        assert ' style="' not in text
+        last = (await client.get(f"/plans/{digest}?steps=1000000&services=1000000")).text
+        final = max(made().plan.steps, key=lambda step: (step.start_ms, step.id))
+        assert f'<th scope="row">{final.id}</th>' in last
+
+    play(story, MemoryStore())
+
+
+def test_a_plan_that_is_not_kept_is_a_problem() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/plans/sha256:" + "0" * 64)).status_code == 404
+        assert (await client.get("/plans/nonsense")).status_code == 422
+
+    play(story)

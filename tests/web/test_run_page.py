@@ -1,0 +1,124 @@
+"""Pages of runs: what stands there follows from the journal; what is asked is confirmed, and asked once."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from evac.app.office import Office
+from evac.engine.requests import prefix_of
+from evac.run.state import replay
+from evac.store.memory import MemoryStore
+from evac.web.pages.projection import TOLERANCE_MS, behind, projected
+from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, made, spec_of
+from tests.web.rooms import play
+from tests.web.test_now_page import opened
+
+NOW_MS = 1_790_000_000_000
+RAN_MS = 1_200_000
+
+
+async def burning(office: Office, ran_ms: int = RAN_MS, approvals: int = 0) -> None:
+    """A run in the store of the room, and a look that waits until it was replayed."""
+    await burn(office.store, office.clock.now_ms(), ran_ms, approvals)
+    await office.look()
+    assert (await office.register.view(RUN)).events > 0
+    office.refresh()
+
+
+def fields(page: str, **more: str) -> dict[str, str]:
+    """What a form of a page sends."""
+    hidden = dict(re.findall(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">', page))
+    return {**hidden, **more}
+
+
+def test_a_run_is_behind_since_its_first_late_step_and_not_before() -> None:
+    spec = spec_of(made().digest)
+    late = replay(spec, events_of(spec, NOW_MS, RAN_MS, "", slow=2.0))
+    said = projected(late.fork(), NOW_MS)
+    assert said.late_ms > TOLERANCE_MS
+    assert said.begun_ms < said.behind.since_ms < NOW_MS
+    step = late.steps[late.index[said.behind.step]]
+    assert said.behind.since_ms == late.started_ms + step.start_ms + step.duration_ms
+    due = replay(spec, events_of(spec, NOW_MS, RAN_MS // 2, "", slow=0.5))
+    assert behind(due, NOW_MS).since_ms == 0
+
+
+def test_the_page_says_what_waits_first_and_where_the_run_is_heading() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        text = (await client.get(f"/runs/{RUN}")).text
+        assert f"{BROKEN} failed: retry or skip" in text
+        assert text.index("Waits for a person") < text.index('class="cards"') < text.index("<svg")
+        assert "Projected finish" in text
+        assert ' style="' not in text
+        assert text.count("<rect") < 300
+        assert f"/runs/{RUN}" in (await client.get("/runs")).text
+        feed = (await client.get(f"/runs/{RUN}/events?before=4")).text
+        numbers = [int(n) for n in re.findall(r'<span class="soft">(\d+) <span', feed)]
+        assert numbers == [3, 2, 1]
+
+    play(story, MemoryStore())
+
+
+def test_what_cannot_be_taken_back_is_confirmed_by_name_and_says_why() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        path = f"/runs/{RUN}/ask"
+        page = (await client.get(f"{path}?verb=cancel")).text
+        for sent in ({"reason": "x"}, {"reason": "x", "typed": "south"}, {"reason": " ", "typed": LOST}):
+            refused = await client.post(path, data=fields(page, **sent))
+            assert refused.status_code == 422
+            assert 'role="alert"' in refused.text
+            assert not await office.store.list(prefix_of(RUN))
+        sent = fields(page, reason="wrong site", typed=LOST, who="ann")
+        foreign = await client.post(path, data=sent, headers={"Origin": "http://evil.example"})
+        assert foreign.status_code == 403
+        assert not await office.store.list(prefix_of(RUN))
+        assert "waits for a leader" in (await client.post(path, data=sent)).text
+        await client.post(path, data=sent)
+        (entry,) = await office.store.list(prefix_of(RUN))
+        assert b'"verb":"cancel"' in entry.value
+        assert b'"who":"ann"' in entry.value
+
+    play(story, MemoryStore())
+
+
+def test_an_approval_covers_what_the_form_showed() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office, 1_000, approvals=1)
+        page = (await client.get(f"/runs/{RUN}/ask?verb=approve")).text
+        assert "carts" in page
+        await client.post(f"/runs/{RUN}/ask", data=fields(page, reason="seen"))
+        (entry,) = await office.store.list(prefix_of(RUN))
+        assert b'"sites":["north"]' in entry.value
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.parametrize("query", ["verb=burn", "verb=retry", "verb=skip&step=nothing", ""])
+def test_what_cannot_be_asked_is_a_problem(query: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        assert (await client.get(f"/runs/{RUN}/ask?{query}")).status_code == 422
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.browser
+def test_pages_fit_and_axe_finds_nothing(browser: Browser, served: tuple[str, str]) -> None:
+    digest = burn_at(served[1], int(time.time() * 1_000), RAN_MS)
+    url = f"{served[0]}/runs/{RUN}"
+    page = opened(browser, f"{served[0]}/runs")
+    page.locator(f"a[href='/runs/{RUN}']").wait_for(timeout=60_000)
+    asked = f"{url}/ask?verb=cancel"
+    for path in (url, asked, f"{served[0]}/plans", f"{served[0]}/plans/{digest}"):
+        for width, scheme in ((390, "light"), (1440, "dark"), (1920, "light")):
+            page = opened(browser, path, width, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert width != 1440 or Axe().run(page).response["violations"] == [], path

@@ -1,0 +1,54 @@
+"""The page What if: a form without scripts; its answer is that of the API."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from evac.app.office import Office
+from tests.web.rooms import play
+from tests.web.test_now_page import opened
+
+
+def test_every_site_can_be_ticked_and_the_answer_is_that_of_the_api() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert office.facts is not None
+        blank = (await client.get("/what-if")).text
+        for site in office.facts.sites:
+            assert f'name="lose" value="{site.id}">' in blank
+        name = next(site.id for site in office.facts.sites if site.role == "full")
+        told = (await client.post("/v1/what-if", json={"domains": [name]})).json()
+        text = (await client.get("/what-if", params={"lose": name})).text
+        assert f'value="{name}" checked' in text
+        for row in told["services"]:
+            assert f'<th scope="row">{row["service"]}</th>' in text
+        assert "nothing: the site is lost" in text
+
+    play(story)
+
+
+def test_what_is_not_there_is_said_in_the_form() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        found = await client.get("/what-if?lose=atlantis&lose=%3Cscript%3E")
+        assert found.status_code == 422
+        assert 'role="alert"' in found.text
+        assert "<script>" not in found.text
+        assert "No fault domain has that" in (await client.get("/what-if?find=atlantis")).text
+
+    play(story)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1440, "dark"), (1920, "light")])
+def test_it_works_without_scripts_and_fits(
+    browser: Browser, served: tuple[str, str], width: int, scheme: str
+) -> None:
+    page = opened(browser, f"{served[0]}/what-if", width, scheme, java_script_enabled=False)
+    page.get_by_label("south").check()
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("heading", name="What if south is lost?").wait_for()
+    page = opened(browser, page.url, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert Axe().run(page).response["violations"] == []
