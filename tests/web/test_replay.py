@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -60,5 +61,25 @@ def test_what_is_wrong_with_a_run_is_said_to_whoever_asked() -> None:
             await replayer.view_of("nothing")
         assert caught.value.code == "run-unknown"
         replayer.close()
+
+    asyncio.run(story())
+
+
+def test_whoever_waits_for_a_store_that_does_not_answer_is_let_go_when_the_room_closes() -> None:
+    asked = asyncio.Event()
+
+    class Silent(MemoryStore):
+        async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+    async def story() -> None:
+        replayer = Replayer(Silent())
+        waiting = asyncio.create_task(replayer.view_of("r"))
+        async with asyncio.timeout(60):
+            await asked.wait()
+            replayer.close()
+            (found,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(found, asyncio.CancelledError | CancelledError)
 
     asyncio.run(story())

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar, cast
 
 from evac.app import runs
+from evac.model.errors import Unavailable
 from evac.report.run_forecast import FORECASTS
 from evac.run.view import RunView
 from evac.store.port import Entry, Store
 
+ANSWER_S: Final = 60.0
 Answer = TypeVar("Answer")
 
 
 class Borrowed:
-    """What a thread reads of a store that lives on the loop of another one."""
+    """What a thread reads of a store that lives on the loop of another one.
+
+    Nothing here waits for a loop that is over: `end` gives up what is asked, and each answer has its time.
+    """
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._loop = store, loop
+        self._asked: set[Future[Any]] = set()
+        self._over = False
+
+    def end(self) -> None:
+        self._over = True
+        for one in tuple(self._asked):
+            one.cancel()
 
     async def get(self, key: str) -> Entry | None:
         return await self._ask(self._store.get(key))
@@ -33,12 +45,18 @@ class Borrowed:
         return await self._ask(self._store.list(prefix, after, limit))
 
     async def _ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
-        try:
-            asked = asyncio.run_coroutine_threadsafe(question, self._loop)
-        except RuntimeError:  # the loop is over, and so is whoever wanted to know
+        if self._over or self._loop.is_closed():
             question.close()
-            raise
-        return await asyncio.wrap_future(asked)
+            raise Unavailable("the room closes")
+        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        self._asked.add(asked)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.wrap_future(asked)
+        except TimeoutError as error:
+            raise Unavailable(f"no answer of the store in {ANSWER_S:.0f} s") from error
+        finally:
+            self._asked.discard(asked)
 
 
 class Replayer:
@@ -48,15 +66,16 @@ class Replayer:
         self._store = store
         self._thread = ThreadPoolExecutor(1, "replaying")
         self._under_way: dict[str, asyncio.Future[RunView]] = {}
+        self._borrowed: Borrowed | None = None
 
     async def view_of(self, run: str) -> RunView:
         """The run as its journal says, replayed. Raises as `runs.view_of`."""
         asked = self._under_way.get(run)
         if asked is None:
             loop = asyncio.get_running_loop()
-            asked = self._under_way[run] = loop.run_in_executor(
-                self._thread, _view_of, self._store, loop, run
-            )
+            self._borrowed = self._borrowed or Borrowed(self._store, loop)
+            asked = loop.run_in_executor(self._thread, _view_of, self._borrowed, run)
+            self._under_way[run] = asked
             asked.add_done_callback(lambda done: self._over(run, done))
         return await asyncio.shield(asked)
 
@@ -71,8 +90,10 @@ class Replayer:
         await loop.run_in_executor(self._thread, FORECASTS.of, view.fork(), now_ms)
 
     def close(self) -> None:
+        if self._borrowed is not None:
+            self._borrowed.end()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _view_of(store: Store, loop: asyncio.AbstractEventLoop, run: str) -> RunView:
-    return asyncio.run(runs.view_of(cast(Store, Borrowed(store, loop)), run))
+def _view_of(store: Borrowed, run: str) -> RunView:
+    return asyncio.run(runs.view_of(cast(Store, store), run))
