@@ -11,9 +11,11 @@ import argparse
 import asyncio
 import http.client
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.figures import Figure, Table
+from bench.serve_large import put_large
 
 SERVERS: Final = 90_000
 SECONDS: Final = 20.0
@@ -31,6 +34,8 @@ NOTICES: Final = 40
 NOTICE_EVERY_S: Final = 0.25
 PAGES: Final = 60
 QUESTIONS: Final = 60
+LARGE_STEPS: Final = 100_000
+LARGE_BEGUN: Final = 1_000
 READY_S: Final = 600.0
 READS: Final = (
     "/v1/situation", "/v1/estate", "/v1/services?limit=100", "/v1/audit/losses?kind=site",
@@ -66,10 +71,12 @@ class Room:
 
     def processor_s(self) -> float:
         """Seconds of processor that the process took so far, without the one that reckons."""
-        import os
-
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def loop_ms(self) -> float:
+        """Milliseconds of processor that the thread of the loop took so far."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 def reads(room: Room) -> Iterator[Figure]:
@@ -77,12 +84,7 @@ def reads(room: Room) -> Iterator[Figure]:
     for path in READS:
         room.get(path)
     before = room.processor_s()
-    command = [sys.executable, "-m", "bench.serve_load", str(room.port), str(room.seconds)]
-    done = subprocess.run(
-        [*command, str(CONNECTIONS), *READS], capture_output=True, text=True, check=True,
-        timeout=room.seconds + 120, cwd=Path(__file__).resolve().parents[1],
-    )  # fmt: skip
-    found = json.loads(done.stdout)
+    found = _loaded(room)
     each_us = 1e6 * (room.processor_s() - before) / found["answers"]
     note = f"{CONNECTIONS} connections, {found['failures']} failures"
     rate = found["answers"] / found["seconds"] if not found["failures"] else None
@@ -91,8 +93,21 @@ def reads(room: Room) -> Iterator[Figure]:
     yield Figure("reads_processor", "processor of the room for one read", each_us, "µs")
 
 
+def _loaded(room: Room) -> dict[str, Any]:
+    """What the reading program says."""
+    command = [sys.executable, "-m", "bench.serve_load", str(room.port), str(room.seconds)]
+    done = subprocess.run(
+        [*command, str(CONNECTIONS), *READS], capture_output=True, text=True, check=True,
+        timeout=room.seconds + 120, cwd=Path(__file__).resolve().parents[1],
+    )  # fmt: skip
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
 def page_now(room: Room) -> Iterator[Figure]:
     """The page Now, made anew each time: something happened since the one before."""
+
+    used = []
 
     async def asked() -> tuple[list[float], int]:
         took, size = [], 0
@@ -102,13 +117,15 @@ def page_now(room: Room) -> Iterator[Figure]:
                 await tell(f"page {number}")
                 while json.loads(room.get("/v1/situation"))["version"] == version:
                     await asyncio.sleep(0.02)
-                began = time.perf_counter()
+                began, before = time.perf_counter(), room.loop_ms()
                 size = len(room.get("/now"))
                 took.append(1e3 * (time.perf_counter() - began))
+                used.append(room.loop_ms() - before)
         return took, size
 
     took, size = asyncio.run(asked())
     yield _p95("now_p95", "page Now, made anew and sent, p95", took, "ms", 50)
+    yield _p95("now_processor_p95", "processor of the room for it, p95", used, "ms", 50)
     yield Figure("now_size", "size of the page Now", size / 1e3, "kB", 300, "at most")
 
 
@@ -135,6 +152,33 @@ def events(room: Room) -> Iterator[Figure]:
         words = f"{len(took)} of {VIEWERS * NOTICES} came"
         figure = Figure(figure.name, figure.what, None, "ms", 500, "at most", words)
     yield figure
+
+
+def large(room: Room) -> Iterator[Figure]:
+    """A run of 100,000 boots is opened, bound and foretold while others read."""
+    name = asyncio.run(put_large(room.store, LARGE_STEPS, LARGE_BEGUN))
+    opened: list[float] = []
+
+    def show() -> None:
+        began = time.perf_counter()
+        while not opened and time.perf_counter() - began < READY_S:
+            try:
+                told = json.loads(room.get(f"/v1/runs/{name}"))
+            except RuntimeError:  # not found yet
+                told = {}
+            if (told.get("forecast") or {}).get("servers") == LARGE_STEPS:
+                opened.append(time.perf_counter() - began)
+            else:
+                time.sleep(0.1)
+
+    shower = threading.Thread(target=show)
+    shower.start()
+    found = _loaded(room)
+    shower.join()
+    words = f"a run of {LARGE_STEPS:,} boots is shown, with its forecast"
+    yield Figure("large_opened", words, opened[0] if opened else None, "s")
+    yield Figure("large_p99", "p99 of API reads meanwhile", found["p99_ms"], "ms")
+    yield Figure("large_max", "longest of these", found["max_ms"], "ms")
 
 
 async def _watched(room: Room) -> list[float]:
@@ -211,6 +255,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Room], Iterator[Figure]]]] = {
     "now": ("The page Now", page_now),
     "what-if": ("What if", what_if),
     "events": ("Server-sent events", events),
+    "large": ("A large run", large),
 }  # fmt: skip
 
 
