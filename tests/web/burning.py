@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import orjson
@@ -94,4 +95,5 @@ def burn_at(url: str, now_ms: int, ran_ms: int = 600_000, approvals: int = 0) ->
         finally:
             await store.close()
 
-    return asyncio.run(work())
+    with ThreadPoolExecutor(1) as apart:  # a driver of browsers has a loop of its own in this thread
+        return apart.submit(lambda: asyncio.run(work())).result()
