@@ -64,6 +64,15 @@ def test_the_checker_agrees_with_plans_of_random_instances(seed: int) -> None:
     assert found.bound <= verdict.objective
 
 
+@pytest.mark.parametrize("work", [0, 200])
+@pytest.mark.parametrize("seed", [363, 420, 554, 668, 835, 877])
+def test_a_tier_gives_way_however_tight_time_and_booted_servers_are(seed: int, work: int) -> None:
+    """Each broke the rule of tiers once: what a booted server still had room for was passed over, or a want
+    of time was taken for a want of room."""
+    instance = random_variant(seed)
+    assert check_instance(instance, plan_instance(instance, work=work)).violations == ()
+
+
 @pytest.mark.parametrize(
     "scenario",
     [

@@ -10,6 +10,7 @@ from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
+from evac.planning.evacuation.legality import lacks_time
 
 CHAIN_MOST: Final = 60
 
@@ -102,7 +103,8 @@ def _reason(draft: Draft, times: Times, service: int, state: ServiceState) -> st
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return f"needs {s.id[other]}, which does not come back"
     why = draft.board.item["why"][int(s.component[service])]
-    return "it would not be back before the horizon" if why == FAILED_TIME else "no room is left for it"
+    late = why == FAILED_TIME or lacks_time(draft.board, service)
+    return "it would not be back before the horizon" if late else "no room is left for it"
 
 
 def _sheds_of(draft: Draft, service: int) -> list[str]:

@@ -1,7 +1,9 @@
 """The hard rule of tiers: nothing stays down for lack of room that strictly lower tiers hold.
 
 Broken where a service does not fit as things stand, and would if every replica of a lower tier that
-nobody alive needs were taken away. Counted generously, by rows and by sites each taken alone.
+nobody alive needs were taken away. Counted generously, by rows and by sites each taken alone. Where it
+could not be started, verified and given its traffic before the horizon, beside all that is planned, it is
+time that is short and not room.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -10,9 +12,22 @@ nobody alive needs were taken away. Counted generously, by rows and by sites eac
 from __future__ import annotations
 
 from evac.planning.compiled import inner, kernel
-from evac.planning.evacuation.board import FAILED_TIME, HARD_USER, NEVER, STARTS, WAIT, Board
+from evac.planning.evacuation.board import (
+    HARD_USER,
+    HELD,
+    NEED_STORE,
+    NEVER,
+    SHIFT,
+    START,
+    STARTS,
+    VERIFY,
+    WAIT,
+    Board,
+)
+from evac.planning.evacuation.profile import fits_at, release_to, reserve
 from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
+from evac.planning.evacuation.timing import hands, schedule, when
 
 
 @inner
@@ -24,8 +39,6 @@ def _lacks_room(board: Board, service: int) -> bool:
     if base_is_shed(board, service) and not record.base_lost:
         return True
     if not record.base_lost or board.item[record.component].at < NEVER:
-        return False
-    if board.item[record.component].why == FAILED_TIME:
         return False
     first, last = (
         board.heap[board.base[WAIT] + record.component],
@@ -74,12 +87,17 @@ def _add_leaving(board: Board, tier: int) -> None:
 
 @inner
 def _would_fit(board: Board, service: int, wanted: int) -> bool:
-    """Whether `wanted` replicas would fit on the spare room of rows, spread taken level by level."""
+    """Whether `wanted` replicas would fit on the spare room of rows, spread taken level by level.
+
+    `time` of source p becomes the first tick at which a row of pool p that has room is on.
+    """
     record = board.service[service]
     total, site_total = 0, 0
     open_spread(board, service)
     for place in board.place:
         place.fits = 0
+    for pool in range(len(board.pool)):
+        board.source[pool].time = NEVER
     for row in board.row:
         if not board.eligible[service, row.pool]:
             continue
@@ -94,6 +112,7 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
             if row.feed >= 0:
                 most = min(most, record.feed_cap - board.place[row.feed].feed)
         if most > 0:
+            board.source[row.pool].time = min(board.source[row.pool].time, max(row.on_at, 0))
             total += most
             if row.site >= 0:
                 board.place[row.site].fits += most
@@ -104,6 +123,93 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
         site_total += max(0, min(place.fits, record.site_cap - place.site))
     close_spread(board)
     return min(total, site_total) >= wanted
+
+
+@inner
+def _needs_met(board: Board, service: int) -> int:
+    """From when all that a service waits for is there."""
+    component = board.service[service].component
+    at = board.item[component].release
+    for k in range(board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]):
+        at = max(at, board.item[board.heap[k]].at)
+    for k in range(
+        board.heap[board.base[NEED_STORE] + component], board.heap[board.base[NEED_STORE] + component + 1]
+    ):
+        at = max(at, board.store[board.heap[k]].primary_at)
+    return at
+
+
+@inner
+def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, int]:
+    """Pool, tick, length, by hand or not: the start on a row that `_would_fit` found which ends first."""
+    found, found_at, found_length, found_by_hand = -1, NEVER, 0, 0
+    for pool in range(len(board.pool)):
+        ready = max(since, board.source[pool].time)
+        if ready >= NEVER:
+            continue
+        uses = board.pool[pool].start_set
+        at, length, by_hand = when(board, START, uses, board.service[service].start, 1, ready)
+        if at < NEVER and (found < 0 or at + length < found_at + found_length):
+            found, found_at, found_length, found_by_hand = pool, at, length, by_hand
+    return found, found_at, found_length, found_by_hand
+
+
+@inner
+def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
+    """When `wanted` starts would be over, each as early as what is held allows; NEVER if they cannot be."""
+    end = since
+    while wanted > 0 and board.size[HELD] + 3 < len(board.held):
+        pool, at, length, by_hand = _next_start(board, service, since)
+        if pool < 0:
+            return NEVER
+        uses, people = board.pool[pool].start_set, hands(board, START, by_hand)
+        count = min(wanted, fits_at(board, uses, people, length, at))
+        reserve(board, uses, people, length, count, at)
+        end = max(end, at + length)
+        wanted -= count
+    return end
+
+
+@inner
+def _has_time(board: Board, service: int, wanted: int) -> bool:
+    """Whether a service that lacks `wanted` replicas could be back before the horizon, room put aside."""
+    held = board.size[HELD]
+    record = board.service[service]
+    end = _all_started(board, service, wanted, _needs_met(board, service))
+    if end < NEVER:
+        _, end, _ = schedule(board, VERIFY, 0, record.verify, end)
+    if end < NEVER and record.shift:
+        _, end, _ = schedule(board, SHIFT, record.shift_set, record.shift_ticks, end)
+    release_to(board, held)
+    return end < board.horizon
+
+
+@inner
+def _missing(board: Board, service: int) -> int:
+    """Replicas that a service which is down lacks to serve."""
+    record = board.service[service]
+    missing = record.serves - record.left
+    entry = record.head
+    while entry >= 0:
+        missing -= 1
+        entry = board.started[entry].next
+    return missing
+
+
+@inner
+def _mark_leaving(board: Board) -> None:
+    for service in range(len(board.service)):
+        board.service[service].leaves = 1 if _may_leave(board, service) else 0
+
+
+@kernel
+def lacks_time(board: Board, service: int) -> bool:
+    """Whether a service that is down could not be back before the horizon, were there all room for it."""
+    _mark_leaving(board)
+    _spare_room(board)
+    _add_leaving(board, board.service[service].tier)
+    wanted = _missing(board, service)
+    return _would_fit(board, service, wanted) and not _has_time(board, service, wanted)
 
 
 @kernel
@@ -121,16 +227,14 @@ def first_breach(board: Board, since: int) -> int:
             continue
         if not marked:
             marked = True
-            for other in range(len(board.service)):
-                board.service[other].leaves = 1 if _may_leave(board, other) else 0
-        record = board.service[service]
-        wanted = record.serves - record.left
+            _mark_leaving(board)
+        wanted = _missing(board, service)
         if wanted <= 0:
             continue
         _spare_room(board)
         if _would_fit(board, service, wanted):
             continue
-        _add_leaving(board, record.tier)
-        if _would_fit(board, service, wanted):
+        _add_leaving(board, board.service[service].tier)
+        if _would_fit(board, service, wanted) and _has_time(board, service, wanted):
             return service
     return -1

@@ -82,6 +82,14 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
 
 
 @inner
+def _reopen_booted(board: Board, service: int, since: int) -> None:
+    """Servers whose boots are planned, once more: those that this item has booted are among them now."""
+    for pool in range(len(board.pool)):
+        if board.eligible[service, pool] and board.pool[pool].booted_count > board.pool[pool].first_booted:
+            _add(board, BOOTED, pool, since)
+
+
+@inner
 def _fits_now(board: Board, service: int, row: int) -> bool:
     """Whether one replica fits on a row that is on, with no shed to wait for."""
     return room_for(board, service, row, 0) > 0 and within_spread(board, service, row) > 0
@@ -320,9 +328,13 @@ def start_replicas(
     if level == 0 and not enough_room(board, service, count):
         return False
     _open_sources(board, service, since, level, eager)
-    left = count
+    left, booted = count, False
     while left > 0:
         source = _first_source(board, service, since, taste, favour)
+        if source < 0 and booted:
+            booted = False
+            _reopen_booted(board, service, since)
+            continue
         if source < 0:
             return False
         line = board.source[source]
@@ -337,6 +349,7 @@ def start_replicas(
             done = 0
             if boot(board, row, line.number):
                 done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
+                booted = True
         else:
             done = _use_freed(board, service, mile, board.present[board.size[ENTRY]].row, since)
         if done == 0:
