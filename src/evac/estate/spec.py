@@ -236,7 +236,7 @@ HEAD: Final[tuple[Field, ...]] = (
 _SERVICE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "the product family it belongs to", default=""),
     Field("owner", "owner", text(), "who answers for it"),
-    Field("public_name", "public_name", text(), "what users call it on the status page; else it is not shown"),
+    Field("public_name", "public_name", text(), "what users call it on the status page; else not shown"),
     Field("tier", "tier", small_count(0, 100), "how much it matters; 0 matters most"),
     Field("people", "people", _MANY, "how many people notice when it is down"),
     Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),

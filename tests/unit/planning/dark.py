@@ -63,9 +63,7 @@ def dark_site(folder: Path, per_rack: int = 3, **facts: str) -> Estate:
     for hall in (1, 2):
         for rack in (1, 2):
             rows += [f"a{hall}{rack}w{n},,a/h{hall}/r{rack},web,,a-boot,yes," for n in range(per_rack)]
-            rows.append(
-                f"a{hall}{rack}x,,a/h{hall}/r{rack},old,,a-boot,{bmc},{owner}"
-            )
+            rows.append(f"a{hall}{rack}x,,a/h{hall}/r{rack},old,,a-boot,{bmc},{owner}")
     rows += ["b1,b,,web,spare,,yes,", "a11z,,a/h1/r1,web,condemned,a-boot,yes,"]
     (folder / "estate.yaml").write_text(text)
     (folder / "racks.csv").write_text(RACKS)
