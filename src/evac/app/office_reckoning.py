@@ -7,16 +7,15 @@ frozen facts; the estate itself stays in the worker.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from evac.app.apart import Apart
 from evac.app.office_facts import EstateFacts, LossFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
@@ -83,16 +82,13 @@ class Reckoner(Protocol):
 
 
 class Worker:
-    """A reckoner in a process of its own (apart), or in a thread. Started when it is first needed, and again
-    if it dies.
-    """
+    """A reckoner in a process of its own (apart), or in a thread."""
 
     def __init__(
         self, path: Path, as_of: date | None = None, policy: Path | None = None, *, apart: bool = True
     ) -> None:
         self._where = (str(path), as_of, None if policy is None else str(policy))
-        self._apart = apart
-        self._pool: Executor | None = None
+        self._apart = Apart() if apart else None
 
     async def reckon(self, observation: Observation) -> Reckoned:
         return await self._ask(_reckon, observation)
@@ -107,18 +103,11 @@ class Worker:
         return await self._ask(_what_if, observation, wanted)
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
-        if self._pool is None:
-            self._pool = (
-                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-                if self._apart
-                else ThreadPoolExecutor(1, "reckoning")
-            )
-        asked = asyncio.get_running_loop().run_in_executor(self._pool, work, *self._where, *more)
+        ask = asyncio.to_thread if self._apart is None else self._apart.ask
         try:
             async with asyncio.timeout(ANSWER_S):
-                found = await asked
+                found = await ask(work, *self._where, *more)
         except BrokenProcessPool as error:
-            self._pool = None
             raise Unavailable("the process that reckons ended; it is started again") from error
         except TimeoutError as error:
             raise Unavailable(f"no answer of the reckoning in {ANSWER_S:.0f} s") from error
@@ -127,13 +116,8 @@ class Worker:
         return found
 
     def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        pool.shutdown(wait=False, cancel_futures=True)
-        if isinstance(pool, ProcessPoolExecutor):
-            for process in list((pool._processes or {}).values()):
-                process.kill()
+        if self._apart is not None:
+            self._apart.close()
 
 
 class _Books:

@@ -5,15 +5,13 @@ The worker loads the estate once from its files; what travels are roles and plan
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from pathlib import Path
 from typing import Final
 
+from evac.app.apart import Apart
 from evac.model.errors import EvacError, InvalidInput, PlanError
 from evac.model.estate import Estate
 from evac.model.observation import Observation
@@ -62,18 +60,14 @@ class PlanningWorker:
     def __init__(self, path: Path, as_of: date | None, policy: RunPolicy, budget_ms: int = BUDGET_MS) -> None:
         self._path, self._as_of, self._budget_ms = str(path), as_of, budget_ms
         self._waivers = waivers_of(policy)
-        self._pool: ProcessPoolExecutor | None = None
+        self._apart = Apart()
 
     async def plan(self, observation: Observation, lost: Sequence[str]) -> bytes:
         """Canonical plan bytes for a loss. Raises PlanError; InvalidInput with the planner's own words."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        loop = asyncio.get_running_loop()
         arguments = (self._path, self._as_of, observation, tuple(lost), self._waivers, self._budget_ms)
         try:
-            found = await loop.run_in_executor(self._pool, _plan, *arguments)
+            found = await self._apart.ask(_plan, *arguments)
         except BrokenProcessPool as error:
-            self._pool = None
             raise PlanError("planner-died", "the planning process ended", "it is started again") from error
         if isinstance(found, bytes):
             return found
@@ -81,8 +75,4 @@ class PlanningWorker:
         raise InvalidInput(code, message, hint)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-            self._pool = None
+        self._apart.close()
