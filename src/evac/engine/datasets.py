@@ -34,6 +34,8 @@ RUNGS: Final = frozenset({"demote", *FENCE_PROOFS})
 """
 
 PREFIX: Final = "epoch/"
+HELD: Final = "data-set-held"
+"""Code of the error while somebody else changes the roles of a store."""
 MARGIN_PERMILLE: Final = 200
 """How much of a lease is left unused, for clocks that run apart."""
 
@@ -275,7 +277,7 @@ class DataSets:
             lease = await self._store.acquire(f"store/{store}", self._owner, ttl_ms)
         except LockHeld as error:
             raise Retryable(
-                "data-set-held", f"{error.owner} is changing the roles of {store}",
+                HELD, f"{error.owner} is changing the roles of {store}",
                 "it goes on when that has ended", max(100, error.ttl_ms),
             ) from error  # fmt: skip
         return HeldSet(self._store, store, lease, self._clock, asked_ms)

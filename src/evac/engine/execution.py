@@ -20,6 +20,7 @@ import orjson
 from evac.engine import requests
 from evac.engine.admission import Admission, FreeAdmission
 from evac.engine.clock import Clock, RunClock
+from evac.engine.datasets import HELD
 from evac.engine.delicate import carry_out
 from evac.engine.guards import HOLD_KEY, Permit
 from evac.engine.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
@@ -454,7 +455,8 @@ class RunExecution:
                     raise
                 self._look_outside = True
                 return
-            if isinstance(error, Retryable) and verb == "approve":  # it waits, and so does whoever asked
+            # It waits, and so does whoever asked: a dead leader may hold the store for a moment yet.
+            if isinstance(error, Retryable) and (verb == "approve" or error.code == HELD):
                 asyncio.get_running_loop().call_later(READ_AGAIN_S, self._hinted)
                 return
             await self._put(requests.refused(entry.key, verb, who, error.message, now_ms), taken)

@@ -164,6 +164,21 @@ def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_
     play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING, virtual=True))
 
 
+def test_a_person_attests_while_a_dead_leader_still_holds_the_store() -> None:
+    async def story(world: World) -> None:
+        world.systems.unseen.add(("promote", "anyang"))
+        run = await two_burn(world, "promote")
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        await until_event(world, run, "step_failed")
+        await world.stores[world.leader].acquire("store/chat", "gone/1", 3_000)
+        await ask(world, run, "attest", "r2", step="fence:chat~2", evidence={"fenced": "anyang"})
+        await until_ended(world)
+        assert await events(world, run, "request_refused") == []
+        assert ((await epoch(world))["holder"], (await epoch(world))["rung"]) == ("busan", "attest")
+
+    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING, virtual=True))
+
+
 def test_what_a_run_does_not_touch_is_answered_when_it_has_ended() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from evac.estate.extremes import REPLICAS_MAX
 from evac.model import estate as m
 from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
 from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
@@ -53,6 +55,8 @@ RATES = st.none() | st.builds(
     m.Rate, st.integers(1, 10**6), st.sampled_from([1_000, 60_000, 3_600_000, 86_400_000, 90_000, 7])
 )
 PERMILLE = st.integers(0, 1_000)
+ROWS_MOST, COUNT_MOST = 3, 50
+"""Of replicas of one service."""
 
 
 def _some(draw: Any, names: tuple[str, ...], least: int = 0) -> tuple[str, ...]:
@@ -107,6 +111,8 @@ def estates(draw: Any) -> m.Estate:
     )
     service_ids, store_ids = tuple(s.id for s in services), tuple(s.id for s in stores)
     replicas = _replicas(draw, services, fleet, pools, sites)
+    weights = tuple(draw(st.lists(st.integers(0, 1_000), min_size=1, max_size=5)))
+    services = tuple(_reckonable(service, max(weights)) for service in services)
     return m.Estate(
         name=draw(TEXTS),
         as_of=draw(MAYBE_DAY),
@@ -114,7 +120,7 @@ def estates(draw: Any) -> m.Estate:
         horizon_ms=draw(st.integers(1_000, 366 * 86_400_000)),
         detection_ms=draw(STATED),
         approval_ms=draw(STATED),
-        tier_weights=tuple(draw(st.lists(st.integers(0, 1_000), min_size=1, max_size=5))),
+        tier_weights=weights,
         sites=sites,
         halls=halls,
         feeds=feeds,
@@ -132,43 +138,41 @@ def estates(draw: Any) -> m.Estate:
         tools=MappingProxyType(
             {role: _some(draw, service_ids) for role in sorted(draw(st.sets(st.sampled_from(TOOL_ROLES))))}
         ),
-        limits=m.Limits(
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-            draw(RATES),
-            draw(AMOUNTS),
-            MappingProxyType({k: draw(STATED) for k in sorted(draw(st.sets(st.sampled_from(STEP_KINDS))))}),
-            draw(PERMILLE),
-        ),
-        expiring=tuple(
-            m.Expiring(
-                i,
-                draw(TEXTS),
-                draw(MAYBE_DAY),
-                draw(st.sampled_from([None, *domains])),
-                _some(draw, service_ids),
-            )
-            for i in _ids(draw, "e-")
-        ),
-        automations=tuple(
-            m.Automation(i, draw(TEXTS), _some(draw, STEP_KINDS), _some(draw, service_ids), draw(FLAGS))
-            for i in _ids(draw, "u-")
-        ),
-        rehearsals=tuple(
-            sorted(
-                (
-                    m.Rehearsal(draw(st.sampled_from(domains)), draw(DAYS), "live")
-                    for _ in range(draw(st.integers(0, 2)))
-                ),
-                key=lambda r: (r.domain, r.done.isoformat()),
-            )
-        ),
+        limits=_limits(draw),
+        expiring=_expiring(draw, domains, service_ids),
+        automations=_automations(draw, service_ids),
+        rehearsals=_rehearsals(draw, domains),
         fleet=fleet,
         replicas=replicas,
     )
+
+
+def _limits(draw: Any) -> m.Limits:
+    amounts = [draw(AMOUNTS) for _ in range(5)]
+    manual = {kind: draw(STATED) for kind in sorted(draw(st.sets(st.sampled_from(STEP_KINDS))))}
+    rates, last, margin = draw(RATES), draw(AMOUNTS), draw(PERMILLE)
+    return m.Limits(*amounts, rates, last, MappingProxyType(manual), margin)
+
+
+def _expiring(draw: Any, domains: tuple[str, ...], services: tuple[str, ...]) -> tuple[m.Expiring, ...]:
+    places = st.sampled_from([None, *domains])
+    return tuple(
+        m.Expiring(i, draw(TEXTS), draw(MAYBE_DAY), draw(places), _some(draw, services))
+        for i in _ids(draw, "e-")
+    )
+
+
+def _automations(draw: Any, services: tuple[str, ...]) -> tuple[m.Automation, ...]:
+    return tuple(
+        m.Automation(i, draw(TEXTS), _some(draw, STEP_KINDS), _some(draw, services), draw(FLAGS))
+        for i in _ids(draw, "u-")
+    )
+
+
+def _rehearsals(draw: Any, domains: tuple[str, ...]) -> tuple[m.Rehearsal, ...]:
+    count = draw(st.integers(0, 2))
+    found = (m.Rehearsal(draw(st.sampled_from(domains)), draw(DAYS), "live") for _ in range(count))
+    return tuple(sorted(found, key=lambda r: (r.domain, r.done.isoformat())))
 
 
 def _racks(
@@ -243,7 +247,7 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
                 draw(AMOUNTS),
                 draw(AMOUNTS),
                 draw(VECTORS),
-                draw(AMOUNTS),
+                draw(st.none() | st.integers(0, REPLICAS_MAX)),
                 draw(SHARES),
                 _some(draw, sites),
                 spread,
@@ -260,9 +264,20 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
                 draw(STATED),
                 traffic,
                 draw(st.booleans()),
+                draw(st.none() | TEXTS),
             )
         )
     return tuple(found)
+
+
+def _reckonable(service: m.Service, weight: int) -> m.Service:
+    """With amounts that together stay within what is counted in; beyond it an estate is refused."""
+    count = max(service.replicas or 0, ROWS_MOST * COUNT_MOST)
+    demand = tuple(
+        None if amount is None else min(amount, QUANTITY_LIMIT // count) for amount in service.demand
+    )
+    people = None if service.people is None else min(service.people, QUANTITY_LIMIT // max(weight, 1))
+    return replace(service, demand=demand, people=people)
 
 
 def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
@@ -360,10 +375,10 @@ def _replicas(
         {
             (s, *draw(st.sampled_from(targets)))
             for s in range(len(services))
-            for _ in range(draw(st.integers(0, 3)))
+            for _ in range(draw(st.integers(0, ROWS_MOST)))
         }
     )
-    counts = [draw(st.integers(1, 50)) for _ in rows]
+    counts = [draw(st.integers(1, COUNT_MOST)) for _ in rows]
     columns = np.array(rows, np.int64).reshape(-1, 3)
     return Replicas(
         columns[:, 0].astype(np.int32),
