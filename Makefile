@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo lab test test-long lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -32,11 +32,10 @@ demo: $(READY) ## October 2022 again, from files to a report, in under two minut
 lab: $(READY) ## three real sites on this machine: up, one burns and comes back, report, down
 	scripts/lab.sh
 
+# Half as many again as there are cores: many tests wait for real servers.
+WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 test: $(READY) ## run all tests
-	$(PYTHON) -m pytest -n auto --dist worksteal -m "not long"
-
-test-long: $(READY) ## run the tests that keep real servers for minutes
-	$(PYTHON) -m pytest -m long
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY) ## check style and formatting
 	$(VENV)/bin/ruff check .

@@ -33,21 +33,3 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real input in ../shared/data is not on this machine")
     return folder
-
-
-# Real servers, controllers and fires for minutes: `make test-long` runs them, `make test` does not.
-LONG = (
-    "lab/test_comes_back.py", "lab/test_comes_home.py", "lab/test_faults.py", "lab/test_namespaces.py",
-    "lab/test_october.py", "lab/test_fleet_validators.py", "e2e/test_embedded_run.py", "web/test_real_run.py",
-    "web/test_replay.py", "web/test_run_page.py", "web/test_plan_page.py", "web/test_what_if_page.py",
-    "web/test_now_page.py", "sim/test_real_processes.py", "sim/test_real_processes_on_etcd.py",
-    "sim/test_waves.py", "sim/test_planted_bugs.py", "contract/store/test_sqlite_crashes.py",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of long modules."""
-    root = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(root).as_posix() in LONG:
-            item.add_marker(pytest.mark.long)
