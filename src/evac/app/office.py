@@ -34,7 +34,6 @@ from evac.app.office_values import (
     NOBODY,
     HoldSeen,
     LeaderSeen,
-    NoticeSeen,
     QuorumSeen,
     ReadyPlan,
     RunShort,
@@ -49,6 +48,7 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.guards import HOLD_KEY, SITES_KEY
 from evac.engine.leading import LEADER
 from evac.engine.losing import pages
+from evac.incident.values import Notice
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
@@ -99,7 +99,7 @@ class Office:
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
         self.register = Register(store, self.hub, self._bell.set)
-        self._notices: deque[NoticeSeen] = deque(maxlen=NOTICES_MOST)
+        self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
         self._leader = NOBODY
         self._hold: HoldSeen | None = None
         self._marks: Mapping[str, str] = {}
@@ -131,7 +131,7 @@ class Office:
         """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""
         return await drawer.get_plan(self.store, digest)
 
-    async def notices(self, after: int, limit: int) -> list[NoticeSeen]:
+    async def notices(self, after: int, limit: int) -> list[Notice]:
         """Notices after a number: from memory where it reaches back far enough, else from the journal."""
         kept = tuple(self._notices)
         if kept and kept[0].number <= after + 1:
@@ -189,7 +189,7 @@ class Office:
             except EvacError:
                 await asyncio.sleep(AGAIN_S)
 
-    def _take(self, notice: NoticeSeen) -> None:
+    def _take(self, notice: Notice) -> None:
         if self._notices and notice.number <= self._notices[-1].number:
             return
         self._notices.append(notice)
@@ -289,12 +289,12 @@ async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
         await office.close()
 
 
-def _notice(number: int, record: bytes) -> NoticeSeen:
+def _notice(number: int, record: bytes) -> Notice:
     try:
         found = decode_notice(record)
     except Corrupt as error:
-        return NoticeSeen(number, "trouble", 0, "", error.message)
-    return NoticeSeen(number, found.kind, found.at_ms, found.site, found.words, found.data)
+        return Notice(number, "trouble", 0, "", error.message)
+    return Notice(number, found.kind, found.at_ms, found.site, found.words, found.data)
 
 
 def _hold(entry: Entry | None) -> HoldSeen | None:

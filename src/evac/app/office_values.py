@@ -7,9 +7,10 @@ Owned here: the values only. Names of fields are the names that the API shows. T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from evac.incident.values import Notice
 
 Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
 """As `watch.values.SiteState`; unwatched: nobody votes on the site, so that there is nothing to judge."""
@@ -118,18 +119,6 @@ class RunShort:
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeSeen:
-    """A notice of the journal of watching; number: its place there, counted from 1."""
-
-    number: int
-    kind: str
-    at_ms: int
-    site: str
-    words: str
-    data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
@@ -145,7 +134,7 @@ class Situation:
     drawer: tuple[ReadyPlan, ...]
     open_runs: tuple[RunShort, ...]
     ended_runs: tuple[RunShort, ...]
-    notices: tuple[NoticeSeen, ...]
+    notices: tuple[Notice, ...]
     notice: int
     estate: str
     problem: str

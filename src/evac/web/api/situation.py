@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from evac.app.office import TOPIC_SITUATION, TOPIC_WATCH
 from evac.app.office_hub import News
-from evac.app.office_values import NoticeSeen, Situation
+from evac.app.office_values import Situation
+from evac.incident.values import Notice
 from evac.web import streams
 from evac.web.access.port import need
 from evac.web.answering import dump, tag_of, tagged
@@ -28,7 +29,7 @@ async def situation(request: Request) -> Response:
     )
 
 
-@router.get("/notices", responses=answers(paged(NoticeSeen), 304, 422, 503))
+@router.get("/notices", responses=answers(paged(Notice), 304, 422, 503))
 async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
     """The journal of watching, from the first notice on; `next` is the number to go on after."""
     room = room_of(request)
