@@ -38,6 +38,8 @@ KEY: Final = "observed"
 PERIOD_S: Final = 2.0
 LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
+SOON_S: Final = 0.25
+"""After a check that found less than policy counts on; doubled until it finds it, up to the usual time."""
 MOVED_MS: Final = 10_000
 """A primary that was just made waits for its copies until they have been led to it: that is no loss."""
 PUTS_MOST: Final = 64
@@ -66,6 +68,7 @@ class SeenEstate:
         self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
         self._goes_on: dict[str, tuple[int, int]] = {}
+        self._check_s = SOON_S
 
     def standing(self, store: str) -> Standing | None:
         """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
@@ -130,8 +133,10 @@ class SeenEstate:
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         seen = merged(self.observation, now, holders)
         if seen.members != self.observation.members:
-            await self._store.transact((), (Put(KEY, encode(seen)),), guard)
-            self._take(seen)
+            estate = observed(self._files, seen)
+            digest = estate_digest(estate)
+            await self._store.transact((), (Put(KEY, encode(seen, digest)),), guard)
+            self.observation, self.estate, self.digest = seen, estate, digest
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
 
@@ -229,7 +234,18 @@ class SeenEstate:
                 self._standing[fact.store] = fact
             else:
                 self._standing.pop(fact.store, None)
-        await asyncio.sleep(STANDING_S)
+        await asyncio.sleep(self._until_next_check(len(facts)))
+
+    def _until_next_check(self, found: int) -> float:
+        """Seconds. A fire that comes before the first proof waits for a person: so the first is looked for
+        often.
+        """
+        wanted = sum("sync" in self._policy.store(store.id).proofs for store in self.estate.stores)
+        if found >= wanted:
+            self._check_s = SOON_S
+            return STANDING_S
+        self._check_s = min(STANDING_S, self._check_s * 2)
+        return self._check_s
 
     def _take(self, seen: Observation) -> None:
         if seen.members == self.observation.members:
@@ -277,9 +293,18 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
     return found
 
 
-def encode(observation: Observation) -> bytes:
+def encode(observation: Observation, digest: str) -> bytes:
+    """digest: of the estate as observed, so that whoever has no files knows which plans are made of it."""
     rows = [[m.store, m.site, m.role] for m in observation.members]
-    return orjson.dumps({"at_ms": observation.at_ms, "members": rows})
+    return orjson.dumps({"at_ms": observation.at_ms, "estate": digest, "members": rows})
+
+
+def digest_in(value: bytes) -> str:
+    """The digest of the estate as observed; "" where none was written. Raises Corrupt."""
+    try:
+        return str(orjson.loads(value).get("estate", ""))
+    except (ValueError, AttributeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error
 
 
 def decode(value: bytes) -> Observation:

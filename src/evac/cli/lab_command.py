@@ -112,14 +112,22 @@ def up(
 
 
 def _plans_lacking(state: LabState) -> str:
-    """A line that says so where the loss of a site has no plan yet; else nothing."""
+    """A line that says so where the loss of a site has no plan yet, or a store no proof; else nothing."""
     from evac.lab.journal_facts import watchers
+    from evac.lab.world import SYNCHRONOUS
 
     seen = watchers(state.topology)
     left = [site.name for site in state.topology.sites if seen is None or site.name not in seen.ready]
-    if not left:
-        return ""
-    return f"no plan lies ready yet for the loss of {', '.join(left)}: a fire there waits for the planner\n"
+    words = []
+    if left:
+        words.append(
+            f"no plan lies ready yet for the loss of {', '.join(left)}: a fire waits for the planner\n"
+        )
+    if seen is None or SYNCHRONOUS not in seen.proven:
+        words.append(
+            f"no synchronous copy is proven to hold all of {SYNCHRONOUS}: a fire waits for a person\n"
+        )
+    return "".join(words)
 
 
 @lab.command()

@@ -14,6 +14,7 @@ import orjson
 
 from evac.engine import drawer
 from evac.engine.conducting import OPEN
+from evac.engine.live_actions import PREFIX as STANDING
 from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError
 from evac.run.values import ENDED
@@ -80,28 +81,33 @@ def leader_site(topology: Topology, first: str = "") -> str:
 class Watchers:
     """What evac's controllers say of themselves. leader: site of the one that leads, "" where none does.
     ready: sites for whose loss a plan lies in the drawer; problems: site -> why none could be made.
-    open_runs: those that have not ended.
+    open_runs: those that have not ended. proven: stores of which a synchronous copy is proven to hold
+    every commit; a promotion of another one waits for a person.
     """
 
     leader: str
     ready: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
     open_runs: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
 
 
 def watchers(topology: Topology, first: str = "", within_s: float = ASK_SECONDS) -> Watchers | None:
     """None where the store does not answer in time."""
 
+    sites = tuple(site.name for site in topology.sites)
+
     async def question(store: Store) -> Watchers:
         async with asyncio.timeout(within_s):
-            lease, plans, runs = await asyncio.gather(
-                store.holder(LEADER), _plans(store, topology), store.list(OPEN)
+            lease, plans, runs, proofs = await asyncio.gather(
+                store.holder(LEADER), plans_ready(store, sites), store.list(OPEN), store.list(STANDING)
             )
         return Watchers(
             site_in(lease.owner) if lease is not None else "",
             tuple(site for site, ready in plans.items() if ready.plan),
             {site: ready.problem for site, ready in plans.items() if not ready.plan},
             tuple(entry.key.removeprefix(OPEN) for entry in runs),
+            tuple(entry.key.removeprefix(STANDING) for entry in proofs),
         )
 
     try:
@@ -110,17 +116,17 @@ def watchers(topology: Topology, first: str = "", within_s: float = ASK_SECONDS)
         return None
 
 
-async def _plans(store: Store, topology: Topology) -> dict[str, drawer.Ready]:
-    """What lies in the drawer for the loss of each single site; what is older than the last change of roles
-    is made anew and does not count.
+async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, drawer.Ready]:
+    """What lies in the drawer for the loss of each single site; what was made of other roles than those last
+    seen is made anew and does not count.
     """
-    from evac.app.seen import KEY
+    from evac.app.seen import KEY, digest_in
 
-    keys = [KEY, *(drawer.key_of((site.name,)) for site in topology.sites)]
+    keys = [KEY, *(drawer.key_of((site,)) for site in sites)]
     observed, *entries = await asyncio.gather(*(store.get(key) for key in keys))
-    changed = 0 if observed is None else observed.revision
-    found = [drawer.decode(entry) for entry in entries if entry is not None and entry.revision > changed]
-    return {ready.lost[0]: ready for ready in found if ready is not None}
+    digest = "" if observed is None else digest_in(observed.value)
+    found = [drawer.decode(entry) for entry in entries if entry is not None]
+    return {ready.lost[0]: ready for ready in found if ready is not None and digest in ("", ready.estate)}
 
 
 def site_in(owner: str) -> str:

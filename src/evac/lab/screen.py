@@ -60,10 +60,14 @@ def _plan(site: str, seen: Watchers) -> Text:
 
 
 def _runs(status: Status) -> list[Text]:
-    """Runs that have not ended, and where to read on."""
+    """What a fire would wait for a person for; runs that have not ended, and where to read on."""
     if status.watchers is None:
         return []
-    return [Text(f"under way: evac run show {run}", style="yellow") for run in status.watchers.open_runs]
+    waits = not status.watchers.proven and any("controller" in site.servers for site in status.sites)
+    words = "no synchronous copy is proven to hold every message: a fire would wait for a person"
+    return [Text(words, style="yellow")] * waits + [
+        Text(f"under way: evac run show {run}", style="yellow") for run in status.watchers.open_runs
+    ]
 
 
 def _servers(site: SiteStatus) -> Text:

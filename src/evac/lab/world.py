@@ -45,6 +45,8 @@ from evac.lab.waiting import answers, wait_for
 
 READY_SECONDS: Final = 30.0
 PLANS_SECONDS: Final = 60.0
+SYNCHRONOUS: Final = "messages"
+"""The store whose synchronous copy is its fence."""
 """For the first plans: a fire before them waits for the planner."""
 _STEPS: Final = 32
 _LOOK_SECONDS: Final = 0.5
@@ -246,8 +248,9 @@ def _wait_for_leader(starter: Starter, ground: Ground) -> None:
 def wait_for_plans(
     topology: Topology, told: Callable[[str], None] = lambda words: None, within_s: float = PLANS_SECONDS
 ) -> tuple[str, ...]:
-    """Waits until a plan for the loss of each site lies in the drawer; returns the sites that have none by
-    then. A lab without them is up, and slower to meet a fire.
+    """Waits until a plan for the loss of each site lies in the drawer, and until a synchronous copy is
+    proven to hold every message; returns the sites and stores that lack it by then. A lab without them is up,
+    and slower to meet a fire.
     """
     deadline = time.monotonic() + within_s
     known: set[str] = set()
@@ -258,9 +261,10 @@ def wait_for_plans(
             if site not in known:
                 known.add(site)
                 told(f"a plan for the loss of {site}")
-        left = tuple(site.name for site in topology.sites if site.name not in ready)
+        left = [site.name for site in topology.sites if site.name not in ready]
+        left += [] if seen is not None and SYNCHRONOUS in seen.proven else [SYNCHRONOUS]
         if not left or time.monotonic() > deadline:
-            return left
+            return tuple(left)
         time.sleep(_LOOK_SECONDS)
 
 

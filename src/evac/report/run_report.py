@@ -142,7 +142,8 @@ def waiting(view: RunView) -> list[str]:
         found.append(f"{view.steps[i].id}: its outcome is unknown; look, then attest, retry or skip")
     for i, phase in enumerate(view.phases):
         if phase == "failed":
-            found.append(f"{view.steps[i].id} failed: retry or skip")
+            _, message = view.failures.get(i, ("", ""))
+            found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
         elif phase == "ready" and view.steps[i].gate and i not in view.gates_open:
             found.append(f"{view.steps[i].id}: {view.steps[i].gate}; agree with approve --step")
     return found

@@ -54,7 +54,7 @@ def test_somebody_else_moved_the_store_and_its_holder_says_so() -> None:
 
 
 def test_through_the_store() -> None:
-    assert roles(decode(encode(HEALTHY))) == roles(HEALTHY)
+    assert roles(decode(encode(HEALTHY, "sha256:0"))) == roles(HEALTHY)
     for value in (b"", b"{}", b'{"at_ms": 1, "members": [1]}'):
         with pytest.raises(Corrupt):
             decode(value)

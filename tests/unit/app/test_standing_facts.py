@@ -44,10 +44,11 @@ class Primary:
 
     def __init__(self) -> None:
         self.meanwhile: Callable[[], Awaitable[None]] = nothing
+        self.problems: tuple[str, ...] = ()
 
     async def precheck_sync(self, *asked: Any) -> Checked:
         await self.meanwhile()
-        return Checked()
+        return Checked(self.problems)
 
     async def close(self) -> None:
         return None
@@ -91,6 +92,27 @@ class Desk:
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(module, "STANDING_S", 0)
     return Desk()
+
+
+def test_what_is_not_proven_yet_is_looked_for_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fire that comes before the first proof waits for a person."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def story() -> None:
+        desk.primary.problems = ("no copy follows yet",)
+        assert [await desk.check() for _ in range(6)] == [None] * 6
+        desk.primary.problems = ()
+        assert [await desk.check() for _ in range(2)] == [0, 0]
+        desk.primary.problems = ("its copy is gone",)
+        assert await desk.check() == 0, "what was proven grows old, and is not taken back"
+
+    monkeypatch.setattr(module, "STANDING_S", 5.0)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    asyncio.run(story())
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0, 0.5]
 
 
 @pytest.mark.parametrize("what", ["begin", "begin_and_settle"])
