@@ -16,7 +16,15 @@ import numpy as np
 from evac.audit.room import Room, Used, Wants, useful_shapes
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED
-from evac.planning.packing.shapes import STAGES, Fitted, Shapes, first_fit, open_shapes, splits_of
+from evac.planning.packing.shapes import (
+    STAGES,
+    Fitted,
+    Shapes,
+    blocks_of,
+    first_fit,
+    open_shapes,
+    splits_of,
+)
 
 _NO_DEMAND: Final = np.iinfo(np.int64).max
 
@@ -55,13 +63,14 @@ def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, wanted: 
     room, wants, sites = stock.room, stock.wants, len(lost_sites)
     left = np.where(stock.useful & ~lost_sites[room.site], room.count - gone, 0)
     entries = len(left) + splits_of(wanted, wants.site_cap < UNBOUNDED, sites)
-    resources = len(room.free)
+    resources, blocks = len(room.free), blocks_of(entries)
     shapes = Shapes(
         free=np.empty((entries, resources), np.int64), servers=np.empty(entries, np.int64),
         pool=np.empty(entries, np.int32), site=np.empty(entries, np.int32),
         stage=np.empty(entries, np.int32), is_pool=np.empty(entries, np.bool_), size=np.zeros(2, np.int64),
         boots=np.zeros(sites, np.int64), bounds=np.zeros((STAGES, len(room.pool_site), 2), np.int64),
         touched=np.zeros(sites, np.bool_), refused=np.full((len(wants.kinds), resources), _NO_DEMAND),
+        most=np.zeros((blocks, resources), np.int64), loose=np.zeros(blocks, np.bool_),
     )  # fmt: skip
     open_shapes(shapes, left, room.amounts, room.pool, room.site, room.stage, room.is_pool)
     return shapes

@@ -73,7 +73,7 @@ amounts = st.integers(0, 6)
 
 
 @given(
-    st.lists(st.tuples(amounts, amounts, st.integers(0, 1)), min_size=1, max_size=12),
+    st.lists(st.tuples(amounts, amounts, st.integers(0, 1)), min_size=1, max_size=40),
     st.lists(
         st.tuples(amounts, amounts, st.integers(1, 8), st.integers(1, 3), st.sampled_from([BIG, 1, 3])),
         min_size=1, max_size=6,

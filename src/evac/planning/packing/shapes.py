@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.units import UNBOUNDED
+from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 from evac.planning.compiled import kernel
 
 STAGE_USED: Final = 0
@@ -18,6 +18,9 @@ STAGE_EMPTY: Final = 1
 STAGE_BOOTED: Final = 2
 STAGE_DARK: Final = 3
 STAGES: Final = 4
+
+BLOCK: Final = 8
+"""Entries that are passed over at once where none of them has enough of some resource."""
 
 
 class Shapes(NamedTuple):
@@ -27,7 +30,8 @@ class Shapes(NamedTuple):
     and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where
     the entries of a stage and pool were at first, one after the other; touched (sites,): scratch.
     refused (K, R): what found no room anywhere for services of a kind: what asks for at least as much
-    need not look.
+    need not look. most (B, R): at least what any server of a block of entries has free; loose (B,): it may
+    be more than that.
     """
 
     free: IntColumn
@@ -41,6 +45,8 @@ class Shapes(NamedTuple):
     bounds: IntColumn
     touched: BoolColumn
     refused: IntColumn
+    most: IntColumn
+    loose: BoolColumn
 
 
 class Asking(NamedTuple):
@@ -64,6 +70,11 @@ class Fitted(NamedTuple):
     base: IntColumn
     top: IntColumn
     rank: IntColumn
+
+
+def blocks_of(entries: int) -> int:
+    """How many blocks so many entries are."""
+    return entries // BLOCK + 1
 
 
 def splits_of(wanted: IntColumn, capped: BoolColumn, sites: int) -> int:
@@ -90,6 +101,7 @@ def open_shapes(
             continue
         for r in range(free.shape[1]):
             shapes.free[size, r] = free[shape, r]
+            shapes.most[size // BLOCK, r] = max(shapes.most[size // BLOCK, r], free[shape, r])
         shapes.servers[size], shapes.pool[size] = left[shape], pool[shape]
         shapes.site[size], shapes.is_pool[size] = site[shape], is_pool[shape]
         at = stage[shape]
@@ -234,27 +246,60 @@ def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntCo
 def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, rank: IntColumn) -> int:
     """Put up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
 
-    What is split off is looked at by the next service only.
+    What is split off is looked at by the next service only. Written as one loop: a call takes all tables
+    along, which costs more than looking at an entry.
     """
-    size, at_first, left = shapes.size[0], shapes.size[1], count
-    mine, bounds = asking.kind[service], shapes.bounds
     if _refused(shapes, asking, service):
         return 0
+    size, left, mine, bounds = shapes.size[0], count, asking.kind[service], shapes.bounds
+    most, free, demand = shapes.most, shapes.free, asking.demand
+    pools = bounds.shape[1]
     shapes.touched[:] = False
     for stage in range(STAGES):
-        for pool in range(bounds.shape[1]):
-            if asking.kinds[mine, pool] and left > 0:
-                start, stop = bounds[stage, pool, 0], bounds[stage, pool, 1]
-                left = _scan(shapes, asking, service, left, site, stage, start, stop)
-        if stage in (STAGE_USED, STAGE_BOOTED) and left > 0:
-            left = _scan(shapes, asking, service, left, site, stage, at_first, size)
+        # What is split off stands behind all pools, and nothing among it is empty or dark.
+        ranges = pools + 1 if stage in (STAGE_USED, STAGE_BOOTED) else pools
+        for pool in range(ranges):
+            entry, stop = shapes.size[1], size
+            if pool < pools:
+                entry, stop = bounds[stage, pool, 0], bounds[stage, pool, 1] * asking.kinds[mine, pool]
+            while entry < stop and left > 0:
+                block = entry // BLOCK
+                end = min(stop, (block + 1) * BLOCK)
+                enough = True
+                for r in range(RESOURCE_COUNT):
+                    enough = enough and most[block, r] >= demand[service, r]
+                if not enough:
+                    entry = end
+                    continue
+                before = left
+                while entry < end and left > 0:
+                    fits = shapes.servers[entry] > 0 and shapes.stage[entry] == stage
+                    fits = fits and asking.kinds[mine, shapes.pool[entry]]
+                    fits = fits and (site < 0 or shapes.site[entry] == site)
+                    for r in range(RESOURCE_COUNT):
+                        fits = fits and free[entry, r] >= demand[service, r]
+                    if fits:
+                        left = _put(shapes, asking, service, left, entry)
+                    entry += 1
+                if left == before and shapes.loose[block]:
+                    _tighten(most, shapes.loose, free, shapes.size, block)
     for place in range(shapes.touched.shape[0]):
         if shapes.touched[place]:
             rank[service] = max(rank[service], shapes.boots[place])
     if left == count and site < 0:
-        for r in range(shapes.free.shape[1]):
-            shapes.refused[mine, r] = asking.demand[service, r]
+        for r in range(RESOURCE_COUNT):
+            shapes.refused[mine, r] = demand[service, r]
     return count - left
+
+
+@kernel
+def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColumn, block: int) -> None:
+    """What the servers of a block have free by now."""
+    most[block] = 0
+    for entry in range(block * BLOCK, min((block + 1) * BLOCK, size[0])):
+        for r in range(RESOURCE_COUNT):
+            most[block, r] = max(most[block, r], free[entry, r])
+    loose[block] = False
 
 
 @kernel
@@ -267,80 +312,47 @@ def _refused(shapes: Shapes, asking: Asking, service: int) -> bool:
 
 
 @kernel
-def _scan(
-    shapes: Shapes,
-    asking: Asking,
-    service: int,
-    left: int,
-    site: int,
-    stage: int,
-    start: int,
-    stop: int,
-) -> int:
-    """Use the entries of one stage in a range; replicas that are left."""
-    for entry in range(start, stop):
-        if shapes.stage[entry] != stage or shapes.servers[entry] == 0:
-            continue
-        if site >= 0 and shapes.site[entry] != site:
-            continue
-        each = _each(shapes, asking, service, entry)
-        if each == 0:
-            continue
-        if stage >= STAGE_BOOTED:
-            shapes.touched[shapes.site[entry]] = True
-        most = shapes.servers[entry] * each
-        if most > left:
-            _split(shapes, asking, service, entry, left, each)
-            return 0
-        for r in range(shapes.free.shape[1]):
-            shapes.free[entry, r] -= asking.demand[service, r] * each
-        if stage == STAGE_DARK:
-            shapes.boots[shapes.site[entry]] += shapes.servers[entry]
-            shapes.stage[entry] = STAGE_BOOTED
-        left -= most
-        if left == 0:
-            return 0
-    return left
-
-
-@kernel
-def _each(shapes: Shapes, asking: Asking, service: int, entry: int) -> int:
-    """Replicas that one server of an entry takes; 0 where it may not, or has no room."""
-    if not asking.kinds[asking.kind[service], shapes.pool[entry]]:
-        return 0
-    if not _fits(asking, service, shapes.free, entry):
-        return 0
+def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int) -> int:
+    """Use an entry on which the service fits; replicas that are left."""
+    demand, stage = asking.demand, shapes.stage[entry]
     each = UNBOUNDED if shapes.is_pool[entry] else asking.per_server[service]
     if each > 1:
-        for r in range(shapes.free.shape[1]):
-            if asking.demand[service, r] > 0:
-                each = min(each, shapes.free[entry, r] // asking.demand[service, r])
-    return each
+        for r in range(RESOURCE_COUNT):
+            if demand[service, r] > 0:
+                each = min(each, shapes.free[entry, r] // demand[service, r])
+    if stage >= STAGE_BOOTED:
+        shapes.touched[shapes.site[entry]] = True
+    shapes.loose[entry // BLOCK] = True
+    if shapes.servers[entry] * each > left:
+        _split(shapes, demand, service, entry, left // each, each)
+        _split(shapes, demand, service, entry, min(1, left % each), left % each)
+        return 0
+    for r in range(RESOURCE_COUNT):
+        shapes.free[entry, r] -= demand[service, r] * each
+    if stage == STAGE_DARK:
+        shapes.boots[shapes.site[entry]] += shapes.servers[entry]
+        shapes.stage[entry] = STAGE_BOOTED
+    rest: int = left - shapes.servers[entry] * each
+    return rest
 
 
 @kernel
-def _split(shapes: Shapes, asking: Asking, service: int, entry: int, rest: int, each: int) -> None:
-    """Some servers of an entry take `each` replicas, at most one takes fewer."""
-    full, odd = rest // each, rest % each
-    if full > 0:
-        _append(shapes, asking, service, entry, full, each)
-    if odd > 0:
-        _append(shapes, asking, service, entry, 1, odd)
-
-
-@kernel
-def _append(shapes: Shapes, asking: Asking, service: int, entry: int, servers: int, replicas: int) -> None:
-    new = shapes.size[0]
+def _split(shapes: Shapes, demand: IntColumn, service: int, entry: int, servers: int, replicas: int) -> None:
+    """Some servers of an entry take so many replicas each, and become an entry of their own."""
+    if servers == 0:
+        return
+    new, stage = shapes.size[0], shapes.stage[entry]
     shapes.size[0] = new + 1
-    for r in range(shapes.free.shape[1]):
-        shapes.free[new, r] = shapes.free[entry, r] - asking.demand[service, r] * replicas
+    for r in range(RESOURCE_COUNT):
+        left = shapes.free[entry, r] - demand[service, r] * replicas
+        shapes.free[new, r] = left
+        shapes.most[new // BLOCK, r] = max(shapes.most[new // BLOCK, r], left)
     shapes.servers[new] = servers
     shapes.servers[entry] -= servers
     shapes.pool[new], shapes.site[new] = shapes.pool[entry], shapes.site[entry]
-    shapes.is_pool[new] = shapes.is_pool[entry]
-    stage = shapes.stage[entry]
-    if stage == STAGE_DARK:
+    shapes.is_pool[new], shapes.stage[new] = shapes.is_pool[entry], stage
+    if stage == STAGE_EMPTY:
+        shapes.stage[new] = STAGE_USED
+    elif stage == STAGE_DARK:
         shapes.boots[shapes.site[entry]] += servers
-    shapes.stage[new] = (
-        STAGE_USED if stage == STAGE_EMPTY else (STAGE_BOOTED if stage == STAGE_DARK else stage)
-    )
+        shapes.stage[new] = STAGE_BOOTED
