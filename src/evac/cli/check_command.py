@@ -79,12 +79,16 @@ def _contents(found: CheckResult) -> str:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["estate", "plan", "audit"]), default="estate")
+@click.argument("what", type=click.Choice(["estate", "plan", "audit", "access"]), default="estate")
 @file_option
 def schema(what: str, target: Path | None) -> None:
-    """Print a JSON Schema: of the estate (for editors), of plan files, or of the audit's JSON."""
+    """Print a JSON Schema: of the estate or of access files (for editors), of plan files, or of the audit's
+    JSON.
+    """
     from evac.estate import schema as estate_schema
+    from evac.estate.access_file import access_schema
     from evac.report.schemas import AUDIT_SCHEMA, PLAN_SCHEMA
 
-    found = {"plan": PLAN_SCHEMA, "audit": AUDIT_SCHEMA}.get(what) or estate_schema()
+    made = {"plan": lambda: PLAN_SCHEMA, "audit": lambda: AUDIT_SCHEMA, "access": access_schema}
+    found = made.get(what, estate_schema)()
     emit(json.dumps(found, indent=2, ensure_ascii=False) + "\n", target)

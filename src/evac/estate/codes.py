@@ -30,6 +30,7 @@ _SENSE: Final = "What cannot be"
 _TABLES: Final = "Tables"
 _FACTS: Final = "Facts and their shelf life"
 _IMPORTS: Final = "Imports"
+_ACCESS: Final = "Access files"
 
 _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("estate-not-found", _FILES, "There is no file or folder of that name."),
@@ -114,6 +115,14 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("import-unit-missing", _IMPORTS, "A quantity of a host list without a unit in header or cell."),
     ("import-host-twice", _IMPORTS, "Two rows of a host list that contradict each other about one host."),
     ("import-name", _IMPORTS, "A name of the source that cannot be an id of an estate."),
+    ("nobody", _ACCESS, "Neither people nor an identity provider are named, so nobody could sign in."),
+    ("not-a-hash", _ACCESS, "A text that is no hash of a token as `evac access token` prints it."),
+    ("not-an-address", _ACCESS, "A text that is no address such as https://id.example.com."),
+    ("address-open", _ACCESS, "An address without TLS that others than this machine reach."),
+    ("not-a-host", _ACCESS, "A text that is no name of a host."),
+    ("not-a-path", _ACCESS, "A path that does not begin with /."),
+    ("subject-missing", _ACCESS, "It is not said who a person is at the identity provider."),
+    ("program-approves", _ACCESS, "A token that acts for nobody has a role that may approve."),
 )  # fmt: skip
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (

@@ -72,8 +72,8 @@ def _show_moment(value: int) -> str:
     return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-_KEY: Final = Scalar("ed25519 public key, base64", _read_key, str, {"type": "string"}, quoted=True)
-_MOMENT: Final = Scalar(
+ED25519_KEY: Final = Scalar("ed25519 public key, base64", _read_key, str, {"type": "string"}, quoted=True)
+MOMENT: Final = Scalar(
     "moment, such as `2026-11-25T03:00:00Z`", _read_moment, _show_moment, {"type": "string"}, quoted=True
 )
 _SHARES: Final = Listed(permille(), ordered=True)
@@ -121,8 +121,8 @@ STORE_FIELDS: Final = (
 )  # fmt: skip
 
 _WINDOW: Final = Record((
-    Field("from", "begin_ms", _MOMENT, "when it begins", required=True),
-    Field("to", "end_ms", _MOMENT, "when it ends", required=True),
+    Field("from", "begin_ms", MOMENT, "when it begins", required=True),
+    Field("to", "end_ms", MOMENT, "when it ends", required=True),
     Field("sites", "sites", _SITES, "the sites it is about; else all", default=()),
     Field("reason", "reason", text(), "why", default=""),
 ), rp.Window)  # fmt: skip
@@ -150,7 +150,7 @@ FIELDS: Final = (
     Field("mode", "mode", choice(("advise", "hold", "act")),
           "advise only; hold: prepare and wait for approval; act by itself", default="advise"),
     Field("approvals", "approvals", small_count(1, 5), "persons who must approve", default=1),
-    Field("approvers", "approvers", Mapped(text(), _KEY), "name -> ed25519 public key", default={}),
+    Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
     Field("envelope", "envelope", _ENVELOPE, "what evac may do without asking, in mode act",
           default=rp.Envelope()),
     Field("watch", "profile", _WATCH, "how a lost site is recognised", default=rp.PROFILES["cautious"]),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from evac.estate import quantities as q
 from evac.estate import sources
+from evac.estate.access_page import access_page
 from evac.estate.codes import CODES
 from evac.estate.kinds import Field, Record, Records
 from evac.estate.policy_page import policy_page
@@ -269,6 +270,7 @@ PAGES: Final = {
     "estate-format.md": estate_format_page,
     "diagnostics.md": diagnostics_page,
     "policy-format.md": policy_page,
+    "access-format.md": access_page,
 }
 """File name -> what makes it."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from evac import __version__
 from evac.app.office import Office
 from evac.app.office_asking import Counter
 from evac.web import api, pages
-from evac.web.access.port import Access
+from evac.web.access.port import Access, Declared
 from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
 from evac.web.metrics import Metrics
@@ -35,7 +35,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     app = FastAPI(
         title="evac", version=__version__, description=DESCRIPTION, openapi_url="/v1/openapi.json",
         docs_url=None, redoc_url=None, license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        separate_input_output_schemas=False,
+        separate_input_output_schemas=False, dependencies=[Depends(Declared())],
     )  # fmt: skip
     metrics = Metrics(office)
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Scope, Send
 
-from evac.web.access.port import Role
+from evac.model.access import Role
 from evac.web.answering import JSON, matches, tag_of, tagged
 
 READER: Final[Role] = "viewer"

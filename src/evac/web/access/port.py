@@ -7,24 +7,21 @@ it returns is found by routes with `actor_of`, and `need` refuses those who may 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from starlette.requests import HTTPConnection, Request
 
+from evac.model.access import ROLES, Role
 from evac.model.errors import EvacError, NotAllowed
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
-Role = Literal["viewer", "operator", "approver", "admin"]
-ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "approver", "admin")
-"""Each may do what those before it may."""
-
 STATE: Final = "evac_actor"
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""What anybody may ask, because whoever restarts a process has no login."""
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/", "/static/evac.css"})
+"""What anybody may ask: whoever restarts a process has no login, and the sign-in page has a style."""
 
 
 class Unauthenticated(EvacError):
@@ -86,13 +83,48 @@ def actor_of(connection: HTTPConnection) -> Actor:
     return found
 
 
-def need(role: Role) -> Callable[[Request], Awaitable[Actor]]:
+class Need:
     """A dependency of routes: whoever asks has this role. Raises Unauthenticated, NotAllowed."""
 
-    async def check(request: Request) -> Actor:  # one that is not would wait for a thread at each request
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def __call__(self, request: Request) -> Actor:  # one that is not would wait for a thread each time
         actor = actor_of(request)
-        if not actor.has(role):
-            raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs {role}", "ask an admin")
+        if not actor.has(self.role):
+            raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs {self.role}", "ask an admin")
         return actor
 
-    return check
+
+def need(role: Role) -> Need:
+    return Need(role)
+
+
+class Declared:
+    """A dependency of the application: a route that does not say who may ask is refused to everybody."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    async def __call__(self, request: Request) -> None:
+        route = request.scope.get("route")
+        known = self._known.get(id(route))
+        if known is None:
+            known = self._known[id(route)] = declared(route)
+        if not known:
+            raise NotAllowed("route-undeclared", "nobody may ask this: it names no role", "report it")
+
+
+def declared(route: Any) -> bool:
+    """Whether a route of FastAPI names the role that it needs, or is open to everybody."""
+    if getattr(route, "path", "") in OPEN_PATHS:
+        return True
+    waiting = [getattr(route, "dependant", None)]
+    while waiting:
+        found = waiting.pop()
+        if found is None:
+            continue
+        if isinstance(found.call, Need):
+            return True
+        waiting += found.dependencies
+    return False

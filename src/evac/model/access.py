@@ -1,0 +1,115 @@
+"""Who may do what in the war room: people and their roles, what programs show, how long a login lasts.
+
+Read from an access file at the edge. Secrets stand here as references only, tokens as hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+from evac.model.estate import Rate
+
+Role = Literal["viewer", "operator", "approver", "admin"]
+"""viewer reads. operator pauses, resumes, retries, skips, cancels, undoes, attests, holds and writes notes.
+approver approves as well. admin does everything.
+"""
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+"""Each may do what those before it may."""
+
+
+def least(one: Role, other: Role) -> Role:
+    """The role that may do less."""
+    return ROLES[min(ROLES.index(one), ROLES.index(other))]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """password: a reference. key: an ed25519 public key (32 bytes, base64) for credentials that are signed
+    offline. subject: who this is at the identity provider; empty: nobody there; None: not said.
+    """
+
+    name: str
+    role: Role
+    password: str = ""
+    key: str = ""
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a program shows. digest: SHA-256 of the token in hexadecimal. of: the person it acts for; empty: a
+    program of its own, which approves nothing. ends_ms: since 1970; 0: never.
+    """
+
+    name: str
+    role: Role
+    digest: str
+    of: str = ""
+    ends_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An OpenID Connect provider. secret: a reference, empty for a public client. name_claim: what people are
+    called; role_claim: a text or a list of texts that `roles` maps to roles.
+    """
+
+    issuer: str
+    client: str
+    secret: str = ""
+    scopes: tuple[str, ...] = ("openid", "profile")
+    name_claim: str = "sub"
+    role_claim: str = "groups"
+    roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files. client_ca: whoever connects must show a certificate that it signed."""
+
+    cert: str
+    key: str
+    client_ca: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """How long a login lasts: without anything asked, and in all."""
+
+    idle_ms: int = 1_800_000
+    whole_ms: int = 43_200_000
+
+
+@dataclass(frozen=True, slots=True)
+class GlassRules:
+    """Bounds of credentials that are signed offline."""
+
+    most_ms: int = 14_400_000
+    uses: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """sign_in: false proofs from one address. requests: of one person or program."""
+
+    sign_in: Rate = field(default_factory=lambda: Rate(10, 300_000))
+    requests: Rate = field(default_factory=lambda: Rate(3_000, 60_000))
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRules:
+    """All of it. address: of the room as browsers know it; hosts: more names that it goes by."""
+
+    people: Mapping[str, Person] = field(default_factory=lambda: MappingProxyType({}))
+    tokens: Mapping[str, Token] = field(default_factory=lambda: MappingProxyType({}))
+    provider: Provider | None = None
+    tls: Tls | None = None
+    address: str = ""
+    hosts: tuple[str, ...] = ()
+    sessions: Sessions = Sessions()
+    glass: GlassRules = GlassRules()
+    limits: Limits = Limits()
