@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evac.audit.closure import Pairs
+from evac.audit.closure import Pairs, Taken
 from evac.audit.losses import Losses
 from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
@@ -79,7 +79,8 @@ class Shortfall:
 class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
-    whether anything is known that could carry a service elsewhere; sites_with_room (S, sites)."""
+    whether anything is known that could carry a service elsewhere; sites_with_room (S, sites); wanted:
+    what is to be placed."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -90,6 +91,17 @@ class Capacity:
     sites_with_room: BoolColumn
     reserves: Reserves
     supply: Supply
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Pairs that are taken, and how many replicas of each want a place. in_all: of which losses takes how
+    many replicas (L,), and how many of them want a place (L,)."""
+
+    taken: Taken
+    count: IntColumn
+    in_all: tuple[IntColumn, IntColumn]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +113,7 @@ class _Question:
 
 
 def capacity(
-    supply: Supply, losses: Losses, lost: CountTable, taken: Pairs, before: Capacity | None = None
+    supply: Supply, losses: Losses, lost: CountTable, taken: Taken, before: Capacity | None = None
 ) -> Capacity:
     """Placement of what every loss takes. lost: (L, S); taken: where that is anything.
 
@@ -110,15 +122,22 @@ def capacity(
     reach = _sites_with_room(supply)
     same = before is not None and np.array_equal(before.sites_with_room, reach)
     known = before.room_known if before is not None and same else _room_known(reach, losses)
-    wanted = _Wanted(taken, np.where(taken.of(known), taken.of(lost), 0).astype(np.int64))
+    as_before = before is not None and before.wanted.taken is taken and before.room_known is known
+    wanted = before.wanted if before is not None and as_before else _wanted(taken, known, len(losses))
     question = _Question(supply, losses)
     settled, boots = _settled(question, wanted)
-    placed = np.bincount(taken.loss, wanted.count, len(losses)).astype(np.int64)
-    to_place = np.bincount(taken.loss, taken.of(lost), len(losses)).astype(np.int64)
-    result = Capacity(to_place, placed, boots, {}, {}, known, reach, supply.found, supply)
+    to_place, placed = wanted.in_all
+    result = Capacity(to_place, placed.copy(), boots, {}, {}, known, reach, supply.found, supply, wanted)
     for number in np.flatnonzero(~settled & (placed > 0)).tolist():
         _place_one(question, result, number, *_asked(supply.presence, lost[number], known[number]))
     return result
+
+
+def _wanted(taken: Taken, known: BoolColumn, losses: int) -> Wanted:
+    """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
+    count = taken.count if known.all() else np.where(taken.pairs.of(known), taken.count, 0)
+    in_all = tuple(np.bincount(taken.pairs.loss, n, losses).astype(np.int64) for n in (taken.count, count))
+    return Wanted(taken, count.astype(np.int64), (in_all[0], in_all[1]))
 
 
 def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) -> Capacity:
@@ -159,19 +178,19 @@ def _room_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """Pairs and how many replicas of each want a place."""
+class _Open:
+    """Pairs of losses that are not settled, and how many replicas of each want a place."""
 
     pairs: Pairs
     count: IntColumn
 
-    def only(self, losses: BoolColumn) -> _Wanted:
+    def only(self, losses: BoolColumn) -> _Open:
         """Those of some losses."""
         chosen = losses[self.pairs.loss]
-        return _Wanted(self.pairs.only(chosen), self.count[chosen])
+        return _Open(self.pairs.only(chosen), self.count[chosen])
 
 
-def _settled(question: _Question, wanted: _Wanted) -> tuple[BoolColumn, BoolColumn]:
+def _settled(question: _Question, wanted: Wanted) -> tuple[BoolColumn, BoolColumn]:
     """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
     losses, room = question.losses, question.supply.room
     settled = np.zeros(len(losses), np.bool_)
@@ -181,9 +200,10 @@ def _settled(question: _Question, wanted: _Wanted) -> tuple[BoolColumn, BoolColu
     on, dark = servers_that_fit(question.supply.top, room, question.supply.wants)
     taken = _usable_lost(room, losses)
     small = (losses.site >= 0) & ~losses.sites.any(axis=1)
+    pairs = _Open(wanted.taken.pairs, wanted.count)
     for site in range(on.shape[1]):
         open_ones = small & (losses.site == site)
-        here = wanted.only(open_ones)
+        here = pairs.only(open_ones)
         for table, needs_boot in ((on, False), (on + dark, True)):
             for wide in (False, True):
                 if open_ones.any():
@@ -209,7 +229,7 @@ def _usable_lost(room: Room, losses: Losses) -> IntColumn:
     return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
 
 
-def _own_server(wanted: _Wanted, reach: IntColumn, taken: IntColumn) -> BoolColumn:
+def _own_server(wanted: _Open, reach: IntColumn, taken: IntColumn) -> BoolColumn:
     """(L,) whether every lost replica gets a server of its own: those with the fewest choices go first."""
     pairs, fits = wanted.pairs, np.ones(len(taken), np.bool_)
     start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
@@ -267,7 +287,9 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     if not len(capped):
         return left
     rows = losses.rows_of(number)
-    for site in np.unique(losses.rows.site[rows]).tolist():
+    whole = losses.sites[number]
+    left[whole] = 0
+    for site in np.unique(losses.rows.site[rows[~whole[losses.rows.site[rows]]]]).tolist():
         here = rows[losses.rows.site[rows] == site]
         left[site, capped] -= presence.counts[np.ix_(here, capped)].sum(axis=0)
     return left

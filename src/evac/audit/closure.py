@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.affected import ServiceGraph
-from evac.model.fleet import BoolColumn, IndexColumn
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.graph import components
 
 Kind = TypeVar("Kind", bound=np.generic)
@@ -64,12 +64,44 @@ class Pairs:
         return Pairs(self.service[chosen], self.loss[chosen])
 
 
-def spliced(before: Pairs, part: Pairs, services: BoolColumn) -> Pairs:
-    """Pairs of which those of some services (S,) are replaced."""
-    kept = before.only(~services[before.service])
-    service = np.concatenate([kept.service, part.service])
-    order = np.argsort(service, kind="stable")
-    return Pairs(service[order], np.concatenate([kept.loss, part.loss])[order])
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """Pairs in which replicas are taken, and how many."""
+
+    pairs: Pairs
+    count: IntColumn
+
+
+def spliced(before: Pairs, part: Pairs, services: IndexColumn) -> Pairs:
+    """Pairs of which those of some services, sorted, are replaced by a part that numbers these."""
+    edges, cuts = _edges(before, part, services)
+    return Pairs(
+        _spliced(before.service, services[part.service], edges, cuts),
+        _spliced(before.loss, part.loss, edges, cuts),
+    )
+
+
+def spliced_taken(before: Taken, part: Taken, services: IndexColumn) -> Taken:
+    """The same with how many are taken."""
+    edges, cuts = _edges(before.pairs, part.pairs, services)
+    return Taken(spliced(before.pairs, part.pairs, services), _spliced(before.count, part.count, edges, cuts))
+
+
+def _edges(before: Pairs, part: Pairs, services: IndexColumn) -> tuple[RowNumbers, RowNumbers]:
+    """From and to which row some services stand (2, n), and between which rows of the part (n + 1)."""
+    return (
+        np.searchsorted(before.service, np.stack([services, services + 1])),
+        np.searchsorted(part.service, np.arange(len(services) + 1)),
+    )
+
+
+def _spliced(old: NDArray[Kind], new: NDArray[Kind], edges: RowNumbers, cuts: RowNumbers) -> NDArray[Kind]:
+    """A column in which pieces are replaced by others."""
+    pieces, begin = [], 0
+    for number, (first, last) in enumerate(edges.T.tolist()):
+        pieces += [old[begin:first], new[cuts[number] : cuts[number + 1]]]
+        begin = last
+    return np.concatenate([*pieces, old[begin:]])
 
 
 def order_of(graph: ServiceGraph) -> Order:
@@ -89,6 +121,12 @@ def order_of(graph: ServiceGraph) -> Order:
 def pairs_of(table: BoolColumn) -> Pairs:
     """The pairs that are set in an (L, S) table."""
     return _pairs(np.ascontiguousarray(table.T))
+
+
+def taken_of(lost: NDArray[np.int32]) -> Taken:
+    """Where an (L, S) table of replicas counts any."""
+    pairs = pairs_of(lost > 0)
+    return Taken(pairs, pairs.of(lost).astype(np.int64))
 
 
 def _pairs(by_service: BoolColumn) -> Pairs:

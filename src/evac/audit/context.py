@@ -100,6 +100,10 @@ class Context:
         """How grave the kind of each loss is, then its number."""
         return [(_CLASS_RANK[kind], number) for number, kind in enumerate(self.impacts.losses.kinds)]
 
+    def asks_about(self, pairs: Pairs) -> BoolColumn:
+        """Which pairs are of services that are asked about."""
+        return np.ones(len(pairs), np.bool_) if self.asked is None else self.asked[pairs.service]
+
     def each(self, pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
         """(service, losses) of pairs, for the services with any that are asked about."""
         if self.asked is not None:

@@ -16,13 +16,16 @@ from evac.audit.closure import (
     Bits,
     Order,
     Pairs,
+    Taken,
     any_of,
     order_of,
     packed,
     pairs_of,
     spliced,
+    spliced_taken,
     spread,
     spread_table,
+    taken_of,
     unpacked,
 )
 from evac.audit.kept import Kept
@@ -44,7 +47,7 @@ from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
-from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
+from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
 
 UNAFFECTED: Final = 0
 DEGRADED: Final = 1
@@ -79,7 +82,7 @@ class Ground:
         return self.standing.lost
 
     @property
-    def taken(self) -> Pairs:
+    def taken(self) -> Taken:
         return self.standing.taken
 
     @property
@@ -242,7 +245,7 @@ def ground_again(old: Ground, top: Topology, elsewhere: BoolColumn, services: Bo
     moved = np.flatnonzero(elsewhere).astype(np.int32)
     if len(moved):
         part = presence(top, losses.rows, moved)
-        stands = stands.replaced(_standing(top, losses, part), elsewhere)
+        stands = stands.replaced(_standing(top, losses, part), moved)
         found = with_columns(found, part, moved)
     supply = old.capacity.supply.again(top, found, services)
     room = capacity(supply, losses, stands.lost, stands.taken, old.capacity)
@@ -254,31 +257,27 @@ class Standing:
     """What losses take of services, see `Ground`."""
 
     lost: CountTable
-    taken: Pairs
+    taken: Taken
     short: Pairs
     endpoints: Pairs
     loose: BoolColumn
 
-    def replaced(self, part: Standing, services: BoolColumn) -> Standing:
-        """The same, with some services (S,) replaced by those of a part."""
-        rows = np.flatnonzero(services).astype(np.int32)
-
-        def joined(pairs: Pairs, others: Pairs) -> Pairs:
-            return spliced(pairs, Pairs(rows[others.service], others.loss), services)
-
+    def replaced(self, part: Standing, services: IndexColumn) -> Standing:
+        """The same, with some services replaced by those of a part."""
         return Standing(
-            replaced(self.lost, part.lost, rows), joined(self.taken, part.taken),
-            joined(self.short, part.short), joined(self.endpoints, part.endpoints),
-            replaced(self.loose, part.loose, rows),
+            replaced(self.lost, part.lost, services), spliced_taken(self.taken, part.taken, services),
+            spliced(self.short, part.short, services), spliced(self.endpoints, part.endpoints, services),
+            replaced(self.loose, part.loose, services),
         )  # fmt: skip
 
 
 def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
     lost = lost_counts(found, losses)
-    taken = pairs_of(lost > 0)
-    left = found.n[taken.service] - taken.of(lost)
+    taken = taken_of(lost)
+    pairs = taken.pairs
+    left = found.n[pairs.service] - taken.count
     return Standing(
-        lost, taken, taken.only(left < found.m[taken.service]), pairs_of(endpoints_lost(found, losses, lost)),
+        lost, taken, pairs.only(left < found.m[pairs.service]), pairs_of(endpoints_lost(found, losses, lost)),
         unjudged(top, found, losses),
     )  # fmt: skip
 
@@ -472,7 +471,8 @@ def _fates(
 ) -> CodeColumn:
     """(L, S) codes of FATES, the graver one last. ready: by pair that is down."""
     fate = np.zeros(ground.lost.shape, np.uint8)
-    fate[ground.standing.taken.loss, ground.standing.taken.service] = DEGRADED
+    taken = ground.standing.taken.pairs
+    fate[taken.loss, taken.service] = DEGRADED
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED
     fate[hit.down.loss, hit.down.service] = RECOVERS

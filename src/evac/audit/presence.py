@@ -85,7 +85,10 @@ def with_columns(before: Presence, part: Presence, services: IndexColumn) -> Pre
 
 
 def replaced(table: NDArray[Kind], part: NDArray[Kind], services: IndexColumn) -> NDArray[Kind]:
-    """A table of which the last axis is services, with the columns of some replaced."""
+    """A table of which the last axis is services, with the columns of some replaced; the same table where
+    nothing is."""
+    if np.array_equal(table[..., services], part):
+        return table
     found = table.copy()
     found[..., services] = part
     return found

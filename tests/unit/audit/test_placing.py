@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.audit.capacity import capacity
-from evac.audit.closure import pairs_of
+from evac.audit.closure import taken_of
 from evac.audit.impacts import impacts
 from evac.audit.losses import Losses, losses
 from evac.audit.placing import open_packing, pack, stock_of
@@ -165,7 +165,7 @@ def test_down_at_a_site_is_what_the_planning_instance_says(mended: bool) -> None
 def test_what_is_placed_is_what_was_lost_or_is_named_as_short() -> None:
     _, every, found, supply = _company(False)
     lost = lost_counts(found, every)
-    result = capacity(supply, every, lost, pairs_of(lost > 0))
+    result = capacity(supply, every, lost, taken_of(lost))
     for number in range(len(every)):
         missing = int(result.to_place[number] - result.placed[number])
         short = result.short.get(number)

@@ -11,7 +11,7 @@ from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-from evac.model.estate import Service
+from evac.model.fleet import IntColumn
 
 _MAKER = Maker("replicas-together", "EV119")
 
@@ -43,20 +43,25 @@ def _together(context: Context) -> Pairs:
     """Services of which a rack or feed takes too many at once."""
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
-    kinds = np.array(impacts.losses.kinds, "U6")
-    pairs = impacts.ground.taken.only(np.isin(kinds, ("rack", "feed"))[impacts.ground.taken.loss])
-    service, taken = pairs.service, pairs.of(impacts.lost)
+    kinds, found = np.array(impacts.losses.kinds, "U6"), impacts.ground.taken
+    chosen = context.asks_about(found.pairs) & np.isin(kinds, ("rack", "feed"))[found.pairs.loss]
+    pairs, taken = found.pairs.only(chosen), found.count[chosen]
+    service = pairs.service
     several = (n > 1) & impacts.presence.counted
-    caps = np.array([_cap(s, int(k)) for s, k in zip(context.estate.services, n, strict=True)], np.int64)
     everything = taken == n[service]
     below = (n[service] - taken < m[service]) & (m[service] < n[service])
-    crowded = (taken > caps[service]) & (kinds == "rack")[pairs.loss]
+    crowded = (taken > _caps(context)[service]) & (kinds == "rack")[pairs.loss]
     return pairs.only(several[service] & (everything | below | crowded))
 
 
-def _cap(service: Service, n: int) -> int:
-    share = service.spread.per_rack
-    return n if share is None else max(1, share.numerator * n // share.denominator)
+def _caps(context: Context) -> IntColumn:
+    """(S,) replicas that may stand in one rack."""
+    caps = context.impacts.presence.n.copy()
+    for number, service in enumerate(context.estate.services):
+        share = service.spread.per_rack
+        if share is not None:
+            caps[number] = max(1, share.numerator * int(caps[number]) // share.denominator)
+    return caps
 
 
 RULE = Rule(
