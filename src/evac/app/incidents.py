@@ -1,6 +1,7 @@
 """What is asked of incidents: everything of one, all of them, a new note, a status page. Over an open store.
 
 note/<incident>/<id>    one note of a person, made once and never changed
+noted                   the key of the last note; its revision tells whoever follows that there is a new one
 """
 
 from __future__ import annotations
@@ -23,22 +24,34 @@ from evac.incident.values import Notice, RunRecord, StoreLoss
 from evac.model.errors import EvacError, InvalidInput, RunError
 from evac.model.plan import Plan
 from evac.run.state import plans_of
-from evac.store.port import Compare, Put, Store
+from evac.store.port import Change, Compare, Put, Store
 
 NOTE: Final = "note/"
+NOTED: Final = "noted"
 PAGE: Final = 500
 
 
 async def names(store: Store) -> list[str]:
     """All incidents, also those that are notes alone; sorted."""
+    found = set(await notes_alone(store))
+    after = ""
+    while page := await store.list(INCIDENT, after, PAGE):
+        found |= {entry.key.removeprefix(INCIDENT) for entry in page}
+        after = page[-1].key
+        if len(found) > runs.RUNS_MOST:
+            break
+    return sorted(found)
+
+
+async def notes_alone(store: Store) -> list[str]:
+    """All incidents of which there are notes; sorted."""
     found: set[str] = set()
-    for prefix in (INCIDENT, NOTE):
-        after = ""
-        while page := await store.list(prefix, after, PAGE):
-            found |= {entry.key.removeprefix(prefix).partition("/")[0] for entry in page}
-            after = page[-1].key
-            if len(found) > runs.RUNS_MOST:
-                break
+    after = ""
+    while page := await store.list(NOTE, after, PAGE):
+        found |= {entry.key.removeprefix(NOTE).partition("/")[0] for entry in page}
+        after = f"{page[-1].key.rpartition('/')[0]}/\U0010ffff"  # the notes of one incident need not be read
+        if len(found) > runs.RUNS_MOST:
+            break
     return sorted(found)
 
 
@@ -60,6 +73,17 @@ async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
 
 async def add_note(store: Store, note: Note, new: bool = False) -> str:
     """Writes a note that was not there; its key. new: the incident may be one that nobody knows yet."""
+    key, compares, changes = await note_changes(store, note, new)
+    await store.transact(compares, changes)
+    return key
+
+
+async def note_changes(
+    store: Store, note: Note, new: bool = False
+) -> tuple[str, tuple[Compare, ...], tuple[Change, ...]]:
+    """(key, what must be so, what is written) of a note. Raises InvalidInput for one that does not hold
+    together, RunError for one of an incident that nobody knows.
+    """
     checked(note)
     if note.kind == "fact":
         check_fact(note)
@@ -70,8 +94,7 @@ async def add_note(store: Store, note: Note, new: bool = False) -> str:
     if len(await notes_of(store, note.incident)) >= NOTES_MOST:
         raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept of an incident", "write elsewhere")
     key = f"{NOTE}{note.incident}/{note.id}"
-    await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))),))
-    return key
+    return key, (Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))), Put(NOTED, key.encode()))
 
 
 async def watched(store: Store) -> tuple[Notice, ...]:

@@ -27,6 +27,7 @@ import orjson
 
 from evac.app.office_facts import EstateFacts
 from evac.app.office_hub import Hub, News
+from evac.app.office_incidents import IncidentDesk
 from evac.app.office_reckoning import Reckoner, Rules, WhatIf, Worker
 from evac.app.office_runs import Register
 from evac.app.office_sites import Ballots
@@ -99,6 +100,7 @@ class Office:
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
         self.register = Register(store, self.hub, self._bell.set)
+        self.incidents = IncidentDesk(store, clock, self.register)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
         self._leader = NOBODY
         self._hold: HoldSeen | None = None
@@ -164,6 +166,7 @@ class Office:
             with contextlib.suppress(Corrupt):
                 self._observation = decode_observed(observed.value)
         await self.register.look()
+        await self.incidents.look()
         self.looked_ms = self.clock.now_ms()
         self._said(True)
 
@@ -257,7 +260,7 @@ class Office:
             hold=self._hold, drawer=tuple(_ready(one, facts) for one in self._drawer),
             open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
-            estate=facts.digest if facts else "", problem=self._problem,
+            noted=self.incidents.noted, estate=facts.digest if facts else "", problem=self._problem,
         )  # fmt: skip
 
     def runs(self) -> tuple[RunShort, ...]:
@@ -267,6 +270,7 @@ class Office:
 
     async def close(self) -> None:
         self.hub.close()
+        self.incidents.close()
         await self.register.close()
         self._reckoner.close()
         await self.store.close()

@@ -1,4 +1,4 @@
-"""What people ask through the war room: requests to runs, and the hold. Each says who and why.
+"""What people ask through the war room: requests to runs, the hold, notes of incidents. Each says who.
 
 An idempotency key makes asking twice the same as asking once:
 
@@ -18,11 +18,12 @@ from typing import Any, Final
 
 import orjson
 
-from evac.app import runs
+from evac.app import incidents, runs
 from evac.engine import requests
 from evac.engine.clock import Clock
 from evac.engine.conducting import OPEN
 from evac.engine.guards import HOLD_KEY
+from evac.incident.notes import Note
 from evac.model.errors import Conflict, InvalidInput, RunError
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
@@ -94,6 +95,23 @@ class Counter:
         told = {"released": True, "who": asked.who, "reason": asked.reason, "at_ms": self._clock.now_ms()}
         compares = (Compare(HOLD_KEY, revision),)
         return await self._once(asked, 200, told, compares, (Delete(HOLD_KEY),))
+
+    async def note(self, asked: Asked, note: Note, new: bool = False) -> Answer:
+        """Writes down what a person says of an incident, at this moment. new: the incident is not there yet.
+
+        Raises InvalidInput, RunError, Conflict, Unavailable.
+        """
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        now_ms = self._clock.now_ms()
+        made = replace(note, id=runs.new_id(now_ms), who=asked.who, at_ms=now_ms)
+        if new and made.incident in await incidents.names(self._store):
+            raise Conflict(made.incident, f"there is an incident {made.incident} already")
+        _, compares, changes = await incidents.note_changes(self._store, made, new)
+        told = {"note": made.id, "incident": made.incident, "kind": made.kind, "who": made.who,
+                "at_ms": now_ms}  # fmt: skip
+        return await self._once(asked, 201, told, compares, changes)
 
     async def known(self, asked: Asked) -> Answer | None:
         """What was answered to the same key before. Raises InvalidInput where it asked for something else."""

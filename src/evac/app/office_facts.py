@@ -90,6 +90,7 @@ class ServiceFacts:
     stores: tuple[str, ...]
     needs: tuple[str, ...]
     sites: tuple[ServiceAt, ...]
+    public_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ def _services(report: AuditReport) -> Iterator[ServiceFacts]:
             people=service.people, rto_ms=service.rto_ms, rpo_ms=service.rpo_ms,
             replicas=int(impacts.presence.n[row]), stores=tuple(families),
             needs=tuple(need.target for need in service.needs if need.kind == "service"),
-            sites=tuple(places),
+            sites=tuple(places), public_name=service.public_name,
         )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ class RunShort:
 class Situation:
     """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
-    it could not be. notice: number of the last notice.
+    it could not be. notice: number of the last notice; noted: grows with every note of a person.
     """
 
     version: int
@@ -138,6 +138,7 @@ class Situation:
     notice: int
     estate: str
     problem: str
+    noted: int = 0
 
 
 NOBODY = LeaderSeen("", 0)

@@ -71,12 +71,21 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
     """Raises InvalidInput for a plan that no paper holds. estate: says who answers for a service, and who
     is at a site.
     """
+    owners = {s.id: s.owner or "" for s in estate.services} if estate is not None else {}
+    people = {s.id: s.people for s in estate.sites if s.people} if estate is not None else {}
+    return book(plan, digest, owners, people)
+
+
+def book(plan: Plan, digest: str, owners: Mapping[str, str], people: Mapping[str, str]) -> Runbook:
+    """The same by whom it names: owners: service -> who answers for it; people: site -> who is there.
+
+    Raises InvalidInput.
+    """
     if len(plan.steps) > STEPS_MOST:
         raise InvalidInput(
             "runbook-size", f"a plan of {len(plan.steps):,} steps is too long for paper",
             f"at most {STEPS_MOST:,} steps; plan for a smaller fault domain",
         )  # fmt: skip
-    owners = {s.id: s.owner or "" for s in estate.services} if estate is not None else {}
     waves: dict[int, list[Step]] = {}
     for step in sorted(plan.steps, key=lambda step: (step.start_ms, step.id)):
         waves.setdefault(step.wave, []).append(step)
@@ -92,7 +101,6 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
             plan.outcomes, key=lambda o: (o.tier, o.recovery_ms is None, o.recovery_ms or 0, o.service)
         )
     )
-    people = {s.id: s.people for s in estate.sites if s.people} if estate is not None else {}
     return Runbook(
         plan.scenario.title,
         digest,

@@ -30,7 +30,7 @@ _LOG: Final = logging.getLogger("evac.web")
 
 _BY_CODE: Final[Mapping[str, int]] = {
     "run-unknown": 404, "plan-unknown": 404, "unknown-domain": 404, "no-hold": 404, "not-found": 404,
-    "cursor-unknown": 404,
+    "cursor-unknown": 404, "incident-unknown": 404,
     "idempotency-reused": 409,
     "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
     "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,

@@ -6,9 +6,20 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from evac.web.api import estate, health, hold, plans, requests, runs, situation, what_if
+from evac.web.api import (
+    estate,
+    health,
+    hold,
+    incidents,
+    plans,
+    requests,
+    runbooks,
+    runs,
+    situation,
+    what_if,
+)
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
-    what_if.router, health.router,
+    what_if.router, incidents.router, runbooks.router, health.router,
 )  # fmt: skip

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, now, plan, run, what_if
+from evac.web.pages import frame, incident, now, plan, run, what_if
 
-ROUTERS: Sequence[APIRouter] = (now.router, what_if.router, plan.router, run.router, frame.router)
+ROUTERS: Sequence[APIRouter] = (
+    now.router, what_if.router, incident.router, plan.router, run.router, frame.router,
+)  # fmt: skip
 
 
 def mount_static(app: FastAPI) -> None:

@@ -28,6 +28,7 @@ NAVIGATION: Final[tuple[tuple[str, str], ...]] = (
     ("/what-if", "What if"),
     ("/plans", "Plans"),
     ("/runs", "Runs"),
+    ("/incidents", "Incidents"),
 )
 """(path, word) in the order of the menu."""
 ROWS_MOST: Final = 64
@@ -113,6 +114,14 @@ class Ages:
         shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
         told = '<time datetime="{}">{}</time>, {}'
         return Markup(told).format(at.isoformat(timespec="seconds"), shown, self.ago(at_ms))
+
+    def clock(self, at_ms: int, zone: str = " UTC") -> Markup:
+        """`14:17 UTC`; with the day where it is another one. 0 is a dash."""
+        if at_ms <= 0:
+            return Markup("-")
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        shown = at.strftime("%H:%M" if at.date() == self.today else "%Y-%m-%d %H:%M") + zone
+        return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
 
     def ago(self, at_ms: int) -> str:
         """`just now`, `40 s ago`, `3 min ago`: in one unit, because it is read at a glance."""

@@ -1,0 +1,229 @@
+"""Incidents as the war room shows them: each read from its journals on a thread, and kept while they stand.
+
+An incident is replayed from its start, so it is read again only when a record was added: to the journal of
+its run, to that of watching, or to the notes of people. Of a run of thousands of steps no more often than
+every ten seconds. Memory is bounded: a few whole incidents, and a line each of those that were listed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+from evac.app import incidents
+from evac.app.office_replay import Borrowed
+from evac.app.office_runs import Register
+from evac.app.office_values import RunShort
+from evac.engine.chronicle import STREAM as WATCH
+from evac.engine.clock import Clock
+from evac.incident.incident import Dossier, Summary, summary
+from evac.incident.services import Fate
+from evac.incident.timeline import timeline
+from evac.incident.values import Entry, Notice
+from evac.model.errors import RunError
+from evac.report.run_forecast import LARGE
+from evac.store.journal import head_of
+from evac.store.port import Store
+
+FILES_MOST: Final = 4
+LINES_MOST: Final = 1_000
+NAME_MOST: Final = 400
+"""Bytes; a key of the store is not much longer."""
+SELDOM_MS: Final = 10_000
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentShort:
+    """An incident in one line. begun_by, ended_by: the record that proves it. people: between these bounds.
+    run: empty where people wrote notes and nothing is carried out.
+    """
+
+    incident: str
+    title: str
+    state: str
+    sites: tuple[str, ...]
+    begun_ms: int
+    begun_by: str
+    detected_ms: int
+    ended_ms: int | None
+    ended_by: str | None
+    commander: str
+    commander_since_ms: int
+    people_least: int
+    people_most: int
+    still_down: tuple[str, ...]
+    services: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentFile:
+    """All of one incident: what is known, what it comes to, and its timeline."""
+
+    dossier: Dossier
+    about: Summary
+    entries: tuple[Entry, ...]
+
+    @property
+    def short(self) -> IncidentShort:
+        return short_of(self.about, self.dossier.runs[0].run if self.dossier.runs else "")
+
+    @property
+    def digest(self) -> str:
+        """The plan in force; empty without a run."""
+        if not self.dossier.runs:
+            return ""
+        record = self.dossier.runs[0]
+        return str(next((e.data["plan"] for e in reversed(record.events) if e.kind == "plan_replaced"),
+                        record.spec.plan))  # fmt: skip
+
+
+def short_of(about: Summary, run: str) -> IncidentShort:
+    felt = sum(1 for fate in about.fates if fate.was_down or fate.level != "up")
+    return IncidentShort(
+        incident=about.incident, title=about.title, state=about.state, sites=about.sites,
+        begun_ms=about.begun_ms, begun_by=str(about.begun), detected_ms=about.detected_ms,
+        ended_ms=about.ended_ms, ended_by=None if about.ended is None else str(about.ended),
+        commander=about.commander, commander_since_ms=about.commander_since_ms,
+        people_least=about.people_least, people_most=about.people_most, still_down=about.still_down,
+        services=felt, run=run,
+    )  # fmt: skip
+
+
+def felt(about: Summary) -> list[Fate]:
+    """Services that were touched: down ones first, then by tier and people."""
+    rank: Mapping[str, int] = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
+    found = [fate for fate in about.fates if fate.was_down or fate.level != "up"]
+    return sorted(found, key=lambda f: (rank[f.level], f.tier, -f.people, f.service))
+
+
+class IncidentDesk:
+    """One for an office. noted: grows with every note of a person."""
+
+    def __init__(self, store: Store, clock: Clock, register: Register) -> None:
+        self._store, self._clock, self._register = store, clock, register
+        self.noted = 0
+        self._names: tuple[int, tuple[str, ...]] = (-1, ())
+        self._thread = ThreadPoolExecutor(1, "incidents")
+        self._borrowed: Borrowed | None = None
+        self._files: OrderedDict[str, tuple[object, IncidentFile]] = OrderedDict()
+        self._lines: OrderedDict[str, tuple[object, IncidentShort]] = OrderedDict()
+        self._under_way: dict[tuple[str, object], asyncio.Task[IncidentFile]] = {}
+        self._watched: tuple[int, tuple[Notice, ...]] = (-1, ())
+
+    async def look(self) -> None:
+        """Whether people wrote anything. Raises Unavailable."""
+        entry = await self._store.get(incidents.NOTED)
+        self.noted = 0 if entry is None else entry.revision
+
+    async def names(self) -> list[str]:
+        """Under way first, then the others, newest first; those without a run by their name."""
+        if self._names[0] != self.noted:
+            self._names = (self.noted, tuple(await incidents.notes_alone(self._store)))
+        runs = self._runs()
+        rows = {row.incident: row for row in reversed(runs)}
+        loose = [name for name in self._names[1] if name not in rows]
+        ordered = sorted(rows.values(), key=lambda row: (not row.open, -row.created_ms, row.incident))
+        opened = [row.incident for row in ordered if row.open]
+        return [*opened, *sorted(loose, reverse=True), *(row.incident for row in ordered if not row.open)]
+
+    def _runs(self) -> tuple[RunShort, ...]:
+        open_runs, ended = self._register.lines
+        return (*open_runs, *ended)
+
+    async def lines(self, names: list[str]) -> list[IncidentShort]:
+        """Those that can be read, in the order of their names."""
+        found = []
+        for name in names:
+            stamp = await self._stamp(name)
+            kept = self._lines.get(name)
+            if kept is None or kept[0] != stamp:
+                await self.file(name)
+                kept = self._lines[name]
+            found.append(kept[1])
+        return found
+
+    async def file(self, name: str) -> IncidentFile:
+        """All of one incident, by its name or that of its run. Raises RunError where there is none."""
+        if len(name.encode()) > NAME_MOST or not name.isprintable():
+            raise _unknown(name)
+        stamp = await self._stamp(name)
+        kept = self._files.get(name)
+        if kept is not None and kept[0] == stamp:
+            self._files.move_to_end(name)
+            return kept[1]
+        task = self._under_way.get((name, stamp))
+        if task is None:
+            task = asyncio.create_task(self._read(name, stamp), name=f"read {name}")
+            self._under_way[name, stamp] = task
+            task.add_done_callback(lambda done: self._over(name, stamp, done))
+        return await asyncio.shield(task)
+
+    def _over(self, name: str, stamp: object, done: asyncio.Task[IncidentFile]) -> None:
+        self._under_way.pop((name, stamp), None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may be gone
+
+    async def _stamp(self, name: str) -> object:
+        """What an incident is made of: records of its run, of watching, and the last note of all."""
+        head = await head_of(self._store, WATCH)
+        watched = head.records if head else 0
+        row = next((row for row in self._runs() if name in (row.incident, row.run)), None)
+        if row is None:
+            return (watched, self.noted)
+        if row.open:
+            seldom = row.steps >= LARGE
+            return (self._clock.now_ms() // SELDOM_MS if seldom else (row.events, watched), self.noted)
+        ended = await head_of(self._store, row.run)
+        return (ended.records if ended else 0, watched, self.noted)
+
+    async def _read(self, name: str, stamp: object) -> IncidentFile:
+        now_ms = self._clock.now_ms()
+        found = await self.apart(lambda: asyncio.run(self._file(name, now_ms)))
+        self._files[name] = (stamp, found)
+        self._lines[name] = (stamp, found.short)
+        while len(self._files) > FILES_MOST:
+            self._files.popitem(last=False)
+        while len(self._lines) > LINES_MOST:
+            self._lines.popitem(last=False)
+        return found
+
+    async def _file(self, name: str, now_ms: int) -> IncidentFile:
+        """On the thread."""
+        store = cast(Store, self._borrowed)
+        head = await head_of(store, WATCH)
+        if self._watched[0] != (head.records if head else 0):
+            seen = await incidents.watched(store)
+            self._watched = (len(seen), seen)
+        dossier = await incidents.dossier(store, name, now_ms, self._watched[1])
+        about = summary(dossier)
+        return IncidentFile(dossier, about, timeline(dossier, about))
+
+    async def apart(self, work: Callable[[], Answer]) -> Answer:
+        """Does something long on the thread of incidents. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        self._borrowed = self._borrowed or Borrowed(self._store, loop)
+        return await loop.run_in_executor(self._thread, work)
+
+    async def check_known(self, name: str) -> str:
+        """The name of an incident, by its name or that of its run. Raises RunError."""
+        row = next((row for row in self._runs() if name in (row.incident, row.run)), None)
+        if row is not None:
+            return row.incident
+        if name in await self.names() or name in await incidents.names(self._store):
+            return name
+        raise _unknown(name)
+
+    def close(self) -> None:
+        if self._borrowed is not None:
+            self._borrowed.end()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _unknown(name: str) -> RunError:
+    return RunError("incident-unknown", f"there is no incident {name[:80]}", "GET /v1/incidents lists them")

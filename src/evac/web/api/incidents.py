@@ -1,0 +1,268 @@
+"""Incidents: all in a line each, one with its timeline, what people write down, and the report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+
+from evac.app.office_asking import Answer, Asked, body_digest
+from evac.app.office_incidents import IncidentFile, IncidentShort, felt
+from evac.incident.dora import classify
+from evac.incident.drafting import Draft, draft
+from evac.incident.korea import duties
+from evac.incident.notes import Note, in_order
+from evac.incident.regulator import basics
+from evac.incident.values import Entry
+from evac.model.errors import Unavailable
+from evac.report import incident_view as views
+from evac.report.sheet import Sheet, sheet_markdown, sheet_page
+from evac.web.access.port import Actor, need
+from evac.web.answering import JSON, dump, tag_of, tagged
+from evac.web.api.incident_bodies import IncidentBody, IncidentName, NoteBody, note_of
+from evac.web.api.requests import answer_of
+from evac.web.api.shapes import LIMIT, After, AfterNumber, IdempotencyKey, Limit, answers, paged
+from evac.web.room import WarRoom, room_of
+
+router = APIRouter(prefix="/v1", tags=["incidents"])
+READ: Final = [Depends(need("viewer"))]
+MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown"}
+ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md"}
+Form = Annotated[Literal["json", "html", "markdown"], Query(description="Of the document.", alias="format")]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeShown:
+    """From `at_ms` on the service was at a level, as the record `source` proves."""
+
+    at_ms: int
+    level: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class FateShown:
+    """What became of one service."""
+
+    service: str
+    tier: int
+    people: int
+    level: str
+    rto_ms: int | None
+    changes: tuple[ChangeShown, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentShown:
+    """One incident. touched: services that were not up all the time, down ones first."""
+
+    incident: IncidentShort
+    touched: tuple[FateShown, ...]
+    notes: int
+    entries: int
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryShown:
+    """One line of a timeline. number: its place, from 1; stream and record: what proves it."""
+
+    number: int
+    at_ms: int
+    kind: str
+    words: str
+    run: str
+    step: str
+    weight: str
+    stream: str
+    record: int
+
+
+class NoteTold(BaseModel):
+    """The note as it was written."""
+
+    note: str
+    incident: str
+    kind: str
+    who: str
+    at_ms: int
+
+
+@router.get("/incidents", dependencies=READ, responses=answers(paged(IncidentShort), 304, 404, 422, 503))
+async def incidents(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+    """Incidents under way first, then the others, newest first."""
+    desk = room_of(request).office.incidents
+    names = await desk.names()
+    begin = 0
+    if after:
+        await desk.check_known(after)
+        begin = names.index(after) + 1 if after in names else len(names)
+    rows = await desk.lines(names[begin : begin + limit])
+    following = names[begin + limit - 1] if begin + limit < len(names) else None
+    body = dump({"items": rows, "total": len(names), "next": following})
+    return tagged(request, body, tag_of(body))
+
+
+@router.post("/incidents", status_code=201, responses=answers(NoteTold, 400, 409, 413, 422, 503, status=201))
+async def begin(
+    request: Request, body: IncidentBody, actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "",
+) -> Response:  # fmt: skip
+    """Opens an incident by its first note, before any plan is carried out. 409 where there is one already."""
+    room = room_of(request)
+    asked = _asked(actor, body.who, key, "incident", body.model_dump(mode="json"))
+    note = Note("", body.incident, "note", "", 0, body.text)
+    return answer_of(given := await room.counter.note(asked, note, new=True), await _seen(room, given))
+
+
+@router.get("/incidents/{incident}", dependencies=READ, responses=answers(IncidentShown, 304, 404, 422, 503))
+async def incident(request: Request, incident: IncidentName) -> Response:
+    """Where an incident stands: since when, who commands, what it took, and by which records."""
+    body = dump(shown(await room_of(request).office.incidents.file(incident)))
+    return tagged(request, body, tag_of(body))
+
+
+def shown(file: IncidentFile) -> IncidentShown:
+    fates = tuple(
+        FateShown(
+            fate.service, fate.tier, fate.people, fate.level, fate.rto_ms,
+            tuple(ChangeShown(c.at_ms, c.level, str(c.source)) for c in fate.changes),
+        )
+        for fate in felt(file.about)
+    )  # fmt: skip
+    return IncidentShown(file.short, fates, len(file.dossier.notes), len(file.entries), file.digest)
+
+
+@router.get(
+    "/incidents/{incident}/timeline", dependencies=READ,
+    responses=answers(paged(EntryShown), 304, 404, 422, 503),
+)  # fmt: skip
+async def timeline(
+    request: Request, incident: IncidentName, after: AfterNumber = 0, limit: Limit = LIMIT,
+    whole: Annotated[bool, Query(description="Every record; else what the story needs.")] = False,
+) -> Response:  # fmt: skip
+    """What happened, in order; each line names the record that proves it."""
+    file = await room_of(request).office.incidents.file(incident)
+    rows = [e for e in file.entries if whole or e.weight == "main"]
+    end = after + limit
+    items = [entry_shown(n, e) for n, e in enumerate(rows[after:end], after + 1)]
+    body = dump({"items": items, "total": len(rows), "next": str(end) if end < len(rows) else None})
+    return tagged(request, body, tag_of(body))
+
+
+def entry_shown(number: int, entry: Entry) -> EntryShown:
+    return EntryShown(
+        number, entry.at_ms, entry.kind, entry.words, entry.run, entry.step, entry.weight,
+        entry.source.stream, entry.source.number,
+    )  # fmt: skip
+
+
+@router.get(
+    "/incidents/{incident}/notes", dependencies=READ, responses=answers(paged(Note), 304, 404, 422, 503)
+)
+async def notes(
+    request: Request, incident: IncidentName, after: AfterNumber = 0, limit: Limit = LIMIT
+) -> Response:
+    """What people wrote down, oldest first."""
+    rows = in_order((await room_of(request).office.incidents.file(incident)).dossier.notes)
+    end = after + limit
+    body = dump({"items": rows[after:end], "total": len(rows), "next": str(end) if end < len(rows) else None})
+    return tagged(request, body, tag_of(body))
+
+
+@router.post(
+    "/incidents/{incident}/notes", status_code=201,
+    responses=answers(NoteTold, 400, 404, 409, 413, 422, 503, status=201),
+)  # fmt: skip
+async def write(
+    request: Request, incident: IncidentName, body: NoteBody,
+    actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = "",
+) -> Response:  # fmt: skip
+    """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
+    fact for the report, or that it is over. It is never changed; a later one puts right what was wrong.
+    """
+    room = room_of(request)
+    name = await room.office.incidents.check_known(incident)
+    asked = _asked(actor, body.who, key, name, body.model_dump(mode="json"))
+    return answer_of(given := await room.counter.note(asked, note_of(name, body)), await _seen(room, given))
+
+
+def _asked(actor: Actor, who: str, key: str, *about: object) -> Asked:
+    """By the login where there is one, else as the body says, else the user of this process."""
+    return Asked(actor.name if actor.named or not who.strip() else who.strip(), "", key, body_digest(*about))
+
+
+async def _seen(room: WarRoom, given: Answer) -> dict[str, Any]:
+    """What was just written is seen at once."""
+    with contextlib.suppress(Unavailable):
+        await room.office.incidents.look()
+        room.office.refresh()
+    return dict(given.told)
+
+
+@router.get("/incidents/{incident}/draft", dependencies=READ, responses=answers(Draft, 304, 404, 422, 503))
+async def drafted(request: Request, incident: IncidentName) -> Response:
+    """A status update to edit and to publish: what somebody drafted, else one made of the records."""
+    room = room_of(request)
+    body = dump(draft_of(room, await room.office.incidents.file(incident)))
+    return tagged(request, body, tag_of(body))
+
+
+def draft_of(room: WarRoom, file: IncidentFile) -> Draft:
+    return draft(file.dossier, file.about, public_names(room), room.office.clock.now_ms())
+
+
+def public_names(room: WarRoom) -> dict[str, str]:
+    """Service -> what users call it; empty until the estate was read."""
+    facts = room.office.facts
+    return {one.id: one.public_name for one in facts.services if one.public_name} if facts else {}
+
+
+def documents(*problems: int) -> dict[int | str, Any]:
+    found = answers(None, *problems)
+    found[200]["content"] = {media: {} for media in MEDIA.values()}
+    return found
+
+
+@router.get("/incidents/{incident}/report", dependencies=READ, responses=documents(304, 404, 422, 503))
+async def report(request: Request, incident: IncidentName, form: Form = "json") -> Response:
+    """For a regulator: start, cause, services, people, duration, actions, what Korean law and EU DORA ask. A
+    file to keep; what nobody knows is said so.
+    """
+    room = room_of(request)
+    file = await room.office.incidents.file(incident)
+    at_ms = room.office.clock.now_ms()
+    body = await room.office.incidents.apart(lambda: _report(file, form, at_ms))
+    return document(request, body, form, f"report-{file.about.incident}")
+
+
+def _report(file: IncidentFile, form: str, at_ms: int) -> bytes:
+    told = basics(file.dossier, file.about, at_ms)
+    classified, owed = classify(file.dossier, file.about, told), duties(file.dossier, file.about, told)
+    if form == "json":
+        return views.report_json(told, classified, owed).encode()
+    return written(views.report_sheet(told, classified, owed), form)
+
+
+def report_sheet(file: IncidentFile, at_ms: int) -> Sheet:
+    told = basics(file.dossier, file.about, at_ms)
+    return views.report_sheet(
+        told, classify(file.dossier, file.about, told), duties(file.dossier, file.about, told)
+    )
+
+
+def written(sheet: Sheet, form: str) -> bytes:
+    make: Callable[[Sheet], str] = sheet_page if form == "html" else sheet_markdown
+    return make(sheet).encode()
+
+
+def document(request: Request, body: bytes, form: str, name: str) -> Response:
+    """A file to keep: a page of its own has styles of its own, so it is opened from where it was saved."""
+    found = tagged(request, body, tag_of(body), MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name if c.isascii())
+    found.headers["content-disposition"] = f'attachment; filename="{safe}.{ENDINGS[form]}"'
+    return found

@@ -1,0 +1,192 @@
+"""What the pages of incidents say, as plain values for their templates. Pure: an incident in, words out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+from urllib.parse import quote
+
+from evac.app.office_incidents import IncidentFile, IncidentShort, felt
+from evac.incident.drafting import Draft
+from evac.incident.notes import in_order
+from evac.incident.regulator import FACTS
+from evac.incident.values import WATCH, Entry, Source
+from evac.report.words import duration, listed, number, people, plural
+
+ENTRIES: Final = 40
+SERVICES_MOST: Final = 60
+UPDATES_MOST: Final = 5
+NAMED_MOST: Final = 12
+MINUTE_MS: Final = 60_000
+TOGETHER: Final = ("moved", "restored", "moving", "degraded", "down")
+"""What one record may say of many services."""
+_SAID_OF_MANY: Final[Mapping[str, str]] = {
+    "down": "are down", "degraded": "serve, but less than they should", "moving": "are being moved",
+    "restored": "serve again", "moved": "have moved",
+}  # fmt: skip
+LEVEL_CLASS: Final[Mapping[str, str]] = {
+    "down": "error", "degraded": "warning", "moving": "warning", "up": "ok",
+}  # fmt: skip
+LEVEL_WORDS: Final[Mapping[str, str]] = {
+    "down": "down", "degraded": "less than it should", "moving": "being moved", "up": "back",
+}  # fmt: skip
+KIND_CLASS: Final[Mapping[str, str]] = {
+    "down": "error", "failed": "error", "loss": "error", "trouble": "error", "refused": "error",
+    "degraded": "warning", "paused": "warning", "skipped": "warning", "verdict": "warning",
+    "restored": "ok", "moved": "ok", "resolved": "ok", "published": "note", "command taken": "note",
+    "approved": "note", "note": "note", "draft": "note", "fact": "note", "status": "note",
+}  # fmt: skip
+ASKS: Final[tuple[tuple[str, str], ...]] = (
+    ("note", "Write a note"), ("update", "Tell users"), ("command", "Say who commands"),
+    ("state", "Say how a component is"), ("fact", "State a fact"), ("resolved", "Say that it is over"),
+)  # fmt: skip
+
+
+def list_rows(rows: Iterable[IncidentShort], now_ms: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "one": row, "state": _state(row), "lasts": _lasts(row, now_ms),
+            "down": listed(row.still_down, 3) or "nothing", "people": _people(row),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def context(
+    file: IncidentFile, made: Draft, whole: bool, begin: int, now_ms: int,
+    exported: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Everything the page of one incident shows."""
+    row = file.short
+    entries = story([e for e in file.entries if whole or e.weight == "main"])[::-1]
+    begin = min(begin, max(0, len(entries) - 1)) // ENTRIES * ENTRIES
+    end = min(len(entries), begin + ENTRIES)
+    updates = [note for note in in_order(file.dossier.notes) if note.kind == "update"][::-1]
+    known = {note.name for note in file.dossier.notes if note.kind == "fact"}
+    services = [_service(fate, now_ms, file) for fate in felt(file.about)]
+    return {
+        "one": row, "answer": _answer(row, len(services), now_ms), "cards": _cards(row, len(services)),
+        "asks": [ask for ask in ASKS if row.ended_ms is None or ask[0] != "resolved"],
+        "entries": entries[begin:end], "whole": whole, "begin": begin, "end": end,
+        "total": len(entries), "before": begin - ENTRIES if begin else None,
+        "after": end if end < len(entries) else None,
+        "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
+        "draft": made, "updates": updates[:UPDATES_MOST], "updates_rest": max(0, len(updates) - UPDATES_MOST),
+        "facts": len(known & set(FACTS)), "facts_all": len(FACTS), "plan": file.digest, "at_ms": now_ms,
+        "losses": file.dossier.losses, "exported": exported,
+    }  # fmt: skip
+
+
+def _state(row: IncidentShort) -> str:
+    if row.ended_ms is not None:
+        return "ok"
+    return "error" if row.still_down else "warning"
+
+
+def _lasts(row: IncidentShort, now_ms: int) -> str:
+    """In whole minutes, because it is read at a glance."""
+    until_ms = now_ms if row.ended_ms is None else row.ended_ms
+    lasted = max(0, until_ms - row.begun_ms)
+    return duration(lasted // MINUTE_MS * MINUTE_MS if lasted >= MINUTE_MS else lasted // 1_000 * 1_000)
+
+
+def _people(row: IncidentShort) -> str:
+    if not row.people_most:
+        return "nobody known"
+    if row.people_least == row.people_most:
+        return people(row.people_most)
+    return f"{people(row.people_least)} to {people(row.people_most)}"
+
+
+def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
+    """(sentence, state): where the incident stands, in one breath."""
+    lasts = _lasts(row, now_ms)
+    if row.ended_ms is not None:
+        words = f"Over after {lasts}."
+        return f"{words} {_of(touched)} touched." if touched else words, "ok"
+    down = len(row.still_down)
+    words = f"Under way for {lasts}: "
+    if touched:
+        are = "is" if down == 1 else "are"
+        words += f"{number(down)} of {plural(touched, 'touched service')} {are} down."
+    else:
+        words += "no service is touched as far as records say."
+    words += f" {row.commander} commands." if row.commander else " Nobody commands yet."
+    return words, _state(row)
+
+
+def _of(count: int) -> str:
+    return f"{plural(count, 'service')} {'was' if count == 1 else 'were'}"
+
+
+def _cards(row: IncidentShort, touched: int) -> list[dict[str, Any]]:
+    down, over = len(row.still_down), row.ended_ms is not None
+    more = "at some time; nobody knows how many use several" if touched > 1 else "at some time"
+    return [
+        _card("first sign", "", f"proved by {row.begun_by}", "", row.begun_ms),
+        _card("still down", number(down), listed(row.still_down, 3) or "nothing",
+              "" if over else "error" if down else "ok"),
+        _card("people without a service", _people(row), more if row.people_most else "as far as records say"),
+        _card("commands", row.commander or "nobody yet", "" if row.commander else "somebody should say so",
+              "" if row.commander or over else "warning", since_ms=row.commander_since_ms),
+    ]  # fmt: skip
+
+
+def _card(
+    name: str, value: str, more: str, state: str = "", at_ms: int = 0, since_ms: int = 0
+) -> dict[str, Any]:
+    return {"name": name, "value": value, "more": more, "state": state, "at_ms": at_ms, "since_ms": since_ms}
+
+
+def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
+    until_ms = file.about.until_ms(now_ms)
+    down_ms = fate.lasted_ms("down", until_ms)
+    late = fate.rto_ms is not None and down_ms > fate.rto_ms
+    back = fate.restored
+    return {
+        "id": fate.service, "tier": fate.tier, "people": fate.people,
+        "words": LEVEL_WORDS[fate.level] + (", late" if late and fate.level != "down" else ""),
+        "state": "error" if late else LEVEL_CLASS[fate.level],
+        "since_ms": fate.down_since_ms or 0, "back_ms": back.at_ms if back is not None else 0,
+        "down": duration(down_ms // 1_000 * 1_000) if down_ms else "-",
+        "rto": duration(fate.rto_ms) if fate.rto_ms is not None else "-",
+    }  # fmt: skip
+
+
+def story(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Lines of a timeline, oldest first; what one record did to many services at once is one line."""
+    found: list[dict[str, Any]] = []
+    for _, block in groupby(entries, lambda e: (e.at_ms, str(e.source), e.kind in TOGETHER)):
+        rows: dict[str, list[Entry]] = {}
+        for number_in, entry in enumerate(block):
+            same = entry.kind if entry.kind in TOGETHER else f"{number_in}"
+            rows.setdefault(same, []).append(entry)
+        found += [_line(row) for row in sorted(rows.values(), key=lambda row: _late(row[0]))]
+    return found
+
+
+def _late(entry: Entry) -> int:
+    """Where a kind stands among those of one record: the gravest comes last, so that it is read first."""
+    return TOGETHER.index(entry.kind) if entry.kind in TOGETHER else 0
+
+
+def _line(row: Sequence[Entry]) -> dict[str, Any]:
+    first, words = row[0], row[0].words
+    if len(row) > 1:
+        names = [entry.words.partition(" ")[0] for entry in row]
+        words = f"{plural(len(row), 'service')} {_SAID_OF_MANY[first.kind]}: {listed(names, NAMED_MOST)}"
+    return {
+        "at_ms": first.at_ms, "state": KIND_CLASS.get(first.kind, ""), "words": words,
+        "main": first.weight == "main", "proof": _proof(first.source),
+    }  # fmt: skip
+
+
+def _proof(source: Source) -> tuple[str, str]:
+    """(name, address) of the record that proves something; a note is its own proof and has no address."""
+    if source.stream.startswith("note/"):
+        return "a person's note", ""
+    if source.stream == WATCH:
+        return f"watching, record {number(source.number)}", f"/v1/notices?after={source.number - 1}&limit=1"
+    address = f"/runs/{quote(source.stream)}/events?before={source.number + 1}"
+    return f"record {number(source.number)}", address

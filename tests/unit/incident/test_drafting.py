@@ -1,0 +1,52 @@
+"""Drafts of status updates: only what records say, in the words users know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from evac.incident.drafting import draft
+from evac.incident.incident import Dossier, summary
+from tests.unit.incident.stories import T0, carried_out, fire, note, plan_of
+
+NAMES = {"web": "Web shop", "ads": "Adverts", "cart": "Web shop"}
+
+
+def story(until: int) -> Dossier:
+    """The fire as far as its first records go."""
+    return fire(events=carried_out(plan_of())[:until])
+
+
+def said(dossier: Dossier, names: dict[str, str] = NAMES) -> tuple[str, str, str]:
+    made = draft(dossier, summary(dossier), names, T0 + 60_000)
+    return made.title, made.text, made.basis
+
+
+def test_what_is_down_and_what_is_back_is_said_by_its_public_name() -> None:
+    title, text, basis = said(story(3))
+    assert (title, basis) == ("Trouble with Web shop", "records")
+    assert "Web shop is not available" in text
+    assert "UTC" in text
+    whole = said(story(10_000))
+    assert "Web shop is back since" in whole[1]
+    assert "Adverts is not available" in whole[1]
+    for inside in ("web", "cart", "pangyo", "anyang", "fence"):
+        assert inside not in text.replace("Web shop", "")
+
+
+def test_nothing_is_drafted_where_users_know_nothing_of_it() -> None:
+    assert said(story(3), {}) == ("", "", "nothing")
+    assert said(story(3), {"fine": "Fine"}) == ("", "", "nothing")
+
+
+def test_a_draft_of_a_person_goes_first_until_it_is_published() -> None:
+    begun = story(3)
+    mine = note("draft", 10, "We look into it.", name="Trouble")
+    assert said(replace(begun, notes=(mine,))) == ("Trouble", "We look into it.", "person")
+    told = note("update", 11, "We look into it.", name="Trouble")
+    assert said(replace(begun, notes=(mine, told)))[2] == "records"
+
+
+def test_an_end_is_said_as_one() -> None:
+    title, text, _ = said(replace(story(10_000), notes=(note("resolved", 50),)))
+    assert title.endswith(": over")
+    assert "work again since" in text

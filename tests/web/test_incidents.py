@@ -1,0 +1,180 @@
+"""Incidents in the war room: what records say, what people write down, and pages that anybody can use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from evac.app.office import Office
+from evac.store.memory import MemoryStore
+from tests.web.burning import BROKEN, RUN, burn_at
+from tests.web.conftest import PATIENCE_MS
+from tests.web.rooms import BASE, ESTATE, office_of, play, primed, room_of
+from tests.web.test_now_page import opened
+from tests.web.test_run_page import burning, fields
+
+NAMED = {
+    "web: {family": "web: {public_name: Web shop, family",
+    "pay: {family": "pay: {public_name: Payment, family",
+}
+PATH = "/incidents/fire-1"
+NOTES = "/v1/incidents/fire-1/notes"
+
+
+async def with_fire(client: httpx2.AsyncClient, office: Office) -> None:
+    """A room that has seen the run of an incident."""
+    await burning(office)
+    while not office.runs():
+        await asyncio.sleep(0.01)
+    office.refresh()
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """An estate whose users know two components."""
+    text = (ESTATE / "estate.yaml").read_text()
+    for old, new in NAMED.items():
+        text = text.replace(old, new)
+    (tmp_path / "estate.yaml").write_text(text)
+    return tmp_path
+
+
+def test_the_api_says_what_records_and_people_say() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        (row,) = (await client.get("/v1/incidents")).json()["items"]
+        assert (row["incident"], row["run"], row["state"]) == ("fire-1", RUN, "under way")
+        assert "sso" in row["still_down"]
+        command = {"kind": "command", "value": "lee", "who": "ann"}
+        first = await client.post(NOTES, json=command, headers={"Idempotency-Key": "k-1"})
+        again = await client.post(NOTES, json=command, headers={"Idempotency-Key": "k-1"})
+        assert (first.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+        seen = office.situation.version
+        assert (await client.get("/v1/incidents/fire-1")).json()["incident"]["commander"] == "lee"
+        await client.post(NOTES, json={"kind": "note", "text": "smoke in hall 2"})
+        assert office.situation.version > seen, "whoever follows hears of it"
+        told = (await client.get("/v1/incidents/fire-1/timeline?limit=1000")).json()
+        words = [entry["words"] for entry in told["items"]]
+        assert [w for w in words if "lee commands" in w or "smoke in hall 2" in w] == words[-2:]
+        assert any(BROKEN in one for one in words)
+        assert len((await client.get(NOTES)).json()["items"]) == 2
+        assert (await client.get(f"/v1/incidents/{RUN}")).json()["incident"]["incident"] == "fire-1"
+        whole = (await client.get("/v1/incidents/fire-1/timeline?whole=true&limit=1")).json()
+        assert whole["total"] > told["total"]
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"kind": "note", "text": " \n"}, {"kind": "state", "name": "Mail", "value": "fine"}, {"kind": "gossip"},
+     {"kind": "fact", "name": "clients_affected", "value": "many"}, {"kind": "note", "text": "a\x00b"}],
+)  # fmt: skip
+def test_what_does_not_hold_together_is_not_written(body: dict[str, str]) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        assert (await client.post(NOTES, json=body)).status_code == 422
+        assert await office.store.list("note/") == []
+
+    play(story, MemoryStore())
+
+
+def test_people_open_an_incident_before_anything_is_carried_out() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        body = {"incident": "smoke-1", "text": "it smells of smoke"}
+        assert (await client.post("/v1/incidents", json=body)).status_code == 201
+        assert (await client.post("/v1/incidents", json=body)).status_code == 409
+        assert (await client.get("/v1/incidents")).json()["items"][0]["incident"] == "smoke-1"
+        assert "it smells of smoke" in (await client.get("/incidents/smoke-1")).text
+        lost = await client.post("/v1/incidents/smoke-2/notes", json={"kind": "note", "text": "x"})
+        assert (lost.status_code, lost.json()["code"]) == (404, "incident-unknown")
+
+    play(story)
+
+
+def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
+    async def story() -> None:
+        office = await primed(office_of(MemoryStore(), named))
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(room_of(office)), base_url=BASE
+        ) as client:
+            await with_fire(client, office)
+            page = (await client.get(f"{PATH}/write?kind=update")).text
+            assert "Trouble with Payment and Web shop" in page
+            sent = fields(page, name="Trouble", text="Shop & pay are <down>.", who="ann")
+            foreign = {"Origin": "http://evil.example"}
+            assert (await client.post(f"{PATH}/write", data=sent, headers=foreign)).status_code == 403
+            for missing in ({"text": " "}, {"text": "x" * 4_001}):
+                refused = await client.post(f"{PATH}/write", data=sent | missing)
+                assert refused.status_code == 422
+                assert 'role="alert"' in refused.text
+            kept = await client.post(f"{PATH}/write", data=sent | {"as": "draft"})
+            assert kept.headers["location"].startswith(PATH)
+            assert "A draft that somebody wrote" in (await client.get(PATH)).text
+            page = (await client.get(f"{PATH}/write?kind=update")).text
+            assert "Shop &amp; pay are &lt;down&gt;." in page, "a draft is taken up again"
+            await client.post(f"{PATH}/write", data=fields(page, text="They are back.", who="ann"))
+            shown = (await client.get(PATH)).text
+            assert "They are back." in shown
+            assert ' style="' not in shown
+            kinds = [row["kind"] for row in (await client.get(NOTES)).json()["items"]]
+            assert kinds == ["draft", "update"]
+        await office.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_handed_in_and_printed_is_a_page_and_a_file() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        fact = {"kind": "fact", "name": "cause", "value": "a battery"}
+        assert (await client.post(NOTES, json=fact)).status_code == 201
+        assert "a battery" in (await client.get(f"{PATH}/report")).text
+        plan = (await client.get("/v1/incidents/fire-1")).json()["plan"]
+        step = (await client.get(f"/v1/runs/{RUN}/steps?limit=1")).json()["items"][0]["id"]
+        assert step in (await client.get(f"/plans/{plan}/runbook")).text
+        for form, start in (("json", "{"), ("html", "<!doctype html>"), ("markdown", "# ")):
+            for path in ("/v1/incidents/fire-1/report", f"/v1/plans/{plan}/runbook"):
+                found = await client.get(f"{path}?format={form}")
+                assert found.text.startswith(start)
+                assert found.headers["content-disposition"].startswith("attachment; filename=")
+        assert (await client.get("/v1/plans/sha256:" + "0" * 64 + "/runbook")).status_code == 404
+
+    play(story, MemoryStore())
+
+
+@pytest.fixture(scope="module")
+def burnt(served: tuple[str, str]) -> str:
+    burn_at(served[1], int(time.time() * 1_000), 1_200_000)
+    return served[0]
+
+
+@pytest.mark.browser
+def test_pages_fit_and_axe_finds_nothing(browser: Browser, burnt: str) -> None:
+    page = opened(browser, f"{burnt}/incidents")
+    page.locator(f"a[href='{PATH}']").wait_for(timeout=PATIENCE_MS)
+    for path in ("/incidents", PATH, f"{PATH}/write?kind=state", f"{PATH}/report"):
+        for width, scheme in ((390, "light"), (1440, "dark")):
+            page = opened(browser, burnt + path, width, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert width != 1440 or Axe().run(page).response["violations"] == [], path
+
+
+@pytest.mark.browser
+def test_a_note_is_on_other_screens_without_a_reload_and_without_scripts_after_one(
+    browser: Browser, burnt: str
+) -> None:
+    other = opened(browser, burnt + PATH)
+    plain = opened(browser, burnt + PATH, java_script_enabled=False)
+    plain.get_by_role("link", name="Write a note").click()
+    plain.get_by_label("What was seen").fill("the fire is out")
+    plain.get_by_label("Your name").fill("ann")
+    plain.get_by_role("button", name="Write it down").click()
+    plain.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
+    other.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
