@@ -13,7 +13,7 @@ import numpy as np
 
 from evac.audit.capacity import Shortfall
 from evac.audit.closure import Pairs, spread
-from evac.audit.facets import changed_families, placed_elsewhere
+from evac.audit.facets import changed_families, other_services, placed_elsewhere
 from evac.audit.impacts import Impacts
 from evac.model.fleet import BoolColumn, IntColumn
 
@@ -30,7 +30,7 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
     """Differences of two impacts whose estates differ in some facets. Never too few."""
     if "limits" in changed:
         return Differences(np.ones(len(new.losses), np.bool_), np.ones(len(new.estate.services), np.bool_))
-    own = _own(old, new)
+    own = other_services(old.estate, new.estate)
     losses: BoolColumn = np.asarray((new.down[:, own] | old.down[:, own]).any(axis=1))
     hit, later = np.zeros(len(own), np.bool_), own
     if "dynamics" in changed:
@@ -47,12 +47,6 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
         losses[part.losses] = True
     bits = spread(new.order, hit.astype(np.int64).tolist())
     return Differences(losses, later | np.array(bits, np.bool_))
-
-
-def _own(old: Impacts, new: Impacts) -> BoolColumn:
-    """(S,) services with other facts."""
-    both = zip(old.estate.services, new.estate.services, strict=True)
-    return np.array([one is not other and one != other for one, other in both], np.bool_)
 
 
 def _rewired(old: Impacts, new: Impacts) -> BoolColumn:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from evac.model.estate import Estate
-from evac.model.fleet import BoolColumn
+from evac.model.fleet import BoolColumn, Replicas
 
 STRUCTURE: Final = frozenset({"structure"})
 """Fault domains, and what there is at all: a change here is a new audit."""
@@ -99,6 +99,12 @@ def _same_columns(one: Any, other: Any, names: tuple[str, ...] = ()) -> bool:
     )
 
 
+def other_services(old: Estate, new: Estate) -> BoolColumn:
+    """(S,) services with other facts."""
+    both = zip(old.services, new.services, strict=True)
+    return np.array([one is not other and one != other for one, other in both], np.bool_)
+
+
 def placed_elsewhere(old: Estate, new: Estate) -> BoolColumn:
     """(S,) services of which other replicas stand somewhere, or another share serves."""
     pairs = zip(old.services, new.services, strict=True)
@@ -113,16 +119,32 @@ def placed_elsewhere(old: Estate, new: Estate) -> BoolColumn:
     before, after = old.replicas, new.replicas
     if before is after:
         return found
-    services = np.arange(len(found) + 1)
-    starts, others = (np.searchsorted(table.service, services) for table in (before, after))
-    found |= np.diff(starts) != np.diff(others)
-    # Rows of services with as many bindings as before stand beside those they had.
-    rows = np.flatnonzero(~found[after.service])
-    service = after.service[rows]
-    twin = rows + (starts[:-1] - others[:-1])[service]
-    for name in ("kind", "target", "count"):
-        found[service[getattr(after, name)[rows] != getattr(before, name)[twin]]] = True
+    first, last, end = _differing(before, after)
+    names = np.union1d(before.service[first:last], after.service[first:end])
+    edges = np.stack([names, names + 1])
+    both = zip(
+        np.searchsorted(before.service, edges).T.tolist(), np.searchsorted(after.service, edges).T.tolist(),
+        strict=True,
+    )  # fmt: skip
+    for name, (one, other) in zip(names.tolist(), both, strict=True):
+        found[name] |= any(
+            not np.array_equal(getattr(before, c)[slice(*one)], getattr(after, c)[slice(*other)])
+            for c in ("kind", "target", "count")
+        )
     return found
+
+
+def _differing(before: Replicas, after: Replicas) -> tuple[int, int, int]:
+    """From which row two tables differ, and up to which row of each."""
+    least = min(len(before), len(after))
+    columns = [(getattr(before, c.name), getattr(after, c.name)) for c in fields(Replicas)]
+    same = [(one[:least] == other[:least]) for one, other in columns if one is not other]
+    first = min((int((~s).argmax()) if not s.all() else least for s in same), default=least)
+    ends = [(one[len(one) - least :], other[len(other) - least :]) for one, other in columns]
+    same = [one == other for one, other in ends if one is not other]
+    back = min((int((~s[::-1]).argmax()) if not s.all() else least for s in same), default=least)
+    back = min(back, least - first)
+    return first, len(before) - back, len(after) - back
 
 
 def taking_other(old: Estate, new: Estate) -> BoolColumn:

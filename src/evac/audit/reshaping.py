@@ -18,6 +18,7 @@ from evac.audit.room import (
     Room,
     Used,
     assembled,
+    count_shapes,
     room_of,
     rows_of_servers,
     standing_of,
@@ -40,13 +41,16 @@ def reshaped(
     pool = _pool_of(top, kinds, servers)
     # No change of a server makes more than one shape less.
     finer = before.finer - int(changed.sum()) if before.bits < MOST_BITS else 0
+    if before.bits < MOST_BITS and finer <= SHAPES_WANTED:
+        finer = count_shapes(top, found, used, before.bits + 1)
     if (before.bits < MOST_BITS and finer <= SHAPES_WANTED) or (pool < 0).any():
         return room_of(top, rows, found, used)
     shapes = _moved(before, bare, top, used, servers, pool, changed, finer)
     told_apart = np.bincount(shapes.levels[:, 1], minlength=len(kinds))
-    too_many = len(shapes.levels) > SHAPES_WANTED and before.bits > LEAST_BITS
-    if too_many or not told_apart.all():
+    if not told_apart.all():
         return room_of(top, rows, found, used)
+    if len(shapes.levels) > SHAPES_WANTED and before.bits > LEAST_BITS:
+        return room_of(top, rows, found, used, before.bits - 1, len(shapes.levels))
     by_row = before.row_start, before.row_server
     if not np.array_equal(found.usable, before.server_shape >= 0):
         by_row = rows_of_servers(rows, np.flatnonzero(found.usable).astype(np.int32))

@@ -7,6 +7,7 @@ has to fit on one server. What a service may use follows the rules of the planni
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -29,6 +30,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
+from evac.planning.packing.alike import alike
 from evac.planning.packing.shapes import (
     STAGE_DARK,
     STAGE_EMPTY,
@@ -42,7 +44,8 @@ from evac.planning.packing.shapes import (
 SHAPES_WANTED: Final = 2_500
 MOST_BITS: Final = 6
 LEAST_BITS: Final = 2
-_WORD_BITS: Final = 63
+_TOLD_APART: Final = 2 * SHAPES_WANTED
+"""Shapes beyond which their number does not matter: many servers must change before they are few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +116,19 @@ class Room:
 
 def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
     """(S, R) demand of a replica with unknown as 0, and (S,) whether cpu or memory is known."""
-    services = top.estate.services
+    return _demands(top.estate.services)
+
+
+def demands_again(
+    before: tuple[IntColumn, BoolColumn], top: Topology, other: IndexColumn
+) -> tuple[IntColumn, BoolColumn]:
+    """The same where all but some other services ask for what they asked for."""
+    demand, known = before[0].copy(), before[1].copy()
+    demand[other], known[other] = _demands([top.estate.services[row] for row in other.tolist()])
+    return demand, known
+
+
+def _demands(services: Sequence[Service]) -> tuple[IntColumn, BoolColumn]:
     table = [[0 if a is None else a for a in s.demand] for s in services]
     known = [s.demand[0] is not None or s.demand[1] is not None for s in services]
     return np.array(table, np.int64).reshape(len(services), RESOURCE_COUNT), np.array(known, np.bool_)
@@ -180,22 +195,32 @@ def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standin
     return Standing(servers, stage, np.maximum(capacity - taken, 0), empty)
 
 
-def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
-    """The shapes of an estate, given what is used."""
+def room_of(
+    top: Topology, rows: Rows, found: Reserves, used: Used, bits: int = MOST_BITS, finer: int = 0
+) -> Room:
+    """The shapes of an estate, given what is used.
+
+    bits: no more than these; finer: how many shapes one bit more would make, at the least.
+    """
     servers = np.flatnonzero(found.usable).astype(np.int32)
     standing = standing_of(top, servers, used.servers)
     pairs, pool = _pairs(top, servers)
-    first, shape, bits, finer = _shapes(pool, standing)
+    first, shape, levels, bits, finer = _shapes(pool, standing, bits, finer)
     kept = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
-    levels = np.column_stack(
-        [standing.stage[first], pool[first], standing.rounded(bits)[first]]
-    ) if len(first) else np.empty((0, 2 + RESOURCE_COUNT), np.int64)  # fmt: skip
     np.minimum.at(kept, shape, standing.free)
     lookup = np.full(len(top.estate.fleet), -1, np.int32)
     lookup[servers] = shape
     count = np.bincount(shape, minlength=len(first))
-    bare = BareShapes(levels.astype(np.int64), bits, finer, kept, count, lookup)
+    bare = BareShapes(levels, bits, finer, kept, count, lookup)
     return assembled(top, bare, pairs, used.pools, rows_of_servers(rows, servers))
+
+
+def count_shapes(top: Topology, found: Reserves, used: Used, bits: int) -> int:
+    """How many shapes servers would make; any number beyond those that are told apart is as good."""
+    servers = np.flatnonzero(found.usable).astype(np.int32)
+    table = _levels(_pairs(top, servers)[1], standing_of(top, servers, used.servers), bits)
+    told_apart = alike(table, _TOLD_APART)
+    return _TOLD_APART + 1 if told_apart is None else len(told_apart[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,8 +281,9 @@ def _pairs(top: Topology, servers: IndexColumn) -> tuple[list[tuple[int, int]], 
     fleet = top.estate.fleet
     width = len(top.estate.classes) + 1
     key = fleet.site[servers].astype(np.int64) * width + fleet.server_class[servers] + 1
-    unique, inverse = np.unique(key, return_inverse=True)
-    return [(int(k) // width, int(k) % width - 1) for k in unique], inverse.astype(np.int32)
+    occurs = np.bincount(key, minlength=len(top.estate.sites) * width) > 0
+    number = (np.cumsum(occurs) - 1).astype(np.int32)
+    return [(k // width, k % width - 1) for k in np.flatnonzero(occurs).tolist()], number[key]
 
 
 def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]) -> tuple[str, ...]:
@@ -266,43 +292,34 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
     return (*bare, *(estate.pools[p].id for p in declared))
 
 
-def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, int, int]:
-    """First server of each shape, the shape of each server, the bits: fewer until shapes are few, and
-    how many shapes there would be with one more."""
-    found = 0
-    for bits in range(MOST_BITS, LEAST_BITS - 1, -1):
-        finer = found
-        key = _key(pool, standing.stage, standing.rounded(bits))
-        _, first, shape = np.unique(key, return_index=True, return_inverse=True)
-        found = len(first)
-        if found <= SHAPES_WANTED:
+def _shapes(
+    pool: IndexColumn, standing: Standing, bits: int, finer: int
+) -> tuple[IndexColumn, IndexColumn, IntColumn, int, int]:
+    """First server of each shape, the shape of each server, the levels of shapes, the bits: fewer until
+    shapes are few, and how many shapes there would be with one more."""
+    while True:
+        table = _levels(pool, standing, bits)
+        found = alike(table, len(table) if bits == LEAST_BITS else _TOLD_APART)
+        if found is not None and (len(found[0]) <= SHAPES_WANTED or bits == LEAST_BITS):
             break
-    return first.astype(np.int32), shape.reshape(-1).astype(np.int32), bits, finer
+        finer, bits = _TOLD_APART + 1 if found is None else len(found[0]), bits - 1
+    first, shape = found
+    levels = table[first]
+    order = np.lexsort(levels.T[::-1])
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order), dtype=np.int32)
+    return first[order], number[shape], levels[order], bits, finer
+
+
+def _levels(pool: IndexColumn, standing: Standing, bits: int) -> IntColumn:
+    """(n, 2 + R) what servers are told apart by: stage, pool and free amounts."""
+    return np.column_stack([standing.stage, pool, standing.rounded(bits)]).astype(np.int64, copy=False)
 
 
 def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
     length = np.frexp(values.astype(np.float64))[1]
     shift = np.maximum(length - bits, 0).astype(np.int64)
     return np.asarray((values >> shift) << shift, np.int64)
-
-
-def _key(pool: IndexColumn, stage: IntColumn, free: IntColumn) -> IntColumn:
-    """One integer a server that orders by stage, then pool, then free amounts.
-
-    Columns stand beside each other in as few words as hold them.
-    """
-    key, bits = stage.astype(np.int64), int(stage.max(initial=0)).bit_length()
-    for column in (pool, *free.T):
-        width = int(column.max(initial=0)).bit_length()
-        if bits + width > _WORD_BITS:
-            values, key = np.unique(key, return_inverse=True)
-            bits = len(values).bit_length()
-        if bits + width > _WORD_BITS:
-            values, column = np.unique(column, return_inverse=True)
-            width = len(values).bit_length()
-        key = (key << width) | column
-        bits += width
-    return key
 
 
 def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
@@ -332,21 +349,36 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
     return found
 
 
-def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
-    """What services ask for, against the pools of a room."""
+def wants_of(
+    top: Topology,
+    room: Room,
+    demand: IntColumn,
+    known: BoolColumn,
+    n: IntColumn,
+    before: Wants | None = None,
+    other: IndexColumn | None = None,
+) -> Wants:
+    """What services ask for, against the pools of a room.
+
+    before: the same of an estate in which all but some others (see `others_of`) are as they are.
+    """
     services = top.estate.services
     eligible = _eligible(top, room)
-    kinds, kind = np.unique(eligible, axis=0, return_inverse=True)
-    return Wants(
-        demand=demand,
-        known=known,
-        per_server=np.array([max(1, s.spread.per_server) for s in services], np.int64),
-        site_cap=np.array([_site_cap(s, int(k)) for s, k in zip(services, n, strict=True)], np.int64),
-        eligible=eligible,
-        kinds=kinds,
-        kind=kind.reshape(-1).astype(np.int32),
-        order=order_of_services(top),
-    )
+    if before is not None and np.array_equal(before.eligible, eligible):
+        kinds, kind = before.kinds, before.kind
+    else:
+        kinds, which = np.unique(eligible, axis=0, return_inverse=True)
+        kind = which.reshape(-1).astype(np.int32)
+    if before is None or other is None:
+        other = np.arange(len(services), dtype=np.int32)
+        per_server, site_cap = np.zeros(len(services), np.int64), np.zeros(len(services), np.int64)
+    else:
+        per_server, site_cap = before.per_server.copy(), before.site_cap.copy()
+    for row in other.tolist():
+        per_server[row] = max(1, services[row].spread.per_server)
+        site_cap[row] = _site_cap(services[row], int(n[row]))
+    order = before.order if before is not None and not len(other) else order_of_services(top)
+    return Wants(demand, known, per_server, site_cap, eligible, kinds, kind, order)
 
 
 def useful_shapes(room: Room, wants: Wants) -> BoolColumn:

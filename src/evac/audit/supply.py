@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from evac.audit.facets import other_services
 from evac.audit.losses import Losses, Rows
 from evac.audit.placing import Stock, stock_of
 from evac.audit.presence import Presence
@@ -22,6 +23,7 @@ from evac.audit.room import (
     Used,
     Wants,
     demands,
+    demands_again,
     order_of_services,
     room_of,
     used_again,
@@ -100,16 +102,18 @@ class Supply:
         on_servers = estate.replicas.kind == ON_SERVER
         same = on_servers.any() == (before.replicas.kind == ON_SERVER).any()
         found = self.found if same and estate.fleet is before.fleet else reserves(top, self.found)
-        demand, known = demands(top)
+        differs = other_services(before, estate) | (presence.n != self.presence.n)
+        other = np.flatnonzero(differs).astype(np.int32)
+        demand, known = demands_again((self.demand, self.known), top, other)
         moved = np.zeros(len(estate.fleet), np.bool_)
-        for one in (estate, before):
-            rows = (one.replicas.kind == ON_SERVER) & services[one.replicas.service]
-            moved[one.replicas.target[rows]] = True
+        for one in (estate, before) if services.any() else ():
+            rows = np.flatnonzero(services[one.replicas.service])
+            moved[one.replicas.target[rows[one.replicas.kind[rows] == ON_SERVER]]] = True
         facts = _changed_servers(before.fleet, estate.fleet)
         used = used_again(self.stock.used, top, moved, demand)
         changed = facts | _used_otherwise(self.stock.used, used, moved)
         room = reshaped(self.room, top, self.rows, found, used, changed | (found.usable != self.found.usable))
-        wants = wants_of(top, room, demand, known, presence.n)
+        wants = wants_of(top, room, demand, known, presence.n, self.wants, other)
         result = Supply(top, self.rows, presence, found, demand, known, stock_of(room, wants, used))
         for name, stock in self._extra.items():
             held, taken = found, used
