@@ -1,6 +1,7 @@
 """What is asked of incidents: everything of one, all of them, a new note, a status page. Over an open store.
 
 note/<incident>/<id>    one note of a person, made once and never changed
+status-export/<site>    how the export of the public status page stands there
 noted                   the key of the last note; its revision tells whoever follows that there is a new one
 """
 
@@ -28,6 +29,7 @@ from evac.store.port import Change, Compare, Put, Store
 
 NOTE: Final = "note/"
 NOTED: Final = "noted"
+EXPORTED: Final = "status-export/"
 PAGE: Final = 500
 
 

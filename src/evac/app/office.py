@@ -260,7 +260,8 @@ class Office:
             hold=self._hold, drawer=tuple(_ready(one, facts) for one in self._drawer),
             open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
-            noted=self.incidents.noted, estate=facts.digest if facts else "", problem=self._problem,
+            noted=self.incidents.noted, exports=self.incidents.exports,
+            estate=facts.digest if facts else "", problem=self._problem,
         )  # fmt: skip
 
     def runs(self) -> tuple[RunShort, ...]:

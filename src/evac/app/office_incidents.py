@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
+import orjson
+
 from evac.app import incidents
 from evac.app.office_replay import Borrowed
 from evac.app.office_runs import Register
-from evac.app.office_values import RunShort
+from evac.app.office_values import ExportSeen, RunShort
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock
 from evac.incident.incident import Dossier, Summary, summary
@@ -27,9 +29,11 @@ from evac.incident.values import Entry, Notice
 from evac.model.errors import RunError
 from evac.report.run_forecast import LARGE
 from evac.store.journal import head_of
+from evac.store.port import Entry as StoreEntry
 from evac.store.port import Store
 
 FILES_MOST: Final = 4
+EXPORTS_MOST: Final = 64
 LINES_MOST: Final = 1_000
 NAME_MOST: Final = 400
 """Bytes; a key of the store is not much longer."""
@@ -108,6 +112,7 @@ class IncidentDesk:
     def __init__(self, store: Store, clock: Clock, register: Register) -> None:
         self._store, self._clock, self._register = store, clock, register
         self.noted = 0
+        self.exports: tuple[ExportSeen, ...] = ()
         self._names: tuple[int, tuple[str, ...]] = (-1, ())
         self._thread = ThreadPoolExecutor(1, "incidents")
         self._borrowed: Borrowed | None = None
@@ -117,9 +122,11 @@ class IncidentDesk:
         self._watched: tuple[int, tuple[Notice, ...]] = (-1, ())
 
     async def look(self) -> None:
-        """Whether people wrote anything. Raises Unavailable."""
+        """Whether people wrote anything, and how the exports of the status page stand. Raises Unavailable."""
         entry = await self._store.get(incidents.NOTED)
         self.noted = 0 if entry is None else entry.revision
+        rows = await self._store.list(incidents.EXPORTED, limit=EXPORTS_MOST)
+        self.exports = tuple(found for row in rows if (found := _export(row)) is not None)
 
     async def names(self) -> list[str]:
         """Under way first, then the others, newest first; those without a run by their name."""
@@ -223,6 +230,16 @@ class IncidentDesk:
         if self._borrowed is not None:
             self._borrowed.end()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _export(row: StoreEntry) -> ExportSeen | None:
+    """None for what cannot be read."""
+    try:
+        told = orjson.loads(row.value)
+        site = row.key.removeprefix(incidents.EXPORTED)
+        return ExportSeen(site, int(told["ok_ms"]), int(told["since_ms"]), str(told["problem"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _unknown(name: str) -> RunError:

@@ -119,6 +119,18 @@ class RunShort:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSeen:
+    """How the public status page stands outside, as one site writes it. ok_ms: when it was last written;
+    since_ms, problem: since when it cannot be, and why.
+    """
+
+    site: str
+    ok_ms: int
+    since_ms: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
@@ -139,6 +151,7 @@ class Situation:
     estate: str
     problem: str
     noted: int = 0
+    exports: tuple[ExportSeen, ...] = ()
 
 
 NOBODY = LeaderSeen("", 0)

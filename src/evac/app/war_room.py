@@ -1,7 +1,8 @@
 """The process of the war room beside a controller: started, started again when it ends, ended with it.
 
 A page must never cost a leader its lease, so pages are served by a process of their own. The controller does
-not wait for it and lives without it. It knows by the end of its standard input that its parent is gone.
+not wait for it and lives without it. It knows by the end of its standard input that its parent is gone. The
+export of the public status page is kept in the same way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 from evac.model.errors import InvalidInput
 
 MODULE: Final = "evac.web.serving"
+EXPORT: Final = "evac.app.status_export"
 LIBRARIES: Final = ("fastapi", "multipart", "prometheus_client", "uvicorn")
 INSTALL: Final = "pip install 'evac[serve]'"
 FIRST_S: Final = 0.5
@@ -32,30 +34,33 @@ def check_libraries() -> None:
         raise InvalidInput("extra-serve", f"the war room needs {', '.join(missing)}", INSTALL)
 
 
-async def keep(arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable) -> None:
+async def keep(
+    arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable,
+    module: str = MODULE, name: str = "the war room",
+) -> None:  # fmt: skip
     """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
 
-    arguments: of `evac.web.serving`; tell: is told in words when it ended.
+    arguments: of the module; tell: is told in words, by that name, when it ended.
     """
     pause_s = FIRST_S
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
         try:
-            code = await _once(program, arguments)
+            code = await _once(program, module, arguments)
         except OSError as error:
             code = error.errno or -1
         if loop.time() - began >= WELL_S:
             pause_s = FIRST_S
-        tell(f"the war room ended with {code}; it starts again in {pause_s:g} s")
+        tell(f"{name} ended with {code}; it starts again in {pause_s:g} s")
         await asyncio.sleep(pause_s)
         pause_s = min(MOST_S, pause_s * 2)
 
 
-async def _once(program: str, arguments: Sequence[str]) -> int:
+async def _once(program: str, module: str, arguments: Sequence[str]) -> int:
     """One life of the process; its exit code."""
     process = await asyncio.create_subprocess_exec(
-        program, "-m", MODULE, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True
+        program, "-m", module, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True
     )
     try:
         return await process.wait()

@@ -13,6 +13,7 @@ from evac.cli import exits
 from evac.cli.options import Length, as_of_option, estate_argument
 from evac.cli.output import say
 from evac.cli.run_options import store_option
+from evac.cli.status_options import StatusAsked, status_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 @click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
 @click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
+@status_options
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option
 def serve(
     estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, generation: int,
-    listen: str | None, lease: int | None, as_of: date | None, store: str | None,
+    listen: str | None, lease: int | None, as_of: date | None, store: str | None, status: StatusAsked,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
@@ -47,7 +49,7 @@ def serve(
         until_idle / 1_000, generation,
     )  # fmt: skip
     room = _room(setting, listen) if listen else None
-    asyncio.run(_serve(setting, room))
+    asyncio.run(_serve(setting, room, status.arguments(setting)))
     return exits.DONE
 
 
@@ -67,17 +69,20 @@ def _room(setting: Setting, listen: str) -> list[str]:
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 
 
-async def _serve(setting: Setting, room: list[str] | None) -> None:
-    """The controller, and the war room beside it for as long as it lives."""
+async def _serve(setting: Setting, room: list[str] | None, status: list[str] | None) -> None:
+    """The controller, and beside it, as long as it lives, the war room and the export of the status page."""
     from evac.app import controlling, war_room
 
     def ready(made: Composed) -> None:
         say(f"the controller of {setting.site} runs; store: {made.store.name}")
 
-    beside = asyncio.create_task(war_room.keep(room, say), name="war room") if room else None
+    beside = [asyncio.create_task(war_room.keep(room, say), name="war room")] if room else []
+    if status:
+        export = war_room.keep(status, say, module=war_room.EXPORT, name="the export of the status page")
+        beside.append(asyncio.create_task(export, name="status page"))
     try:
         await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
     finally:
-        if beside is not None:
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)

@@ -19,6 +19,7 @@ from evac.engine.bound_store import put_bound
 from evac.engine.chronicle import Notice as Told
 from evac.engine.chronicle import encode as encode_notice
 from evac.engine.codec import encode_all
+from evac.engine.conducting import OPEN
 from evac.engine.drawer import put_plan
 from evac.estate import plan_codec
 from evac.incident.incident import summary
@@ -27,7 +28,7 @@ from evac.model.certificate import Certificate
 from evac.model.errors import Conflict, InvalidInput, RunError
 from evac.store.journal import Journal
 from evac.store.opening import open_store
-from evac.store.port import Put, Store
+from evac.store.port import Lease, Put, Store
 from tests.unit.incident.stories import DIGEST, NOTICES, T0, carried_out, note, plan_of, spec_of
 
 Answer = TypeVar("Answer")
@@ -40,8 +41,10 @@ services:
 """
 
 
-async def burnt(store: Store) -> None:
-    """Everything that a controller leaves in a store after a fire."""
+async def burnt(store: Store, until: int = 10_000) -> tuple[Journal, list[bytes], Lease]:
+    """Everything that a controller leaves in a store after a fire, or in the middle of it: until, so many
+    records. The journal of its run, the records that are still to come, and the leader's lease.
+    """
     plan = replace(plan_of(), certificate=Certificate(), estate_digest="sha256:" + "0" * 64)
     digest = await put_plan(store, plan_codec.encode(plan))
     lease = await store.acquire("leader", "c1", 60_000)
@@ -50,11 +53,13 @@ async def burnt(store: Store) -> None:
     events = carried_out(plan)
     first = {**events[0].data, "plan": digest, "incident": "fire-1", "scenario": "loss of pangyo"}
     records = encode_all([events[0]._replace(data=first), *events[1:]])
-    await Journal.create(store, "run-1", lease, records=records)
+    journal = await Journal.create(store, "run-1", lease, records=records[:until])
     told = [encode_notice(Told(n.kind, n.at_ms, n.site, n.words, n.data)) for n in NOTICES]  # type: ignore[arg-type]
     await Journal.create(store, "watch", lease, records=told)
     value = orjson.dumps({"run": "run-1", "plan": digest})
-    await store.transact((), (Put("incident/fire-1", value),), lease)
+    opened = [Put(OPEN + "run-1", b"{}")] if until < len(records) else []
+    await store.transact((), (Put("incident/fire-1", value), *opened), lease)
+    return journal, records[until:], lease
 
 
 @pytest.fixture

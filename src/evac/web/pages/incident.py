@@ -68,13 +68,13 @@ async def incident(
     """One incident: where it stands, its timeline, what users are told, and what is printed."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
     file = await room.office.incidents.file(incident)
-    made = api.draft_of(room, file)
+    made, exports = api.draft_of(room, file), room.office.situation.exports
 
     def make() -> bytes:
-        context = incident_view.context(file, made, whole, begin, now_ms, ())
+        context = incident_view.context(file, made, whole, begin, now_ms, exports)
         return frame.render("incident.html.j2", PATH, now_ms, **context)
 
-    stamp = (id(file), made, now_ms)
+    stamp = (id(file), made, exports, now_ms)
     return room.shelf.answer(request, f"page incident {incident} {whole} {begin}", stamp, make, frame.HTML)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from evac.app.office_incidents import IncidentFile, IncidentShort, felt
+from evac.app.office_values import ExportSeen
 from evac.incident.drafting import Draft
 from evac.incident.notes import in_order
 from evac.incident.regulator import FACTS
@@ -55,7 +56,7 @@ def list_rows(rows: Iterable[IncidentShort], now_ms: int) -> list[dict[str, Any]
 
 def context(
     file: IncidentFile, made: Draft, whole: bool, begin: int, now_ms: int,
-    exported: Sequence[Mapping[str, Any]],
+    exported: Sequence[ExportSeen],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the page of one incident shows."""
     row = file.short

@@ -1,0 +1,226 @@
+"""Keeps the public status page outside all sites: written anew at every change, so that it outlives them.
+
+A process beside the controller (`python -m evac.app.status_export`), because it replays runs, and that must
+never cost a leader its lease. It follows the store; what it writes there is one key, so that screens can say
+how the export stands:
+
+    status-export/<site>    {"at_ms", "ok_ms", "since_ms", "problem"}
+
+Nothing is queued: each try writes the page as the store has it then, so a target that was out of reach for a
+day gets what is true now. It ends with its parent, and leaves the last page where it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac import estate as estates
+from evac.app import incidents
+from evac.app.parent import parent_ends
+from evac.app.runs import INCIDENT
+from evac.app.status_target import Target, target_of
+from evac.engine.chronicle import STREAM as WATCH
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.conducting import OPEN
+from evac.engine.losing import pages
+from evac.incident.components import StatusPage, public_names, status_page
+from evac.incident.incident import Dossier, Summary, summary
+from evac.model.errors import EvacError, StoreError
+from evac.report.status_feed import status_feed
+from evac.report.status_page import status_html, status_json
+from evac.store.journal import head_of
+from evac.store.opening import open_store
+from evac.store.port import Put, Store
+
+URL: Final = "https://status.example/"
+LOOK_S: Final = 1.0
+REFRESH_MS: Final = 300_000
+"""Without a change the page is written again so often: it says as of when, and days go by."""
+AGAIN_S: Final = 1.0
+AGAIN_MOST_S: Final = 60.0
+SHARE: Final = 4
+"""After an export that took long, so many times as long passes before the next."""
+FAILED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose page it is. names: service -> what users call it."""
+
+    title: str
+    names: Mapping[str, str]
+    url: str = URL
+
+
+def files_of(page: StatusPage, url: str) -> dict[str, bytes]:
+    """The page as files, in the order in which they are written."""
+    return {
+        "status.json": status_json(page).encode(), "feed.xml": status_feed(page, url).encode(),
+        "index.html": status_html(page).encode(),
+    }  # fmt: skip
+
+
+class Exporter:
+    """One for a process. tell: is told in words when the export fails, and when it works again."""
+
+    def __init__(
+        self, store: Store, about: About, target: Target, tell: Callable[[str], None], site: str = "",
+        clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self._store, self._about, self._target, self._tell = store, about, target, tell
+        self._key, self._clock = incidents.EXPORTED + (site or "-"), clock or SystemClock()
+        self._written: object = None
+        self._written_ms = -REFRESH_MS
+        self._problem, self._since_ms, self._ok_ms = "", 0, 0
+        self._told: dict[str, tuple[object, tuple[Dossier, Summary]]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. What fails is tried again, ever more seldom, and nothing is lost by it."""
+        pause_s = AGAIN_S
+        while True:
+            began = time.monotonic()
+            try:
+                await self.look()
+                pause_s = AGAIN_S
+                await asyncio.sleep(max(LOOK_S, SHARE * (time.monotonic() - began)))
+            except EvacError as error:
+                await self._failed(error.message)
+                await asyncio.sleep(pause_s)
+                pause_s = min(AGAIN_MOST_S, pause_s * 2)
+
+    async def look(self) -> bool:
+        """Writes the page where anything changed since it was written; whether it did.
+
+        Raises ExportFailed, StoreError.
+        """
+        stamp, now_ms = await self._stamp(), self._clock.monotonic_ms()
+        if stamp == self._written and now_ms - self._written_ms < REFRESH_MS:
+            return False
+        page = await self.page()
+        await self._target.put(files_of(page, self._about.url))
+        self._written, self._written_ms = stamp, now_ms
+        await self._worked()
+        return True
+
+    async def _stamp(self) -> object:
+        """What the page is made of: notes of people, the journal of watching, and those of open runs."""
+        noted = await self._store.get(incidents.NOTED)
+        runs = [entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)]
+        heads = [await head_of(self._store, stream) for stream in (WATCH, *runs)]
+        counts = tuple(head.records if head else 0 for head in heads)
+        return (noted.revision if noted else 0, tuple(runs), counts)
+
+    async def page(self) -> StatusPage:
+        """The page as the store has it now. Of incidents whose records are as they were nothing is read."""
+        now_ms = self._clock.now_ms()
+        seen = await incidents.watched(self._store)
+        noted = await self._store.get(incidents.NOTED)
+        told: dict[str, tuple[object, tuple[Dossier, Summary]]] = {}
+        for name in await incidents.names(self._store):
+            stamp = (noted.revision if noted else 0, *await self._records(name))
+            kept = self._told.get(name)
+            if kept is None or kept[0] != stamp:
+                whole = await incidents.dossier(self._store, name, now_ms, seen)
+                about = summary(whole)
+                kept = (stamp, (Dossier(whole.incident, (), (), whole.notes), about))
+            told[name] = kept
+        self._told = told
+        rows = sorted((row for _, row in told.values()), key=lambda row: (row[1].begun_ms, row[1].incident))
+        first = [about.begun_ms for _, about in rows if about.begun_ms] + [one.at_ms for one in seen[:1]]
+        return status_page(self._about.title, self._about.names, rows, min(first, default=0), now_ms)
+
+    async def _records(self, incident: str) -> tuple[Any, ...]:
+        """(run, records) of an incident; nothing where it is notes alone."""
+        entry = await self._store.get(INCIDENT + incident)
+        if entry is None:
+            return ()
+        run = str(orjson.loads(entry.value)["run"])
+        head = await head_of(self._store, run)
+        return run, head.records if head else 0
+
+    async def _worked(self) -> None:
+        if self._problem:
+            self._tell("the public status page is written again")
+        self._problem, self._since_ms, self._ok_ms = "", 0, self._clock.now_ms()
+        await self._say()
+
+    async def _failed(self, why: str) -> None:
+        """Told once for each reason, and kept where screens see it."""
+        if why == self._problem:
+            return
+        self._since_ms = self._since_ms or self._clock.now_ms()
+        self._problem = why
+        self._tell(f"the public status page is not up to date: {why}; it is tried again")
+        await self._say()
+
+    async def _say(self) -> None:
+        told = {"at_ms": self._clock.now_ms(), "ok_ms": self._ok_ms, "since_ms": self._since_ms,
+                "problem": self._problem}  # fmt: skip
+        with contextlib.suppress(StoreError):
+            await self._store.transact((), (Put(self._key, orjson.dumps(told)),))
+
+
+async def export(
+    estate: Path, store: str, target: Target, title: str, url: str, site: str, as_of: date | None
+) -> None:
+    """Until SIGTERM, SIGINT, or the end of the parent. Raises EstateError, StoreError."""
+    loaded = estates.load(estate, as_of)
+    opened = open_store(store)
+
+    def tell(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    exporter = Exporter(opened, About(title or loaded.name, public_names(loaded), url), target, tell, site)
+    stop = asyncio.Event()
+
+    async def ended() -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(work) for work in (exporter.run(), parent_ends(ended), stop.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await opened.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="evac.app.status_export")
+    parser.add_argument("estate", type=Path)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--push", default="")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--url", default=URL)
+    parser.add_argument("--site", default="")
+    parser.add_argument("--as-of", type=date.fromisoformat)
+    told = parser.parse_args(arguments)
+    try:
+        target = target_of(told.to, told.push)
+        asyncio.run(export(told.estate, told.store, target, told.title, told.url, told.site, told.as_of))
+    except EvacError as error:
+        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
