@@ -11,7 +11,7 @@ from evac.actions.postgres_conninfo import all_of, literal
 from evac.actions.postgres_facts import FENCE_MEMBER, PostgresFacts, lsn_text, read_facts
 from evac.actions.postgres_link import Link, Member
 from evac.actions.postgres_peers import other_primaries, peers_of
-from evac.actions.postgres_settings import POLL_S, reload, set_sync, set_system
+from evac.actions.postgres_settings import POLL_S, reload, set_sync, set_system, stir
 from evac.model.errors import Permanent
 
 UPSTREAM_FILE = "evac_upstream"
@@ -167,5 +167,6 @@ async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
         await obey(link, seen, order)
         await set_system(link, "default_transaction_read_only", "off")
         await set_sync(link, all_of(many(action.parameters, "synchronous")))
+        await stir(link)
         facts = await read_facts(link)
     return {**facts.evidence(), "undone": "demote"}

@@ -9,7 +9,7 @@ from evac.actions.postgres_conninfo import SyncSet, all_of, format_conninfo, par
 from evac.actions.postgres_facts import PostgresFacts, read_facts
 from evac.actions.postgres_fence import UPSTREAM_FILE
 from evac.actions.postgres_link import Link, Member
-from evac.actions.postgres_settings import reload, set_sync, set_system
+from evac.actions.postgres_settings import reload, set_sync, set_system, stir
 from evac.model.errors import Retryable
 
 
@@ -38,6 +38,7 @@ async def protect(link: Link, action: Action, order: Order) -> Evidence:
             if problems := protect_problems(facts, wanted):
                 raise Retryable("protect-refused", problems[0], after_ms=500)
             await set_sync(link, wanted)
+            await stir(link)
         facts = await read_facts(link)
         while not protected(facts, wanted):
             await link.pause(0.02)

@@ -373,25 +373,25 @@ def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
 
 
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
-    """After an orderly demotion the old primary still answers: what it wrote last is waited for. A link to a
-    site that is gone looks up for seconds, and one that stands still takes connections: after a loss nobody
-    waits longer for it than a real answer takes.
+    """After an orderly demotion the old primary still answers: what it wrote last is waited for, also over a
+    link that is down for a moment. A link to a site that is gone looks up for seconds, and one that stands
+    still takes connections: after a loss nobody waits longer for it than a real answer takes.
     """
-    if facts.role == "primary" or not facts.link_up:
+    orderly = text(action.parameters, "proof", "") == "demote"
+    if facts.role == "primary" or not (facts.link_up or orderly):
         return
     host, _, port = facts.upstream.rpartition(":")
     if not await takes_connections(host, int(port)):
         return
-    orderly = text(action.parameters, "proof", "") == "demote"
     limit_s = order.timeout_s if orderly else min(SILENT_MS / 1_000, order.timeout_s)
     try:
         async with _Server(_split(facts.upstream, action), limit_s).open() as old:
-            last = (await old.facts()).offset
+            last = await old.facts()
     except ActionError:
         if orderly:
             raise
         return
-    while facts.offset < last:
+    while facts.history != last.history or facts.offset < last.offset:
         await server.pause()
         facts = await server.facts()
 

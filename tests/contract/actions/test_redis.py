@@ -203,3 +203,26 @@ def test_what_the_old_primary_had_alone_is_counted(server_folder: Path) -> None:
             assert 5_000 <= int(evidence["lost_bytes"]) < 6_000
 
         asyncio.run(story())
+
+
+def test_an_orderly_promotion_waits_for_a_link_that_is_down(server_folder: Path) -> None:
+    """What the old primary wrote last, and the copy has not got yet, is waited for and never left behind."""
+    with two_servers(server_folder) as (pangyo, anyang):
+
+        async def cut(password: str) -> None:
+            await ask(anyang, "CONFIG", "SET", "masterauth", password)
+            await ask(pangyo, "CLIENT", "KILL", "TYPE", "replica")
+
+        async def story() -> None:
+            driver, promote = RedisDriver(), action("promote", anyang, proof="demote")
+            await cut("not-the-password")
+            await ask(pangyo, "SET", "presence:1", "here")
+            await driver.execute(action("demote", pangyo), order())
+            with pytest.raises(Retryable):
+                await driver.execute(promote, replace(order(), timeout_s=1.0))
+            assert (await ask(anyang, "ROLE"))[0] == "slave"
+            await cut(PASSWORD)
+            await driver.execute(promote, order())
+            assert await ask(anyang, "GET", "presence:1") == "here"
+
+        asyncio.run(story())
