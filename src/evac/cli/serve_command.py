@@ -29,18 +29,25 @@ if TYPE_CHECKING:
 @click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
 @click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
+@click.option("--access", type=click.Path(path_type=Path, dir_okay=False), help="Access file of the war "
+              "room. [default: access.yaml in the folder of the estate]")  # fmt: skip
+@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate of the war "
+              "room, PEM. [default: as the access file says]")  # fmt: skip
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
 @status_options
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option
 def serve(
     estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, generation: int,
-    listen: str | None, lease: int | None, as_of: date | None, store: str | None, status: StatusAsked,
+    listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None, lease: int | None,
+    as_of: date | None, store: str | None, status: StatusAsked,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
     One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one. With
-    --listen, pages and the API are served by a process beside it.
+    --listen, pages and the API are served by a process beside it: on loopback to whoever reaches it; with an
+    access file to people with roles; on any other address only with TLS as well.
     """
     from evac.app import controlling, runs
 
@@ -48,24 +55,32 @@ def serve(
         estate, site, store or runs.default_store(), policy, as_of, not no_watch, lease, not no_watch,
         until_idle / 1_000, generation,
     )  # fmt: skip
-    room = _room(setting, listen) if listen else None
+    room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     asyncio.run(_serve(setting, room, status.arguments(setting)))
     return exits.DONE
 
 
-def _room(setting: Setting, listen: str) -> list[str]:
-    """Arguments of the process of the war room. Raises InvalidInput, NotAllowed before anything starts."""
+def _room(
+    setting: Setting, listen: str, access: Path | None, cert: Path | None, key: Path | None
+) -> list[str]:
+    """Arguments of the process of the war room. Raises EstateError, InvalidInput, NotAllowed before anything
+    starts.
+    """
     from evac.app.war_room import check_libraries
-    from evac.web.setting import check_listen, listen_of
+    from evac.web.setting import listen_of
 
-    check_listen(listen_of(listen), tls=False, authenticated=False)
+    address = listen_of(listen)
     check_libraries()
+    from evac.web.access.opening import choose
+
+    choose(setting.estate, address, access, cert, key)
     if setting.store == "memory:":
         raise InvalidInput(
             "listen-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
-    told += ["--policy", str(setting.policy)] if setting.policy else []
+    named = (("--policy", setting.policy), ("--access", access), ("--tls-cert", cert), ("--tls-key", key))
+    told += [word for name, path in named if path is not None for word in (name, str(path))]
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 
 

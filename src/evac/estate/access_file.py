@@ -151,7 +151,7 @@ _TLS: Final = Record((
           default=""),
 ), a.Tls)  # fmt: skip
 _SESSIONS: Final = Record((
-    Field("idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=1_800_000),
+    Field("idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000),
     Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
 ), a.Sessions)  # fmt: skip
 _GLASS: Final = Record((
@@ -254,7 +254,7 @@ def _check_people(
     rules: a.AccessRules, pair: tuple[Node, Node] | None, root: Node, problems: Problems
 ) -> None:
     """One person, one name: whoever has two could approve twice."""
-    if not rules.people and rules.provider is None:
+    if not (pair and pair[1].fields) and rules.provider is None and "oidc" not in root.fields:
         problems.add("nobody", "nobody may do anything", root.place, "name people, or an identity provider")
     names: dict[str, str] = {}
     subjects: dict[str, str] = {}

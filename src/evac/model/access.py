@@ -80,7 +80,7 @@ class Tls:
 class Sessions:
     """How long a login lasts: without anything asked, and in all."""
 
-    idle_ms: int = 1_800_000
+    idle_ms: int = 3_600_000
     whole_ms: int = 43_200_000
 
 

@@ -14,6 +14,7 @@ from evac import __version__
 from evac.app.office import Office
 from evac.app.office_asking import Counter
 from evac.web import api, pages
+from evac.web.access import who
 from evac.web.access.port import Access, Declared
 from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
@@ -39,7 +40,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     )  # fmt: skip
     metrics = Metrics(office)
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
-    for router in (*api.ROUTERS, *access.routers()):
+    for router in (*api.ROUTERS, *access.routers(), who.router):
         app.include_router(router)
     for router in pages.ROUTERS:
         app.include_router(router, include_in_schema=False)

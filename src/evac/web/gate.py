@@ -1,12 +1,17 @@
 """The outermost layer of every request: an id, bounds, which hosts and origins are believed, who asks, and
 headers.
 
-Plain ASGI, because it stands before every read. It never looks into a body; it only counts its bytes. A read
-that was answered before is answered here, from the shelf, after the same checks and with the same headers.
+Plain ASGI, because it stands before every read. It counts the bytes of bodies, and looks into none but forms
+under a login. A read that was answered before is answered here, from the shelf, after the same checks and
+with the same headers.
 
 A page of another site that a browser on this machine has open must not reach a room that trusts its machine:
 a request with a foreign `Host` is answered by nobody (421), and one that changes something is refused unless
-it comes from the room's own origin or from a program (no `Origin`, no `Sec-Fetch-Site`).
+it comes from the room's own origin or from a program (no `Origin`, no `Sec-Fetch-Site`). Where a cookie says
+who asks, a change carries the token of that login too.
+
+Where people are told apart, whoever proved nothing gets no further than here, whether there is such a route
+or not: a browser is sent to sign in, everybody else is refused. Streams end with the login they began under.
 """
 
 from __future__ import annotations
@@ -21,13 +26,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.web.access.guarding import SAFE, SignedOut, is_open, to_sign_in, while_signed_in, with_token
 from evac.web.access.port import STATE, Access, Actor
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
 from evac.web.setting import WebSetting
 from evac.web.shelf import READER, Kept, Shelf
 
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -84,12 +89,20 @@ class Gate:
         try:
             self._check(scope, headers)
             actor = scope[STATE] = await self._access.who(HTTPConnection(scope))
+            bounded = self._bounded(receive)
+            if actor is None and self._access.authenticates and not is_open(scope["path"]):
+                await to_sign_in(scope, headers, number)(scope, receive, answer)
+                return
+            if actor is not None and actor.csrf and scope["method"] not in SAFE:
+                bounded = await with_token(scope, headers, actor, bounded)
             kept = self._kept(scope, actor)
             if kept is not None:
                 known = headers.get(b"if-none-match")
                 await kept.send(None if known is None else known.decode("latin-1"), answer)
             else:
-                await self._app(scope, self._bounded(receive), answer)
+                await self._app(scope, bounded, while_signed_in(actor, answer))
+        except SignedOut:
+            pass  # the answer has been ended already
         except EvacError as error:
             if not told.status:
                 await problem_of(error, number)(scope, receive, answer)
@@ -113,6 +126,8 @@ class Gate:
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raises EvacError for what is refused before anything is read."""
         host = headers.get(b"host", b"").decode("latin-1")
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise InvalidInput("host-twice", "a request names one host", "send one Host header")
         if self._setting.hosts and _name(host) not in self._setting.hosts:
             raise NotAllowed("host-unknown", "this room does not go by that name", "use its own address")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._setting.header_most:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from evac.app.office_hub import TooManyViewers
 from evac.model import errors as e
-from evac.web.access.port import Unauthenticated
+from evac.web.access.port import TooMany, Unauthenticated
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,11 +34,12 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "idempotency-reused": 409,
     "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
     "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
+    "host-twice": 400,
 }  # fmt: skip
 _BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
-    (Unauthenticated, 401), (e.NotAllowed, 403), (e.UnknownDomain, 404), (TooManyViewers, 503),
-    (e.Conflict, 409), (e.LockHeld, 409), (e.Unavailable, 503), (e.Corrupt, 500), (e.StalePlan, 409),
-    (e.StoreError, 503), (e.EvacError, 422),
+    (Unauthenticated, 401), (TooMany, 429), (e.NotAllowed, 403), (e.UnknownDomain, 404),
+    (TooManyViewers, 503), (e.Conflict, 409), (e.LockHeld, 409), (e.Unavailable, 503), (e.Corrupt, 500),
+    (e.StalePlan, 409), (e.StoreError, 503), (e.EvacError, 422),
 )  # fmt: skip
 RETRY_AFTER_S: Final = "5"
 
@@ -72,7 +73,10 @@ def problem(
 
 
 def problem_of(error: e.EvacError, request: str) -> Response:
-    return problem(status_of(error), error.code, error.message, error.hint, request)
+    found = problem(status_of(error), error.code, error.message, error.hint, request)
+    if isinstance(error, TooMany):
+        found.headers["retry-after"] = str(error.wait_s)
+    return found
 
 
 def add_handlers(app: FastAPI) -> None:

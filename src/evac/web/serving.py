@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,8 +23,10 @@ import uvicorn
 
 from evac.app.office import OfficeSetting, beside, open_office
 from evac.app.runs import who_am_i
-from evac.model.errors import EvacError
-from evac.web.access.port import Access, Loopback
+from evac.engine.clock import SystemClock
+from evac.model.errors import EstateError, EvacError
+from evac.web.access.opening import access_of, choose, context_of, setting_of
+from evac.web.access.port import Access
 from evac.web.application import application
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
@@ -34,9 +37,15 @@ BACKLOG: Final = 1_024
 FAILED: Final = 1
 
 
-async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting) -> None:
-    """Serves until SIGTERM, SIGINT, or until standard input ends. Raises NotAllowed, StoreError."""
-    check_listen(listen, tls=setting.secure, authenticated=access.authenticates)
+async def serve(
+    office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting,
+    context: ssl.SSLContext | None = None,
+) -> None:  # fmt: skip
+    """Serves until SIGTERM, SIGINT, or until standard input ends. context: of TLS, where it ends here.
+
+    Raises NotAllowed, StoreError.
+    """
+    check_listen(listen, tls=context is not None, authenticated=access.authenticates)
     opened = open_office(office)
     config = uvicorn.Config(
         application(opened, access, setting), host=listen.host, port=listen.port, access_log=False,
@@ -44,6 +53,9 @@ async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: 
         timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
         proxy_headers=False,
     )  # fmt: skip
+    if context is not None:
+        config.load()
+        config.ssl = context
     server = uvicorn.Server(config)
 
     async def work() -> None:
@@ -54,7 +66,8 @@ async def serve(office: OfficeSetting, listen: Listen, access: Access, setting: 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
-        print(f"the war room listens on {listen.url}", file=sys.stderr, flush=True)
+        told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
+        print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
         parent = asyncio.create_task(_parent_ends(told_to_end), name="parent")
         try:
             await server._serve()
@@ -96,14 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--site", default="")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--as-of", type=date.fromisoformat)
+    parser.add_argument("--access", type=Path)
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
     told = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("evac.access").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_S)
     try:
         setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
+        opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)
+        access = access_of(opened, who_am_i(), SystemClock())
+        context = None if opened.tls is None else context_of(opened.tls)
         with asyncio.Runner(loop_factory=_loops()) as runner:
-            runner.run(serve(setting, listen_of(told.listen), Loopback(who_am_i()), WebSetting()))
+            runner.run(serve(setting, opened.listen, access, setting_of(opened), context))
     except EvacError as error:
+        for row in error.diagnostics if isinstance(error, EstateError) else ():
+            print(f"{row.place}: {row.message} [{row.code}]", file=sys.stderr)
         print(f"error: {error.message} [{error.code}]", file=sys.stderr)
         return FAILED
     return 0

@@ -27,10 +27,9 @@ class Listen:
         except ValueError:
             return False
 
-    @property
-    def url(self) -> str:
+    def url(self, secure: bool = False) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if secure else ''}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +67,6 @@ def check_listen(listen: Listen, *, tls: bool, authenticated: bool) -> None:
     )
     raise NotAllowed(
         "listen-public", f"{listen.host} can be reached by others, and there is no {missing}",
-        "listen on 127.0.0.1, and reach it through SSH: ssh -L 8400:127.0.0.1:8400 HOST",
+        "give it --tls-cert, --tls-key and an access.yaml; or listen on 127.0.0.1, and reach it through SSH: "
+        "ssh -L 8400:127.0.0.1:8400 HOST",
     )  # fmt: skip

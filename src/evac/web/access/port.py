@@ -7,10 +7,11 @@ it returns is found by routes with `actor_of`, and `need` refuses those who may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from markupsafe import Markup
 from starlette.requests import HTTPConnection, Request
 
 from evac.model.access import ROLES, Role
@@ -20,28 +21,63 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
 STATE: Final = "evac_actor"
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/", "/static/evac.css"})
+SIGN_IN: Final = "/sign-in"
+OPEN_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/", "/static/evac.css", SIGN_IN, f"{SIGN_IN}/oidc", f"{SIGN_IN}/oidc/back",
+     f"{SIGN_IN}/break-glass"}
+)  # fmt: skip
 """What anybody may ask: whoever restarts a process has no login, and the sign-in page has a style."""
+
+CSRF_HEADER: Final = "x-csrf-token"
+CSRF_FIELD: Final = "csrf"
 
 
 class Unauthenticated(EvacError):
     """Nobody is logged in, or what was shown proves nothing."""
 
-    def __init__(self, message: str = "this needs a login", hint: str = "log in, or send a token") -> None:
-        super().__init__("not-authenticated", message, hint)
+    def __init__(
+        self, message: str = "this needs a login", hint: str = "log in, or send a token",
+        code: str = "not-authenticated",
+    ) -> None:  # fmt: skip
+        super().__init__(code, message, hint)
+
+
+class TooMany(EvacError):
+    """More often than the access file lets somebody ask, or prove wrongly who he is."""
+
+    def __init__(self, code: str, message: str, wait_ms: int) -> None:
+        self.wait_s = max(1, -(-wait_ms // 1_000))
+        super().__init__(code, message, f"try again in {self.wait_s} s")
+
+
+Proof = Literal["machine", "token", "password", "oidc", "break-glass"]
+"""What somebody showed. machine: nothing; only this machine can ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. named: whether the name was proven; else whoever asks may say a name in `who`."""
+    """Who asks. named: whether the name was proven; else whoever asks may say a name in `who`.
+
+    csrf: must come back with every change, where a cookie says who asks. alive: whether the login still
+    stands, for what goes on longer than a request.
+    """
 
     name: str
     role: Role
     named: bool = True
-    details: dict[str, Any] = field(default_factory=dict)
+    proof: Proof = "token"
+    csrf: str = ""
+    alive: Callable[[], bool] | None = None
 
     def has(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
+
+    @property
+    def csrf_field(self) -> Markup:
+        """For forms of pages that are made for one person; empty where no cookie says who asks."""
+        if not self.csrf:
+            return Markup("")
+        return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.csrf)
 
 
 class Access(Protocol):
@@ -66,7 +102,7 @@ class Loopback:
     authenticates = False
 
     def __init__(self, name: str) -> None:
-        self._actor = Actor(name, "admin", named=False)
+        self._actor = Actor(name, "admin", named=False, proof="machine")
 
     async def who(self, connection: HTTPConnection) -> Actor | None:
         return self._actor

@@ -1,0 +1,139 @@
+"""What the gate does with those who did not sign in, and with changes that a cookie vouches for."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+from urllib.parse import parse_qsl, quote
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.web.access.port import CSRF_FIELD, CSRF_HEADER, OPEN_PATHS, SIGN_IN, Actor, Unauthenticated
+from evac.web.problems import problem_of
+
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+STATIC: Final = "/static/vendor/"
+FORM: Final = b"application/x-www-form-urlencoded"
+FIELDS_MOST: Final = 128
+NEXT_LONGEST: Final = 2_000
+
+
+class SignedOut(Exception):
+    """A login is over, and with it an answer that goes on."""
+
+
+def is_open(path: str) -> bool:
+    """Whether anybody may ask for it."""
+    return path in OPEN_PATHS or path.startswith(STATIC)
+
+
+def path_within(text: str) -> str:
+    """A path of this room to go on to; the first page for everything else."""
+    plain = text.isascii() and text.isprintable() and len(text) <= NEXT_LONGEST and "\\" not in text
+    if not plain or not text.startswith("/") or text.startswith(("//", SIGN_IN, "/v1")):
+        return "/now"
+    return text
+
+
+def to_sign_in(scope: Scope, headers: dict[bytes, bytes], number: str) -> Response:
+    """A browser is sent to sign in; a script of a page is told to send it there; all others get a problem.
+
+    A cookie does not come with a click on a page of another site. Such a click gets a page that goes on by
+    itself, so that whoever has signed in is not asked to do it again.
+    """
+    told = problem_of(Unauthenticated(), number)
+    if scope["method"] not in ("GET", "HEAD"):
+        return told
+    path = scope["raw_path"].partition(b"?")[0].decode("latin-1") if scope.get("raw_path") else scope["path"]
+    asked = path_within(
+        path + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+    )
+    where = f"{SIGN_IN}?next={quote(asked, safe='')}"
+    if b"hx-request" in headers:
+        told.headers["hx-redirect"] = SIGN_IN
+        return told
+    if b"text/html" not in headers.get(b"accept", b"") or scope["path"].startswith("/v1"):
+        return told
+    if headers.get(b"sec-fetch-site") == b"cross-site":
+        return going_on(where)
+    return Response(None, 303, {"location": where, "cache-control": "no-store"})
+
+
+def going_on(where: str) -> Response:
+    """A page that goes on by itself: from this room, so that cookies come along."""
+    from evac.web.pages import frame
+
+    body = frame.render("moment.html.j2", "", 0, where=where)
+    return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
+
+
+async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, receive: Receive) -> Receive:
+    """The body of a change, after the token of the login was found in it or beside it. Raises NotAllowed."""
+    if scope["path"] in OPEN_PATHS:
+        return receive
+    given = headers.get(CSRF_HEADER.encode(), b"")
+    body: bytes | None = None
+    if not given and headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == FORM:
+        body = await _whole(receive)
+        given = _token_in(body)
+    if not hmac.compare_digest(given, actor.csrf.encode()):
+        raise NotAllowed(
+            "csrf", "this change does not carry the token of your login",
+            "open the page again and send it from there; programs send a token: evac access token",
+        )  # fmt: skip
+    return receive if body is None else _again(body, receive)
+
+
+async def _whole(receive: Receive) -> bytes:
+    """A body, as long as the gate lets it be. Raises InvalidInput where its sender went away."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise InvalidInput("request-invalid", "the form was cut off", "send it again")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _token_in(body: bytes) -> bytes:
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MOST)
+    except ValueError:
+        return b""
+    found = [value for name, value in fields if name == CSRF_FIELD]
+    return found[0].encode("utf-8", "surrogatepass") if len(found) == 1 else b""
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read to whoever reads it next."""
+    told = False
+
+    async def again() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def while_signed_in(actor: Actor | None, send: Send) -> Send:
+    """Ends an answer that goes on when the login is over under which it began."""
+    if actor is None or actor.alive is None:
+        return send
+    alive, parts = actor.alive, 0
+
+    async def watched(message: Message) -> None:
+        nonlocal parts
+        if message["type"] == "http.response.body" and message.get("more_body", False):
+            parts += 1
+            if parts > 1 and not alive():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                raise SignedOut
+        await send(message)
+
+    return watched

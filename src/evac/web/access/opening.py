@@ -1,0 +1,133 @@
+"""Which access file and which certificate a room is opened with, and whether it may listen where it shall.
+
+Asked by the command before anything starts, and by the process of the room again: whoever starts that process
+by another way is refused as well.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from evac.engine.clock import Clock
+from evac.estate.access_file import access_beside, load_access
+from evac.model.access import AccessRules, Tls
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.web.access.people import People
+from evac.web.access.port import Access, Loopback
+from evac.web.setting import Listen, WebSetting, check_listen
+
+NAMES_HERE: Final = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """rules: None where there is no access file. tls: None where nothing hides what is sent."""
+
+    rules: AccessRules | None
+    path: Path | None
+    tls: Tls | None
+    listen: Listen
+
+
+def choose(
+    estate: Path,
+    listen: Listen,
+    access: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+) -> Opened:
+    """The access file named, else the one beside the estate. Raises EstateError with every problem of it,
+    NotAllowed for an address that may not be listened on, InvalidInput for a certificate that is of no use.
+    """
+    path = access or access_beside(estate)
+    rules = None if path is None else load_access(path)
+    tls = _tls(rules, cert, key)
+    check_listen(listen, tls=tls is not None, authenticated=rules is not None)
+    if tls is not None:
+        context_of(tls)
+    if not listen.loopback and not _names(rules, listen):
+        raise InvalidInput(
+            "hosts-missing", f"{listen.host} is every address, and no name is known that the room goes by",
+            "say it in the access file: address: https://HOST:PORT",
+        )  # fmt: skip
+    return Opened(rules, path, tls, listen)
+
+
+def setting_of(opened: Opened) -> WebSetting:
+    """Which names the room answers to, and whether TLS ends in it."""
+    names = (*NAMES_HERE, *_names(opened.rules, opened.listen))
+    return WebSetting(hosts=tuple(dict.fromkeys(names)), secure=opened.tls is not None)
+
+
+def access_of(opened: Opened, name: str, clock: Clock) -> Access:
+    """name: under which whoever asks acts where people are not told apart."""
+    if opened.rules is None:
+        return Loopback(name)
+    return People(opened.rules, clock, secure=opened.tls is not None, path=opened.path)
+
+
+def context_of(tls: Tls) -> ssl.SSLContext:
+    """Raises InvalidInput for files that cannot be used, NotAllowed for a key that others can read."""
+    _check_key(tls.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password=_no_password)
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            "tls-unusable", f"the certificate cannot be used: {_said(error)}",
+            "name PEM files: the certificate with those above it, and its key without a password",
+        ) from error  # fmt: skip
+    return context
+
+
+def _no_password() -> str:
+    """Nobody is there to type one."""
+    return ""
+
+
+def _said(error: Exception) -> str:
+    words = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return str(words)[:200]
+
+
+def _check_key(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a path of a file of settings
+    except OSError as error:
+        raise InvalidInput(
+            "tls-unusable", f"{path} cannot be read: {error.strerror}", "name a file"
+        ) from error
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise NotAllowed("key-exposed", f"others can read {path}", f"chmod o-rw {path}")
+
+
+def _tls(rules: AccessRules | None, cert: Path | None, key: Path | None) -> Tls | None:
+    """What the command names goes before what the file says."""
+    if (cert is None) != (key is None):
+        raise InvalidInput("tls-half", "a certificate needs its key, and a key its certificate", "name both")
+    known = None if rules is None else rules.tls
+    if cert is None or key is None:
+        return known
+    return Tls(str(cert), str(key), known.client_ca if known is not None else "")
+
+
+def _names(rules: AccessRules | None, listen: Listen) -> tuple[str, ...]:
+    found = list(rules.hosts) if rules is not None else []
+    if rules is not None and rules.address:
+        found.append((urlsplit(rules.address).hostname or "").lower())
+    try:
+        every = ipaddress.ip_address(listen.host).is_unspecified
+    except ValueError:
+        every = False
+    return tuple(dict.fromkeys([*found, *([] if every else [listen.host.lower()])]))

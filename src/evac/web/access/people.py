@@ -1,0 +1,212 @@
+"""Access by an access file: tokens of programs, logins of people, and how often either may ask.
+
+Answers who asks, and opens logins for those who proved who they are; the pages of it stand in `sign_in`. The
+file is read again when it changes. What is wrong with it is logged, and what was read before goes on: a slip
+of a pen must not lock everybody out in the middle of a fire, nor let anybody in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import HTTPConnection
+
+from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
+from evac.engine.clock import Clock
+from evac.estate.access_file import load_access
+from evac.model.access import AccessRules, Person, Role, Token, least
+from evac.model.errors import EstateError, EvacError
+from evac.model.estate import Rate
+from evac.web.access.often import Often, neighbourhood
+from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
+from evac.web.access.references import secret_of
+from evac.web.access.sessions import SessionBook
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+LOG: Final = logging.getLogger("evac.access")
+"""Who signed in, who was refused, and why; never what was shown."""
+
+LOOK_MS: Final = 2_000
+"""The file is looked at so often at most."""
+PASSWORD_LONGEST: Final = 1_024
+BY_NAME: Final = 5
+"""So many times as often as from one address a name may be tried from everywhere."""
+COOKIE: Final = "evac_session"
+
+
+class People:
+    """Access of a room with an access file.
+
+    secure: TLS ends here, so that cookies may say so. clock: wall and monotonic.
+    """
+
+    authenticates = True
+
+    def __init__(self, rules: AccessRules, clock: Clock, *, secure: bool, path: Path | None = None) -> None:
+        self.rules, self.clock, self.secure = rules, clock, secure
+        self.book = SessionBook(clock.monotonic_ms)
+        self.cookie = f"__Host-{COOKIE}" if secure else COOKIE
+        self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
+        self._wrong, self._asked = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
+        self._turn = asyncio.Lock()
+        self._tokens = _by_digest(rules)
+
+    def routers(self) -> Sequence[APIRouter]:
+        from evac.web.access.sign_in import routers
+
+        return routers(self)
+
+    async def who(self, connection: HTTPConnection) -> Actor | None:
+        """Raises Unauthenticated for a token that is none, TooMany."""
+        await self._look_again()
+        given = connection.headers.get("authorization")
+        found = self._by_header(given) if given is not None else self._by_cookie(connection)
+        if found is None:
+            return None
+        rate = self.rules.limits.requests
+        wait_ms = self._asked.wait_ms(found.name, rate)
+        if wait_ms:
+            raise TooMany("too-many-requests", f"{found.name} asks more than {_words(rate)}", wait_ms)
+        self._asked.note(found.name, rate)
+        return found
+
+    def _by_header(self, given: str) -> Actor:
+        kind, _, text = given.partition(" ")
+        text = text.strip()
+        if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
+            raise Unauthenticated("what was sent is no token of this room", "evac access token NAME", "token")
+        token = self._tokens.get(digest_of(text))
+        if token is None:
+            raise Unauthenticated("this token is not known here", "evac access token NAME", "token-unknown")
+        if token.ends_ms and self.clock.now_ms() >= token.ends_ms:
+            raise Unauthenticated(f"the token {token.name} has ended", "ask for a new one", "token-ended")
+        if not token.of:
+            return Actor(token.name, token.role, proof="token")
+        return Actor(token.of, least(token.role, self.rules.people[token.of].role), proof="token")
+
+    def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
+        """The login of a cookie; one that is over is no login, and no error."""
+        value = connection.cookies.get(self.cookie)
+        if value is None:
+            return None
+        by_itself = connection.scope.get("method") == "GET" and "hx-request" in connection.headers
+        found = self.book.find(value, self.rules.sessions, touch=not by_itself)
+        if found is None:
+            return None
+        role: Role = found.role
+        if found.listed:
+            person = self.rules.people.get(found.name)
+            if person is None:
+                self.book.close(value)
+                return None
+            role = person.role
+        return Actor(found.name, role, proof=found.proof, csrf=found.csrf, alive=lambda: self._stands(value))
+
+    def _stands(self, value: str) -> bool:
+        found = self.book.find(value, self.rules.sessions, touch=False)
+        return found is not None and (not found.listed or found.name in self.rules.people)
+
+    async def check_password(self, name: str, password: str, address: str) -> Person:
+        """The person of that name and password. Raises Unauthenticated, which does not say which of the two
+        was wrong, and TooMany.
+        """
+        self.check_tries(name, address)
+        person = self.rules.people.get(name)
+        known = person is not None and person.password and len(password) <= PASSWORD_LONGEST
+        right = False
+        if known:
+            assert person is not None
+            try:
+                secret = await asyncio.to_thread(secret_of, person.password)
+                right = hmac.compare_digest(secret.reveal_bytes(), password.encode("utf-8", "surrogatepass"))
+            except EvacError as error:
+                LOG.error("the password of %s cannot be read: %s [%s]", name, error.message, error.code)
+        if not right or person is None:
+            self.note_wrong(name, address)
+            LOG.warning("sign-in of %.80r from %s refused: name or password", name, address)
+            raise Unauthenticated("name or password is wrong", "try again", "sign-in-wrong")
+        self._wrong.forget(_named(name))
+        return person
+
+    def check_tries(self, name: str, address: str) -> None:
+        """Raises TooMany where there were too many false proofs from there, or of that name."""
+        rate = self.rules.limits.sign_in
+        many = Rate(rate.count * BY_NAME, rate.window_ms)
+        near = neighbourhood(address)
+        wait_ms = max(self._wrong.wait_ms(f"at {near}", rate), self._wrong.wait_ms(_named(name), many))
+        if wait_ms:
+            LOG.warning("sign-in of %.80r from %s refused: too many tries", name, address)
+            raise TooMany("too-many-tries", "too many tries to sign in", wait_ms)
+
+    def note_wrong(self, name: str, address: str) -> None:
+        rate = self.rules.limits.sign_in
+        self._wrong.note(f"at {neighbourhood(address)}", rate)
+        self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
+
+    def sign_in(
+        self, name: str, role: Role, proof: Proof, address: str, *, listed: bool, most_ms: int | None = None
+    ) -> str:
+        """A new login; the value of its cookie."""
+        LOG.info("%s signed in as %s by %s from %s", name, role, proof, address)
+        return self.book.open(name, role, proof, listed, self.rules.sessions, most_ms)
+
+    async def _look_again(self) -> None:
+        """Reads the file again where it changed."""
+        now = self.clock.monotonic_ms()
+        if self._path is None or now - self._looked_ms < LOOK_MS or self._turn.locked():
+            return
+        async with self._turn:
+            self._looked_ms = now
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            try:
+                rules = await asyncio.to_thread(load_access, self._path)
+            except EstateError as error:
+                said = "; ".join(f"{row.place}: {row.message} [{row.code}]" for row in error.diagnostics[:5])
+                LOG.error("%s is not taken, what was read before goes on: %s", self._path.name, said)
+                return
+            if (rules.tls, rules.address, rules.hosts) != (
+                self.rules.tls,
+                self.rules.address,
+                self.rules.hosts,
+            ):
+                LOG.warning("tls, address and hosts of %s count from the next start on", self._path.name)
+            self.rules, self._tokens = rules, _by_digest(rules)
+            LOG.info("%s was read again", self._path.name)
+
+
+def _named(name: str) -> str:
+    return f"name {name[:200]}"
+
+
+def _by_digest(rules: AccessRules) -> dict[str, Token]:
+    return {token.digest: token for token in rules.tokens.values()}
+
+
+def _stamp(path: Path | None) -> tuple[int, ...]:
+    """What a file is recognised by; one that cannot be seen is another one."""
+    if path is None:
+        return ()
+    try:
+        found = path.stat()
+    except OSError:
+        return (0,)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _words(rate: Rate) -> str:
+    return f"{rate.count:,} times in {rate.window_ms / 1_000:g} s"
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request comes from, as its connection says; what headers say of it is not believed."""
+    return connection.client.host if connection.client is not None else "?"

@@ -1,0 +1,91 @@
+"""Logins of people: what a cookie stands for. In the memory of this process; a restart ends them all.
+
+A cookie holds 256 random bits; only their hash is kept here. A login ends when nothing was asked for a while,
+after its whole length, when its person leaves the access file, and on signing out. Bounded: the logins that
+were used least recently make room for new ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from evac.model.access import Role, Sessions
+from evac.web.access.port import Proof
+
+SESSIONS_MOST: Final = 10_000
+OF_ONE_MOST: Final = 20
+_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(slots=True)
+class Session:
+    """listed: the access file knows the person, and says the role at each request. until_ms: by the clock of
+    the book, whatever its length.
+    """
+
+    name: str
+    role: Role
+    proof: Proof
+    listed: bool
+    made_ms: int
+    seen_ms: int
+    until_ms: int
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+
+class SessionBook:
+    """now_ms: a clock that never goes back."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._known: OrderedDict[bytes, Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def open(
+        self, name: str, role: Role, proof: Proof, listed: bool, rules: Sessions, most_ms: int | None = None
+    ) -> str:
+        """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
+        now = self._now_ms()
+        length = rules.whole_ms if most_ms is None else min(rules.whole_ms, most_ms)
+        mine = [key for key, one in self._known.items() if one.name == name]
+        for key in mine[: max(0, len(mine) - OF_ONE_MOST + 1)]:
+            del self._known[key]
+        while len(self._known) >= SESSIONS_MOST:
+            self._known.popitem(last=False)
+        value = secrets.token_urlsafe(32)
+        self._known[_key(value)] = Session(name, role, proof, listed, now, now, now + length)
+        return value
+
+    def find(self, value: str, rules: Sessions, touch: bool = True) -> Session | None:
+        """The login of a cookie, if it still stands. touch: something was asked by a person."""
+        if not _VALUE.fullmatch(value):
+            return None
+        key = _key(value)
+        found = self._known.get(key)
+        if found is None:
+            return None
+        now = self._now_ms()
+        if now >= found.until_ms or now - found.seen_ms >= rules.idle_ms:
+            del self._known[key]
+            return None
+        if touch:
+            found.seen_ms = now
+            self._known.move_to_end(key)
+        return found
+
+    def close(self, value: str) -> None:
+        """Ends a login; nothing happens where there is none."""
+        if _VALUE.fullmatch(value):
+            self._known.pop(_key(value), None)
+
+
+def _key(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()

@@ -1,0 +1,137 @@
+"""Pages of logins: signing in with a name and a password, and signing out.
+
+Every form carries a token: that of the login where there is one, else one that lies in a cookie of the form.
+Nothing here is kept by a browser or by the room.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.web.access.guarding import NEXT_LONGEST, path_within
+from evac.web.access.people import People, address_of
+from evac.web.access.port import SIGN_IN, STATE, Actor, TooMany, Unauthenticated, need
+from evac.web.pages import frame
+from evac.web.problems import status_of
+
+FORM_COOKIE: Final = "evac_form"
+FIELDS_MOST: Final = 16
+NAME_LONGEST: Final = 200
+Next = Annotated[str, Query(alias="next", max_length=NEXT_LONGEST)]
+NO_STORE: Final = {"cache-control": "no-store"}
+
+
+def routers(people: People) -> Sequence[APIRouter]:
+    """The routes, for one access file."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(SIGN_IN)
+    async def form(request: Request, following: Next = "/now") -> Response:
+        """The form; whoever has signed in goes on."""
+        where = path_within(following)
+        if request.scope.get(STATE) is not None:
+            return _see(where)
+        return page(people, where)
+
+    @router.post(SIGN_IN)
+    async def sign_in(request: Request) -> Response:
+        fields = await fields_of(request)
+        where = path_within(fields.get("next", ""))
+        name, address = fields.get("name", "").strip(), address_of(request)
+        try:
+            check_form(people, request, fields)
+            person = await people.check_password(name[:NAME_LONGEST], fields.get("password", ""), address)
+        except (Unauthenticated, TooMany, NotAllowed) as error:
+            return page(people, where, error, name[:NAME_LONGEST])
+        value = people.sign_in(person.name, person.role, "password", address, listed=True)
+        return signed_in(people, request, value, where)
+
+    @router.post("/sign-out")
+    async def sign_out(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+        value = request.cookies.get(people.cookie)
+        if value is not None:
+            people.book.close(value)
+        found = _see(SIGN_IN)
+        _drop(people, found, people.cookie)
+        return found
+
+    return (router,)
+
+
+def page(people: People, where: str, error: EvacError | None = None, name: str = "") -> Response:
+    """The sign-in page, with what went wrong."""
+    token = secrets.token_urlsafe(32)
+    provider = people.rules.provider
+    body = frame.render(
+        "sign_in.html.j2", SIGN_IN, people.clock.now_ms(), where=where, token=token, name=name,
+        problem="" if error is None else sentence(error), passwords=_passwords(people),
+        provider="" if provider is None else provider.issuer,
+    )  # fmt: skip
+    found = Response(body, 200 if error is None else status_of(error), NO_STORE, frame.HTML)
+    if isinstance(error, TooMany):
+        found.headers["retry-after"] = str(error.wait_s)
+    set_cookie(people, found, _form_cookie(people), token)
+    return found
+
+
+def signed_in(people: People, request: Request, value: str, where: str) -> Response:
+    """On to a page, with a new cookie; a login that there was is over."""
+    old = request.cookies.get(people.cookie)
+    if old is not None:
+        people.book.close(old)
+    found = _see(where)
+    set_cookie(people, found, people.cookie, value)
+    _drop(people, found, _form_cookie(people))
+    return found
+
+
+def set_cookie(people: People, response: Response, name: str, value: str, same_site: Any = "strict") -> None:
+    """A cookie that no script sees, that ends with the browser, and that only this room is sent."""
+    response.set_cookie(name, value, path="/", secure=people.secure, httponly=True, samesite=same_site)
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """The fields of a form. Raises InvalidInput."""
+    try:
+        found = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=FIELDS_MOST)
+    except ValueError as error:
+        raise InvalidInput(
+            "request-invalid", "this is no form of this page", "go back, and fill it in"
+        ) from error
+    return dict(found)
+
+
+def check_form(people: People, request: Request, fields: dict[str, str]) -> None:
+    """Raises NotAllowed for a form that this browser did not get from here."""
+    known = request.cookies.get(_form_cookie(people), "")
+    given = fields.get("form", "")
+    if not known or not hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogatepass")):
+        raise NotAllowed("form-stale", "this form is too old, or the browser takes no cookies", "try again")
+
+
+def sentence(error: EvacError) -> str:
+    hint = f" ({error.hint})" if error.hint else ""
+    return f"{error.message[:1].upper()}{error.message[1:]}{hint}."
+
+
+def _passwords(people: People) -> bool:
+    return any(person.password for person in people.rules.people.values())
+
+
+def _form_cookie(people: People) -> str:
+    return f"__Host-{FORM_COOKIE}" if people.secure else FORM_COOKIE
+
+
+def _see(where: str) -> Response:
+    return Response(None, 303, {"location": where, **NO_STORE})
+
+
+def _drop(people: People, response: Response, name: str) -> None:
+    response.delete_cookie(name, path="/", secure=people.secure, httponly=True, samesite="strict")

@@ -1,0 +1,285 @@
+"""Logins: a cookie that no script sees, a token in every form, an end, and few tries to get in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from evac.app.access import digest_of
+from evac.app.office import Office
+from evac.model.access import AccessRules, Person, Token
+from evac.model.estate import Rate
+from evac.web.access.people import People
+from tests.web.rooms import play
+
+HTML = {"accept": "text/html", "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
+TOKEN = "evac_" + "t" * 43
+
+
+class HandClock:
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.ms = 1_800_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_ms(self) -> int:
+        return self.ms - 1_700_000_000_000
+
+
+def people(folder: Path, clock: HandClock | None = None, *, secure: bool = False, **more: Any) -> People:
+    secret = folder / "kim"
+    secret.write_text("open sesame\n")
+    secret.chmod(0o600)
+    known = {
+        "kim": Person("kim", "approver", f"file:{secret}"), "vi": Person("vi", "viewer", f"file:{secret}"),
+        "gone": Person("gone", "admin", "file:/nowhere/at/all"), "keyless": Person("keyless", "admin"),
+    }  # fmt: skip
+    tokens = {
+        "ci": Token("ci", "operator", digest_of(TOKEN)),
+        "laptop": Token("laptop", "admin", digest_of(TOKEN + "2"), "vi"),
+        "old": Token("old", "admin", digest_of(TOKEN + "3"), "kim", 1_000),
+    }
+    return People(AccessRules(people=known, tokens=tokens, **more), clock or HandClock(), secure=secure)
+
+
+async def sign_in(client: httpx2.AsyncClient, name: str = "kim", password: str = "open sesame") -> Any:
+    page = await client.get("/sign-in?next=/runs", headers=HTML)
+    form = re.search(r'name="form" value="([^"]+)"', page.text)
+    assert form is not None
+    fields = {"form": form[1], "next": "/runs", "name": name, "password": password}
+    return await client.post("/sign-in", data=fields, headers=HTML)
+
+
+async def token_of(client: httpx2.AsyncClient) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', (await client.get("/who", headers=HTML)).text)
+    assert found is not None
+    return found[1]
+
+
+def test_a_browser_is_sent_to_sign_in_and_comes_back_where_it_wanted(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        refused = await client.get("/runs?begin=0", headers=HTML)
+        assert refused.status_code == 303
+        assert refused.headers["location"] == "/sign-in?next=%2Fruns%3Fbegin%3D0"
+        assert (await client.get("/nothing/like/this", headers=HTML)).status_code == 303
+        assert (await client.get("/v1/nothing", headers=HTML)).status_code == 401
+        by_script = await client.get("/now", headers={**HTML, "hx-request": "true"})
+        assert (by_script.status_code, by_script.headers["hx-redirect"]) == (401, "/sign-in")
+        done = await sign_in(client)
+        assert (done.status_code, done.headers["location"]) == (303, "/runs")
+        cookie = next(v for v in done.headers.get_list("set-cookie") if v.startswith("evac_session="))
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert "Path=/" in cookie
+        assert (await client.get("/now", headers=HTML)).status_code == 200
+        assert (await client.get("/sign-in?next=//evil.example", headers=HTML)).headers["location"] == "/now"
+
+    play(story, access=people(tmp_path))
+
+
+def test_a_click_on_another_site_does_not_ask_to_sign_in_again(tmp_path: Path) -> None:
+    """A strict cookie does not come along with such a click; the page that answers it goes on by itself."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        told = await client.get("/runs", headers={**HTML, "sec-fetch-site": "cross-site"})
+        assert told.status_code == 200
+        assert '<meta http-equiv="refresh" content="0; url=/sign-in?next=%2Fruns">' in told.text
+
+    play(story, access=people(tmp_path))
+
+
+def test_under_tls_the_cookie_is_of_this_host_only(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        page = await client.get("/sign-in", headers=HTML)
+        cookie = page.headers["set-cookie"]
+        assert cookie.startswith("__Host-evac_form=")
+        assert "Secure" in cookie
+        assert "strict-transport-security" in page.headers
+
+    play(story, access=people(tmp_path, secure=True), secure=True)
+
+
+def test_every_change_under_a_cookie_carries_the_token_of_the_login(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await sign_in(client)
+        hold = {"reason": "smoke"}
+        bare = await client.post("/v1/hold", json=hold)
+        assert (bare.status_code, bare.json()["code"]) == (403, "csrf")
+        wrong = await client.post("/v1/hold", json=hold, headers={"x-csrf-token": "x" * 43})
+        assert wrong.status_code == 403
+        assert (await client.post("/sign-out", data={"csrf": "x"})).status_code == 403
+        assert (await client.post("/sign-out", data={"more": "x"})).status_code == 403
+        twice = b"csrf=" + (await token_of(client)).encode() + b"&csrf=x"
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert (await client.post("/sign-out", content=twice, headers=form)).status_code == 403
+        token = await token_of(client)
+        good = await client.post("/v1/hold", json=hold, headers={"x-csrf-token": token})
+        assert good.status_code == 201
+        standing = await office.standing_hold()
+        assert standing is not None
+        assert standing.who == "kim"
+        out = await client.post("/sign-out", data={"csrf": token}, headers=HTML)
+        assert (out.status_code, out.headers["location"]) == (303, "/sign-in")
+        assert (await client.get("/now", headers=HTML)).status_code == 303
+
+    play(story, access=people(tmp_path))
+
+
+def test_a_token_of_one_login_is_none_of_another(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await sign_in(client)
+        first = await token_of(client)
+        await client.post("/sign-out", data={"csrf": first})
+        await sign_in(client, "vi")
+        assert await token_of(client) != first
+        assert (await client.post("/sign-out", data={"csrf": first})).status_code == 403
+
+    play(story, access=people(tmp_path))
+
+
+def test_a_login_ends_when_idle_and_in_all(tmp_path: Path) -> None:
+    clock = HandClock()
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await sign_in(client)
+        clock.ms += 3_599_999
+        assert (await client.get("/now", headers=HTML)).status_code == 200
+        clock.ms += 3_599_999
+        by_itself = {**HTML, "hx-request": "true"}
+        assert (await client.get("/now", headers=by_itself)).status_code == 200  # asked by the page itself
+        clock.ms += 1
+        assert (await client.get("/now", headers=HTML)).status_code == 303
+        await sign_in(client)
+        for _ in range(12):
+            assert (await client.get("/now", headers=HTML)).status_code == 200
+            clock.ms += 3_599_000
+        clock.ms += 12_000
+        assert (await client.get("/now", headers=HTML)).status_code == 303
+
+    play(story, access=people(tmp_path, clock))
+
+
+def test_a_login_gets_a_new_cookie_and_ends_the_old_one(tmp_path: Path) -> None:
+    access = people(tmp_path)
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        page = await client.get("/sign-in", headers=HTML)
+        form = re.search(r'name="form" value="([^"]+)"', page.text)
+        assert form is not None
+        client.cookies.set("evac_session", "f" * 43)  # fixed by somebody else
+        fields = {"form": form[1], "name": "kim", "password": "open sesame"}
+        done = await client.post("/sign-in", data=fields, headers=HTML)
+        assert done.status_code == 303
+        assert "f" * 43 not in done.headers["set-cookie"]
+        assert len(access.book) == 1
+
+    play(story, access=access)
+
+
+@pytest.mark.parametrize("name", ["kim", "nobody", "gone", "keyless"])
+def test_a_wrong_password_says_nothing_of_the_name(tmp_path: Path, name: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        told = await sign_in(client, name, "wrong")
+        assert told.status_code == 401
+        assert "Name or password is wrong" in told.text
+        empty = await sign_in(client, name, "")
+        assert empty.status_code == 401
+
+    play(story, access=people(tmp_path))
+
+
+def test_too_many_tries_wait_and_the_right_password_waits_with_them(tmp_path: Path) -> None:
+    clock = HandClock()
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        for _ in range(10):
+            assert (await sign_in(client, password="wrong")).status_code == 401
+        told = await sign_in(client)
+        assert (told.status_code, told.headers["retry-after"]) == (429, "300")
+        clock.ms += 300_000
+        assert (await sign_in(client)).status_code == 303
+
+    play(story, access=people(tmp_path, clock))
+
+
+def test_a_form_of_another_browser_is_refused(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        fields = {"form": "x" * 43, "name": "kim", "password": "open sesame"}
+        told = await client.post("/sign-in", data=fields, headers=HTML)
+        assert told.status_code == 403
+        assert "too old" in told.text
+        other = {**HTML, "sec-fetch-site": "cross-site"}
+        assert (await client.post("/sign-in", data=fields, headers=other)).status_code == 403
+
+    play(story, access=people(tmp_path))
+
+
+def test_a_token_acts_for_its_person_and_never_beyond(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        def by(token: str) -> dict[str, str]:
+            return {"authorization": f"Bearer {token}"}
+
+        hold = {"reason": "smoke", "who": "somebody else"}
+        assert (await client.post("/v1/hold", json=hold, headers=by(TOKEN))).status_code == 201
+        standing = await office.standing_hold()
+        assert standing is not None
+        assert standing.who == "ci"
+        as_viewer = await client.post("/v1/hold", json=hold, headers=by(TOKEN + "2"))
+        assert (as_viewer.status_code, as_viewer.json()["detail"]) == (
+            403,
+            "vi is viewer; this needs operator",
+        )
+        ended = await client.get("/v1/situation", headers=by(TOKEN + "3"))
+        assert (ended.status_code, ended.json()["code"]) == (401, "token-ended")
+
+    play(story, access=people(tmp_path))
+
+
+def test_whoever_asks_too_often_waits(tmp_path: Path) -> None:
+    from evac.model.access import Limits
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        by = {"authorization": f"Bearer {TOKEN}"}
+        for _ in range(3):
+            assert (await client.get("/v1/situation", headers=by)).status_code == 200
+        told = await client.get("/v1/situation", headers=by)
+        assert (told.status_code, told.json()["code"]) == (429, "too-many-requests")
+        assert told.headers["retry-after"] == "60"
+
+    play(story, access=people(tmp_path, limits=Limits(requests=Rate(3, 60_000))))
+
+
+def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(tmp_path: Path) -> None:
+    file, clock = tmp_path / "access.yaml", HandClock()
+
+    def write(text: str) -> None:
+        file.write_text(text)
+        clock.ms += 2_001
+
+    from evac.estate.access_file import load_access
+
+    digest = f"sha256:{digest_of(TOKEN)}"
+    file.write_text(
+        f"people: {{vi: {{role: viewer}}}}\ntokens: {{ci: {{role: operator, hash: '{digest}'}}}}\n"
+    )
+    access = People(load_access(file), clock, secure=False, path=file)
+    by = {"authorization": f"Bearer {TOKEN}"}
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/v1/situation", headers=by)).status_code == 200
+        write("people: {vi: {role: emperor}}\n")
+        assert (await client.get("/v1/situation", headers=by)).status_code == 200
+        write("people: {vi: {role: viewer}}\n")
+        assert (await client.get("/v1/situation", headers=by)).status_code == 401
+        file.unlink()
+        clock.ms += 2_001
+        assert (await client.get("/v1/situation", headers=by)).status_code == 401
+
+    play(story, access=access)
