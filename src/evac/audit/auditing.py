@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 from evac.audit.context import Context, Rule
-from evac.audit.findings import Finding, merged
+from evac.audit.findings import Finding, in_order, merged, runs_of
 from evac.audit.impacts import Impacts, impacts
 from evac.audit.losses import Losses, losses, pairs, together
 from evac.audit.rows import LossRow, loss_rows
@@ -83,7 +84,9 @@ def report_from(
     paired: Context | None = None,
 ) -> AuditReport:
     """Merged findings of what is worked out already."""
-    findings = merged(finding for found in by_rule for finding in found)
+    kept = context.impacts.kept
+    runs = (kept.of(("runs", str(n)), (found,), partial(runs_of, found)) for n, found in enumerate(by_rule))
+    findings = in_order(run for several in runs for run in several)
     if paired is not None:
         findings = merged((*findings, *_of_pairs(paired, findings)))
         rows = (*rows, *loss_rows(paired.impacts))

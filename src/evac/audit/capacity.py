@@ -8,10 +8,11 @@ test cannot settle, and every loss of a whole site, is placed by first fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from evac.audit.closure import Pairs, Taken
+from evac.audit.closure import Pairs, RowNumbers, Taken
 from evac.audit.losses import Losses
 from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
@@ -95,21 +96,44 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Open:
+    """Pairs of some losses, and how many replicas of each want a place."""
+
+    pairs: Pairs
+    count: IntColumn
+
+    def only(self, losses: BoolColumn) -> Open:
+        """Those of some losses."""
+        chosen = losses[self.pairs.loss]
+        return Open(self.pairs.only(chosen), self.count[chosen])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """Pairs that are taken, and how many replicas of each want a place. in_all: of which losses takes how
-    many replicas (L,), and how many of them want a place (L,)."""
+    """Pairs that are taken, and how many replicas of each want a place. in_all: how many replicas each loss
+    takes (L,), and how many of them want a place (L,); by_site: pairs of the small losses of each site."""
 
     taken: Taken
     count: IntColumn
     in_all: tuple[IntColumn, IntColumn]
+    by_site: tuple[Open, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """One audit's worth of capacity questions."""
+    """One audit's worth of capacity questions. capped: services with a cap per site, counts (rows, capped):
+    where they stand."""
 
     supply: Supply
     losses: Losses
+
+    @cached_property
+    def capped(self) -> RowNumbers:
+        return np.flatnonzero(self.supply.wants.site_cap < UNBOUNDED)
+
+    @cached_property
+    def counts(self) -> CountTable:
+        return np.ascontiguousarray(self.supply.presence.counts[:, self.capped])
 
 
 def capacity(
@@ -123,7 +147,7 @@ def capacity(
     same = before is not None and np.array_equal(before.sites_with_room, reach)
     known = before.room_known if before is not None and same else _room_known(reach, losses)
     as_before = before is not None and before.wanted.taken is taken and before.room_known is known
-    wanted = before.wanted if before is not None and as_before else _wanted(taken, known, len(losses))
+    wanted = before.wanted if before is not None and as_before else _wanted(taken, known, losses)
     question = _Question(supply, losses)
     settled, boots = _settled(question, wanted)
     to_place, placed = wanted.in_all
@@ -133,11 +157,19 @@ def capacity(
     return result
 
 
-def _wanted(taken: Taken, known: BoolColumn, losses: int) -> Wanted:
+def _wanted(taken: Taken, known: BoolColumn, losses: Losses) -> Wanted:
     """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
-    count = taken.count if known.all() else np.where(taken.pairs.of(known), taken.count, 0)
-    in_all = tuple(np.bincount(taken.pairs.loss, n, losses).astype(np.int64) for n in (taken.count, count))
-    return Wanted(taken, count.astype(np.int64), (in_all[0], in_all[1]))
+    pairs = taken.pairs
+    count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
+    in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
+    every, small = Open(pairs, count), _small(losses)
+    by_site = tuple(every.only(small & (losses.site == site)) for site in range(losses.sites.shape[1]))
+    return Wanted(taken, count, (in_all, placed), by_site)
+
+
+def _small(losses: Losses) -> BoolColumn:
+    """(L,) losses inside one site that leave something of it."""
+    return np.asarray((losses.site >= 0) & ~losses.sites.any(axis=1))
 
 
 def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) -> Capacity:
@@ -177,19 +209,6 @@ def _room_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
     return np.asarray(left @ reach.T.astype(np.float32) > 0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Open:
-    """Pairs of losses that are not settled, and how many replicas of each want a place."""
-
-    pairs: Pairs
-    count: IntColumn
-
-    def only(self, losses: BoolColumn) -> _Open:
-        """Those of some losses."""
-        chosen = losses[self.pairs.loss]
-        return _Open(self.pairs.only(chosen), self.count[chosen])
-
-
 def _settled(question: _Question, wanted: Wanted) -> tuple[BoolColumn, BoolColumn]:
     """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
     losses, room = question.losses, question.supply.room
@@ -199,19 +218,19 @@ def _settled(question: _Question, wanted: Wanted) -> tuple[BoolColumn, BoolColum
         return settled, boots
     on, dark = servers_that_fit(question.supply.top, room, question.supply.wants)
     taken = _usable_lost(room, losses)
-    small = (losses.site >= 0) & ~losses.sites.any(axis=1)
-    pairs = _Open(wanted.taken.pairs, wanted.count)
+    small = _small(losses)
     for site in range(on.shape[1]):
         open_ones = small & (losses.site == site)
-        here = pairs.only(open_ones)
+        here = wanted.by_site[site]
         for table, needs_boot in ((on, False), (on + dark, True)):
             for wide in (False, True):
                 if open_ones.any():
                     fits = open_ones & _own_server(here, _reach(question, table, site, wide), taken)
                     settled |= fits
                     boots[fits] = needs_boot
-                    open_ones &= ~fits
-                    here = here.only(open_ones)
+                    if fits.any():
+                        open_ones &= ~fits
+                        here = here.only(open_ones)
     return settled, boots
 
 
@@ -229,7 +248,7 @@ def _usable_lost(room: Room, losses: Losses) -> IntColumn:
     return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
 
 
-def _own_server(wanted: _Open, reach: IntColumn, taken: IntColumn) -> BoolColumn:
+def _own_server(wanted: Open, reach: IntColumn, taken: IntColumn) -> BoolColumn:
     """(L,) whether every lost replica gets a server of its own: those with the fewest choices go first."""
     pairs, fits = wanted.pairs, np.ones(len(taken), np.bool_)
     start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
@@ -283,15 +302,13 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     """(sites, S) replicas that a loss leaves at each site; only caps per site ask for them."""
     losses, presence = question.losses, question.supply.presence
     left = presence.per_site.astype(np.int64)
-    capped = np.flatnonzero(question.supply.wants.site_cap < UNBOUNDED)
-    if not len(capped):
+    if not len(question.capped):
         return left
-    rows = losses.rows_of(number)
-    whole = losses.sites[number]
+    rows, whole = losses.rows_of(number), losses.sites[number]
     left[whole] = 0
     for site in np.unique(losses.rows.site[rows[~whole[losses.rows.site[rows]]]]).tolist():
         here = rows[losses.rows.site[rows] == site]
-        left[site, capped] -= presence.counts[np.ix_(here, capped)].sum(axis=0)
+        left[site, question.capped] -= question.counts[here].sum(axis=0)
     return left
 
 

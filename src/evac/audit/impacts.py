@@ -41,7 +41,7 @@ from evac.audit.presence import (
     with_columns,
 )
 from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
-from evac.audit.schedule import Course, Line, Task, course_of, line_of, schedule
+from evac.audit.schedule import Course, Line, Stores, Task, course_of, line_of, schedule, stores_of
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
@@ -105,9 +105,13 @@ class Wiring:
     graph: ServiceGraph
     order: Order
     course: Course
-    stores: StoreHits
+    returns: Stores
     families: FamilyHits
     times: Times
+
+    @property
+    def stores(self) -> StoreHits:
+        return self.returns.hits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -295,7 +299,7 @@ def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) ->
         graph,
         order,
         course_of(graph, order),
-        hits,
+        stores_of(top, hits),
         family_hits(graph, hits),
         times_of(top.estate, graph, order),
     )
@@ -382,7 +386,7 @@ def _ready(
             if old.same(task) and chains.same_after(number, known.chains, task.rows, old.rows):
                 ready[rows] = known.ready[old.rows]
                 continue
-        ready[rows] = schedule(top, times, line, wiring.stores, chains, task)
+        ready[rows] = schedule(top, times, line, wiring.returns, chains, task)
     return ready
 
 

@@ -139,6 +139,40 @@ class Task:
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
 
 
+@dataclass(frozen=True, slots=True)
+class Return:
+    """How a lost store comes back: at which site, after a fence and then so many milliseconds."""
+
+    family: str
+    engine: str
+    site: str
+    fence_ms: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stores:
+    """What losses do to stores. returns: what brings a store back, an entry an outcome; None where it is
+    not lost, or nothing does."""
+
+    hits: StoreHits
+    returns: tuple[Return | None, ...]
+
+
+def stores_of(top: Topology, hits: StoreHits) -> Stores:
+    """How stores come back."""
+    returns = (_return(top, part.store, outcome) for part in hits.parts for outcome in part.outcomes)
+    return Stores(hits, tuple(returns))
+
+
+def _return(top: Topology, store: Store, outcome: Outcome) -> Return | None:
+    if not outcome.lost or outcome.ready_ms >= NEVER:
+        return None
+    duration = outcome.ready_ms - store.fence_ms
+    at = min((c for c in outcome.copies if c.ready_ms == duration), key=lambda c: c.at).at
+    return Return(store.family, store.engine, site_of(top, at) or "", store.fence_ms, duration)
+
+
 class _Slots:
     """So many at once; the next one that is free serves first."""
 
@@ -155,7 +189,7 @@ class _Slots:
 
 
 def schedule(
-    top: Topology, times: Times, line: Line, hits: StoreHits, chains: Recovery, task: Task
+    top: Topology, times: Times, line: Line, stores: Stores, chains: Recovery, task: Task
 ) -> IntColumn:
     """Ready times of the services named by one loss, never sooner than their chains."""
     services = len(line.pace.component)
@@ -166,11 +200,11 @@ def schedule(
     moves[task.named] = task.shift
     live = np.zeros(len(line.pace.rank), np.bool_)
     live[line.pace.component[task.named[soonest < NEVER]]] = True
-    stores = _stores_back(top, line, hits, chains, task.number)
+    back = _stores_back(top, line, stores, chains, task.number)
     at_once = top.estate.limits.traffic_changes_at_once
     slots = np.zeros((line.kinds, 0 if at_once is None else max(1, at_once)), np.int64)
     gates = _gates(top.estate, times, line, chains, task.number)
-    ready = in_line(line.ways, line.pace, gates, Asked(starts, moves, boots, live, stores), slots)
+    ready = in_line(line.ways, line.pace, gates, Asked(starts, moves, boots, live, back), slots)
     return np.maximum(ready[task.named], soonest)
 
 
@@ -198,33 +232,26 @@ def _gates(estate: Estate, times: Times, line: Line, chains: Recovery, number: i
     )  # fmt: skip
 
 
-def _stores_back(top: Topology, line: Line, hits: StoreHits, chains: Recovery, number: int) -> IntColumn:
+def _stores_back(top: Topology, line: Line, stores: Stores, chains: Recovery, number: int) -> IntColumn:
     """(families,) when each is back: fences and promotions in the order of what waits behind them."""
     limits, found = top.estate.limits, np.full(len(line.families), _NOT_LOST, np.int64)
     fences = _Slots(limits.fences_at_once)
     promotions: dict[tuple[str, str], _Slots] = {}
     waits = [int(chains.tool_ready[kind][number]) for kind in ("fence", "promote")]
     begin = max(int(chains.released[number]), *(0 if ready >= NEVER else ready for ready in waits))
-    for store, outcome in _stores_in_line(top.estate, line, hits, number):
-        at = min(
-            (c for c in outcome.copies if c.ready_ms + store.fence_ms == outcome.ready_ms),
-            key=lambda c: c.at,
-        ).at
+    for store in _in_line(line, stores, number):
         fenced = fences.take(begin, store.fence_ms) + store.fence_ms
-        site = site_of(top, at) or ""
-        slots = promotions.setdefault((store.engine, site), _Slots(limits.promotions_at_once))
-        duration = outcome.ready_ms - store.fence_ms
-        back = slots.take(fenced, duration) + duration
+        slots = promotions.setdefault((store.engine, store.site), _Slots(limits.promotions_at_once))
+        back = slots.take(fenced, store.duration_ms) + store.duration_ms
         family = line.families.get(store.family)
         if family is not None:
             found[family] = min(int(found[family]), back)
     return np.where(found < _NOT_LOST, found, 0)
 
 
-def _stores_in_line(
-    estate: Estate, line: Line, hits: StoreHits, number: int
-) -> tuple[tuple[Store, Outcome], ...]:
+def _in_line(line: Line, stores: Stores, number: int) -> list[Return]:
     """Lost stores that come back, in the order of what waits behind them."""
-    lost = [(row, found) for row, found in hits.under(number) if found.lost and found.ready_ms < NEVER]
-    lost.sort(key=lambda pair: (-line.family_rank.get(estate.stores[pair[0]].family, -1), pair[0]))
-    return tuple((estate.stores[row], found) for row, found in lost)
+    hits = stores.hits
+    which = hits.outcome[np.flatnonzero(hits.loss == number)].tolist()
+    back = [found for outcome in which if (found := stores.returns[outcome]) is not None]
+    return sorted(back, key=lambda found: -line.family_rank.get(found.family, -1))

@@ -89,9 +89,8 @@ class StoreHits:
     def of(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) for every loss that takes something of a store."""
         first, last = np.searchsorted(self.store, (store, store + 1))
-        return [
-            (int(self.loss[i]), self.outcomes[int(self.outcome[i])]) for i in range(int(first), int(last))
-        ]
+        which = zip(self.loss[first:last].tolist(), self.outcome[first:last].tolist(), strict=True)
+        return [(loss, self.outcomes[outcome]) for loss, outcome in which]
 
     def under(self, number: int) -> list[tuple[int, Outcome]]:
         """(store, outcome) for every store of which one loss takes something."""

@@ -77,6 +77,8 @@ def _found(
         return found
     index, asked = context.impacts.graph.index, context.asked.tolist()
     kept = [finding for finding in known if not asked[index[finding.subject]]]
+    if not found and len(kept) == len(known):
+        return known
     return tuple(sorted((*kept, *found), key=lambda finding: index[finding.subject]))
 
 

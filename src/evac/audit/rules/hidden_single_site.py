@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,8 @@ _MAKER = Maker("hidden-single-site", "EV102")
 def check(context: Context) -> Iterator[Finding]:
     """Error where the loss of that site loses the service or brings it back too late; else a warning."""
     impacts, estate = context.impacts, context.estate
-    stores = _stores_of_one_site(context)
+    parts = (estate.stores, impacts.graph)
+    stores = impacts.kept.of((_MAKER.rule,), parts, partial(_stores_of_one_site, context))
     roots = _roots(context, stores)
     needs = spread_table(impacts.order, roots)
     several = context.stands_at.sum(axis=0) > 1

@@ -12,8 +12,7 @@ from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.derive_limits import less_margin
-from evac.model.estate import Feed
-from evac.model.fleet import CONDEMNED, IndexColumn, IntColumn
+from evac.model.fleet import CONDEMNED, IntColumn
 
 LOOPING_PERMILLE: Final = 5
 """Servers that start again and again after a power cut: an assumption, the same as of the simulated fleet
@@ -63,41 +62,46 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _short_feeds(context: Context) -> Iterator[_Short]:
-    top, estate = context.impacts.top, context.estate
+    estate = context.estate
     margin = estate.limits.power_margin_permille
     full = {site.id for site in estate.sites if site.role == "full"}
-    watts, order, first = _inrush_by_rack(context)
+    watts, behind = _inrush(context)
+    count = behind.sum(axis=1)
+    looping = np.maximum(1, -(-count * LOOPING_PERMILLE // 1_000))
+    booting = np.array([n if f.boots_at_once is None else f.boots_at_once
+                        for f, n in zip(estate.feeds, count.tolist(), strict=True)], np.int64)  # fmt: skip
+    most, unasked = _largest(watts, behind, booting), _largest(watts, behind, looping)
     for row, feed in enumerate(estate.feeds):
         budget = feed.inrush_budget_watts
-        if not budget or feed.site not in full:
+        if not budget or feed.site not in full or not count[row]:
             continue
-        racks = top.feed_racks[top.feed_rows == row].tolist()
-        rows = [order[first[rack] : first[rack + 1]] for rack in racks]
-        behind = np.sort(watts[np.concatenate(rows)]) if rows else watts[:0]
-        behind = behind[behind > 0][::-1]
-        if not len(behind):
-            continue
-        free = budget - min(less_margin(budget, margin), _most_at_once(feed, behind))
-        looping = max(1, -(-len(behind) * LOOPING_PERMILLE // 1_000))
-        wanted = int(behind[:looping].sum())
+        free = budget - min(less_margin(budget, margin), int(most[row]))
+        wanted = int(unasked[row])
         if free < wanted:
             keep = min(99, -(-wanted * 100 // budget))
-            yield _Short(feed.id, feed.site, free, int(behind[0]), wanted, keep)
+            one = int(watts[behind[row] > 0].max())
+            yield _Short(feed.id, feed.site, free, one, wanted, keep)
 
 
-def _most_at_once(feed: Feed, behind: IntColumn) -> int:
-    """The most inrush that boots draw at once: of as many servers as may boot, those that draw most."""
-    return int(behind[: feed.boots_at_once].sum())
+def _largest(watts: IntColumn, behind: IntColumn, most: IntColumn) -> IntColumn:
+    """(feeds,) what so many servers draw at the most (feeds,), those first that draw most."""
+    before = np.cumsum(behind, axis=1) - behind
+    return np.asarray(np.clip(most[:, None] - before, 0, behind) @ watts, np.int64)
 
 
-def _inrush_by_rack(context: Context) -> tuple[IntColumn, IndexColumn, IntColumn]:
-    """(V,) watts of inrush of what may boot, rows by rack, and where each rack begins in them."""
-    fleet, classes = context.estate.fleet, context.estate.classes
+def _inrush(context: Context) -> tuple[IntColumn, IntColumn]:
+    """(K,) watts that a server may draw at once, the most first, and (feeds, K) how many that may boot do."""
+    estate, top = context.estate, context.impacts.top
+    fleet, classes = estate.fleet, estate.classes
     each = np.array([c.inrush_watts or 0 if c.inrush_ms else 0 for c in classes] + [0], np.int64)
-    watts = np.where(fleet.state != CONDEMNED, each[fleet.server_class], 0)
-    order = np.argsort(fleet.rack, kind="stable").astype(np.int32)
-    first = np.searchsorted(fleet.rack[order], np.arange(len(context.estate.racks) + 1))
-    return np.asarray(watts, np.int64), order, np.asarray(first, np.int64)
+    rows = np.flatnonzero((fleet.state != CONDEMNED) & (fleet.rack >= 0))
+    key = fleet.rack[rows].astype(np.int64) * len(each) + fleet.server_class[rows] % len(each)
+    by_rack = np.bincount(key, minlength=len(estate.racks) * len(each)).reshape(-1, len(each))
+    behind = np.zeros((len(estate.feeds), len(each)), np.int64)
+    np.add.at(behind, top.feed_rows, by_rack[top.feed_racks])
+    order = np.argsort(-each, kind="stable")
+    order = order[each[order] > 0]
+    return each[order], behind[:, order]
 
 
 RULE = Rule(

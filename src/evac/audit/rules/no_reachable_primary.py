@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import listed
 from evac.model.estate import Store
+from evac.model.steps import StepKind
 
 _MAKER = Maker("no-reachable-primary", "EV107")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where nothing can promote a copy that is left; warning where only people can."""
+    no_way = _no_way_to_promote(context)
     for row, store in enumerate(context.estate.stores):
         if not store.members:
             continue
@@ -24,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
             )
             continue
         lost = [n for n, found in context.outcomes(row) if found.data_members_left]
-        stuck = context.worst_first(n for n in lost if _no_way_to_promote(context, n))
+        stuck = context.worst_first(n for n in lost if no_way[n])
         if stuck:
             where = listed(context.names(stuck))
             yield _finding(
@@ -37,11 +41,16 @@ def check(context: Context) -> Iterator[Finding]:
             yield _finding(context, store, words, losses, False)
 
 
-def _no_way_to_promote(context: Context, number: int) -> bool:
+def _no_way_to_promote(context: Context) -> list[bool]:
+    """(L,) losses after which nothing can fence or promote, not even by hand."""
     chains, manual = context.impacts.chains, context.impacts.times.manual
-    return any(
-        chains.tool_ready[kind][number] >= NEVER and kind not in manual for kind in ("fence", "promote")
-    )
+    found = np.zeros(len(context.impacts.losses), np.bool_)
+    kinds: tuple[StepKind, ...] = ("fence", "promote")
+    for kind in kinds:
+        if kind not in manual:
+            found |= chains.tool_ready[kind] >= NEVER
+    stuck: list[bool] = found.tolist()
+    return stuck
 
 
 def _finding(context: Context, store: Store, words: str, losses: list[int], error: bool) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from evac.audit.findings import Finding
 from evac.audit.impacts import UNKNOWN
 from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
-from evac.model.estate import Service, Store
+from evac.model.estate import Store
 
 _MAKER = Maker("unknown-facts", "EV129")
 
@@ -28,28 +29,49 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+_KINDS: Final[tuple[tuple[str, Severity, str], ...]] = (
+    ("replicas", "warning", "how many replicas run where"),
+    ("rto", "note", "how long it may be down"),
+    ("people", "note", "how many people notice"),
+    ("tier", "note", "how important it is"),
+    ("demand", "warning", "what a replica takes"),
+    ("start", "warning", "how long a start takes"),
+    ("traffic", "note", "how its traffic is directed"),
+)
+
+
 def _services(context: Context) -> Iterator[Finding]:
-    impacts = context.impacts
+    missing = _missing(context)
+    for name, severity, words in _KINDS:
+        if missing[name]:
+            yield _kind(context, f"services/*/{name}", severity, words, missing[name], "service", name)
+
+
+def _missing(context: Context) -> dict[str, list[str]]:
+    """Kind of fact -> services of which it is not known."""
+    impacts, services = context.impacts, context.estate.services
     down = impacts.damage.pairs
-    lost = down.of(impacts.lost) > 0
-    starts = np.bincount(down.service[lost], minlength=len(context.estate.services)) > 0
-    kinds: Sequence[tuple[str, Severity, Callable[[int, Service], bool], str]] = (
-        ("replicas", "warning", lambda n, s: not impacts.presence.counted[n], "how many replicas run where"),
-        ("rto", "note", lambda n, s: s.rto_ms is None, "how long it may be down"),
-        ("people", "note", lambda n, s: s.people is None, "how many people notice"),
-        ("tier", "note", lambda n, s: s.tier is None, "how important it is"),
-        ("demand", "warning", lambda n, s: bool(starts[n]) and not _demand_known(s), "what a replica takes"),
-        ("start", "warning", lambda n, s: bool(starts[n]) and s.start_ms is None, "how long a start takes"),
-        ("traffic", "note", lambda n, s: s.traffic.kind is None, "how its traffic is directed"),
-    )
-    for name, severity, missing, words in kinds:
-        found = [s.id for n, s in enumerate(context.estate.services) if missing(n, s)]
-        if found:
-            yield _kind(context, f"services/*/{name}", severity, words, found, "service", name)
-
-
-def _demand_known(service: Service) -> bool:
-    return service.demand[0] is not None or service.demand[1] is not None
+    started = np.zeros(len(services), np.bool_)
+    started[down.service[down.of(impacts.lost) > 0]] = True
+    found: dict[str, list[str]] = {name: [] for name, _, _ in _KINDS}
+    for service, starts, counted_ones in zip(
+        services, started.tolist(), impacts.presence.counted.tolist(), strict=True
+    ):
+        if not counted_ones:
+            found["replicas"].append(service.id)
+        if service.rto_ms is None:
+            found["rto"].append(service.id)
+        if service.people is None:
+            found["people"].append(service.id)
+        if service.tier is None:
+            found["tier"].append(service.id)
+        if starts and service.demand[0] is None and service.demand[1] is None:
+            found["demand"].append(service.id)
+        if starts and service.start_ms is None:
+            found["start"].append(service.id)
+        if service.traffic.kind is None:
+            found["traffic"].append(service.id)
+    return found
 
 
 def _stores(context: Context) -> Iterator[Finding]:
