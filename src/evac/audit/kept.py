@@ -19,10 +19,17 @@ class Kept:
         self._answers: dict[tuple[str, ...], tuple[tuple[object, ...], object]] = {}
 
     def of(self, name: tuple[str, ...], parts: tuple[object, ...], work: Callable[[], Answer]) -> Answer:
-        """The answer that follows from some parts; worked out only if any of them is another object."""
+        """The answer that follows from some parts; worked out only if any of them is another object.
+
+        Bytes and numbers are the same where they are equal.
+        """
         known = self._answers.get(name)
-        if known is not None and all(one is other for one, other in zip(known[0], parts, strict=True)):
+        if known is not None and all(_same(one, other) for one, other in zip(known[0], parts, strict=True)):
             return cast("Answer", known[1])
         answer = work()
         self._answers[name] = parts, answer
         return answer
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or (isinstance(one, bytes | int) and one == other)

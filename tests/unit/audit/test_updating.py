@@ -147,6 +147,7 @@ CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
     lambda e, i, j: replace(e, tier_weights=(9, 3, 1)),
     lambda e, i, j: replace(e, limits=replace(e.limits, hands_at_once=1 + j % 9, fences_at_once=1 + i % 5)),
     lambda e, i, j: replace(e, detection_ms=j * 1_000),
+    lambda e, i, j: replace(e, horizon_ms=(1 + j % 60) * HOUR // 20),
     lambda e, i, j: replace(e, tools=MappingProxyType({**e.tools, "deploy": (e.services[i % 99].id,)})),
     lambda e, i, j: replace(e, limits=replace(e.limits, manual_ms=MappingProxyType({}))),
     lambda e, i, j: replace(

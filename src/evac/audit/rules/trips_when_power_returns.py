@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -10,10 +12,10 @@ from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.derive_limits import limits_of
-from evac.model.domain import loss
-from evac.model.energising import Energy, energise
-from evac.model.fleet import CONDEMNED
-from evac.model.power import power_table
+from evac.model.domain import Loss, Topology, loss
+from evac.model.energising import energise
+from evac.model.fleet import CONDEMNED, SERVING, SPARE, Fleet
+from evac.model.power import PowerTable, power_table
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 
@@ -24,20 +26,13 @@ _FIX = "Set the power-on policy of these classes to dark, so that the plan decid
 def check(context: Context) -> Iterator[Finding]:
     """Error where a rack trips its feed even alone; warning where racks must be switched on one by one; note
     where it is not known what a class does when power returns."""
-    top, estate = context.impacts.top, context.estate
+    estate = context.estate
     known = {c.id for c in estate.classes if c.power_on in ("on", "last")}
     unknown = [row for row, c in enumerate(estate.classes) if c.power_on is None]
-    racks = {rack.id for rack in estate.racks}
     for number, site in enumerate(estate.sites):
         losses = [n for n in (context.impacts.losses.index.get(site.id),) if n is not None]
         if known and site.role == "full":
-            scenario = Scenario("restore", (site.id,))
-            energy = energise(
-                top, loss(top, (site.id,)), scenario, limits_of(estate, TICK_MS), power_table(top, scenario),
-                TICK_MS, set(),
-            )  # fmt: skip
-            staged = [step.target for step in energy.steps if step.target in racks]
-            yield from _site(context, number, energy, staged, losses)
+            yield from _site(context, number, _returning(context, number), losses)
         here = (estate.fleet.site == number) & (estate.fleet.state != CONDEMNED)
         silent = int((here & np.isin(estate.fleet.server_class, unknown)).sum()) if unknown else 0
         if silent:
@@ -50,26 +45,74 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _site(
-    context: Context, number: int, energy: Energy, staged: list[str], losses: list[int]
-) -> Iterator[Finding]:
-    estate = context.estate
-    site = estate.sites[number].id
-    classes = sorted({estate.classes[c].id for c in np.unique(estate.fleet.server_class[energy.by_itself])})
-    paths = (*(f"classes/{name}/power_on" for name in classes), f"sites/{site}")
-    if energy.refused:
-        names = [estate.racks[rack].id for rack in sorted(energy.refused)]
+@dataclass(frozen=True, slots=True)
+class _Returning:
+    """What happens when power returns to a site. classes: of what comes on by itself; staged: racks that must
+    be switched on one by one; refused: racks that trip their feed even alone; why: the first of them does."""
+
+    classes: tuple[str, ...]
+    staged: int
+    refused: tuple[str, ...]
+    why: str
+
+
+def _returning(context: Context, number: int) -> _Returning:
+    """Kept while the servers of the site are as they are, and what others draw of the same budgets."""
+    top, estate = context.impacts.top, context.estate
+    fleet, scenario = estate.fleet, Scenario("restore", (estate.sites[number].id,))
+    kept, lost = context.impacts.kept, loss(top, scenario.domains)
+    power = kept.of((_MAKER.rule,), (estate.limits,), partial(power_table, top, scenario))
+    here = np.flatnonzero(lost.servers)
+    columns = (fleet.state, fleet.server_class, fleet.watts, fleet.watts_known)
+    parts = (*(column[here].tobytes() for column in columns), *_drawn(fleet, power, lost),
+             estate.limits, estate.horizon_ms)  # fmt: skip
+    work = partial(_energised, top, lost, scenario, power)
+    return kept.of((_MAKER.rule, *scenario.domains), parts, work)
+
+
+def _drawn(fleet: Fleet, power: PowerTable, lost: Loss) -> tuple[bytes, bytes]:
+    """Watts that servers elsewhere draw of budgets on which a site hangs, and which of all they exceed."""
+    on = (fleet.state == SERVING) | (fleet.state == SPARE)
+    rows = np.flatnonzero(on & ~lost.servers & fleet.watts_known)
+    # The last entry is for what has no budget that is known.
+    load = np.zeros(len(power.names) + 1, np.int64)
+    watts = fleet.watts[rows]
+    for column in power.of_servers(fleet.rack[rows], fleet.site[rows]).T:
+        load += np.bincount(column % len(load), watts, len(load)).astype(np.int64)
+    mine = power.of_servers(fleet.rack[lost.servers], fleet.site[lost.servers])
+    mine = np.union1d(mine, power.of_rack[:-1][lost.racks])
+    return load[mine[mine >= 0]].tobytes(), (load[:-1] > np.array(power.watts, np.int64)).tobytes()
+
+
+def _energised(top: Topology, lost: Loss, scenario: Scenario, power: PowerTable) -> _Returning:
+    estate = top.estate
+    limits = limits_of(estate, TICK_MS)
+    energy = energise(top, lost, scenario, limits, power, TICK_MS, set())
+    racks = {rack.id for rack in estate.racks}
+    rising = np.unique(estate.fleet.server_class[energy.by_itself]).tolist()
+    return _Returning(
+        tuple(sorted({estate.classes[row].id for row in rising})),
+        sum(step.target in racks for step in energy.steps),
+        tuple(estate.racks[rack].id for rack in sorted(energy.refused)),
+        energy.refused[min(energy.refused)] if energy.refused else "",
+    )
+
+
+def _site(context: Context, number: int, found: _Returning, losses: list[int]) -> Iterator[Finding]:
+    site = context.estate.sites[number].id
+    paths = (*(f"classes/{name}/power_on" for name in found.classes), f"sites/{site}")
+    if found.refused:
         yield _MAKER.make(
             context, "error", site,
-            f"{counted(len(names), 'rack')} of {site} trip their feed when power returns, each alone: "
-            f"{listed(names)}: {energy.refused[min(energy.refused)]}",
+            f"{counted(len(found.refused), 'rack')} of {site} trip their feed when power returns, "
+            f"each alone: {listed(found.refused)}: {found.why}",
             _FIX, losses=losses, paths=paths,
         )  # fmt: skip
-    if staged:
+    if found.staged:
         yield _MAKER.make(
             context, "warning", site,
-            f"feeds of {site} would trip when power returns: {counted(len(staged), 'rack')} of what comes on "
-            "by itself must be switched on one by one, by hand",
+            f"feeds of {site} would trip when power returns: {counted(found.staged, 'rack')} of what comes "
+            "on by itself must be switched on one by one, by hand",
             _FIX, losses=losses, paths=paths,
         )  # fmt: skip
 
@@ -80,5 +123,5 @@ RULE = Rule(
     "Feeds would trip when power returns",
     check,
     per_loss=False,
-    reads=("caps", "fleet"),
+    reads=("caps", "limits", "fleet"),
 )
