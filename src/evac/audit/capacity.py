@@ -180,11 +180,12 @@ def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) ->
         short=dict(old.short), supply=supply,
     )  # fmt: skip
     before, after = old.supply.wants.order, supply.wants.order
+    question = _Question(supply, losses)
     for number in sorted(old.boot_rank):
         wanted, base = _asked(supply.presence, lost[number], old.room_known[number])
         if not np.array_equal(before[wanted[before] > 0], after[wanted[after] > 0]):
             result.short.pop(number, None)
-            _place_one(_Question(supply, losses), result, number, wanted, base)
+            _place_one(question, result, number, wanted, base)
     return result
 
 

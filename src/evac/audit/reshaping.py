@@ -25,6 +25,7 @@ from evac.audit.room import (
 )
 from evac.model.domain import Topology
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.planning.packing.alike import least_of
 
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -97,8 +98,8 @@ def _moved(
     free[number[:bare]] = before.free[:, :bare].T
     free[touched] = _NO_LIMIT
     again = np.flatnonzero((lookup >= 0) & touched[lookup]).astype(np.int32)
-    np.minimum.at(free, lookup[again], standing_of(top, again, used.servers).free)
-    np.minimum.at(free, lookup[servers], standing.free)
+    least_of(standing_of(top, again, used.servers).free, lookup[again], free)
+    least_of(standing.free, lookup[servers], free)
     count = np.bincount(lookup[lookup >= 0], minlength=len(levels))
     kept = count > 0
     renumbered = (np.cumsum(kept) - 1).astype(np.int32)

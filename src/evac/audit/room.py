@@ -30,7 +30,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
-from evac.planning.packing.alike import alike
+from evac.planning.packing.alike import alike, least_of
 from evac.planning.packing.shapes import (
     STAGE_DARK,
     STAGE_EMPTY,
@@ -207,7 +207,7 @@ def room_of(
     pairs, pool = _pairs(top, servers)
     first, shape, levels, bits, finer = _shapes(pool, standing, bits, finer)
     kept = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
-    np.minimum.at(kept, shape, standing.free)
+    least_of(standing.free, shape, kept)
     lookup = np.full(len(top.estate.fleet), -1, np.int32)
     lookup[servers] = shape
     count = np.bincount(shape, minlength=len(first))

@@ -8,13 +8,14 @@ from functools import partial
 
 import numpy as np
 
+from evac.audit.closure import RowNumbers
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.derive_limits import limits_of
 from evac.model.domain import Loss, Topology, loss
 from evac.model.energising import energise
-from evac.model.fleet import CONDEMNED, SERVING, SPARE, Fleet
+from evac.model.fleet import CONDEMNED, SERVING, SPARE, IndexColumn, IntColumn
 from evac.model.power import PowerTable, power_table
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
@@ -29,10 +30,11 @@ def check(context: Context) -> Iterator[Finding]:
     estate = context.estate
     known = {c.id for c in estate.classes if c.power_on in ("on", "last")}
     unknown = [row for row, c in enumerate(estate.classes) if c.power_on is None]
+    drawn = _drawn(context) if known else None
     for number, site in enumerate(estate.sites):
         losses = [n for n in (context.impacts.losses.index.get(site.id),) if n is not None]
-        if known and site.role == "full":
-            yield from _site(context, number, _returning(context, number), losses)
+        if drawn is not None and site.role == "full":
+            yield from _site(context, number, _returning(context, number, drawn), losses)
         here = (estate.fleet.site == number) & (estate.fleet.state != CONDEMNED)
         silent = int((here & np.isin(estate.fleet.server_class, unknown)).sum()) if unknown else 0
         if silent:
@@ -56,32 +58,58 @@ class _Returning:
     why: str
 
 
-def _returning(context: Context, number: int) -> _Returning:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Budgets of all sites. of_server (V, 5): budgets of each server, the last number for none; watts (V,)
+    and load: what is drawn, by server and by budget."""
+
+    power: PowerTable
+    of_server: IndexColumn
+    watts: IntColumn
+    load: IntColumn
+
+    def elsewhere(self, lost: Loss, here: RowNumbers) -> tuple[bytes, bytes]:
+        """Watts that other servers draw of budgets on which a site hangs, and which of all they exceed."""
+        load = self.load - _load(self.of_server[here], self.watts[here], len(self.load))
+        mine = np.union1d(self.of_server[here], self.power.of_rack[:-1][lost.racks])
+        over = load[:-1] > np.array(self.power.watts, np.int64)
+        return load[mine[mine >= 0]].tobytes(), over.tobytes()
+
+
+def _drawn(context: Context) -> _Drawn:
+    estate, fleet = context.estate, context.estate.fleet
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    watts = np.where(on, fleet.watts, 0)
+    parts = (estate.limits, fleet.rack, fleet.site)
+    power, of_server = context.impacts.kept.of((_MAKER.rule,), parts, partial(_budgets, context))
+    return _Drawn(power, of_server, watts, _load(of_server, watts, len(power.names) + 1))
+
+
+def _budgets(context: Context) -> tuple[PowerTable, IndexColumn]:
+    fleet, power = context.estate.fleet, power_table(context.impacts.top, Scenario("restore", ()))
+    of_server = power.of_servers(fleet.rack, fleet.site)
+    return power, np.where(of_server >= 0, of_server, np.int32(len(power.names)))
+
+
+def _load(of_server: IndexColumn, watts: IntColumn, budgets: int) -> IntColumn:
+    """(budgets,) watts that are drawn of each."""
+    found = np.zeros(budgets, np.int64)
+    for column in of_server.T:
+        found += np.bincount(column, watts, budgets).astype(np.int64)
+    return found
+
+
+def _returning(context: Context, number: int, drawn: _Drawn) -> _Returning:
     """Kept while the servers of the site are as they are, and what others draw of the same budgets."""
     top, estate = context.impacts.top, context.estate
     fleet, scenario = estate.fleet, Scenario("restore", (estate.sites[number].id,))
-    kept, lost = context.impacts.kept, loss(top, scenario.domains)
-    power = kept.of((_MAKER.rule,), (estate.limits,), partial(power_table, top, scenario))
+    lost = loss(top, scenario.domains)
     here = np.flatnonzero(lost.servers)
     columns = (fleet.state, fleet.server_class, fleet.watts, fleet.watts_known)
-    parts = (*(column[here].tobytes() for column in columns), *_drawn(fleet, power, lost),
+    parts = (*(column[here].tobytes() for column in columns), *drawn.elsewhere(lost, here),
              estate.limits, estate.horizon_ms)  # fmt: skip
-    work = partial(_energised, top, lost, scenario, power)
-    return kept.of((_MAKER.rule, *scenario.domains), parts, work)
-
-
-def _drawn(fleet: Fleet, power: PowerTable, lost: Loss) -> tuple[bytes, bytes]:
-    """Watts that servers elsewhere draw of budgets on which a site hangs, and which of all they exceed."""
-    on = (fleet.state == SERVING) | (fleet.state == SPARE)
-    rows = np.flatnonzero(on & ~lost.servers & fleet.watts_known)
-    # The last entry is for what has no budget that is known.
-    load = np.zeros(len(power.names) + 1, np.int64)
-    watts = fleet.watts[rows]
-    for column in power.of_servers(fleet.rack[rows], fleet.site[rows]).T:
-        load += np.bincount(column % len(load), watts, len(load)).astype(np.int64)
-    mine = power.of_servers(fleet.rack[lost.servers], fleet.site[lost.servers])
-    mine = np.union1d(mine, power.of_rack[:-1][lost.racks])
-    return load[mine[mine >= 0]].tobytes(), (load[:-1] > np.array(power.watts, np.int64)).tobytes()
+    work = partial(_energised, top, lost, scenario, drawn.power)
+    return context.impacts.kept.of((_MAKER.rule, *scenario.domains), parts, work)
 
 
 def _energised(top: Topology, lost: Loss, scenario: Scenario, power: PowerTable) -> _Returning:

@@ -53,3 +53,11 @@ def _same(table: IntColumn, one: int, other: int) -> bool:
         if table[one, column] != table[other, column]:
             return False
     return True
+
+
+@kernel
+def least_of(values: IntColumn, group: IndexColumn, found: IntColumn) -> None:
+    """Lowers found (G, R) to the least values (n, R) of each group (n,)."""
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            found[group[row], column] = min(found[group[row], column], values[row, column])

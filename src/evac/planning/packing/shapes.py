@@ -28,7 +28,7 @@ class Shapes(NamedTuple):
 
     free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
     and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where
-    the entries of a stage and pool were at first, one after the other; touched (sites,): scratch.
+    the entries of a stage and pool were at first, one after the other.
     refused (K, R): what found no room anywhere for services of a kind: what asks for at least as much
     need not look. most (B, R): at least what any server of a block of entries has free; loose (B,): it may
     be more than that.
@@ -43,7 +43,6 @@ class Shapes(NamedTuple):
     size: IntColumn
     boots: IntColumn
     bounds: IntColumn
-    touched: BoolColumn
     refused: IntColumn
     most: IntColumn
     loose: BoolColumn
@@ -254,10 +253,11 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     size, left, mine, bounds = shapes.size[0], count, asking.kind[service], shapes.bounds
     most, free, demand = shapes.most, shapes.free, asking.demand
     pools = bounds.shape[1]
-    shapes.touched[:] = False
     for stage in range(STAGES):
         # What is split off stands behind all pools, and nothing among it is empty or dark.
         ranges = pools + 1 if stage in (STAGE_USED, STAGE_BOOTED) else pools
+        if left == 0 or (stage == STAGE_BOOTED and shapes.boots.sum() == 0):
+            continue
         for pool in range(ranges):
             entry, stop = shapes.size[1], size
             if pool < pools:
@@ -279,13 +279,10 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
                     for r in range(RESOURCE_COUNT):
                         fits = fits and free[entry, r] >= demand[service, r]
                     if fits:
-                        left = _put(shapes, asking, service, left, entry)
+                        left = _put(shapes, asking, service, left, entry, rank)
                     entry += 1
                 if left == before and shapes.loose[block]:
                     _tighten(most, shapes.loose, free, shapes.size, block)
-    for place in range(shapes.touched.shape[0]):
-        if shapes.touched[place]:
-            rank[service] = max(rank[service], shapes.boots[place])
     if left == count and site < 0:
         for r in range(RESOURCE_COUNT):
             shapes.refused[mine, r] = demand[service, r]
@@ -312,7 +309,7 @@ def _refused(shapes: Shapes, asking: Asking, service: int) -> bool:
 
 
 @kernel
-def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int) -> int:
+def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, rank: IntColumn) -> int:
     """Use an entry on which the service fits; replicas that are left."""
     demand, stage = asking.demand, shapes.stage[entry]
     each = UNBOUNDED if shapes.is_pool[entry] else asking.per_server[service]
@@ -320,19 +317,20 @@ def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int) ->
         for r in range(RESOURCE_COUNT):
             if demand[service, r] > 0:
                 each = min(each, shapes.free[entry, r] // demand[service, r])
-    if stage >= STAGE_BOOTED:
-        shapes.touched[shapes.site[entry]] = True
     shapes.loose[entry // BLOCK] = True
-    if shapes.servers[entry] * each > left:
+    rest: int = left - shapes.servers[entry] * each
+    if rest < 0:
+        rest = 0
         _split(shapes, demand, service, entry, left // each, each)
         _split(shapes, demand, service, entry, min(1, left % each), left % each)
-        return 0
-    for r in range(RESOURCE_COUNT):
-        shapes.free[entry, r] -= demand[service, r] * each
-    if stage == STAGE_DARK:
-        shapes.boots[shapes.site[entry]] += shapes.servers[entry]
-        shapes.stage[entry] = STAGE_BOOTED
-    rest: int = left - shapes.servers[entry] * each
+    else:
+        for r in range(RESOURCE_COUNT):
+            shapes.free[entry, r] -= demand[service, r] * each
+        if stage == STAGE_DARK:
+            shapes.boots[shapes.site[entry]] += shapes.servers[entry]
+            shapes.stage[entry] = STAGE_BOOTED
+    if stage >= STAGE_BOOTED:
+        rank[service] = max(rank[service], shapes.boots[shapes.site[entry]])
     return rest
 
 
