@@ -1,8 +1,9 @@
-"""evac access: the access file of the war room, and tokens for programs."""
+"""evac access: the access file of the war room, tokens for programs, and credentials signed offline."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,12 @@ from evac.cli import exits
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say
 from evac.cli.run_command import now_ms
+from evac.engine.requests import VERBS
 from evac.model.access import ROLES
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 @click.group()
@@ -33,7 +39,6 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
     """
     from evac.app.access import new_token
     from evac.estate.kinds import ID
-    from evac.model.errors import InvalidInput
 
     for one in (name, *([person] if person else [])):
         if not ID.fullmatch(one):
@@ -71,3 +76,53 @@ def check(file: Path, output: str) -> int:
         lines.append(f"{rules.provider.issuer}: {roles or 'nobody but the people above'}")
     emit("\n".join(lines) + "\n", None)
     return exits.DONE
+
+
+@access.command(name="break-glass")
+@click.option("--run", "run", default="", help="The run it is for.")
+@click.option("--incident", default="", help="Instead: the incident whose run it is for.")
+@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one thing that may be asked.")
+@click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file knows the key.")
+@click.option("--reason", required=True, help="Why; it goes into the journal with every use.")
+@click.option("--key", required=True, metavar="REFERENCE", help="Your private key: file:/path, env:NAME or "
+              "command:/path.")  # fmt: skip
+@click.option("--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="How long.")
+@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="How often.")
+@quiet_option
+def break_glass(
+    run: str, incident: str, purpose: str, who: str, reason: str, key: str, minutes: int, uses: int,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Sign a credential for the day when nobody can sign in: offline, for one thing, for a while.
+
+    It needs no network and no store. It stands for a login, never for a role or for the policy, and its use
+    stands in the journal, in a notice and in the notes of the incident.
+    """
+    import secrets
+
+    from evac.engine import glass
+    from evac.model.access import Grant
+
+    if bool(run) == bool(incident):
+        raise InvalidInput("glass-invalid", "a credential is for one run, or for one incident", "name one")
+    begin_ms = now_ms()
+    until_ms = begin_ms + minutes * 60_000
+    grant = Grant(secrets.token_hex(16), who, purpose, run, incident, begin_ms, until_ms, uses, reason)
+    often = "once" if uses == 1 else f"{uses} times at most"
+    emit(glass.issue(grant, _private_key(key)), None)
+    say(
+        f"{who} may ask {purpose} of {run or incident}, {often}, for {minutes} minutes, "
+        "in rooms whose access file has the public key\n"
+        "next: paste it into the sign-in page, or send it as Authorization: Bearer CREDENTIAL",
+        quiet,
+    )
+
+
+def _private_key(reference: str) -> Ed25519PrivateKey:
+    """Raises NotAllowed, Permanent, never with a word of the key."""
+    from evac.engine.signatures import parse_key, read_key
+    from evac.web.access.references import secret_of
+
+    if reference.startswith("file:/"):
+        return read_key(Path(reference.removeprefix("file:")))
+    return parse_key(secret_of(reference, whole=True).reveal_bytes(), reference.partition(":")[0])

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from evac.model.access import BREAK_GLASS
 from evac.model.errors import Conflict, Corrupt, Unavailable
 from evac.run.values import Event
 from evac.store.journal import Journal, head_of
@@ -80,6 +81,9 @@ def of_verdict(standing: Standing, at_ms: int) -> Notice:
 def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
     """What is told of an event of a run, words and data; None where it is for the journal alone."""
     words = _TOLD.get(event.kind)
+    reason = str(event.data.get("reason", ""))
+    if reason.startswith(BREAK_GLASS):
+        words = f"{reason.partition(':')[0]}: {event.data.get('who', 'somebody')} {event.kind}"
     if words is None:
         return None
     what = f" ({event.step})" if event.step else ""

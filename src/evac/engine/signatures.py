@@ -75,14 +75,17 @@ def read_key(path: Path) -> Ed25519PrivateKey:
                 "key-exposed", f"others can read {path.name}", f"chmod 600 {path}, or make a new key"
             )
         data = file.read(_KEY_FILE_BYTES)
+    return parse_key(data, path.name)
+
+
+def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
+    """A private key of PEM text; name: for messages. Raises NotAllowed, without a word of the text."""
     try:
         key = serialization.load_pem_private_key(data, None)
-    except (ValueError, TypeError) as error:
-        raise NotAllowed(
-            "key-invalid", f"{path.name} holds no private key", "evac approve --new-key FILE"
-        ) from error
+    except (ValueError, TypeError):
+        raise NotAllowed("key-invalid", f"{name} holds no private key", "evac key FILE makes one") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise NotAllowed("key-invalid", f"{path.name} is no ed25519 key", "evac approve --new-key FILE")
+        raise NotAllowed("key-invalid", f"{name} is no ed25519 key", "evac key FILE makes one")
     return key
 
 

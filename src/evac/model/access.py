@@ -21,6 +21,15 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """Each may do what those before it may."""
 
 
+BREAK_GLASS: Final = "BREAK-GLASS"
+"""How the reason of whatever was asked with such a credential begins, in every journal."""
+
+
+def role_for(verb: str) -> Role:
+    """What a request to a run needs."""
+    return "approver" if verb == "approve" else "operator"
+
+
 def least(one: Role, other: Role) -> Role:
     """The role that may do less."""
     return ROLES[min(ROLES.index(one), ROLES.index(other))]
@@ -90,6 +99,24 @@ class GlassRules:
 
     most_ms: int = 14_400_000
     uses: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One thing that a person may ask, of one run or of that of one incident, without the identity provider.
+
+    id: 128 random bits in hexadecimal. from_ms, until_ms: since 1970 (UTC). uses: how often it may be asked.
+    """
+
+    id: str
+    who: str
+    verb: str
+    run: str
+    incident: str
+    from_ms: int
+    until_ms: int
+    uses: int = 1
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

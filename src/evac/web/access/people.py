@@ -11,16 +11,18 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import HTTPConnection
 
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
+from evac.engine import glass
 from evac.engine.clock import Clock
 from evac.estate.access_file import load_access
-from evac.model.access import AccessRules, Person, Role, Token, least
-from evac.model.errors import EstateError, EvacError
+from evac.model.access import AccessRules, Person, Role, Token, least, role_for
+from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
 from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
@@ -67,7 +69,11 @@ class People:
         """Raises Unauthenticated for a token that is none, TooMany."""
         await self._look_again()
         given = connection.headers.get("authorization")
-        found = self._by_header(given) if given is not None else self._by_cookie(connection)
+        found = (
+            self._by_header(given, address_of(connection))
+            if given is not None
+            else self._by_cookie(connection)
+        )
         if found is None:
             return None
         rate = self.rules.limits.requests
@@ -77,9 +83,11 @@ class People:
         self._asked.note(found.name, rate)
         return found
 
-    def _by_header(self, given: str) -> Actor:
+    def _by_header(self, given: str, address: str) -> Actor:
         kind, _, text = given.partition(" ")
         text = text.strip()
+        if kind.lower() == "bearer" and text.startswith(glass.PREFIX):
+            return self.by_glass(text, address)
         if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
             raise Unauthenticated("what was sent is no token of this room", "evac access token NAME", "token")
         token = self._tokens.get(digest_of(text))
@@ -100,6 +108,10 @@ class People:
         found = self.book.find(value, self.rules.sessions, touch=not by_itself)
         if found is None:
             return None
+        alive = lambda: self._stands(value)  # noqa: E731
+        if found.glass:
+            granted = self._granted(found.glass)
+            return None if granted is None else replace(granted, csrf=found.csrf, alive=alive)
         role: Role = found.role
         if found.listed:
             person = self.rules.people.get(found.name)
@@ -107,11 +119,42 @@ class People:
                 self.book.close(value)
                 return None
             role = person.role
-        return Actor(found.name, role, proof=found.proof, csrf=found.csrf, alive=lambda: self._stands(value))
+        return Actor(found.name, role, proof=found.proof, csrf=found.csrf, alive=alive)
 
     def _stands(self, value: str) -> bool:
         found = self.book.find(value, self.rules.sessions, touch=False)
-        return found is not None and (not found.listed or found.name in self.rules.people)
+        if found is None or (found.listed and found.name not in self.rules.people):
+            return False
+        return not found.glass or self._granted(found.glass) is not None
+
+    def by_glass(self, text: str, address: str) -> Actor:
+        """Whoever signed a break-glass credential: reads everything, and may ask one thing. A false one is
+        logged and counts as a false proof; a good one is taken however many false ones there were. Raises
+        Unauthenticated, TooMany.
+        """
+        try:
+            return self._actor_of(text)
+        except NotAllowed as error:
+            self.check_tries("", address)
+            self.note_wrong("", address)
+            LOG.warning("break-glass from %s refused: %s [%s]", address, error.message, error.code)
+            raise Unauthenticated(error.message, error.hint, error.code) from error
+
+    def _granted(self, text: str) -> Actor | None:
+        try:
+            return self._actor_of(text)
+        except NotAllowed:
+            return None
+
+    def _actor_of(self, text: str) -> Actor:
+        """Raises NotAllowed for a credential that is none, is over, or goes beyond its person's role."""
+        keys = {one.name: one.key for one in self.rules.people.values() if one.key}
+        grant = glass.read(text, keys)
+        glass.check_time(grant, self.clock.now_ms(), self.rules.glass)
+        role, needed = self.rules.people[grant.who].role, role_for(grant.verb)
+        if least(role, needed) != needed:
+            raise NotAllowed("role", f"{grant.who} is {role}; {grant.verb} needs {needed}", "ask an admin")
+        return Actor(grant.who, "viewer", proof="break-glass", grant=grant)
 
     async def check_password(self, name: str, password: str, address: str) -> Person:
         """The person of that name and password. Raises Unauthenticated, which does not say which of the two
@@ -136,7 +179,7 @@ class People:
         return person
 
     def check_tries(self, name: str, address: str) -> None:
-        """Raises TooMany where there were too many false proofs from there, or of that name."""
+        """Raises TooMany where there were too many false proofs from there, or of that name, if any."""
         rate = self.rules.limits.sign_in
         many = Rate(rate.count * BY_NAME, rate.window_ms)
         near = neighbourhood(address)
@@ -148,14 +191,17 @@ class People:
     def note_wrong(self, name: str, address: str) -> None:
         rate = self.rules.limits.sign_in
         self._wrong.note(f"at {neighbourhood(address)}", rate)
-        self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
+        if name:
+            self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
 
     def sign_in(
-        self, name: str, role: Role, proof: Proof, address: str, *, listed: bool, most_ms: int | None = None
-    ) -> str:
-        """A new login; the value of its cookie."""
-        LOG.info("%s signed in as %s by %s from %s", name, role, proof, address)
-        return self.book.open(name, role, proof, listed, self.rules.sessions, most_ms)
+        self, name: str, role: Role, proof: Proof, address: str, *, listed: bool,
+        most_ms: int | None = None, text: str = "",
+    ) -> str:  # fmt: skip
+        """A new login; the value of its cookie. text: of a break-glass credential."""
+        level = logging.WARNING if text else logging.INFO
+        LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
+        return self.book.open(name, role, proof, listed, self.rules.sessions, most_ms, text)
 
     async def _look_again(self) -> None:
         """Reads the file again where it changed."""

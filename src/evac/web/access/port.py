@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from markupsafe import Markup
 from starlette.requests import HTTPConnection, Request
 
-from evac.model.access import ROLES, Role
+from evac.model.access import ROLES, Grant, Role
 from evac.model.errors import EvacError, NotAllowed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Actor:
     """Who asks. named: whether the name was proven; else whoever asks may say a name in `who`.
 
     csrf: must come back with every change, where a cookie says who asks. alive: whether the login still
-    stands, for what goes on longer than a request.
+    stands, for what goes on longer than a request. grant: one thing that somebody may ask beyond the role.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Actor:
     proof: Proof = "token"
     csrf: str = ""
     alive: Callable[[], bool] | None = None
+    grant: Grant | None = None
 
     def has(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
@@ -132,8 +133,25 @@ class Need:
         return actor
 
 
+class NeedToAsk(Need):
+    """As `need("operator")`, and whoever was granted to ask one thing of one run; which, is checked when it
+    is asked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("operator")
+
+    async def __call__(self, request: Request) -> Actor:
+        actor = actor_of(request)
+        return actor if actor.grant is not None else await super().__call__(request)
+
+
 def need(role: Role) -> Need:
     return Need(role)
+
+
+def need_to_ask() -> Need:
+    return NeedToAsk()
 
 
 class Declared:

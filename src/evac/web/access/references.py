@@ -17,14 +17,16 @@ COMMAND: Final = "command:"
 COMMAND_S: Final = 10.0
 
 
-def secret_of(reference: str) -> Secret:
-    """The secret that a reference names; may wait for a program. Raises `Permanent`."""
+def secret_of(reference: str, whole: bool = False) -> Secret:
+    """The secret that a reference names; may wait for a program. whole: all that a program prints, such as a
+    key of several lines. Raises `Permanent`.
+    """
     if not reference.startswith(COMMAND):
         return resolve(reference)
-    return Secret(_from_command(reference.removeprefix(COMMAND)), reference)
+    return Secret(_from_command(reference.removeprefix(COMMAND), whole), reference)
 
 
-def _from_command(line: str) -> str:
+def _from_command(line: str, whole: bool) -> str:
     try:
         words = shlex.split(line)
     except ValueError:
@@ -46,9 +48,10 @@ def _from_command(line: str) -> str:
     if len(done.stdout) > MAX_SECRET_BYTES:
         raise Permanent("secret-too-large", f"{program} says more than {MAX_SECRET_BYTES} bytes")
     try:
-        text = done.stdout.decode("utf-8").partition("\n")[0].removesuffix("\r")
+        text = done.stdout.decode("utf-8")
     except UnicodeDecodeError:
         raise Permanent("secret-unreadable", f"{program} does not say text in UTF-8") from None
+    text = text if whole else text.partition("\n")[0].removesuffix("\r")
     if not text:
         raise Permanent("secret-missing", f"{program} says nothing")
     return text

@@ -26,7 +26,7 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 @dataclass(slots=True)
 class Session:
     """listed: the access file knows the person, and says the role at each request. until_ms: by the clock of
-    the book, whatever its length.
+    the book, whatever its length. glass: the credential that it was opened with, checked at each request.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Session:
     made_ms: int
     seen_ms: int
     until_ms: int
+    glass: str = ""
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
 
@@ -50,8 +51,9 @@ class SessionBook:
         return len(self._known)
 
     def open(
-        self, name: str, role: Role, proof: Proof, listed: bool, rules: Sessions, most_ms: int | None = None
-    ) -> str:
+        self, name: str, role: Role, proof: Proof, listed: bool, rules: Sessions,
+        most_ms: int | None = None, glass: str = "",
+    ) -> str:  # fmt: skip
         """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
         now = self._now_ms()
         length = rules.whole_ms if most_ms is None else min(rules.whole_ms, most_ms)
@@ -61,7 +63,7 @@ class SessionBook:
         while len(self._known) >= SESSIONS_MOST:
             self._known.popitem(last=False)
         value = secrets.token_urlsafe(32)
-        self._known[_key(value)] = Session(name, role, proof, listed, now, now, now + length)
+        self._known[_key(value)] = Session(name, role, proof, listed, now, now, now + length, glass)
         return value
 
     def find(self, value: str, rules: Sessions, touch: bool = True) -> Session | None:

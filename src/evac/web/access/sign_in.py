@@ -10,10 +10,11 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from evac.model.access import Grant
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.web.access.guarding import NEXT_LONGEST, path_within
 from evac.web.access.people import People, address_of
@@ -25,6 +26,7 @@ FORM_COOKIE: Final = "evac_form"
 FIELDS_MOST: Final = 16
 NAME_LONGEST: Final = 200
 Next = Annotated[str, Query(alias="next", max_length=NEXT_LONGEST)]
+OF_RUN: Final = ("approve", "pause", "resume", "undo", "cancel")
 NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -53,6 +55,23 @@ def routers(people: People) -> Sequence[APIRouter]:
         value = people.sign_in(person.name, person.role, "password", address, listed=True)
         return signed_in(people, request, value, where)
 
+    @router.post(f"{SIGN_IN}/break-glass")
+    async def break_glass(request: Request) -> Response:
+        fields = await fields_of(request)
+        text, address = "".join(fields.get("credential", "").split()), address_of(request)
+        try:
+            check_form(people, request, fields)
+            actor = people.by_glass(text, address)
+        except (Unauthenticated, TooMany, NotAllowed) as error:
+            return page(people, path_within(fields.get("next", "")), error)
+        grant = actor.grant
+        assert grant is not None
+        left_ms = grant.until_ms - people.clock.now_ms()
+        value = people.sign_in(
+            actor.name, "viewer", "break-glass", address, listed=True, most_ms=left_ms, text=text
+        )
+        return signed_in(people, request, value, where_to(grant))
+
     @router.post("/sign-out")
     async def sign_out(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
         value = request.cookies.get(people.cookie)
@@ -71,7 +90,7 @@ def page(people: People, where: str, error: EvacError | None = None, name: str =
     provider = people.rules.provider
     body = frame.render(
         "sign_in.html.j2", SIGN_IN, people.clock.now_ms(), where=where, token=token, name=name,
-        problem="" if error is None else sentence(error), passwords=_passwords(people),
+        problem="" if error is None else sentence(error), passwords=_passwords(people), keys=_keys(people),
         provider="" if provider is None else provider.issuer,
     )  # fmt: skip
     found = Response(body, 200 if error is None else status_of(error), NO_STORE, frame.HTML)
@@ -90,6 +109,12 @@ def signed_in(people: People, request: Request, value: str, where: str) -> Respo
     set_cookie(people, found, people.cookie, value)
     _drop(people, found, _form_cookie(people))
     return found
+
+
+def where_to(grant: Grant) -> str:
+    """The form of what was granted, or where its step is chosen."""
+    where = f"/runs/{quote(grant.run or grant.incident, safe='')}"
+    return f"{where}/ask?verb={grant.verb}" if grant.verb in OF_RUN else where
 
 
 def set_cookie(people: People, response: Response, name: str, value: str, same_site: Any = "strict") -> None:
@@ -123,6 +148,10 @@ def sentence(error: EvacError) -> str:
 
 def _passwords(people: People) -> bool:
     return any(person.password for person in people.rules.people.values())
+
+
+def _keys(people: People) -> bool:
+    return any(person.key for person in people.rules.people.values())
 
 
 def _form_cookie(people: People) -> str:

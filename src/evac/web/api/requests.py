@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from evac.app import runs as cases
 from evac.app.office_asking import Answer, Asked, body_digest
 from evac.engine.requests import Request as RunRequest
-from evac.model.errors import NotAllowed, Unavailable
+from evac.model.errors import Unavailable
 from evac.model.run_policy import Envelope
-from evac.web.access.port import Actor, need
+from evac.web.access.granting import check_may, check_reason, spend
+from evac.web.access.port import Actor, need_to_ask
 from evac.web.answering import JSON, check_match, dump
 from evac.web.api.bodies import Ask, Body, plain
 from evac.web.api.runs import run_tag
@@ -44,20 +45,22 @@ Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait f
     responses=answers(RequestTold, 404, 409, 412, 400, 413, 422, 503, status=202),
 )  # fmt: skip
 async def ask(
-    request: Request, run: RunName, body: Ask, actor: Annotated[Actor, Depends(need("operator"))],
+    request: Request, run: RunName, body: Ask, actor: Annotated[Actor, Depends(need_to_ask())],
     key: IdempotencyKey = "", wait_s: Wait = 0,
 ) -> Response:  # fmt: skip
     """approve, pause, resume, retry, skip, cancel, undo, attest, limit. Answers at once that it is written
     down; with `wait_s` what became of it. `If-Match` with the tag of the run refuses it when anything
     happened since.
     """
-    if body.verb == "approve" and not actor.has("approver"):
-        raise NotAllowed("role", f"{actor.name} is {actor.role}; approving needs approver", "ask an approver")
     room = room_of(request)
     name = room.office.register.resolve(run)
+    incident = (await room.office.register.view(name)).spec.incident
+    grant = check_may(actor, body.verb, name, incident)
     asked = asked_of(actor, body, key, name)
     if await room.counter.known(asked) is None:  # whoever asks again saw the state before the first asking
         check_match(request, await run_tag(room, name), name)
+        if grant is not None:
+            asked = await spend(request, room, grant, asked, name, incident)
     given = await room.counter.ask(name, asked, _request(body))
     told = dict(given.told)
     state, why = await _outcome(room, name, str(told["request"]), wait_s)
@@ -65,7 +68,10 @@ async def ask(
 
 
 def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
-    """Who asks, by the login where there is one, else as the body says, else the user of this process."""
+    """Who asks, by the login where there is one, else as the body says, else the user of this process. Raises
+    InvalidInput for a reason that looks like that of a break-glass credential.
+    """
+    check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
     return Asked(who, body.reason, key, body_digest(about, plain(body)))
 

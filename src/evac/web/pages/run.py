@@ -7,11 +7,13 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app import runs as cases
+from evac.model.access import role_for
 from evac.model.errors import EvacError
 from evac.model.plan import Plan
 from evac.report.run_report import LossShown
 from evac.run.view import RunView
-from evac.web.access.port import Actor, need
+from evac.web.access.granting import may_ask
+from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api.shapes import RunName
 from evac.web.pages import frame, run_asking, run_view
 from evac.web.pages.projection import plan_of, projection_of, stamp_of
@@ -89,7 +91,7 @@ async def events(
 
 @router.get(PATH + "/{run}/ask")
 async def form(
-    request: Request, run: RunName, actor: Annotated[Actor, Depends(need("operator"))],
+    request: Request, run: RunName, actor: Annotated[Actor, Depends(need_to_ask())],
     verb: run_asking.Verb, step: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:  # fmt: skip
     """The form for one thing that is asked of a run: what it does, why, and names that must be typed."""
@@ -102,7 +104,7 @@ async def form(
 
 
 @router.post(PATH + "/{run}/ask")
-async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(need_to_ask())]) -> Response:
     """Asks, by the code of the API; then says what became of it. What is missing is said in the form."""
     room = room_of(request)
     view = await room.office.register.view(run)
@@ -121,7 +123,7 @@ def _form(
 ) -> Response:
     context: dict[str, Any] = {
         "wanted": wanted, "fields": run_asking.prefilled(fields), "actor": actor,
-        "may": wanted.verb != "approve" or actor.has("approver"),
+        "may": may_ask(actor, wanted.verb), "needed": role_for(wanted.verb),
     }  # fmt: skip
     body = frame.render("run_ask.html.j2", PATH, _now_ms(room), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)

@@ -1,0 +1,228 @@
+"""Break-glass in the room: one thing of one run, as often as was signed, seen by everybody."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from evac.app import incidents
+from evac.app.access import digest_of
+from evac.app.office import Office
+from evac.engine import requests
+from evac.engine.clock import SystemClock
+from evac.engine.glass import issue
+from evac.engine.signatures import new_key, read_key
+from evac.model.access import AccessRules, Grant, Person, Token
+from evac.run.state import apply, replay
+from evac.web.access.people import People
+from evac.web.pages import run_asking
+from tests.web.burning import RUN, events_of, made, spec_of
+from tests.web.rooms import play
+from tests.web.test_access_sign_in import HTML
+from tests.web.test_incidents import with_fire
+from tests.web.test_run_page import burning
+
+PATH = f"/v1/runs/{RUN}/requests"
+
+
+class Signer:
+    """People with keys, and credentials that they signed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.public = {name: new_key(folder / f"{name}.pem") for name in ("kim", "olga")}
+        people = {
+            "kim": Person("kim", "approver", key=self.public["kim"]),
+            "olga": Person("olga", "operator", key=self.public["olga"]),
+        }
+        self.access = People(AccessRules(people=people), SystemClock(), secure=False)
+        self.now_ms = SystemClock().now_ms()
+
+    def sign(self, who: str = "kim", verb: str = "pause", **more: Any) -> str:
+        number = more.pop("id", "a" * 32)
+        run = "" if "incident" in more else RUN
+        grant = Grant(number, who, verb, run, "", self.now_ms, self.now_ms + 600_000, 1, "the provider burns")
+        return issue(replace(grant, **more), read_key(self.folder / f"{who}.pem"))
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return Signer(tmp_path)
+
+
+def by(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
+
+
+def asking(verb: str = "pause", **more: Any) -> dict[str, Any]:
+    return {"verb": verb, "reason": "people inside", **more}
+
+
+async def standing(office: Office) -> list[requests.Request]:
+    found = await office.store.list(requests.prefix_of(RUN))
+    return [requests.decode(entry.key, entry.value) for entry in found]
+
+
+def test_it_asks_one_thing_once_and_everybody_sees_it(
+    signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        text = signer.sign()
+        key = {"idempotency-key": "k-1"}
+        first = await client.post(PATH, json=asking(who="somebody else"), headers=by(text) | key)
+        assert (first.status_code, first.json()["who"]) == (202, "kim")
+        again = await client.post(PATH, json=asking(who="somebody else"), headers=by(text) | key)
+        assert (again.status_code, again.json()["request"]) == (202, first.json()["request"])
+        replayed = await client.post(PATH, json=asking(), headers=by(text))
+        assert (replayed.status_code, replayed.json()["code"]) == (403, "glass-spent")
+        (asked,) = await standing(office)
+        assert asked.who == "kim"
+        assert (
+            asked.reason == "BREAK-GLASS aaaaaaaa, use 1 of 1: people inside (signed for: the provider burns)"
+        )
+        (note,) = await incidents.notes_of(office.store, "fire-1")
+        assert note.text.startswith("BREAK-GLASS aaaaaaaa, use 1 of 1: kim asked for pause of fire-1-north")
+        assert any("use 1 of 1" in row.getMessage() for row in caplog.records)
+        assert any("used up" in row.getMessage() for row in caplog.records)
+        assert not any(text.rpartition(".")[2] in row.getMessage() for row in caplog.records)
+
+    play(story, access=signer.access)
+
+
+@pytest.mark.parametrize(
+    ("grant", "body", "code"),
+    [
+        ({"verb": "resume"}, asking(), "glass-purpose"),
+        ({"run": "fire-2-north"}, asking(), "glass-purpose"),
+        ({"incident": "fire-2"}, asking(), "glass-purpose"),
+        ({}, asking("approve"), "glass-purpose"),
+        ({}, asking("cancel"), "glass-purpose"),
+    ],
+)
+def test_it_asks_nothing_else(signer: Signer, grant: dict[str, str], body: dict[str, Any], code: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        headers = by(signer.sign(**grant))
+        told = await client.post(PATH, json=body, headers=headers)
+        assert (told.status_code, told.json()["code"]) == (403, code)
+        hold = await client.post("/v1/hold", json={"reason": "x"}, headers=headers)
+        assert (hold.status_code, hold.json()["code"]) == (403, "role")
+        assert not await standing(office)
+        assert not await office.store.list("glass/")  # what was refused is no use
+
+    play(story, access=signer.access)
+
+
+def test_one_for_an_incident_is_good_for_its_run_as_often_as_was_signed(signer: Signer) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        headers = by(signer.sign(incident="fire-1", uses=2))
+        codes = [(await client.post(PATH, json=asking(), headers=headers)).status_code for _ in range(3)]
+        assert codes == [202, 202, 403]
+        stale = {"if-match": '"something-1"'}
+        other = by(signer.sign(id="b" * 32)) | stale
+        assert (await client.post(PATH, json=asking(), headers=other)).status_code == 412
+        assert len(await office.store.list("glass/")) == 2
+
+    play(story, access=signer.access)
+
+
+def test_one_that_is_none_any_more_is_refused_and_logged(
+    signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    past = {"from_ms": signer.now_ms - 900_000, "until_ms": signer.now_ms - 1}
+    wrong = {
+        "glass-expired": signer.sign(**past), "glass-signature": signer.sign()[:-8] + "AAAAAAAA",
+        "role": signer.sign("olga", "approve"), "glass-unreadable": "evac-glass-1.x.y",
+        "glass-too-long": signer.sign(uses=50),
+    }  # fmt: skip
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        for code, text in wrong.items():
+            told = await client.post(PATH, json=asking(), headers=by(text))
+            assert (told.status_code, told.json()["code"]) == (401, code)
+            assert any(f"[{code}]" in row.getMessage() for row in caplog.records)
+        assert not await standing(office)
+        for _ in range(10):
+            told = await client.get("/now", headers=by("evac-glass-1.x.y"))
+        assert told.status_code == 429
+        good = await client.post(PATH, json=asking(), headers=by(signer.sign()))
+        assert good.status_code == 202
+
+    play(story, access=signer.access)
+
+
+def test_on_the_pages_it_leads_to_its_form_and_ends_with_its_key(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_asking, "WAIT_S", 0)  # nobody leads here
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        page = await client.get("/sign-in", headers=HTML)
+        form = re.search(r'name="form" value="([^"]+)"', page.text)
+        assert form is not None
+        text = signer.sign(verb="pause")
+        fields = {"form": form[1], "credential": text[:50] + "\n " + text[50:] + "\n"}
+        done = await client.post("/sign-in/break-glass", data=fields, headers=HTML)
+        assert (done.status_code, done.headers["location"]) == (303, f"/runs/{RUN}/ask?verb=pause")
+        ask = await client.get(f"/runs/{RUN}/ask?verb=pause", headers=HTML)
+        names = dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', ask.text))
+        other = await client.get(f"/runs/{RUN}/ask?verb=cancel", headers=HTML)
+        assert "kim is viewer; this needs operator" in other.text
+        sent = {"verb": "pause", "step": "", "reason": "people inside", "minutes": "5", **names}
+        bare = await client.post(f"/runs/{RUN}/ask", data={**sent, "csrf": ""}, headers=HTML)
+        assert bare.status_code == 403
+        told = await client.post(f"/runs/{RUN}/ask", data=sent, headers=HTML)
+        assert told.status_code == 200
+        (asked,) = await standing(office)
+        assert (asked.who, asked.for_ms) == ("kim", 300_000)
+        assert "break-glass" in (await client.get("/who", headers=HTML)).text
+        signer.access.rules = replace(signer.access.rules, people={"kim": Person("kim", "approver")})
+        assert (await client.get("/now", headers=HTML)).status_code == 303
+
+    play(story, access=signer.access)
+
+
+def test_one_person_counts_once_by_whatever_way_she_approves(signer: Signer) -> None:
+    """Password, token and break-glass act under one name, and a run counts names."""
+    token = "evac_" + "k" * 43
+    tokens = {"laptop": Token("laptop", "admin", digest_of(token), "kim")}
+    signer.access = People(replace(signer.access.rules, tokens=tokens), SystemClock(), secure=False)
+    login = signer.access.sign_in("kim", "approver", "password", "127.0.0.1", listed=True)
+    found = signer.access.book.find(login, signer.access.rules.sessions)
+    assert found is not None
+    cookie = {"cookie": f"evac_session={login}", "x-csrf-token": found.csrf}
+    ways = (by(token), cookie, by(signer.sign(verb="approve")))
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office, approvals=2)
+        for headers in ways:
+            told = await client.post(PATH, json=asking("approve"), headers=headers)
+            assert told.status_code == 202
+        spec = replace(spec_of(made().digest), approvals=2)
+        first = events_of(spec, signer.now_ms, 600_000, "")[0]
+        view = replay(spec, [first])
+        for asked in await standing(office):
+            apply(view, requests.event_of(view, asked, signer.now_ms, requests.Terms()))
+        assert view.approvals == 1
+        lee = replace(asked, who="lee")
+        apply(view, requests.event_of(view, lee, signer.now_ms, requests.Terms()))
+        assert view.approvals == 2
+
+    play(story, access=signer.access)
+
+
+def test_nobody_writes_a_reason_that_looks_like_it(signer: Signer) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        told = await client.post("/v1/hold", json={"reason": " break-glass 1234: kim"})
+        assert (told.status_code, told.json()["code"]) == (422, "reason-reserved")
+
+    play(story)
