@@ -13,7 +13,7 @@ from evac.audit import audit, update
 from evac.audit.findings import Finding
 from evac.estate.example import pangyo
 from evac.model.estate import Automation, Dependency, Estate
-from evac.model.fleet import no_names
+from evac.model.fleet import CONDEMNED, DARK, SERVING, SPARE, no_names
 from tests.unit.planning.dark import dark_site
 
 
@@ -48,6 +48,26 @@ def test_power_on_policies_that_trip(
     found = findings(dark_site(tmp_path, POLICY=policy, FEED=feed), "trips-when-power-returns")
     assert [f.severity for f in found] == ([severity] if severity else [])
     assert all(words in f.message and f.subject == "a" for f in found)
+
+
+def test_what_trips_after_one_change_and_another_is_what_a_new_audit_finds(tmp_path: Path) -> None:
+    report = audit(dark_site(tmp_path, POLICY="last", FEED="inrush_budget: 700 W"))
+    classes = [c.id for c in report.impacts.estate.classes]
+    old = np.flatnonzero(report.impacts.estate.fleet.server_class == classes.index("old")).tolist()
+    messages = set()
+    for state, row in (
+        *((DARK, row) for row in old),
+        (SERVING, old[1]),
+        (CONDEMNED, old[1]),
+        (SPARE, old[2]),
+    ):
+        estate = report.impacts.estate
+        states = estate.fleet.state.copy()
+        states[row] = state
+        report = update(report, replace(estate, fleet=replace(estate.fleet, state=states)))
+        assert report.findings == audit(report.impacts.estate).findings
+        messages |= {f.message for f in report.findings if f.rule == "trips-when-power-returns"}
+    assert len(messages) > len(old) // 2
 
 
 def test_a_tool_that_a_dark_site_needs_and_only_it_has(tmp_path: Path) -> None:
