@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -51,8 +52,10 @@ class Apart:
 
 def end_with_parent() -> None:
     """In the worker: ends this process as soon as its parent has ended. Its own end of the queue of questions
-    stays open, so that without this it would wait for the next one for ever.
+    stays open, so that without this it would wait for the next one for ever. An interrupt of a terminal goes
+    to both; what it means is the parent's to say.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -22,7 +22,7 @@ from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.app.health import ServiceHealth
 from evac.app.mending import mender
 from evac.app.observing import probes_of
-from evac.app.planning_worker import PlanningWorker
+from evac.app.planning_worker import BUDGET_MS, PlanningWorker
 from evac.app.seen import SeenEstate
 from evac.engine import protecting, requests
 from evac.engine.binding import Bound, bind
@@ -63,6 +63,7 @@ class Setting:
     """What a controller is started with. watch: False for the controller of an embedded store, which only
     carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
     without a run; 0 never. generation: of the store; a greater one is obeyed whatever came before.
+    budget_ms: of the search for one plan.
     """
 
     estate: Path
@@ -76,6 +77,7 @@ class Setting:
     idle_s: float = 0
     generation: int = 0
     boundary: Callable[[int], None] | None = None
+    budget_ms: int = BUDGET_MS
 
 
 @dataclass(slots=True)
@@ -107,8 +109,14 @@ def read_policy(path: Path, given: Path | None, estate: Estate) -> RunPolicy:
     return RunPolicy() if found is None else load_policy(found, estate)
 
 
-async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> Composed:
-    """Reads the files and puts a controller together. Raises EstateError, NotAllowed, StoreError."""
+async def compose(
+    setting: Setting, tell: Tell, clock: Clock | None = None, hands: Mapping[str, Maker] | None = None,
+    targets: Mapping[str, Sequence[Probe]] | None = None,
+) -> Composed:  # fmt: skip
+    """Reads the files and puts a controller together. Raises EstateError, NotAllowed, StoreError.
+
+    hands: drivers by name, and targets: site -> probes, instead of those of the estate's endpoints.
+    """
     clock = clock or SystemClock()
     estate = estates.load(setting.estate, setting.as_of)
     policy = read_policy(setting.estate, setting.policy, estate)
@@ -121,10 +129,11 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
     if setting.watch:
         check_mode(policy.mode, store.quorum, len(sites))
     permits: list[Permitting] = []
-    drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])})
+    makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
+    drivers = Drivers(makers | dict(hands or {}))
     session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
-    worker = PlanningWorker(setting.estate, setting.as_of, policy)
+    worker = PlanningWorker(setting.estate, setting.as_of, policy, setting.budget_ms)
     agents: dict[str, AgentPermits] = {}
     desk = replace(
         _desk(setting, estate, policy, store, drivers, clock, seen, tell),
@@ -140,10 +149,11 @@ async def compose(setting: Setting, tell: Tell, clock: Clock | None = None) -> C
         store, clock, sites if setting.drawer and setting.watch else (),
         lambda lost: worker.plan(seen.observation, lost), lambda: seen.digest,
     )  # fmt: skip
-    targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000) if setting.watch else {}
+    if targets is None and setting.watch:
+        targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
     anchors = _agents(estate, setting.site) if setting.watch else []
     parts = Parts(
-        site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets,
+        site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,

@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or go on with:")
     print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
     print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
+    print("  .venv/bin/evac serve --demo    a smaller company burns while you watch, and waits for you")
     return 0 if flawed.verdict.holds and mended.verdict.holds else 1
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evac.cli import exits
-from evac.cli.options import Length, as_of_option, estate_argument
+from evac.cli.options import Length, as_of_option
 from evac.cli.output import say
 from evac.cli.run_options import store_option
 from evac.cli.status_options import StatusAsked, status_options
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@estate_argument
-@click.option("--site", required=True, help="The site this controller stands in.")
+@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.option("--site", help="The site this controller stands in.  [required]")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file. [default: "
               "policy.yaml in the folder of the estate]")  # fmt: skip
 @click.option("--no-watch", is_flag=True, help="Only carry out what is asked for: no probes, no verdicts.")
@@ -34,21 +34,32 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate of the war "
               "room, PEM. [default: as the access file says]")  # fmt: skip
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
+@click.option("--demo", is_flag=True, help="Serve a simulated company, of which a site burns, instead.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Of --demo; 0: any free one. [default: 8400]")
 @status_options
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option
 def serve(
-    estate: Path, site: str, policy: Path | None, no_watch: bool, until_idle: int, generation: int,
-    listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None, lease: int | None,
-    as_of: date | None, store: str | None, status: StatusAsked,
+    estate: Path | None, site: str | None, policy: Path | None, no_watch: bool, until_idle: int,
+    generation: int, listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None,
+    lease: int | None, as_of: date | None, store: str | None, status: StatusAsked, demo: bool,
+    port: int | None,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
     One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one. With
     --listen, pages and the API are served by a process beside it: on loopback to whoever reaches it; with an
     access file to people with roles; on any other address only with TLS as well.
+
+    --demo needs nothing else: a company in a folder that is gone afterwards, a fire, its recovery.
     """
+    if demo:
+        return _demo(estate, site, port)
+    if estate is None or site is None:
+        raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
+    if port is not None:
+        raise click.UsageError("--port is of --demo; the war room listens where --listen says")
     from evac.app import controlling, runs
 
     setting = controlling.Setting(
@@ -57,6 +68,16 @@ def serve(
     )  # fmt: skip
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     asyncio.run(_serve(setting, room, status.arguments(setting)))
+    return exits.DONE
+
+
+def _demo(estate: Path | None, site: str | None, port: int | None) -> int:
+    """Until somebody ends it. Raises InvalidInput."""
+    if estate is not None or site is not None:
+        raise click.UsageError("--demo has a company of its own: leave ESTATE and --site out")
+    from evac.app import demo_room
+
+    demo_room.serve_demo(demo_room.PORT if port is None else port, say)
     return exits.DONE
 
 

@@ -28,6 +28,7 @@ from evac.model.errors import EstateError, EvacError
 from evac.web.access.opening import access_of, choose, context_of, setting_of
 from evac.web.access.port import Access
 from evac.web.application import application
+from evac.web.pages import frame
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
 STOP_S: Final = 3
@@ -35,6 +36,7 @@ SWITCH_S: Final = 0.000_5
 """A thread that replays or forecasts gives way to the loop after so long."""
 BACKLOG: Final = 1_024
 FAILED: Final = 1
+DEMO: Final = "This is a demonstration: the company, its sites and what they do are simulated."
 
 
 async def serve(
@@ -112,10 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access", type=Path)
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--demo", action="store_true")
     told = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("evac.access").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_S)
+    if told.demo:
+        frame.announce(DEMO)
     try:
         setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
         opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)

@@ -95,8 +95,13 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters.update(number=number, people=people, duration=duration, chart=chart)
-    made.globals["plural"] = plural
+    made.globals.update(plural=plural, announced="")
     return made
+
+
+def announce(words: str) -> None:
+    """Says something on top of every page of this process."""
+    _environment().globals["announced"] = words
 
 
 class Ages:

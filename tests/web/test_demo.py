@@ -1,0 +1,100 @@
+"""`evac serve --demo` from start to end: pages that say what it is, a fire, an approval, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_socket
+
+from evac.cli.main import run as evac
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 120.0
+PLAY = "from evac.app.demo_room import serve_demo; serve_demo(0, lambda w: print(w, flush=True), 60)"
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    pytest_socket.enable_socket()
+    yield
+    pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+def until(what: Callable[[], Any], words: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := what()):
+        assert time.monotonic() < deadline, words
+        time.sleep(0.1)
+    return found
+
+
+def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-c", PLAY], stdout=out, stderr=out, env=env, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        found = until(lambda: re.search(r"open (http://[^/]+)/now", said.read_text()), "it says its address")
+        with httpx2.Client(base_url=found[1], timeout=PATIENCE_S) as client:
+            looked_at(client)
+    finally:
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+        code = demo.wait(60)
+    assert code == 0
+    assert "Traceback" not in said.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["said"]
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{found[1]}/healthz")
+
+
+def looked_at(client: httpx2.Client) -> None:
+    """The fire on all pages, until the run has ended."""
+    (run,) = until(
+        lambda: [row["run"] for row in client.get("/v1/runs").json()["items"]], "its plan is applied"
+    )
+    until(lambda: client.get(f"/v1/runs/{run}").json()["waits_for"], "a step waits for a person")
+    for path in ("/now", "/plans", "/what-if", f"/runs/{run}", "/incidents", "/incidents/pangyo-fire"):
+        text = client.get(path).text
+        assert "This is a demonstration" in text, path
+        assert ' style="' not in text
+    assert "promote:sessions" in client.get(f"/runs/{run}").text
+    assert "<rect" in client.get(f"/runs/{run}").text
+    told = client.get("/v1/incidents/pangyo-fire").json()
+    assert told["incident"]["commander"] == "Demo commander"
+    assert told["incident"]["begun_by"].startswith("watch#")
+    ask = {"verb": "approve", "step": "promote:sessions", "reason": "they wait", "who": "kim"}
+    taken = client.post(f"/v1/runs/{run}/requests?wait_s=20", json=ask)
+    assert taken.json()["state"] == "taken", taken.text
+    until(lambda: client.get(f"/v1/runs/{run}").json()["state"] == "succeeded", "the run ends")
+    assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
+
+
+def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["serve"], ["serve", "x", "--demo"], ["serve", "x", "--site", "a", "--port", "1"]):
+        assert evac(words) == 2
+        assert "error" in capsys.readouterr().err.lower()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert evac(["serve", "--demo", "--port", str(taken.getsockname()[1])]) == 2
+    assert "[port-taken]" in capsys.readouterr().err
+    assert not list(Path(tempfile.gettempdir()).glob("evac-demo-*"))
