@@ -4,11 +4,12 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -20,10 +21,15 @@ setup: $(READY) ## install everything into .venv and compile the kernels
 	python3 -m venv .tools
 	.tools/bin/pip install --quiet uv
 
-$(READY): pyproject.toml uv.lock $(wildcard src/evac/app/warm.py) | $(filter .tools/bin/uv,$(UV))
+$(INSTALLED): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	$(UV) sync --frozen
-	@if [ -f src/evac/app/warm.py ]; then \
-		echo "Compiling the kernels (once) ..."; $(PYTHON) -m evac.app.warm; fi
+	@touch $@
+
+packages: $(INSTALLED) ## install what Python needs into .venv, and compile nothing
+
+$(READY): $(INSTALLED) src/evac/app/warm.py
+	@echo "Compiling the kernels (once) ..."
+	@$(PYTHON) -m evac.app.warm
 	@touch $@
 
 demo: $(READY) ## October 2022 again, from files to a report, in under two minutes
@@ -37,21 +43,21 @@ WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 test: $(READY) ## run all tests
 	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
-lint: $(READY) ## check style and formatting
+lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-format: $(READY) ## mend what lint can mend by itself
+format: $(INSTALLED) ## mend what lint can mend by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-types: $(READY) ## check the types of src
+types: $(INSTALLED) ## check the types of src
 	$(VENV)/bin/mypy --strict src
 
-imports: $(READY) ## check that no room imports upwards
+imports: $(INSTALLED) ## check that no room imports upwards
 	$(VENV)/bin/lint-imports
 
-docs: $(READY) ## build the documentation; a warning is an error
+docs: $(INSTALLED) ## build the documentation; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "Documentation: docs/_build/html/index.html"
 

@@ -6,19 +6,46 @@ the sources, or in NUMBA_CACHE_DIR where that cannot be written.
 
 from __future__ import annotations
 
-from evac.audit import audit
-from evac.estate.example import pangyo
-from evac.model.scenario import lose
-from evac.planning.plan import level_order, plan, plan_instance
-from evac.planning.simulation.simulate import simulate
-from evac.planning.warm import warm as warm_planner
-from evac.testing.instances import worked_example
-from evac.verify import check
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+
+def _search() -> None:
+    from evac.planning.warm import warm as warm_search
+
+    warm_search()
+
+
+def _others() -> None:
+    from evac.audit import audit
+    from evac.estate.example import pangyo
+    from evac.planning.warm import warm_general
+
+    warm_general()
+    for mended in (False, True):
+        audit(pangyo(servers=1_000, mended=mended))
+
+
+APART: Final[Mapping[str, Callable[[], None]]] = MappingProxyType({"search": _search, "others": _others})
+"""Parts that share no kernel, so that two processes may fill the cache at the same time."""
 
 
 def warm() -> None:
     """Go once through every kernel, in the small and in the large form of each."""
-    warm_planner()
+    from evac.audit import audit
+    from evac.estate.example import pangyo
+    from evac.model.scenario import lose
+    from evac.planning.plan import level_order, plan, plan_instance
+    from evac.planning.simulation.simulate import simulate
+    from evac.testing.instances import worked_example
+    from evac.verify import check
+
+    for part in APART.values():
+        part()
     instance = worked_example()
     made = plan_instance(instance, work=24)
     simulate(instance, made, trials=2)
@@ -29,5 +56,22 @@ def warm() -> None:
         check(estate, plan(estate, lose("pangyo"), work=12))
 
 
-if __name__ == "__main__":
+def fill_cache() -> int:
+    """Compiles the parts side by side where there are cores for it, then the rest. The exit code: 0, or that
+    of a part that failed.
+    """
+    if (os.cpu_count() or 1) > 1:
+        context = multiprocessing.get_context("spawn")
+        parts = [context.Process(target=part, name=name) for name, part in APART.items()]
+        for part in parts:
+            part.start()
+        for part in parts:
+            part.join()
+        if failed := [part.exitcode or 0 for part in parts if part.exitcode]:
+            return abs(failed[0])
     warm()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(fill_cache())
