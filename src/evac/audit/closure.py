@@ -46,6 +46,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.service)
 
+    def same(self, other: Pairs) -> bool:
+        """Whether these are the same pairs."""
+        return self is other or (
+            np.array_equal(self.service, other.service) and np.array_equal(self.loss, other.loss)
+        )
+
     def of(self, table: NDArray[Kind]) -> NDArray[Kind]:
         """The entries of an (L, S) table, one a pair."""
         found: NDArray[Kind] = table[self.loss, self.service]

@@ -324,12 +324,13 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     stood = old if old is not None and old.ground.standing is ground.standing else None
     hit = struck(ground, wiring) if stood is None else stood.hit
     damage = _damage(ground, hit)
+    known = old.down if old is not None and old.damage.pairs.same(damage.pairs) else None
     if old is not None and old.damage.same(damage):
         damage, chains = old.damage, old.chains
     else:
-        old = None
         parts = wiring.graph, wiring.order, wiring.times, wiring.families
-        chains = recovery(ground.top.estate, *parts, damage)
+        chains = recovery(ground.top.estate, *parts, damage, old.chains.chains if old is not None else None)
+        old = None
     line = _line(ground.top, wiring, before)
     ready = _ready(ground, wiring, damage, chains, line, before)
     roomy = stood is not None and stood.capacity.room_known is ground.capacity.room_known
@@ -338,7 +339,7 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     settled = timed if timed is not None and timed.open is open_question and timed.hit is hit else None
     return Impacts(
         ground=ground, wiring=wiring, hit=hit, damage=damage, chains=chains, line=line, ready=ready,
-        down=damage.pairs.marked(damage.losses, services) if old is None else old.down,
+        down=damage.pairs.marked(damage.losses, services) if known is None else known,
         open=open_question,
         fate=_fates(ground, wiring, hit, ready, open_question) if settled is None else settled.fate,
         ready_ms=_by_loss(damage, ready, services) if timed is None else timed.ready_ms,

@@ -10,7 +10,9 @@ out depth by depth: what is needed has the lower depth.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -105,9 +107,7 @@ class Damage:
         """Whether chains start from the same."""
         columns = ("starts", "shift", "stuck", "boots")
         alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
-        pairs, others = self.pairs, other.pairs
-        together = np.array_equal(pairs.service, others.service) and np.array_equal(pairs.loss, others.loss)
-        return alike and together
+        return alike and self.pairs.same(other.pairs)
 
 
 def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
@@ -120,12 +120,14 @@ def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
 class Recovery:
     """ready: a row a pair of the damage: milliseconds from the loss to base, detection and approval
     included, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its tools are
-    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
+    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin; chains: for the same
+    pairs with other damage."""
 
     ready: IntColumn
     tool_ready: dict[StepKind, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
+    chains: Chains
 
     def same_after(self, number: int, other: Recovery, rows: RowNumbers, others: RowNumbers) -> bool:
         """Whether chains after one loss are the same as others; rows, others: of that loss in each."""
@@ -138,10 +140,19 @@ class Recovery:
 
 
 def recovery(
-    estate: Estate, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage
+    estate: Estate,
+    graph: ServiceGraph,
+    order: Order,
+    times: Times,
+    families: FamilyHits,
+    damage: Damage,
+    before: Chains | None = None,
 ) -> Recovery:
-    """Chains of all services under all losses."""
-    chains = _Chains(graph, order, times, families, damage)
+    """Chains of all services under all losses. before: of the same graph, order, times and families."""
+    known = before is not None and before.damage.pairs.same(damage.pairs)
+    chains = (
+        before.of(damage) if before is not None and known else Chains(graph, order, times, families, damage)
+    )
     tools = {kind: np.array(times.tools[kind], np.int32) for kind in WAITED_KINDS}
     rows = {kind: np.flatnonzero(np.isin(damage.pairs.service, found)) for kind, found in tools.items()}
     tool_ready = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
@@ -153,7 +164,7 @@ def recovery(
     released = _release(estate, times, tool_ready["approve"] > 0)
     if tools_down.any():
         tool_ready = _tools_back(chains, damage, times, rows, tool_ready, released)
-    return Recovery(chains.run(chains.depths, tool_ready, released), tool_ready, tools_down, released)
+    return Recovery(chains.run(chains.depths, tool_ready, released), tool_ready, tools_down, released, chains)
 
 
 def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
@@ -167,7 +178,7 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 
 
 def _tools_back(
-    chains: _Chains,
+    chains: Chains,
     damage: Damage,
     times: Times,
     rows: dict[StepKind, RowNumbers],
@@ -179,7 +190,7 @@ def _tools_back(
     At first none of those that are down comes back; each round finds those that can be brought
     back with what there is, or by hand, and when. What is left after that waits for itself.
     """
-    depths = chains.of_components(times.tool_closure)
+    depths = chains.of_tools
     for _ in range(len(times.tool_closure) + 2):
         ready = chains.run(depths, found, released)
         fresh = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
@@ -209,13 +220,13 @@ class _Depth:
     needed_first: RowNumbers
 
 
-class _Chains:
+class Chains:
     """Chains over all pairs, depth by depth."""
 
     def __init__(
         self, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage
     ) -> None:
-        self._times, self._damage = times, damage
+        self._times, self.damage = times, damage
         self._order = order
         self._component = np.array(order.component, np.int64)[damage.pairs.service]
         self._depth = _depths(order)[self._component] if len(damage.pairs) else self._component
@@ -223,19 +234,26 @@ class _Chains:
         self._store, self._has_store = self._stores(graph, families)
         self.depths = self._split(np.arange(len(damage.pairs)))
 
-    def of_components(self, chosen: tuple[int, ...]) -> list[_Depth]:
-        """The depths with some components only; what these need must be among them."""
-        return self._split(np.flatnonzero(np.isin(self._component, chosen)))
+    def of(self, damage: Damage) -> Chains:
+        """The same chains for other damage of the same pairs."""
+        found = copy(self)
+        found.damage = damage
+        return found
+
+    @cached_property
+    def of_tools(self) -> list[_Depth]:
+        """The depths with tools and what they need only."""
+        return self._split(np.flatnonzero(np.isin(self._component, self._times.tool_closure)))
 
     def _split(self, rows: RowNumbers) -> list[_Depth]:
-        damage = self._damage
+        damage = self.damage
         order = np.lexsort((damage.pairs.loss[rows], self._component[rows], self._depth[rows]))
         rows = rows[order]
         edges = np.flatnonzero(np.diff(self._depth[rows])) + 1
         return [self._one_depth(part) for part in np.split(rows, edges) if len(part)]
 
     def _one_depth(self, rows: RowNumbers) -> _Depth:
-        damage = self._damage
+        damage = self.damage
         unit_key = self._component[rows] * damage.losses + damage.pairs.loss[rows]
         starts = np.r_[True, unit_key[1:] != unit_key[:-1]]
         first = np.flatnonzero(starts)
@@ -250,7 +268,7 @@ class _Chains:
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
         """Rows of some pairs; the untouched row for those that are not down."""
-        wanted = service * self._damage.losses + loss
+        wanted = service * self.damage.losses + loss
         place = np.searchsorted(self._key, wanted)
         found = self._key[np.minimum(place, len(self._key) - 1)] == wanted
         return np.where(found, place, _UNTOUCHED)
@@ -281,7 +299,7 @@ class _Chains:
             if len(depth.waiting):
                 latest = np.maximum.reduceat(ready[depth.needed], depth.needed_first)
                 waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
-            loss = self._damage.pairs.loss[depth.rows]
+            loss = self.damage.pairs.loss[depth.rows]
             back = np.minimum(begin[loss] + self._store[depth.rows], NEVER)
             back = np.where(self._has_store[depth.rows], back, 0)
             waits = np.maximum(waits, np.maximum.reduceat(back, depth.first))
@@ -294,7 +312,7 @@ class _Chains:
         self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[StepKind, IntColumn]
     ) -> IntColumn:
         """Own steps of each service after what its component waits for."""
-        times, damage, rows = self._times, self._damage, depth.rows
+        times, damage, rows = self._times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
         begin = np.maximum(waits, np.where(damage.boots[rows], up, 0))
         started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)

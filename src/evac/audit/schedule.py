@@ -8,7 +8,7 @@ is one that a plan could reach, within the roundings named in `placing`.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, Outcome, StoreHits
 from evac.model.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
-from evac.model.estate import Estate, Store
+from evac.model.estate import Estate, Limits, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import StepKind
 from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
@@ -30,7 +30,8 @@ _NOT_LOST: Final = 2**62
 class Line:
     """What all large losses of an estate share. rank: people behind a component, weighted by tier and
     passed down its dependencies, as a place among all services; tools and what they need go before
-    all else. family_rank: of the most wanted service that needs a family; kinds: of traffic."""
+    all else. family_rank: of the most wanted service that needs a family; kinds: of traffic; stores_back: by
+    loss, from when on stores come back and when each family does, as it was asked for last."""
 
     ways: Ways
     pace: Pace
@@ -38,6 +39,7 @@ class Line:
     family_rank: dict[str, int]
     kinds: int
     boots_at_once: int | None
+    stores_back: dict[int, tuple[int, IntColumn]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,11 +236,19 @@ def _gates(estate: Estate, times: Times, line: Line, chains: Recovery, number: i
 
 def _stores_back(top: Topology, line: Line, stores: Stores, chains: Recovery, number: int) -> IntColumn:
     """(families,) when each is back: fences and promotions in the order of what waits behind them."""
-    limits, found = top.estate.limits, np.full(len(line.families), _NOT_LOST, np.int64)
-    fences = _Slots(limits.fences_at_once)
-    promotions: dict[tuple[str, str], _Slots] = {}
     waits = [int(chains.tool_ready[kind][number]) for kind in ("fence", "promote")]
     begin = max(int(chains.released[number]), *(0 if ready >= NEVER else ready for ready in waits))
+    known = line.stores_back.get(number)
+    if known is None or known[0] != begin:
+        known = line.stores_back[number] = begin, _from(begin, top.estate.limits, line, stores, number)
+    return known[1]
+
+
+def _from(begin: int, limits: Limits, line: Line, stores: Stores, number: int) -> IntColumn:
+    """(families,) when each is back, if fences begin at some time."""
+    found = np.full(len(line.families), _NOT_LOST, np.int64)
+    fences = _Slots(limits.fences_at_once)
+    promotions: dict[tuple[str, str], _Slots] = {}
     for store in _in_line(line, stores, number):
         fenced = fences.take(begin, store.fence_ms) + store.fence_ms
         slots = promotions.setdefault((store.engine, store.site), _Slots(limits.promotions_at_once))

@@ -135,5 +135,5 @@ RULE = Rule(
     "EV122",
     "Links or ingress are too small for what would arrive",
     check,
-    reads=("needs", "traffic", "links", "ingress", "room", "presence", "fleet"),
+    reads=("needs", "traffic", "links", "ingress", "presence"),
 )

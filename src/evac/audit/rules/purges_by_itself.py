@@ -18,7 +18,8 @@ def check(context: Context) -> Iterator[Finding]:
     """Warning where its servers come on by themselves, or automation that cannot be paused starts it."""
     estate = context.estate
     rises = np.array([c.power_on in ("on", "last") for c in estate.classes] + [False], np.bool_)
-    here = estate.replicas.kind == ON_SERVER
+    purging = np.array([s.purges for s in estate.services], np.bool_)
+    here = np.flatnonzero(purging[estate.replicas.service] & (estate.replicas.kind == ON_SERVER))
     service, server = estate.replicas.service[here], estate.replicas.target[here]
     alone = np.zeros(len(estate.services), np.bool_)
     alone[service[rises[estate.fleet.server_class[server]]]] = True
@@ -47,5 +48,5 @@ RULE = Rule(
     "A purge would run by itself after a restore",
     check,
     per_loss=False,
-    reads=("objectives", "automations", "presence", "room", "fleet"),
+    reads=("objectives", "automations", "presence", "fleet"),
 )
