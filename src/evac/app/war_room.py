@@ -18,7 +18,7 @@ from evac.model.errors import InvalidInput
 
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
-LIBRARIES: Final = ("fastapi", "multipart", "prometheus_client", "uvicorn")
+LIBRARIES: Final = ("fastapi", "joserfc", "multipart", "prometheus_client", "uvicorn")
 INSTALL: Final = "pip install 'evac[serve]'"
 FIRST_S: Final = 0.5
 MOST_S: Final = 30.0

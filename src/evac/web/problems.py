@@ -34,7 +34,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "idempotency-reused": 409,
     "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
     "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
-    "host-twice": 400,
+    "host-twice": 400, "oidc-down": 503,
 }  # fmt: skip
 _BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
     (Unauthenticated, 401), (TooMany, 429), (e.NotAllowed, 403), (e.UnknownDomain, 404),

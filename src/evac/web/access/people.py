@@ -113,6 +113,9 @@ class People:
             granted = self._granted(found.glass)
             return None if granted is None else replace(granted, csrf=found.csrf, alive=alive)
         role: Role = found.role
+        if not found.listed and found.name in self.rules.people:
+            self.book.close(value)  # that name is somebody else's by now
+            return None
         if found.listed:
             person = self.rules.people.get(found.name)
             if person is None:

@@ -78,10 +78,12 @@ def routers(people: People) -> Sequence[APIRouter]:
         if value is not None:
             people.book.close(value)
         found = _see(SIGN_IN)
-        _drop(people, found, people.cookie)
+        drop(people, found, people.cookie)
         return found
 
-    return (router,)
+    from evac.web.access.oidc_people import router_of
+
+    return (router, router_of(people))
 
 
 def page(people: People, where: str, error: EvacError | None = None, name: str = "") -> Response:
@@ -107,7 +109,7 @@ def signed_in(people: People, request: Request, value: str, where: str) -> Respo
         people.book.close(old)
     found = _see(where)
     set_cookie(people, found, people.cookie, value)
-    _drop(people, found, _form_cookie(people))
+    drop(people, found, _form_cookie(people))
     return found
 
 
@@ -162,5 +164,6 @@ def _see(where: str) -> Response:
     return Response(None, 303, {"location": where, **NO_STORE})
 
 
-def _drop(people: People, response: Response, name: str) -> None:
+def drop(people: People, response: Response, name: str) -> None:
+    """The browser forgets a cookie."""
     response.delete_cookie(name, path="/", secure=people.secure, httponly=True, samesite="strict")

@@ -1,0 +1,298 @@
+"""Signing in at an OpenID Connect provider: authorization code with PKCE (OpenID Connect Core 1.0, 3.1; RFC
+7636; RFC 9207).
+
+What a flow needs to come back to (state, nonce, verifier, where to go) lies in a cookie of the browser that
+began it, under a seal of this process, for ten minutes. So the room keeps nothing for those who only begin.
+Signatures are checked by joserfc; only algorithms with a public key are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+from joserfc import jwk, jws, jwt
+from joserfc.errors import JoseError
+
+from evac.engine.clock import Clock
+from evac.model.access import Provider
+from evac.model.errors import EvacError, NotAllowed
+from evac.web.access.port import SIGN_IN
+from evac.web.access.references import secret_of
+
+BACK: Final = f"{SIGN_IN}/oidc/back"
+ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+)  # fmt: skip
+BASIC: Final = "client_secret_basic"
+FLOW_MS: Final = 600_000
+TIMEOUT_S: Final = 5.0
+ANSWER_MOST: Final = 262_144
+KEPT_MS: Final = 3_600_000
+"""What the provider says of itself is asked anew after so long; its keys also when one is not known."""
+KEYS_AGAIN_MS: Final = 60_000
+LEEWAY_S: Final = 60
+KEYS_MOST: Final = 64
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class ProviderDown(EvacError):
+    """The identity provider does not answer, or not as one does."""
+
+    def __init__(self, issuer: str, words: str) -> None:
+        super().__init__(
+            "oidc-down", f"the identity provider {issuer} cannot be asked: {words}",
+            "sign in with a password, or break the glass: evac access break-glass --help",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What a browser keeps while it is away. where: a path of this room."""
+
+    state: str
+    nonce: str
+    verifier: str
+    where: str
+    made_ms: int
+
+
+class Oidc:
+    """One provider. address: of this room as browsers know it."""
+
+    def __init__(self, provider: Provider, address: str, clock: Clock) -> None:
+        self.provider = provider
+        self._back, self._clock = address.rstrip("/") + BACK, clock
+        self._seal = secrets.token_bytes(32)
+        self._about: tuple[int, dict[str, Any]] | None = None
+        self._keys: tuple[int, list[jwk.Key]] | None = None
+
+    async def begin(self, where: str) -> tuple[str, str]:
+        """(address at the provider, value of the cookie). Raises ProviderDown."""
+        about = await self._discovered()
+        state, nonce, verifier = (secrets.token_urlsafe(size) for size in (32, 32, 48))
+        flow = Flow(state, nonce, verifier, where, self._now())
+        challenge = _plain(hashlib.sha256(flow.verifier.encode()).digest())
+        query = {
+            "response_type": "code", "client_id": self.provider.client, "redirect_uri": self._back,
+            "scope": " ".join(self.provider.scopes), "state": flow.state, "nonce": flow.nonce,
+            "code_challenge": challenge, "code_challenge_method": "S256",
+        }  # fmt: skip
+        where_to = about["authorization_endpoint"]
+        return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", self._sealed(flow)
+
+    async def finish(self, query: Mapping[str, str], cookie: str) -> tuple[dict[str, Any], str]:
+        """(claims that were proved, where to go). Raises ProviderDown, Permanent where the client secret
+        cannot be read, and NotAllowed for whatever is false.
+        """
+        flow = self._opened(cookie)
+        if not hmac.compare_digest(query.get("state", "").encode(), flow.state.encode()):
+            raise _refused("this answer belongs to another login")
+        if query.get("error"):
+            raise _refused(f"the identity provider says {query['error'][:80]!r}")
+        if query.get("iss", self.provider.issuer) != self.provider.issuer or not query.get("code"):
+            raise _refused("this is no answer of the identity provider")
+        token = await self._exchanged(query["code"], flow.verifier)
+        return await self._proved(token, flow.nonce), flow.where
+
+    async def _exchanged(self, code: str, verifier: str) -> str:
+        """The ID token for a code."""
+        about = await self._discovered()
+        form = {
+            "grant_type": "authorization_code", "code": code, "redirect_uri": self._back,
+            "client_id": self.provider.client, "code_verifier": verifier,
+        }  # fmt: skip
+        headers = {"accept": "application/json"}
+        if self.provider.secret:
+            secret = (await asyncio.to_thread(secret_of, self.provider.secret)).reveal()
+            if BASIC in about.get("token_endpoint_auth_methods_supported", [BASIC]):
+                pair = f"{quote(self.provider.client, safe='')}:{quote(secret, safe='')}"
+                headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+            else:
+                form["client_secret"] = secret
+        status, told = await self._asked(about["token_endpoint"], form, headers)
+        if status != 200:
+            said = str(told.get("error", status))[:80]
+            raise _refused(f"the identity provider does not take the code: {said!r}")
+        token = told.get("id_token")
+        if not isinstance(token, str):
+            raise _refused("the identity provider gave no ID token")
+        return token
+
+    async def _proved(self, token: str, nonce: str) -> dict[str, Any]:
+        """The claims of an ID token. Raises NotAllowed unless it is for this client and login."""
+        try:
+            header = json.loads(_bytes(token.partition(".")[0]))
+            kid = header.get("kid")
+        except (ValueError, AttributeError):
+            raise _refused("the ID token cannot be read") from None
+        keys = await self._known_keys(kid)
+        claims = next((found for key in keys if (found := _claims(token, key)) is not None), None)
+        if claims is None:
+            raise _refused("the ID token was not signed by the identity provider")
+        _check(claims, self.provider, nonce, self._now() / 1_000)
+        return claims
+
+    async def _known_keys(self, kid: object) -> list[jwk.Key]:
+        """Keys of that name, or all where the token names none; asked for anew where the name is new."""
+        if self._keys is None or self._now() - self._keys[0] > KEPT_MS:
+            await self._read_keys()
+        assert self._keys is not None
+        found = [key for key in self._keys[1] if kid is None or key.kid == kid]
+        if not found and self._now() - self._keys[0] > KEYS_AGAIN_MS:
+            await self._read_keys()
+            found = [key for key in self._keys[1] if kid is None or key.kid == kid]
+        return found
+
+    async def _read_keys(self) -> None:
+        about = await self._discovered()
+        status, told = await self._asked(about["jwks_uri"])
+        rows = told.get("keys")
+        if status != 200 or not isinstance(rows, list):
+            raise ProviderDown(self.provider.issuer, "it does not show its keys")
+        self._keys = (self._now(), [key for row in rows[:KEYS_MOST] if (key := _key(row)) is not None])
+
+    async def _discovered(self) -> dict[str, Any]:
+        """What the provider says of itself (OpenID Connect Discovery 1.0). Raises ProviderDown."""
+        if self._about is not None and self._now() - self._about[0] < KEPT_MS:
+            return self._about[1]
+        issuer = self.provider.issuer
+        status, told = await self._asked(issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if status != 200 or told.get("issuer") != issuer:
+            raise ProviderDown(issuer, "what it says of itself is not of this issuer")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if not _is_hidden(told.get(name)):
+                raise ProviderDown(issuer, f"it names no {name} behind TLS")
+        self._about = (self._now(), told)
+        return told
+
+    async def _asked(
+        self, url: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """(status, document). Raises ProviderDown."""
+        limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=limit, trust_env=False) as session,
+                session.request(
+                    "GET" if form is None else "POST", url, data=form, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                body = await answer.content.read(ANSWER_MOST + 1)
+                while len(body) <= ANSWER_MOST and (more := await answer.content.read(ANSWER_MOST)):
+                    body += more
+        except TimeoutError as error:
+            words = f"no answer in {TIMEOUT_S:g} s"
+            raise ProviderDown(self.provider.issuer, words) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ProviderDown(self.provider.issuer, type(error).__name__) from error
+        try:
+            told = json.loads(body[: ANSWER_MOST + 1]) if len(body) <= ANSWER_MOST else None
+        except (ValueError, RecursionError):
+            told = None
+        if not isinstance(told, dict):
+            raise ProviderDown(self.provider.issuer, "it does not answer in JSON")
+        return answer.status, told
+
+    def _sealed(self, flow: Flow) -> str:
+        body = _plain(json.dumps(asdict(flow)).encode())
+        return f"{body}.{_plain(hmac.digest(self._seal, body.encode(), 'sha256'))}"
+
+    def _opened(self, cookie: str) -> Flow:
+        """Raises NotAllowed for a cookie that this process did not seal, or that is too old."""
+        body, _, seal = cookie.partition(".")
+        right = _plain(hmac.digest(self._seal, body.encode("utf-8", "surrogatepass"), "sha256"))
+        if not hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), right.encode()):
+            raise _refused("this browser did not begin this login")
+        flow = Flow(**json.loads(_bytes(body)))
+        if not 0 <= self._now() - flow.made_ms < FLOW_MS:
+            raise _refused("this login took too long")
+        return flow
+
+    def _now(self) -> int:
+        return self._clock.now_ms()
+
+
+def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: float) -> None:
+    """What an ID token must say (OpenID Connect Core 1.0, 3.1.3.7)."""
+    audience = claims.get("aud")
+    readers = audience if isinstance(audience, list) else [audience]
+    if claims.get("iss") != provider.issuer:
+        raise _refused("the ID token is of another issuer")
+    if provider.client not in readers:
+        raise _refused("the ID token is for somebody else")
+    if (len(readers) > 1 or "azp" in claims) and claims.get("azp") != provider.client:
+        raise _refused("the ID token was made for another client")
+    for name in ("exp", "iat"):
+        if not _is_time(claims.get(name)):
+            raise _refused(f"the ID token does not say {name}")
+    if now_s >= claims["exp"] + LEEWAY_S:
+        raise _refused("the ID token is over")
+    not_before = claims.get("nbf", claims["iat"])
+    if not _is_time(not_before) or max(not_before, claims["iat"]) > now_s + LEEWAY_S:
+        raise _refused("the ID token is not good yet")
+    given = str(claims.get("nonce")).encode("utf-8", "replace")
+    if not hmac.compare_digest(given, nonce.encode()):
+        raise _refused("the ID token belongs to another login")
+    if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+        raise _refused("the ID token names nobody")
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a number of seconds; what JSON readers take for numbers besides is none."""
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _claims(token: str, key: jwk.Key) -> dict[str, Any] | None:
+    """The claims, if this key signed them by an algorithm that is taken."""
+    registry = jws.JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
+    try:
+        return dict(jwt.decode(token, key, algorithms=list(ALGORITHMS), registry=registry).claims)
+    except (JoseError, ValueError, TypeError):
+        return None
+
+
+def _key(row: object) -> jwk.Key | None:
+    """A public key for signatures; None for everything else in a set."""
+    if (
+        not isinstance(row, dict)
+        or row.get("kty") not in ("RSA", "EC", "OKP")
+        or row.get("use", "sig") != "sig"
+    ):
+        return None
+    try:
+        return jwk.import_key(row)
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_hidden(url: object) -> bool:
+    if not isinstance(url, str):
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+
+
+def _plain(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _refused(words: str) -> NotAllowed:
+    return NotAllowed("oidc-refused", words, "sign in again")

@@ -1,0 +1,231 @@
+"""Signing in at an identity provider: only what it signed, for this client, this browser and this login."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import httpx2
+import pytest
+import pytest_socket
+from joserfc import jwk
+
+from evac.app.office import Office
+from evac.engine.clock import SystemClock
+from evac.model.access import AccessRules, Person, Provider
+from evac.web.access.people import People
+from tests.web.identity_provider import CLIENT, SECRET, IdentityProvider
+from tests.web.rooms import BASE, play
+from tests.web.test_access_sign_in import HTML
+
+ROLES = {"sre": "operator", "leads": "approver"}
+Story = Callable[[httpx2.AsyncClient, IdentityProvider, People], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    pytest_socket.enable_socket()
+    yield
+    pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+def tell(folder: Path, story: Story, people: dict[str, Person] | None = None, **more: Any) -> None:
+    """Tells a story to a room with a provider beside it."""
+    secret = folder / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    named = {"name_claim": "email", **more}
+    rules = AccessRules(people=people or {}, address=BASE)
+    access = People(rules, SystemClock(), secure=False)
+
+    async def whole(client: httpx2.AsyncClient, office: Office) -> None:
+        async with IdentityProvider() as provider:
+            made = Provider(provider.issuer, CLIENT, f"file:{secret}", roles=ROLES, **named)  # type: ignore[arg-type]
+            access.rules = replace(rules, provider=made)
+            await story(client, provider, access)
+
+    play(whole, access=access)
+
+
+async def to_provider(client: httpx2.AsyncClient, following: str = "/runs") -> str:
+    """The address that the browser is sent to."""
+    begun = await client.get("/sign-in/oidc", params={"next": following}, headers=HTML)
+    assert begun.status_code == 303, begun.text
+    assert "samesite=lax" in begun.headers["set-cookie"].lower()
+    return begun.headers["location"]
+
+
+async def at_provider(address: str) -> dict[str, str]:
+    """What the provider sends the browser back with."""
+    async with aiohttp.ClientSession() as session, session.get(address, allow_redirects=False) as answer:
+        back = answer.headers["location"]
+    assert back.startswith(f"{BASE}/sign-in/oidc/back?")
+    return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
+
+
+async def back(client: httpx2.AsyncClient, query: dict[str, str]) -> httpx2.Response:
+    return await client.get(
+        "/sign-in/oidc/back", params=query, headers=HTML | {"sec-fetch-site": "cross-site"}
+    )
+
+
+async def sign_in(client: httpx2.AsyncClient) -> httpx2.Response:
+    return await back(client, await at_provider(await to_provider(client)))
+
+
+def test_a_person_signs_in_and_has_the_role_of_the_group(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        page = await client.get("/sign-in", headers=HTML)
+        assert f"Sign in at {provider.issuer}" in page.text
+        done = await sign_in(client)
+        assert done.status_code == 200  # a strict cookie is not sent along a way that began elsewhere
+        assert '<meta http-equiv="refresh" content="0; url=/runs">' in done.text
+        cookie = next(v for v in done.headers.get_list("set-cookie") if v.startswith("evac_session="))
+        assert "samesite=strict" in cookie.lower()
+        who = (await client.get("/who", headers=HTML)).text
+        assert "ann@example.com" in who
+        assert "<dd>operator</dd>" in who
+        assert provider.asked == ["discovery", "keys"]
+
+    tell(tmp_path, story)
+
+
+def test_somebody_in_the_file_is_that_person_whatever_the_provider_calls_her(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        assert (await sign_in(client)).status_code == 200
+        who = (await client.get("/who", headers=HTML)).text
+        assert "You are kim" in who
+        assert "<dd>approver</dd>" in who
+        access.rules = replace(access.rules, people={"lee": Person("lee", "admin", subject="")})
+        assert (await client.get("/who", headers=HTML)).status_code == 303
+
+    tell(tmp_path, story, {"kim": Person("kim", "approver", subject="17")})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"iss": "http://127.0.0.1/other"}, "another issuer"), ({"aud": "somebody"}, "somebody else"),
+        ({"aud": ["evac", "other"]}, "another client"), ({"azp": "other"}, "another client"),
+        ({"exp": 1}, "is over"), ({"exp": None}, "does not say exp"), ({"iat": 2**40}, "not good yet"),
+        ({"nbf": 2**40}, "not good yet"), ({"nbf": "soon"}, "not good yet"),
+        ({"nonce": "x" * 43}, "another login"), ({"nonce": None}, "another login"),
+        ({"sub": ""}, "names nobody"), ({"sub": 17}, "names nobody"),
+        ({"exp": True}, "does not say exp"), ({"exp": float("nan")}, "does not say exp"),
+        ({"email": ""}, "no name"), ({"email": ["a"]}, "no name"),
+        ({"email": "a\u202eb"}, "no name"), ({"email": "KIM"}, "somebody else is called"),
+        ({"groups": []}, "no role"), ({"groups": "other"}, "no role"), ({"groups": {"sre": 1}}, "no role"),
+    ],
+)  # fmt: skip
+def test_a_token_that_says_something_else_is_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        provider.change = lambda claims: {k: v for k, v in (claims | change).items() if v is not None}
+        told = await sign_in(client)
+        assert told.status_code == 403
+        assert words in told.text.lower()
+        assert len(access.book) == 0
+
+    tell(tmp_path, story, {"kim": Person("kim", "approver", subject="")})
+
+
+def part(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unsigned(token: str) -> str:
+    return f"{part(json.dumps({'alg': 'none'}).encode())}.{token.split('.')[1]}."
+
+
+def confused(token: str, public: bytes) -> str:
+    """Signed with the public key, as if it were a shared secret."""
+    signed = f"{part(json.dumps({'alg': 'HS256', 'kid': 'one'}).encode())}.{token.split('.')[1]}"
+    return f"{signed}.{part(hmac.digest(public, signed.encode(), 'sha256'))}"
+
+
+def test_a_token_that_the_provider_did_not_sign_is_refused(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        other = jwk.RSAKey.generate_key(2048, {"kid": "one"})
+        good, public = provider.key, provider.keys[0].as_pem(private=False)
+        for key, header, token in (
+            (other, {"alg": "RS256", "kid": "one"}, None), (other, {"alg": "RS256"}, None),
+            (good, {"alg": "RS256", "kid": "unknown"}, None),
+            (good, {"alg": "RS256", "kid": "one"}, unsigned),
+            (good, {"alg": "RS256", "kid": "one"}, lambda text: confused(text, public)),
+            (good, {"alg": "RS256", "kid": "one"}, lambda text: text[:-8] + "AAAAAAAA"),
+            (good, {"alg": "RS256", "kid": "one"}, lambda text: "rubbish"),
+            (good, {"alg": "RS256", "kid": "one"}, lambda text: "W10.W10.W10"),
+        ):  # fmt: skip
+            provider.key, provider.header, provider.token = key, header, token or (lambda text: text)
+            told = await sign_in(client)
+            assert told.status_code == 403, header
+            assert len(access.book) == 0
+        provider.key, provider.header, provider.token = good, {"alg": "PS256"}, lambda text: text
+        assert (await sign_in(client)).status_code == 200  # names no key: all that there are may be tried
+
+    tell(tmp_path, story)
+
+
+def test_an_answer_counts_in_the_browser_that_asked_and_once(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        query = await at_provider(await to_provider(client))
+        flow = client.cookies["evac_flow"]
+        for cookies, changed in (
+            ({}, query), ({"evac_flow": flow[:-3] + "AAA"}, query), ({"evac_flow": "x.y"}, query),
+            ({"evac_flow": flow}, query | {"state": "x" * 43}), ({"evac_flow": flow}, query | {"code": ""}),
+            ({"evac_flow": flow}, query | {"iss": "http://127.0.0.1/other"}),
+            ({"evac_flow": flow}, query | {"error": "access_denied"}),
+            ({"evac_flow": flow}, query | {"code": "x"}),
+        ):  # fmt: skip
+            client.cookies.clear()
+            for name, value in cookies.items():
+                client.cookies.set(name, value)
+            assert (await back(client, changed)).status_code == 403
+        client.cookies.clear()
+        client.cookies.set("evac_flow", flow)
+        assert (await back(client, query)).status_code == 200
+        client.cookies.set("evac_flow", flow)
+        again = await back(client, query)
+        assert again.status_code == 403
+        assert "does not take the code" in again.text
+        assert len(access.book) == 1
+
+    tell(tmp_path, story)
+
+
+def test_a_new_key_of_the_provider_is_asked_for_and_not_at_each_false_one(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        assert (await sign_in(client)).status_code == 200
+        provider.header = {"alg": "RS256", "kid": "made up"}
+        for _ in range(3):
+            client.cookies.delete("evac_session")
+            assert (await sign_in(client)).status_code == 403
+        assert provider.asked.count("keys") == 1
+
+    tell(tmp_path, story)
+
+
+def test_a_provider_that_does_not_answer_is_said_to_be_and_what_helps(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        provider.about = {"token_endpoint": "http://id.example.com/token"}
+        open_one = await client.get("/sign-in/oidc", headers=HTML)
+        assert (open_one.status_code, "behind TLS" in open_one.text) == (503, True)
+        provider.about = {"issuer": "https://other.example.com"}
+        assert (await client.get("/sign-in/oidc", headers=HTML)).status_code == 503
+        provider.about = {}
+        await provider.__aexit__()
+        told = await client.get("/sign-in/oidc", headers=HTML)
+        assert told.status_code == 503
+        assert "cannot be asked" in told.text
+        assert "evac access break-glass" in told.text
+        assert (await client.get("/sign-in", headers=HTML)).status_code == 200
+
+    tell(tmp_path, story)
