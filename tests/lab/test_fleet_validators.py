@@ -41,7 +41,7 @@ def _run(argv: list[str], folder: Path) -> tuple[int, str]:
 
 
 def _login(fleet: Running, address: str) -> list[str]:
-    return ["--user", fleet.about["user"], "--password", fleet.password, "--rhost", address]
+    return ["--user", fleet.about["user"], f"--password={fleet.password}", "--rhost", address]
 
 
 @pytest.mark.parametrize("which", ["server", "switchgear"])

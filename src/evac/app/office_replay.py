@@ -50,6 +50,8 @@ class Borrowed:
             raise Unavailable("the room closes")
         asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         self._asked.add(asked)
+        if self._over:  # `end` may have looked before this was there to be found
+            asked.cancel()
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await asyncio.wrap_future(asked)

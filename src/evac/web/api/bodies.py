@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from evac.engine.requests import TEXT_MOST
 
@@ -13,7 +13,16 @@ Name = Annotated[str, Field(max_length=512)]
 Reason = Annotated[
     str, Field(min_length=1, max_length=TEXT_MOST, pattern=r"\S", description="Why; in the journal.")
 ]
-Milliseconds = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is as whole as 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Amount = Annotated[int, Field(ge=0, le=2**53), BeforeValidator(_whole)]
+Milliseconds = Amount
 
 
 class Body(BaseModel):
@@ -31,7 +40,7 @@ class EnvelopeBody(BaseModel):
     sites: Annotated[list[Name], Field(max_length=64)] = []
     stores: Annotated[list[Name], Field(max_length=2_000)] = []
     most_lost_ms: Milliseconds = 0
-    most_shed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    most_shed: Amount = 0
 
 
 class Ask(Body):
@@ -48,7 +57,7 @@ class Ask(Body):
     ticket: Text = ""
     envelope: EnvelopeBody | None = None
     signature: Text = ""
-    evidence: Annotated[dict[Name, str | int | bool], Field(max_length=64)] = {}
+    evidence: Annotated[dict[Name, str | Whole | bool], Field(max_length=64)] = {}
     typed: Annotated[list[Name], Field(max_length=64)] = []
     limit: Name = ""
     value: Name = ""
