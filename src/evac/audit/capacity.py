@@ -162,8 +162,11 @@ def _wanted(taken: Taken, known: BoolColumn, losses: Losses) -> Wanted:
     pairs = taken.pairs
     count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
     in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
-    every, small = Open(pairs, count), _small(losses)
-    by_site = tuple(every.only(small & (losses.site == site)) for site in range(losses.sites.shape[1]))
+    site = np.where(_small(losses), losses.site, -1).astype(np.int32)[pairs.loss]
+    by_site = tuple(
+        Open(pairs.only(chosen), count[chosen])
+        for chosen in (site == number for number in range(losses.sites.shape[1]))
+    )
     return Wanted(taken, count, (in_all, placed), by_site)
 
 

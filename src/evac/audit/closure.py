@@ -79,12 +79,13 @@ class Taken:
 
 
 def spliced(before: Pairs, part: Pairs, services: IndexColumn) -> Pairs:
-    """Pairs of which those of some services, sorted, are replaced by a part that numbers these."""
+    """Pairs of which those of some services, sorted, are replaced by a part that numbers these; the same
+    object where nothing is."""
     edges, cuts = _edges(before, part, services)
-    return Pairs(
-        _spliced(before.service, services[part.service], edges, cuts),
-        _spliced(before.loss, part.loss, edges, cuts),
-    )
+    loss = _spliced(before.loss, part.loss, edges, cuts)
+    if np.array_equal(edges[1] - edges[0], np.diff(cuts)) and np.array_equal(loss, before.loss):
+        return before
+    return Pairs(_spliced(before.service, services[part.service], edges, cuts), loss)
 
 
 def spliced_taken(before: Taken, part: Taken, services: IndexColumn) -> Taken:

@@ -34,19 +34,27 @@ def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differen
     losses: BoolColumn = np.asarray((new.down[:, own] | old.down[:, own]).any(axis=1))
     hit, later = np.zeros(len(own), np.bool_), own
     if "dynamics" in changed:
-        fates = old.fate != new.fate
-        hit = np.asarray(fates.any(axis=0)) | _rewired(old, new) | _without_room(old, new, losses)
+        hit = _other_fates(old, new, losses) | _rewired(old, new) | _without_room(old, new, losses)
         hit |= _elsewhere(old, new, losses)
-        losses |= fates.any(axis=1)
         tables = ((old.direct, new.direct), (old.moved, new.moved), (old.untimed, new.untimed))
+        others = [(one, other) for one, other in tables if one is not other]
         for pairs in (old.damage.pairs, new.damage.pairs):
-            _mark(pairs, [pairs.of(one) != pairs.of(other) for one, other in tables], losses, hit)
+            _mark(pairs, [pairs.of(one) != pairs.of(other) for one, other in others], losses, hit)
             _mark(pairs, [pairs.of(old.ready_ms) != pairs.of(new.ready_ms)], losses, later)
         _late_tools(old, new, losses, later)
     for part in {*old.stores.parts} ^ {*new.stores.parts}:
         losses[part.losses] = True
     bits = spread(new.order, hit.astype(np.int64).tolist())
     return Differences(losses, later | np.array(bits, np.bool_))
+
+
+def _other_fates(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
+    """(S,) services with another fate after some loss; marks those losses."""
+    if old.fate is new.fate:
+        return np.zeros(len(new.estate.services), np.bool_)
+    fates = old.fate != new.fate
+    losses |= fates.any(axis=1)
+    return np.asarray(fates.any(axis=0))
 
 
 def _rewired(old: Impacts, new: Impacts) -> BoolColumn:

@@ -322,7 +322,7 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     services = len(wiring.graph.hard)
     old = before if before is not None and before.wiring is wiring else None
     stood = old if old is not None and old.ground.standing is ground.standing else None
-    hit = struck(ground, wiring) if stood is None else stood.hit
+    hit = old.hit if old is not None and _same_pairs(old.ground, ground) else struck(ground, wiring)
     damage = _damage(ground, hit)
     known = old.down if old is not None and old.damage.pairs.same(damage.pairs) else None
     if old is not None and old.damage.same(damage):
@@ -335,6 +335,8 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     ready = _ready(ground, wiring, damage, chains, line, before)
     roomy = stood is not None and stood.capacity.room_known is ground.capacity.room_known
     open_question = stood.open if stood is not None and roomy else _open(ground, wiring)
+    if old is not None and np.array_equal(old.open, open_question):
+        open_question = old.open
     timed = old if old is not None and np.array_equal(old.ready, ready) else None
     settled = timed if timed is not None and timed.open is open_question and timed.hit is hit else None
     return Impacts(
@@ -346,6 +348,13 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
         untimed=_untimed(ground, wiring, damage) if old is None else old.untimed,
         methods=_methods(ground.losses), kept=Kept() if before is None else before.kept,
     )  # fmt: skip
+
+
+def _same_pairs(before: Ground, after: Ground) -> bool:
+    """Whether the same services lose replicas, too many or all of a site, after the same losses."""
+    one, other = before.standing, after.standing
+    same = one.taken.pairs is other.taken.pairs
+    return same and one.short is other.short and one.endpoints is other.endpoints
 
 
 def _by_loss(damage: Damage, ready: IntColumn, services: int) -> CountTable:
