@@ -95,9 +95,14 @@ class People:
             raise Unauthenticated("this token is not known here", "evac access token NAME", "token-unknown")
         if token.ends_ms and self.clock.now_ms() >= token.ends_ms:
             raise Unauthenticated(f"the token {token.name} has ended", "ask for a new one", "token-ended")
-        if not token.of:
-            return Actor(token.name, token.role, proof="token")
-        return Actor(token.of, least(token.role, self.rules.people[token.of].role), proof="token")
+        name = token.of or token.name
+        role = least(token.role, self.rules.people[token.of].role) if token.of else token.role
+        return Actor(name, role, proof="token", alive=lambda: self._good(token))
+
+    def _good(self, token: Token) -> bool:
+        """Whether a token is still what the file says it is, for answers that go on."""
+        over = bool(token.ends_ms) and self.clock.now_ms() >= token.ends_ms
+        return self._tokens.get(token.digest) == token and not over
 
     def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
         """The login of a cookie; one that is over is no login, and no error."""
@@ -157,7 +162,8 @@ class People:
         role, needed = self.rules.people[grant.who].role, role_for(grant.verb)
         if least(role, needed) != needed:
             raise NotAllowed("role", f"{grant.who} is {role}; {grant.verb} needs {needed}", "ask an admin")
-        return Actor(grant.who, "viewer", proof="break-glass", grant=grant)
+        alive = lambda: self._granted(text) is not None  # noqa: E731
+        return Actor(grant.who, "viewer", proof="break-glass", grant=grant, alive=alive)
 
     async def check_password(self, name: str, password: str, address: str) -> Person:
         """The person of that name and password. Raises Unauthenticated, which does not say which of the two

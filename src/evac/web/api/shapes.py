@@ -71,6 +71,7 @@ _WORDS: Final = {
     403: "This role may not, or policy does not let it.", 404: "There is no such thing.",
     409: "The state of the world does not allow it.", 412: "It is not as `If-Match` says.",
     413: "The body is too large.", 422: "The question does not make sense.",
+    429: "More often than the access file lets somebody ask; `Retry-After` says how long to wait.",
     500: "Something failed that should not; the id of the request is in the log.",
     503: "The store does not answer, or the estate is being read.",
 }  # fmt: skip
@@ -82,7 +83,7 @@ def answers(
     """Responses of a route: the shape of its answer, and the problems it may end with."""
     body: dict[str, Any] = {"model": model} if model is not None else {"content": {media: {}}}
     found: dict[int | str, Any] = {status: {**body, "description": "The answer."}}
-    for code in sorted({401, 403, 500, *problems}):
+    for code in sorted({401, 403, 429, 500, *problems}):
         shown = {} if code == 304 else {"content": {"application/problem+json": {"schema": PROBLEM}}}
         found[code] = {"description": _WORDS[code], **shown}
     return found
