@@ -290,19 +290,21 @@ def _ground(top: Topology, losses: Losses, found: Presence, stands: Standing, ro
     return Ground(top=top, losses=losses, presence=found, standing=stands, capacity=room)
 
 
-def wiring_of(top: Topology, losses: Losses, stores: StoreHits | None = None) -> Wiring:
-    """Dependencies, stores and times; `stores` if they are known already."""
-    graph = service_graph(top.estate)
-    order = order_of(graph)
+def wiring_of(
+    top: Topology, losses: Losses, stores: StoreHits | None = None, before: Wiring | None = None
+) -> Wiring:
+    """Dependencies, stores and times; `stores` if they are known already; before: of an estate with the same
+    dependencies and families of stores."""
     hits = stores if stores is not None else store_hits(top, losses)
-    return Wiring(
-        graph,
-        order,
-        course_of(graph, order),
-        stores_of(top, hits),
-        family_hits(graph, hits),
-        times_of(top.estate, graph, order),
-    )
+    if before is not None:
+        graph, order, course = before.graph, before.order, before.course
+        families = family_hits(graph, hits, (before.stores, before.families))
+    else:
+        graph = service_graph(top.estate)
+        order = order_of(graph)
+        course, families = course_of(graph, order), family_hits(graph, hits)
+    returns = stores_of(top, hits, None if before is None else before.returns)
+    return Wiring(graph, order, course, returns, families, times_of(top.estate, graph, order))
 
 
 def struck(ground: Ground, wiring: Wiring) -> Struck:

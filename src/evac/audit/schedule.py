@@ -155,16 +155,21 @@ class Return:
 @dataclass(frozen=True, slots=True, eq=False)
 class Stores:
     """What losses do to stores. returns: what brings a store back, an entry an outcome; None where it is
-    not lost, or nothing does."""
+    not lost, or nothing does; by_part: the same, store by store."""
 
     hits: StoreHits
     returns: tuple[Return | None, ...]
+    by_part: tuple[tuple[Return | None, ...], ...]
 
 
-def stores_of(top: Topology, hits: StoreHits) -> Stores:
-    """How stores come back."""
-    returns = (_return(top, part.store, outcome) for part in hits.parts for outcome in part.outcomes)
-    return Stores(hits, tuple(returns))
+def stores_of(top: Topology, hits: StoreHits, before: Stores | None = None) -> Stores:
+    """How stores come back; before: how they did, for stores that are as they were."""
+    known = {} if before is None else dict(zip(before.hits.parts, before.by_part, strict=True))
+    by_part = tuple(
+        known.get(part) or tuple(_return(top, part.store, outcome) for outcome in part.outcomes)
+        for part in hits.parts
+    )
+    return Stores(hits, tuple(found for part in by_part for found in part), by_part)
 
 
 def _return(top: Topology, store: Store, outcome: Outcome) -> Return | None:

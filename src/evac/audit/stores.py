@@ -275,23 +275,42 @@ class FamilyHits:
     open: tuple[BoolColumn, ...]
 
 
-def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
-    """Families over all losses, from the outcomes of their stores."""
+def family_hits(
+    graph: ServiceGraph, hits: StoreHits, before: tuple[StoreHits, FamilyHits] | None = None
+) -> FamilyHits:
+    """Families over all losses, from the outcomes of their stores. before: of the same graph."""
     names = tuple(sorted(graph.family_stores))
     ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
-    found, ready, doubtful = [], [], []
-    for name in names:
-        stores = list(graph.family_stores[name])
-        gone = np.asarray(hits.lost[:, stores].all(axis=1))
-        numbers = np.flatnonzero(gone).astype(np.int32)
-        times = np.full(len(numbers), NEVER, np.int64)
-        for store in stores:
-            times = np.minimum(times, _ready_at(hits, ready_ms, store, numbers))
-        found.append(numbers)
-        ready.append(times)
-        possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
-        doubtful.append(np.asarray(possible & ~gone))
-    return FamilyHits(names, {n: i for i, n in enumerate(names)}, tuple(found), tuple(ready), tuple(doubtful))
+    found = [
+        _kept(before, hits, row, graph.family_stores[name])
+        or _family(hits, ready_ms, graph.family_stores[name])
+        for row, name in enumerate(names)
+    ]
+    losses, ready, doubtful = zip(*found, strict=True) if found else ((), (), ())
+    return FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, doubtful)
+
+
+_Family = tuple[IndexColumn, IntColumn, BoolColumn]
+
+
+def _kept(
+    before: tuple[StoreHits, FamilyHits] | None, hits: StoreHits, row: int, stores: tuple[int, ...]
+) -> _Family | None:
+    """What happens to a family, if all of its stores are as they were."""
+    if before is None or any(before[0].parts[store] is not hits.parts[store] for store in stores):
+        return None
+    return before[1].losses[row], before[1].ready_ms[row], before[1].open[row]
+
+
+def _family(hits: StoreHits, ready_ms: IntColumn, named: tuple[int, ...]) -> _Family:
+    stores = list(named)
+    gone = np.asarray(hits.lost[:, stores].all(axis=1))
+    numbers = np.flatnonzero(gone).astype(np.int32)
+    times = np.full(len(numbers), NEVER, np.int64)
+    for store in stores:
+        times = np.minimum(times, _ready_at(hits, ready_ms, store, numbers))
+    possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
+    return numbers, times, np.asarray(possible & ~gone)
 
 
 def _ready_at(hits: StoreHits, ready_ms: IntColumn, store: int, numbers: IndexColumn) -> IntColumn:

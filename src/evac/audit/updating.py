@@ -107,7 +107,10 @@ def _wiring(old: Impacts, top: Topology, changed: frozenset[str]) -> Wiring:
         return old.wiring
     if "stores" in changed:
         parts = {part.store.id: part for part in old.stores.parts}
-        return wiring_of(top, old.losses, store_hits(top, old.losses, parts))
+        before, after = old.estate.stores, top.estate.stores
+        same = [(d.id, d.family) for d in before] == [(d.id, d.family) for d in after]
+        known = old.wiring if same and "needs" not in changed else None
+        return wiring_of(top, old.losses, store_hits(top, old.losses, parts), known)
     graph = service_graph(top.estate) if "needs" in changed else old.graph
     order = order_of(graph) if graph.hard != old.graph.hard else old.order
     same = order is old.order and graph.families == old.graph.families

@@ -71,9 +71,11 @@ class _Drawn:
     def elsewhere(self, lost: Loss, here: RowNumbers) -> tuple[bytes, bytes]:
         """Watts that other servers draw of budgets on which a site hangs, and which of all they exceed."""
         load = self.load - _load(self.of_server[here], self.watts[here], len(self.load))
-        mine = np.union1d(self.of_server[here], self.power.of_rack[:-1][lost.racks])
+        mine = np.zeros(len(load), np.bool_)
+        mine[self.of_server[here]] = True
+        mine[self.power.of_rack[:-1][lost.racks]] = True
         over = load[:-1] > np.array(self.power.watts, np.int64)
-        return load[mine[mine >= 0]].tobytes(), over.tobytes()
+        return load[:-1][mine[:-1]].tobytes(), over.tobytes()
 
 
 def _drawn(context: Context) -> _Drawn:
