@@ -120,6 +120,8 @@ def _wrong(grant: Grant) -> str:
         return "the id of a credential is 32 hexadecimal digits"
     if not grant.who.strip() or not grant.reason.strip():
         return "a credential says who signs it and why"
+    if not all(getattr(grant, name).isprintable() for name in _TEXTS):
+        return "a credential is made of plain text in one line"
     if grant.verb not in VERBS:
         return f"{grant.verb[:40]} is nothing that can be asked of a run"
     if bool(grant.run) == bool(grant.incident):

@@ -55,7 +55,7 @@ def test_it_says_what_was_signed(signed: tuple[str, dict[str, str]]) -> None:
         ("incident", "fire-1", "glass-unreadable"), ("purpose", "evac approval 1", "glass-unreadable"),
         ("verb", "hold", "glass-unreadable"), ("who", "\ud800", "glass-unreadable"),
         ("who", ["kim"], "glass-unreadable"), ("more", 1, "glass-unreadable"),
-        ("id", "../x", "glass-unreadable"),
+        ("id", "../x", "glass-unreadable"), ("who", "kim\nlee", "glass-unreadable"),
     ],
 )  # fmt: skip
 def test_what_was_changed_is_refused(

@@ -78,7 +78,8 @@ async def spend(
     text = (
         f"{head}: {grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
     )
-    note = Note(runs.new_id(now_ms), incident, "note", grant.who, now_ms, text[:TEXT_MOST])
+    plain = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_MOST])
+    note = Note(runs.new_id(now_ms), incident, "note", grant.who, now_ms, plain)
     try:
         await incidents.add_note(store, note, new=True)
     except EvacError as error:  # the journal of the run tells it all the same
