@@ -2,7 +2,7 @@
 
 An incident is replayed from its start, so it is read again only when a record was added: to the journal of
 its run, to that of watching, or to the notes of people. Of a run of thousands of steps no more often than
-every ten seconds. Memory is bounded: a few whole incidents, and a line each of those that were listed last.
+every half minute. Memory is bounded: a few whole incidents, and a line each of those that were listed last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.services import Fate
-from evac.incident.timeline import timeline
+from evac.incident.timeline import grouped, timeline
 from evac.incident.values import Entry, Notice
 from evac.model.errors import RunError
 from evac.report.run_forecast import LARGE
@@ -37,7 +37,7 @@ EXPORTS_MOST: Final = 64
 LINES_MOST: Final = 1_000
 NAME_MOST: Final = 400
 """Bytes; a key of the store is not much longer."""
-SELDOM_MS: Final = 10_000
+SELDOM_MS: Final = 30_000
 Answer = TypeVar("Answer")
 
 
@@ -67,11 +67,14 @@ class IncidentShort:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFile:
-    """All of one incident: what is known, what it comes to, and its timeline."""
+    """All of one incident: what is known, what it comes to, and its timeline. story: the entries that a
+    reader needs, those of one record together.
+    """
 
     dossier: Dossier
     about: Summary
     entries: tuple[Entry, ...]
+    story: tuple[tuple[Entry, ...], ...]
 
     @property
     def short(self) -> IncidentShort:
@@ -209,7 +212,8 @@ class IncidentDesk:
             self._watched = (len(seen), seen)
         dossier = await incidents.dossier(store, name, now_ms, self._watched[1])
         about = summary(dossier)
-        return IncidentFile(dossier, about, timeline(dossier, about))
+        entries = timeline(dossier, about)
+        return IncidentFile(dossier, about, entries, grouped([e for e in entries if e.weight == "main"]))
 
     async def apart(self, work: Callable[[], Answer]) -> Answer:
         """Does something long on the thread of incidents. Raises what it raises."""

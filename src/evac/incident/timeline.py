@@ -8,8 +8,8 @@ kind of stream, its name, and their number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
 from typing import Final
 
 from evac.incident.event_words import told
@@ -42,6 +42,25 @@ def timeline(dossier: Dossier, told_of: Summary | None = None) -> tuple[Entry, .
     ]  # fmt: skip
     placed.sort(key=lambda row: row[:5])
     return tuple(row[5] for row in placed)
+
+
+TOGETHER: Final = ("moved", "restored", "moving", "degraded", "down")
+"""Kinds of what one record may say of many services; the gravest comes last."""
+
+
+def grouped(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
+    """Entries of one kind that one record says of several services, together; all others by themselves."""
+    found: list[tuple[Entry, ...]] = []
+    for _, block in groupby(entries, lambda e: (e.at_ms, e.source, e.kind in TOGETHER)):
+        rows: dict[str, list[Entry]] = {}
+        for number, entry in enumerate(block):
+            rows.setdefault(entry.kind if entry.kind in TOGETHER else str(number), []).append(entry)
+        found += [tuple(row) for row in sorted(rows.values(), key=_gravity)]
+    return tuple(found)
+
+
+def _gravity(row: Sequence[Entry]) -> int:
+    return TOGETHER.index(row[0].kind) if row[0].kind in TOGETHER else 0
 
 
 def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:

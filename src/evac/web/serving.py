@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import ssl
-import stat
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -22,6 +20,7 @@ from typing import Final
 import uvicorn
 
 from evac.app.office import OfficeSetting, beside, open_office
+from evac.app.parent import parent_ends
 from evac.app.runs import who_am_i
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
@@ -70,27 +69,13 @@ async def serve(
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
         told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
-        parent = asyncio.create_task(_parent_ends(told_to_end), name="parent")
+        parent = asyncio.create_task(parent_ends(told_to_end), name="parent")
         try:
             await server._serve()
         finally:
             parent.cancel()
 
     await beside(opened, work)
-
-
-async def _parent_ends(then: Callable[[], Awaitable[None]]) -> None:
-    """Waits for the end of standard input, where it is a pipe or what stands for one."""
-    mode = os.fstat(0).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        await asyncio.Event().wait()
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    while await reader.read(1_024):
-        pass
-    await then()
 
 
 def _loops() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -10,7 +10,7 @@ from evac.incident.incident import Dossier, summary
 from evac.incident.notes import NOTE_KINDS, Note, checked, commander, from_data, open_draft, to_data
 from evac.incident.runbook import runbook
 from evac.incident.services import fates
-from evac.incident.timeline import timeline
+from evac.incident.timeline import TOGETHER, grouped, timeline
 from evac.incident.values import Source
 from evac.model.errors import InvalidInput, RunError
 from tests.unit.incident.stories import (
@@ -208,3 +208,17 @@ def test_fates_of_a_run_without_a_plan_of_services_are_none() -> None:
     record = fire().runs[0]
     bare = type(record)(record.spec, record.events)
     assert fates(bare, T0, Source("run-1", 1)) == ()
+
+
+def test_what_one_record_says_of_many_services_is_one_line() -> None:
+    entries = timeline(fire())
+    rows = grouped(entries)
+    assert [entry for row in rows for entry in row if entry.kind not in TOGETHER] == [
+        entry for entry in entries if entry.kind not in TOGETHER
+    ], "nothing else moves"
+    assert sorted(map(repr, (entry for row in rows for entry in row))) == sorted(map(repr, entries))
+    down = next(row for row in rows if row[0].kind == "down")
+    assert len(down) > 1
+    assert all(
+        (one.kind, one.source, one.at_ms) == (down[0].kind, down[0].source, down[0].at_ms) for one in down
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from evac.app.office_values import ExportSeen
 from evac.incident.drafting import Draft
 from evac.incident.notes import in_order
 from evac.incident.regulator import FACTS
+from evac.incident.timeline import grouped
 from evac.incident.values import WATCH, Entry, Source
 from evac.report.words import duration, listed, number, people, plural
 
@@ -20,8 +20,6 @@ SERVICES_MOST: Final = 60
 UPDATES_MOST: Final = 5
 NAMED_MOST: Final = 12
 MINUTE_MS: Final = 60_000
-TOGETHER: Final = ("moved", "restored", "moving", "degraded", "down")
-"""What one record may say of many services."""
 _SAID_OF_MANY: Final[Mapping[str, str]] = {
     "down": "are down", "degraded": "serve, but less than they should", "moving": "are being moved",
     "restored": "serve again", "moved": "have moved",
@@ -60,18 +58,18 @@ def context(
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the page of one incident shows."""
     row = file.short
-    entries = story([e for e in file.entries if whole or e.weight == "main"])[::-1]
-    begin = min(begin, max(0, len(entries) - 1)) // ENTRIES * ENTRIES
-    end = min(len(entries), begin + ENTRIES)
+    total = len(file.entries if whole else file.story)
+    begin = min(begin, max(0, total - 1)) // ENTRIES * ENTRIES
+    end = min(total, begin + ENTRIES)
     updates = [note for note in in_order(file.dossier.notes) if note.kind == "update"][::-1]
     known = {note.name for note in file.dossier.notes if note.kind == "fact"}
     services = [_service(fate, now_ms, file) for fate in felt(file.about)]
     return {
         "one": row, "answer": _answer(row, len(services), now_ms), "cards": _cards(row, len(services)),
         "asks": [ask for ask in ASKS if row.ended_ms is None or ask[0] != "resolved"],
-        "entries": entries[begin:end], "whole": whole, "begin": begin, "end": end,
-        "total": len(entries), "before": begin - ENTRIES if begin else None,
-        "after": end if end < len(entries) else None,
+        "entries": _lines(file, whole, total - end, total - begin), "whole": whole,
+        "begin": begin, "end": end, "total": total,
+        "before": begin - ENTRIES if begin else None, "after": end if end < total else None,
         "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
         "draft": made, "updates": updates[:UPDATES_MOST], "updates_rest": max(0, len(updates) - UPDATES_MOST),
         "facts": len(known & set(FACTS)), "facts_all": len(FACTS), "plan": file.digest, "at_ms": now_ms,
@@ -155,21 +153,10 @@ def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def story(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Lines of a timeline, oldest first; what one record did to many services at once is one line."""
-    found: list[dict[str, Any]] = []
-    for _, block in groupby(entries, lambda e: (e.at_ms, str(e.source), e.kind in TOGETHER)):
-        rows: dict[str, list[Entry]] = {}
-        for number_in, entry in enumerate(block):
-            same = entry.kind if entry.kind in TOGETHER else f"{number_in}"
-            rows.setdefault(same, []).append(entry)
-        found += [_line(row) for row in sorted(rows.values(), key=lambda row: _late(row[0]))]
-    return found
-
-
-def _late(entry: Entry) -> int:
-    """Where a kind stands among those of one record: the gravest comes last, so that it is read first."""
-    return TOGETHER.index(entry.kind) if entry.kind in TOGETHER else 0
+def _lines(file: IncidentFile, whole: bool, first: int, last: int) -> list[dict[str, Any]]:
+    """Lines of a part of the timeline, newest first; what one record did to many services is one line."""
+    rows = grouped(file.entries[first:last]) if whole else file.story[first:last]
+    return [_line(row) for row in reversed(rows)]
 
 
 def _line(row: Sequence[Entry]) -> dict[str, Any]:
