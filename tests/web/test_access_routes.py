@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,8 +15,9 @@ from starlette.routing import Mount
 
 from evac.app.office import Office
 from evac.model.access import ROLES
-from evac.web.access.port import OPEN_PATHS, Actor, Loopback, Need, declared
+from evac.web.access.port import OPEN_PATHS, Access, Actor, Loopback, Need, declared
 from tests.web.rooms import office_of, play, room_of
+from tests.web.test_access_sign_in import people
 
 CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 READS = {"/v1/what-if"}
@@ -35,9 +37,9 @@ class Named:
         return ()
 
 
-def routes() -> Iterator[Any]:
+def routes(access: Access | None = None) -> Iterator[Any]:
     """Every route that the application answers, as FastAPI has it."""
-    app = room_of(office_of())
+    app = room_of(office_of(), access)
     waiting: list[Any] = list(app.routes)
     while waiting:
         route = waiting.pop()
@@ -66,6 +68,17 @@ def test_every_route_says_who_may_ask() -> None:
         assert declared(route), f"{method} {path} names no role"
         if method in CHANGES and path not in READS and path not in OPEN_PATHS:
             assert role_of(route) in ("operator", "approver", "admin"), f"{method} {path}"
+
+
+def test_the_routes_of_a_login_are_open_or_name_a_role(tmp_path: Path) -> None:
+    access = people(tmp_path)
+    found = {(method, route.path): route for route in routes(access) for method in route.methods}
+    more = found.keys() - {(m, r.path) for r in routes() for m in r.methods}
+    assert {path for _, path in more} == {
+        "/sign-in", "/sign-in/break-glass", "/sign-in/oidc", "/sign-in/oidc/back", "/sign-out",
+    }  # fmt: skip
+    assert all(declared(route) for route in found.values())
+    assert role_of(found["POST", "/sign-out"]) == "viewer"
 
 
 def test_nobody_and_a_viewer_are_refused_where_they_must_be() -> None:
