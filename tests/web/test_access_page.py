@@ -43,7 +43,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--access", str(access), "--store", f"sqlite:{folder / 'room.sqlite'}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "KIM": "open sesame"})
     try:
-        until_ready(f"http://{listen}/readyz", process)
+        until_ready(f"http://{listen}/healthz", process)
         yield f"http://{listen}"
     finally:
         assert process.stdin is not None
