@@ -120,7 +120,7 @@ def _own_values_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def audited_again(estate: Any, times: int = 3) -> dict[str, float]:
+def audited_again(estate: Any, times: int = 5) -> dict[str, float]:
     """Median CPU seconds of an update by kind of change, of the slowest service."""
     from evac.audit import audit, update
 

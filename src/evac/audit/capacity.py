@@ -132,8 +132,8 @@ class _Question:
         return np.flatnonzero(self.supply.wants.site_cap < UNBOUNDED)
 
     @cached_property
-    def counts(self) -> CountTable:
-        return np.ascontiguousarray(self.supply.presence.counts[:, self.capped])
+    def counts(self) -> IntColumn:
+        return self.supply.presence.counts[:, self.capped].astype(np.int64)
 
 
 def capacity(

@@ -91,7 +91,10 @@ def spliced(before: Pairs, part: Pairs, services: IndexColumn) -> Pairs:
 def spliced_taken(before: Taken, part: Taken, services: IndexColumn) -> Taken:
     """The same with how many are taken."""
     edges, cuts = _edges(before.pairs, part.pairs, services)
-    return Taken(spliced(before.pairs, part.pairs, services), _spliced(before.count, part.count, edges, cuts))
+    pairs = spliced(before.pairs, part.pairs, services)
+    count = _spliced(before.count, part.count, edges, cuts)
+    same = pairs is before.pairs and np.array_equal(count, before.count)
+    return before if same else Taken(pairs, count)
 
 
 def _edges(before: Pairs, part: Pairs, services: IndexColumn) -> tuple[RowNumbers, RowNumbers]:
