@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -123,6 +124,15 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             shown = (await client.get(PATH)).text
             assert "They are back." in shown
             assert ' style="' not in shown
+            seen = (await client.get("/status")).text
+            assert "They are back." in seen
+            assert "Nobody writes this page outside" in seen
+            status = (await client.get("/v1/status")).json()
+            assert {one["name"]: one["state"] for one in status["components"]} == {
+                "Payment": "major outage", "Web shop": "major outage",
+            }  # fmt: skip
+            assert "fire-1" not in json.dumps(status), "names inside are told to nobody"
+            assert "They are back." in (await client.get("/v1/status/feed")).text
             kinds = [row["kind"] for row in (await client.get(NOTES)).json()["items"]]
             assert kinds == ["draft", "update"]
         await office.close()
@@ -159,7 +169,7 @@ def burnt(served: tuple[str, str]) -> str:
 def test_pages_fit_and_axe_finds_nothing(browser: Browser, burnt: str) -> None:
     page = opened(browser, f"{burnt}/incidents")
     page.locator(f"a[href='{PATH}']").wait_for(timeout=PATIENCE_MS)
-    for path in ("/incidents", PATH, f"{PATH}/write?kind=state", f"{PATH}/report"):
+    for path in ("/incidents", PATH, "/status", f"{PATH}/write?kind=state", f"{PATH}/report"):
         for width, scheme in ((390, "light"), (1440, "dark")):
             page = opened(browser, burnt + path, width, scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -20,8 +20,10 @@ from evac.app import incidents
 from evac.app.office_replay import Borrowed
 from evac.app.office_runs import Register
 from evac.app.office_values import ExportSeen, RunShort
+from evac.app.public_status import About, PublicStatus
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock
+from evac.incident.components import StatusPage
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
@@ -37,6 +39,7 @@ EXPORTS_MOST: Final = 64
 LINES_MOST: Final = 1_000
 NAME_MOST: Final = 400
 """Bytes; a key of the store is not much longer."""
+PUBLIC_MS: Final = 5_000
 SELDOM_MS: Final = 30_000
 Answer = TypeVar("Answer")
 
@@ -122,6 +125,8 @@ class IncidentDesk:
         self._files: OrderedDict[str, tuple[object, IncidentFile]] = OrderedDict()
         self._lines: OrderedDict[str, tuple[object, IncidentShort]] = OrderedDict()
         self._under_way: dict[tuple[str, object], asyncio.Task[IncidentFile]] = {}
+        self._status: PublicStatus | None = None
+        self._public: tuple[object, StatusPage] | None = None
         self._watched: tuple[int, tuple[Notice, ...]] = (-1, ())
 
     async def look(self) -> None:
@@ -220,6 +225,19 @@ class IncidentDesk:
         loop = asyncio.get_running_loop()
         self._borrowed = self._borrowed or Borrowed(self._store, loop)
         return await loop.run_in_executor(self._thread, work)
+
+    async def public(self, about: About) -> StatusPage:
+        """What the public status page says, no older than a few seconds."""
+        stamp = (self.noted, self._clock.now_ms() // PUBLIC_MS, about)
+        if self._public is None or self._public[0] != stamp:
+            now_ms = self._clock.now_ms()
+            self._public = (stamp, await self.apart(lambda: asyncio.run(self._page(about, now_ms))))
+        return self._public[1]
+
+    async def _page(self, about: About, now_ms: int) -> StatusPage:
+        """On the thread."""
+        self._status = self._status or PublicStatus(cast(Store, self._borrowed))
+        return await self._status.page(about, now_ms)
 
     async def check_known(self, name: str) -> str:
         """The name of an incident, by its name or that of its run. Raises RunError."""

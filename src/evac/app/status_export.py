@@ -18,25 +18,23 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from evac import estate as estates
 from evac.app import incidents
 from evac.app.parent import parent_ends
-from evac.app.runs import INCIDENT
+from evac.app.public_status import URL, About, PublicStatus
 from evac.app.status_target import Target, target_of
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.conducting import OPEN
 from evac.engine.losing import pages
-from evac.incident.components import StatusPage, public_names, status_page
-from evac.incident.incident import Dossier, Summary, summary
+from evac.incident.components import StatusPage, public_names
 from evac.model.errors import EvacError, StoreError
 from evac.report.status_feed import status_feed
 from evac.report.status_page import status_html, status_json
@@ -44,7 +42,6 @@ from evac.store.journal import head_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
 
-URL: Final = "https://status.example/"
 LOOK_S: Final = 1.0
 REFRESH_MS: Final = 300_000
 """Without a change the page is written again so often: it says as of when, and days go by."""
@@ -53,15 +50,6 @@ AGAIN_MOST_S: Final = 60.0
 SHARE: Final = 4
 """After an export that took long, so many times as long passes before the next."""
 FAILED: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """Whose page it is. names: service -> what users call it."""
-
-    title: str
-    names: Mapping[str, str]
-    url: str = URL
 
 
 def files_of(page: StatusPage, url: str) -> dict[str, bytes]:
@@ -84,7 +72,7 @@ class Exporter:
         self._written: object = None
         self._written_ms = -REFRESH_MS
         self._problem, self._since_ms, self._ok_ms = "", 0, 0
-        self._told: dict[str, tuple[object, tuple[Dossier, Summary]]] = {}
+        self._status = PublicStatus(store)
 
     async def run(self) -> None:
         """Until cancelled. What fails is tried again, ever more seldom, and nothing is lost by it."""
@@ -108,7 +96,7 @@ class Exporter:
         stamp, now_ms = await self._stamp(), self._clock.monotonic_ms()
         if stamp == self._written and now_ms - self._written_ms < REFRESH_MS:
             return False
-        page = await self.page()
+        page = await self._status.page(self._about, self._clock.now_ms())
         await self._target.put(files_of(page, self._about.url))
         self._written, self._written_ms = stamp, now_ms
         await self._worked()
@@ -121,34 +109,6 @@ class Exporter:
         heads = [await head_of(self._store, stream) for stream in (WATCH, *runs)]
         counts = tuple(head.records if head else 0 for head in heads)
         return (noted.revision if noted else 0, tuple(runs), counts)
-
-    async def page(self) -> StatusPage:
-        """The page as the store has it now. Of incidents whose records are as they were nothing is read."""
-        now_ms = self._clock.now_ms()
-        seen = await incidents.watched(self._store)
-        noted = await self._store.get(incidents.NOTED)
-        told: dict[str, tuple[object, tuple[Dossier, Summary]]] = {}
-        for name in await incidents.names(self._store):
-            stamp = (noted.revision if noted else 0, *await self._records(name))
-            kept = self._told.get(name)
-            if kept is None or kept[0] != stamp:
-                whole = await incidents.dossier(self._store, name, now_ms, seen)
-                about = summary(whole)
-                kept = (stamp, (Dossier(whole.incident, (), (), whole.notes), about))
-            told[name] = kept
-        self._told = told
-        rows = sorted((row for _, row in told.values()), key=lambda row: (row[1].begun_ms, row[1].incident))
-        first = [about.begun_ms for _, about in rows if about.begun_ms] + [one.at_ms for one in seen[:1]]
-        return status_page(self._about.title, self._about.names, rows, min(first, default=0), now_ms)
-
-    async def _records(self, incident: str) -> tuple[Any, ...]:
-        """(run, records) of an incident; nothing where it is notes alone."""
-        entry = await self._store.get(INCIDENT + incident)
-        if entry is None:
-            return ()
-        run = str(orjson.loads(entry.value)["run"])
-        head = await head_of(self._store, run)
-        return run, head.records if head else 0
 
     async def _worked(self) -> None:
         if self._problem:

@@ -31,7 +31,7 @@ def status_html(page: StatusPage) -> str:
         overall=OVERALL[page.overall],
         made=utc(page.made_ms),
         components=[
-            (one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components
+            (one, one.state.replace(" ", "-"), summary_words(one), bars(one)) for one in page.components
         ],
         incidents=[
             (one, utc(one.begun_ms), utc(one.ended_ms) if one.ended_ms else "") for one in page.incidents
@@ -40,7 +40,7 @@ def status_html(page: StatusPage) -> str:
     )
 
 
-def _bars(component: Component) -> list[tuple[int, str, str]]:
+def bars(component: Component) -> list[tuple[int, str, str]]:
     return [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(component.days)]
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from evac.app import incidents
-from evac.app.status_export import REFRESH_MS, About, Exporter
+from evac.app.public_status import About
+from evac.app.status_export import REFRESH_MS, Exporter
 from evac.app.status_target import ExportFailed, Target, target_of
 from evac.engine.clock import Clock
 from evac.model.errors import InvalidInput

@@ -16,10 +16,12 @@ from evac.web.api import (
     runbooks,
     runs,
     situation,
+    status,
     what_if,
 )
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
-    what_if.router, incidents.router, runbooks.router, health.router,
+    what_if.router, incidents.router, runbooks.router, status.router,
+    health.router,
 )  # fmt: skip

@@ -11,11 +11,13 @@ from evac.app.office_incidents import IncidentFile
 from evac.model.errors import EvacError
 from evac.report.incident_view import runbook_sheet
 from evac.report.sheet import Sheet
+from evac.report.status_page import OVERALL, bars, summary_words
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incident_bodies import IncidentName
 from evac.web.api.runbooks import book_of
 from evac.web.api.shapes import Digest
+from evac.web.api.status import public_page
 from evac.web.pages import frame, incident_view
 from evac.web.pages import incident_writing as writing
 from evac.web.pages.run_asking import sentence
@@ -76,6 +78,24 @@ async def incident(
 
     stamp = (id(file), made, exports, now_ms)
     return room.shelf.answer(request, f"page incident {incident} {whole} {begin}", stamp, make, frame.HTML)
+
+
+@router.get("/status")
+async def status(request: Request) -> Response:
+    """What users see outside, and how its export stands."""
+    room, now_ms = room_of(request), _now_ms(room_of(request))
+    page, exports = await public_page(room), room.office.situation.exports
+
+    def make() -> bytes:
+        components = [
+            (one, one.state.replace(" ", "-"), summary_words(one), bars(one)) for one in page.components
+        ]
+        return frame.render(
+            "status.html.j2", PATH, now_ms, page=page, overall=OVERALL[page.overall], components=components,
+            exports=exports,
+        )  # fmt: skip
+
+    return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
 
 
 @router.get(PATH + "/{incident}/write")
