@@ -8,6 +8,7 @@ changes.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
@@ -31,10 +32,10 @@ class Borrowed:
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._loop = store, loop
         self._asked: set[Future[Any]] = set()
-        self._over = False
+        self._over = threading.Event()
 
     def end(self) -> None:
-        self._over = True
+        self._over.set()
         for one in tuple(self._asked):
             one.cancel()
 
@@ -45,12 +46,12 @@ class Borrowed:
         return await self._ask(self._store.list(prefix, after, limit))
 
     async def _ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._over or self._loop.is_closed():
+        if self._over.is_set() or self._loop.is_closed():
             question.close()
             raise Unavailable("the room closes")
         asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         self._asked.add(asked)
-        if self._over:  # `end` may have looked before this was there to be found
+        if self._over.is_set():  # `end` may have looked before this was there to be found
             asked.cancel()
         try:
             async with asyncio.timeout(ANSWER_S):

@@ -178,7 +178,7 @@ class SeenEstate:
         if followed is None or followed.known is None:
             return known.again(None, until_ms)
         by_ms = until_ms + ago_ms - self._steady.now_ms()
-        return known.again(followed.known.moved(by_ms), until_ms)
+        return known.still(followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
 
     def note_waits(self, now: Observation) -> None:
         """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""

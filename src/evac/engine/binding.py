@@ -17,7 +17,7 @@ from evac.engine.boot_steps import fed_already, in_time, longest_first, with_pow
 from evac.engine.losing import labels_of, within
 from evac.engine.permitting import wait_ms
 from evac.engine.sightings import Basis, Loss
-from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of
+from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of, old_of, yielding
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
@@ -67,6 +67,8 @@ def bind(
         if len(parts) > 1:
             last[step.id] = parts[-1][0].id
         if step.kind == "promote":
+            if found and (given_up := yielding(ground, step)):
+                actions[old_of(step.id)] = given_up
             for site, action in follow_actions(ground, step):
                 follow = _follow_step(step, site)
                 steps.append(follow)

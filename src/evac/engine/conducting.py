@@ -40,6 +40,7 @@ from evac.engine.performing import Terms
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, as_known
+from evac.engine.step_actions import old_of
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
@@ -125,6 +126,11 @@ class _Run:
     def actions_of(self, view: RunView, step: str) -> tuple[Action, ...]:
         plan, name = view.origin_of(step)
         return self.actions.get(plan, {}).get(name, ())
+
+    def yields_of(self, view: RunView, step: str) -> tuple[Action, ...]:
+        """How the old primary of a promotion gives its role up."""
+        plan, name = view.origin_of(step)
+        return self.actions.get(plan, {}).get(old_of(name), ())
 
     def opened(self) -> bytes:
         """The value under `open/`."""
@@ -330,7 +336,7 @@ class Conductor:
         actions = LiveActions(actions_of, evidence, desk.standing, desk.clock.now_ms)
         terms = Terms(
             name, actions, desk.driver, self._lead, desk.policy.patience,
-            view.spec.labels.get("scenario", ""),
+            view.spec.labels.get("scenario", ""), yields=lambda step: run.yields_of(now(), step),
         )  # fmt: skip
         return RunExecution(
             desk.store, journal, view, self._lead, terms, desk.clock,

@@ -66,7 +66,9 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Of all steps of a run: what every order says. actions: of a step, by its id in the run."""
+    """Of all steps of a run: what every order says. actions: of a step, by its id in the run; yields: how the
+    old primary of a promotion gives its role up.
+    """
 
     run: str
     actions: Callable[[str], Sequence[Action]]
@@ -76,6 +78,7 @@ class Terms:
     reason: str = ""
     ticket: str = ""
     dry_run: bool = False
+    yields: Callable[[str], Sequence[Action]] = lambda step: ()
 
 
 class Performer:
@@ -148,6 +151,8 @@ class Performer:
         """None where the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
+        if checked.problems and await self._yielded(one, order, acting):
+            checked = await driver.check(action, order)
         if checked.error is not None:
             raise checked.error
         if checked.problems:
@@ -169,6 +174,24 @@ class Performer:
         if seen.outcome == "absent":
             return _failed("not-done", f"{action.verb} {action.target} said it was done, and it is not", 0)
         return None
+
+    async def _yielded(self, one: Try, order: Order, acting: _Acting) -> bool:
+        """Whether the old primary of a promotion that cannot begin answers again and gave its role up. It was
+        taken for lost, and what it would acknowledge now would be lost.
+        """
+        gave_up = False
+        for action in () if order.dry_run else self._terms.yields(one.name):
+            driver = self._terms.driver(action.driver)
+            told = replace(order, key=f"{order.key}/old")
+            if not (await driver.check(action, told)).ready:
+                continue
+            self._boundary()
+            self._terms.authority.check()
+            acting.begun = True
+            await driver.execute(action, told)
+            self._boundary()
+            gave_up = True
+        return gave_up
 
     async def _execute(self, step: RunStep, driver: Driver, action: Action, order: Order) -> Evidence:
         """A boot draws power by its turn: around its one request where the driver knows which that is."""

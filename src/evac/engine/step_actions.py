@@ -180,6 +180,9 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
             "evac plan --observe, and apply that",
         )  # fmt: skip
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
+    if old == new:
+        # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
+        return (Action("demote", store.id, "noop", new, {}, {"proof": "demote", **where}),)
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)
     for proof in ground.policy.store(store.id).proofs:
@@ -225,6 +228,23 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     old_end = _first(ground, store.id, old, STORE_DRIVERS)
     synchronous = synchronous_after(ground, store, new)
     return (_act("promote", target, candidate=new, synchronous=synchronous, **_peer("old", old_end)),)
+
+
+def old_of(step: str) -> str:
+    """Under which name the actions of a run hold how the old primary gives its role up, of a promotion."""
+    return f"{step}/old"
+
+
+def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """How the old primary of a promotion gives its role up should it answer again: a site that was cut off is
+    joined again in the middle of its evacuation, and its primary would keep the new one from its role.
+    """
+    store = ground.stores[step.target]
+    old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
+    old_end, new_end = (_first(ground, store.id, site, FOLLOWING_DRIVERS) for site in (old, new))
+    if ground.healthy or old not in ground.lost or old_end is None or new_end is None:
+        return ()
+    return (_act("demote", old_end, old=old, candidate=new, **_peer("old", old_end)),)
 
 
 def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]:

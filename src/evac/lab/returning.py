@@ -24,6 +24,8 @@ from evac.app.controlling import hands_of
 from evac.app.observing import observe
 from evac.app.plans import Question, make_plan, scenario_of
 from evac.app.seen import KEY, decode, merged
+from evac.engine.conducting import OPEN
+from evac.engine.guards import SITES_KEY
 from evac.engine.leading import LEADER
 from evac.engine.requests import Request
 from evac.engine.step_actions import rejoin_action
@@ -40,6 +42,7 @@ from evac.store.port import Store
 REJOIN_SECONDS: Final = 60.0
 READY_SECONDS: Final = 20.0
 LEADER_SECONDS: Final = 20.0
+LEFT_SECONDS: Final = 20.0
 RUN_SECONDS: Final = 60.0
 PLAN_BUDGET_MS: Final = 1_000
 _PAUSE_SECONDS: Final = 0.25
@@ -74,6 +77,7 @@ async def bring_back(
         open_till_the_end.push_async_callback(store.close)
         open_till_the_end.push_async_callback(drivers.close)
         token = await _leading(store)
+        await _until_left(store, site)
         files = estates.load(folder.estate)
         drivers.know(hands_of(files))
         rejoined: Mapping[str, Evidence] = {}
@@ -82,6 +86,9 @@ async def bring_back(
             rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
             if trouble:
                 return Returned(rejoined, trouble)
+            if not rejoined and not await _was_left(store, site):
+                told(f"{site} was never left")
+                return Returned({}, (), phase="succeeded: nobody left it, so nothing is to be brought back")
         now = await _observed(files, drivers, store)
         run, phase, why = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
         return Returned(rejoined, why, run, phase)
@@ -96,6 +103,25 @@ async def _leading(store: Store) -> int:
             return lease.token
         await asyncio.sleep(_PAUSE_SECONDS)
     raise LabError("lab-no-leader", "no controller leads", "evac lab status")
+
+
+async def _until_left(store: Store, site: str) -> None:
+    """A site that is back in the middle of its evacuation is brought back after it: until then roles move."""
+    deadline = time.monotonic() + LEFT_SECONDS
+    while time.monotonic() < deadline:
+        names = [entry.key.removeprefix(OPEN) for entry in await store.list(OPEN)]
+        views = [await runs.view_of(store, name) for name in names if name.startswith(f"{site}-lost")]
+        if not any(view.phase == "running" for view in views):
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _was_left(store: Store, site: str) -> bool:
+    """Whether a run took the site out of service. One that was cut off for a moment was not left, and a plan
+    for its return would take its stores for dark.
+    """
+    entry = await store.get(SITES_KEY)
+    return entry is None or orjson.loads(entry.value).get(site) != "active"
 
 
 async def _observed(files: Estate, drivers: Drivers, store: Store) -> Estate:
@@ -213,6 +239,6 @@ def as_words(returned: Returned) -> Sequence[str]:
     lines = list(returned.trouble)
     for name, evidence in returned.rejoined.items():
         lines.append(f"{name}: {_words(evidence)}")
-    if returned.run:
-        lines.append(f"run {returned.run}: {returned.phase}")
+    if returned.phase:
+        lines.append(f"run {returned.run}: {returned.phase}" if returned.run else returned.phase)
     return lines

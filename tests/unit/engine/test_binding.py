@@ -144,6 +144,24 @@ def test_an_orderly_way_out_demotes_what_still_answers(tmp_path: Path) -> None:
     assert (stop.verb, stop.at, stop.parameters["replicas"]) == ("stop", "pangyo", 0)
 
 
+def test_a_primary_that_answers_again_in_the_middle_of_a_loss_gives_its_role_up(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path))
+    (given_up,) = found.actions["promote:messages/old"]
+    assert (given_up.verb, given_up.at, given_up.settings["name"]) == ("demote", "pangyo", "dc-pangyo")
+    assert "proof" not in given_up.parameters, "what it acknowledged meanwhile is lost all the same"
+    orderly = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",), 3_600_000))
+    assert "promote:messages/old" not in orderly.actions
+    assert "promote:messages/old" not in bound(estate(tmp_path, TRAFFIC)).actions
+
+
+def test_a_primary_that_has_no_copy_elsewhere_is_not_demoted_on_its_way_back(tmp_path: Path) -> None:
+    alone = (ESTATE + DATABASES).replace("      - {at: anyang, mode: sync, lag: 0 s}\n", "")
+    (tmp_path / "estate.yaml").write_text(alone.replace("      - {at: ansan, mode: async, lag: 2 s}\n", ""))
+    found = bound(estates.load(tmp_path), Scenario("restore", ("pangyo",)))
+    assert [(one.verb, one.driver) for one in found.actions["fence:messages"]] == [("demote", "noop")]
+    assert [one.at for one in found.actions["promote:messages"]] == ["pangyo"]
+
+
 def test_what_nothing_reaches_is_work_for_people_in_words(tmp_path: Path) -> None:
     found = bound(estate(tmp_path, ""))
     assert {a.driver for rows in found.actions.values() for a in rows} == {"manual"}

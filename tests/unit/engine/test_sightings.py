@@ -186,6 +186,15 @@ def test_a_look_of_which_nobody_knows_when_it_was_written_dates_nothing() -> Non
     assert read_at(reader, 14_000, written(613_000, 2), 13_500) == 9_000
 
 
+def test_a_primary_that_is_seen_after_its_end_goes_on_until_now() -> None:
+    known = loss(seen((1_000, 50, 50)), 4_000)
+    joined_again = seen((1_000, 50, 50), (6_000, 90, 80))
+    assert known.again(joined_again, 4_000).basis == "unknown"
+    assert known.still(joined_again, 4_000, 7_500).most_ms == 6_500
+    assert known.still(seen((1_000, 50, 50)), 4_000, 7_500).most_ms == 3_000
+    assert known.still(joined_again, 4_000, 5_000).basis == "unknown", "a clock that went back"
+
+
 def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bool = False) -> LossGuard:
     steps = (
         RunStep("fence:db", "fence", "db", 0, 1, data_set="db"),
