@@ -210,8 +210,8 @@ class Loss:
         return loss_of(self.store, self.primary, self.candidate, "async", declared_ms, sighting, until_ms)
 
     def still(self, sighting: Sighting, until_ms: int, now_ms: int) -> Loss:
-        """By a look, as `again`. A primary that was seen after the end meant for it goes on until now: its site
-        was cut off, and is joined again.
+        """By a look, as `again`. A primary that was seen after the end meant for it goes on until now: its
+        site was cut off, and is joined again.
         """
         return self.again(sighting, now_ms if sighting.at_ms > until_ms else until_ms)
 
