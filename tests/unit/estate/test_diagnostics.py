@@ -308,8 +308,18 @@ ELSEWHERE = {
     "more-problems",
     "not-a-key",
     "not-a-moment",
+    "nobody",
+    "not-a-hash",
+    "not-an-address",
+    "address-open",
+    "not-a-host",
+    "not-a-path",
+    "subject-missing",
+    "program-approves",
 }
-"""Codes of whole files, whose tests are in test_hostile.py, of policy files, and of the tests just above."""
+"""Codes of whole files, whose tests are in test_hostile.py, of policy files, of access files (in
+test_access_file.py), and of the tests just above.
+"""
 
 
 def test_every_code_has_a_test() -> None:
