@@ -128,7 +128,7 @@ def _perform(item: Command | PageFile | Needs | WrongFence, folder: Path, page: 
 
 
 def _end_what_goes_on(folder: Path) -> None:
-    """A controller that a page started goes on while its run waits for a person: as it should, but not here."""
+    """A controller that a page started goes on while its run waits for a person: as it should, not here."""
     for told in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if str(folder).encode() in told.read_bytes():
