@@ -99,6 +99,14 @@ def test_same_input_same_bytes(mended: Estate) -> None:
     assert encode(decode(first)) == first
 
 
+@pytest.mark.parametrize("servers", [1_000, 3_000])
+def test_a_cold_start_by_one_pair_of_hands_leaves_no_higher_tier_out(servers: int) -> None:
+    """Hands are short, not room: whoever boots a server for a lower tier first keeps a higher one down."""
+    estate = pangyo(servers=servers)
+    short = replace(estate, limits=replace(estate.limits, hands_at_once=1))
+    assert check(short, plan(short, Scenario("restore", ("pangyo",)), work=2)).violations == ()
+
+
 @pytest.mark.parametrize("weights", [(0, 0, 0, 0), (8, 4, 2, 0)])
 @pytest.mark.parametrize(
     "scenario", [lose("pangyo"), Scenario("restore", ("pangyo",))], ids=lambda s: s.title

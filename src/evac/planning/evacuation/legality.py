@@ -1,9 +1,9 @@
 """The hard rule of tiers: nothing stays down for lack of room that strictly lower tiers hold.
 
-Broken where a service does not fit as things stand, and would if every replica of a lower tier that
-nobody alive needs were taken away. Counted generously, by rows and by sites each taken alone. Where it
-could not be started, verified and given its traffic before the horizon, beside all that is planned, it is
-time that is short and not room.
+Broken where a service that is not back, or one that was shed and does not fit as things stand, would fit if
+every replica of a lower tier that nobody alive needs were taken away. Counted generously, by rows and by
+sites each taken alone. Where it could not be started, verified and given its traffic before the horizon,
+beside all that is planned, it is time that is short and not room.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -83,6 +83,22 @@ def _add_leaving(board: Board, tier: int) -> None:
         if service.sheddable and service.tier > tier and service.leaves:
             for r in range(width):
                 board.row[entry.row].spare[r] += entry.left * service.demand[r]
+
+
+@inner
+def _lower_stands(board: Board, service: int) -> bool:
+    """Whether a lower tier that may leave keeps or gets anything where a service may run."""
+    tier, found = board.service[service].tier, 0
+    for line in range(board.size[STARTS]):
+        entry = board.started[line]
+        other = board.service[entry.service]
+        if other.tier > tier and other.leaves:
+            found += board.eligible[service, board.row[entry.row].pool]
+    for entry in board.present:
+        other = board.service[entry.service]
+        if other.sheddable and other.tier > tier and other.leaves and entry.left > 0:
+            found += board.eligible[service, board.row[entry.row].pool]
+    return found > 0
 
 
 @inner
@@ -232,7 +248,9 @@ def first_breach(board: Board, since: int) -> int:
         if wanted <= 0:
             continue
         _spare_room(board)
-        if _would_fit(board, service, wanted):
+        if base_is_shed(board, service) and _would_fit(board, service, wanted):
+            continue
+        if not _lower_stands(board, service):
             continue
         _add_leaving(board, board.service[service].tier)
         if _would_fit(board, service, wanted) and _has_time(board, service, wanted):

@@ -42,7 +42,7 @@ COOLINGS = (100, 400, 1_600, 6_400)
 OPTION_SHARE = 30
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
-MENDS = 3
+MENDS = 8
 WRITE_OFFS = 8
 """Rounds of writing off what stays down, where the tiers are broken still."""
 ROUNDS = 9
@@ -112,8 +112,11 @@ def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generate; while the tiers are broken, spare who was shed in vain and put first who lacks room."""
+    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the first
+    of a lower tier; first of all where that was not enough.
+    """
     keep_rows(board, 0)
+    moved = np.zeros(len(items.tier), np.bool_)
     for _ in range(MENDS + 1):
         found.value = generate(board, found.order, found.options, NEVER)
         breaches = _breaches(board)
@@ -123,10 +126,18 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
         services = board.service[breaches]
         shed = services["left"] < services["surviving"]
         board.service["spared"][np.array(breaches)[shed]] = 1
-        first = np.unique(services["component"][~shed])
-        first = first[np.lexsort((first, items.tier[first]))]
-        found.order = np.concatenate([first, found.order[~np.isin(found.order, first)]])
+        late = np.unique(services["component"][~shed])
+        late = late[np.lexsort((late, items.tier[late]))]
+        rest = found.order[~np.isin(found.order, late)]
+        found.order = np.concatenate([late[moved[late]], _before_lower(rest, late[~moved[late]], items)])
+        moved[late] = True
     return found
+
+
+def _before_lower(order: Ints, late: Ints, items: Items) -> Ints:
+    """`order` with each of `late` put before the first of a lower tier."""
+    least = np.minimum.accumulate(-items.tier[order])
+    return np.insert(order, np.searchsorted(-least, items.tier[late], side="right"), late)
 
 
 def _write_off(board: Board, items: Items, found: Found) -> Found:
