@@ -112,8 +112,8 @@ def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the first
-    of a lower tier; first of all where that was not enough.
+    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the
+    first of a lower tier; first of all where that was not enough.
     """
     keep_rows(board, 0)
     moved = np.zeros(len(items.tier), np.bool_)

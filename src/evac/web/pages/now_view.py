@@ -230,7 +230,7 @@ def _kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
     for kind, one, many in KINDS:
         counts = Counter(loss.verdict for loss in facts.losses if loss.kind == kind)
         if counts:
-            told = [f"{number(counts[v])} {VERDICT_WORDS[v]}" for v in RANK if counts[v]]
+            told = [f"{VERDICT_WORDS[v]} in {number(counts[v])}" for v in RANK if counts[v]]
             gravest = next(v for v in RANK if counts[v])
             yield {
                 "kind": kind, "name": plural(counts.total(), one, many), "words": "; ".join(told),
