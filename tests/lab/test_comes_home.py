@@ -1,15 +1,18 @@
 """All the way home on real servers: a site burns, comes back, and its primaries and its traffic with it. Then
-the lone synchronous replica burns, and the next copy takes its place.
+the lone synchronous replica burns, and the next copy takes its place. At last the site of the primary is cut
+off for a moment, and joined again while evac moves what it had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from evac.app import runs
-from evac.lab import episodes, journal_facts, losses, restoring, status
+from evac.lab import episodes, faults, journal_facts, losses, restoring, status, world
 from evac.lab.episodes import Patience
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabFolder
@@ -26,6 +29,13 @@ def lab() -> Iterator[LabFolder]:
         yield folder
 
 
+def runs_of(lab: LabFolder) -> list[dict[str, Any]]:
+    async def look(store: Store) -> list[dict[str, Any]]:
+        return list(await runs.list_runs(store))
+
+    return journal_facts.ask(lab.need().topology, look, "anyang")
+
+
 def last_run(lab: LabFolder) -> RunView:
     async def look(store: Store) -> RunView:
         return await runs.view_of(store, (await runs.list_runs(store))[-1]["run"])
@@ -35,6 +45,13 @@ def last_run(lab: LabFolder) -> RunView:
 
 def sites(lab: LabFolder) -> dict[str, status.SiteStatus]:
     return {site.name: site for site in status.look(lab, lab.need()).sites}
+
+
+def until(happens: Callable[[], object], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not (found := happens()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(found)
 
 
 def lost(lab: LabFolder) -> list[str]:
@@ -74,4 +91,30 @@ def test_the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab: LabFol
     now = sites(lab)["pangyo"].postgres
     assert now.startswith("primary")
     assert f"dc-{other} sync" in now
+    assert lost(lab) == []
+
+
+def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothing(lab: LabFolder) -> None:
+    """Its primaries answer again before others took their place: they give their role up."""
+    topology = lab.need().topology
+    for site in [site.name for site in topology.sites if site.name in lab.need().burnt]:
+        assert restoring.restore(lab, site, reason="a test").whole
+    assert world.wait_for_plans(topology, within_s=30.0) == ()
+    before = {run["run"] for run in runs_of(lab)}
+    faults.cut(lab, "pangyo")
+
+    def begun() -> set[str]:
+        return {run["run"] for run in runs_of(lab)} - before
+
+    assert until(begun, 20.0)
+    faults.heal(lab, "pangyo")
+    (run,) = begun()
+    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 30.0), runs_of(lab)[-1]
+    assert run.startswith("pangyo-lost")
+    assert writes(lab, within_s=15.0) >= 5
+    assert lost(lab) == []
+    assert restoring.restore(lab, "pangyo", reason="a test").whole
+    primaries = [name for name, site in sites(lab).items() if site.postgres.startswith("primary")]
+    assert len(primaries) == 1
+    assert "pangyo" not in primaries
     assert lost(lab) == []

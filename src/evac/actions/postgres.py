@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from evac.actions.data_peers import another_primary, only_others
 from evac.actions.given import many, text
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.postgres_authority import Authority, refuse_stale, seen_authority
@@ -55,8 +56,10 @@ class PostgresDriver(StoreDriver):
             facts = await read_facts(link)
             seen = seen_authority(facts)
             refuse_stale(link, seen, order, own_hand=action.verb == "demote")
-            problems = await _problems(link, action, order, facts, seen)
-        return Checked(tuple(problems), facts.evidence())
+            problems = _problems(link, action, order, facts, seen)
+            others = await _others(action, order, facts, seen)
+        told = tuple(another_primary(address).message for address in others)
+        return Checked((*told, *problems), facts.evidence(), only_others(others, problems))
 
     async def _execute(self, action: Action, order: Order) -> Evidence:
         if action.verb == "rejoin":
@@ -125,9 +128,15 @@ def _member(action: Action) -> Member:
     return member_of(action, _PREFIX.get(action.verb, ""))
 
 
-async def _problems(
-    link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority
-) -> list[str]:
+async def _others(action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> tuple[str, ...]:
+    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    if action.verb != "promote" or _is_done(action, order, facts, seen):
+        return ()
+    writable, _ = await other_primaries(action, facts.system)
+    return tuple(writable)
+
+
+def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> list[str]:
     """What keeps the verb from working now; none when it is done already."""
     if _is_done(action, order, facts, seen):
         return []
@@ -136,9 +145,7 @@ async def _problems(
             standing = standing_problems(action, link.member)
             return standing + ([] if facts.role == "standby" else ["a primary cannot be cut off"])
         case "promote":
-            writable, _ = await other_primaries(action, facts.system)
-            others = [f"{address} answers as a primary that takes writes" for address in writable]
-            return others + promote_problems(action, facts, seen)
+            return promote_problems(action, facts, seen)
         case "protect":
             return protect_problems(facts, all_of(many(action.parameters, "synchronous")))
         case "unfence":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from evac.actions.data_peers import another_primary
 from evac.actions.given import many, text
 from evac.actions.port import Action, Evidence, Order
 from evac.actions.postgres_authority import Authority, alone, obey
@@ -13,7 +14,7 @@ from evac.actions.postgres_fence import cut_off
 from evac.actions.postgres_link import Link
 from evac.actions.postgres_peers import other_primaries
 from evac.actions.postgres_settings import POLL_S, reload, set_system
-from evac.model.errors import Permanent, Retryable
+from evac.model.errors import Permanent
 
 OTHER_PROOFS = ("lease", "network", "power", "attest", "demote", "none")
 """Of the parameter `proof`: what somebody else proved. none: policy says that nothing need be fenced."""
@@ -54,8 +55,7 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
             other_primaries(action, facts.system), _until_least(link, action, facts)
         )
         if writable:
-            raise Retryable("another-primary", f"{writable[0]} answers as a primary that takes writes",
-                            "demote or fence it first", after_ms=500)  # fmt: skip
+            raise another_primary(writable[0])
         if problems := promote_problems(action, facts, seen):
             raise Permanent("promote-refused", problems[0], "fence the old primary first")
         seen = await obey(link, seen, order)

@@ -18,7 +18,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
 
-from evac.actions.data_peers import ANSWER_MS, CONNECT_MS, takes_connections
+from evac.actions.data_peers import (
+    ANSWER_MS,
+    CONNECT_MS,
+    another_primary,
+    only_others,
+    takes_connections,
+)
 from evac.actions.given import many, stale_token, text, whole
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.secrets import Secret, resolve, scrub
@@ -95,8 +101,10 @@ class RedisDriver(StoreDriver):
         async with _Server(action.settings, order.timeout_s).open() as server:
             facts = await server.facts()
             _refuse_stale(facts, server, order, action.verb)
+        others = await _others(action, order, facts)
         problems = await _problems(action, order, facts)
-        return Checked(tuple(problems), facts.evidence())
+        told = tuple(another_primary(address).message for address in others)
+        return Checked((*told, *problems), facts.evidence(), only_others(others, problems))
 
     async def _execute(self, action: Action, order: Order) -> Evidence:
         async with _Server(action.settings, order.timeout_s).open() as server:
@@ -105,6 +113,8 @@ class RedisDriver(StoreDriver):
             if _is_done(action, facts):
                 await server.record(order)
                 return {**_evidence(action, await server.facts()), "already": True}
+            if others := await _others(action, order, facts):
+                raise another_primary(others[0])
             if problems := await _problems(action, order, facts):
                 raise Retryable("redis-not-ready", problems[0], after_ms=500)
             alone = await _alone_bytes(action, order, facts) if action.verb == "rejoin" else -1
@@ -324,16 +334,22 @@ def _is_done(action: Action, facts: RedisFacts) -> bool:
             return facts.writable and facts.replicas >= facts.needed
 
 
+async def _others(action: Action, order: Order, facts: RedisFacts) -> tuple[str, ...]:
+    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    if action.verb != "promote" or _is_done(action, facts):
+        return ()
+    writable, _ = await _other_primaries(action, order, facts.upstream)
+    return tuple(writable)
+
+
 async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str]:
     """What keeps the verb from working now; none when it is done already."""
     if _is_done(action, facts):
         return []
     match action.verb:
         case "promote":
-            if facts.role == "primary":
-                return ["it is a primary that was demoted: let it rejoin, or take the demotion back"]
-            writable, _ = await _other_primaries(action, order, facts.upstream)
-            return [f"{address} answers as a primary that takes writes" for address in writable]
+            demoted = facts.role == "primary"
+            return ["it is a primary that was demoted: let it rejoin, or take the demotion back"] * demoted
         case "protect":
             wanted = len(many(action.parameters, "synchronous"))
             if not facts.writable:
@@ -391,7 +407,7 @@ async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisF
         if orderly:
             raise
         return
-    while facts.history != last.history or facts.offset < last.offset:
+    while facts.offset < last.offset or (orderly and facts.history != last.history):
         await server.pause()
         facts = await server.facts()
 

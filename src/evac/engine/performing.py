@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from evac.actions.data_peers import ANOTHER_PRIMARY
 from evac.actions.port import Action, Driver, Evidence, Observed, Order
 from evac.engine.power_gate import NoTurn
 from evac.engine.within import Within
@@ -151,7 +152,8 @@ class Performer:
         """None where the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
-        if checked.problems and await self._yielded(one, order, acting):
+        code = "" if checked.error is None else checked.error.code
+        if code == ANOTHER_PRIMARY and await self._yielded(one, order, acting):
             checked = await driver.check(action, order)
         if checked.error is not None:
             raise checked.error
@@ -176,8 +178,8 @@ class Performer:
         return None
 
     async def _yielded(self, one: Try, order: Order, acting: _Acting) -> bool:
-        """Whether the old primary of a promotion that cannot begin answers again and gave its role up. It was
-        taken for lost, and what it would acknowledge now would be lost.
+        """Whether the old primary of a promotion gave its role up: it was taken for lost, answers again, and
+        is all that keeps the new one back.
         """
         gave_up = False
         for action in () if order.dry_run else self._terms.yields(one.name):

@@ -15,6 +15,7 @@ from typing import Final, TypeVar, cast
 
 from evac.actions import given
 from evac.actions.command import VERBS as COMMAND_VERBS
+from evac.actions.data_peers import another_primary, only_others
 from evac.actions.http import VERBS as HTTP_VERBS
 from evac.actions.manual import ManualDriver
 from evac.actions.noop import NoopDriver
@@ -43,10 +44,12 @@ class SimulatedDriver(ABC):
     async def check(self, action: Action, order: Order) -> Checked:
         try:
             self._refuse_others(action)
-            problems = await self._look(action, order, lambda: tuple(self.problems(action, order)))
+            problems, known = await self._look(
+                action, order, lambda: (tuple(self.problems(action, order)), self.error(action, order))
+            )
         except ActionError as error:
             return Checked((error.message,))
-        return Checked(problems)
+        return Checked(problems, error=known)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         self._refuse_others(action)
@@ -120,6 +123,10 @@ class SimulatedDriver(ABC):
     @abstractmethod
     def do(self, action: Action, order: Order) -> Evidence:
         """Changes the simulated world."""
+
+    def error(self, action: Action, order: Order) -> ActionError | None:
+        """What execute would raise now, where that is known."""
+        return None
 
     @abstractmethod
     def is_done(self, action: Action, order: Order) -> bool:
@@ -224,7 +231,8 @@ class PostgresSimulated(_DatabaseDriver):
                 standing = self._standing_problems(action, member)
                 return standing + ([] if member.role == "standby" else ["a primary cannot be cut off"])
             case "promote":
-                return self._promote_problems(action, member)
+                told = [another_primary(name).message for name in self._others(action, member)]
+                return told + self._promote_problems(action, member)
             case "protect":
                 return self._protect_problems(action, member)
             case "rejoin":
@@ -240,15 +248,23 @@ class PostgresSimulated(_DatabaseDriver):
         age_ms = given.whole(action.parameters, "standing_age_ms", 2**53)
         return ["the precheck is too old"] if age_ms > STANDING_MOST_MS else []
 
-    def _promote_problems(self, action: Action, member: Member) -> list[str]:
-        database = self.database(action)
-        others = [
-            f"{one.name} answers as a primary that takes writes"
-            for one in database.members.values()
+    def error(self, action: Action, order: Order) -> ActionError | None:
+        if action.verb != "promote" or self.is_done(action, order):
+            return None
+        member = self.member(action)
+        return only_others(self._others(action, member), self._promote_problems(action, member))
+
+    def _others(self, action: Action, member: Member) -> list[str]:
+        return [
+            one.name
+            for one in self.database(action).members.values()
             if one is not member and one.writable and one.path and one.powered
             and self.world.reach(member.site, one.site)
             and one.site == given.text(action.parameters, "old_host", "")
         ]  # fmt: skip
+
+    def _promote_problems(self, action: Action, member: Member) -> list[str]:
+        others: list[str] = []
         if given.text(action.parameters, "proof", "sync") == "sync" and not member.cut_off:
             others.append("no fence proof: this standby is not cut off")
         least = _least(action)
@@ -276,6 +292,8 @@ class PostgresSimulated(_DatabaseDriver):
                 return self._unfence(order, member)
             case "promote":
                 if member.role == "standby":
+                    if others := self._others(action, member):
+                        raise another_primary(others[0])
                     if problems := self._promote_problems(action, member):
                         raise Permanent("promote-refused", problems[0])
                     if len(member.log) < (least := _least(action)):  # the real one waits for the last bytes

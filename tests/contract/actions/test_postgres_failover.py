@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evac.actions.data_peers import ANOTHER_PRIMARY
 from evac.actions.postgres import PostgresDriver
 from evac.actions.postgres_facts import lsn_number
 from evac.lab.servers.postgres import PostgresServer
@@ -139,7 +140,10 @@ def test_promotion_without_a_fence_proof_is_refused(server_folder: Path) -> None
                     await driver.execute(wrong, order())
             await driver.execute(world.fence(), order())
             peered = world.action("promote", "dc-anyang", peers=(_address(world.pangyo),))
-            assert not (await driver.check(peered, order())).ready
+            checked = await driver.check(peered, order())
+            assert checked.error is not None
+            assert checked.error.code == ANOTHER_PRIMARY
+            assert not checked.ready
             with pytest.raises(Retryable, match="takes writes"):
                 await driver.execute(peered, order())
             far = world.action("promote", "dc-anyang", least_lsn="FF/0")

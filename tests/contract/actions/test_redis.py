@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio as client
 
+from evac.actions.data_peers import ANOTHER_PRIMARY
 from evac.actions.port import Action, Value, Verb
 from evac.actions.redis import RedisDriver
 from evac.lab.process import MissingProgram
@@ -156,7 +157,10 @@ def test_a_replica_of_a_primary_that_takes_writes_is_not_promoted(server_folder:
 
         async def story() -> None:
             driver, promote = RedisDriver(), action("promote", anyang)
-            assert "takes writes" in (await driver.check(promote, order())).problems[0]
+            checked = await driver.check(promote, order())
+            assert "takes writes" in checked.problems[0]
+            assert checked.error is not None
+            assert checked.error.code == ANOTHER_PRIMARY
             with pytest.raises(Retryable, match="takes writes"):
                 await driver.execute(promote, order())
             assert (await ask(anyang, "ROLE"))[0] == "slave"

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from evac.actions.data_peers import another_primary, only_others
 from evac.actions.port import Action, Checked, Evidence, Observed, Order
 from evac.engine.performing import Performer, Terms, Try
 from evac.model.run_policy import Patience
@@ -27,17 +28,22 @@ class Leader:
 
 @dataclass
 class Database:
-    """One store of two members. answers: whether the old primary can be reached; log: what was done."""
+    """One store of two members. answers: whether the old primary can be reached; behind: the new one could
+    not be promoted anyhow; log: what was done.
+    """
 
     answers: bool
+    behind: bool = False
     roles: dict[str, str] = field(default_factory=lambda: {"pangyo": "primary", "anyang": "replica"})
     log: list[str] = field(default_factory=list)
 
     async def check(self, action: Action, order: Order) -> Checked:
         if action.verb == "demote":
             return Checked(() if self.answers else ("it does not answer",))
-        writes = self.answers and self.roles["pangyo"] == "primary"
-        return Checked(("pangyo answers as a primary that takes writes",) if writes else ())
+        others = ["pangyo"] if self.answers and self.roles["pangyo"] == "primary" else []
+        behind = ["it holds less than it must"] if self.behind else []
+        told = [another_primary(one).message for one in others]
+        return Checked((*told, *behind), error=only_others(others, behind))
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         self.log.append(f"{action.verb} {action.at} {order.token} {order.epoch}")
@@ -73,11 +79,18 @@ def test_one_that_is_silent_is_left_alone() -> None:
 
 def test_nothing_is_promoted_beside_a_primary_that_nobody_may_demote() -> None:
     database = Database(answers=True)
-    assert promoted(database, yields=False) == "step_failed not-ready"
+    assert promoted(database, yields=False) == "step_failed another-primary"
     assert database.log == []
+
+
+def test_a_primary_that_answers_keeps_its_role_where_the_new_one_could_not_take_it() -> None:
+    database = Database(answers=True, behind=True)
+    assert promoted(database) == "step_failed not-ready"
+    assert database.log == []
+    assert database.roles["pangyo"] == "primary"
 
 
 def test_a_dry_run_demotes_nobody() -> None:
     database = Database(answers=True)
-    assert promoted(database, dry_run=True) == "step_failed not-ready"
+    assert promoted(database, dry_run=True) == "step_failed another-primary"
     assert database.log == []
