@@ -53,17 +53,18 @@ Told = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Returned:
     """rejoined: store -> evidence of its member; trouble: what did not work, one sentence each; run: and how
-    it ended.
+    it ended; idle: why there was nothing to do.
     """
 
     rejoined: Mapping[str, Evidence]
     trouble: tuple[str, ...]
     run: str = ""
     phase: str = ""
+    idle: str = ""
 
     @property
     def whole(self) -> bool:
-        return not self.trouble and self.phase.startswith("succeeded")
+        return not self.trouble and (bool(self.idle) or self.phase.startswith("succeeded"))
 
 
 async def bring_back(
@@ -87,8 +88,7 @@ async def bring_back(
             if trouble:
                 return Returned(rejoined, trouble)
             if not rejoined and not await _was_left(store, site):
-                told(f"{site} was never left")
-                return Returned({}, (), phase="succeeded: nobody left it, so nothing is to be brought back")
+                return Returned({}, (), idle=f"{site} was not left: there is nothing to bring back")
         now = await _observed(files, drivers, store)
         run, phase, why = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
         return Returned(rejoined, why, run, phase)
@@ -239,6 +239,8 @@ def as_words(returned: Returned) -> Sequence[str]:
     lines = list(returned.trouble)
     for name, evidence in returned.rejoined.items():
         lines.append(f"{name}: {_words(evidence)}")
-    if returned.phase:
-        lines.append(f"run {returned.run}: {returned.phase}" if returned.run else returned.phase)
+    if returned.run:
+        lines.append(f"run {returned.run}: {returned.phase}")
+    if returned.idle:
+        lines.append(returned.idle)
     return lines
