@@ -72,17 +72,7 @@ def _ids(draw: Any, prefix: str, most: int = 3) -> tuple[str, ...]:
 @st.composite
 def estates(draw: Any) -> m.Estate:
     """An estate whose names exist, whose tuples are sorted and whose columns fit."""
-    sites = tuple(
-        m.Site(
-            i,
-            draw(st.sampled_from(["full", "witness", "edge"])),
-            draw(st.none() | TEXTS),
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-            draw(AMOUNTS),
-        )
-        for i in sorted(draw(st.sets(IDS, min_size=1, max_size=4)))
-    )
+    sites = _sites(draw)
     names = tuple(site.id for site in sites)
     halls = tuple(
         m.Hall(i, i.split("/")[0], draw(AMOUNTS), draw(AMOUNTS), draw(AMOUNTS), draw(STATED))
@@ -144,6 +134,20 @@ def estates(draw: Any) -> m.Estate:
         rehearsals=_rehearsals(draw, domains),
         fleet=fleet,
         replicas=replicas,
+    )
+
+
+def _sites(draw: Any) -> tuple[m.Site, ...]:
+    return tuple(
+        m.Site(
+            i,
+            draw(st.sampled_from(["full", "witness", "edge"])),
+            draw(st.none() | TEXTS),
+            draw(AMOUNTS),
+            draw(AMOUNTS),
+            draw(AMOUNTS),
+        )
+        for i in sorted(draw(st.sets(IDS, min_size=1, max_size=4)))
     )
 
 

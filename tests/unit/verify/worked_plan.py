@@ -89,6 +89,16 @@ def _shed(instance: Instance, at: int, row: str, helped: str) -> Step:
     )
 
 
+OUTAGES = {
+    "identity": (150, 280),
+    "pay": (290, 290),
+    "messenger": (250, 250),
+    "search": (130, 130),
+    "ads": (3400, 3560),
+}
+"""Ticks without base, and without top."""
+
+
 def worked_plan(instance: Instance) -> Plan:
     """Steps, outcomes and objective as the worked example prints them; the certificate is empty."""
     primary = ("promote:accounts",)
@@ -134,14 +144,7 @@ def worked_plan(instance: Instance) -> Plan:
         _shift("messenger", 190),
         _shift("pay", 230),
     ]
-    outages = {
-        "identity": (150, 280),
-        "pay": (290, 290),
-        "messenger": (250, 250),
-        "search": (130, 130),
-        "ads": (3400, 3560),
-    }
-    outcomes = tuple(_outcome(instance, name, *outages[name]) for name in sorted(outages))
+    outcomes = tuple(_outcome(instance, name, *OUTAGES[name]) for name in sorted(OUTAGES))
     return Plan(
         name="worked",
         scenario=lose("pangyo"),

@@ -136,8 +136,8 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
 
 def _before_lower(order: Ints, late: Ints, items: Items) -> Ints:
     """`order` with each of `late` put before the first of a lower tier."""
-    least = np.minimum.accumulate(-items.tier[order])
-    return np.insert(order, np.searchsorted(-least, items.tier[late], side="right"), late)
+    lowest = np.maximum.accumulate(items.tier[order])
+    return np.insert(order, np.searchsorted(lowest, items.tier[late], side="right"), late)
 
 
 def _write_off(board: Board, items: Items, found: Found) -> Found:
