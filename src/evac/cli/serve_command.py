@@ -94,13 +94,19 @@ def _room(
     check_libraries()
     from evac.web.access.opening import choose
 
-    choose(setting.estate, address, access, cert, key)
+    opened = choose(setting.estate, address, access, cert, key)
     if setting.store == "memory:":
         raise InvalidInput(
             "listen-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
-    named = (("--policy", setting.policy), ("--access", access), ("--tls-cert", cert), ("--tls-key", key))
+    # By name: should the file go, a room that starts again is refused, and not open to everybody.
+    named = (
+        ("--policy", setting.policy),
+        ("--access", opened.path),
+        ("--tls-cert", cert),
+        ("--tls-key", key),
+    )
     told += [word for name, path in named if path is not None for word in (name, str(path))]
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 

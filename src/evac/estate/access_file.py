@@ -190,9 +190,17 @@ def load_access(path: Path) -> a.AccessRules:
 
 
 def access_beside(estate_path: Path) -> Path | None:
-    """`access.yaml` in the folder of an estate, if there is one."""
+    """`access.yaml` in the folder of an estate; None only where nothing goes by that name. A link that leads
+    nowhere, a folder and what cannot be looked at are found, and refused when they are read.
+    """
     found = estate_path / ACCESS_FILE
-    return found if found.is_file() else None
+    try:
+        found.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return found
 
 
 def access_schema() -> dict[str, Any]:
@@ -246,7 +254,9 @@ def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section:
 
 
 def alike(name: str) -> str:
-    """What names are compared by: two that look the same are the same person."""
+    """What names are compared by: those that differ in case or in the form of letters alone are the same.
+    Letters of other alphabets that look alike are not.
+    """
     return unicodedata.normalize("NFKC", name).casefold()
 
 

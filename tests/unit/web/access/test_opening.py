@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from evac.app.controlling import Setting
 from evac.cli.program import run
+from evac.cli.serve_command import _room
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError, InvalidInput, NotAllowed
+from evac.web import serving
 from evac.web.access.opening import access_of, choose, context_of, setting_of
 from evac.web.access.port import Loopback
 from evac.web.setting import listen_of
@@ -27,6 +30,26 @@ def test_the_file_beside_the_estate_counts_on_loopback_too(tmp_path: Path) -> No
     (tmp_path / "access.yaml").write_text(PEOPLE)
     opened = choose(tmp_path, listen_of("127.0.0.1:0"))
     assert access_of(opened, "tester", SystemClock()).authenticates
+
+
+@pytest.mark.parametrize("kind", ["a link to nowhere", "a folder", "a link to itself"])
+def test_a_file_that_cannot_be_read_opens_the_room_to_nobody(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "access.yaml"
+    if kind == "a folder":
+        file.mkdir()
+    else:
+        file.symlink_to(file if kind == "a link to itself" else tmp_path / "gone")
+    with pytest.raises(EstateError):
+        choose(tmp_path, listen_of("127.0.0.1:0"))
+
+
+def test_a_room_that_starts_again_asks_for_the_file_it_was_opened_with(tmp_path: Path) -> None:
+    """Whatever happens to the file beside the estate: without it the room does not start."""
+    file = tmp_path / "access.yaml"
+    file.write_text(PEOPLE)
+    told = _room(Setting(tmp_path, "north", f"sqlite:{tmp_path / 's'}"), "127.0.0.1:0", None, None, None)
+    file.unlink()
+    assert serving.main(told) == serving.FAILED
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8400", "[::]:8400", "192.0.2.1:8400", "war.example.com:8400"])
