@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.model.errors import EvacError, InvalidInput
+from evac.actions.command_running import run_program
+from evac.model.errors import EvacError, InvalidInput, Permanent
 
 FOLDER: Final = "{folder}"
 PUSH_S: Final = 120.0
@@ -101,25 +102,15 @@ def _clear(folder: Path) -> None:
 
 
 async def _run(arguments: list[str]) -> None:
-    """Raises ExportFailed with the last words of the command."""
+    """Raises ExportFailed with the last words of the command. Nothing of its group stays behind."""
     name = Path(arguments[0]).name
     try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise ExportFailed(f"{name} cannot be started: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(PUSH_S):
-            _, said = await process.communicate()
-    except TimeoutError as error:
-        raise ExportFailed(f"{name} did not end within {PUSH_S:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode:
-        words = " ".join(said.decode(errors="replace").split())[-SAID_MOST:]
-        raise ExportFailed(f"{name} ended with {process.returncode}" + (f": {words}" if words else ""))
+        ended = await run_program(arguments, env=os.environ, timeout_s=PUSH_S)
+    except Permanent as error:
+        raise ExportFailed(error.message) from error
+    if ended.code is None:
+        raise ExportFailed(f"{name} did not end within {PUSH_S:.0f} s")
+    if ended.code:
+        plain = "".join(letter if letter.isprintable() else " " for letter in ended.output)
+        words = " ".join(plain.split())[-SAID_MOST:]
+        raise ExportFailed(f"{name} ended with {ended.code}" + (f": {words}" if words else ""))

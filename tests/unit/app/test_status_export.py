@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app import incidents
+from evac.app import incidents, status_target
 from evac.app.public_status import About
 from evac.app.status_export import REFRESH_MS, Exporter
 from evac.app.status_target import ExportFailed, Target, target_of
@@ -148,6 +148,22 @@ def test_a_command_that_cannot_be_is_refused_before_anything_starts(tmp_path: Pa
         asyncio.run(missing.put({"index.html": b"x"}))
     assert (tmp_path / "index.html").read_bytes() == b"x"
     assert Target(tmp_path).push == ()
+
+
+def test_a_command_that_hangs_or_floods_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_target, "PUSH_S", 1.0)
+    alive = tmp_path / "alive"
+    hangs = f"sh -c '(while sleep 0.05; do echo x >> {alive}; done) & sleep 60; : {{folder}}'"
+    with pytest.raises(ExportFailed, match="sh did not end within 1 s"):
+        asyncio.run(target_of(tmp_path / "page", hangs).put({"index.html": b"x"}))
+    before = alive.read_bytes()
+    time.sleep(0.3)
+    assert alive.read_bytes() == before  # its child ended with it
+    floods = "sh -c 'head -c 3000000 /dev/zero >&2; : {folder}; exit 3'"
+    with pytest.raises(ExportFailed, match=r"^sh ended with 3$"):
+        asyncio.run(target_of(tmp_path / "page", floods).put({"index.html": b"x"}))
 
 
 def test_the_process_writes_the_page_and_ends_with_its_parent(tmp_path: Path) -> None:
