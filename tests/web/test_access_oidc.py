@@ -110,6 +110,34 @@ def test_somebody_in_the_file_is_that_person_whatever_the_provider_calls_her(tmp
 
 
 @pytest.mark.parametrize(
+    ("name", "oidc", "roles", "status"),
+    [
+        ("kim", True, "{sre: operator, leads: approver}", 200), ("kim", False, "", 303),
+        ("kim", True, "{leads: approver}", 303),
+        ("ANN@example.com", True, "{sre: operator, leads: approver}", 303),
+    ],
+)  # fmt: skip
+def test_a_login_ends_with_what_the_file_says_of_its_provider(
+    tmp_path: Path, name: str, oidc: bool, roles: str, status: int
+) -> None:
+    """What else changes there does not end it. Nobody gets a second name by entering the file."""
+    file = tmp_path / "access.yaml"
+
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        assert (await sign_in(client)).status_code == 200
+        assert (await client.get("/who", headers=HTML)).status_code == 200
+        text = f"people: {{'{name}': {{role: viewer, subject: '', password: env:KIM}}}}\n"
+        if oidc:
+            text += f"address: {BASE}\noidc: {{issuer: '{provider.issuer}', client: {CLIENT}, "
+            text += f"client_secret: 'file:{tmp_path / 'secret'}', name_claim: email, roles: {roles}}}\n"
+        file.write_text(text)
+        access._path, access._looked_ms = file, -10_000
+        assert (await client.get("/who", headers=HTML)).status_code == status
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"iss": "http://127.0.0.1/other"}, "another issuer"), ({"aud": "somebody"}, "somebody else"),

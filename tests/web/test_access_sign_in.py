@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import HTTPConnection
 
 from evac.app.access import digest_of
 from evac.app.office import Office
+from evac.estate.access_file import load_access
 from evac.model.access import AccessRules, Person, Token
 from evac.model.estate import Rate
 from evac.web.access.people import People
+from evac.web.access.port import TooMany, Unauthenticated
 from tests.web.rooms import play
 
 HTML = {"accept": "text/html", "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
@@ -209,6 +214,21 @@ def test_too_many_tries_wait_and_the_right_password_waits_with_them(tmp_path: Pa
     play(story, access=people(tmp_path, clock))
 
 
+def test_many_tries_at_once_are_no_more_than_many_in_a_row(tmp_path: Path) -> None:
+    """The password may come from a program that takes its time; nobody guesses for free meanwhile."""
+    access = people(tmp_path)
+    rate = access.rules.limits.sign_in
+
+    async def tries(number: int, password: str) -> list[object]:
+        asked = (access.check_password("kim", password, "192.0.2.7") for _ in range(number))
+        return [type(one) for one in await asyncio.gather(*asked, return_exceptions=True)]
+
+    assert asyncio.run(tries(rate.count, "open sesame")) == [Person] * rate.count  # no false ones
+    found = asyncio.run(tries(3 * rate.count, "x"))
+    assert found.count(Unauthenticated) == rate.count
+    assert found.count(TooMany) == 2 * rate.count
+
+
 def test_a_form_of_another_browser_is_refused(tmp_path: Path) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         fields = {"form": "x" * 43, "name": "kim", "password": "open sesame"}
@@ -263,8 +283,6 @@ def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(tmp_path: Path)
         file.write_text(text)
         clock.ms += 2_001
 
-    from evac.estate.access_file import load_access
-
     digest = f"sha256:{digest_of(TOKEN)}"
     file.write_text(
         f"people: {{vi: {{role: viewer}}}}\ntokens: {{ci: {{role: operator, hash: '{digest}'}}}}\n"
@@ -281,5 +299,58 @@ def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(tmp_path: Path)
         file.unlink()
         clock.ms += 2_001
         assert (await client.get("/v1/situation", headers=by)).status_code == 401
+
+    play(story, access=access)
+
+
+@pytest.mark.parametrize("change", [{"password": "env:OTHER"}, {"password": ""}])
+def test_a_login_ends_when_its_password_stands_elsewhere(tmp_path: Path, change: dict[str, str]) -> None:
+    access = people(tmp_path)
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await sign_in(client)
+        kim = access.rules.people["kim"]
+        access.rules = replace(access.rules, people={"kim": replace(kim, role="viewer")})
+        assert "<dd>viewer</dd>" in (await client.get("/who", headers=HTML)).text
+        access.rules = replace(access.rules, people={"kim": replace(kim, **change)})
+        assert (await client.get("/who", headers=HTML)).status_code == 303
+        assert not len(access.book)
+
+    play(story, access=access)
+
+
+@pytest.mark.parametrize("proof", ["token", "password"])
+def test_an_answer_that_goes_on_ends_though_nobody_asks_anything_else(tmp_path: Path, proof: str) -> None:
+    file, clock = tmp_path / "access.yaml", HandClock()
+    line = "people: {vi: {role: viewer, password: env:VI}}\n"
+    file.write_text(f"{line}tokens: {{ci: {{role: viewer, hash: 'sha256:{digest_of(TOKEN)}'}}}}\n")
+    access = People(load_access(file), clock, secure=False, path=file)
+    value = f"evac_session={access.sign_in('vi', 'viewer', 'password', '127.0.0.1')}"
+    header = (b"cookie", value) if proof == "password" else (b"authorization", f"Bearer {TOKEN}")
+    scope = {"type": "http", "method": "GET", "headers": [(header[0], header[1].encode())], "client": None}
+
+    async def story() -> None:
+        actor = await access.who(HTTPConnection(scope))
+        assert actor is not None
+        assert actor.alive is not None
+        assert await actor.alive()
+        file.write_text(line.replace("vi:", "lee:"))
+        clock.ms += 2_001
+        assert not await actor.alive()
+
+    asyncio.run(story())
+
+
+def test_a_stream_that_a_page_opens_again_keeps_no_login_alive(tmp_path: Path) -> None:
+    clock = HandClock()
+    access = people(tmp_path, clock)
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await sign_in(client)
+        clock.ms += 3_000_000
+        by_itself = {"accept": "text/event-stream", "sec-fetch-site": "same-origin"}
+        assert (await client.get("/v1/situation", headers=by_itself)).status_code == 200
+        clock.ms += 700_000
+        assert (await client.get("/who", headers=HTML)).status_code == 303
 
     play(story, access=access)

@@ -131,7 +131,7 @@ def while_signed_in(actor: Actor | None, send: Send) -> Send:
         nonlocal parts
         if message["type"] == "http.response.body" and message.get("more_body", False):
             parts += 1
-            if parts > 1 and not alive():
+            if parts > 1 and not await alive():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 raise SignedOut
         await send(message)

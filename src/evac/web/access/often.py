@@ -44,6 +44,12 @@ class Often:
             found.popleft()
         found.append(self._now_ms())
 
+    def take_back(self, name: str) -> None:
+        """The last one did not happen after all."""
+        found = self._seen.get(name)
+        if found:
+            found.pop()
+
     def forget(self, name: str) -> None:
         self._seen.pop(name, None)
 

@@ -52,8 +52,11 @@ def router_of(people: People) -> APIRouter:
         address = address_of(request)
         try:
             query = {name: value[:4_096] for name, value in request.query_params.items()}
-            claims, where = await oidc().finish(query, request.cookies.get(flow, ""))
-            name, role, listed = person_of(people.rules, claims)
+            asked = oidc()
+            claims, where = await asked.finish(query, request.cookies.get(flow, ""))
+            if people.rules.provider != asked.provider:
+                raise NotAllowed("oidc-refused", "the access file has changed meanwhile", "sign in again")
+            name, role = person_of(people.rules, claims)
         except (ProviderDown, NotAllowed, Permanent) as error:
             LOG.warning("sign-in at the provider from %s: %s [%s]", address, error.message, error.code)
             refused = page(people, "/now", _told(error))
@@ -63,7 +66,7 @@ def router_of(people: People) -> APIRouter:
         if old is not None:
             people.book.close(old)
         found = going_on(path_within(where))
-        set_cookie(people, found, people.cookie, people.sign_in(name, role, "oidc", address, listed=listed))
+        set_cookie(people, found, people.cookie, people.sign_in(name, role, "oidc", address))
         drop(people, found, flow)
         return found
 
@@ -77,14 +80,12 @@ def _told(error: EvacError) -> EvacError:
     return error
 
 
-def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role, bool]:
-    """(name, role, whether the access file lists the person). Raises NotAllowed for somebody with no role, or
-    with the name of somebody else.
-    """
+def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]:
+    """Name and role. Raises NotAllowed for somebody with no role, or with the name of somebody else."""
     assert rules.provider is not None
     for person in rules.people.values():
         if person.subject and person.subject == claims["sub"]:
-            return person.name, person.role, True
+            return person.name, person.role
     name = claims.get(rules.provider.name_claim)
     if not isinstance(name, str) or not name.strip() or len(name) > NAME_LONGEST or not name.isprintable():
         raise NotAllowed("oidc-nameless", f"no name in {rules.provider.name_claim}", "ask an admin")
@@ -100,4 +101,4 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role,
     ]
     if not roles:
         raise NotAllowed("oidc-no-role", f"{name} has no role here", "ask an admin")
-    return name, max(roles, key=ROLES.index), False
+    return name, max(roles, key=ROLES.index)

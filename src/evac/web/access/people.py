@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,14 +20,14 @@ from starlette.requests import HTTPConnection
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
 from evac.engine import glass
 from evac.engine.clock import Clock
-from evac.estate.access_file import load_access
+from evac.estate.access_file import alike, load_access
 from evac.model.access import AccessRules, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
 from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
 from evac.web.access.references import secret_of
-from evac.web.access.sessions import SessionBook
+from evac.web.access.sessions import Session, SessionBook
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -58,7 +58,7 @@ class People:
         self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
         self._wrong, self._asked = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
         self._turn = asyncio.Lock()
-        self._tokens = _by_digest(rules)
+        self._tokens, self._names = _by_digest(rules), _names(rules)
 
     def routers(self) -> Sequence[APIRouter]:
         from evac.web.access.sign_in import routers
@@ -97,7 +97,7 @@ class People:
             raise Unauthenticated(f"the token {token.name} has ended", "ask for a new one", "token-ended")
         name = token.of or token.name
         role = least(token.role, self.rules.people[token.of].role) if token.of else token.role
-        return Actor(name, role, proof="token", alive=lambda: self._good(token))
+        return Actor(name, role, proof="token", alive=self._alive(lambda: self._good(token)))
 
     def _good(self, token: Token) -> bool:
         """Whether a token is still what the file says it is, for answers that go on."""
@@ -109,31 +109,48 @@ class People:
         value = connection.cookies.get(self.cookie)
         if value is None:
             return None
-        by_itself = connection.scope.get("method") == "GET" and "hx-request" in connection.headers
-        found = self.book.find(value, self.rules.sessions, touch=not by_itself)
-        if found is None:
+        found = self.book.find(value, self.rules.sessions, touch=not _by_itself(connection))
+        actor = None if found is None else self._actor_in(found)
+        if found is None or actor is None:
+            self.book.close(value)
             return None
-        alive = lambda: self._stands(value)  # noqa: E731
-        if found.glass:
-            granted = self._granted(found.glass)
-            return None if granted is None else replace(granted, csrf=found.csrf, alive=alive)
-        role: Role = found.role
-        if not found.listed and found.name in self.rules.people:
-            self.book.close(value)  # that name is somebody else's by now
-            return None
-        if found.listed:
-            person = self.rules.people.get(found.name)
-            if person is None:
-                self.book.close(value)
-                return None
-            role = person.role
-        return Actor(found.name, role, proof=found.proof, csrf=found.csrf, alive=alive)
+        return replace(actor, csrf=found.csrf, alive=self._alive(lambda: self._stands(value)))
 
     def _stands(self, value: str) -> bool:
         found = self.book.find(value, self.rules.sessions, touch=False)
-        if found is None or (found.listed and found.name not in self.rules.people):
-            return False
-        return not found.glass or self._granted(found.glass) is not None
+        return found is not None and self._actor_in(found) is not None
+
+    def _actor_in(self, session: Session) -> Actor | None:
+        """Who asks under a login, with the role of now; None where what it rests on is not as it was."""
+        if session.rests != self._rests(session.proof, session.name):
+            return None
+        if session.glass:
+            return self._granted(session.glass)
+        person = self.rules.people.get(session.name)
+        if person is None and session.proof != "oidc":
+            return None
+        return Actor(session.name, session.role if person is None else person.role, proof=session.proof)
+
+    def _rests(self, proof: Proof, name: str) -> object:
+        """What of the file vouches for a login: its password, its key, or the provider and who is who there.
+        Whoever is not listed goes by a name that nobody listed has.
+        """
+        person = self.rules.people.get(name)
+        if proof == "oidc":
+            known = alike(name) in self._names if person is None else person.subject
+            return (self.rules.provider, known)
+        if person is None:
+            return None
+        return person.key if proof == "break-glass" else person.password
+
+    def _alive(self, stands: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+        """For answers that go on, which read the file again even if nobody asks anything else."""
+
+        async def alive() -> bool:
+            await self._look_again()
+            return stands()
+
+        return alive
 
     def by_glass(self, text: str, address: str) -> Actor:
         """Whoever signed a break-glass credential: reads everything, and may ask one thing. A false one is
@@ -162,55 +179,63 @@ class People:
         role, needed = self.rules.people[grant.who].role, role_for(grant.verb)
         if least(role, needed) != needed:
             raise NotAllowed("role", f"{grant.who} is {role}; {grant.verb} needs {needed}", "ask an admin")
-        alive = lambda: self._granted(text) is not None  # noqa: E731
+        alive = self._alive(lambda: self._granted(text) is not None)
         return Actor(grant.who, "viewer", proof="break-glass", grant=grant, alive=alive)
 
     async def check_password(self, name: str, password: str, address: str) -> Person:
         """The person of that name and password. Raises Unauthenticated, which does not say which of the two
-        was wrong, and TooMany.
+        was wrong, and TooMany. A try counts as false until it was found right, so that many at once are no
+        more than many in a row.
         """
         self.check_tries(name, address)
+        self.note_wrong(name, address)
         person = self.rules.people.get(name)
-        known = person is not None and person.password and len(password) <= PASSWORD_LONGEST
-        right = False
-        if known:
-            assert person is not None
-            try:
-                secret = await asyncio.to_thread(secret_of, person.password)
-                right = hmac.compare_digest(secret.reveal_bytes(), password.encode("utf-8", "surrogatepass"))
-            except EvacError as error:
-                LOG.error("the password of %s cannot be read: %s [%s]", name, error.message, error.code)
+        right = await self._is_password(person, password)
         if not right or person is None:
-            self.note_wrong(name, address)
             LOG.warning("sign-in of %.80r from %s refused: name or password", name, address)
             raise Unauthenticated("name or password is wrong", "try again", "sign-in-wrong")
+        self._wrong.take_back(_near(address))
         self._wrong.forget(_named(name))
         return person
+
+    async def _is_password(self, person: Person | None, given: str) -> bool:
+        """For somebody who has none another one is read, so that the time tells little of who is known."""
+        known = person is not None and bool(person.password)
+        others = (one for one in self.rules.people.values() if one.password)
+        read = person if known else next(others, None)
+        if read is None or len(given) > PASSWORD_LONGEST:
+            return False
+        try:
+            secret = await asyncio.to_thread(secret_of, read.password)
+        except EvacError as error:
+            LOG.error("the password of %s cannot be read: %s [%s]", read.name, error.message, error.code)
+            return False
+        same = hmac.compare_digest(secret.reveal_bytes(), given.encode("utf-8", "surrogatepass"))
+        return known and same
 
     def check_tries(self, name: str, address: str) -> None:
         """Raises TooMany where there were too many false proofs from there, or of that name, if any."""
         rate = self.rules.limits.sign_in
         many = Rate(rate.count * BY_NAME, rate.window_ms)
-        near = neighbourhood(address)
-        wait_ms = max(self._wrong.wait_ms(f"at {near}", rate), self._wrong.wait_ms(_named(name), many))
+        wait_ms = max(self._wrong.wait_ms(_near(address), rate), self._wrong.wait_ms(_named(name), many))
         if wait_ms:
             LOG.warning("sign-in of %.80r from %s refused: too many tries", name, address)
             raise TooMany("too-many-tries", "too many tries to sign in", wait_ms)
 
     def note_wrong(self, name: str, address: str) -> None:
         rate = self.rules.limits.sign_in
-        self._wrong.note(f"at {neighbourhood(address)}", rate)
+        self._wrong.note(_near(address), rate)
         if name:
             self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
 
     def sign_in(
-        self, name: str, role: Role, proof: Proof, address: str, *, listed: bool,
-        most_ms: int | None = None, text: str = "",
-    ) -> str:  # fmt: skip
+        self, name: str, role: Role, proof: Proof, address: str, *, most_ms: int | None = None, text: str = ""
+    ) -> str:
         """A new login; the value of its cookie. text: of a break-glass credential."""
         level = logging.WARNING if text else logging.INFO
         LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
-        return self.book.open(name, role, proof, listed, self.rules.sessions, most_ms, text)
+        rests = self._rests(proof, name)
+        return self.book.open(name, role, proof, rests, self.rules.sessions, most_ms, text)
 
     async def _look_again(self) -> None:
         """Reads the file again where it changed."""
@@ -235,12 +260,27 @@ class People:
                 self.rules.hosts,
             ):
                 LOG.warning("tls, address and hosts of %s count from the next start on", self._path.name)
-            self.rules, self._tokens = rules, _by_digest(rules)
+            self.rules, self._tokens, self._names = rules, _by_digest(rules), _names(rules)
             LOG.info("%s was read again", self._path.name)
 
 
 def _named(name: str) -> str:
     return f"name {name[:200]}"
+
+
+def _near(address: str) -> str:
+    return f"at {neighbourhood(address)}"
+
+
+def _by_itself(connection: HTTPConnection) -> bool:
+    """Whether a page asks to keep itself up to date, by its script or by a stream that it opens again."""
+    headers = connection.headers
+    stream = headers.get("accept", "").startswith("text/event-stream")
+    return connection.scope.get("method") == "GET" and (stream or "hx-request" in headers)
+
+
+def _names(rules: AccessRules) -> frozenset[str]:
+    return frozenset(alike(name) for name in (*rules.people, *rules.tokens))
 
 
 def _by_digest(rules: AccessRules) -> dict[str, Token]:

@@ -7,7 +7,7 @@ it returns is found by routes with `actor_of`, and `need` refuses those who may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -67,7 +67,7 @@ class Actor:
     named: bool = True
     proof: Proof = "token"
     csrf: str = ""
-    alive: Callable[[], bool] | None = None
+    alive: Callable[[], Awaitable[bool]] | None = None
     grant: Grant | None = None
 
     def has(self, role: Role) -> bool:

@@ -1,8 +1,8 @@
 """Logins of people: what a cookie stands for. In the memory of this process; a restart ends them all.
 
 A cookie holds 256 random bits; only their hash is kept here. A login ends when nothing was asked for a while,
-after its whole length, when its person leaves the access file, and on signing out. Bounded: the logins that
-were used least recently make room for new ones.
+after its whole length, and on signing out; `People` ends it when its person leaves the access file, or when
+what it was proved with changes there. Bounded: those that were used least recently make room for new ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(slots=True)
 class Session:
-    """listed: the access file knows the person, and says the role at each request. until_ms: by the clock of
-    the book, whatever its length. glass: the credential that it was opened with, checked at each request.
+    """rests: what of the access file it was proved with. until_ms: by the clock of the book, whatever its
+    length. glass: the credential that it was opened with, checked at each request.
     """
 
     name: str
     role: Role
     proof: Proof
-    listed: bool
+    rests: object
     made_ms: int
     seen_ms: int
     until_ms: int
@@ -51,7 +51,7 @@ class SessionBook:
         return len(self._known)
 
     def open(
-        self, name: str, role: Role, proof: Proof, listed: bool, rules: Sessions,
+        self, name: str, role: Role, proof: Proof, rests: object, rules: Sessions,
         most_ms: int | None = None, glass: str = "",
     ) -> str:  # fmt: skip
         """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
@@ -63,7 +63,7 @@ class SessionBook:
         while len(self._known) >= SESSIONS_MOST:
             self._known.popitem(last=False)
         value = secrets.token_urlsafe(32)
-        self._known[_key(value)] = Session(name, role, proof, listed, now, now, now + length, glass)
+        self._known[_key(value)] = Session(name, role, proof, rests, now, now, now + length, glass)
         return value
 
     def find(self, value: str, rules: Sessions, touch: bool = True) -> Session | None:

@@ -52,7 +52,7 @@ def routers(people: People) -> Sequence[APIRouter]:
             person = await people.check_password(name[:NAME_LONGEST], fields.get("password", ""), address)
         except (Unauthenticated, TooMany, NotAllowed) as error:
             return page(people, where, error, name[:NAME_LONGEST])
-        value = people.sign_in(person.name, person.role, "password", address, listed=True)
+        value = people.sign_in(person.name, person.role, "password", address)
         return signed_in(people, request, value, where)
 
     @router.post(f"{SIGN_IN}/break-glass")
@@ -67,9 +67,7 @@ def routers(people: People) -> Sequence[APIRouter]:
         grant = actor.grant
         assert grant is not None
         left_ms = grant.until_ms - people.clock.now_ms()
-        value = people.sign_in(
-            actor.name, "viewer", "break-glass", address, listed=True, most_ms=left_ms, text=text
-        )
+        value = people.sign_in(actor.name, "viewer", "break-glass", address, most_ms=left_ms, text=text)
         return signed_in(people, request, value, where_to(grant))
 
     @router.post("/sign-out")
