@@ -94,21 +94,20 @@ class IncidentFile:
 
 
 def short_of(about: Summary, run: str) -> IncidentShort:
-    felt = sum(1 for fate in about.fates if fate.was_down or fate.level != "up")
     return IncidentShort(
         incident=about.incident, title=about.title, state=about.state, sites=about.sites,
         begun_ms=about.begun_ms, begun_by=str(about.begun), detected_ms=about.detected_ms,
         ended_ms=about.ended_ms, ended_by=None if about.ended is None else str(about.ended),
         commander=about.commander, commander_since_ms=about.commander_since_ms,
         people_least=about.people_least, people_most=about.people_most, still_down=about.still_down,
-        services=felt, run=run,
+        services=sum(1 for fate in about.fates if fate.touched), run=run,
     )  # fmt: skip
 
 
 def felt(about: Summary) -> list[Fate]:
     """Services that were touched: down ones first, then by tier and people."""
     rank: Mapping[str, int] = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
-    found = [fate for fate in about.fates if fate.was_down or fate.level != "up"]
+    found = [fate for fate in about.fates if fate.touched]
     return sorted(found, key=lambda f: (rank[f.level], f.tier, -f.people, f.service))
 
 

@@ -20,6 +20,7 @@ from evac.incident.values import DAY_MS
 from evac.model.estate import Estate
 
 DAYS: Final = 90
+NAMED_MOST: Final = 5
 DayState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance", "unknown"]
 GRAVITY: Final[Mapping[str, int]] = {
     "unknown": 0, "operational": 1, "maintenance": 2, "degraded": 3, "partial outage": 4, "major outage": 5,
@@ -216,11 +217,21 @@ def _minutes(milliseconds: int) -> int:
     return -(-milliseconds // 60_000)
 
 
+def trouble_with(names: Sequence[str]) -> str:
+    """A title for what users noticed."""
+    return f"Trouble with {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`Mail`, `Mail and Chat`, `Mail, Chat, Pay, Maps and 7 more`. Nobody is left out alone."""
+    shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST
+    parts = [*names[:shown], *([f"{len(names) - shown} more"] if shown < len(names) else [])]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
 def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> PublicIncident | None:
     """None where users neither felt it nor were told of it. Its name inside is told to nobody."""
-    touched = {
-        names[f.service] for f in about.fates if f.service in names and (f.was_down or f.level != "up")
-    }
+    touched = {names[fate.service] for fate in about.fates if fate.service in names and fate.touched}
     touched |= {
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
     }
@@ -228,9 +239,7 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
     if not touched and not updates:
         return None
     title = next((update.title for update in updates if update.title), "")
-    title = title or (f"Trouble with {', '.join(sorted(touched)[:3])}" if touched else "Notice")
-    if not title.endswith((".", "!", "?")) and len(touched) > 3 and title.startswith("Trouble with"):
-        title += f" and {len(touched) - 3} more"
+    title = title or (trouble_with(sorted(touched)) if touched else "Notice")
     return PublicIncident(
         dossier.incident,
         title,

@@ -78,7 +78,8 @@ def _major(critical: Criterion, malicious: Criterion, others: Sequence[Criterion
     if critical.met == "met" and sure >= 2:
         return "met", f"critical services are affected, and {sure} thresholds are met"
     missing = [one.name for one in (critical, malicious, *others) if one.met == "not known"]
-    return "not known", f"{sure} thresholds are met so far; not known: {', '.join(missing)}"
+    met = "1 threshold is" if sure == 1 else f"{sure} thresholds are"
+    return "not known", f"{met} met so far; not known: {', '.join(missing)}"
 
 
 def _of_yes(article: str, name: str, said: Said, fact: str) -> Criterion:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from evac.incident.components import listed, trouble_with
 from evac.incident.incident import Dossier, Summary
 from evac.incident.notes import open_draft
 from evac.incident.services import Fate, Level
 
-NAMED_MOST: Final = 5
 _RANK: Final[Mapping[Level, int]] = {"up": 0, "moving": 1, "degraded": 2, "down": 3}
 
 
@@ -50,9 +50,9 @@ def draft(dossier: Dossier, about: Summary, names: Mapping[str, str], now_ms: in
     felt = _felt(about.fates, names)
     if not felt:
         return Draft("", "", "nothing")
-    title = f"Trouble with {_listed(one.name for one in felt)}"
+    title = trouble_with([one.name for one in felt])
     if about.ended_ms is not None:
-        words = f"{_listed(one.name for one in felt)} {_verb(felt, 'works', 'work')} again"
+        words = f"{_names(felt)} {_verb(felt, 'works', 'work')} again"
         return Draft(f"{title}: over", f"{words} since {_moment(about.ended_ms, now_ms)}.", "records")
     down = [one for one in felt if one.level == "down"]
     less = [one for one in felt if one.level in ("degraded", "moving")]
@@ -74,7 +74,7 @@ def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
     """Components that users noticed, the worst first, then by name."""
     rows: dict[str, list[Fate]] = {}
     for fate in fates:
-        if fate.service in names and (fate.was_down or fate.level != "up"):
+        if fate.service in names and fate.touched:
             rows.setdefault(names[fate.service], []).append(fate)
     found = []
     for name, parts in rows.items():
@@ -87,15 +87,7 @@ def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
 
 
 def _names(felt: Iterable[_Felt]) -> str:
-    return _listed(one.name for one in felt)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """`Mail`, `Mail and Chat`, `Mail, Chat and 7 more`."""
-    found = list(names)
-    if len(found) > NAMED_MOST:
-        return f"{', '.join(found[:NAMED_MOST])} and {len(found) - NAMED_MOST} more"
-    return " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
+    return listed([one.name for one in felt])
 
 
 def _verb(felt: list[_Felt], one: str, many: str) -> str:

@@ -60,7 +60,9 @@ class Summary:
 
     @property
     def still_down(self) -> tuple[str, ...]:
-        return tuple(fate.service for fate in self.fates if fate.level == "down")
+        """What matters most comes first: by tier, then by people."""
+        down = [fate for fate in self.fates if fate.level == "down"]
+        return tuple(f.service for f in sorted(down, key=lambda f: (f.tier, -f.people, f.service)))
 
     def until_ms(self, now_ms: int) -> int:
         """The end of it, or the present while it goes on."""

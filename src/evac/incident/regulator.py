@@ -241,7 +241,7 @@ def affected(said: Said, about: Summary) -> Stated:
     if about.people_least == about.people_most:
         return Stated(about.people_most, "an estimate: people who notice, as the estate says")
     return Stated(
-        f"{about.people_least} to {about.people_most}",
+        f"{about.people_least:,} to {about.people_most:,}",
         "an estimate from the estate: at least those of the largest service, at most the sum of all",
     )
 

@@ -54,6 +54,11 @@ class Fate:
         return any(change.level == "down" for change in self.changes)
 
     @property
+    def touched(self) -> bool:
+        """Whether it was not up all the time, or is not up now."""
+        return self.was_down or self.level != "up"
+
+    @property
     def down_since_ms(self) -> int | None:
         return next((change.at_ms for change in self.changes if change.level == "down"), None)
 

@@ -142,7 +142,9 @@ def timeline_json(about: Summary, entries: Iterable[Entry]) -> str:
 def _said(stated: Stated, moment: bool = False) -> str:
     if stated.value is None:
         return _UNKNOWN
-    return utc(int(stated.value)) if moment and isinstance(stated.value, int) else str(stated.value)
+    if type(stated.value) is int:
+        return utc(stated.value) if moment else number(stated.value)
+    return str(stated.value)
 
 
 def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -> Sheet:

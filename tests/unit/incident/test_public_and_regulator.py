@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
-from evac.incident.components import DAYS, StatusPage, status_page
+from evac.incident.components import DAYS, StatusPage, listed, status_page
 from evac.incident.dora import Classification, classify, span
 from evac.incident.incident import Dossier, summary
 from evac.incident.korea import duties
 from evac.incident.notes import Note
 from evac.incident.regulator import basics, check_fact
-from evac.incident.values import DAY_MS
+from evac.incident.services import Change, Fate
+from evac.incident.values import DAY_MS, Source
 from evac.model.errors import InvalidInput
+from evac.report.incident_view import report_sheet
+from evac.report.sheet import sheet_markdown
 from evac.report.status_feed import status_feed
 from evac.report.status_page import status_html, status_json
 from tests.unit.incident.stories import T0, fire, note
@@ -93,6 +97,31 @@ def test_an_incident_keeps_the_title_of_its_first_update() -> None:
     assert [update.text for update in shown.updates] == ["a", "b"]
 
 
+def test_a_title_that_was_drafted_is_published_as_it_was_written() -> None:
+    names = {service: f"Part {service}" for service in ("web", "cart", "gone", "fine", "ads", "x", "y")}
+    told = [note("update", 1, "b", name="Trouble with Part ads, Part cart and 2 more")]
+    told += [note("state", 2, name=name, value="degraded") for name in names.values()]
+    (one,) = status_page("Example", names, [(d := fire(told), summary(d))], T0, T0 + HOUR).incidents
+    assert one.title == told[0].name
+    (one,) = status_page("Example", names, [(d := fire(told[1:]), summary(d))], T0, T0 + HOUR).incidents
+    assert one.title == "Trouble with Part ads, Part cart, Part fine, Part gone, Part web and 2 more"
+
+
+def test_what_is_down_is_named_by_what_it_matters() -> None:
+    assert [listed("abcdef"[:n]) for n in (1, 2, 6)] == ["a", "a and b", "a, b, c, d, e and f"]
+    fates = (Fate("ads", 3, 0, None, (down := (Change(1, "down", Source("r", 1)),))),
+             Fate("chat", 0, 5, None, down), Fate("login", 0, 9, None, down))  # fmt: skip
+    assert replace(summary(fire()), fates=fates).still_down == ("login", "chat", "ads")
+
+
+def test_the_report_counts_in_words_that_can_be_read() -> None:
+    dossier = fire([fact("clients_affected", "1200000")])
+    report = basics(dossier, about := summary(dossier), T0 + HOUR)
+    shown = sheet_markdown(report_sheet(report, classify(dossier, about, report), ()))
+    assert "1,200,000" in shown
+    assert "1 threshold is met so far" in shown
+
+
 def told(*notes: Note, now_ms: int = T0 + 30 * HOUR) -> Classification:
     dossier = fire(notes)
     about = summary(dossier)
@@ -114,7 +143,7 @@ def test_what_nobody_says_is_not_known() -> None:
     assert met(found, "Article 9(1)") == "met", "one service alone has more than 100,000 people"
     values = {field.number: field.stated.value for field in found.fields}
     assert values["4.13"] is None
-    assert values["3.4"] == "150000 to 190015"
+    assert values["3.4"] == "150,000 to 190,015"
     assert values["3.15"] == "00:00:02"
 
 
