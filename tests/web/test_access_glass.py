@@ -12,13 +12,18 @@ import pytest
 
 from evac.app import incidents
 from evac.app.access import digest_of
+from evac.app.controlling import check_request
 from evac.app.office import Office
 from evac.engine import requests
+from evac.engine.chronicle import of_event
 from evac.engine.clock import SystemClock
 from evac.engine.glass import issue
-from evac.engine.signatures import new_key, read_key
+from evac.engine.signatures import Approval, new_key, read_key, sign
 from evac.model.access import AccessRules, Grant, Person, Token
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import Approver, RunPolicy
 from evac.run.state import apply, replay
+from evac.run.view import RunView
 from evac.web.access.people import People
 from evac.web.pages import run_asking
 from tests.web.burning import RUN, events_of, made, spec_of
@@ -84,8 +89,9 @@ def test_it_asks_one_thing_once_and_everybody_sees_it(
         assert (replayed.status_code, replayed.json()["code"]) == (403, "glass-spent")
         (asked,) = await standing(office)
         assert asked.who == "kim"
-        assert asked.reason.startswith("BREAK-GLASS aaaaaaaa, use 1 of 1: people")
-        assert asked.reason.endswith("(signed for: the provider burns)")
+        assert asked.reason == told["reason"]
+        signed_for = 'BREAK-GLASS aaaaaaaa, use 1 of 1: signed for "the provider burns"'
+        assert asked.full_reason == f"{signed_for}; {asked.reason}"
         (note,) = await incidents.notes_of(office.store, "fire-1")
         assert note.text.startswith("BREAK-GLASS aaaaaaaa, use 1 of 1: kim asked for pause of fire-1-north")
         assert note.text.endswith("people  inside")
@@ -217,6 +223,34 @@ def test_one_person_counts_once_by_whatever_way_she_approves(signer: Signer) -> 
         lee = replace(asked, who="lee")
         apply(view, requests.event_of(view, lee, signer.now_ms, requests.Terms()))
         assert view.approvals == 2
+
+    play(story, access=signer.access)
+
+
+def test_a_policy_that_wants_signatures_gets_them_with_a_credential_too(signer: Signer) -> None:
+    """A person signs the reason that she gives; what is told of the credential stands before it."""
+    policy = RunPolicy(approvers=(Approver("kim", signer.public["kim"]),))
+    view = RunView(spec_of(made().digest))
+    needed = view.spec.envelope
+    approval = Approval(RUN, view.plans[-1], needed, "kim", "people inside")
+    signature = sign(approval, read_key(signer.folder / "kim.pem"))
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        for number, given in enumerate((signature, "")):
+            headers = by(signer.sign(verb="approve", id=str(number) * 32))
+            told = await client.post(PATH, json=asking("approve", signature=given), headers=headers)
+            assert told.status_code == 202
+        signed, bare = await standing(office)
+        check_request(policy, view, signed)
+        with pytest.raises(NotAllowed):
+            check_request(policy, view, bare)
+        event = requests.event_of(view, signed, signer.now_ms, requests.Terms())
+        assert event.data["reason"].startswith("BREAK-GLASS 00000000, use 1 of 1: ")
+        assert event.data["reason"].endswith("; people inside")
+        notice = of_event(RUN, event)
+        assert notice is not None
+        assert notice[0] == f"{RUN}: BREAK-GLASS 00000000, use 1 of 1: kim approved"
 
     play(story, access=signer.access)
 

@@ -36,12 +36,15 @@ TEXT_MOST: Final = requests.TEXT_MOST
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks, why, and the key that makes it once; body: a digest of everything that was asked."""
+    """Who asks, why, and the key that makes it once; body: a digest of everything that was asked. glass: of
+    the break-glass credential that it was asked with, in words.
+    """
 
     who: str
     reason: str
     key: str = ""
     body: str = ""
+    glass: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,14 @@ class Counter:
         if known is not None:
             return known
         now_ms = self._clock.now_ms()
-        request = replace(request, id=runs.new_id(now_ms), who=asked.who, reason=asked.reason, at_ms=now_ms)
+        request = replace(
+            request,
+            id=runs.new_id(now_ms),
+            who=asked.who,
+            reason=asked.reason,
+            at_ms=now_ms,
+            glass=asked.glass,
+        )
         value = requests.encode(request)
         if await self._store.get(OPEN + run) is None and request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")

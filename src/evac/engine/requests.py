@@ -35,7 +35,8 @@ class Request:
     step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
     without a step takes the run back. for_ms, then: of pause (0: no end), and what happens at its end. typed:
     of approve, names of sites that the person typed, because more than one is left. limit, value: of limit;
-    value in units, or in percent of what the estate says.
+    value in units, or in percent of what the estate says. glass: of a break-glass credential that it was asked
+    with, in words that stand before the reason. The reason itself stays as it was given: approvals sign it.
     """
 
     id: str
@@ -53,6 +54,12 @@ class Request:
     typed: tuple[str, ...] = ()
     limit: str = ""
     value: str = ""
+    glass: str = ""
+
+    @property
+    def full_reason(self) -> str:
+        """As journals say it."""
+        return f"{self.glass}; {self.reason}"[:TEXT_MOST] if self.glass else self.reason
 
 
 def prefix_of(run: str) -> str:
@@ -72,7 +79,7 @@ def encode(request: Request) -> bytes:
             "at_ms": request.at_ms, "for_ms": request.for_ms, "then": request.then, "ticket": request.ticket,
             "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
             "signature": request.signature, "evidence": dict(request.evidence), "typed": list(request.typed),
-            "limit": request.limit, "value": request.value,
+            "limit": request.limit, "value": request.value, "glass": request.glass,
         }
     )  # fmt: skip
     if len(value) > VALUE_MOST:
@@ -90,6 +97,7 @@ def decode(key: str, value: bytes) -> Request:
             int(told.get("at_ms", 0)), int(told.get("for_ms", 0)), told.get("then", "stay"),
             told.get("ticket", ""), given, told.get("signature", ""), dict(told.get("evidence", {})),
             tuple(str(name) for name in told.get("typed", ())), told.get("limit", ""), told.get("value", ""),
+            told.get("glass", ""),
         )  # fmt: skip
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -107,6 +115,7 @@ def _check(request: Request) -> None:
         request.ticket,
         request.limit,
         request.value,
+        request.glass,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
         raise RunError("request-unreadable", "a request is made of short texts")
@@ -140,7 +149,7 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
         kind = {"approve": "gate_opened", "undo": "undo_asked"}[request.verb]
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
-    data: dict[str, Any] = {"who": request.who, "reason": request.reason}
+    data: dict[str, Any] = {"who": request.who, "reason": request.full_reason}
     if kind == "approved":
         given = request.envelope if request.envelope is not None else view.spec.envelope
         _check_typed(view, request)

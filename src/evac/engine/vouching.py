@@ -80,9 +80,9 @@ class Vouching:
         epoch = await self._in_doubt(run, plan_id(request.step))
         primary = _primary(epoch, request)
         after, permit = datasets.vouch(epoch, primary)
-        words = f"{request.who} vouches: the primary of {epoch.store} is at {primary} ({request.reason})"
+        words = f"{request.who} vouches: the primary of {epoch.store} is at {primary} ({request.full_reason})"
         record = {
-            "who": request.who, "reason": request.reason, "at_ms": self._clock.now_ms(), "run": run,
+            "who": request.who, "reason": request.full_reason, "at_ms": self._clock.now_ms(), "run": run,
             "step": request.step, "primary": primary, "candidate": epoch.candidate, "epoch": after.number,
             "evidence": dict(request.evidence),
         }  # fmt: skip

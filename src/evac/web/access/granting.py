@@ -27,6 +27,8 @@ from evac.web.access.port import Actor
 from evac.web.room import WarRoom
 
 USED: Final = "glass/"
+SIGNED_FOR_MOST: Final = 400
+"""Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
 
 
 def may_ask(actor: Actor, verb: str) -> bool:
@@ -63,7 +65,7 @@ def check_reason(reason: str) -> None:
 async def spend(
     request: Request, room: WarRoom, grant: Grant, asked: Asked, run: str, incident: str
 ) -> Asked:
-    """Counts one use, and says so everywhere; what is asked, with a reason that tells it.
+    """Counts one use, and says so everywhere; what is asked, with the words that tell it in journals.
 
     Raises NotAllowed where it was used up, Unavailable.
     """
@@ -74,7 +76,7 @@ async def spend(
         grant.id, grant.who, number, grant.uses, grant.verb, run, address_of(request),
     )  # fmt: skip
     head = f"{BREAK_GLASS} {grant.id[:8]}, use {number} of {grant.uses}"
-    words = f"{head}: {asked.reason} (signed for: {grant.reason})"[:TEXT_MOST]
+    words = f'{head}: signed for "{grant.reason[:SIGNED_FOR_MOST]}"'
     text = (
         f"{head}: {grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
     )
@@ -84,7 +86,7 @@ async def spend(
         await incidents.add_note(store, note, new=True)
     except EvacError as error:  # the journal of the run tells it all the same
         LOG.error("the note on break-glass %s is not written: %s [%s]", grant.id, error.message, error.code)
-    return replace(asked, reason=words)
+    return replace(asked, glass=words)
 
 
 async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:
