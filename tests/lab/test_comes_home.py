@@ -47,6 +47,11 @@ def sites(lab: LabFolder) -> dict[str, status.SiteStatus]:
     return {site.name: site for site in status.look(lab, lab.need()).sites}
 
 
+def named(lab: LabFolder) -> set[str]:
+    """Where the name servers that answer send people; on a busy machine one may take too long for one look."""
+    return {name for site in sites(lab).values() for name in site.names}
+
+
 def until(happens: Callable[[], object], within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while not (found := happens()) and time.monotonic() < deadline:
@@ -71,9 +76,8 @@ def test_primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab: LabF
     assert (found["pangyo"].redis, found["anyang"].redis) == ("primary", "replica")
     assert found["anyang"].postgres == found["ansan"].postgres == "replica"
     assert "dc-anyang" in found["pangyo"].postgres, "who was the primary follows again"
-    assert {names for site in found.values() for names in site.names} == {
-        lab.need().topology.site("pangyo").host("haproxy")
-    }
+    at_home = {lab.need().topology.site("pangyo").host("haproxy")}
+    assert until(lambda: named(lab) == at_home, 10.0), named(lab)
     view = last_run(lab)
     moved = [view.phases[i] for i, step in enumerate(view.steps) if step.paced]
     assert moved == ["succeeded"] * 3, "10 %, 50 %, then all"
