@@ -48,7 +48,7 @@ def sites(lab: LabFolder) -> dict[str, status.SiteStatus]:
 
 
 def named(lab: LabFolder) -> set[str]:
-    """Where the name servers that answer send people; on a busy machine one may take too long for one look."""
+    """Where the name servers that answer send people; on a busy machine one may take too long for a look."""
     return {name for site in sites(lab).values() for name in site.names}
 
 
