@@ -76,7 +76,8 @@ def test_the_api_says_what_records_and_people_say() -> None:
 @pytest.mark.parametrize(
     "body",
     [{"kind": "note", "text": " \n"}, {"kind": "state", "name": "Mail", "value": "fine"}, {"kind": "gossip"},
-     {"kind": "fact", "name": "clients_affected", "value": "many"}, {"kind": "note", "text": "a\x00b"}],
+     {"kind": "fact", "name": "clients_affected", "value": "many"}, {"kind": "note", "text": "a\x00b"},
+     {"kind": "state", "name": "Nobody", "value": "degraded"}],
 )  # fmt: skip
 def test_what_does_not_hold_together_is_not_written(body: dict[str, str]) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
@@ -136,6 +137,12 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert "They are back." in (await client.get("/v1/status/feed")).text
             kinds = [row["kind"] for row in (await client.get(NOTES)).json()["items"]]
             assert kinds == ["draft", "update"]
+            form = (await client.get(f"{PATH}/write?kind=state")).text
+            assert form.count('<option value="">') == 2, "nothing is said of a component by mistake"
+            untouched = await client.post(f"{PATH}/write", data=fields(form, name="Payment", value=""))
+            assert (untouched.status_code, "is missing" in untouched.text) == (422, True)
+            await client.post(f"{PATH}/write", data=fields(form, name="Payment", value="degraded"))
+            assert "says that Payment is degraded" in (await client.get(PATH)).text
         await office.close()
 
     asyncio.run(story())

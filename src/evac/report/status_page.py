@@ -30,9 +30,7 @@ def status_html(page: StatusPage) -> str:
         page=page,
         overall=OVERALL[page.overall],
         made=utc(page.made_ms),
-        components=[
-            (one, one.state.replace(" ", "-"), summary_words(one), bars(one)) for one in page.components
-        ],
+        components=component_rows(page),
         incidents=[
             (one, utc(one.begun_ms), utc(one.ended_ms) if one.ended_ms else "") for one in page.incidents
         ],
@@ -40,7 +38,15 @@ def status_html(page: StatusPage) -> str:
     )
 
 
-def bars(component: Component) -> list[tuple[int, str, str]]:
+Bars = list[tuple[int, str, str]]
+
+
+def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
+    """(component, its state as a class of styles, its days in words, a bar for each day)."""
+    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
+
+
+def _bars(component: Component) -> Bars:
     return [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(component.days)]
 
 

@@ -12,18 +12,19 @@ from pydantic import BaseModel
 
 from evac.app.office_asking import Answer, Asked, body_digest
 from evac.app.office_incidents import IncidentFile, IncidentShort, felt
-from evac.incident.dora import classify
+from evac.incident.dora import Classification, classify
 from evac.incident.drafting import Draft, draft
-from evac.incident.korea import duties
+from evac.incident.korea import Duty, duties
 from evac.incident.notes import Note, in_order
-from evac.incident.regulator import basics
+from evac.incident.regulator import Basics, basics
 from evac.incident.values import Entry
-from evac.model.errors import Unavailable
+from evac.model.errors import InvalidInput, Unavailable
 from evac.report import incident_view as views
 from evac.report.sheet import Sheet, sheet_markdown, sheet_page
+from evac.report.words import listed
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump, tag_of, tagged
-from evac.web.api.incident_bodies import IncidentBody, IncidentName, NoteBody, note_of
+from evac.web.api.incident_bodies import IncidentBody, IncidentName, NoteBody, StateSaid, note_of
 from evac.web.api.requests import answer_of
 from evac.web.api.shapes import LIMIT, After, AfterNumber, IdempotencyKey, Limit, answers, paged
 from evac.web.room import WarRoom, room_of
@@ -187,8 +188,20 @@ async def write(
     """
     room = room_of(request)
     name = await room.office.incidents.check_known(incident)
+    if isinstance(body, StateSaid):
+        _check_component(room, body.name)
     asked = _asked(actor, body.who, key, name, body.model_dump(mode="json"))
     return answer_of(given := await room.counter.note(asked, note_of(name, body)), await _seen(room, given))
+
+
+def _check_component(room: WarRoom, name: str) -> None:
+    """Raises InvalidInput for a component that users do not see, Unavailable until the estate was read."""
+    known = sorted({one.public_name for one in room.facts.services if one.public_name})
+    if name not in known:
+        raise InvalidInput(
+            "component-unknown", f"the status page shows no component {name[:80]!r}",
+            f"one of {listed(known, 20)}" if known else "give a service of the estate a public_name",
+        )  # fmt: skip
 
 
 def _asked(actor: Actor, who: str, key: str, *about: object) -> Asked:
@@ -241,18 +254,18 @@ async def report(request: Request, incident: IncidentName, form: Form = "json") 
 
 
 def _report(file: IncidentFile, form: str, at_ms: int) -> bytes:
-    told = basics(file.dossier, file.about, at_ms)
-    classified, owed = classify(file.dossier, file.about, told), duties(file.dossier, file.about, told)
     if form == "json":
-        return views.report_json(told, classified, owed).encode()
-    return written(views.report_sheet(told, classified, owed), form)
+        return views.report_json(*_reported(file, at_ms)).encode()
+    return written(report_sheet(file, at_ms), form)
 
 
 def report_sheet(file: IncidentFile, at_ms: int) -> Sheet:
+    return views.report_sheet(*_reported(file, at_ms))
+
+
+def _reported(file: IncidentFile, at_ms: int) -> tuple[Basics, Classification, tuple[Duty, ...]]:
     told = basics(file.dossier, file.about, at_ms)
-    return views.report_sheet(
-        told, classify(file.dossier, file.about, told), duties(file.dossier, file.about, told)
-    )
+    return told, classify(file.dossier, file.about, told), tuple(duties(file.dossier, file.about, told))
 
 
 def written(sheet: Sheet, form: str) -> bytes:

@@ -7,11 +7,10 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app.office_incidents import IncidentFile
 from evac.model.errors import EvacError
 from evac.report.incident_view import runbook_sheet
 from evac.report.sheet import Sheet
-from evac.report.status_page import OVERALL, bars, summary_words
+from evac.report.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incident_bodies import IncidentName
@@ -87,12 +86,9 @@ async def status(request: Request) -> Response:
     page, exports = await public_page(room), room.office.situation.exports
 
     def make() -> bytes:
-        components = [
-            (one, one.state.replace(" ", "-"), summary_words(one), bars(one)) for one in page.components
-        ]
         return frame.render(
-            "status.html.j2", PATH, now_ms, page=page, overall=OVERALL[page.overall], components=components,
-            exports=exports,
+            "status.html.j2", PATH, now_ms, page=page, overall=OVERALL[page.overall],
+            components=component_rows(page), exported=incident_view.exported(exports, now_ms),
         )  # fmt: skip
 
     return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
@@ -144,13 +140,9 @@ async def report(request: Request, incident: IncidentName) -> Response:
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     at_ms = room.office.clock.now_ms()
-    sheet = await room.office.incidents.apart(lambda: _sheet_of(file, at_ms))
+    sheet = await room.office.incidents.apart(lambda: api.report_sheet(file, at_ms))
     name = quote(file.about.incident)
     return _paper(room, sheet, f"{PATH}/{name}", "the incident", f"/v1/incidents/{name}/report")
-
-
-def _sheet_of(file: IncidentFile, at_ms: int) -> Sheet:
-    return api.report_sheet(file, at_ms)
 
 
 @router.get("/plans/{digest}/runbook")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from evac.app.office_incidents import IncidentFile, IncidentShort, felt
 from evac.app.office_values import ExportSeen
+from evac.app.status_export import REFRESH_MS
 from evac.incident.drafting import Draft
 from evac.incident.notes import in_order
 from evac.incident.regulator import FACTS
@@ -20,6 +21,7 @@ SERVICES_MOST: Final = 60
 UPDATES_MOST: Final = 5
 NAMED_MOST: Final = 12
 MINUTE_MS: Final = 60_000
+LATE_MS: Final = 3 * REFRESH_MS
 _SAID_OF_MANY: Final[Mapping[str, str]] = {
     "down": "are down", "degraded": "serve, but less than they should", "moving": "are being moved",
     "restored": "serve again", "moved": "have moved",
@@ -54,7 +56,7 @@ def list_rows(rows: Iterable[IncidentShort], now_ms: int) -> list[dict[str, Any]
 
 def context(
     file: IncidentFile, made: Draft, whole: bool, begin: int, now_ms: int,
-    exported: Sequence[ExportSeen],
+    exports: Sequence[ExportSeen],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the page of one incident shows."""
     row = file.short
@@ -65,15 +67,17 @@ def context(
     known = {note.name for note in file.dossier.notes if note.kind == "fact"}
     services = [_service(fate, now_ms, file) for fate in felt(file.about)]
     return {
-        "one": row, "answer": _answer(row, len(services), now_ms), "cards": _cards(row, len(services)),
+        "one": row, "answer": _answer(row, len(services), now_ms),
+        "cards": _cards(row, len(services), file.about.begun),
         "asks": [ask for ask in ASKS if row.ended_ms is None or ask[0] != "resolved"],
         "entries": _lines(file, whole, total - end, total - begin), "whole": whole,
         "begin": begin, "end": end, "total": total,
         "before": begin - ENTRIES if begin else None, "after": end if end < total else None,
         "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
         "draft": made, "updates": updates[:UPDATES_MOST], "updates_rest": max(0, len(updates) - UPDATES_MOST),
-        "facts": len(known & set(FACTS)), "facts_all": len(FACTS), "plan": file.digest, "at_ms": now_ms,
-        "losses": file.dossier.losses, "exported": exported,
+        "facts": len(known & set(FACTS)), "facts_all": len(FACTS), "plan": file.digest,
+        "at_ms": max([now_ms, *(entry.at_ms for entry in file.entries[-1:])]),
+        "losses": file.dossier.losses, "exported": exported(exports, now_ms),
     }  # fmt: skip
 
 
@@ -119,11 +123,24 @@ def _of(count: int) -> str:
     return f"{plural(count, 'service')} {'was' if count == 1 else 'were'}"
 
 
-def _cards(row: IncidentShort, touched: int) -> list[dict[str, Any]]:
+def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
+    """How the public status page stands outside. state: `failed`, `late` where nothing was written for longer
+    than a page that does not change is left alone, else `written`.
+    """
+    return [
+        {
+            "one": row, "at_ms": row.since_ms if row.problem else row.ok_ms,
+            "state": "failed" if row.problem else "late" if now_ms - row.ok_ms > LATE_MS else "written",
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, Any]]:
     down, over = len(row.still_down), row.ended_ms is not None
     more = "at some time; nobody knows how many use several" if touched > 1 else "at some time"
     return [
-        _card("first sign", "", f"proved by {row.begun_by}", "", row.begun_ms),
+        _card("first sign", "", f"proved by {_proof(begun)[0]}", "", row.begun_ms),
         _card("still down", number(down), listed(row.still_down, 3) or "nothing",
               "" if over else "error" if down else "ok"),
         _card("people without a service", _people(row), more if row.people_most else "as far as records say"),
