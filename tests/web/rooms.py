@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ from evac.web.setting import WebSetting
 
 ESTATE = Path(__file__).resolve().parents[1] / "fixtures" / "estates" / "small"
 BASE = "http://127.0.0.1:8400"
+PATIENCE_S = 120.0
+
+
+def until(what: Callable[[], Any], words: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := what()):
+        assert time.monotonic() < deadline, words
+        time.sleep(0.1)
+    return found
 
 
 def office_of(store: Store | None = None, estate: Path = ESTATE) -> Office:

@@ -8,19 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 import pytest_socket
 
 from evac.cli.main import run as evac
+from tests.web.rooms import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 120.0
 PLAY = "from evac.app.demo_room import serve_demo; serve_demo(0, lambda w: print(w, flush=True), 60)"
 
 
@@ -29,14 +27,6 @@ def sockets() -> Iterator[None]:
     pytest_socket.enable_socket()
     yield
     pytest_socket.disable_socket(allow_unix_socket=True)
-
-
-def until(what: Callable[[], Any], words: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, words
-        time.sleep(0.1)
-    return found
 
 
 def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:

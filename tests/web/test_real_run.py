@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ import pytest_socket
 
 from tests.e2e.test_embedded_run import World, apply, world
 from tests.web.conftest import START_S, free_port, until_ready
+from tests.web.rooms import PATIENCE_S, until
 
 __all__ = ["world"]
 pytestmark = pytest.mark.slow
-PATIENCE_S = 120.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +48,6 @@ def room(world: World) -> Iterator[tuple[httpx2.Client, str]]:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(60)
-
-
-def until(what: Callable[[], Any], words: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, words
-        time.sleep(0.1)
-    return found
 
 
 def ask(client: httpx2.Client, run: str, verb: str, key: str = "", match: str = "", **more: Any) -> Any:

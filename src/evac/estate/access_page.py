@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from evac.estate.access_file import FIELDS, PERSON_FIELDS, TOKEN_FIELDS
-from evac.estate.kinds import Field, Listed, Mapped, Record, Scalar
+from evac.estate.key_tables import key_table, shown_default
+from evac.estate.kinds import Field, Mapped, Record
 
 _OPENING: Final = """\
 # Access files
@@ -59,21 +60,16 @@ person is not let in. A token without `of` is a program, and approves nothing.
 
 def access_page() -> str:
     """Keys of access files."""
-    lines = [_OPENING + "## Keys", "", *_table(FIELDS), ""]
+    lines = [_OPENING + "## Keys", "", *key_table(FIELDS, _absent), ""]
     for title, fields, words in (
         ("people", PERSON_FIELDS, "A mapping of names; of each person:"),
         ("tokens", TOKEN_FIELDS, "A mapping of names; of each token:"),
     ):
-        lines += [f"### `{title}`", "", words, "", *_table(fields), ""]
+        lines += [f"### `{title}`", "", words, "", *key_table(fields, _absent), ""]
     for spec in FIELDS:
         if isinstance(spec.kind, Record):
-            lines += [f"### `{spec.key}`", "", *_table(spec.kind.fields), ""]
+            lines += [f"### `{spec.key}`", "", *key_table(spec.kind.fields, _absent), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _table(fields: tuple[Field, ...]) -> list[str]:
-    rows = ["| key | value | meaning | if left out |", "|---|---|---|---|"]
-    return [*rows, *(f"| `{f.key}` | {f.kind.words} | {f.doc} | {_absent(f)} |" for f in fields)]
 
 
 def _absent(spec: Field) -> str:
@@ -85,8 +81,4 @@ def _absent(spec: Field) -> str:
         return "none" if spec.default is None else "as below"
     if isinstance(spec.kind, Mapped) or spec.default in ((), "", 0):
         return "never" if spec.key == "ends" else "none"
-    kind: Any = spec.kind
-    if isinstance(kind, Listed):
-        return ", ".join(f"`{kind.item.show(item)}`" for item in spec.default)
-    assert isinstance(kind, Scalar)
-    return f"`{kind.show(spec.default)}`"
+    return shown_default(spec)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from evac.estate.kinds import Field, Listed, Mapped, Record, Records, Scalar
+from evac.estate.key_tables import key_table, shown_default
+from evac.estate.kinds import Field, Mapped, Record, Records
 from evac.estate.policy_file import FIELDS, STORE_FIELDS
 from evac.model.run_policy import PROFILES
 
@@ -52,12 +53,19 @@ proofs are good enough for which store; the journal names the one that was used.
 
 def policy_page() -> str:
     """Keys of policy files, and the watch profiles."""
-    lines = [_OPENING + "## Keys", "", *_table(FIELDS), ""]
+    lines = [_OPENING + "## Keys", "", *key_table(FIELDS, _absent), ""]
     for spec in FIELDS:
         record = spec.kind.item if isinstance(spec.kind, Records) else spec.kind
         if isinstance(record, Record):
-            lines += [f"### `{spec.key}`", "", *_table(record.fields), ""]
-    lines += ["### `stores`", "", "A mapping of ids of stores; of each:", "", *_table(STORE_FIELDS), ""]
+            lines += [f"### `{spec.key}`", "", *key_table(record.fields, _absent), ""]
+    lines += [
+        "### `stores`",
+        "",
+        "A mapping of ids of stores; of each:",
+        "",
+        *key_table(STORE_FIELDS, _absent),
+        "",
+    ]
     lines += ["## Watch profiles", "", "| profile | period | misses | suspect | confirm | clear |"]
     lines += ["|---|---|---|---|---|---|"]
     for name in ("cautious", "fast", "lab"):
@@ -65,11 +73,6 @@ def policy_page() -> str:
         times = (f"{ms / 1000:g} s" for ms in (p.suspect_ms, p.confirm_ms, p.clear_ms))
         lines.append(f"| `{name}` | {p.period_ms / 1000:g} s | {p.misses} | {' | '.join(times)} |")
     return "\n".join(lines) + "\n"
-
-
-def _table(fields: tuple[Field, ...]) -> list[str]:
-    rows = ["| key | value | meaning | if left out |", "|---|---|---|---|"]
-    return [*rows, *(f"| `{f.key}` | {f.kind.words} | {f.doc} | {_absent(f)} |" for f in fields)]
 
 
 def _absent(spec: Field) -> str:
@@ -81,8 +84,4 @@ def _absent(spec: Field) -> str:
         return "as below"
     if isinstance(spec.kind, Mapped) or spec.default in ((), ""):
         return "none"
-    kind: Any = spec.kind
-    if isinstance(kind, Listed):
-        return ", ".join(f"`{kind.item.show(item)}`" for item in spec.default)
-    assert isinstance(kind, Scalar)
-    return f"`{kind.show(spec.default)}`"
+    return shown_default(spec)

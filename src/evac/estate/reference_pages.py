@@ -14,6 +14,7 @@ from evac.estate import quantities as q
 from evac.estate import sources
 from evac.estate.access_page import access_page
 from evac.estate.codes import CODES
+from evac.estate.key_tables import key_table
 from evac.estate.kinds import Field, Record, Records
 from evac.estate.policy_page import policy_page
 from evac.estate.provenance import TABLE_COLUMNS
@@ -153,10 +154,10 @@ service is a plain number or left out.
 
 def estate_format_page() -> str:
     """The page on keys, units and tables."""
-    lines = [_OPENING + "\n".join(_unit_rows()), "", "## Top of the file", "", *_key_table(HEAD), ""]
+    lines = [_OPENING + "\n".join(_unit_rows()), "", "## Top of the file", "", *key_table(HEAD, _absent), ""]
     for section in SECTIONS:
         lines += [f"## `{section.key}`", "", f"{section.doc} {_STYLE_WORDS[section.style]}", ""]
-        lines += [*_key_table(section.fields), ""]
+        lines += [*key_table(section.fields, _absent), ""]
         lines += _nested(section.fields)
     roles = ", ".join(f"`{role}`" for role in TOOL_ROLES)
     lines += [
@@ -166,7 +167,7 @@ def estate_format_page() -> str:
     ]
     lines += ["or to a list of names, each of which is needed. The roles are", f"{roles}.", ""]
     columns = [f"`{table}/{column}`" for table, found in sorted(TABLE_COLUMNS.items()) for column in found]
-    lines += [_FACTS + "\n".join(_key_table(FACT.fields)), ""]
+    lines += [_FACTS + "\n".join(key_table(FACT.fields, _absent)), ""]
     lines += [f"Columns of tables have the paths {', '.join(columns)}; a table as a whole has its name.", ""]
     return "\n".join(lines) + "\n" + _TABLES + _bounds()
 
@@ -195,11 +196,6 @@ def _unit_rows() -> list[str]:
             "| rate | `600 per minute`, `50 per 10 s` | count and window | - |"]  # fmt: skip
 
 
-def _key_table(fields: tuple[Field, ...]) -> list[str]:
-    rows = ["| key | value | meaning | if left out |", "|---|---|---|---|"]
-    return [*rows, *(f"| `{f.key}` | {f.kind.words} | {f.doc} | {_absent(f)} |" for f in fields)]
-
-
 def _absent(spec: Field) -> str:
     if spec.required:
         return "an error"
@@ -223,7 +219,7 @@ def _nested(fields: tuple[Field, ...]) -> list[str]:
         record = spec.kind.item if isinstance(spec.kind, Records) else spec.kind
         if isinstance(record, Record):
             each = "each of " if isinstance(spec.kind, Records) else ""
-            lines += [f"Keys of {each}`{spec.key}`:", "", *_key_table(record.fields), ""]
+            lines += [f"Keys of {each}`{spec.key}`:", "", *key_table(record.fields, _absent), ""]
     return lines
 
 
