@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from starlette.websockets import WebSocket
 
 from evac.app.office import Office
-from tests.web.rooms import play
+from tests.web.rooms import office_of, play, room_of
 from tests.web.test_access_sign_in import HTML, TOKEN, people
 
 
@@ -106,3 +109,45 @@ def test_nobody_is_sent_elsewhere_after_signing_in(tmp_path: Path, following: st
         assert 'name="next" value="/now"' in page.text
 
     play(story, access=people(tmp_path))
+
+
+def test_origins_that_are_none_are_foreign_and_names_have_no_case(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        for origin in (
+            "http://[",
+            "null",
+            "http://127.0.0.1:8401",
+            "//",
+            "http://127.0.0.1:8400.evil.example",
+        ):
+            told = await client.post("/v1/hold", json={"reason": "x"}, headers={"origin": origin})
+            assert (told.status_code, told.json()["code"]) == (403, "cross-site")
+        assert (await client.get("/healthz", headers={"host": "LOCALHOST:8400"})).status_code == 200
+
+    play(story, access=people(tmp_path))
+
+
+def test_there_is_no_way_in_through_a_socket(tmp_path: Path) -> None:
+    """None of the checks of requests would be made; the application is not even asked."""
+    app, said = room_of(office_of(), people(tmp_path)), []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    @app.websocket("/v1/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+
+    headers = [(b"host", b"127.0.0.1:8400")]
+    scope = {
+        "type": "websocket",
+        "path": "/v1/socket",
+        "headers": headers,
+        "query_string": b"",
+        "scheme": "ws",
+    }
+    asyncio.run(app(scope, receive, send))
+    assert said == [{"type": "websocket.close", "code": 1008}]

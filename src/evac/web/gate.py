@@ -68,6 +68,9 @@ class Gate:
         self._fixed = (*_HEADERS, _TLS) if setting.secure else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there is none here, and none goes past the checks below
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -161,17 +164,20 @@ class _Told:
 
 
 def _name(host: str) -> str:
-    """The host without its port."""
+    """The host without its port, as it is compared."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if ":" in host else host
+        return host[1:].partition("]")[0].lower()
+    return (host.rpartition(":")[0] if ":" in host else host).lower()
 
 
 def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
     """Raises NotAllowed for a change that a page of another site asks for."""
     site = headers.get(b"sec-fetch-site", b"none")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    foreign = bool(origin) and urlsplit(origin).netloc != host
+    try:
+        foreign = bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:
+        foreign = True
     if foreign or site not in (b"none", b"same-origin"):
         raise NotAllowed(
             "cross-site", "a page of another site asks for a change", "ask from the pages of this room"
