@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -255,5 +256,27 @@ def test_a_provider_that_does_not_answer_is_said_to_be_and_what_helps(tmp_path: 
         assert "cannot be asked" in told.text
         assert "evac access break-glass" in told.text
         assert (await client.get("/sign-in", headers=HTML)).status_code == 200
+
+    tell(tmp_path, story)
+
+
+def test_many_who_begin_at_once_ask_the_provider_once(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        await asyncio.gather(*(to_provider(client) for _ in range(20)))
+        assert provider.asked == ["discovery"]
+
+    tell(tmp_path, story)
+
+
+def test_a_provider_that_promises_to_say_who_answers_says_it(tmp_path: Path) -> None:
+    """RFC 9207, 2.4."""
+
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        provider.about = {"authorization_response_iss_parameter_supported": True}
+        query = await at_provider(await to_provider(client))
+        silent = {name: value for name, value in query.items() if name != "iss"}
+        assert (await back(client, silent)).status_code == 403
+        query = await at_provider(await to_provider(client))
+        assert (await back(client, query | {"iss": provider.issuer})).status_code == 200
 
     tell(tmp_path, story)

@@ -75,6 +75,7 @@ class Oidc:
         self._back, self._clock = address.rstrip("/") + BACK, clock
         self._seal = secrets.token_bytes(32)
         self._about: tuple[int, dict[str, Any]] | None = None
+        self._asking: asyncio.Task[dict[str, Any]] | None = None
         self._keys: tuple[int, list[jwk.Key]] | None = None
 
     async def begin(self, where: str) -> tuple[str, str]:
@@ -100,7 +101,9 @@ class Oidc:
             raise _refused("this answer belongs to another login")
         if query.get("error"):
             raise _refused(f"the identity provider says {query['error'][:80]!r}")
-        if query.get("iss", self.provider.issuer) != self.provider.issuer or not query.get("code"):
+        promised = (await self._discovered()).get("authorization_response_iss_parameter_supported") is True
+        issuer = query.get("iss", "" if promised else self.provider.issuer)
+        if issuer != self.provider.issuer or not query.get("code"):
             raise _refused("this is no answer of the identity provider")
         token = await self._exchanged(query["code"], flow.verifier)
         return await self._proved(token, flow.nonce), flow.where
@@ -163,9 +166,16 @@ class Oidc:
         self._keys = (self._now(), [key for row in rows[:KEYS_MOST] if (key := _key(row)) is not None])
 
     async def _discovered(self) -> dict[str, Any]:
-        """What the provider says of itself (OpenID Connect Discovery 1.0). Raises ProviderDown."""
+        """What the provider says of itself (OpenID Connect Discovery 1.0), asked once for all who wait for
+        it: anybody may begin a login, and as often as wanted. Raises ProviderDown.
+        """
         if self._about is not None and self._now() - self._about[0] < KEPT_MS:
             return self._about[1]
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._discover(), name="discovery")
+        return await asyncio.shield(self._asking)
+
+    async def _discover(self) -> dict[str, Any]:
         issuer = self.provider.issuer
         status, told = await self._asked(issuer.rstrip("/") + "/.well-known/openid-configuration")
         if status != 200 or told.get("issuer") != issuer:
