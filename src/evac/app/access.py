@@ -15,6 +15,8 @@ from evac.model.errors import InvalidInput
 TOKEN_PREFIX: Final = "evac_"
 TOKEN_BYTES: Final = 32
 TOKEN_LONGEST: Final = 200
+ENDS_MOST_MS: Final = 253_402_300_799_000
+"""The last second that has four digits for its year."""
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
@@ -27,13 +29,17 @@ class NewToken:
 
 
 def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken:
-    """A token of 256 random bits. Raises InvalidInput for a role that a program may not have."""
+    """A token of 256 random bits. Raises InvalidInput for a role that a program may not have, and for an end
+    that nobody can write.
+    """
     if role not in ROLES:
         raise InvalidInput("role-unknown", f"{role} is no role", f"one of: {', '.join(ROLES)}")
     if role in ("approver", "admin") and not of:
         raise InvalidInput(
             "program-approves", f"a token that may do what an {role} may acts for a person", "add --of PERSON"
         )
+    if ends_ms > ENDS_MOST_MS:
+        raise InvalidInput("ends-too-late", "a token ends before the year 10000", "say --for with less")
     text = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     made = Token(name, role, digest_of(text), of, ends_ms)
     return NewToken(text, _line(made))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evac import estate as estates
-from evac.app.access import digest_of, new_token
+from evac.app.access import ENDS_MOST_MS, digest_of, new_token
 from evac.cli.program import run
 from evac.estate.access_file import access_beside, access_schema, load_access
 from evac.model.access import AccessRules, Rate, least
@@ -136,6 +136,12 @@ def test_a_new_token_is_kept_as_a_hash_only(tmp_path: Path, capsys: pytest.Captu
     found = rules(tmp_path, f"people: {{kim: {{role: viewer}}}}\ntokens:\n{line}\n").tokens["ci"]
     assert found.digest == digest_of(text) == hashlib.sha256(text.encode()).hexdigest()
     assert found.role == "operator"
+
+
+def test_a_token_ends_when_it_can_be_written() -> None:
+    with pytest.raises(InvalidInput, match="year 10000"):
+        new_token("ci", "viewer", ends_ms=ENDS_MOST_MS + 1)
+    assert '"9999-12-31T23:59:59Z"' in new_token("ci", "viewer", ends_ms=ENDS_MOST_MS).line
 
 
 def test_a_program_may_not_approve_unless_it_acts_for_a_person() -> None:
