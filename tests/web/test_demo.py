@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import pytest_socket
 
+from evac.app import demo_room
 from evac.cli.main import run as evac
 from tests.web.rooms import PATIENCE_S, until
 
@@ -51,6 +52,22 @@ def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
         httpx2.get(f"{found[1]}/healthz")
 
 
+def test_nothing_is_left_of_one_that_is_killed(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PLAY], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True,
+        stdin=subprocess.DEVNULL,
+    ) as demo:  # fmt: skip
+        try:
+            assert demo.stdout is not None
+            found = next(filter(None, (re.search(r"open (http://[^/]+)/now", line) for line in demo.stdout)))
+        finally:
+            demo.kill()
+    until(lambda: not list(tmp_path.iterdir()), "its folder is gone")
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{found[1]}/healthz")
+
+
 def looked_at(client: httpx2.Client) -> None:
     """The fire on all pages, until the run has ended."""
     (run,) = until(
@@ -80,11 +97,7 @@ def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[s
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with demo_room.listening(0) as taken:
         assert evac(["serve", "--demo", "--port", str(taken.getsockname()[1])]) == 2
     assert "[port-taken]" in capsys.readouterr().err
     assert not list(Path(tempfile.gettempdir()).glob("evac-demo-*"))

@@ -43,6 +43,7 @@ CALM_S: Final = 6.0
 """So long everything is well before the fire, if somebody is quick to look."""
 LOOK_S: Final = 0.25
 PATIENCE_S: Final = 180.0
+ANSWER_S: Final = 10.0
 TTL_MS: Final = 3_000
 BUDGET_MS: Final = 800
 FILES: Final = ("estate.yaml", "policy.yaml")
@@ -56,36 +57,42 @@ def serve_demo(port: int, say: Say, speed: float = 1.0) -> None:
     Raises InvalidInput, EvacError.
     """
     war_room.check_libraries()
-    port = free_port(port)
-    with tempfile.TemporaryDirectory(prefix="evac-demo-") as folder:
-        asyncio.run(_Demo(Path(folder), port, say, speed).run())
+    with listening(port) as taken, tempfile.TemporaryDirectory(prefix="evac-demo-") as folder:
+        asyncio.run(_Demo(Path(folder), taken, say, speed).run())
 
 
-def free_port(wanted: int) -> int:
-    """The port, or any that is free for 0. Raises InvalidInput where somebody has it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted))
-        except OSError as error:
-            raise InvalidInput(
-                "port-taken", f"port {wanted} cannot be had: {error.strerror}", "name another: --port N"
-            ) from error
-        found: int = probe.getsockname()[1]
-    return found
+def listening(port: int) -> socket.socket:
+    """Listens from now on, so that nobody else gets the port before the war room is there; 0: any that is
+    free. Raises InvalidInput where somebody has it.
+    """
+    taken = socket.socket()
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((HOST, port))
+        taken.listen()
+    except OSError as error:
+        taken.close()
+        raise InvalidInput(
+            "port-taken", f"port {port} cannot be had: {error.strerror}", "name another: --port N"
+        ) from error
+    return taken
 
 
 @dataclass(slots=True)
 class _Demo:
-    """One demonstration, in a folder of its own."""
+    """One demonstration, in a folder of its own. taken: where its war room is reached."""
 
     folder: Path
-    port: int
+    taken: socket.socket
     say: Say
     speed: float
     clock: SystemClock = field(default_factory=SystemClock)
     made: dict[str, controlling.Composed] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        return f"{HOST}:{self.taken.getsockname()[1]}"
 
     @property
     def url(self) -> str:
@@ -102,8 +109,7 @@ class _Demo:
         try:
             for site in (site.id for site in estate.sites):
                 await self._begin(estate_folder, estate, company, site)
-            room = [str(estate_folder), "--store", self.url, "--listen", f"{HOST}:{self.port}", "--demo"]
-            self.tasks["room"] = asyncio.create_task(war_room.keep(room, self.say), name="war room")
+            self.tasks["room"] = asyncio.create_task(self._room(estate_folder), name="war room")
             self.tasks["story"] = asyncio.create_task(self._story(company), name="story")
             await stop.wait()
         finally:
@@ -113,6 +119,11 @@ class _Demo:
             for made in self.made.values():
                 await made.close()
         self.say("the demonstration has ended, and left nothing behind")
+
+    async def _room(self, estate: Path) -> None:
+        handed = self.taken.fileno()
+        told = [str(estate), "--store", self.url, "--listen", self.place, "--socket", str(handed)]
+        await war_room.keep([*told, "--demo", str(self.folder)], self.say, handed=[handed])
 
     def _write_company(self) -> Path:
         folder = self.folder / "company"
@@ -161,7 +172,7 @@ class _Story:
     async def tell(self) -> None:
         say = self.demo.say
         await _until(self._room_is_ready, "the war room shows the company")
-        address = f"http://{HOST}:{self.demo.port}"
+        address = f"http://{self.demo.place}"
         say(f"DEMO, a simulated company: open {address}/now")
         plan = await _until(self._plan, f"a plan for the loss of {LOST} lies ready")
         say(f"a plan for the loss of {LOST} lies ready: {address}/plans")
@@ -182,13 +193,14 @@ class _Story:
     async def _room_is_ready(self) -> bool:
         """Whether its pages show the company: it says so under /readyz."""
         with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection(HOST, self.demo.port)
-            try:
-                asked = f"GET /readyz HTTP/1.1\r\nhost: {HOST}:{self.demo.port}\r\nconnection: close\r\n\r\n"
-                writer.write(asked.encode())
-                return b" 200 " in await reader.readline()
-            finally:
-                writer.close()
+            async with asyncio.timeout(ANSWER_S):
+                reader, writer = await asyncio.open_connection(*self.demo.taken.getsockname())
+                try:
+                    asked = f"GET /readyz HTTP/1.1\r\nhost: {self.demo.place}\r\nconnection: close\r\n\r\n"
+                    writer.write(asked.encode())
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.close()
         return False
 
     async def _plan(self) -> str:

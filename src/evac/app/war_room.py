@@ -36,18 +36,19 @@ def check_libraries() -> None:
 
 async def keep(
     arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable,
-    module: str = MODULE, name: str = "the war room",
+    module: str = MODULE, name: str = "the war room", handed: Sequence[int] = (),
 ) -> None:  # fmt: skip
     """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
 
-    arguments: of the module; tell: is told in words, by that name, when it ended.
+    arguments: of the module; tell: is told in words, by that name, when it ended; handed: numbers of open
+    files that it may use as well.
     """
     pause_s = FIRST_S
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
         try:
-            code = await _once(program, module, arguments)
+            code = await _once(program, module, arguments, handed)
         except OSError as error:
             code = error.errno or -1
         if loop.time() - began >= WELL_S:
@@ -57,11 +58,12 @@ async def keep(
         pause_s = min(MOST_S, pause_s * 2)
 
 
-async def _once(program: str, module: str, arguments: Sequence[str]) -> int:
+async def _once(program: str, module: str, arguments: Sequence[str], handed: Sequence[int]) -> int:
     """One life of the process; its exit code."""
     process = await asyncio.create_subprocess_exec(
-        program, "-m", module, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True
-    )
+        program, "-m", module, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True,
+        pass_fds=handed,
+    )  # fmt: skip
     try:
         return await process.wait()
     finally:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
+import shutil
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
@@ -40,9 +43,10 @@ DEMO: Final = "This is a demonstration: the company, its sites and what they do 
 
 async def serve(
     office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting,
-    context: ssl.SSLContext | None = None,
+    context: ssl.SSLContext | None = None, handed: int | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGTERM, SIGINT, or until standard input ends. context: of TLS, where it ends here.
+    handed: the number of a socket that listens there already.
 
     Raises NotAllowed, StoreError.
     """
@@ -58,6 +62,7 @@ async def serve(
         config.load()
         config.ssl = context
     server = uvicorn.Server(config)
+    sockets = None if handed is None else [socket.socket(fileno=handed)]
 
     async def work() -> None:
         async def told_to_end() -> None:
@@ -71,7 +76,7 @@ async def serve(
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
         parent = asyncio.create_task(parent_ends(told_to_end), name="parent")
         try:
-            await server._serve()
+            await server._serve(sockets)
         finally:
             parent.cancel()
 
@@ -99,8 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access", type=Path)
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
-    parser.add_argument("--demo", action="store_true")
+    parser.add_argument("--demo", type=Path, help="folder of a demonstration; never outlives its parent")
+    parser.add_argument("--socket", type=int, help="listens at --listen already")
     told = parser.parse_args(arguments)
+    parent = os.getppid()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("evac.access").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_S)
@@ -112,12 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         access = access_of(opened, who_am_i(), SystemClock())
         context = None if opened.tls is None else context_of(opened.tls)
         with asyncio.Runner(loop_factory=_loops()) as runner:
-            runner.run(serve(setting, opened.listen, access, setting_of(opened), context))
+            runner.run(serve(setting, opened.listen, access, setting_of(opened), context, told.socket))
     except EvacError as error:
         for row in error.diagnostics if isinstance(error, EstateError) else ():
             print(f"{row.place}: {row.message} [{row.code}]", file=sys.stderr)
         print(f"error: {error.message} [{error.code}]", file=sys.stderr)
         return FAILED
+    finally:
+        if told.demo and os.getppid() != parent:
+            shutil.rmtree(told.demo, ignore_errors=True)
     return 0
 
 
