@@ -10,15 +10,16 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.access import Grant
-from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.model.errors import EvacError, NotAllowed
 from evac.web.access.guarding import NEXT_LONGEST, path_within
 from evac.web.access.people import People, address_of
 from evac.web.access.port import SIGN_IN, STATE, Actor, TooMany, Unauthenticated, need
+from evac.web.forms import fields_of, sentence
 from evac.web.pages import frame
 from evac.web.problems import status_of
 
@@ -44,7 +45,7 @@ def routers(people: People) -> Sequence[APIRouter]:
 
     @router.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
-        fields = await fields_of(request)
+        fields = fields_of(await request.body(), FIELDS_MOST)
         where = path_within(fields.get("next", ""))
         name, address = fields.get("name", "").strip(), address_of(request)
         try:
@@ -57,7 +58,7 @@ def routers(people: People) -> Sequence[APIRouter]:
 
     @router.post(f"{SIGN_IN}/break-glass")
     async def break_glass(request: Request) -> Response:
-        fields = await fields_of(request)
+        fields = fields_of(await request.body(), FIELDS_MOST)
         text, address = "".join(fields.get("credential", "").split()), address_of(request)
         try:
             check_form(people, request, fields)
@@ -122,28 +123,12 @@ def set_cookie(people: People, response: Response, name: str, value: str, same_s
     response.set_cookie(name, value, path="/", secure=people.secure, httponly=True, samesite=same_site)
 
 
-async def fields_of(request: Request) -> dict[str, str]:
-    """The fields of a form. Raises InvalidInput."""
-    try:
-        found = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=FIELDS_MOST)
-    except ValueError as error:
-        raise InvalidInput(
-            "request-invalid", "this is no form of this page", "go back, and fill it in"
-        ) from error
-    return dict(found)
-
-
 def check_form(people: People, request: Request, fields: dict[str, str]) -> None:
     """Raises NotAllowed for a form that this browser did not get from here."""
     known = request.cookies.get(_form_cookie(people), "")
     given = fields.get("form", "")
     if not known or not hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogatepass")):
         raise NotAllowed("form-stale", "this form is too old, or the browser takes no cookies", "try again")
-
-
-def sentence(error: EvacError) -> str:
-    hint = f" ({error.hint})" if error.hint else ""
-    return f"{error.message[:1].upper()}{error.message[1:]}{hint}."
 
 
 def _passwords(people: People) -> bool:

@@ -17,9 +17,9 @@ from evac.web.api.incident_bodies import IncidentName
 from evac.web.api.runbooks import book_of
 from evac.web.api.shapes import Digest
 from evac.web.api.status import public_page
+from evac.web.forms import sentence
 from evac.web.pages import frame, incident_view
 from evac.web.pages import incident_writing as writing
-from evac.web.pages.run_asking import sentence
 from evac.web.room import WarRoom, room_of
 
 PATH: Final = "/incidents"

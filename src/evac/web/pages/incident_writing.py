@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args
-from urllib.parse import parse_qsl
 
 from fastapi import Query, Request
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +17,7 @@ from evac.app.office_incidents import IncidentFile
 from evac.incident.notes import COMPONENT_STATES
 from evac.incident.regulator import FACTS
 from evac.model.errors import InvalidInput
+from evac.web import forms
 from evac.web.access.port import Actor
 from evac.web.api import incidents
 from evac.web.api.incident_bodies import IncidentBody, NoteBody
@@ -103,14 +103,11 @@ def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor)
 
 def fields_of(body: bytes) -> dict[str, str]:
     """The fields of a form. Raises InvalidInput."""
-    try:
-        found = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MOST)
-    except ValueError as error:
-        raise InvalidInput(
-            "request-invalid", "this is no form of this page", "go back, and fill it in"
-        ) from error
     told = dict.fromkeys(("kind", "as", "text", "name", "value", "who", "incident", "key", "basis"), "")
-    told |= {name: value.replace("\r\n", "\n").strip() for name, value in found}
+    told |= {
+        name: value.replace("\r\n", "\n").strip()
+        for name, value in forms.fields_of(body, FIELDS_MOST).items()
+    }
     if told["kind"] not in get_args(Word):
         raise InvalidInput("request-invalid", "the form does not say what is written", "go back")
     return told

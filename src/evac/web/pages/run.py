@@ -15,6 +15,7 @@ from evac.run.view import RunView
 from evac.web.access.granting import may_ask
 from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api.shapes import RunName
+from evac.web.forms import sentence
 from evac.web.pages import frame, run_asking, run_view
 from evac.web.pages.projection import plan_of, projection_of, stamp_of
 from evac.web.room import WarRoom, room_of
@@ -113,7 +114,7 @@ async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(ne
     try:
         told = await run_asking.asked(request, actor, wanted, fields)
     except EvacError as error:
-        return _form(room, actor, wanted, fields | {"problem": run_asking.sentence(error)}, 422)
+        return _form(room, actor, wanted, fields | {"problem": sentence(error)}, 422)
     body = frame.render("run_asked.html.j2", PATH, _now_ms(room), told=told, wanted=wanted)
     return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
 

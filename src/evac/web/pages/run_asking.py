@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, get_args
-from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import Query, Request
@@ -18,9 +17,10 @@ from pydantic import ValidationError
 
 from evac.app import runs as cases
 from evac.engine.requests import TEXT_MOST
-from evac.model.errors import EvacError, InvalidInput
+from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
+from evac.web import forms
 from evac.web.access.port import Actor
 from evac.web.api import requests
 from evac.web.api.bodies import Ask, EnvelopeBody
@@ -119,15 +119,7 @@ async def _agreed(room: WarRoom, view: RunView) -> tuple[list[tuple[str, str]], 
 
 def fields_of(body: bytes) -> dict[str, str]:
     """The fields of a form. Raises InvalidInput."""
-    try:
-        found = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MOST, strict_parsing=True
-        )
-    except ValueError as error:
-        raise InvalidInput(
-            "request-invalid", "this is no form of this page", "go back, and fill it in"
-        ) from error
-    told = {"verb": "", "step": ""} | dict(found)
+    told = {"verb": "", "step": ""} | forms.fields_of(body, FIELDS_MOST, strict=True)
     if told["verb"] not in get_args(Word):
         raise InvalidInput("request-invalid", "the form does not say what is asked", "go back")
     return told
@@ -183,9 +175,3 @@ def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | Non
         sites=list(needed.sites), stores=list(needed.stores), most_lost_ms=min(most, needed.most_lost_ms),
         most_shed=needed.most_shed,
     )  # fmt: skip
-
-
-def sentence(error: EvacError) -> str:
-    """A problem in the words of a form."""
-    hint = f" ({error.hint})" if error.hint else ""
-    return f"{error.message[:1].upper()}{error.message[1:]}{hint}."
