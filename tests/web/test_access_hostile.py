@@ -151,3 +151,17 @@ def test_there_is_no_way_in_through_a_socket(tmp_path: Path) -> None:
     }
     asyncio.run(app(scope, receive, send))
     assert said == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_strangers_are_not_told_what_is_wrong_with_the_estate(tmp_path: Path) -> None:
+    """Whoever restarts the process needs to know that it is not ready, and no more."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.facts, office._problem = None, "the service payroll names a site that there is not"
+        told = await client.get("/readyz")
+        assert (told.status_code, told.json()["code"]) == (503, "not-ready")
+        assert "payroll" not in told.text
+        by = {"authorization": f"Bearer {TOKEN}"}
+        assert "payroll" in (await client.get("/readyz", headers=by)).text
+
+    play(story, access=people(tmp_path))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from evac.web import metrics as figures
-from evac.web.access.port import need
+from evac.web.access.port import STATE, need
 from evac.web.answering import JSON, dump
 from evac.web.api.shapes import answers
 from evac.web.problems import REQUEST_ID, problem
@@ -36,10 +36,11 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses=answers(Ready, 503))
 async def readyz(request: Request) -> Response:
-    """Whether what is shown can be believed; else a problem that says why not."""
+    """Whether what is shown can be believed; else a problem that says why not, to those who may read."""
     office = room_of(request).office
     if office.ready:
-        return problem(503, "not-ready", office.ready, "wait", str(request.scope.get(REQUEST_ID, "")))
+        why = office.ready if request.scope.get(STATE) is not None else "sign in to see why"
+        return problem(503, "not-ready", why, "wait", str(request.scope.get(REQUEST_ID, "")))
     told = {"ready": True, "looked_at_ms": office.looked_ms}
     return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
 
