@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from evac.estate import quantities as q
 from evac.estate.document import MAP, Node, read_document
@@ -62,17 +62,21 @@ def _read_digest(raw: str) -> str:
     raise QuantityError("not-a-hash", "this is no hash of a token", "evac access token NAME prints one")
 
 
+def is_hidden(parts: SplitResult) -> bool:
+    """Whether TLS hides what is sent to an address, or only this machine is reached."""
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
 def _read_url(raw: str) -> str:
-    """An address without a path behind it that TLS hides, or that only this machine reaches."""
+    """An address without query, fragment and name of a user, that `is_hidden`."""
     try:
         parts = urlsplit(raw)
-        host = parts.hostname or ""
         parts.port  # noqa: B018 - raises ValueError for a wrong one
     except ValueError as error:
         raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST") from error
-    if not host or parts.query or parts.fragment or parts.username is not None:
+    if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
         raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST")
-    if parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK):
+    if is_hidden(parts):
         return raw
     raise QuantityError("address-open", f"'{raw[:60]}' is not hidden by TLS", "write https://HOST")
 

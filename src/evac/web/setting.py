@@ -9,6 +9,8 @@ from typing import Final
 from evac.model.errors import InvalidInput, NotAllowed
 
 LOOPBACK_NAMES: Final = ("localhost",)
+NAMES_HERE: Final = ("127.0.0.1", "localhost", "::1")
+"""Names that every room goes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class WebSetting:
     heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
     """
 
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "::1")
+    hosts: tuple[str, ...] = NAMES_HERE
     body_most: int = 1 << 20
     header_most: int = 32_768
     heartbeat_s: float = 15.0

@@ -25,6 +25,7 @@ from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
 from evac.engine.clock import Clock
+from evac.estate.access_file import is_hidden
 from evac.model.access import Provider
 from evac.model.errors import EvacError, NotAllowed
 from evac.web.access.port import SIGN_IN
@@ -43,7 +44,6 @@ KEPT_MS: Final = 3_600_000
 KEYS_AGAIN_MS: Final = 60_000
 LEEWAY_S: Final = 60
 KEYS_MOST: Final = 64
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ProviderDown(EvacError):
@@ -290,10 +290,9 @@ def _is_hidden(url: object) -> bool:
     if not isinstance(url, str):
         return False
     try:
-        parts = urlsplit(url)
+        return is_hidden(urlsplit(url))
     except ValueError:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
 def _plain(data: bytes) -> str:

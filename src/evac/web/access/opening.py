@@ -12,7 +12,6 @@ import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from evac.engine.clock import Clock
@@ -21,9 +20,7 @@ from evac.model.access import AccessRules, Tls
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.web.access.people import People
 from evac.web.access.port import Access, Loopback
-from evac.web.setting import Listen, WebSetting, check_listen
-
-NAMES_HERE: Final = ("127.0.0.1", "localhost", "::1")
+from evac.web.setting import NAMES_HERE, Listen, WebSetting, check_listen
 
 
 @dataclass(frozen=True, slots=True)
