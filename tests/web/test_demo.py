@@ -96,8 +96,11 @@ def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[s
         assert "error" in capsys.readouterr().err.lower()
 
 
-def test_a_port_that_is_taken_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with demo_room.listening(0) as taken:
         assert evac(["serve", "--demo", "--port", str(taken.getsockname()[1])]) == 2
     assert "[port-taken]" in capsys.readouterr().err
-    assert not list(Path(tempfile.gettempdir()).glob("evac-demo-*"))
+    assert not list(tmp_path.iterdir())

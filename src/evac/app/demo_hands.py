@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from evac.actions.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.postgres_conninfo import SyncSet
+from evac.actions.postgres_facts import PostgresFacts, StandbySeen
 from evac.actions.process import VERBS as PROCESS_VERBS
 from evac.actions.registry import Maker
 from evac.model.errors import Retryable
@@ -31,36 +33,7 @@ SLOW_SERVICE: Final = 2.6
 NEVER_S: Final = 3_600.0
 GROWS: Final = 4_096
 """Bytes of log that a primary writes between two looks."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncNames:
-    """Which copies must confirm a commit, and how many of them."""
-
-    names: tuple[str, ...]
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Follower:
-    name: str
-    state: str
-    sync_state: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a look at one copy of a store finds."""
-
-    role: str
-    lsn: int
-    timeline: int
-    lag_ms: int
-    receiver: str
-    system: str
-    sync: SyncNames
-    standbys: tuple[Follower, ...] = ()
-    writable: bool = True
+VERSION: Final = 160_000
 
 
 @dataclass(slots=True)
@@ -177,21 +150,32 @@ class Hands:
 class StoreHands(Hands):
     """A simulated PostgreSQL: members with roles, which a promotion changes."""
 
-    async def facts(self, action: Action, timeout_s: float) -> StoreFacts:
+    async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
         """What one copy says of itself. Raises Retryable where its site burns."""
         self.company.check(action.at)
         store = self.company.stores[action.target]
-        others = [name for site, name in store.names.items() if site != store.primary]
-        sync = SyncNames(tuple(others) if store.synchronous else ())
-        system = f"demo-{action.target}"
-        if action.at != store.primary:
-            receiver = "stopped" if store.primary in self.company.burnt else "streaming"
-            return StoreFacts("standby", store.lsn, store.timeline, 0, receiver, system, SyncNames(()))
-        store.lsn += GROWS
+        primary = action.at == store.primary
+        if primary:
+            store.lsn += GROWS
+        streams = store.primary not in self.company.burnt
+        return PostgresFacts(
+            role="primary" if primary else "standby", timeline=store.timeline, lsn=store.lsn,
+            received=store.lsn, replayed=store.lsn, lag_ms=0,
+            receiver="" if primary else "streaming" if streams else "stopped",
+            upstream="" if primary else store.names[store.primary], has_upstream=not primary,
+            sync=self._sync(store) if primary else SyncSet(), synchronous_commit="on", read_only=False,
+            fsync=True, version=VERSION, system=f"demo-{action.target}",
+            standbys=self._standbys(store) if primary else (),
+        )  # fmt: skip
+
+    def _sync(self, store: Copies) -> SyncSet:
+        others = tuple(name for site, name in store.names.items() if site != store.primary)
+        return SyncSet("first", 1, others) if store.synchronous else SyncSet()
+
+    def _standbys(self, store: Copies) -> tuple[StandbySeen, ...]:
         alive = [site for site in store.names if site != store.primary and site not in self.company.burnt]
         state = "sync" if store.synchronous else "async"
-        rows = tuple(Follower(store.names[site], "streaming", state) for site in alive)
-        return StoreFacts("primary", store.lsn, store.timeline, 0, "", system, sync, rows)
+        return tuple(StandbySeen(store.names[site], "streaming", state, 0, 0) for site in alive)
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, member: str, names: Mapping[str, str], at: str
