@@ -6,8 +6,11 @@ goes wrong is told without a word of its output.
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
 import subprocess
+import time
 from typing import Final
 
 from evac.actions.secrets import MAX_SECRET_BYTES, Secret, resolve
@@ -35,23 +38,52 @@ def _from_command(line: str, whole: bool) -> str:
     if not program.startswith("/"):
         raise Permanent("secret-reference", "a command of a secret begins with /", "write command:/path")
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=COMMAND_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+        said, code = _run(words)
+    except (TimeoutError, subprocess.TimeoutExpired):
         raise Permanent("secret-missing", f"{program} did not answer in {COMMAND_S:g} s") from None
     except OSError as error:
         raise Permanent("secret-missing", f"{program} cannot be run: {error.strerror}") from None
-    if done.returncode:
-        raise Permanent("secret-missing", f"{program} ended with {done.returncode}")
-    if len(done.stdout) > MAX_SECRET_BYTES:
+    if len(said) > MAX_SECRET_BYTES:
         raise Permanent("secret-too-large", f"{program} says more than {MAX_SECRET_BYTES} bytes")
+    if code:
+        raise Permanent("secret-missing", f"{program} ended with {code}")
     try:
-        text = done.stdout.decode("utf-8")
+        text = said.decode("utf-8")
     except UnicodeDecodeError:
         raise Permanent("secret-unreadable", f"{program} does not say text in UTF-8") from None
     text = text if whole else text.partition("\n")[0].removesuffix("\r")
     if not text:
         raise Permanent("secret-missing", f"{program} says nothing")
     return text
+
+
+def _run(words: list[str]) -> tuple[bytes, int]:
+    """(what a program says, its exit code); no more is read than a secret may have and one byte. It has ended
+    afterwards. Raises OSError, TimeoutError and TimeoutExpired.
+    """
+    end_s = time.monotonic() + COMMAND_S
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            said = _read(process.stdout.fileno(), end_s)
+            code = 0 if len(said) > MAX_SECRET_BYTES else process.wait(max(0.0, end_s - time.monotonic()))
+        finally:
+            process.kill()
+    return said, code
+
+
+def _read(handle: int, end_s: float) -> bytes:
+    """Raises TimeoutError."""
+    poller, said = select.poll(), bytearray()
+    poller.register(handle, select.POLLIN)
+    while len(said) <= MAX_SECRET_BYTES:
+        if not poller.poll(max(0.0, end_s - time.monotonic()) * 1_000):
+            raise TimeoutError
+        part = os.read(handle, MAX_SECRET_BYTES + 1 - len(said))
+        if not part:
+            break
+        said += part
+    return bytes(said)

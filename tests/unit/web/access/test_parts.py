@@ -9,6 +9,7 @@ import pytest
 from evac.model.access import Sessions
 from evac.model.errors import Permanent
 from evac.model.estate import Rate
+from evac.web.access import references
 from evac.web.access import sessions as sessions_of
 from evac.web.access.often import NAMES_MOST, Often, neighbourhood
 from evac.web.access.references import secret_of
@@ -86,3 +87,19 @@ def test_a_reference_that_gives_nothing_is_refused_without_its_words(reference: 
     with pytest.raises(Permanent) as raised:
         secret_of(reference)
     assert raised.value.code in ("secret-missing", "secret-reference")
+
+
+def test_of_a_program_that_says_too_much_no_more_is_read_than_a_secret_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for, nor for what it left running with its output, and has ended afterwards."""
+    with pytest.raises(Permanent) as raised:
+        secret_of("command:/bin/cat /dev/zero")
+    assert raised.value.code == "secret-too-large"
+    monkeypatch.setattr(references, "COMMAND_S", 0.2)
+    program = tmp_path / "stays"
+    program.write_text("#!/bin/sh\nsleep 2 &\necho word\n")
+    program.chmod(0o700)
+    for line in (program, "/bin/sleep 60"):
+        with pytest.raises(Permanent, match="did not answer"):
+            secret_of(f"command:{line}")
