@@ -19,6 +19,7 @@ from evac.web.access.port import Access, Declared
 from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
 from evac.web.metrics import Metrics
+from evac.web.pages import frame
 from evac.web.problems import add_handlers
 from evac.web.room import WarRoom
 from evac.web.setting import WebSetting
@@ -45,7 +46,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     for router in pages.ROUTERS:
         app.include_router(router, include_in_schema=False)
     pages.mount_static(app)
-    add_handlers(app)
+    add_handlers(app, frame.problem)
     _describe(app)
     app.add_middleware(Gate, access=access, setting=setting, metrics=metrics, shelf=room.shelf)
     return app

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,12 +79,22 @@ def problem_of(error: e.EvacError, request: str) -> Response:
     return found
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Every way in which a request can fail ends as a problem."""
+def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> None:
+    """Every way in which a request can fail ends as a problem. shown: one as a page, for people who asked for
+    one; programs get the document.
+    """
+
+    def told(request: Request, found: Response) -> Response:
+        if request.url.path.startswith("/v1") or "text/html" not in request.headers.get("accept", ""):
+            return found
+        page = Response(shown(orjson.loads(found.body)), found.status_code, media_type="text/html")
+        kept = (h for h in found.headers.items() if h[0] not in ("content-type", "content-length"))
+        page.headers.update(dict(kept))
+        return page
 
     async def evac_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, e.EvacError)
-        return problem_of(error, _id(request))
+        return told(request, problem_of(error, _id(request)))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -94,19 +104,19 @@ def add_handlers(app: FastAPI) -> None:
         ]
         words = "; ".join(f"{one['at']}: {one['words']}" for one in fields[:3])
         hint = "the shape stands in /v1/openapi.json"
-        return problem(422, "request-invalid", words, hint, _id(request), {"fields": fields})
+        return told(request, problem(422, "request-invalid", words, hint, _id(request), {"fields": fields}))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if isinstance(error.__cause__, e.EvacError):  # a bound that was met while the body was read
-            return problem_of(error.__cause__, _id(request))
+            return told(request, problem_of(error.__cause__, _id(request)))
         code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
         hint = "the routes stand in /v1/openapi.json" if error.status_code in (404, 405) else ""
         found = problem(error.status_code, code, str(error.detail), hint, _id(request))
         found.headers.update(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             found.headers["allow"] = ", ".join(_methods(request)) or found.headers.get("allow", "")
-        return found
+        return told(request, found)
 
     app.add_exception_handler(e.EvacError, evac_error)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
@@ -86,6 +87,14 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
         navigation=NAVIGATION, here=path, version=_version(), evac=__version__, ages=ages, **context
     )
     return text.encode()
+
+
+def problem(told: Mapping[str, Any]) -> bytes:
+    """A problem as a page. What its hint says of routes is for programs."""
+    detail = "there is no such page" if told["code"] == "not-found" else str(told["detail"]).rstrip(".")
+    hint = "" if "/v1" in str(told["hint"]) else str(told["hint"])
+    said = detail[:1].upper() + detail[1:]
+    return render("problem.html.j2", "", 0, told=told, detail=said, hint=hint)
 
 
 @lru_cache(maxsize=1)
