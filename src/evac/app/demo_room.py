@@ -111,6 +111,8 @@ class _Demo:
                 await self._begin(estate_folder, estate, company, site)
             self.tasks["room"] = asyncio.create_task(self._room(estate_folder), name="war room")
             self.tasks["story"] = asyncio.create_task(self._story(company), name="story")
+            for task in self.tasks.values():
+                task.add_done_callback(self._ended)
             await stop.wait()
         finally:
             for task in self.tasks.values():
@@ -119,6 +121,11 @@ class _Demo:
             for made in self.made.values():
                 await made.close()
         self.say("the demonstration has ended, and left nothing behind")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Nothing of it ends by itself but the story, and nothing in silence."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.say(f"the {task.get_name()} broke off: {repr(error)[:300]}; what is left goes on")
 
     async def _room(self, estate: Path) -> None:
         handed = self.taken.fileno()

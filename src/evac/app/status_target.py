@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shlex
 import time
 from collections.abc import Mapping
@@ -76,7 +77,8 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     for name, body in files.items():
-        beside = folder / f".{name}.{os.getpid()}{BESIDE}"
+        mine = secrets.token_hex(8)  # a controller elsewhere may write here too, under the same process id
+        beside = folder / f".{name}.{mine}{BESIDE}"
         try:
             with beside.open("wb") as file:
                 file.write(body)

@@ -225,7 +225,7 @@ def trouble_with(names: Sequence[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """`Mail`, `Mail and Chat`, `Mail, Chat, Pay, Maps and 7 more`. Nobody is left out alone."""
     shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST
-    parts = [*names[:shown], *([f"{len(names) - shown} more"] if shown < len(names) else [])]
+    parts = [*names[:shown], *([f"{len(names) - shown:,} more"] if shown < len(names) else [])]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_a_command_that_cannot_be_is_refused_before_anything_starts(tmp_path: Pa
         asyncio.run(missing.put({"index.html": b"x"}))
     assert (tmp_path / "index.html").read_bytes() == b"x"
     assert Target(tmp_path).push == ()
+
+
+def test_several_write_to_one_place_and_nobody_reads_half_of_a_page(tmp_path: Path) -> None:
+    bodies = [bytes([letter]) * 200_000 for letter in b"abcd"]
+
+    def write(body: bytes) -> None:
+        for _ in range(15):
+            asyncio.run(Target(tmp_path).put({"index.html": body}))
+            assert (tmp_path / "index.html").read_bytes() in bodies
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        for done in [pool.submit(write, body) for body in bodies]:
+            done.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
 def test_a_command_that_hangs_or_floods_leaves_nothing(
