@@ -77,6 +77,7 @@ def test_the_api_says_what_records_and_people_say() -> None:
     "body",
     [{"kind": "note", "text": " \n"}, {"kind": "state", "name": "Mail", "value": "fine"}, {"kind": "gossip"},
      {"kind": "fact", "name": "clients_affected", "value": "many"}, {"kind": "note", "text": "a\x00b"},
+     {"kind": "note", "text": "safe\u202egnp.exe"}, {"kind": "update", "name": "\x9b31m", "text": "x"},
      {"kind": "state", "name": "Nobody", "value": "degraded"}],
 )  # fmt: skip
 def test_what_does_not_hold_together_is_not_written(body: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from evac.engine.protecting import is_protection
 from evac.estate import plan_codec
 from evac.incident.components import StatusPage, status_page
 from evac.incident.incident import Dossier, Summary, summary
-from evac.incident.notes import NOTES_MOST, Note, checked, from_data, to_data
+from evac.incident.notes import NOTES_MOST, Note, checked_new, from_data, to_data
 from evac.incident.regulator import check_fact
 from evac.incident.values import Notice, RunRecord, StoreLoss
 from evac.model.errors import EvacError, InvalidInput, RunError
@@ -86,7 +86,7 @@ async def note_changes(
     """(key, what must be so, what is written) of a note. Raises InvalidInput for one that does not hold
     together, RunError for one of an incident that nobody knows.
     """
-    checked(note)
+    checked_new(note)
     if note.kind == "fact":
         check_fact(note)
     if not new and note.incident not in await names(store):

@@ -30,6 +30,8 @@ TEXT_MOST: Final = 4_000
 NOTES_MOST: Final = 10_000
 _VERSION: Final = 1
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_MISLEADING: Final = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Commands to a terminal, and marks that turn the direction of text: others see what was not written."""
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -71,6 +73,14 @@ def checked(note: Note) -> Note:
         if _CONTROL.search(words):
             raise _wrong(f"{what} holds control characters", "write plain text")
     return _fits(note)
+
+
+def checked_new(note: Note) -> Note:
+    """The same for one that is written now. Raises InvalidInput also for letters that mislead who reads."""
+    for what, words in (("who", note.who), ("text", note.text), ("name", note.name), ("value", note.value)):
+        if _MISLEADING.search(words):
+            raise _wrong(f"{what} holds letters that change how text is shown", "write plain text")
+    return checked(note)
 
 
 def _fits(note: Note) -> Note:
