@@ -163,7 +163,9 @@ def test_what_is_handed_in_and_printed_is_a_page_and_a_file() -> None:
         assert "a battery" in (await client.get(f"{PATH}/report")).text
         plan = (await client.get("/v1/incidents/fire-1")).json()["plan"]
         step = (await client.get(f"/v1/runs/{RUN}/steps?limit=1")).json()["items"][0]["id"]
-        assert step in (await client.get(f"/plans/{plan}/runbook")).text
+        book = (await client.get(f"/plans/{plan}/runbook")).text
+        assert step in book
+        assert 'href="/plans" aria-current="page"' in book
         for form, start in (("json", "{"), ("html", "<!doctype html>"), ("markdown", "# ")):
             for path in ("/v1/incidents/fire-1/report", f"/v1/plans/{plan}/runbook"):
                 found = await client.get(f"{path}?format={form}")

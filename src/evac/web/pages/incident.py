@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -9,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.errors import EvacError
 from evac.report.incident_view import runbook_sheet
-from evac.report.sheet import Sheet
 from evac.report.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
@@ -140,23 +140,31 @@ async def report(request: Request, incident: IncidentName) -> Response:
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     at_ms = room.office.clock.now_ms()
-    sheet = await room.office.incidents.apart(lambda: api.report_sheet(file, at_ms))
     name = quote(file.about.incident)
-    return _paper(room, sheet, f"{PATH}/{name}", "the incident", f"/v1/incidents/{name}/report")
+    where = {"back": f"{PATH}/{name}", "back_words": "the incident", "document": f"/v1{PATH}/{name}/report"}
+    return _paper(
+        await room.office.incidents.apart(
+            lambda: frame.render("paper.html.j2", PATH, at_ms, sheet=api.report_sheet(file, at_ms), **where)
+        )
+    )
 
 
 @router.get("/plans/{digest}/runbook")
 async def runbook(request: Request, digest: Digest) -> Response:
     """A plan for paper: the same ids of steps, with room to write down when each was done."""
     room = room_of(request)
-    sheet = runbook_sheet(await book_of(room, digest))
-    return _paper(room, sheet, f"/plans/{digest}", "the plan", f"/v1/plans/{digest}/runbook")
-
-
-def _paper(room: WarRoom, sheet: Sheet, back: str, words: str, document: str) -> Response:
-    body = frame.render(
-        "paper.html.j2", PATH, _now_ms(room), sheet=sheet, back=back, back_words=words, document=document
+    made, now_ms = await book_of(room, digest), _now_ms(room)
+    plan = f"/plans/{digest}"
+    where = {"back": plan, "back_words": "the plan", "document": f"/v1{plan}/runbook"}
+    return _paper(
+        await asyncio.to_thread(
+            lambda: frame.render("paper.html.j2", "/plans", now_ms, sheet=runbook_sheet(made), **where)
+        )
     )
+
+
+def _paper(body: bytes) -> Response:
+    """What is printed is made off the loop: it may have thousands of rows."""
     return Response(body, 200, {"cache-control": "no-cache"}, frame.HTML)
 
 
