@@ -23,6 +23,7 @@ from typing import Final
 import uvicorn
 
 from evac.app.office import OfficeSetting, beside, open_office
+from evac.app.open_files import raise_limit
 from evac.app.parent import parent_ends
 from evac.app.runs import who_am_i
 from evac.engine.clock import SystemClock
@@ -30,6 +31,7 @@ from evac.model.errors import EstateError, EvacError
 from evac.web.access.opening import access_of, choose, context_of, setting_of
 from evac.web.access.port import Access
 from evac.web.application import application
+from evac.web.connections import prompt_protocol
 from evac.web.pages import frame
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
@@ -56,7 +58,7 @@ async def serve(
         application(opened, access, setting), host=listen.host, port=listen.port, access_log=False,
         log_level="warning", server_header=False, date_header=True, backlog=BACKLOG, lifespan="off",
         timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
-        proxy_headers=False,
+        proxy_headers=False, http=prompt_protocol(), ws="none",
     )  # fmt: skip
     if context is not None:
         config.load()
@@ -111,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("evac.access").setLevel(logging.INFO)
     sys.setswitchinterval(SWITCH_S)
+    raise_limit()
     if told.demo:
         frame.announce(DEMO)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import resource
 import signal
 import socket
 import ssl
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from evac.app.open_files import raise_limit
 from evac.lab.fleet import silence
 from evac.lab.fleet.admin import AdminDoor
 from evac.lab.fleet.connections import Connection, Door
@@ -59,12 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def connections_most(wanted: int) -> int:
     """How many connections the limit of open files leaves; the limit is raised as far as it may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return max(16, min(wanted, soft - _FILES_SPARE))
+    return max(16, min(wanted, raise_limit() - _FILES_SPARE))
 
 
 class Server:
