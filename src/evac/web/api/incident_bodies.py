@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from evac.incident.notes import NAME_MOST, TEXT_MOST, ComponentState, Note
 from evac.incident.regulator import FACTS
 
-_PLAIN: Final = r"\x00-\x08\x0b-\x1f\x7f\ufffe\uffff"
+_PLAIN: Final = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
 WORDS: Final = rf"^[^{_PLAIN}]*$"
 SAID: Final = rf"^[^{_PLAIN}]*[^\s{_PLAIN}][^{_PLAIN}]*$"
 KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
