@@ -22,7 +22,7 @@ from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import observe
 from evac.app.seen import merged
 from evac.engine.binding import Bound, bind
-from evac.engine.drawer import digest_of, get_plan
+from evac.engine.drawer import digest_of, find_plan, get_plan
 from evac.engine.guards import WHOLE
 from evac.engine.leading import LEADER
 from evac.estate import plan_codec
@@ -83,10 +83,11 @@ async def load(
 ) -> Loaded:  # fmt: skip
     """Raises StalePlan where the plan was made from another estate, or other roles, than those of now.
 
-    A plan may also be named by its digest, `sha256:...`: then it is read from the store.
+    A plan may also be named by its digest, `sha256:...`, or by its first twelve letters or more: then it is
+    read from the store. Raises InvalidInput where none of that name is there, or several.
     """
     if is_digest(plan_path) and store is not None:
-        digest = str(plan_path)
+        digest = await find_plan(store, str(plan_path))
         data = await get_plan(store, digest)
         plan = plan_codec.decode(data, digest)
     else:

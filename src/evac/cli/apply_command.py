@@ -45,7 +45,7 @@ def apply(
 ) -> int:  # fmt: skip
     """Say what a plan would do now, asking every system; with --execute, carry it out.
 
-    PLAN is a file, or the digest of a plan that a controller has ready (sha256:...).
+    PLAN is a file, or the digest of a plan that a controller has ready: sha256: and 12 letters or more.
 
     The run waits for approval first: evac approve RUN.
     """

@@ -52,6 +52,7 @@ ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
 KEEP_PERIOD_S: Final = 5.0
 LEAD_AGAIN_S: Final = 0.1
+NAMED_BY: Final = len("sha256:") + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,9 +494,11 @@ def _approve(run: str, names: Sequence[str] = ()) -> str:
 
 
 def _apply(plan: str, lost: Sequence[str]) -> str:
-    """The command with which a person carries out a plan that lies in the store."""
+    """The command with which a person carries out a plan that lies in the store; as much of its digest as
+    people can read to each other.
+    """
     typed = "".join(f" --confirm {name}" for name in lost)
-    return f"evac apply {plan} ESTATE --execute{typed} --reason WHY"
+    return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
 
 
 def _telling(desk: Desk, chronicle: Chronicle) -> Desk:

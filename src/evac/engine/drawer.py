@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,6 +25,7 @@ from evac.store.port import Compare, Entry, Lease, Put, Store
 PART_BYTES: Final = 512 * 1024
 MAX_PLAN_PARTS: Final = 1_024
 PREFIX: Final = "drawer/"
+_NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 Planner = Callable[[tuple[str, ...]], Awaitable[bytes]]
 """Sites that are lost -> canonical bytes of a plan. Raises EvacError where none can be made."""
@@ -58,6 +60,24 @@ async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str
         if entry is not None and entry.value == part:
             continue
         await store.transact((Compare(key, entry.revision if entry else 0),), (Put(key, part),), guard)
+    return digest
+
+
+async def find_plan(store: Store, named: str) -> str:
+    """The digest of the one stored plan whose digest begins so, twelve letters at least. Raises InvalidInput
+    where none does, or several do.
+    """
+    if not _NAMED.fullmatch(named):
+        hint = "give a file, or sha256: and 12 to 64 of 0-9 and a-f"
+        raise InvalidInput("plan-name", f"{named[:80]!r} names no plan", hint)
+    found = await store.list(f"plan/{named}", limit=1)
+    if not found:
+        raise InvalidInput(
+            "plan-unknown", f"no plan {named} lies in the store", "evac plan, and apply its file"
+        )
+    digest = found[0].key.split("/")[1]
+    if await store.list(f"plan/{named}", f"plan/{digest}/~", 1):
+        raise InvalidInput("plan-name", f"several plans begin with {named}", "give more of the digest")
     return digest
 
 

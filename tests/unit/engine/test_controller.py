@@ -90,7 +90,7 @@ def test_advise_says_what_it_would_do_and_does_nothing() -> None:
         await world.until(lambda: any("evac apply sha256:" in words for words in world.words("loss")))
         digest = digest_of(await world.plan(("pangyo",)))
         assert world.words("loss")[0].endswith(
-            f"evac apply {digest} ESTATE --execute --confirm pangyo --reason WHY"
+            f"evac apply {digest[:19]} ESTATE --execute --confirm pangyo --reason WHY"
         ), "the next command, whole"
         await asyncio.sleep(0.3)
         assert world.systems.log == []

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.engine.drawer import PART_BYTES, Drawer, digest_of, get_plan, put_plan, scenarios_of
-from evac.model.errors import Corrupt, Infeasible, LeaseLost
+from evac.engine.drawer import PART_BYTES, Drawer, digest_of, find_plan, get_plan, put_plan, scenarios_of
+from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Lease, Put
 
@@ -211,5 +211,22 @@ def test_a_plan_that_is_not_whole_is_corrupt() -> None:
         assert len(await get_plan(store, digest)) == 2 * PART_BYTES + 1
         with pytest.raises(Corrupt):
             await get_plan(store, "sha256:00")
+
+    _run(story())
+
+
+def test_a_plan_is_named_by_the_beginning_of_its_digest() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        digest = await put_plan(store, b"x" * (PART_BYTES + 1))
+        assert await find_plan(store, digest[:19]) == await find_plan(store, digest) == digest
+        for named in ("sha256:00", digest[:18], "sha256:" + "g" * 12, digest + "0", "plan/"):
+            with pytest.raises(InvalidInput, match="names no plan"):
+                await find_plan(store, named)
+        with pytest.raises(InvalidInput, match="no plan"):
+            await find_plan(store, "sha256:" + "0" * 12)
+        await store.transact((), [Put(f"plan/{digest[:-1]}!/000000", b"y")])
+        with pytest.raises(InvalidInput, match="several plans"):
+            await find_plan(store, digest[:19])
 
     _run(story())
