@@ -120,8 +120,8 @@ def break_glass(
 
 def _private_key(reference: str) -> Ed25519PrivateKey:
     """Raises NotAllowed, Permanent, never with a word of the key."""
+    from evac.actions.references import secret_of
     from evac.engine.signatures import parse_key, read_key
-    from evac.web.access.references import secret_of
 
     if reference.startswith("file:/"):
         return read_key(Path(reference.removeprefix("file:")))

@@ -24,12 +24,12 @@ import aiohttp
 from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
+from evac.actions.references import secret_of
 from evac.engine.clock import Clock
 from evac.estate.access_file import is_hidden
 from evac.model.access import Provider
 from evac.model.errors import EvacError, NotAllowed
 from evac.web.access.port import SIGN_IN
-from evac.web.access.references import secret_of
 
 BACK: Final = f"{SIGN_IN}/oidc/back"
 ALGORITHMS: Final = (

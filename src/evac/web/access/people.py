@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.requests import HTTPConnection
 
+from evac.actions.references import secret_of
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
 from evac.engine import glass
 from evac.engine.clock import Clock
@@ -26,7 +27,6 @@ from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
 from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
-from evac.web.access.references import secret_of
 from evac.web.access.sessions import Session, SessionBook
 
 if TYPE_CHECKING:

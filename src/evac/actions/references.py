@@ -1,4 +1,4 @@
-"""Resolves references of secrets in access files: those that drivers know, and `command:`.
+"""Resolves references of secrets in files of settings: those that drivers know, and `command:`.
 
 A command is a program with arguments, never a shell; the first line that it prints is the secret. Whatever
 goes wrong is told without a word of its output.
