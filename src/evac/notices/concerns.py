@@ -1,0 +1,199 @@
+"""What each source that is looked at means for people: plain facts in, concerns out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from evac.model.access import BREAK_GLASS
+from evac.notices.values import Concern, News, Severity
+
+SUSPECT_MS: Final = 30_000
+LAG_MS: Final = 10_000
+WAITS_MS: Final = 5_000
+PAGE_MS: Final = 120_000
+NO_PLAN_MS: Final = 60_000
+STALE_MS: Final = 900_000
+"""So long a suspicion, a lag, a run that waits, a page that is not written, a missing plan and one of an
+earlier estate are given to end by themselves."""
+WORSE: Final = (6, 5)
+MUCH_WORSE: Final = (3, 2)
+GOOD_AGAIN: Final = (11, 10)
+"""A plan is worse from 20 % on, an error from 50 % on, and good again at 10 %."""
+TEXT_MOST: Final = 400
+PLANS_MOST: Final = 5_000
+
+_GOOD_ENDS: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """A copy of a store, how far it is behind its primary as last seen, and what was promised."""
+
+    store: str
+    site: str
+    lag_ms: int
+    rpo_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The least that a plan for one loss did cost; whether the present one is called worse."""
+
+    least: int
+    worse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What lies in the drawer for one loss. cost: weighted outage; None: not known. fits: whether it is of
+    the estate as it is now.
+    """
+
+    loss: str
+    cost: int | None
+    problem: str
+    fits: bool
+
+
+def short(words: str) -> str:
+    """One line that is not too long, without what could change how text is shown."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return plain if len(plain) <= TEXT_MOST else plain[: TEXT_MOST - 1] + "…"
+
+
+def of_sites(verdicts: Mapping[str, tuple[str, str]]) -> tuple[Concern, ...]:
+    """Site -> (verdict, reason)."""
+    grave: Mapping[str, tuple[Severity, int]] = {
+        "lost": ("critical", 0), "isolated": ("error", SUSPECT_MS), "suspect": ("warning", SUSPECT_MS),
+    }  # fmt: skip
+    found = []
+    for site, (state, reason) in sorted(verdicts.items()):
+        if state in grave:
+            severity, patience_ms = grave[state]
+            words = short(f"{site} is {state}" + (f": {reason}" if reason else ""))
+            found.append(Concern(f"site/{site}", "site", severity, words, "look at page Now", patience_ms))
+    return tuple(found)
+
+
+def of_findings(rows: Iterable[tuple[str, str, str, str]]) -> tuple[Concern, ...]:
+    """(fingerprint, code, message, fix) of each error of the audit."""
+    return tuple(
+        Concern(f"finding/{mark}", "finding", "error", short(f"{code} {message}"), short(fix))
+        for mark, code, message, fix in rows
+    )
+
+
+def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tuple[Concern, ...]:
+    """Recovery tools -> sites where they stand. gone: sites that nobody can count on now."""
+    found = []
+    for tool, sites in sorted(tools.items()):
+        left = sorted(set(sites) - set(gone))
+        if len(left) > 1:
+            continue
+        where = f"stands in {left[0]} only" if left else "stands in no site any more"
+        severity: Severity = "error" if left else "critical"
+        words = f"{tool}, which recovery needs, {where}"
+        found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a copy in another site"))
+    return tuple(found)
+
+
+def of_lags(lags: Iterable[Lag]) -> tuple[Concern, ...]:
+    found = []
+    for one in sorted(lags, key=lambda lag: (lag.store, lag.site)):
+        if one.lag_ms > one.rpo_ms:
+            words = f"{one.store}: the copy in {one.site} is {_span(one.lag_ms)} behind, promised are "
+            words += f"{_span(one.rpo_ms)}"
+            hint = "see to replication; should the primary be lost now, more is lost than was promised"
+            key = f"lag/{one.store}/{one.site}"
+            found.append(Concern(key, "lag", "error", short(words), hint, LAG_MS))
+    return tuple(found)
+
+
+def of_runs(waits: Mapping[str, Collection[str]]) -> tuple[Concern, ...]:
+    """Open run -> what only a person can do now."""
+    found = []
+    for run, wants in sorted(waits.items()):
+        for words in wants:
+            mark = hashlib.sha256(words.encode()).hexdigest()[:12]
+            told = short(f"{run} waits for {words}" if words.startswith("approval") else f"{run}: {words}")
+            hint = f"evac run show {run}"
+            found.append(Concern(f"run/{run}/{mark}", "run", "critical", told, hint, WAITS_MS))
+    return tuple(found)
+
+
+def of_pages(exports: Iterable[tuple[str, int, str]], now_ms: int) -> tuple[Concern, ...]:
+    """(site, since_ms, problem) of each that writes the public status page."""
+    return tuple(
+        Concern(
+            f"status-page/{site}", "status-page", "warning",
+            short(f"the public status page is not written by {site}: {problem}"), "see to where it goes",
+        )
+        for site, since_ms, problem in sorted(exports) if problem and now_ms - since_ms >= PAGE_MS
+    )  # fmt: skip
+
+
+def of_plans(
+    before: Mapping[str, Reference], drawn: Iterable[Drawn]
+) -> tuple[dict[str, Reference], tuple[Concern, ...]]:
+    """References after a look, and what is to be said of the plans that lie ready."""
+    references, found, stale, all_of_them = dict(before), [], 0, 0
+    for one in sorted(drawn, key=lambda row: row.loss):
+        all_of_them += 1
+        stale += not one.fits
+        if one.problem:
+            words = short(f"there is no plan for the loss of {one.loss}: {one.problem}")
+            key = f"plan/none/{one.loss}"
+            found.append(Concern(key, "plan", "error", words, "look at page Plans", NO_PLAN_MS))
+        known = references.get(one.loss)
+        if one.cost is not None and (known is not None or len(references) < PLANS_MOST):
+            known = references[one.loss] = _compared(known, one.cost)
+        if known is not None and known.worse and one.cost is not None:
+            found.append(_worse(one.loss, known.least, one.cost))
+    if stale:
+        words = f"{stale} of {all_of_them} plans that lie ready are of the estate as it was earlier"
+        found.append(Concern("plan/stale", "plan", "warning", words, "look at page Plans", STALE_MS))
+    return references, tuple(found)
+
+
+def _compared(before: Reference | None, cost: int) -> Reference:
+    if before is None or cost <= before.least:
+        return Reference(cost)
+    if before.worse:
+        return replace(before, worse=cost * GOOD_AGAIN[1] > before.least * GOOD_AGAIN[0])
+    return replace(before, worse=cost * WORSE[1] >= before.least * WORSE[0])
+
+
+def _worse(loss: str, least: int, cost: int) -> Concern:
+    much = cost * MUCH_WORSE[1] >= least * MUCH_WORSE[0]
+    by = f"{(cost - least) * 100 // least} % worse" if least else "worse"
+    words = f"the plan for the loss of {loss} is {by} than it was, by the outage of all services together"
+    return Concern(f"plan/worse/{loss}", "plan", "error" if much else "warning", words, "look at page Plans")
+
+
+def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
+    """What one record of the journal of watching is for people; None for what is for the journal alone.
+    Verdicts are concerns, see `of_sites`.
+    """
+    words = short(words)
+    if BREAK_GLASS in words:
+        return News("break-glass", "critical", words, "make sure that this was one of you")
+    if kind == "loss":
+        return News("site", "critical", words)
+    if kind in ("refused", "trouble"):
+        return News("trouble", "error", words, short(str(data.get("hint", ""))))
+    if kind == "run" and data.get("event") == "run_ended":
+        phase = str(data.get("phase", ""))
+        severity: Severity = "info" if phase in _GOOD_ENDS else "error"
+        return News("run", severity, f"{words}: {phase.replace('_', ' ')}" if phase else words)
+    return None
+
+
+def _span(ms: int) -> str:
+    seconds = ms / 1_000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{seconds:.1f}".removesuffix(".0") + " s"
