@@ -194,17 +194,27 @@ async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
     )  # fmt: skip
     try:
         await asyncio.wait((attempt,), timeout=limit)
-        if attempt.done():
-            return attempt.result()
+    except asyncio.CancelledError:
+        _give_up(attempt)
+        raise
+    if not attempt.done():
+        _give_up(attempt)
+        raise _silent(member, changes=False)
+    try:
+        return attempt.result()
     except TimeoutError as error:
         raise _silent(member, changes=False) from error
     except FAILURES as error:
         raise translate(member, error, changes=False) from error
-    finally:
-        if not attempt.done():
-            _ATTEMPTS.add(attempt)
-            attempt.add_done_callback(_too_late)
-    raise _silent(member, changes=False)
+
+
+def _give_up(attempt: asyncio.Task[Any]) -> None:
+    """Whoever asked is gone; a connection that is made all the same, now or later, is ended."""
+    if attempt.done():
+        _too_late(attempt)
+    else:
+        _ATTEMPTS.add(attempt)
+        attempt.add_done_callback(_too_late)
 
 
 def _too_late(attempt: asyncio.Task[Any]) -> None:
