@@ -23,8 +23,8 @@ def test_every_site_can_be_ticked_and_the_answer_is_that_of_the_api() -> None:
         text = (await client.get("/what-if", params={"lose": name})).text
         assert f'value="{name}" checked' in text
         for row in told["services"]:
-            assert f'<th scope="row">{row["service"]}</th>' in text
-        assert "nothing: the site is lost" in text
+            assert f'#h-graph">{row["service"]}</a></th>' in text
+        assert f'{name} <span class="state error">lost</span>' in text
 
     play(story)
 
@@ -40,6 +40,31 @@ def test_what_is_not_there_is_said_in_the_form() -> None:
     play(story)
 
 
+def test_the_graph_of_one_service_is_one_link_away() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        told = (await client.post("/v1/what-if", json={"domains": ["south"]})).json()
+        down = next(row for row in told["services"] if row["fate"] in ("lost", "recovers"))
+        text = (await client.get("/what-if", params={"lose": "south", "of": down["service"]})).text
+        assert f"What {down['service']} needs" in text
+        assert "Back to the whole loss" in text
+        strange = await client.get("/what-if", params={"lose": "south", "of": "<b>nobody"})
+        assert strange.status_code == 200
+        assert "<b>nobody" not in strange.text
+
+    play(story)
+
+
+def test_the_api_tells_edges_and_room() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        told = (await client.post("/v1/what-if", json={"domains": ["south"]})).json()
+        names = {row["service"] for row in told["services"]}
+        assert all(names.issuperset(row["needs"]) for row in told["services"])
+        gone = [row for row in told["capacity"] if row["site"] == "south"]
+        assert {(row["total_left"], row["moved_in"]) for row in gone} == {(0, 0)}
+
+    play(story)
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1440, "dark"), (1920, "light")])
 def test_it_works_without_scripts_and_fits(
@@ -51,4 +76,8 @@ def test_it_works_without_scripts_and_fits(
     page.get_by_role("heading", name="What if south is lost?").wait_for()
     page = opened(browser, page.url, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    node = page.locator("svg.graph a").first
+    node.focus()
+    assert node.evaluate("element => element === document.activeElement")
+    assert node.get_attribute("aria-label")
     assert Axe().run(page).response["violations"] == []

@@ -28,7 +28,7 @@ import orjson
 from evac.app.office_facts import EstateFacts
 from evac.app.office_hub import Hub, News
 from evac.app.office_incidents import IncidentDesk
-from evac.app.office_reckoning import Reckoner, Rules, WhatIf, Worker
+from evac.app.office_reckoning import Reckoner, Rules, Worker
 from evac.app.office_runs import Register
 from evac.app.office_sites import Ballots
 from evac.app.office_values import (
@@ -40,6 +40,7 @@ from evac.app.office_values import (
     RunShort,
     Situation,
 )
+from evac.app.office_what_if import WhatIf
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import drawer

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from evac.app.apart import Apart
-from evac.app.office_facts import EstateFacts, LossFacts
+from evac.app.office_facts import EstateFacts
+from evac.app.office_what_if import WhatIf
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
@@ -46,29 +47,6 @@ class Reckoned:
 
 def rules_of(policy: RunPolicy) -> Rules:
     return Rules(policy.mode, policy.profile, tuple(sorted(one.name for one in policy.approvers)))
-
-
-@dataclass(frozen=True, slots=True)
-class FateOf:
-    """What a loss does to one service that is not unaffected. chain: how it comes to be down."""
-
-    service: str
-    tier: int | None
-    people: int | None
-    fate: str
-    recovery_ms: int | None
-    rto_ms: int | None
-    chain: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WhatIf:
-    """The answer to the loss of some domains at once. estate: the digest that it was worked out from."""
-
-    domains: tuple[str, ...]
-    estate: str
-    loss: LossFacts
-    services: tuple[FateOf, ...]
 
 
 class Reckoner(Protocol):
@@ -176,45 +154,11 @@ def _reckon(
 def _what_if(
     path: str, as_of: date | None, policy: str | None, observation: Observation, wanted: tuple[str, ...]
 ) -> WhatIf | tuple[str, str, str]:
+    from evac.app.office_what_if import what_if_of
+
     try:
         with _turn:
             report = _books_of(path, as_of, policy).audited(observation)
             return what_if_of(report, wanted)
     except EvacError as error:
         return error.code, error.message, error.hint
-
-
-def what_if_of(report: Any, wanted: tuple[str, ...]) -> WhatIf:
-    """What the loss of some domains at once does. A single domain is in the audit already. Raises
-    UnknownDomain.
-    """
-    from evac.app.office_facts import loss_facts
-    from evac.audit import audit_together
-
-    known = {row.domain: row for row in report.rows} if len(wanted) == 1 else {}
-    if wanted[0] not in known:
-        report = audit_together(report, wanted)
-        known = {wanted[0]: report.rows[0]}
-    row = known[wanted[0]]
-    return WhatIf(wanted, report.digest or "", loss_facts(report, row), tuple(_fates(report, row)))
-
-
-def _fates(report: Any, row: Any) -> list[FateOf]:
-    from evac.audit.chains import why_down, why_lost
-    from evac.audit.context import Context
-
-    impacts = report.impacts
-    context = Context(impacts.estate, impacts, report.as_of, report.digest)
-    number, index = impacts.losses.index[row.domain], impacts.graph.index
-    found = []
-    for one in row.fates(report.services):
-        service = impacts.estate.services[index[one.service]]
-        chain: tuple[str, ...] = ()
-        if one.fate == "lost":
-            chain = why_lost(context, index[one.service], number)
-        elif one.fate == "recovers":
-            chain = why_down(context, index[one.service], number)
-        found.append(
-            FateOf(service.id, service.tier, service.people, one.fate, one.recovery_ms, service.rto_ms, chain)
-        )
-    return found

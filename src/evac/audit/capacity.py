@@ -293,6 +293,26 @@ def _place_one(
     )  # fmt: skip
 
 
+def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: int) -> IntColumn:
+    """(sites, R) what replicas that one loss moves take of the room of each site, by first fit without
+    shedding. lost: (L, S). What finds no place takes nothing.
+    """
+    question, supply = _Question(found.supply, losses), found.supply
+    sites = losses.sites.shape[1]
+    taken = np.zeros((sites, len(RESOURCE_WORDS)), np.int64)
+    if not found.placed[number]:
+        return taken
+    wanted, base = _asked(supply.presence, lost[number], found.room_known[number])
+    gone = supply.stock.room.lost_shapes(losses.rows_of(number))
+    packing = open_packing(supply.stock, gone, losses.sites[number], wanted)
+    pools = supply.wants.eligible.shape[1]
+    before = _free_by_pool(packing, pools)
+    at_site = _surviving_at_site(question, number)
+    left = pack(packing, supply.wants, base, wanted - base, at_site).left
+    np.add.at(taken, supply.room.pool_site, before - _free_by_pool(left, pools))
+    return taken
+
+
 def _packed(
     question: _Question, stock: Stock, number: int, base: IntColumn, more: IntColumn, at_site: IntColumn
 ) -> Placed:

@@ -55,6 +55,21 @@ def reason(context: Context, service: int, number: int) -> str:
     return f"its traffic points at {name}"
 
 
+def why_degraded(context: Context, service: int, number: int) -> tuple[str, ...]:
+    """Chain from a service that serves less to why: the replicas it lost, or what it likes to use is down."""
+    impacts = context.impacts
+    name, lost = context.estate.services[service].id, int(impacts.lost[number, service])
+    if lost:
+        return (
+            name,
+            f"{impacts.left(number, service):,} of {int(impacts.presence.n[service]):,} replicas left",
+        )
+    for other in impacts.graph.soft[service]:
+        if impacts.down[number, other]:
+            return (name, *why_down(context, other, number))
+    return (name,)
+
+
 def why_lost(context: Context, service: int, number: int) -> tuple[str, ...]:
     """Chain from a service that never comes back to the first that cannot by itself."""
     path = chain_to(context, service, lambda node: bool(_stuck(context, node, number)))

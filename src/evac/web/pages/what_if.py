@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app.office_reckoning import DOMAINS_MOST, WhatIf
+from evac.app.office_reckoning import DOMAINS_MOST
+from evac.app.office_what_if import WhatIf
 from evac.model.errors import EvacError, Unavailable
 from evac.web.access.port import need
 from evac.web.pages import frame, what_if_view
@@ -23,9 +24,10 @@ async def what_if(
     lose: Annotated[list[Annotated[str, Query(max_length=512)]], Query(max_length=DOMAINS_MOST)] = [],  # noqa: B006 - never changed
     find: Annotated[str, Query(max_length=200)] = "",
     begin: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    of: Name = "",
 ) -> Response:
     """lose: domains that are lost at once. find: words that names of more domains to tick contain. begin:
-    from which service on they are listed.
+    from which service on they are listed. of: the service of which the graph shows all that it needs.
     """
     room = room_of(request)
     facts = room.facts
@@ -39,7 +41,7 @@ async def what_if(
             raise
         except EvacError as error:
             problem = f"{error.message[:1].upper()}{error.message[1:]}."
-    context = what_if_view.context(facts, wanted, find.strip(), answer, begin)
+    context = what_if_view.context(facts, wanted, find.strip(), answer, begin, of)
     now_ms = room.office.situation.at_ms
     body = frame.render("what_if.html.j2", PATH, now_ms, problem=problem, **context)
     return Response(body, 422 if problem else 200, {"cache-control": "no-cache"}, frame.HTML)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from evac.app.office_facts import Amount, DomainFacts, EstateFacts, FindingFacts
-from evac.app.office_reckoning import FateOf, WhatIf
+from evac.app.office_facts import DomainFacts, EstateFacts, FindingFacts
+from evac.app.office_what_if import FateOf, WhatIf
 from evac.report.words import duration, number, people, plural
-from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS, share
+from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
+from evac.web.pages.what_if_graph import graph, gravity, row_of
+from evac.web.pages.what_if_rooms import rooms
 
 OPEN_KINDS: Final = ("site", "hall")
 ORDER: Final = ("site", "hall", "feed", "group", "rack")
@@ -22,18 +24,17 @@ FATES: Final = {
     "lost": ("does not come back", "error"), "recovers": ("down, comes back", "warning"),
     "degraded": ("degraded", "warning"), "unknown": ("cannot be judged", "unknown"),
 }  # fmt: skip
-RANK: Final = {"lost": 0, "unknown": 1, "recovers": 2, "degraded": 3}
 
 
 def context(
-    facts: EstateFacts, wanted: Sequence[str], find: str, answer: WhatIf | None, begin: int
+    facts: EstateFacts, wanted: Sequence[str], find: str, answer: WhatIf | None, begin: int, of: str = ""
 ) -> dict[str, Any]:
     """The form, and the answer where something was asked."""
     shared = {
         "estate": facts.name, "wanted": list(wanted), "find": find, "ticks": list(_ticks(facts, wanted)),
         "found": _found(facts, wanted, find), "asked": answer is not None,
     }  # fmt: skip
-    return shared if answer is None else shared | _answered(facts, answer, begin)
+    return shared if answer is None else shared | _answered(facts, answer, begin, of)
 
 
 def _ticks(facts: EstateFacts, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -72,9 +73,9 @@ def _found(facts: EstateFacts, wanted: Sequence[str], find: str) -> dict[str, An
     }  # fmt: skip
 
 
-def _answered(facts: EstateFacts, answer: WhatIf, begin: int) -> dict[str, Any]:
+def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[str, Any]:
     loss = answer.loss
-    rows = sorted(answer.services, key=_gravity)
+    rows = sorted(answer.services, key=gravity)
     begin = min(begin, max(0, len(rows) - 1)) // SERVICES * SERVICES
     end = min(len(rows), begin + SERVICES)
     findings = _findings(facts, answer.domains)
@@ -83,14 +84,11 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int) -> dict[str, Any]:
         "because": loss.because, "cards": _cards(answer), "rows": [_row(one) for one in rows[begin:end]],
         "total": len(rows), "begin": begin, "end": end, "before": begin - SERVICES if begin else None,
         "after": end if end < len(rows) else None, "findings": findings[:FINDINGS_MOST],
-        "findings_rest": max(0, len(findings) - FINDINGS_MOST), "rooms": list(_rooms(facts, answer)),
+        "findings_rest": max(0, len(findings) - FINDINGS_MOST), "rooms": rooms(answer.capacity),
+        "graph": graph(facts, answer, of), "of": of,
         "placed": (number(loss.placed), number(loss.to_place)), "short": loss.placed < loss.to_place,
         "sheds": loss.sheds, "stale": answer.estate != facts.digest,
     }  # fmt: skip
-
-
-def _gravity(one: FateOf) -> tuple[int, int, int, str]:
-    return (RANK.get(one.fate, 9), 9 if one.tier is None else one.tier, -(one.people or 0), one.service)
 
 
 def _cards(answer: WhatIf) -> list[dict[str, str]]:
@@ -120,7 +118,7 @@ def _row(one: FateOf) -> dict[str, Any]:
     late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
     return {
         "id": one.service, "tier": "-" if one.tier is None else str(one.tier), "people": one.people,
-        "words": words, "state": state, "late": late, "chain": list(one.chain),
+        "words": words, "state": state, "late": late, "path": row_of(one)["path"], "why": row_of(one)["why"],
         "back": "-" if one.recovery_ms is None or one.fate != "recovers" else duration(one.recovery_ms),
         "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
     }  # fmt: skip
@@ -130,43 +128,3 @@ def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:
     """What the audit says about these domains, the gravest first, as it lists them."""
     asked = set(wanted)
     return [finding for finding in facts.findings if asked.intersection(finding.domains)]
-
-
-def _rooms(facts: EstateFacts, answer: WhatIf) -> Iterator[dict[str, Any]]:
-    """Room of each site before and after: of a lost site nothing is left, of a part of one it is not said."""
-    kinds = {domain.id: domain for domain in facts.domains}
-    gone = {name for name in answer.domains if name in kinds and kinds[name].kind == "site"}
-    touched = {kinds[name].site for name in answer.domains if name in kinds}
-    for site in facts.sites:
-        before = [part for part in map(share, site.headroom) if part]
-        if not before:
-            continue
-        after = "stays as it is"
-        if site.id in gone:
-            after = "nothing: the site is lost"
-        elif site.id in touched:
-            after = "less: a part of the site is lost"
-        yield {
-            "site": site.id, "before": "; ".join(_words(part) for part in before), "after": after,
-            "state": "error" if site.id in gone else "warning" if site.id in touched else "",
-        }  # fmt: skip
-    kept = [one for one in facts.sites if one.id not in gone]
-    total = [part for part in map(share, _sum([one.headroom for one in facts.sites])) if part]
-    left = [part for part in map(share, _sum([one.headroom for one in kept])) if part]
-    yield {
-        "site": "all sites", "before": "; ".join(_words(part) for part in total),
-        "after": "; ".join(_words(part) for part in left) or "nothing", "state": "",
-    }  # fmt: skip
-
-
-def _words(part: dict[str, Any]) -> str:
-    return f"{part['name']} {part['free']} of {part['total']} free"
-
-
-def _sum(parts: Sequence[Sequence[Amount]]) -> list[Amount]:
-    names = list(dict.fromkeys(one.resource for part in parts for one in part))
-    return [
-        Amount(name, *(sum(getattr(one, field) for part in parts for one in part if one.resource == name)
-                       for field in ("total", "used", "free")))
-        for name in names
-    ]  # fmt: skip
