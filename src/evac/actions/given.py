@@ -11,6 +11,7 @@ from typing import Final
 
 from evac.actions.port import Action, Order, Value, Verb
 from evac.model.errors import Permanent
+from evac.model.generation import SUPERSEDED, generation_of
 
 PERMILLE: Final = 1_000
 _OPPOSITES: Final[Mapping[Verb, Verb]] = {
@@ -125,7 +126,16 @@ def proof_of(action: Action) -> dict[str, str | int | bool]:
 
 
 def stale_token(target: str, seen: int, order: Order) -> Permanent:
-    """The answer to a leader that was replaced: somebody with a greater token was here before."""
+    """The answer to a leader that was replaced: somebody with a greater token was here before. Its code says
+    whether that one leads the same store, or a store of a newer generation.
+    """
+    newer, own = generation_of(seen), generation_of(order.token)
+    if newer > own:
+        return Permanent(
+            SUPERSEDED,
+            f"{target} has seen generation {newer}; {order.token} is of an older leader, of generation {own}",
+            "stop: a controller of a newer generation acts",
+        )
     return Permanent(
         "stale-token",
         f"{target} has seen the token {seen}; {order.token} is of an older leader",

@@ -122,9 +122,11 @@ def _busy(cluster: Cluster) -> Retryable:
 async def _write(cluster: Cluster, wanted: Wanted, order: Order, deadline: float) -> None:
     """One change, with what it replaces, if the object is not as wanted yet."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
+    if found and (token := kubernetes_objects.seen_token(found)) > order.token:
+        raise given.stale_token(cluster.name, token, order)
     problems = _problems(cluster, found or None, wanted, order)
     if problems:
-        raise Permanent("stale-token" if "older leader" in problems[0] else "kubernetes-refused", problems[0])
+        raise Permanent("kubernetes-refused", problems[0])
     notes = {TOKEN: str(order.token)}
     if not found:
         notes[BEFORE] = _note(order, None)

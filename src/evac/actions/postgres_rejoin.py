@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evac.actions.given import text
+from evac.actions.given import stale_token, text
 from evac.actions.port import Action, Checked, Evidence, Order
 from evac.actions.postgres_archive import (
     SETTINGS,
@@ -237,11 +237,7 @@ def _authority_on_disk(place: Place) -> Authority:
 
 def _refuse_stale_on_disk(seen: Authority, order: Order, action: Action) -> None:
     if order.token < seen.token or (order.epoch and order.epoch < seen.epoch):
-        raise Permanent(
-            "stale-token",
-            f"{member_of(action).address} has seen a newer leader or epoch",
-            "stop: another leads",
-        )
+        raise stale_token(member_of(action).address, seen.token, order)
 
 
 def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:

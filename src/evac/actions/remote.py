@@ -125,15 +125,21 @@ class AgentAnchors:
         self._client = AgentClient()
 
     async def put(
-        self, stream: str, segment: int, records: int, digest: str, timeout_s: float
+        self, stream: str, segment: int, records: int, digest: str, timeout_s: float, generation: int = 0
     ) -> Mapping[str, Any]:
-        """Raises `Permanent` when the agent knows a later head, or another one at this place."""
-        values = {"stream": stream, "segment": segment, "records": records, "hash": digest}
+        """Raises `Permanent` when the agent knows a later head, another one at this place, or a newer
+        generation.
+        """
+        values = {
+            "stream": stream, "segment": segment, "records": records, "hash": digest,
+            "generation": generation,
+        }  # fmt: skip
         return await self._client.send(self._agent, self._secret, ANCHOR_PATH, values, timeout_s)
 
-    async def heads(self, stream: str, timeout_s: float) -> list[Mapping[str, Any]]:
-        """What the agent has of a stream, oldest first. Raises `ActionError`."""
-        answer = await self._client.send(self._agent, self._secret, HEADS_PATH, {"stream": stream}, timeout_s)
+    async def heads(self, stream: str, timeout_s: float, generation: int = 0) -> list[Mapping[str, Any]]:
+        """What the agent has of a stream of a generation, oldest first. Raises `ActionError`."""
+        values = {"stream": stream, "generation": generation}
+        answer = await self._client.send(self._agent, self._secret, HEADS_PATH, values, timeout_s)
         found = answer.get("anchors", [])
         return [one for one in found if isinstance(one, dict)]
 

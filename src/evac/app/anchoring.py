@@ -23,15 +23,17 @@ def agents_of(estate: Estate) -> dict[str, tuple[str, str]]:
     return found
 
 
-async def heads_of(path: str, stream: str) -> list[Anchor]:
-    """Every head of a journal that an agent of this estate kept. Raises Unavailable where none answers."""
+async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:
+    """Every head of a journal of this generation that an agent of this estate kept. Raises Unavailable where
+    none answers.
+    """
     found: list[Anchor] = []
     silent: list[str] = []
     agents = agents_of(estates.load(Path(path)))
     for site, (url, secret) in sorted(agents.items()):
         client = AgentAnchors(url, secret)
         try:
-            for row in await client.heads(stream, ASK_S):
+            for row in await client.heads(stream, ASK_S, generation):
                 found.append(Anchor(stream, int(row["segment"]), int(row["records"]), str(row["hash"])))
         except ActionError:
             silent.append(site)

@@ -16,9 +16,11 @@ from typing import Final
 import aiohttp
 
 from evac import estate as estates
-from evac.actions.port import Verb
+from evac.actions.port import Driver, Verb
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
+from evac.actions.remote_generation import AgentGenerations
+from evac.app.anchoring import agents_of
 from evac.app.health import ServiceHealth
 from evac.app.mending import mender
 from evac.app.observing import probes_of
@@ -33,6 +35,7 @@ from evac.engine.conducting import OPEN, PROPOSAL, Desk
 from evac.engine.controller import AnchorSink, Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
+from evac.engine.generations import Generations
 from evac.engine.guards import Guards, check_mode
 from evac.engine.permitting import LeaseDriver, Permitting
 from evac.engine.signatures import Approval, check
@@ -46,6 +49,7 @@ from evac.model.observation import primary_site
 from evac.model.run_policy import RunPolicy
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
+from evac.store.generation import raise_generation
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.watch import probes
@@ -62,8 +66,8 @@ IDLE_LOOK_S: Final = 1.0
 class Setting:
     """What a controller is started with. watch: False for the controller of an embedded store, which only
     carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
-    without a run; 0 never. generation: of the store; a greater one is obeyed whatever came before.
-    budget_ms: of the search for one plan.
+    without a run; 0 never. generation: the store is made one of this generation, unless it is; 0: it stays
+    what it is. budget_ms: of the search for one plan.
     """
 
     estate: Path
@@ -90,7 +94,7 @@ class Composed:
     session: aiohttp.ClientSession
     worker: PlanningWorker
     seen: SeenEstate
-    agents: Sequence[AgentAnchors | AgentPermits]
+    agents: Sequence[AgentAnchors | AgentPermits | AgentGenerations]
     permits: Mapping[str, AgentPermits]
 
     async def close(self) -> None:
@@ -131,18 +135,20 @@ async def compose(
     permits: list[Permitting] = []
     makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
     drivers = Drivers(makers | dict(hands or {}))
+    tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
+    generations = Generations(store, clock, tellers, strict=policy.generation == "asked")
     session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(setting.estate, setting.as_of, policy, setting.budget_ms)
     agents: dict[str, AgentPermits] = {}
     desk = replace(
-        _desk(setting, estate, policy, store, drivers, clock, seen, tell),
+        _desk(setting, estate, policy, store, generations.guarded(drivers.get), clock, seen, tell),
         health=ServiceHealth(estate, session) if len(policy.pace.shares) > 1 else None,
     )
     permits.append(
         Permitting(
             store, desk.sets, policy, clock, lambda site: _permitter(estate, agents, site),
-            lambda name: _primary_of(seen, name),
+            lambda name: _primary_of(seen, name), lambda: generations.own.number,
         )
     )  # fmt: skip
     drawer = Drawer(
@@ -157,11 +163,13 @@ async def compose(
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
-        anchors=[_sink(agent) for agent in anchors],
+        anchors=[_sink(agent, generations) for agent in anchors],
         chores=(seen.look, seen.check_standing, permits[0].chore),
-        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generation=setting.generation,
+        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
     )  # fmt: skip
-    return Composed(Controller(parts), store, drivers, session, worker, seen, anchors, agents)
+    return Composed(
+        Controller(parts), store, drivers, session, worker, seen, [*anchors, *tellers.values()], agents
+    )
 
 
 HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}
@@ -201,8 +209,8 @@ def _ttl_ms(policy: RunPolicy) -> int:
 
 
 def _desk(
-    setting: Setting, estate: Estate, policy: RunPolicy, store: Store, drivers: Drivers, clock: Clock,
-    seen: SeenEstate, tell: Tell,
+    setting: Setting, estate: Estate, policy: RunPolicy, store: Store, driver: Callable[[str], Driver],
+    clock: Clock, seen: SeenEstate, tell: Tell,
 ) -> Desk:  # fmt: skip
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
@@ -214,7 +222,7 @@ def _desk(
     return Desk(
         store=store, clock=clock, policy=policy, owner=owner,
         guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
-        bind=bound, driver=drivers.get, tell=tell, standing=seen.standing, loss=seen.loss,
+        bind=bound, driver=driver, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
         mend=mender(store, lambda: seen.estate),
     )  # fmt: skip
@@ -260,16 +268,14 @@ def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -
 
 def _agents(estate: Estate, own: str) -> list[AgentAnchors]:
     """The agents of the other sites, which keep the heads of our journals."""
-    found = {}
-    for endpoint in estate.endpoints:
-        if endpoint.driver == "process" and endpoint.at != own and "agent" in endpoint.settings:
-            found[endpoint.at] = (str(endpoint.settings["agent"]), str(endpoint.settings.get("secret", "")))
-    return [AgentAnchors(*found[site]) for site in sorted(found)]
+    found = agents_of(estate)
+    return [AgentAnchors(*found[site]) for site in sorted(found) if site != own]
 
 
-def _sink(agent: AgentAnchors) -> AnchorSink:
+def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
     async def keep(head: Anchor) -> None:
-        await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S)
+        number = generations.own.number
+        await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S, number)
 
     return keep
 
@@ -292,6 +298,7 @@ async def _protections(
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:
     """Runs a controller until SIGTERM or SIGINT."""
     made = await compose(setting, tell)
+    await _open_generation(setting, made)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -313,6 +320,17 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
             task.result()
     finally:
         await made.close()
+
+
+async def _open_generation(setting: Setting, made: Composed) -> None:
+    """Raises NotAllowed for a generation below that of the store, Unavailable where it does not answer."""
+    if not setting.generation:
+        return
+    try:
+        await raise_generation(made.store, setting.generation, os.urandom(8).hex(), SystemClock().now_ms())
+    except BaseException:
+        await made.close()
+        raise
 
 
 async def _until_idle(setting: Setting, store: Store) -> None:

@@ -5,8 +5,10 @@
     POST /v1/act             an action of a local driver
     POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
     POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
+    POST /v1/generation      be told of a generation, and tell the newest one known
 
-Every POST is signed with the site's key, and so is its answer.
+Every POST is signed with the site's key, and so is its answer. Orders, anchors and permits of a generation
+before the newest one known are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from evac.actions import process_signing, remote, secrets
+from evac.actions import process_signing, remote, remote_generation, secrets
 from evac.actions.process import PATH as UNIT_PATH
 from evac.actions.registry import Drivers, create
 from evac.engine import agent_memory
@@ -73,6 +75,7 @@ class Agent:
             remote.PERMIT_PATH: self._permit,
             remote.ANCHOR_PATH: self._anchor,
             remote.HEADS_PATH: self._heads,
+            remote_generation.PATH: self._generation,
         }
 
     @property
@@ -108,6 +111,7 @@ class Agent:
         values = {
             "answer": "evac agent", "site": self.config.site, "lag_ms": self._lag.worst_ms(),
             "at_ms": agent_memory.wall_ms(), "token": self._ledger.highest,
+            "generation": self._ledger.generation,
             "units": self._units.running_now(), "fences": self._permits.report(),
         }  # fmt: skip
         return web.Response(body=orjson.dumps(values), content_type="application/json")
@@ -148,12 +152,22 @@ class Agent:
         return {"mark": mark, "fences": self._permits.report()}
 
     async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The head of a journal of the newest generation; an older one has nothing more to say."""
         head = Head(_number(values, "segment"), _number(values, "records"), str(values.get("hash", "")))
-        kept = self._anchors.add(str(values.get("stream", "")), head)
+        generation = _number(values, "generation")
+        self._ledger.refuse_older(generation)
+        self._ledger.heed(generation, "")
+        kept = self._anchors.add(str(values.get("stream", "")), head, generation)
         return {"segment": kept.segment, "records": kept.records}
 
     async def _heads(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"anchors": self._anchors.heads(str(values.get("stream", "")))}
+        stream, generation = str(values.get("stream", "")), _number(values, "generation")
+        return {"anchors": self._anchors.heads(stream, generation)}
+
+    async def _generation(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Whoever asks says its own; the answer is the newest, and who opened it."""
+        self._ledger.heed(_number(values, "generation"), str(values.get("opener", "")))
+        return {"generation": self._ledger.generation, "opener": self._ledger.opener}
 
 
 async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Agent:

@@ -1,4 +1,8 @@
-"""Heads of journals kept for other sites: append only, so no journal is cut off or changed unseen."""
+"""Heads of journals kept for other sites: append only, so no journal is cut off or changed unseen.
+
+A new generation goes on from a copy of the journals, and so leaves the old ones where that copy was taken:
+its heads are kept apart, in files of their own.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +39,14 @@ class Anchors:
         self._folder = folder
         self._last: dict[str, Head] = {}
 
-    def add(self, stream: str, head: Head) -> Head:
+    def add(self, stream: str, head: Head, generation: int = 0) -> Head:
         """Keeps a head, durable before this returns; the same head again changes nothing. Raises `Permanent`
         for one that goes backwards, or that is another one at the same place.
         """
-        path = self._path(stream)
+        path = self._path(stream, generation)
         if head.segment < 0 or head.records < 0 or not _HASH.fullmatch(head.hash):
             raise Permanent("anchor-wrong", "a head is a segment, a number of records and a hash")
-        last = self._newest(stream, path)
+        last = self._newest(path)
         if last == head:
             return head
         if last is not None:
@@ -52,29 +56,30 @@ class Anchors:
         if path.exists() and path.stat().st_size > MAX_FILE_BYTES:
             raise Permanent("anchor-full", f"the heads of {stream} fill their file", "archive it by hand")
         append_line(path, orjson.dumps(asdict(head)))
-        self._last[stream] = head
+        self._last[path.name] = head
         return head
 
-    def heads(self, stream: str) -> list[dict[str, Any]]:
-        """The first head and the last ones, oldest first."""
-        path = self._path(stream)
+    def heads(self, stream: str, generation: int = 0) -> list[dict[str, Any]]:
+        """The first head and the last ones of a generation, oldest first."""
+        path = self._path(stream, generation)
         if not path.exists():
             return []
         found = _read(path)
         kept = found if len(found) <= SHOWN else [found[0], *found[-SHOWN + 1 :]]
         return [asdict(head) for head in kept]
 
-    def _newest(self, stream: str, path: Path) -> Head | None:
-        if stream not in self._last and path.exists():
+    def _newest(self, path: Path) -> Head | None:
+        if path.name not in self._last and path.exists():
             found = _read(path)
             if found:
-                self._last[stream] = found[-1]
-        return self._last.get(stream)
+                self._last[path.name] = found[-1]
+        return self._last.get(path.name)
 
-    def _path(self, stream: str) -> Path:
+    def _path(self, stream: str, generation: int) -> Path:
+        """No name of a stream holds an @, so that none of another generation can be meant."""
         if not _STREAM.fullmatch(stream):
             raise Permanent("anchor-wrong", "the name of a stream holds a character that it may not have")
-        return self._folder / f"{stream}.jsonl"
+        return self._folder / (f"{stream}@{generation}.jsonl" if generation else f"{stream}.jsonl")
 
 
 def _refuse_backwards(stream: str, last: Head, head: Head) -> None:

@@ -10,8 +10,10 @@ from typing import Any, Final
 import orjson
 
 from evac.model.errors import Corrupt, Permanent
+from evac.model.generation import GENERATION_MOST, SUPERSEDED, generation_of
 
 MAX_FILE_BYTES: Final = 4 << 20
+OPENER_MOST: Final = 64
 
 
 def boot_id() -> str:
@@ -72,14 +74,20 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 class TokenLedger:
-    """The highest fencing token this agent has obeyed: remembered on disk before it is obeyed."""
+    """The highest fencing token this agent has obeyed and the newest generation it was told of: on disk
+    before either is heeded. opener: who opened that generation; empty where only its tokens were seen.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.highest = int(read_values(path).get("token", 0))
+        kept = read_values(path)
+        self.highest = int(kept.get("token", 0))
+        self.generation = max(int(kept.get("generation", 0)), generation_of(self.highest))
+        self.opener = str(kept.get("opener", ""))
 
     def obey(self, token: int) -> None:
         """Raises `Permanent` for a token lower than any before, or none at all."""
+        self.refuse_older(generation_of(max(token, 0)))
         if token < max(1, self.highest):
             raise Permanent(
                 "stale-token",
@@ -87,8 +95,30 @@ class TokenLedger:
                 "stop: another controller leads",
             )
         if token > self.highest:
-            write_values(self._path, {"token": token})
-            self.highest = token
+            newer = generation_of(token) > self.generation
+            self._keep(token, max(self.generation, generation_of(token)), "" if newer else self.opener)
+
+    def heed(self, generation: int, opener: str) -> None:
+        """Remembers a newer generation. The first who opens one keeps it: two never share a number here."""
+        if not 0 <= generation <= GENERATION_MOST or len(opener) > OPENER_MOST:
+            raise Permanent("generation-wrong", f"a generation is a number up to {GENERATION_MOST:,}")
+        unnamed = generation == self.generation > 0 and not self.opener
+        if generation > self.generation or (unnamed and opener):
+            self._keep(self.highest, generation, opener)
+
+    def refuse_older(self, generation: int) -> None:
+        """Raises `Permanent` for whatever comes from a generation before the newest."""
+        if generation < self.generation:
+            raise Permanent(
+                SUPERSEDED,
+                f"the agent obeys generation {self.generation}; {generation} is an older one",
+                "stop: a controller of a newer generation acts",
+            )
+
+    def _keep(self, token: int, generation: int, opener: str) -> None:
+        values = {"token": token, "generation": generation, "opener": opener}
+        write_values(self._path, {name: value for name, value in values.items() if value})
+        self.highest, self.generation, self.opener = token, generation, opener
 
 
 def _private(path: str, flags: int) -> int:

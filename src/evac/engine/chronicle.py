@@ -6,6 +6,7 @@ A record is a JSON array [kind, at_ms, site, words, data]. It is for people and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from evac.model.access import BREAK_GLASS
-from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.model.errors import Conflict, Corrupt, StoreError, Unavailable
 from evac.run.values import Event
 from evac.store.journal import Journal, head_of
 from evac.store.port import Lease, Store
@@ -25,6 +26,7 @@ STREAM: Final = "watch"
 WAITING_MOST: Final = 1_000
 BATCH: Final = 64
 AGAIN_S: Final = 0.2
+LAST_WORDS_S: Final = 1.0
 
 _KEYS: Final = ("phase", "why", "code", "message", "outside", "reason")
 _TOLD: Final = MappingProxyType(
@@ -126,6 +128,17 @@ class Chronicle:
                     await self._write()
                 except Unavailable:
                     await asyncio.sleep(AGAIN_S)
+
+    async def last_words(self, notice: Notice) -> None:
+        """Writes what is left, and this, after `run` was cancelled; not for long, and not at any price."""
+        self.add(notice)
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self.journal is not None:
+                    await self.journal.close()
+                    self._flying = self._flying if self.journal.in_doubt else []
+                while not self.idle:
+                    await self._write()
 
     async def _write(self) -> None:
         """One batch. What is in doubt is settled before anything else is written."""

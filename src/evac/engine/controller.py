@@ -18,6 +18,7 @@ import orjson
 from evac.engine.chronicle import Chronicle, Notice, of_verdict
 from evac.engine.conducting import Conductor, Desk
 from evac.engine.drawer import Drawer, Ready
+from evac.engine.generations import Generations
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, SIGN, Leadership
@@ -32,10 +33,12 @@ from evac.model.errors import (
     NotAllowed,
     StalePlan,
     StoreError,
+    Superseded,
     Unavailable,
 )
 from evac.run import envelope
 from evac.store.anchors import Anchor
+from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put
 from evac.watch.values import SiteState, Vote
@@ -61,7 +64,7 @@ class Parts:
     protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
     sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
     stores whose commits have waited for nobody for as long. leader_ttl_ms: of the lease; how long a dead
-    leader keeps the others waiting.
+    leader keeps the others waiting. generations: what agents say of newer ones; None: nobody is asked.
     """
 
     site: str
@@ -76,7 +79,7 @@ class Parts:
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
-    generation: int = 0
+    generations: Generations | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +94,7 @@ class _Term:
     handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    superseded: asyncio.Event = field(default_factory=asyncio.Event)
     answering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -114,6 +118,8 @@ class Controller:
         self._votes_read = asyncio.Event()
         self._judged = asyncio.Event()
         self.standings: dict[str, Standing] = {}
+        if parts.generations is not None:
+            parts.generations.on_newer = self._superseded
 
     @property
     def leads(self) -> bool:
@@ -132,6 +138,8 @@ class Controller:
             tasks.create_task(self._read_votes(), name="votes in")
             tasks.create_task(self._judge(), name="judge")
             tasks.create_task(self._keep_answered(witness), name="answered")
+            if self.parts.generations is not None:
+                tasks.create_task(self.parts.generations.run(), name="generations")
             tasks.create_task(self._compete(), name="lead")
 
     def _vote(self, vote: Vote) -> None:
@@ -180,19 +188,22 @@ class Controller:
             await asyncio.sleep(pause_s)
 
     async def _try_office(self, pause_s: float) -> _Term | None:
-        """None while somebody else leads. A store that knows when leases end may give no hint of it, and is
-        asked again and again.
+        """None while somebody else leads, or a newer generation acts. A store that knows when leases end may
+        give no hint of it, and is asked again and again.
         """
         while True:
             try:
                 return await self._take_office()
+            except Superseded:
+                return None
             except LockHeld as held:
                 if not held.ttl_ms:
                     return None
             await asyncio.sleep(pause_s)
 
     async def _take_office(self) -> _Term:
-        """Raises `LockHeld` while somebody else leads."""
+        """Raises `LockHeld` while somebody else leads, `Superseded` where a newer generation acts."""
+        generation = await self._generation()
         terms: list[_Term] = []
 
         def lost() -> None:
@@ -206,7 +217,7 @@ class Controller:
             self._desk.clock,
             lost,
             LEADER,
-            self.parts.generation,
+            generation,
         )
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
@@ -216,6 +227,23 @@ class Controller:
         )  # fmt: skip
         terms.append(_Term(leadership, conductor, chronicle, hanging))
         return terms[0]
+
+    async def _generation(self) -> int:
+        """That of the store. Raises `Superseded`."""
+        generations = self.parts.generations
+        if generations is None:
+            return 0
+        await generations.begin()
+        generations.check()
+        return generations.own.number
+
+    def _superseded(self, newer: Newer) -> None:
+        """Nothing of this store acts any more: whatever is under way is cancelled at once."""
+        assert self.parts.generations is not None
+        if self._term is not None:
+            self._term.conductor.lost()
+            self._term.superseded.set()
+        self._desk.tell(self.parts.generations.notice(self.parts.site))
 
     async def _lead(self, term: _Term) -> None:
         """Everything that only a leader does, until the lease is lost or somebody else writes."""
@@ -229,6 +257,7 @@ class Controller:
             await self._ensure_register(term)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._mind(term), name="lease")
+                tasks.create_task(self._mind_generation(term), name="generation")
                 tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
                 tasks.create_task(term.chronicle.run(), name="chronicle")
@@ -247,12 +276,20 @@ class Controller:
             )
         finally:
             self._term = None
+            if term.superseded.is_set() and self.parts.generations is not None:
+                await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
             await term.leadership.release()
 
     async def _mind(self, term: _Term) -> None:
         """Ends the term when the lease does, whatever the other tasks wait for."""
         await term.leadership.over()
         raise LeaseLost(LEADER)
+
+    async def _mind_generation(self, term: _Term) -> None:
+        """Ends the term when a newer generation acts."""
+        await term.superseded.wait()
+        assert self.parts.generations is not None
+        self.parts.generations.check()
 
     async def _ensure_register(self, term: _Term) -> None:
         permit = await ensure_register(self._desk.store, self.parts.sites)

@@ -14,6 +14,7 @@ from typing import Final
 
 from evac.engine.clock import Clock
 from evac.model.errors import LeaseLost, Unavailable
+from evac.model.generation import token_in
 from evac.store.port import Lease, Put, Store
 
 LEADER: Final = "leader"
@@ -21,9 +22,6 @@ SIGN: Final = "sign"
 """Key of whoever leads, under their lease: who waits for the lease need not ask for it all the time."""
 MARGIN_PERMILLE: Final = 250
 """How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
-
-GENERATION_BITS: Final = 40
-"""A store that takes the place of a lost one counts its tokens from the start: its generation goes before."""
 
 _PAUSE_LEAST_S: Final = 0.05
 
@@ -72,7 +70,8 @@ class Leadership:
 
     @property
     def token(self) -> int:
-        return (self._generation << GENERATION_BITS) + self.lease.token
+        """As orders carry it: the generation of the store goes before the count."""
+        return token_in(self._generation, self.lease.token)
 
     @property
     def left_ms(self) -> int:

@@ -158,6 +158,8 @@ FIELDS: Final = (
     Field("patience", "patience", _PATIENCE, "how steps are tried", default=rp.Patience()),
     Field("pace", "pace", _PACE, "how traffic is moved", default=rp.Pace()),
     Field("driver_limits", "driver_limits", Mapped(text(), _COUNT), "actions at once, by driver", default={}),
+    Field("generation", "generation", choice(("told", "asked")),
+          "whether an effect waits for the agent of its site to know of no newer generation", default="told"),
     Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
 )  # fmt: skip
 _STORE_RECORD: Final = Record(STORE_FIELDS, _store_policy)

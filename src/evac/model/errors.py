@@ -96,6 +96,18 @@ class LeaseLost(StoreError):
         self.name = name
 
 
+class Superseded(LeaseLost):
+    """A newer generation of the house was opened: nothing of an older one acts any more."""
+
+    def __init__(self, own: int, newer: int) -> None:
+        EvacError.__init__(
+            self, "superseded",
+            f"generation {newer} was opened; this store is of generation {own} and acts no more",
+            "go on with the controller that opened it; leave this one stopped",
+        )  # fmt: skip
+        self.name, self.own, self.newer = "generation", own, newer
+
+
 class Unavailable(StoreError):
     """No answer in time. What was asked may have been done: read before trying again."""
 

@@ -28,6 +28,11 @@ SyncLoss = Literal["next", "async", "ask"]
 """When the synchronous replica is lost: make the next one synchronous, fall back to asynchronous, or ask."""
 
 
+GenerationCheck = Literal["told", "asked"]
+"""told: nothing is done any more once any agent told of a newer generation. asked: and an effect waits until
+the agent of the site where it lands has said, within seconds, that it knows of none."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchProfile:
     """How fast to believe. A probe is missed when it has no application answer in `deadline_ms`.
@@ -148,6 +153,7 @@ class RunPolicy:
     pace: Pace = Pace()
     driver_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     pause_most_ms: int = 3_600_000
+    generation: GenerationCheck = "told"
 
     def store(self, name: str) -> StorePolicy:
         """The policy of a store; the careful default where none is written."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from evac.actions.given import stale_token
 from evac.actions.port import Order
 from evac.model.errors import Permanent, Retryable
 
@@ -66,7 +67,7 @@ class Member:
 
     def refuse_stale(self, order: Order) -> None:
         if order.token < self.token:
-            raise Permanent("stale-token", f"{self.name} has seen the token {self.token}")
+            raise stale_token(self.name, self.token, order)
         if order.epoch and order.epoch < self.epoch:
             raise Permanent("stale-epoch", f"{self.name} has seen epoch {self.epoch}")
 

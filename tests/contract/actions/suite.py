@@ -17,7 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from evac.actions.port import Action, Driver, Evidence, Order
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.engine.clock import SystemClock
+from evac.engine.generations import Generations, GuardedDriver
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, Superseded
+from evac.model.generation import token_in
+from evac.store.memory import MemoryStore
 
 _T = TypeVar("_T")
 Step = Callable[[], Awaitable[None]]
@@ -47,7 +51,8 @@ class Case:
     `unclear`. silence: the server takes connections and answers nothing (SIGSTOP); None where there is no
     server. speak: ends the silence. tokens: whether a lower token or epoch is refused. undo: `done` when it
     takes the action back and observe then says so, `refused` when it raises `Permanent`. secrets: plain
-    texts that must appear nowhere. silent_errors: what execute raises in the silence.
+    texts that must appear nowhere. silent_errors: what execute raises in the silence. refusals:
+    codes with which a system of others refuses an older generation, beside `superseded`.
     """
 
     driver: Driver
@@ -62,6 +67,7 @@ class Case:
     undo: Literal["done", "refused"] = "refused"
     secrets: tuple[str, ...] = ()
     silent_errors: tuple[type[ActionError], ...] = (Retryable, OutcomeUnknown)
+    refusals: tuple[str, ...] = ()
     silent_timeout_s: float = 0.8
     order: Order = field(default_factory=order)
     heard: list[str] = field(default_factory=list)
@@ -84,6 +90,8 @@ class _Ear(logging.Handler):
 
 async def keep_contract(case: Case) -> None:
     """Tells the whole story; the name of the function that fails is the sentence that is broken."""
+    if case.tokens:
+        case.order = replace(case.order, token=token_in(1, case.order.token))
     ear, root = _Ear(case), logging.getLogger("evac")
     level = root.level
     root.addHandler(ear)
@@ -98,6 +106,8 @@ async def keep_contract(case: Case) -> None:
         await doing_it_again_changes_nothing(case)
         if case.tokens:
             await a_lower_token_is_refused(case)
+            await an_older_generation_is_refused(case)
+        await a_superseded_controller_changes_nothing(case)
         await undo_takes_it_back_or_refuses(case)
         if case.silence is not None:
             await silence_is_never_taken_for_an_answer(case, case.silence)
@@ -168,6 +178,38 @@ async def a_lower_token_is_refused(case: Case) -> None:
         error = await _error_of(case, case.driver.execute(case.action, stale))
         assert isinstance(error, Permanent), f"an older leader was obeyed or asked to try again: {error!r}"
     assert await case.state() == before
+
+
+async def an_older_generation_is_refused(case: Case) -> None:
+    """However often the lost store elected somebody: its tokens are all below those of the newer one."""
+    before = await case.state()
+    stale = replace(case.order, token=token_in(1, 0) - 1)
+    error = await _error_of(case, case.driver.execute(case.action, stale))
+    assert isinstance(error, Permanent), f"an older generation was obeyed: {error!r}"
+    assert error.code in ("superseded", *case.refusals), error.code
+    assert await case.state() == before
+
+
+async def a_superseded_controller_changes_nothing(case: Case) -> None:
+    """Whether or not the system keeps tokens: what an agent told is known before anything begins."""
+    before = await case.state()
+    known = Generations(MemoryStore(lambda: 0), SystemClock(), {"there": _Told()})
+    driver = GuardedDriver(case.driver, known)
+    for call in (driver.execute, driver.undo):
+        try:
+            await call(case.action, case.order)
+        except Superseded as error:
+            case.hear(error)
+        else:
+            raise AssertionError("a superseded controller acted")
+    assert await case.state() == before
+
+
+class _Told:
+    """An agent that was told of a newer generation."""
+
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
+        return 2, "laptop"
 
 
 async def undo_takes_it_back_or_refuses(case: Case) -> None:

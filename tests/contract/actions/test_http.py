@@ -159,6 +159,7 @@ def test_the_contract_is_kept(receiver: Receiver) -> None:
 
     case = Case(
         HttpDriver(), action(receiver), state, is_done, silence=silence, speak=speak, tokens=True,
+        refusals=("http-refused",),
         undo="done", secrets=(SECRET, SECRET.removeprefix("whsec_"), "hush"),
     )  # fmt: skip
     asyncio.run(keep_contract(case))

@@ -19,6 +19,7 @@ from evac.lab.process import MissingProgram
 from evac.lab.servers.redis import RedisServer
 from evac.lab.servers.redis import redis as redis_server
 from evac.model.errors import Permanent, Retryable
+from evac.model.generation import token_in
 from tests.contract.actions.ports import free_port
 from tests.contract.actions.suite import Case, keep_contract, order
 
@@ -140,9 +141,9 @@ def test_rejoin(server_folder: Path) -> None:
     with two_servers(server_folder) as (pangyo, anyang):
 
         async def prepare() -> None:
-            driver = RedisDriver()
-            await driver.execute(action("demote", pangyo), order())
-            await driver.execute(action("promote", anyang), order())
+            driver, given = RedisDriver(), order(token=token_in(1, 7))
+            await driver.execute(action("demote", pangyo), given)
+            await driver.execute(action("promote", anyang), given)
 
         async def is_done() -> bool:
             role = await ask(pangyo, "ROLE")

@@ -13,6 +13,7 @@ from evac.actions import registry
 from evac.actions.port import Action, Order, Value
 from evac.engine.leading import LEADER
 from evac.model.errors import Permanent
+from evac.model.generation import token_in
 from evac.testing.drivers import makers
 from evac.testing.faulty_store import at_once
 from evac.testing.virtual_loop import Process, VirtualLoop, run
@@ -175,10 +176,13 @@ def _refuses_an_older_leader(name: str) -> None:
     stage.loop.close()
     prepare(stage)
     driver: Any = makers(stage.world, stage.process)[action.driver]()
-    driver.do(action, stage.order)
+    newer = replace(stage.order, token=token_in(1, stage.order.token))
+    driver.do(action, newer)
     before = state(stage)
-    with pytest.raises(Permanent, match=r"older leader|has seen"):
-        driver.refuse_stale(action, replace(stage.order, token=stage.order.token - 1))
+    for token, code in ((newer.token - 1, "stale-token"), (token_in(1, 0) - 1, "superseded")):
+        with pytest.raises(Permanent, match=r"older leader|has seen") as refused:
+            driver.refuse_stale(action, replace(newer, token=token))
+        assert refused.value.code == code
     assert state(stage) == before
 
 

@@ -17,6 +17,7 @@ from evac.engine.conducting import Desk
 from evac.engine.controller import Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
+from evac.engine.generations import Asker, Generations
 from evac.engine.guards import Guards
 from evac.engine.pace_gate import HealthOf
 from evac.engine.protecting import bound_of, is_protection
@@ -142,6 +143,7 @@ class World:
     serving: tuple[str, ...] = ("anyang", "pangyo")
     proof: str = "sync"
     virtual: bool = False
+    agents: Mapping[str, Asker] = field(default_factory=dict)
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
@@ -171,15 +173,18 @@ class World:
     def _parts(self, site: str, owner: str) -> Parts:
         store, clock = self.stores[site], self.clock
         guards = Guards(store, self.policy, clock, self.serving, {"web": ("pangyo",)})
+        generations = Generations(store, clock, self.agents, strict=self.policy.generation == "asked")
         desk = Desk(
             store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
-            lambda name: self.systems, self.notices.append, drift_period_ms=50, health=self.health,
+            generations.guarded(lambda name: self.systems), self.notices.append, drift_period_ms=50,
+            health=self.health,
         )  # fmt: skip
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
         return Parts(
             site, self.sites, desk, drawer, targets, protections=self.protections, hangs=self.hangs,
             commits_go_on=self.commits_go_on, anchors=[self._anchor], leader_ttl_ms=self.leader_ttl_ms,
+            generations=generations,
         )  # fmt: skip
 
     async def _anchor(self, anchor: Anchor) -> None:

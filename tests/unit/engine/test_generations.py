@@ -1,0 +1,193 @@
+"""A newer generation ends an older one: at agents, before effects, in a whole house of controllers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evac.actions.port import Action, Order
+from evac.actions.remote import AgentAnchors, AgentPermits
+from evac.actions.remote_generation import AgentGenerations
+from evac.engine.agent_config import FenceConfig
+from evac.engine.agent_memory import TokenLedger
+from evac.engine.chronicle import STREAM, decode
+from evac.engine.clock import SystemClock
+from evac.engine.generations import Generations, GuardedDriver
+from evac.model.errors import NotAllowed, Permanent, Retryable, Superseded
+from evac.model.generation import token_in
+from evac.store.generation import raise_generation, read_newer
+from evac.store.journal import read
+from evac.store.memory import MemoryStore
+from tests.unit.engine import agents
+from tests.unit.engine.small_world import Systems, World, play, policy_of
+from tests.unit.engine.test_agent import start_unit
+
+
+class Ledger:
+    """The memory of an agent, asked without a wire. dead: it answers nothing."""
+
+    def __init__(self, folder: Path, name: str = "token") -> None:
+        self.kept, self.dead = TokenLedger(folder / f"{name}.json"), False
+
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
+        if self.dead:
+            raise Retryable("agent-unreachable", "it burnt")
+        self.kept.heed(generation, opener)
+        return self.kept.generation, self.kept.opener
+
+
+ACTION = Action("shift", "web", "simulated", "ansan", {}, {"to": "ansan"})
+ORDER = Order("r", "s", 1, 7, 1, "why", 5.0, "r/s")
+
+
+@pytest.mark.enable_socket
+@pytest.mark.servers
+def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
+    fence = FenceConfig("chat-store", units=("sleeper",), margin_ms=500, timeout_ms=400, again_ms=100)
+    made = agents.config(tmp_path, agents.sleeper(store="chat-store"), fences=(fence,))
+
+    async def story() -> None:
+        async with agents.running(made) as agent:
+            told = AgentGenerations(agent.url, agents.REFERENCE)
+            anchors = AgentAnchors(agent.url, agents.REFERENCE)
+            permits = AgentPermits(agent.url, agents.REFERENCE)
+            await start_unit(made, token=900)
+            await anchors.put("watch", 5, 50, "a" * 64, 2)
+            assert await told.ask(0, "", 2) == (0, "")
+            assert await told.ask(1, "laptop", 2) == (1, "laptop")
+            for order in (
+                lambda: start_unit(made, token=901),
+                lambda: anchors.put("watch", 6, 60, "b" * 64, 2),
+                lambda: permits.renew("chat-store", 3, 5_000, 901, 2),
+            ):
+                with pytest.raises(Permanent, match="generation 1") as refused:
+                    await order()
+                assert refused.value.code == "superseded"
+            await start_unit(made, token=token_in(1, 2))
+            # The new generation goes on from a copy that was made before: its heads stand apart.
+            await anchors.put("watch", 4, 40, "c" * 64, 2, 1)
+            assert [row["segment"] for row in await anchors.heads("watch", 2, 1)] == [4]
+            assert [row["segment"] for row in await anchors.heads("watch", 2)] == [5]
+            for client in (told, anchors, permits):
+                await client.close()
+        async with agents.running(made) as again:
+            told = AgentGenerations(again.url, agents.REFERENCE)
+            assert await told.ask(0, "", 2) == (1, "laptop")
+            await told.close()
+
+    asyncio.run(story())
+
+
+def test_the_first_who_opens_a_generation_keeps_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        agent, clock = Ledger(tmp_path), SystemClock()
+        found = []
+        for opener in ("one", "other"):
+            store = MemoryStore()
+            await raise_generation(store, 1, opener, 5)
+            laptop = Generations(store, clock, {"ansan": agent})
+            await laptop.begin()
+            await laptop.ask()
+            found.append(laptop)
+        found[0].check()
+        with pytest.raises(Superseded):
+            found[1].check()
+        await found[0].ask()
+        found[0].check()
+        with pytest.raises(Permanent):
+            agent.kept.heed(4_001, "too great")
+
+    asyncio.run(story())
+
+
+def test_a_store_never_goes_back_to_an_older_generation() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        assert (await raise_generation(store, 0, "nobody", 1)).number == 0
+        assert (await raise_generation(store, 3, "one", 1)).opener == "one"
+        assert (await raise_generation(store, 3, "other", 2)).opener == "one"
+        with pytest.raises(NotAllowed, match="above 2"):
+            await raise_generation(store, 2, "other", 2)
+
+    asyncio.run(story())
+
+
+def test_nothing_is_done_where_a_newer_generation_may_act(tmp_path: Path) -> None:
+    async def story() -> None:
+        systems, here, there = Systems(), Ledger(tmp_path, "here"), Ledger(tmp_path, "there")
+        known = Generations(MemoryStore(), SystemClock(), {"ansan": here, "pangyo": there}, strict=True)
+        driver = GuardedDriver(systems, known)
+        await driver.execute(ACTION, ORDER)
+        assert systems.verbs_done() == ["shift"]
+        here.dead, known.answered, known._asked_ms = True, {}, None
+        with pytest.raises(Retryable) as silent:
+            await driver.execute(ACTION, ORDER)
+        assert silent.value.code == "generation-unknown"
+        there.kept.heed(2, "laptop")  # asked again because nobody knows, and now another agent tells
+        known._asked_ms = None
+        for call in (driver.execute, driver.undo):
+            with pytest.raises(Superseded):
+                await call(ACTION, ORDER)
+        assert (await driver.observe(ACTION, ORDER)).outcome == "done"
+        assert systems.verbs_done() == ["shift"]
+        assert systems.undone == []
+
+    asyncio.run(story())
+
+
+def test_a_system_that_refuses_for_the_generation_ends_the_leadership(tmp_path: Path) -> None:
+    class Refusing(Systems):
+        async def execute(self, action, order):  # type: ignore[no-untyped-def]
+            raise Permanent("superseded", "the zone has seen generation 1")
+
+    async def story() -> None:
+        store = MemoryStore()
+        known = Generations(store, SystemClock(), {})
+        heard = []
+        known.on_newer = heard.append
+        with pytest.raises(Superseded):
+            await GuardedDriver(Refusing(), known).execute(ACTION, ORDER)
+        newer = await read_newer(store)
+        assert newer is not None
+        assert (newer.number, len(heard)) == (1, 1)
+
+    asyncio.run(story())
+
+
+def test_an_old_house_stops_says_so_and_never_leads_again(tmp_path: Path) -> None:
+    """The agent of ansan was told by a laptop. Who leads the old store learns it there, and stops."""
+    agent = Ledger(tmp_path)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        first = world.leader
+        agent.kept.heed(1, "laptop")
+        await world.until(lambda: not world.leader, 30)
+        for site in world.sites:  # one that comes back reads it in the store, also where no agent answers
+            world.tasks[site].cancel()
+        agent.dead = True
+        world.burnt.clear()
+        for site in world.sites:
+            world.start(site)
+        world.burn("pangyo")
+        await asyncio.sleep(10)
+        assert world.leader == ""
+        assert world.systems.log == []
+        told = [word for word in world.words("trouble") if "generation 1 was opened" in word]
+        assert told
+        written = [
+            decode(record) async for segment in read(world.store, STREAM) for record in segment.records
+        ]
+        assert written[-1].data == {"code": "superseded", "generation": 1}
+        assert written[-1].site == first
+        # A person may open a still newer one in this very store.
+        await raise_generation(world.store, 2, "a person", 1)
+        agent.dead = False
+        await world.until(lambda: bool(world.leader), 30)
+        term = world.controllers[world.leader]._term
+        assert term is not None
+        assert term.leadership.token >> 40 == 2
+
+    play(story, World(policy_of("act"), agents={"ansan": agent}, virtual=True))
