@@ -18,6 +18,7 @@ from evac.model.errors import InvalidInput
 
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
+NOTICES: Final = "evac.app.notices_process"
 LIBRARIES: Final = ("fastapi", "joserfc", "multipart", "prometheus_client", "uvicorn")
 INSTALL: Final = "pip install 'evac[serve]'"
 FIRST_S: Final = 0.5

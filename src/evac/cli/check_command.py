@@ -79,16 +79,20 @@ def _contents(found: CheckResult) -> str:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["estate", "plan", "audit", "access"]), default="estate")
+@click.argument("what", type=click.Choice(["estate", "plan", "audit", "access", "notices"]), default="estate")
 @file_option
 def schema(what: str, target: Path | None) -> None:
-    """Print a JSON Schema: of the estate or of access files (for editors), of plan files, or of the audit's
-    JSON.
+    """Print a JSON Schema: of the estate, of access or notices files (for editors), of plan files, or of the
+    audit's JSON.
     """
     from evac.estate import schema as estate_schema
     from evac.estate.access_file import access_schema
+    from evac.estate.notices_file import notices_schema
     from evac.report.schemas import AUDIT_SCHEMA, PLAN_SCHEMA
 
-    made = {"plan": lambda: PLAN_SCHEMA, "audit": lambda: AUDIT_SCHEMA, "access": access_schema}
+    made = {
+        "plan": lambda: PLAN_SCHEMA, "audit": lambda: AUDIT_SCHEMA, "access": access_schema,
+        "notices": notices_schema,
+    }  # fmt: skip
     found = made.get(what, estate_schema)()
     emit(json.dumps(found, indent=2, ensure_ascii=False) + "\n", target)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
 @click.option("--access", type=click.Path(path_type=Path, dir_okay=False), help="Access file of the war "
               "room. [default: access.yaml in the folder of the estate]")  # fmt: skip
+@click.option("--notices", type=click.Path(path_type=Path, dir_okay=False), help="Who is told when something "
+              "is wrong. [default: notices.yaml in the folder of the estate]")  # fmt: skip
 @click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate of the war "
               "room, PEM. [default: as the access file says]")  # fmt: skip
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
@@ -44,7 +46,7 @@ def serve(
     estate: Path | None, site: str | None, policy: Path | None, no_watch: bool, until_idle: int,
     generation: int, listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None,
     lease: int | None, as_of: date | None, store: str | None, status: StatusAsked, demo: bool,
-    port: int | None,
+    port: int | None, notices: Path | None,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
@@ -67,7 +69,8 @@ def serve(
         until_idle / 1_000, generation,
     )  # fmt: skip
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
-    asyncio.run(_serve(setting, room, status.arguments(setting)))
+    told = _notices(setting, notices)
+    asyncio.run(_serve(setting, room, status.arguments(setting), told))
     return exits.DONE
 
 
@@ -111,8 +114,32 @@ def _room(
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 
 
-async def _serve(setting: Setting, room: list[str] | None, status: list[str] | None) -> None:
-    """The controller, and beside it, as long as it lives, the war room and the export of the status page."""
+def _notices(setting: Setting, named: Path | None) -> list[str] | None:
+    """Arguments of the process that tells people; None where no file says whom. Raises EstateError,
+    InvalidInput before anything starts.
+    """
+    from evac.estate.notices_file import load_notices, notices_beside
+
+    path = named or notices_beside(setting.estate)
+    if path is None:
+        return None
+    from evac.app.notices_sending import check_ways
+
+    check_ways(load_notices(path).channels)
+    if setting.store == "memory:":
+        raise InvalidInput(
+            "notices-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
+        )
+    told = [str(setting.estate), "--store", setting.store, "--notices", str(path), "--site", setting.site]
+    return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
+
+
+async def _serve(
+    setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None
+) -> None:
+    """The controller, and beside it, as long as it lives, the war room, the export of the status page, and
+    what tells people.
+    """
     from evac.app import controlling, war_room
 
     def ready(made: Composed) -> None:
@@ -122,6 +149,9 @@ async def _serve(setting: Setting, room: list[str] | None, status: list[str] | N
     if status:
         export = war_room.keep(status, say, module=war_room.EXPORT, name="the export of the status page")
         beside.append(asyncio.create_task(export, name="status page"))
+    if notices:
+        teller = war_room.keep(notices, say, module=war_room.NOTICES, name="the process of notices")
+        beside.append(asyncio.create_task(teller, name="notices"))
     try:
         await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
     finally:

@@ -30,6 +30,7 @@ _SENSE: Final = "What cannot be"
 _TABLES: Final = "Tables"
 _FACTS: Final = "Facts and their shelf life"
 _IMPORTS: Final = "Imports"
+_NOTICES: Final = "Notices files"
 _ACCESS: Final = "Access files"
 
 _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -123,6 +124,9 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("not-a-path", _ACCESS, "A path that does not begin with /."),
     ("subject-missing", _ACCESS, "It is not said who a person is at the identity provider."),
     ("program-approves", _ACCESS, "A token that acts for nobody has a role that may approve."),
+    ("nobody-told", _NOTICES, "A notices file without a channel."),
+    ("channel-way", _NOTICES, "A channel of neither way, of both, or with what belongs to the other one."),
+    ("too-many-channels", _NOTICES, "More channels than messages are sent to (16)."),
 )  # fmt: skip
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (

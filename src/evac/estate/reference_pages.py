@@ -16,6 +16,7 @@ from evac.estate.access_page import access_page
 from evac.estate.codes import CODES
 from evac.estate.key_tables import key_table
 from evac.estate.kinds import Field, Record, Records
+from evac.estate.notices_page import notices_page
 from evac.estate.policy_page import policy_page
 from evac.estate.provenance import TABLE_COLUMNS
 from evac.estate.quantities import Quantity
@@ -267,6 +268,7 @@ PAGES: Final = {
     "diagnostics.md": diagnostics_page,
     "policy-format.md": policy_page,
     "access-format.md": access_page,
+    "notices-format.md": notices_page,
 }
 """File name -> what makes it."""
 

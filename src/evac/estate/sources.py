@@ -22,7 +22,8 @@ FILES_MAX: Final = 1_000
 _LET_IN: Final = "let this user read it, or put the file itself there"
 POLICY_FILE: Final = "policy.yaml"
 ACCESS_FILE: Final = "access.yaml"
-"""Both lie in the folder of an estate and are no part of it."""
+NOTICES_FILE: Final = "notices.yaml"
+"""They lie in the folder of an estate and are no part of it."""
 
 TABLES: Final = ("racks", "replicas", "servers")
 _YAML_ENDINGS: Final = (".yaml", ".yml")
@@ -55,7 +56,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
         message = f"the folder cannot be read: {error.strerror}"
         problems.add("file-unreadable", message, Place(str(path)), _LET_IN)
         return EstateFiles((), {})
-    apart = (POLICY_FILE, ACCESS_FILE)
+    apart = (POLICY_FILE, ACCESS_FILE, NOTICES_FILE)
     documents = [path / name for name in names if name.endswith(_YAML_ENDINGS) and name not in apart]
     if not documents:
         problems.add(

@@ -1,0 +1,92 @@
+"""evac notices: the notices file, one message over each channel to try it, and keys for webhooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evac.cli import exits
+from evac.cli.options import output_option, quiet_option
+from evac.cli.output import emit, say
+
+
+@click.group()
+def notices() -> None:
+    """Who is told when something is wrong."""
+
+
+@notices.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@output_option("text", "json")
+def check(file: Path, output: str) -> int:
+    """Read a notices file: every problem with file, line and column, else what goes where."""
+    import json
+
+    from evac.app.notices_sending import check_ways
+    from evac.estate.notices_file import load_notices
+
+    rules = load_notices(file)
+    check_ways(rules.channels)
+    if output == "json":
+        rows = {
+            one.name: {"way": one.way, "kinds": sorted(one.kinds), "least": one.least}
+            for one in rules.channels.values()
+        }
+        told = {"schema_version": 1, "room": rules.room, "channels": rows}
+        emit(json.dumps(told, indent=2, ensure_ascii=False) + "\n", None)
+        return exits.DONE
+    lines = [
+        f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and graver"
+        for one in rules.channels.values()
+    ]
+    emit("\n".join(lines) + "\n", None)
+    return exits.DONE
+
+
+@notices.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--channel", "names", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
+@quiet_option
+def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
+    """Send one message over each channel now, whatever it takes otherwise, and say how that went.
+
+    Ends with 1 where one of them failed.
+    """
+    import asyncio
+
+    from evac.app.notices_sending import check_ways, try_channels
+    from evac.estate.notices_file import load_notices
+    from evac.model.errors import InvalidInput
+
+    rules = load_notices(file)
+    check_ways(rules.channels)
+    unknown = sorted(set(names) - set(rules.channels))
+    if unknown:
+        raise InvalidInput(
+            "channel-unknown",
+            f"there is no channel {unknown[0][:80]}",
+            f"channels: {', '.join(rules.channels)}",
+        )
+    chosen = [channel for name, channel in rules.channels.items() if not names or name in names]
+    outcomes = asyncio.run(try_channels(chosen, rules.room))
+    lines = [f"{name}: {problem or 'sent'}" for name, problem in outcomes.items()]
+    emit("\n".join(lines) + "\n", None)
+    if any(outcomes.values()):
+        say("next: mend what failed; addresses are resolved anew for every try", quiet)
+        return exits.FAILED
+    return exits.DONE
+
+
+@notices.command()
+@quiet_option
+def key(quiet: bool) -> None:
+    """Make a new key to sign webhooks with, and print it: the receiver needs the same."""
+    import base64
+    import secrets
+
+    emit("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n", None)
+    say(
+        "put it where secret: of the channel points, readable by evac alone, and give it to the receiver",
+        quiet,
+    )

@@ -1,0 +1,101 @@
+"""The notices file: every problem at once with its place; nothing secret in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from evac import estate as estates
+from evac.estate.notices_file import CHANNELS_MOST, load_notices, notices_beside, notices_schema
+from evac.model.errors import EstateError
+from evac.notices.values import Channel, NoticeRules
+
+SMALL = Path(__file__).parents[2] / "fixtures" / "estates" / "small"
+WHOLE = """
+room: https://war.example.com:8400
+channels:
+  on-call: {apprise: env:ON_CALL, least: error}
+  tickets: {webhook: "file:/etc/evac/url", secret: "command:/bin/get evac",
+    kinds: [finding, plan], clear: true}
+  desk: {apprise: env:DESK, kinds: site}
+"""
+
+
+def rules(folder: Path, text: str) -> NoticeRules:
+    file = folder / "notices.yaml"
+    file.write_text(text)
+    return load_notices(file)
+
+
+def problems(folder: Path, text: str) -> set[tuple[str, int]]:
+    with pytest.raises(EstateError) as raised:
+        rules(folder, text)
+    assert raised.value.code == "notices-invalid"
+    return {(row.code, row.place.line) for row in raised.value.diagnostics}
+
+
+def test_everything_written_is_read(tmp_path: Path) -> None:
+    found = rules(tmp_path, WHOLE)
+    assert found.room == "https://war.example.com:8400"
+    assert found.channels["on-call"] == Channel("on-call", "apprise", "env:ON_CALL", least="error")
+    assert found.channels["tickets"] == Channel(
+        "tickets", "webhook", "file:/etc/evac/url", "command:/bin/get evac",
+        frozenset({"finding", "plan"}), "warning", True,
+    )  # fmt: skip
+    assert found.channels["desk"].kinds == frozenset({"site"})
+    jsonschema.validate(yaml.safe_load(WHOLE), notices_schema())
+
+
+def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
+    text = (
+        "rooom: x\n"
+        "channels:\n"
+        "  one: {apprise: 'slack://token/channel'}\n"
+        "  two: {webhook: env:A}\n"
+        "  three: {apprise: env:A, webhook: env:B, secret: env:C}\n"
+        "  four: {}\n"
+        "  five: {apprise: env:A, least: urgent, kinds: [sites]}\n"
+        "  six: {apprise: env:A, secret: env:B}\n"
+        "  a/b: {apprise: env:A}\n"
+    )
+    assert problems(tmp_path, text) == {
+        ("key-unknown", 1), ("secret-in-clear", 3), ("channel-way", 3), ("value-missing", 4),
+        ("channel-way", 5), ("channel-way", 6), ("not-a-choice", 7), ("channel-way", 8), ("id-invalid", 9),
+    }  # fmt: skip
+
+
+def test_an_address_in_clear_is_told_without_a_word_of_it(tmp_path: Path) -> None:
+    with pytest.raises(EstateError) as raised:
+        rules(tmp_path, "channels: {a: {apprise: 'slack://hunter2/x'}}\n")
+    assert "hunter2" not in " ".join(str(row) for row in raised.value.diagnostics)
+
+
+@pytest.mark.parametrize("text", ["", "channels:\n", "channels: {}\n", "room: https://x\n"])
+def test_a_file_that_tells_nobody_is_refused(tmp_path: Path, text: str) -> None:
+    assert "nobody-told" in {code for code, _ in problems(tmp_path, text)}
+
+
+def test_channels_are_bounded(tmp_path: Path) -> None:
+    rows = "".join(f"  c{n}: {{apprise: env:A}}\n" for n in range(CHANNELS_MOST + 1))
+    assert problems(tmp_path, f"channels:\n{rows}") == {("too-many-channels", 1)}
+
+
+@pytest.mark.parametrize(
+    "text", ["channels: [1]\n", "- x\n", "channels: 5\n", "channels: {a: 5}\n", "{", "\0"]
+)
+def test_misshapen_files_are_refused_and_nothing_breaks(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, text)
+
+
+def test_it_lies_beside_the_estate_and_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "company"
+    shutil.copytree(SMALL, folder)
+    before = estates.load(folder)
+    assert notices_beside(folder) is None
+    (folder / "notices.yaml").write_text(WHOLE)
+    assert notices_beside(folder) == folder / "notices.yaml"
+    assert estates.load(folder).sites == before.sites
