@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import Final
 
-from evac.actions.secrets import MAX_SECRET_BYTES, Secret, resolve
+from evac.actions.secrets import MAX_SECRET_BYTES, Secret, opened, resolve
 from evac.model.errors import Permanent
 
 COMMAND: Final = "command:"
@@ -26,6 +26,8 @@ def secret_of(reference: str, whole: bool = False) -> Secret:
     """
     if not reference.startswith(COMMAND):
         return resolve(reference)
+    if (found := opened(reference, os.environ)) is not None:
+        return found
     return Secret(_from_command(reference.removeprefix(COMMAND), whole), reference)
 
 

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
     "notices": ("evac.cli.notices_command:notices", "Who is told when something is wrong."),
+    "bundle": ("evac.cli.bundle_command:bundle", "Everything that is needed when nothing else is left."),
     "access": ("evac.cli.access_command:access", "Who may do what in the war room."),
     "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),
     "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from evac.cli import exits
+from evac.cli.bundle_serving import SITE as BUNDLE_SITE
+from evac.cli.bundle_serving import BundleAsked, bundle_options, open_bundle
 from evac.cli.options import Length, as_of_option
 from evac.cli.output import say
 from evac.cli.run_options import store_option
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
 @click.option("--demo", is_flag=True, help="Serve a simulated company, of which a site burns, instead.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Of --demo; 0: any free one. [default: 8400]")
+@bundle_options
 @status_options
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
@@ -46,7 +49,7 @@ def serve(
     estate: Path | None, site: str | None, policy: Path | None, no_watch: bool, until_idle: int,
     generation: int, listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None,
     lease: int | None, as_of: date | None, store: str | None, status: StatusAsked, demo: bool,
-    port: int | None, notices: Path | None,
+    port: int | None, notices: Path | None, asked: BundleAsked,
 ) -> int:  # fmt: skip
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
@@ -55,9 +58,20 @@ def serve(
     access file to people with roles; on any other address only with TLS as well.
 
     --demo needs nothing else: a company in a folder that is gone afterwards, a fire, its recovery.
+
+    --bundle needs no ESTATE and no store: it starts from the file of `evac bundle`, as a new generation.
+    Whatever of the old one comes back is refused from then on.
     """
     if demo:
         return _demo(estate, site, port)
+    if asked.bundle is not None:
+        if estate is not None or store is not None or policy is not None:
+            raise click.UsageError("--bundle has its own estate, policy and store: leave them out")
+        opened = open_bundle(asked, generation)
+        estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
+        site, no_watch = site or BUNDLE_SITE, True
+    elif asked.named:
+        raise click.UsageError("--into, --share, --ask-shares, --confirm and --reason are of --bundle")
     if estate is None or site is None:
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:

@@ -1,0 +1,383 @@
+"""A controller from a bundle: a new folder, at once or not at all, with a store of a new generation.
+
+    estate/, plans/, runbooks/    as in the bundle
+    break-glass/                  what the shares opened: a file a reference, and files/
+    evac.sqlite                   the new store: journals checked by their chains, epochs above the old ones
+    opened.json                   of which bundle, which generation, who opened it and why
+
+A generation is opened only after every agent was asked: one that knows a newer one, or another that was
+opened since, is an error; one that does not answer must be that of a site that a person names as lost. Then
+each agent that answers is told, before anything acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac import estate as estates
+from evac.actions import secrets
+from evac.actions.remote_generation import AgentGenerations
+from evac.app import sealing
+from evac.app.anchoring import agents_of
+from evac.app.bundling import ENTRIES
+from evac.engine import chronicle, datasets
+from evac.engine.guards import HOLD_KEY
+from evac.estate.bundle_format import Bundle, BundleDamaged, open_bundle
+from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed
+from evac.model.generation import GENERATION_MOST, epoch_in, token_in
+from evac.store.anchors import Anchor, verify_chain
+from evac.store.copying import fill
+from evac.store.generation import KEY, Generation, encode
+from evac.store.memory import MemoryStore
+from evac.store.port import Entry, Put, Store
+from evac.store.segments import Segment, decode, key_of
+from evac.store.segments import encode as encode_segment
+from evac.store.sqlite import SqliteStore
+
+ASK_S: Final = 3.0
+UNPACKED: Final = ("estate/", "plans/", "runbooks/", "START.txt")
+STORE: Final = "evac.sqlite"
+OPENED: Final = "opened.json"
+GLASS: Final = "break-glass"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """into: a folder that is not there yet, or the one of this very bundle. confirm: sites that a person says
+    are lost. generation: to be opened; 0: the next one.
+    """
+
+    bundle: Path
+    into: Path
+    who: str
+    reason: str
+    shares: Sequence[sealing.Share] = ()
+    confirm: tuple[str, ...] = ()
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """again: whether it was opened before, and goes on. held: runs that stand still until somebody looked at
+    them. told: sites whose agents know the generation.
+    """
+
+    folder: Path
+    estate: Path
+    policy: Path | None
+    generation: int
+    again: bool
+    held: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:{self.folder / STORE}"
+
+    @property
+    def secrets(self) -> Path | None:
+        """The folder that EVAC_SECRETS names; None where nothing was opened."""
+        path = self.folder / GLASS
+        return path if path.is_dir() else None
+
+
+def default_folder(bundle: Path) -> Path:
+    """In the folder for states of this user, by the digest of the bundle. Raises BundleDamaged."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "evac"
+    with open_bundle(bundle) as found:
+        return base / f"bundle-{found.digest[:16]}"
+
+
+def open_from(asked: Asked, now_ms: int) -> Opened:
+    """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
+    with open_bundle(asked.bundle) as bundle:
+        if problems := bundle.problems():
+            names = ", ".join(problem.part for problem in problems)
+            raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
+        kept = _kept(asked.into, bundle)
+        if kept is not None:
+            return _opened(asked.into, bundle, int(kept["generation"]), again=True)
+        asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _beside(asked.into) as place:
+            opener = os.urandom(8).hex()
+            _unpack(bundle, asked, place)
+            with _with_secrets(place / GLASS):
+                known, silent = _ask_agents(place, bundle, (0, ""))
+                number = _next(bundle, asked, known, silent)
+                held = _make_store(place / STORE, bundle, Generation(number, opener, now_ms), asked)
+                told = {
+                    "bundle": bundle.digest, "generation": number, "opener": opener, "at_ms": now_ms,
+                    "who": asked.who, "reason": asked.reason, "confirmed": list(asked.confirm),
+                }  # fmt: skip
+                (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+                place.rename(asked.into)
+        found = _opened(asked.into, bundle, number, again=False)
+        with _with_secrets(asked.into / GLASS):
+            known, silent = _ask_agents(asked.into, bundle, (number, opener))
+    for site, answer in known.items():
+        if answer != (number, opener):
+            raise _taken(site, answer[0])
+    return Opened(
+        found.folder, found.estate, found.policy, number, False, held, tuple(sorted(known)), tuple(silent)
+    )
+
+
+def _kept(folder: Path, bundle: Bundle) -> dict[str, Any] | None:
+    """What an earlier opening of this bundle wrote; None where the folder is not there."""
+    if not folder.exists():
+        return None
+    try:
+        told = orjson.loads((folder / OPENED).read_bytes())
+        if told["bundle"] == bundle.digest and isinstance(told["generation"], int):
+            return dict(told)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InvalidInput(
+        "bundle-folder", f"{folder} is there, and nothing of this bundle", "name a new folder: --into DIR"
+    )
+
+
+def _opened(folder: Path, bundle: Bundle, generation: int, *, again: bool) -> Opened:
+    policy = str(bundle.values.get("policy", ""))
+    return Opened(folder, _estate(folder, bundle), folder / policy if policy else None, generation, again)
+
+
+def _estate(folder: Path, bundle: Bundle) -> Path:
+    name = str(bundle.values.get("estate_file", ""))
+    return folder / "estate" / name if name else folder / "estate"
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder that becomes the right one at the end, or nothing."""
+    place = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    place.mkdir(mode=0o700)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _with_secrets(folder: Path) -> Iterator[None]:
+    """References are resolved from opened material meanwhile, where there is any."""
+    if not folder.is_dir():
+        yield
+        return
+    before = os.environ.get(secrets.OPENED)
+    os.environ[secrets.OPENED] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(secrets.OPENED, None)
+        else:
+            os.environ[secrets.OPENED] = before
+
+
+def _unpack(bundle: Bundle, asked: Asked, place: Path) -> None:
+    for name in bundle.parts:
+        if name.startswith(UNPACKED):
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            bundle.copy(name, target)
+    sealed = bundle.values.get("sealed")
+    if not asked.shares:
+        return
+    if not isinstance(sealed, dict):
+        raise InvalidInput("share-foreign", "this bundle has nothing under lock", "leave the shares out")
+    try:
+        lock = sealing.Lock(str(sealed["name"]), int(sealed["needed"]), int(sealed["people"]))
+        part = str(sealed["part"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleDamaged("the manifest does not say whose shares open it") from error
+    material = sealing.unlock(lock, bundle.read(part), asked.shares)
+    files = {secrets.name_of(reference): text.encode() for reference, text in material.values.items()}
+    for name, data in (files | {f"files/{name}": held for name, held in material.files.items()}).items():
+        _write_private(place / GLASS / name, data)
+    (place / GLASS).mkdir(exist_ok=True, mode=0o700)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+
+
+def _ask_agents(
+    folder: Path, bundle: Bundle, own: tuple[int, str]
+) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """(site -> (generation, opener) that its agent knows; sites whose agents are silent)."""
+    agents = agents_of(estates.load(_estate(folder, bundle)))
+
+    async def one(url: str, secret: str) -> tuple[int, str] | None:
+        client = AgentGenerations(url, secret)
+        try:
+            return await client.ask(*own, ASK_S)
+        except ActionError:
+            return None
+        finally:
+            await client.close()
+
+    async def work() -> list[tuple[int, str] | None]:
+        return await asyncio.gather(*(one(*agents[site]) for site in sorted(agents)))
+
+    found = dict(zip(sorted(agents), asyncio.run(work()), strict=True))
+    silent = [site for site, answer in found.items() if answer is None]
+    return {site: answer for site, answer in found.items() if answer is not None}, silent
+
+
+def _next(bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], silent: Sequence[str]) -> int:
+    """The generation to be opened. Raises NotAllowed."""
+    unnamed = sorted(set(silent) - set(asked.confirm))
+    if unnamed:
+        typed = " ".join(f"--confirm {site}" for site in unnamed)
+        raise NotAllowed(
+            "site-silent", f"the agents of {', '.join(unnamed)} do not answer, so nobody can tell them",
+            f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
+        )  # fmt: skip
+    own = _number(bundle)
+    newest = max([own, *(number for number, _ in known.values())])
+    if newest > own and not asked.generation:
+        raise _taken(next(site for site, (number, _) in known.items() if number == newest), newest)
+    number = asked.generation or newest + 1
+    if not newest < number <= GENERATION_MOST:
+        raise NotAllowed(
+            "generation-older", f"generation {newest} was opened already; {number} does not follow it",
+            f"name one above {newest}: --generation {newest + 1}",
+        )  # fmt: skip
+    return number
+
+
+def _taken(site: str, number: int) -> NotAllowed:
+    return NotAllowed(
+        "generation-taken",
+        f"the agent of {site} knows generation {number}, which somebody else opened",
+        f"go on with that controller; to take over from it: --generation {number + 1}",
+    )  # fmt: skip
+
+
+def _number(bundle: Bundle) -> int:
+    told = bundle.values.get("generation")
+    number = told.get("number") if isinstance(told, dict) else None
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < GENERATION_MOST:
+        raise BundleDamaged("the manifest does not say a generation")
+    return number
+
+
+def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked) -> tuple[str, ...]:
+    """The new store; returns the runs that were under way, which a hold stops. Raises Corrupt for a journal
+    that is not what its chain says.
+    """
+    entries = _entries(bundle)
+    journals = _journals(bundle)
+    held = tuple(sorted(key.removeprefix("open/") for key in entries if key.startswith("open/")))
+    for key, value in list(entries.items()):
+        if key.startswith(datasets.PREFIX):
+            entries[key] = _above(key, value, generation.number)
+    entries[KEY] = encode(generation)
+    if held:
+        words = f"opened from a bundle: look at {', '.join(held)} first; it may have gone on since"
+        entries[HOLD_KEY] = orjson.dumps({"who": asked.who, "reason": words, "at_ms": generation.at_ms})
+    first = token_in(generation.number, 0)
+    for stream, segments in journals.items():
+        entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
+    heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
+    entries |= _first_words(heads, generation, asked, bundle, first)
+    fill(path, sorted(entries.items()), first)
+    asyncio.run(_check_chains(path, heads))
+    return held
+
+
+def _above(key: str, value: bytes, generation: int) -> bytes:
+    """The epoch of a data set, above all that the old store can have reached since it was copied."""
+    try:
+        epoch = orjson.loads(value)
+        datasets.decode(key.removeprefix(datasets.PREFIX), Entry(key, value, 1))
+        return orjson.dumps({**epoch, "epoch": epoch_in(generation, int(epoch["epoch"]))})
+    except (EvacError, KeyError, TypeError, ValueError) as error:
+        raise BundleDamaged(f"{key} of the store cannot be read", ENTRIES) from error
+
+
+def _first_words(
+    heads: Sequence[Segment], generation: Generation, asked: Asked, bundle: Bundle, token: int
+) -> dict[str, bytes]:
+    """The first record that the new generation writes: who opened it, from what, and why."""
+    stream = chronicle.STREAM
+    head = next((one for one in heads if one.stream == stream), None)
+    number, first, previous = (head.number + 1, head.last + 1, head.hash) if head else (1, 1, "")
+    lost = f"; lost: {', '.join(asked.confirm)}" if asked.confirm else ""
+    words = f"{asked.who} opened generation {generation.number} from a bundle: {asked.reason}{lost}"
+    told = {"generation": generation.number, "bundle": bundle.digest}
+    record = chronicle.encode(chronicle.Notice("leader", generation.at_ms, "", words, told))
+    return {key_of(stream, number): encode_segment(stream, number, first, token, previous, [record])}
+
+
+def _entries(bundle: Bundle) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    try:
+        for line in bundle.read(ENTRIES).splitlines():
+            key, value = orjson.loads(line)
+            found[str(key)] = base64.b64decode(value, validate=True)
+    except (ValueError, TypeError) as error:
+        raise BundleDamaged(f"{ENTRIES} cannot be read", ENTRIES) from error
+    return found
+
+
+def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
+    """Stream -> segments, which end at the head that the manifest names."""
+    found: dict[str, list[bytes]] = {}
+    for row in bundle.values.get("journals", []):
+        try:
+            stream, part, head = str(row["stream"]), str(row["part"]), str(row["hash"])
+            segments = [base64.b64decode(line, validate=True) for line in bundle.read(part).splitlines()]
+            last = decode(stream, len(segments), segments[-1])
+        except (KeyError, TypeError, ValueError, IndexError, Corrupt) as error:
+            raise BundleDamaged("a journal of the bundle cannot be read") from error
+        if last.hash != head:
+            raise BundleDamaged(f"the journal {stream} does not end where the manifest says", part)
+        found[stream] = segments
+    return found
+
+
+def check_journals(bundle: Bundle) -> None:
+    """Raises BundleDamaged for a journal of which a link is missing, or that was cut off."""
+    journals = _journals(bundle)
+    heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
+
+    async def work() -> None:
+        store = MemoryStore(lambda: 0)
+        for stream, segments in journals.items():
+            for number, value in enumerate(segments, 1):
+                await store.transact((), (Put(key_of(stream, number), value),))
+        await _check_heads(store, heads)
+
+    asyncio.run(work())
+
+
+async def _check_chains(path: Path, heads: Sequence[Segment]) -> None:
+    store = SqliteStore(path)
+    try:
+        await _check_heads(store, heads)
+    finally:
+        await store.close()
+
+
+async def _check_heads(store: Store, heads: Sequence[Segment]) -> None:
+    """Every journal leads, link by link, to the head that the manifest names. Raises BundleDamaged."""
+    for head in heads:
+        anchor = Anchor(head.stream, head.number, head.last, head.hash)
+        if problems := await verify_chain(store, head.stream, [anchor]):
+            raise BundleDamaged(f"the journal {head.stream}: {problems[0].message}", head.stream)

@@ -1,0 +1,274 @@
+"""The file of a bundle: a ZIP archive whose parts are stored as they are, with a manifest that lists them.
+
+Every program opens it, also the Python of a bare laptop. Written with sorted names and one fixed date, so the
+same parts give the same bytes. Read as if an enemy had made it: only plain stored entries, only names that
+lead nowhere else, only what the manifest lists, and nothing larger than the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import orjson
+
+from evac.model.canonical import canonical_json
+from evac.model.errors import InvalidInput
+
+KIND: Final = "evac-bundle"
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+MAX_FILE_BYTES: Final = (1 << 32) - 1
+MAX_PARTS: Final = 20_000
+MAX_DIRECTORY_BYTES: Final = 16 << 20
+MAX_MANIFEST_BYTES: Final = 16 << 20
+MAX_READ_BYTES: Final = 1 << 30
+"""Of a part that is read into memory."""
+_BLOCK: Final = 1 << 20
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
+_END: Final = struct.Struct("<4s4H2LH")
+_STEP: Final = re.compile(r"[^/\\\x00-\x1f\x7f]{1,120}")
+MAX_NAME_BYTES: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A part to be written: its name, and its bytes or the file that holds them."""
+
+    name: str
+    data: bytes | Path
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part as the manifest lists it. sha256: of its bytes, in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class BundleDamaged(InvalidInput):
+    """A file that is no bundle, or not the one that was written. part: which of it, where that is known."""
+
+    def __init__(self, message: str, part: str = "") -> None:
+        super().__init__("bundle-damaged", message, "take another copy: evac bundle verify FILE")
+        self.part = part
+
+
+def check_name(name: str) -> str:
+    """The name of a part: it leads nowhere outside the folder it is unpacked in. Raises BundleDamaged."""
+    steps = name.split("/")
+    fine = len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES and name.isprintable()
+    if not fine or not all(_STEP.fullmatch(step) and step not in (".", "..") for step in steps):
+        raise BundleDamaged(f"a part is named {name[:80]!r}, which no bundle has")
+    return name
+
+
+def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> str:
+    """Writes the file at once or not at all; returns the SHA-256 of its manifest. values: what the manifest
+    says beside the list of parts. Raises InvalidInput where it would be too large.
+    """
+    ordered = sorted(sources, key=lambda one: one.name)
+    if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
+        raise InvalidInput("bundle-size", f"a bundle has fewer than {MAX_PARTS:,} parts, each once")
+    parts = [_measured(source) for source in ordered]
+    if sum(part.size for part in parts) > MAX_FILE_BYTES - MAX_DIRECTORY_BYTES - MAX_MANIFEST_BYTES:
+        raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "leave the wheelhouse out, or part it")
+    listed = [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
+    manifest = canonical_json({**values, "kind": KIND, "version": VERSION, "parts": listed})
+    if len(manifest) > MAX_MANIFEST_BYTES:
+        raise InvalidInput("bundle-size", "the manifest of a bundle has at most 16 MB")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+            for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
+                with archive.open(_entry(source.name), "w") as target:
+                    written = _copied(source.data, target)
+                if part is not None and written != (part.size, part.sha256):
+                    raise InvalidInput(
+                        "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
+                    )
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(check_name(name), _DATE)
+    info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_STORED, 3, 0o100644 << 16
+    return info
+
+
+def _measured(source: Source) -> Part:
+    size, digest = _copied(source.data, None)
+    return Part(check_name(source.name), size, digest)
+
+
+def _copied(data: bytes | Path, target: IO[bytes] | None) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    with contextlib.ExitStack() as held:
+        if isinstance(data, bytes):
+            blocks: Iterator[bytes] = iter((data,))
+        else:
+            file = held.enter_context(data.open("rb"))
+            blocks = iter(lambda: file.read(_BLOCK), b"")
+        for block in blocks:
+            size += len(block)
+            digest.update(block)
+            if target is not None:
+                target.write(block)
+    return size, digest.hexdigest()
+
+
+class Bundle:
+    """One file, open for reading. values: the whole manifest; digest: the SHA-256 of it, in hex."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, manifest: bytes) -> None:
+        self.path, self._archive = path, archive
+        self.digest = hashlib.sha256(manifest).hexdigest()
+        self.values = _read_manifest(manifest)
+        self.parts = {part.name: part for part in _parts(self.values)}
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a part, which are those that were written. Raises BundleDamaged with its name."""
+        part = self._part(name)
+        if part.size > MAX_READ_BYTES:
+            raise BundleDamaged(f"{name} is larger than anything that is read of a bundle", name)
+        return b"".join(self._blocks(part))
+
+    def copy(self, name: str, target: Path) -> None:
+        """Writes a part into a new file. Raises BundleDamaged; what was written by then is for nobody."""
+        with target.open("xb") as file:
+            for block in self._blocks(self._part(name)):
+                file.write(block)
+
+    def problems(self) -> list[BundleDamaged]:
+        """Every part that is not what was written."""
+        found = []
+        for name in self.parts:
+            try:
+                for _ in self._blocks(self.parts[name]):
+                    pass
+            except BundleDamaged as error:
+                found.append(error)
+        return found
+
+    def _part(self, name: str) -> Part:
+        if name not in self.parts:
+            raise BundleDamaged(f"{name} is not in the bundle", name)
+        return self.parts[name]
+
+    def _blocks(self, part: Part) -> Iterator[bytes]:
+        """The part in blocks; the error comes after the last one, so believe none of them before."""
+        size, digest = 0, hashlib.sha256()
+        try:
+            with self._archive.open(part.name) as file:
+                while block := file.read(_BLOCK):
+                    size += len(block)
+                    digest.update(block)
+                    if size > part.size:
+                        break
+                    yield block
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+            raise BundleDamaged(f"{part.name} cannot be read from {self.path.name}", part.name) from error
+        if (size, digest.hexdigest()) != (part.size, part.sha256):
+            raise BundleDamaged(f"{part.name} is not what was written into the bundle", part.name)
+
+
+@contextlib.contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Raises BundleDamaged for what is no bundle, InvalidInput for a file that cannot be read."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidInput("bundle-missing", f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        _refuse_unsafe(path, file)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield Bundle(path, archive, _manifest(path, archive))
+        except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError) as error:
+            raise BundleDamaged(f"the table of contents of {path.name} is damaged") from error
+
+
+def _refuse_unsafe(path: Path, file: IO[bytes]) -> None:
+    """Before anything of it is believed: its size, and that of its table of contents, from its last bytes."""
+    size = file.seek(0, os.SEEK_END)
+    if not _END.size <= size <= MAX_FILE_BYTES:
+        raise BundleDamaged(f"{path.name} is no bundle: {size:,} bytes")
+    file.seek(size - _END.size)
+    mark, disk, first, here, entries, length, offset, comment = _END.unpack(file.read(_END.size))
+    if mark != b"PK\x05\x06" or comment:
+        raise BundleDamaged(f"{path.name} is no bundle, or was cut off at its end")
+    plain = not disk and not first and here == entries and offset + length + _END.size == size
+    if not plain or entries > MAX_PARTS or length > MAX_DIRECTORY_BYTES:
+        raise BundleDamaged(f"the table of contents of {path.name} is damaged")
+
+
+def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
+    """The manifest, after the table of contents was compared with it: nothing more, nothing less."""
+    infos = archive.infolist()
+    names = [check_name(info.filename) for info in infos]
+    if len(set(names)) != len(names) or MANIFEST not in names:
+        raise BundleDamaged(f"{path.name} has no manifest, or names a part twice", MANIFEST)
+    for info in infos:
+        stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 0x1
+        if not stored or info.file_size != info.compress_size:
+            raise BundleDamaged(f"{info.filename} is packed; a bundle stores plainly", info.filename)
+    if sum(info.file_size for info in infos) > path.stat().st_size:
+        raise BundleDamaged(f"the parts of {path.name} are larger than the file")
+    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+        raise BundleDamaged("the manifest is too large", MANIFEST)
+    try:
+        manifest = archive.read(MANIFEST)
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise BundleDamaged("the manifest is damaged", MANIFEST) from error
+    sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
+    listed = {part.name: part.size for part in _parts(_read_manifest(manifest))}
+    for name in sorted(sizes.keys() ^ listed.keys()):
+        where = "is missing" if name in listed else "is in no list"
+        raise BundleDamaged(f"{name} {where}", name)
+    for name, size in listed.items():
+        if sizes[name] != size:
+            raise BundleDamaged(f"{name} has {sizes[name]:,} bytes, not {size:,}", name)
+    return manifest
+
+
+def _read_manifest(data: bytes) -> dict[str, Any]:
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BundleDamaged("the manifest is damaged", MANIFEST) from error
+    if not isinstance(values, dict) or values.get("kind") != KIND:
+        raise BundleDamaged("the manifest is not that of a bundle", MANIFEST)
+    if values.get("version") != VERSION:
+        raise InvalidInput(
+            "bundle-version", f"this bundle has the format {str(values.get('version'))[:20]}, not {VERSION}",
+            "open it with the evac of its own wheelhouse",
+        )  # fmt: skip
+    return values
+
+
+def _parts(values: Mapping[str, Any]) -> list[Part]:
+    listed = values.get("parts")
+    if not isinstance(listed, list):
+        raise BundleDamaged("the manifest lists no parts", MANIFEST)
+    try:
+        found = [Part(check_name(row["name"]), int(row["size"]), str(row["sha256"])) for row in listed]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleDamaged("the list of parts is damaged", MANIFEST) from error
+    if len({part.name for part in found}) != len(found):
+        raise BundleDamaged("the manifest lists a part twice", MANIFEST)
+    return found

@@ -1,0 +1,276 @@
+"""From a running store into one file, and from the file to a store of a newer generation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from evac.actions import secrets
+from evac.app import bundle_looking, bundle_opening, bundling, sealing
+from evac.cli import exits
+from evac.cli.main import run
+from evac.engine import chronicle, datasets
+from evac.engine.agent import Agent
+from evac.engine.leading import LEADER
+from evac.estate.bundle_format import BundleDamaged, open_bundle
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.generation import generation_of
+from evac.store.generation import read_generation
+from evac.store.journal import Journal, read
+from evac.store.opening import open_store
+from evac.store.port import Put, Store
+from tests.unit.engine import agents
+
+pytestmark = pytest.mark.enable_socket
+
+NOW_MS = 1_790_000_000_000
+ESTATE = """\
+evac: 1
+name: two
+sites: {north: {people: a, b}, south: {}}
+pools:
+  north-pool: {site: north, cpu: 64 cores, memory: 64 GiB, disk: 1 TiB}
+  south-pool: {site: south, cpu: 64 cores, memory: 64 GiB, disk: 1 TiB}
+services:
+  web: {tier: 0, people: 10, demand: {cpu: 1 core, memory: 1 GiB}, replicas: {north: 2, south: 2},
+        share: 50 %, rto: 10 min, start: 10 s, traffic: {kind: none}}
+"""
+
+
+def estate(folder: Path, agent: str = "") -> Path:
+    path = folder / "two"
+    path.mkdir()
+    (path / "estate.yaml").write_text(ESTATE.replace("{people: a, b}", "{people: somebody}"))
+    settings = f"{{agent: '{agent or 'http://127.0.0.1:9'}', secret: '{agents.REFERENCE}', unit: web}}"
+    (path / "endpoints.yaml").write_text(
+        f"endpoints:\n  unit: {{for: web, driver: process, at: north, settings: {settings}}}\n"
+    )
+    (path / "policy.yaml").write_text("mode: advise\n")
+    (path / "private.key").write_text("never carried")
+    os.environ["EVAC_TEST_AGENT_KEY"] = agents.KEY
+    return path
+
+
+def fill(url: str, *more: tuple[str, Any]) -> None:
+    """A store as a controller leaves it: a journal, an epoch, a register, votes."""
+
+    async def work() -> None:
+        store = open_store(url)
+        lease = await store.acquire(LEADER, "north/1", 60_000)
+        journal = await Journal.create(store, chronicle.STREAM, lease)
+        for number in range(3):
+            notice = chronicle.Notice("leader", number, "north", f"notice {number}")
+            await journal.append([chronicle.encode(notice)], lease)
+        epoch = datasets.encode(datasets.Epoch("chat", 7, "north"))
+        keys = [
+            ("epoch/chat", epoch),
+            ("sites", b'{"north":"active"}'),
+            ("votes/a/b", b"1"),
+            ("standing/x", b"1"),
+        ]
+        for key, value in (*keys, *((key, orjson.dumps(value)) for key, value in more)):
+            await store.transact((), (Put(key, value),), lease)
+        await store.release(lease)
+        await store.close()
+
+    asyncio.run(work())
+
+
+def with_store(url: str, ask: Callable[[Store], Awaitable[Any]]) -> Any:
+    async def work() -> Any:
+        store = open_store(url)
+        try:
+            return await ask(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(work())
+
+
+def make(folder: Path, **changes: Any) -> Path:
+    target = folder / "two.bundle"
+    asked = {
+        "estate": folder / "two",
+        "target": target,
+        "at_ms": NOW_MS,
+        "store": f"sqlite:{folder}/old.sqlite",
+    }
+    return bundling.make_bundle(bundling.Asked(**(asked | changes))).target
+
+
+def opening(folder: Path, bundle: Path, **changes: Any) -> bundle_opening.Opened:
+    asked = {
+        "bundle": bundle,
+        "into": folder / "laptop",
+        "who": "kim",
+        "reason": "fire",
+        "confirm": ("north",),
+    }
+    return bundle_opening.open_from(bundle_opening.Asked(**(asked | changes)), NOW_MS)
+
+
+def test_a_bundle_is_stable_and_carries_what_it_says(tmp_path: Path) -> None:
+    estate(tmp_path)
+    fill(f"sqlite:{tmp_path}/old.sqlite")
+    one = make(tmp_path)
+    assert one.read_bytes() == make(tmp_path).read_bytes()
+    told = bundle_looking.look(one, NOW_MS + 60_000)
+    assert (told["age_ms"], told["estate"]["name"]) == (60_000, "two")
+    assert [row["lost"] for row in told["plans"]] == [["north"], ["south"]]
+    assert told["epochs"] == [{"store": "chat", "epoch": 7, "holder": "north"}]
+    assert [(row["stream"], row["records"]) for row in told["journals"]] == [("watch", 3)]
+    names = {part["name"] for part in told["parts"]}
+    assert {"estate/estate.yaml", "estate/policy.yaml", "plans/north.json", "runbooks/north.html"} <= names
+    whole = one.read_bytes()
+    assert b"never carried" not in whole
+    assert agents.KEY.encode() not in whole
+    assert told["references"] == [
+        {"reference": agents.REFERENCE, "for": ["process of web at north"], "sealed": False}
+    ]
+    left = {row["what"] for row in told["left_out"]}
+    assert {"estate/private.key", "evac itself", "values of 1 secrets"} <= left
+    assert "north" in bundle_looking.contents_sheet(told).parts[1].rows[0]
+    with open_bundle(one) as bundle:
+        assert b"start:web" in bundle.read("runbooks/north.txt")
+
+
+def test_a_new_store_goes_on_above_everything_that_the_old_one_reached(tmp_path: Path) -> None:
+    estate(tmp_path)
+    fill(f"sqlite:{tmp_path}/old.sqlite", ("open/run-1", {"incident": "i"}))
+    opened = opening(tmp_path, make(tmp_path))
+    assert (opened.generation, opened.again, opened.held, opened.silent) == (1, False, ("run-1",), ("north",))
+
+    async def ask(store: Store) -> None:
+        assert (await read_generation(store)).number == 1
+        lease = await store.acquire(LEADER, "laptop", 1_000)
+        assert generation_of(lease.token) == 1
+        epoch = datasets.decode("chat", await store.get("epoch/chat"))
+        assert (epoch.number, epoch.holder) == ((1 << 32) + 7, "north")
+        assert await store.get("votes/a/b") is None
+        assert await store.get("standing/x") is None
+        hold = await store.get("hold")
+        assert hold is not None
+        assert orjson.loads(hold.value)["who"] == "kim"
+        words = [chronicle.decode(r).words async for s in read(store, "watch") for r in s.records]
+        assert words == [
+            "notice 0", "notice 1", "notice 2",
+            "kim opened generation 1 from a bundle: fire; lost: north",
+        ]  # fmt: skip
+        journal = await Journal.open(store, "watch")
+        await journal.append([b"more"], lease)
+
+    with_store(opened.store, ask)
+    again = opening(tmp_path, tmp_path / "two.bundle", confirm=())
+    assert (again.generation, again.again) == (1, True)
+    # What was opened can be carried on: the next generation follows.
+    target = make(tmp_path, store=opened.store, target=tmp_path / "next.bundle")
+    assert opening(tmp_path, target, into=tmp_path / "third").generation == 2
+
+
+def test_a_silent_agent_must_be_of_a_site_that_a_person_names(tmp_path: Path) -> None:
+    estate(tmp_path)
+    bundle = make(tmp_path, store=None)
+    with pytest.raises(NotAllowed, match="north") as refused:
+        opening(tmp_path, bundle, confirm=())
+    assert refused.value.code == "site-silent"
+    assert not (tmp_path / "laptop").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    (tmp_path / "laptop").mkdir()
+    with pytest.raises(InvalidInput, match="nothing of this bundle"):
+        opening(tmp_path, bundle)
+
+
+@pytest.mark.servers
+def test_agents_are_told_and_two_laptops_never_share_a_generation(tmp_path: Path) -> None:
+    made = agents.config(tmp_path)
+    estate(tmp_path, f"http://{made.host}:{made.port}")
+    bundle = make(tmp_path, store=None)
+
+    async def story() -> None:
+        async with agents.running(made) as agent:
+            first = await asyncio.to_thread(opening, tmp_path, bundle, confirm=())
+            assert (first.generation, first.told, agent._ledger.generation) == (1, ("north",), 1)
+            with pytest.raises(NotAllowed) as taken:
+                await asyncio.to_thread(opening, tmp_path, bundle, into=tmp_path / "other")
+            assert taken.value.code == "generation-taken"
+            over = await asyncio.to_thread(opening, tmp_path, bundle, into=tmp_path / "other", generation=2)
+            assert _newest(agent) == over.generation == 2
+
+    asyncio.run(story())
+
+
+def _newest(agent: Agent) -> int:
+    return agent._ledger.generation
+
+
+def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path) -> None:
+    estate(tmp_path)
+    (tmp_path / "grant").write_bytes(b"a grant")
+    people = [tmp_path / name for name in "abc"]
+    for folder in people:
+        folder.mkdir()
+    bundle = make(
+        tmp_path, store=None, shares=(2, 3), shares_to=tuple(people), sealed=(str(tmp_path / "grant"),)
+    )
+    assert agents.KEY.encode() not in bundle.read_bytes()
+    shares = [sealing.read_share_file(next(folder.iterdir())) for folder in people[:2]]
+    with pytest.raises(InvalidInput):
+        opening(tmp_path, bundle, shares=shares[:1])
+    opened = opening(tmp_path, bundle, shares=shares)
+    assert opened.secrets is not None
+    assert (opened.secrets / "files" / "grant").read_bytes() == b"a grant"
+    environ = {secrets.OPENED: str(opened.secrets)}
+    assert secrets.resolve(agents.REFERENCE, environ).reveal() == agents.KEY
+    assert secrets.OPENED not in os.environ
+
+
+def test_a_journal_that_was_changed_opens_no_store(tmp_path: Path) -> None:
+    """By somebody who mended the digests of the parts, too: the chain does not follow."""
+    estate(tmp_path)
+    fill(f"sqlite:{tmp_path}/old.sqlite")
+
+    real = bundling.copy_of
+
+    async def changed(store: Store) -> Any:
+        found = await real(store)
+        return bundling.Copied(found.entries, {k: (v[1], *v[1:]) for k, v in found.journals.items()}, True)
+
+    bundling.copy_of = changed
+    try:
+        bundle = make(tmp_path)
+    finally:
+        bundling.copy_of = real
+    assert bundle_looking.problems_of(bundle)
+    with pytest.raises(BundleDamaged, match="watch"):
+        opening(tmp_path, bundle)
+    assert not (tmp_path / "laptop").exists()
+
+
+def test_the_command_makes_shows_and_verifies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    monkeypatch.delenv("EVAC_STORE", raising=False)
+    path, target = estate(tmp_path), tmp_path / "b.zip"
+    assert run(["bundle", str(path), "-o", str(target)]) == exits.DONE
+    digest = capsys.readouterr().out.split()[-1]
+    assert run(["bundle", "verify", str(target), "--digest", digest]) == exits.DONE
+    assert run(["bundle", "verify", str(target), "--digest", "sha256:00"]) == exits.FAILED
+    assert run(["bundle", "show", str(target), "--output", "json"]) == exits.DONE
+    out = capsys.readouterr().out
+    assert orjson.loads(out[out.index("{") :])["digest"] == digest
+    data = target.read_bytes()
+    target.write_bytes(data.replace(b"name: two", b"name: too"))
+    assert run(["bundle", "verify", str(target)]) == exits.FAILED
+    assert capsys.readouterr().out.startswith("estate/estate.yaml: ")
+    target.write_bytes(data[:-30])
+    assert run(["bundle", "show", str(target)]) == exits.USAGE
+    assert "bundle-damaged" in capsys.readouterr().err
+    assert run(["bundle", str(path), "-o", str(target), "--share", "two"]) == exits.USAGE
+    assert run(["bundle", str(path), "-o", str(target), "--share", "2/3"]) == exits.USAGE
