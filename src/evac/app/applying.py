@@ -94,6 +94,14 @@ async def load(
         plan, digest = plan_codec.read(plan_path)
         data = plan_path.read_bytes()
     assert digest_of(data) == digest
+    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms)
+
+
+async def fit(
+    plan: Plan, data: bytes, digest: str, estate_path: Path, policy_path: Path | None, drivers: Drivers,
+    now_ms: int,
+) -> Loaded:  # fmt: skip
+    """A plan that was read, with the estate and the roles of now. Raises StalePlan as `load`."""
     estate = estates.load(estate_path)
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)

@@ -86,9 +86,7 @@ async def note_changes(
     """(key, what must be so, what is written) of a note. Raises InvalidInput for one that does not hold
     together, RunError for one of an incident that nobody knows.
     """
-    checked_new(note)
-    if note.kind == "fact":
-        check_fact(note)
+    check_note(note)
     if not new and note.incident not in await names(store):
         raise RunError(
             "incident-unknown", f"there is no incident {note.incident}", "evac incident list; or add --new"
@@ -97,6 +95,13 @@ async def note_changes(
         raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept of an incident", "write elsewhere")
     key = f"{NOTE}{note.incident}/{note.id}"
     return key, (Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))), Put(NOTED, key.encode()))
+
+
+def check_note(note: Note) -> None:
+    """Raises InvalidInput for a note that does not hold together."""
+    checked_new(note)
+    if note.kind == "fact":
+        check_fact(note)
 
 
 async def watched(store: Store) -> tuple[Notice, ...]:

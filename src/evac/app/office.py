@@ -28,6 +28,7 @@ import orjson
 from evac.app.office_facts import EstateFacts
 from evac.app.office_hub import Hub, News
 from evac.app.office_incidents import IncidentDesk
+from evac.app.office_notices import NoticeBoard
 from evac.app.office_reckoning import Reckoner, Rules, Worker
 from evac.app.office_runs import Register
 from evac.app.office_sites import Ballots
@@ -41,6 +42,7 @@ from evac.app.office_values import (
     Situation,
 )
 from evac.app.office_what_if import WhatIf
+from evac.app.rehearsing import Rehearser
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import drawer
@@ -87,10 +89,15 @@ class OfficeSetting:
 
 
 class Office:
-    """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time."""
+    """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. rehearser: asks the
+    real systems about a plan.
+    """
 
-    def __init__(self, store: Store, reckoner: Reckoner, clock: Clock, site: str = "") -> None:
-        self.store, self.clock, self.site = store, clock, site
+    def __init__(
+        self, store: Store, reckoner: Reckoner, clock: Clock, site: str = "",
+        rehearser: Rehearser | None = None,
+    ) -> None:  # fmt: skip
+        self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
         self.hub = Hub()
         self.facts: EstateFacts | None = None
         self.rules: Rules | None = None
@@ -102,6 +109,7 @@ class Office:
         self._bell = asyncio.Event()
         self.register = Register(store, self.hub, self._bell.set)
         self.incidents = IncidentDesk(store, clock, self.register)
+        self.board = NoticeBoard(store)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
         self._leader = NOBODY
         self._hold: HoldSeen | None = None
@@ -168,6 +176,7 @@ class Office:
                 self._observation = decode_observed(observed.value)
         await self.register.look()
         await self.incidents.look()
+        await self.board.look()
         self.looked_ms = self.clock.now_ms()
         self._said(True)
 
@@ -281,7 +290,8 @@ class Office:
 def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
-    return Office(open_store(setting.store), worker, clock or SystemClock(), setting.site)
+    rehearser = Rehearser(setting.estate, setting.policy)
+    return Office(open_store(setting.store), worker, clock or SystemClock(), setting.site, rehearser)
 
 
 async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:

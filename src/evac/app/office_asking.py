@@ -85,6 +85,18 @@ class Counter:
         told = {"request": request.id, "run": run, "verb": request.verb, "who": asked.who, "at_ms": now_ms}
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
+    async def propose(self, asked: Asked, proposal: runs.Proposal, digest: str) -> Answer:
+        """Asks the leader to make a run of a plan that is kept. The answer names the proposal."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        now_ms = self._clock.now_ms()
+        number = runs.new_id(now_ms)
+        told = {"proposal": number, "plan": digest, "incident": proposal.incident, "who": asked.who,
+                "at_ms": now_ms}  # fmt: skip
+        key, value = runs.proposal_entry(number, digest, proposal)
+        return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
+
     async def hold(self, asked: Asked) -> Answer:
         """Stops everything before its next effect. A hold that stands already is left as it is: Conflict."""
         known = await self.known(asked)
@@ -106,8 +118,9 @@ class Counter:
         compares = (Compare(HOLD_KEY, revision),)
         return await self._once(asked, 200, told, compares, (Delete(HOLD_KEY),))
 
-    async def note(self, asked: Asked, note: Note, new: bool = False) -> Answer:
-        """Writes down what a person says of an incident, at this moment. new: the incident is not there yet.
+    async def note(self, asked: Asked, note: Note, new: bool = False, begins: bool = False) -> Answer:
+        """Writes down what a person says of an incident, at this moment. new: the incident may be one that
+        nobody knows; begins: it must be.
 
         Raises InvalidInput, RunError, Conflict, Unavailable.
         """
@@ -116,9 +129,9 @@ class Counter:
             return known
         now_ms = self._clock.now_ms()
         made = replace(note, id=runs.new_id(now_ms), who=asked.who, at_ms=now_ms)
-        if new and made.incident in await incidents.names(self._store):
+        if begins and made.incident in await incidents.names(self._store):
             raise Conflict(made.incident, f"there is an incident {made.incident} already")
-        _, compares, changes = await incidents.note_changes(self._store, made, new)
+        _, compares, changes = await incidents.note_changes(self._store, made, new or begins)
         told = {"note": made.id, "incident": made.incident, "kind": made.kind, "who": made.who,
                 "at_ms": now_ms}  # fmt: skip
         return await self._once(asked, 201, told, compares, changes)

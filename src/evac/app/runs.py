@@ -42,6 +42,7 @@ from evac.store.port import Compare, Delete, Put, Store
 INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
 RUNS_MOST: Final = 10_000
+REFUSED: Final = "the leader refused it"
 
 
 def default_store() -> str:
@@ -88,27 +89,42 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
+    key, value = proposal_entry(number, digest, proposal)
+    await store.transact((Compare(key, 0),), (Put(key, value),))
+    answer = await answer_to(store, number, wait_s)
+    if answer is None:
+        raise Unavailable("no controller leads, so nobody took the plan")
+    if "run" in answer:
+        return str(answer["run"])
+    raise NotAllowed(str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)))
+
+
+def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, bytes]:
+    """Key and value of a proposal, of a plan that is in the store."""
     told = {
         "incident": proposal.incident, "plan": digest, "reason": proposal.reason, "mode": "hold",
         "leaving": list(proposal.leaving), "mark": proposal.mark, "ends": dict(proposal.ends or {}),
         "typed": list(proposal.typed),
     }  # fmt: skip
-    await store.transact((Compare(PROPOSAL + number, 0),), (Put(PROPOSAL + number, orjson.dumps(told)),))
+    return PROPOSAL + number, orjson.dumps(told)
+
+
+async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, Any] | None:
+    """What the leader answered to a proposal: its run, or a code and why it is refused. Where nobody took it
+    in that time it is withdrawn: None.
+    """
     deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
+    while True:
         answer = await store.get(ANSWER + number)
         if answer is not None:
-            return _answered(orjson.loads(answer.value))
+            found: Mapping[str, Any] = orjson.loads(answer.value)
+            return found
+        if time.monotonic() >= deadline:
+            break
         await asyncio.sleep(0.1)
     with contextlib.suppress(Conflict, Unavailable):
         await store.transact((), (Delete(PROPOSAL + number),))
-    raise Unavailable("no controller leads, so nobody took the plan")
-
-
-def _answered(answer: Mapping[str, Any]) -> str:
-    if "run" in answer:
-        return str(answer["run"])
-    raise NotAllowed(str(answer.get("code", "refused")), str(answer.get("refused", "the leader refused it")))
+    return None
 
 
 async def resolve(store: Store, name: str) -> str:

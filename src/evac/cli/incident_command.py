@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli.options import estate_argument, file_option, output_option, plan_argument, quiet_option
+from evac.cli.options import file_option, output_option, plan_argument, quiet_option
 from evac.cli.output import emit, say, screen, write_whole
-from evac.cli.run_command import now_ms
-from evac.cli.run_options import store_option, who_option, with_store
+from evac.cli.run_options import who_option
+from evac.cli.where import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from evac.app.control import PaperKind
     from evac.report.sheet import Sheet
 
 _KINDS = ("note", "command", "draft", "update", "state", "fact", "resolved")
@@ -25,101 +26,61 @@ def incident() -> None:
     """Incidents: what happened, who commands, what is told to users and to a regulator."""
 
 
-def _show(sheet: Sheet, output: str, target: Path | None) -> None:
-    from evac.report.sheet import sheet_markdown, sheet_page, sheet_text
+def _show(paper: str | Sheet, target: Path | None) -> None:
+    """A document as it is; a sheet as the screen is wide."""
+    from evac.report.sheet import sheet_text
 
-    if output == "markdown":
-        emit(sheet_markdown(sheet), target)
-    elif output == "html":
-        emit(sheet_page(sheet), target)
+    if isinstance(paper, str):
+        emit(paper, target)
     else:
         page = screen()
-        emit(sheet_text(sheet, page.width, page.colour and target is None), target)
+        emit(sheet_text(paper, page.width, page.colour and target is None), target)
+
+
+def _form(output: str) -> Any:
+    return "sheet" if output == "text" else output
 
 
 @incident.command(name="list")
-@store_option
+@where_options
 @output_option("text", "json", "markdown")
-def list_command(store: str | None, output: str) -> None:
+def list_command(where: Where, output: str) -> None:
     """All incidents, oldest first."""
-    from evac.app import incidents
-    from evac.report.incident_view import json_of, list_sheet, summary_row
-
-    found = [about for _, about in with_store(store, lambda opened: incidents.all_of(opened, now_ms()))]
-    if output == "json":
-        emit(json_of("evac-incidents", {"incidents": [summary_row(about) for about in found]}), None)
-    else:
-        _show(list_sheet(found), output, None)
+    _show(where.do(lambda control: control.incidents(_form(output))), None)
 
 
 @incident.command()
 @incident_argument
-@store_option
+@where_options
 @output_option("text", "json", "markdown", "html")
-def show(incident: str, store: str | None, output: str) -> None:
+def show(incident: str, where: Where, output: str) -> None:
     """Where an incident stands: since when, what is down, who commands."""
-    from evac.app import incidents
-    from evac.incident.incident import summary
-    from evac.incident.timeline import timeline
-    from evac.report.incident_view import json_of, show_sheet, summary_row
-
-    at_ms = now_ms()
-    found = with_store(store, lambda opened: incidents.dossier(opened, incident, at_ms))
-    about = summary(found)
-    if output == "json":
-        emit(json_of("evac-incident", summary_row(about)), None)
-    else:
-        _show(show_sheet(about, timeline(found, about), at_ms), output, None)
+    _show(where.do(lambda control: control.paper(incident, "summary", _form(output))), None)
 
 
 @incident.command(name="timeline")
 @incident_argument
 @click.option("--all", "whole", is_flag=True, help="Every record; else what the story needs.")
-@store_option
+@where_options
 @output_option("text", "json", "markdown", "html")
 @file_option
-def timeline_command(incident: str, whole: bool, store: str | None, output: str, target: Path | None) -> None:
+def timeline_command(incident: str, whole: bool, where: Where, output: str, target: Path | None) -> None:
     """What happened, in order; each line names the record that proves it."""
-    from evac.app import incidents
-    from evac.incident.incident import summary
-    from evac.incident.timeline import timeline
-    from evac.report.incident_view import timeline_json, timeline_sheet
-
-    found = with_store(store, lambda opened: incidents.dossier(opened, incident, now_ms()))
-    about = summary(found)
-    entries = [entry for entry in timeline(found, about) if whole or entry.weight == "main"]
-    if output == "json":
-        emit(timeline_json(about, entries), target)
-    else:
-        _show(timeline_sheet(about, entries), output, target)
+    kind: PaperKind = "whole-timeline" if whole else "timeline"
+    _show(where.do(lambda control: control.paper(incident, kind, _form(output))), target)
 
 
 @incident.command()
 @incident_argument
-@store_option
+@where_options
 @output_option("text", "json", "markdown", "html")
 @file_option
-def report(incident: str, store: str | None, output: str, target: Path | None) -> None:
+def report(incident: str, where: Where, output: str, target: Path | None) -> None:
     """The report for a regulator: start, cause, services, people, duration, actions; Korea and EU DORA.
 
     What no record and no person says is said to be not known; people say it: evac incident note --kind fact.
     """
-    from evac.app import incidents
-    from evac.incident.dora import classify
-    from evac.incident.incident import summary
-    from evac.incident.korea import duties
-    from evac.incident.regulator import basics
-    from evac.report.incident_view import report_json, report_sheet
-
-    at_ms = now_ms()
-    found = with_store(store, lambda opened: incidents.dossier(opened, incident, at_ms))
-    about = summary(found)
-    told = basics(found, about, at_ms)
-    classified, owed = classify(found, about, told), duties(found, about, told)
-    if output == "json":
-        emit(report_json(told, classified, owed), target)
-    else:
-        _show(report_sheet(told, classified, owed), output, target)
+    _show(where.do(lambda control: control.paper(incident, "report", _form(output))), target)
 
 
 @incident.command()
@@ -130,24 +91,22 @@ def report(incident: str, store: str | None, output: str, target: Path | None) -
 @click.option("--value", default="", help="The state, the fact itself, or who commands.")
 @click.option("--new", is_flag=True, help="The incident has no run and no note yet.")
 @who_option
-@store_option
+@where_options
 @quiet_option
 def note(
-    incident: str, text: str, kind: str, name: str, value: str, new: bool, who: str | None, store: str | None,
+    incident: str, text: str, kind: str, name: str, value: str, new: bool, who: str | None, where: Where,
     quiet: bool,
 ) -> None:  # fmt: skip
     """Write something down. An update is public; a draft is not."""
-    from evac.app import incidents, runs
     from evac.incident.notes import Note
 
-    at_ms = now_ms()
-    made = Note(runs.new_id(at_ms), incident, kind, who or runs.who_am_i(), at_ms, text, name, value)  # type: ignore[arg-type]
-    key = with_store(store, lambda opened: incidents.add_note(opened, made, new))
+    made = Note("", incident, kind, who or "", 0, text, name, value)  # type: ignore[arg-type]
+    key = where.do(lambda control: control.note(made, new))
     say(f"{key} is written\nnext: evac incident show {incident}", quiet)
 
 
 @incident.command(name="status-page")
-@estate_argument
+@click.argument("estate", type=click.Path(path_type=Path), required=False)
 @click.option(
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False),
     help="Folder for index.html, feed.xml and status.json.",
@@ -156,27 +115,24 @@ def note(
 @click.option(
     "--url", default="https://status.example/", show_default=True, help="Its address, for the feed."
 )
-@store_option
+@where_options
 @quiet_option
-def status_page(estate: Path, target: Path, title: str, url: str, store: str | None, quiet: bool) -> None:
-    """The public status page as static files: no script, no request; put them outside all sites."""
-    from evac import estate as estates
-    from evac.app import incidents
-    from evac.incident.components import public_names
-    from evac.report.status_feed import status_feed
-    from evac.report.status_page import status_html, status_json
+def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:
+    """The public status page as static files: no script, no request; put them outside all sites.
 
+    ESTATE names the components; with --server it is left out, because the controller has its own.
+    """
+    from evac.app.control import StatusAbout
+
+    if estate is None and not where.server:
+        raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
     if not url.startswith(("https://", "http://")):
         raise InvalidInput("url-invalid", f"{url[:60]} is no address of a page", "begin it with https://")
-    loaded = estates.load(estate)
-    page = with_store(
-        store,
-        lambda opened: incidents.public_status(opened, title or loaded.name, public_names(loaded), now_ms()),
-    )
-    write_whole(target / "status.json", status_json(page).encode())
-    write_whole(target / "feed.xml", status_feed(page, url).encode())
-    write_whole(target / "index.html", status_html(page).encode())
-    say(f"{target}: {page.overall}, {len(page.components)} components", quiet)
+    files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
+    write_whole(target / "status.json", files.document.encode())
+    write_whole(target / "feed.xml", files.feed.encode())
+    write_whole(target / "index.html", files.page.encode())
+    say(f"{target}: {files.overall}, {files.components} components", quiet)
 
 
 @incident.command()
@@ -193,7 +149,6 @@ def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -
 
     made, digest = plan_codec.read(plan)
     book = books.runbook(made, digest, estates.load(estate) if estate is not None else None)
-    if output == "json":
-        emit(runbook_json(book), target)
-    else:
-        _show(runbook_sheet(book), output, target)
+    from evac.app.incident_papers import written
+
+    _show(runbook_json(book) if output == "json" else written(runbook_sheet(book), _form(output)), target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +13,11 @@ from evac.cli import exits
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
-from evac.cli.run_options import log_file, reason_option, store_option, who_option, with_store
+from evac.cli.run_options import log_file, reason_option, store_option, who_option
+from evac.cli.where import Where, where_options
 
 if TYPE_CHECKING:
-    from evac.report.run_report import RunShown
-    from evac.run.view import RunView
-    from evac.store.port import Store
+    from evac.app.control import Control, Document
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
@@ -36,16 +36,15 @@ run.add_command(quarantine)
 
 
 @run.command(name="list")
-@store_option
+@where_options
 @output_option("text", "json")
-def list_command(store: str | None, output: str) -> None:
+def list_command(where: Where, output: str) -> None:
     """All runs, oldest first."""
     import json
 
-    from evac.app import runs
     from evac.report.run_report import list_text
 
-    rows = with_store(store, runs.list_runs)
+    rows = where.do(lambda control: control.runs())
     if output == "json":
         emit(json.dumps({"schema_version": 1, "runs": rows}, indent=2) + "\n", None)
         return
@@ -55,165 +54,147 @@ def list_command(store: str | None, output: str) -> None:
 
 @run.command()
 @run_argument
-@store_option
+@where_options
 @output_option("text", "json")
-def show(run: str, store: str | None, output: str) -> int:
+def show(run: str, where: Where, output: str) -> int:
     """Where a run stands, step by step; the exit code says it too."""
-    from evac.report.run_report import run_json, run_text
+    from evac.report.run_report import SHOWN, run_json
 
-    view, shown = with_store(store, lambda opened: _look(opened, run))
+    document = where.do(lambda control: control.run(run, None if output == "json" else SHOWN))
     if output == "json":
-        emit(run_json(shown), None)
+        emit(run_json(document), None)
     else:
-        page = screen()
-        emit(run_text(shown, page.width, page.colour), None)
-    return code_of(view)
+        _page(document)
+    return code_of(document)
 
 
-async def _look(store: Store, run: str) -> tuple[RunView, RunShown]:
-    from evac.app import runs
+def _page(document: Document) -> None:
+    from evac.report.run_report import run_text
 
-    view = await runs.view_of(store, run)
-    return view, await shown_of(store, view)
-
-
-async def shown_of(store: Store, view: RunView) -> RunShown:
-    """A run with who leads and what may be lost, as of now."""
-    from evac.app import runs
-    from evac.report.run_report import LossShown, RunShown
-
-    losses = await runs.losses_of(store, view, now_ms())
-    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in losses)
-    return RunShown(view, await runs.leader_of(store), now_ms(), told)
+    page = screen()
+    emit(run_text(document, page.width, page.colour), None)
 
 
-def code_of(view: RunView) -> int:
+def code_of(document: Document) -> int:
     """The exit code that says how a run stands."""
-    undone = not view.undo_broken
-    return exits.run_exit_code(view.phase, undone, bool(view.doubtful))
+    return exits.run_exit_code(document["state"], not document["undo_failed"], bool(document["in_doubt"]))
 
 
 @run.command()
 @run_argument
-@store_option
+@where_options
 @quiet_option
-def watch(run: str, store: str | None, quiet: bool) -> int:
+def watch(run: str, where: Where, quiet: bool) -> int:
     """Follow a run until it ends. Ctrl-C detaches; the run goes on."""
-    return follow(store, run, quiet)
+    return follow(where, run, quiet)
 
 
-def follow(store: str | None, run: str, quiet: bool) -> int:
+def follow(where: Where, run: str, quiet: bool) -> int:
     """Shows each change, and says at the end how it went. Ctrl-C detaches and says that the run goes on."""
-    from evac.app import runs
     from evac.cli.run_screen import Teller
+    from evac.report.run_report import SHOWN
 
-    async def work(opened: Store) -> RunView | None:
-        last: RunView | None = None
+    async def work(control: Control) -> Document:
         teller = Teller(quiet)
         try:
-            async for view in runs.follow(opened, run):
-                last = view
-                teller.show(await shown_of(opened, view))
-                if view.phase in ("awaiting_approval", "paused") or view.held or view.doubtful:
-                    break
+            async with aclosing(control.follow(run, teller.most)) as documents:
+                async for seen in documents:
+                    teller.show(seen)
+                    if _waits(seen):
+                        break
         finally:
             teller.close()
-        return last
+        return await control.run(run, SHOWN)
 
     try:
-        view = with_store(store, work)
+        document = where.do(work)
     except KeyboardInterrupt:
         say(f"\ndetached; the run goes on\nnext: evac run watch {run}")
         return exits.INTERRUPTED
-    assert view is not None
-    from evac.report.run_report import run_text
+    _page(document)
+    return code_of(document)
 
-    page, last = screen(), view
-    shown = with_store(store, lambda opened: shown_of(opened, last))
-    emit(run_text(shown, page.width, page.colour), None)
-    return code_of(view)
+
+def _waits(document: Document) -> bool:
+    """Whether only a person can move it."""
+    held = document["held_by"] or document["in_doubt"]
+    return bool(held) or document["state"] in ("awaiting_approval", "paused")
 
 
 @run.command()
 @run_argument
-@store_option
+@click.option("--follow", "goes_on", is_flag=True, help="Go on with each new event, until the run has ended.")
+@where_options
 @output_option("jsonl", "text")
-def events(run: str, store: str | None, output: str) -> None:
+def events(run: str, goes_on: bool, where: Where, output: str) -> int:
     """The journal of a run, one event a line."""
-    from evac.app import runs
-    from evac.report.run_report import event_lines, moment
+    from evac.report.run_report import event_line
 
-    found = with_store(store, lambda opened: runs.events_of(opened, run))
-    if output == "jsonl":
-        emit("".join(event_lines(enumerate(found, 1))), None)
-        return
-    for number, event in enumerate(found, 1):
-        emit(f"{number:6} {moment(event.at_ms)} {event.kind:18} {event.step}", None)
+    async def work(control: Control) -> None:
+        async with aclosing(control.events(run, goes_on)) as rows:
+            async for row in rows:
+                emit(event_line(row, output), None)
+
+    try:
+        where.do(work)
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        say(f"\ndetached; the run goes on\nnext: evac run events {run} --follow")
+        return exits.INTERRUPTED
+    return exits.DONE
 
 
 @run.command()
 @run_argument
-@store_option
+@where_options
 @click.option(
     "--estate", type=click.Path(), help="Also ask the agents of this estate for the heads they kept."
 )
 @output_option("text", "json")
-def verify(run: str, store: str | None, estate: str | None, output: str) -> int:
+def verify(run: str, where: Where, estate: str | None, output: str) -> int:
     """Prove that nothing is missing, changed or cut off in a journal."""
     import json
 
-    from evac.app import runs
     from evac.app.anchoring import heads_of
 
-    async def work(opened: Store) -> runs.Proof:
-        found = await runs.resolve(opened, run)
-        return await runs.verify(opened, found, await heads_of(estate, found) if estate else [])
+    async def work(control: Control) -> Document:
+        stream = str((await control.run(run, 1))["run"]) if estate else ""
+        return await control.proof(run, await heads_of(estate, stream) if estate else [])
 
-    proof = with_store(store, work)
+    proof = where.do(work)
+    problems, anchors = proof["problems"], proof["anchors"]
     if output == "json":
-        row = {"schema_version": 1, "run": run, "segments": proof.segments, "records": proof.records,
-               "anchors": proof.anchors, "problems": list(proof.problems)}  # fmt: skip
+        row = {"schema_version": 1, "run": run, "segments": proof["segments"], "records": proof["records"],
+               "anchors": anchors, "problems": list(problems)}  # fmt: skip
         emit(json.dumps(row, indent=2) + "\n", None)
-    elif proof.problems:
-        emit("\n".join(f"- {words}" for words in proof.problems) + "\n", None)
+    elif problems:
+        emit("\n".join(f"- {words}" for words in problems) + "\n", None)
     else:
         kept = (
-            f"and agrees with {proof.anchors} heads kept elsewhere"
-            if proof.anchors
+            f"and agrees with {anchors} heads kept elsewhere"
+            if anchors
             else ("; no head kept elsewhere was asked for: add --estate ESTATE")
         )
-        emit(f"the journal is whole: {proof.records} events in {proof.segments} segments {kept}\n", None)
-    return exits.FAILED if proof.problems else exits.DONE
+        counted = f"{proof['records']} events in {proof['segments']} segments"
+        emit(f"the journal is whole: {counted} {kept}\n", None)
+    return exits.FAILED if problems else exits.DONE
 
 
 Work = Callable[..., Any]
 Option = Callable[[Work], Work]
 
 
-def request(
-    store: str | None, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any
-) -> int:
-    """Writes a request, waits until the leader took it, and says what the journal made of it."""
-    from evac.app import runs
+def request(where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any) -> int:
+    """Asks, waits until the leader took it, and says what became of it."""
     from evac.engine.requests import Request
 
-    asked = Request(runs.new_id(now_ms()), verb, who or runs.who_am_i(), reason, at_ms=now_ms(), **more)
-
-    async def work(opened: Store) -> tuple[bool, str]:
-        found = await runs.resolve(opened, run)
-        await runs.ask(opened, found, asked)
-        if not await runs.settled(opened, found, asked.id):
-            return False, ""
-        for event in reversed(await runs.events_of(opened, found)):
-            if event.kind == "request_refused" and event.data.get("request") == asked.id:
-                return True, str(event.data.get("why", "refused"))
-        return True, await runs.answered(opened, asked.id)
-
-    taken, refused = with_store(store, work)
-    if refused:
-        say(f"error: {refused} [request-refused]\nnext: evac run show {run}")
+    asked = Request("", verb, who or "", reason, **more)
+    answer = where.do(lambda control: control.ask(run, asked))
+    if answer.refused:
+        say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
         return exits.REFUSED
-    if not taken:
+    if not answer.taken:
         say(f"no leader took it yet; it stands and is taken when one leads\nnext: evac run show {run}")
         return exits.PAUSED
     say(f"{verb}: done\nnext: evac run show {run}", quiet)
@@ -221,10 +202,11 @@ def request(
 
 
 def asking(*more: Option) -> Option:
-    """What every command has that asks something of a run: which run, why, who, in which store; `more` stand
+    """What every command has that asks something of a run: which run, why, who, where; `more` stand
     between the run and the reason.
     """
-    options: tuple[Option, ...] = (run_argument, *more, reason_option, who_option, store_option, quiet_option)
+    always = (reason_option, who_option, where_options, quiet_option)
+    options: tuple[Option, ...] = (run_argument, *more, *always)
 
     def wrapped(command: Work) -> Work:
         for option in reversed(options):
@@ -239,8 +221,8 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
     @run.command(name=verb, help=words)
     @asking(*more)
-    def ask(run: str, store: str | None, who: str | None, reason: str, quiet: bool, **asked: str) -> int:
-        return request(store, run, verb, who, reason, quiet, **asked)
+    def ask(run: str, where: Where, who: str | None, reason: str, quiet: bool, **asked: str) -> int:
+        return request(where, run, verb, who, reason, quiet, **asked)
 
 
 _add("resume", "Go on after a pause.")
@@ -263,11 +245,9 @@ _add(
         "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
     ),
 )
-def pause(
-    run: str, reason: str, who: str | None, length: int, then: str, store: str | None, quiet: bool
-) -> int:
+def pause(run: str, reason: str, who: str | None, length: int, then: str, where: Where, quiet: bool) -> int:
     """Nothing new begins; what is under way ends."""
-    return request(store, run, "pause", who, reason, quiet, for_ms=length, then=then)
+    return request(where, run, "pause", who, reason, quiet, for_ms=length, then=then)
 
 
 @run.command()
@@ -276,26 +256,24 @@ def pause(
     click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it."),
 )
 def attest(
-    run: str, step: str, reason: str, who: str | None, seen: tuple[str, ...], store: str | None, quiet: bool
+    run: str, step: str, reason: str, who: str | None, seen: tuple[str, ...], where: Where, quiet: bool
 ) -> int:
     """Vouch by name that a step is done: a fence that only a person can see, work done by hand.
 
     Of a promotion in doubt, also after its run has ended, say where the primary is: --seen primary=SITE.
     """
     pairs = dict(part.partition("=")[::2] for part in seen)
-    return request(store, run, "attest", who, reason, quiet, step=step, evidence=pairs)
+    return request(where, run, "attest", who, reason, quiet, step=step, evidence=pairs)
 
 
 @run.command()
 @asking(click.argument("limit"), click.argument("value"))
-def limit(
-    run: str, limit: str, value: str, reason: str, who: str | None, store: str | None, quiet: bool
-) -> int:
+def limit(run: str, limit: str, value: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
     """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
 
     Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
     """
-    return request(store, run, "limit", who, reason, quiet, limit=limit, value=value)
+    return request(where, run, "limit", who, reason, quiet, limit=limit, value=value)
 
 
 @run.command()

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from evac.cli.options import Command
-from evac.store.port import Store
-
-Answer = TypeVar("Answer")
 
 
 def store_option(command: Command) -> Command:
@@ -31,21 +25,6 @@ def reason_option(command: Command) -> Command:
 
 def who_option(command: Command) -> Command:
     return click.option("--who", help="Who asks. [default: the user]")(command)
-
-
-def with_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Answer:
-    """Opens the store, does the work, closes the store."""
-    from evac.app.runs import default_store
-    from evac.store.opening import open_store
-
-    async def opened() -> Answer:
-        store = open_store(url or default_store())
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(opened())
 
 
 def log_file() -> Path:

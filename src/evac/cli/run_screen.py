@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from evac.cli.output import say
-from evac.report.run_report import RunShown, run_text
+from evac.report.run_report import run_text
 
 _BESIDE_STEPS = 18
 """Lines of the live screen that are no steps; what does not fit would be cut off."""
@@ -27,25 +28,35 @@ class Teller:
             self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
             self._live.start()
 
-    def show(self, shown: RunShown) -> None:
-        view = shown.view
+    @property
+    def most(self) -> int | None:
+        """How many steps are needed to show a run, those first that need a look; None: all of them."""
+        if self._quiet:
+            return 1
+        return None if self._live is None else self._room()
+
+    def _room(self) -> int:
+        height: int = self._live.console.size.height
+        return max(3, height - _BESIDE_STEPS)
+
+    def show(self, document: Mapping[str, Any]) -> None:
         if self._quiet:
             return
         if self._live is not None:
             from rich.text import Text
 
-            size = self._live.console.size
-            text = run_text(shown, size.width, False, max(3, size.height - _BESIDE_STEPS))
+            text = run_text(document, self._live.console.size.width, False, self._room())
             self._live.update(Text(text))
             return
-        if view.phase != self._phase:
-            self._phase = view.phase
-            say(f"{view.spec.run}: {view.phase.replace('_', ' ')}")
-        for i, step in enumerate(view.steps):
-            phase = view.phases[i]
-            if phase not in ("pending", "ready") and self._seen.get(step.id) != phase:
-                self._seen[step.id] = phase
-                say(f"  {step.id}: {phase}")
+        state = document["state"]
+        if state != self._phase:
+            self._phase = state
+            say(f"{document['run']}: {state.replace('_', ' ')}")
+        for step in document["steps"]:
+            phase = step["state"]
+            if phase not in ("pending", "ready") and self._seen.get(step["id"]) != phase:
+                self._seen[step["id"]] = phase
+                say(f"  {step['id']}: {phase}")
 
     def close(self) -> None:
         if self._live is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evac.report.screen import Page
@@ -14,11 +14,13 @@ Row = tuple[str, tuple[str, ...], tuple[str, ...], bool, str]
 SHOWN = 20
 
 
-def dry_run_document(digest: str, rows: Sequence[Row], needs_approval: Sequence[str]) -> dict[str, Any]:
+def dry_run_document(
+    digest: str, title: str, rows: Sequence[Row], needs_approval: Sequence[str]
+) -> dict[str, Any]:
     """For programs."""
     return {
-        "schema_version": 1, "plan_digest": digest, "ready": not any(row[2] for row in rows),
-        "needs_approval": list(needs_approval),
+        "schema_version": 1, "plan_digest": digest, "question": title,
+        "ready": not any(row[2] for row in rows), "needs_approval": list(needs_approval),
         "steps": [
             {"id": step, "actions": list(words), "problems": list(problems), "manual": manual, "gate": gate}
             for step, words, problems, manual, gate in rows
@@ -26,15 +28,18 @@ def dry_run_document(digest: str, rows: Sequence[Row], needs_approval: Sequence[
     }  # fmt: skip
 
 
-def dry_run_text(
-    title: str, rows: Sequence[Row], needs_approval: Sequence[str], saved_as: str, width: int, colour: bool
-) -> str:
+def dry_run_text(document: Mapping[str, Any], saved_as: str, width: int, colour: bool) -> str:
     """One screen: what stands in the way first, then the steps, then what an approval must cover."""
+    rows: list[Row] = [
+        (one["id"], tuple(one["actions"]), tuple(one["problems"]), one["manual"], one["gate"])
+        for one in document["steps"]
+    ]
+    needs_approval = document["needs_approval"]
     page = Page(width, colour)
     stuck = [row for row in rows if row[2]]
     by_hand = sum(1 for row in rows if row[3])
     verdict = "could begin now" if not stuck else f"{plural(len(stuck), 'step')} could not begin now"
-    page.title(f"Dry run, {title}: {verdict}")
+    page.title(f"Dry run, {document['question']}: {verdict}")
     page.line()
     words = f"{plural(len(rows), 'step')}, {number(by_hand)} by hand; nothing was changed"
     page.line(words)

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from evac.model.boot_codes import BOOT_CODES
+from evac.model.errors import InvalidInput
 from evac.report.screen import Page
 from evac.report.words import number, plural
 from evac.run.boot_rules import silent_racks
@@ -157,6 +158,28 @@ def quarantine_json(found: Quarantine) -> str:
         "degraded": rows(found.degraded),
     }  # fmt: skip
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def quarantine_read(text: str) -> Quarantine:
+    """What `quarantine_json` wrote. Raises InvalidInput for anything else."""
+    try:
+        told = json.loads(text)
+
+        def rows(name: str) -> tuple[Left, ...]:
+            return tuple(
+                Left(
+                    str(row["hall"]), str(row["rack"]), str(row["position"]), str(row["server"]),
+                    str(row["serial"]), str(row["code"]), str(row["reason"]), str(row["what_to_do"]),
+                    bool(row["may_draw_power"]), int(row["tries"]),
+                )
+                for row in told[name]
+            )  # fmt: skip
+
+        return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            "quarantine-invalid", "this is no such list", "ask a server of this version"
+        ) from error
 
 
 def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,24 +37,33 @@ FORECASTS: Final = Forecaster()
 """Of this process, which shows a run again and again."""
 
 
-def forecast_facts(said: Forecast) -> Iterator[tuple[str, str, str]]:
-    """Rows of (name, words, style)."""
-    up = f"{number(said.up)} of {number(said.boots)} up"
-    late_ms = said.on_ms - said.planned_on_ms
-    if said.up + said.floor >= said.boots:
+def forecast_facts(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of (name, words, style), of the document of a forecast."""
+    boots, ups, floor, waits = said["servers"], said["up"], said["to_the_floor"], said["waits_for_a_person"]
+    up = f"{number(ups)} of {number(boots)} up"
+    late_ms = _ms(said["all_on_at"]) - _ms(said["planned_all_on_at"])
+    if ups + floor >= boots:
         words = f"{up}, the others do not come up"
     else:
-        words = f"{up}; all on at {clock(said.on_ms)}, {_beside_plan(late_ms)}"
-    if said.floor:
-        words += f"; {number(said.floor)} of {number(said.boots - said.up)} not up go to the floor"
-    if said.waits:
+        words = f"{up}; all on at {_hours(said['all_on_at'])}, {_beside_plan(late_ms)}"
+    if floor:
+        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor"
+    if waits:
         words += "; as if what waits for a person were done now"
-    yield "servers", words, "warning" if said.waits or late_ms > 60_000 or said.floor else ""
-    back = sorted(said.services.items(), key=lambda one: (one[1], one[0]))
+    yield "servers", words, "warning" if waits or late_ms > 60_000 or floor else ""
+    back = sorted(said["services"].items(), key=lambda one: (one[1] or "", one[0]))
     if back:
-        named = listed([f"{name} {clock(at_ms)}" for name, at_ms in back[:SHOWN]])
+        named = listed([f"{name} {_hours(at)}" for name, at in back[:SHOWN]])
         more = f", and {len(back) - SHOWN} more" if len(back) > SHOWN else ""
         yield "back at", named + more, ""
+
+
+def _ms(at: str | None) -> int:
+    return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
+
+
+def _hours(at: str | None) -> str:
+    return clock(_ms(at))
 
 
 def _beside_plan(late_ms: int) -> str:

@@ -1,7 +1,12 @@
-"""A run as people and programs read it: one screen, one JSON document, events as lines."""
+"""A run as people and programs read it: one JSON document, one screen made of it, events as lines.
+
+The screen is made of the document alone, so that it is the same wherever the document comes from: replayed
+from a store, or read from the API of a war room.
+"""
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +17,7 @@ from evac.model.steps import STEP_WORDS
 from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural
+from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event
 
@@ -45,6 +51,9 @@ _STYLE_OF: Final = {
 }  # fmt: skip
 
 
+Document = Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class RunShown:
     """A run with what is known beside its journal: who leads now (empty: nobody), and of each promotion the
@@ -59,12 +68,15 @@ class RunShown:
 
 @dataclass(frozen=True, slots=True)
 class LossShown:
-    """most_ms None: nobody knows. basis: synchronous, seen, declared or unknown; words say it to people."""
+    """most_ms None: nobody knows. basis: synchronous, seen, declared or unknown; words say it to people.
+    candidate: the site that is to be promoted.
+    """
 
     store: str
     most_ms: int | None
     basis: str
     words: str
+    candidate: str = ""
 
 
 def moment(at_ms: int) -> str | None:
@@ -74,27 +86,50 @@ def moment(at_ms: int) -> str | None:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def run_document(shown: RunShown) -> dict[str, Any]:
-    """The documented document of one run."""
+def moment_ms(at: str | None) -> int:
+    """What `moment` wrote; 0 for never."""
+    return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
+
+
+def run_document(shown: RunShown, most: int | None = None) -> dict[str, Any]:
+    """The documented document of one run. most: only so many steps, those first that need a look."""
     view = shown.view
-    return run_head(shown) | {"steps": [step_row(view, i) for i in range(len(view.steps))]}
+    numbers = range(len(view.steps)) if most is None else by_need(view, most)
+    return run_head(shown) | {"steps": [step_row(view, i) for i in numbers]}
 
 
 def run_head(shown: RunShown) -> dict[str, Any]:
     """The same without its steps, of which there may be a hundred thousand."""
     view = shown.view
+    over = view.phase in ENDED
     return {
         "schema_version": SCHEMA_VERSION, "run": view.spec.run, "incident": view.spec.incident,
-        "plan_digest": view.plans[-1], "state": view.phase, "leader": shown.leader, "token": view.token,
-        "graceful": view.graceful, "held_by": view.held, "why": view.end_why,
-        "approved_by": sorted(view.approved_by), "events": view.events, "waits_for": waiting(view),
+        "question": view.spec.labels.get("scenario", ""), "plan_digest": view.plans[-1], "state": view.phase,
+        "leader": shown.leader, "token": view.token, "graceful": view.graceful, "held_by": view.held,
+        "why": view.end_why, "approved_by": sorted(view.approved_by),
+        "approvals_needed": view.spec.approvals, "envelope": to_data(view.spec.envelope),
+        "to_type": list(view.untyped), "events": view.events, "waits_for": waiting(view),
         "most_lost": [
-            {"store": one.store, "milliseconds": one.most_ms, "basis": one.basis, "words": one.words}
+            {"store": one.store, "candidate": one.candidate, "milliseconds": one.most_ms, "basis": one.basis,
+             "words": one.words}
             for one in shown.losses
         ],
         "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
-        "started_at": moment(view.started_ms), "counts": dict(sorted(view.counts.items())),
+        "started_at": moment(view.started_ms), "ended_at": moment(view.last_ms) if over else None,
+        "as_of": moment(shown.now_ms), "in_doubt": len(view.doubtful), "undo_failed": len(view.undo_broken),
+        "counts": dict(sorted(view.counts.items())),
     }  # fmt: skip
+
+
+def by_need(view: RunView, most: int) -> list[int]:
+    """Numbers of the steps that need a look, the gravest first: failed, in doubt, under way; then what was
+    last done.
+    """
+    rank = {phase: n for n, phase in enumerate(_GRAVE)}
+    return heapq.nsmallest(
+        most, range(len(view.steps)),
+        key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
+    )  # fmt: skip
 
 
 def step_row(view: RunView, i: int) -> dict[str, Any]:
@@ -107,21 +142,27 @@ def step_row(view: RunView, i: int) -> dict[str, Any]:
         "attempts": view.attempts[i], "started_at": began, "ended_at": ended,
         "evidence": dict(view.evidence.get(i, {})),
         "error": {"code": code, "message": message} if code else None,
-        "waits_for": view.whys.get(i, ""),
+        "waits_for": view.whys.get(i, ""), "gate": step.gate,
     }  # fmt: skip
 
 
-def run_json(shown: RunShown) -> str:
-    return json.dumps(run_document(shown), indent=2, ensure_ascii=False) + "\n"
+def run_json(document: Document) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def event_lines(events: Iterable[tuple[int, Event]]) -> Iterable[str]:
-    """One JSON object a line: number in the journal, time, kind, step, attempt, and what the kind carries."""
-    for number_, event in events:
-        row: dict[str, Any] = {"event": number_, "at": moment(event.at_ms), "kind": event.kind}
-        if event.step:
-            row |= {"step": event.step, "attempt": event.attempt}
-        yield json.dumps(row | {"data": dict(event.data)}, ensure_ascii=False) + "\n"
+def event_row(number_: int, event: Event) -> dict[str, Any]:
+    """One event: number in the journal, time, kind, step, attempt, and what the kind carries."""
+    row: dict[str, Any] = {"event": number_, "at": moment(event.at_ms), "kind": event.kind}
+    if event.step:
+        row |= {"step": event.step, "attempt": event.attempt}
+    return row | {"data": dict(event.data)}
+
+
+def event_line(row: Document, output: str) -> str:
+    """One line, as JSON or for people."""
+    if output == "jsonl":
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    return f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n"
 
 
 def waiting(view: RunView) -> list[str]:
@@ -149,16 +190,15 @@ def waiting(view: RunView) -> list[str]:
     return found
 
 
-def run_text(shown: RunShown, width: int, colour: bool, most: int = SHOWN) -> str:
+def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:
     """One screen: where the run stands, what waits for a person, the steps that need a look, what to type.
-    most: steps that are shown.
+    document: with its steps in the order of need; most: how many of them are shown.
     """
-    view = shown.view
     page = Page(width, colour)
-    page.title(f"{view.spec.run}: {_headline(view)}")
+    page.title(f"{document['run']}: {_headline(document)}")
     page.line()
-    page.facts(_facts(shown, width))
-    wants = waiting(view)
+    page.facts(_facts(document, width))
+    wants = document["waits_for"]
     if wants:
         page.line()
         page.line("Waits for a person", "bold")
@@ -166,89 +206,78 @@ def run_text(shown: RunShown, width: int, colour: bool, most: int = SHOWN) -> st
             page.line(f"- {words}", "warning")
         if len(wants) > SHOWN:
             page.line(f"and {number(len(wants) - SHOWN)} more", "dim")
-    _table(page, shown, width, most)
+    _table(page, document, width, most)
     page.line()
-    page.line(f"next: {_next(view)}", "dim")
+    page.line(f"next: {_next(document)}", "dim")
     return page.text()
 
 
-def _headline(view: RunView) -> str:
-    words = view.phase.replace("_", " ")
-    done = sum(view.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
-    return f"{words}, {number(done)} of {plural(len(view.steps), 'step')} done"
+def _headline(document: Document) -> str:
+    counts = document["counts"]
+    words = document["state"].replace("_", " ")
+    done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    return f"{words}, {number(done)} of {plural(sum(counts.values()), 'step')} done"
 
 
-def _facts(shown: RunShown, width: int) -> Iterable[tuple[str, str, str]]:
-    view = shown.view
-    yield (
-        "state",
-        view.phase.replace("_", " ") + (f" ({view.end_why})" if view.end_why else ""),
-        _STYLE_OF.get(view.phase, ""),
-    )
-    yield "incident", view.spec.incident, ""
-    yield "question", view.spec.labels.get("scenario", "-"), ""
-    yield "plan", view.plans[-1] if width >= _WIDE else f"{view.plans[-1][:_DIGEST]}…", "dim"
-    leader = shown.leader or "nobody: nothing moves until a controller runs"
-    yield "leader", leader, "" if shown.leader or view.phase in ENDED else "error"
-    agreed = not view.spec.approvals or view.started_ms > 0
+def _facts(document: Document, width: int) -> Iterable[tuple[str, str, str]]:
+    state, why, plan = document["state"], document["why"], document["plan_digest"]
+    yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
+    yield "incident", document["incident"], ""
+    yield "question", document["question"] or "-", ""
+    yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
+    leader = document["leader"] or "nobody: nothing moves until a controller runs"
+    yield "leader", leader, "" if document["leader"] or state in ENDED else "error"
+    began_ms = moment_ms(document["started_at"])
+    agreed = not document["approvals_needed"] or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
-    yield "approved", listed(sorted(view.approved_by)) or beforehand, ""
-    for one in shown.losses:
-        name = "lost at most" if view.phase in ENDED else "may lose"
-        yield name, f"{one.store}: {one.words}", "" if one.most_ms == 0 else "warning"
-    if view.started_ms > 0:
-        end = view.last_ms if view.phase in ENDED else shown.now_ms
-        yield "running for", duration(max(0, end - view.started_ms)), ""
-    said = FORECASTS.of(view, shown.now_ms)
-    if said is not None:
-        yield from forecast_facts(said)
-    counts = ", ".join(f"{number(view.counts[p])} {p}" for p in _GRAVE if view.counts.get(p))
-    yield "steps", counts or "none", ""
+    yield "approved", listed(document["approved_by"]) or beforehand, ""
+    for one in document["most_lost"]:
+        name = "lost at most" if state in ENDED else "may lose"
+        yield name, f"{one['store']}: {one['words']}", "" if one["milliseconds"] == 0 else "warning"
+    if began_ms > 0:
+        end_ms = moment_ms(document["ended_at"] or document["as_of"])
+        yield "running for", duration(max(0, end_ms - began_ms)), ""
+    if document["forecast"] is not None:
+        yield from forecast_facts(document["forecast"])
+    counts = document["counts"]
+    yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in _GRAVE if counts.get(p)) or "none", ""
 
 
-def _table(page: Page, shown: RunShown, width: int, most: int) -> None:
-    """What needs a look comes first: failed, in doubt, under way; then what was last done."""
-    view = shown.view
-    rank = {phase: n for n, phase in enumerate(_GRAVE)}
-    rows = sorted(
-        range(len(view.steps)),
-        key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
-    )[:most]
+def _table(page: Page, document: Document, width: int, most: int) -> None:
+    rows, whole = document["steps"][:most], sum(document["counts"].values())
     if not rows:
         return
-    longest = max(len(view.steps[i].id) for i in rows) + max(len(view.phases[i]) for i in rows)
+    longest = max(len(row["id"]) for row in rows) + max(len(row["state"]) for row in rows)
     left = width - longest - _OTHER_COLUMNS
+    now_ms = moment_ms(document["as_of"])
     page.line()
     page.table(
         ("step", "state", "try", "took", "detail"),
         [
-            (view.steps[i].id, view.phases[i], str(view.attempts[i]), _took(shown, i), _detail(view, i, left))
-            for i in rows
+            (row["id"], row["state"], str(row["attempts"]), _took(row, now_ms), _detail(row, left))
+            for row in rows
         ],
         right=(2, 3), whole=(0,) if left >= _LEAST_DETAIL else (),
     )  # fmt: skip
-    if len(view.steps) > len(rows):
-        page.line(
-            f"and {plural(len(view.steps) - len(rows), 'step')} more: evac run show --output json", "dim"
-        )
+    if whole > len(rows):
+        page.line(f"and {plural(whole - len(rows), 'step')} more: evac run show --output json", "dim")
 
 
-def _took(shown: RunShown, i: int) -> str:
-    view = shown.view
-    if not view.started[i]:
+def _took(row: Document, now_ms: int) -> str:
+    began, ended = moment_ms(row["started_at"]), moment_ms(row["ended_at"])
+    if not began:
         return "-"
-    end = view.ended[i] if view.ended[i] >= view.started[i] else shown.now_ms
-    return duration(max(0, end - view.started[i]))
+    return duration(max(0, (ended if ended >= began else now_ms) - began))
 
 
-def _detail(view: RunView, i: int, width: int) -> str:
+def _detail(row: Document, width: int) -> str:
     """In full what went wrong or is waited for; of what is done as much as fits on the line."""
-    code, message = view.failures.get(i, ("", ""))
-    if view.phases[i] == "failed" or (code and view.phases[i] != "succeeded"):
-        return f"{message} [{code}]"
-    if i in view.whys:
-        return view.whys[i]
-    return _short(view.evidence.get(i, {}), max(width, _LEAST_DETAIL)) or view.steps[i].gate or "-"
+    error = row["error"]
+    if row["state"] == "failed" or (error and row["state"] != "succeeded"):
+        return f"{error['message']} [{error['code']}]" if error else " []"
+    if row["waits_for"]:
+        return str(row["waits_for"])
+    return _short(row["evidence"], max(width, _LEAST_DETAIL)) or row["gate"] or "-"
 
 
 def _short(evidence: Mapping[str, Any], width: int) -> str:
@@ -265,15 +294,15 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
     return words
 
 
-def _next(view: RunView) -> str:
-    run = view.spec.run
-    if view.phase == "awaiting_approval":
+def _next(document: Document) -> str:
+    run, state = document["run"], document["state"]
+    if state == "awaiting_approval":
         return f"evac approve {run} --reason WHY"
-    if view.phase == "paused":
+    if state == "paused":
         return f"evac run resume {run} --reason WHY"
-    if view.counts.get("failed") or view.doubtful:
+    if document["counts"].get("failed") or document["in_doubt"]:
         return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"
-    if view.phase in ENDED:
+    if state in ENDED:
         return f"evac run verify {run}, then evac run events {run}"
     return f"evac run watch {run}"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from evac.model.errors import InvalidInput
 from evac.report.screen import Page
 
 _NAME = "sheet.html.j2"
@@ -33,6 +35,28 @@ class Sheet:
     lead: str
     parts: tuple[Part, ...]
     footer: str = ""
+
+
+def sheet_data(sheet: Sheet) -> dict[str, Any]:
+    """A sheet as plain values, for whoever shows it elsewhere."""
+    return asdict(sheet)
+
+
+def sheet_of(data: Any) -> Sheet:
+    """The sheet of plain values. Raises InvalidInput for what is none."""
+    try:
+        parts = tuple(
+            Part(
+                str(part["title"]), str(part["words"]),
+                [(str(name), str(value)) for name, value in part["facts"]],
+                [str(one) for one in part["head"]],
+                [[str(cell) for cell in row] for row in part["rows"]],
+            )
+            for part in data["parts"]
+        )  # fmt: skip
+        return Sheet(str(data["title"]), str(data["lead"]), parts, str(data["footer"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput("sheet-invalid", "this is no sheet", "ask a server of this version") from error
 
 
 def utc(at_ms: int | None) -> str:

@@ -92,7 +92,7 @@ class Gate:
         try:
             self._check(scope, headers)
             actor = scope[STATE] = await self._access.who(HTTPConnection(scope))
-            bounded = self._bounded(receive)
+            bounded = self._bounded(receive, self._most(scope))
             if actor is None and self._access.authenticates and not is_open(scope["path"]):
                 await to_sign_in(scope, headers, number)(scope, receive, answer)
                 return
@@ -136,12 +136,17 @@ class Gate:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._setting.header_most:
             raise InvalidInput("header-too-large", "the headers are too long", "send fewer cookies")
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._setting.body_most:
-            raise BodyTooLarge(self._setting.body_most)
+        if not length.isdigit() or int(length) > self._most(scope):
+            raise BodyTooLarge(self._most(scope))
         if scope["method"] not in SAFE:
             _check_origin(headers, host)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _most(self, scope: Scope) -> int:
+        """Bytes of a body: a plan is larger than what people write."""
+        plan = scope["method"] == "PUT" and scope["path"].startswith("/v1/plans/")
+        return self._setting.plan_most if plan else self._setting.body_most
+
+    def _bounded(self, receive: Receive, most: int) -> Receive:
         """Counts what comes in; a body without a length may not be longer either."""
         taken = 0
 
@@ -150,8 +155,8 @@ class Gate:
             message = await receive()
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
-                if taken > self._setting.body_most:
-                    raise BodyTooLarge(self._setting.body_most)
+                if taken > most:
+                    raise BodyTooLarge(most)
             return message
 
         return bounded

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from evac.app.office_hub import TooManyViewers
+from evac.app.problem_kinds import kind_of
 from evac.model import errors as e
 from evac.web.access.port import TooMany, Unauthenticated
 
@@ -31,7 +32,7 @@ _LOG: Final = logging.getLogger("evac.web")
 _BY_CODE: Final[Mapping[str, int]] = {
     "run-unknown": 404, "plan-unknown": 404, "unknown-domain": 404, "no-hold": 404, "not-found": 404,
     "cursor-unknown": 404, "incident-unknown": 404,
-    "idempotency-reused": 409,
+    "idempotency-reused": 409, "not-confirmed": 409, "plan-mismatch": 409, "plan-name": 409,
     "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
     "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
     "host-twice": 400, "oidc-down": 503,
@@ -58,11 +59,12 @@ def problem(
     hint: str = "",
     request: str = "",
     more: Mapping[str, Any] | None = None,
+    kind: str = "error",
 ) -> Response:
     """One problem document."""
     told = {
         "type": f"urn:evac:problem:{code}", "title": HTTPStatus(status).phrase, "status": status,
-        "code": code, "detail": detail, "hint": hint, "request": request, **(more or {}),
+        "code": code, "kind": kind, "detail": detail, "hint": hint, "request": request, **(more or {}),
     }  # fmt: skip
     headers = {"cache-control": "no-store"}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -73,7 +75,7 @@ def problem(
 
 
 def problem_of(error: e.EvacError, request: str) -> Response:
-    found = problem(status_of(error), error.code, error.message, error.hint, request)
+    found = problem(status_of(error), error.code, error.message, error.hint, request, kind=kind_of(error))
     if isinstance(error, TooMany):
         found.headers["retry-after"] = str(error.wait_s)
     return found
@@ -104,7 +106,9 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
         ]
         words = "; ".join(f"{one['at']}: {one['words']}" for one in fields[:3])
         hint = "the shape stands in /v1/openapi.json"
-        return told(request, problem(422, "request-invalid", words, hint, _id(request), {"fields": fields}))
+        more = {"fields": fields}
+        found = problem(422, "request-invalid", words, hint, _id(request), more, "invalid-input")
+        return told(request, found)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -36,12 +36,14 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class WebSetting:
-    """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body.
+    """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body;
+    plan_most: of a plan that is handed over.
     heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
     """
 
     hosts: tuple[str, ...] = NAMES_HERE
     body_most: int = 1 << 20
+    plan_most: int = 64 << 20
     header_most: int = 32_768
     heartbeat_s: float = 15.0
     secure: bool = False

@@ -18,7 +18,7 @@ SAID = Forecast(
 
 
 def words(said: Forecast) -> str:
-    return "; ".join(f"{name}: {text}" for name, text, _ in forecast_facts(said))
+    return "; ".join(f"{name}: {text}" for name, text, _ in forecast_facts(forecast_document(said) or {}))
 
 
 def test_it_says_when_all_is_on_beside_the_plan_and_who_goes_to_the_floor() -> None:
@@ -42,7 +42,7 @@ def test_show_has_it_as_text_and_json_while_servers_boot_and_not_after() -> None
     said = run_document(shown)["forecast"]
     assert said["servers"] == 100
     assert said["services"].keys() == {"web"}
-    assert f"all on at {clock(world.now_ms)[:3]}" in run_text(shown, 120, False)
+    assert f"all on at {clock(world.now_ms)[:3]}" in run_text(run_document(shown, 12), 120, False)
     world.finish()
     assert run_document(RunShown(world.view, "c1", world.now_ms))["forecast"] is None
     assert forecast_document(None) is None

@@ -11,7 +11,11 @@ from evac.web.api import (
     health,
     hold,
     incidents,
+    me,
+    papers,
     plans,
+    proofs,
+    proposals,
     requests,
     runbooks,
     runs,
@@ -23,5 +27,5 @@ from evac.web.api import (
 ROUTERS: Sequence[APIRouter] = (
     situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
     what_if.router, incidents.router, runbooks.router, status.router,
-    health.router,
+    proposals.router, proofs.router, papers.router, me.router, health.router,
 )  # fmt: skip

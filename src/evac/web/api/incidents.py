@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -18,13 +19,13 @@ from evac.incident.korea import Duty, duties
 from evac.incident.notes import Note, in_order
 from evac.incident.regulator import Basics, basics
 from evac.incident.values import Entry
-from evac.model.errors import InvalidInput, Unavailable
+from evac.model.errors import InvalidInput, RunError, Unavailable
 from evac.report import incident_view as views
 from evac.report.sheet import Sheet, sheet_markdown, sheet_page
 from evac.report.words import listed
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump, tag_of, tagged
-from evac.web.api.incident_bodies import IncidentBody, IncidentName, NoteBody, StateSaid, note_of
+from evac.web.api.incident_bodies import KEY, IncidentBody, IncidentName, NoteBody, StateSaid, note_of
 from evac.web.api.requests import answer_of
 from evac.web.api.shapes import LIMIT, After, AfterNumber, IdempotencyKey, Limit, answers, paged
 from evac.web.room import WarRoom, room_of
@@ -117,7 +118,7 @@ async def begin(
     room = room_of(request)
     asked = _asked(actor, body.who, key, "incident", body.model_dump(mode="json"))
     note = Note("", body.incident, "note", "", 0, body.text)
-    return answer_of(given := await room.counter.note(asked, note, new=True), await _seen(room, given))
+    return answer_of(given := await room.counter.note(asked, note, begins=True), await _seen(room, given))
 
 
 @router.get("/incidents/{incident}", dependencies=READ, responses=answers(IncidentShown, 304, 404, 422, 503))
@@ -182,16 +183,28 @@ async def notes(
 async def write(
     request: Request, incident: IncidentName, body: NoteBody,
     actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = "",
+    new: Annotated[bool, Query(description="The incident may be one that nobody knows yet.")] = False,
 ) -> Response:  # fmt: skip
     """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
     fact for the report, or that it is over. It is never changed; a later one puts right what was wrong.
     """
     room = room_of(request)
-    name = await room.office.incidents.check_known(incident)
+    name = await _known(room, incident, new)
     if isinstance(body, StateSaid):
         _check_component(room, body.name)
     asked = _asked(actor, body.who, key, name, body.model_dump(mode="json"))
-    return answer_of(given := await room.counter.note(asked, note_of(name, body)), await _seen(room, given))
+    given = await room.counter.note(asked, note_of(name, body), new)
+    return answer_of(given, await _seen(room, given))
+
+
+async def _known(room: WarRoom, incident: str, new: bool) -> str:
+    """The name of the incident. Raises RunError for one that nobody knows, or that cannot be one."""
+    try:
+        return await room.office.incidents.check_known(incident)
+    except RunError:
+        if not new or not re.fullmatch(KEY, incident):
+            raise
+        return incident
 
 
 def _check_component(room: WarRoom, name: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 
 from evac.app.office_values import ReadyPlan
-from evac.model.errors import EvacError
+from evac.engine.drawer import find_plan
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, page, tagged
-from evac.web.api.shapes import LIMIT, After, Digest, Limit, answers, paged
+from evac.web.api.shapes import LIMIT, After, DigestBegun, Limit, answers, paged
 from evac.web.room import room_of
 
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
@@ -26,14 +26,13 @@ async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Re
     return room.shelf.answer(request, f"plans?{after}&{limit}", lambda: room.office.situation.version, make)
 
 
-@router.get("/plans/{digest}", responses=answers(None, 304, 404, 422, 503, media=JSON))
-async def plan(request: Request, digest: Digest) -> Response:
-    """The canonical bytes of a plan, as `evac plan -o` writes them; they never change."""
+@router.get("/plans/{digest}", responses=answers(None, 304, 404, 409, 422, 503, media=JSON))
+async def plan(request: Request, digest: DigestBegun) -> Response:
+    """The canonical bytes of a plan, as `evac plan -o` writes them; they never change. The first twelve
+    letters of a digest will do, where only one plan begins so.
+    """
     office = room_of(request).office
-    if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError(
-            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
-        )
+    digest = await find_plan(office.store, digest)
     found = tagged(request, await office.plan(digest), f'"{digest}"')
     found.headers["cache-control"] = "private, max-age=86400, immutable"
     return found

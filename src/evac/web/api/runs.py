@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app import runs as cases
 from evac.app.office_hub import News
 from evac.app.office_runs import topic_of
 from evac.app.office_values import RunShort
-from evac.report.run_report import LossShown, RunShown, moment, run_head, step_row
+from evac.report.run_report import LossShown, RunShown, by_need, moment, run_head, step_row
 from evac.run.values import ENDED, Event
 from evac.web import streams
 from evac.web.access.port import need
@@ -38,15 +38,19 @@ class RunStepShown:
     evidence: dict[str, Any]
     error: dict[str, str] | None
     waits_for: str
+    gate: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """One run without its steps."""
+    """One run without its steps. envelope: what an approval has to cover; to_type: sites that a person must
+    name first; in_doubt, undo_failed: how many steps.
+    """
 
     schema_version: int
     run: str
     incident: str
+    question: str
     plan_digest: str
     state: str
     leader: str
@@ -55,11 +59,18 @@ class RunHead:
     held_by: str
     why: str
     approved_by: list[str]
+    approvals_needed: int
+    envelope: dict[str, Any]
+    to_type: list[str]
     events: int
     waits_for: list[str]
     most_lost: list[dict[str, Any]]
     forecast: dict[str, Any] | None
     started_at: str | None
+    ended_at: str | None
+    as_of: str | None
+    in_doubt: int
+    undo_failed: int
     counts: dict[str, int]
 
 
@@ -99,15 +110,24 @@ async def head_of(room: WarRoom, name: str) -> dict[str, Any]:
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
     lost = await cases.losses_of(office.store, view, now_ms)
-    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost)
+    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words, one.candidate) for one in lost)
     return run_head(RunShown(view, office.situation.leader.owner, now_ms, told))
 
 
+Order = Annotated[Literal["plan", "need"], Query(description="need: failed, in doubt and under way first.")]
+
+
 @router.get("/runs/{run}/steps", responses=answers(paged(RunStepShown), 304, 404, 422, 503))
-async def steps(request: Request, run: RunName, after: After = "", limit: Limit = LIMIT) -> Response:
-    """Steps in the order of the plan."""
+async def steps(
+    request: Request, run: RunName, after: After = "", limit: Limit = LIMIT, order: Order = "plan"
+) -> Response:
+    """Steps in the order of the plan; or in that of need, which has one page and no cursor."""
     room = room_of(request)
     view = await room.office.register.view(run)
+    if order == "need":
+        rows = [step_row(view, i) for i in by_need(view, limit)]
+        body = dump({"items": rows, "total": len(view.steps), "next": None})
+        return tagged(request, body, tag_of(body))
     begin = view.number(after) + 1 if after else 0
     numbers = range(begin, min(len(view.steps), begin + limit))
     following = view.steps[numbers[-1]].id if numbers and numbers[-1] + 1 < len(view.steps) else None

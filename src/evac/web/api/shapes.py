@@ -21,6 +21,9 @@ Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Most rows of one 
 AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only what has a greater number.")]
 RunName = Annotated[str, Path(max_length=512, description="A run, or the incident it belongs to.")]
 Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of a plan.")]
+DigestBegun = Annotated[
+    str, Path(pattern=r"^sha256:[0-9a-f]{12,64}$", description="Digest of a plan, or how it begins.")
+]
 IdempotencyKey = Annotated[
     str,
     Header(
@@ -34,13 +37,16 @@ PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is stable; `hint` says what to do next."""
+    """RFC 9457. `code` is stable; `kind` is the family that it belongs to, from which programs take their
+    exit code; `hint` says what to do next.
+    """
 
     model_config = ConfigDict(extra="allow")
     type: str
     title: str
     status: int
     code: str
+    kind: str
     detail: str
     hint: str
     request: str

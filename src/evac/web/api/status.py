@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
 
 from evac.app.public_status import URL, About
 from evac.incident.components import StatusPage
 from evac.report.status_feed import status_feed
+from evac.report.status_files import status_files
 from evac.report.status_page import status_json
 from evac.web.access.port import need
-from evac.web.answering import JSON, tag_of, tagged
+from evac.web.answering import JSON, dump, tag_of, tagged
 from evac.web.api.incidents import public_names
 from evac.web.api.shapes import answers
 from evac.web.room import WarRoom, room_of
@@ -30,6 +34,32 @@ async def feed(request: Request) -> Response:
     """Published updates as RSS."""
     body = status_feed(await public_page(room_of(request)), URL).encode()
     return tagged(request, body, tag_of(body), RSS)
+
+
+class StatusFilesTold(BaseModel):
+    """The three files of the page, and what it says in short."""
+
+    page: str
+    feed: str
+    document: str
+    overall: str
+    components: int
+
+
+Title = Annotated[str, Query(max_length=200, description="Whose page it is; the name of the estate.")]
+Address = Annotated[str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Of the page.")]
+
+
+@router.get("/status/files", responses=answers(StatusFilesTold, 304, 422, 503))
+async def files(request: Request, title: Title = "", url: Address = URL) -> Response:
+    """The page, its feed and its document as static files, to be put outside all sites."""
+    room = room_of(request)
+    names = public_names(room)
+    found = await room.office.incidents.public(About(title or room.facts.name, names))
+    page, rss, document = status_files(found, url)
+    body = dump({"page": page, "feed": rss, "document": document, "overall": found.overall,
+                 "components": len(found.components)})  # fmt: skip
+    return tagged(request, body, tag_of(body))
 
 
 async def public_page(room: WarRoom) -> StatusPage:

@@ -1,0 +1,178 @@
+"""TLS of both ends: contexts from PEM files, and what went wrong in words that tell one failure from another.
+
+tls-authority        nobody that is believed signed the other side's certificate
+tls-expired          it has ended, or has not begun
+tls-name             it is of another name
+tls-client-missing   the other side wants a certificate of ours, and none was shown
+tls-client-refused   it does not believe the one that was shown
+tls-plain            the other side does not speak TLS
+tls-failed           anything else
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.model.errors import InvalidInput
+
+_EXPIRED: Final = frozenset({9, 10})
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
+_NAME: Final = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH."""
+_REFUSED: Final = (
+    "unknown_ca", "unknown ca", "bad_certificate", "bad certificate", "certificate_expired",
+    "certificate expired", "certificate_unknown", "certificate unknown", "unsupported_certificate",
+    "access denied",
+)  # fmt: skip
+_MISSING: Final = ("certificate_required", "certificate required", "handshake_failure", "handshake failure")
+_PLAIN: Final = ("wrong_version_number", "wrong version number", "http_request", "record layer failure")
+
+
+_GIVE: Final = "give a certificate and its key"
+_BELIEVED: Final = "show one that its authority signed and that is good now"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. ca: whom to believe, None: the machine's authorities; cert, key: what is shown of ours."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTrouble:
+    """code: stable; words: in a sentence that begins with the other side's address; hint: what to do."""
+
+    code: str
+    words: str
+    hint: str
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 at least; the other side's name is verified. Raises InvalidInput, with no word of a file."""
+    try:
+        context = ssl.create_default_context(cafile=None if files.ca is None else str(files.ca))
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput("tls-ca", f"{files.ca} holds no certificates", "give a PEM file") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, files)
+    return context
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """As `client_context`, of the side that listens; with `ca` it wants a certificate of everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    if files.cert is None:
+        raise InvalidInput("tls-cert", "who listens with TLS shows a certificate", "give cert and key")
+    _load(context, files)
+    if files.ca is not None:
+        try:
+            context.load_verify_locations(files.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput("tls-ca", f"{files.ca} holds no certificates", "give a PEM file") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    if files.cert is None:
+        if files.key is not None:
+            raise InvalidInput("tls-cert", "a key without its certificate", "give the certificate too")
+        return
+    try:
+        context.load_cert_chain(files.cert, files.key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise InvalidInput(
+            "tls-cert", f"{files.cert} and its key cannot be used", "give PEM files without a password"
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+def trouble_of(error: BaseException) -> TlsTrouble | None:
+    """What was wrong with TLS, by an error or one behind it; None where it was something else."""
+    seen: BaseException | None = error
+    for _ in range(8):
+        if seen is None:
+            return None
+        for one in (getattr(seen, "certificate_error", None), seen):
+            if isinstance(one, ssl.SSLCertVerificationError) and hasattr(one, "verify_code"):
+                return _unbelieved(one)
+            if isinstance(one, ssl.SSLError):
+                return _failed(one)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
+    words = str(error.verify_message)[:200].rstrip(".")
+    if error.verify_code in _EXPIRED:
+        return TlsTrouble("tls-expired", f"its certificate is not good now: {words}", "renew its certificate")
+    if error.verify_code in _NAME:
+        return TlsTrouble("tls-name", f"its certificate is of another name: {words}",
+                          "use the name that is in it, or make one of that name")  # fmt: skip
+    return TlsTrouble(
+        "tls-authority", f"nobody that is believed signed its certificate: {words}",
+        "name the authority that did (ca)",
+    )  # fmt: skip
+
+
+def _failed(error: ssl.SSLError) -> TlsTrouble:
+    said = f"{error.reason or ''} {error}".lower()
+    if any(one in said for one in _MISSING):
+        return TlsTrouble("tls-client-missing", "it wants a certificate of this side", _GIVE)
+    if any(one in said for one in _REFUSED):
+        words = "it does not believe the certificate of this side"
+        return TlsTrouble("tls-client-refused", words, _BELIEVED)
+    if any(one in said for one in _PLAIN):
+        return TlsTrouble("tls-plain", "it does not speak TLS", "write http://, or let it listen with TLS")
+    return TlsTrouble("tls-failed", f"TLS failed: {error.reason or 'no reason given'}", "look at its log")
+
+
+_ASK: Final = b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+_HUNG_UP: Final = "it hung up right after the handshake, as a side does that "
+
+
+async def why_cut(
+    host: str, port: int, context: ssl.SSLContext, shown: bool, timeout_s: float = 3.0
+) -> TlsTrouble | None:
+    """Why a side that speaks TLS hung up at once. shown: a certificate of ours. None where it does not.
+
+    Since TLS 1.3 a certificate is refused after the handshake is over for us. Clients of HTTP lose the
+    reason, and servers of asyncio send none: then silence at that moment is all there is to see.
+    """
+    return await asyncio.to_thread(_look, host, port, context, shown, timeout_s)
+
+
+def _look(host: str, port: int, context: ssl.SSLContext, shown: bool, timeout_s: float) -> TlsTrouble | None:
+    try:
+        with (
+            socket.create_connection((host, port), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=host) as line,
+        ):
+            line.settimeout(timeout_s)
+            try:
+                line.sendall(_ASK)
+                if line.recv(1):
+                    return None
+            except OSError as error:
+                found = trouble_of(error)
+                if isinstance(error, TimeoutError) or (found is not None and found.code != "tls-failed"):
+                    return found
+    except OSError as error:
+        return trouble_of(error)
+    if shown:
+        words = _HUNG_UP + "does not believe the certificate of this one"
+        return TlsTrouble("tls-client-refused", words, _BELIEVED)
+    return TlsTrouble("tls-client-missing", _HUNG_UP + "wants a certificate of this one", _GIVE)

@@ -1,0 +1,80 @@
+"""Asking the real systems about a plan, before it is carried out: does it fit, and would each step work now?
+
+Both read the estate and ask systems of many kinds, which takes seconds; `Rehearser` does it for a war room on
+a thread with a loop of its own, one plan at a time, so that no page waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from evac.actions.registry import Drivers
+from evac.app.applying import Loaded, dry_run, fit
+from evac.estate import plan_codec
+from evac.model.errors import EvacError, InvalidInput, Unavailable
+from evac.report.dry_run import dry_run_document
+
+ANSWER_S: Final = 120.0
+Answer = TypeVar("Answer")
+
+
+async def fitted(
+    data: bytes, digest: str, estate: Path, policy: Path | None, drivers: Drivers, now_ms: int
+) -> Loaded:
+    """The plan with the estate as it stands now. Raises StalePlan, InvalidInput for what is no plan."""
+    try:
+        plan = plan_codec.decode(data, digest)
+    except EvacError as error:
+        raise InvalidInput(error.code, error.message, error.hint) from error
+    return await fit(plan, data, digest, estate, policy, drivers, now_ms)
+
+
+async def rehearse(
+    data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int
+) -> dict[str, Any]:
+    """The document of a dry run."""
+    drivers = Drivers()
+    try:
+        loaded = await fitted(data, digest, estate, policy, drivers, now_ms)
+        found = await dry_run(loaded, drivers)
+    finally:
+        await drivers.close()
+    rows = [(s.id, s.words, s.problems, s.manual, s.gate) for s in found.steps]
+    return dry_run_document(loaded.digest, loaded.plan.scenario.title, rows, found.needs_approval)
+
+
+async def check_fit(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> None:
+    """Raises StalePlan where the plan does not fit the estate and the roles of now."""
+    drivers = Drivers()
+    try:
+        await fitted(data, digest, estate, policy, drivers, now_ms)
+    finally:
+        await drivers.close()
+
+
+class Rehearser:
+    """One for a war room, of its estate and policy."""
+
+    def __init__(self, estate: Path, policy: Path | None = None) -> None:
+        self._estate, self._policy = estate, policy
+        self._turn = asyncio.Lock()
+
+    async def rehearse(self, data: bytes, digest: str, now_ms: int) -> dict[str, Any]:
+        return await self._apart(lambda: rehearse(data, digest, self._estate, self._policy, now_ms))
+
+    async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:
+        await self._apart(lambda: check_fit(data, digest, self._estate, self._policy, now_ms))
+
+    async def _apart(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        async def bounded() -> Answer:
+            async with asyncio.timeout(ANSWER_S):
+                return await work()
+
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(lambda: asyncio.run(bounded()))
+            except TimeoutError as error:
+                raise Unavailable(f"the systems of the plan did not answer in {ANSWER_S:.0f} s") from error

@@ -1,0 +1,186 @@
+"""From a plan to a run: handing it over, rehearsing it, and asking the leader to make a run of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from evac.app import runs as cases
+from evac.app.rehearsing import Rehearser
+from evac.engine.drawer import digest_of, put_plan
+from evac.estate import plan_codec
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
+from evac.web.access.port import Actor, need
+from evac.web.answering import JSON, dump
+from evac.web.api.bodies import Body, Name
+from evac.web.api.incident_bodies import KEY
+from evac.web.api.requests import answer_of, asked_of
+from evac.web.api.shapes import Digest, IdempotencyKey, answers
+from evac.web.room import WarRoom, room_of
+
+router = APIRouter(prefix="/v1", tags=["plans"])
+WAIT_MOST_S: Final = 20
+PLAN: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True, "content": {JSON: {"schema": {"type": "object", "description": "A plan file."}}},
+    }
+}  # fmt: skip
+
+
+class Propose(Body):
+    """plan: one that is kept. typed: names of the sites that the plan leaves, which a person typed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    incident: Annotated[str, Field(pattern=KEY, max_length=128)]
+    typed: Annotated[list[Name], Field(default_factory=list, max_length=64)]
+
+
+class ProposalTold(BaseModel):
+    """state: `made`, with the run; `refused`, with code and why; `untaken`, where nobody leads: then it is
+    withdrawn.
+    """
+
+    proposal: str
+    plan: str
+    incident: str
+    who: str
+    at_ms: int
+    state: str
+    run: str
+    code: str
+    why: str
+
+
+class PlanKept(BaseModel):
+    """A plan that is in the store now."""
+
+    plan: str
+
+
+class StepChecked(BaseModel):
+    """What would be done, and what would keep it from working now."""
+
+    id: str
+    actions: list[str]
+    problems: list[str]
+    manual: bool
+    gate: str
+
+
+class DryRunTold(BaseModel):
+    """needs_approval: what policy's own envelope does not cover."""
+
+    schema_version: int
+    plan_digest: str
+    question: str
+    ready: bool
+    needs_approval: list[str]
+    steps: list[StepChecked]
+
+
+@router.put(
+    "/plans/{digest}", status_code=201, responses=answers(PlanKept, 400, 409, 413, 422, 503, status=201),
+    openapi_extra=PLAN,
+)  # fmt: skip
+async def hand_over(
+    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+) -> Response:
+    """Keeps a plan under its own digest, which makes handing it over twice the same as once. 409 where the
+    bytes are not those of the digest.
+    """
+    data = await request.body()
+    await asyncio.to_thread(_check_plan, data, digest)
+    await put_plan(room_of(request).office.store, data)
+    return Response(dump({"plan": digest}), 201, {"cache-control": "no-store"}, JSON)
+
+
+def _check_plan(data: bytes, digest: str) -> None:
+    """Raises InvalidInput for what is no plan, EvacError for one of another digest."""
+    try:
+        whole = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("plan-invalid", "this is no JSON", "send a plan file as it is") from error
+    if not isinstance(whole, dict):
+        raise InvalidInput("plan-invalid", "this is no plan", "send a plan file as it is")
+    if digest_of(data) != digest:
+        raise EvacError("plan-mismatch", "these bytes have another digest", "send the plan file as it is")
+    try:
+        plan_codec.decode(data, digest)
+    except EvacError as error:
+        raise InvalidInput(error.code, error.message, error.hint) from error
+
+
+@router.post("/plans/{digest}/dry-run", responses=answers(DryRunTold, 404, 409, 422, 503))
+async def rehearse(
+    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+) -> Response:
+    """Asks every system that the plan touches whether its step would work now; changes nothing, and takes as
+    long as they take. 409 where the plan does not fit the estate and the roles of now.
+    """
+    room = room_of(request)
+    data = await _kept(room, digest)
+    found = await _rehearser(room).rehearse(data, digest, room.office.clock.now_ms())
+    return Response(dump(found), 200, {"cache-control": "no-store"}, JSON)
+
+
+def _rehearser(room: WarRoom) -> Rehearser:
+    if room.office.rehearser is None:
+        raise Unavailable("this room reaches no systems")
+    return room.office.rehearser
+
+
+async def _kept(room: WarRoom, digest: str) -> bytes:
+    """Raises EvacError for a plan that is not kept."""
+    if not await room.office.store.list(f"plan/{digest}/", limit=1):
+        raise EvacError(
+            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
+        )
+    return await room.office.plan(digest)
+
+
+Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's answer.")]
+
+
+@router.post(
+    "/runs", status_code=202, responses=answers(ProposalTold, 404, 409, 400, 413, 422, 503, status=202)
+)  # fmt: skip
+async def propose(
+    request: Request, body: Propose, actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "", wait_s: Wait = WAIT_MOST_S,
+) -> Response:  # fmt: skip
+    """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
+    where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named.
+    """
+    room = room_of(request)
+    data = await _kept(room, body.plan)
+    asked = asked_of(actor, body, key, "run")
+    if await room.counter.known(asked) is None:
+        proposal = await asyncio.to_thread(
+            cases.proposal_of, data, body.incident, body.reason, tuple(body.typed)
+        )
+        missing = [site for site in proposal.leaving if site not in body.typed]
+        if missing:
+            raise NotAllowed("not-confirmed", f"{', '.join(missing)} was not confirmed", "name it in typed")
+        await _rehearser(room).check_fit(data, body.plan, room.office.clock.now_ms())
+        given = await room.counter.propose(asked, proposal, body.plan)
+    else:
+        given = await room.counter.propose(asked, cases.Proposal(body.incident, data, body.reason), body.plan)
+    answer = await cases.answer_to(room.office.store, str(given.told["proposal"]), wait_s)
+    told = {**given.told, "state": "untaken", "run": "", "code": "", "why": ""}
+    if answer is not None and "run" in answer:
+        told |= {"state": "made", "run": str(answer["run"])}
+        with contextlib.suppress(Unavailable):
+            await room.office.look()
+            room.office.refresh()
+    elif answer is not None:
+        told |= {
+            "state": "refused", "code": str(answer.get("code", "refused")),
+            "why": str(answer.get("refused", cases.REFUSED)),
+        }  # fmt: skip
+    return answer_of(given, told)

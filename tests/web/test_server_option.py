@@ -1,0 +1,305 @@
+"""Commands through a controller's war room and straight to the store: the same words, data and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_socket
+
+from evac.app.access import TOKEN_PREFIX, digest_of
+from evac.cli.program import run as program
+from tests.e2e.test_embedded_run import ESTATE
+from tests.web.conftest import free_port, until_ready
+from tests.web.rooms import until
+
+pytestmark = pytest.mark.slow
+TOKENS = {role: f"{TOKEN_PREFIX}{role}-of-a-test-0123456789" for role in ("admin", "viewer")}
+MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC)?|\b\d{13}(-[0-9a-f]{12})?\b|\b\d+ (m?s|min)\b"
+)
+SEEN = ("promote:db", "--seen", "primary=anyang")
+LENGTHS = re.compile(r'"(at_ms|value|down_ms|events)": \d+')
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Of one controller with its room."""
+
+    folder: Path
+    store: str
+    server: str
+
+    def to(self, way: str) -> tuple[str, ...]:
+        return ("--store", self.store) if way == "store" else ("--server", self.server)
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    pytest_socket.enable_socket()
+    folder = tmp_path_factory.mktemp("ways")
+    (folder / "estate").mkdir()
+    (folder / "estate" / "estate.yaml").write_text(ESTATE)
+    tokens = "".join(
+        f"  {role}: {{role: {role}, of: kim, hash: 'sha256:{digest_of(text)}'}}\n"
+        for role, text in TOKENS.items()
+    )
+    (folder / "access.yaml").write_text(f"people: {{kim: {{role: admin}}}}\ntokens:\n{tokens}")
+    assert (
+        program(
+            [
+                "plan",
+                str(folder / "estate"),
+                "--lose",
+                "pangyo",
+                "--budget",
+                "0s",
+                "-q",
+                "-o",
+                str(folder / "p"),
+            ]
+        )
+        == 0
+    )
+    port, store = free_port(), f"sqlite:{folder / 'runs.sqlite'}"
+    command = [sys.executable, "-m", "evac", "serve", str(folder / "estate"), "--site", "local", "--no-watch"]
+    command += ["--store", store, "--listen", f"127.0.0.1:{port}", "--access", str(folder / "access.yaml")]
+    process = subprocess.Popen(command, env={**os.environ, "EVAC_WHO": "kim"}, stderr=subprocess.DEVNULL)
+    try:
+        until_ready(f"http://127.0.0.1:{port}/readyz", process)
+        yield Ways(folder, store, f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(60)
+        pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    words: str
+
+
+class Evac:
+    """Runs commands in this process. way: through what."""
+
+    def __init__(self, ways: Ways, capsys: pytest.CaptureFixture[str]) -> None:
+        self.ways, self._capsys = ways, capsys
+
+    def __call__(self, way: str, *words: str) -> Said:
+        self._capsys.readouterr()
+        code = program([*words, *self.ways.to(way)])
+        told = self._capsys.readouterr()
+        assert "Traceback" not in told.err
+        return Said(code, told.out, told.err)
+
+    def alike(self, *words: str) -> Said:
+        """The answer both ways, which has to be one, times and lengths of time aside."""
+        one, other = self("server", *words), self("store", *words)
+        assert one.code == other.code, (words, one, other)
+        for mine, theirs in ((one.out, other.out), (one.words, other.words)):
+            assert plain(mine) == plain(theirs), words
+        return one
+
+
+def plain(text: str) -> str:
+    return re.sub(r" +", " ", LENGTHS.sub("", MOMENT.sub("", text)))
+
+
+@pytest.fixture
+def evac(ways: Ways, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Evac]:
+    pytest_socket.enable_socket()
+    for name, value in {"EVAC_TOKEN": TOKENS["admin"], "EVAC_WHO": "kim", "COLUMNS": "160"}.items():
+        monkeypatch.setenv(name, value)
+    yield Evac(ways, capsys)
+    pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(scope="module")
+def fire(ways: Ways) -> str:
+    """An incident whose run waits at its first fence, begun through the server and approved in the store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVAC_TOKEN", TOKENS["admin"])
+        patch.setenv("EVAC_WHO", "kim")
+        apply = [
+            "apply",
+            str(ways.folder / "p"),
+            "--execute",
+            "--reason",
+            "fire",
+            "--incident",
+            "fire-1",
+            "-q",
+        ]
+        assert program([*apply, *ways.to("server")]) == 2, "the site is not confirmed"
+        assert program([*apply, "--confirm", "pangyo", "--detach", *ways.to("server")]) == 13
+        assert program(["approve", "fire-1", "--reason", "agreed", "-q", *ways.to("store")]) == 0
+    return "fire-1"
+
+
+def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
+    until(lambda: '"running"' in evac("store", "run", "show", fire, "--output", "json").out, "it runs")
+    shown = json.loads(evac.alike("run", "show", fire, "--output", "json").out)
+    assert [step["id"] for step in shown["steps"]][:2] == ["fence:db", "promote:db"]
+    assert "fence:db by hand" in evac.alike("run", "show", fire).out
+    for words in (
+        ("run", "list"), ("run", "list", "--output", "json"), ("run", "events", fire),
+        ("run", "events", fire, "--output", "text"), ("run", "verify", fire),
+        ("run", "quarantine", fire), ("run", "quarantine", fire, "--output", "csv"),
+        ("run", "quarantine", fire, "--output", "html"), ("drawer", "list"), ("status",),
+        ("status", "--output", "json"), ("incident", "list"), ("incident", "list", "--output", "json"),
+        *(("incident", paper, fire, "--output", form) for paper in ("show", "timeline", "report")
+          for form in ("text", "json", "markdown", "html")),
+        ("incident", "timeline", fire, "--all"),
+        ("what-if", "pangyo", "--estate", str(ways.folder / "estate")),
+        ("apply", str(ways.folder / "p"), str(ways.folder / "estate")),
+    ):  # fmt: skip
+        assert evac.alike(*words).code == 0, words
+    digest = shown["plan_digest"]
+    assert evac.alike("drawer", "get", digest[:19]).out == (ways.folder / "p").read_text()
+    files = []
+    for way in ("server", "store"):
+        target = ways.folder / f"status-{way}"
+        assert evac(way, "incident", "status-page", str(ways.folder / "estate"), "-o", str(target)).code == 0
+        files.append({one.name: plain(one.read_text()) for one in target.iterdir()})
+    assert files[0] == files[1]
+    assert files[0].keys() == {"index.html", "feed.xml", "status.json"}
+
+
+def test_the_same_is_refused_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
+    for code, words in (
+        (1, ("run", "show", "nothing")), (1, ("incident", "show", "nothing")),
+        (2, ("drawer", "get", "sha256:000000000000")), (1, ("incident", "note", "nothing", "words")),
+        (2, ("incident", "note", fire, "", "--kind", "update")),
+        (2, ("incident", "note", fire, "--kind", "fact", "--name", "weather", "--value", "wet")),
+        (10, ("run", "retry", fire, "fence:db", "--reason", "again")),
+        (10, ("run", "skip", fire, "nothing", "--reason", "no such step")),
+        (2, ("what-if", "mars", "--estate", str(ways.folder / "estate"))),
+        (1, ("run", "pause", "nothing", "--reason", "why")),
+    ):  # fmt: skip
+        said = evac.alike(*words)
+        assert said.code == code, (words, said)
+        assert "next:" in said.words
+
+
+@pytest.mark.parametrize("way", ["server", "store"])
+def test_the_same_is_asked_both_ways(evac: Evac, fire: str, way: str) -> None:
+    assert evac(way, "hold", "--reason", "smoke").words.startswith("held: nothing begins")
+    again = evac("store" if way == "server" else "server", "hold", "--reason", "more smoke")
+    assert (again.code, "kim holds already (smoke)" in again.words) == (0, True)
+    assert evac(way, "hold", "--release").words.startswith("released")
+    assert evac(way, "hold", "--release").words.startswith("nobody held")
+    for words in (("pause", "--for", "10m", "--then", "stay"), ("resume",)):
+        assert evac(way, "run", words[0], fire, *words[1:], "--reason", "a break").code == 0
+    assert evac(way, "incident", "note", fire, "seen from " + way).code == 0
+    assert evac(way, "incident", "note", "new-" + way, "smoke", "--new").code == 0
+    assert "seen from " + way in evac.alike("incident", "timeline", fire).out
+
+
+def test_who_may_not_is_told_with_exit_code_4(
+    evac: Evac, fire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVAC_TOKEN", TOKENS["viewer"])
+    assert evac("server", "run", "list").code == 0
+    refused = evac("server", "run", "pause", fire, "--reason", "why")
+    assert (refused.code, "viewer" in refused.words) == (4, True)
+    monkeypatch.setenv("EVAC_TOKEN", "evac-unknown")
+    assert (
+        evac("server", "run", "list").code,
+        evac("server", "run", "list").words.count("evac-unknown"),
+    ) == (4, 0)
+    monkeypatch.delenv("EVAC_TOKEN")
+    nobody = evac("server", "run", "list")
+    assert (nobody.code, "--token-file" in nobody.words) == (4, True)
+    file = tmp_path / "token"
+    file.write_text(TOKENS["viewer"])
+    file.chmod(0o600)
+    assert evac("server", "run", "list", "--token-file", str(file)).code == 0
+    assert evac("server", "run", "list", "--token-command", f"/bin/cat {file}").code == 0
+    file.chmod(0o644)
+    assert "secret-open" in evac("server", "run", "list", "--token-file", str(file)).words
+    monkeypatch.setenv("EVAC_SERVER", evac.ways.server)
+    assert program(["run", "list", "--token-command", f"/bin/cat {file}"]) == 0
+    assert evac("store", "run", "list").code == 0, "what is said goes before the environment"
+    assert program(["run", "list", *evac.ways.to("store"), *evac.ways.to("server")]) == 2
+
+
+class Cutter:
+    """Between a command and the server: takes the first answer to a change away, after it was given."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.cut = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(client,), daemon=True).start()
+
+    def _one(self, client: socket.socket) -> None:
+        """One connection: a thread for what goes, this one for what comes."""
+        heads: list[bytes] = []
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                while asked := client.recv(1 << 16):
+                    heads.append(asked[:4])
+                    server.sendall(asked)
+
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            threading.Thread(target=send, daemon=True).start()
+            with contextlib.suppress(OSError):
+                while answer := server.recv(1 << 16):
+                    if heads[0] == b"POST" and not self.cut:
+                        self.cut += 1
+                        client.shutdown(socket.SHUT_RDWR)
+                        return
+                    client.sendall(answer)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_a_cut_after_the_asking_does_nothing_twice(evac: Evac, fire: str, ways: Ways) -> None:
+    cutter = Cutter(ways.server)
+    try:
+        said = program(["incident", "note", fire, "written once", "-q", "--server", cutter.url])
+    finally:
+        cutter.close()
+    assert (said, cutter.cut) == (0, 1)
+    assert evac("store", "incident", "timeline", fire, "--all").out.count("written once") == 1
+
+
+def test_a_run_is_followed_to_its_end_and_its_events_too(evac: Evac, fire: str, ways: Ways) -> None:
+    command = [sys.executable, "-m", "evac", "run", "events", fire, "--follow", *ways.to("server")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert evac("server", "run", "attest", fire, "fence:db", "--reason", "seen").code == 0
+        waiting = "promote:db by hand"
+        until(lambda: waiting in evac("server", "run", "show", fire).out, "the promotion waits")
+        assert evac("server", "run", "cancel", fire, "--reason", "it was a drill").code == 0
+        assert evac("server", "run", "attest", fire, *SEEN, "--reason", "seen").code == 0
+        ended = evac("server", "run", "watch", fire)
+        assert (ended.code, "cancelled" in ended.out) == (1, True)
+        out, _ = following.communicate(timeout=60)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["event"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["kind"] == "run_ended"
+    assert evac.alike("run", "events", fire).out.startswith(out)
+    assert evac.alike("run", "pause", fire, "--reason", "too late").code == 1
