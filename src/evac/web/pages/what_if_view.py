@@ -104,7 +104,7 @@ def _cards(answer: WhatIf) -> list[dict[str, str]]:
         _card("do not come back", number(lost), doubt, "error" if lost else "ok"),
         _card("down, and back again", number(counts["recovers"]), f"the last after {worst}", ""),
         _card("degraded", number(counts["degraded"]), "serve, but less than they should", ""),
-        _card("people without a service", people(loss.people_down), told, late),
+        _card("people without a service, at most", people(loss.people_down), told, late),
         _card("writes lost, at most", data, stores, grave),
     ]
 
