@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from evac.app.office import Office
+from evac.app.office_notices import NoticesSeen
+from evac.notices.values import KINDS
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -69,6 +71,7 @@ class _Situation(Collector):
         )
         yield _one("evac_notices_total", "Number of the last notice of the watch journal.", now.notice)
         yield from self._sites()
+        yield from _notices(self._office.board.seen)
         if facts is not None:
             yield from self._facts()
 
@@ -99,6 +102,29 @@ class _Situation(Collector):
         yield _one(
             "evac_drawer_plans", "Plans ready that fit the estate.", sum(bool(r.current) for r in drawer)
         )
+
+
+def _notices(seen: NoticesSeen) -> Iterator[Metric]:
+    yield _one("evac_notices_telling", "1 while somebody tells people.", int(bool(seen.by)))
+    open_ones = GaugeMetricFamily("evac_notices_open", "Concerns that are not over.", labels=("kind",))
+    for kind in KINDS:
+        open_ones.add_metric((kind,), sum(1 for one in seen.concerns if one.kind == kind))
+    yield open_ones
+    waiting = GaugeMetricFamily("evac_notices_waiting", "Messages that wait.", labels=("channel",))
+    oldest = GaugeMetricFamily(
+        "evac_notices_oldest_timestamp_seconds", "Since when the first one waits; 0: none does.",
+        labels=("channel",),
+    )  # fmt: skip
+    failing = GaugeMetricFamily("evac_notices_failing", "1 while nothing gets through.", labels=("channel",))
+    sent = CounterMetricFamily("evac_notices_delivered", "Messages delivered.", labels=("channel",))
+    lost = CounterMetricFamily("evac_notices_given_up", "Messages never delivered.", labels=("channel",))
+    for one in seen.channels:
+        waiting.add_metric((one.name,), one.waiting)
+        oldest.add_metric((one.name,), one.oldest_ms / 1_000)
+        failing.add_metric((one.name,), int(bool(one.problem)))
+        sent.add_metric((one.name,), one.sent)
+        lost.add_metric((one.name,), one.given_up)
+    yield from (waiting, oldest, failing, sent, lost)
 
 
 def _one(name: str, words: str, value: float) -> Metric:

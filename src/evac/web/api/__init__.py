@@ -12,6 +12,7 @@ from evac.web.api import (
     hold,
     incidents,
     me,
+    notices,
     papers,
     plans,
     proofs,
@@ -26,6 +27,6 @@ from evac.web.api import (
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
-    what_if.router, incidents.router, runbooks.router, status.router,
+    what_if.router, incidents.router, notices.router, runbooks.router, status.router,
     proposals.router, proofs.router, papers.router, me.router, health.router,
 )  # fmt: skip

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, incident, now, plan, run, what_if
+from evac.web.pages import frame, incident, notices, now, plan, run, what_if
 
 ROUTERS: Sequence[APIRouter] = (
-    now.router, what_if.router, incident.router, plan.router, run.router, frame.router,
+    now.router, what_if.router, incident.router, notices.router, plan.router, run.router, frame.router,
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ NAVIGATION: Final[tuple[tuple[str, str], ...]] = (
     ("/plans", "Plans"),
     ("/runs", "Runs"),
     ("/incidents", "Incidents"),
+    ("/notices", "Notices"),
 )
 """(path, word) in the order of the menu."""
 ROWS_MOST: Final = 64

@@ -1,0 +1,109 @@
+"""The page Notices: what is open, who is told and how that stands, and what was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from evac.app.office_notices import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
+from evac.notices.values import Severity, rank
+from evac.report.words import plural
+from evac.web.access.port import need
+from evac.web.pages import frame
+from evac.web.room import room_of
+
+PATH: Final = "/notices"
+AGE_MS: Final = 10_000
+ROWS: Final = 50
+router = APIRouter(dependencies=[Depends(need("viewer"))])
+Begin = Annotated[int, Query(ge=0, le=10_000_000)]
+
+_LOOK: Final[dict[Severity, str]] = {
+    "critical": "error", "error": "error", "warning": "warning", "info": "ok",
+}  # fmt: skip
+_STATES: Final = {"begins": "", "worse": "graver: ", "over": "", "once": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message. look: how its severity is shown; ways: (channel, word, more, look) of each channel."""
+
+    told: NoticeTold
+    look: str
+    severity: str
+    words: str
+    ways: tuple[tuple[str, str, str, str], ...]
+
+
+@router.get(PATH)
+async def notices(request: Request, begin: Begin = 0) -> Response:
+    """What people are told, newest first."""
+    room = room_of(request)
+    board, now_ms = room.office.board, room.office.clock.now_ms() // AGE_MS * AGE_MS
+    seen, told = board.seen, board.told
+    begin = min(begin, max(0, len(told) - 1)) // ROWS * ROWS
+    end = min(len(told), begin + ROWS)
+
+    def make() -> bytes:
+        ages = frame.Ages(now_ms)
+        lines = [_line(one) for one in told[::-1][begin:end]]
+        concerns = sorted(seen.concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
+        return frame.render(
+            "notices.html.j2", PATH, now_ms, seen=seen, answer=answer_of(seen), looks=_LOOK,
+            concerns=concerns, channels=[(one, *channel_words(one, ages)) for one in seen.channels],
+            lines=lines, total=len(told), begin=begin, end=end,
+            before=begin - ROWS if begin else None, after=end if end < len(told) else None,
+        )  # fmt: skip
+
+    stamp = (seen, told[-1:], now_ms, begin, len(told))
+    return room.shelf.answer(request, f"page notices {begin}", stamp, make, frame.HTML)
+
+
+def answer_of(seen: NoticesSeen) -> tuple[str, str]:
+    """(one sentence, how it is shown)."""
+    if not seen.channels:
+        return "Nobody is told: no notices file is in use.", "warning"
+    stuck = [one.name for one in seen.channels if one.problem]
+    if stuck:
+        return f"{', '.join(stuck)}: what is told does not get through.", "error"
+    if not seen.by:
+        return "Nobody tells now: whoever leads has no notices file, or nobody leads.", "warning"
+    count = plural(len(seen.concerns), "concern")
+    return (f"{count} open; everything that was told got through.", "warning" if seen.concerns else "ok")
+
+
+def channel_words(one: ChannelSeen, ages: frame.Ages) -> tuple[str, str, str]:
+    """(a word for how it stands, more of it, how the word is shown)."""
+    if one.problem:
+        again = "tried again soon"
+        if one.next_ms > ages.now_ms:
+            again = f"tried again in {_in(one.next_ms - ages.now_ms)}"
+        return "fails", f"{one.problem}; {plural(one.waiting, 'message')} waiting, {again}", "error"
+    if one.waiting:
+        return "sending", plural(one.waiting, "message"), "warning"
+    return "works" if one.sent else "not used yet", "", "ok" if one.sent else "note"
+
+
+def _line(told: NoticeTold) -> Line:
+    over = told.state == "over"
+    look = "ok" if over else _LOOK[told.severity]
+    ways = tuple((way.channel, *_way(way)) for way in told.deliveries)
+    severity = "over" if over else told.severity
+    return Line(told, look, severity, _STATES[told.state] + told.words.removeprefix("Over: "), ways)
+
+
+def _way(way: DeliverySeen) -> tuple[str, str, str]:
+    """(a word, more of it, how the word is shown)."""
+    tries = f"after {plural(way.tries, 'try', 'tries')}"
+    if way.state == "delivered":
+        return way.state, "" if way.tries < 2 else tries, "ok"
+    if way.state == "given up":
+        return way.state, f"{tries}: {way.problem}", "error"
+    return way.state, f"{tries}: {way.problem}" if way.tries else "", "error" if way.tries else "warning"
+
+
+def _in(ms: int) -> str:
+    seconds = max(1, ms // 1_000)
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

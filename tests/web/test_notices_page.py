@@ -1,0 +1,114 @@
+"""The page Notices, its routes and its figures: what is open, who is told, and how it stands, in words."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.sync_api import Browser
+
+from evac.app.notices_ledger import Ledger, new_messages
+from evac.app.office import Office
+from evac.engine.clock import SystemClock
+from evac.notices.codec import State
+from evac.notices.rule import tell
+from evac.notices.values import Channel, Concern, Known
+from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
+from evac.store.port import Store
+from tests.web.rooms import play, primed
+
+CHANNELS = {
+    "desk": Channel("desk", "webhook", "env:A", "env:B", least="info"),
+    "plans": Channel("plans", "apprise", "env:C", kinds=frozenset({"plan"})),
+}
+LOST = Concern("site/north", "site", "critical", "north is lost: no votes", "look at page Now")
+WORSE = Concern("plan/worse/north", "plan", "warning", "the plan for the loss of north is 31 % worse")
+
+
+async def told(store: Store) -> None:
+    """Two messages: one was delivered to the desk, the other waits everywhere, once after a failure."""
+    clock = SystemClock()
+    lease = await store.acquire("notices", "south/7/ab", 600_000)
+    ledger = await Ledger.open(store, lease, clock, CHANNELS)
+    state = State()
+    for concerns in ((LOST,), (LOST, WORSE)):
+        known = Known({"site": concerns[:1], "plan": concerns[1:]})
+        memory, drafts = tell(state.memory, known, clock.now_ms())
+        state = State(memory)
+        names = iter([f"evac_{'7' * 30}{len(concerns)}" for _ in drafts])
+        await ledger.keep(state, new_messages(drafts, names.__next__))
+    await ledger.delivered("desk", ledger.boxes["desk"].waiting[0])
+    await ledger.failed("desk", ledger.boxes["desk"].waiting[0], "it answers 503", 0, True)
+
+
+def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        empty = await client.get("/notices")
+        assert "Nobody is told: no notices file is in use." in empty.text
+        assert (await client.get("/v1/notices/channels")).json() == {"by": "", "channels": [], "concerns": []}
+        await told(office.store)
+        await primed(office)
+        rows: dict[str, Any] = (await client.get("/v1/notices/told")).json()
+        assert [(row["state"], row["words"]) for row in rows["items"]] == [
+            ("begins", LOST.words), ("begins", WORSE.words),
+        ]  # fmt: skip
+        assert [(w["channel"], w["state"], w["tries"]) for w in rows["items"][0]["deliveries"]] == [
+            ("desk", "delivered", 1)
+        ]
+        assert [(w["channel"], w["state"], w["problem"]) for w in rows["items"][1]["deliveries"]] == [
+            ("desk", "waits", "it answers 503"), ("plans", "waits", ""),
+        ]  # fmt: skip
+        more = (await client.get("/v1/notices/told", params={"limit": 1})).json()
+        assert more["next"] == str(more["items"][0]["number"])
+        rest = (await client.get("/v1/notices/told", params={"after": more["next"]})).json()
+        assert [row["words"] for row in rest["items"]] == [WORSE.words]
+        seen = (await client.get("/v1/notices/channels")).json()
+        assert seen["by"] == "south"
+        assert [(one["name"], one["waiting"], one["sent"]) for one in seen["channels"]] == [
+            ("desk", 1, 1), ("plans", 1, 0),
+        ]  # fmt: skip
+        assert "env:" not in str(seen), "where an address stands is nobody's business here"
+        tag = (await client.get("/v1/notices/channels")).headers["etag"]
+        again = await client.get("/v1/notices/channels", headers={"if-none-match": tag})
+        assert again.status_code == 304
+        page = (await client.get("/notices")).text
+        assert "desk: what is told does not get through." in page
+        assert "fails</span> it answers 503; 1 message waiting, tried again in" in page
+        assert 'desk <span class="state ok">delivered</span>' in page
+        assert 'desk <span class="state error">waits</span> after 1 try: it answers 503' in page
+        assert "The controller of south tells." in page
+        figures = (await client.get("/metrics")).text
+        assert 'evac_notices_waiting{channel="desk"} 1.0' in figures
+        assert 'evac_notices_delivered_total{channel="desk"} 1.0' in figures
+        assert 'evac_notices_failing{channel="desk"} 1.0' in figures
+        assert 'evac_notices_open{kind="site"} 1.0' in figures
+        assert "evac_notices_telling 1.0" in figures
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.enable_socket
+def test_the_page_reads_well_in_a_browser(served: tuple[str, str], browser: Browser) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    address, url = served
+
+    async def fill() -> None:
+        store = open_store(url)
+        await told(store)
+        await store.close()
+
+    with ThreadPoolExecutor(1) as apart:  # this thread has a loop of the browser
+        apart.submit(asyncio.run, fill()).result()
+    for width, scheme in ((390, "dark"), (1440, "light")):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(f"{address}/notices")
+        page.get_by_text("The controller of south tells.").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.close()
