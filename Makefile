@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help packages setup demo lab test lint format types imports docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -56,6 +56,9 @@ types: $(INSTALLED) ## check the types of src
 
 imports: $(INSTALLED) ## check that no room imports upwards
 	$(VENV)/bin/lint-imports
+
+wheelhouse: $(INSTALLED) ## evac and all it needs as wheels, for a bundle (DIR=folder)
+	@UV="$(UV)" scripts/wheelhouse.sh "$(DIR)"
 
 docs: $(INSTALLED) ## build the documentation; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -65,15 +65,15 @@ This one file starts the controller of evac on a laptop that has Python {python}
   2. Look at it:
        evac-venv/bin/evac bundle show {file}
        evac-venv/bin/evac bundle verify {file}
-  3. Start, with the shares of {needed} people and the names of the sites that are lost:
+  3. Start, {with_shares}with the names of the sites that are lost:
        evac-venv/bin/evac serve --bundle {file} --listen 127.0.0.1:8400 \
-         --share FILE --share FILE --confirm SITE --reason WHY
+         {shares}--confirm SITE --reason WHY
      It says where it unpacked everything and what to type next.
 
 Whoever starts it opens a new generation: from then on every agent, and every system that keeps tokens,
 refuses the controllers of the old sites. The runbooks can be printed: they need no computer at all.
 """
-EXTRAS: Final = "bundle,fast,k8s,postgres,redfish,redis,serve"
+EXTRAS: Final = "bundle,fast,k8s,notices,postgres,redfish,redis,serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def make_bundle(
     making.left_out += planned.left_out
     wheels = _add_wheels(making)
     shares = _add_sealed(making, draw)
-    making.sources.append(Source("START.txt", _start(making, wheels).encode()))
+    making.sources.append(Source("START.txt", _start(making).encode()))
     values = {
         **making.values, "evac": evac.__version__, "made_at_ms": asked.at_ms, "plans": list(planned.rows),
         "left_out": making.left_out, "wheels": wheels,
@@ -296,11 +296,13 @@ def _file(path: Path) -> bytes:
         raise InvalidInput("seal-missing", f"{path} cannot be read: {error.strerror}") from error
 
 
-def _start(making: _Making, wheels: list[str]) -> str:
-    shares = making.asked.shares
+def _start(making: _Making) -> str:
+    """The page that needs nothing but eyes."""
+    needed = making.asked.shares[0] if making.asked.shares else 0
     return START.format(
         name=making.estate.name, file=making.asked.target.name, python="3.11", extras=EXTRAS,
-        needed=shares[0] if shares else "no",
+        with_shares=f"with the shares of {needed} people and " if needed else "",
+        shares="--share FILE " * needed,
     )  # fmt: skip
 
 
