@@ -7,18 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from playwright.sync_api import Browser
 
 from evac.app.notices_ledger import Ledger, new_messages
 from evac.app.office import Office
 from evac.engine.clock import SystemClock
+from evac.engine.drawer import key_of
+from evac.engine.plan_journal import PlanJournal
 from evac.notices.codec import State
 from evac.notices.rule import tell
 from evac.notices.values import Channel, Concern, Known
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Store
+from evac.store.port import Put, Store
 from tests.web.rooms import play, primed
 
 CHANNELS = {
@@ -87,6 +90,24 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         assert 'evac_notices_failing{channel="desk"} 1.0' in figures
         assert 'evac_notices_open{kind="site"} 1.0' in figures
         assert "evac_notices_telling 1.0" in figures
+
+    play(story, MemoryStore())
+
+
+def test_every_plan_that_lay_ready_can_be_read() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/v1/drawer/journal")).json() == {"items": [], "total": 0, "next": None}
+        lease = await office.store.acquire("leader", "north", 60_000)
+        for plan in ("p1", "p2"):
+            told = {"plan": plan, "estate": "e", "at_ms": 5, "took_ms": 1, "problem": ""}
+            await office.store.transact((), (Put(key_of(("north",)), orjson.dumps(told)),))
+            await PlanJournal(office.store, 0).chore(lease)
+        found = (await client.get("/v1/drawer/journal", params={"limit": 1})).json()
+        assert (found["total"], found["next"]) == (2, "1")
+        rest = (await client.get("/v1/drawer/journal", params={"after": 1})).json()
+        assert [(row["number"], row["scenario"], row["plan"]) for row in rest["items"]] == [
+            (2, "north", "p2")
+        ]
 
     play(story, MemoryStore())
 

@@ -38,6 +38,7 @@ from evac.engine.drawer import Drawer
 from evac.engine.generations import Generations
 from evac.engine.guards import Guards, check_mode
 from evac.engine.permitting import LeaseDriver, Permitting
+from evac.engine.plan_journal import PlanJournal
 from evac.engine.signatures import Approval, check
 from evac.engine.step_actions import agent_of
 from evac.estate import plan_codec
@@ -164,7 +165,7 @@ async def compose(
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=[_sink(agent, generations) for agent in anchors],
-        chores=(seen.look, seen.check_standing, permits[0].chore),
+        chores=(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
     )  # fmt: skip
     return Composed(

@@ -14,6 +14,7 @@ from evac.web.api import (
     me,
     notices,
     papers,
+    plan_journal,
     plans,
     proofs,
     proposals,
@@ -27,6 +28,6 @@ from evac.web.api import (
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
-    what_if.router, incidents.router, notices.router, runbooks.router, status.router,
+    what_if.router, incidents.router, notices.router, plan_journal.router, runbooks.router, status.router,
     proposals.router, proofs.router, papers.router, me.router, health.router,
 )  # fmt: skip
