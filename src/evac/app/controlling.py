@@ -22,7 +22,7 @@ from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
 from evac.app.anchoring import agents_of
 from evac.app.health import ServiceHealth
-from evac.app.mending import mender
+from evac.app.mending import Mender
 from evac.app.observing import probes_of
 from evac.app.planning_worker import BUDGET_MS, PlanningWorker
 from evac.app.seen import SeenEstate
@@ -97,9 +97,11 @@ class Composed:
     seen: SeenEstate
     agents: Sequence[AgentAnchors | AgentPermits | AgentGenerations]
     permits: Mapping[str, AgentPermits]
+    mender: Mender
 
     async def close(self) -> None:
         self.worker.close()
+        self.mender.close()
         await self.controller.parts.desk.sets.close()
         for agent in (*self.agents, *self.permits.values()):
             await agent.close()
@@ -142,9 +144,11 @@ async def compose(
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(setting.estate, setting.as_of, policy, setting.budget_ms)
     agents: dict[str, AgentPermits] = {}
+    mender = Mender()
     desk = replace(
         _desk(setting, estate, policy, store, generations.guarded(drivers.get), clock, seen, tell),
         health=ServiceHealth(estate, session) if len(policy.pace.shares) > 1 else None,
+        mend=mender.of_store(store, lambda: seen.estate),
     )
     permits.append(
         Permitting(
@@ -169,7 +173,8 @@ async def compose(
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
     )  # fmt: skip
     return Composed(
-        Controller(parts), store, drivers, session, worker, seen, [*anchors, *tellers.values()], agents
+        Controller(parts), store, drivers, session, worker, seen, [*anchors, *tellers.values()], agents,
+        mender,
     )
 
 
@@ -225,7 +230,6 @@ def _desk(
         guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
         bind=bound, driver=driver, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
-        mend=mender(store, lambda: seen.estate),
     )  # fmt: skip
 
 

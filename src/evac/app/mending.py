@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
+import io
+import pickle
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
 
+from evac.app.apart import Apart
 from evac.engine.drawer import get_plan
 from evac.engine.mending import Mend, Trouble
 from evac.estate import plan_codec
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
+from evac.model.errors import EvacError, PlanError
 from evac.model.estate import Estate
 from evac.model.policy import Policy
 from evac.planning.repair import repair
 from evac.store.port import Store
+
+NICENESS: Final = 5
 
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
@@ -29,10 +39,59 @@ def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
     return plan_codec.encode(replace(found.plan, estate_digest=estate_digest(estate)))
 
 
-def mender(store: Store, estate: Callable[[], Estate]) -> Mend:
-    """Mends plans that lie in a store, in a thread of its own. estate: as it is seen now."""
+class Mender:
+    """Mends plans in a process of its own: on a large site that takes a core for many seconds, which a leader
+    must not miss. Started when it is first needed.
+    """
 
-    async def mend(digest: str, trouble: Trouble) -> bytes | None:
-        return await asyncio.to_thread(mended, estate(), await get_plan(store, digest), trouble)
+    def __init__(self) -> None:
+        self._apart = Apart(NICENESS)
 
-    return mend
+    async def mend(self, estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
+        """See `mended`. Raises PlanError where the process died."""
+        packed = await asyncio.to_thread(_packed, estate)
+        try:
+            done = await self._apart.ask(_mended_apart, packed, data, trouble)
+        except BrokenProcessPool as error:
+            raise PlanError("mend-failed", "the process that mends plans died", "the run goes on") from error
+        if isinstance(done, tuple):
+            code, message, hint = done
+            raise PlanError(code, message, hint)
+        return done
+
+    def of_store(self, store: Store, estate: Callable[[], Estate]) -> Mend:
+        """Plans that lie in a store. estate: as it is seen now."""
+
+        async def mend(digest: str, trouble: Trouble) -> bytes | None:
+            return await self.mend(estate(), await get_plan(store, digest), trouble)
+
+        return mend
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self._apart.close()
+
+
+def _mended_apart(packed: bytes, data: bytes, trouble: Trouble) -> bytes | tuple[str, str, str] | None:
+    try:
+        return mended(pickle.loads(packed), data, trouble)
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def _packed(estate: Estate) -> bytes:
+    """An estate on its way to a process that this one started; read-only mappings travel as what they hold,
+    and where facts stand in files is left behind."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = copyreg.dispatch_table | {MappingProxyType: _thawed}
+    pickler.dump(replace(estate, places=MappingProxyType({})))
+    return stream.getvalue()
+
+
+def _thawed(mapping: MappingProxyType[Any, Any]) -> tuple[Callable[..., Any], tuple[dict[Any, Any]]]:
+    return _frozen, (dict(mapping),)
+
+
+def _frozen(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(values)

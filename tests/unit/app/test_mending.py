@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from evac.app.mending import mended
+from evac.app.mending import Mender, mended
 from evac.app.plans import Made, make_plan
 from evac.engine.mending import Trouble
 from evac.estate import plan_codec
 from evac.estate.example import pangyo
 from evac.model.after import estate_after
 from evac.model.digest import estate_digest
+from evac.model.errors import PlanError
 from evac.model.estate import Estate
 from evac.model.scenario import Scenario, lose
 
@@ -41,3 +44,19 @@ def test_the_mended_plan_is_of_the_estate_as_it_stands(restore: tuple[Estate, Ma
 def test_where_nothing_stood_on_the_server_there_is_nothing_to_mend(restore: tuple[Estate, Made]) -> None:
     estate, made = restore
     assert mended(estate, made.data, Trouble(frozenset({"no-such-server"}), frozenset())) is None
+
+
+def test_a_process_of_its_own_mends_the_same(restore: tuple[Estate, Made]) -> None:
+    estate, made = restore
+    trouble = Trouble(frozenset({_carrying(made)}), frozenset())
+
+    async def story() -> None:
+        mender = Mender()
+        try:
+            assert await mender.mend(estate, made.data, trouble) == mended(estate, made.data, trouble)
+            with pytest.raises(PlanError):
+                await mender.mend(estate, b"{}", trouble)
+        finally:
+            mender.close()
+
+    asyncio.run(story())
