@@ -19,10 +19,13 @@ Answer = TypeVar("Answer")
 
 
 class Apart:
-    """One worker process. Functions and what travels must be known to pickle."""
+    """One worker process. Functions and what travels must be known to pickle. niceness: how far others go
+    before it.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, niceness: int = 0) -> None:
         self._pool: ProcessPoolExecutor | None = None
+        self._niceness = niceness
 
     async def ask(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
         """The answer of `work`, which runs in the worker. Raises BrokenProcessPool if the worker died; the
@@ -30,7 +33,7 @@ class Apart:
         """
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=end_with_parent
+                1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(self._niceness,)
             )
         pool = self._pool
         try:
@@ -48,6 +51,12 @@ class Apart:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list((pool._processes or {}).values()):
             process.kill()
+
+
+def _begin(niceness: int) -> None:
+    if niceness:
+        os.nice(niceness)
+    end_with_parent()
 
 
 def end_with_parent() -> None:
