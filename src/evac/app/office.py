@@ -36,6 +36,7 @@ from evac.app.office_values import (
     NOBODY,
     HoldSeen,
     LeaderSeen,
+    NewerSeen,
     QuorumSeen,
     ReadyPlan,
     RunShort,
@@ -56,6 +57,7 @@ from evac.incident.values import Notice
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
+from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
 from evac.store.port import Entry, Store
@@ -112,6 +114,8 @@ class Office:
         self.board = NoticeBoard(store)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
         self._leader = NOBODY
+        self._generation = 0
+        self._newer: NewerSeen | None = None
         self._hold: HoldSeen | None = None
         self._marks: Mapping[str, str] = {}
         self._drawer: tuple[drawer.Ready, ...] = ()
@@ -132,6 +136,8 @@ class Office:
             return "the store was not read yet"
         if not self._answers:
             return "the store does not answer"
+        if self._newer is not None:
+            return f"generation {self._newer.generation} was opened elsewhere: nothing of this store acts"
         return "" if self.facts is not None else self._problem
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
@@ -166,6 +172,10 @@ class Office:
         """One look at everything but journals and votes. Raises Unavailable."""
         lease = await self.store.holder(LEADER)
         self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
+        own, newer = await read_generation(self.store), await read_newer(self.store)
+        self._generation = own.number
+        over = newer is not None and takes_place_of(newer, own)
+        self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
         self._hold = _hold(await self.store.get(HOLD_KEY))
         self._marks = _marks(await self.store.get(SITES_KEY))
         found = [drawer.decode(entry) for entry in await pages(self.store, drawer.PREFIX)]
@@ -267,7 +277,8 @@ class Office:
                 self.store.name, self.store.quorum, self._ballots.voting(), quorum_of(sites), self._answers,
                 self._answers_ms,
             ),
-            hold=self._hold, drawer=tuple(_ready(one, facts) for one in self._drawer),
+            generation=self._generation, newer=self._newer, hold=self._hold,
+            drawer=tuple(_ready(one, facts) for one in self._drawer),
             open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
             noted=self.incidents.noted, exports=self.incidents.exports,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evac.incident.values import Notice
+from evac.model.generation import GENERATION_BITS
 
 Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
 """As `watch.values.SiteState`; unwatched: nobody votes on the site, so that there is nothing to judge."""
@@ -55,6 +56,20 @@ class LeaderSeen:
     @property
     def site(self) -> str:
         return self.owner.partition("/")[0]
+
+    @property
+    def count(self) -> int:
+        """The term as people count it: within its generation."""
+        return self.term & ((1 << GENERATION_BITS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class NewerSeen:
+    """A generation that took the place of this store: nothing of it acts any more. by: who told of it."""
+
+    generation: int
+    by: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +149,8 @@ class ExportSeen:
 class Situation:
     """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
-    it could not be. notice: number of the last notice; noted: grows with every note of a person.
+    it could not be. notice: number of the last notice; noted: grows with every note of a person. generation:
+    of the store; newer: the one that took its place.
     """
 
     version: int
@@ -151,6 +167,8 @@ class Situation:
     estate: str
     problem: str
     noted: int = 0
+    generation: int = 0
+    newer: NewerSeen | None = None
     exports: tuple[ExportSeen, ...] = ()
 
 

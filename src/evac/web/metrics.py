@@ -63,6 +63,8 @@ class _Situation(Collector):
         yield _one("evac_ready", "1 when what is shown can be believed.", int(not self._office.ready))
         yield _one("evac_store_answers", "1 while the store answers.", int(now.quorum.answers))
         yield _one("evac_leader_term", "Fencing token of the leader, 0 where nobody leads.", now.leader.term)
+        yield _one("evac_generation", "Generation of the store.", now.generation)
+        yield _one("evac_superseded", "1 where a newer generation was opened.", int(now.newer is not None))
         yield _one("evac_held", "1 while a hold stands.", int(now.hold is not None))
         yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
         yield _one("evac_runs_open", "Runs under way.", len(now.open_runs))

@@ -78,6 +78,9 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     """(sentence, state): the world in one line; the gravest first."""
     bad = [site for site in now.sites if site.state in ("lost", "isolated")]
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
+    if now.newer is not None:
+        told = f"told by {now.newer.by}" if now.newer.by else "told by a person"
+        return f"Generation {now.newer.generation} was opened elsewhere ({told}): nothing here acts.", "error"
     if not now.quorum.answers:
         return "The store does not answer: what is shown is the last that was known.", "error"
     if bad:
@@ -124,7 +127,7 @@ def _warnings(now: Situation) -> list[str]:
 
 def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]]:
     leader = now.leader
-    yield _card("leads", leader.site or "nobody", f"term {leader.term}" if leader.owner else "nothing moves",
+    yield _card("leads", leader.site or "nobody", _term(now) if leader.owner else "nothing moves",
                 "" if leader.owner else "error")  # fmt: skip
     voting = len(now.quorum.voting)
     enough = voting >= now.quorum.needed
@@ -139,6 +142,11 @@ def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]
         bad = [loss.domain for loss in sites if loss.verdict == "loss"]
         yield _card("sites that may not be lost", f"{len(bad)} of {len(sites)}",
                     listed(bad) or "every site can be lost", "error" if bad else "ok")  # fmt: skip
+
+
+def _term(now: Situation) -> str:
+    of = f" of generation {now.generation}" if now.generation else ""
+    return f"term {now.leader.count}{of}"
 
 
 def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
