@@ -7,7 +7,9 @@ import asyncio
 import httpx2
 
 from evac.app.office import Office
+from evac.app.standing_status import status
 from evac.model.generation import token_in
+from evac.report.standing import status_text
 from evac.store.generation import Newer, raise_generation, write_newer
 from evac.store.memory import MemoryStore
 from tests.web.rooms import play
@@ -30,6 +32,8 @@ def test_a_store_that_a_newer_generation_ended_is_not_ready_and_says_why() -> No
         page = (await client.get("/now")).text
         assert "Generation 1 was opened elsewhere (told by ansan): nothing here acts." in page
         assert b"evac_superseded 1.0" in (await client.get("/metrics")).content
+        words = status_text(await status(store), 100, False)
+        assert "0, and 1 was opened elsewhere: nothing of this store acts any more" in words
 
     play(story, store)
 

@@ -230,7 +230,8 @@ class ServerControl:
             told["quorum"]["store"], told["leader"]["owner"], shown_hold,
             {one["id"]: one["mark"] for one in told["sites"] if one["mark"]},
             [row for row in await self.runs() if row["run"] in open_runs],
-            [_drawn(row) for row in told["drawer"]], notices,
+            [_drawn(row) for row in told["drawer"]], notices, told.get("generation", 0),
+            (told.get("newer") or {"generation": 0})["generation"],
         )  # fmt: skip
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:

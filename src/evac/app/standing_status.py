@@ -24,6 +24,7 @@ from evac.incident.values import Notice
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.report.run_report import moment
+from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store
 
 SCHEMA_VERSION: Final = 1
@@ -40,8 +41,14 @@ async def status(store: Store) -> dict[str, Any]:
         store.name, "" if lease is None else lease.owner, _hold(held),
         {} if marks is None else orjson.loads(marks.value),
         [row for row in await runs.list_runs(store) if row["run"] in opened],
-        await drawer_rows(store), (await watched(store))[-NOTICES_SHOWN:],
+        await drawer_rows(store), (await watched(store))[-NOTICES_SHOWN:], *await _generations(store),
     )  # fmt: skip
+
+
+async def _generations(store: Store) -> tuple[int, int]:
+    """Of the store, and of the newer one that took its place; 0 for none."""
+    own, newer = await read_generation(store), await read_newer(store)
+    return own.number, newer.number if newer is not None and takes_place_of(newer, own) else 0
 
 
 def _hold(held: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -56,10 +63,14 @@ def _hold(held: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def status_document(
     store: str, leader: str, hold: Mapping[str, Any] | None, marks: Mapping[str, str],
     open_runs: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]], notices: Sequence[Notice],
+    generation: int = 0, newer: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """hold: who, reason, at. open_runs: rows of `evac run list`; plans: rows of the drawer."""
+    """hold: who, reason, at. open_runs: rows of `evac run list`; plans: rows of the drawer. newer: the
+    generation that took the place of this store, 0 for none.
+    """
     return {
         "schema_version": SCHEMA_VERSION, "store": store, "leader": leader, "hold": hold,
+        "generation": generation, "newer_generation": newer,
         "sites": dict(sorted(marks.items())), "runs": list(open_runs), "plans": list(plans),
         "notices": [
             {"number": one.number, "at": moment(one.at_ms), "kind": one.kind, "site": one.site,

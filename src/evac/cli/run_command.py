@@ -159,8 +159,10 @@ def verify(run: str, where: Where, estate: str | None, output: str) -> int:
     from evac.app.anchoring import heads_of
 
     async def work(control: Control) -> Document:
-        stream = str((await control.run(run, 1))["run"]) if estate else ""
-        return await control.proof(run, await heads_of(estate, stream) if estate else [])
+        if estate is None:
+            return await control.proof(run, [])
+        stream, about = str((await control.run(run, 1))["run"]), await control.status()
+        return await control.proof(run, await heads_of(estate, stream, int(about["generation"])))
 
     proof = where.do(work)
     problems, anchors = proof["problems"], proof["anchors"]

@@ -14,6 +14,15 @@ _DIGEST: Final = 19
 _GRAVE: Final = ("lost", "recovers", "degraded")
 
 
+def _generation(document: Document) -> list[tuple[str, str, str]]:
+    """Only where there was more than the first one."""
+    own, newer = document.get("generation", 0), document.get("newer_generation", 0)
+    if newer:
+        words = f"{own}, and {newer} was opened elsewhere: nothing of this store acts any more"
+        return [("generation", words, "error")]
+    return [("generation", str(own), "")] if own else []
+
+
 def status_text(document: Document, width: int, colour: bool) -> str:
     """One screen: who leads, what is held, sites that are marked, open runs, the drawer, the last notices."""
     page = Page(width, colour)
@@ -23,6 +32,7 @@ def status_text(document: Document, width: int, colour: bool) -> str:
     rows = [
         ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
         ("store", document["store"], ""),
+        *_generation(document),
         ("hold", f"by {hold['who']} since {hold['at']}: {hold['reason']}" if hold else "none",
          "warning" if hold else ""),
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document["sites"].items()),
