@@ -431,6 +431,9 @@ class Controller:
                 return
             if register.get(site) != "active":  # it was left before, and may be on its way back
                 raise _NotYet
+            handled = (self._answer_return.__name__, site)
+            if term.handled.get(handled) != (concerned.run, concerned.plans):
+                term.handled.pop(handled, None)  # a newer run waits for the same: after it, the other one
             found = await self._plan(term, site, self._lost(register))
             if found is not None:
                 why = f"{site} answers again"

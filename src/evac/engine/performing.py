@@ -89,9 +89,27 @@ class Performer:
         self._terms, self._boundary, self._gate = terms, boundary, gate
 
     async def start(self, one: Try) -> Outcome:
-        """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`."""
-        limit_ms = deadline_ms(self._terms.patience, one.step)
+        """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`.
+
+        A promotion that is said to have failed is looked at before that is believed: whoever took it for
+        undone would let another candidate be promoted.
+        """
         acting = _Acting()
+        outcome = await self._tried(one, acting)
+        if outcome[0] != "step_failed" or not acting.begun:
+            return outcome
+        if one.step.kind != "promote" or self._terms.dry_run:
+            return outcome
+        seen = (await self.observe(one))[1]
+        if seen["outcome"] == "absent":
+            return outcome
+        if seen["outcome"] == "done":
+            return "step_succeeded", {"evidence": seen["evidence"]}
+        return "step_unknown", {"message": outcome[1]["message"], "code": outcome[1]["code"]}
+
+    async def _tried(self, one: Try, acting: _Acting) -> Outcome:
+        """As the drivers tell it."""
+        limit_ms = deadline_ms(self._terms.patience, one.step)
         try:
             return await Within(self._do_all(one, limit_ms, acting), limit_ms / 1_000)
         except (LeaseLost, asyncio.CancelledError):

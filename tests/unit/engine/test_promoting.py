@@ -1,0 +1,80 @@
+"""A promotion that is said to have failed is not believed until the world says that nothing was promoted:
+else another candidate could be promoted beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from evac.actions.port import Action, Checked, Evidence, Observed, Order
+from evac.engine.performing import Performer, Terms, Try
+from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.run_policy import Patience
+from evac.run.values import RunStep
+
+PROMOTE = Action("promote", "db", "postgres", "anyang")
+STEP = RunStep("promote:db", "promote", "db", 0, 1, data_set="db")
+
+
+class Leader:
+    token = 7
+
+    def check(self) -> None:
+        """It leads."""
+
+
+@dataclass
+class Member:
+    """says: what the server answers to the promotion; seen: what a look finds afterwards."""
+
+    says: ActionError
+    seen: Literal["done", "absent", "unclear"]
+    ready: bool = True
+    log: list[str] = field(default_factory=list)
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        return Checked(() if self.ready else ("it does not stream",))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        self.log.append("execute")
+        raise self.says
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        self.log.append("observe")
+        return Observed(self.seen, {"seen": "anyang"})
+
+
+def outcome(member: Member) -> tuple[str, Any]:
+    driver: Any = member
+    terms = Terms("r1", lambda step: (PROMOTE,), lambda name: driver, Leader(), Patience())
+    return asyncio.run(Performer(terms, lambda: None).start(Try(STEP, STEP.id, 1, epoch=3)))
+
+
+SAID = [Retryable("no", "it says no"), Permanent("refused", "it refuses")]
+
+
+@pytest.mark.parametrize("says", SAID, ids=lambda error: error.code)
+def test_a_failure_stands_where_nothing_was_promoted(says: ActionError) -> None:
+    kind, data = outcome(Member(says, "absent"))
+    assert (kind, data["code"]) == ("step_failed", says.code)
+
+
+@pytest.mark.parametrize("says", SAID, ids=lambda error: error.code)
+def test_what_was_promoted_all_the_same_is_a_success(says: ActionError) -> None:
+    assert outcome(Member(says, "done")) == ("step_succeeded", {"evidence": {"seen": "anyang"}})
+
+
+@pytest.mark.parametrize("says", SAID, ids=lambda error: error.code)
+def test_where_nobody_can_see_it_stays_in_doubt(says: ActionError) -> None:
+    kind, data = outcome(Member(says, "unclear"))
+    assert (kind, data) == ("step_unknown", {"message": says.message, "code": says.code})
+
+
+def test_nothing_is_looked_at_where_nothing_was_begun() -> None:
+    member = Member(SAID[0], "done", ready=False)
+    kind, data = outcome(member)
+    assert (kind, data["code"], member.log) == ("step_failed", "not-ready", [])
