@@ -43,6 +43,8 @@ BACK: Final = 2_000
 RECORDS_MOST: Final = 5_000
 PLANS_AT_ONCE: Final = 4
 """Plans whose cost is read in one look; the others are read in the next ones."""
+PLANS_MS: Final = 10_000
+"""So often the drawer is looked at: it may hold thousands of entries."""
 COSTS_KEPT: Final = 10_000
 AGAIN_S: Final = 5.0
 _ACTIVE: Final = "active"
@@ -67,6 +69,8 @@ class Looker:
         self._reckoned_of: Observation | None = None
         self.reckoned: Reckoned | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
+        self._ready: list[drawer.Ready] = []
+        self._ready_ms: int | None = None
 
     async def run(self) -> None:
         """Audits anew whenever roles of stores changed, until cancelled. What is wrong is tried again."""
@@ -148,8 +152,11 @@ class Looker:
         if seen is not None:
             with contextlib.suppress(Corrupt):
                 estate = digest_in(seen.value)
-        rows = [drawer.decode(entry) for entry in await pages(self._store, drawer.PREFIX)]
-        ready = [one for one in rows if one is not None]
+        now_ms = self._clock.monotonic_ms()
+        if self._ready_ms is None or now_ms - self._ready_ms >= PLANS_MS:
+            rows = [drawer.decode(entry) for entry in await pages(self._store, drawer.PREFIX)]
+            self._ready, self._ready_ms = [one for one in rows if one is not None], now_ms
+        ready = self._ready
         unread = [one.plan for one in ready if one.plan and one.plan not in self._costs]
         for digest in unread[:PLANS_AT_ONCE]:
             await self._read_cost(digest)

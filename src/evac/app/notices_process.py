@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -23,7 +23,7 @@ from evac.app.notices_ledger import LEASE, Ledger, new_messages
 from evac.app.notices_looking import Looker
 from evac.app.notices_reckoning import NoticeReckoner
 from evac.app.notices_sending import Sending, check_ways, sending_of
-from evac.app.parent import parent_ends
+from evac.app.parent import Leads, led_by_parent, parent_ends
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.leading import LEADER, Leadership
 from evac.estate.notices_file import load_notices
@@ -39,7 +39,6 @@ AGAIN_S: Final = 1.0
 IDLE_S: Final = 0.25
 TTL_MS: Final = 10_000
 FAILED: Final = 1
-Leads = Callable[[], Awaitable[bool]]
 Say = Callable[[str], None]
 
 
@@ -143,17 +142,6 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def led_by_parent(store: Store, site: str, parent: int) -> Leads:
-    """Whether the controller of a site, which runs in the process `parent`, leads now."""
-    prefix = f"{site}/{parent}/"
-
-    async def leads() -> bool:
-        lease = await store.holder(LEADER)
-        return lease is not None and lease.owner.startswith(prefix)
-
-    return leads
 
 
 async def tell_people(

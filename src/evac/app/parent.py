@@ -1,4 +1,4 @@
-"""For processes that a controller starts beside itself: they end when it does."""
+"""For processes beside a controller: they end when it does, and some act only while it leads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import os
 import stat
 import sys
 from collections.abc import Awaitable, Callable
+
+from evac.engine.leading import LEADER
+from evac.store.port import Store
+
+Leads = Callable[[], Awaitable[bool]]
+"""Whether the controller that started a process leads now."""
 
 
 async def parent_ends(then: Callable[[], Awaitable[None]]) -> None:
@@ -21,3 +27,14 @@ async def parent_ends(then: Callable[[], Awaitable[None]]) -> None:
     while await reader.read(1_024):
         pass
     await then()
+
+
+def led_by_parent(store: Store, site: str, parent: int) -> Leads:
+    """Whether the controller of a site, which runs in the process `parent`, leads now."""
+    prefix = f"{site}/{parent}/"
+
+    async def leads() -> bool:
+        lease = await store.holder(LEADER)
+        return lease is not None and lease.owner.startswith(prefix)
+
+    return leads

@@ -19,6 +19,7 @@ from evac.model.errors import InvalidInput
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
 NOTICES: Final = "evac.app.notices_process"
+TRACES: Final = "evac.app.traces_process"
 LIBRARIES: Final = ("fastapi", "joserfc", "multipart", "prometheus_client", "uvicorn")
 INSTALL: Final = "pip install 'evac[serve]'"
 FIRST_S: Final = 0.5

@@ -148,6 +148,20 @@ def _notices(setting: Setting, named: Path | None) -> list[str] | None:
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 
 
+def _traces(setting: Setting) -> list[str] | None:
+    """Arguments of the process that sends traces; None where no collector is named, or libraries are missing,
+    which is said and keeps nobody from starting.
+    """
+    from evac.app.tracing import missing, wanted
+
+    if not wanted() or setting.store == "memory:":
+        return None
+    if words := missing():
+        say(words)
+        return None
+    return ["--store", setting.store, "--site", setting.site]
+
+
 async def _serve(
     setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None
 ) -> None:
@@ -166,6 +180,9 @@ async def _serve(
     if notices:
         teller = war_room.keep(notices, say, module=war_room.NOTICES, name="the process of notices")
         beside.append(asyncio.create_task(teller, name="notices"))
+    if traces := _traces(setting):
+        tracer = war_room.keep(traces, say, module=war_room.TRACES, name="the process of traces")
+        beside.append(asyncio.create_task(tracer, name="traces"))
     try:
         await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
     finally:

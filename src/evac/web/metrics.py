@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -16,6 +16,8 @@ from evac.notices.values import KINDS
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
+QUIET: Final = ("/healthz", "/readyz", "/metrics")
+"""Asked all the time by machines, and no news to anybody."""
 STATES: Final = ("healthy", "suspect", "lost", "isolated", "unknown", "unwatched")
 
 
@@ -33,6 +35,8 @@ class Metrics:
         )  # fmt: skip
         self._counts: dict[tuple[str, str, int], Counter] = {}
         self._times: dict[str, Histogram] = {}
+        self.also: Callable[[str, str, int, float], None] | None = None
+        """Is told of each request as well, and must return at once."""
         self.registry.register(_Situation(office))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -43,6 +47,8 @@ class Metrics:
             count = self._counts[known, route, status] = self._requests.labels(known, route, str(status))
         count.inc()
         if "stream" not in route:
+            if self.also is not None and route not in QUIET:
+                self.also(known, route, status, seconds)
             times = self._times.get(route)
             if times is None:
                 times = self._times[route] = self._seconds.labels(route)

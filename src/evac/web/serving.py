@@ -26,6 +26,7 @@ from evac.app.office import OfficeSetting, beside, open_office
 from evac.app.open_files import raise_limit
 from evac.app.parent import parent_ends
 from evac.app.runs import who_am_i
+from evac.app.tracing import tracer_of
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
 from evac.web.access.opening import access_of, choose, context_of, setting_of
@@ -54,8 +55,12 @@ async def serve(
     """
     check_listen(listen, tls=context is not None, authenticated=access.authenticates)
     opened = open_office(office)
+    app = application(opened, access, setting)
+    tracer = tracer_of("room", office.site, _say)
+    if tracer is not None:
+        app.state.room.metrics.also = tracer.request
     config = uvicorn.Config(
-        application(opened, access, setting), host=listen.host, port=listen.port, access_log=False,
+        app, host=listen.host, port=listen.port, access_log=False,
         log_level="warning", server_header=False, date_header=True, backlog=BACKLOG, lifespan="off",
         timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
         proxy_headers=False, http=prompt_protocol(), ws="none",
@@ -81,8 +86,14 @@ async def serve(
             await server._serve(sockets)
         finally:
             parent.cancel()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     await beside(opened, work)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _loops() -> Callable[[], asyncio.AbstractEventLoop] | None:

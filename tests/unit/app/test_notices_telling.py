@@ -15,10 +15,11 @@ import orjson
 import pytest
 
 from evac.app.notices_ledger import BOX, STATE, Ledger, new_messages
-from evac.app.notices_looking import Looker
-from evac.app.notices_process import Teller, led_by_parent
+from evac.app.notices_looking import PLANS_MS, Looker
+from evac.app.notices_process import Teller
 from evac.app.notices_reckoning import NoticeReckoner, Reckoned
 from evac.app.notices_sending import Outcome
+from evac.app.parent import led_by_parent
 from evac.app.seen import KEY as OBSERVED
 from evac.engine import drawer
 from evac.engine.chronicle import STREAM as WATCH
@@ -134,6 +135,7 @@ def test_a_look_sees_what_the_leader_left() -> None:
             Put("sites", orjson.dumps({"north": "lost", "south": "active"})),
         ))  # fmt: skip
         await watched(store, verdict("north", "lost"), Notice("trouble", 2, "", "a new trouble"))
+        clock.ms += PLANS_MS
         state, keys = await looked(looker, state)
         assert keys == {
             "site": ["site/north"], "finding": ["finding/f1"], "tool": ["tool/dns"],
@@ -153,13 +155,13 @@ def test_a_look_sees_what_the_leader_left() -> None:
 
 def test_a_plan_that_costs_a_fifth_more_is_seen_by_its_bytes() -> None:
     async def story() -> None:
-        store, looker = MemoryStore(), Looker(MemoryStore(), Told(), Hand())
-        looker = Looker(store, Told(), Hand())
-        state = State()
+        store, clock = MemoryStore(), Hand()
+        looker, state = Looker(store, Told(), clock), State()
         for objective, expected in ((1_000, []), (1_199, []), (1_200, ["plan/worse/north"])):
             digest = await drawer.put_plan(store, orjson.dumps({"objective": objective}))
             ready = {"plan": digest, "estate": "e", "at_ms": 1, "took_ms": 1, "problem": ""}
             await store.transact((), (Put(drawer.PREFIX + "north", orjson.dumps(ready)),))
+            clock.ms += PLANS_MS
             state, keys = await looked(looker, state)
             assert keys["plan"] == expected
         await looker.close()
