@@ -27,12 +27,13 @@ from evac.engine.guards import WHOLE
 from evac.engine.leading import LEADER
 from evac.estate import plan_codec
 from evac.model.digest import estate_digest
-from evac.model.errors import EvacError, StalePlan, Unavailable
+from evac.model.errors import EvacError, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
 from evac.model.observation import Observation, observed
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.run.envelope import outside
+from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store
 
 CHECK_S: Final = 5.0
@@ -188,6 +189,9 @@ async def ensure_controller(
     lease = await store.holder(LEADER)
     if lease is not None:
         return lease.owner
+    own, newer = await read_generation(store), await read_newer(store)
+    if newer is not None and takes_place_of(newer, own) and generation <= newer.number:
+        raise Superseded(own.number, newer.number)
     if store.quorum:
         raise Unavailable("no controller leads; start one in each site: evac serve")
     argv = [
