@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -50,19 +51,20 @@ class _Kept:
 
 
 def plans_of(
-    estate: Estate, policy: RunPolicy, entries: Mapping[str, bytes], budget_ms: int,
+    estate: Estate, policy: RunPolicy, entries: Mapping[str, bytes], budget_ms: int, room: Path,
     tell: Callable[[float, str], None] = lambda share, words: None,
 ) -> Planned:  # fmt: skip
     """Plans for each site and each pair of sites, then for groups, halls and feeds, with a runbook each.
 
     entries: of the store, by key. budget_ms: of the search for those that are smaller than a site and do not
-    lie ready, `EACH_MS` each, counted in work: the same input gives the same plans on every machine.
+    lie ready, `EACH_MS` each, counted in work: the same input gives the same plans on every machine. room: a
+    folder for what would be too much for memory.
     """
     digest = estate_digest(estate)
     sources: list[Source] = []
     rows: list[dict[str, Any]] = []
     left: list[LeftOut] = []
-    room, spent = budget_ms // EACH_MS, []
+    left_to_make, spent = budget_ms // EACH_MS, []
     wanted = list(_wanted(estate))
     for number, (kind, lost) in enumerate(wanted):
         name = "+".join(lost)
@@ -71,10 +73,10 @@ def plans_of(
         source = "drawer" if found is not None else "made"
         if found is None:
             if kind in KINDS:
-                if room <= 0:
+                if left_to_make <= 0:
                     spent.append(name)
                     continue
-                room -= 1
+                left_to_make -= 1
             try:
                 made = make_plan(estate, lose(*lost), budget_ms=EACH_MS, waivers=waivers_of(policy))
             except EvacError as error:
@@ -82,13 +84,43 @@ def plans_of(
                 continue
             found = _Kept(made.data, 0)
         parts, row, lacks = _written(estate, found, lost)
-        sources += parts
+        for part in parts:
+            sources.append(_kept_on_disk(part, room / str(len(sources))))
         left += lacks
         rows.append({"lost": list(lost), "kind": kind, "from": source, **row})
     if spent:
         words = f"plans for the loss of {plural(len(spent), 'smaller domain')}: {listed(spent, SHOWN)}"
         left.append({"what": words, "why": "the budget is spent: --budget"})
     return Planned(tuple(sources), tuple(rows), tuple(left))
+
+
+def without_small_plans(entries: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A store without the plans of halls, feeds and groups that only lie ready: they are parts of the bundle
+    already, and there may be hundreds. What a run uses stays.
+    """
+    found = {
+        key: drawer.decode(Entry(key, entries[key], 1)) for key in entries if key.startswith(drawer.PREFIX)
+    }
+    small = {key for key, ready in found.items() if ready is None or any("/" in name for name in ready.lost)}
+    used = b"".join(value for key, value in entries.items() if key.startswith(("open/", "incident/")))
+    kept = {ready.plan for key, ready in found.items() if key not in small and ready is not None}
+    gone = {
+        ready.plan
+        for key, ready in found.items()
+        if key in small and ready is not None and ready.plan and ready.plan not in kept
+        and f"plan-kept/{ready.plan}" not in entries and ready.plan.encode() not in used
+    }  # fmt: skip
+    return {
+        key: value
+        for key, value in entries.items()
+        if key not in small and not (key.startswith("plan/") and key.split("/")[1] in gone)
+    }
+
+
+def _kept_on_disk(part: Source, path: Path) -> Source:
+    assert isinstance(part.data, bytes)
+    path.write_bytes(part.data)
+    return Source(part.name, path)
 
 
 def _wanted(estate: Estate) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -16,6 +16,7 @@ import asyncio
 import base64
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -29,7 +30,7 @@ import evac
 from evac import estate as estates
 from evac.actions.references import secret_of
 from evac.app import sealing
-from evac.app.bundle_plans import LeftOut, plans_of
+from evac.app.bundle_plans import LeftOut, plans_of, without_small_plans
 from evac.app.controlling import read_policy
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
@@ -42,6 +43,7 @@ from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
 from evac.model.observation import observed
+from evac.model.run_policy import RunPolicy
 from evac.store.copying import Copied, copy_of
 from evac.store.generation import Generation, read_generation
 from evac.store.opening import open_store
@@ -134,13 +136,20 @@ def make_bundle(
         raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
     estate = estates.load(asked.estate, asked.as_of)
     policy = read_policy(asked.estate, asked.policy, estate)
-    making = _Making(asked, estate)
+    with tempfile.TemporaryDirectory(prefix=".evac-bundle-", dir=asked.target.parent) as room:
+        return _make(_Making(asked, estate), policy, Path(room), tell, draw)
+
+
+def _make(
+    making: _Making, policy: RunPolicy, room: Path, tell: Callable[[float, str], None], draw: sealing.Draw
+) -> Written:
+    asked, estate = making.asked, making.estate
     _add_files(making)
     copied, generation = _copy(asked.store)
-    _add_store(making, copied, generation)
-    planned = plans_of(_as_seen(estate, copied), policy, copied.entries, asked.budget_ms, tell)
+    planned = plans_of(_as_seen(estate, copied), policy, copied.entries, asked.budget_ms, room, tell)
     making.sources += planned.sources
     making.left_out += planned.left_out
+    _add_store(making, copied, generation)
     wheels = _add_wheels(making)
     shares = _add_sealed(making, draw)
     making.sources.append(Source("START.txt", _start(making).encode()))
@@ -205,7 +214,10 @@ def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
         making.leave_out("journals, registers and epochs", "no store was named: --store")
     if not copied.still:
         making.leave_out("one moment of the store", "it changed while it was copied: make another")
-    lines = [orjson.dumps([key, _text(value)]) for key, value in sorted(copied.entries.items())]
+    lines = [
+        orjson.dumps([key, _text(value)])
+        for key, value in sorted(without_small_plans(copied.entries).items())
+    ]
     making.sources.append(Source(ENTRIES, b"".join(line + b"\n" for line in lines)))
     journals = []
     for stream, segments in sorted(copied.journals.items()):

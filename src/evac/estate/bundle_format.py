@@ -1,8 +1,8 @@
-"""The file of a bundle: a ZIP archive whose parts are stored as they are, with a manifest that lists them.
+"""The file of a bundle: a ZIP archive with a manifest that lists every part with its size and digest.
 
-Every program opens it, also the Python of a bare laptop. Written with sorted names and one fixed date, so the
-same parts give the same bytes. Read as if an enemy had made it: only plain stored entries, only names that
-lead nowhere else, only what the manifest lists, and nothing larger than the file itself.
+Every program opens it, also the Python of a bare laptop. Written with sorted names and one fixed date, so
+the same parts give the same bytes. Read as if an enemy had made it: only entries that are stored or deflated,
+only names that lead nowhere else, only what the manifest lists, and no part beyond the size that it tells.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ MAX_DIRECTORY_BYTES: Final = 16 << 20
 MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_READ_BYTES: Final = 1 << 30
 """Of a part that is read into memory."""
+MAX_RATIO: Final = 100
+"""How many times larger than the file all parts together may be."""
+STORED: Final = (".bin", ".whl")
+"""Endings of what is packed already."""
 _BLOCK: Final = 1 << 20
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _END: Final = struct.Struct("<4s4H2LH")
@@ -81,15 +86,15 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
     if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
         raise InvalidInput("bundle-size", f"a bundle has fewer than {MAX_PARTS:,} parts, each once")
     parts = [_measured(source) for source in ordered]
-    if sum(part.size for part in parts) > MAX_FILE_BYTES - MAX_DIRECTORY_BYTES - MAX_MANIFEST_BYTES:
-        raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "leave the wheelhouse out, or part it")
+    if any(part.size > MAX_FILE_BYTES for part in parts):
+        raise InvalidInput("bundle-size", "a part of a bundle has at most 4 GB", "leave it out")
     listed = [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
     manifest = canonical_json({**values, "kind": KIND, "version": VERSION, "parts": listed})
     if len(manifest) > MAX_MANIFEST_BYTES:
         raise InvalidInput("bundle-size", "the manifest of a bundle has at most 16 MB")
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(beside, "w") as archive:
             for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
                 with archive.open(_entry(source.name), "w") as target:
                     written = _copied(source.data, target)
@@ -97,6 +102,8 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
                     raise InvalidInput(
                         "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
                     )
+        if beside.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "search for fewer plans: --budget")
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
@@ -107,7 +114,8 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
 
 def _entry(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(check_name(name), _DATE)
-    info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_STORED, 3, 0o100644 << 16
+    info.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
+    info.create_system, info.external_attr = 3, 0o100644 << 16
     return info
 
 
@@ -181,7 +189,7 @@ class Bundle:
                     if size > part.size:
                         break
                     yield block
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
             raise BundleDamaged(f"{part.name} cannot be read from {self.path.name}", part.name) from error
         if (size, digest.hexdigest()) != (part.size, part.sha256):
             raise BundleDamaged(f"{part.name} is not what was written into the bundle", part.name)
@@ -224,16 +232,17 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
     if len(set(names)) != len(names) or MANIFEST not in names:
         raise BundleDamaged(f"{path.name} has no manifest, or names a part twice", MANIFEST)
     for info in infos:
-        stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 0x1
-        if not stored or info.file_size != info.compress_size:
-            raise BundleDamaged(f"{info.filename} is packed; a bundle stores plainly", info.filename)
-    if sum(info.file_size for info in infos) > path.stat().st_size:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
+            raise BundleDamaged(f"{info.filename} is packed as no bundle packs", info.filename)
+    if sum(info.compress_size for info in infos) > path.stat().st_size:
         raise BundleDamaged(f"the parts of {path.name} are larger than the file")
+    if sum(info.file_size for info in infos) > MAX_RATIO * path.stat().st_size:
+        raise BundleDamaged(f"the parts of {path.name} unpack to more than {MAX_RATIO} times its size")
     if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
         raise BundleDamaged("the manifest is too large", MANIFEST)
     try:
         manifest = archive.read(MANIFEST)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BundleDamaged("the manifest is damaged", MANIFEST) from error
     sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
     listed = {part.name: part.size for part in _parts(_read_manifest(manifest))}

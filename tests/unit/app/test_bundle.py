@@ -13,6 +13,7 @@ import pytest
 
 from evac.actions import secrets
 from evac.app import bundle_looking, bundle_opening, bundling, sealing
+from evac.app.bundle_plans import without_small_plans
 from evac.cli import exits
 from evac.cli.main import run
 from evac.engine import chronicle, datasets
@@ -26,6 +27,7 @@ from evac.store.journal import Journal, read
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
 from tests.unit.engine import agents
+from tests.unit.estate.test_bundle_format import damage
 
 pytestmark = pytest.mark.enable_socket
 
@@ -266,7 +268,7 @@ def test_the_command_makes_shows_and_verifies(
     out = capsys.readouterr().out
     assert orjson.loads(out[out.index("{") :])["digest"] == digest
     data = target.read_bytes()
-    target.write_bytes(data.replace(b"name: two", b"name: too"))
+    damage(target, "estate/estate.yaml")
     assert run(["bundle", "verify", str(target)]) == exits.FAILED
     assert capsys.readouterr().out.startswith("estate/estate.yaml: ")
     target.write_bytes(data[:-30])
@@ -274,3 +276,17 @@ def test_the_command_makes_shows_and_verifies(
     assert "bundle-damaged" in capsys.readouterr().err
     assert run(["bundle", str(path), "-o", str(target), "--share", "two"]) == exits.USAGE
     assert run(["bundle", str(path), "-o", str(target), "--share", "2/3"]) == exits.USAGE
+
+
+def test_plans_that_only_lie_ready_are_carried_once() -> None:
+    def ready(digest: str) -> bytes:
+        return orjson.dumps({"plan": digest, "estate": "e", "at_ms": 1, "took_ms": 1, "problem": ""})
+
+    entries = {
+        "drawer/north": ready("sha256:a"), "plan/sha256:a/000000": b"a",
+        "drawer/north/hall-1": ready("sha256:b"), "plan/sha256:b/000000": b"b",
+        "drawer/north/hall-2": ready("sha256:c"), "plan/sha256:c/000000": b"c",
+        "drawer/north/hall-3": ready("sha256:a"), "open/run-1": b'{"plan":"sha256:c"}', "sites": b"{}",
+    }  # fmt: skip
+    gone = {"drawer/north/hall-1", "drawer/north/hall-2", "drawer/north/hall-3", "plan/sha256:b/000000"}
+    assert without_small_plans(entries).keys() == entries.keys() - gone
