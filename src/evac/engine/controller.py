@@ -94,7 +94,7 @@ class _Term:
     handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
-    superseded: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
     answering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -120,6 +120,7 @@ class Controller:
         self.standings: dict[str, Standing] = {}
         if parts.generations is not None:
             parts.generations.on_newer = self._superseded
+            parts.generations.on_raised = self._end_term
 
     @property
     def leads(self) -> bool:
@@ -240,10 +241,14 @@ class Controller:
     def _superseded(self, newer: Newer) -> None:
         """Nothing of this store acts any more: whatever is under way is cancelled at once."""
         assert self.parts.generations is not None
+        self._end_term()
+        self._desk.tell(self.parts.generations.notice(self.parts.site))
+
+    def _end_term(self) -> None:
+        """Whoever leads on does so under another token."""
         if self._term is not None:
             self._term.conductor.lost()
-            self._term.superseded.set()
-        self._desk.tell(self.parts.generations.notice(self.parts.site))
+            self._term.ending.set()
 
     async def _lead(self, term: _Term) -> None:
         """Everything that only a leader does, until the lease is lost or somebody else writes."""
@@ -276,7 +281,7 @@ class Controller:
             )
         finally:
             self._term = None
-            if term.superseded.is_set() and self.parts.generations is not None:
+            if self.parts.generations is not None and self.parts.generations.newer is not None:
                 await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
             await term.leadership.release()
 
@@ -286,10 +291,11 @@ class Controller:
         raise LeaseLost(LEADER)
 
     async def _mind_generation(self, term: _Term) -> None:
-        """Ends the term when a newer generation acts."""
-        await term.superseded.wait()
-        assert self.parts.generations is not None
-        self.parts.generations.check()
+        """Ends the term when a newer generation acts, and when the store is made one of another."""
+        await term.ending.wait()
+        if self.parts.generations is not None:
+            self.parts.generations.check()
+        raise LeaseLost(LEADER)
 
     async def _ensure_register(self, term: _Term) -> None:
         permit = await ensure_register(self._desk.store, self.parts.sites)

@@ -40,7 +40,8 @@ class Asker(Protocol):
 
 class Generations:
     """What one controller knows. agents: of every site that has one. strict: whether the agent of the place
-    must have answered before an effect. on_newer: called once, as soon as a newer generation is known.
+    must have answered before an effect. on_newer: called once, as soon as a newer generation is known;
+    on_raised: when somebody made this very store one of another generation.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Generations:
     ) -> None:
         self._store, self._clock, self._agents, self._strict = store, clock, agents, strict
         self.on_newer: Callable[[Newer], None] = lambda newer: None
+        self.on_raised: Callable[[], None] = lambda: None
         self.own = Generation()
         self.newer: Newer | None = None
         self.answered: dict[str, int] = {}
@@ -57,12 +59,14 @@ class Generations:
 
     async def begin(self) -> None:
         """Reads what the store says. Raises `StoreError`: whoever cannot know its generation acts not."""
-        self.own = await read_generation(self._store)
+        before, self.own = self.own, await read_generation(self._store)
         newer = await read_newer(self._store)
         if takes_place_of(newer, self.own) and newer is not None:
             self._learn(newer)
         elif self.newer is not None and not takes_place_of(self.newer, self.own):
             self.newer = None  # a person opened a still newer one in this very store
+        if self.own != before:
+            self.on_raised()
 
     async def run(self) -> None:
         """Asks again and again, until cancelled."""

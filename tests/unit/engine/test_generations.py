@@ -191,3 +191,24 @@ def test_an_old_house_stops_says_so_and_never_leads_again(tmp_path: Path) -> Non
         assert term.leadership.token >> 40 == 2
 
     play(story, World(policy_of("act"), agents={"ansan": agent}, virtual=True))
+
+
+def test_a_leader_goes_on_under_the_generation_that_its_store_was_made_one_of(tmp_path: Path) -> None:
+    """As when controllers are started again, one after the other, with --generation."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        before = world.controllers[world.leader]._term
+        assert before is not None
+        await raise_generation(world.store, 3, "a person", 1)
+        await world.until(lambda: world.leader != "" and _token_of(world) >> 40 == 3, 30)
+        assert _token_of(world) > before.leadership.token
+        assert await read_newer(world.store) is None
+        assert not [words for words in world.words("trouble") if "was opened" in words]
+
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
+
+
+def _token_of(world: World) -> int:
+    term = world.controllers[world.leader]._term
+    return 0 if term is None else term.leadership.token
