@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
+from evac.actions.peers import peer_of
 from evac.actions.port import Action, Driver, Order
 from evac.actions.postgres import PostgresDriver
 from evac.actions.process import ProcessDriver
 from evac.cli import exits
 from evac.cli.main import run
-from evac.lab import faults, journal_facts, ledger, restoring, status
+from evac.lab import agent_certificates, faults, journal_facts, ledger, restoring, status
 from evac.lab.state import LabFolder
 from evac.model.errors import Permanent
 from evac.store.generation import Newer, read_newer
@@ -36,6 +37,8 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolder]:
     monkeypatch.delenv("EVAC_STORE", raising=False)
     monkeypatch.setenv("EVAC_WHO", "kim")
     with running_lab() as folder:
+        for name, path in agent_certificates.environment(folder.certificates).items():
+            monkeypatch.setenv(name, path)
         yield folder
 
 
@@ -145,7 +148,7 @@ def assert_nobody_obeys_the_old_quorum(lab: LabFolder) -> None:
     ends = {(end.driver, end.at): end for end in estates.load(lab.estate).endpoints}
 
     async def ask() -> None:
-        units, databases = ProcessDriver(), PostgresDriver()
+        units, databases = ProcessDriver(peer_of()), PostgresDriver()
         end = ends["postgres", "ansan"]
         demote = Action("demote", end.subject, "postgres", "ansan", end.settings, {})
         ordered: list[tuple[Driver, Action]] = [(databases, demote)]

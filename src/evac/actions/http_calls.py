@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
-from collections.abc import Mapping
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from evac.actions.tls import TlsTrouble, trouble_of
 from evac.model.errors import Permanent
 
 MAX_ANSWER_BYTES: Final = 262_144
@@ -47,11 +50,19 @@ class Answer:
 
 
 class NotReached(Exception):
-    """No connection: the request was not sent."""
+    """No connection: the request was not sent. trouble: where TLS is why."""
+
+    def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
+        super().__init__(words)
+        self.trouble = trouble
 
 
 class NotAnswered(Exception):
-    """The request may have arrived; no whole answer came in time."""
+    """The request may have arrived; no whole answer came in time. trouble: as far as TLS may be why."""
+
+    def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
+        super().__init__(words)
+        self.trouble = trouble
 
 
 class Caller:
@@ -65,25 +76,33 @@ class Caller:
 
     async def call(
         self, method: str, url: str, *, timeout_s: float, body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, line: ssl.SSLContext | None = None,
     ) -> Answer:  # fmt: skip
-        """Raises `NotReached` or `NotAnswered`, and `Permanent` for an URL that is none."""
+        """line: of https, None: as this machine believes. Raises `NotReached` or `NotAnswered`, and
+        `Permanent` for an URL that is none.
+        """
         check_url(url)
         try:
             async with asyncio.timeout(max(timeout_s, 0.0)):
-                return await self._call(method, url, body, headers or {})
+                return await self._call(method, url, body, headers or {}, line)
         except aiohttp.ClientConnectorError as error:
-            raise NotReached(f"{_shown(url)} cannot be reached") from error
+            trouble = trouble_of(error)
+            words = f": {trouble.words}" if trouble else " cannot be reached"
+            raise NotReached(_shown(url) + words, trouble) from error
         except TimeoutError as error:
             raise NotAnswered(f"{_shown(url)} did not answer in {timeout_s:.1f} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NotAnswered(f"{_shown(url)} broke off: {type(error).__name__}") from error
+            trouble = trouble_of(error)
+            words = trouble.words if trouble else type(error).__name__
+            raise NotAnswered(f"{_shown(url)} broke off: {words}", trouble) from error
 
-    async def _call(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        session = await self._opened()
-        async with session.request(
-            method, url, data=body or None, headers=headers, allow_redirects=False
-        ) as response:
+    async def _call(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], line: ssl.SSLContext | None
+    ) -> Answer:
+        async with self._session_for(url) as session, session.request(
+            method, url, data=body or None, headers=headers, allow_redirects=False,
+            ssl=True if line is None else line,
+        ) as response:  # fmt: skip
             parts = bytearray()
             async for part in response.content.iter_chunked(65_536):
                 parts += part
@@ -92,17 +111,23 @@ class Caller:
             found = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, found, bytes(parts))
 
+    @contextlib.asynccontextmanager
+    async def _session_for(self, url: str) -> AsyncIterator[aiohttp.ClientSession]:
+        """The one of this caller. A connection with TLS gets a session of its own, which ends it at once: let
+        go by a session that goes on, it would say farewell after its loop is over.
+        """
+        if not url.startswith("https:"):
+            yield await self._opened()
+            return
+        async with _session(force_close=False) as session:
+            yield session
+
     async def _opened(self) -> aiohttp.ClientSession:
         """A session of the running loop; one of a loop that is over cannot be used any more."""
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             await self.close()
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=True),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+            self._session = _session(force_close=True)
             self._loop = loop
         return self._session
 
@@ -110,6 +135,13 @@ class Caller:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _session(force_close: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=force_close),
+        timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+    )  # fmt: skip
 
 
 def check_url(url: str) -> None:

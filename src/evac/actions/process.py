@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Final
 
 from evac.actions import given, process_client
+from evac.actions.peers import HERE, Peer
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.process_client import AgentClient
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -26,8 +27,8 @@ class ProcessDriver:
     name = "process"
     verbs = VERBS
 
-    def __init__(self) -> None:
-        self._client = AgentClient()
+    def __init__(self, peer: Peer = HERE) -> None:
+        self._client = AgentClient(peer)
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:

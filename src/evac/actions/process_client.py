@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
 import orjson
 
 from evac.actions import process_signing, secrets
 from evac.actions.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
+from evac.actions.peers import HERE, Lines, Peer
 from evac.actions.port import Observed, Order
 from evac.actions.secrets import Secret
+from evac.actions.tls import TlsTrouble, why_cut
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 ERRORS: Final[Mapping[str, type[ActionError]]] = {
@@ -23,17 +26,32 @@ ERRORS: Final[Mapping[str, type[ActionError]]] = {
 }
 
 
+CUT_S: Final = 0.5
 CLOCK_CODES: Final = frozenset({"clock-skew", "agent-just-started"})
 """Refusals of an order for its time alone: nothing was done."""
 
 
+REFUSED: Final[Mapping[str, tuple[str, str]]] = {
+    "tls-client-missing": (
+        "the agent wants a certificate of whoever asks",
+        "give one: EVAC_AGENT_CERT and EVAC_AGENT_KEY, or evac serve --agent-cert",
+    ),
+    "tls-client-name": (
+        "the agent does not obey the name in our certificate",
+        "add the name to names of the agent's file, or show another certificate",
+    ),
+}
+"""Refusals of a connection, before any order was read: nothing was done."""
+
+
 class AgentClient:
     """Talks to agents. Each order has a fresh nonce and the agent's time; each answer must be signed for that
-    nonce. An agent whose clock differs says so, signed, and is asked once more by its own.
+    nonce. An agent whose clock differs says so, signed, and is asked once more by its own. peer: how TLS is
+    spoken.
     """
 
-    def __init__(self) -> None:
-        self._caller = Caller()
+    def __init__(self, peer: Peer = HERE) -> None:
+        self._caller, self._lines = Caller(), Lines(peer)
         self._ahead_ms: dict[str, int] = {}
 
     async def send(
@@ -66,12 +84,30 @@ class AgentClient:
             ),
         }
         try:
-            answer = await self._caller.call("POST", url, body=body, headers=headers, timeout_s=timeout_s)
+            answer = await self._caller.call(
+                "POST", url, body=body, headers=headers, timeout_s=timeout_s, line=self._lines.to(url)
+            )
         except NotReached as error:
-            raise Retryable("agent-unreachable", str(error)) from error
+            code = "agent-unreachable" if error.trouble is None else error.trouble.code
+            hint = "" if error.trouble is None else error.trouble.hint
+            raise Retryable(code, str(error), hint) from error
         except NotAnswered as error:
-            raise OutcomeUnknown("agent-no-answer", str(error), "observe it first") from error
+            trouble = error.trouble or await self._why_cut(url, error)
+            code = "agent-no-answer" if trouble is None else trouble.code
+            words = str(error) if trouble is None else f"{agent}: {trouble.words}"
+            raise OutcomeUnknown(code, words, "observe it first") from error
         return _understood(answer, key, nonce)
+
+    async def _why_cut(self, url: str, error: NotAnswered) -> TlsTrouble | None:
+        """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
+        became of the order nobody knows.
+        """
+        line = self._lines.to(url)
+        if line is None or not isinstance(error.__cause__, aiohttp.ClientConnectionError):
+            return None
+        parts = urlsplit(url)
+        shown = self._lines.peer.files.cert is not None
+        return await why_cut(parts.hostname or "", parts.port or 443, line, shown, CUT_S)
 
     def _learned(self, agent: str, found: Mapping[str, Any]) -> bool:
         """Whether an order was refused for its time, and the agent said, signed, what time it has."""
@@ -119,6 +155,9 @@ def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
     said = answer.headers.get(process_signing.SIGNATURE.lower(), "")
     wanted = process_signing.answer_signature(key, answer.status, answer.body, nonce)
     if not process_signing.same(said, wanted):
+        refused = values.get("error")
+        if answer.status == 403 and isinstance(refused, dict) and refused.get("code") in REFUSED:
+            raise Permanent(str(refused["code"]), *REFUSED[refused["code"]])
         if answer.status in (401, 404, 405, 413):
             raise Permanent(
                 "agent-refused", f"the agent answers {answer.status}", "check its key and address"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from evac.actions import process_client
+from evac.actions.peers import HERE, Peer
 from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.process_client import AgentClient
 from evac.model.errors import ActionError
@@ -27,12 +28,12 @@ class RemoteDriver:
     `postgres`, by the hand of pangyo. agent: its URL; secret: a reference.
     """
 
-    def __init__(self, name: str, verbs: frozenset[Verb], agent: str, secret: str) -> None:
+    def __init__(self, name: str, verbs: frozenset[Verb], agent: str, secret: str, peer: Peer = HERE) -> None:
         self.name = name
         self._local = name.partition("@")[0]
         self.verbs = verbs
         self._agent, self._secret = agent, secret
-        self._client = AgentClient()
+        self._client = AgentClient(peer)
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:
@@ -78,9 +79,9 @@ class AgentPermits:
     held up on its way never grants more time than its sender believes.
     """
 
-    def __init__(self, agent: str, secret: str) -> None:
+    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
         self._agent, self._secret = agent, secret
-        self._client = AgentClient()
+        self._client = AgentClient(peer)
         self._marks: dict[str, str] = {}
 
     async def renew(
@@ -120,9 +121,9 @@ class AgentPermits:
 class AgentAnchors:
     """Leaves the heads of journals at an agent of another site, and reads them back."""
 
-    def __init__(self, agent: str, secret: str) -> None:
+    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
         self._agent, self._secret = agent, secret
-        self._client = AgentClient()
+        self._client = AgentClient(peer)
 
     async def put(
         self, stream: str, segment: int, records: int, digest: str, timeout_s: float, generation: int = 0

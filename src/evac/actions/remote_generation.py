@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from evac.actions.peers import HERE, Peer
 from evac.actions.process_client import AgentClient
 from evac.model.errors import OutcomeUnknown
 from evac.model.generation import GENERATION_MOST
@@ -14,9 +15,9 @@ PATH: Final = "/v1/generation"
 class AgentGenerations:
     """One agent. agent: its URL; secret: a reference."""
 
-    def __init__(self, agent: str, secret: str) -> None:
+    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
         self._agent, self._secret = agent, secret
-        self._client = AgentClient()
+        self._client = AgentClient(peer)
 
     async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
         """(newest generation, who opened it), after it was told of ours. Raises `ActionError`."""

@@ -20,6 +20,7 @@ from typing import Final
 
 from evac.model.errors import InvalidInput
 
+CERT_MOST: Final = 1 << 20
 _EXPIRED: Final = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
 _NAME: Final = frozenset({62, 64})
@@ -138,6 +139,21 @@ def _failed(error: ssl.SSLError) -> TlsTrouble:
     if any(one in said for one in _PLAIN):
         return TlsTrouble("tls-plain", "it does not speak TLS", "write http://, or let it listen with TLS")
     return TlsTrouble("tls-failed", f"TLS failed: {error.reason or 'no reason given'}", "look at its log")
+
+
+def ends_ms(path: Path | None) -> int:
+    """When the first certificate of a file ends, milliseconds since 1970; 0 where there is none. Raises
+    InvalidInput.
+    """
+    if path is None:
+        return 0
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes()[:CERT_MOST])
+    except (OSError, ValueError) as error:
+        raise InvalidInput("tls-cert", f"{path} holds no certificate", "give a PEM file") from error
+    return int(found.not_valid_after_utc.timestamp() * 1_000)
 
 
 _ASK: Final = b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -28,7 +28,7 @@ from evac import estate as estates
 from evac.actions import secrets
 from evac.actions.remote_generation import AgentGenerations
 from evac.app import sealing
-from evac.app.anchoring import agents_of
+from evac.app.anchoring import AgentAt, agents_of
 from evac.app.bundling import ENTRIES
 from evac.engine import chronicle, datasets
 from evac.engine.guards import HOLD_KEY
@@ -222,8 +222,8 @@ def _ask_agents(
     """(site -> (generation, opener) that its agent knows; sites whose agents are silent)."""
     agents = agents_of(estates.load(_estate(folder, bundle)))
 
-    async def one(url: str, secret: str) -> tuple[int, str] | None:
-        client = AgentGenerations(url, secret)
+    async def one(at: AgentAt) -> tuple[int, str] | None:
+        client = AgentGenerations(*at)
         try:
             return await client.ask(*own, ASK_S)
         except ActionError:
@@ -232,7 +232,7 @@ def _ask_agents(
             await client.close()
 
     async def work() -> list[tuple[int, str] | None]:
-        return await asyncio.gather(*(one(*agents[site]) for site in sorted(agents)))
+        return await asyncio.gather(*(one(agents[site]) for site in sorted(agents)))
 
     found = dict(zip(sorted(agents), asyncio.run(work()), strict=True))
     silent = [site for site, answer in found.items() if answer is None]

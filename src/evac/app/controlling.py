@@ -16,11 +16,14 @@ from typing import Final
 import aiohttp
 
 from evac import estate as estates
+from evac.actions.peers import Lines, Peer, peer_of
 from evac.actions.port import Driver, Verb
+from evac.actions.process import ProcessDriver
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
-from evac.app.anchoring import agents_of
+from evac.app.anchoring import agents_of, check_agents
+from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
 from evac.app.mending import Mender
 from evac.app.observing import probes_of
@@ -127,6 +130,7 @@ async def compose(
     clock = clock or SystemClock()
     estate = estates.load(setting.estate, setting.as_of)
     policy = read_policy(setting.estate, setting.policy, estate)
+    check_agents(estate)
     sites = tuple(site.id for site in estate.sites)
     if setting.watch and setting.site not in sites:
         raise NotAllowed(
@@ -169,7 +173,10 @@ async def compose(
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=[_sink(agent, generations) for agent in anchors],
-        chores=(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+        chores=(
+            seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
+            CertificateChore(agents_of(estate), clock, tell).chore,
+        ),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
     )  # fmt: skip
     return Composed(
@@ -182,9 +189,12 @@ HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"}
 """What the agent of a site does for a member on its own machine, and nobody from afar."""
 
 
-def hands_of(estate: Estate) -> dict[str, Maker]:
-    """Drivers by the hand of each site's agent, such as `postgres@pangyo`."""
-    found: dict[str, Maker] = {}
+def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
+    """Drivers by the hand of each site's agent, such as `postgres@pangyo`, and the one of its units. peer:
+    how agents are spoken to, if not as the environment says. Raises InvalidInput.
+    """
+    peer = peer_of() if peer is None else peer
+    found: dict[str, Maker] = {"process": partial(ProcessDriver, peer)}
     for site in (site.id for site in estate.sites):
         end = agent_of(estate, site)
         if end is None:
@@ -192,7 +202,7 @@ def hands_of(estate: Estate) -> dict[str, Maker]:
         url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
         for driver, verbs in HANDED.items():
             name = f"{driver}@{site}"
-            found[name] = partial(RemoteDriver, name, verbs, url, secret)
+            found[name] = partial(RemoteDriver, name, verbs, url, secret, peer)
     return found
 
 
@@ -201,7 +211,7 @@ def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> Agen
     if end is None:
         return None
     if site not in made:
-        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")))
+        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")), peer_of())
     return made[site]
 
 
@@ -290,7 +300,7 @@ def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe
     for endpoint in estate.endpoints:
         if endpoint.driver == "process" and endpoint.at == site and "agent" in endpoint.settings:
             url = f"{str(endpoint.settings['agent']).rstrip('/')}/v1/health"
-            return Probe("agent", "control", probes.agent(session, url))
+            return Probe("agent", "control", probes.agent(session, url, Lines(peer_of()).to))
     return None
 
 

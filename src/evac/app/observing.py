@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from evac.actions.peers import Lines, peer_of
 from evac.actions.port import Action
 from evac.actions.registry import Drivers
 from evac.engine.datasets import Epoch
@@ -186,6 +187,7 @@ def probes_of(
     """Site -> its probes, from the endpoints that the estate has of it."""
     found: dict[str, list[Probe]] = {site.id: [] for site in estate.sites}
     agents: dict[str, str] = {}
+    lines = Lines(peer_of())
     for endpoint in estate.endpoints:
         probe = _probe(endpoint, session, drivers, timeout_s)
         if probe is not None:
@@ -193,7 +195,8 @@ def probes_of(
         if endpoint.driver == "process" and "agent" in endpoint.settings:
             agents.setdefault(endpoint.at, str(endpoint.settings["agent"]))
     for site, url in agents.items():
-        found[site].append(Probe("agent", "agent", probes.agent(session, f"{url.rstrip('/')}/v1/health")))
+        url = f"{url.rstrip('/')}/v1/health"
+        found[site].append(Probe("agent", "agent", probes.agent(session, url, lines.to)))
     return {site: tuple(sorted(rows, key=lambda p: (p.kind, p.name))) for site, rows in found.items()}
 
 

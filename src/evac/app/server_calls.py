@@ -196,7 +196,7 @@ class ServerCalls:
                 "server-unreachable", f"{self._base} cannot be reached",
                 "is it up, and is that its address? evac serve --listen",
             )  # fmt: skip
-        if self._context is not None and isinstance(error, aiohttp.ServerDisconnectedError):
+        if self._context is not None and isinstance(error, aiohttp.ClientConnectionError):
             parts = urlsplit(self._base)
             trouble = await why_cut(
                 parts.hostname or "", parts.port or 443, self._context, self.server.cert is not None

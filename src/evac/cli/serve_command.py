@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evac.cli import exits
+from evac.cli.agent_options import agent_options
 from evac.cli.bundle_serving import SITE as BUNDLE_SITE
 from evac.cli.bundle_serving import BundleAsked, bundle_options, open_bundle
 from evac.cli.options import Length, as_of_option
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65_535), help="Of --demo; 0: any free one. [default: 8400]")
 @bundle_options
 @status_options
+@agent_options
 @click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
 @as_of_option
 @store_option

@@ -8,7 +8,8 @@
     POST /v1/generation      be told of a generation, and tell the newest one known
 
 Every POST is signed with the site's key, and so is its answer. Orders, anchors and permits of a generation
-before the newest one known are refused.
+before the newest one known are refused. With `[tls]` in its file nobody is heard who shows no certificate
+that it believes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -34,6 +36,7 @@ from evac.engine.agent_lag import LoopLag
 from evac.engine.agent_memory import TokenLedger
 from evac.engine.agent_orders import Gate, NotBelieved
 from evac.engine.agent_permits import Permits
+from evac.engine.agent_tls import Door
 from evac.engine.agent_units import Units
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 
@@ -69,6 +72,7 @@ class Agent:
         self._hand = FenceHand(self._permits, self._units, create, config.site)
         self._lag = LoopLag()
         self._runner: web.AppRunner | None = None
+        self.door = None if config.tls is None else Door(config.tls, agent_memory.wall_ms)
         self._routes: Mapping[str, _Handler] = {
             UNIT_PATH: self._acting.unit,
             remote.ACT_PATH: self._acting.act,
@@ -80,7 +84,7 @@ class Agent:
 
     @property
     def url(self) -> str:
-        return f"http://{self.config.host}:{self.config.port}"
+        return f"http{'s' if self.door else ''}://{self.config.host}:{self.config.port}"
 
     async def start(self) -> None:
         """Takes up what an earlier agent left, fences what is due, then listens. Raises `OSError` for a port
@@ -89,18 +93,27 @@ class Agent:
         await self._units.start()
         self._hand.start()
         self._lag.start()
-        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        if self.door is not None:
+            self.door.start()
+        doors = [self.door.middleware] if self.door is not None else []
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=doors)
         app.router.add_get(HEALTH_PATH, self._health)
         for path in self._routes:
             app.router.add_post(path, self._answer)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.config.host, self.config.port, reuse_address=True).start()
+        context = None if self.door is None else self.door.context
+        listening = web.TCPSite(
+            self._runner, self.config.host, self.config.port, reuse_address=True, ssl_context=context
+        )
+        await listening.start()
 
     async def close(self) -> None:
         """Listens no more. Units go on; permits stay on disk for the next agent."""
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.door is not None:
+            await self.door.close()
         await self._lag.close()
         self._hand.close()
         await self._units.close()
@@ -113,6 +126,7 @@ class Agent:
             "at_ms": agent_memory.wall_ms(), "token": self._ledger.highest,
             "generation": self._ledger.generation,
             "units": self._units.running_now(), "fences": self._permits.report(),
+            "tls": None if self.door is None else self.door.report(),
         }  # fmt: skip
         return web.Response(body=orjson.dumps(values), content_type="application/json")
 
@@ -182,8 +196,14 @@ async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Ag
 
 
 async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
-    """Runs an agent until `stop` is set or the task is cancelled."""
+    """Runs an agent until `stop` is set or the task is cancelled. SIGHUP: its certificates are read again,
+    which happens by itself too a moment after their files changed.
+    """
     agent = await start_agent(config)
+    if agent.door is not None:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, agent.door.read_again, True)
     _log.info("the agent of %s listens at %s", config.site, agent.url)
     try:
         await (stop or asyncio.Event()).wait()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from evac.engine.agent_tls import TlsConfig, check_plain
 from evac.model.errors import InvalidInput
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -67,7 +68,8 @@ class FenceConfig:
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """One agent. state: its folder. secret: reference of the key that orders are signed with. systemctl: the
-    program that moves systemd's units. drivers: what it does for others.
+    program that moves systemd's units. drivers: what it does for others. allow_plain: it may listen without
+    TLS where others can reach it.
     """
 
     site: str
@@ -80,6 +82,8 @@ class AgentConfig:
     drivers: tuple[str, ...] = LOCAL_DRIVERS
     systemctl: tuple[str, ...] = ("systemctl",)
     window_ms: int = 30_000
+    tls: TlsConfig | None = None
+    allow_plain: bool = False
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -99,6 +103,9 @@ def read_config(path: Path) -> AgentConfig:
         raise InvalidInput("agent-config", f"{path} cannot be read: {error}") from error
     units = tuple(_made(UnitConfig, one, "units") for one in values.pop("units", []))
     fences = tuple(_made(FenceConfig, one, "fences") for one in values.pop("fences", []))
+    tls = values.pop("tls", None)
+    if tls is not None:
+        values["tls"] = _made(TlsConfig, tls, "tls")
     if "state" in values:
         values["state"] = (path.parent / str(values["state"])).resolve()
     return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
@@ -124,6 +131,11 @@ def _problems(config: AgentConfig) -> Iterable[str]:
         yield from _unit_problems(unit)
     for fence in config.fences:
         yield from _fence_problems(fence, names)
+    problem = check_plain(config.host, config.tls, config.allow_plain)
+    if problem:
+        yield problem
+    if config.tls is not None:
+        yield from config.tls.problems
     if not _NAME.fullmatch(config.site):
         yield f"{config.site!r} is not the name of a site"
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from evac.actions.peers import CERT
+from evac.app.certificates import end_of, own_certificates, words_of
 from evac.lab import clocks, ground_checks, namespaces
 from evac.lab.state import LabError, LabFolder, living
 from evac.lab.topology import topology
@@ -42,7 +45,7 @@ def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
     missing = ground_checks.missing_programs()
     rows = [
         _programs(missing), _modules(), _old_lab(folder), _ports(folder, offset), _space(folder), _linux(),
-        _namespaces(), _clocks(),
+        _namespaces(), _clocks(), *_certificates(),
     ]  # fmt: skip
     return Diagnosis(tuple(rows), ground_checks.install_command(missing))
 
@@ -112,6 +115,18 @@ def _clocks() -> Checkup:
         cure = f"sudo apt-get install {clocks.PACKAGE}"
         return Checkup("clocks", "note", "libfaketime is not installed: no clock-jump", cure)
     return Checkup("clocks", "good", "libfaketime is installed")
+
+
+def _certificates() -> list[Checkup]:
+    """What this machine shows to agents, where it shows anything; no lab needs it."""
+    now_ms = time.time_ns() // 1_000_000
+    rows = []
+    for name, path in own_certificates().items():
+        words = words_of(f"the certificate for {name} ({path})", end_of(path), now_ms)
+        good = f"the certificate for {name} is good for long"
+        cure = f"renew the file that {CERT} names; it is read again by itself"
+        rows.append(Checkup("trust", "note" if words else "good", words or good, cure if words else ""))
+    return rows
 
 
 def as_text(diagnosis: Diagnosis) -> str:

@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from evac.actions.peers import Peer
 from evac.actions.port import Action, Order
 from evac.actions.process import ProcessDriver
-from evac.lab import commands, proc_table
+from evac.lab import agent_certificates, commands, proc_table
 from evac.lab.journal_facts import store_url
 from evac.lab.process import Process
 from evac.lab.site_servers import Ground, messenger_config
@@ -37,7 +38,8 @@ def controller(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
     argv = commands.controller(ground.folder.estate, site.name, store)
     log = ground.folder.logs / f"{site.name}-controller.log"
     # A mistake of ours shall leave its trace in the log.
-    debug = {**env, "EVAC_DEBUG": "1"}
+    known = agent_certificates.environment(ground.folder.certificates, site.name)
+    debug = {**env, **known, "EVAC_DEBUG": "1"}
     return Process(f"controller {site.name}", argv, log, prefix=site.prefix, env=debug)
 
 
@@ -45,6 +47,9 @@ def agent_file(ground: Ground, site: Site) -> str:
     """TOML. The unit carries the lab's mark itself, because an agent passes on no variable of its own."""
     argv = commands.messenger(messenger_config(ground, site))
     mark = f"{ground.folder.mark}{site.name}"
+    certificates = ground.folder.certificates
+    names = [agent_certificates.client_name(one.name) for one in ground.topology.sites]
+    names.append(agent_certificates.client_name())
     return "\n".join(
         [
             f"site = {_toml(site.name)}",
@@ -52,6 +57,12 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"port = {PORTS['agent']}",
             'state = "state"',
             f"secret = {_toml(ground.secrets.reference('agent'))}",
+            "",
+            "[tls]",
+            f"cert = {_toml(f'file:{certificates}/agent-{site.name}.pem')}",
+            f"key = {_toml(f'file:{certificates}/agent-{site.name}.key')}",
+            f"ca = {_toml(f'file:{certificates}/ca.pem')}",
+            f"names = [{', '.join(_toml(name) for name in names)}]",
             "",
             "[[units]]",
             f"name = {_toml(SERVICE)}",
@@ -78,11 +89,11 @@ def start_messenger(ground: Ground, site: Site) -> None:
     settings = {"agent": site.url("agent"), "secret": ground.secrets.reference("agent"), "unit": SERVICE}
     action = Action("scale", SERVICE, "process", site.name, settings, {"replicas": 1})
     order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}")
-    asyncio.run(_execute(action, order))
+    asyncio.run(_execute(action, order, agent_certificates.operator(ground.folder.certificates)))
 
 
-async def _execute(action: Action, order: Order) -> None:
-    driver = ProcessDriver()
+async def _execute(action: Action, order: Order, peer: Peer) -> None:
+    driver = ProcessDriver(peer)
     try:
         await driver.execute(action, order)
     finally:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from evac.lab import proc_table
+from evac.actions.peers import Lines
+from evac.lab import agent_certificates, proc_table
 from evac.lab.journal_facts import store_url
 from evac.lab.network import network_of
 from evac.lab.primaries import redis_master
@@ -78,7 +79,9 @@ def wait_until_ready(
             listens = partial(takes_connections, one.host(role), PORTS[role])
             wait_for(listens, READY_SECONDS, f"{role} of {site}")
     if "agent" in roles:
-        wait_for(lambda: answers(f"{one.url('agent')}/v1/health"), READY_SECONDS, f"the agent of {site}")
+        url = f"{one.url('agent')}/v1/health"
+        line = Lines(agent_certificates.operator(folder.certificates)).to(url)
+        wait_for(lambda: answers(url, line=line), READY_SECONDS, f"the agent of {site}")
     told(f"{site} answers again")
 
 

@@ -29,6 +29,7 @@ from evac.engine.guards import SITES_KEY
 from evac.engine.leading import LEADER
 from evac.engine.requests import Request
 from evac.engine.step_actions import rejoin_action
+from evac.lab import agent_certificates
 from evac.lab.state import LabError, LabFolder
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
@@ -80,7 +81,7 @@ async def bring_back(
         token = await _leading(store)
         await _until_left(store, site)
         files = estates.load(folder.estate)
-        drivers.know(hands_of(files))
+        drivers.know(hands_of(files, agent_certificates.operator(folder.certificates)))
         rejoined: Mapping[str, Evidence] = {}
         if question == "restore":
             now = await _observed(files, drivers, store)

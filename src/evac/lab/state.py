@@ -134,6 +134,11 @@ class LabFolder:
     def secrets(self) -> Path:
         return self.path / "secrets"
 
+    @property
+    def certificates(self) -> Path:
+        """Of the agents, and of those that ask them."""
+        return self.path / "certificates"
+
     def data(self, site: str, role: str) -> Path:
         return self.path / site / role
 

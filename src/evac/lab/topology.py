@@ -51,7 +51,7 @@ class Site:
         return f"{self.net}.{HOSTS[role]}"
 
     def url(self, role: str) -> str:
-        return f"http://{self.host(role)}:{PORTS[role]}"
+        return f"http{'s' if role == 'agent' else ''}://{self.host(role)}:{PORTS[role]}"
 
     @property
     def member(self) -> str:

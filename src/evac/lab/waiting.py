@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 
@@ -18,13 +19,13 @@ def takes_connections(host: str, port: int, timeout_s: float = 0.5) -> bool:
     return True
 
 
-def answers(url: str, timeout_s: float = 0.5) -> bool:
-    """Whether a URL answers with 200."""
+def answers(url: str, timeout_s: float = 0.5, line: ssl.SSLContext | None = None) -> bool:
+    """Whether a URL answers with 200. line: of https."""
     import urllib.error
     import urllib.request
 
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        with urllib.request.urlopen(url, timeout=timeout_s, context=line) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         error.close()

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from evac.actions.peers import Lines
 from evac.lab import (
+    agent_certificates,
     clients,
     clocks,
     commands,
@@ -148,6 +150,7 @@ def _start_all(starter: Starter, options: Options) -> None:
     ground = Ground(starter.folder, starter.state.topology)
     starter.folder.path.chmod(0o755)
     Secrets(starter.folder.secrets).make()
+    agent_certificates.make(starter.folder.certificates, ground.topology)
     estate_files.write(ground, options.delay_ms)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
@@ -230,7 +233,8 @@ def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool)
     env = clocks.environment(starter.folder, site.name) if clocks_too else {}
     process = starter.launch(site.name, "agent", own_processes.agent(ground, site, env))
     url = f"{site.url('agent')}/v1/health"
-    starter.wait(process, lambda: answers(url), READY_SECONDS, f"agent of {site.name}")
+    line = Lines(agent_certificates.operator(ground.folder.certificates)).to(url)
+    starter.wait(process, lambda: answers(url, line=line), READY_SECONDS, f"agent of {site.name}")
 
 
 def _start_controller(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -38,12 +39,19 @@ def probe_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
-def http(session: aiohttp.ClientSession, url: str, kind: EvidenceKind = "user", text: str = "") -> Ask:
+Line = Callable[[str], ssl.SSLContext | None]
+"""What an address is spoken to with; None: as this machine believes."""
+
+
+def http(
+    session: aiohttp.ClientSession, url: str, kind: EvidenceKind = "user", text: str = "",
+    line: Line = lambda url: None,
+) -> Ask:  # fmt: skip
     """A request as a user makes it. Any answer of the application counts, below 500 and with `text` in it."""
 
     async def ask() -> Seen:
         began = time.monotonic()
-        status, body = await _fetch(session, url)
+        status, body = await _fetch(session, url, line(url))
         if status >= 500:
             who = "a proxy" if status in PROXY_STATUS else "the application"
             return _seen(kind, "down", began, f"{url}: {who} answers {status}")
@@ -54,9 +62,11 @@ def http(session: aiohttp.ClientSession, url: str, kind: EvidenceKind = "user", 
     return ask
 
 
-def agent(session: aiohttp.ClientSession, url: str) -> Ask:
-    """The site's agent answers a request, with any status below 500."""
-    return http(session, url, "agent")
+def agent(session: aiohttp.ClientSession, url: str, line: Line = lambda url: None) -> Ask:
+    """The site's agent answers a request, with any status below 500. A certificate that is not believed, on
+    either side, says nothing of its site.
+    """
+    return http(session, url, "agent", line=line)
 
 
 def etcd_member(session: aiohttp.ClientSession, client_url: str) -> Ask:
@@ -126,14 +136,19 @@ def name_server(host: str, port: int, name: str, kind: EvidenceKind = "user") ->
     return ask
 
 
-async def _fetch(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
+async def _fetch(
+    session: aiohttp.ClientSession, url: str, line: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
     """Status and the first part of the body. Redirects are answers and are not followed."""
     try:
-        async with session.get(url, allow_redirects=False) as response:
+        async with session.get(url, allow_redirects=False, ssl=True if line is None else line) as response:
             return response.status, await response.content.read(MAX_ANSWER_BYTES)
     except aiohttp.ClientSSLError:
         raise  # an expired certificate is no loss of a site: the witness takes it as unknown
     except aiohttp.ClientConnectionError as error:
+        if url.startswith("https:") and not isinstance(error, aiohttp.ClientConnectorError):
+            # So hangs up who does not believe our certificate, and that is no loss of its site either.
+            raise aiohttp.ServerDisconnectedError(f"{url}: the connection ended") from error
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ConnectionResetError(errno.ECONNRESET, f"{url}: the connection ended") from error

@@ -17,6 +17,7 @@ from evac.web import api, pages
 from evac.web.access import who
 from evac.web.access.port import Access, Declared
 from evac.web.api.shapes import Problem
+from evac.web.certificates import Certificates
 from evac.web.gate import Gate
 from evac.web.metrics import Metrics
 from evac.web.pages import frame
@@ -40,6 +41,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
         separate_input_output_schemas=False, dependencies=[Depends(Declared())],
     )  # fmt: skip
     metrics = Metrics(office)
+    metrics.registry.register(Certificates(dict(setting.certificates)))
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
     for router in (*api.ROUTERS, *access.routers(), who.router):
         app.include_router(router)

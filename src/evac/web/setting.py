@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from evac.model.errors import InvalidInput, NotAllowed
@@ -39,6 +40,7 @@ class WebSetting:
     """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body;
     plan_most: of a plan that is handed over.
     heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
+    certificates: (what for, file) of those that this process shows.
     """
 
     hosts: tuple[str, ...] = NAMES_HERE
@@ -47,6 +49,7 @@ class WebSetting:
     header_most: int = 32_768
     heartbeat_s: float = 15.0
     secure: bool = False
+    certificates: tuple[tuple[str, Path], ...] = ()
 
 
 def listen_of(text: str) -> Listen:

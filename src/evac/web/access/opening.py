@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from evac.app.certificates import own_certificates
 from evac.engine.clock import Clock
 from evac.estate.access_file import access_beside, load_access
 from evac.model.access import AccessRules, Tls
@@ -60,7 +61,10 @@ def choose(
 def setting_of(opened: Opened) -> WebSetting:
     """Which names the room answers to, and whether TLS ends in it."""
     names = (*NAMES_HERE, *_names(opened.rules, opened.listen))
-    return WebSetting(hosts=tuple(dict.fromkeys(names)), secure=opened.tls is not None)
+    shown = own_certificates() | ({} if opened.tls is None else {"war room": Path(opened.tls.cert)})
+    return WebSetting(
+        hosts=tuple(dict.fromkeys(names)), secure=opened.tls is not None, certificates=tuple(shown.items())
+    )
 
 
 def access_of(opened: Opened, name: str, clock: Clock) -> Access:

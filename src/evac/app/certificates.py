@@ -1,0 +1,104 @@
+"""Which certificates this process shows, when they end, and those of the agents: told while there is time.
+
+own        `EVAC_AGENT_CERT`, which controllers show to agents
+agents     as their health pages say
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+
+from evac.actions.peers import CERT, Lines
+from evac.actions.tls import ends_ms
+from evac.app.anchoring import AgentAt
+from evac.engine.chronicle import Notice, Tell
+from evac.engine.clock import Clock
+from evac.model.errors import EvacError
+from evac.store.port import Lease
+
+SOON_MS: Final = 30 * 86_400_000
+LOOK_S: Final = 600.0
+AGAIN_MS: Final = 86_400_000
+ASK_S: Final = 3.0
+ANSWER_MOST: Final = 262_144
+
+
+def own_certificates(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
+    """Name -> file, of those that this process shows."""
+    return {"agents": Path(environ[CERT])} if environ.get(CERT) else {}
+
+
+def end_of(path: Path) -> int:
+    """Milliseconds since 1970; 0 for what cannot be read."""
+    try:
+        return ends_ms(path)
+    except EvacError:
+        return 0
+
+
+def words_of(what: str, end_ms: int, now_ms: int) -> str:
+    """What there is to say of a certificate; empty where it is good for long."""
+    if end_ms - now_ms > SOON_MS:
+        return ""
+    if end_ms == 0:
+        return f"{what} cannot be read"
+    day = datetime.fromtimestamp(end_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{what} has ended on {day}" if end_ms <= now_ms else f"{what} ends on {day}"
+
+
+class CertificateChore:
+    """Of whoever leads: looks every ten minutes, and says of each certificate once a day that it ends."""
+
+    def __init__(
+        self, agents: Mapping[str, AgentAt], clock: Clock, tell: Tell,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
+        self._agents, self._clock, self._tell, self._pause = agents, clock, tell, pause
+        self._told: dict[str, int] = {}
+
+    async def chore(self, guard: Lease) -> None:
+        await self.look()
+        await self._pause(LOOK_S)
+
+    async def look(self) -> None:
+        found = {
+            f"our certificate for {name}": ("", end_of(path)) for name, path in own_certificates().items()
+        }
+        secure = {site: at for site, at in self._agents.items() if at[0].startswith("https:")}
+        ends = await asyncio.gather(*(self._asked(at) for at in secure.values()))
+        for site, end_ms in zip(secure, ends, strict=True):
+            if end_ms:
+                found[f"the certificate of the agent of {site}"] = (site, end_ms)
+        now_ms = self._clock.now_ms()
+        for what, (site, end_ms) in found.items():
+            words = words_of(what, end_ms, now_ms)
+            if words and now_ms - self._told.get(what, -AGAIN_MS) >= AGAIN_MS:
+                self._told[what] = now_ms
+                self._tell(
+                    Notice("trouble", now_ms, site, words, {"code": "certificate-ends", "ends_ms": end_ms})
+                )
+
+    async def _asked(self, at: AgentAt) -> int:
+        """0 where it does not answer or says nothing: others say that."""
+        url, _, peer = at
+        try:
+            line = Lines(peer).to(url)
+            async with (
+                asyncio.timeout(ASK_S),
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
+                session.get(
+                    f"{url.rstrip('/')}/v1/health", allow_redirects=False, ssl=line or True
+                ) as answer,
+            ):
+                told = orjson.loads(await answer.content.read(ANSWER_MOST))
+            return int(told["tls"]["ends_ms"])
+        except (aiohttp.ClientError, EvacError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+            return 0

@@ -1,0 +1,97 @@
+"""The ends of certificates are told while there is time: by notices, figures and the doctor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_socket
+
+from evac.actions.peers import CERT, HERE, Peer
+from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
+from evac.engine.chronicle import Notice
+from evac.engine.clock import SystemClock
+from evac.lab.doctor import _certificates
+from evac.web.certificates import Certificates
+from tests.unit.engine.agents import REFERENCE, config, running
+from tests.unit.engine.authorities import Authority
+from tests.unit.engine.test_agent_tls import tls
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(autouse=True)
+def sockets() -> Iterator[None]:
+    pytest_socket.enable_socket()
+    yield
+    pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+class Later(SystemClock):
+    """A clock that is moved by hand."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+def test_words_say_when_a_certificate_ends_and_nothing_of_a_good_one() -> None:
+    assert words_of("it", 40 * DAY_MS, 1) == ""
+    assert words_of("it", 20 * DAY_MS, DAY_MS) == "it ends on 1970-01-21 00:00 UTC"
+    assert words_of("it", DAY_MS, DAY_MS) == "it has ended on 1970-01-02 00:00 UTC"
+    assert words_of("it", 0, DAY_MS) == "it cannot be read"
+
+
+def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Authority(tmp_path)
+    mine = ours.sign("controller", "controller", good=timedelta(days=10))
+    monkeypatch.setenv(CERT, str(mine.cert))
+    door = tls(ours.sign("agent", "127.0.0.1", good=timedelta(days=5)), ours.file)
+    told: list[Notice] = []
+    clock = Later()
+
+    async def story() -> None:
+        async with running(config(tmp_path, tls=door)) as agent:
+            agents = {
+                "pangyo": (agent.url, REFERENCE, Peer(mine)),
+                "anyang": ("http://127.0.0.1:9", REFERENCE, HERE),
+            }
+            chore = CertificateChore(agents, clock, told.append)
+            await chore.look()
+            await chore.look()
+            assert [(one.site, one.words.partition(" ends on")[0]) for one in told] == [
+                ("", "our certificate for agents"), ("pangyo", "the certificate of the agent of pangyo"),
+            ]  # fmt: skip
+            clock.ahead_ms = DAY_MS
+            await chore.look()
+            assert len(told) == 4
+
+    asyncio.run(story())
+
+
+def test_figures_and_the_doctor_name_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Authority(tmp_path)
+    soon, late = (
+        ours.sign("soon", "a", good=timedelta(days=9)),
+        ours.sign("late", "a", good=timedelta(days=90)),
+    )
+    assert soon.cert is not None
+    assert late.cert is not None
+    (found,) = Certificates({"agents": soon.cert, "war room": tmp_path / "none"}).collect()
+    assert {one.labels["certificate"]: one.value for one in found.samples} == {
+        "agents": end_of(soon.cert) / 1_000, "war room": 0,
+    }  # fmt: skip
+    monkeypatch.delenv(CERT, raising=False)
+    assert own_certificates() == {}
+    assert _certificates() == []
+    monkeypatch.setenv(CERT, str(soon.cert))
+    (row,) = _certificates()
+    assert (row.verdict, "ends on" in row.words) == ("note", True)
+    monkeypatch.setenv(CERT, str(late.cert))
+    assert [row.verdict for row in _certificates()] == ["good"]
