@@ -182,7 +182,7 @@ async def compose(
     return Composed(
         Controller(parts), store, drivers, session, worker, seen, [*anchors, *tellers.values()], agents,
         mender,
-    )
+    )  # fmt: skip
 
 
 HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}

@@ -213,7 +213,9 @@ def test_controllers_refuse_to_begin_with_agents_in_the_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def estate(agent: str) -> Estate:
-        unit = Endpoint("unit", "web", "north", "process", {"agent": agent, "secret": REFERENCE, "unit": "web"})
+        unit = Endpoint(
+            "unit", "web", "north", "process", {"agent": agent, "secret": REFERENCE, "unit": "web"}
+        )
         return replace(load(ESTATE), endpoints=(unit,))
 
     for name in ("EVAC_AGENT_PLAIN", "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY"):
