@@ -18,7 +18,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,13 +36,13 @@ from evac.estate.bundle_format import Bundle, BundleDamaged, open_bundle
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.store.anchors import Anchor, verify_chain
-from evac.store.copying import fill
+from evac.store.copying import fill, fill_store
 from evac.store.generation import KEY, Generation, encode
 from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
 from evac.store.port import Entry, Put, Store
 from evac.store.segments import Segment, decode, key_of
 from evac.store.segments import encode as encode_segment
-from evac.store.sqlite import SqliteStore
 
 ASK_S: Final = 3.0
 UNPACKED: Final = ("estate/", "plans/", "runbooks/", "START.txt")
@@ -54,7 +54,8 @@ GLASS: Final = "break-glass"
 @dataclass(frozen=True, slots=True)
 class Asked:
     """into: a folder that is not there yet, or the one of this very bundle. confirm: sites that a person says
-    are lost. generation: to be opened; 0: the next one.
+    are lost. generation: to be opened; 0: the next one. store: an empty store to be filled, in place of a new
+    file in the folder.
     """
 
     bundle: Path
@@ -64,6 +65,7 @@ class Asked:
     shares: Sequence[sealing.Share] = ()
     confirm: tuple[str, ...] = ()
     generation: int = 0
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,11 @@ class Opened:
     held: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
+    other: str = ""
 
     @property
     def store(self) -> str:
-        return f"sqlite:{self.folder / STORE}"
+        return self.other or f"sqlite:{self.folder / STORE}"
 
     @property
     def secrets(self) -> Path | None:
@@ -107,7 +110,7 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
             raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
         kept = _kept(asked.into, bundle)
         if kept is not None:
-            return _opened(asked.into, bundle, int(kept["generation"]), again=True)
+            return _opened(asked.into, bundle, kept, again=True)
         asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _beside(asked.into) as place:
             opener = os.urandom(8).hex()
@@ -119,18 +122,17 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
                 told = {
                     "bundle": bundle.digest, "generation": number, "opener": opener, "at_ms": now_ms,
                     "who": asked.who, "reason": asked.reason, "confirmed": list(asked.confirm),
+                    "store": asked.store,
                 }  # fmt: skip
                 (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
                 place.rename(asked.into)
-        found = _opened(asked.into, bundle, number, again=False)
+        found = _opened(asked.into, bundle, told, again=False)
         with _with_secrets(asked.into / GLASS):
             known, silent = _ask_agents(asked.into, bundle, (number, opener))
     for site, answer in known.items():
         if answer != (number, opener):
             raise _taken(site, answer[0])
-    return Opened(
-        found.folder, found.estate, found.policy, number, False, held, tuple(sorted(known)), tuple(silent)
-    )
+    return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
 
 
 def _kept(folder: Path, bundle: Bundle) -> dict[str, Any] | None:
@@ -148,9 +150,12 @@ def _kept(folder: Path, bundle: Bundle) -> dict[str, Any] | None:
     )
 
 
-def _opened(folder: Path, bundle: Bundle, generation: int, *, again: bool) -> Opened:
-    policy = str(bundle.values.get("policy", ""))
-    return Opened(folder, _estate(folder, bundle), folder / policy if policy else None, generation, again)
+def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
+    policy, other = str(bundle.values.get("policy", "")), str(told.get("store", ""))
+    return Opened(
+        folder, _estate(folder, bundle), folder / policy if policy else None, int(told["generation"]), again,
+        other=other,
+    )  # fmt: skip
 
 
 def _estate(folder: Path, bundle: Bundle) -> Path:
@@ -278,8 +283,8 @@ def _number(bundle: Bundle) -> int:
 
 
 def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked) -> tuple[str, ...]:
-    """The new store; returns the runs that were under way, which a hold stops. Raises Corrupt for a journal
-    that is not what its chain says.
+    """The new store, or one elsewhere; returns the runs that were under way, which a hold stops. Raises
+    BundleDamaged for a journal that is not what its chain says.
     """
     entries = _entries(bundle)
     journals = _journals(bundle)
@@ -287,7 +292,6 @@ def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked
     for key, value in list(entries.items()):
         if key.startswith(datasets.PREFIX):
             entries[key] = _above(key, value, generation.number)
-    entries[KEY] = encode(generation)
     if held:
         words = f"opened from a bundle: look at {', '.join(held)} first; it may have gone on since"
         entries[HOLD_KEY] = orjson.dumps({"who": asked.who, "reason": words, "at_ms": generation.at_ms})
@@ -296,8 +300,10 @@ def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked
         entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
     heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
     entries |= _first_words(heads, generation, asked, bundle, first)
-    fill(path, sorted(entries.items()), first)
-    asyncio.run(_check_chains(path, heads))
+    last = (KEY, encode(generation))
+    if not asked.store:
+        fill(path, sorted({**entries, KEY: last[1]}.items()), first)
+    asyncio.run(_fill_and_check(asked.store or f"sqlite:{path}", heads, entries if asked.store else {}, last))
     return held
 
 
@@ -367,9 +373,14 @@ def check_journals(bundle: Bundle) -> None:
     asyncio.run(work())
 
 
-async def _check_chains(path: Path, heads: Sequence[Segment]) -> None:
-    store = SqliteStore(path)
+async def _fill_and_check(
+    url: str, heads: Sequence[Segment], entries: Mapping[str, bytes], last: tuple[str, bytes]
+) -> None:
+    """Fills a store that stands elsewhere, and asks any for what it holds now."""
+    store = open_store(url)
     try:
+        if entries:
+            await fill_store(store, sorted(entries.items()), last)
         await _check_heads(store, heads)
     finally:
         await store.close()

@@ -157,7 +157,7 @@ async def compose(
     permits.append(
         Permitting(
             store, desk.sets, policy, clock, lambda site: _permitter(estate, agents, site),
-            lambda name: _primary_of(seen, name), lambda: generations.own.number,
+            lambda name: _primary_of(seen, name),
         )
     )  # fmt: skip
     drawer = Drawer(

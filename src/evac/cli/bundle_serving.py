@@ -62,7 +62,7 @@ def bundle_options(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
-def open_bundle(asked: BundleAsked, generation: int) -> Opened:
+def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """Unpacks and opens, or goes on with what was opened before. From now on references of secrets are
     resolved from the opened material. Raises InvalidInput, NotAllowed, StoreError.
     """
@@ -80,7 +80,7 @@ def open_bundle(asked: BundleAsked, generation: int) -> Opened:
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     opened = bundle_opening.open_from(
         bundle_opening.Asked(
-            asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation
+            asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation, store
         ),
         time.time_ns() // 1_000_000,
     )

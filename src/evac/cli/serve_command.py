@@ -62,16 +62,20 @@ def serve(
     --demo needs nothing else: a company in a folder that is gone afterwards, a fire, its recovery.
 
     --bundle needs no ESTATE and no store: it starts from the file of `evac bundle`, as a new generation.
-    Whatever of the old one comes back is refused from then on.
+    Whatever of the old one comes back is refused from then on. With --store and --site it fills an empty
+    store of several sites instead, so as to come home from a laptop.
     """
     if demo:
         return _demo(estate, site, port)
     if asked.bundle is not None:
-        if estate is not None or store is not None or policy is not None:
-            raise click.UsageError("--bundle has its own estate, policy and store: leave them out")
-        opened = open_bundle(asked, generation)
+        if estate is not None or policy is not None:
+            raise click.UsageError("--bundle has its own estate and policy: leave them out")
+        if store is not None and site is None:
+            raise click.UsageError("--bundle with --store fills a store of several sites: name our --site")
+        opened = open_bundle(asked, generation, store or "")
+        no_watch = no_watch or store is None
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
-        site, no_watch = site or BUNDLE_SITE, True
+        site = site or BUNDLE_SITE
     elif asked.named:
         raise click.UsageError("--into, --share, --ask-shares, --confirm and --reason are of --bundle")
     if estate is None or site is None:
@@ -171,9 +175,15 @@ async def _serve(
     what tells people.
     """
     from evac.app import controlling, war_room
+    from evac.app.supervised import Supervisor
+
+    supervisor = Supervisor()
 
     def ready(made: Composed) -> None:
         say(f"the controller of {setting.site} runs; store: {made.store.name}")
+        supervisor.ready()
+        watching = supervisor.watch(lambda: "leads" if made.controller.leads else "follows; it does not lead")
+        beside.append(asyncio.create_task(watching, name="systemd"))
 
     beside = [asyncio.create_task(war_room.keep(room, say), name="war room")] if room else []
     if status:
@@ -188,6 +198,7 @@ async def _serve(
     try:
         await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
     finally:
+        supervisor.stopping()
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)

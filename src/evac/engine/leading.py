@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from evac.engine.clock import Clock
 from evac.model.errors import LeaseLost, Unavailable
-from evac.model.generation import token_in
 from evac.store.port import Lease, Put, Store
 
 LEADER: Final = "leader"
@@ -39,10 +39,8 @@ class Leadership:
         clock: Clock,
         asked_ms: int,
         on_lost: Callable[[], None],
-        generation: int = 0,
     ) -> None:
         self.lease = lease
-        self._generation = generation
         self._store, self._clock, self._on_lost = store, clock, on_lost
         self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
         self._safe_ms = asked_ms + self._usable_ms
@@ -65,13 +63,13 @@ class Leadership:
         `LockHeld`, `Unavailable`.
         """
         asked_ms = clock.monotonic_ms()
-        lease = await store.acquire(name, owner, ttl_ms)
-        return cls(store, lease, clock, asked_ms, on_lost, generation)
+        lease = replace(await store.acquire(name, owner, ttl_ms), generation=generation)
+        return cls(store, lease, clock, asked_ms, on_lost)
 
     @property
     def token(self) -> int:
         """As orders carry it: the generation of the store goes before the count."""
-        return token_in(self._generation, self.lease.token)
+        return self.lease.stamp
 
     @property
     def left_ms(self) -> int:

@@ -21,7 +21,6 @@ from evac.actions.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, 
 from evac.engine.clock import Clock
 from evac.engine.datasets import DataSets
 from evac.model.errors import ActionError, Permanent, Unavailable
-from evac.model.generation import token_in
 from evac.model.run_policy import RunPolicy
 from evac.store.port import Lease, Put, Store
 
@@ -46,7 +45,7 @@ def wait_ms(ttl_ms: int) -> int:
 
 class Permitting:
     """Grants while we lead; stops for a store that is being fenced. agent: of a site, None where it has none;
-    holder: the site of a store's primary as the estate was last seen; generation: of our store.
+    holder: the site of a store's primary as the estate was last seen.
     """
 
     def __init__(
@@ -57,10 +56,9 @@ class Permitting:
         clock: Clock,
         agent: Callable[[str], Permitter | None],
         holder: Callable[[str], str],
-        generation: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
-        self._agent, self._holder, self._generation = agent, holder, generation
+        self._agent, self._holder = agent, holder
         self._token = -1
         self._led_since_ms = clock.monotonic_ms()
         self._granted_ms: dict[str, int] = {}
@@ -93,8 +91,7 @@ class Permitting:
                 return
             ttl_ms = self._policy.store(store).lease_ttl_ms
             self._granted_ms[store] = self._clock.monotonic_ms()
-            token = token_in(self._generation(), guard.token)
-            await agent.renew(store, epoch.number, ttl_ms, token, TIMEOUT_S)
+            await agent.renew(store, epoch.number, ttl_ms, guard.stamp, TIMEOUT_S)
             fact = orjson.dumps({"site": site, "ttl_ms": ttl_ms})
             if self._told.get(store) != fact:
                 await self._store.transact((), (Put(PREFIX + store, fact),), guard)

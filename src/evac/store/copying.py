@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from evac.model.errors import StoreError
 from evac.store.generation import KEY as GENERATION_KEY
 from evac.store.generation import SUPERSEDED_KEY
 from evac.store.limits import check_transaction
-from evac.store.port import Put, Store
+from evac.store.port import MAX_CHANGES, Compare, Put, Store
 from evac.store.segments import decode
 from evac.store.sqlite_file import connect, in_words, prepare
 
@@ -27,6 +28,7 @@ LEFT: Final = (
     "standing/", "status-export/", "votes/", "withdrawn/", "witness/",
 )  # fmt: skip
 TRIES: Final = 4
+FILL_BYTES: Final = 1_000_000
 PAGE: Final = 64
 
 
@@ -76,6 +78,32 @@ async def _all(store: Store, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
         for entry in page:
             yield entry.key, entry.value
         after = page[-1].key
+
+
+async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: tuple[str, bytes]) -> None:
+    """The same in a store that holds nothing. last: written when all the rest is there; a store without it
+    was not filled to its end. Raises StoreError where it holds anything.
+    """
+    if await store.list("", limit=1):
+        raise StoreError(
+            "store-not-empty", "the store holds something already, and what it holds is not overwritten",
+            "name an empty one: new members, or another prefix (?prefix=NAME)",
+        )  # fmt: skip
+    batch: list[Put] = []
+    size = 0
+    for key, value in entries:
+        if batch and (len(batch) == MAX_CHANGES or size + len(key) + len(value) > FILL_BYTES):
+            await _put_new(store, batch)
+            batch, size = [], 0
+        batch.append(Put(key, value))
+        size += len(key) + len(value)
+    if batch:
+        await _put_new(store, batch)
+    await _put_new(store, [Put(*last)])
+
+
+async def _put_new(store: Store, batch: list[Put]) -> None:
+    await store.transact([Compare(one.key, 0) for one in batch], batch)
 
 
 def fill(path: Path, entries: Iterable[tuple[str, bytes]], first: int) -> None:

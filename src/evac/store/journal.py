@@ -255,7 +255,7 @@ class Journal:
         changes: Sequence[Change],
     ) -> None:
         """Writes one segment after the head, or finds that it is there. A doubt begins or ends here."""
-        head, token = self._head, guard.token if guard else self._token
+        head, token = self._head, guard.stamp if guard else self._token
         value = encode(self.stream, head.segment + 1, head.records + 1, token, head.hash, records)
         key, unsure, before = key_of(self.stream, head.segment + 1), bool(self._doubts), self._doubts
         self._doubts = (*before, value)  # until known otherwise, also when this task is cancelled

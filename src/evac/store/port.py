@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from evac.model.generation import token_in
+
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20
 MAX_CHANGES: Final = 64
@@ -42,7 +44,8 @@ class Lease:
     """Leadership of `name` for `ttl_ms`, renewed by its owner. token: grows with every new holder, never
     falls.
 
-    id: what the driver needs to renew it; opaque to everybody else.
+    id: what the driver needs to renew it; opaque to everybody else. generation: of the store, as its holder
+    read it; no driver looks at it.
     """
 
     name: str
@@ -50,6 +53,12 @@ class Lease:
     token: int
     ttl_ms: int
     id: str = ""
+    generation: int = 0
+
+    @property
+    def stamp(self) -> int:
+        """The token as orders and journals carry it: above all of older generations."""
+        return token_in(self.generation, self.token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,17 @@ from evac.cli import exits
 from evac.cli.main import run
 from evac.engine import chronicle, datasets
 from evac.engine.agent import Agent
-from evac.engine.leading import LEADER
+from evac.engine.clock import SystemClock
+from evac.engine.leading import LEADER, Leadership
 from evac.estate.bundle_format import BundleDamaged, open_bundle
-from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.errors import InvalidInput, NotAllowed, StoreError
 from evac.model.generation import generation_of
+from evac.store.anchors import verify_chain
 from evac.store.generation import read_generation
 from evac.store.journal import Journal, read
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
+from tests.contract.store.members import Members, etcd_program
 from tests.unit.engine import agents
 from tests.unit.estate.test_bundle_format import damage
 
@@ -290,3 +293,34 @@ def test_plans_that_only_lie_ready_are_carried_once() -> None:
     }  # fmt: skip
     gone = {"drawer/north/hall-1", "drawer/north/hall-2", "drawer/north/hall-3", "plan/sha256:b/000000"}
     assert without_small_plans(entries).keys() == entries.keys() - gone
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(etcd_program() is None, reason="etcd is not installed")
+def test_a_laptop_comes_home_into_a_store_of_several_sites(tmp_path: Path) -> None:
+    """etcd counts its tokens from the start: the generation goes before them, in orders and in journals."""
+    estate(tmp_path)
+    fill(f"sqlite:{tmp_path}/old.sqlite")
+    laptop = opening(tmp_path, make(tmp_path))
+    members = Members(tmp_path, 1)
+    try:
+        members.start()
+        url = f"etcd:{members.endpoints[0]}"
+        home = opening(tmp_path, make(tmp_path, store=laptop.store), into=tmp_path / "home", store=url)
+        assert (home.generation, home.store) == (2, url)
+
+        async def ask(store: Store) -> None:
+            assert (await read_generation(store)).number == 2
+            lead = await Leadership.acquire(store, "north/1", 5_000, SystemClock(), generation=2)
+            assert generation_of(lead.token) == 2
+            journal = await Journal.open(store, "watch")
+            await journal.append([b"more"], lead.lease)
+            assert await verify_chain(store, "watch", [journal.head]) == []
+            await lead.release()
+
+        with_store(url, ask)
+        with pytest.raises(StoreError) as full:
+            opening(tmp_path, tmp_path / "two.bundle", into=tmp_path / "again", store=url)
+        assert full.value.code == "store-not-empty"
+    finally:
+        members.stop()
