@@ -19,16 +19,25 @@ def agent(file: Path) -> None:
     import logging
     import signal
 
+    from evac.app.supervised import Supervisor
     from evac.engine.agent import run_agent
     from evac.engine.agent_config import read_config
 
     config = read_config(file)
+    supervisor = Supervisor()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
     async def until_told() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run_agent(config, stop)
+        telling = asyncio.create_task(
+            supervisor.once_listening(config.host, config.port, f"the agent of {config.site}")
+        )
+        try:
+            await run_agent(config, stop)
+        finally:
+            supervisor.stopping()
+            telling.cancel()
 
     asyncio.run(until_told())

@@ -1,0 +1,126 @@
+"""Units of systemd and the recipe of an image: checked by systemd where it is there, else by reading."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import shutil
+import subprocess
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evac.app.healthcheck import check
+
+ROOT = Path(__file__).parents[2]
+PACKAGING = ROOT / "packaging"
+UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
+RECIPE = (PACKAGING / "container" / "Containerfile").read_text()
+EXPOSED_MOST = 15
+"""Tenths; systemd calls up to 2.0 safe, and 9.6 what a unit is that says nothing."""
+
+
+def settings(unit: Path) -> list[tuple[str, str]]:
+    """Keys and values of a unit, in order."""
+    lines = (line.strip() for line in unit.read_text().splitlines())
+    pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+@pytest.fixture
+def analyze() -> str:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze on this machine")
+    return program
+
+
+def test_there_is_one_for_the_controller_and_one_for_the_agent() -> None:
+    assert [unit.stem for unit in UNITS] == ["evac-agent", "evac-controller"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_takes_it(unit: Path, analyze: str, tmp_path: Path) -> None:
+    """With a program that is there: evac is not installed where tests run."""
+    here = tmp_path / unit.name
+    here.write_text(unit.read_text().replace("/opt/evac/bin/evac", "/bin/true"))
+    command = [analyze, "verify", "--man=no", str(here)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert unit.stem not in done.stderr
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_little_of_it_is_exposed(unit: Path, analyze: str) -> None:
+    command = [analyze, "security", "--offline=true", f"--threshold={EXPOSED_MOST}", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-300:]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_it_is_watched_and_holds_no_secret(unit: Path) -> None:
+    told = dict(settings(unit))
+    assert (told["Type"], told["DynamicUser"], told["ProtectSystem"]) == ("notify", "yes", "strict")
+    assert int(told["WatchdogSec"]) > 0
+    assert "LoadCredential" in told
+    for key, value in settings(unit):
+        assert not re.search(r"whsec_|password|token=|BEGIN ", value, re.IGNORECASE), key
+        if key == "Environment":
+            assert not re.search(r"SECRET|KEY|PASS", value)
+
+
+def test_the_recipe_locks_what_it_installs_and_runs_as_nobody_special() -> None:
+    stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", RECIPE, re.MULTILINE)
+    assert [name for _, name in stages] == ["build", ""]
+    assert all(base == "${BASE}" for base, _ in stages)
+    assert RECIPE.count("uv sync --frozen --no-default-groups") == 2
+    last = RECIPE.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    assert "HEALTHCHECK" in last
+    assert 'ENTRYPOINT ["evac"]' in last
+    assert not re.search(r"^(ADD|RUN curl|RUN wget)", RECIPE, re.MULTILINE)
+
+
+def test_the_recipe_names_what_there_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(re.findall(r"--extra (\S+)", RECIPE))
+    assert extras <= set(project["optional-dependencies"])
+    assert {"serve", "notices", "otel"} <= extras
+    ignored = (ROOT / ".containerignore").read_text().split()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", RECIPE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            name = source.removeprefix("./")
+            assert (ROOT / name).exists()
+            assert f"!{name}" in ignored
+
+
+class _Room(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/healthz" else 503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def room() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Room)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.enable_socket
+def test_a_container_says_whether_it_is_well(room: str) -> None:
+    assert check("") == ""
+    assert check(f"{room}/healthz") == ""
+    assert check(f"{room}/readyz") == "it answers 503"
+    assert check("http://127.0.0.1:1/healthz") == "no answer (ConnectionRefusedError)"
+    assert check("http://192.0.2.7/healthz") == "EVAC_HEALTH is no address of this machine"
+    assert check("http://127.0.0.1:99999/") == "EVAC_HEALTH is no address"
