@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from evac.app.bundle_opening import check_journals
 from evac.estate.bundle_format import BundleDamaged, open_bundle
+from evac.estate.bundle_manifest import manifest_of
 from evac.report.sheet import Part, Sheet, utc
 from evac.report.words import duration
 
@@ -14,12 +15,12 @@ from evac.report.words import duration
 def look(path: Path, now_ms: int) -> dict[str, Any]:
     """The manifest, with what follows from the file itself. Raises BundleDamaged, InvalidInput."""
     with open_bundle(path) as bundle:
-        told = bundle.values
-        made_ms = int(told.get("made_at_ms", 0))
+        told = manifest_of(bundle)
+        made_ms = told["made_at_ms"]
         return {
             "file": path.name, "digest": f"sha256:{bundle.digest}", "bytes": path.stat().st_size,
             "made_at_ms": made_ms,
-            "age_ms": max(0, now_ms - made_ms), "evac": str(told.get("evac", "")),
+            "age_ms": max(0, now_ms - made_ms), "evac": told["evac"],
             **{name: told.get(name) for name in _SHOWN},
             "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
         }  # fmt: skip
@@ -37,6 +38,7 @@ def problems_of(path: Path) -> list[tuple[str, str]]:
     Raises BundleDamaged where not even the table of contents can be believed.
     """
     with open_bundle(path) as bundle:
+        manifest_of(bundle)
         found = [(error.part, error.message) for error in bundle.problems()]
         if not found:
             try:

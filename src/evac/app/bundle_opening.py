@@ -32,7 +32,8 @@ from evac.app.anchoring import AgentAt, agents_of
 from evac.app.bundling import ENTRIES
 from evac.engine import chronicle, datasets
 from evac.engine.guards import HOLD_KEY
-from evac.estate.bundle_format import Bundle, BundleDamaged, open_bundle
+from evac.estate.bundle_format import Bundle, BundleDamaged, check_name, open_bundle
+from evac.estate.bundle_manifest import manifest_of
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.store.anchors import Anchor, verify_chain
@@ -105,6 +106,7 @@ def default_folder(bundle: Path) -> Path:
 def open_from(asked: Asked, now_ms: int) -> Opened:
     """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
     with open_bundle(asked.bundle) as bundle:
+        manifest_of(bundle)
         if problems := bundle.problems():
             names = ", ".join(problem.part for problem in problems)
             raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
@@ -151,7 +153,7 @@ def _kept(folder: Path, bundle: Bundle) -> dict[str, Any] | None:
 
 
 def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
-    policy, other = str(bundle.values.get("policy", "")), str(told.get("store", ""))
+    policy, other = bundle.values["policy"], str(told.get("store", ""))
     return Opened(
         folder, _estate(folder, bundle), folder / policy if policy else None, int(told["generation"]), again,
         other=other,
@@ -159,7 +161,7 @@ def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: boo
 
 
 def _estate(folder: Path, bundle: Bundle) -> Path:
-    name = str(bundle.values.get("estate_file", ""))
+    name = bundle.values["estate_file"]
     return folder / "estate" / name if name else folder / "estate"
 
 
@@ -197,19 +199,16 @@ def _unpack(bundle: Bundle, asked: Asked, place: Path) -> None:
             target = place / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             bundle.copy(name, target)
-    sealed = bundle.values.get("sealed")
+    sealed = bundle.values["sealed"]
     if not asked.shares:
         return
-    if not isinstance(sealed, dict):
+    if sealed is None:
         raise InvalidInput("share-foreign", "this bundle has nothing under lock", "leave the shares out")
-    try:
-        lock = sealing.Lock(str(sealed["name"]), int(sealed["needed"]), int(sealed["people"]))
-        part = str(sealed["part"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleDamaged("the manifest does not say whose shares open it") from error
-    material = sealing.unlock(lock, bundle.read(part), asked.shares)
+    lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
+    material = sealing.unlock(lock, bundle.read(sealed["part"]), asked.shares)
     files = {secrets.name_of(reference): text.encode() for reference, text in material.values.items()}
-    for name, data in (files | {f"files/{name}": held for name, held in material.files.items()}).items():
+    files |= {check_name(f"files/{name}"): held for name, held in material.files.items()}
+    for name, data in files.items():
         _write_private(place / GLASS / name, data)
     (place / GLASS).mkdir(exist_ok=True, mode=0o700)
 
@@ -253,7 +252,7 @@ def _next(bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], si
             "site-silent", f"the agents of {', '.join(unnamed)} do not answer, so nobody can tell them",
             f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
         )  # fmt: skip
-    own = _number(bundle)
+    own: int = bundle.values["generation"]["number"]
     newest = max([own, *(number for number, _ in known.values())])
     if newest > own and not asked.generation:
         raise _taken(next(site for site, (number, _) in known.items() if number == newest), newest)
@@ -272,14 +271,6 @@ def _taken(site: str, number: int) -> NotAllowed:
         f"the agent of {site} knows generation {number}, which somebody else opened",
         f"go on with that controller; to take over from it: --generation {number + 1}",
     )  # fmt: skip
-
-
-def _number(bundle: Bundle) -> int:
-    told = bundle.values.get("generation")
-    number = told.get("number") if isinstance(told, dict) else None
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < GENERATION_MOST:
-        raise BundleDamaged("the manifest does not say a generation")
-    return number
 
 
 def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked) -> tuple[str, ...]:
@@ -345,13 +336,13 @@ def _entries(bundle: Bundle) -> dict[str, bytes]:
 def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
     """Stream -> segments, which end at the head that the manifest names."""
     found: dict[str, list[bytes]] = {}
-    for row in bundle.values.get("journals", []):
+    for row in bundle.values["journals"]:
+        stream, part, head = row["stream"], row["part"], row["hash"]
         try:
-            stream, part, head = str(row["stream"]), str(row["part"]), str(row["hash"])
             segments = [base64.b64decode(line, validate=True) for line in bundle.read(part).splitlines()]
             last = decode(stream, len(segments), segments[-1])
-        except (KeyError, TypeError, ValueError, IndexError, Corrupt) as error:
-            raise BundleDamaged("a journal of the bundle cannot be read") from error
+        except (ValueError, IndexError, Corrupt) as error:
+            raise BundleDamaged(f"the journal {stream} cannot be read", part) from error
         if last.hash != head:
             raise BundleDamaged(f"the journal {stream} does not end where the manifest says", part)
         found[stream] = segments

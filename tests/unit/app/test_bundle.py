@@ -20,7 +20,7 @@ from evac.engine import chronicle, datasets
 from evac.engine.agent import Agent
 from evac.engine.clock import SystemClock
 from evac.engine.leading import LEADER, Leadership
-from evac.estate.bundle_format import BundleDamaged, open_bundle
+from evac.estate.bundle_format import BundleDamaged, Source, open_bundle, write_bundle
 from evac.model.errors import InvalidInput, NotAllowed, StoreError
 from evac.model.generation import generation_of
 from evac.store.anchors import verify_chain
@@ -255,6 +255,25 @@ def test_a_journal_that_was_changed_opens_no_store(tmp_path: Path) -> None:
     with pytest.raises(BundleDamaged, match="watch"):
         opening(tmp_path, bundle)
     assert not (tmp_path / "laptop").exists()
+
+
+def test_a_manifest_of_another_shape_is_refused_in_words(tmp_path: Path) -> None:
+    estate(tmp_path)
+    with open_bundle(make(tmp_path, store=None)) as bundle:
+        values, sources = bundle.values, [Source(name, bundle.read(name)) for name in bundle.parts]
+    wrong = {
+        "made_at_ms": -1, "evac": "\x1b[2J", "estate": [], "generation": {"number": 4_000, "opener": ""},
+        "plans": [{"lost": "north"}], "journals": {"stream": 1}, "policy": "../../etc/passwd",
+        "estate_file": "../private.key", "left_out": [None], "open_runs": None, "wheels": [1],
+        "sealed": {"name": "x"}, "references": True, "epochs": [{"store": "a", "epoch": True, "holder": ""}],
+    }  # fmt: skip
+    for key, value in wrong.items():
+        path = tmp_path / "wrong.bundle"
+        write_bundle(path, values | {key: value}, sources)
+        for ask in (lambda: bundle_looking.look(path, 1), lambda: opening(tmp_path, path)):  # noqa: B023
+            with pytest.raises(BundleDamaged):
+                ask()
+        assert not (tmp_path / "laptop").exists()
 
 
 def test_the_command_makes_shows_and_verifies(
