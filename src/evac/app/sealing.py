@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ MOST: Final = 64
 MAX_SHARE_BYTES: Final = 4_096
 MAX_MATERIAL_BYTES: Final = 64 << 20
 _WORD: Final = "evac-share-1"
+_NAME: Final = re.compile(r"[0-9a-f]{16}")
 _INFO: Final = b"evac bundle: break-glass material, 1"
 INSTALL: Final = "pip install 'evac[bundle]'"
 
@@ -102,6 +104,8 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share]) -> Material:
     """Opens the material with the shares of enough people. Raises InvalidInput."""
     from cryptography.exceptions import InvalidTag
 
+    if not 1 < lock.needed <= lock.people <= MOST or not _NAME.fullmatch(lock.name):
+        raise InvalidInput("share-wrong", "the bundle has no lock that people can open", "take another copy")
     found = {share.point: share for share in shares}
     strangers = [share for share in shares if share.lock != lock]
     if strangers:

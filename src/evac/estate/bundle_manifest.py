@@ -58,12 +58,13 @@ def _check(value: Any, shape: Any, where: str) -> None:
             raise _wrong(where)
         for row in value:
             _check(row, shape[0], where)
-    elif (
-        type(value) is not shape
-        or (isinstance(value, str) and not value.isprintable())
-        or (type(value) is int and not 0 <= value < MOST)
-    ):
+    elif type(value) is not shape or not _is_plain(value):
         raise _wrong(where)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it can be shown and counted with."""
+    return value.isprintable() if isinstance(value, str) else 0 <= value < MOST
 
 
 def _wrong(where: str) -> BundleDamaged:

@@ -33,6 +33,9 @@ def test_a_wrong_share_or_a_changed_lock_opens_nothing() -> None:
     wrong = replace(shares[1], part=bytes(16))
     stranger = lock_up(MATERIAL, 2, 3)[2][1]
     fewer = Lock(lock.name, 1, 3)  # a manifest that asks for fewer people than the lock does
+    for given_lock in (replace(lock, name="../x"), replace(lock, needed=0), replace(lock, people=900)):
+        with pytest.raises(InvalidInput):
+            unlock(given_lock, sealed, tuple(replace(share, lock=given_lock) for share in shares))
     for given_lock, data, chosen, code in (
         (lock, sealed, (shares[0], wrong), "share-wrong"),
         (lock, sealed, (shares[0], stranger), "share-foreign"),
