@@ -40,7 +40,7 @@ program without a shell whose first line of output counts.
 | `trouble` | evac could not do something, or was refused | error |
 | `tool` | a tool of recovery stands in one site only since then; in none | error; critical |
 | `lag` | a copy is behind its primary by more than its `rpo` for 10 s | error |
-| `plan` | a plan costs 20 % more outage than the best there was, or 50 %; none; old | warning; error |
+| `plan` | a plan costs 20 % more outage than the best there was; is old; there is none | warning; error |
 | `finding` | the audit has an error that was not there before | error |
 | `status-page` | the public status page is not written for 2 min | warning |
 

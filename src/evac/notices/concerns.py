@@ -19,9 +19,9 @@ STALE_MS: Final = 900_000
 """So long a suspicion, a lag, a run that waits, a page that is not written, a missing plan and one of an
 earlier estate are given to end by themselves."""
 WORSE: Final = (6, 5)
-MUCH_WORSE: Final = (3, 2)
 GOOD_AGAIN: Final = (11, 10)
-"""A plan is worse from 20 % on, an error from 50 % on, and good again at 10 %."""
+"""A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss most
+plans are worse, and whoever is woken then has other things to do."""
 TEXT_MOST: Final = 400
 PLANS_MOST: Final = 5_000
 
@@ -167,10 +167,17 @@ def _compared(before: Reference | None, cost: int) -> Reference:
 
 
 def _worse(loss: str, least: int, cost: int) -> Concern:
-    much = cost * MUCH_WORSE[1] >= least * MUCH_WORSE[0]
-    by = f"{(cost - least) * 100 // least} % worse" if least else "worse"
-    words = f"the plan for the loss of {loss} is {by} than it was, by the outage of all services together"
-    return Concern(f"plan/worse/{loss}", "plan", "error" if much else "warning", words, "look at page Plans")
+    words = f"the plan for the loss of {loss} has {_more(least, cost)} it had, all services together"
+    return Concern(f"plan/worse/{loss}", "plan", "warning", words, "look at page Plans")
+
+
+def _more(least: int, cost: int) -> str:
+    """How much more outage, in words."""
+    if not least:
+        return "more outage than"
+    if cost >= 2 * least:
+        return f"{cost // least} times the outage that"
+    return f"{(cost - least) * 100 // least} % more outage than"
 
 
 def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:

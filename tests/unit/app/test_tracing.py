@@ -127,8 +127,9 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else(
 ) -> None:
     collector.refuses = True
     said: list[str] = []
+    monkeypatch.setattr(tracing, "QUEUE_MOST", 1_000)
     tracer = Tracer("runs", "north", said.append)
-    for number in range(30_000):
+    for number in range(3_000):
         tracer.run_span(RunSpan("x", bytes([1] * 16), number.to_bytes(8, "big"), b"", 1, 2, {}))
     tracer.flush()
     assert said == ["traces do not reach the collector; spans are lost until they do"]
@@ -176,7 +177,7 @@ def test_it_is_off_unless_the_environment_asks_for_it(environment: dict[str, str
 
 
 def test_off_it_imports_nothing() -> None:
-    code = "import sys, evac.app.tracing, evac.web.metrics; sys.exit('opentelemetry' in sys.modules)"
+    code = "import sys, evac.app.tracing; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

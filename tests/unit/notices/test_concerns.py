@@ -68,11 +68,11 @@ def test_a_page_that_was_not_written_for_a_moment_is_no_concern() -> None:
     [
         ([100, 119], []),
         ([100, 120], ["warning"]),
-        ([100, 150], ["error"]),
+        ([100, 1_500], ["warning"]),
         ([100, 120, 111], ["warning"]),
         ([100, 120, 110], []),
         ([100, 60, 72], ["warning"]),
-        ([0, 1], ["error"]),
+        ([0, 1], ["warning"]),
         ([0, 0], []),
         ([100, 119, 119, 125], ["warning"]),
     ],
@@ -84,6 +84,20 @@ def test_a_plan_is_worse_from_a_fifth_on_against_the_best_there_was(
     for cost in costs:
         references, found = of_plans(references, [Drawn("pangyo", cost, "", True)])
     assert [one.severity for one in found] == severities
+
+
+@pytest.mark.parametrize(
+    ("least", "cost", "words"),
+    [
+        (100, 134, "34 % more outage than it had"),
+        (100, 1_442, "14 times the outage that it had"),
+        (0, 5, "more outage than it had"),
+    ],
+)
+def test_how_much_worse_is_said_in_words(least: int, cost: int, words: str) -> None:
+    references, _ = of_plans({}, [Drawn("pangyo", least, "", True)])
+    _, (found,) = of_plans(references, [Drawn("pangyo", cost, "", True)])
+    assert found.words == f"the plan for the loss of pangyo has {words}, all services together"
 
 
 def test_plans_that_are_missing_or_of_an_earlier_estate_are_told() -> None:
