@@ -20,8 +20,8 @@ STALE_MS: Final = 900_000
 earlier estate are given to end by themselves."""
 WORSE: Final = (6, 5)
 GOOD_AGAIN: Final = (11, 10)
-"""A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss most
-plans are worse, and whoever is woken then has other things to do."""
+"""A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss
+most plans are worse, and whoever is woken then has other things to do."""
 TEXT_MOST: Final = 400
 PLANS_MOST: Final = 5_000
 
