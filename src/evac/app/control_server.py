@@ -104,16 +104,15 @@ class ServerControl:
 
         listening = asyncio.create_task(listen(document["events"]), name="stream")
         try:
-            while document["state"] not in ENDED:
+            while document["state"] not in ENDED and not listening.done():
                 await news.wait()
                 news.clear()
                 await asyncio.sleep(PAUSE_S)
                 seen, document = document["events"], await self.run(name, most)
                 if document["events"] != seen:
                     yield document
-                elif listening.done():
-                    listening.result()
-                    break
+            if listening.done():
+                listening.result()
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

@@ -168,16 +168,18 @@ class ServerCalls:
     @contextlib.asynccontextmanager
     async def asked(
         self, method: str, path: str, params: Mapping[str, Any] | None, body: bytes,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str], silence_s: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
-        """A good answer whose body was not read yet. Raises Cut, EvacError."""
+        """A good answer whose body was not read yet. silence_s: how long nothing may come. Raises Cut,
+        EvacError.
+        """
         session = self._opened()
         sent = {"Accept": "application/json", **self._authority(), **headers}
         plain = {name: _text(value) for name, value in (params or {}).items()}
         try:
             async with session.request(
                 method, self._base + path, params=plain, data=body or None, headers=sent,
-                allow_redirects=False,
+                allow_redirects=False, timeout=self._patience(silence_s),
             ) as response:  # fmt: skip
                 await self._check(response)
                 yield response
@@ -245,6 +247,9 @@ class ServerCalls:
             str(told.get("kind", "")), status, code, words or f"it answers {status}", hint or AGAIN
         )
 
+    def _patience(self, silence_s: float | None = None) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s, sock_read=silence_s)
+
     def _authority(self) -> dict[str, str]:
         token = self.server.token
         return {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
@@ -254,7 +259,7 @@ class ServerCalls:
             context: Any = self._context or False
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=8, ssl=context),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s),
+                timeout=self._patience(),
                 cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
                 headers={"User-Agent": f"evac/{__version__}", "Accept-Encoding": "identity"},
                 max_line_size=16_384, max_field_size=16_384,

@@ -61,7 +61,7 @@ async def _connection(calls: ServerCalls, path: str, last: int) -> AsyncIterator
     if last:
         headers["Last-Event-ID"] = str(last)
     try:
-        async with calls.asked("GET", path, None, b"", headers) as response:
+        async with calls.asked("GET", path, None, b"", headers, SILENCE_S) as response:
             if response.content_type != MEDIA:
                 raise strange("a stream is none")
             parser = Parser()

@@ -56,7 +56,9 @@ def write_whole(target: Path, data: bytes) -> None:
 def say(words: str, quiet: bool = False) -> None:
     """Words for a person, on stderr."""
     if not quiet:
-        click.echo(words, err=True)
+        from evac.report.words import shown
+
+        click.echo(shown(words), err=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final
 from evac.model.steps import STEP_WORDS
 from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.report.screen import Page
-from evac.report.words import duration, listed, number, plural
+from evac.report.words import duration, listed, number, plural, shown
 from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event
@@ -162,7 +162,7 @@ def event_line(row: Document, output: str) -> str:
     """One line, as JSON or for people."""
     if output == "jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
-    return f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n"
+    return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
 
 
 def waiting(view: RunView) -> list[str]:

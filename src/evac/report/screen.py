@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from evac.report.words import shown
+
 STYLES: Final = {
     "error": "bold red", "warning": "yellow", "note": "blue", "ok": "green", "loss": "bold red",
     "degraded": "yellow", "unknown": "magenta", "restored": "green", "shed": "yellow", "unplaced": "bold red",
@@ -27,10 +29,12 @@ class Page:
         self._parts: list[RenderableType] = []
 
     def title(self, words: str) -> None:
-        self._parts.append(Text(words, style="bold"))
+        self._parts.append(Text(shown(words), style="bold"))
 
     def line(self, words: str = "", style: str = "") -> None:
-        self._parts.append(Padding(Text(words, style=STYLES.get(style, style)), (0, 0, 0, 2 if words else 0)))
+        self._parts.append(
+            Padding(Text(shown(words), style=STYLES.get(style, style)), (0, 0, 0, 2 if words else 0))
+        )
 
     def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Rows of (name, value, style), names aligned."""
@@ -38,7 +42,7 @@ class Page:
         table.add_column(no_wrap=True, style="dim")
         table.add_column(overflow="fold")
         for name, value, style in rows:
-            table.add_row(Text(name), Text(value, style=STYLES.get(style, style)))
+            table.add_row(Text(shown(name)), Text(shown(value), style=STYLES.get(style, style)))
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def table(
@@ -54,7 +58,7 @@ class Page:
             justify: Literal["left", "right"] = "right" if n in rights else "left"
             table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=n in wholes)
         for row in rows:
-            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(shown(cell), style=STYLES.get(cell, "")) for cell in row))
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def text(self) -> str:

@@ -10,6 +10,18 @@ NEVER_WORD: Final = "not within the horizon"
 SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warning", "note": "note"}
 
 
+_STEERS: Final = dict.fromkeys(
+    (*(n for n in range(0x20) if n not in (0x09, 0x0A)), *range(0x7F, 0xA0), *range(0x202A, 0x202F),
+     *range(0x2066, 0x206A)),
+    "\ufffd",
+)  # fmt: skip
+
+
+def shown(text: str) -> str:
+    """Words of others without letters that steer a terminal or turn the direction of text."""
+    return text.translate(_STEERS)
+
+
 def duration(milliseconds: int | None) -> str:
     """`45 s`, `12 min 30 s`, `3 h 05 min`, `2 d 04 h`; None is never."""
     if milliseconds is None:

@@ -19,6 +19,7 @@ from evac.app.server_stream import Message, Parser, messages
 from evac.cli.exits import exit_code
 from evac.engine.requests import Request
 from evac.model.errors import EvacError, NotAllowed
+from evac.report.run_report import run_text
 from tests.unit.app.false_servers import Asked, Told, always, answer, problem, serving
 from tests.web.certificates import papers
 
@@ -308,3 +309,46 @@ def test_a_stream_is_the_same_in_whatever_pieces_it_comes(size: int) -> None:
 def test_a_stream_of_rubbish_is_refused(data: bytes) -> None:
     with pytest.raises(EvacError, match="war room"):
         Parser().feed(data)
+
+
+def run_of(events: int) -> dict[str, Any]:
+    """The document of a run, as short as it may be."""
+    texts = dict.fromkeys(("run", "incident", "question", "plan_digest", "leader", "held_by", "why"), "r")
+    lists = ("approved_by", "to_type", "waits_for", "most_lost", "items")
+    nothing: dict[str, Any] = {name: [] for name in lists}
+    numbers = dict.fromkeys(("approvals_needed", "in_doubt", "undo_failed"), 0)
+    envelope = {"sites": [], "stores": [], "most_lost_ms": 0, "most_shed": 0}
+    return {
+        **texts, **nothing, **numbers, "schema_version": 1, "state": "running", "envelope": envelope,
+        "events": events, "forecast": None, "started_at": None, "ended_at": None, "next": None,
+        "as_of": "2026-11-26T10:00:00.000Z", "counts": {}, "evidence": {},
+    }  # fmt: skip
+
+
+def test_who_follows_a_run_is_told_when_the_stream_is_refused() -> None:
+    seen: list[int] = []
+
+    async def told(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        stream = asked.path.endswith("/stream")
+        writer.write(problem(403, "role", "not-allowed") if stream else answer(run_of(asked.number)))
+
+    async def follow(calls: ServerCalls) -> None:
+        async for document in ServerControl(calls).follow("r"):
+            seen.append(document["events"])
+
+    error, _ = asyncio.run(ask(told, follow))
+    assert (error.code, exit_code(error)) == ("role", 4)
+    assert len(seen) == 2, "what changed meanwhile was shown"
+
+
+def test_a_stream_whose_answer_never_begins_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_stream, "AGAIN_S", 0.0)
+    monkeypatch.setattr(server_stream, "SILENCE_S", 0.02)
+    assert refused(hang, listen).code == "server-broke-off"
+
+
+def test_no_letter_of_others_steers_a_terminal() -> None:
+    hostile = run_of(1) | {"why": "\x1b[2J\x9b31mred\u202egnp", "steps": []}
+    page = run_text(hostile, 120, False)
+    assert "red" in page
+    assert not any(letter in page for letter in "\x1b\x9b\u202e")
