@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from bench.figures import Figure, Table
 from bench.serve_large import put_large
+from bench.serve_plans import plans
 
 SERVERS: Final = 90_000
 SECONDS: Final = 20.0
@@ -259,6 +260,12 @@ PARTS: Mapping[str, tuple[str, Callable[[Room], Iterator[Figure]]]] = {
 }  # fmt: skip
 
 
+ALONE: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
+    "plans": ("Standing plans of every fault domain above a rack", plans),
+}  # fmt: skip
+"""Parts that need no room: how many servers is all they are told."""
+
+
 @contextmanager
 def served(servers: int, seconds: float) -> Iterator[Room]:
     """A room on a new store and a new estate. Raises RuntimeError where it does not become ready."""
@@ -302,15 +309,22 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench serve", description="Figures of the war room.")
     parser.add_argument("--servers", type=int, default=SERVERS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", default=",".join((*PARTS, *ALONE)))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     table = Table(f"The war room: {given.servers:,} servers")
     table.open()
-    with served(given.servers, given.seconds) as room:
-        for part in given.only.split(","):
-            title, figures = PARTS[part]
-            table.section(title)
-            for figure in figures(room):
-                table.add(figure)
+    asked = given.only.split(",")
+    if any(part in PARTS for part in asked):
+        with served(given.servers, given.seconds) as room:
+            for part in (part for part in asked if part in PARTS):
+                _add(table, PARTS[part][0], PARTS[part][1](room))
+    for part in (part for part in asked if part not in PARTS):
+        _add(table, ALONE[part][0], ALONE[part][1](given.servers))
     return table.close(given.json)
+
+
+def _add(table: Table, title: str, figures: Iterator[Figure]) -> None:
+    table.section(title)
+    for figure in figures:
+        table.add(figure)

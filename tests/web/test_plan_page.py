@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import httpx2
+import orjson
 
 from evac.app.office import Office
 from evac.report.words import percent
 from evac.store.memory import MemoryStore
+from evac.store.port import Put
 from tests.web.burning import burn, made
 from tests.web.rooms import play
 
@@ -37,6 +39,34 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         last = (await client.get(f"/plans/{digest}?steps=1000000&services=1000000")).text
         final = max(made().plan.steps, key=lambda step: (step.start_ms, step.id))
         assert f'<th scope="row">{final.id}</th>' in last
+
+    play(story, MemoryStore())
+
+
+def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert office.facts is not None
+        rows = [("feed", f"south/feed-{n:03}", n) for n in range(240)] + [("site", "south", 9)]
+        for kind, lost, people in rows:
+            told = {
+                "plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
+                "problem": "", "basis": "x", "kind": kind, "people": people, "searched": kind == "site",
+                "made_ms": 1_000,
+            }  # fmt: skip
+            await office.store.transact((), (Put(f"drawer/{lost}", orjson.dumps(told)),))
+        await office.look()
+        office.refresh()
+        text = (await client.get("/plans")).text
+        assert "241 plans of 241 lie ready. 240 of them are being improved." in text
+        assert text.count('<th scope="row">') == 100
+        assert text.index(">south<") < text.index("feed-239") < text.index("feed-200")
+        assert "240 power feeds, all ready" in text
+        last = (await client.get("/plans?kind=feed&begin=200")).text
+        assert last.count('<th scope="row">') == 40
+        assert "1 site" not in (await client.get("/plans?kind=site")).text.partition("<tbody>")[2]
+        assert (await client.get("/plans?kind=cellar")).status_code == 422
+        told = (await client.get("/v1/plans?limit=1")).json()["items"][0]
+        assert told["kind"] in ("site", "feed")
 
     play(story, MemoryStore())
 

@@ -43,6 +43,11 @@ class Apart:
                 self._pool = None
             raise
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the worker, where it runs."""
+        return tuple((self._pool._processes or {}) if self._pool is not None else ())
+
     def close(self) -> None:
         """Ends the worker at once, whatever it is doing."""
         pool, self._pool = self._pool, None

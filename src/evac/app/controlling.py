@@ -146,7 +146,9 @@ async def compose(
     generations = Generations(store, clock, tellers, strict=policy.generation == "asked")
     session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
-    worker = PlanningWorker(setting.estate, setting.as_of, policy, setting.budget_ms)
+    worker = PlanningWorker(
+        setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
+    )
     agents: dict[str, AgentPermits] = {}
     mender = Mender()
     desk = replace(
@@ -161,8 +163,7 @@ async def compose(
         )
     )  # fmt: skip
     drawer = Drawer(
-        store, clock, sites if setting.drawer and setting.watch else (),
-        lambda lost: worker.plan(seen.observation, lost), lambda: seen.digest,
+        store, clock, sites if setting.drawer and setting.watch else (), worker, lambda: seen.digest,
     )  # fmt: skip
     if targets is None and setting.watch:
         targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)

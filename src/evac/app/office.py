@@ -346,5 +346,6 @@ def _marks(entry: Entry | None) -> Mapping[str, str]:
 def _ready(ready: drawer.Ready, facts: EstateFacts | None) -> ReadyPlan:
     return ReadyPlan(
         "+".join(ready.lost), ready.lost, ready.plan, ready.estate, ready.at_ms, ready.took_ms, ready.problem,
-        None if facts is None else facts.digest == ready.estate,
+        None if facts is None else facts.digest == ready.estate, ready.kind, ready.people, ready.searched,
+        ready.made_ms,
     )  # fmt: skip

@@ -99,7 +99,9 @@ class HoldSeen:
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
     """A plan in the drawer. plan: digest, empty where none could be made. current: whether it is of the
-    estate as it is now; None while that is not known. at_ms: by the leader's clock.
+    estate as it is now; None while that is not known. at_ms: when it was made, or last confirmed for the
+    estate as it was then; made_ms: when it was made; by the leader's clock. kind: of the domain, or `pair`;
+    people: whom the loss leaves without a service; searched: no better one is looked for.
     """
 
     scenario: str
@@ -110,6 +112,10 @@ class ReadyPlan:
     took_ms: int
     problem: str
     current: bool | None
+    kind: str = ""
+    people: int = 0
+    searched: bool = True
+    made_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,42 +1,103 @@
-"""The drawer: a plan ready for the loss of each site and of each pair, because a fire waits for no planner.
+"""The drawer: a plan ready for the loss of each site, of each pair of sites, and of every fault domain above
+a rack, because a fire waits for no planner.
 
-    drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}
+    drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}, and since it holds more
+                                 than sites {"basis", "kind", "people", "searched", "made_ms"} as well
     plan/<digest>/<part:06d>     canonical plan bytes in parts; written before anything names the digest
+    plan-kept/<digest>           somebody uses that plan: it is never taken away
+    plan-left/<digest>           a plan that another took the place of in the drawer, since when: {"at_ms"}
 
-This module owns when plans are made and where they lie; the planner is given to it.
+A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
+of the estate as observed. After a change every entry is looked at again: what the planner says was made of
+the same is kept and confirmed, the rest is made anew.
+
+This module owns when plans are made and where they lie; the planner is given to it. The table of entries is
+kept in memory while one leads, for nobody else writes them; plans are not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import orjson
 
 from evac.engine.clock import Clock
-from evac.model.errors import Corrupt, EvacError, InvalidInput, LeaseLost, Unavailable
-from evac.store.port import Compare, Entry, Lease, Put, Store
+from evac.engine.standing import Choice, Ready, Wanted, Work, choose, in_order, scenarios_of
+from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput, LeaseLost, Unavailable
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+
+__all__ = [
+    "Drawer", "Made", "Planner", "Planning", "Ready", "decode", "digest_of", "find_plan", "get_plan",
+    "key_of", "put_plan", "scenarios_of",
+]  # fmt: skip
 
 PART_BYTES: Final = 512 * 1024
 MAX_PLAN_PARTS: Final = 1_024
 PREFIX: Final = "drawer/"
+KEPT: Final = "plan-kept/"
+LEFT: Final = "plan-left/"
+LEFT_MS: Final = 86_400_000
+"""A plan that another took the place of can be read for so long: somebody may hold its digest."""
+SWEEP_MOST: Final = 32
+DELETES_MOST: Final = 64
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 Planner = Callable[[tuple[str, ...]], Awaitable[bytes]]
-"""Sites that are lost -> canonical bytes of a plan. Raises EvacError where none can be made."""
+"""Domains that are lost -> canonical bytes of a plan. Raises EvacError where none can be made."""
 
 
-def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Each site and each pair, single ones first; never so many that none is left."""
-    ordered = sorted(sites)
-    single = [(site,) for site in ordered if len(ordered) > 1]
-    pairs = list(combinations(ordered, 2)) if len(ordered) > 2 else []
-    return (*single, *pairs)
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a planner made. basis: what it was made of; searched: no better one is looked for; confirmed: it
+    is the plan that lay there, for the estate as it is now."""
+
+    data: bytes
+    basis: str = ""
+    searched: bool = True
+    confirmed: bool = False
+
+
+class Planning(Protocol):
+    """A planner that keeps many plans. lanes: how many scenarios it works at side by side."""
+
+    lanes: int
+
+    async def scenarios(self) -> Sequence[Wanted]:
+        """Everything that wants a plan, by the estate as it is now. Raises EvacError."""
+        ...
+
+    async def stand(
+        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made:  # fmt: skip
+        """A plan for the estate as it is now: `known` again, where it still fits, else a new one. load: the
+        bytes of a plan by its digest. Raises EvacError where none can be made.
+        """
+        ...
+
+
+class _Plain:
+    """A planner of one plan at a time, of which nothing is known but its plans."""
+
+    lanes = 1
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    async def scenarios(self) -> Sequence[Wanted]:
+        return ()
+
+    async def stand(
+        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made:  # fmt: skip
+        return Made(await self._planner(lost))
 
 
 def key_of(lost: Sequence[str]) -> str:
@@ -49,8 +110,13 @@ def digest_of(data: bytes) -> str:
 
 
 async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str:
-    """Writes a plan in parts and returns its digest. Parts that are there already are left as they are."""
+    """Writes a plan in parts, to stay, and returns its digest. Parts that are there already are left."""
     digest = digest_of(data)
+    await store.transact((), (Put(KEPT + digest, b"{}"),), guard)
+    return await _put_parts(store, data, digest, guard)
+
+
+async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None) -> str:
     parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
     if not 0 < len(parts) <= MAX_PLAN_PARTS:
         raise InvalidInput("plan-size", f"a plan of {len(data)} bytes cannot be stored", "split the scenario")
@@ -99,41 +165,27 @@ async def get_plan(store: Store, digest: str) -> bytes:
     return data
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What lies in the drawer for one scenario. plan: digest, empty where none could be made, with the
-    problem.
-
-    estate: the digest of the estate (and observation) it was made from. at_ms: wall clock of its making.
-    """
-
-    lost: tuple[str, ...]
-    plan: str
-    estate: str
-    at_ms: int
-    took_ms: int = 0
-    problem: str = ""
-
-
 def decode(entry: Entry) -> Ready | None:
     """What an entry says; None for what cannot be read, which is as good as no plan."""
     try:
-        document: dict[str, Any] = orjson.loads(entry.value)
-        lost = entry.key.removeprefix(PREFIX)
+        told: dict[str, Any] = orjson.loads(entry.value)
+        lost, at_ms = entry.key.removeprefix(PREFIX), int(told["at_ms"])
+        names = tuple(lost.split("+")) if lost else ()
         return Ready(
-            tuple(lost.split("+")) if lost else (), str(document["plan"]), str(document["estate"]),
-            int(document["at_ms"]), int(document["took_ms"]), str(document["problem"]),
+            names, str(told["plan"]), str(told["estate"]), at_ms, int(told["took_ms"]), str(told["problem"]),
+            str(told.get("basis", "")), str(told.get("kind", "") or ("site", "pair")[len(names) > 1]),
+            int(told.get("people", 0)), bool(told.get("searched", True)), int(told.get("made_ms", at_ms)),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         return None
 
 
 class Drawer:
-    """Keeps a plan ready for every scenario of `sites`. estate: the digest of what a plan would be made of
-    now.
+    """Keeps a plan ready for every scenario. estate: the digest of what a plan would be made of now.
 
-    A plan of another estate is made anew, one older than `most_age_ms` as well. One plan is made at a time,
-    for the planner takes a whole core.
+    sites: whose loss, alone and in pairs, always wants one. A plan of another estate is looked at anew, one
+    older than `most_age_ms` as well. A planner of several lanes works at several scenarios side by side; one
+    lane never searches where there are several, so that a plan that is asked for at once waits for no search.
     """
 
     def __init__(
@@ -141,40 +193,96 @@ class Drawer:
         store: Store,
         clock: Clock,
         sites: Sequence[str],
-        planner: Planner,
+        planner: Planner | Planning,
         estate: Callable[[], str],
         *,
         most_age_ms: int = 3_600_000,
         look_ms: int = 5_000,
         plan_ms: int = 600_000,
     ) -> None:
-        self._store, self._clock, self._planner, self._estate = store, clock, planner, estate
-        self._scenarios = scenarios_of(sites)
+        self._store, self._clock, self._estate = store, clock, estate
+        self._planning: Planning = _Plain(planner) if callable(planner) else planner
+        self._sites = tuple(sites)
         self._most_age_ms, self._look_ms, self._plan_ms = most_age_ms, look_ms, plan_ms
+        self._wanted: tuple[str, tuple[Wanted, ...]] | None = None
+        self._table: dict[tuple[str, ...], Ready] | None = None
+        self._busy: set[tuple[str, ...]] = set()
+        self._choosing, self._writing = asyncio.Lock(), asyncio.Lock()
 
     async def run(self, guard: Lease) -> None:
         """Fills the drawer until cancelled, or raises `LeaseLost`: only the leader plans ahead."""
+        self._table, self._wanted = None, None
+        self._busy.clear()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane in range(self._planning.lanes):
+                    tasks.create_task(self._fill(lane, guard), name=f"drawer {lane}")
+                tasks.create_task(self._sweep(guard), name="plans left")
+        except ExceptionGroup as group:
+            if group.split(LeaseLost)[1] is not None:
+                raise
+            raise LeaseLost(guard.name) from group
+
+    async def _fill(self, lane: int, guard: Lease) -> None:
         while True:
             try:
-                made = await self.fill_one(guard)
-            except Unavailable:
+                made = await self.fill_one(guard, lane)
+            except (Unavailable, Conflict):
                 made = False
             await asyncio.sleep(0 if made else self._look_ms / 1_000)
 
-    async def fill_one(self, guard: Lease) -> bool:
-        """Makes the plan that is most wanted: one that is missing or of another estate, then the oldest."""
+    async def fill_one(self, guard: Lease, lane: int = 0) -> bool:
+        """Makes the plan that is most wanted: one that is missing or of another estate, then a better one,
+        then a look at the oldest.
+        """
         estate = self._estate()
-        for lost in self._scenarios:
-            ready = await self.look(lost)
-            if ready is None or ready.estate != estate:
-                await self._make(lost, estate, guard)
-                return True
-        for lost in self._scenarios:
-            ready = await self.look(lost)
-            if ready is not None and self._is_old(ready):
-                await self._make(lost, estate, guard)
-                return True
-        return False
+        async with self._choosing:
+            choice = await self._next(estate, lane, guard)
+            if choice is None:
+                return False
+            self._busy.add(choice.wanted.lost)
+        try:
+            await self._make(choice, estate, guard, lane)
+        finally:
+            self._busy.discard(choice.wanted.lost)
+        return True
+
+    async def _next(self, estate: str, lane: int, guard: Lease) -> Choice | None:
+        table = await self._known()
+        wanted = await self._scenarios(estate, guard)
+        old_before_ms = self._clock.now_ms() - self._most_age_ms
+        for lost, ready in list(table.items()):
+            if ready.at_ms > self._clock.now_ms():  # a clock that jumped: as good as old
+                table[lost] = replace(ready, at_ms=old_before_ms - 1)
+        searches = self._planning.lanes == 1 or lane < self._planning.lanes - 1
+        return choose(wanted, table, estate, self._busy, old_before_ms, searches)
+
+    async def _scenarios(self, estate: str, guard: Lease) -> tuple[Wanted, ...]:
+        """By the estate as it is now; what the planner cannot say is left as it was."""
+        if self._wanted is None or self._wanted[0] != estate:
+            more: Sequence[Wanted] = ()
+            known = False
+            if self._sites:
+                with contextlib.suppress(EvacError):
+                    more, known = await self._planning.scenarios(), True
+            self._wanted = (estate, in_order(self._sites, more))
+            if known and more:
+                await self._drop_others(guard)
+        return self._wanted[1]
+
+    async def _drop_others(self, guard: Lease) -> None:
+        """Entries of domains that the estate does not have any more."""
+        assert self._wanted is not None
+        table, wanted = await self._known(), {one.lost for one in self._wanted[1]}
+        for lost in [one.lost for one in table.values() if one.lost not in wanted and one.kind != "pair"]:
+            old = table.pop(lost)
+            await self._store.transact((), (Delete(key_of(lost)), *self._leave(old.plan, "")), guard)
+
+    async def _known(self) -> dict[tuple[str, ...], Ready]:
+        if self._table is None:
+            found = [decode(entry) for entry in await _pages(self._store, PREFIX)]
+            self._table = {ready.lost: ready for ready in found if ready is not None}
+        return self._table
 
     async def look(self, lost: Sequence[str]) -> Ready | None:
         """What lies ready for a loss, whatever its age."""
@@ -190,42 +298,109 @@ class Drawer:
 
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
         """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
-        ready = await self._make(tuple(sorted(lost)), self._estate(), guard)
+        names = tuple(sorted(lost))
+        wanted = Wanted(names, "site" if len(names) == 1 else "pair")
+        ready = await self._make(Choice(wanted, "make"), self._estate(), guard, self._planning.lanes - 1)
         return (ready, await get_plan(self._store, ready.plan)) if ready.plan else None
 
-    def _is_old(self, ready: Ready) -> bool:
-        age_ms = self._clock.now_ms() - ready.at_ms
-        return not 0 <= age_ms <= self._most_age_ms
+    async def _make(self, choice: Choice, estate: str, guard: Lease, lane: int) -> Ready:
+        old = (await self._known()).get(choice.wanted.lost)
+        ready, data = await self._stand(choice, estate, lane, old)
+        if ready.problem and choice.work != "make" and old is not None:
+            ready = replace(old, at_ms=ready.at_ms, searched=True)  # what lies there still fits
+        async with self._writing:
+            if data:
+                await _put_parts(self._store, data, ready.plan, guard)
+            leave = self._leave(old.plan if old is not None else "", ready.plan)
+            await self._store.transact((), (Put(key_of(ready.lost), _encode(ready)), *leave), guard)
+            (await self._known())[ready.lost] = ready
+        return ready
 
-    async def _make(self, lost: tuple[str, ...], estate: str, guard: Lease) -> Ready:
-        began_ms = self._clock.monotonic_ms()
-        digest, problem = "", ""
+    async def _stand(
+        self, choice: Choice, estate: str, lane: int, old: Ready | None
+    ) -> tuple[Ready, bytes]:  # fmt: skip
+        """The entry of a scenario, and the bytes of its plan; none where there is a problem."""
+        began_ms, wanted = self._clock.monotonic_ms(), choice.wanted
+        made, problem = Made(b""), ""
         try:
             async with asyncio.timeout(self._plan_ms / 1_000):
-                data = await self._planner(lost)
-            digest = await put_plan(self._store, data, guard)
+                made = await self._planning.stand(lane, wanted.lost, choice.work, old, self._load)
         except (LeaseLost, Unavailable):
             raise
         except TimeoutError:
             problem = f"no plan in {self._plan_ms // 1_000} s"
         except EvacError as error:
             problem = error.message
-        took_ms = self._clock.monotonic_ms() - began_ms
-        ready = Ready(lost, digest, estate, self._clock.now_ms(), took_ms, problem)
-        await self._store.transact((), (Put(key_of(lost), _encode(ready)),), guard)
-        return ready
+        took_ms, now_ms = self._clock.monotonic_ms() - began_ms, self._clock.now_ms()
+        ready = Ready(
+            wanted.lost, digest_of(made.data) if made.data else "", estate, now_ms, took_ms, problem,
+            made.basis, wanted.kind, wanted.people, made.searched, now_ms,
+        )  # fmt: skip
+        if made.confirmed and old is not None:
+            ready = replace(ready, took_ms=old.took_ms, made_ms=old.made_ms)
+        return ready, made.data
+
+    def _leave(self, old: str, new: str) -> tuple[Put | Delete, ...]:
+        """Notes that one plan lies in no drawer any more, from now on, and that another does."""
+        if old == new:
+            return ()
+        back = (Delete(LEFT + new),) if new else ()
+        return (*back, Put(LEFT + old, orjson.dumps({"at_ms": self._clock.now_ms()}))) if old else back
+
+    async def _load(self, digest: str) -> bytes:
+        return await get_plan(self._store, digest)
+
+    async def _sweep(self, guard: Lease) -> None:
+        while True:
+            with contextlib.suppress(Unavailable, Conflict):
+                await self.sweep(guard)
+            await asyncio.sleep(self._look_ms / 1_000 * 12)
+
+    async def sweep(self, guard: Lease) -> int:
+        """Takes away plans that left the drawer a day ago and that nobody keeps; how many."""
+        swept, after = 0, ""
+        while swept < SWEEP_MOST and (page := await self._store.list(LEFT, after, SWEEP_MOST)):
+            after = page[-1].key
+            for entry in page:
+                if self._clock.now_ms() - _since_ms(entry) >= LEFT_MS:
+                    async with self._writing:
+                        await self._take_away(entry, guard)
+                    swept += 1
+        return swept
+
+    async def _take_away(self, mark: Entry, guard: Lease) -> None:
+        digest = mark.key.removeprefix(LEFT)
+        used = any(ready.plan == digest for ready in (await self._known()).values())
+        if not used and await self._store.get(KEPT + digest) is None:
+            while page := await self._store.list(f"plan/{digest}/", limit=4):
+                await self._store.transact((), tuple(Delete(entry.key) for entry in page[::-1]), guard)
+        await self._store.transact((Compare(mark.key, mark.revision),), (Delete(mark.key),), guard)
+
+
+def _since_ms(entry: Entry) -> int:
+    try:
+        return int(orjson.loads(entry.value)["at_ms"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+async def _pages(store: Store, prefix: str) -> list[Entry]:
+    found: list[Entry] = []
+    after = ""
+    while page := await store.list(prefix, after):
+        found += page
+        after = page[-1].key
+    return found
 
 
 def _encode(ready: Ready) -> bytes:
     return orjson.dumps(
         {
-            "plan": ready.plan,
-            "estate": ready.estate,
-            "at_ms": ready.at_ms,
-            "took_ms": ready.took_ms,
-            "problem": ready.problem,
+            "plan": ready.plan, "estate": ready.estate, "at_ms": ready.at_ms, "took_ms": ready.took_ms,
+            "problem": ready.problem, "basis": ready.basis, "kind": ready.kind, "people": ready.people,
+            "searched": ready.searched, "made_ms": ready.made_ms,
         }
-    )
+    )  # fmt: skip
 
 
 def _part_key(digest: str, number: int) -> str:

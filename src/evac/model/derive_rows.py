@@ -83,7 +83,7 @@ def rows_of(
     bare = _bare_rows(top, without_power, on, scenario, limits, energy, pool_rows, tick_ms, unknown)
     shadow_sites = _shadow_sites(top, lost, scenario, unknown)
     pool_names, pool_of_bare = _bare_pools(top, bare, pool_rows)
-    names = [estate.fleet.server_name(int(v)) for v in bare.chosen]
+    names = estate.fleet.server_names(bare.chosen)
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
     rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
@@ -337,14 +337,19 @@ def _bare_pools(
     the number of its pool, which comes after these.
     """
     fleet, chosen = top.estate.fleet, bare.chosen
-    key = np.stack([bare.only_boots.astype(np.int32), fleet.site[chosen], fleet.server_class[chosen]], axis=1)
+    sites, classes = len(top.estate.sites) + 1, len(top.estate.classes) + 1
+    key = (bare.only_boots * sites + fleet.site[chosen] + 1) * classes + fleet.server_class[chosen] + 1
     numbers = np.zeros(len(chosen), np.int32)
-    unique, inverse = np.unique(key[~bare.member], axis=0, return_inverse=True)
-    numbers[~bare.member] = inverse.reshape(-1)
+    mine = key[~bare.member].astype(np.int64)
+    unique = np.flatnonzero(np.bincount(mine, minlength=2 * sites * classes))
+    place_of = np.zeros(2 * sites * classes, np.int32)
+    place_of[unique] = np.arange(len(unique), dtype=np.int32)
+    numbers[~bare.member] = place_of[mine]
     place = np.full(len(top.estate.pools) + 1, -1, np.int32)
     place[pool_rows] = np.arange(len(pool_rows), dtype=np.int32)
     numbers[bare.member] = len(unique) + place[fleet.pool[chosen[bare.member]]]
-    return [(int(b), int(s), int(c)) for b, s, c in unique], numbers
+    occurring = [divmod(number, classes) for number in unique.tolist()]
+    return [(pair // sites, pair % sites - 1, one - 1) for pair, one in occurring], numbers
 
 
 def _pool_table(

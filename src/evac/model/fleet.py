@@ -69,6 +69,12 @@ class Fleet:
     def server_name(self, row: int) -> str:
         return bytes(self.name[row]).decode()
 
+    def server_names(self, rows: IndexColumn) -> list[str]:
+        """Names of many servers at once."""
+        if not len(rows):
+            return []
+        return b"\n".join(self.name[rows].tolist()).decode().split("\n")
+
     def bmc_of(self, row: int) -> tuple[str, str, str]:
         """(BMC address, serial, position) of a server; empty texts where unknown."""
         address, serial, position = (

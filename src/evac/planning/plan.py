@@ -37,18 +37,20 @@ def plan(
     tick_ms: int = TICK_MS,
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
+    known: tuple[str, Instance] | None = None,
 ) -> Plan:
     """Plan a scenario. work: generations of search (0: the constructive plan); same input, same plan.
+    known: the digest of the estate, and the instance of it for this scenario, where they were made already.
 
     Raises UnknownDomain for a domain the estate does not have, Infeasible where a tool needs itself
     and people have no way.
     """
-    instance = derive(estate, scenario, policy, tick_ms)
+    digest, instance = known or (estate_digest(estate), derive(estate, scenario, policy, tick_ms))
     made = plan_instance(
         instance,
         scenario,
         name=estate.name,
-        digest=estate_digest(estate),
+        digest=digest,
         rto_ms={s.id: s.rto_ms for s in estate.services},
         lead_ms=(estate.detection_ms, estate.approval_ms),
         as_of=estate.as_of,

@@ -5,6 +5,7 @@ Written from that page and the instance alone; the planner has its own version o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd
 from typing import Final
@@ -76,7 +77,7 @@ class Room:
     away: Ints
     groups: list[BootGroup]
     powered: Flags
-    services: dict[int, ServiceRoom]
+    services: Mapping[int, ServiceRoom]
     usable: Ints
 
 
@@ -89,16 +90,39 @@ def room_of(instance: Instance) -> Room:
     dark = instance.to_boot
     groups = boot_groups(instance, dark)
     layout = _Layout(instance, dark, groups)
-    services: dict[int, ServiceRoom] = {}
+    services = _Services(layout, away, total.any(axis=1) | (here > 0))
     touched = np.zeros(len(rows), np.bool_)
-    for service in range(len(s)):
-        if total[service].any() or here[service]:
-            wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
-            fit, room = layout.service(service, wanted)
-            services[service] = room
-            if need[service].any():
-                touched |= fit > 0
+    for service in np.flatnonzero(services.known & need.any(axis=1)).tolist():
+        touched |= services.fit(service) > 0
     return Room(instance, starts, total, need, away, groups, ~dark, services, _usable(layout, need, touched))
+
+
+class _Services(Mapping[int, ServiceRoom]):
+    """Room of each service that has any replicas here or needs some; worked out when it is asked for."""
+
+    def __init__(self, layout: _Layout, away: Ints, known: Flags) -> None:
+        self._layout, self._away, self.known = layout, away, known
+        self._found: dict[int, ServiceRoom] = {}
+
+    def fit(self, service: int) -> Ints:
+        """(V,) replicas of a service that each row holds."""
+        s, away = self._layout.instance.services, self._away
+        wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
+        fit, self._found[service] = self._layout.service(service, wanted)
+        return fit
+
+    def __getitem__(self, service: int) -> ServiceRoom:
+        if not self.known[service]:
+            raise KeyError(service)
+        if service not in self._found:
+            self.fit(service)
+        return self._found[service]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(self.known).tolist())
+
+    def __len__(self) -> int:
+        return int(self.known.sum())
 
 
 def _counts(instance: Instance, away: Ints) -> tuple[Ints, Ints, Ints]:

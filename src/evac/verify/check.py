@@ -43,19 +43,21 @@ class Verdict:
         return not self.violations
 
 
-def check(estate: Estate, plan: Plan) -> Verdict:
+def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None) -> Verdict:
     """Re-derive everything from estate and plan. Never raises for a bad plan: it says what is wrong.
 
-    Raises UnknownDomain where the plan's scenario names a domain that the estate does not have.
+    known: the digest of the estate, and the instance of it for this plan's scenario, waivers and weights,
+    where whoever checks many plans of one estate has them. Raises UnknownDomain where the plan's scenario
+    names a domain that the estate does not have.
     """
     unreckonable = _unreckonable(estate, plan)
     if unreckonable is not None:
         return Verdict((Violation("F1", plan.name, unreckonable),), 0, 0, len(plan.steps))
     policy = Policy(waivers=plan.waivers, tier_weights=plan.tier_weights)
-    instance = derive(estate, plan.scenario, policy, plan.tick_ms)
+    digest, instance = known or (estate_digest(estate), derive(estate, plan.scenario, policy, plan.tick_ms))
     better = bound_instance(estate, plan.scenario, policy, plan.tick_ms, instance)
     verdict = check_instance(instance, plan, better)
-    header = tuple(_header(estate, instance, plan))
+    header = tuple(_header(estate, digest, instance, plan))
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
     )
@@ -73,9 +75,8 @@ def _unreckonable(estate: Estate, plan: Plan) -> str | None:
     return None
 
 
-def _header(estate: Estate, instance: Instance, plan: Plan) -> list[Violation]:
+def _header(estate: Estate, digest: str, instance: Instance, plan: Plan) -> list[Violation]:
     found = []
-    digest = estate_digest(estate)
     if digest != plan.estate_digest:
         found.append(Violation("F1", plan.name, "was made from another estate: its digest differs"))
     if plan.horizon_ms != instance.horizon * instance.tick_ms:

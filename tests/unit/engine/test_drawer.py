@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.engine.drawer import PART_BYTES, Drawer, digest_of, find_plan, get_plan, put_plan, scenarios_of
+from evac.engine.drawer import (
+    PART_BYTES,
+    Drawer,
+    Made,
+    Ready,
+    digest_of,
+    find_plan,
+    get_plan,
+    put_plan,
+    scenarios_of,
+)
+from evac.engine.standing import Wanted, Work
 from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Lease, Put
@@ -230,3 +241,133 @@ def test_a_plan_is_named_by_the_beginning_of_its_digest() -> None:
             await find_plan(store, digest[:19])
 
     _run(story())
+
+
+class _Keeper:
+    """A planner that keeps many plans, two at a time: what it is asked, and what it answers."""
+
+    lanes = 2
+
+    def __init__(self) -> None:
+        self.more = [Wanted(("pangyo/hall",), "hall", 40), Wanted(("pangyo/feed",), "feed", 90)]
+        self.asked: list[tuple[int, str, str]] = []
+        self.fails: set[str] = set()
+        self.same = True
+
+    async def scenarios(self) -> list[Wanted]:
+        return self.more
+
+    async def stand(
+        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made:  # fmt: skip
+        self.asked.append((lane, "+".join(lost), work))
+        await asyncio.sleep(0)
+        if work in self.fails:
+            raise Infeasible("no-plan", "no luck")
+        if known is not None and known.plan and work != "search" and self.same:
+            return Made(await load(known.plan), "basis", known.searched, confirmed=True)
+        return Made(f"{work} {lost}".encode(), "basis", searched=work == "search")
+
+
+def _kept(story: Any) -> None:
+    async def play() -> None:
+        world, keeper = _World(), _Keeper()
+        world.drawer = Drawer(world.store, world.clock, SITES, keeper, lambda: world.estate, look_ms=10)
+        world.guard = await world.store.acquire("leader", "c1", 60_000)
+        await story(world, keeper)
+
+    asyncio.run(play())
+
+
+def test_every_domain_gets_a_plan_and_a_better_one_afterwards() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        names = [name for _, name, work in keeper.asked if work == "make"]
+        assert names[-2:] == ["pangyo/feed", "pangyo/hall"]
+        assert len(names) == 8
+        assert [work for _, _, work in keeper.asked[8:]] == ["search"] * 8
+        ready = await world.drawer.look(("pangyo/feed",))
+        assert ready is not None
+        assert (ready.kind, ready.people, ready.searched) == ("feed", 90, True)
+
+    _kept(story)
+
+
+def test_after_a_change_what_was_made_of_the_same_is_confirmed_and_keeps_its_age() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        before = await world.drawer.look(("pangyo",))
+        keeper.asked.clear()
+        world.estate, world.clock.wall_ms = "sha256:two", world.clock.wall_ms + 5_000
+        await world.fill()
+        after = await world.drawer.look(("pangyo",))
+        assert before is not None
+        assert after is not None
+        assert (after.plan, after.made_ms, after.at_ms) == (before.plan, before.made_ms, world.clock.wall_ms)
+        assert {work for _, _, work in keeper.asked} == {"make"}, (
+            "what was searched for is not searched again"
+        )
+
+    _kept(story)
+
+
+def test_a_search_that_fails_leaves_the_plan_that_is_there() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        keeper.fails = {"search"}
+        await world.fill()
+        ready = await world.drawer.take(("pangyo",))
+        assert ready is not None
+        assert ready[0].problem == ""
+        assert ready[1] == b"make ('pangyo',)"
+
+    _kept(story)
+
+
+def test_two_lanes_share_the_work_and_one_of_them_never_searches() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        task = asyncio.ensure_future(world.drawer.run(world.guard))
+        async with asyncio.timeout(30):
+            while len(keeper.asked) < 16:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        assert {lane for lane, _, work in keeper.asked if work == "make"} == {0, 1}
+        assert {lane for lane, _, work in keeper.asked if work == "search"} == {0}
+        made = [name for _, name, work in keeper.asked if work == "make"]
+        assert len(made) == len(set(made)) == 8
+
+    _kept(story)
+
+
+def test_a_domain_that_is_gone_from_the_estate_leaves_the_drawer() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        keeper.more = keeper.more[:1]
+        world.estate = "sha256:two"
+        await world.fill()
+        assert await world.drawer.look(("pangyo/feed",)) is None
+        assert await world.drawer.look(("pangyo/hall",)) is not None
+
+    _kept(story)
+
+
+def test_a_plan_that_another_took_the_place_of_is_taken_away_after_a_day_unless_somebody_keeps_it() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        first = {ready.lost: ready for lost in SITES if (ready := await world.drawer.look((lost,)))}
+        kept = first["pangyo",].plan
+        await put_plan(world.store, await get_plan(world.store, kept), world.guard)
+        keeper.same, world.estate = False, "sha256:two"
+        keeper.fails = {"search"}
+        await world.fill()
+        assert await world.drawer.sweep(world.guard) == 0, "somebody may hold its digest"
+        world.clock.wall_ms += 90_000_000
+        assert await world.drawer.sweep(world.guard) > 0
+        assert await get_plan(world.store, kept)
+        with pytest.raises(Corrupt):
+            await get_plan(world.store, first["ansan",].plan)
+        for ready in [await world.drawer.look((lost,)) for lost in SITES]:
+            assert ready is not None
+            assert await get_plan(world.store, ready.plan), "what lies in the drawer stays"
+
+    _kept(story)

@@ -15,23 +15,24 @@ from evac.web.room import room_of
 
 PATH: Final = "/plans"
 AGE_MS: Final = 10_000
-ROWS: Final = 200
+ROWS: Final = 100
 router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
+Kind = Annotated[str, Query(pattern="^(|site|pair|group|hall|feed)$")]
 
 
 @router.get(PATH)
-async def plans(request: Request, begin: Begin = 0) -> Response:
-    """The drawer: for each scenario the plan that lies ready, or why there is none."""
+async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response:
+    """The drawer: for each scenario the plan that lies ready, or why there is none. kind: of these alone."""
     room = room_of(request)
     now, now_ms = room.office.situation, room.office.clock.now_ms() // AGE_MS * AGE_MS
-    begin = min(begin, max(0, len(now.drawer) - 1)) // ROWS * ROWS
 
     def make() -> bytes:
-        context = plan_view.drawer_context(now, room.office.facts, begin, ROWS)
+        context = plan_view.drawer_context(now, kind, begin, ROWS)
         return frame.render("plans.html.j2", PATH, max(now_ms, now.at_ms), **context)
 
-    return room.shelf.answer(request, f"page plans {begin}", (now.version, now_ms), make, frame.HTML)
+    name = f"page plans {kind} {begin // ROWS}"
+    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
 
 
 @router.get(PATH + "/{digest}")

@@ -6,10 +6,9 @@ The charts and sentences are those of the report page; what needs the estate its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from evac.app.office_facts import EstateFacts
 from evac.app.office_values import ReadyPlan, RunShort, Situation
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
@@ -24,31 +23,59 @@ STEPS: Final = 50
 GROUPS: Final = 20
 RUNS: Final = 5
 STORES: Final = 30
-OLD_MS: Final = 86_400_000
+ALL_KINDS: Final = (
+    ("", "scenario", "scenarios"), ("site", "site", "sites"), ("pair", "pair of sites", "pairs of sites"),
+    ("group", "shared fate", "shared fates"), ("hall", "hall", "halls"),
+    ("feed", "power feed", "power feeds"),
+)  # fmt: skip
+KIND_NAMES: Final = {name: one for name, one, _ in ALL_KINDS}
+KIND_RANK: Final = {"site": 0, "pair": 1}
 RUNG_WORDS: Final = {
     "none": "nothing to fence", "demote": "asked to step down", "isolate": "cut off from the network",
     "power-off": "powered off", "destroy": "destroyed",
 }  # fmt: skip
 
 
-def drawer_context(now: Situation, facts: EstateFacts | None, begin: int, most: int) -> dict[str, Any]:
-    """The drawer: what is wrong first, single sites before pairs."""
-    rows = sorted((_ready(plan, facts) for plan in now.drawer), key=lambda row: row["key"])
-    bad = sum(1 for row in rows if row["state"] != "ok")
-    words = f"{plural(len(rows) - bad, 'plan')} of {number(len(rows))} lie ready."
+def drawer_context(now: Situation, kind: str, begin: int, most: int) -> dict[str, Any]:
+    """The drawer, or one kind of it: what is wrong first, sites before pairs, many people before few."""
+    rows = sorted((_ready(plan) for plan in now.drawer), key=lambda row: row["key"])
+    shown = [row for row in rows if not kind or row["plan"].kind == kind]
+    page = _page(shown, begin, most)
+    return page | {"answer": _drawer_answer(rows), "kinds": list(_kinds(rows, kind)), "kind": kind}
+
+
+def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """(words, state) of all that lies in the drawer."""
     if not rows:
-        words = "No plan lies ready: a controller that leads makes them."
-    elif bad:
-        words += f" {plural(bad, 'scenario')} {'has' if bad == 1 else 'have'} none that fits."
-    return {
-        "answer": (words, "unknown" if not rows else "warning" if bad else "ok"), "total": len(rows),
-        "rows": rows[begin : begin + most], "begin": begin, "end": min(len(rows), begin + most),
-        "before": begin - most if begin else None,
-        "after": begin + most if begin + most < len(rows) else None,
-    }  # fmt: skip
+        return "No plan lies ready: a controller that leads makes them.", "unknown"
+    counts = Counter(row["state"] for row in rows)
+    ready = counts["ok"] + counts["note"]
+    words = f"{plural(ready, 'plan')} of {number(len(rows))} {'lies' if ready == 1 else 'lie'} ready."
+    if counts["error"]:
+        words += f" For {plural(counts['error'], 'scenario')} none could be made."
+    if counts["warning"]:
+        words += (
+            f" {number(counts['warning'])} {'is' if counts['warning'] == 1 else 'are'} of an older estate."
+        )
+        words += " They are being looked at again."
+    if counts["note"]:
+        words += f" {number(counts['note'])} of them {'is' if counts['note'] == 1 else 'are'} being improved."
+    return words, "warning" if ready < len(rows) else "ok"
 
 
-def _ready(plan: ReadyPlan, facts: EstateFacts | None) -> dict[str, Any]:
+def _kinds(rows: Sequence[Mapping[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    """The filters, each with how many of its plans lie ready."""
+    for name, one, many in ALL_KINDS:
+        mine = [row for row in rows if not name or row["plan"].kind == name]
+        ready = sum(1 for row in mine if row["state"] in ("ok", "note"))
+        if mine:
+            words = plural(len(mine), one, many)
+            words += ", all ready" if ready == len(mine) else f", {number(ready)} ready"
+            path = f"/plans?kind={name}" if name else "/plans"
+            yield {"path": path, "words": words, "here": name == kind}
+
+
+def _ready(plan: ReadyPlan) -> dict[str, Any]:
     words, state = "ready", "ok"
     if plan.problem or not plan.plan:
         words, state = "none", "error"
@@ -56,9 +83,15 @@ def _ready(plan: ReadyPlan, facts: EstateFacts | None) -> dict[str, Any]:
         words, state = "of an older estate", "warning"
     elif plan.current is None:
         words, state = "not compared yet", "unknown"
+    elif not plan.searched:
+        words, state = "ready, being improved", "note"
+    bad = state in ("error", "warning", "unknown")
     return {
         "plan": plan, "words": words, "state": state, "name": " and ".join(plan.lost) or plan.scenario,
-        "took": duration(plan.took_ms), "key": (state == "ok", len(plan.lost), plan.scenario),
+        "took": duration(plan.took_ms), "kind": KIND_NAMES.get(plan.kind, plan.kind),
+        "confirmed": plan.made_ms and plan.at_ms > plan.made_ms,
+        "made_ms": plan.made_ms or plan.at_ms,
+        "key": (not bad, KIND_RANK.get(plan.kind, 2), -plan.people, len(plan.lost), plan.scenario),
     }  # fmt: skip
 
 

@@ -1,0 +1,213 @@
+"""In a planning process: one estate as seen, and plans of it. Every function here runs there; what travels
+are roles of stores, names of domains and plan bytes.
+
+Everything that many scenarios share is made once: the estate, its digest, its topology, and the instance of a
+loss, which is the same for all losses that take the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final, TypeVar
+
+import numpy as np
+
+from evac import __version__
+from evac import estate as estates
+from evac.estate import plan_codec
+from evac.model.basis import basis_of, of_plan
+from evac.model.collector import collector_at_rest
+from evac.model.derive import derive
+from evac.model.digest import estate_digest
+from evac.model.domain import Loss, Topology, domains, is_lost, loss, topology
+from evac.model.errors import EvacError
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.observation import Observation, observed
+from evac.model.plan import Plan
+from evac.model.policy import Policy
+from evac.model.scenario import lose
+
+KINDS: Final = ("site", "group", "hall", "feed")
+Answer = TypeVar("Answer")
+Failure = tuple[str, str, str]
+"""Code, message and hint of why there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which estate, as of which day, and stores whose rpo policy waives."""
+
+    path: str
+    as_of: date | None
+    waivers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A fault domain above a rack, and whom its loss leaves without a service."""
+
+    id: str
+    kind: str
+    people: int
+
+
+class _Desk:
+    """One estate. `look` makes it the one that was observed."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._files = estates.load(place.path, place.as_of)
+        self._seen: Observation | None = None
+        self.estate, self.digest, self.top = self._files, "", topology(self._files)
+        self._kept: tuple[bytes, Instance, str] | None = None
+
+    def look(self, observation: Observation) -> _Desk:
+        if self._seen is None or self._seen.members != observation.members:
+            self.estate = observed(self._files, observation)
+            self.digest, self.top = estate_digest(self.estate), topology(self.estate)
+            self._seen, self._kept = observation, None
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self._place.waivers)
+
+    def instance(self, lost: tuple[str, ...]) -> tuple[Instance, str]:
+        """Of a loss, with its basis. Raises UnknownDomain."""
+        taken = _taken(self.top, loss(self.top, lost))
+        if self._kept is None or self._kept[0] != taken:
+            made = derive(self.estate, lose(*lost), self.policy, top=self.top)
+            self._kept = (taken, made, str(basis_of(made, self._more)))
+        return self._kept[1], self._kept[2]
+
+    @property
+    def _more(self) -> tuple[object, ...]:
+        """What else a plan is made of. Where facts are intervals, a basis holds for this estate alone."""
+        estate = self.estate
+        whole = self.digest if estate.intervals else ""
+        return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
+
+
+def _taken(top: Topology, lost: Loss) -> bytes:
+    """Two losses that take the same have the same; their names and their feeds are not looked at."""
+    state = hashlib.sha256()
+    for mask in (lost.sites, lost.halls, lost.racks, lost.pools, lost.servers):
+        state.update(np.packbits(mask).tobytes())
+    for store in top.estate.stores:
+        state.update(bytes(is_lost(top, lost, one.at) for one in store.members))
+        state.update(bytes(is_lost(top, lost, one.at) for one in store.backups))
+    return state.digest()
+
+
+_desks: dict[Place, _Desk] = {}
+
+
+def _at(place: Place, observation: Observation) -> _Desk:
+    if place not in _desks:
+        _desks.clear()
+        _desks[place] = _Desk(place)
+    return _desks[place].look(observation)
+
+
+def _told(work: Callable[[], Answer]) -> Answer | Failure:
+    try:
+        with collector_at_rest():
+            return work()
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def basis(place: Place, observation: Observation, lost: tuple[str, ...]) -> str | Failure:
+    """What a plan of that loss would be made of."""
+    return _told(lambda: _at(place, observation).instance(lost)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Plan bytes, and the basis of that plan. best: no plan can be better."""
+
+    data: bytes
+    basis: str
+    best: bool
+
+
+def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int) -> Told | Failure:
+    """A plan; ms: budget of the search, 0 for the first plan that is found."""
+
+    def work() -> Told:
+        from evac.app.plans import work_in
+        from evac.planning.plan import plan as made_of
+
+        desk = _at(place, observation)
+        instance, basis = desk.instance(lost)
+        policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
+        made = made_of(
+            desk.estate, lose(*lost), policy=policy, work=work_in(ms, len(desk.estate.fleet)),
+            known=(desk.digest, instance),
+        )  # fmt: skip
+        return _as_told(made, basis)
+
+    return _told(work)
+
+
+def again(
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, checked: bool
+) -> Told | Failure | None:
+    """A plan that was made of the same, as the plan of this loss in this estate. checked: the checker has to
+    accept it; None where it does not.
+    """
+
+    def work() -> Told | None:
+        desk = _at(place, observation)
+        found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
+        if checked:
+            from evac.verify.check import check
+
+            if not check(desk.estate, found, (desk.digest, desk.instance(lost)[0])).holds:
+                return None
+        return _as_told(found, desk.instance(lost)[1])
+
+    return _told(work)
+
+
+def _as_told(plan: Plan, basis: str) -> Told:
+    sheds = any(one.state == "shed" for one in plan.outcomes) or any(s.kind == "shed" for s in plan.steps)
+    return Told(plan_codec.encode(plan), of_plan(basis, sheds), plan.objective <= plan.bound)
+
+
+def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:
+    """The same plan under the head of this estate; objectives are the services' own."""
+    rto_ms = {service.id: service.rto_ms for service in estate.services}
+    outcomes = tuple(
+        one if one.rto_ms == rto_ms.get(one.service) else replace(one, rto_ms=rto_ms.get(one.service))
+        for one in plan.outcomes
+    )
+    return replace(
+        plan,
+        name=estate.name,
+        scenario=lose(*lost),
+        estate_digest=digest,
+        as_of=estate.as_of,
+        outcomes=outcomes,
+    )
+
+
+def scenarios(place: Place, observation: Observation) -> tuple[Domain, ...] | Failure:
+    """Every fault domain above a rack, with the people whom its loss leaves without a service."""
+    return _told(lambda: tuple(_domains(_at(place, observation).estate)))
+
+
+def _domains(estate: Estate) -> Iterator[Domain]:
+    from evac.audit.impacts import impacts
+    from evac.audit.losses import losses
+    from evac.audit.rows import loss_rows
+
+    chosen = [domain for domain in domains(estate) if domain.kind in KINDS]
+    top = topology(estate)
+    rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
+    for domain, row in zip(chosen, rows, strict=True):
+        yield Domain(domain.id, domain.kind, row.people_down)

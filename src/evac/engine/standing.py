@@ -1,0 +1,104 @@
+"""Which plan of the drawer is made next. Pure: entries, a list of scenarios and a time in, a choice out.
+
+First plans come before better ones: a scenario without a plan that fits is worse than a plan that could be
+improved. Among these single sites come first, then pairs of sites, then the domains whose loss takes the
+services of most people away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final, Literal
+
+Work = Literal["make", "search", "confirm"]
+"""make: the first plan that fits, as quickly as it can be had. search: a better one, in what time is left.
+confirm: the one that lies there is looked at again."""
+
+RANK: Final[Mapping[str, int]] = {"site": 0, "pair": 1}
+KINDS: Final = ("site", "pair", "group", "hall", "feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What lies in the drawer for one scenario. plan: digest, empty where none could be made, with the
+    problem. estate: the digest of the estate (as observed) that it fits.
+
+    at_ms: wall clock of its making, or of the last time that it was confirmed; made_ms: of its making alone.
+    basis: what the plan was made of, see `model.basis`; kind: of the domain, or `pair`; people: whom the loss
+    leaves without a service; searched: no better one is looked for.
+    """
+
+    lost: tuple[str, ...]
+    plan: str
+    estate: str
+    at_ms: int
+    took_ms: int = 0
+    problem: str = ""
+    basis: str = ""
+    kind: str = ""
+    people: int = 0
+    searched: bool = True
+    made_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A scenario that wants a plan. kind: `site`, `pair`, or of the domain; people: see `Ready`."""
+
+    lost: tuple[str, ...]
+    kind: str
+    people: int = 0
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    wanted: Wanted
+    work: Work
+
+
+def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Each site and each pair, single ones first; never so many that none is left."""
+    ordered = sorted(sites)
+    single = [(site,) for site in ordered if len(ordered) > 1]
+    pairs = list(combinations(ordered, 2)) if len(ordered) > 2 else []
+    return (*single, *pairs)
+
+
+def in_order(sites: Sequence[str], more: Sequence[Wanted]) -> tuple[Wanted, ...]:
+    """All scenarios, what is wanted most first, each once. more: known of those, and of other domains."""
+    known = {one.lost: one for one in more}
+    kinds = ("site", "pair")
+    first = [known.pop(lost, Wanted(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
+    rest = sorted(known.values(), key=lambda one: (RANK.get(one.kind, 2), -one.people, one.lost))
+    return (*first, *(one for one in rest if one.lost))
+
+
+def choose(
+    wanted: Sequence[Wanted], ready: Mapping[tuple[str, ...], Ready], estate: str,
+    busy: Collection[tuple[str, ...]], old_before_ms: int, searches: bool,
+) -> Choice | None:  # fmt: skip
+    """What is done next; None where everything is as it should be.
+
+    busy: scenarios at which somebody works. old_before_ms: what was looked at last before that is old.
+    searches: whether a search may begin, for it takes long.
+    """
+    free = [one for one in wanted if one.lost not in busy]
+    for one in free:
+        found = ready.get(one.lost)
+        if found is None or found.estate != estate:
+            return Choice(one, "make")
+    if searches:
+        for one in free:
+            found = ready[one.lost]
+            if found.plan and not found.searched:
+                return Choice(one, "search")
+    for one in free:
+        if ready[one.lost].at_ms < old_before_ms:
+            return Choice(one, "confirm")
+    return None

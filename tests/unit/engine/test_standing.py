@@ -1,0 +1,68 @@
+"""Which plan is made next: what is missing before what could be better, and few people never before many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.engine.standing import Ready, Wanted, choose, in_order
+
+SITES = ("a", "b", "c")
+MORE = (
+    Wanted(("a/hall",), "hall", 10), Wanted(("a/feed",), "feed", 500), Wanted(("a",), "site", 7),
+    Wanted(("campus",), "group", 500),
+)  # fmt: skip
+ORDER = in_order(SITES, MORE)
+
+
+def entries(estate: str, **more: object) -> dict[tuple[str, ...], Ready]:
+    return {one.lost: replace(Ready(one.lost, "p", estate, 1_000), **more) for one in ORDER}  # type: ignore[arg-type]
+
+
+def test_sites_come_first_then_pairs_then_domains_by_people() -> None:
+    assert [one.name for one in ORDER] == [
+        "a", "b", "c", "a+b", "a+c", "b+c", "a/feed", "campus", "a/hall",
+    ]  # fmt: skip
+    assert ORDER[0].people == 7
+
+
+def test_what_is_missing_is_made_before_anything_is_searched_for() -> None:
+    ready = entries("now", searched=False)
+    del ready["a/hall",]
+    choice = choose(ORDER, ready, "now", (), 0, True)
+    assert choice is not None
+    assert (choice.wanted.name, choice.work) == ("a/hall", "make")
+
+
+def test_a_search_begins_only_where_one_may() -> None:
+    ready = entries("now", searched=False)
+    choice = choose(ORDER, ready, "now", {("a",)}, 0, True)
+    assert choice is not None
+    assert (choice.wanted.name, choice.work) == ("b", "search")
+    assert choose(ORDER, ready, "now", (), 0, False) is None
+
+
+def test_no_search_for_what_has_no_plan() -> None:
+    assert choose(ORDER, entries("now", searched=False, plan=""), "now", (), 0, True) is None
+
+
+def test_what_was_not_looked_at_for_long_is_looked_at_again() -> None:
+    choice = choose(ORDER, entries("now"), "now", (), 1_001, True)
+    assert choice is not None
+    assert choice.work == "confirm"
+
+
+@given(st.permutations([one.lost for one in ORDER]), st.integers(0, len(ORDER)))
+def test_after_a_change_each_scenario_is_chosen_once_in_order(
+    order: list[tuple[str, ...]], done: int
+) -> None:
+    ready = entries("old")
+    for lost in order[:done]:
+        ready[lost] = replace(ready[lost], estate="now")
+    chosen = []
+    while (choice := choose(ORDER, ready, "now", (), 0, True)) is not None:
+        chosen.append(choice.wanted.lost)
+        ready[choice.wanted.lost] = replace(ready[choice.wanted.lost], estate="now")
+    assert chosen == [one.lost for one in ORDER if one.lost in order[done:]]
