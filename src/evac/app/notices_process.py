@@ -37,6 +37,7 @@ from evac.store.port import Store
 LOOK_S: Final = 1.0
 AGAIN_S: Final = 1.0
 IDLE_S: Final = 0.25
+FILE_S: Final = 2.0
 TTL_MS: Final = 10_000
 FAILED: Final = 1
 Say = Callable[[str], None]
@@ -144,10 +145,42 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
+async def changed(path: Path, say: Say, look_s: float = FILE_S) -> None:
+    """Until the notices file is another one that can be used. One that cannot is said once, and what was read
+    before goes on.
+    """
+    read = bad = _stamp(path)
+    while True:
+        await asyncio.sleep(look_s)
+        now = _stamp(path)
+        if now in (read, bad):
+            continue
+        try:
+            check_ways(load_notices(path).channels)
+        except EvacError as error:
+            bad = now
+            say(f"{path.name} is not taken: {error.message}; evac notices check {path.name} says where")
+        else:
+            say(f"{path.name} changed, and is read again")
+            return
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What tells one state of a file from another; zeros where it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 async def tell_people(
     estate: Path, store: str, notices: Path, site: str, as_of: date | None, ttl_ms: int = TTL_MS
 ) -> None:
-    """Until SIGTERM, SIGINT, or the end of the parent. Raises EstateError, InvalidInput, StoreError."""
+    """Until SIGTERM, SIGINT, the end of the parent, or another notices file: then it is started again.
+
+    Raises EstateError, InvalidInput, StoreError.
+    """
     rules = load_notices(notices)
     check_ways(rules.channels)
     opened, clock = open_store(store), SystemClock()
@@ -167,7 +200,7 @@ async def tell_people(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    works = (teller.run(), looker.run(), parent_ends(ended), stop.wait())
+    works = (teller.run(), looker.run(), parent_ends(ended), stop.wait(), changed(notices, say))
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

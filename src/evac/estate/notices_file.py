@@ -120,7 +120,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
         if "/" in name:
             problems.add("id-invalid", f"{shown(name)} is no name of a channel", key.place, "leave out the /")
         written = _Written(**made)
-        _check(name, written, key, problems)
+        _check(name, value, key, problems)
         found[name] = written.channel(name)
     if len(found) > CHANNELS_MOST:
         hint = "let several people share one"
@@ -128,14 +128,15 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
     return NoticeRules(MappingProxyType(dict(sorted(found.items()))), room)
 
 
-def _check(name: str, one: _Written, key: Node, problems: Problems) -> None:
+def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
     """A channel is of one way, and has what that way needs."""
-    if bool(one.apprise) == bool(one.webhook):
+    said = value.fields.keys()  # also what was refused: that is told by itself
+    if ("apprise" in said) == ("webhook" in said):
         problems.add("channel-way", f"{shown(name)} needs apprise: or webhook:, and one of them", key.place,
                      "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME")  # fmt: skip
-    if one.webhook and not one.secret:
+    if "webhook" in said and "secret" not in said:
         problems.add("value-missing", f"the webhook {shown(name)} has no key to sign with", key.place,
                      "add secret: env:NAME; evac notices key makes one")  # fmt: skip
-    if one.apprise and not one.webhook and (one.secret or one.clear):
+    if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
         problems.add("channel-way", f"secret and clear of {shown(name)} are of webhooks", key.place,
                      "leave them out")  # fmt: skip

@@ -22,7 +22,7 @@ WORSE: Final = (6, 5)
 GOOD_AGAIN: Final = (11, 10)
 """A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss
 most plans are worse, and whoever is woken then has other things to do."""
-TEXT_MOST: Final = 400
+TEXT_MOST: Final = 300
 PLANS_MOST: Final = 5_000
 
 _GOOD_ENDS: Final = frozenset({"succeeded", "succeeded_with_exceptions"})

@@ -20,7 +20,7 @@ QUIET_MS: Final = 30_000
 """So long a concern must be gone before it is over."""
 AGAIN_MS: Final = 600_000
 """The same news within so long are told once."""
-OPEN_MOST: Final = 100
+OPEN_MOST: Final = 50
 """Open concerns of one kind; more are counted, and not followed one by one."""
 NEWS_MOST: Final = 200
 SINGLE_MOST: Final = 3

@@ -16,7 +16,7 @@ import pytest
 
 from evac.app.notices_ledger import BOX, STATE, Ledger, new_messages
 from evac.app.notices_looking import PLANS_MS, Looker
-from evac.app.notices_process import Teller
+from evac.app.notices_process import Teller, changed
 from evac.app.notices_reckoning import NoticeReckoner, Reckoned
 from evac.app.notices_sending import Outcome
 from evac.app.parent import led_by_parent
@@ -390,6 +390,27 @@ def test_only_the_controller_that_started_it_counts() -> None:
             lease = await store.acquire(LEADER, owner, 5_000)
             assert await leads() is expected
             await store.release(lease)
+
+    asyncio.run(story())
+
+
+def test_a_file_that_changes_is_read_again_and_a_wrong_one_is_not_taken(tmp_path: Path) -> None:
+    file, said = tmp_path / "notices.yaml", list[str]()
+    file.write_text("channels: {a: {apprise: env:A}}\n")
+
+    async def story() -> None:
+        watching = asyncio.create_task(changed(file, said.append, 0.01))
+        await asyncio.sleep(0.05)
+        file.write_text("channels: {a: {}}\n")
+        while not said:
+            await asyncio.sleep(0.01)
+        assert said[0].startswith("notices.yaml is not taken: 1 problem in the notices")
+        file.unlink()
+        await asyncio.sleep(0.05)
+        file.write_text("channels: {b: {apprise: env:A}}\n")
+        async with asyncio.timeout(30):
+            await watching
+        assert said[-1] == "notices.yaml changed, and is read again"
 
     asyncio.run(story())
 

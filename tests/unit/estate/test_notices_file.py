@@ -63,7 +63,7 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         "  a/b: {apprise: env:A}\n"
     )
     assert problems(tmp_path, text) == {
-        ("key-unknown", 1), ("secret-in-clear", 3), ("channel-way", 3), ("value-missing", 4),
+        ("key-unknown", 1), ("secret-in-clear", 3), ("value-missing", 4),
         ("channel-way", 5), ("channel-way", 6), ("not-a-choice", 7), ("channel-way", 8), ("id-invalid", 9),
     }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +20,10 @@ from evac.notices.codec import (
     state_bytes,
     state_of,
 )
-from evac.notices.concerns import Reference
-from evac.notices.rule import tell
-from evac.notices.values import Channel, Concern, Known, Memory, Message
+from evac.notices.concerns import TEXT_MOST, Reference
+from evac.notices.rule import OPEN_MOST, tell
+from evac.notices.values import KINDS, Channel, Concern, Known, Memory, Message
+from evac.store.port import MAX_VALUE_BYTES
 
 MESSAGE = Message("m1", "site", "begins", "critical", "a is lost", "look", 5, ("site/a",))
 
@@ -103,6 +106,21 @@ def test_what_is_kept_is_read_back_as_it_was() -> None:
 def test_what_cannot_be_read_is_said_to_be(read: object, value: bytes) -> None:
     with pytest.raises(Corrupt):
         read(value)  # type: ignore[operator]
+
+
+def test_the_most_that_is_kept_fits_one_value_of_a_store() -> None:
+    text, memory = "x" * TEXT_MOST, Memory()
+    for kind in KINDS:
+        memory, _ = tell(memory, Known({kind: ()}), 0)
+        rows = tuple(
+            Concern(f"{kind}/{'k' * 60}{n:05}", kind, "critical", text, text)
+            for n in range(OPEN_MOST + 10_000)
+        )
+        memory, _ = tell(memory, Known({kind: rows if kind == "finding" else rows[:OPEN_MOST]}), 1)
+    references = {f"{'s' * 40}{n:05}": Reference(10**12, True) for n in range(2_500)}
+    shortened = {kind: frozenset(key[-24:] for key in keys) for kind, keys in memory.adopted.items()}
+    state = State(replace(memory, adopted=shortened), 10**9, {}, references)
+    assert len(state_bytes(state)) < MAX_VALUE_BYTES
 
 
 def test_a_channel_takes_what_it_asked_for() -> None:
