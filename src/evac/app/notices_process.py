@@ -31,6 +31,7 @@ from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, LockHeld,
 from evac.notices import box as boxes
 from evac.notices.rule import tell
 from evac.notices.values import Channel
+from evac.store.generation import read_generation
 from evac.store.opening import open_store
 from evac.store.port import Store
 
@@ -72,7 +73,10 @@ class Teller:
 
     async def _term(self) -> None:
         """One time of telling. Raises LockHeld while the teller of another controller still has the lease."""
-        leadership = await Leadership.acquire(self._store, self._owner, self._ttl_ms, self._clock, name=LEASE)
+        generation = (await read_generation(self._store)).number
+        leadership = await Leadership.acquire(
+            self._store, self._owner, self._ttl_ms, self._clock, name=LEASE, generation=generation
+        )
         try:
             ledger = await Ledger.open(self._store, leadership.lease, self._clock, self._channels)
             async with asyncio.TaskGroup() as tasks:

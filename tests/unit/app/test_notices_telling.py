@@ -29,11 +29,13 @@ from evac.engine.leading import LEADER
 from evac.engine.sightings import PREFIX as SIGHTING
 from evac.engine.sightings import CopySeen, Sighting
 from evac.model.errors import LeaseLost, Unavailable
+from evac.model.generation import token_in
 from evac.model.observation import Observation
 from evac.notices.box import Box
 from evac.notices.codec import STREAM, Delivery, State, box_of, row_of, state_of
 from evac.notices.values import Channel, Message
-from evac.store.journal import Journal, records_after
+from evac.store import generation as generations
+from evac.store.journal import Journal, read, records_after
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Lease, Put, Store
@@ -339,6 +341,26 @@ def test_a_leader_that_ends_between_sending_and_writing_down_is_followed_by_the_
         house.leader = "south"
         await house.until(lambda: bool(second.sent))
         assert [one.id for one in first.sent] == [one.id for one in second.sent]
+
+    tell_story(story)
+
+
+def test_a_store_of_a_newer_generation_goes_on_with_the_journal_of_the_old_one() -> None:
+    async def story(house: House) -> None:
+        old = await lease_of(house.store)
+        ledger = await Ledger.open(house.store, old, SystemClock(), {"desk": CHANNELS["desk"]})
+        await ledger.keep(State(), new_messages([lost()], lambda: "m1"))
+        await house.store.release(old)
+        opened = generations.encode(generations.Generation(2, "x", NOW_MS))
+        await house.store.transact((), (Put(generations.KEY, opened),))
+        await watched(house.store, verdict("mid", "lost"))
+        wire = Wire()
+        house.teller("north", wire)
+        house.leader = "north"
+        await house.until(lambda: bool(wire.sent))
+        tokens = [segment.token async for segment in read(house.store, STREAM)]
+        assert tokens == sorted(tokens)
+        assert tokens[0] < token_in(2, 0) < tokens[-1]
 
     tell_story(story)
 
