@@ -26,6 +26,7 @@ import orjson
 
 from evac import estate as estates
 from evac.actions import secrets
+from evac.actions.peers import CA, CERT, KEY
 from evac.actions.remote_generation import AgentGenerations
 from evac.app import sealing
 from evac.app.anchoring import AgentAt, agents_of
@@ -38,7 +39,8 @@ from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, Not
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.copying import fill, fill_store
-from evac.store.generation import KEY, Generation, encode
+from evac.store.generation import KEY as GENERATION
+from evac.store.generation import Generation, encode
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Entry, Put, Store
@@ -178,19 +180,29 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _with_secrets(folder: Path) -> Iterator[None]:
-    """References are resolved from opened material meanwhile, where there is any."""
-    if not folder.is_dir():
-        yield
-        return
-    before = os.environ.get(secrets.OPENED)
-    os.environ[secrets.OPENED] = str(folder)
+    """References are resolved from opened material meanwhile, where there is any, and agents are shown the
+    certificate in it.
+    """
+    told = environment_of(folder)
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(secrets.OPENED, None)
-        else:
-            os.environ[secrets.OPENED] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """What a process is told so that it uses opened material: where secrets lie, how agents are spoken to."""
+    if not folder.is_dir():
+        return {}
+    certificates = {name: folder / "files" / name for name in (CA, CERT, KEY)}
+    found = {name: str(path) for name, path in certificates.items() if path.is_file()}
+    return {secrets.OPENED: str(folder), **found}
 
 
 def _unpack(bundle: Bundle, asked: Asked, place: Path) -> None:
@@ -222,34 +234,37 @@ def _write_private(path: Path, data: bytes) -> None:
 
 def _ask_agents(
     folder: Path, bundle: Bundle, own: tuple[int, str]
-) -> tuple[dict[str, tuple[int, str]], list[str]]:
+) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
     """(site -> (generation, opener) that its agent knows; sites whose agents are silent)."""
     agents = agents_of(estates.load(_estate(folder, bundle)))
 
-    async def one(at: AgentAt) -> tuple[int, str] | None:
+    async def one(at: AgentAt) -> tuple[int, str] | str:
         client = AgentGenerations(*at)
         try:
             return await client.ask(*own, ASK_S)
-        except ActionError:
-            return None
+        except ActionError as error:
+            return error.message
         finally:
             await client.close()
 
-    async def work() -> list[tuple[int, str] | None]:
+    async def work() -> list[tuple[int, str] | str]:
         return await asyncio.gather(*(one(agents[site]) for site in sorted(agents)))
 
     found = dict(zip(sorted(agents), asyncio.run(work()), strict=True))
-    silent = [site for site, answer in found.items() if answer is None]
-    return {site: answer for site, answer in found.items() if answer is not None}, silent
+    silent = {site: answer for site, answer in found.items() if isinstance(answer, str)}
+    return {site: answer for site, answer in found.items() if not isinstance(answer, str)}, silent
 
 
-def _next(bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], silent: Sequence[str]) -> int:
+def _next(
+    bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], silent: Mapping[str, str]
+) -> int:
     """The generation to be opened. Raises NotAllowed."""
     unnamed = sorted(set(silent) - set(asked.confirm))
     if unnamed:
         typed = " ".join(f"--confirm {site}" for site in unnamed)
+        why = "; ".join(f"{site}: {silent[site]}" for site in unnamed)
         raise NotAllowed(
-            "site-silent", f"the agents of {', '.join(unnamed)} do not answer, so nobody can tell them",
+            "site-silent", f"nobody can tell the agents of {', '.join(unnamed)}: {why}",
             f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
         )  # fmt: skip
     own: int = bundle.values["generation"]["number"]
@@ -291,9 +306,9 @@ def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked
         entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
     heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
     entries |= _first_words(heads, generation, asked, bundle, first)
-    last = (KEY, encode(generation))
+    last = (GENERATION, encode(generation))
     if not asked.store:
-        fill(path, sorted({**entries, KEY: last[1]}.items()), first)
+        fill(path, sorted({**entries, GENERATION: last[1]}.items()), first)
     asyncio.run(_fill_and_check(asked.store or f"sqlite:{path}", heads, entries if asked.store else {}, last))
     return held
 

@@ -28,6 +28,7 @@ import orjson
 
 import evac
 from evac import estate as estates
+from evac.actions.peers import CA, CERT, KEY
 from evac.actions.references import secret_of
 from evac.app import sealing
 from evac.app.bundle_plans import LeftOut, plans_of, without_small_plans
@@ -268,6 +269,7 @@ def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...
             rows.setdefault(one, []).append("asked for")
     values: dict[str, str] = {}
     files = {Path(one).name: _file(Path(one)) for one in asked.sealed if not _REFERENCE.fullmatch(one)}
+    files |= _certificates(making)
     if asked.shares is None and asked.sealed:
         raise InvalidInput("share-count", "nothing is locked up without shares", "add --share 2/3")
     for reference in sorted(rows) if asked.shares is not None else ():
@@ -288,6 +290,21 @@ def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...
     making.sources.append(Source(SEALED, data))
     making.values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(files)}
     return shares
+
+
+def _certificates(making: _Making) -> dict[str, bytes]:
+    """Which authority of agents is believed, and what is shown to them; for under the lock."""
+    agents = [
+        str(end.settings.get("agent", "")) for end in making.estate.endpoints if end.driver == "process"
+    ]
+    named = {name: os.environ[name] for name in (CA, CERT, KEY) if os.environ.get(name)}
+    if any(url.startswith("https:") for url in agents):
+        for name in (CERT, KEY):
+            if name not in named:
+                making.leave_out("a certificate to show to agents", f"{name} is not set here")
+        if making.asked.shares is None and named:
+            making.leave_out("certificates for agents", "no --share k/n")
+    return {name: _file(Path(path)) for name, path in named.items()} if making.asked.shares else {}
 
 
 def _references(estate: Estate) -> dict[str, list[str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -66,7 +68,6 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """Unpacks and opens, or goes on with what was opened before. From now on references of secrets are
     resolved from the opened material. Raises InvalidInput, NotAllowed, StoreError.
     """
-    from evac.actions.secrets import OPENED
     from evac.app import bundle_opening, sealing
     from evac.app.runs import who_am_i
 
@@ -84,9 +85,9 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
         ),
         time.time_ns() // 1_000_000,
     )
-    if opened.secrets is not None:
-        os.environ[OPENED] = str(opened.secrets)
-    _say(opened)
+    told = bundle_opening.environment_of(opened.folder / bundle_opening.GLASS)
+    os.environ.update(told)
+    _say(opened, told)
     return opened
 
 
@@ -106,7 +107,7 @@ def _prompted(bundle: Path, have: int) -> list[Any]:
     return found
 
 
-def _say(opened: Opened) -> None:
+def _say(opened: Opened, told: Mapping[str, str]) -> None:
     how = "goes on" if opened.again else "is open"
     say(f"generation {opened.generation} {how} in {opened.folder}; the old sites' controllers are refused")
     if opened.told:
@@ -116,6 +117,7 @@ def _say(opened: Opened) -> None:
     if opened.held:
         say(f"held: {', '.join(opened.held)} was under way when the bundle was made; look at it, then: "
             f"evac hold --release --store {opened.store}")  # fmt: skip
-    if opened.secrets is not None:
-        say(f"in another terminal first: export EVAC_SECRETS={opened.secrets}")
+    if told:
+        words = " ".join(f"{name}={shlex.quote(value)}" for name, value in told.items())
+        say(f"in another terminal first: export {words}")
     say(f"next: evac apply {opened.folder}/plans/LOSS.json {opened.estate} --store {opened.store}")

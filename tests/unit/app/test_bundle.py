@@ -214,8 +214,10 @@ def _newest(agent: Agent) -> int:
     return agent._ledger.generation
 
 
-def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path) -> None:
+def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estate(tmp_path)
+    (tmp_path / "shown.pem").write_bytes(b"the certificate that agents are shown")
+    monkeypatch.setenv("EVAC_AGENT_CERT", str(tmp_path / "shown.pem"))
     (tmp_path / "grant").write_bytes(b"a grant")
     people = [tmp_path / name for name in "abc"]
     for folder in people:
@@ -230,6 +232,8 @@ def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path) -> None:
     opened = opening(tmp_path, bundle, shares=shares)
     assert opened.secrets is not None
     assert (opened.secrets / "files" / "grant").read_bytes() == b"a grant"
+    shown = bundle_opening.environment_of(opened.secrets)["EVAC_AGENT_CERT"]
+    assert Path(shown).read_bytes() == b"the certificate that agents are shown"
     environ = {secrets.OPENED: str(opened.secrets)}
     assert secrets.resolve(agents.REFERENCE, environ).reveal() == agents.KEY
     assert secrets.OPENED not in os.environ
