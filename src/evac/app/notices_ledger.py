@@ -13,6 +13,7 @@ sends it again, under the same id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -58,10 +59,14 @@ class Ledger:
 
     @classmethod
     async def open(cls, store: Store, lease: Lease, clock: Clock, channels: Mapping[str, Channel]) -> Ledger:
-        """Raises LeaseLost, Conflict, Unavailable, and Corrupt where what is kept cannot be read."""
+        """Raises LeaseLost, Conflict, Unavailable, and Corrupt where a box or the journal cannot be read."""
         made = cls(store, lease, clock, await _journal(store, lease))
         entry = await store.get(STATE)
-        made.state = State() if entry is None else state_of(entry.value)
+        if entry is not None:
+            with contextlib.suppress(
+                Corrupt
+            ):  # what was known is found out again, and what is open told again
+                made.state = state_of(entry.value)
         kept = {one.key.removeprefix(BOX): box_of(one.value) for one in await pages(store, BOX)}
         made.channels = channels
         for name, channel in channels.items():

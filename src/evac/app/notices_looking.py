@@ -157,12 +157,15 @@ class Looker:
             rows = [drawer.decode(entry) for entry in await pages(self._store, drawer.PREFIX)]
             self._ready, self._ready_ms = [one for one in rows if one is not None], now_ms
         ready = self._ready
-        unread = [one.plan for one in ready if one.plan and one.plan not in self._costs]
+        # A plan for which a better one is still looked for says nothing of how good plans are.
+        unread = [one.plan for one in ready if one.plan and one.searched and one.plan not in self._costs]
         for digest in unread[:PLANS_AT_ONCE]:
             await self._read_cost(digest)
         return [
-            Drawn("+".join(one.lost), self._costs.get(one.plan), "" if one.plan else one.problem,
-                  not estate or one.estate == estate)
+            Drawn(
+                "+".join(one.lost), self._costs.get(one.plan) if one.searched else None,
+                "" if one.plan else one.problem, not estate or one.estate == estate,
+            )
             for one in ready
         ]  # fmt: skip
 

@@ -79,7 +79,9 @@ def state_bytes(state: State) -> bytes:
             "adopted": {kind: sorted(keys) for kind, keys in memory.adopted.items()},
             "news": dict(memory.news), "watched": state.watched,
             "verdicts": {site: list(pair) for site, pair in state.verdicts.items()},
-            "references": {loss: [one.least, one.worse] for loss, one in state.references.items()},
+            "references": {
+                loss: [one.least, one.worse, one.cost] for loss, one in state.references.items()
+            },
         },
         option=orjson.OPT_SORT_KEYS,
     )  # fmt: skip
@@ -98,7 +100,9 @@ def state_of(value: bytes) -> State:
         return State(
             memory, int(told["watched"]),
             MappingProxyType({site: (str(a), str(b)) for site, (a, b) in told["verdicts"].items()}),
-            MappingProxyType({k: Reference(int(a), bool(b)) for k, (a, b) in told["references"].items()}),
+            MappingProxyType(
+                {k: Reference(int(a), bool(b), int(c)) for k, (a, b, c) in told["references"].items()}
+            ),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt("what was known of notices cannot be read") from error

@@ -40,10 +40,11 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The least that a plan for one loss did cost; whether the present one is called worse."""
+    """The least that a plan for one loss did cost; whether the last one is called worse; what it costs."""
 
     least: int
     worse: bool = False
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,8 @@ def of_plans(
         known = references.get(one.loss)
         if one.cost is not None and (known is not None or len(references) < PLANS_MOST):
             known = references[one.loss] = _compared(known, one.cost)
-        if known is not None and known.worse and one.cost is not None:
-            found.append(_worse(one.loss, known.least, one.cost))
+        if known is not None and known.worse:
+            found.append(_worse(one.loss, known.least, known.cost))
     if stale:
         words = f"{stale} of {all_of_them} plans that lie ready are of the estate as it was earlier"
         found.append(Concern("plan/stale", "plan", "warning", words, "look at page Plans", STALE_MS))
@@ -162,8 +163,8 @@ def _compared(before: Reference | None, cost: int) -> Reference:
     if before is None or cost <= before.least:
         return Reference(cost)
     if before.worse:
-        return replace(before, worse=cost * GOOD_AGAIN[1] > before.least * GOOD_AGAIN[0])
-    return replace(before, worse=cost * WORSE[1] >= before.least * WORSE[0])
+        return replace(before, worse=cost * GOOD_AGAIN[1] > before.least * GOOD_AGAIN[0], cost=cost)
+    return replace(before, worse=cost * WORSE[1] >= before.least * WORSE[0], cost=cost)
 
 
 def _worse(loss: str, least: int, cost: int) -> Concern:

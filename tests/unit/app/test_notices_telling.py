@@ -159,9 +159,18 @@ def test_a_plan_that_costs_a_fifth_more_is_seen_by_its_bytes() -> None:
     async def story() -> None:
         store, clock = MemoryStore(), Hand()
         looker, state = Looker(store, Told(), clock), State()
-        for objective, expected in ((1_000, []), (1_199, []), (1_200, ["plan/worse/north"])):
+        for objective, searched, expected in (
+            (1_000, True, []), (1_199, True, []), (9_000, False, []), (1_200, True, ["plan/worse/north"]),
+        ):  # fmt: skip
             digest = await drawer.put_plan(store, orjson.dumps({"objective": objective}))
-            ready = {"plan": digest, "estate": "e", "at_ms": 1, "took_ms": 1, "problem": ""}
+            ready = {
+                "plan": digest,
+                "estate": "e",
+                "at_ms": 1,
+                "took_ms": 1,
+                "problem": "",
+                "searched": searched,
+            }
             await store.transact((), (Put(drawer.PREFIX + "north", orjson.dumps(ready)),))
             clock.ms += PLANS_MS
             state, keys = await looked(looker, state)
@@ -213,6 +222,16 @@ def test_what_is_told_waits_for_every_channel_that_wants_it_and_nothing_is_half_
         assert found[3] == Delivery(2, "desk", "given up", 0, NOW_MS, "it answers 410")
         box = again.boxes["desk"]
         assert (box.sent, box.given_up, box.waiting) == (1, 1, ())
+
+    asyncio.run(story())
+
+
+def test_a_state_that_cannot_be_read_is_found_out_again() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        await store.transact((), (Put(STATE, b"{}"),))
+        ledger = await Ledger.open(store, await lease_of(store), Hand(), CHANNELS)
+        assert ledger.state == State()
 
     asyncio.run(story())
 

@@ -95,7 +95,7 @@ def test_everything_that_was_put_waits_was_sent_or_was_given_up(steps: list[tupl
 def test_what_is_kept_is_read_back_as_it_was() -> None:
     known = Known({"site": (Concern("site/a", "site", "critical", "a is lost"),), "finding": ()})
     memory, _ = tell(Memory(), known, 7)
-    state = State(memory, 12, {"a": ("lost", "why")}, {"a": Reference(5, True)})
+    state = State(memory, 12, {"a": ("lost", "why")}, {"a": Reference(5, True, 9)})
     assert state_of(state_bytes(state)) == state
     for row in (MESSAGE, Delivery(3, "desk", "given up", 9, 5, "no answer")):
         assert row_of(record_of(row)) == row
@@ -117,7 +117,7 @@ def test_the_most_that_is_kept_fits_one_value_of_a_store() -> None:
             for n in range(OPEN_MOST + 10_000)
         )
         memory, _ = tell(memory, Known({kind: rows if kind == "finding" else rows[:OPEN_MOST]}), 1)
-    references = {f"{'s' * 40}{n:05}": Reference(10**12, True) for n in range(2_500)}
+    references = {f"{'s' * 40}{n:05}": Reference(10**12, True, 10**12) for n in range(2_500)}
     shortened = {kind: frozenset(key[-24:] for key in keys) for kind, keys in memory.adopted.items()}
     state = State(replace(memory, adopted=shortened), 10**9, {}, references)
     assert len(state_bytes(state)) < MAX_VALUE_BYTES

@@ -75,10 +75,12 @@ def test_a_page_that_was_not_written_for_a_moment_is_no_concern() -> None:
         ([0, 1], ["warning"]),
         ([0, 0], []),
         ([100, 119, 119, 125], ["warning"]),
+        ([100, 130, None], ["warning"]),
+        ([100, None, None], []),
     ],
 )
 def test_a_plan_is_worse_from_a_fifth_on_against_the_best_there_was(
-    costs: list[int], severities: list[str]
+    costs: list[int | None], severities: list[str]
 ) -> None:
     references: dict[str, Reference] = {}
     for cost in costs:
