@@ -325,7 +325,7 @@ def test_an_answer_that_goes_on_ends_though_nobody_asks_anything_else(tmp_path: 
     line = "people: {vi: {role: viewer, password: env:VI}}\n"
     file.write_text(f"{line}tokens: {{ci: {{role: viewer, hash: 'sha256:{digest_of(TOKEN)}'}}}}\n")
     access = People(load_access(file), clock, secure=False, path=file)
-    value = f"evac_session={access.sign_in('vi', 'viewer', 'password', '127.0.0.1')}"
+    value = f"evac_session={asyncio.run(access.sign_in('vi', 'viewer', 'password', '127.0.0.1'))}"
     header = (b"cookie", value) if proof == "password" else (b"authorization", f"Bearer {TOKEN}")
     scope = {"type": "http", "method": "GET", "headers": [(header[0], header[1].encode())], "client": None}
 

@@ -24,8 +24,8 @@ from evac.store.sqlite_file import connect, in_words, prepare
 JOURNALS: Final = "journal/"
 LEFT_KEYS: Final = frozenset({"sign", GENERATION_KEY, SUPERSEDED_KEY})
 LEFT: Final = (
-    "answer/", "answered/", "asked/", "notices/", "permit/", "proposal/", "request/", "sighting/",
-    "standing/", "status-export/", "votes/", "withdrawn/", "witness/",
+    "answer/", "answered/", "asked/", "notices/", "permit/", "proposal/", "request/", "session/",
+    "sighting/", "standing/", "status-export/", "votes/", "withdrawn/", "witness/",
 )  # fmt: skip
 TRIES: Final = 4
 FILL_BYTES: Final = 1_000_000

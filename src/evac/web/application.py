@@ -15,7 +15,7 @@ from evac.app.office import Office
 from evac.app.office_asking import Counter
 from evac.web import api, pages
 from evac.web.access import who
-from evac.web.access.port import Access, Declared
+from evac.web.access.port import Access, Declared, KeepsLogins
 from evac.web.api.shapes import Problem
 from evac.web.certificates import Certificates
 from evac.web.gate import Gate
@@ -40,6 +40,8 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
         docs_url=None, redoc_url=None, license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         separate_input_output_schemas=False, dependencies=[Depends(Declared())],
     )  # fmt: skip
+    if isinstance(access, KeepsLogins):
+        access.keep_in(office.store)
     metrics = Metrics(office)
     metrics.registry.register(Certificates(dict(setting.certificates)))
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)

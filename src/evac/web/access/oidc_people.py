@@ -62,11 +62,9 @@ def router_of(people: People) -> APIRouter:
             refused = page(people, "/now", _told(error))
             drop(people, refused, flow)
             return refused
-        old = request.cookies.get(people.cookie)
-        if old is not None:
-            people.book.close(old)
+        await people.sign_out(request.cookies.get(people.cookie))
         found = going_on(path_within(where))
-        set_cookie(people, found, people.cookie, people.sign_in(name, role, "oidc", address))
+        set_cookie(people, found, people.cookie, await people.sign_in(name, role, "oidc", address))
         drop(people, found, flow)
         return found
 

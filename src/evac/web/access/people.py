@@ -8,6 +8,7 @@ of a pen must not lock everybody out in the middle of a fire, nor let anybody in
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +26,8 @@ from evac.estate.access_file import alike, load_access
 from evac.model.access import AccessRules, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
+from evac.store.port import Store
+from evac.web.access.keeping import SessionKeep
 from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
 from evac.web.access.sessions import Session, SessionBook
@@ -54,11 +57,16 @@ class People:
     def __init__(self, rules: AccessRules, clock: Clock, *, secure: bool, path: Path | None = None) -> None:
         self.rules, self.clock, self.secure = rules, clock, secure
         self.book = SessionBook(clock.monotonic_ms)
+        self.keep: SessionKeep | None = None
         self.cookie = f"__Host-{COOKIE}" if secure else COOKIE
         self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
         self._wrong, self._asked = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
         self._turn = asyncio.Lock()
         self._tokens, self._names = _by_digest(rules), _names(rules)
+
+    def keep_in(self, store: Store) -> None:
+        """Logins outlive this process from now on."""
+        self.keep = SessionKeep(store, self.book, self.clock, lambda: self.rules.sessions)
 
     def routers(self) -> Sequence[APIRouter]:
         from evac.web.access.sign_in import routers
@@ -72,7 +80,7 @@ class People:
         found = (
             self._by_header(given, address_of(connection))
             if given is not None
-            else self._by_cookie(connection)
+            else await self._by_cookie(connection)
         )
         if found is None:
             return None
@@ -104,16 +112,21 @@ class People:
         over = bool(token.ends_ms) and self.clock.now_ms() >= token.ends_ms
         return self._tokens.get(token.digest) == token and not over
 
-    def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
+    async def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
         """The login of a cookie; one that is over is no login, and no error."""
         value = connection.cookies.get(self.cookie)
         if value is None:
             return None
-        found = self.book.find(value, self.rules.sessions, touch=not _by_itself(connection))
+        if self.keep is not None:
+            await self.keep.confirm(value)
+        touch = not _by_itself(connection)
+        found = self.book.find(value, self.rules.sessions, touch=touch)
         actor = None if found is None else self._actor_in(found)
         if found is None or actor is None:
             self.book.close(value)
             return None
+        if self.keep is not None and touch:
+            await self.keep.seen(value, found)
         return replace(actor, csrf=found.csrf, alive=self._alive(lambda: self._stands(value)))
 
     def _stands(self, value: str) -> bool:
@@ -131,10 +144,13 @@ class People:
             return None
         return Actor(session.name, session.role if person is None else person.role, proof=session.proof)
 
-    def _rests(self, proof: Proof, name: str) -> object:
-        """What of the file vouches for a login: its password, its key, or the provider and who is who there.
-        Whoever is not listed goes by a name that nobody listed has.
+    def _rests(self, proof: Proof, name: str) -> str:
+        """A digest of what of the file vouches for a login: its password, its key, or the provider and who is
+        who there. Whoever is not listed goes by a name that nobody listed has.
         """
+        return hashlib.sha256(repr((name, self._vouching(proof, name))).encode()).hexdigest()
+
+    def _vouching(self, proof: Proof, name: str) -> object:
         person = self.rules.people.get(name)
         if proof == "oidc":
             known = alike(name) in self._names if person is None else person.subject
@@ -228,14 +244,25 @@ class People:
         if name:
             self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
 
-    def sign_in(
+    async def sign_in(
         self, name: str, role: Role, proof: Proof, address: str, *, most_ms: int | None = None, text: str = ""
     ) -> str:
         """A new login; the value of its cookie. text: of a break-glass credential."""
         level = logging.WARNING if text else logging.INFO
         LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
         rests = self._rests(proof, name)
-        return self.book.open(name, role, proof, rests, self.rules.sessions, most_ms, text)
+        value = self.book.open(name, role, proof, rests, self.rules.sessions, most_ms, text)
+        if self.keep is not None:
+            await self.keep.opened(value)
+        return value
+
+    async def sign_out(self, value: str | None) -> None:
+        """Ends the login of a cookie, if there is one."""
+        if value is None:
+            return
+        self.book.close(value)
+        if self.keep is not None:
+            await self.keep.closed(value)
 
     async def _look_again(self) -> None:
         """Reads the file again where it changed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from markupsafe import Markup
 from starlette.requests import HTTPConnection, Request
@@ -19,6 +19,8 @@ from evac.model.errors import EvacError, NotAllowed
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+
+    from evac.store.port import Store
 
 STATE: Final = "evac_actor"
 SIGN_IN: Final = "/sign-in"
@@ -93,6 +95,13 @@ class Access(Protocol):
     def routers(self) -> Sequence[APIRouter]:
         """Routes of its own, such as a login."""
         ...
+
+
+@runtime_checkable
+class KeepsLogins(Protocol):
+    """An access that keeps logins beyond this process, in the store of the room."""
+
+    def keep_in(self, store: Store) -> None: ...
 
 
 class Loopback:

@@ -53,8 +53,8 @@ def routers(people: People) -> Sequence[APIRouter]:
             person = await people.check_password(name[:NAME_LONGEST], fields.get("password", ""), address)
         except (Unauthenticated, TooMany, NotAllowed) as error:
             return page(people, where, error, name[:NAME_LONGEST])
-        value = people.sign_in(person.name, person.role, "password", address)
-        return signed_in(people, request, value, where)
+        value = await people.sign_in(person.name, person.role, "password", address)
+        return await signed_in(people, request, value, where)
 
     @router.post(f"{SIGN_IN}/break-glass")
     async def break_glass(request: Request) -> Response:
@@ -68,14 +68,12 @@ def routers(people: People) -> Sequence[APIRouter]:
         grant = actor.grant
         assert grant is not None
         left_ms = grant.until_ms - people.clock.now_ms()
-        value = people.sign_in(actor.name, "viewer", "break-glass", address, most_ms=left_ms, text=text)
-        return signed_in(people, request, value, where_to(grant))
+        value = await people.sign_in(actor.name, "viewer", "break-glass", address, most_ms=left_ms, text=text)
+        return await signed_in(people, request, value, where_to(grant))
 
     @router.post("/sign-out")
     async def sign_out(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-        value = request.cookies.get(people.cookie)
-        if value is not None:
-            people.book.close(value)
+        await people.sign_out(request.cookies.get(people.cookie))
         found = _see(SIGN_IN)
         drop(people, found, people.cookie)
         return found
@@ -101,11 +99,9 @@ def page(people: People, where: str, error: EvacError | None = None, name: str =
     return found
 
 
-def signed_in(people: People, request: Request, value: str, where: str) -> Response:
+async def signed_in(people: People, request: Request, value: str, where: str) -> Response:
     """On to a page, with a new cookie; a login that there was is over."""
-    old = request.cookies.get(people.cookie)
-    if old is not None:
-        people.book.close(old)
+    await people.sign_out(request.cookies.get(people.cookie))
     found = _see(where)
     set_cookie(people, found, people.cookie, value)
     drop(people, found, _form_cookie(people))

@@ -25,20 +25,20 @@ class Turned:
 
 def test_logins_are_bounded_for_one_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     book, rules = SessionBook(Turned()), Sessions()
-    values = [book.open("kim", "viewer", "password", True, rules) for _ in range(OF_ONE_MOST + 3)]
+    values = [book.open("kim", "viewer", "password", "key", rules) for _ in range(OF_ONE_MOST + 3)]
     assert len(book) == OF_ONE_MOST
     assert book.find(values[2], rules) is None
     assert book.find(values[3], rules) is not None
     monkeypatch.setattr(sessions_of, "SESSIONS_MOST", 30)
     for number in range(50):
-        book.open(f"p{number}", "viewer", "oidc", False, rules)
+        book.open(f"p{number}", "viewer", "oidc", "", rules)
     assert len(book) == 30
 
 
 def test_a_login_ends_at_its_bound_whatever_is_asked() -> None:
     clock, rules = Turned(), Sessions(1_000, 10_000)
     book = SessionBook(clock)
-    value = book.open("kim", "viewer", "break-glass", True, rules, most_ms=1_500)
+    value = book.open("kim", "viewer", "break-glass", "key", rules, most_ms=1_500)
     clock.now = 999
     assert book.find(value, rules) is not None
     clock.now = 1_499

@@ -1,0 +1,179 @@
+"""Logins in the store, so that they outlive the process of a room, and hold in each room of one name.
+
+    session/<sha256 of the cookie>    {"name", "role", "proof", "rests", "made_ms", "seen_ms", "until_ms"}
+
+Nothing in it opens a room: not the cookie, whose hash is its key, nor the token of changes, which follows
+from the cookie. A login by a break-glass credential is not kept: the credential itself stands for it. While
+the store does not answer, logins go on as this process knows them: people sign in for the day of a fire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from evac.engine.clock import Clock
+from evac.model.access import ROLES, Sessions
+from evac.model.errors import Conflict, EvacError
+from evac.store.port import Compare, Delete, Lease, Put, Store
+from evac.web.access.sessions import Session, SessionBook, csrf_of, is_value, key_of
+
+PREFIX: Final = "session/"
+CONFIRM_MS: Final = 5_000
+"""So often at most the store is asked whether a login was ended elsewhere."""
+SEEN_MS: Final = 60_000
+"""So often at most it is told that somebody was there."""
+ANSWER_S: Final = 1.0
+HOUR_MS: Final = 3_600_000
+UNKNOWN_MOST: Final = 10_000
+LOOKS_A_SECOND: Final = 20
+"""After cookies that nobody knows: whoever makes them up keeps nobody from the store."""
+
+
+class SessionKeep:
+    """One for a room. rules: as the access file says now."""
+
+    def __init__(self, store: Store, book: SessionBook, clock: Clock, rules: Callable[[], Sessions]) -> None:
+        self._store, self._book, self._clock, self._rules = store, book, clock, rules
+        self._lease: tuple[int, Lease] | None = None
+        self._unknown: OrderedDict[bytes, int] = OrderedDict()
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._looks: tuple[int, int] = (0, 0)
+
+    async def opened(self, value: str) -> None:
+        """Keeps a new login; where the store does not answer, it is known here alone."""
+        for key in self._book.evicted[:]:
+            self._book.evicted.remove(key)
+            await self._drop(key)
+        session = self._book.peek(value)
+        if session is not None and not session.glass:
+            await self._save(value, session)
+
+    async def closed(self, value: str) -> None:
+        """Ends a login for good: what a store that did not answer still has of it is believed no more."""
+        if not is_value(value):
+            return
+        self._ended[key_of(value)] = None
+        while len(self._ended) > UNKNOWN_MOST:
+            self._ended.popitem(last=False)
+        await self._drop(key_of(value))
+
+    async def seen(self, value: str, session: Session) -> None:
+        """Somebody was there; the store is told now and then."""
+        if session.revision and self._clock.monotonic_ms() - session.saved_ms >= SEEN_MS:
+            await self._save(value, session)
+
+    async def confirm(self, value: str) -> None:
+        """Takes a login that this process does not know from the store, and ends one that ended elsewhere."""
+        if not is_value(value):
+            return
+        now, known = self._clock.monotonic_ms(), self._book.peek(value)
+        if known is None:
+            await self._restore(value, now)
+        elif known.revision and now - known.confirmed_ms >= CONFIRM_MS:
+            known.confirmed_ms = now
+            with contextlib.suppress(EvacError, TimeoutError):
+                found = await self._read(key_of(value))
+                if found is None:
+                    self._book.close(value)
+                else:
+                    known.revision = found[1]
+
+    async def _restore(self, value: str, now: int) -> None:
+        key = key_of(value)
+        if now - self._unknown.get(key, now - CONFIRM_MS) < CONFIRM_MS or not self._may_look(now):
+            return
+        self._unknown[key] = now
+        while len(self._unknown) > UNKNOWN_MOST:
+            self._unknown.popitem(last=False)
+        if key in self._ended:
+            await self._drop(key)
+            return
+        with contextlib.suppress(EvacError, TimeoutError):
+            found = await self._read(key)
+            session = None if found is None else self._session(value, *found, now)
+            if session is not None and self._book.peek(value) is None and key not in self._ended:
+                self._book.take(value, session)
+                self._unknown.pop(key, None)
+
+    def _session(self, value: str, told: Any, revision: int, now: int) -> Session | None:
+        """What the store says, by the clock of this process; None for what is none, or is over. Its clock may
+        have been another one: a login never lasts longer than it may by now.
+        """
+        try:
+            wall = self._clock.now_ms()
+            left = min(int(told["until_ms"]) - wall, self._rules().whole_ms)
+            idle = max(0, wall - int(told["seen_ms"]))
+            if left <= 0 or idle >= self._rules().idle_ms or told["role"] not in ROLES:
+                return None
+            if told["proof"] not in ("password", "oidc"):
+                return None
+            return Session(
+                str(told["name"]), told["role"], told["proof"], str(told["rests"]), now, now - idle,
+                now + left, csrf_of(value), "", revision, now, now,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _may_look(self, now: int) -> bool:
+        second, count = self._looks
+        if now // 1_000 != second:
+            second, count = now // 1_000, 0
+        self._looks = (second, count + 1)
+        return count < LOOKS_A_SECOND
+
+    async def _read(self, key: bytes) -> tuple[Any, int] | None:
+        async with asyncio.timeout(ANSWER_S):
+            entry = await self._store.get(_name(key))
+        if entry is None:
+            return None
+        try:
+            return orjson.loads(entry.value), entry.revision
+        except orjson.JSONDecodeError:
+            return None
+
+    async def _save(self, value: str, session: Session) -> None:
+        """Only over what was there: a login that was ended elsewhere meanwhile is not begun anew."""
+        now, wall = self._clock.monotonic_ms(), self._clock.now_ms()
+        session.saved_ms = now
+        told = {
+            "name": session.name, "role": session.role, "proof": session.proof, "rests": session.rests,
+            "made_ms": wall - (now - session.made_ms), "seen_ms": wall - (now - session.seen_ms),
+            "until_ms": wall + (session.until_ms - now),
+        }  # fmt: skip
+        name = _name(key_of(value))
+        with contextlib.suppress(EvacError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                put = Put(name, orjson.dumps(told), await self._term())
+                try:
+                    session.revision = await self._store.transact((Compare(name, session.revision),), (put,))
+                except Conflict:
+                    session.confirmed_ms = (
+                        0  # another room wrote, or it was ended: the next request finds out
+                    )
+                else:
+                    session.confirmed_ms = now
+
+    async def _drop(self, key: bytes) -> None:
+        with contextlib.suppress(EvacError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                await self._store.transact((), (Delete(_name(key)),))
+
+    async def _term(self) -> Lease:
+        """A lease that is never renewed and ends after every login of this hour: then the store forgets."""
+        hour = self._clock.monotonic_ms() // HOUR_MS
+        if self._lease is None or self._lease[0] != hour:
+            name = f"{PREFIX}{os.urandom(8).hex()}"
+            lease = await self._store.acquire(name, name, self._rules().whole_ms + 2 * HOUR_MS)
+            self._lease = (hour, lease)
+        return self._lease[1]
+
+
+def _name(key: bytes) -> str:
+    return PREFIX + key.hex()

@@ -1,0 +1,234 @@
+"""Logins in the store: they outlive a room, end in every room, and nothing in the store opens one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+
+from evac.model.access import Sessions
+from evac.model.errors import Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS
+from evac.web.access.people import People
+from evac.web.access.sessions import csrf_of
+from tests.web.rooms import BASE, office_of, room_of
+from tests.web.test_access_sign_in import HTML, HandClock, people, sign_in, token_of
+
+COOKIE = "evac_session"
+
+
+class Silent(MemoryStore):
+    """A store that does not answer for logins while it is told to."""
+
+    silent, asked = False, 0
+
+    async def get(self, key: str) -> object:  # type: ignore[override]
+        if key.startswith(PREFIX):
+            self.asked += 1
+            if self.silent:
+                raise Unavailable("away")
+        return await super().get(key)
+
+    async def transact(self, compares: object, changes: object, guard: object = None) -> int:  # type: ignore[override]
+        if self.silent:
+            raise Unavailable("away")
+        return await super().transact(compares, changes, guard)  # type: ignore[arg-type]
+
+
+class Rooms:
+    """Rooms on one store, each with access of its own, as after a restart or behind one name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store, self.clock = folder, Silent(), HandClock()
+
+    def access(self, **more: object) -> People:
+        return people(self.folder, self.clock, **more)  # type: ignore[arg-type]
+
+    def client(self, access: People, value: str = "") -> httpx2.AsyncClient:
+        office = office_of(self.store)
+        transport = httpx2.ASGITransport(room_of(office, access))
+        cookies = {COOKIE: value} if value else {}
+        return httpx2.AsyncClient(transport=transport, base_url=BASE, cookies=cookies)
+
+    async def kept(self) -> list[dict[str, object]]:
+        rows = [orjson.loads(entry.value) for entry in await self.store.list(PREFIX)]
+        return [row for row in rows if isinstance(row, dict)]
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Rooms:
+    return Rooms(tmp_path)
+
+
+def tell(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(story())  # type: ignore[arg-type]
+
+
+async def name_of(client: httpx2.AsyncClient) -> str:
+    """Who is signed in; empty for nobody."""
+    told = await client.get("/v1/me")
+    return str(told.json()["name"]) if told.status_code == 200 else ""
+
+
+@asynccontextmanager
+async def begun(rooms: Rooms, access: People | None = None) -> AsyncIterator[tuple[httpx2.AsyncClient, str]]:
+    """(a browser that signed in, its cookie)."""
+    async with rooms.client(access or rooms.access()) as client:
+        assert (await sign_in(client)).status_code == 303
+        yield client, str(client.cookies[COOKIE])
+
+
+def test_a_login_outlives_the_process_of_its_room_with_its_token(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (first, value), rooms.client(rooms.access(), value) as after:
+            token = await token_of(first)
+            assert await name_of(after) == "kim"
+            assert await token_of(after) == token
+            begin = {"reason": "smoke"}
+            assert (await after.post("/v1/hold", json=begin)).status_code == 403
+            held = await after.post("/v1/hold", json=begin, headers={"x-csrf-token": token})
+            assert (held.status_code, held.json()["who"]) == (201, "kim")
+
+    tell(story)
+
+
+def test_nothing_in_the_store_opens_a_room(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (_, value):
+            rows = await rooms.store.list("")
+            assert len(await rooms.kept()) == 1
+            for entry in rows:
+                assert value not in entry.key + entry.value.decode("latin-1")
+                assert csrf_of(value) not in entry.value.decode("latin-1")
+
+    tell(story)
+
+
+def test_a_login_that_ends_in_one_room_ends_in_all(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (one, value), rooms.client(rooms.access(), value) as other:
+            assert await name_of(other) == "kim"
+            token = await token_of(other)
+            assert (await other.post("/sign-out", data={"csrf": token}, headers=HTML)).status_code == 303
+            assert await rooms.kept() == []
+            rooms.clock.ms += CONFIRM_MS
+            assert await name_of(one) == ""
+            async with rooms.client(rooms.access(), value) as third:
+                assert await name_of(third) == ""
+
+    tell(story)
+
+
+def test_its_bounds_hold_across_rooms(rooms: Rooms) -> None:
+    rules = Sessions(idle_ms=600_000, whole_ms=3_600_000)
+
+    async def story() -> None:
+        async with begun(rooms, rooms.access(sessions=rules)) as (one, value):
+            for _ in range(5):
+                rooms.clock.ms += SEEN_MS
+                assert await name_of(one) == "kim"
+            rooms.clock.ms += rules.idle_ms - SEEN_MS
+            async with rooms.client(rooms.access(sessions=rules), value) as used:
+                assert await name_of(used) == "kim", "it was used a moment ago, in another room"
+            rooms.clock.ms += rules.idle_ms
+            async with rooms.client(rooms.access(sessions=rules), value) as idle:
+                assert await name_of(idle) == ""
+        async with begun(rooms, rooms.access(sessions=rules)) as (two, value):
+            for _ in range(8):
+                rooms.clock.ms += rules.idle_ms - 1
+                last = await name_of(two)
+            assert last == "", "whatever is asked, it ends"
+            async with rooms.client(rooms.access(sessions=rules), value) as after:
+                assert await name_of(after) == ""
+
+    tell(story)
+
+
+def test_it_rests_on_the_access_file_of_now_and_on_a_whole_record(rooms: Rooms) -> None:
+    async def story() -> None:
+        changed = rooms.access()
+        kim = replace(changed.rules.people["kim"], password="env:OTHER")
+        changed.rules = replace(changed.rules, people={**changed.rules.people, "kim": kim})
+        async with begun(rooms) as (_, value), rooms.client(changed, value) as other:
+            assert await name_of(other) == "", "the password is another one"
+        (entry,) = [one for one in await rooms.store.list(PREFIX) if b"kim" in one.value]
+        told = orjson.loads(entry.value)
+        for wrong in (
+            b"{", b"[]", b"{}", orjson.dumps({**told, "role": "god"}),
+            orjson.dumps({**told, "until_ms": "x"}), orjson.dumps({**told, "until_ms": 1}),
+            orjson.dumps({**told, "proof": "machine"}), orjson.dumps({**told, "name": "vi"}),
+        ):  # fmt: skip
+            await rooms.store.transact((), (Put(entry.key, wrong),))
+            async with rooms.client(rooms.access(), value) as other:
+                assert await name_of(other) == "", wrong
+        far = orjson.dumps(
+            {**told, "until_ms": told["until_ms"] + 10**12, "seen_ms": told["seen_ms"] + 10**12}
+        )
+        await rooms.store.transact((), (Put(entry.key, far),))
+        access = rooms.access()
+        async with rooms.client(access, value) as other:
+            assert await name_of(other) == "kim"
+            found = access.book.peek(value)
+            assert found is not None
+            assert found.until_ms - rooms.clock.monotonic_ms() <= Sessions().whole_ms
+
+    tell(story)
+
+
+def test_a_store_that_is_away_signs_nobody_out_and_nobody_in(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (first, value):
+            rooms.store.silent = True
+            rooms.clock.ms += SEEN_MS
+            assert await name_of(first) == "kim"
+            async with rooms.client(rooms.access(), value) as other:
+                assert await name_of(other) == ""
+            async with begun(rooms) as (second, _):
+                assert await name_of(second) == "kim", "known to its room alone"
+                rooms.store.silent = False
+                rooms.clock.ms += CONFIRM_MS
+                assert await name_of(second) == "kim"
+            rooms.store.silent = True
+            assert (
+                await first.post("/sign-out", data={"csrf": csrf_of(value)}, headers=HTML)
+            ).status_code == 303
+            rooms.store.silent = False
+            first.cookies.set(COOKIE, value)
+            rooms.clock.ms += CONFIRM_MS
+            assert await name_of(first) == "", "what the store still has of it is believed no more"
+            assert await rooms.kept() == [], "and goes, once it answers"
+
+    tell(story)
+
+
+def test_cookies_that_are_made_up_keep_nobody_from_the_store(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with rooms.client(rooms.access()) as stranger:
+            for number in range(LOOKS_A_SECOND * 3):
+                stranger.cookies.set(COOKIE, f"{number:043d}")
+                assert await name_of(stranger) == ""
+            assert rooms.store.asked <= LOOKS_A_SECOND + 1
+            stranger.cookies.set(COOKIE, "../../etc/passwd")
+            assert await name_of(stranger) == ""
+
+    tell(story)
+
+
+def test_a_login_by_break_glass_is_kept_nowhere(rooms: Rooms) -> None:
+    async def story() -> None:
+        access = rooms.access()
+        async with rooms.client(access):
+            await access.sign_in(
+                "kim", "viewer", "break-glass", "127.0.0.1", most_ms=60_000, text="evac-glass-1.x"
+            )
+            assert await rooms.kept() == []
+
+    tell(story)
