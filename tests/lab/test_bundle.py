@@ -109,7 +109,7 @@ def newer_in(lab: LabFolder) -> Newer | None:
 
 
 def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
-    lab: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: LabFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert writes(lab) >= 5
     bundle = make_bundle(lab, tmp_path)
@@ -123,6 +123,10 @@ def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
         recover(laptop)
         until(lambda: writes(lab, within_s=0.5) >= 3, 15, "no write is acknowledged again")
         until(lambda: laptop.said(": ended"), 10, "the run does not end")
+
+        estate = str(tmp_path / "evac" / "estate")
+        assert run(["run", "verify", RUN, "--estate", estate, *laptop.store]) == exits.DONE
+        assert "heads kept elsewhere" in capsys.readouterr().out
 
         for site in LOST:
             restoring.start_site(lab, site)

@@ -71,7 +71,8 @@ class Setting:
     """What a controller is started with. watch: False for the controller of an embedded store, which only
     carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
     without a run; 0 never. generation: the store is made one of this generation, unless it is; 0: it stays
-    what it is. budget_ms: of the search for one plan.
+    what it is. budget_ms: of the search for one plan. anchors: agents keep the heads of journals, also
+    where nobody watches.
     """
 
     estate: Path
@@ -86,6 +87,7 @@ class Setting:
     generation: int = 0
     boundary: Callable[[int], None] | None = None
     budget_ms: int = BUDGET_MS
+    anchors: bool = False
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ async def compose(
     )  # fmt: skip
     if targets is None and setting.watch:
         targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
-    anchors = _agents(estate, setting.site) if setting.watch else []
+    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else []
     parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,

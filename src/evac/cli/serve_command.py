@@ -86,7 +86,7 @@ def serve(
 
     setting = controlling.Setting(
         estate, site, store or runs.default_store(), policy, as_of, not no_watch, lease, not no_watch,
-        until_idle / 1_000, generation,
+        until_idle / 1_000, generation, anchors=asked.bundle is not None,
     )  # fmt: skip
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     told = _notices(setting, notices)
