@@ -11,11 +11,12 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from starlette.requests import HTTPConnection
 
 from evac.actions.references import secret_of
@@ -148,7 +149,10 @@ class People:
         """A digest of what of the file vouches for a login: its password, its key, or the provider and who is
         who there. Whoever is not listed goes by a name that nobody listed has.
         """
-        return hashlib.sha256(repr((name, self._vouching(proof, name))).encode()).hexdigest()
+        told = orjson.dumps(
+            (name, self._vouching(proof, name)), default=_as_dict, option=orjson.OPT_SORT_KEYS
+        )
+        return hashlib.sha256(told).hexdigest()
 
     def _vouching(self, proof: Proof, name: str) -> object:
         person = self.rules.people.get(name)
@@ -289,6 +293,13 @@ class People:
                 LOG.warning("tls, address and hosts of %s count from the next start on", self._path.name)
             self.rules, self._tokens, self._names = rules, _by_digest(rules), _names(rules)
             LOG.info("%s was read again", self._path.name)
+
+
+def _as_dict(value: Any) -> Any:
+    """Mappings of whatever kind, for a digest that knows content alone."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no digest")
 
 
 def _named(name: str) -> str:
