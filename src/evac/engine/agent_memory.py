@@ -87,6 +87,8 @@ class TokenLedger:
 
     def obey(self, token: int) -> None:
         """Raises `Permanent` for a token lower than any before, or none at all."""
+        if generation_of(token) > GENERATION_MOST:
+            raise Permanent("order-wrong", f"no store gives out the token {token}")
         self.refuse_older(generation_of(max(token, 0)))
         if token < max(1, self.highest):
             raise Permanent(

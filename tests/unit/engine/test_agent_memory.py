@@ -32,6 +32,14 @@ def test_no_token_at_all_is_never_obeyed(tmp_path: Path) -> None:
         TokenLedger(tmp_path / "token.json").obey(0)
 
 
+def test_a_token_that_no_store_gives_out_is_not_obeyed(tmp_path: Path) -> None:
+    ledger = TokenLedger(tmp_path / "token.json")
+    with pytest.raises(Permanent, match="no store"):
+        ledger.obey(1 << 60)
+    ledger.obey(7)
+    assert (ledger.highest, ledger.generation) == (7, 0)
+
+
 def test_a_token_that_cannot_be_written_is_not_obeyed(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     ledger = TokenLedger(folder / "token.json")
