@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -16,7 +18,7 @@ import pytest_socket
 
 from tests.web.certificates import Papers, papers
 from tests.web.conftest import START_S, free_port
-from tests.web.rooms import ESTATE
+from tests.web.rooms import ESTATE, until
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +103,29 @@ def test_who_shows_no_certificate_is_not_spoken_to(room: tuple[int, Papers]) -> 
         bare.get("/healthz")
     with httpx2.Client() as plain, pytest.raises(httpx2.TransportError):
         plain.get(f"http://127.0.0.1:{port}/healthz")
+
+
+def test_a_renewed_certificate_and_authority_are_taken_without_a_new_start(
+    room: tuple[int, Papers], tmp_path: Path
+) -> None:
+    """The last test of this room: afterwards it believes another authority."""
+    port, found = room
+    fresh = papers(tmp_path)
+    with pytest.raises(httpx2.TransportError), line(port, fresh) as early:
+        early.get("/healthz")
+    with line(port, found) as open_before:
+        assert open_before.get("/healthz").status_code == 200
+        for name in ("authority", "cert", "key"):
+            shutil.copy(getattr(fresh, name), getattr(found, name))
+        until(lambda: _answers(port, fresh), "the new certificate is not taken")
+        assert open_before.get("/healthz").status_code == 200, "nobody is cut off"
+    with pytest.raises(httpx2.TransportError), line(port, fresh, client=False) as bare:
+        bare.get("/healthz")
+
+
+def _answers(port: int, found: Papers) -> bool:
+    try:
+        with line(port, found) as client:
+            return client.get("/healthz").status_code == 200
+    except httpx2.TransportError:
+        return False

@@ -84,6 +84,23 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
+class Renewed:
+    """The context of a side that listens: each new connection takes what `take` was given last. inner: that.
+
+    A connection changes over in its handshake, so nobody is cut off and no port is let go.
+    """
+
+    def __init__(self, first: ssl.SSLContext) -> None:
+        self.context = self.inner = first
+        self.context.sni_callback = self._choose
+
+    def take(self, context: ssl.SSLContext) -> None:
+        self.inner = context
+
+    def _choose(self, line: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        line.context = self.inner
+
+
 def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     if files.cert is None:
         if files.key is not None:

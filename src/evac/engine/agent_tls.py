@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from evac.actions.peers import is_here, stamp_of
-from evac.actions.tls import TlsFiles, ends_ms, server_context
+from evac.actions.tls import Renewed, TlsFiles, ends_ms, server_context
 from evac.model.errors import EvacError
 
 LOOK_S: Final = 5.0
@@ -72,8 +72,8 @@ class Door:
     def __init__(self, tls: TlsConfig, wall_ms: Callable[[], int]) -> None:
         self._tls, self._wall_ms = tls, wall_ms
         self._stamp = stamp_of(tls.files)
-        self.context = self._inner = self._made()
-        self.context.sni_callback = self._choose
+        self._renewed = Renewed(self._made())
+        self.context = self._renewed.context
         self.ends_ms, self.problem = ends_ms(tls.files.cert), ""
         self._looking: asyncio.Task[None] | None = None
 
@@ -81,10 +81,6 @@ class Door:
         context = server_context(self._tls.files)
         context.verify_mode = ssl.CERT_OPTIONAL  # who shows none is told so, instead of being cut off
         return context
-
-    def _choose(self, line: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Each new connection takes the files as they were read last."""
-        line.context = self._inner
 
     def start(self) -> None:
         self._looking = asyncio.create_task(self._look(), name="certificates")
@@ -113,7 +109,7 @@ class Door:
             return
         self._stamp = stamp
         try:
-            self._inner = self._made()
+            self._renewed.take(self._made())
             self.ends_ms, self.problem = ends_ms(self._tls.files.cert), ""
         except EvacError as error:
             self.problem = f"{error.message} [{error.code}]"

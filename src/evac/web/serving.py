@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -29,8 +28,9 @@ from evac.app.runs import who_am_i
 from evac.app.tracing import tracer_of
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
-from evac.web.access.opening import access_of, choose, context_of, setting_of
+from evac.web.access.opening import access_of, choose, setting_of
 from evac.web.access.port import Access
+from evac.web.access.renewing import RoomCertificate
 from evac.web.application import application
 from evac.web.connections import prompt_protocol
 from evac.web.pages import frame
@@ -46,14 +46,14 @@ DEMO: Final = "This is a demonstration: the company, its sites and what they do 
 
 async def serve(
     office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting,
-    context: ssl.SSLContext | None = None, handed: int | None = None,
+    certificate: RoomCertificate | None = None, handed: int | None = None,
 ) -> None:  # fmt: skip
-    """Serves until SIGTERM, SIGINT, or until standard input ends. context: of TLS, where it ends here.
-    handed: the number of a socket that listens there already.
+    """Serves until SIGTERM, SIGINT, or until standard input ends. certificate: where TLS ends here. handed:
+    the number of a socket that listens there already.
 
     Raises NotAllowed, StoreError.
     """
-    check_listen(listen, tls=context is not None, authenticated=access.authenticates)
+    check_listen(listen, tls=certificate is not None, authenticated=access.authenticates)
     opened = open_office(office)
     app = application(opened, access, setting)
     tracer = tracer_of("room", office.site, _say)
@@ -65,9 +65,9 @@ async def serve(
         timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
         proxy_headers=False, http=prompt_protocol(), ws="none",
     )  # fmt: skip
-    if context is not None:
+    if certificate is not None:
         config.load()
-        config.ssl = context
+        config.ssl = certificate.context
     server = uvicorn.Server(config)
     sockets = None if handed is None else [socket.socket(fileno=handed)]
 
@@ -81,11 +81,14 @@ async def serve(
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
         told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
-        parent = asyncio.create_task(parent_ends(told_to_end), name="parent")
+        tasks = [asyncio.create_task(parent_ends(told_to_end), name="parent")]
+        if certificate is not None:
+            tasks.append(asyncio.create_task(certificate.follow(), name="certificate"))
         try:
             await server._serve(sockets)
         finally:
-            parent.cancel()
+            for task in tasks:
+                task.cancel()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 
@@ -131,9 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
         opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)
         access = access_of(opened, who_am_i(), SystemClock())
-        context = None if opened.tls is None else context_of(opened.tls)
+        certificate = None if opened.tls is None else RoomCertificate(opened.tls)
         with asyncio.Runner(loop_factory=_loops()) as runner:
-            runner.run(serve(setting, opened.listen, access, setting_of(opened), context, told.socket))
+            runner.run(serve(setting, opened.listen, access, setting_of(opened), certificate, told.socket))
     except EvacError as error:
         for row in error.diagnostics if isinstance(error, EstateError) else ():
             print(f"{row.place}: {row.message} [{row.code}]", file=sys.stderr)
