@@ -181,6 +181,7 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
         ("apply", str(ways.folder / "p"), str(ways.folder / "estate")),
     ):  # fmt: skip
         assert evac.alike(*words).code == 0, words
+    assert "made for loss of pangyo by kim: fire" in evac("server", "incident", "timeline", fire).out
     digest = shown["plan_digest"]
     assert evac.alike("drawer", "get", digest[:19]).out == (ways.folder / "p").read_text()
     files = []

@@ -71,7 +71,9 @@ def new_id(now_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """leaving: sites that the plan leaves; mark: what the register calls them meanwhile; ends: afterwards."""
+    """leaving: sites that the plan leaves; mark: what the register calls them meanwhile; ends: afterwards.
+    who: asks for it.
+    """
 
     incident: str
     plan: bytes
@@ -80,6 +82,7 @@ class Proposal:
     mark: str = "lost"
     ends: Mapping[str, str] | None = None
     typed: tuple[str, ...] = ()
+    who: str = ""
 
 
 async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
@@ -104,7 +107,7 @@ def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, b
     told = {
         "incident": proposal.incident, "plan": digest, "reason": proposal.reason, "mode": "hold",
         "leaving": list(proposal.leaving), "mark": proposal.mark, "ends": dict(proposal.ends or {}),
-        "typed": list(proposal.typed),
+        "typed": list(proposal.typed), "who": proposal.who,
     }  # fmt: skip
     return PROPOSAL + number, orjson.dumps(told)
 
@@ -319,15 +322,20 @@ async def notices(store: Store) -> list[Notice]:
     return found
 
 
-def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...]) -> Proposal:
-    """What applying a plan file means for the register of sites. Raises InvalidInput for what is no plan."""
+def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...], who: str = "") -> Proposal:
+    """What applying a plan file means for the register of sites. who: the user of this process, if nobody
+    else. Raises InvalidInput for what is no plan.
+    """
+    who = who or who_am_i()
     try:
         plan = plan_codec.decode(data)
     except EvacError as error:
         raise InvalidInput(error.code, error.message, error.hint) from error
     sites = tuple(d for d in plan.scenario.domains if "/" not in d)
     if plan.scenario.kind == "lose":
-        return Proposal(incident, data, reason, sites, "lost", dict.fromkeys(sites, "lost"), typed)
+        return Proposal(incident, data, reason, sites, "lost", dict.fromkeys(sites, "lost"), typed, who)
     if plan.scenario.kind == "evacuate":
-        return Proposal(incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed)
-    return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed)
+        return Proposal(
+            incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed, who
+        )
+    return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed, who)

@@ -210,6 +210,7 @@ class Conductor:
         data = {
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
             "mode": wanted.mode, "reason": wanted.reason, "names": sorted(wanted.names),
+            **({"who": wanted.who} if wanted.who else {}),
         }  # fmt: skip
         making = create_run(
             self._desk.store, spec, self._lead, self._desk.clock, data,
@@ -576,7 +577,7 @@ class Conductor:
             return Wanted(
                 str(told["incident"]), await get_plan(self._desk.store, told["plan"]), str(told["reason"]),
                 str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
-                dict(told.get("ends", {})), None, tuple(told.get("typed", ())),
+                dict(told.get("ends", {})), None, tuple(told.get("typed", ())), (), str(told.get("who", "")),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error

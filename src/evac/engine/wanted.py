@@ -13,7 +13,8 @@ class Wanted:
     """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
     meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
     where policy has agreed beforehand. typed: names of sites that a person typed. names: sites that a person
-    must type before it goes on; until then the register does not say that they are left.
+    must type before it goes on; until then the register does not say that they are left. who: asked for it;
+    empty where evac itself did.
     """
 
     incident: str
@@ -26,3 +27,4 @@ class Wanted:
     approvals: int | None = None
     typed: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    who: str = ""

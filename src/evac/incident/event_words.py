@@ -52,8 +52,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
     {
         "run_created": lambda d: (
             "decided",
-            f"a run was made for {d.get('scenario') or 'its plan'}"
-            + (f": {_cut(d['reason'])}" if d.get("reason") else ""),
+            f"a run was made for {d.get('scenario') or 'its plan'}{_by(d)}",
             "main",
         ),
         "approval_needed": lambda d: (

@@ -30,6 +30,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "run_created": (
             "run", "incident", "plan", "scenario", "envelope", "mode", "reason", "owner", "token", "names",
+            "who",
         ),
         "approval_needed": ("outside",),
         "approved": ("who", "reason", "ticket", "envelope", "signature", "typed"),

@@ -162,7 +162,7 @@ async def propose(
     asked = asked_of(actor, body, key, "run")
     if await room.counter.known(asked) is None:
         proposal = await asyncio.to_thread(
-            cases.proposal_of, data, body.incident, body.reason, tuple(body.typed)
+            cases.proposal_of, data, body.incident, body.reason, tuple(body.typed), asked.who
         )
         missing = [site for site in proposal.leaving if site not in body.typed]
         if missing:
