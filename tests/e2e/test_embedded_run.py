@@ -51,6 +51,7 @@ pytestmark = [pytest.mark.slow]
 class World:
     folder: Path
     env: dict[str, str]
+    at: str = ""
 
     def evac(self, *words: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -63,7 +64,7 @@ class World:
 
     @property
     def store(self) -> str:
-        return f"sqlite:{self.folder}/state/evac/evac.sqlite"
+        return self.at or f"sqlite:{self.folder}/state/evac/evac.sqlite"
 
     def ask(self, question: Callable[[Store], Awaitable[Answer]]) -> Answer:
         async def asked() -> Answer:
@@ -178,6 +179,50 @@ def test_a_killed_controller_is_followed_by_another_that_goes_on(world: World) -
     finally:
         second.terminate()
         second.wait(10)
+
+
+def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World) -> None:
+    run, bundle = apply(world), str(world.folder / "b.bundle")
+    world.evac("approve", run, "--reason", "agreed")
+    token = world.until(run, "running", "fence:db").token
+    world.evac("bundle", str(world.folder / "estate"), "-o", bundle, "--store", world.store, "--budget", "0s")
+    os.kill(world.controller(), signal.SIGKILL)
+    into = world.folder / "laptop"
+    argv = [
+        sys.executable,
+        "-m",
+        "evac",
+        "serve",
+        "--bundle",
+        bundle,
+        "--into",
+        str(into),
+        "--reason",
+        "fire",
+    ]
+    with (world.folder / "laptop.log").open("wb") as log:
+        laptop = subprocess.Popen(argv, env=world.env, stdout=log, stderr=log)
+    try:
+        here = World(world.folder, {**world.env, "EVAC_STORE": f"sqlite:{into}/evac.sqlite"})
+        here.at = here.env["EVAC_STORE"]
+        deadline = time.monotonic() + PATIENCE_S
+        while not (into / "evac.sqlite").exists() or not here.controller():
+            assert laptop.poll() is None, (world.folder / "laptop.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        here.evac("run", "attest", run, "fence:db", "--reason", "seen")
+        view = here.until(run, "succeeded", "fence:db")
+        assert view.owner.startswith(f"bundle/{laptop.pid}/")
+        assert view.token > token
+        assert view.token >> 40 == 1
+        assert view.held == "kim", "it may have gone on since, so somebody looks first"
+        assert not view.counts.get("running")
+        here.evac("hold", "--release")
+        here.until(run, "running", "promote:db")
+        assert "whole" in here.evac("run", "verify", run)
+    finally:
+        laptop.terminate()
+        laptop.wait(10)
 
 
 def test_a_journal_that_was_changed_is_found(world: World) -> None:
