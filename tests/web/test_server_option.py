@@ -20,6 +20,7 @@ import pytest_socket
 
 from evac.app.access import TOKEN_PREFIX, digest_of
 from evac.cli.program import run as program
+from evac.engine.signatures import new_key
 from tests.e2e.test_embedded_run import ESTATE
 from tests.web.conftest import free_port, until_ready
 from tests.web.rooms import until
@@ -56,7 +57,8 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
         f"  {role}: {{role: {role}, of: kim, hash: 'sha256:{digest_of(text)}'}}\n"
         for role, text in TOKENS.items()
     )
-    (folder / "access.yaml").write_text(f"people: {{kim: {{role: admin}}}}\ntokens:\n{tokens}")
+    people = f"people: {{kim: {{role: admin, key: '{new_key(folder / 'kim.key')}'}}}}\n"
+    (folder / "access.yaml").write_text(f"{people}tokens:\n{tokens}")
     assert (
         program(
             [
@@ -249,6 +251,24 @@ def test_who_may_not_is_told_with_exit_code_4(
     assert program(["run", "list", "--token-command", f"/bin/cat {file}"]) == 0
     assert evac("store", "run", "list").code == 0, "what is said goes before the environment"
     assert program(["run", "list", *evac.ways.to("store"), *evac.ways.to("server")]) == 2
+
+
+def test_a_break_glass_credential_asks_one_thing_of_one_run(
+    evac: Evac, fire: str, ways: Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign = ["access", "break-glass", "--incident", fire, "--purpose", "pause", "--who", "kim"]
+    sign += ["--reason", "no provider", "--key", f"file:{ways.folder / 'kim.key'}", "-q"]
+    evac._capsys.readouterr()
+    assert program(sign) == 0
+    monkeypatch.setenv("EVAC_TOKEN", evac._capsys.readouterr().out.strip())
+    assert evac("server", "run", "show", fire).code in (0, 13), "it reads everything"
+    other = evac("server", "run", "cancel", fire, "--reason", "why")
+    assert (other.code, "glass-purpose" in other.words) == (4, True)
+    assert evac("server", "run", "pause", fire, "--reason", "people inside").code == 0
+    spent = evac("server", "run", "pause", fire, "--reason", "again")
+    assert (spent.code, "glass-spent" in spent.words) == (4, True)
+    assert evac("server", "hold", "--reason", "why").code == 4
+    assert evac("store", "run", "resume", fire, "--reason", "they are out").code == 0
 
 
 class Cutter:

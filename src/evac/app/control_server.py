@@ -43,6 +43,8 @@ SCHEMA_VERSION: Final = 1
 PAGE: Final = 1_000
 ROWS_MOST: Final = 1_000_000
 PAUSE_S: Final = 0.3
+PAUSE_A_PAGE_S: Final = 0.1
+"""A run of 100,000 steps is read anew every ten seconds: that is not more often than a room allows."""
 WAIT_S: Final = 15
 """Of one question after the leader's answer; two of them are as long as a store is waited for."""
 WAITS: Final = 2
@@ -107,7 +109,7 @@ class ServerControl:
             while document["state"] not in ENDED and not listening.done():
                 await news.wait()
                 news.clear()
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(max(PAUSE_S, PAUSE_A_PAGE_S * len(document["steps"]) / PAGE))
                 seen, document = document["events"], await self.run(name, most)
                 if document["events"] != seen:
                     yield document
