@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.figures import Figure, Table
+from bench.serve_day import day
 from bench.serve_large import put_large
+from bench.serve_leader import leader
 from bench.serve_plans import plans
+from bench.serve_view import view
 
 SERVERS: Final = 90_000
 SECONDS: Final = 20.0
@@ -254,6 +257,7 @@ def _p95(name: str, what: str, samples: Sequence[float], unit: str, target: floa
 PARTS: Mapping[str, tuple[str, Callable[[Room], Iterator[Figure]]]] = {
     "reads": ("Reads of the API, as fast as one other process asks", reads),
     "now": ("The page Now", page_now),
+    "view": ("The page Now in Chromium", lambda room: view(room.port)),
     "what-if": ("What if", what_if),
     "events": ("Server-sent events", events),
     "large": ("A large run", large),
@@ -262,6 +266,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Room], Iterator[Figure]]]] = {
 
 ALONE: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
     "plans": ("Standing plans of every fault domain above a rack", plans),
+    "leader": ("The leader is killed", leader),
+    "day": ("A day of the controller", day),
 }  # fmt: skip
 """Parts that need no room: how many servers is all they are told."""
 

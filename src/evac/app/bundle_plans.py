@@ -138,7 +138,7 @@ def _from_drawer(entries: Mapping[str, bytes], lost: tuple[str, ...], digest: st
     if ready is None or not ready.plan or ready.estate != digest:
         return None
     prefix = f"plan/{ready.plan}/"
-    data = b"".join(entries[part] for part in sorted(entries) if part.startswith(prefix))
+    data = drawer.joined([entries[part] for part in sorted(entries) if part.startswith(prefix)])
     return _Kept(data, ready.at_ms) if drawer.digest_of(data) == ready.plan else None
 
 

@@ -59,7 +59,8 @@ from evac.store.port import Store
 from evac.watch import probes
 from evac.watch.witness import Probe
 
-LEADER_TTL_MS: Final = 5_000
+LEADER_TTL_MS: Final = 4_000
+"""Of the lease: when a leader dies without a word, another leads a moment after it has run out."""
 LAB_TTL_MS: Final = 2_000
 LINGER_MS: Final = 1_000
 ANCHOR_S: Final = 2.0

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
-from evac.audit.words import amount, counted
+from evac.audit.words import amount, counted, is_or_are
 from evac.model.domain import domains, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
@@ -366,14 +366,14 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
 def _why(report: AuditReport, row: LossRow) -> str:
     """What else speaks for a verdict: data without a copy, room or facts that are missing."""
     if row.stores_gone:
-        return f"{row.stores_gone:,} stores have no copy left"
+        return f"{counted(row.stores_gone, 'store')} {'has' if row.stores_gone == 1 else 'have'} no copy left"
     if row.short:
         first = row.short[0]
         if not first.missing:
             return f"no single server has room for {counted(first.replicas, 'replica')}"
         return f"room for every replica is short of {amount(first.resource, first.missing)}"
     if row.late:
-        return f"{row.late:,} services are back later than promised"
+        return f"{counted(row.late, 'service')} {is_or_are(row.late)} back later than promised"
     if row.unknown:
         return "facts are missing"
     return "every service comes back in time" if row.down else "nothing stops"

@@ -7,6 +7,7 @@ the checker accepts it for the estate as it is now; two scenarios that are made 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +20,7 @@ from evac.app.planning_desk import Domain, Place, Told
 from evac.engine.drawer import Made, digest_of
 from evac.engine.standing import Ready, Wanted, Work
 from evac.model.basis import may_keep
-from evac.model.errors import InvalidInput, PlanError
+from evac.model.errors import Corrupt, InvalidInput, PlanError
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 
@@ -87,6 +88,15 @@ class PlanningWorker:
         load: Callable[[str], Awaitable[bytes]], made: dict[str, tuple[str, bool]],
     ) -> Made | None:  # fmt: skip
         """A plan that was made of the same: of another loss in this estate, or the one that lies there."""
+        with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
+            return await self._kept_whole(lane, lost, seen, basis, known, load, made)
+        return None
+
+    async def _kept_whole(
+        self, lane: int, lost: tuple[str, ...], seen: Observation, basis: str, known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]], made: dict[str, tuple[str, bool]],
+    ) -> Made | None:  # fmt: skip
+        """Raises Corrupt where the plan is not there, or not whole."""
         from evac.app import planning_desk
 
         told: Told | None

@@ -3,7 +3,8 @@ a rack, because a fire waits for no planner.
 
     drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}, and since it holds more
                                  than sites {"basis", "kind", "people", "searched", "made_ms"} as well
-    plan/<digest>/<part:06d>     canonical plan bytes in parts; written before anything names the digest
+    plan/<digest>/<part:06d>     canonical plan bytes in parts, deflated after `DEFLATED` where shorter;
+                                 written before anything names the digest
     plan-kept/<digest>           somebody uses that plan: it is never taken away
     plan-left/<digest>           a plan that another took the place of in the drawer, since when: {"at_ms"}
 
@@ -21,6 +22,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -34,12 +36,14 @@ from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 __all__ = [
     "Drawer", "Made", "Planner", "Planning", "Ready", "decode", "digest_of", "find_plan", "get_plan",
-    "key_of", "put_plan", "scenarios_of",
+    "joined", "key_of", "put_plan", "scenarios_of",
 ]  # fmt: skip
 
 PART_BYTES: Final = 512 * 1024
 MAX_PLAN_PARTS: Final = 1_024
 PREFIX: Final = "drawer/"
+DEFLATED: Final = b"evac-deflated-1\n"
+"""Of large plans a thirteenth is left: some hundreds of them lie in a store that is kept in memory."""
 KEPT: Final = "plan-kept/"
 LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
@@ -117,8 +121,9 @@ async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str
 
 
 async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None) -> str:
-    parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
-    if not 0 < len(parts) <= MAX_PLAN_PARTS:
+    kept = min(data, DEFLATED + zlib.compress(data, 1), key=len)
+    parts = [kept[i : i + PART_BYTES] for i in range(0, len(kept), PART_BYTES)]
+    if not data or len(data) > MAX_PLAN_PARTS * PART_BYTES:
         raise InvalidInput("plan-size", f"a plan of {len(data)} bytes cannot be stored", "split the scenario")
     for number, part in enumerate(parts):
         key = _part_key(digest, number)
@@ -127,6 +132,19 @@ async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None
             continue
         await store.transact((Compare(key, entry.revision if entry else 0),), (Put(key, part),), guard)
     return digest
+
+
+def joined(parts: Sequence[bytes]) -> bytes:
+    """The bytes of a plan from its parts; nothing for what is not whole or far too large."""
+    kept = b"".join(parts)
+    if not kept.startswith(DEFLATED):
+        return kept
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(kept[len(DEFLATED) :], MAX_PLAN_PARTS * PART_BYTES)
+    except zlib.error:
+        return b""
+    return data if reader.eof else b""
 
 
 async def find_plan(store: Store, named: str) -> str:
@@ -159,7 +177,7 @@ async def get_plan(store: Store, digest: str) -> bytes:
         after = page[-1].key
         if len(parts) > MAX_PLAN_PARTS:
             raise Corrupt(f"the plan {digest[:19]} has too many parts")
-    data = b"".join(parts)
+    data = joined(parts)
     if not parts or digest_of(data) != digest:
         raise Corrupt(f"the plan {digest[:19]} is not in the store, or not whole")
     return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,12 @@ class _Lookup:
     def __init__(self, instance: Instance) -> None:
         self.service = {name: row for row, name in enumerate(instance.services.id)}
         self.store = {store.id: row for row, store in enumerate(instance.stores)}
-        self.row = {name: row for row, name in enumerate(instance.row_names)}
+        self._row_names = instance.row_names
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """Of servers and pools; many, and not every plan names one."""
+        return {name: row for row, name in enumerate(self._row_names)}
 
 
 def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:

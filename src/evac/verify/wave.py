@@ -81,7 +81,7 @@ def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
     for row in reading.boots:
         for number in set(instance.rows.power[row].tolist()) - {-1}:
             left[instance.power[number].id] -= int(instance.rows.watts[row])
-    index = {name: row for row, name in enumerate(instance.row_names)}
+    index = {name: row for row, name in enumerate(instance.row_names)} if entries else {}
     for entry in entries:
         for name in entry.servers:
             row = index.get(name, -1)
