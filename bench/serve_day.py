@@ -45,10 +45,9 @@ def day(servers: int) -> Iterator[Figure]:
     most = max(hour["mib"] for hour in hours)
     growth = hours[-1]["mib"] - hours[SETTLED]["mib"]
     last = hours[-1]
-    note = f"{len(hours)} hours, {last['verdicts']} verdicts told, {last['versions']} situations shown"
-    whole = len(hours) >= HOURS
-    yield Figure("day_memory", "memory of the controller over a simulated day, most", most if whole else None,
-                 "MiB", 1_024, "at most", note)  # fmt: skip
+    note = f"{last['versions']} situations shown"
+    what = f"memory of the controller over {len(hours)} simulated hours, most"
+    yield Figure("day_memory", what, most, "MiB", 1_024, "at most", note)
     words = f"hour {SETTLED} to {len(hours)}"
     yield Figure("day_growth", "growth of it once all is there", growth, "MiB", 50, "at most", words)
 

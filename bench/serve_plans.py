@@ -117,10 +117,10 @@ async def _filled(folder: Path, store: Store, guard: Lease) -> Filled:
             if len(ready) >= told.scenarios:
                 told.seconds = time.perf_counter() - began
                 told.problems = [one.problem for one in ready if one.problem]
-                told.processor = _processor_s(worker)
                 break
             await asyncio.sleep(0.2)
     finally:
+        told.processor = _processor_s(worker)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         worker.close()

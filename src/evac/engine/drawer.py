@@ -276,16 +276,18 @@ class Drawer:
         return choose(wanted, table, estate, self._busy, old_before_ms, searches)
 
     async def _scenarios(self, estate: str, guard: Lease) -> tuple[Wanted, ...]:
-        """By the estate as it is now; what the planner cannot say is left as it was."""
-        if self._wanted is None or self._wanted[0] != estate:
-            more: Sequence[Wanted] = ()
-            known = False
-            if self._sites:
-                with contextlib.suppress(EvacError):
-                    more, known = await self._planning.scenarios(), True
-            self._wanted = (estate, in_order(self._sites, more))
-            if known and more:
-                await self._drop_others(guard)
+        """By the estate as it is now; while the planner cannot say, as known before, and it is asked again."""
+        if self._wanted is not None and self._wanted[0] == estate:
+            return self._wanted[1]
+        more: Sequence[Wanted] = ()
+        if self._sites:
+            try:
+                more = await self._planning.scenarios()
+            except EvacError:
+                return in_order(self._sites, ()) if self._wanted is None else self._wanted[1]
+        self._wanted = (estate, in_order(self._sites, more))
+        if more:
+            await self._drop_others(guard)
         return self._wanted[1]
 
     async def _drop_others(self, guard: Lease) -> None:

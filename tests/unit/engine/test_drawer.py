@@ -24,7 +24,7 @@ from evac.engine.drawer import (
     scenarios_of,
 )
 from evac.engine.standing import Wanted, Work
-from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost
+from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Lease, Put
 
@@ -272,6 +272,8 @@ class _Keeper:
         self.same = True
 
     async def scenarios(self) -> list[Wanted]:
+        if self.more is None:
+            raise PlanError("planner-died", "the planning process ended")
         return self.more
 
     async def stand(
@@ -325,6 +327,17 @@ def test_after_a_change_what_was_made_of_the_same_is_confirmed_and_keeps_its_age
         assert {work for _, _, work in keeper.asked} == {"make"}, (
             "what was searched for is not searched again"
         )
+
+    _kept(story)
+
+
+def test_a_planner_that_died_is_asked_again_what_wants_a_plan() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        more, keeper.more = keeper.more, None  # type: ignore[assignment]
+        assert await world.drawer.fill_one(world.guard)
+        keeper.more = more
+        await world.fill()
+        assert await world.drawer.look(("pangyo/feed",)) is not None
 
     _kept(story)
 
