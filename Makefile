@@ -41,7 +41,7 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 # Half as many again as there are cores: many tests wait for real servers.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 test: $(READY) ## run all tests
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --durations=25
 
 lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
