@@ -276,7 +276,7 @@ class Drawer:
         return choose(wanted, table, estate, self._busy, old_before_ms, searches)
 
     async def _scenarios(self, estate: str, guard: Lease) -> tuple[Wanted, ...]:
-        """By the estate as it is now; while the planner cannot say, as known before, and it is asked again."""
+        """By the estate as it is now; while the planner cannot say, as known before; it is asked again."""
         if self._wanted is not None and self._wanted[0] == estate:
             return self._wanted[1]
         more: Sequence[Wanted] = ()
