@@ -17,6 +17,7 @@ from evac.engine.conducting import OPEN
 from evac.engine.live_actions import PREFIX as STANDING
 from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError
+from evac.run.decide import EVAC
 from evac.run.values import ENDED
 from evac.store.journal import read
 from evac.store.opening import open_store
@@ -152,7 +153,7 @@ def run_of_fire(
         for entry in await store.list(_RUN_PREFIX):
             run = str(orjson.loads(entry.value).get("run", ""))
             events = moved([row async for row in _records(store, run)] if run else [], shift_ms)
-            if events and events[0][1] >= burnt_at * 1_000:
+            if events and events[0][1] >= burnt_at * 1_000 and not is_withdrawn(events):
                 runs.append(facts(run, events, watched, site, burnt_at))
         return together(runs)
 
@@ -165,6 +166,14 @@ def run_of_fire(
 def moved(rows: Sequence[Sequence[Any]], shift_ms: int) -> list[Sequence[Any]]:
     """Records as a true clock would have dated them: [kind, at_ms, ...] of one that was so far ahead."""
     return [[kind, int(at_ms) - shift_ms, *rest] for kind, at_ms, *rest in rows]
+
+
+def is_withdrawn(events: Sequence[Sequence[Any]]) -> bool:
+    """Whether evac itself took a run back that asked a person: commits that hung went on by themselves."""
+    return any(
+        kind == "cancelled" and bool(rest) and isinstance(rest[-1], dict) and rest[-1].get("who") == EVAC
+        for kind, _, *rest in events
+    )
 
 
 def together(runs: Sequence[RunFacts]) -> RunFacts | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from evac.lab import clocks, doctor, estate_files, fires, report, screen
 from evac.lab.faults import Struck
 from evac.lab.fires import Fire
-from evac.lab.journal_facts import RunFacts, Watchers, facts, moved, site_in, together
+from evac.lab.journal_facts import RunFacts, Watchers, facts, is_withdrawn, moved, site_in, together
 from evac.lab.state import LabFolder
 from evac.lab.status import SiteStatus, Status
 from evac.lab.wan_router import Links, read_links, write_links
@@ -93,6 +93,13 @@ def test_two_runs_of_one_fire_are_one_story() -> None:
     found = together([evacuation, ended])
     assert found is not None
     assert (found.phase, found.seconds["ended"]) == ("failed", 4.0)
+
+
+def test_a_run_that_evac_took_back_is_no_answer_to_a_fire() -> None:
+    created = ["run_created", 1_000, "", 0, {}]
+    assert is_withdrawn([created, ["cancelled", 2_000, "", 0, {"who": "evac", "reason": "they go on"}]])
+    assert not is_withdrawn([created, ["cancelled", 2_000, "", 0, {"who": "kim", "reason": "wrong site"}]])
+    assert not is_withdrawn([created])
 
 
 def test_a_leader_whose_clock_is_ahead_is_read_as_a_true_clock_would_have_dated_it(tmp_path: Path) -> None:
