@@ -164,6 +164,7 @@ def _end_later(connection: Any) -> None:
     task = asyncio.get_running_loop().create_task(_end(connection))
     _ENDING.add(task)
     task.add_done_callback(_ENDING.discard)
+    task.add_done_callback(lambda _: connection.terminate())
 
 
 async def _end(connection: Any) -> None:
@@ -257,8 +258,9 @@ class KeptLinks:
             if not link.is_whole:
                 await link.close()
             elif link.locked:
-                unlock = self._unlock(member, connection)
-                self._unlocking[member] = asyncio.get_running_loop().create_task(unlock)
+                unlock = asyncio.get_running_loop().create_task(self._unlock(member, connection))
+                unlock.add_done_callback(lambda done: connection.terminate() if done.cancelled() else None)
+                self._unlocking[member] = unlock
             else:
                 self._keep(member, connection)
 
@@ -283,18 +285,16 @@ class KeptLinks:
         if member in self._idle:
             _end_later(connection)
             return
-        task = asyncio.get_running_loop().create_task(self._linger(member, connection))
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(KEPT_S))
         self._idle[member] = (connection, task)
+        task.add_done_callback(lambda _: self._let_go(member, connection))
 
-    async def _linger(self, member: Member, connection: Any) -> None:
-        """Until nobody took it for a while, or the loop ends: whoever takes it has it out of our hands."""
-        try:
-            await asyncio.sleep(KEPT_S)
-        finally:
-            found = self._idle.get(member)
-            if found is not None and found[0] is connection:
-                del self._idle[member]
-                connection.terminate()
+    def _let_go(self, member: Member, connection: Any) -> None:
+        """Nobody took it for a while, or the loop ends; whoever takes it has it out of our hands."""
+        found = self._idle.get(member)
+        if found is not None and found[0] is connection:
+            del self._idle[member]
+            connection.terminate()
 
     async def _unlock(self, member: Member, connection: Any) -> None:
         """Gives back what locks its session took, before anybody else gets it."""

@@ -80,8 +80,8 @@ def test_tokens_and_revisions_go_on_after_a_restart(case: Case) -> None:
 
 def test_a_lease_that_is_not_renewed_ends_with_its_keys(case: Case) -> None:
     async def story(store: Store) -> None:
-        lease = await store.acquire("witness/pangyo", "pangyo", case.least_ttl_ms)
         began = time.monotonic()
+        lease = await store.acquire("witness/pangyo", "pangyo", case.least_ttl_ms)
         await store.transact([], [Put("votes/anyang/pangyo", b"up", lease), Put("stays", b"")])
         while await store.get("votes/anyang/pangyo") is not None:
             assert time.monotonic() < began + 10
