@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import secrets
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from evac.app.notices_ledger import LEASE, Ledger, new_messages
 from evac.app.notices_looking import Looker
 from evac.app.notices_reckoning import NoticeReckoner
 from evac.app.notices_sending import Sending, check_ways, sending_of
-from evac.app.parent import Leads, led_by_parent, parent_ends
+from evac.app.parent import Leads, led_by_parent, until_ended
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.leading import LEADER, Leadership
 from evac.estate.notices_file import load_notices
@@ -197,23 +196,9 @@ async def tell_people(
     leads = led_by_parent(opened, site, os.getppid())
     owner = f"{site}/{os.getpid()}/{secrets.token_hex(4)}"
     teller = Teller(opened, rules.channels, sendings, looker, clock, owner, leads, say, ttl_ms=ttl_ms)
-    stop = asyncio.Event()
-
-    async def ended() -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    works = (teller.run(), looker.run(), parent_ends(ended), stop.wait(), changed(notices, say))
-    tasks = [asyncio.create_task(work) for work in works]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await until_ended(teller.run(), looker.run(), changed(notices, say))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for sending in sendings.values():
             await sending.close()
         await looker.close()

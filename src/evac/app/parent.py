@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from evac.engine.leading import LEADER
 from evac.store.port import Store
@@ -27,6 +29,28 @@ async def parent_ends(then: Callable[[], Awaitable[None]]) -> None:
     while await reader.read(1_024):
         pass
     await then()
+
+
+async def until_ended(*works: Coroutine[Any, Any, Any]) -> None:
+    """All of this side by side, until one of it ends, SIGTERM or SIGINT comes, or the parent has ended; the
+    rest is cancelled then, and waited for. Raises what ended it.
+    """
+    stop = asyncio.Event()
+
+    async def ended() -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(work) for work in (*works, parent_ends(ended), stop.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def led_by_parent(store: Store, site: str, parent: int) -> Leads:

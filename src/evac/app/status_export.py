@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ import orjson
 
 from evac import estate as estates
 from evac.app import incidents
-from evac.app.parent import parent_ends
+from evac.app.parent import until_ended
 from evac.app.public_status import URL, About, PublicStatus
 from evac.app.status_target import Target, target_of
 from evac.engine.chronicle import STREAM as WATCH
@@ -143,22 +142,9 @@ async def export(
         print(words, file=sys.stderr, flush=True)
 
     exporter = Exporter(opened, About(title or loaded.name, public_names(loaded), url), target, tell, site)
-    stop = asyncio.Event()
-
-    async def ended() -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tasks = [asyncio.create_task(work) for work in (exporter.run(), parent_ends(ended), stop.wait())]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await until_ended(exporter.run())
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await opened.close()
 
 

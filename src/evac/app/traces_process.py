@@ -15,13 +15,12 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from evac.app.parent import led_by_parent, parent_ends
+from evac.app.parent import led_by_parent, until_ended
 from evac.app.tracing import tracer_of
 from evac.engine.codec import decode_all
 from evac.engine.conducting import OPEN
@@ -117,24 +116,10 @@ async def trace(store: str, site: str) -> None:
     if tracer is None:
         raise Unavailable("no collector is named, or libraries are missing")
     opened = open_store(store)
-    stop = asyncio.Event()
-
-    async def ended() -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     leads = led_by_parent(opened, site, os.getppid())
-    works = (follow(RunTraces(opened, tracer.run_span), leads), parent_ends(ended), stop.wait())
-    tasks = [asyncio.create_task(work) for work in works]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await until_ended(follow(RunTraces(opened, tracer.run_span), leads))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await opened.close()
         await asyncio.to_thread(tracer.close)
 
