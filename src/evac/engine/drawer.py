@@ -326,12 +326,13 @@ class Drawer:
     async def _make(self, choice: Choice, estate: str, guard: Lease, lane: int) -> Ready:
         old = (await self._known()).get(choice.wanted.lost)
         ready, data = await self._stand(choice, estate, lane, old)
-        if ready.problem and choice.work != "make" and old is not None:
-            ready = replace(old, at_ms=ready.at_ms, searched=True)  # what lies there still fits
         async with self._writing:
+            there = (await self._known()).get(choice.wanted.lost)  # somebody else may have made one meanwhile
+            if ready.problem and choice.work != "make" and there is not None:
+                ready = replace(there, at_ms=ready.at_ms, searched=True)  # what lies there still fits
             if data:
                 await _put_parts(self._store, data, ready.plan, guard)
-            leave = self._leave(old.plan if old is not None else "", ready.plan)
+            leave = self._leave(there.plan if there is not None else "", ready.plan)
             await self._store.transact((), (Put(key_of(ready.lost), _encode(ready)), *leave), guard)
             (await self._known())[ready.lost] = ready
         return ready

@@ -401,3 +401,29 @@ def test_a_plan_that_another_took_the_place_of_is_taken_away_after_a_day_unless_
             assert await get_plan(world.store, ready.plan), "what lies in the drawer stays"
 
     _kept(story)
+
+
+def test_a_plan_that_is_made_at_once_beside_a_lane_at_work_leaves_none_that_nobody_takes_away() -> None:
+    async def play() -> None:
+        store, clock, made = MemoryStore(), _Clock(), 0
+
+        async def plan(lost: tuple[str, ...]) -> bytes:
+            nonlocal made
+            made += 1
+            number = made
+            for _ in range(number * 3 % 7):  # they end in another order than they began
+                await asyncio.sleep(0)
+            return f"{number} without {lost}".encode()
+
+        drawer = Drawer(store, clock, ("anyang", "ansan"), plan, lambda: "sha256:one", look_ms=10)
+        guard = await store.acquire("leader", "c1", 60_000)
+        lost = ("ansan",)
+        await asyncio.gather(drawer.fill_one(guard), *(drawer.plan_now(lost, guard) for _ in range(4)))
+        ready = await drawer.look(lost)
+        assert ready is not None
+        stored = {entry.key.split("/")[1] for entry in await store.list("plan/")}
+        left = {entry.key.removeprefix("plan-left/") for entry in await store.list("plan-left/")}
+        assert len(stored) == 5
+        assert stored == left | {ready.plan}
+
+    _run(play())
