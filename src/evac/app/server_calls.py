@@ -28,6 +28,9 @@ from evac.app.problem_kinds import error_of
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
 
 TRIES: Final = 3
+UNREACHABLE: Final = "server-unreachable"
+NO_ROOM: Final = (UNREACHABLE, "tls-", "server-answer", "server-redirect", "server-problem", "internal")
+"""Codes, or what they begin with, of errors that do not say what became of an earlier try."""
 PAUSE_S: Final = 0.5
 WAIT_MOST_S: Final = 20.0
 """For a server that says when to ask again."""
@@ -125,7 +128,8 @@ class ServerCalls:
         sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}
         try:
             return await self._again(
-                lambda: self.once(method, path, params=params, body=body, headers=sent, timeout_s=timeout_s)
+                lambda: self.once(method, path, params=params, body=body, headers=sent, timeout_s=timeout_s),
+                lasting=True,
             )
         except Cut as error:
             raise OutcomeUnknown(
@@ -133,26 +137,37 @@ class ServerCalls:
                 "look first: evac run list, evac run show RUN",
             ) from error  # fmt: skip
 
-    async def _again(self, call: Callable[[], Any]) -> Reply:
+    async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
+        """lasting: once a try was cut it may have been done, so that a later one that meets no room says
+        nothing of it: then the cut is raised.
+        """
+        cut: Cut | None = None
         for left in range(TRIES - 1, -1, -1):
+            pause_s = PAUSE_S * (TRIES - left) * random.uniform(0.8, 1.2)
             try:
                 reply: Reply = await call()
                 return reply
-            except Cut:
+            except Cut as error:
+                cut = cut or error
                 if not left:
-                    raise
-                await self._pause(PAUSE_S * (TRIES - left) * random.uniform(0.8, 1.2))
+                    raise (cut if lasting else error) from error
             except Later as later:
                 if not left or later.after_s > WAIT_MOST_S:
-                    raise later.error from later
-                await self._pause(max(PAUSE_S, later.after_s))
+                    raise (cut if lasting and cut is not None else later.error) from later
+                pause_s = max(PAUSE_S, later.after_s)
+            except EvacError as error:
+                if cut is None or not _met_no_room(error):
+                    raise
+                if not left or error.code != UNREACHABLE:
+                    raise (cut if lasting else error) from error
+            await self._pause(pause_s)
         raise AssertionError("unreachable")
 
     async def once(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: bytes = b"",
         headers: Mapping[str, str] | None = None, timeout_s: float = 0.0,
     ) -> Reply:  # fmt: skip
-        """One call. Raises Cut, EvacError."""
+        """One call. Raises Cut, Later, EvacError."""
         whole_s = timeout_s or self.server.timeout_s
         try:
             async with (
@@ -195,7 +210,7 @@ class ServerCalls:
             return _tls(self._base, trouble)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return EvacError(
-                "server-unreachable", f"{self._base} cannot be reached",
+                UNREACHABLE, f"{self._base} cannot be reached",
                 "is it up, and is that its address? evac serve --listen",
             )  # fmt: skip
         if self._context is not None and isinstance(error, aiohttp.ClientConnectionError):
@@ -295,6 +310,10 @@ def checked_url(server: Server) -> str:
         if server.cert is not None or server.ca is not None:
             raise InvalidInput("server-plain", "certificates belong to https://", "use https://")
     return server.url.rstrip("/")
+
+
+def _met_no_room(error: EvacError) -> bool:
+    return error.code.startswith(NO_ROOM)
 
 
 def _is_here(host: str) -> bool:

@@ -32,7 +32,9 @@ class Heard:
 
 
 @contextlib.asynccontextmanager
-async def serving(told: Told, context: ssl.SSLContext | None = None) -> AsyncIterator[Heard]:
+async def serving(
+    told: Told, context: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[Heard]:  # fmt: skip
     """A server that answers each request by `told`, and closes each connection after one."""
     heard, open_now = Heard(), set[asyncio.Task[None]]()
 
@@ -52,7 +54,7 @@ async def serving(told: Told, context: ssl.SSLContext | None = None) -> AsyncIte
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(one, "127.0.0.1", port, ssl=context)
     port = server.sockets[0].getsockname()[1]
     heard.url = f"http{'s' if context else ''}://127.0.0.1:{port}"
     try:

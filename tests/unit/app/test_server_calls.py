@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -157,6 +158,62 @@ def test_a_change_of_which_nobody_knows_says_so() -> None:
 
     error = refused(never, lambda calls: ServerControl(calls).ask("r", Request("", "pause", "kim", "why")))
     assert (error.code, exit_code(error)) == ("server-no-answer", 16)
+
+
+LATER = [
+    problem(503, "store-unavailable"), problem(429, "too-many-requests", more="retry-after: 500\r\n"),
+    problem(500, "internal"), answer(b"<html>", "502 Bad", media="text/html"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", LATER)
+def test_a_change_that_was_cut_stays_in_doubt_whatever_a_later_try_meets(said: bytes) -> None:
+    async def cut_first(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.number > 1:
+            writer.write(said)
+
+    pause = Request("", "pause", "kim", "why")
+    error = refused(cut_first, lambda calls: ServerControl(calls).ask("r", pause))
+    assert (error.code, exit_code(error)) == ("server-no-answer", 16)
+    assert refused(cut_first).code != "server-no-answer", "a read did nothing"
+
+
+def test_a_server_that_is_gone_after_a_cut_is_asked_again_and_leaves_a_change_in_doubt() -> None:
+    """The first server takes the request and breaks off; then nobody listens, at last the one after it."""
+
+    async def story(comes_back: bool) -> tuple[Any, int, int]:
+        pauses = 0
+        async with contextlib.AsyncExitStack() as second, contextlib.AsyncExitStack() as first:
+            heard = await first.enter_async_context(serving(cut))
+            after = heard
+
+            async def pause(seconds: float) -> None:
+                nonlocal pauses, after
+                pauses += 1
+                if pauses == 1:
+                    await first.aclose()
+                elif comes_back:
+                    told = answer({"request": "r", "state": "taken", "why": ""}, "202 Accepted")
+                    port = int(heard.url.rpartition(":")[2])
+                    after = await second.enter_async_context(serving(always(told), port=port))
+
+            calls = ServerCalls(Server(heard.url, connect_s=2.0), pause)
+            try:
+                found: Any = await ServerControl(calls).ask("r", Request("", "pause", "kim", "why"))
+            except EvacError as error:
+                found = error
+            finally:
+                await calls.close()
+        keys = {one.headers["idempotency-key"] for one in (*heard.asked, *after.asked)}
+        return found, pauses, len(keys)
+
+    async def cut(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        return
+
+    error, pauses, _ = asyncio.run(story(False))
+    assert (error.code, exit_code(error), pauses) == ("server-no-answer", 16, 2)
+    taken, pauses, keys = asyncio.run(story(True))
+    assert (taken.taken, pauses, keys) == (True, 2, 1)
 
 
 def test_a_busy_room_is_asked_again_when_it_says() -> None:
