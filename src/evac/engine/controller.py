@@ -27,6 +27,7 @@ from evac.engine.voting import VotePublisher, VoteReader
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
     Conflict,
+    Corrupt,
     EvacError,
     LeaseLost,
     LockHeld,
@@ -118,6 +119,7 @@ class Controller:
         self._votes_read = asyncio.Event()
         self._judged = asyncio.Event()
         self.standings: dict[str, Standing] = {}
+        self._unread = ""
         if parts.generations is not None:
             parts.generations.on_newer = self._superseded
             parts.generations.on_raised = self._end_term
@@ -189,18 +191,28 @@ class Controller:
             await asyncio.sleep(pause_s)
 
     async def _try_office(self, pause_s: float) -> _Term | None:
-        """None while somebody else leads, or a newer generation acts. A store that knows when leases end may
-        give no hint of it, and is asked again and again.
+        """None while somebody else leads, a newer generation acts, or nobody can read which one this is. A
+        store that knows when leases end may give no hint of it, and is asked again and again.
         """
         while True:
             try:
                 return await self._take_office()
             except Superseded:
                 return None
+            except Corrupt as error:
+                self._cannot_lead(error)
+                return None
             except LockHeld as held:
                 if not held.ttl_ms:
                     return None
             await asyncio.sleep(pause_s)
+
+    def _cannot_lead(self, error: Corrupt) -> None:
+        """Said once: whoever cannot know the generation of the store does not act, and goes on to watch."""
+        if self._unread != error.message:
+            self._unread = error.message
+            told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
+            self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
 
     async def _take_office(self) -> _Term:
         """Raises `LockHeld` while somebody else leads, `Superseded` where a newer generation acts."""
@@ -212,14 +224,9 @@ class Controller:
                 term.conductor.lost()
 
         leadership = await Leadership.acquire(
-            self._desk.store,
-            self._desk.owner,
-            self.parts.leader_ttl_ms,
-            self._desk.clock,
-            lost,
-            LEADER,
+            self._desk.store, self._desk.owner, self.parts.leader_ttl_ms, self._desk.clock, lost, LEADER,
             generation,
-        )
+        )  # fmt: skip
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
         hanging = Hanging(
@@ -291,10 +298,14 @@ class Controller:
         raise LeaseLost(LEADER)
 
     async def _mind_generation(self, term: _Term) -> None:
-        """Ends the term when a newer generation acts, and when the store is made one of another."""
-        await term.ending.wait()
-        if self.parts.generations is not None:
-            self.parts.generations.check()
+        """Ends the term when a newer generation acts, and when the store is made one of another; also where
+        that was learned while the lease was taken.
+        """
+        known = self.parts.generations
+        if known is None or not known.ended(term.leadership.lease.generation):
+            await term.ending.wait()
+        if known is not None:
+            known.check()
         raise LeaseLost(LEADER)
 
     async def _ensure_register(self, term: _Term) -> None:

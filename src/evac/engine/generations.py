@@ -88,6 +88,10 @@ class Generations:
         if self.newer is not None:
             raise Superseded(self.own.number, self.newer.number)
 
+    def ended(self, generation: int) -> bool:
+        """Whether a lease that was taken under this generation of the store is worth nothing by now."""
+        return self.newer is not None or generation != self.own.number
+
     async def may_act(self, at: str) -> None:
         """Before an effect at a site. Raises `Superseded`, and `Retryable` where nobody there can say."""
         self.check()

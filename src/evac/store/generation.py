@@ -51,7 +51,7 @@ def decode(entry: Entry | None) -> Generation:
     if entry is None:
         return Generation()
     told = _table(entry)
-    return Generation(_number(entry, told), str(told.get("opener", "")), int(told.get("at_ms", 0)))
+    return Generation(_number(entry, told), str(told.get("opener", "")), _at(entry, told))
 
 
 def encode(generation: Generation) -> bytes:
@@ -94,7 +94,7 @@ def decode_newer(entry: Entry | None) -> Newer | None:
         return None
     told = _table(entry)
     words = (str(told.get("opener", "")), str(told.get("by", "")))
-    return Newer(_number(entry, told), *words, int(told.get("at_ms", 0)))
+    return Newer(_number(entry, told), *words, _at(entry, told))
 
 
 async def write_newer(store: Store, newer: Newer) -> None:
@@ -134,4 +134,11 @@ def _number(entry: Entry, told: dict[str, Any]) -> int:
     found = told.get("number")
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= GENERATION_MOST:
         raise Corrupt(f"{entry.key} does not say a generation")
+    return found
+
+
+def _at(entry: Entry, told: dict[str, Any]) -> int:
+    found = told.get("at_ms", 0)
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise Corrupt(f"{entry.key} does not say a time")
     return found

@@ -17,9 +17,10 @@ from evac.engine.clock import SystemClock
 from evac.engine.generations import Generations, GuardedDriver
 from evac.model.errors import NotAllowed, Permanent, Retryable, Superseded
 from evac.model.generation import token_in
-from evac.store.generation import raise_generation, read_newer
+from evac.store.generation import Newer, raise_generation, read_newer
 from evac.store.journal import read
 from evac.store.memory import MemoryStore
+from evac.store.port import Delete, Lease, Put
 from tests.unit.engine import agents
 from tests.unit.engine.small_world import Systems, World, play, policy_of
 from tests.unit.engine.test_agent import start_unit
@@ -191,6 +192,64 @@ def test_an_old_house_stops_says_so_and_never_leads_again(tmp_path: Path) -> Non
         assert term.leadership.token >> 40 == 2
 
     play(story, World(policy_of("act"), agents={"ansan": agent}, virtual=True))
+
+
+@pytest.mark.parametrize("raised", [False, True], ids=["a newer one acts", "the store was made one of it"])
+def test_what_is_learned_while_the_lease_is_taken_ends_the_term_as_well(tmp_path: Path, raised: bool) -> None:
+    """Before there is a term to end: whoever took the lease gives it up at once."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        term, acquire = world.controllers[world.leader]._term, world.store.acquire
+        assert term is not None
+        learned = 0
+
+        async def learning(name: str, owner: str, ttl_ms: int) -> Lease:
+            nonlocal learned
+            lease = await acquire(name, owner, ttl_ms)
+            if name == "leader" and not learned:
+                learned = lease.token
+                known = next(
+                    c for c in world.controllers.values() if c._desk.owner == owner
+                ).parts.generations
+                assert known is not None
+                if raised:
+                    await raise_generation(world.store, 3, "a person", 1)
+                    await known.begin()
+                else:
+                    known._learn(Newer(1, "laptop", "ansan", 1))
+                    await known._write()
+            return lease
+
+        world.store.acquire = learning  # type: ignore[method-assign]
+        term.ending.set()
+        await world.until(lambda: bool(learned), 30)
+        await asyncio.sleep(1)
+        holder = await world.store.holder("leader")
+        assert holder is None or holder.token > learned
+        assert (world.leader != "") is raised
+
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
+
+
+def test_whoever_cannot_read_the_generation_goes_on_to_watch_and_does_not_lead(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        before = await world.store.get("generation")
+        await world.store.transact((), (Put("generation", b'{"number": "seven"}'),))
+        for controller in world.controllers.values():
+            if controller._term is not None:
+                controller._term.ending.set()
+        await world.until(lambda: not world.leader, 30)
+        await asyncio.sleep(5)
+        assert world.leader == ""
+        assert not [site for site in world.sites if world.tasks[site].done()]
+        assert [words for words in world.words("trouble") if "cannot lead" in words]
+        assert before is None
+        await world.store.transact((), (Delete("generation"),))
+        await world.until(lambda: world.leader != "", 30)
+
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
 
 
 def test_a_leader_goes_on_under_the_generation_that_its_store_was_made_one_of(tmp_path: Path) -> None:
