@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from evac.actions.tls import TlsFiles, client_context
-from evac.model.errors import InvalidInput, Permanent
+from evac.model.errors import InvalidInput, Permanent, Retryable
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
 ALLOWED: Final = "allowed"
@@ -78,7 +78,11 @@ class Lines:
         self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
 
     def to(self, url: str) -> ssl.SSLContext | None:
-        """The context for an agent's address; None in the clear. Raises Permanent."""
+        """The context for an agent's address; None in the clear. Files that do not fit each other, as while a
+        certificate and its key are renewed one after the other: the ones before are used until they do.
+
+        Raises Permanent in the clear where that is refused; Retryable where no files ever fitted.
+        """
         problem = plain_problem(url, self.peer)
         if problem:
             raise Permanent("agent-plain", problem, PLAIN_HINT)
@@ -89,7 +93,8 @@ class Lines:
             try:
                 self._made = (stamp, client_context(self.peer.files))
             except InvalidInput as error:
-                raise Permanent(error.code, error.message, error.hint) from error
+                if self._made is None:
+                    raise Retryable(error.code, error.message, error.hint) from error
         return self._made[1]
 
 

@@ -174,6 +174,26 @@ def test_new_certificates_are_taken_on_both_sides_without_a_new_start(tmp_path: 
     asyncio.run(story())
 
 
+def test_a_renewal_that_is_half_done_fails_no_order(tmp_path: Path) -> None:
+    """Certificate and key are two files: between the two writes they do not fit each other."""
+    url, authority = "https://127.0.0.1:7070", Authority(tmp_path)
+    files = authority.sign("controller", "127.0.0.1")
+    lines = Lines(Peer(files))
+    before = lines.to(url)
+    assert files.key is not None
+    old_key = files.key.read_bytes()
+    authority.sign("controller", "127.0.0.1")
+    new_key = files.key.read_bytes()
+    files.key.write_bytes(old_key)
+    assert lines.to(url) is before, "the ones before are used"
+    with pytest.raises(Retryable, match="cannot be used"):
+        Lines(Peer(files)).to(url)
+    files.key.write_bytes(new_key)
+    after = lines.to(url)
+    assert after is not None
+    assert after is not before
+
+
 def test_nothing_is_plain_where_others_can_reach_it_unless_it_is_said(tmp_path: Path) -> None:
     made = config(tmp_path)
     for host in ("127.0.0.1", "::1", "localhost", "127.8.0.8"):
