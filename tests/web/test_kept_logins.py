@@ -28,11 +28,13 @@ COOKIE = "evac_session"
 class Silent(MemoryStore):
     """A store that does not answer for logins while it is told to."""
 
-    silent, asked = False, 0
+    silent, slow, asked = False, False, 0
 
     async def get(self, key: str) -> object:  # type: ignore[override]
         if key.startswith(PREFIX):
             self.asked += 1
+            if self.slow:
+                await asyncio.sleep(0.05)
             if self.silent:
                 raise Unavailable("away")
         return await super().get(key)
@@ -52,9 +54,9 @@ class Rooms:
     def access(self, **more: object) -> People:
         return people(self.folder, self.clock, **more)  # type: ignore[arg-type]
 
-    def client(self, access: People, value: str = "") -> httpx2.AsyncClient:
+    def client(self, access: People, value: str = "", address: str = "127.0.0.1") -> httpx2.AsyncClient:
         office = office_of(self.store)
-        transport = httpx2.ASGITransport(room_of(office, access))
+        transport = httpx2.ASGITransport(room_of(office, access), client=(address, 123))
         cookies = {COOKIE: value} if value else {}
         return httpx2.AsyncClient(transport=transport, base_url=BASE, cookies=cookies)
 
@@ -209,15 +211,55 @@ def test_a_store_that_is_away_signs_nobody_out_and_nobody_in(rooms: Rooms) -> No
     tell(story)
 
 
+def test_requests_that_come_together_after_a_restart_are_all_signed_in(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (_, value), rooms.client(rooms.access(), value) as after:
+            rooms.store.asked, rooms.store.slow = 0, True
+            first = asyncio.create_task(name_of(after))
+            others = [asyncio.create_task(name_of(after)) for _ in range(7)]
+            await asyncio.sleep(0.01)
+            first.cancel()  # its browser goes away, and takes nothing from the others
+            assert await asyncio.gather(*others) == ["kim"] * 7
+            assert rooms.store.asked == 1, "one look is enough for all of them"
+
+    tell(story)
+
+
 def test_cookies_that_are_made_up_keep_nobody_from_the_store(rooms: Rooms) -> None:
     async def story() -> None:
-        async with rooms.client(rooms.access()) as stranger:
+        access = rooms.access()
+        async with (
+            begun(rooms) as (_, value),
+            rooms.client(access, address="10.0.0.1") as stranger,
+            rooms.client(access, value, address="10.0.0.1") as beside,
+            rooms.client(access, value, address="10.0.0.2") as elsewhere,
+        ):
+            rooms.store.asked = 0
             for number in range(LOOKS_A_SECOND * 3):
                 stranger.cookies.set(COOKIE, f"{number:043d}")
                 assert await name_of(stranger) == ""
-            assert rooms.store.asked <= LOOKS_A_SECOND + 1
+            assert rooms.store.asked == LOOKS_A_SECOND
+            told = await beside.get("/v1/me")
+            assert (told.status_code, told.json()["code"]) == (429, "too-many-logins"), "not signed out"
+            assert told.headers["retry-after"] == "1"
+            assert (await beside.get("/sign-in", headers=HTML)).status_code == 200
+            assert await name_of(elsewhere) == "kim", "it is counted by address"
             stranger.cookies.set(COOKIE, "../../etc/passwd")
             assert await name_of(stranger) == ""
+
+    tell(story)
+
+
+def test_whoever_was_told_to_try_again_is_signed_in_a_moment_later(rooms: Rooms) -> None:
+    async def story() -> None:
+        async with begun(rooms) as (_, value), rooms.client(rooms.access()) as browser:
+            for number in range(LOOKS_A_SECOND):
+                browser.cookies.set(COOKIE, f"{number:043d}")
+                assert (await browser.get("/v1/me")).status_code == 401
+            browser.cookies.set(COOKIE, value)
+            assert (await browser.get("/v1/me")).status_code == 429
+            rooms.clock.ms += 1_000
+            assert await name_of(browser) == "kim"
 
     tell(story)
 

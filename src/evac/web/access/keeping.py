@@ -21,7 +21,10 @@ import orjson
 from evac.engine.clock import Clock
 from evac.model.access import ROLES, Sessions
 from evac.model.errors import Conflict, EvacError
+from evac.model.estate import Rate
 from evac.store.port import Compare, Delete, Lease, Put, Store
+from evac.web.access.often import Often, neighbourhood
+from evac.web.access.port import TooMany
 from evac.web.access.sessions import Session, SessionBook, csrf_of, is_value, key_of
 
 PREFIX: Final = "session/"
@@ -33,7 +36,9 @@ ANSWER_S: Final = 1.0
 HOUR_MS: Final = 3_600_000
 UNKNOWN_MOST: Final = 10_000
 LOOKS_A_SECOND: Final = 20
-"""After cookies that nobody knows: whoever makes them up keeps nobody from the store."""
+"""From one address, after cookies that nobody knows: whoever makes them up keeps others from nothing."""
+LOOKS_AT_ONCE: Final = 256
+_LOOKS: Final = Rate(LOOKS_A_SECOND, 1_000)
 
 
 class SessionKeep:
@@ -44,7 +49,8 @@ class SessionKeep:
         self._lease: tuple[int, Lease] | None = None
         self._unknown: OrderedDict[bytes, int] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
-        self._looks: tuple[int, int] = (0, 0)
+        self._looks = Often(clock.monotonic_ms)
+        self._looking: dict[bytes, asyncio.Task[None]] = {}
 
     async def opened(self, value: str) -> None:
         """Keeps a new login; where the store does not answer, it is known here alone."""
@@ -69,13 +75,16 @@ class SessionKeep:
         if session.revision and self._clock.monotonic_ms() - session.saved_ms >= SEEN_MS:
             await self._save(value, session)
 
-    async def confirm(self, value: str) -> None:
-        """Takes a login that this process does not know from the store, and ends one that ended elsewhere."""
+    async def confirm(self, value: str, address: str) -> None:
+        """Takes a login that this process does not know from the store, and ends one that ended elsewhere.
+
+        Raises TooMany where the store may not be asked for one that is not known: whether it stands is open.
+        """
         if not is_value(value):
             return
         now, known = self._clock.monotonic_ms(), self._book.peek(value)
         if known is None:
-            await self._restore(value, now)
+            await self._look(value, address, now)
         elif known.revision and now - known.confirmed_ms >= CONFIRM_MS:
             known.confirmed_ms = now
             with contextlib.suppress(EvacError, TimeoutError):
@@ -85,10 +94,28 @@ class SessionKeep:
                 else:
                     known.revision = found[1]
 
-    async def _restore(self, value: str, now: int) -> None:
+    async def _look(self, value: str, address: str, now: int) -> None:
+        """Requests of one login that come together wait for one look; whoever goes away does not end it."""
         key = key_of(value)
-        if now - self._unknown.get(key, now - CONFIRM_MS) < CONFIRM_MS or not self._may_look(now):
-            return
+        looking = self._looking.get(key)
+        if looking is None:
+            if now - self._unknown.get(key, now - CONFIRM_MS) < CONFIRM_MS:
+                return
+            self._count(address)
+            looking = asyncio.create_task(self._restore(value, key, now), name="look for a login")
+            self._looking[key] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(key, None))
+        await asyncio.shield(looking)
+
+    def _count(self, address: str) -> None:
+        """One more look from there. Raises TooMany where it is one too many."""
+        near = neighbourhood(address)
+        wait_ms = self._looks.wait_ms(near, _LOOKS)
+        if wait_ms or len(self._looking) >= LOOKS_AT_ONCE:
+            raise TooMany("too-many-logins", "too many logins are looked for at once", wait_ms or 1_000)
+        self._looks.note(near, _LOOKS)
+
+    async def _restore(self, value: str, key: bytes, now: int) -> None:
         self._unknown[key] = now
         while len(self._unknown) > UNKNOWN_MOST:
             self._unknown.popitem(last=False)
@@ -120,13 +147,6 @@ class SessionKeep:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError):
             return None
-
-    def _may_look(self, now: int) -> bool:
-        second, count = self._looks
-        if now // 1_000 != second:
-            second, count = now // 1_000, 0
-        self._looks = (second, count + 1)
-        return count < LOOKS_A_SECOND
 
     async def _read(self, key: bytes) -> tuple[Any, int] | None:
         async with asyncio.timeout(ANSWER_S):

@@ -28,6 +28,7 @@ from evac.model.access import AccessRules, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
 from evac.store.port import Store
+from evac.web.access.guarding import is_open
 from evac.web.access.keeping import SessionKeep
 from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
@@ -114,12 +115,19 @@ class People:
         return self._tokens.get(token.digest) == token and not over
 
     async def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
-        """The login of a cookie; one that is over is no login, and no error."""
+        """The login of a cookie; one that is over is no login, and no error. Raises TooMany where nobody can
+        say yet whether it is over; what is open to everybody is open then too.
+        """
         value = connection.cookies.get(self.cookie)
         if value is None:
             return None
-        if self.keep is not None:
-            await self.keep.confirm(value)
+        try:
+            if self.keep is not None:
+                await self.keep.confirm(value, address_of(connection))
+        except TooMany:
+            if is_open(connection.scope["path"]):
+                return None
+            raise
         touch = not _by_itself(connection)
         found = self.book.find(value, self.rules.sessions, touch=touch)
         actor = None if found is None else self._actor_in(found)
