@@ -11,11 +11,14 @@ from pathlib import Path
 import httpx2
 import orjson
 import pytest
+from starlette.requests import HTTPConnection
+from starlette.types import Message
 
 from evac.model.access import Sessions
 from evac.model.errors import Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
+from evac.web.access.guarding import SignedOut, while_signed_in
 from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS
 from evac.web.access.people import People
 from evac.web.access.sessions import csrf_of
@@ -125,6 +128,42 @@ def test_a_login_that_ends_in_one_room_ends_in_all(rooms: Rooms) -> None:
             assert await name_of(one) == ""
             async with rooms.client(rooms.access(), value) as third:
                 assert await name_of(third) == ""
+
+    tell(story)
+
+
+def test_an_answer_that_goes_on_ends_with_a_login_that_was_ended_in_another_room(rooms: Rooms) -> None:
+    async def story() -> None:
+        here = rooms.access()
+        async with begun(rooms, here) as (_, value), rooms.client(rooms.access(), value) as other:
+            asked = {"type": "http", "path": "/v1/events", "method": "GET", "client": ("127.0.0.1", 1)}
+            actor = await here.who(
+                HTTPConnection({**asked, "headers": [(b"cookie", f"{COOKIE}={value}".encode())]})
+            )
+            assert actor is not None
+            assert actor.alive is not None
+            told: list[Message] = []
+
+            async def send(message: Message) -> None:
+                told.append(message)
+
+            stream = while_signed_in(actor, send)
+            part = {"type": "http.response.body", "body": b": alive", "more_body": True}
+            await stream(part)
+            rooms.store.silent = True
+            rooms.clock.ms += CONFIRM_MS
+            await stream(part)  # a store that is away ends nothing
+            rooms.store.silent = False
+            sent = {"csrf": await token_of(other)}
+            assert (await other.post("/sign-out", data=sent, headers=HTML)).status_code == 303
+            rooms.store.asked = 0
+            for _ in range(3):
+                await stream(part)
+            assert rooms.store.asked == 0, "the store is asked now and then"
+            rooms.clock.ms += CONFIRM_MS
+            with pytest.raises(SignedOut):
+                await stream(part)
+            assert told[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
     tell(story)
 

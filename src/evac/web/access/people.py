@@ -136,9 +136,17 @@ class People:
             return None
         if self.keep is not None and touch:
             await self.keep.seen(value, found)
-        return replace(actor, csrf=found.csrf, alive=self._alive(lambda: self._stands(value)))
 
-    def _stands(self, value: str) -> bool:
+        async def alive() -> bool:
+            await self._look_again()
+            return await self._stands(value, address_of(connection))
+
+        return replace(actor, csrf=found.csrf, alive=alive)
+
+    async def _stands(self, value: str, address: str) -> bool:
+        """For answers that go on: it may have been ended here, or in another room."""
+        if self.keep is not None and self.book.peek(value) is not None:
+            await self.keep.confirm(value, address)
         found = self.book.find(value, self.rules.sessions, touch=False)
         return found is not None and self._actor_in(found) is not None
 
