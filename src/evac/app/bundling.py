@@ -17,7 +17,7 @@ import base64
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -36,7 +36,7 @@ from evac.app.controlling import read_policy
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import datasets
-from evac.estate.bundle_format import Source, write_bundle
+from evac.estate.bundle_format import Beside, Source, bundle_beside
 from evac.estate.policy_file import policy_beside
 from evac.estate.problems import Problems
 from evac.estate.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
@@ -135,6 +135,8 @@ def make_bundle(
         raise InvalidInput("share-count", "folders for shares are named without --share", "add --share 2/3")
     if asked.shares is not None and not asked.shares_to:
         raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
+    if asked.shares is not None:
+        sealing.check_folders(asked.shares[1], asked.shares_to)
     estate = estates.load(asked.estate, asked.as_of)
     policy = read_policy(asked.estate, asked.policy, estate)
     with tempfile.TemporaryDirectory(prefix=".evac-bundle-", dir=asked.target.parent) as room:
@@ -159,12 +161,26 @@ def _make(
         "left_out": making.left_out, "wheels": wheels,
         "estate": {"name": estate.name, "digest": estate_digest(estate)},
     }  # fmt: skip
-    digest = write_bundle(asked.target, values, making.sources)
-    title = f"evac bundle of {estate.name}, manifest {digest[:16]}"
-    files = sealing.write_shares(shares, asked.shares_to, title) if shares else ()
+    with bundle_beside(asked.target, values, making.sources) as made:
+        files = _hand_out(made, making, shares)
     return Written(
-        asked.target, digest, len(making.sources), len(planned.rows), tuple(making.left_out), files
+        asked.target, made.digest, len(making.sources), len(planned.rows), tuple(making.left_out), files
     )
+
+
+def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
+    """Puts the bundle in its place once everybody has a share: nobody could open it without."""
+    if not shares:
+        made.put()
+        return ()
+    title = f"evac bundle of {making.estate.name}, manifest {made.digest[:16]}"
+    files = sealing.write_shares(shares, making.asked.shares_to, title)
+    try:
+        made.put()
+    except InvalidInput:
+        sealing.take_back(files)
+        raise
+    return files
 
 
 def _as_seen(estate: Estate, copied: Copied) -> Estate:

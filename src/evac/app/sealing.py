@@ -9,6 +9,7 @@ slip of the pen is told apart from a share of another bundle.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from evac.estate.bundle_format import sync_folder
 from evac.model.canonical import canonical_json
 from evac.model.errors import InvalidInput
 
@@ -160,30 +162,62 @@ def read_share_file(path: Path) -> Share:
     return read_share(lines[0] if lines else "", str(path))
 
 
-def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -> tuple[Path, ...]:
-    """One file a person, readable by its owner alone; never over another file. Raises InvalidInput."""
-    if len(folders) not in (1, len(shares)):
+def check_folders(people: int, folders: Sequence[Path]) -> None:
+    """Whether that many people can be given their shares there. Raises InvalidInput."""
+    if len(folders) not in (1, people):
         raise InvalidInput(
-            "share-folders", f"{len(folders)} folders are named for {len(shares)} shares",
+            "share-folders", f"{len(folders)} folders are named for {people} shares",
             "name one folder a person, or one for all",
         )  # fmt: skip
-    written = []
-    for number, share in enumerate(shares):
-        lock = share.lock
-        path = folders[number % len(folders)] / f"evac-share-{lock.name}-{share.point}-of-{lock.people}.txt"
-        words = (
-            f"{title}\nShare {share.point} of {lock.people}; {lock.needed} of them together open what the "
-            "bundle has under lock.\nKeep it apart from the others and from the bundle. Tell it to nobody "
-            f"but the evac that asks for it.\n\n{share.line()}\n"
-        )
-        try:
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+            raise InvalidInput(
+                "share-folders", f"{folder} is no folder that this user can write to", "make it first"
+            )
+
+
+def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -> tuple[Path, ...]:
+    """One file a person, readable by its owner alone, and on its disk; never over another file. All of them
+    or none. Raises InvalidInput.
+    """
+    check_folders(len(shares), folders)
+    written: list[Path] = []
+    try:
+        for number, share in enumerate(shares):
+            lock = share.lock
+            name = f"evac-share-{lock.name}-{share.point}-of-{lock.people}.txt"
+            path = folders[number % len(folders)] / name
+            words = (
+                f"{title}\nShare {share.point} of {lock.people}; {lock.needed} of them together open what "
+                "the bundle has under lock.\nKeep it apart from the others and from the bundle. Tell it to "
+                f"nobody but the evac that asks for it.\n\n{share.line()}\n"
+            )
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise InvalidInput("share-folders", f"{path} cannot be written: {error.strerror}") from error
-        with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
-            file.write(words)
-        written.append(path)
+            written.append(path)
+            with os.fdopen(handle, "w", encoding="ascii", errors="replace") as file:
+                file.write(words)
+                file.flush()
+                os.fsync(handle)
+        for folder in dict.fromkeys(folders):
+            with contextlib.suppress(OSError):  # Not every stick writes folders on demand.
+                sync_folder(folder)
+    except OSError as error:
+        take_back(written)
+        raise InvalidInput(
+            "share-folders", f"{path} cannot be written: {error.strerror}; nobody was given a share",
+            "name other folders: --shares-to DIR",
+        ) from error  # fmt: skip
+    except BaseException:
+        take_back(written)
+        raise
     return tuple(written)
+
+
+def take_back(paths: Sequence[Path]) -> None:
+    """Removes shares of a bundle that came to nothing."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _check(words: str) -> str:

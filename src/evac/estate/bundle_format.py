@@ -78,9 +78,35 @@ def check_name(name: str) -> str:
     return name
 
 
+class Beside:
+    """A whole bundle that waits beside the place where it belongs. digest: the SHA-256 of its manifest."""
+
+    def __init__(self, path: Path, target: Path, digest: str) -> None:
+        self.path, self._target, self.digest = path, target, digest
+
+    def put(self) -> None:
+        """It takes the place of whatever is there. Raises InvalidInput, and then nothing has changed."""
+        try:
+            self.path.replace(self._target)
+        except OSError as error:
+            raise _not_written(self._target, error) from error
+        with contextlib.suppress(OSError):  # It is in place; not every file system writes folders on demand.
+            sync_folder(self._target.parent)
+
+
 def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> str:
     """Writes the file at once or not at all; returns the SHA-256 of its manifest. values: what the manifest
     says beside the list of parts. Raises InvalidInput where it would be too large.
+    """
+    with bundle_beside(path, values, sources) as made:
+        made.put()
+    return made.digest
+
+
+@contextlib.contextmanager
+def bundle_beside(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> Iterator[Beside]:
+    """The same in two steps, for what must have happened before the file takes its place. What is not put
+    there is gone at the end.
     """
     ordered = sorted(sources, key=lambda one: one.name)
     if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
@@ -94,22 +120,43 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
         raise InvalidInput("bundle-size", "the manifest of a bundle has at most 16 MB")
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with zipfile.ZipFile(beside, "w") as archive:
-            for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
-                with archive.open(_entry(source.name), "w") as target:
-                    written = _copied(source.data, target)
-                if part is not None and written != (part.size, part.sha256):
-                    raise InvalidInput(
-                        "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
-                    )
-        if beside.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "search for fewer plans: --budget")
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            _write(beside, manifest, ordered, parts)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        yield Beside(beside, path, hashlib.sha256(manifest).hexdigest())
     finally:
         beside.unlink(missing_ok=True)
-    return hashlib.sha256(manifest).hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Which names it holds is on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _not_written(path: Path, error: OSError) -> InvalidInput:
+    return InvalidInput(
+        "bundle-target", f"{path} cannot be written: {error.strerror}", "name another file: -o FILE"
+    )
+
+
+def _write(beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part]) -> None:
+    with zipfile.ZipFile(beside, "w") as archive:
+        for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
+            with archive.open(_entry(source.name), "w") as target:
+                written = _copied(source.data, target)
+            if part is not None and written != (part.size, part.sha256):
+                raise InvalidInput(
+                    "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
+                )
+    if beside.stat().st_size > MAX_FILE_BYTES:
+        raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "search for fewer plans: --budget")
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -130,7 +177,10 @@ def _copied(data: bytes | Path, target: IO[bytes] | None) -> tuple[int, str]:
         if isinstance(data, bytes):
             blocks: Iterator[bytes] = iter((data,))
         else:
-            file = held.enter_context(data.open("rb"))
+            try:
+                file = held.enter_context(data.open("rb"))
+            except OSError as error:
+                raise InvalidInput("bundle-source", f"{data} cannot be read: {error.strerror}") from error
             blocks = iter(lambda: file.read(_BLOCK), b"")
         for block in blocks:
             size += len(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -237,6 +238,40 @@ def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path, monkeypatch
     environ = {secrets.OPENED: str(opened.secrets)}
     assert secrets.resolve(agents.REFERENCE, environ).reveal() == agents.KEY
     assert secrets.OPENED not in os.environ
+
+
+def test_a_bundle_is_replaced_only_when_everybody_has_a_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estate(tmp_path)
+    people = tuple(tmp_path / name for name in "abc")
+    for folder in people[:2]:
+        folder.mkdir()
+    good = make(tmp_path, store=None, shares=(2, 2), shares_to=people[:2])
+    before, given = good.read_bytes(), {path: path.read_bytes() for path in tmp_path.glob("[ab]/*")}
+    full, real = [2], os.fsync
+
+    def no_room(handle: int) -> None:
+        """The disk is full when the second share is written."""
+        full[0] -= Path(f"/proc/self/fd/{handle}").readlink().suffix == ".txt"
+        if not full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    def wrong(code: str, **changes: Any) -> None:
+        with pytest.raises(InvalidInput) as refused:
+            make(tmp_path, store=None, **({"shares": (2, 2), "shares_to": people[:2]} | changes))
+        assert refused.value.code == code
+        assert good.read_bytes() == before
+        assert {path: path.read_bytes() for path in tmp_path.glob("[abc]/*")} == given
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    wrong("share-folders", shares=(2, 3))
+    wrong("share-folders", shares=(2, 3), shares_to=people)
+    wrong("bundle-target", target=people[0])
+    monkeypatch.setattr(os, "fsync", no_room)
+    wrong("share-folders")
+    assert full[0] == 0
 
 
 def test_a_journal_that_was_changed_opens_no_store(tmp_path: Path) -> None:
