@@ -34,7 +34,7 @@ from evac.engine.binding import Bound, bind
 from evac.engine.bound_store import get_bound, put_bound
 from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import OPEN, PROPOSAL, Desk
+from evac.engine.conducting import OPEN, Desk
 from evac.engine.controller import AnchorSink, Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
@@ -42,6 +42,7 @@ from evac.engine.generations import Generations
 from evac.engine.guards import Guards, check_mode
 from evac.engine.permitting import LeaseDriver, Permitting
 from evac.engine.plan_journal import PlanJournal
+from evac.engine.proposals import PROPOSAL
 from evac.engine.signatures import Approval, check
 from evac.engine.step_actions import agent_of
 from evac.estate import plan_codec

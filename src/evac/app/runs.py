@@ -22,15 +22,24 @@ from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.chronicle import Notice
 from evac.engine.chronicle import decode as decode_notice
 from evac.engine.codec import decode_all
-from evac.engine.conducting import ANSWER, OPEN, PROPOSAL
+from evac.engine.conducting import OPEN
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.guards import HOLD_KEY
 from evac.engine.leading import LEADER
 from evac.engine.losing import fenced_ms, known_losses, read_sightings
+from evac.engine.proposals import ANSWER, PROPOSAL
 from evac.engine.protecting import bound_of, is_protection
 from evac.engine.sightings import Loss
 from evac.estate import plan_codec
-from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput, NotAllowed, RunError, Unavailable
+from evac.model.errors import (
+    Corrupt,
+    EvacError,
+    InvalidInput,
+    NotAllowed,
+    OutcomeUnknown,
+    RunError,
+    Unavailable,
+)
 from evac.model.run_policy import RunPolicy
 from evac.run.state import plans_of, replay
 from evac.run.values import ENDED, Event, RunSpec
@@ -88,13 +97,20 @@ class Proposal:
 async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
     """Asks the leader to make a run of a plan, and waits for its id.
 
-    Raises NotAllowed with the leader's words where a guard refuses, Unavailable where nobody leads.
+    Raises NotAllowed with the leader's words where a guard refuses, Unavailable where nobody leads,
+    OutcomeUnknown where the store does not say any more what became of it.
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
     key, value = proposal_entry(number, digest, proposal)
-    await store.transact((Compare(key, 0),), (Put(key, value),))
-    answer = await answer_to(store, number, wait_s)
+    try:
+        await store.transact((Compare(key, 0),), (Put(key, value),))
+        answer = await answer_to(store, number, wait_s)
+    except Unavailable as error:
+        raise OutcomeUnknown(
+            "proposal-unsure", f"{error.message}; a run may have been made, or may yet be",
+            "look first: evac run list",
+        ) from error  # fmt: skip
     if answer is None:
         raise Unavailable("no controller leads, so nobody took the plan")
     if "run" in answer:
@@ -114,20 +130,17 @@ def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, b
 
 async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, Any] | None:
     """What the leader answered to a proposal: its run, or a code and why it is refused. Where nobody took it
-    in that time it is withdrawn: None.
+    in that time it is withdrawn, and no run is made of it: None. wait_s 0: it is looked for and left there.
+
+    Raises Unavailable where the store does not say whether it was withdrawn.
     """
     deadline = time.monotonic() + wait_s
-    while True:
-        answer = await store.get(ANSWER + number)
-        if answer is not None:
-            found: Mapping[str, Any] = orjson.loads(answer.value)
-            return found
-        if time.monotonic() >= deadline:
-            break
+    while (answer := await store.get(ANSWER + number)) is None and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-    with contextlib.suppress(Conflict, Unavailable):
+    if answer is None and wait_s > 0:
         await store.transact((), (Delete(PROPOSAL + number),))
-    return None
+        answer = await store.get(ANSWER + number)  # the leader may have been quicker
+    return None if answer is None else dict(orjson.loads(answer.value))
 
 
 async def resolve(store: Store, name: str) -> str:

@@ -2,7 +2,7 @@
 
     open/<run>         a run that has not ended: {"incident", "plan", "approvals", "ends", "leaving", "mark"};
                        whoever leads carries it on
-    proposal/<id>      what a person wants to be run; the leader answers under answer/<id>
+    proposal/<id>      what a person wants to be run (see `proposals`)
 
 A run is created in one transaction with its incident, the register of sites and the key under `open/`; it
 ends in one with the register. In between `RunExecution` alone writes its journal.
@@ -37,6 +37,7 @@ from evac.engine.losing import LossGuard
 from evac.engine.mending import Mend, Mending, Trouble, take_over_plan
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
+from evac.engine.proposals import PROPOSAL, answered, wanted_of
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, as_known
@@ -64,8 +65,6 @@ from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 from evac.watch.values import SiteState
 
 OPEN: Final = "open/"
-PROPOSAL: Final = "proposal/"
-ANSWER: Final = "answer/"
 AGAIN_S: Final = 0.2
 DRIFT_TIMEOUT_S: Final = 10.0
 
@@ -191,9 +190,10 @@ class Conductor:
             if run.execution is not None:
                 run.execution.lost()
 
-    async def create(self, wanted: Wanted) -> str:
-        """Makes a run and begins to carry it out; its id. Raises `NotAllowed` where a guard refuses,
-        `Conflict` where the incident has its run already or the world changed meanwhile.
+    async def create(self, wanted: Wanted, proposed: Entry | None = None) -> str:
+        """Makes a run, with the answer to its proposal, and begins to carry it out; its id. Raises
+        `NotAllowed` where a guard refuses, `Conflict` where the incident has its run already, the proposal
+        was withdrawn, or the world changed meanwhile.
         """
         assert self._tasks is not None
         digest = await put_plan(self._desk.store, wanted.plan, self.guard)
@@ -206,7 +206,7 @@ class Conductor:
             leaving = await self._still_to_leave(wanted)
             permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
         run = _Run(spec, wanted.ends, {digest: bound.actions}, wanted.leaving, wanted.mark, approvals)
-        made = {"run": name, "plan": digest}
+        made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
             "mode": wanted.mode, "reason": wanted.reason, "names": sorted(wanted.names),
@@ -557,30 +557,15 @@ class Conductor:
             await asyncio.sleep(AGAIN_S)
 
     async def _propose(self, entry: Entry) -> None:
-        """Creates what was proposed, or says why not; the answer takes the place of the proposal."""
-        key = ANSWER + entry.key.removeprefix(PROPOSAL)
+        """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
         try:
-            answer = {"run": await self.create(await self._read(entry))}
+            await self.create(await wanted_of(self._desk.store, entry), entry)
         except (LeaseLost, Unavailable):
             raise
         except EvacError as error:
-            answer = {"refused": error.message, "code": error.code}
-        with contextlib.suppress(Conflict):
-            await self._desk.store.transact(
-                (Compare(entry.key, entry.revision),), (Delete(entry.key), Put(key, orjson.dumps(answer))),
-                self.guard,
-            )  # fmt: skip
-
-    async def _read(self, entry: Entry) -> Wanted:
-        try:
-            told: dict[str, Any] = orjson.loads(entry.value)
-            return Wanted(
-                str(told["incident"]), await get_plan(self._desk.store, told["plan"]), str(told["reason"]),
-                str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
-                dict(told.get("ends", {})), None, tuple(told.get("typed", ())), (), str(told.get("who", "")),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
+            no = answered(entry, {"refused": error.message, "code": error.code})
+            with contextlib.suppress(Conflict):
+                await self._desk.store.transact(no.compares, no.changes, self.guard)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Asks again while the store is away, as long as we lead."""

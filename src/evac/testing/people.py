@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from evac.engine import requests
-from evac.engine.conducting import PROPOSAL
 from evac.engine.datasets import key_of
 from evac.engine.drawer import digest_of
 from evac.engine.guards import HOLD_KEY, SITES_KEY
+from evac.engine.proposals import PROPOSAL
 from evac.engine.requests import Request, RequestVerb
 from evac.model.errors import EvacError
 from evac.run.values import ENDED, RunStep

@@ -42,8 +42,9 @@ class Propose(Body):
 
 
 class ProposalTold(BaseModel):
-    """state: `made`, with the run; `refused`, with code and why; `untaken`, where nobody leads: then it is
-    withdrawn.
+    """state: `made`, with the run; `refused`, with code and why; `untaken`, where nobody took it in that
+    time: it is withdrawn, and no run is made of it; `waiting`, where it was not waited for (`wait_s=0`): ask
+    again with the same key.
     """
 
     proposal: str
@@ -172,7 +173,7 @@ async def propose(
     else:
         given = await room.counter.propose(asked, cases.Proposal(body.incident, data, body.reason), body.plan)
     answer = await cases.answer_to(room.office.store, str(given.told["proposal"]), wait_s)
-    told = {**given.told, "state": "untaken", "run": "", "code": "", "why": ""}
+    told = {**given.told, "state": "untaken" if wait_s else "waiting", "run": "", "code": "", "why": ""}
     if answer is not None and "run" in answer:
         told |= {"state": "made", "run": str(answer["run"])}
         with contextlib.suppress(Unavailable):

@@ -1,0 +1,47 @@
+"""What a person wants to be run, and the answer that takes its place.
+
+    proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who"}
+    answer/<id>        {"run"} of the run that was made of it, or {"refused", "code"}
+
+Who asked may take a proposal back while nobody answered it. So the answer is written in the transaction that
+makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
+the proposal was withdrawn and there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from evac.engine.drawer import get_plan
+from evac.engine.guards import Permit
+from evac.engine.wanted import Wanted
+from evac.model.errors import RunError
+from evac.store.port import Compare, Delete, Entry, Put, Store
+
+PROPOSAL: Final = "proposal/"
+ANSWER: Final = "answer/"
+
+
+def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
+    """The answer in the place of its proposal, unless that was withdrawn; nothing where nobody proposed."""
+    if entry is None:
+        return Permit()
+    key = ANSWER + entry.key.removeprefix(PROPOSAL)
+    changes = (Delete(entry.key), Put(key, orjson.dumps(answer)))
+    return Permit((Compare(entry.key, entry.revision),), changes)
+
+
+async def wanted_of(store: Store, entry: Entry) -> Wanted:
+    """What was proposed, with its plan. Raises RunError for what cannot be read, Corrupt without the plan."""
+    try:
+        told: dict[str, Any] = orjson.loads(entry.value)
+        return Wanted(
+            str(told["incident"]), await get_plan(store, told["plan"]), str(told["reason"]),
+            str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
+            dict(told.get("ends", {})), None, tuple(told.get("typed", ())), (), str(told.get("who", "")),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error

@@ -1,0 +1,122 @@
+"""A proposal becomes a run with its answer, or it is withdrawn: nobody is told of nothing where a run is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import orjson
+import pytest
+
+from evac.app import runs
+from evac.engine.drawer import digest_of, put_plan
+from evac.engine.guards import read_register
+from evac.model.errors import OutcomeUnknown, Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Change, Compare, Delete, Lease, Put, Store
+from tests.unit.engine.small_world import World, play, policy_of
+
+Between = Callable[[Sequence[Change]], Awaitable[None]]
+
+
+def _between(store: Store, key: str, happens: Between) -> None:
+    """What happens just before the first transaction that changes a key of that name or folder."""
+    known, once = store.transact, [happens]
+
+    async def transact(
+        compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        if once and any(change.key.startswith(key) for change in changes):
+            await once.pop()(changes)
+        return await known(compares, changes, guard)
+
+    store.transact = transact  # type: ignore[method-assign]
+
+
+def test_no_run_is_made_of_a_proposal_that_was_withdrawn_meanwhile() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data, tried = await world.plan(("pangyo",)), asyncio.Event()
+        await put_plan(world.store, data)
+        proposal = runs.Proposal("move-1", data, "a new roof", ("pangyo",), "evacuating", typed=("pangyo",))
+
+        async def withdraw(changes: Sequence[Change]) -> None:
+            await world.store.transact((), (Delete("proposal/p1"),))
+            tried.set()
+
+        _between(world.stores[world.leader], "open/", withdraw)
+        key, value = runs.proposal_entry("p1", digest_of(data), proposal)
+        await world.store.transact((), (Put(key, value),))
+        async with asyncio.timeout(5):
+            await tried.wait()
+        key, value = runs.proposal_entry("p2", digest_of(data), proposal)
+        await world.store.transact((), (Put(key, value),))
+        answer = await runs.answer_to(world.store, "p2", 5)
+        assert answer is not None
+        assert "run" in answer, "the incident was free: nothing was left of the first"
+        assert await world.store.get("answer/p1") is None
+        assert len(await world.store.list("open/")) == 1
+        assert await world.store.list("proposal/") == []
+        assert (await read_register(world.store))["pangyo"] == "evacuating"
+
+    play(story, World(policy_of("hold")))
+
+
+def test_the_answer_comes_with_the_run() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data, seen = await world.plan(("pangyo",)), list[str]()
+        await put_plan(world.store, data)
+
+        async def look(changes: Sequence[Change]) -> None:
+            seen.extend(sorted(change.key.partition("/")[0] for change in changes))
+
+        _between(world.stores[world.leader], "open/", look)
+        run = await runs.propose(world.store, runs.Proposal("move-1", data, "a new roof", ()), 1, 5)
+        assert await world.store.get(f"open/{run}") is not None
+        assert {"answer", "incident", "journal", "open", "proposal"} <= set(seen)
+
+    play(story, World(policy_of("hold")))
+
+
+def test_a_leader_that_was_quicker_than_the_withdrawal_is_heard() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        await store.transact((), (Put("proposal/p", b"{}"),))
+
+        async def answer(changes: Sequence[Change]) -> None:
+            await store.transact((), (Put("answer/p", orjson.dumps({"run": "r"})),))
+
+        _between(store, "proposal/p", answer)
+        assert await runs.answer_to(store, "p", 0.001) == {"run": "r"}
+
+    asyncio.run(story())
+
+
+def test_who_does_not_wait_takes_nothing_back() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        await store.transact((), (Put("proposal/p", b"{}"),))
+        assert await runs.answer_to(store, "p", 0) is None
+        assert await store.get("proposal/p") is not None
+        assert await runs.answer_to(store, "p", 0.001) is None
+        assert await store.get("proposal/p") is None
+
+    asyncio.run(story())
+
+
+def test_a_withdrawal_of_which_nobody_knows_is_no_promise() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+
+        async def silent(changes: Sequence[Change]) -> None:
+            if isinstance(changes[0], Delete):
+                raise Unavailable("no answer")
+            _between(store, "proposal/", silent)
+
+        _between(store, "proposal/", silent)
+        with pytest.raises(OutcomeUnknown, match="may yet be"):
+            await runs.propose(store, runs.Proposal("i", b"{}", "why"), 1, 0.001)
+        assert await store.list("proposal/"), "it may still be taken"
+
+    asyncio.run(story())
