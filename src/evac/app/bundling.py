@@ -36,7 +36,15 @@ from evac.app.controlling import read_policy
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import datasets
-from evac.estate.bundle_format import Beside, Source, bundle_beside
+from evac.estate.bundle_format import (
+    MAX_READ_BYTES,
+    Beside,
+    BundleDamaged,
+    Source,
+    bundle_beside,
+    open_bundle,
+)
+from evac.estate.bundle_manifest import manifest_of
 from evac.estate.policy_file import policy_beside
 from evac.estate.problems import Problems
 from evac.estate.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
@@ -156,16 +164,40 @@ def _make(
     wheels = _add_wheels(making)
     shares = _add_sealed(making, draw)
     making.sources.append(Source("START.txt", _start(making).encode()))
+    left_out = [{key: _printable(words) for key, words in row.items()} for row in making.left_out]
     values = {
         **making.values, "evac": evac.__version__, "made_at_ms": asked.at_ms, "plans": list(planned.rows),
-        "left_out": making.left_out, "wheels": wheels,
+        "left_out": left_out, "wheels": wheels,
         "estate": {"name": estate.name, "digest": estate_digest(estate)},
     }  # fmt: skip
+    _check_read(making.sources)
     with bundle_beside(asked.target, values, making.sources) as made:
+        _check_shape(made.path)
         files = _hand_out(made, making, shares)
-    return Written(
-        asked.target, made.digest, len(making.sources), len(planned.rows), tuple(making.left_out), files
-    )
+    return Written(asked.target, made.digest, len(making.sources), len(planned.rows), tuple(left_out), files)
+
+
+def _check_read(sources: Sequence[Source]) -> None:
+    """Whoever opens the bundle reads store and lock whole, in memory. Raises InvalidInput."""
+    for source in sources:
+        size = len(source.data) if isinstance(source.data, bytes) else 0
+        if source.name.startswith(("store/", "sealed/")) and size > MAX_READ_BYTES:
+            raise InvalidInput(
+                "bundle-size", f"{source.name} has {size:,} bytes; at most {MAX_READ_BYTES:,} of a part are "
+                "read when a bundle is opened",
+                "without --store the bundle still has estate, policy, plans and runbooks",
+            )  # fmt: skip
+
+
+def _check_shape(path: Path) -> None:
+    try:
+        with open_bundle(path) as bundle:
+            manifest_of(bundle)
+    except BundleDamaged as error:
+        raise InvalidInput(
+            "bundle-unreadable", f"what was written would not be opened: {error.message}",
+            "names of files and secrets that cannot be printed are not carried: rename them",
+        ) from error  # fmt: skip
 
 
 def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
@@ -349,6 +381,10 @@ def _start(making: _Making) -> str:
         with_shares=f"with the shares of {needed} people and " if needed else "",
         shares="--share FILE " * needed,
     )  # fmt: skip
+
+
+def _printable(words: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def _text(value: bytes) -> str:

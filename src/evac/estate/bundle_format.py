@@ -27,7 +27,8 @@ from evac.model.errors import InvalidInput
 KIND: Final = "evac-bundle"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-MAX_FILE_BYTES: Final = (1 << 32) - 1
+MAX_FILE_BYTES: Final = (1 << 31) - 1
+"""Of the file and of each part: a ZIP archive that is larger has another form, which is not read."""
 MAX_PARTS: Final = 20_000
 MAX_DIRECTORY_BYTES: Final = 16 << 20
 MAX_MANIFEST_BYTES: Final = 16 << 20
@@ -112,8 +113,6 @@ def bundle_beside(path: Path, values: Mapping[str, Any], sources: Sequence[Sourc
     if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
         raise InvalidInput("bundle-size", f"a bundle has fewer than {MAX_PARTS:,} parts, each once")
     parts = [_measured(source) for source in ordered]
-    if any(part.size > MAX_FILE_BYTES for part in parts):
-        raise InvalidInput("bundle-size", "a part of a bundle has at most 4 GB", "leave it out")
     listed = [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
     manifest = canonical_json({**values, "kind": KIND, "version": VERSION, "parts": listed})
     if len(manifest) > MAX_MANIFEST_BYTES:
@@ -124,6 +123,7 @@ def bundle_beside(path: Path, values: Mapping[str, Any], sources: Sequence[Sourc
             _write(beside, manifest, ordered, parts)
         except OSError as error:
             raise _not_written(path, error) from error
+        _check_written(beside)
         yield Beside(beside, path, hashlib.sha256(manifest).hexdigest())
     finally:
         beside.unlink(missing_ok=True)
@@ -145,30 +145,80 @@ def _not_written(path: Path, error: OSError) -> InvalidInput:
 
 
 def _write(beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part]) -> None:
-    with zipfile.ZipFile(beside, "w") as archive:
-        for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
-            with archive.open(_entry(source.name), "w") as target:
-                written = _copied(source.data, target)
-            if part is not None and written != (part.size, part.sha256):
-                raise InvalidInput(
-                    "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
-                )
-    if beside.stat().st_size > MAX_FILE_BYTES:
-        raise InvalidInput("bundle-size", "a bundle has at most 4 GB", "search for fewer plans: --budget")
+    """Deflated, and once more where that makes more of it than a reader believes: what shrinks so much is
+    stored then.
+    """
+    infos = _packed(beside, manifest, ordered, parts, frozenset())
+    if sum(info.file_size for info in infos) > MAX_RATIO * beside.stat().st_size:
+        dense = {info.filename for info in infos if info.file_size > MAX_RATIO * info.compress_size}
+        _packed(beside, manifest, ordered, parts, frozenset(dense))
     with beside.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _packed(
+    beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part], stored: frozenset[str]
+) -> list[zipfile.ZipInfo]:
+    """The archive with these parts; stored: names of what is not deflated. Raises InvalidInput."""
+    with zipfile.ZipFile(beside, "w") as archive:
+        for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
+            try:
+                with archive.open(_entry(source.name, stored), "w") as target:
+                    written = _copied(source.data, target)
+            except RuntimeError as error:  # Deflated it is larger than the largest part.
+                raise _too_large(source.name) from error
+            if part is not None and written != (part.size, part.sha256):
+                raise InvalidInput(
+                    "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
+                )
+            if beside.stat().st_size > MAX_FILE_BYTES:
+                raise _too_large("")
+    if beside.stat().st_size > MAX_FILE_BYTES:
+        raise _too_large("")
+    return archive.infolist()
+
+
+def _check_written(beside: Path) -> None:
+    """What was written is read as somebody else will. Raises InvalidInput."""
+    try:
+        with open_bundle(beside) as found:
+            for problem in found.problems():
+                raise problem
+    except BundleDamaged as error:
+        raise InvalidInput(
+            "bundle-unreadable", f"what was written cannot be read again: {error.message}",
+            "make the bundle again; on another disk, if it stays so",
+        ) from error  # fmt: skip
+
+
+def _too_large(part: str) -> InvalidInput:
+    what = f"{part} would be a part of more than" if part else "the bundle would have more than"
+    return InvalidInput(
+        "bundle-size", f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
+        "carry less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
+    )  # fmt: skip
+
+
+def _entry(name: str, stored: frozenset[str]) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(check_name(name), _DATE)
-    info.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
+    whole = name.endswith(STORED) or name in stored
+    info.compress_type = zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED
     info.create_system, info.external_attr = 3, 0o100644 << 16
     return info
 
 
 def _measured(source: Source) -> Part:
+    if (len(source.data) if isinstance(source.data, bytes) else _size(source.data)) > MAX_FILE_BYTES:
+        raise _too_large(source.name)
     size, digest = _copied(source.data, None)
     return Part(check_name(source.name), size, digest)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InvalidInput("bundle-source", f"{path} cannot be read: {error.strerror}") from error
 
 
 def _copied(data: bytes | Path, target: IO[bytes] | None) -> tuple[int, str]:

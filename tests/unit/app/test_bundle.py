@@ -274,6 +274,26 @@ def test_a_bundle_is_replaced_only_when_everybody_has_a_share(
     assert full[0] == 0
 
 
+def test_what_is_written_is_what_a_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = estate(tmp_path)
+    (path / "two\nlines\x1b[2J").write_text("not carried")
+    bundle = make(tmp_path, store=None)
+    left = {row["what"] for row in bundle_looking.look(bundle, NOW_MS)["left_out"]}
+    assert "estate/two?lines?[2J" in left
+    before = bundle.read_bytes()
+    fill(f"sqlite:{tmp_path}/old.sqlite")
+    monkeypatch.setattr(bundling, "MAX_READ_BYTES", 100)
+    with pytest.raises(InvalidInput, match="store/") as refused:
+        make(tmp_path)
+    monkeypatch.undo()
+    assert (refused.value.code, bundle.read_bytes()) == ("bundle-size", before)
+    endpoints = path / "endpoints.yaml"
+    endpoints.write_text(endpoints.read_text().replace(f"'{agents.REFERENCE}'", '"file:/a\\x7fb"'))
+    with pytest.raises(InvalidInput, match="references") as refused:
+        make(tmp_path, store=None)
+    assert (refused.value.code, bundle.read_bytes()) == ("bundle-unreadable", before)
+
+
 def test_a_journal_that_was_changed_opens_no_store(tmp_path: Path) -> None:
     """By somebody who mended the digests of the parts, too: the chain does not follow."""
     estate(tmp_path)

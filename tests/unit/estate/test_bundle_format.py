@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evac.estate import bundle_format
 from evac.estate.bundle_format import MANIFEST, BundleDamaged, Source, open_bundle, write_bundle
 from evac.model.errors import InvalidInput
 
@@ -151,3 +153,43 @@ def test_a_file_that_changes_while_it_is_read_leaves_no_bundle(tmp_path: Path) -
     with pytest.raises(InvalidInput, match="changed"):
         write_bundle(tmp_path / "b.zip", {}, [Source("a", part)])
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+def test_what_shrinks_too_much_is_stored_so_that_it_can_be_read(tmp_path: Path) -> None:
+    dense = Source("store/entries.jsonl", b"0" * (5 << 20))
+    write_bundle(tmp_path / "b.zip", {}, [*SOURCES[:1], dense])
+    with open_bundle(tmp_path / "b.zip") as bundle:
+        assert bundle.read(dense.name) == dense.data
+    with zipfile.ZipFile(tmp_path / "b.zip") as plain:
+        packed = {info.filename: info.compress_type for info in plain.infolist()}
+    assert packed[dense.name] == zipfile.ZIP_STORED
+    assert packed[SOURCES[0].name] == zipfile.ZIP_DEFLATED
+
+
+def test_nothing_takes_its_place_that_could_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = made(tmp_path)
+    before = good.read_bytes()
+    noise = random.Random(1).randbytes(1_000)
+
+    def refused(*sources: Source) -> str:
+        with pytest.raises(InvalidInput) as error:
+            write_bundle(good, {}, list(sources))
+        assert good.read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "part"]
+        return error.value.code
+
+    assert zipfile.ZIP64_LIMIT == bundle_format.MAX_FILE_BYTES
+    with (tmp_path / "part").open("wb") as file:
+        file.truncate(1 << 31)
+    assert refused(Source("wheelhouse/a.whl", tmp_path / "part")) == "bundle-size"
+    assert refused(Source("a", tmp_path / "missing")) == "bundle-source"
+    for limit in (1_000, 1_500):
+        # A part that deflating makes larger than a part may be, then a file of parts that each are allowed.
+        monkeypatch.setattr(bundle_format, "MAX_FILE_BYTES", limit)
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+        assert refused(Source("a", noise), Source("b", noise)) == "bundle-size"
+    monkeypatch.undo()
+    monkeypatch.setattr(bundle_format, "MAX_DIRECTORY_BYTES", 10)
+    assert refused(*SOURCES) == "bundle-unreadable"
