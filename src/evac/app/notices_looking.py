@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ import orjson
 from evac.app.incidents import EXPORTED
 from evac.app.notices_reckoning import Reckoned
 from evac.app.office_hub import Hub
-from evac.app.office_runs import Register
+from evac.app.office_runs import OPEN_MOST, Register
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.app.seen import digest_in
@@ -48,6 +48,8 @@ PLANS_MS: Final = 10_000
 COSTS_KEPT: Final = 10_000
 AGAIN_S: Final = 5.0
 _ACTIVE: Final = "active"
+_UNREAD: Final = "/unread"
+_BEYOND: Final = "run/beyond/unread"
 Looked = TypeVar("Looked")
 
 
@@ -97,7 +99,7 @@ class Looker:
         holds: dict[Kind, tuple[Concern, ...]] = {"site": concerns.of_sites(state.verdicts), "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
             "finding": self._findings, "tool": lambda: self._tools(state), "lag": self._lags,
-            "run": self._runs, "status-page": self._exports,
+            "run": lambda: self._runs(state), "status-page": self._exports,
         }  # fmt: skip
         for kind, part in parts.items():
             found = await _looked(part)
@@ -179,13 +181,19 @@ class Looker:
         while len(self._costs) > COSTS_KEPT:
             self._costs.popitem(last=False)
 
-    async def _runs(self) -> tuple[Concern, ...] | None:
-        """What waits for a person; None while an open run was not read yet."""
+    async def _runs(self, state: State) -> tuple[Concern, ...]:
+        """What waits for a person. Of an open run that was not read, what was known of it stands; one that
+        cannot be read is a concern itself.
+        """
         await self._register.look()
         open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
         lines, _ = self._register.lines
         waits = {line.run: line.waits for line in lines if line.run in open_runs}
-        return None if open_runs - waits.keys() else concerns.of_runs(waits)
+        problems = {run: why for run, why in self._register.problems.items() if run in open_runs}
+        unread = open_runs - waits.keys()
+        beyond = sum(1 for run in unread if not self._register.follows(run))
+        kept = _kept(state, unread)
+        return *concerns.of_runs(waits), *kept, *_unread(problems, beyond)
 
     async def _exports(self) -> tuple[Concern, ...]:
         found = []
@@ -209,6 +217,30 @@ async def _looked(part: Callable[[], Awaitable[Looked]]) -> Looked | None:
         raise
     except EvacError:
         return None
+
+
+def _kept(state: State, runs: set[str]) -> list[Concern]:
+    """What held of these runs at the last look, but that they cannot be read."""
+    return [
+        held.concern
+        for key, held in sorted(state.memory.open.items())
+        if held.concern.kind == "run" and held.gone_ms is None and not key.endswith(_UNREAD)
+        and key.removeprefix("run/").rpartition("/")[0] in runs
+    ]  # fmt: skip
+
+
+def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
+    """Open runs that nobody is told of: run -> why its journal cannot be read, and how many are too many."""
+    found = [
+        Concern(f"run/{run}{_UNREAD}", "run", "error",
+                concerns.short(f"{run} is open and cannot be read, so nobody hears what it waits for: {why}"),
+                f"evac run verify {run}", concerns.WAITS_MS)
+        for run, why in sorted(problems.items())
+    ]  # fmt: skip
+    if beyond:
+        words = f"{beyond} open runs are not looked at: {OPEN_MOST} are at most"
+        found.append(Concern(_BEYOND, "run", "error", words, "evac run list", concerns.WAITS_MS))
+    return found
 
 
 def _judge(verdicts: dict[str, tuple[str, str]], site: str, state: str, words: str) -> None:

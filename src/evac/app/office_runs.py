@@ -87,7 +87,7 @@ class RunFollower:
         head = await head_of(self._store, self.run)
         view = await self._replayer.view_of(self.run)
         self.created_ms = self.created_ms or await self._first_ms()
-        self.view = view
+        self.view, self.problem = view, ""
         self._changed()
         begin = max(0, head.segment - 1) if head else 0
         async with aclosing(tail(self._store, self.run, begin)) as segments:
@@ -215,6 +215,11 @@ class Register:
         if name in self._incidents:
             return self._incidents[name]
         raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "GET /v1/runs lists them")
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Open run -> why its journal cannot be read on."""
+        return {run: one.problem for run, (one, _) in self._following.items() if one.problem}
 
     def follows(self, run: str) -> bool:
         """Whether the run is open and its journal is followed."""
