@@ -112,13 +112,14 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
         if problems := bundle.problems():
             names = ", ".join(problem.part for problem in problems)
             raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
-        kept = _kept(asked.into, bundle)
+        kept = _kept(asked, bundle)
         if kept is not None:
             return _opened(asked.into, bundle, kept, again=True)
         asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _beside(asked.into) as place:
             opener = os.urandom(8).hex()
-            _unpack(bundle, asked, place)
+            _unpack(bundle, place)
+            _unlock(bundle, asked, place)
             with _with_secrets(place / GLASS):
                 known, silent = _ask_agents(place, bundle, (0, ""))
                 number = _next(bundle, asked, known, silent)
@@ -139,19 +140,32 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
     return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
 
 
-def _kept(folder: Path, bundle: Bundle) -> dict[str, Any] | None:
-    """What an earlier opening of this bundle wrote; None where the folder is not there."""
+def _kept(asked: Asked, bundle: Bundle) -> dict[str, Any] | None:
+    """What an earlier opening of this bundle wrote; None where the folder is not there. Shares open what is
+    not open yet. Raises InvalidInput where something else is asked for than was opened.
+    """
+    folder = asked.into
     if not folder.exists():
         return None
     try:
-        told = orjson.loads((folder / OPENED).read_bytes())
-        if told["bundle"] == bundle.digest and isinstance(told["generation"], int):
-            return dict(told)
+        told = dict(orjson.loads((folder / OPENED).read_bytes()))
+        if told["bundle"] != bundle.digest or not isinstance(told["generation"], int):
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise InvalidInput(
-        "bundle-folder", f"{folder} is there, and nothing of this bundle", "name a new folder: --into DIR"
-    )
+        raise _other_folder(folder, "is there, and nothing of this bundle") from None
+    if asked.generation not in (0, told["generation"]):
+        raise _other_folder(folder, f"has generation {told['generation']}, not {asked.generation}")
+    if asked.store and asked.store != told.get("store", ""):
+        raise _other_folder(folder, "was opened with another store than --store names")
+    if asked.shares and not (folder / GLASS).is_dir():
+        with _beside(folder) as place:
+            _unlock(bundle, asked, place)
+            (place / GLASS).rename(folder / GLASS)
+    return told
+
+
+def _other_folder(folder: Path, why: str) -> InvalidInput:
+    return InvalidInput("bundle-folder", f"{folder} {why}", "name a new folder: --into NEWDIR")
 
 
 def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
@@ -205,12 +219,16 @@ def environment_of(folder: Path) -> dict[str, str]:
     return {secrets.OPENED: str(folder), **found}
 
 
-def _unpack(bundle: Bundle, asked: Asked, place: Path) -> None:
+def _unpack(bundle: Bundle, place: Path) -> None:
     for name in bundle.parts:
         if name.startswith(UNPACKED):
             target = place / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             bundle.copy(name, target)
+
+
+def _unlock(bundle: Bundle, asked: Asked, place: Path) -> None:
+    """What the shares open, where there are any, under `place`. Raises InvalidInput."""
     sealed = bundle.values["sealed"]
     if not asked.shares:
         return
@@ -284,7 +302,8 @@ def _taken(site: str, number: int) -> NotAllowed:
     return NotAllowed(
         "generation-taken",
         f"the agent of {site} knows generation {number}, which somebody else opened",
-        f"go on with that controller; to take over from it: --generation {number + 1}",
+        f"go on with that controller; to take over from it: --generation {number + 1} "
+        "--into NEWDIR",
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     if not again and not asked.reason:
         raise InvalidInput("bundle-reason", "a new generation is opened for a reason", "add --reason WHY")
     shares = [sealing.read_share_file(path) for path in asked.share]
-    if asked.ask_shares and not again:
+    if asked.ask_shares and not (folder / bundle_opening.GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     opened = bundle_opening.open_from(
         bundle_opening.Asked(

@@ -205,6 +205,11 @@ def test_agents_are_told_and_two_laptops_never_share_a_generation(tmp_path: Path
             with pytest.raises(NotAllowed) as taken:
                 await asyncio.to_thread(opening, tmp_path, bundle, into=tmp_path / "other")
             assert taken.value.code == "generation-taken"
+            assert "--generation 2 --into NEWDIR" in str(taken.value.hint)
+            with pytest.raises(InvalidInput) as kept:
+                await asyncio.to_thread(opening, tmp_path, bundle, generation=2)
+            assert kept.value.code == "bundle-folder"
+            assert _newest(agent) == 1
             over = await asyncio.to_thread(opening, tmp_path, bundle, into=tmp_path / "other", generation=2)
             assert _newest(agent) == over.generation == 2
 
@@ -272,6 +277,29 @@ def test_a_bundle_is_replaced_only_when_everybody_has_a_share(
     monkeypatch.setattr(os, "fsync", no_room)
     wrong("share-folders")
     assert full[0] == 0
+
+
+def test_what_was_opened_goes_on_and_is_never_taken_for_something_else(tmp_path: Path) -> None:
+    estate(tmp_path)
+    bundle = make(tmp_path, store=None, shares=(2, 2), shares_to=(tmp_path,))
+    shares = [sealing.read_share_file(path) for path in tmp_path.glob("evac-share-*")]
+    first = opening(tmp_path, bundle)
+    assert (first.generation, first.secrets) == (1, None)
+    for other in ({"generation": 2}, {"store": f"sqlite:{tmp_path}/other.sqlite"}):
+        with pytest.raises(InvalidInput) as refused:
+            opening(tmp_path, bundle, **other)
+        assert (refused.value.code, "--into" in str(refused.value.hint)) == ("bundle-folder", True)
+    with pytest.raises(InvalidInput) as refused:
+        opening(tmp_path, bundle, shares=shares[:1])
+    assert refused.value.code == "share-missing"
+    assert opening(tmp_path, bundle, generation=1).secrets is None
+    again = opening(tmp_path, bundle, shares=shares)
+    assert again.again
+    assert again.secrets is not None
+    told = {secrets.OPENED: str(again.secrets)}
+    assert secrets.resolve(agents.REFERENCE, told).reveal() == agents.KEY
+    assert opening(tmp_path, bundle, shares=shares).secrets == again.secrets
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_what_is_written_is_what_a_reader_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
