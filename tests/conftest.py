@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.spreading import spread
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 # The same examples on every machine and in every run: a failure seen in CI is a failure seen at home.
@@ -33,3 +35,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real input in ../shared/data is not on this machine")
     return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with different real servers: two labs at once on two cores are slow for both."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        items[:] = spread(items, workers, lambda item: item.path.relative_to(PROJECT_ROOT / "tests").parts[0])
