@@ -6,7 +6,8 @@ a rack, because a fire waits for no planner.
     plan/<digest>/<part:06d>     canonical plan bytes in parts, deflated after `DEFLATED` where shorter;
                                  written before anything names the digest
     plan-kept/<digest>           somebody uses that plan: it is never taken away
-    plan-left/<digest>           a plan that another took the place of in the drawer, since when: {"at_ms"}
+    plan-left/<digest>           a plan that another took the place of in the drawer, or that somebody handed
+                                 over to be looked at, since when: {"at_ms"}; a day later it is taken away
 
 A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
 of the estate as observed. After a change every entry is looked at again: what the planner says was made of
@@ -36,7 +37,7 @@ from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 __all__ = [
     "Drawer", "Made", "Planner", "Planning", "Ready", "decode", "digest_of", "find_plan", "get_plan",
-    "joined", "key_of", "put_plan", "scenarios_of",
+    "joined", "key_of", "lend_plan", "put_plan", "scenarios_of",
 ]  # fmt: skip
 
 PART_BYTES: Final = 512 * 1024
@@ -47,7 +48,7 @@ DEFLATED: Final = b"evac-deflated-1\n"
 KEPT: Final = "plan-kept/"
 LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
-"""A plan that another took the place of can be read for so long: somebody may hold its digest."""
+"""A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
 SWEEP_MOST: Final = 32
 DELETES_MOST: Final = 64
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
@@ -118,6 +119,13 @@ async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str
     digest = digest_of(data)
     await store.transact((), (Put(KEPT + digest, b"{}"),), guard)
     return await _put_parts(store, data, digest, guard)
+
+
+async def lend_plan(store: Store, data: bytes, now_ms: int) -> str:
+    """Writes a plan in parts, to be taken away a day later unless somebody keeps it by then; its digest."""
+    digest = digest_of(data)
+    await store.transact((), (Put(LEFT + digest, orjson.dumps({"at_ms": now_ms})),))
+    return await _put_parts(store, data, digest, None)
 
 
 async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None) -> str:
@@ -385,7 +393,8 @@ class Drawer:
             for entry in page:
                 if self._clock.now_ms() - _since_ms(entry) >= LEFT_MS:
                     async with self._writing:
-                        await self._take_away(entry, guard)
+                        with contextlib.suppress(Conflict):  # somebody wants it again
+                            await self._take_away(entry, guard)
                     swept += 1
         return swept
 
@@ -394,7 +403,8 @@ class Drawer:
         used = any(ready.plan == digest for ready in (await self._known()).values())
         if not used and await self._store.get(KEPT + digest) is None:
             while page := await self._store.list(f"plan/{digest}/", limit=4):
-                await self._store.transact((), tuple(Delete(entry.key) for entry in page[::-1]), guard)
+                unwanted = (Compare(mark.key, mark.revision), Compare(KEPT + digest, 0))
+                await self._store.transact(unwanted, tuple(Delete(entry.key) for entry in page[::-1]), guard)
         await self._store.transact((Compare(mark.key, mark.revision),), (Delete(mark.key),), guard)
 
 

@@ -20,13 +20,14 @@ from evac.engine.drawer import (
     digest_of,
     find_plan,
     get_plan,
+    lend_plan,
     put_plan,
     scenarios_of,
 )
 from evac.engine.standing import Wanted, Work
 from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError
 from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Lease, Put
+from evac.store.port import Delete, Entry, Lease, Put
 
 SITES = ("anyang", "ansan", "pangyo")
 
@@ -379,6 +380,38 @@ def test_a_domain_that_is_gone_from_the_estate_leaves_the_drawer() -> None:
         assert await world.drawer.look(("pangyo/hall",)) is not None
 
     _kept(story)
+
+
+def test_a_plan_that_was_lent_goes_after_a_day_unless_it_is_kept_or_lent_again() -> None:
+    async def story(world: _World) -> None:
+        day_ms, lent = 86_400_000, {}
+        for name in ("left", "kept", "again", "just now"):
+            lent[name] = await lend_plan(world.store, name.encode(), world.clock.now_ms())
+        await put_plan(world.store, b"kept", world.guard)
+        assert await world.drawer.sweep(world.guard) == 0
+        world.clock.wall_ms += day_ms
+        await lend_plan(world.store, b"again", world.clock.now_ms())
+        known, meanwhile = world.store.get, [b"just now"]
+
+        async def get(key: str) -> Entry | None:
+            found = await known(key)
+            if key == f"plan-kept/{lent['just now']}" and meanwhile:  # handed over again as it is taken away
+                await lend_plan(world.store, meanwhile.pop(), world.clock.now_ms())
+            return found
+
+        world.store.get = get  # type: ignore[method-assign]
+        await world.drawer.sweep(world.guard)
+        assert not meanwhile
+        for name in ("kept", "again", "just now"):
+            assert await get_plan(world.store, lent[name]) == name.encode()
+        with pytest.raises(Corrupt):
+            await get_plan(world.store, lent["left"])
+        world.clock.wall_ms += day_ms
+        assert await world.drawer.sweep(world.guard) == 2
+        assert [entry.key for entry in await world.store.list("plan-left/")] == []
+        assert {entry.key.split("/")[1] for entry in await world.store.list("plan/")} == {lent["kept"]}
+
+    _story(story)
 
 
 def test_a_plan_that_another_took_the_place_of_is_taken_away_after_a_day_unless_somebody_keeps_it() -> None:

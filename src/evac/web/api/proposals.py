@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app import runs as cases
 from evac.app.rehearsing import Rehearser
-from evac.engine.drawer import digest_of, put_plan
+from evac.engine.drawer import digest_of, lend_plan
 from evac.estate import plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.web.access.port import Actor, need
@@ -59,7 +59,7 @@ class ProposalTold(BaseModel):
 
 
 class PlanKept(BaseModel):
-    """A plan that is in the store now."""
+    """A plan that is in the store now, for a day at least."""
 
     plan: str
 
@@ -92,12 +92,13 @@ class DryRunTold(BaseModel):
 async def hand_over(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """Keeps a plan under its own digest, which makes handing it over twice the same as once. 409 where the
-    bytes are not those of the digest.
+    """Keeps a plan for a day under its own digest, which makes handing it over twice the same as once; a run
+    that is made of it keeps it for good. 409 where the bytes are not those of the digest.
     """
     data = await request.body()
     await asyncio.to_thread(_check_plan, data, digest)
-    await put_plan(room_of(request).office.store, data)
+    office = room_of(request).office
+    await lend_plan(office.store, data, office.clock.now_ms())
     return Response(dump({"plan": digest}), 201, {"cache-control": "no-store"}, JSON)
 
 

@@ -1,0 +1,49 @@
+"""A plan that is handed over to be looked at leaves the store again; a proposal may be left waiting."""
+
+from __future__ import annotations
+
+import httpx2
+import orjson
+
+from evac.app.office import Office
+from evac.app.rehearsing import Rehearser
+from evac.engine.drawer import digest_of, get_plan
+from tests.web.burning import LOST, made
+from tests.web.rooms import ESTATE, play
+
+PLAN = "/v1/plans/"
+JSON = {"content-type": "application/json"}
+
+
+def test_a_plan_that_is_only_looked_at_lies_there_for_a_day() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        data = made().data
+        digest = digest_of(data)
+        for _ in range(2):
+            given = await client.put(PLAN + digest, content=data, headers=JSON)
+            assert (given.status_code, given.json()) == (201, {"plan": digest})
+        assert await get_plan(office.store, digest) == data
+        assert await office.store.list("plan-kept/") == [], "nobody uses it yet"
+        (mark,) = await office.store.list("plan-left/")
+        assert mark.key.endswith(digest)
+        assert abs(orjson.loads(mark.value)["at_ms"] - office.clock.now_ms()) < 3_600_000
+
+    play(story)
+
+
+def test_a_proposal_that_is_not_waited_for_waits_for_a_leader() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.rehearser = Rehearser(ESTATE)
+        data, key = made().data, {"Idempotency-Key": "k-1"}
+        digest = digest_of(data)
+        await client.put(PLAN + digest, content=data, headers=JSON)
+        body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
+        told = (await client.post("/v1/runs?wait_s=0", json=body, headers=key)).json()
+        assert (told["state"], told["run"]) == ("waiting", "")
+        (entry,) = await office.store.list("proposal/")
+        assert entry.key.endswith(told["proposal"])
+        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
+        assert (again["state"], again["proposal"]) == ("untaken", told["proposal"])
+        assert await office.store.list("proposal/") == []
+
+    play(story)
