@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import pytest_socket
 import uvicorn
 
-from evac.web.connections import prompt_protocol
+from evac.web.connections import STEADY, prompt_protocol
 
 WAIT_S = 0.1
 PATIENCE_S = 20.0
+WHOLE = b"\r\n\r\nwell"
 
 
 @pytest.fixture(autouse=True)
@@ -46,18 +48,50 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
     ],
 )
 def test_a_request_comes_to_its_end_or_its_connection_does(said: bytes, answered: bool) -> None:
-    async def story() -> bytes:
-        line = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(slow, http=prompt_protocol(WAIT_S), log_level="critical", lifespan="off")
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve([line]))
-        reader, writer = await asyncio.open_connection(*line.getsockname())
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(said)
-        async with asyncio.timeout(PATIENCE_S):
-            found = await reader.read()  # until the room ends the connection
-        writer.close()
-        server.should_exit = True
-        await serving
-        return found
+        return await reader.read()  # until the room ends the connection
 
-    assert asyncio.run(story()).endswith(b"\r\n\r\nwell") is answered
+    assert asyncio.run(told(talk)).endswith(WHOLE) is answered
+
+
+@pytest.mark.parametrize(
+    ("piece", "whole_s", "answered"),
+    [(STEADY, 60.0, True), (STEADY, 4 * WAIT_S, False), (1, 60.0, False)],
+)
+def test_a_body_that_comes_steadily_may_take_its_time_up_to_a_bound(
+    piece: int, whole_s: float, answered: bool
+) -> None:
+    """A piece comes ten times as often as the room looks, for as long as twelve looks."""
+    pieces = 120
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (piece * pieces))
+        with contextlib.suppress(OSError):
+            for _ in range(pieces):
+                writer.write(b"x" * piece)
+                await writer.drain()
+                await asyncio.sleep(WAIT_S / 10)
+        with contextlib.suppress(OSError):
+            return await reader.read()
+        return b""
+
+    assert asyncio.run(told(talk, whole_s)).endswith(WHOLE) is answered
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
+
+
+async def told(talk: Talk, whole_s: float = 60.0) -> bytes:
+    """What a room says to that talk."""
+    line = socket.create_server(("127.0.0.1", 0))
+    protocol = prompt_protocol(WAIT_S, whole_s)
+    server = uvicorn.Server(uvicorn.Config(slow, http=protocol, log_level="critical", lifespan="off"))
+    serving = asyncio.create_task(server._serve([line]))
+    reader, writer = await asyncio.open_connection(*line.getsockname())
+    async with asyncio.timeout(PATIENCE_S):
+        found = await talk(reader, writer)
+    writer.close()
+    server.should_exit = True
+    await serving
+    return found
