@@ -35,7 +35,7 @@ program without a shell whose first line of output counts.
 | kind | told when | severity |
 |---|---|---|
 | `site` | a site is suspect for 30 s; lost; what is done about it | warning; critical |
-| `run` | it waits for a person; it ended; it cannot be read | critical; info, or error where it failed; error |
+| `run` | it waits for a person; it ended; it cannot be read | critical; info, error if it failed; error |
 | `break-glass` | somebody used a credential that was signed offline | critical |
 | `trouble` | evac could not do something, or was refused | error |
 | `tool` | a tool of recovery stands in one site only since then; in none | error; critical |

@@ -46,7 +46,7 @@ class Prompt(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._came += len(data)
-        super().data_received(data)  # type: ignore[misc]
+        super().data_received(data)
 
     def _look(self) -> None:
         now, time, came = self.cycle, asyncio.get_running_loop().time(), self._came
