@@ -108,12 +108,13 @@ class Evac:
         assert "Traceback" not in told.err
         return Said(code, told.out, told.err)
 
-    def alike(self, *words: str) -> Said:
+    def alike(self, *words: str, here: tuple[str, ...] = ()) -> Said:
         """The answer both ways, which has to be one, times and lengths of time aside. The world moves:
-        between two looks something may have happened, and a room looks once a second.
+        between two looks something may have happened, and a room looks once a second. here: what only a
+        store is asked with.
         """
         for _ in range(TRIES):
-            one, other = self("server", *words), self("store", *words)
+            one, other = self("server", *words), self("store", *words, *here)
             if same(one, other):
                 return one
             time.sleep(0.5)
@@ -179,17 +180,19 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
         *(("incident", paper, fire, "--output", form) for paper in ("show", "timeline", "report")
           for form in ("text", "json", "markdown", "html")),
         ("incident", "timeline", fire, "--all"),
-        ("what-if", "pangyo", "--estate", str(ways.folder / "estate")),
-        ("apply", str(ways.folder / "p"), str(ways.folder / "estate")),
     ):  # fmt: skip
         assert evac.alike(*words).code == 0, words
+    estate = str(ways.folder / "estate")
+    assert evac.alike("what-if", "pangyo", here=("--estate", estate)).code == 0
+    assert evac.alike("apply", str(ways.folder / "p"), here=(estate,)).code == 0
     assert "made for loss of pangyo by kim: fire" in evac("server", "incident", "timeline", fire).out
     digest = shown["plan_digest"]
     assert evac.alike("drawer", "get", digest[:19]).out == (ways.folder / "p").read_text()
     files = []
     for way in ("server", "store"):
         target = ways.folder / f"status-{way}"
-        assert evac(way, "incident", "status-page", str(ways.folder / "estate"), "-o", str(target)).code == 0
+        own = () if way == "server" else (estate,)
+        assert evac(way, "incident", "status-page", *own, "-o", str(target)).code == 0
         files.append({one.name: plain(one.read_text()) for one in target.iterdir()})
     assert files[0] == files[1]
     assert files[0].keys() == {"index.html", "feed.xml", "status.json"}
@@ -203,12 +206,31 @@ def test_the_same_is_refused_both_ways(evac: Evac, fire: str, ways: Ways) -> Non
         (2, ("incident", "note", fire, "--kind", "fact", "--name", "weather", "--value", "wet")),
         (10, ("run", "retry", fire, "fence:db", "--reason", "again")),
         (10, ("run", "skip", fire, "nothing", "--reason", "no such step")),
-        (2, ("what-if", "mars", "--estate", str(ways.folder / "estate"))),
         (1, ("run", "pause", "nothing", "--reason", "why")),
     ):  # fmt: skip
         said = evac.alike(*words)
         assert said.code == code, (words, said)
         assert "next:" in said.words
+    assert evac.alike("what-if", "mars", here=("--estate", str(ways.folder / "estate"))).code == 2
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_what_a_server_would_not_read_is_refused(
+    by: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = "http://127.0.0.1:9"
+    named = ["--server", server] if by == "option" else []
+    if by == "environment":
+        monkeypatch.setenv("EVAC_SERVER", server)
+    for option, words in (
+        ("ESTATE", ["apply", "p", "estate"]), ("--policy", ["apply", "p", "--policy", "policy.yaml"]),
+        ("ESTATE and --policy", ["apply", "p", "estate", "--policy", "p.yaml", "--execute", "--reason", "r"]),
+        ("--estate", ["what-if", "pangyo", "--estate", "estate"]),
+        ("ESTATE", ["incident", "status-page", "estate", "-o", str(tmp_path / "out")]),
+    ):  # fmt: skip
+        assert program([*words, *named]) == 2, words
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"{option} would not be read: the server" in told, (words, told)
 
 
 @pytest.mark.parametrize("way", ["server", "store"])

@@ -43,12 +43,13 @@ def apply(
     """Say what a plan would do now, asking every system; with --execute, carry it out.
 
     PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and the first twelve
-    letters of it or more). ESTATE is read here; with --server leave it out: the controller has its own.
+    letters of it or more). ESTATE and --policy are read here; with a server they are refused: it has its own.
 
     The run waits for approval first: evac approve RUN.
     """
     if estate is None and not where.server:
         raise click.UsageError("name the ESTATE that the plan was made from, or a --server")
+    where.refuse(ESTATE=estate, _policy=policy)
     if not execute:
         return _dry(plan, estate, policy, where, output)
     if not reason:

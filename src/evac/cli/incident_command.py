@@ -120,12 +120,13 @@ def note(
 def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:
     """The public status page as static files: no script, no request; put them outside all sites.
 
-    ESTATE names the components; with --server it is left out, because the controller has its own.
+    ESTATE names the components; with a server it is refused, because that has its own.
     """
     from evac.app.control import StatusAbout
 
     if estate is None and not where.server:
         raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
+    where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
         raise InvalidInput("url-invalid", f"{url[:60]} is no address of a page", "begin it with https://")
     files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))

@@ -66,7 +66,7 @@ def get(plan: str, target: Path | None, where: Where) -> None:
 
 @click.command(name="what-if")
 @click.argument("domains", nargs=-1, required=True, metavar="DOMAIN...")
-@click.option("--estate", type=click.Path(path_type=Path), help="The estate; a --server has its own.")
+@click.option("--estate", type=click.Path(path_type=Path), help="The estate; a server has its own.")
 @where_options
 @output_option("text", "json")
 def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output: str) -> None:
@@ -75,6 +75,7 @@ def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output:
 
     if estate is None and not where.server:
         raise click.UsageError("name the --estate, or a --server that has one")
+    where.refuse(_estate=estate)
     document = where.do(lambda control: control.what_if(domains, estate))
     page = screen()
     emit(_json(document) if output == "json" else what_if_text(document, page.width, page.colour), None)

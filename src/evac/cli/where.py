@@ -46,6 +46,17 @@ class Where:
 
         return asyncio.run(opened())
 
+    def refuse(self, **given: object) -> None:
+        """Raises UsageError where something was given that only files beside a store need: a server reads
+        estate and policy of its own. given: what the command takes, `_` for what stands before a word.
+        """
+        names = [name.replace("_", "--") for name, value in given.items() if value is not None]
+        if self.server and names:
+            raise click.UsageError(
+                f"{' and '.join(names)} would not be read: the server (--server, EVAC_SERVER) has an estate "
+                f"and a policy of its own; leave {'it' if len(names) == 1 else 'them'} out, or name a --store"
+            )
+
     def _way(self) -> AbstractAsyncContextManager[Control]:
         if self.server:
             from evac.app.control_server import through_server
