@@ -16,7 +16,6 @@ import asyncio
 import base64
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from evac.actions.peers import CA, CERT, KEY
 from evac.actions.remote_generation import AgentGenerations
 from evac.app import sealing
 from evac.app.anchoring import AgentAt, agents_of
+from evac.app.bundle_folder import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.app.bundling import ENTRIES
 from evac.engine import chronicle, datasets
 from evac.engine.guards import HOLD_KEY
@@ -38,9 +38,9 @@ from evac.estate.bundle_manifest import manifest_of
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.store.anchors import Anchor, verify_chain
-from evac.store.copying import fill, fill_store
+from evac.store.copying import PAGE, fill, fill_store
 from evac.store.generation import KEY as GENERATION
-from evac.store.generation import Generation, encode
+from evac.store.generation import Generation, encode, read_generation
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Entry, Put, Store
@@ -48,10 +48,6 @@ from evac.store.segments import Segment, decode, key_of
 from evac.store.segments import encode as encode_segment
 
 ASK_S: Final = 3.0
-UNPACKED: Final = ("estate/", "plans/", "runbooks/", "START.txt")
-STORE: Final = "evac.sqlite"
-OPENED: Final = "opened.json"
-GLASS: Final = "break-glass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +103,7 @@ def default_folder(bundle: Path) -> Path:
 
 def open_from(asked: Asked, now_ms: int) -> Opened:
     """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
+    remove_leftovers(asked.into)
     with open_bundle(asked.bundle) as bundle:
         manifest_of(bundle)
         if problems := bundle.problems():
@@ -116,26 +113,27 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
         if kept is not None:
             return _opened(asked.into, bundle, kept, again=True)
         asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _beside(asked.into) as place:
-            opener = os.urandom(8).hex()
+        with beside(asked.into) as place:
             _unpack(bundle, place)
             _unlock(bundle, asked, place)
             with _with_secrets(place / GLASS):
                 known, silent = _ask_agents(place, bundle, (0, ""))
                 number = _next(bundle, asked, known, silent)
-                held = _make_store(place / STORE, bundle, Generation(number, opener, now_ms), asked)
+                left = _cut_off(bundle, asked, number)
+                opened = left or Generation(number, os.urandom(8).hex(), now_ms)
+                held = _make_store(place / STORE, bundle, opened, asked, filled=left is not None)
                 told = {
-                    "bundle": bundle.digest, "generation": number, "opener": opener, "at_ms": now_ms,
-                    "who": asked.who, "reason": asked.reason, "confirmed": list(asked.confirm),
-                    "store": asked.store,
+                    "bundle": bundle.digest, "generation": number, "opener": opened.opener,
+                    "at_ms": opened.at_ms, "who": asked.who, "reason": asked.reason,
+                    "confirmed": list(asked.confirm), "store": asked.store,
                 }  # fmt: skip
                 (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
-                place.rename(asked.into)
+                put(place, asked.into)
         found = _opened(asked.into, bundle, told, again=False)
         with _with_secrets(asked.into / GLASS):
-            known, silent = _ask_agents(asked.into, bundle, (number, opener))
+            known, silent = _ask_agents(asked.into, bundle, (number, opened.opener))
     for site, answer in known.items():
-        if answer != (number, opener):
+        if answer != (number, opened.opener):
             raise _taken(site, answer[0])
     return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
 
@@ -158,9 +156,9 @@ def _kept(asked: Asked, bundle: Bundle) -> dict[str, Any] | None:
     if asked.store and asked.store != told.get("store", ""):
         raise _other_folder(folder, "was opened with another store than --store names")
     if asked.shares and not (folder / GLASS).is_dir():
-        with _beside(folder) as place:
+        with beside(folder) as place:
             _unlock(bundle, asked, place)
-            (place / GLASS).rename(folder / GLASS)
+            put(place / GLASS, folder / GLASS)
     return told
 
 
@@ -179,17 +177,6 @@ def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: boo
 def _estate(folder: Path, bundle: Bundle) -> Path:
     name = bundle.values["estate_file"]
     return folder / "estate" / name if name else folder / "estate"
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A folder that becomes the right one at the end, or nothing."""
-    place = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    place.mkdir(mode=0o700)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -221,7 +208,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 def _unpack(bundle: Bundle, place: Path) -> None:
     for name in bundle.parts:
-        if name.startswith(UNPACKED):
+        if name.split("/")[0] in UNPACKED:
             target = place / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             bundle.copy(name, target)
@@ -307,10 +294,17 @@ def _taken(site: str, number: int) -> NotAllowed:
     )  # fmt: skip
 
 
-def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked) -> tuple[str, ...]:
-    """The new store, or one elsewhere; returns the runs that were under way, which a hold stops. Raises
-    BundleDamaged for a journal that is not what its chain says.
-    """
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """Of a new store, but for its generation. held: runs that were under way, which a hold stops."""
+
+    entries: dict[str, bytes]
+    heads: list[Segment]
+    held: tuple[str, ...]
+
+
+def _contents(bundle: Bundle, generation: Generation, asked: Asked) -> _Contents:
+    """Raises BundleDamaged for a journal that is not what its chain says."""
     entries = _entries(bundle)
     journals = _journals(bundle)
     held = tuple(sorted(key.removeprefix("open/") for key in entries if key.startswith("open/")))
@@ -320,16 +314,55 @@ def _make_store(path: Path, bundle: Bundle, generation: Generation, asked: Asked
     if held:
         words = f"opened from a bundle: look at {', '.join(held)} first; it may have gone on since"
         entries[HOLD_KEY] = orjson.dumps({"who": asked.who, "reason": words, "at_ms": generation.at_ms})
-    first = token_in(generation.number, 0)
     for stream, segments in journals.items():
         entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
     heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
-    entries |= _first_words(heads, generation, asked, bundle, first)
+    entries |= _first_words(heads, generation, asked, bundle, token_in(generation.number, 0))
+    return _Contents(entries, heads, held)
+
+
+def _make_store(
+    path: Path, bundle: Bundle, generation: Generation, asked: Asked, *, filled: bool
+) -> tuple[str, ...]:
+    """The new store, or one elsewhere; returns the runs that are held. filled: it has everything already.
+    Raises BundleDamaged, StoreError.
+    """
+    made = _contents(bundle, generation, asked)
     last = (GENERATION, encode(generation))
     if not asked.store:
-        fill(path, sorted({**entries, GENERATION: last[1]}.items()), first)
-    asyncio.run(_fill_and_check(asked.store or f"sqlite:{path}", heads, entries if asked.store else {}, last))
-    return held
+        everything = sorted({**made.entries, GENERATION: last[1]}.items())
+        fill(path, everything, token_in(generation.number, 0))
+    elsewhere = made.entries if asked.store and not filled else {}
+    asyncio.run(_fill_and_check(asked.store or f"sqlite:{path}", made.heads, elsewhere, last))
+    return made.held
+
+
+def _cut_off(bundle: Bundle, asked: Asked, number: int) -> Generation | None:
+    """The generation that this very opening left in the store elsewhere when it was cut off before it had a
+    folder: the store holds all that it would write, from the same person for the same reason, and no more.
+    """
+
+    async def work() -> Generation | None:
+        store = open_store(asked.store)
+        try:
+            found = await read_generation(store)
+            if found.number != number:
+                return None
+            wanted = {**_contents(bundle, found, asked).entries, GENERATION: encode(found)}
+            return found if await _holds_just(store, wanted) else None
+        finally:
+            await store.close()
+
+    return asyncio.run(work()) if asked.store else None
+
+
+async def _holds_just(store: Store, wanted: Mapping[str, bytes]) -> bool:
+    count, after = 0, ""
+    while page := await store.list("", after, PAGE):
+        if any(wanted.get(entry.key) != entry.value for entry in page):
+            return False
+        count, after = count + len(page), page[-1].key
+    return count == len(wanted)
 
 
 def _above(key: str, value: bytes, generation: int) -> bytes:

@@ -69,6 +69,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     resolved from the opened material. Raises InvalidInput, NotAllowed, StoreError.
     """
     from evac.app import bundle_opening, sealing
+    from evac.app.bundle_folder import GLASS
     from evac.app.runs import who_am_i
 
     assert asked.bundle is not None
@@ -77,7 +78,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     if not again and not asked.reason:
         raise InvalidInput("bundle-reason", "a new generation is opened for a reason", "add --reason WHY")
     shares = [sealing.read_share_file(path) for path in asked.share]
-    if asked.ask_shares and not (folder / bundle_opening.GLASS).is_dir():
+    if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     opened = bundle_opening.open_from(
         bundle_opening.Asked(
@@ -85,7 +86,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
         ),
         time.time_ns() // 1_000_000,
     )
-    told = bundle_opening.environment_of(opened.folder / bundle_opening.GLASS)
+    told = bundle_opening.environment_of(opened.folder / GLASS)
     os.environ.update(told)
     _say(opened, told)
     return opened

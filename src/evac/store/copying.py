@@ -87,7 +87,8 @@ async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: t
     if await store.list("", limit=1):
         raise StoreError(
             "store-not-empty", "the store holds something already, and what it holds is not overwritten",
-            "name an empty one: new members, or another prefix (?prefix=NAME)",
+            "name an empty one: new members, or another prefix (?prefix=NAME); what was cut off when the "
+            "store was full already goes on with the very same command",
         )  # fmt: skip
     batch: list[Put] = []
     size = 0
