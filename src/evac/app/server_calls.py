@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import orjson
@@ -122,19 +122,23 @@ class ServerCalls:
         params: Mapping[str, Any] | None = None, timeout_s: float = 0.0, media: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Reply:  # fmt: skip
-        """key: one for all tries; without one the call has to be one that may be made twice. Raises
-        OutcomeUnknown where it may have been done and the server does not say so any more.
+        """key: one for all tries; without one the call has to be one that may be made twice, such as a
+        question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown where something
+        with a key may have been done and the server does not say so any more.
         """
         sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}
         try:
             return await self._again(
                 lambda: self.once(method, path, params=params, body=body, headers=sent, timeout_s=timeout_s),
-                lasting=True,
+                lasting=bool(key),
             )
         except Cut as error:
+            if not key:
+                error.hint = "ask again: nothing of it is done twice"
+                raise
             raise OutcomeUnknown(
                 "server-no-answer", f"{error.message}; what was asked may have been done",
-                "look first: evac run list, evac run show RUN",
+                f"look first: {_where_to_look(path)}",
             ) from error  # fmt: skip
 
     async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
@@ -348,6 +352,17 @@ def _hint(code: str, said: str) -> str:
     if code == "run-over" and said.startswith("GET /v1/runs/"):
         return f"evac run show {said.rpartition('/')[2]}"
     return HINTS.get(code, "evac --help" if said.startswith("GET /") else said)
+
+
+def _where_to_look(path: str) -> str:
+    """What to type to see whether a change was done."""
+    parts = path.removeprefix("/v1/").split("/")
+    name = shown(unquote(parts[1])) if len(parts) > 1 else ""
+    if parts[0] == "hold":
+        return "evac status"
+    if parts[0] == "incidents":
+        return f"evac incident timeline {name} --all"
+    return f"evac run show {name}" if name else "evac run list"
 
 
 def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:

@@ -14,11 +14,13 @@ import pytest_socket
 
 from evac.actions.secrets import Secret
 from evac.app import server_stream
+from evac.app.control import PlanGiven
 from evac.app.control_server import ServerControl
 from evac.app.server_calls import Server, ServerCalls, checked_url
 from evac.app.server_stream import Message, Parser, messages
 from evac.cli.exits import exit_code
 from evac.engine.requests import Request
+from evac.incident.notes import Note
 from evac.model.errors import EvacError, NotAllowed
 from evac.report.run_report import run_text
 from tests.unit.app.false_servers import Asked, Told, always, answer, problem, serving
@@ -158,6 +160,34 @@ def test_a_change_of_which_nobody_knows_says_so() -> None:
 
     error = refused(never, lambda calls: ServerControl(calls).ask("r", Request("", "pause", "kim", "why")))
     assert (error.code, exit_code(error)) == ("server-no-answer", 16)
+    assert error.hint == "look first: evac run show r"
+    plan = PlanGiven(b"plan", "sha256:1")
+    for hint, change in (
+        ("evac status", lambda calls: ServerControl(calls).hold("kim", "why")),
+        ("evac status", lambda calls: ServerControl(calls).release("kim", "why")),
+        ("evac run list", lambda calls: ServerControl(calls).propose(plan, "i", "why", ())),
+        ("evac incident timeline fire-1 --all",
+         lambda calls: ServerControl(calls).note(Note("", "fire-1", "note", "kim", 0, text="seen"), False)),
+    ):  # fmt: skip
+        heard = asyncio.run(ask(never, change))
+        assert (heard[0].code, exit_code(heard[0]), heard[0].hint) == (
+            "server-no-answer", 16, f"look first: {hint}",
+        )  # fmt: skip
+        assert len({one.headers["idempotency-key"] for one in heard[1]}) == 1
+
+
+def test_what_changes_nothing_or_the_same_twice_leaves_no_doubt_when_its_answer_is_lost() -> None:
+    async def never(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        return
+
+    for question in (
+        lambda calls: ServerControl(calls).what_if(["pangyo"], None),
+        lambda calls: ServerControl(calls).proof("r", []),
+        lambda calls: ServerControl(calls).rehearse(PlanGiven(b"plan", "sha256:1")),
+    ):
+        error, asked = asyncio.run(ask(never, question))
+        assert (error.code, exit_code(error), len(asked) >= 3) == ("server-broke-off", 1, True)
+        assert error.hint == "ask again: nothing of it is done twice"
 
 
 LATER = [
