@@ -145,6 +145,7 @@ def make_bundle(
         raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
     if asked.shares is not None:
         sealing.check_folders(asked.shares[1], asked.shares_to)
+    _files_of(asked.sealed)
     estate = estates.load(asked.estate, asked.as_of)
     policy = read_policy(asked.estate, asked.policy, estate)
     with tempfile.TemporaryDirectory(prefix=".evac-bundle-", dir=asked.target.parent) as room:
@@ -316,7 +317,7 @@ def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...
         if _REFERENCE.fullmatch(one):
             rows.setdefault(one, []).append("asked for")
     values: dict[str, str] = {}
-    files = {Path(one).name: _file(Path(one)) for one in asked.sealed if not _REFERENCE.fullmatch(one)}
+    files = {name: _file(path) for name, path in _files_of(asked.sealed).items()}
     files |= _certificates(making)
     if asked.shares is None and asked.sealed:
         raise InvalidInput("share-count", "nothing is locked up without shares", "add --share 2/3")
@@ -338,6 +339,24 @@ def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...
     making.sources.append(Source(SEALED, data))
     making.values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(files)}
     return shares
+
+
+def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
+    """Under the lock a file has its last name alone. Raises InvalidInput where two would have the same."""
+    found = {name: Path(os.environ[name]) for name in (CA, CERT, KEY) if os.environ.get(name)}
+    agents = set(found)
+    for one in sealed:
+        path = Path(one)
+        if _REFERENCE.fullmatch(one):
+            continue
+        if path.name in found and found[path.name].resolve() != path.resolve():
+            raise InvalidInput(
+                "seal-name", f"two files would be {path.name} under the lock: {found[path.name]} and {path}",
+                "give one of them another name",
+            )  # fmt: skip
+        found[path.name] = path
+        agents.discard(path.name)
+    return {name: path for name, path in found.items() if name not in agents}
 
 
 def _certificates(making: _Making) -> dict[str, bytes]:

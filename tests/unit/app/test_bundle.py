@@ -245,6 +245,33 @@ def test_two_of_three_people_open_what_is_under_lock(tmp_path: Path, monkeypatch
     assert secrets.OPENED not in os.environ
 
 
+def test_two_files_of_one_name_are_not_locked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would be lost without a word. Whether they hold the same does not matter, nor who named one."""
+    estate(tmp_path)
+    for name in ("one", "two-files"):
+        (tmp_path / name).mkdir()
+        for file in ("grant", bundling.CERT):
+            (tmp_path / name / file).write_text("a grant")
+    one, two = tmp_path / "one" / "grant", tmp_path / "two-files" / "grant"
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    people = {"shares": (2, 2), "shares_to": (tmp_path / "one",), "store": None}
+    before = sorted(tmp_path.rglob("*"))
+
+    def wrong(first: Path, second: Path, *sealed: Path) -> None:
+        with pytest.raises(InvalidInput) as error:
+            make(tmp_path, **people, sealed=tuple(map(str, sealed)))
+        assert (error.value.code, sorted(tmp_path.rglob("*"))) == ("seal-name", before)
+        assert str(first) in error.value.message
+        assert str(second) in error.value.message
+
+    wrong(one, two, one, two)
+    monkeypatch.setenv(bundling.CERT, str(one))
+    wrong(one, two.with_name(bundling.CERT), two.with_name(bundling.CERT))
+    monkeypatch.setenv(bundling.CERT, str(two.with_name(bundling.CERT)))
+    with open_bundle(make(tmp_path, **people, sealed=(str(one), str(tmp_path / "link" / "grant")))) as made:
+        assert made.values["sealed"]["files"] == [bundling.CERT, "grant"]
+
+
 def test_a_bundle_is_replaced_only_when_everybody_has_a_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
