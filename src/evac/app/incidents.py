@@ -7,6 +7,7 @@ noted                   the key of the last note; its revision tells whoever fol
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -71,6 +72,20 @@ async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
         if len(found) >= NOTES_MOST:
             break
     return tuple(found)
+
+
+async def published(store: Store) -> list[tuple[str, int, str, str]]:
+    """(key, when, title, text) of every update that was published; a note that is none is left out."""
+    found, after = [], ""
+    while page := await store.list(NOTE, after, PAGE):
+        for entry in page:
+            incident, _, id = entry.key.removeprefix(NOTE).partition("/")
+            with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
+                note = from_data(incident, id, orjson.loads(entry.value))
+                if note.kind == "update":
+                    found.append((f"{incident}/{id}", note.at_ms, note.name, note.text))
+        after = page[-1].key
+    return found
 
 
 async def add_note(store: Store, note: Note, new: bool = False) -> str:

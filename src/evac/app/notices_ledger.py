@@ -176,6 +176,8 @@ async def _journal(store: Store, lease: Lease) -> Journal:
 
 def _about(channel: Channel) -> str:
     """What a channel is, for people who may not see its address."""
+    if channel.public:
+        return f"{channel.way}; for users: what is published on the status page"
     kinds = ", ".join(sorted(channel.kinds)) if channel.kinds else "all kinds"
     return f"{channel.way}; {kinds}; {channel.least} and graver"
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 import orjson
 
-from evac.app.incidents import EXPORTED
+from evac.app.incidents import EXPORTED, NOTED, published
 from evac.app.notices_reckoning import Reckoned
 from evac.app.office_hub import Hub
 from evac.app.office_runs import OPEN_MOST, Register
@@ -73,6 +73,7 @@ class Looker:
         self._costs: OrderedDict[str, int] = OrderedDict()
         self._ready: list[drawer.Ready] = []
         self._ready_ms: int | None = None
+        self._noted: tuple[int, Mapping[str, int]] | None = None
 
     async def run(self) -> None:
         """Audits anew whenever roles of stores changed, until cancelled. What is wrong is tried again."""
@@ -105,7 +106,20 @@ class Looker:
             found = await _looked(part)
             if found is not None:
                 holds[kind] = found
-        return replace(state, references=references), Known(holds, tuple(news))
+        state, updates = await self._published(state)
+        return replace(state, references=references), Known(holds, (*news, *updates))
+
+    async def _published(self, state: State) -> tuple[State, tuple[News, ...]]:
+        """Updates for users that are new. Notes are read again whenever somebody wrote one, and for a state
+        that is not the one of the last look.
+        """
+        entry = await self._store.get(NOTED)
+        revision = 0 if entry is None else entry.revision
+        if self._noted is not None and self._noted[0] == revision and self._noted[1] is state.published:
+            return state, ()
+        known, news = concerns.of_updates(state.published, await published(self._store), self._clock.now_ms())
+        self._noted = revision, known
+        return replace(state, published=known), news
 
     async def _watched(self, state: State) -> tuple[State, list[News]]:
         """What the journal of watching has new. Of the past before the first look only verdicts count."""

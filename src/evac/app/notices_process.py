@@ -192,7 +192,9 @@ async def tell_people(
         print(words, file=sys.stderr, flush=True)
 
     looker = Looker(opened, NoticeReckoner(estate, as_of), clock)
-    sendings = {name: sending_of(channel, rules.room) for name, channel in rules.channels.items()}
+    sendings = {
+        name: sending_of(channel, rules.room, page=rules.page) for name, channel in rules.channels.items()
+    }
     leads = led_by_parent(opened, site, os.getppid())
     owner = f"{site}/{os.getpid()}/{secrets.token_hex(4)}"
     teller = Teller(opened, rules.channels, sendings, looker, clock, owner, leads, say, ttl_ms=ttl_ms)

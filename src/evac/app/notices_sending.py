@@ -25,7 +25,7 @@ import orjson
 from evac.actions.references import secret_of
 from evac.estate.access_file import is_hidden
 from evac.model.errors import EvacError, InvalidInput
-from evac.notices.values import Channel, Message, Way
+from evac.notices.values import UPDATE, Channel, Message, Way
 
 TRY_S: Final = 30.0
 ANSWER_S: Final = 10.0
@@ -64,47 +64,64 @@ def check_ways(channels: Mapping[str, Channel]) -> None:
         raise InvalidInput("extra-notices", f"notices need {', '.join(missing)}", INSTALL)
 
 
-def sending_of(channel: Channel, room: str = "", now_ms: Callable[[], int] | None = None) -> Sending:
-    """room: address of the war room, empty without one. now_ms: of the signature; None: the wall clock."""
+def sending_of(
+    channel: Channel, room: str = "", now_ms: Callable[[], int] | None = None, page: str = ""
+) -> Sending:
+    """room: address of the war room, page: of the public status page; empty without one. now_ms: of the
+    signature; None: the wall clock.
+    """
+    link = page if channel.public else _link(room)
     if channel.way == "webhook":
-        return Webhook(channel, room, now_ms or _wall_ms)
-    return Apprise(channel, room)
+        return Webhook(channel, link, now_ms or _wall_ms)
+    return Apprise(channel, link)
 
 
-def document_of(message: Message, room: str = "") -> dict[str, Any]:
-    """The body of a webhook."""
-    return {
+def document_of(message: Message, link: str = "") -> dict[str, Any]:
+    """The body of a webhook. Of an update nothing but what was published."""
+    head = {
         "type": f"evac.{message.kind}.{message.state}",
         "timestamp": _moment(message.at_ms).isoformat().replace("+00:00", "Z"),
+    }
+    if message.kind == UPDATE:
+        told = {"id": message.id, "title": message.title, "text": message.words, "page": link}
+        return {**head, "data": told}
+    return {
+        **head,
         "data": {
             "id": message.id, "kind": message.kind, "state": message.state, "severity": message.severity,
             "words": message.words, "next": message.hint, "concerns": list(message.keys[:100]),
-            "room": _link(room),
+            "room": link,
         },
     }  # fmt: skip
 
 
-def text_of(message: Message, room: str = "") -> tuple[str, str]:
+def text_of(message: Message, link: str = "") -> tuple[str, str]:
     """(title, body) for people. The id is there so that a message that came twice is known for what it is."""
+    if message.kind == UPDATE:
+        lines = [message.words, *filter(None, (link,)), f"{_moment(message.at_ms):%Y-%m-%d %H:%M} UTC"]
+        return message.title or message.words.partition("\n")[0][:_TITLE_MOST], "\n".join(lines)
     state = "over" if message.state == "over" else message.severity
     lines = [message.words]
     if message.hint:
         lines.append(f"Next: {message.hint}")
-    if room:
-        lines.append(_link(room))
+    if link:
+        lines.append(link)
     lines.append(f"{_moment(message.at_ms):%Y-%m-%d %H:%M:%S} UTC, notice {message.id[:12]}")
     return f"evac, {state}: {message.words[:_TITLE_MOST]}", "\n".join(lines)
 
 
-async def try_channels(channels: Sequence[Channel], room: str = "") -> dict[str, str]:
+async def try_channels(channels: Sequence[Channel], room: str = "", page: str = "") -> dict[str, str]:
     """Sends one message over each, at the same time: channel -> what went wrong; empty where it was sent."""
     at_ms = _wall_ms()
 
     async def once(channel: Channel) -> str:
-        sending = sending_of(channel, room)
+        sending = sending_of(channel, room, page=page)
         name = f"evac_{secrets.token_hex(16)}"
         words = "this is a test: whoever reads it is told when something is wrong"
         message = Message(name, "run", "once", "info", words, "", at_ms)
+        if channel.public:
+            words = "This is a test of this channel. Nothing is wrong."
+            message = Message(name, UPDATE, "once", "info", words, "", at_ms, title="Test")
         try:
             return (await sending.send(message)).problem
         finally:
@@ -117,8 +134,8 @@ async def try_channels(channels: Sequence[Channel], room: str = "") -> dict[str,
 class Webhook:
     """One address that is told by signed requests."""
 
-    def __init__(self, channel: Channel, room: str, now_ms: Callable[[], int]) -> None:
-        self._channel, self._room, self._now_ms = channel, room, now_ms
+    def __init__(self, channel: Channel, link: str, now_ms: Callable[[], int]) -> None:
+        self._channel, self._link, self._now_ms = channel, link, now_ms
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, message: Message) -> Outcome:
@@ -140,7 +157,7 @@ class Webhook:
         url = secret_of(self._channel.url).reveal()
         _check_address(url, self._channel)
         signer = Signer(_key(secret_of(self._channel.secret).reveal()))
-        body = orjson.dumps(document_of(message, self._room))
+        body = orjson.dumps(document_of(message, self._link))
         at = _moment(self._now_ms())
         return url, {
             "webhook-id": message.id, "webhook-timestamp": str(int(at.timestamp())),
@@ -172,8 +189,8 @@ def outcome_of(status: int, retry_after: str = "") -> Outcome:
 class Apprise:
     """Whatever apprise reaches: chats, pagers, mail. One try at a time: a thread cannot be stopped."""
 
-    def __init__(self, channel: Channel, room: str) -> None:
-        self._channel, self._room = channel, room
+    def __init__(self, channel: Channel, link: str) -> None:
+        self._channel, self._link = channel, link
         self._trying: asyncio.Future[str] | None = None
 
     async def send(self, message: Message) -> Outcome:
@@ -195,10 +212,11 @@ class Apprise:
         logging.getLogger("apprise").disabled = True
         import apprise
 
-        notifier = apprise.Apprise(asset=apprise.AppriseAsset(app_id="evac", app_desc="evac"))
+        name = "Status" if self._channel.public else "evac"
+        notifier = apprise.Apprise(asset=apprise.AppriseAsset(app_id=name, app_desc=name))
         if not notifier.add(secret_of(self._channel.url).reveal()):
             return "apprise cannot make out the address"
-        title, body = text_of(message, self._room)
+        title, body = text_of(message, self._link)
         try:
             sent = notifier.notify(body=body, title=title, notify_type=_type_of(message))
         except Exception as error:  # whatever a plug-in raises is its failure, and no reason to end

@@ -44,7 +44,9 @@ class DeliverySeen:
 
 @dataclass(frozen=True, slots=True)
 class NoticeTold:
-    """One message. number: in the journal of notices; state: `begins`, `worse`, `over`, `once`."""
+    """One message. number: in the journal of notices; state: `begins`, `worse`, `over`, `once`; title: of an
+    update for users.
+    """
 
     number: int
     id: str
@@ -55,6 +57,7 @@ class NoticeTold:
     hint: str
     at_ms: int
     deliveries: tuple[DeliverySeen, ...]
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ def _told(rows: Iterable[tuple[int, Message | Delivery]], boxes: Mapping[str, Bo
     return tuple(
         NoticeTold(
             number, one.id, one.kind, one.state, one.severity, one.words, one.hint, one.at_ms,
-            tuple(sorted(ways.get(number, ()), key=lambda way: way.channel)),
+            tuple(sorted(ways.get(number, ()), key=lambda way: way.channel)), one.title,
         )
         for number, one in messages.items()
     )  # fmt: skip

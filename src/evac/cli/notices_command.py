@@ -33,11 +33,13 @@ def check(file: Path, output: str) -> int:
             one.name: {"way": one.way, "kinds": sorted(one.kinds), "least": one.least}
             for one in rules.channels.values()
         }
-        told = {"schema_version": 1, "room": rules.room, "channels": rows}
+        told = {"schema_version": 1, "room": rules.room, "page": rules.page, "channels": rows}
         emit(json.dumps(told, indent=2, ensure_ascii=False) + "\n", None)
         return exits.DONE
     lines = [
-        f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and graver"
+        f"{one.name}: {one.way}, for users: what is published"
+        if one.public
+        else f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and graver"
         for one in rules.channels.values()
     ]
     emit("\n".join(lines) + "\n", None)
@@ -51,7 +53,7 @@ def check(file: Path, output: str) -> int:
 def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     """Send one message over each channel now, whatever it takes otherwise, and say how that went.
 
-    Ends with 1 where one of them failed.
+    Channels for users are left out unless --channel names them. Ends with 1 where one of them failed.
     """
     import asyncio
 
@@ -68,9 +70,11 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
             f"there is no channel {unknown[0][:80]}",
             f"channels: {', '.join(rules.channels)}",
         )
-    chosen = [channel for name, channel in rules.channels.items() if not names or name in names]
-    outcomes = asyncio.run(try_channels(chosen, rules.room))
+    chosen = [one for name, one in rules.channels.items() if (name in names if names else not one.public)]
+    outcomes = asyncio.run(try_channels(chosen, rules.room, rules.page))
     lines = [f"{name}: {problem or 'sent'}" for name, problem in outcomes.items()]
+    left = [one.name for one in rules.channels.values() if one.public and one not in chosen and not names]
+    lines += [f"{name}: not tried, for users; name it with --channel {name}" for name in left]
     emit("\n".join(lines) + "\n", None)
     if any(outcomes.values()):
         say("next: mend what failed; addresses are resolved anew for every try", quiet)

@@ -125,6 +125,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("subject-missing", _ACCESS, "It is not said who a person is at the identity provider."),
     ("program-approves", _ACCESS, "A token that acts for nobody has a role that may approve."),
     ("nobody-told", _NOTICES, "A notices file without a channel."),
+    ("channel-mixed", _NOTICES, "A channel for users that would also tell them what is internal."),
     ("channel-way", _NOTICES, "A channel of neither way, of both, or with what belongs to the other one."),
     ("too-many-channels", _NOTICES, "More channels than messages are sent to (16)."),
 )  # fmt: skip

@@ -20,7 +20,7 @@ from evac.estate.provenance import FactBook
 from evac.estate.reading import BAD, Reader
 from evac.estate.sources import NOTICES_FILE, YAML_BYTES_MAX, decode, read_bytes
 from evac.model.errors import EstateError
-from evac.notices.values import KINDS, SEVERITIES, Channel, Kind, NoticeRules, Severity, Way
+from evac.notices.values import KINDS, SEVERITIES, UPDATE, Channel, Kind, NoticeRules, Severity, Way
 
 SCHEMA_ID: Final = "urn:evac:notices:1"
 CHANNELS_MOST: Final = 16
@@ -42,6 +42,7 @@ CHANNEL_FIELDS: Final = (
 )  # fmt: skip
 FIELDS: Final = (
     Field("room", "room", text(), "address of the war room, for links in messages", default=""),
+    Field("page", "page", text(), "address of the public status page, for links in updates", default=""),
 )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
     reader = Reader(problems, FactBook(None, problems))
     pair = root.fields.pop("channels", None)
     values = reader.arguments(_TOP, root, "notices")
-    room = str(values.get("room", "")) if isinstance(values, dict) else ""
+    links = {key: str(values.get(key, "")) if isinstance(values, dict) else "" for key in ("room", "page")}
     if pair is None or pair[1].is_unknown or (pair[1].kind == MAP and not pair[1].fields):
         problems.add("nobody-told", "no channel is named, so nobody is told anything", root.place,
                      "write channels: {NAME: {apprise: env:NAME}}")  # fmt: skip
@@ -121,11 +122,14 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
             problems.add("id-invalid", f"{shown(name)} is no name of a channel", key.place, "leave out the /")
         written = _Written(**made)
         _check(name, value, key, problems)
+        if UPDATE in written.kinds and len(set(written.kinds)) > 1:
+            problems.add("channel-mixed", f"{shown(name)} would tell users what is for you alone", key.place,
+                         "name kinds: update alone, and another channel for the rest")  # fmt: skip
         found[name] = written.channel(name)
     if len(found) > CHANNELS_MOST:
         hint = "let several people share one"
         problems.add("too-many-channels", f"{len(found)} channels; at most {CHANNELS_MOST}", root.place, hint)
-    return NoticeRules(MappingProxyType(dict(sorted(found.items()))), room)
+    return NoticeRules(MappingProxyType(dict(sorted(found.items()))), **links)
 
 
 def _check(name: str, value: Node, key: Node, problems: Problems) -> None:

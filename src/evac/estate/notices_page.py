@@ -43,10 +43,16 @@ program without a shell whose first line of output counts.
 | `plan` | a plan costs 20 % more outage than the best there was; is old; there is none | warning; error |
 | `finding` | the audit has an error that was not there before | error |
 | `status-page` | the public status page is not written for 2 min | warning |
+| `update` | somebody published an update for users | - |
 
 A concern is told when it begins, when it becomes graver, and when it is over: gone for half a minute. More
 than three of one kind at once are one message. Errors and single-site tools that were there when evac first
 looked are told to nobody: `evac audit` lists them.
+
+`update` is for people outside, such as a mailing list of your customers or a chat of theirs. It goes as it
+was published, title and text, each one by itself, with the address of the status page; `least` does not
+count. A channel gets it only if it names this kind, and then names no other: nobody outside hears what is
+for you alone. A form of the war room publishes, and `evac incident note INCIDENT TEXT --kind update` does.
 
 """
 
@@ -63,4 +69,5 @@ def _absent(spec: Field) -> str:
         return "an error with `webhook`"
     if spec.key in ("apprise", "webhook"):
         return "the other one must be there"
-    return {"kinds": "all", "room": "no links"}.get(spec.key) or shown_default(spec)
+    absent = {"kinds": "all but `update`", "room": "no links", "page": "no link"}
+    return absent.get(spec.key) or shown_default(spec)

@@ -33,13 +33,15 @@ class Delivery:
 @dataclass(frozen=True, slots=True)
 class State:
     """All that is kept from one look to the next. watched: number of the last record of watching that was
-    read; verdicts: site -> (verdict, reason).
+    read; verdicts: site -> (verdict, reason). published: key of each update of the last days -> its time;
+    None: nobody looked yet.
     """
 
     memory: Memory = field(default_factory=Memory)
     watched: int = -1
     verdicts: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     references: Mapping[str, Reference] = field(default_factory=lambda: MappingProxyType({}))
+    published: Mapping[str, int] | None = None
 
 
 def record_of(row: Message | Delivery) -> bytes:
@@ -82,6 +84,7 @@ def state_bytes(state: State) -> bytes:
             "references": {
                 loss: [one.least, one.worse, one.cost] for loss, one in state.references.items()
             },
+            "published": None if state.published is None else dict(state.published),
         },
         option=orjson.OPT_SORT_KEYS,
     )  # fmt: skip
@@ -93,6 +96,7 @@ def state_of(value: bytes) -> State:
         told: dict[str, Any] = orjson.loads(value)
         held = [Held(**row | {"concern": Concern(**row["concern"])}) for row in told["open"]]
         adopted: dict[Kind, frozenset[str]] = {k: frozenset(v) for k, v in told["adopted"].items()}
+        published = told.get("published")
         memory = Memory(
             MappingProxyType({one.concern.key: one for one in held}), MappingProxyType(adopted),
             MappingProxyType({str(name): int(at_ms) for name, at_ms in told["news"].items()}),
@@ -103,6 +107,7 @@ def state_of(value: bytes) -> State:
             MappingProxyType(
                 {k: Reference(int(a), bool(b), int(c)) for k, (a, b, c) in told["references"].items()}
             ),
+            None if published is None else {str(key): int(at_ms) for key, at_ms in published.items()},
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt("what was known of notices cannot be read") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evac.model.access import BREAK_GLASS
-from evac.notices.values import Concern, News, Severity
+from evac.notices.values import UPDATE, Concern, News, Severity
 
 SUSPECT_MS: Final = 30_000
 LAG_MS: Final = 10_000
@@ -22,6 +22,8 @@ WORSE: Final = (6, 5)
 GOOD_AGAIN: Final = (11, 10)
 """A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss
 most plans are worse, and whoever is woken then has other things to do."""
+PUBLISHED_MS: Final = 86_400_000
+"""An update that is older is told to nobody any more; those of twice the time are known by name."""
 TEXT_MOST: Final = 300
 PLANS_MOST: Final = 5_000
 
@@ -197,6 +199,22 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
         severity: Severity = "info" if phase in _GOOD_ENDS else "error"
         return News("run", severity, f"{words}: {phase.replace('_', ' ')}" if phase else words)
     return None
+
+
+def of_updates(
+    before: Mapping[str, int] | None, updates: Iterable[tuple[str, int, str, str]], now_ms: int
+) -> tuple[dict[str, int], tuple[News, ...]]:
+    """(key, when, title, text) of each that was published -> what is known after a look, and what is new, in
+    the order it was published. What was there at the first look is no news.
+    """
+    recent = (row for row in updates if now_ms - row[1] < 2 * PUBLISHED_MS)
+    rows = sorted(recent, key=lambda row: (row[1], row[0]))
+    known = {key: at_ms for key, at_ms, _, _ in rows}
+    fresh = [] if before is None else [row for row in rows if row[0] not in before]
+    return known, tuple(
+        News(UPDATE, "info", text, title=short(title))
+        for _, at_ms, title, text in fresh if now_ms - at_ms < PUBLISHED_MS
+    )  # fmt: skip
 
 
 def _span(ms: int) -> str:

@@ -14,7 +14,19 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.notices.values import Concern, Held, Kind, Known, Memory, Message, News, Severity, State, rank
+from evac.notices.values import (
+    UPDATE,
+    Concern,
+    Held,
+    Kind,
+    Known,
+    Memory,
+    Message,
+    News,
+    Severity,
+    State,
+    rank,
+)
 
 QUIET_MS: Final = 30_000
 """So long a concern must be gone before it is over."""
@@ -34,6 +46,7 @@ _MANY: Final[Mapping[Kind, str]] = MappingProxyType(
         "trouble": "things could not be done", "tool": "tools stand in one site only",
         "lag": "copies lag beyond what was promised", "plan": "plans got worse, or are missing",
         "finding": "new errors of the audit", "status-page": "status pages are not written",
+        "update": "updates were published",
     }
 )  # fmt: skip
 _OVER: Final[Mapping[Kind, str]] = MappingProxyType({"finding": "errors of the audit are gone"})
@@ -107,23 +120,33 @@ def _news(
     known = {name: at_ms for name, at_ms in before.items() if now_ms - at_ms < AGAIN_MS}
     told = []
     for one in news:
+        told_as = Message("", one.kind, "once", one.severity, one.words, one.hint, now_ms, title=one.title)
         name = hashlib.sha256(f"{one.kind}\0{one.words}".encode()).hexdigest()[:16]
-        if name not in known:
+        if one.kind == UPDATE:
+            told.append(told_as)
+        elif name not in known:
             known[name] = now_ms
-            told.append(Message("", one.kind, "once", one.severity, one.words, one.hint, now_ms))
+            told.append(told_as)
     return told, dict(sorted(known.items(), key=lambda pair: pair[1])[-NEWS_MOST:])
 
 
 def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
-    """Many of one kind and state become one; the gravest first."""
+    """Many of one kind and state become one; the gravest first. What was published stays as it is."""
     groups: dict[tuple[Kind, State], list[Message]] = {}
     for draft in drafts:
         groups.setdefault((draft.kind, draft.state), []).append(draft)
     found: list[Message] = []
     for (kind, state), rows in groups.items():
+        if kind == UPDATE:
+            found += rows
+            continue
         rows.sort(key=lambda one: (-rank(one.severity), one.words))
         found += rows if len(rows) <= SINGLE_MOST else [_bundle(kind, state, rows)]
-    return tuple(sorted(found, key=lambda one: (-rank(one.severity), one.kind, one.state, one.words)))
+    return tuple(sorted(found, key=_place))
+
+
+def _place(one: Message) -> tuple[int, str, str, str]:
+    return -rank(one.severity), one.kind, one.state, "" if one.kind == UPDATE else one.words
 
 
 def _bundle(kind: Kind, state: State, rows: list[Message]) -> Message:

@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-Kind = Literal["site", "run", "break-glass", "trouble", "tool", "lag", "plan", "finding", "status-page"]
+Kind = Literal[
+    "site", "run", "break-glass", "trouble", "tool", "lag", "plan", "finding", "status-page", "update"
+]
 """site: suspect, lost, or lost and what is done about it. run: it waits for a person, or ended. trouble: what
 evac could not do, or was refused. tool: one that stands in a single site. lag: a copy beyond the `rpo`.
+update: what somebody published for users.
 """
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+UPDATE: Final[Kind] = "update"
+"""For people outside: it goes as it was published, and only where a channel names this kind and no other."""
 
 Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
@@ -52,6 +57,7 @@ class News:
     severity: Severity
     words: str
     hint: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What people are told. id: the same on every try to every channel. keys: of the concerns it is about."""
+    """What people are told. id: the same on every try to every channel. keys: of the concerns it is about.
+    title: of an update, as it was published.
+    """
 
     id: str
     kind: Kind
@@ -97,6 +105,7 @@ class Message:
     hint: str
     at_ms: int
     keys: tuple[str, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +122,24 @@ class Channel:
     least: Severity = "warning"
     clear: bool = False
 
+    @property
+    def public(self) -> bool:
+        """Whether people outside are at its other end."""
+        return UPDATE in self.kinds
+
     def wants(self, message: Message) -> bool:
+        if self.public or message.kind == UPDATE:
+            return self.public and message.kind == UPDATE
         of_kind = not self.kinds or message.kind in self.kinds
         return of_kind and rank(message.severity) >= rank(self.least)
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeRules:
-    """All of a notices file. room: address of the war room, for links in messages; may be empty."""
+    """All of a notices file. room: address of the war room, page: of the public status page, for links in
+    messages; may be empty.
+    """
 
     channels: Mapping[str, Channel] = field(default_factory=lambda: MappingProxyType({}))
     room: str = ""
+    page: str = ""

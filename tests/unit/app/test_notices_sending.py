@@ -159,13 +159,38 @@ def test_a_receiver_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.Mo
 
 
 def test_words_for_people_say_what_to_do_next_and_which_notice_it_is() -> None:
-    title, body = text_of(MESSAGE, "https://war.example")
+    title, body = text_of(MESSAGE, "https://war.example/notices")
     assert title == "evac, critical: pangyo is lost: no votes"
     assert body.splitlines()[1:] == [
         "Next: look at page Now", "https://war.example/notices",
         "2026-10-14 17:46:40 UTC, notice evac_0123456",
     ]  # fmt: skip
     assert document_of(MESSAGE)["data"]["room"] == ""
+
+
+def test_users_receive_what_was_published_and_nothing_else(receiver: Receiver) -> None:
+    update = replace(MESSAGE, kind="update", state="once", words="It is down.\nWe work on it.", title="Chat")
+    users = replace(HOOK, kinds=frozenset({"update"}))
+    assert users.wants(update)
+    assert not users.wants(MESSAGE)
+    assert not HOOK.wants(update), "only where a channel names the kind"
+
+    async def run() -> Outcome:
+        sending = sending_of(users, "https://war.example", page="https://status.example")
+        try:
+            return await sending.send(update)
+        finally:
+            await sending.close()
+
+    assert asyncio.run(run()) == Outcome()
+    ((name, document),) = receiver.got
+    assert (name, document["type"]) == (MESSAGE.id, "evac.update.once")
+    assert document["data"] == {
+        "id": MESSAGE.id, "title": "Chat", "text": update.words, "page": "https://status.example",
+    }  # fmt: skip
+    title, body = text_of(update, "https://status.example")
+    assert title == "Chat"
+    assert body == f"{update.words}\nhttps://status.example\n2026-10-14 17:46 UTC"
 
 
 def test_a_missing_library_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

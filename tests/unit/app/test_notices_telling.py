@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
+from evac.app.incidents import add_note
 from evac.app.notices_ledger import BOX, STATE, Ledger, new_messages
 from evac.app.notices_looking import PLANS_MS, Looker
 from evac.app.notices_process import Teller, changed
@@ -28,11 +30,13 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.leading import LEADER
 from evac.engine.sightings import PREFIX as SIGHTING
 from evac.engine.sightings import CopySeen, Sighting
+from evac.incident.notes import Note
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.generation import token_in
 from evac.model.observation import Observation
 from evac.notices.box import Box
 from evac.notices.codec import STREAM, Delivery, State, box_of, row_of, state_of
+from evac.notices.rule import tell
 from evac.notices.values import Channel, Message
 from evac.store import generation as generations
 from evac.store.journal import Journal, read, records_after
@@ -222,6 +226,39 @@ def test_what_is_told_waits_for_every_channel_that_wants_it_and_nothing_is_half_
         assert found[3] == Delivery(2, "desk", "given up", 0, NOW_MS, "it answers 410")
         box = again.boxes["desk"]
         assert (box.sent, box.given_up, box.waiting) == (1, 1, ())
+
+    asyncio.run(story())
+
+
+def test_what_is_published_is_told_to_users_once_and_not_lost_with_a_lease() -> None:
+    async def story() -> None:
+        store, clock = MemoryStore(), Hand()
+        looker = Looker(store, Told(), clock)
+        users = {"users": Channel("users", "webhook", "env:A", "env:B", kinds=frozenset({"update"}))}
+        lease = await lease_of(store)
+        ledger = await Ledger.open(store, lease, clock, users)
+        state, _ = await looker.look(ledger.state)
+        await ledger.keep(state)
+        for id, words in (("1", "It is down."), ("2", "We are on it."), ("3", "Soon."), ("4", "It is back.")):
+            note = Note(id, "fire-1", "update", "lee", NOW_MS + int(id), words, "Chat")
+            await add_note(store, note, new=True)
+        await add_note(store, Note("5", "fire-1", "note", "lee", NOW_MS, "for us alone"))
+        await store.release(lease)
+        state, known = await looker.look(ledger.state)
+        with pytest.raises(LeaseLost):
+            await ledger.keep(state, new_messages(tell(state.memory, known, NOW_MS)[1], lambda: "lost"))
+        ledger = await Ledger.open(store, await lease_of(store), clock, users)
+        state, known = await looker.look(ledger.state)
+        assert [one.words for one in known.news] == ["It is down.", "We are on it.", "Soon.", "It is back."]
+        memory, drafts = tell(state.memory, known, NOW_MS)
+        assert [one.words for one in drafts] == ["It is down.", "We are on it.", "Soon.", "It is back."]
+        await ledger.keep(replace(state, memory=memory), new_messages(drafts, iter("abcd").__next__))
+        assert [one.number for one in ledger.boxes["users"].waiting] == [1, 2, 3, 4]
+        assert (await ledger.message(1)).title == "Chat"
+        assert (await looker.look(ledger.state))[1].news == ()
+        kept = await store.get(STATE)
+        assert kept is not None
+        assert (await looker.look(state_of(kept.value)))[1].news == (), "nor is it told again after a restart"
 
     asyncio.run(story())
 

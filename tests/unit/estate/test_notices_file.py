@@ -17,11 +17,13 @@ from evac.notices.values import Channel, NoticeRules
 SMALL = Path(__file__).parents[2] / "fixtures" / "estates" / "small"
 WHOLE = """
 room: https://war.example.com:8400
+page: https://status.example.com
 channels:
   on-call: {apprise: env:ON_CALL, least: error}
   tickets: {webhook: "file:/etc/evac/url", secret: "command:/bin/get evac",
     kinds: [finding, plan], clear: true}
   desk: {apprise: env:DESK, kinds: site}
+  users: {apprise: env:USERS, kinds: update}
 """
 
 
@@ -47,6 +49,8 @@ def test_everything_written_is_read(tmp_path: Path) -> None:
         frozenset({"finding", "plan"}), "warning", True,
     )  # fmt: skip
     assert found.channels["desk"].kinds == frozenset({"site"})
+    assert found.page == "https://status.example.com"
+    assert [one.name for one in found.channels.values() if one.public] == ["users"]
     jsonschema.validate(yaml.safe_load(WHOLE), notices_schema())
 
 
@@ -61,10 +65,12 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         "  five: {apprise: env:A, least: urgent, kinds: [sites]}\n"
         "  six: {apprise: env:A, secret: env:B}\n"
         "  a/b: {apprise: env:A}\n"
+        "  users: {apprise: env:A, kinds: [update, run]}\n"
     )
     assert problems(tmp_path, text) == {
         ("key-unknown", 1), ("secret-in-clear", 3), ("value-missing", 4),
         ("channel-way", 5), ("channel-way", 6), ("not-a-choice", 7), ("channel-way", 8), ("id-invalid", 9),
+        ("channel-mixed", 10),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from evac.notices.concerns import (
     PAGE_MS,
+    PUBLISHED_MS,
     TEXT_MOST,
     Drawn,
     Lag,
@@ -18,6 +19,7 @@ from evac.notices.concerns import (
     of_runs,
     of_sites,
     of_tools,
+    of_updates,
     of_watching,
     short,
 )
@@ -32,6 +34,19 @@ def test_only_verdicts_that_worry_are_concerns() -> None:
     ]  # fmt: skip
     assert found[0].patience_ms == 0
     assert found[1].patience_ms > 0
+
+
+def test_an_update_is_news_once_for_as_long_as_it_is_new() -> None:
+    now_ms = 10 * PUBLISHED_MS
+    first, second = ("i/1", now_ms - 5, "Chat", "It is down."), ("i/2", now_ms - 3, "Chat", "It is back.")
+    old = ("i/0", now_ms - PUBLISHED_MS, "Chat", "Earlier.")
+    known, news = of_updates(None, [first], now_ms)
+    assert (known, news) == ({"i/1": now_ms - 5}, ()), "what was there before anybody looked is no news"
+    known, news = of_updates(known, [second, old, first], now_ms)
+    assert [(one.kind, one.title, one.words) for one in news] == [("update", "Chat", "It is back.")]
+    assert of_updates(known, [first, second, old], now_ms) == (known, ())
+    assert of_updates({}, [second, first], now_ms)[1][0].words == "It is down.", "in the order of publishing"
+    assert of_updates(known, [first], now_ms + 2 * PUBLISHED_MS) == ({}, ())
 
 
 def test_a_tool_is_a_concern_once_a_single_site_is_left_to_it() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app.office_notices import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
-from evac.notices.values import Severity, rank
+from evac.notices.values import UPDATE, Severity, rank
 from evac.report.words import plural
 from evac.web.access.port import need
 from evac.web.pages import frame
@@ -91,7 +91,10 @@ def _line(told: NoticeTold) -> Line:
     look = "ok" if over else _LOOK[told.severity]
     ways = tuple((way.channel, *_way(way)) for way in told.deliveries)
     severity = "over" if over else told.severity
-    return Line(told, look, severity, _STATES[told.state] + told.words.removeprefix("Over: "), ways)
+    words = _STATES[told.state] + told.words.removeprefix("Over: ")
+    if told.kind == UPDATE:
+        return Line(told, "ok", "for users", f"{told.title}: {words}" if told.title else words, ways)
+    return Line(told, look, severity, words, ways)
 
 
 def _way(way: DeliverySeen) -> tuple[str, str, str]:
