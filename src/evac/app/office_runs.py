@@ -20,6 +20,7 @@ from evac.app import runs
 from evac.app.office_hub import Hub, News
 from evac.app.office_replay import Replayer
 from evac.app.office_values import RunShort
+from evac.engine.bound_store import was_bound_again
 from evac.engine.codec import decode_all
 from evac.engine.conducting import OPEN
 from evac.engine.losing import pages
@@ -172,10 +173,10 @@ class Register:
             self._ended.popitem(last=False)
 
     async def _line_of(self, run: str, incident: str) -> RunShort:
-        """From the two ends of its journal."""
+        """From the two ends of its journal; from all of it where another plan may have taken over."""
         first, last, head = await self._ends(run)
         ended = last.kind == "run_ended"
-        return RunShort(
+        line = RunShort(
             run=run, incident=incident or str(first.data.get("incident", "")),
             state=str(last.data.get("phase", "")) if ended else "unfinished",
             scenario=str(first.data.get("scenario", "")), plan=str(first.data.get("plan", "")),
@@ -183,6 +184,11 @@ class Register:
             steps=0, counts={}, waits=(), why=str(last.data.get("why", "")) if ended else "", held="",
             open=False,
         )  # fmt: skip
+        if await was_bound_again(self._store, run, line.plan):
+            with contextlib.suppress(RunError, Corrupt):
+                view = await self._replayer.view_of(run)
+                line = replace(line, plan=view.plans[-1], scenario=view.spec.labels.get("scenario", ""))
+        return line
 
     async def _ends(self, run: str) -> tuple[Event, Event, int]:
         head = await head_of(self._store, run)

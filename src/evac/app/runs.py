@@ -42,7 +42,8 @@ from evac.model.errors import (
 )
 from evac.model.run_policy import RunPolicy
 from evac.run.state import plans_of, replay
-from evac.run.values import ENDED, Event, RunSpec
+from evac.run.table import RUN_TABLE
+from evac.run.values import ENDED, Event, RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
@@ -238,19 +239,21 @@ async def leader_of(store: Store) -> str:
     return "" if lease is None else lease.owner
 
 
-_PHASES: Final[Mapping[str, str]] = {
-    "approval_needed": "awaiting_approval", "approved": "pending", "run_started": "running",
-    "paused": "paused", "resumed": "running", "rollback_started": "rolling_back",
-}  # fmt: skip
-
-
 def _phase_in(events: Sequence[Event]) -> str:
-    """Where a run under way stands, without replaying it."""
-    return next((_PHASES[e.kind] for e in reversed(events) if e.kind in _PHASES), "pending")
+    """Where a run under way stands, without replaying its steps."""
+    phase: RunPhase = "pending"
+    rolls = False
+    for event in events:
+        rolls = rolls or event.kind == "rollback_started"
+        trigger = "resumed:rolling_back" if rolls and event.kind == "resumed" else event.kind
+        phase = RUN_TABLE.get((phase, trigger), phase)
+    return phase
 
 
 async def list_runs(store: Store) -> list[dict[str, Any]]:
-    """All runs, oldest first: run, incident, state, scenario, started_at."""
+    """All runs, oldest first: run, incident, plan_digest and scenario as they are in force, state,
+    started_at.
+    """
     from evac.report.run_report import moment
 
     rows: list[dict[str, Any]] = []
@@ -261,15 +264,31 @@ async def list_runs(store: Store) -> list[dict[str, Any]]:
             events = await events_of(store, told["run"])
             ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
             under_way = not ended and await store.get(OPEN + told["run"]) is not None
+            plan, scenario = await _in_force(store, told["run"], events)
             rows.append({
-                "run": told["run"], "incident": entry.key.removeprefix(INCIDENT), "plan_digest": told["plan"],
+                "run": told["run"], "incident": entry.key.removeprefix(INCIDENT), "plan_digest": plan,
                 "state": ended or (_phase_in(events) if under_way else "unfinished"),
-                "scenario": str(events[0].data.get("scenario", "")), "started_at": moment(events[0].at_ms),
+                "scenario": scenario, "started_at": moment(events[0].at_ms),
             })  # fmt: skip
         after = page[-1].key
         if len(rows) >= RUNS_MOST:
             break
     return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+
+
+async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:
+    """The plan that a run goes by at last, and its scenario in words: one may have taken the place of the
+    first.
+    """
+    first = events[0].data
+    scenario = str(first.get("scenario", ""))
+    plans = plans_of(events)
+    if not plans:
+        return str(first.get("plan", "")), scenario
+    with contextlib.suppress(Corrupt):
+        spec = await spec_of(store, run, str(first.get("incident", "")), plans[-1])
+        scenario = spec.labels.get("scenario", "")
+    return plans[-1], scenario
 
 
 async def follow(store: Store, run: str, pause_s: float = 0.3) -> AsyncIterator[RunView]:

@@ -165,6 +165,14 @@ async def put_bound(store: Store, bound: Bound, guard: Lease | None) -> None:
         await store.transact((Compare(key, 0),), (Put(key, part),), guard)
 
 
+async def was_bound_again(store: Store, run: str, plan: str) -> bool:
+    """Whether a run was bound to another plan than its first one; that may never have taken over."""
+    prefix = f"bound/{run}/"
+    first = _prefix(run, plan)
+    later = await store.list(prefix, f"{first}~", 1)
+    return bool(later) or any(not entry.key.startswith(first) for entry in await store.list(prefix, "", 1))
+
+
 async def get_bound(store: Store, run: str, plan: str) -> Bound:
     """Raises Corrupt where it is missing or not whole."""
     parts: list[bytes] = []

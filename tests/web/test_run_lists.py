@@ -1,0 +1,131 @@
+"""The list of runs says the same in the store and through the room, also after another plan took over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import httpx2
+import orjson
+import pytest
+
+from evac.app import runs
+from evac.app.control_server import ServerControl
+from evac.app.office import Office
+from evac.app.server_calls import Reply, ServerCalls
+from evac.engine.binding import Bound
+from evac.engine.bound_store import put_bound
+from evac.engine.clock import SystemClock
+from evac.engine.codec import encode
+from evac.engine.conducting import OPEN
+from evac.engine.leading import Leadership
+from evac.engine.reading import create_run
+from evac.run.values import Event, RunSpec, RunStep
+from evac.store.memory import MemoryStore
+from evac.store.port import Delete, Put
+from tests.web.rooms import play
+
+STEP = RunStep("shift:w", "shift", "w", 0, 10, site="north", act="a")
+PLANS = ("sha256:b", "sha256:a", "sha256:c")
+"""The second sorts before the first, the third behind it."""
+
+
+def spec(run: str, plan: str) -> RunSpec:
+    return RunSpec(run, f"i-{run}", plan, (STEP,), labels={"scenario": f"loss by {plan}"})
+
+
+async def written(
+    store: MemoryStore, bound: tuple[str, ...], events: list[Event], ended: bool = False, run: str = "run-1"
+) -> None:
+    """bound: plans of which somebody thought, besides the first one; events: after the run was made."""
+    clock = SystemClock()
+    leading = await Leadership.acquire(store, "c1", 60_000, clock)
+    for plan in (PLANS[0], *bound):
+        await put_bound(store, Bound(spec(run, plan), {}), None)
+    made = orjson.dumps({"run": run, "plan": PLANS[0]})
+    changes = (Put(runs.INCIDENT + f"i-{run}", made), Put(OPEN + run, orjson.dumps({"approvals": 0})))
+    said = {"scenario": f"loss by {PLANS[0]}"}
+    journal, _ = await create_run(store, spec(run, PLANS[0]), leading, clock, said, (), changes)
+    await journal.append([encode(event) for event in events], leading.lease)
+    if ended:
+        await store.transact((), (Delete(OPEN + run),))
+    await leading.release()
+
+
+class Called:
+    """Calls of a command, answered by an application without a server."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def read(self, path: str, params: Mapping[str, Any] | None = None) -> Reply:
+        told = await self._client.get(path, params=dict(params or {}))
+        assert told.status_code == 200
+        return Reply(told.status_code, {}, told.content)
+
+
+STARTED = Event("run_started", 1, data={"token": 1})
+PAUSED = Event("paused", 2, data={"by": "person", "who": "kim", "reason": "smoke"})
+RESUMED = Event("resumed", 3, data={"who": "kim", "reason": "clear"})
+BACK = Event("rollback_started", 1, data={"who": "kim", "reason": "home"})
+ENDED = Event("run_ended", 9, data={"phase": "failed", "why": "enough"})
+
+
+def replaced(plan: str) -> Event:
+    return Event("plan_replaced", 2, data={"plan": plan, "why": "loss", "lost": ["north"], "approvals": 0})
+
+
+def alike(store: MemoryStore) -> dict[str, Any]:
+    """The one line of the list, the same both ways."""
+    found: list[Any] = []
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        straight = await runs.list_runs(store)
+        for _ in range(200):
+            office.refresh()
+            through = await ServerControl(cast(ServerCalls, Called(client))).runs()
+            if through == straight:
+                break
+            await asyncio.sleep(0.02)
+        assert through == straight
+        found.extend(straight)
+
+    play(story, store)
+    (line,) = found
+    return dict(line)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(
+    ("taken", "bound"),
+    [((), ()), ((), PLANS[1:2]), (PLANS[1:2], PLANS[1:2]), (PLANS[2:], PLANS[2:]), (PLANS[1:], PLANS[1:])],
+)
+def test_a_list_names_the_plan_in_force_both_ways(
+    taken: tuple[str, ...], bound: tuple[str, ...], ended: bool
+) -> None:
+    store = MemoryStore()
+    last = [BACK, ENDED] if ended else []
+    asyncio.run(written(store, bound, [STARTED, *map(replaced, taken), *last], ended))
+    plan = (PLANS[0], *taken)[-1]
+    line = alike(store)
+    assert (line["plan_digest"], line["scenario"]) == (plan, f"loss by {plan}")
+    assert line["state"] == ("failed" if ended else "running")
+
+
+@pytest.mark.parametrize(
+    ("state", "events"),
+    [
+        ("awaiting_approval", [Event("approval_needed", 1, data={"outside": []})]),
+        ("monitoring", [STARTED, Event("monitoring_started", 2)]),
+        ("running", [STARTED, Event("monitoring_started", 2), replaced(PLANS[1])]),
+        ("cancelling", [STARTED, Event("cancelled", 2, data={"who": "kim", "reason": "why"})]),
+        ("paused", [STARTED, PAUSED]),
+        ("running", [STARTED, PAUSED, RESUMED]),
+        ("rolling_back", [STARTED, BACK, PAUSED, RESUMED]),
+    ],
+)  # fmt: skip
+def test_a_list_says_where_a_run_stands_both_ways(state: str, events: list[Event]) -> None:
+    store = MemoryStore()
+    asyncio.run(written(store, PLANS[1:2], events))
+    assert alike(store)["state"] == state
