@@ -20,7 +20,7 @@ from tests.web.rooms import office_of, play, room_of
 from tests.web.test_access_sign_in import people
 
 CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
-READS = {"/v1/what-if", "/v1/runs/{run}/proof"}
+READS = {"/v1/what-if", "/v1/runs/{run}/proof", "/v1/journals/{stream}/proof"}
 """Asked by POST, and changes nothing."""
 
 

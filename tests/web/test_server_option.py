@@ -173,7 +173,7 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
     assert "fence:db by hand" in evac.alike("run", "show", fire).out
     for words in (
         ("run", "list"), ("run", "list", "--output", "json"), ("run", "events", fire),
-        ("run", "events", fire, "--output", "text"), ("run", "verify", fire),
+        ("run", "events", fire, "--output", "text"), ("run", "verify", fire), ("run", "verify"),
         ("run", "quarantine", fire), ("run", "quarantine", fire, "--output", "csv"),
         ("run", "quarantine", fire, "--output", "html"), ("drawer", "list"), ("status",),
         ("status", "--output", "json"), ("incident", "list"), ("incident", "list", "--output", "json"),

@@ -1,7 +1,14 @@
-"""The heads of journals that agents of other sites keep: asked for when a journal is to be proved."""
+"""The heads of journals that agents of other sites keep: left there while a controller leads, and asked for
+when a journal is to be proved.
+
+Runs and what is watched are written by the engine, which leaves their heads itself. Notices are written by a
+process of their own and plans by a chore: whoever leads reads on where their heads are, and leaves those.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,11 +16,25 @@ from evac import estate as estates
 from evac.actions.peers import PLAIN_HINT, Peer, peer_of, plain_problem
 from evac.actions.remote import AgentAnchors
 from evac.actions.tls import client_context
-from evac.model.errors import ActionError, NotAllowed, Unavailable
+from evac.engine import chronicle, plan_journal
+from evac.engine.chronicle import Notice, Tell
+from evac.engine.clock import Clock
+from evac.model.errors import ActionError, Corrupt, EvacError, NotAllowed, Permanent, Unavailable
 from evac.model.estate import Estate
+from evac.notices import codec as notices
 from evac.store.anchors import Anchor
+from evac.store.journal import head_of, read
+from evac.store.port import Lease, Store
 
+Sink = Callable[[Anchor], Awaitable[None]]
+"""Leaves a head with one agent. Raises ActionError."""
 ASK_S: Final = 3.0
+LOOK_S: Final = 2.0
+KEEP_S: Final = 2.0
+READ_ON: Final = (notices.STREAM, plan_journal.STREAM)
+JOURNALS: Final = (chronicle.STREAM, *READ_ON)
+"""Those that are no run's."""
+CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
 
 
 AgentAt = tuple[str, str, Peer]
@@ -41,6 +62,76 @@ def check_agents(estate: Estate) -> None:
         raise NotAllowed("agent-plain", "; ".join(sorted(problems)), PLAIN_HINT)
     if any(url.startswith("https:") for url, _, _ in found.values()):
         client_context(next(iter(found.values()))[2].files)
+
+
+class HeadChore:
+    """Of whoever leads: leaves the heads of `READ_ON` with the agents of the other sites (site -> sink) soon
+    after they move. It reads on from the head that it left last, link by link: a journal that no longer
+    follows from there gets no new head, and it is said once.
+    """
+
+    def __init__(
+        self, store: Store, sinks: Mapping[str, Sink], clock: Clock, tell: Tell, site: str,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
+        self._store, self._sinks, self._clock, self._tell = store, sinks, clock, tell
+        self._site, self._pause = site, pause
+        self._guard: Lease | None = None
+        self._heads: dict[str, Anchor] = {}
+        self._left: dict[tuple[str, str], Anchor] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    async def chore(self, guard: Lease) -> None:
+        """Raises Unavailable."""
+        if guard != self._guard:  # An agent keeps the heads of each generation by themselves.
+            self._guard = guard
+            self._left.clear()
+        await self.look()
+        await self._pause(LOOK_S)
+
+    async def look(self) -> None:
+        """What does not answer gets the head at the next look. Raises Unavailable."""
+        for stream in READ_ON if self._sinks else ():
+            try:
+                head = await self._read_on(stream)
+            except Corrupt as error:
+                self._say("", stream, f"the journal {stream} cannot be proved any more: {error.message}")
+                continue
+            if head is not None:
+                late = [site for site in self._sinks if self._left.get((site, stream)) != head]
+                await asyncio.gather(*(self._leave(site, head) for site in late))
+
+    async def _read_on(self, stream: str) -> Anchor | None:
+        known = self._heads.get(stream)
+        if known is None:
+            known = await head_of(self._store, stream)
+        else:
+            async for segment in read(self._store, stream, known):
+                known = Anchor(stream, segment.number, segment.last, segment.hash)
+        if known is not None:
+            self._heads[stream] = known
+        return known
+
+    async def _leave(self, site: str, head: Anchor) -> None:
+        try:
+            async with asyncio.timeout(KEEP_S):
+                await self._sinks[site](head)
+        except Permanent as error:
+            if error.code in CONTRADICTED:
+                self._say(
+                    site, head.stream, f"the agent of {site} keeps another head of a journal: {error.message}"
+                )
+        except (EvacError, TimeoutError, OSError):
+            return
+        else:
+            self._left[site, head.stream] = head
+
+    def _say(self, site: str, stream: str, words: str) -> None:
+        if (site, stream) not in self._said:
+            self._said.add((site, stream))
+            told = {"code": "journal-broken"}
+            words = f"{words}; evac run verify --estate ESTATE"
+            self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
 
 
 async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:

@@ -100,7 +100,9 @@ class Control(Protocol):
         ...
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
-        """Whether the journal of a run is whole, and agrees with heads that others kept."""
+        """Whether a journal is whole, and agrees with heads that others kept: that of a run, or one of
+        `anchoring.JOURNALS`.
+        """
         ...
 
     async def quarantine(self, name: str, form: QuarantineForm) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import orjson
 
 from evac.app import runs
+from evac.app.anchoring import JOURNALS
 from evac.app.control import (
     Document,
     Held,
@@ -153,7 +154,8 @@ class ServerControl:
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
         body = {"heads": [{"segment": h.segment, "records": h.records, "hash": h.hash} for h in heads]}
-        return checked(await self._change("POST", _path("runs", name, "proof"), body), PROOF, "proof")
+        kind = "journals" if name in JOURNALS else "runs"
+        return checked(await self._change("POST", _path(kind, name, "proof"), body), PROOF, "proof")
 
     async def quarantine(self, name: str, form: QuarantineForm) -> str:
         return await self._text(_path("runs", name, "quarantine"), {"format": form})

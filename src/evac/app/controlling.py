@@ -22,7 +22,7 @@ from evac.actions.process import ProcessDriver
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
-from evac.app.anchoring import agents_of, check_agents
+from evac.app.anchoring import HeadChore, agents_of, check_agents
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
 from evac.app.mending import Mender
@@ -171,22 +171,24 @@ async def compose(
     )  # fmt: skip
     if targets is None and setting.watch:
         targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
-    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else []
+    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
+    sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
-        anchors=[_sink(agent, generations) for agent in anchors],
+        anchors=list(sinks.values()),
         chores=(
             seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
+            HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
     )  # fmt: skip
     return Composed(
-        Controller(parts), store, drivers, session, worker, seen, [*anchors, *tellers.values()], agents,
-        mender,
+        Controller(parts), store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
+        agents, mender,
     )  # fmt: skip
 
 
@@ -286,10 +288,10 @@ def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -
     check(Approval(run, plan, given, request.who, request.reason, request.ticket), request.signature, policy)
 
 
-def _agents(estate: Estate, own: str) -> list[AgentAnchors]:
+def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:
     """The agents of the other sites, which keep the heads of our journals."""
     found = agents_of(estate)
-    return [AgentAnchors(*found[site]) for site in sorted(found) if site != own]
+    return {site: AgentAnchors(*found[site]) for site in sorted(found) if site != own}
 
 
 def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:

@@ -146,41 +146,63 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
 
 
 @run.command()
-@run_argument
+@click.argument("run", metavar="[RUN]", required=False)
 @where_options
 @click.option(
     "--estate", type=click.Path(), help="Also ask the agents of this estate for the heads they kept."
 )
 @output_option("text", "json")
-def verify(run: str, where: Where, estate: str | None, output: str) -> int:
-    """Prove that nothing is missing, changed or cut off in a journal."""
+def verify(run: str | None, where: Where, estate: str | None, output: str) -> int:
+    """Prove that nothing is missing, changed or cut off in a journal.
+
+    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), and
+    which plans lay ready (plans). Each of the three can also be named in place of RUN.
+    """
     import json
 
-    from evac.app.anchoring import heads_of
+    from evac.app.anchoring import JOURNALS
 
-    async def work(control: Control) -> Document:
-        if estate is None:
-            return await control.proof(run, [])
-        stream, about = str((await control.run(run, 1))["run"]), await control.status()
-        return await control.proof(run, await heads_of(estate, stream, int(about["generation"])))
+    names = (run,) if run is not None else JOURNALS
 
-    proof = where.do(work)
-    problems, anchors = proof["problems"], proof["anchors"]
+    async def work(control: Control) -> list[Document]:
+        generation = 0 if estate is None else int((await control.status())["generation"])
+        return [await _proof(control, name, estate, generation) for name in names]
+
+    proofs = where.do(work)
     if output == "json":
-        row = {"schema_version": 1, "run": run, "segments": proof["segments"], "records": proof["records"],
-               "anchors": anchors, "problems": list(problems)}  # fmt: skip
-        emit(json.dumps(row, indent=2) + "\n", None)
-    elif problems:
-        emit("\n".join(f"- {words}" for words in problems) + "\n", None)
+        rows = [{"stream": proof["stream"], **_counted(proof)} for proof in proofs]
+        told = {"journals": rows} if run is None else {"run": run, **_counted(proofs[0])}
+        emit(json.dumps({"schema_version": 1, **told}, indent=2) + "\n", None)
     else:
-        kept = (
-            f"and agrees with {anchors} heads kept elsewhere"
-            if anchors
-            else ("; no head kept elsewhere was asked for: add --estate ESTATE")
-        )
-        counted = f"{proof['records']} events in {proof['segments']} segments"
-        emit(f"the journal is whole: {counted} {kept}\n", None)
-    return exits.FAILED if problems else exits.DONE
+        for proof in proofs:
+            name = "the journal is" if run is not None else f"{proof['stream']} is"
+            lines = [f"- {'' if run else proof['stream'] + ': '}{words}" for words in proof["problems"]]
+            emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
+    return exits.FAILED if any(proof["problems"] for proof in proofs) else exits.DONE
+
+
+async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:
+    from evac.app.anchoring import JOURNALS, heads_of
+
+    if estate is None:
+        return await control.proof(name, [])
+    stream = name if name in JOURNALS else str((await control.run(name, 1))["run"])
+    return await control.proof(name, await heads_of(estate, stream, generation))
+
+
+def _counted(proof: Document) -> Document:
+    counts = {key: proof[key] for key in ("segments", "records", "anchors")}
+    return {**counts, "problems": list(proof["problems"])}
+
+
+def _whole(proof: Document, estate: str | None) -> str:
+    """What is to be said of a journal that has no problem."""
+    counted = f"whole: {proof['records']} events in {proof['segments']} segments"
+    if proof["anchors"]:
+        return f"{counted} and agrees with {proof['anchors']} heads kept elsewhere"
+    if estate is None:
+        return f"{counted}; no head kept elsewhere was asked for: add --estate ESTATE"
+    return f"{counted}; no agent kept a head of it"
 
 
 Work = Callable[..., Any]

@@ -58,6 +58,9 @@ class ChainProblem:
     segment: int
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
 
 async def verify_chain(store: Store, stream: str, anchors: Iterable[Anchor] = ()) -> list[ChainProblem]:
     """Every problem of a journal: missing, changed or cut off segments, a token that fell. Empty is sound.
