@@ -6,6 +6,9 @@ send the same again:
 
     traces/<run>    number of the last event whose spans were handed over
 
+The key is there for as long as the run is open. One of a run that ended while nobody looked is worked off:
+what was not sent yet is sent, and then the key goes.
+
 The engine knows nothing of it, and waits for nothing here.
 """
 
@@ -30,11 +33,12 @@ from evac.report.run_spans import RunSpan, RunSpans
 from evac.store.anchors import Anchor
 from evac.store.journal import read
 from evac.store.opening import open_store
-from evac.store.port import Change, Delete, Put, Store
+from evac.store.port import Delete, Entry, Put, Store
 
 PREFIX: Final = "traces/"
 LOOK_S: Final = 1.0
 RUNS_MOST: Final = 64
+"""Open runs that are followed, and runs that are worked off in one look."""
 FAILED: Final = 1
 
 
@@ -56,19 +60,22 @@ class RunTraces:
         self._following: dict[str, _Following] = {}
 
     async def look(self) -> None:
-        """One look at all runs that are open, and once more at those that ended. Raises Unavailable."""
-        for entry in (await pages(self._store, OPEN))[:RUNS_MOST]:
-            run = entry.key.removeprefix(OPEN)
+        """One look at all runs that are open, and a last one at those that ended. Raises Unavailable."""
+        opened = [entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)]
+        kept = {entry.key.removeprefix(PREFIX): _number(entry) for entry in await pages(self._store, PREFIX)}
+        ended = sorted(kept.keys() - set(opened))[:RUNS_MOST]
+        for run in [*opened[:RUNS_MOST], *ended]:
             if run not in self._following:
-                kept = await self._store.get(PREFIX + run)
-                number = int(kept.value) if kept is not None and kept.value.isdigit() else 0
+                number = kept.get(run, 0)
                 self._following[run] = _Following(RunSpans(run), None, number, number)
         for run, one in list(self._following.items()):
             with contextlib.suppress(Corrupt):
                 await self._read(run, one)
-            if one.spans.over:
+            if run in opened:
+                await self._keep(run, one)
+            else:
+                await self._store.transact((), (Delete(PREFIX + run),))
                 del self._following[run]
-            await self._keep(run, one)
 
     async def _read(self, run: str, one: _Following) -> None:
         async for segment in read(self._store, run, one.head or 0):
@@ -81,18 +88,17 @@ class RunTraces:
 
     async def _keep(self, run: str, one: _Following) -> None:
         """A hint for whoever goes on; that it is not written costs spans that come twice."""
-        if one.spans.over:
-            change: Change = Delete(PREFIX + run)
-        elif one.sent != one.kept:
-            change = Put(PREFIX + run, str(one.sent).encode())
-        else:
-            return
-        await self._store.transact((), (change,))
-        one.kept = one.sent
+        if one.sent != one.kept:
+            await self._store.transact((), (Put(PREFIX + run, str(one.sent).encode()),))
+            one.kept = one.sent
 
     def forget(self) -> None:
         """Another controller leads: its process goes on."""
         self._following.clear()
+
+
+def _number(entry: Entry) -> int:
+    return int(entry.value) if entry.value.isdigit() and len(entry.value) < 19 else 0
 
 
 async def follow(traces: RunTraces, leads: Callable[[], Awaitable[bool]]) -> None:

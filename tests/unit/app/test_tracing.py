@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from evac.app import tracing
+from evac.app import traces_process, tracing
 from evac.app.office import Office
 from evac.app.traces_process import PREFIX, RunTraces
 from evac.app.tracing import Tracer, tracer_of, wanted
@@ -100,7 +100,10 @@ def test_spans_of_a_run_reach_a_receiver(collector: Collector) -> None:
     async def story() -> None:
         store = MemoryStore()
         await journalled(store, "run-1")
-        await RunTraces(store, tracer.run_span).look()
+        traces = RunTraces(store, tracer.run_span)
+        await traces.look()
+        await store.transact((), (Delete(OPEN + "run-1"),))
+        await traces.look()
         assert await store.get(PREFIX + "run-1") is None, "nothing is kept of a run that is over"
 
     asyncio.run(story())
@@ -157,6 +160,49 @@ def test_whoever_goes_on_sends_nothing_twice() -> None:
         await store.transact((), (Delete(OPEN + "run-1"),))
         await again.look()
         assert [one.name for one in [*first, *second]] == NAMES
+
+    asyncio.run(story())
+
+
+def test_a_run_that_ended_is_sent_once_though_it_stays_open_and_nothing_is_kept_of_it_then() -> None:
+    """Its end is in the journal before it stops to be open, and the two may be far apart."""
+
+    async def story() -> None:
+        store, sent = MemoryStore(), list[RunSpan]()
+        await journalled(store, "run-1")
+        traces = RunTraces(store, sent.append)
+        for _ in range(3):
+            await traces.look()
+        await RunTraces(store, sent.append).look()
+        assert [one.name for one in sent] == NAMES
+        assert await store.get(PREFIX + "run-1") is not None
+        await store.transact((), (Delete(OPEN + "run-1"),))
+        for _ in range(2):
+            await traces.look()
+            await RunTraces(store, sent.append).look()
+        assert [one.name for one in sent] == NAMES
+        assert await store.list(PREFIX) == []
+
+    asyncio.run(story())
+
+
+def test_what_is_kept_of_runs_that_ended_unseen_is_worked_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one without a journal, or whose number nobody can read; a part of many at each look."""
+
+    async def story() -> None:
+        store, sent = MemoryStore(), list[RunSpan]()
+        journal = await journalled(store, "run-1", 8)
+        await RunTraces(store, sent.append).look()
+        await journal.append(encode_all(STORY[8:]), None)
+        await store.transact((), (Delete(OPEN + "run-1"), Put(PREFIX + "gone", b"7")))
+        await store.transact((), (Put(PREFIX + "odd", b"x" * 40), Put(PREFIX + "old", b"9" * 40)))
+        monkeypatch.setattr(traces_process, "RUNS_MOST", 2)
+        traces = RunTraces(store, sent.append)
+        await traces.look()
+        assert [entry.key for entry in await store.list(PREFIX)] == [PREFIX + "old", PREFIX + "run-1"]
+        await traces.look()
+        assert [one.name for one in sent] == NAMES
+        assert await store.list(PREFIX) == []
 
     asyncio.run(story())
 
