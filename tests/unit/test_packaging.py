@@ -97,6 +97,22 @@ def test_the_recipe_names_what_there_is() -> None:
             assert f"!{name}" in ignored
 
 
+def test_the_page_installs_where_the_units_look_and_never_by_a_copy() -> None:
+    """An environment is made where it stays: its programs name their Python by its full path."""
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text()
+    commands = " ".join(line.strip(" \\") for line in page.splitlines() if line.startswith("    "))
+    (made,) = re.findall(
+        r"UV_PROJECT_ENVIRONMENT=(\S+) UV_PYTHON=/usr/bin/python3 .*? uv sync --frozen", commands
+    )
+    version, link = re.findall(r"ln -sfn (\S+) (\S+)", commands)[0]
+    assert made == f"{Path(link).parent}/{version}"
+    assert all(dict(settings(unit))["ExecStart"].startswith(f"{link}/bin/evac ") for unit in UNITS)
+    assert "--no-default-groups --no-editable" in commands
+    assert not re.search(r"\b(cp|mv|rsync)\b", commands)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"--extra (\S+)", commands)) <= set(project["optional-dependencies"])
+
+
 class _Room(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/healthz" else 503)
