@@ -100,9 +100,10 @@ class Database:
 
     def streams(self, primary: Member, member: Member) -> bool:
         """Whether the member receives from this primary now."""
+        if member.role != "standby" or member.upstream != primary.site or primary.role != "primary":
+            return False
         return (
-            member.role == "standby" and member.upstream == primary.site and primary.role == "primary"
-            and self.alive(member) and self.alive(primary) and self.reach(primary.site, member.site)
+            self.reach(primary.site, member.site) and self.alive(member) and self.alive(primary)
             and _is_prefix(member.log, primary.log)
         )  # fmt: skip
 
@@ -131,29 +132,41 @@ class Database:
         """The log goes on to who follows, and what is confirmed is acknowledged. lazy: whether an
         asynchronous member stays behind this time.
         """
-        for primary in self.members.values():
+        members = self.members.values()
+        for primary in members:
             if primary.role != "primary":
                 continue
-            for member in self.members.values():
+            for member in members:
                 behind = member.name not in primary.sync and lazy()
                 if not behind and self.streams(primary, member):
                     member.log.extend(primary.log[len(member.log) :])
                     member.timeline = primary.timeline
-        self.waiting = [
-            (member, number) for member, number in self.waiting if not self._settle(member, number)
-        ]
+        if self.waiting:
+            self._settle()
 
-    def _settle(self, member: Member, number: int) -> bool:
-        """Whether a write waits no more: it is acknowledged, or its session is gone."""
-        if not (self.alive(member) and member.writable and member.path):
-            return True
-        if not member.sync:
-            return True
-        for one in self.members.values():
-            if one.name in member.sync and self.streams(member, one) and number in one.log[-64:]:
+    def _settle(self) -> None:
+        """What waits no more: what is acknowledged, and what was asked in a session that is gone."""
+        confirmed = {member: self._confirmed(member) for member, _ in self.waiting}
+        waiting = []
+        for member, number in self.waiting:
+            held = confirmed[member]
+            if held is None:
+                continue
+            if number in held:
                 self.acked.add(number)
-                return True
-        return False
+            else:
+                waiting.append((member, number))
+        self.waiting = waiting
+
+    def _confirmed(self, member: Member) -> set[int] | None:
+        """What its synchronous members hold of the newest; None where nobody waits for them."""
+        if not (member.sync and member.writable and member.path and self.alive(member)):
+            return None
+        held: set[int] = set()
+        for one in self.members.values():
+            if one.name in member.sync and self.streams(member, one):
+                held.update(one.log[-64:])
+        return held
 
     def burn(self, site: str, forget: Callable[[], int]) -> None:
         """The machine stops. A disk that lies has not kept the newest of what it confirmed."""

@@ -193,28 +193,28 @@ class SiteStore:
     def delay_s(self) -> float:
         return (0.3 + self._random()) * self.cluster.weather.slow_ms / 1_000
 
-    async def get(self, key: str) -> Entry | None:
-        return await self._ask(self.cluster.get, key)
+    def get(self, key: str) -> Coroutine[Any, Any, Entry | None]:
+        return self._ask(self.cluster.get, key)
 
-    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
-        return await self._ask(self.cluster.list, prefix, after, limit)
+    def list(self, prefix: str, after: str = "", limit: int = 1_000) -> Coroutine[Any, Any, list[Entry]]:
+        return self._ask(self.cluster.list, prefix, after, limit)
 
-    async def transact(
+    def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
-    ) -> int:
-        return await self._ask(self.cluster.transact, compares, changes, guard, changes=True)
+    ) -> Coroutine[Any, Any, int]:
+        return self._ask(self.cluster.transact, compares, changes, guard, changes=True)
 
-    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
-        return await self._ask(self.cluster.acquire, name, owner, ttl_ms, changes=True)
+    def acquire(self, name: str, owner: str, ttl_ms: int) -> Coroutine[Any, Any, Lease]:
+        return self._ask(self.cluster.acquire, name, owner, ttl_ms, changes=True)
 
-    async def renew(self, lease: Lease) -> None:
-        await self._ask(self.cluster.renew, lease, changes=True)
+    def renew(self, lease: Lease) -> Coroutine[Any, Any, None]:
+        return self._ask(self.cluster.renew, lease, changes=True)
 
-    async def release(self, lease: Lease) -> None:
-        await self._ask(self.cluster.release, lease, changes=True)
+    def release(self, lease: Lease) -> Coroutine[Any, Any, None]:
+        return self._ask(self.cluster.release, lease, changes=True)
 
-    async def holder(self, name: str) -> Lease | None:
-        return await self._ask(self.cluster.holder, name)
+    def holder(self, name: str) -> Coroutine[Any, Any, Lease | None]:
+        return self._ask(self.cluster.holder, name)
 
     def watch(self, prefix: str) -> AsyncIterator[None]:
         return Hints(self, prefix)
@@ -251,15 +251,16 @@ class _Request:
         weather, random = way.cluster.weather, way._random
         draw = int(random() * 1_000)
         delay_s = (0.3 + random()) * weather.slow_ms / 1_000
-        if draw < weather.lost:
-            self._give_up_later()
-            return
-        draw -= weather.lost
-        if draw < weather.late:
-            delay_s = DEADLINE_S * (0.5 + 1.5 * random())
-            self._give_up_later()
-        elif draw - weather.late < weather.doubled and self.changes:
-            way.loop.in_world(delay_s + way.delay_s() * 4, self._arrive_again)
+        if draw < weather.lost + weather.late + weather.doubled:
+            if draw < weather.lost:
+                self._give_up_later()
+                return
+            draw -= weather.lost
+            if draw < weather.late:
+                delay_s = DEADLINE_S * (0.5 + 1.5 * random())
+                self._give_up_later()
+            elif self.changes:
+                way.loop.in_world(delay_s + way.delay_s() * 4, self._arrive_again)
         way.loop.in_world(delay_s, self._arrive)
 
     def _give_up_later(self) -> None:

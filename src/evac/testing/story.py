@@ -12,6 +12,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, cast
 
 import orjson
@@ -121,7 +122,7 @@ class Story:
         self._starts += 1
         process = Process(self.loop, f"{site}-{self._starts}", site, self.options.drift_ppm[number])
         process.offset_ms = 1_700_000_000_000 + self.options.wall_offset_ms[number]
-        store = SiteStore(self.world.cluster, self.loop, process, lambda: self.world.connected(site))
+        store = SiteStore(self.world.cluster, self.loop, process, partial(self.world.connected, site))
         controller = Controller(self._parts(process, store))
         self.nodes[site] = _Node(process, controller, store)
         self.world.say(f"{process.name} starts")

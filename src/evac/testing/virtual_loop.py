@@ -13,6 +13,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
@@ -45,7 +46,8 @@ class Process:
         self._loop = loop
         self.tasks: list[asyncio.Task[Any]] = []
         self._roots: list[asyncio.Task[Any]] = []
-        self.held: list[_Handle] = []
+        self.held: list[_Callback] = []
+        self._most = 64
         self.context = Context()
         self.context.run(_PROCESS.set, self)
         loop.processes.append(self)
@@ -67,8 +69,9 @@ class Process:
         return task
 
     def keep(self, task: asyncio.Task[Any]) -> None:
-        if len(self.tasks) > 64:
+        if len(self.tasks) > self._most:
             self.tasks = [one for one in self.tasks if not one.done()]
+            self._most = max(64, 2 * len(self.tasks))
         self.tasks.append(task)
 
     def stop(self) -> None:
@@ -117,10 +120,14 @@ class _Task(asyncio.Task[T]):
         return self._number
 
 
-class _Handle(list[Any]):
-    """One callback: [callback, args, context, whether it was cancelled, when]. A list, because they are made
-    by the thousand, and to make a list runs no code of ours.
-    """
+_Callback = list[Any]
+"""[callback, args, context, whether it was cancelled, when]. A list, because they are made by the thousand,
+and to make a list runs no code of ours.
+"""
+
+
+class _Handle(_Callback):
+    """A callback that somebody may want to cancel."""
 
     __slots__ = ()
 
@@ -143,13 +150,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int, later_permille: int = LATER_PERMILLE) -> None:
         super().__init__()
         self.random = Random(seed)
-        self.ready: list[_Handle] = []
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
+        self.ready: list[_Callback] = []
         self.processes: list[Process] = []
         self.turns = 0
         self.stopped = 0
         self.now = 0.0
+        self._draw = self.random.random
         self._later = later_permille / 1_000
-        self._timers: list[tuple[float, int, _Handle]] = []
+        self._timers: list[tuple[float, int, _Callback]] = []
         self._numbers = 0
         self._plots: list[tuple[int, int, Callable[[], None]]] = []
         self._errors: list[BaseException] = []
@@ -166,8 +175,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
-        handle = _Handle((callback, args, copy_context() if context is None else context, False, 0.0))
-        self.ready.append(handle)
+        """Futures and tasks name a context, and keep nothing of what they are given back."""
+        if context is not None:
+            self.ready.append(bare := [callback, args, context, False, 0.0])
+            return bare  # type: ignore[return-value]
+        self.ready.append(handle := _Handle((callback, args, copy_context(), False, 0.0)))
         return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
@@ -192,8 +204,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def in_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Something that happens whether or not whoever asked for it still lives."""
         self._numbers += 1
-        handle = _Handle((callback, args, self.world, False, 0.0))
-        heappush(self._timers, (self.now + delay_s, self._numbers, handle))
+        heappush(self._timers, (self.now + delay_s, self._numbers, [callback, args, self.world, False, 0.0]))
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
@@ -232,8 +243,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while True:
             while plots and self.turns >= plots[0][0]:
                 heappop(plots)[2]()
-            batch, self.ready = self.ready, []
-            if not batch:
+            if self.ready:
+                batch, self.ready = self.ready, []
+            else:
                 batch = self._due()
             if len(batch) > 1:
                 self._mix(batch)
@@ -255,17 +267,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._stopping:  # type: ignore[attr-defined]
                 return
 
-    def _due(self) -> list[_Handle]:
+    def _due(self) -> list[_Callback]:
         """Jumps to the next timer: all that are due at that moment."""
         timers = self._timers
-        while timers and timers[0][2][3]:
-            heappop(timers)
-        if not timers:
+        while timers:
+            at, _, first = heappop(timers)
+            if not first[3]:
+                break
+        else:
             if self._stopping:  # type: ignore[attr-defined]
                 return []
             raise Idle("nothing will ever happen again")
-        at, _, first = heappop(timers)
-        when = self.now = max(self.now, at)
+        when = self.now
+        if at > when:
+            when = self.now = at
         found = [first]
         while timers and timers[0][0] <= when:
             handle = heappop(timers)[2]
@@ -273,15 +288,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 found.append(handle)
         return found
 
-    def _mix(self, batch: list[_Handle]) -> None:
-        random, later = self.random.random, self._later
+    def _mix(self, batch: list[_Callback]) -> None:
+        random, later = self._draw, self._later
         for i in range(len(batch) - 1, 0, -1):
             j = int(random() * (i + 1))
             batch[i], batch[j] = batch[j], batch[i]
         if later and random() < later * len(batch):
             self.ready.append(batch.pop())
 
-    def _awake(self, batch: list[_Handle]) -> Iterator[_Handle]:
+    def _awake(self, batch: list[_Callback]) -> Iterator[_Callback]:
         """Those whose process is not stopped; the others wait until it goes on."""
         for handle in batch:
             process = handle[2].get(_PROCESS)
