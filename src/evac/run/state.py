@@ -23,7 +23,7 @@ from evac.run.table import STEP_TABLE
 from evac.run.values import Event, RunSpec, RunStep, StepPhase
 from evac.run.view import Pause, RunView
 
-__all__ = ["RunView", "apply", "fingerprint", "merged_with", "plans_of", "replay"]
+__all__ = ["RunView", "alike", "apply", "fingerprint", "merged_with", "plans_of", "replay"]
 
 
 def apply(view: RunView, event: Event) -> RunView:
@@ -508,6 +508,22 @@ def fingerprint(view: RunView) -> str:
         *view.of_boots(),
     )  # fmt: skip
     return hashlib.sha256(repr(whole).encode()).hexdigest()
+
+
+_NOT_OF_EVENTS: Final = frozenset({"agenda", "watched", "changed", "limits", "specs"})
+
+
+def alike(one: RunView, other: RunView) -> bool:
+    """Whether both have the same fingerprint. It is made only where a look at all that they hold finds a
+    difference, which may be in what events do not determine.
+    """
+    mine, theirs = vars(one), vars(other)
+    for name, value in mine.items():
+        if value is not theirs[name] and name not in _NOT_OF_EVENTS and value != theirs[name]:
+            return fingerprint(one) == fingerprint(other)
+    now_ms = one.last_ms
+    same = one.limits.apart == other.limits.apart and one.limits.held(now_ms) == other.limits.held(now_ms)
+    return same or fingerprint(one) == fingerprint(other)
 
 
 def _plainly(value: Any) -> Any:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.model.run_policy import Patience
-from evac.run.state import fingerprint, replay
+from evac.run.state import alike, fingerprint, replay
 from evac.run.values import Event, RunLimit, RunSpec, RunStep
 from tests.unit.run.world import World, overused, seeded_outcomes
 
@@ -70,3 +70,30 @@ def test_a_replayed_prefix_is_the_state_that_lived(seed: int, steps: int) -> Non
     assert len(prints) == len(world.events)
     for cut in range(1, len(world.events) + 1):
         assert fingerprint(replay(spec, world.events[:cut])) == prints[cut - 1]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_two_states_are_alike_where_their_fingerprints_are_the_same(seed: int, steps: int) -> None:
+    spec = random_spec(seed, steps)
+    world = World(spec, seeded_outcomes(seed))
+    world.begin()
+    world.finish()
+    states = [replay(spec, world.events[:cut]) for cut in range(1, len(world.events) + 1)]
+    for one in states:
+        assert alike(one, world.view) == (fingerprint(one) == fingerprint(world.view))
+    assert alike(states[-1], world.view), "whoever decided has more in hand than the events say"
+
+
+@given(st.sampled_from(("phases", "attempts", "tries", "started", "ended", "waits")))
+def test_a_state_with_another_value_in_one_place_is_not_alike(column: str) -> None:
+    spec = random_spec(7, 4)
+    world = World(spec, seeded_outcomes(7))
+    world.begin()
+    world.finish()
+    other = replay(spec, world.events)
+    assert alike(world.view, other)
+    getattr(other, column)[2] = "failed" if column == "phases" else 4711
+    assert not alike(world.view, other)
+    again = replay(spec, world.events)
+    again.limits._timed.append((again.last_ms + 1, 0, 1, 1))
+    assert not alike(world.view, again)
