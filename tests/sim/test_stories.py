@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +92,37 @@ def test_a_seed_is_told_again_for_people(capsys: pytest.CaptureFixture[str]) -> 
     assert "seed = 5" in told
     assert "everything is healed" in told
     assert "nothing broke" in told
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and not only waits for somebody to ask how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(what: Callable[[], bool], most_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + most_s
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return what()
+
+
+def test_the_workers_of_a_torture_that_is_killed_end_too() -> None:
+    words = [sys.executable, "-m", "evac.testing.torture", "--seeds", "1000000", "--jobs", "2"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        try:
+            assert until(lambda: len(children_of(parent.pid)) == 2)
+            workers = children_of(parent.pid)
+        finally:
+            parent.kill()
+    try:
+        assert until(lambda: not any(map(lives, workers)))
+    finally:
+        for worker in filter(lives, workers):
+            os.kill(worker, signal.SIGKILL)

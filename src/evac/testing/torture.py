@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for_any
 
 from evac.testing.story import Outcome, play
 
@@ -77,13 +80,26 @@ def play_all(seeds: Iterable[int]) -> Tally:
     return tally
 
 
+def end_with_parent() -> None:
+    """Has this worker end as soon as whoever started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait_for_any([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
 def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = lambda tally: None) -> Tally:
     """Seeds side by side, in chunks; ends early once enough of them failed. say: told after each chunk."""
     tally = Tally()
     chunks = iter(
         range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)
     )
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=end_with_parent) as pool:
         flying: set[Future[Tally]] = set()
         while True:
             while len(flying) < 2 * jobs and len(tally.failed) < FAILED_MOST:
