@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from evac.actions.port import Action, Driver, Evidence, Observed, Order, Verb
@@ -27,6 +28,8 @@ in the epoch that decided it. Every other role of a store is seen and reported, 
 
 UNSEEN: Final = frozenset({"manual", "noop"})
 """Drivers of no system that could be looked at again."""
+
+_DUE_MS: Final = attrgetter("due_ms")
 
 SAMPLES: Final = 2
 """How often in a row a thing must look undone: a server that restarts answers wrongly for a moment."""
@@ -105,7 +108,7 @@ class DriftWatch:
             self._queue.popleft()
         if not self._queue:
             return self._period_ms
-        watched = min(self._queue, key=lambda one: one.due_ms)
+        watched = min(self._queue, key=_DUE_MS)
         if watched.due_ms > now_ms:
             return watched.due_ms - now_ms
         watched.due_ms = now_ms + self._period_ms

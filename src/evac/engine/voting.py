@@ -129,6 +129,7 @@ class VoteReader:
     def __init__(self, store: Store, clock: Clock, profile: WatchProfile) -> None:
         self._store, self._clock, self._profile = store, clock, profile
         self._ballots: dict[str, Ballot] = {}
+        self._values: dict[str, bytes] = {}
         self._read_at_ms: int | None = None
 
     @property
@@ -142,13 +143,17 @@ class VoteReader:
         awake = self._read_at_ms is not None and now_ms - self._read_at_ms <= self._profile.vote_ttl_ms
         found: dict[str, Ballot] = {}
         for entry in entries:
+            known = self._ballots.get(entry.key)
+            if known is not None and self._values.get(entry.key) == entry.value:
+                found[entry.key] = known
+                continue
             vote = decode(entry)
             if vote is None:
                 continue
-            known = self._ballots.get(entry.key)
             if known is not None and known.vote.number == vote.number:
                 found[entry.key] = known
             else:
                 found[entry.key] = Ballot(vote, now_ms, proven=awake)
         self._ballots, self._read_at_ms = found, now_ms
+        self._values = {entry.key: entry.value for entry in entries}
         return tuple(found.values())

@@ -22,9 +22,9 @@ PREFIX_END = "\U0010ffff"
 def check_key(key: str) -> int:
     """The size of a key in bytes. Raises `StoreError` when it is empty, too long or not printable."""
     size = len(key) if key.isascii() else len(key.encode("utf-8", "replace"))
-    if not key or size > MAX_KEY_BYTES or not key.isprintable():
-        raise _beyond(f"a key has 1 to {MAX_KEY_BYTES} bytes of printable text, not {key[:80]!r}")
-    return size
+    if 0 < size <= MAX_KEY_BYTES and key.isprintable():
+        return size
+    raise _beyond(f"a key has 1 to {MAX_KEY_BYTES} bytes of printable text, not {key[:80]!r}")
 
 
 def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) -> None:
@@ -33,10 +33,12 @@ def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) ->
         raise _beyond(f"a transaction has at most {MAX_CHANGES} compares and {MAX_CHANGES} changes")
     for compare in compares:
         check_key(compare.key)
-    total = sum(_size(change) for change in changes)
+    total = 0
+    for change in changes:
+        total += _size(change)
     if total > MAX_TRANSACTION_BYTES:
         raise _beyond(f"a transaction of {total} bytes is above {MAX_TRANSACTION_BYTES}")
-    if len({change.key for change in changes}) != len(changes):
+    if len(changes) > 1 and len({change.key for change in changes}) != len(changes):
         raise _beyond("a transaction changes a key at most once")
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evac.model.errors import Conflict, LeaseLost, LockHeld, Unavailable
-from evac.store.limits import check_key, check_lease, check_transaction
+from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
 from evac.store.port import Change, Compare, Entry, Lease, Put
 
 WATCH_MOST_MS = 2_000
@@ -56,13 +56,11 @@ class MemoryStore:
 
     async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
         self._settle()
-        start = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
-        found: list[Entry] = []
-        for key in self._keys[start : start + max(0, limit)]:
-            if not key.startswith(prefix):
-                break
-            found.append(self._entries[key])
-        return found
+        keys = self._keys
+        start = bisect_right(keys, after) if after >= prefix else bisect_left(keys, prefix)
+        end = bisect_left(keys, prefix + PREFIX_END, start)
+        entries = self._entries
+        return [entries[key] for key in keys[start : min(end, start + max(0, limit))]]
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
@@ -77,7 +75,10 @@ class MemoryStore:
         if changes:
             self._revision += 1
             for change in changes:
-                self._change(change)
+                if isinstance(change, Put):
+                    self._put(change)
+                else:
+                    self._remove(change.key)
             self._notify([change.key for change in changes])
         return self._revision
 
@@ -164,24 +165,26 @@ class MemoryStore:
 
     def _holds(self, lease: Lease) -> bool:
         held = self._leases.get(lease.name)
-        return held is not None and (held.lease.token, held.lease.id) == (lease.token, lease.id)
+        return held is not None and held.lease.token == lease.token and held.lease.id == lease.id
 
     def _check_leases(self, changes: Sequence[Change], guard: Lease | None) -> None:
-        leases = [change.lease for change in changes if isinstance(change, Put)]
-        for lease in (guard, *leases):
-            if lease is not None and not self._holds(lease):
-                raise LeaseLost(lease.name)
+        if guard is not None and not self._holds(guard):
+            raise LeaseLost(guard.name)
+        for change in changes:
+            if isinstance(change, Put):
+                lease = change.lease
+                if lease is not None and not self._holds(lease):
+                    raise LeaseLost(lease.name)
 
-    def _change(self, change: Change) -> None:
-        if not isinstance(change, Put):
-            self._remove(change.key)
-            return
-        if change.key not in self._entries:
-            insort(self._keys, change.key)
-        self._entries[change.key] = Entry(change.key, change.value, self._revision)
-        self._attached.pop(change.key, None)
-        if change.lease is not None:
-            self._attached[change.key] = change.lease.token
+    def _put(self, change: Put) -> None:
+        key, lease = change.key, change.lease
+        if key not in self._entries:
+            insort(self._keys, key)
+        self._entries[key] = Entry(key, change.value, self._revision)
+        if lease is not None:
+            self._attached[key] = lease.token
+        elif self._attached:
+            self._attached.pop(key, None)
 
     def _remove(self, key: str) -> None:
         if self._entries.pop(key, None) is not None:

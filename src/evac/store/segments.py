@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -20,6 +21,9 @@ MAX_RECORDS: Final = 256
 MAX_BODY_BYTES: Final = 768 * 1024
 MAX_HEADER_BYTES: Final = 2_048
 MAX_STREAM_BYTES: Final = 200
+_KINDS: Final = (
+    ("segment", int), ("first", int), ("count", int), ("token", int), ("stream", str), ("previous", str),
+)  # fmt: skip
 HEADER_FIELDS: Final = frozenset({"v", "stream", "segment", "first", "count", "token", "previous"})
 
 
@@ -43,6 +47,7 @@ class Segment:
         return self.first + len(self.records) - 1
 
 
+@lru_cache(maxsize=1_024)
 def prefix_of(stream: str) -> str:
     """The prefix of a stream's keys. Raises `StoreError` for a name that would mix with another stream."""
     if not stream or "/" in stream or not stream.isprintable() or len(stream.encode()) > MAX_STREAM_BYTES:
@@ -72,7 +77,7 @@ def encode(
 def decode(stream: str, number: int, value: bytes) -> Segment:
     """The segment under a key. Raises `Corrupt` when it does not say what its place says."""
     head, *records = value.split(b"\n")
-    header = _header(head, f"{stream}/{number}")
+    header = _header(head, stream, number)
     if header["stream"] != stream or header["segment"] != number:
         raise Corrupt(f"segment {number} of {stream} says it is another: it was moved or copied")
     if header["count"] != len(records):
@@ -91,15 +96,15 @@ def check_record(record: bytes) -> int:
     return len(record) + 1
 
 
-def _header(line: bytes, where: str) -> dict[str, Any]:
+def _header(line: bytes, stream: str, number: int) -> dict[str, Any]:
+    where = f"{stream}/{number}"
     try:
         header = orjson.loads(line) if len(line) <= MAX_HEADER_BYTES else None
     except orjson.JSONDecodeError as error:
         raise Corrupt(f"the header of segment {where} cannot be read") from error
-    if not isinstance(header, dict) or set(header) != HEADER_FIELDS or header["v"] != FORMAT:
+    if not isinstance(header, dict) or header.keys() != HEADER_FIELDS or header["v"] != FORMAT:
         raise Corrupt(f"the header of segment {where} is not one of this format")
-    numbers = (header["segment"], header["first"], header["count"], header["token"])
-    texts = (header["stream"], header["previous"])
-    if not all(type(number) is int for number in numbers) or not all(type(text) is str for text in texts):
-        raise Corrupt(f"the header of segment {where} holds values of the wrong kind")
+    for name, kind in _KINDS:
+        if type(header[name]) is not kind:
+            raise Corrupt(f"the header of segment {where} holds values of the wrong kind")
     return header

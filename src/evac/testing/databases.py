@@ -211,7 +211,10 @@ class Database:
     def roles(self) -> Mapping[str, str]:
         """Site -> primary, sync, async or none, as somebody who looks at all members sees it."""
         found = {}
-        names = {name for member in self.members.values() if member.writable for name in member.sync}
+        names: set[str] = set()
+        for member in self.members.values():
+            if member.sync and member.writable:
+                names.update(member.sync)
         for site, member in self.members.items():
             if not self.alive(member):
                 found[site] = "none"

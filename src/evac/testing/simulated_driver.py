@@ -59,20 +59,23 @@ class SimulatedDriver(ABC):
         return await self._change(action, order, serve)
 
     async def observe(self, action: Action, order: Order) -> Observed:
+        world = self.world
         try:
             self._refuse_others(action)
-            done, under_way = await self._look(
-                action,
-                order,
-                lambda: (self.is_done(action, order), self.world.under_way.get(self._where(action), 0)),
-            )
+            site = self.site(action)
+            where = (self.name, action.target, site)
+            done, under_way = await world.ask(
+                self.process, site, lambda: (self.is_done(action, order), world.under_way.get(where, 0)),
+                order, "look", 0,
+            )  # fmt: skip
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
-        if under_way or int(self.world.loop.random.random() * 1_000) < self.world.faults.blind:
+        if under_way or int(world.loop.random.random() * 1_000) < world.faults.blind:
             return Observed("unclear", {"why": "something is under way"})
-        self.world.looked(order)
-        evidence = {"seen": self.site(action), **(given.proof_of(action) if done else {})}
-        return Observed("done" if done else "absent", evidence)
+        world.looked(order)
+        if done:
+            return Observed("done", {"seen": site, **given.proof_of(action)})
+        return Observed("absent", {"seen": site})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         self._refuse_others(action)

@@ -98,6 +98,7 @@ class Story:
         self.strike = options.strike
         self._bound: dict[tuple[str, str], Bound] = {}
         self._starts = self.fires = 0
+        self._observed: tuple[bytes, plans.Roles] = b"", {}
         self.healed = False
         engines: dict[str, str] = {name: engine for name, engine, _, _ in options.databases}
         self.shape = Shape(options.sites, engines, options.services, options.seed)
@@ -189,8 +190,11 @@ class Story:
     def roles(self) -> plans.Roles:
         """As the leader last wrote them."""
         value = self.world.cluster.value(OBSERVED)
-        found: plans.Roles = orjson.loads(value) if value else {}
-        return found
+        if not value:
+            return {}
+        if value is not self._observed[0]:
+            self._observed = value, orjson.loads(value)
+        return self._observed[1]
 
     def _estate(self) -> str:
         return hashlib.sha256(self.world.cluster.value(OBSERVED) or b"").hexdigest()
