@@ -104,7 +104,7 @@ async def _filled(folder: Path, store: Store, guard: Lease) -> Filled:
     estate = await asyncio.to_thread(estates.load, folder)
     digest, told = estate_digest(estate), Filled(None)
     worker = PlanningWorker(folder, None, RunPolicy(), servers=len(estate.fleet))
-    told.scenarios = len(await worker.scenarios()) + len(estate.sites) * (len(estate.sites) - 1) // 2
+    told.scenarios = len(await worker.scenarios())
     counted = _Counting(worker, told)
     drawer = Drawer(
         store, SystemClock(), tuple(s.id for s in estate.sites), counted, lambda: digest, look_ms=200

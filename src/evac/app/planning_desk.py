@@ -17,6 +17,7 @@ import numpy as np
 
 from evac import __version__
 from evac import estate as estates
+from evac.engine.standing import scenarios_of
 from evac.estate import plan_codec
 from evac.model.basis import basis_of, of_plan
 from evac.model.collector import collector_at_rest
@@ -48,11 +49,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A fault domain above a rack, and whom its loss leaves without a service."""
+    """A fault domain above a rack, or a pair of sites, and whom its loss leaves without a service (0 where
+    that is not reckoned). takes: the same for losses that take the same.
+    """
 
-    id: str
+    lost: tuple[str, ...]
     kind: str
     people: int
+    takes: str
 
 
 class _Desk:
@@ -63,14 +67,24 @@ class _Desk:
         self._files = estates.load(place.path, place.as_of)
         self._seen: Observation | None = None
         self.estate, self.digest, self.top = self._files, "", topology(self._files)
-        self._kept: tuple[bytes, Instance, str] | None = None
+        self._kept: tuple[str, Instance, str] | None = None
+        self._places: tuple[str, ...] | None = None
 
     def look(self, observation: Observation) -> _Desk:
         if self._seen is None or self._seen.members != observation.members:
             self.estate = observed(self._files, observation)
             self.digest, self.top = estate_digest(self.estate), topology(self.estate)
-            self._seen, self._kept = observation, None
+            self._seen, self._kept, self._places = observation, None, None
         return self
+
+    def taken(self, lost: tuple[str, ...]) -> str:
+        """What a loss takes, as a digest. Raises UnknownDomain."""
+        if self._places is None:
+            stores = self.top.estate.stores
+            members = {one.at for store in stores for one in store.members}
+            backups = {one.at for store in stores for one in store.backups}
+            self._places = tuple(sorted(members | backups))
+        return _taken(self.top, self._places, loss(self.top, lost))
 
     @property
     def policy(self) -> Policy:
@@ -78,7 +92,7 @@ class _Desk:
 
     def instance(self, lost: tuple[str, ...]) -> tuple[Instance, str]:
         """Of a loss, with its basis. Raises UnknownDomain."""
-        taken = _taken(self.top, loss(self.top, lost))
+        taken = self.taken(lost)
         if self._kept is None or self._kept[0] != taken:
             made = derive(self.estate, lose(*lost), self.policy, top=self.top)
             self._kept = (taken, made, str(basis_of(made, self._more)))
@@ -92,15 +106,15 @@ class _Desk:
         return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
 
 
-def _taken(top: Topology, lost: Loss) -> bytes:
-    """Two losses that take the same have the same; their names and their feeds are not looked at."""
+def _taken(top: Topology, places: tuple[str, ...], lost: Loss) -> str:
+    """Two losses that take the same have the same; their names and their feeds are not looked at. places:
+    where stores and their backups are.
+    """
     state = hashlib.sha256()
     for mask in (lost.sites, lost.halls, lost.racks, lost.pools, lost.servers):
         state.update(np.packbits(mask).tobytes())
-    for store in top.estate.stores:
-        state.update(bytes(is_lost(top, lost, one.at) for one in store.members))
-        state.update(bytes(is_lost(top, lost, one.at) for one in store.backups))
-    return state.digest()
+    state.update(bytes(is_lost(top, lost, place) for place in places))
+    return state.hexdigest()
 
 
 _desks: dict[Place, _Desk] = {}
@@ -128,11 +142,14 @@ def basis(place: Place, observation: Observation, lost: tuple[str, ...]) -> str 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Plan bytes, and the basis of that plan. best: no plan can be better."""
+    """Plan bytes, and the basis of that plan. best: no plan can be better. body: what the plan says whatever
+    its name and its estate, as a digest; only of one that the checker accepted.
+    """
 
     data: bytes
     basis: str
     best: bool
+    body: str = ""
 
 
 def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int) -> Told | Failure:
@@ -155,23 +172,39 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
 
 
 def again(
-    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, checked: bool
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, basis: str
+) -> Told | Failure:
+    """A plan that was made of the same, as the plan of this loss in this estate. basis: of the loss."""
+    return _told(lambda: _as_told(_under_head(place, observation, lost, data), basis))
+
+
+def still(
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, basis: str, accepted: str
 ) -> Told | Failure | None:
-    """A plan that was made of the same, as the plan of this loss in this estate. checked: the checker has to
-    accept it; None where it does not.
+    """A plan that may be kept, as the plan of this loss in this estate; None where the checker refuses it.
+    accepted: body of a plan that the checker accepted for the same basis; it is not checked again.
     """
 
     def work() -> Told | None:
-        desk = _at(place, observation)
-        found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
-        if checked:
-            from evac.verify.check import check
+        from evac.verify.check import check
 
-            if not check(desk.estate, found, (desk.digest, desk.instance(lost)[0])).holds:
-                return None
-        return _as_told(found, desk.instance(lost)[1])
+        found, desk = _under_head(place, observation, lost, data), _at(place, observation)
+        body = _body(found)
+        if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost)[0])).holds:
+            return None
+        return replace(_as_told(found, basis), body=body)
 
     return _told(work)
+
+
+def _under_head(place: Place, observation: Observation, lost: tuple[str, ...], data: bytes) -> Plan:
+    desk = _at(place, observation)
+    return _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
+
+
+def _body(plan: Plan) -> str:
+    bare = replace(plan, name="", scenario=lose("-"), estate_digest="", as_of=None)
+    return hashlib.sha256(plan_codec.encode(bare)).hexdigest()
 
 
 def _as_told(plan: Plan, basis: str) -> Told:
@@ -197,17 +230,20 @@ def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> P
 
 
 def scenarios(place: Place, observation: Observation) -> tuple[Domain, ...] | Failure:
-    """Every fault domain above a rack, with the people whom its loss leaves without a service."""
-    return _told(lambda: tuple(_domains(_at(place, observation).estate)))
+    """Every fault domain above a rack and every pair of sites, with what its loss takes."""
+    return _told(lambda: tuple(_domains(_at(place, observation))))
 
 
-def _domains(estate: Estate) -> Iterator[Domain]:
+def _domains(desk: _Desk) -> Iterator[Domain]:
     from evac.audit.impacts import impacts
     from evac.audit.losses import losses
     from evac.audit.rows import loss_rows
 
-    chosen = [domain for domain in domains(estate) if domain.kind in KINDS]
-    top = topology(estate)
+    chosen = [domain for domain in domains(desk.estate) if domain.kind in KINDS]
+    top = desk.top
     rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
     for domain, row in zip(chosen, rows, strict=True):
-        yield Domain(domain.id, domain.kind, row.people_down)
+        yield Domain((domain.id,), domain.kind, row.people_down, desk.taken((domain.id,)))
+    for lost in scenarios_of([site.id for site in desk.estate.sites]):
+        if len(lost) > 1:
+            yield Domain(lost, "pair", 0, desk.taken(lost))

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,26 @@ def lanes_for(servers: int) -> int:
     return 1 if servers <= SMALL else min(LANES, os.cpu_count() or 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lying:
+    """A plan of one basis. body: see `Told`."""
+
+    digest: str
+    searched: bool
+    body: str = ""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out of the estate as it was observed: takes of scenarios, the basis of what takes the
+    same, and a plan of each basis."""
+
+    seen: Observation
+    takes: dict[tuple[str, ...], str] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+    made: dict[str, _Lying] = field(default_factory=dict)
+
+
 class PlanningWorker:
     """A `Planning` of the drawer. Workers are started when they are first needed, and again if they die.
 
@@ -55,13 +76,27 @@ class PlanningWorker:
         self._budget_ms, self._seen, self._large = budget_ms, seen, servers > SMALL
         self.lanes = lanes_for(servers)
         self._workers = [Apart(NICENESS) for _ in range(self.lanes)]
-        self._made: tuple[Observation | None, dict[str, tuple[str, bool]]] = (None, {})
+        self._known = _Known(Observation(0))
+
+    def take(self, path: Path, servers: int) -> None:
+        """Another estate from now on; what was found out of the one before is forgotten."""
+        self._place = replace(self._place, path=str(path))
+        self._large, self._known = servers > SMALL, _Known(self._seen())
+
+    def _now(self) -> _Known:
+        """What is known of the estate as it is now."""
+        seen = self._seen()
+        if self._known.seen.members != seen.members:
+            self._known = _Known(seen)
+        return self._known
 
     async def scenarios(self) -> Sequence[Wanted]:
         from evac.app import planning_desk
 
-        found: tuple[Domain, ...] = await self._ask(0, planning_desk.scenarios, self._seen())
-        return [Wanted((one.id,), one.kind, one.people) for one in found]
+        now = self._now()
+        found: tuple[Domain, ...] = await self._ask(0, planning_desk.scenarios, now.seen)
+        now.takes = {one.lost: one.takes for one in found}
+        return [Wanted(one.lost, one.kind, one.people, one.takes) for one in found]
 
     async def stand(
         self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
@@ -70,44 +105,60 @@ class PlanningWorker:
         """See `Planning`."""
         from evac.app import planning_desk
 
-        seen = self._seen()
-        if self._made[0] is None or self._made[0].members != seen.members:
-            self._made = (seen, {})
-        made = self._made[1]
-        basis: str = await self._ask(lane, planning_desk.basis, seen, lost)
-        found = None if work == "search" else await self._kept(lane, lost, seen, basis, known, load, made)
+        now = self._now()
+        basis = await self._basis(lane, lost, now)
+        found = await self._kept(lane, lost, work, now, basis, known, load)
         if found is None:
             ms = 0 if self._large and work == "make" else self._budget_ms
-            told: Told = await self._ask(lane, planning_desk.plan, seen, lost, ms)
+            told: Told = await self._ask(lane, planning_desk.plan, now.seen, lost, ms)
             found = Made(told.data, told.basis, searched=ms > 0 or told.best)
-        made[basis] = (digest_of(found.data), found.searched)
+            now.made[basis] = _Lying(digest_of(found.data), found.searched)
         return found
 
-    async def _kept(
-        self, lane: int, lost: tuple[str, ...], seen: Observation, basis: str, known: Ready | None,
-        load: Callable[[str], Awaitable[bytes]], made: dict[str, tuple[str, bool]],
-    ) -> Made | None:  # fmt: skip
-        """A plan that was made of the same: of another loss in this estate, or the one that lies there."""
-        with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
-            return await self._kept_whole(lane, lost, seen, basis, known, load, made)
-        return None
-
-    async def _kept_whole(
-        self, lane: int, lost: tuple[str, ...], seen: Observation, basis: str, known: Ready | None,
-        load: Callable[[str], Awaitable[bytes]], made: dict[str, tuple[str, bool]],
-    ) -> Made | None:  # fmt: skip
-        """Raises Corrupt where the plan is not there, or not whole."""
+    async def _basis(self, lane: int, lost: tuple[str, ...], now: _Known) -> str:
+        """Of a loss; of losses that take the same it is worked out once."""
         from evac.app import planning_desk
 
-        told: Told | None
-        if basis in made and (known is None or not may_keep(known.basis, basis)):
-            digest, searched = made[basis]
-            told = await self._ask(lane, planning_desk.again, seen, lost, await load(digest), False)
-            return None if told is None else Made(told.data, told.basis, searched)
-        if known is not None and known.plan and may_keep(known.basis, basis):
-            told = await self._ask(lane, planning_desk.again, seen, lost, await load(known.plan), True)
-            return None if told is None else Made(told.data, told.basis, known.searched, confirmed=True)
+        takes = now.takes.get(lost)
+        if takes is not None and takes in now.bases:
+            return now.bases[takes]
+        basis: str = await self._ask(lane, planning_desk.basis, now.seen, lost)
+        if takes is not None:
+            now.bases[takes] = basis
+        return basis
+
+    async def _kept(
+        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, basis: str, known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made | None:  # fmt: skip
+        """A plan that was made of the same: the one that lies there, or of another loss in this estate."""
+        lies = now.made.get(basis)
+        with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
+            if work != "search" and known is not None and known.plan and may_keep(known.basis, basis):
+                told = await self._still(lane, lost, now, basis, await load(known.plan))
+                if told is not None:
+                    now.made[basis] = _Lying(digest_of(told.data), known.searched, told.body)
+                    return Made(told.data, told.basis, known.searched, confirmed=True)
+            if lies is not None and (work != "search" or lies.searched):
+                told = await self._again(lane, lost, now, basis, await load(lies.digest))
+                return Made(told.data, told.basis, lies.searched)
         return None
+
+    async def _still(
+        self, lane: int, lost: tuple[str, ...], now: _Known, basis: str, data: bytes
+    ) -> Told | None:
+        from evac.app import planning_desk
+
+        lies = now.made.get(basis)
+        accepted = lies.body if lies is not None else ""
+        told: Told | None = await self._ask(lane, planning_desk.still, now.seen, lost, data, basis, accepted)
+        return told
+
+    async def _again(self, lane: int, lost: tuple[str, ...], now: _Known, basis: str, data: bytes) -> Told:
+        from evac.app import planning_desk
+
+        told: Told = await self._ask(lane, planning_desk.again, now.seen, lost, data, basis)
+        return told
 
     async def plan(self, observation: Observation, lost: Sequence[str]) -> bytes:
         """Canonical plan bytes for a loss, searched for. Raises PlanError; InvalidInput with the planner's

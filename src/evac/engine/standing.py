@@ -45,11 +45,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A scenario that wants a plan. kind: `site`, `pair`, or of the domain; people: see `Ready`."""
+    """A scenario that wants a plan. kind: `site`, `pair`, or of the domain; people: see `Ready`. takes: the
+    same for scenarios of which one plan is enough, empty where that is not known.
+    """
 
     lost: tuple[str, ...]
     kind: str
     people: int = 0
+    takes: str = ""
 
     @property
     def name(self) -> str:
@@ -85,10 +88,12 @@ def choose(
 ) -> Choice | None:  # fmt: skip
     """What is done next; None where everything is as it should be.
 
-    busy: scenarios at which somebody works. old_before_ms: what was looked at last before that is old.
-    searches: whether a search may begin, for it takes long.
+    busy: scenarios at which somebody works; what shares its plan with one of them waits for that.
+    old_before_ms: what was looked at last before that is old. searches: whether a search may begin, for it
+    takes long.
     """
-    free = [one for one in wanted if one.lost not in busy]
+    taken = {one.takes for one in wanted if one.takes and one.lost in busy}
+    free = [one for one in wanted if one.lost not in busy and one.takes not in taken]
     for one in free:
         found = ready.get(one.lost)
         if found is None or found.estate != estate:

@@ -52,8 +52,9 @@ def test_a_plan_of_the_desk_is_that_of_the_planner_and_the_checker_accepts_it(fo
 
 def test_every_domain_above_a_rack_is_a_scenario(folder: Path) -> None:
     found = desk.scenarios(place(folder), NOW)
-    kinds = {one.id: one.kind for one in found if isinstance(one, desk.Domain)}
-    assert kinds == {"hill": "site", "north": "site", "south": "site", "river-utility": "group"}
+    kinds = {"+".join(one.lost): one.kind for one in found if isinstance(one, desk.Domain)}
+    above = {"hill": "site", "north": "site", "south": "site", "river-utility": "group"}
+    assert kinds == above | {"hill+north": "pair", "hill+south": "pair", "north+south": "pair"}
     assert all(one.people >= 0 for one in found if isinstance(one, desk.Domain))
 
 
@@ -65,7 +66,7 @@ def test_another_objective_touches_no_plan_and_the_kept_one_says_it(folder: Path
     basis = desk.basis(where, NOW, ("south",))
     assert isinstance(basis, str)
     assert may_keep(before.basis, basis)
-    again = desk.again(where, NOW, ("south",), before.data, True)
+    again = desk.still(where, NOW, ("south",), before.data, basis, "")
     assert isinstance(again, Told)
     kept = plan_codec.decode(again.data)
     assert check(estates.load(folder), kept).holds
@@ -81,7 +82,9 @@ def test_a_start_that_takes_longer_touches_the_plan(folder: Path) -> None:
     basis = desk.basis(where, NOW, ("south",))
     assert isinstance(basis, str)
     assert not may_keep(before.basis, basis)
-    assert desk.again(where, NOW, ("south",), before.data, True) is None, "the checker would refuse it too"
+    assert desk.still(where, NOW, ("south",), before.data, basis, "") is None, (
+        "the checker would refuse it too"
+    )
 
 
 def test_a_primary_elsewhere_touches_the_plan(folder: Path) -> None:
@@ -102,7 +105,9 @@ def test_one_plan_serves_two_losses_that_take_the_same(folder: Path) -> None:
     where = place(folder)
     site = planned(where, "south")
     assert desk.basis(where, NOW, ("annex",)) == desk.basis(where, NOW, ("south",))
-    group = desk.again(where, NOW, ("annex",), site.data, False)
+    basis = desk.basis(where, NOW, ("annex",))
+    assert isinstance(basis, str)
+    group = desk.again(where, NOW, ("annex",), site.data, basis)
     assert isinstance(group, Told)
     found = plan_codec.decode(group.data)
     assert found.scenario == lose("annex")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.engine.standing import Ready, Wanted, choose, in_order
+from evac.engine.standing import Choice, Ready, Wanted, choose, in_order
 
 SITES = ("a", "b", "c")
 MORE = (
@@ -66,3 +66,20 @@ def test_after_a_change_each_scenario_is_chosen_once_in_order(
         chosen.append(choice.wanted.lost)
         ready[choice.wanted.lost] = replace(ready[choice.wanted.lost], estate="now")
     assert chosen == [one.lost for one in ORDER if one.lost in order[done:]]
+
+
+FIRST, TWIN, OTHER = Wanted(("a",), "feed", 9, "x"), Wanted(("b",), "feed", 9, "x"), Wanted(("c",), "feed", 1)
+NAMES = (FIRST, TWIN, OTHER)
+
+
+def test_of_two_that_take_the_same_one_is_made_at_a_time() -> None:
+    assert choose(NAMES, {}, "one", (), 0, False) == Choice(FIRST, "make")
+    assert choose(NAMES, {}, "one", [FIRST.lost], 0, False) == Choice(OTHER, "make")
+    assert choose((FIRST, TWIN), {}, "one", [FIRST.lost], 0, True) is None, "it waits for that of its twin"
+    ready = {FIRST.lost: Ready(FIRST.lost, "sha256:1", "one", 5)}
+    assert choose(NAMES, ready, "one", (), 0, False) == Choice(TWIN, "make")
+
+
+def test_what_is_not_known_to_take_the_same_does_not_wait() -> None:
+    unknown = (OTHER, Wanted(("d",), "feed"))
+    assert choose(unknown, {}, "one", [OTHER.lost], 0, False) == Choice(unknown[1], "make")
