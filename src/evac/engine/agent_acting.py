@@ -40,7 +40,7 @@ class Acting:
         replicas = _number({"replicas": -1, **values}, "replicas", least=-1)
         config, count = self._units.config(name), self._units.counts(name, replicas)
         if what == "check":
-            return {"problems": self._problems(order, config.store), "evidence": {"most": config.most}}
+            return {"problems": self._problems(order, config.store), "evidence": {"most": config.room}}
         if what == "observe" or verb == "verify":
             return _seen(await self._units.see(name), verb, count)
         if what != "execute":

@@ -28,7 +28,8 @@ class UnitConfig:
 
     env: variables as they are; pass_env: names passed on from our own environment. check_url or check_argv:
     how an instance is asked whether it works; without one, a running one counts. count: instances that a
-    plain start means; most: instances at most. store: the data set that it serves, if a fence stops it.
+    plain start means; most: instances at most, of a systemd unit without `{index}` one. store: the data set
+    that it serves, if a fence stops it.
     """
 
     name: str
@@ -46,6 +47,11 @@ class UnitConfig:
     most: int = 64
     stop_ms: int = 5_000
     store: str = ""
+
+    @property
+    def room(self) -> int:
+        """How many instances there can be."""
+        return min(self.most, 1) if self.systemd and "{index}" not in self.systemd else self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ def _unit_problems(unit: UnitConfig) -> Iterable[str]:
         yield f"{unit.name} needs either argv or systemd"
     if not 0 <= unit.count <= unit.most:
         yield f"{unit.name}: count must be between 0 and most"
+    elif unit.count > unit.room:
+        yield f"{unit.name}: {unit.systemd} is one instance; name it with {{index}} for more"
     if unit.check_url and unit.check_argv:
         yield f"{unit.name} has two checks"
 

@@ -70,10 +70,17 @@ class FenceHand:
             self._permits.settle(store, why)
 
     def _do(self, fence: FenceConfig) -> None:
-        """Units first, because nothing is faster or surer than SIGKILL; then the program; then the driver."""
+        """Units first, because nothing is faster or surer than SIGKILL; then the program; then the driver.
+        Units that do not end keep neither of them from its turn. Raises what went wrong.
+        """
         deadline = time.monotonic() + fence.timeout_ms / 1_000
+        still: EvacError | None = None
         if fence.units:
-            self._units.fence(fence.units)
+            hands = 1 + bool(fence.argv) + bool(fence.action)
+            try:
+                self._units.fence(fence.units, fence.timeout_ms / 1_000 / hands)
+            except EvacError as error:
+                still = error
         if fence.argv:
             _run(fence, deadline - time.monotonic(), self._permits.epoch(fence.store))
         if fence.action:
@@ -81,6 +88,8 @@ class FenceHand:
         if fence.units:
             with contextlib.suppress(OSError):
                 self._units.keep_wanted()
+        if still is not None:
+            raise still
 
     async def _act(self, fence: FenceConfig, timeout_s: float) -> None:
         action = action_of(fence.action, fence.store, self._site)

@@ -34,6 +34,7 @@ class Instance(Protocol):
     async def stop(self, timeout_s: float) -> None: ...
     async def works(self) -> bool: ...
     def kill_now(self) -> None: ...
+    def is_gone(self) -> bool: ...
 
 
 class _Child(subprocess.Popen[bytes]):
@@ -59,6 +60,7 @@ class OwnInstance:
         self._mark = f"{folder.resolve()}:{unit.name}.{index}"
         self._running: Running | None = None
         self._child: _Child | None = None
+        self._killed: tuple[Running, ...] = ()
         self._adopt()
 
     @property
@@ -105,7 +107,14 @@ class OwnInstance:
         """SIGKILL to all of it, at once and from any thread: a fence does not ask."""
         running = self._running
         if running is not None:
-            agent_processes.kill(agent_processes.family(running))
+            self._killed = agent_processes.family(running)
+            agent_processes.kill(self._killed)
+
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left, from any thread."""
+        running = self._running
+        left = (*self._killed, *(() if running is None else (running,)))
+        return not any(member.alive for member in left)
 
     async def works(self) -> bool:
         return await self.running() and await check(self._unit, self._index, self._caller)
@@ -120,13 +129,13 @@ class OwnInstance:
         unit = self._unit
         passed = {name: os.environ[name] for name in unit.pass_env if name in os.environ}
         variables = environment(
-            {**passed, **{key: _filled(unit, self._index, value) for key, value in unit.env.items()}}
+            {**passed, **{key: filled(unit, self._index, value) for key, value in unit.env.items()}}
         )
         variables |= {MARK: self._mark, "EVAC_INDEX": str(self._index)}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             return _Child(
-                [_filled(unit, self._index, word) for word in unit.argv],
+                [filled(unit, self._index, word) for word in unit.argv],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=unit.cwd or None, env=variables,
                 start_new_session=True, **_as_user(unit.user),
             )  # fmt: skip
@@ -167,60 +176,17 @@ class OwnInstance:
             await asyncio.sleep(_PAUSE_S)
 
 
-class SystemdInstance:
-    """An instance that systemd runs and starts again by itself."""
-
-    restarts_itself = True
-
-    def __init__(self, unit: UnitConfig, index: int, systemctl: tuple[str, ...], caller: Caller) -> None:
-        self._unit, self._index, self._caller = unit, index, caller
-        self._systemctl = systemctl
-        self._name = _filled(unit, index, unit.systemd)
-
-    async def running(self) -> bool:
-        ended = await self._call("is-active", "--quiet", timeout_s=self._unit.check_ms / 1_000)
-        return ended == 0
-
-    async def start(self) -> None:
-        await self._obeyed("start")
-
-    async def stop(self, timeout_s: float) -> None:
-        await self._obeyed("stop", timeout_s)
-
-    async def works(self) -> bool:
-        return await self.running() and await check(self._unit, self._index, self._caller)
-
-    def kill_now(self) -> None:
-        """SIGKILL to all of it; systemd then leaves it alone, because stop was asked for as well."""
-        for words in (("stop", "--no-block"), ("kill", "--signal=SIGKILL")):
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                subprocess.run(
-                    [*self._systemctl, *words, self._name], check=False, timeout=2, capture_output=True
-                )
-
-    async def _obeyed(self, verb: str, timeout_s: float = 0.0) -> None:
-        code = await self._call(verb, timeout_s=timeout_s or self._unit.stop_ms / 1_000)
-        if code is None:
-            raise OutcomeUnknown("unit-unknown", f"systemctl {verb} {self._name} did not end in time")
-        if code != 0:
-            raise Permanent("unit-refused", f"systemctl {verb} {self._name} ended with {code}")
-
-    async def _call(self, *words: str, timeout_s: float) -> int | None:
-        argv = (*self._systemctl, *words, self._name)
-        return (await run_program(argv, env=environment({}), timeout_s=timeout_s)).code
-
-
 async def check(unit: UnitConfig, index: int, caller: Caller) -> bool:
     """Whether the instance answers its check; a unit without one works when it runs."""
     timeout_s = unit.check_ms / 1_000
     if unit.check_url:
         try:
-            answer = await caller.call("GET", _filled(unit, index, unit.check_url), timeout_s=timeout_s)
+            answer = await caller.call("GET", filled(unit, index, unit.check_url), timeout_s=timeout_s)
         except (NotReached, NotAnswered, ActionError):
             return False
         return 200 <= answer.status < 300
     if unit.check_argv:
-        argv = [_filled(unit, index, word) for word in unit.check_argv]
+        argv = [filled(unit, index, word) for word in unit.check_argv]
         try:
             return (await run_program(argv, env=environment({}), timeout_s=timeout_s)).code == 0
         except ActionError:
@@ -228,7 +194,7 @@ async def check(unit: UnitConfig, index: int, caller: Caller) -> bool:
     return True
 
 
-def _filled(unit: UnitConfig, index: int, words: str) -> str:
+def filled(unit: UnitConfig, index: int, words: str) -> str:
     """`{index}` and `{port}` as they are for this instance; other braces stay."""
     return words.replace("{index}", str(index)).replace("{port}", str(unit.port + index))
 

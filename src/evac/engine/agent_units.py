@@ -9,21 +9,25 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from evac.actions.http_calls import Caller
 from evac.engine.agent_config import AgentConfig, UnitConfig
-from evac.engine.agent_instance import Instance, OwnInstance, SystemdInstance
+from evac.engine.agent_instance import Instance, OwnInstance
 from evac.engine.agent_memory import read_values, write_values
-from evac.model.errors import ActionError, Permanent
+from evac.engine.agent_systemd import SystemdInstance, kill_now, states_now
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 
 WATCH_S: Final = 0.25
 FIRST_PAUSE_S: Final = 0.5
 LAST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 10.0
 """An instance that ran this long is started again at once when it ends."""
+CALL_S: Final = 1.0
+GONE_S: Final = 0.01
 
 _log = logging.getLogger("evac.agent")
 
@@ -86,8 +90,8 @@ class Units:
         """The number of instances an order means. Raises `Permanent`."""
         unit = self._unit(name)
         count = unit.config.count if replicas < 0 else replicas
-        if count > unit.config.most:
-            raise Permanent("unit-too-many", f"{name} has at most {unit.config.most} instances here")
+        if count > unit.config.room:
+            raise Permanent("unit-too-many", f"{name} has at most {unit.config.room} instances here")
         return count
 
     async def set(self, name: str, replicas: int, timeout_s: float) -> UnitSeen:
@@ -104,7 +108,7 @@ class Units:
         return await self.see(name)
 
     async def see(self, name: str) -> UnitSeen:
-        """Asks every instance, all at once."""
+        """Asks every instance, all at once. Raises `ActionError` where one cannot be asked."""
         unit = self._unit(name)
         instances = list(unit.instances.values())
         running = await asyncio.gather(*(one.running() for one in instances))
@@ -118,15 +122,38 @@ class Units:
         """Unit -> wanted instances, for the health page: no question is asked."""
         return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
 
-    def fence(self, names: tuple[str, ...]) -> None:
-        """Kills every instance of these units now, and wants none from now on: nobody starts them again.
+    def fence(self, names: tuple[str, ...], timeout_s: float = 2.0) -> None:
+        """Kills every instance of these units now, whoever started it, and wants none from now on: nobody
+        starts them again. Returns when all of them are seen to be gone.
 
-        No lock and no disk is waited for; `keep_wanted` writes it down afterwards.
+        No lock and no disk is waited for; `keep_wanted` writes it down afterwards. Raises `ActionError` for
+        what may still run.
         """
+        deadline = time.monotonic() + timeout_s
         self._wanted = {**self._wanted, **dict.fromkeys(names, 0)}
+        own, by_systemd = [], []
         for name in names:
             for instance in list(self._unit(name).instances.values()):
-                instance.kill_now()
+                if isinstance(instance, SystemdInstance):
+                    by_systemd.append(instance.name)
+                else:
+                    instance.kill_now()
+                    own.append((name, instance))
+        if by_systemd:
+            kill_now(self._config.systemctl, by_systemd, min(CALL_S, timeout_s))
+        left = self._left(own, by_systemd)
+        while left and time.monotonic() < deadline:
+            time.sleep(GONE_S)
+            left = self._left(own, by_systemd)
+        if left:
+            raise OutcomeUnknown("unit-not-stopped", f"killed, and still there: {', '.join(left)}")
+
+    def _left(self, own: list[tuple[str, Instance]], by_systemd: list[str]) -> list[str]:
+        found = [name for name, instance in own if not instance.is_gone()]
+        if by_systemd:
+            seen = states_now(self._config.systemctl, by_systemd, CALL_S)
+            found += [name for name in by_systemd if not seen[name].down]
+        return found
 
     def keep_wanted(self) -> None:
         """Writes down what is wanted now. Raises `OSError`."""
@@ -149,7 +176,11 @@ class Units:
                 self._wanted = {**self._wanted, **counts}
 
     def _known(self, unit: _Unit) -> int:
-        """How many instances there may be: wanted, or with a file of an earlier agent."""
+        """How many instances there may be: wanted, or with a file of an earlier agent; all of those that
+        systemd may run without having been asked by an agent.
+        """
+        if unit.config.systemd:
+            return unit.config.room
         files = [path.name for path in self._folder.glob(f"{unit.config.name}.*.json")]
         numbers = [name.removesuffix(".json").rpartition(".")[2] for name in files]
         last = max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
@@ -168,7 +199,10 @@ class Units:
     async def _begin(self, unit: _Unit, index: int) -> None:
         """Starts an instance that does not run, unless a fence said no meanwhile."""
         instance = self._instance(unit, index)
-        if await instance.running() or index >= self._wanted.get(unit.config.name, 0):
+        if index >= self._wanted.get(unit.config.name, 0):
+            return
+        # What systemd runs may be on its way down: it is told in any case, and knows what is left to do.
+        if not instance.restarts_itself and await instance.running():
             return
         await instance.start()
         unit.started_at[index] = asyncio.get_running_loop().time()
@@ -183,7 +217,8 @@ class Units:
         for index, result in zip(extra, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            del unit.instances[index]
+            if not unit.config.systemd:
+                del unit.instances[index]
 
     async def _watch(self) -> None:
         """Starts again what ended, with growing pauses; never raises, an agent without eyes is worse."""

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evac.engine import agent_processes
 from evac.engine.agent_config import AgentConfig, UnitConfig
 from evac.engine.agent_memory import write_values
-from evac.engine.agent_units import Units
+from evac.engine.agent_units import Units, UnitSeen
 from evac.model.errors import OutcomeUnknown, Permanent
 from tests.unit.engine import agents
 
@@ -198,40 +199,122 @@ SYSTEMCTL = """\
 import json, pathlib, sys
 path = pathlib.Path(sys.argv[1]); words = [w for w in sys.argv[2:] if not w.startswith("-")]
 state = json.loads(path.read_text()) if path.exists() else {"active": [], "calls": []}
+verb, units = words[0], words[1:]
+if state.get("gone"): print("Transport endpoint is not connected", file=sys.stderr); sys.exit(1)
+if verb == "show":
+    for unit in units:
+        active = state.get(unit, "active" if unit in state["active"] else "inactive")
+        load = "not-found" if "misspelt" in unit else "loaded"
+        tasks = "1" if unit in state.get("tasks", ()) else "[not set]"
+        print(f"LoadState={load}\\nActiveState={active}\\nId={unit}\\nTasksCurrent={tasks}\\n")
+    sys.exit(0)
 state["calls"].append(words)
-verb, unit = words
-if unit == "refused.service": sys.exit(5)
-if verb == "start" and unit not in state["active"]: state["active"].append(unit)
-if verb == "stop" and unit in state["active"]: state["active"].remove(unit)
-new = path.with_suffix(".new"); new.write_text(json.dumps(state))
-if verb != "is-active": new.replace(path)
-sys.exit(0 if verb != "is-active" or unit in state["active"] else 3)
+if units == ["refused.service"]: print("Interactive authentication required."); sys.exit(5)
+if verb == "start": state["active"] = sorted({*state["active"], *units})
+if verb in ("stop", "kill") and not state.get("stays"):
+    state["active"] = [unit for unit in state["active"] if unit not in units]
+new = path.with_suffix(".new"); new.write_text(json.dumps(state)); new.replace(path)
 """
 
 
+class Systemd:
+    """A program that does as systemctl, over a file that holds what there is."""
+
+    def __init__(self, folder: Path, **state: object) -> None:
+        program, self.file = folder / "systemctl.py", folder / "systemd.json"
+        program.write_text(SYSTEMCTL, encoding="utf-8")
+        self.argv = (sys.executable, str(program), str(self.file))
+        self.says(**state)
+
+    def says(self, **state: object) -> None:
+        self.file.write_text(json.dumps({"active": [], "calls": [], **state}))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file.read_text())
+        return found
+
+
 def test_systemds_units_are_moved_by_systemctl_and_left_to_it(tmp_path: Path) -> None:
-    program, state = tmp_path / "systemctl.py", tmp_path / "systemd.json"
-    program.write_text(SYSTEMCTL, encoding="utf-8")
+    systemd = Systemd(tmp_path)
     made = agents.config(
-        tmp_path, UnitConfig("chat", systemd="chat@{index}.service"),
-        UnitConfig("refused", systemd="refused.service"),
-        systemctl=(sys.executable, str(program), str(state)),
+        tmp_path, UnitConfig("chat", systemd="chat@{index}.service", most=3),
+        UnitConfig("refused", systemd="refused.service"), systemctl=systemd.argv,
     )  # fmt: skip
 
     async def story() -> None:
         units = await started(made)
         seen = await units.set("chat", 2, 5)
         assert (seen.running, seen.working) == (2, 2)
-        assert json.loads(state.read_text())["active"] == ["chat@0.service", "chat@1.service"]
+        assert systemd.state["active"] == ["chat@0.service", "chat@1.service"]
         seen = await units.set("chat", 1, 5)
-        assert (seen.running, json.loads(state.read_text())["active"]) == (1, ["chat@0.service"])
-        with pytest.raises(Permanent, match="ended with 5"):
+        assert (seen.running, systemd.state["active"]) == (1, ["chat@0.service"])
+        with pytest.raises(Permanent, match="ended with 5: Interactive authentication required"):
             await units.set("refused", 1, 5)
+        with pytest.raises(Permanent, match="at most 1"):
+            units.counts("refused", 2)
         await asyncio.to_thread(units.fence, ("chat",))
-        assert json.loads(state.read_text())["calls"][-2:] == [
-            ["stop", "chat@0.service"],
-            ["kill", "chat@0.service"],
-        ]
+        every = [f"chat@{index}.service" for index in range(3)]
+        assert systemd.state["calls"][-2:] == [["stop", *every], ["kill", *every]]
+        await units.close()
+
+    asyncio.run(story())
+
+
+def test_a_unit_that_systemd_ran_before_the_agent_is_seen_stopped_and_fenced(tmp_path: Path) -> None:
+    systemd = Systemd(tmp_path, active=["postgres.service"])
+    made = agents.config(tmp_path, UnitConfig("db", systemd="postgres.service"), systemctl=systemd.argv)
+
+    async def story() -> None:
+        units = await started(made)
+        assert (await units.see("db")) == UnitSeen(0, 1, 1)
+        await asyncio.to_thread(units.fence, ("db",))
+        assert systemd.state["active"] == []
+        assert (await units.see("db")) == UnitSeen(0, 0, 0)
+        systemd.says(active=["postgres.service"])
+        assert (await units.set("db", 0, 5)).running == 0
+        assert systemd.state["active"] == []
+        await units.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"gone": True}, {"postgres.service": "deactivating"}, {"postgres.service": "activating"},
+        {"tasks": ["postgres.service"]}, {"active": ["postgres.service"], "stays": True},
+    ],
+)  # fmt: skip
+def test_what_is_not_seen_to_be_down_is_no_fence(tmp_path: Path, state: dict[str, object]) -> None:
+    """Neither a systemd that cannot be asked, nor a unit that starts, ends, or left a process behind."""
+    systemd = Systemd(tmp_path, **state)
+    made = agents.config(tmp_path, UnitConfig("db", systemd="postgres.service"), systemctl=systemd.argv)
+
+    async def story() -> None:
+        units = await started(made)
+        with pytest.raises(OutcomeUnknown, match=r"systemd cannot be asked|still there: postgres"):
+            await asyncio.to_thread(units.fence, ("db",), 0.2)
+        if state.get("gone"):
+            with pytest.raises(OutcomeUnknown, match="Transport endpoint is not connected"):
+                await units.see("db")
+        else:
+            assert (await units.see("db")).running == 1
+        await units.close()
+
+    asyncio.run(story())
+
+
+def test_a_misspelt_unit_does_not_pass_for_one_that_is_down(tmp_path: Path) -> None:
+    systemd = Systemd(tmp_path)
+    made = agents.config(tmp_path, UnitConfig("db", systemd="misspelt.service"), systemctl=systemd.argv)
+
+    async def story() -> None:
+        units = await started(made)
+        with pytest.raises(Permanent, match=r"systemd knows no unit misspelt\.service"):
+            await units.see("db")
+        with pytest.raises(Permanent, match=r"systemd knows no unit misspelt\.service"):
+            await asyncio.to_thread(units.fence, ("db",), 0.2)
         await units.close()
 
     asyncio.run(story())
