@@ -49,13 +49,13 @@ class Apart:
         return tuple((self._pool._processes or {}) if self._pool is not None else ())
 
     def close(self) -> None:
-        """Ends the worker at once, whatever it is doing."""
+        """Ends the worker at once, whatever it is doing. A pool that was shut down knows it no more."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in list((pool._processes or {}).values()):
             process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(niceness: int) -> None:

@@ -57,6 +57,20 @@ def test_a_worker_that_died_is_started_again_and_closing_ends_it() -> None:
     assert _gone(asyncio.run(story()))
 
 
+def test_closing_ends_a_worker_in_the_middle_of_its_work() -> None:
+    async def story() -> int:
+        apart = Apart()
+        pid = await apart.ask(os.getpid)
+        work = asyncio.ensure_future(apart.ask(time.sleep, 600))
+        await asyncio.sleep(0.1)
+        apart.close()
+        with pytest.raises(BrokenProcessPool):
+            await work
+        return pid
+
+    assert _gone(asyncio.run(story()))
+
+
 def test_a_worker_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
