@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -28,6 +28,9 @@ from evac.testing.faulty_store import at_once
 
 if TYPE_CHECKING:
     from evac.testing.story import Story
+
+REFUSED_MOST: Final = 10
+"""How often somebody asks for the same in vain before they do what the refusal says, and cancel."""
 
 
 class Person:
@@ -65,7 +68,7 @@ class Person:
     def _answer(self, name: str, view: RunView) -> None:
         """What the run needs."""
         if view.phase == "awaiting_approval":
-            self.ask(name, "approve")
+            self.ask(name, "cancel" if self._helpful and self._is_refused(name) else "approve")
         elif view.phase == "paused" and view.pause is not None and view.pause.by in ("operator", "pace"):
             self.ask(name, "resume")
         for i, step in enumerate(view.steps):
@@ -78,6 +81,11 @@ class Person:
                 self._mend(name, view, i)
             elif phase == "ready" and step.kind == "promote" and view.phase == "paused":
                 self._fences_again(name, view, step.data_set)
+
+    def _is_refused(self, name: str) -> bool:
+        """Whether the run refuses whatever is asked, as one does for a loss that is none any more."""
+        last = self.story.referee.books[name].events[-REFUSED_MOST:]
+        return len(last) == REFUSED_MOST and all(event.kind == "request_refused" for event in last)
 
     def _fences_again(self, name: str, view: RunView, store: str) -> None:
         """A fence was skipped: nothing is promoted until it is made after all, or vouched for."""
