@@ -176,7 +176,7 @@ async def compose(
     parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
-        protections=lambda lost, roles: _protections(estate, policy, lost, roles), hangs=seen.hangs,
+        protections=lambda lost, roles: _protections(seen.files, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=list(sinks.values()),
         chores=(
@@ -185,6 +185,7 @@ async def compose(
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
+        estate=lambda: seen.digest,
     )  # fmt: skip
     return Composed(
         Controller(parts), store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
@@ -237,7 +238,7 @@ def _desk(
 ) -> Desk:  # fmt: skip
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
-    pooled = {service.id: _sites_of(estate, service.id) for service in estate.services}
+    pooled = pooled_of(estate)
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_once(store, seen, policy, data, run, incident, digest)
@@ -250,9 +251,13 @@ def _desk(
     )  # fmt: skip
 
 
-def _sites_of(estate: Estate, service: str) -> tuple[str, ...]:
-    """Sites that have an endpoint of a service: where it can be reached today."""
-    return tuple(sorted({e.at for e in estate.endpoints if e.subject == service}))
+def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
+    """Service -> sites that have an endpoint of it: where it can be reached today."""
+    sites: dict[str, set[str]] = {service.id: set() for service in estate.services}
+    for end in estate.endpoints:
+        if end.subject in sites:
+            sites[end.subject].add(end.at)
+    return {service: tuple(sorted(found)) for service, found in sites.items()}
 
 
 async def bind_once(

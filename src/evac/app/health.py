@@ -27,6 +27,11 @@ class ServiceHealth:
         self._session = session
         self._ends: dict[tuple[str, str], Endpoint] = {}
         self._counted: dict[str, tuple[int, int]] = {}
+        self.adopt(estate)
+
+    def adopt(self, estate: Estate) -> None:
+        """Endpoints of an estate, instead of those known before."""
+        self._ends = {}
         for end in estate.endpoints:
             if end.driver == "http" and (end.settings.get("url") or end.settings.get("observe_url")):
                 self._ends.setdefault((end.subject, end.at), end)

@@ -62,13 +62,18 @@ class Reckoner(Protocol):
 
 
 class Looker:
-    """One for a process. `run` follows the estate; `look` says what is known now."""
+    """One for a process. `run` follows the estate; `look` says what is known now. edition: which files of it
+    are in use, by name.
+    """
 
-    def __init__(self, store: Store, reckoner: Reckoner, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, reckoner: Reckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._edition = edition
         self._store, self._reckoner, self._clock = store, reckoner, clock
         self._register = Register(store, Hub(), lambda: None)
         self._observation: Observation | None = None
-        self._reckoned_of: Observation | None = None
+        self._reckoned_of: tuple[Observation, str] | None = None
         self.reckoned: Reckoned | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
         self._ready: list[drawer.Ready] = []
@@ -76,18 +81,21 @@ class Looker:
         self._noted: tuple[int, Mapping[str, int]] | None = None
 
     async def run(self) -> None:
-        """Audits anew whenever roles of stores changed, until cancelled. What is wrong is tried again."""
+        """Audits anew whenever roles of stores or the estate changed, until cancelled. What is wrong is tried
+        again.
+        """
         while True:
             await self.reckon()
             await asyncio.sleep(AGAIN_S)
 
     async def reckon(self) -> None:
-        wanted = self._observation or Observation(0)
-        if self._reckoned_of is not None and self._reckoned_of.members == wanted.members:
+        wanted, edition = self._observation or Observation(0), self._edition()
+        known = self._reckoned_of
+        if known is not None and known[0].members == wanted.members and known[1] == edition:
             return
         with contextlib.suppress(EvacError):
             self.reckoned = await self._reckoner.reckon(wanted)
-            self._reckoned_of = wanted
+            self._reckoned_of = wanted, edition
 
     async def look(self, state: State) -> tuple[State, Known]:
         """What is known now, and the state with what was read meanwhile. Raises Unavailable."""

@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from evac.app.estate_copies import edition_of
 from evac.app.notices_ledger import LEASE, Ledger, new_messages
 from evac.app.notices_looking import Looker
 from evac.app.notices_reckoning import NoticeReckoner
@@ -191,7 +192,7 @@ async def tell_people(
     def say(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
-    looker = Looker(opened, NoticeReckoner(estate, as_of), clock)
+    looker = Looker(opened, NoticeReckoner(estate, as_of), clock, lambda: edition_of(estate))
     sendings = {
         name: sending_of(channel, rules.room, page=rules.page) for name, channel in rules.channels.items()
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.app.apart import Apart
+from evac.app.estate_copies import edition_of
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 
@@ -39,11 +40,12 @@ class NoticeReckoner:
 
     async def reckon(self, observation: Observation) -> Reckoned:
         """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
+        path, as_of = edition_of(self._where[0]), self._where[1]
         if self._apart is None:
-            found = _reckon(*self._where, observation)
+            found = _reckon(path, as_of, observation)
         else:
             try:
-                found = await self._apart.ask(_reckon, *self._where, observation)
+                found = await self._apart.ask(_reckon, path, as_of, observation)
             except BrokenProcessPool as error:
                 raise Unavailable("the process that reckons ended; it is started again") from error
         if isinstance(found, tuple):
@@ -67,13 +69,15 @@ def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned
 
     key = (path, as_of)
     try:
-        files, report = _kept.get(key) or (estates.load(path, as_of), None)
+        known = [report for _, report in _kept.values()]
+        files, report = _kept.get(key) or (estates.load(path, as_of), known[0] if known else None)
         seen = observed(files, observation)
         digest = estate_digest(seen)
         if report is None:
             report = audit(seen, digest=digest)
         elif report.digest != digest:
             report = update(report, seen, digest=digest)
+        _kept.clear()
         _kept[key] = (files, report)
         return reckoned(report)
     except EvacError as error:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import orjson
 
+from evac.app.estate_copies import Standing, edition_of, read_standing, words_of
 from evac.app.office_facts import EstateFacts
 from evac.app.office_hub import Hub, News
 from evac.app.office_incidents import IncidentDesk
@@ -34,6 +35,7 @@ from evac.app.office_runs import Register
 from evac.app.office_sites import Ballots
 from evac.app.office_values import (
     NOBODY,
+    EstateOnDisk,
     HoldSeen,
     LeaderSeen,
     NewerSeen,
@@ -79,7 +81,8 @@ TOPIC_SITUATION: Final = "situation"
 class OfficeSetting:
     """Which estate and store, and in which site the room stands: its own network decides what it may believe.
 
-    apart: reckon in a process of its own.
+    apart: reckon in a process of its own. standing: file in which a controller says how the estate on disk
+    stands to the one in use.
     """
 
     estate: Path
@@ -88,24 +91,28 @@ class OfficeSetting:
     policy: Path | None = None
     as_of: date | None = None
     apart: bool = True
+    standing: Path | None = None
 
 
 class Office:
     """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. rehearser: asks the
-    real systems about a plan.
+    real systems about a plan. edition: which estate is in use, by name; standing: how the files stand to it.
     """
 
     def __init__(
         self, store: Store, reckoner: Reckoner, clock: Clock, site: str = "",
-        rehearser: Rehearser | None = None,
+        rehearser: Rehearser | None = None, edition: Callable[[], str] = lambda: "",
+        standing: Callable[[], Standing | None] = lambda: None,
     ) -> None:  # fmt: skip
+        self._edition, self._standing_of = edition, standing
+        self._standing: Standing | None = None
         self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
         self.hub = Hub()
         self.facts: EstateFacts | None = None
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
-        self._reckoned: Observation | None = None
+        self._reckoned: tuple[Observation, str] | None = None
         self._problem = "the estate is being read"
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
@@ -170,6 +177,7 @@ class Office:
 
     async def look(self) -> None:
         """One look at everything but journals and votes. Raises Unavailable."""
+        self._standing = self._standing_of()
         lease = await self.store.holder(LEADER)
         self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
         own, newer = await read_generation(self.store), await read_newer(self.store)
@@ -229,22 +237,24 @@ class Office:
             await asyncio.sleep(self._ballots.period_s)
 
     async def _reckon(self) -> None:
-        """Facts anew whenever roles of stores changed."""
+        """Facts anew whenever roles of stores changed, or the estate did."""
         while True:
             await self.reckon()
             await asyncio.sleep(LOOK_S)
 
     async def reckon(self) -> None:
         """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
-        wanted = self._observation
-        if self._reckoned is not None and self._reckoned.members == wanted.members:
+        wanted, edition = self._observation, self._edition()
+        known = self._reckoned
+        if known is not None and known[0].members == wanted.members and known[1] == edition:
             return
         try:
             found = await self._reckoner.reckon(wanted)
         except EvacError as error:
             self._problem = error.message
         else:
-            self.facts, self.rules, self._reckoned, self._problem = found.facts, found.rules, wanted, ""
+            self.facts, self.rules, self._problem = found.facts, found.rules, ""
+            self._reckoned = wanted, edition
             self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
             self.refresh()  # whoever sees the facts sees the sites that go with them
         self._bell.set()
@@ -282,7 +292,7 @@ class Office:
             open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
             noted=self.incidents.noted, exports=self.incidents.exports,
-            estate=facts.digest if facts else "", problem=self._problem,
+            estate=facts.digest if facts else "", problem=self._problem, on_disk=_on_disk(self._standing),
         )  # fmt: skip
 
     def runs(self) -> tuple[RunShort, ...]:
@@ -302,7 +312,11 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
     rehearser = Rehearser(setting.estate, setting.policy)
-    return Office(open_store(setting.store), worker, clock or SystemClock(), setting.site, rehearser)
+    return Office(
+        open_store(setting.store), worker, clock or SystemClock(), setting.site, rehearser,
+        lambda: edition_of(setting.estate),
+        lambda: None if setting.standing is None else read_standing(setting.standing),
+    )  # fmt: skip
 
 
 async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -333,6 +347,13 @@ def _hold(entry: Entry | None) -> HoldSeen | None:
         return HoldSeen(str(told["who"]), str(told["reason"]), int(told.get("at_ms", 0)), entry.revision)
     except (ValueError, KeyError, TypeError, AttributeError):
         return HoldSeen("", "it cannot be read", 0, entry.revision)
+
+
+def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
+    return None if standing is None else EstateOnDisk(
+        standing.taken_ms, standing.problems, standing.first, standing.restart, standing.since_ms,
+        words_of(standing),
+    )  # fmt: skip
 
 
 def _marks(entry: Entry | None) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from evac.app.apart import Apart
+from evac.app.estate_copies import edition_of
 from evac.app.office_facts import EstateFacts
 from evac.app.office_what_if import WhatIf
 from evac.model.errors import EvacError, InvalidInput, Unavailable
@@ -83,8 +84,9 @@ class Worker:
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
         ask = asyncio.to_thread if self._apart is None else self._apart.ask
         try:
+            path, as_of, policy = self._where
             async with asyncio.timeout(ANSWER_S):
-                found = await ask(work, *self._where, *more)
+                found = await ask(work, edition_of(path), as_of, policy and edition_of(policy), *more)
         except BrokenProcessPool as error:
             raise Unavailable("the process that reckons ended; it is started again") from error
         except TimeoutError as error:
@@ -133,8 +135,11 @@ def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
     """One estate a process: another one takes its place."""
     key = (path, as_of, policy)
     if key not in _books:
+        made = _Books(path, as_of, policy)
+        for old in _books.values():
+            made.report = old.report
         _books.clear()
-        _books[key] = _Books(path, as_of, policy)
+        _books[key] = made
     return _books[key]
 
 

@@ -152,11 +152,27 @@ class ExportSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class EstateOnDisk:
+    """How the files of the estate stand to what evac goes by. taken_ms: when that was read; problems: how
+    many keep the files from being taken; first: the first one, with file and line; restart: what of them is
+    taken only by a new start; since_ms: since when either is so, 0: neither. words: a sentence, empty where
+    all is well.
+    """
+
+    taken_ms: int
+    problems: int
+    first: str
+    restart: str
+    since_ms: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
-    it could not be. notice: number of the last notice; noted: grows with every note of a person. generation:
-    of the store; newer: the one that took its place.
+    it could not be; on_disk: its files, where a controller watches them. notice: number of the last notice;
+    noted: grows with every note of a person. generation: of the store; newer: the one that took its place.
     """
 
     version: int
@@ -176,6 +192,7 @@ class Situation:
     generation: int = 0
     newer: NewerSeen | None = None
     exports: tuple[ExportSeen, ...] = ()
+    on_disk: EstateOnDisk | None = None
 
 
 NOBODY = LeaderSeen("", 0)

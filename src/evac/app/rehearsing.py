@@ -62,11 +62,15 @@ class Rehearser:
         self._estate, self._policy = estate, policy
         self._turn = asyncio.Lock()
 
+    def _files(self) -> tuple[Path, Path | None]:
+        """Of one edition, should a link to it be moved while they are read."""
+        return self._estate.resolve(), self._policy and self._policy.resolve()
+
     async def rehearse(self, data: bytes, digest: str, now_ms: int) -> dict[str, Any]:
-        return await self._apart(lambda: rehearse(data, digest, self._estate, self._policy, now_ms))
+        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms))
 
     async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:
-        await self._apart(lambda: check_fit(data, digest, self._estate, self._policy, now_ms))
+        await self._apart(lambda: check_fit(data, digest, *self._files(), now_ms))
 
     async def _apart(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
         async def bounded() -> Answer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -69,6 +69,24 @@ class SeenEstate:
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
         self._goes_on: dict[str, tuple[int, int]] = {}
         self._check_s = SOON_S
+        self._told_digest = ""
+
+    @property
+    def files(self) -> Estate:
+        """The estate as its files say, whatever was seen."""
+        return self._files
+
+    async def adopt(self, estate: Estate, with_it: Callable[[], None]) -> None:
+        """Goes over to other files, with the roles as last seen; what takes a core's while is done beside the
+        loop. with_it: what changes in the same moment; where it raises, nothing does.
+        """
+        while True:
+            seen = self.observation
+            now, digest = await asyncio.to_thread(_as_seen, estate, seen)
+            if seen.members == self.observation.members:
+                break
+        with_it()
+        self._files, self.estate, self.digest = estate, now, digest
 
     def standing(self, store: str) -> Standing | None:
         """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
@@ -98,6 +116,7 @@ class SeenEstate:
         entry = await self._store.get(KEY)
         if entry is not None:
             self._take(decode(entry.value))
+            self._told_digest = digest_in(entry.value)
         facts: dict[str, Standing] = {}
         for one in await pages(self._store, PREFIX):
             name = one.key.removeprefix(PREFIX)
@@ -132,11 +151,15 @@ class SeenEstate:
         epochs = await DataSets(self._store, "", self._clock).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         seen = merged(self.observation, now, holders)
-        if seen.members != self.observation.members:
-            estate = observed(self._files, seen)
-            digest = estate_digest(estate)
+        if seen.members != self.observation.members or self._told_digest not in ("", self.digest):
+            files = self._files
+            estate, digest = _as_seen(files, seen)
             await self._store.transact((), (Put(KEY, encode(seen, digest)),), guard)
-            self.observation, self.estate, self.digest = seen, estate, digest
+            self._told_digest = digest
+            if files is self._files:
+                self.observation, self.estate, self.digest = seen, estate, digest
+            else:  # others were adopted meanwhile; the next look says so
+                self._take(seen)
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
 
@@ -251,8 +274,13 @@ class SeenEstate:
         if seen.members == self.observation.members:
             return
         self.observation = seen
-        self.estate = observed(self._files, seen)
-        self.digest = estate_digest(self.estate)
+        self.estate, self.digest = _as_seen(self._files, seen)
+
+
+def _as_seen(files: Estate, seen: Observation) -> tuple[Estate, str]:
+    """The estate with the roles that were seen, and its digest."""
+    estate = observed(files, seen)
+    return estate, estate_digest(estate)
 
 
 def merged(before: Observation, now: Observation, holders: Mapping[str, str] | None = None) -> Observation:

@@ -26,6 +26,7 @@ import orjson
 
 from evac import estate as estates
 from evac.app import incidents
+from evac.app.estate_copies import edition_of
 from evac.app.parent import until_ended
 from evac.app.public_status import URL, About, PublicStatus
 from evac.app.status_target import Target, target_of
@@ -44,6 +45,7 @@ from evac.store.port import Put, Store
 LOOK_S: Final = 1.0
 REFRESH_MS: Final = 300_000
 """Without a change the page is written again so often: it says as of when, and days go by."""
+EDITION_S: Final = 2.0
 AGAIN_S: Final = 1.0
 AGAIN_MOST_S: Final = 60.0
 SHARE: Final = 4
@@ -131,6 +133,13 @@ class Exporter:
             await self._store.transact((), (Put(self._key, orjson.dumps(told)),))
 
 
+async def _moved(estate: Path) -> None:
+    """Until another edition of the estate is in use: its names are read by a process that is started then."""
+    begun = edition_of(estate)
+    while edition_of(estate) == begun:
+        await asyncio.sleep(EDITION_S)
+
+
 async def export(
     estate: Path, store: str, target: Target, title: str, url: str, site: str, as_of: date | None
 ) -> None:
@@ -143,7 +152,7 @@ async def export(
 
     exporter = Exporter(opened, About(title or loaded.name, public_names(loaded), url), target, tell, site)
     try:
-        await until_ended(exporter.run())
+        await until_ended(exporter.run(), _moved(estate))
     finally:
         await opened.close()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +24,7 @@ from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
+    from evac.app.estate_copies import Copies
 
 
 @click.command()
@@ -89,9 +93,33 @@ def serve(
         until_idle / 1_000, generation, anchors=asked.bundle is not None,
     )  # fmt: skip
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
-    told = _notices(setting, notices)
-    asyncio.run(_serve(setting, room, status.arguments(setting), told))
+    _run(setting, room, status.arguments(setting), _notices(setting, notices))
     return exits.DONE
+
+
+def _run(
+    setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None
+) -> None:
+    """On a copy of the estate, so that it can be taken anew; on the files themselves where no copy can be
+    had. Raises EstateError.
+    """
+    from evac.app.estate_copies import Copies, NotCopied, arguments_of
+
+    try:
+        copies = Copies(setting.estate, setting.policy)
+    except (NotCopied, OSError) as error:
+        words = error.message if isinstance(error, NotCopied) else error.strerror or type(error).__name__
+        say(f"the estate is read once, and not again while evac runs: no copy of it can be had ({words})")
+        asyncio.run(_serve(setting, room, status, notices))
+        return
+    try:
+        room = room and arguments_of(copies, room, room=True)
+        status, notices = (told and arguments_of(copies, told) for told in (status, notices))
+        used = copies.used
+        copied = replace(setting, estate=used.estate, policy=used.policy)
+        asyncio.run(_serve(copied, room, status, notices, copies))
+    finally:
+        copies.close()
 
 
 def _demo(estate: Path | None, site: str | None, port: int | None) -> int:
@@ -168,11 +196,23 @@ def _traces(setting: Setting) -> list[str] | None:
     return ["--store", setting.store, "--site", setting.site]
 
 
+def _watch_files(copies: Copies, made: Composed, setting: Setting) -> asyncio.Task[None]:
+    """SIGHUP asks for a look at once; in a terminal it still ends evac, when that is closed."""
+    from evac.app.estate_watch import EstateWatch
+    from evac.engine.clock import SystemClock
+
+    watch = EstateWatch(copies, made, setting.as_of, SystemClock(), watches=setting.watch)
+    if not sys.stdin or not sys.stdin.isatty():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, watch.look_now)
+    return asyncio.create_task(watch.run(), name="estate on disk")
+
+
 async def _serve(
-    setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None
-) -> None:
-    """The controller, and beside it, as long as it lives, the war room, the export of the status page, and
-    what tells people.
+    setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None,
+    copies: Copies | None = None,
+) -> None:  # fmt: skip
+    """The controller, and beside it, as long as it lives, the war room, the export of the status page, what
+    tells people, and what takes a changed estate.
     """
     from evac.app import controlling, war_room
     from evac.app.supervised import Supervisor
@@ -184,6 +224,8 @@ async def _serve(
         supervisor.ready()
         watching = supervisor.watch(lambda: "leads" if made.controller.leads else "follows; it does not lead")
         beside.append(asyncio.create_task(watching, name="systemd"))
+        if copies is not None:
+            beside.append(_watch_files(copies, made, setting))
 
     beside = [asyncio.create_task(war_room.keep(room, say), name="war room")] if room else []
     if status:

@@ -42,7 +42,7 @@ _TOLD: Final = MappingProxyType(
     }
 )
 
-NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble"]
+NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble", "estate"]
 
 
 @dataclass(frozen=True, slots=True)

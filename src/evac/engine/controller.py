@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.chronicle import Chronicle, Notice, of_verdict
+from evac.engine.chronicle import Chronicle, Notice, NoticeKind, of_verdict
 from evac.engine.conducting import Conductor, Desk
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.generations import Generations
@@ -23,6 +23,7 @@ from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, SIGN, Leadership
 from evac.engine.replacing import Concerned
+from evac.engine.typed import to_apply, to_approve
 from evac.engine.voting import VotePublisher, VoteReader
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
@@ -56,7 +57,6 @@ ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
 KEEP_PERIOD_S: Final = 5.0
 LEAD_AGAIN_S: Final = 0.1
-NAMED_BY: Final = len("sha256:") + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ class Parts:
     """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
     protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
     sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
-    stores whose commits have waited for nobody for as long. leader_ttl_ms: of the lease; how long a dead
+    stores whose commits have waited for nobody for as long. estate: digest of what plans are made of now.
+    leader_ttl_ms: of the lease; how long a dead
     leader keeps the others waiting. generations: what agents say of newer ones; None: nobody is asked.
     """
 
@@ -81,6 +82,7 @@ class Parts:
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
     generations: Generations | None = None
+    estate: Callable[[], str] = lambda: ""
 
 
 @dataclass(slots=True)
@@ -120,6 +122,7 @@ class Controller:
         self._judged = asyncio.Event()
         self.standings: dict[str, Standing] = {}
         self._unread = ""
+        self._witness: Witness | None = None
         if parts.generations is not None:
             parts.generations.on_newer = self._superseded
             parts.generations.on_raised = self._end_term
@@ -128,10 +131,21 @@ class Controller:
     def leads(self) -> bool:
         return self._term is not None and self._term.leadership.holding
 
+    def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
+        """Other probes of the same sites, from the next round on."""
+        self.parts = replace(self.parts, targets=targets)
+        if self._witness is not None:
+            self._witness.retarget(targets)
+
+    def say(self, kind: NoticeKind, words: str, data: Mapping[str, Any]) -> None:
+        """Something about this controller: to whoever listens, and into the journal while it leads."""
+        notice = Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data)
+        self._desk.tell(notice) if self._term is None else self._tell(self._term, notice)
+
     async def run(self) -> None:
         """Watches, votes, judges and competes for the lease, until cancelled."""
         answered = await self._answered_before()
-        witness = Witness(
+        witness = self._witness = Witness(
             self.parts.site, self.parts.targets, self._profile, self._desk.clock, self._vote,
             self.parts.control, answered,
         )  # fmt: skip
@@ -263,9 +277,8 @@ class Controller:
         now_ms = self._desk.clock.now_ms()
         words = f"{self._desk.owner} leads"
         try:
-            self._tell(
-                term, Notice("leader", now_ms, self.parts.site, words, {"token": term.leadership.token})
-            )
+            data = {"token": term.leadership.token, "estate": self.parts.estate()}
+            self._tell(term, Notice("leader", now_ms, self.parts.site, words, data))
             await self._ensure_register(term)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._mind(term), name="lease")
@@ -396,7 +409,7 @@ class Controller:
         mode = self._desk.policy.mode
         check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
         if mode == "advise":
-            words = f"{site} is lost; the plan is ready: {_apply(ready.plan, lost)}"
+            words = f"{site} is lost; the plan is ready: {to_apply(ready.plan, lost)}"
             self._say(term, "loss", site, words, {"plan": ready.plan})
             return
         approvals = await self._approvals(data) if mode == "act" else None
@@ -404,7 +417,7 @@ class Controller:
         leaving = tuple(one for one in lost if register.get(one) == "active")
         run = await term.conductor.create(self._wanted(site, leaving, data, approvals, names))
         goes = approvals == 0 and not names
-        words = "goes on by itself" if goes else f"waits for approval: {_approve(run, names)}"
+        words = "goes on by itself" if goes else f"waits for approval: {to_approve(run, names)}"
         self._say(term, "loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
 
     async def _answer_in_run(
@@ -424,7 +437,7 @@ class Controller:
         ready, data = found
         if self._desk.policy.mode == "advise":
             words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
-            words += f"evac run cancel {run} --reason WHY; the plan then: {_apply(ready.plan, ready.lost)}"
+            words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
             self._say(term, "loss", site, words, {"run": run, "plan": ready.plan})
             return
         await self._replace(term, site, run, data, f"{site} is lost", ready.lost)
@@ -436,7 +449,7 @@ class Controller:
         words = f"{why}; {run} has a new plan and goes on"
         if asks:
             names = tuple(lost) if len(lost) > 1 else ()
-            words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {_approve(run, names)}"
+            words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {to_approve(run, names)}"
         self._say(term, "loss", site, words, {"run": run, "lost": list(lost)})
 
     async def _answer_return(self, term: _Term, site: str) -> None:
@@ -543,19 +556,6 @@ class Controller:
         """Into the journal, and to whoever listens."""
         term.chronicle.add(notice)
         self._desk.tell(notice)
-
-
-def _approve(run: str, names: Sequence[str] = ()) -> str:
-    """The command with which a person agrees."""
-    return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
-
-
-def _apply(plan: str, lost: Sequence[str]) -> str:
-    """The command with which a person carries out a plan that lies in the store; as much of its digest as
-    people can read to each other.
-    """
-    typed = "".join(f" --confirm {name}" for name in lost)
-    return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
 
 
 def _telling(desk: Desk, chronicle: Chronicle) -> Desk:

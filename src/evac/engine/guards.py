@@ -127,6 +127,10 @@ class Guards:
         self._store, self._policy, self._clock = store, policy, clock
         self._serving, self._pooled = frozenset(serving), pooled
 
+    def pool(self, pooled: Mapping[str, Sequence[str]]) -> None:
+        """Where traffic goes by an estate that changed."""
+        self._pooled = pooled
+
     async def may_leave(self, leaving: Sequence[str], mark: Mark, typed: Sequence[str] = ()) -> Permit:
         """To evacuate these sites, or to take them for lost. typed: names that a person typed for it.
 

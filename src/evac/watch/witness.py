@@ -67,7 +67,7 @@ class Witness:
         answered: Collection[str] = (),
     ) -> None:
         self.site = site
-        self._targets = {target: tuple(probes) for target, probes in targets.items() if target != site}
+        self._targets = self._others(targets)
         self._profile, self._clock, self._publish, self._control = profile, clock, publish, control
         self._doubt = SelfDoubt(profile)
         first = clock.now_ms()
@@ -75,6 +75,20 @@ class Witness:
             target: Voter(site, target, self._tally(target, frozenset(answered)), first)
             for target in self._targets
         }
+
+    def _others(self, targets: Mapping[str, Sequence[Probe]]) -> dict[str, tuple[Probe, ...]]:
+        return {target: tuple(probes) for target, probes in targets.items() if target != self.site}
+
+    def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
+        """Other probes of the same targets, from the next round on. One that answered once is still known to
+        have; where a target has the same ones as before, they count on.
+        """
+        answered = frozenset(self.answered())
+        for target, probes in self._others(targets).items():
+            before = [(probe.kind, probe.name) for probe in self._targets[target]]
+            self._targets[target] = probes
+            if before != [(probe.kind, probe.name) for probe in probes]:
+                self._voters[target].tally = self._tally(target, answered)
 
     def answered(self) -> tuple[str, ...]:
         """`target/probe` of every probe that has answered once, sorted; worth keeping over a restart."""
@@ -119,13 +133,14 @@ class Witness:
 
     async def _probe_target(self, target: str) -> None:
         probes, voter = self._targets[target], self._voters[target]
+        tally = voter.tally  # of these probes, should there be others when they have answered
         due_ms = self._clock.monotonic_ms() + self._profile.deadline_ms
         answers = await asyncio.gather(*(self.ask(probe) for probe in probes))
         now_ms = self._clock.monotonic_ms()
         self._doubt.woke(due_ms, now_ms)
         doubt = self._doubt.reason(now_ms)
         for index, seen in enumerate(answers):
-            voter.tally.record(index, seen, bool(doubt))
+            tally.record(index, seen, bool(doubt))
         self._publish(voter.vote(self._clock.now_ms(), doubt))
 
     async def ask(self, probe: Probe) -> Seen:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from evac.app.office import Office
 from evac.app.office_notices import NoticesSeen
+from evac.app.office_values import EstateOnDisk
 from evac.notices.values import KINDS
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -78,6 +79,7 @@ class _Situation(Collector):
             "evac_runs_waiting", "Runs that wait for a person.", sum(1 for r in now.open_runs if r.waits)
         )
         yield _one("evac_notices_total", "Number of the last notice of the watch journal.", now.notice)
+        yield from _on_disk(now.on_disk)
         yield from self._sites()
         yield from _notices(self._office.board.seen)
         if facts is not None:
@@ -133,6 +135,20 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
         sent.add_metric((one.name,), one.sent)
         lost.add_metric((one.name,), one.given_up)
     yield from (waiting, oldest, failing, sent, lost)
+
+
+def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
+    """Nothing where no controller watches the files."""
+    if seen is None:
+        return
+    yield _one(
+        "evac_estate_reload_timestamp_seconds", "When the estate in use was read.", seen.taken_ms / 1_000
+    )
+    yield _one("evac_estate_reload_problems", "What keeps the files on disk from being taken.", seen.problems)
+    yield _one(
+        "evac_estate_reload_restart", "1 while files on disk wait for a new start.", int(bool(seen.restart))
+    )
+    yield _one("evac_estate_reload_since_timestamp_seconds", "Since when; 0: not.", seen.since_ms / 1_000)
 
 
 def _one(name: str, words: str, value: float) -> Metric:

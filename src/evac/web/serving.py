@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access", type=Path)
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--standing", type=Path, help="how the estate on disk stands, as a controller says")
     parser.add_argument("--demo", type=Path, help="folder of a demonstration; never outlives its parent")
     parser.add_argument("--socket", type=int, help="listens at --listen already")
     told = parser.parse_args(arguments)
@@ -131,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if told.demo:
         frame.announce(DEMO)
     try:
-        setting = OfficeSetting(told.estate, told.store, told.site, told.policy, told.as_of)
+        setting = OfficeSetting(
+            told.estate, told.store, told.site, told.policy, told.as_of, standing=told.standing
+        )
         opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)
         access = access_of(opened, who_am_i(), SystemClock())
         certificate = None if opened.tls is None else RoomCertificate(opened.tls)

@@ -257,3 +257,15 @@ def test_a_permit_for_traffic_is_void_once_the_site_is_left() -> None:
 def test_permits_join() -> None:
     both = Permit((Compare("a", 1),)) | Permit((Compare("a", 1), Compare("b", 0)), (Put("b", b"x"),))
     assert both == Permit((Compare("a", 1), Compare("b", 0)), (Put("b", b"x"),))
+
+
+def test_where_traffic_goes_is_as_the_estate_that_was_taken_last_says() -> None:
+    async def story() -> None:
+        _, guards = await _world()
+        drain = _steps(_act("drain", site="pangyo"))
+        with _refused("pooled-nowhere"):
+            await guards.may_act(drain)
+        guards.pool({"chat": ("anyang", "pangyo")})
+        await guards.may_act(drain)
+
+    _run(story())

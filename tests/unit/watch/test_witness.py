@@ -203,3 +203,29 @@ def test_doubt_lasts_a_period() -> None:
     doubt.woke(1_000, 1_201)
     assert "201 ms late" in doubt.reason(1_261)
     assert doubt.reason(1_262) == ""
+
+
+def test_other_probes_are_asked_from_the_next_round_on_and_old_ones_count_on() -> None:
+    kept, gone, new = _Site(), _Site(), _Site("refuse")
+    moved = _Site("refuse")
+
+    async def play() -> list[Vote]:
+        votes: list[Vote] = []
+        targets = {"pangyo": [kept.probe("user", "front"), gone.probe("member", "etcd")]}
+        witness = Witness("ansan", targets, QUICK, _Clock(), votes.append)
+        task = asyncio.ensure_future(witness.run())
+        await asyncio.sleep(0.2)
+        witness.retarget({"pangyo": [moved.probe("user", "front"), new.probe("data", "db")], "ansan": []})
+        gone.asked = 0
+        await asyncio.sleep(0.4)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return votes
+
+    votes = asyncio.run(play())
+    assert votes[0].opinion == "up"
+    assert _last(votes, "pangyo").evidence == (("data", "unknown"), ("user", "down")), (
+        "a probe of a name that answered once is known to have; one that is new never did"
+    )
+    assert gone.asked <= 1 < moved.asked

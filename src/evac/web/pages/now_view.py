@@ -122,6 +122,8 @@ def _warnings(now: Situation) -> list[str]:
         found.append("The store stands in one place: it does not survive the loss of its site.")
     if now.problem:
         found.append(f"The estate: {now.problem}.")
+    if now.on_disk is not None and now.on_disk.words:
+        found.append(f"{now.on_disk.words[:1].upper()}{now.on_disk.words[1:]}.")
     return found
 
 

@@ -1,0 +1,223 @@
+"""A composed controller takes changed files, keeps what it has where they are broken, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from evac import estate as estates
+from evac.app.controlling import Composed, Setting, compose
+from evac.app.estate_copies import Copies, Standing, read_standing
+from evac.app.estate_turn import needs_restart
+from evac.app.estate_watch import EstateWatch
+from evac.app.plans import make_plan
+from evac.engine.chronicle import Notice
+from evac.engine.clock import SystemClock
+from evac.model.digest import estate_digest
+from evac.model.errors import StalePlan
+from evac.model.observation import MemberSeen, Observation
+from evac.model.scenario import lose
+
+pytestmark = pytest.mark.enable_socket
+
+ESTATE = """evac: 1
+name: two
+sites: {pangyo: {}, anyang: {}}
+services:
+  web: {tier: 0, people: 1, demand: {cpu: 1 cores}, start: 1 s, needs: [{store: db}]}
+stores:
+  db: {engine: postgresql, members: [{at: pangyo, mode: primary}, {at: anyang, mode: sync}], rpo: 0 s}
+endpoints:
+  w: {for: web, at: anyang, driver: http, settings: {url: "http://127.0.0.1:9/"}}
+"""
+MAIL = "  mail: {tier: 1, people: 1, demand: {cpu: 1 cores}, start: 1 s}\nstores:\n"
+
+
+MOVED = Observation(1, (MemberSeen("db", "anyang", "primary"), MemberSeen("db", "pangyo", "sync")))
+
+
+class World:
+    """An estate on disk, and a controller that runs on a copy of it."""
+
+    def __init__(self, folder: Path, made: Composed, copies: Copies, watch: EstateWatch) -> None:
+        self.folder, self.made, self.copies, self.watch = folder, made, copies, watch
+        self.notices: list[Notice] = []
+
+    def write(self, text: str) -> None:
+        (self.folder / "estate.yaml").write_text(text)
+
+    async def look(self) -> Standing:
+        await self.watch.look(at_once=True)
+        found = read_standing(self.copies.standing)
+        assert found == self.watch.standing
+        return self.watch.standing
+
+    @property
+    def services(self) -> list[str]:
+        return [service.id for service in self.made.seen.estate.services]
+
+    def told(self) -> list[str]:
+        """Kinds of what was said since the last time."""
+        found, self.notices[:] = [notice.kind for notice in self.notices], []
+        return found
+
+
+def play(tmp_path: Path, story: Callable[[World], Awaitable[None]]) -> None:
+    folder = tmp_path / "estate"
+    folder.mkdir()
+    (folder / "estate.yaml").write_text(ESTATE)
+    (tmp_path / "base").mkdir()
+
+    async def run() -> None:
+        copies = Copies(folder, base=tmp_path / "base")
+        notices: list[Notice] = []
+        used = copies.used
+        setting = Setting(used.estate, "pangyo", f"sqlite:{tmp_path / 's'}", used.policy, watch=False)
+        made = await compose(setting, notices.append)
+        watch = EstateWatch(copies, made, None, SystemClock(), watches=True)
+        world = World(folder, made, copies, watch)
+        world.notices = notices
+        watch._write()
+        try:
+            await story(world)
+        finally:
+            await made.close()
+            copies.close()
+
+    asyncio.run(run())
+
+
+def test_a_changed_estate_is_taken_whole_and_said_with_both_digests(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        seen = world.made.seen
+        seen._take(
+            Observation(1, (MemberSeen("db", "anyang", "primary"), MemberSeen("db", "pangyo", "sync")))
+        )
+        before, policy = seen.digest, world.made.controller.parts.desk.policy
+        bind = world.made.controller.parts.desk.bind
+        old = make_plan(seen.estate, lose("pangyo"), budget_ms=0).data
+        world.write(ESTATE.replace("stores:\n", MAIL, 1).replace("w: {for: web", "m: {for: mail"))
+        standing = await world.look()
+        assert (standing.well, world.services) == (True, ["mail", "web"])
+        assert [store.primary.at for store in seen.estate.stores if store.primary] == ["anyang"], "as seen"
+        (notice,) = world.notices
+        assert notice.kind == "estate"
+        assert notice.data == {"estate": seen.digest, "before": before}
+        assert world.made.worker._place.path == str(world.copies.used.estate)
+        assert estates.load(world.copies.estate).services[0].id == "mail"
+        assert world.made.controller.parts.desk.guards._pooled == {"web": (), "mail": ("anyang",)}
+        with pytest.raises(StalePlan):
+            await bind(old, "r", "i", "sha256:0")
+        new = make_plan(seen.estate, lose("pangyo"), budget_ms=0).data
+        assert (await bind(new, "r", "i", "sha256:0")).spec.run == "r"
+        assert world.made.controller.parts.desk.policy is policy
+
+    play(tmp_path, story)
+
+
+def test_a_broken_estate_leaves_the_old_one_and_is_said_once_until_it_is_mended(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        digest, taken = world.made.seen.digest, world.watch.standing.taken_ms
+        world.write(ESTATE.replace("{store: db}", "{store: dbx}"))
+        standing = await world.look()
+        assert (standing.problems, standing.taken_ms, world.made.seen.digest) == (1, taken, digest)
+        assert standing.first.startswith("estate.yaml:5:")
+        assert "dbx" in standing.first
+        await world.look()
+        assert world.told() == ["trouble"]
+        assert estates.load(world.copies.estate).stores[0].id == "db", "nobody reads the broken one"
+        world.write("evac: [")
+        assert (await world.look()).since_ms == standing.since_ms
+        (world.folder / "estate.yaml").unlink()
+        assert (await world.look()).problems == 1
+        world.write(ESTATE)
+        assert (await world.look()).well
+        assert world.told() == ["trouble", "trouble", "estate"]
+        assert world.made.seen.digest == digest
+
+    play(tmp_path, story)
+
+
+def test_what_needs_a_new_start_is_refused_and_another_policy_waits_for_one(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.write(ESTATE.replace("anyang: {}", "anyang: {}, ansan: {}"))
+        standing = await world.look()
+        assert (standing.restart, standing.well) == ("the site ansan is new", False)
+        assert len(world.made.seen.estate.sites) == 2
+        world.write(ESTATE.replace("stores:\n", MAIL, 1))
+        (world.folder / "policy.yaml").write_text("mode: hold\n")
+        standing = await world.look()
+        assert (standing.restart, world.services) == ("the policy is another one", ["mail", "web"])
+        assert world.copies.policy is None, "the processes beside go by the policy in use"
+        await world.look()
+        assert world.told() == ["trouble", "estate", "trouble"]
+        world.write("evac: [")
+        assert (await world.look()).problems
+        world.write(ESTATE.replace("stores:\n", MAIL, 1))
+        assert (await world.look()).restart == "the policy is another one"
+        (world.folder / "policy.yaml").unlink()
+        assert (await world.look()).well
+
+    play(tmp_path, story)
+
+
+def test_files_that_are_just_written_are_left_to_settle(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.watch.look()
+        world.write(ESTATE.replace("stores:\n", MAIL, 1))
+        await world.watch.look()
+        assert world.services == ["web"]
+        await world.watch.look()
+        assert world.services == ["mail", "web"]
+        copied = world.copies.used.folder
+        await world.watch.look()
+        assert world.copies.used.folder == copied, "and are read once"
+
+    play(tmp_path, story)
+
+
+def test_roles_that_are_seen_while_files_are_read_are_not_lost(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        seen = world.made.seen
+        new = estates.load(world.folder)
+        adopting = asyncio.create_task(seen.adopt(new, lambda: None))
+        await asyncio.sleep(0)
+        seen._take(MOVED)
+        await adopting
+        assert seen.files is new
+        assert [store.primary.at for store in seen.estate.stores if store.primary] == ["anyang"]
+        assert seen.digest == estate_digest(seen.estate)
+
+    play(tmp_path, story)
+
+
+AGENT = '  p: {for: web, at: pangyo, driver: process, settings: {agent: "http://127.0.0.1:9"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("anyang: {}", "ansan: {}", "the site anyang is gone"),
+        ("pangyo: {}, ", "", "the site pangyo, in which this controller stands, is gone"),
+        ("anyang: {}", "anyang: {role: witness}", "the site anyang is there for something else"),
+        ("endpoints:\n", f"endpoints:\n{AGENT}", "the agent of pangyo is reached in another way"),
+        ("tier: 0", "tier: 1", ""),
+        ("127.0.0.1:9", "127.0.0.1:10", ""),
+    ],
+)  # fmt: skip
+def test_what_a_controller_is_built_around_is_not_exchanged(
+    old: str, new: str, why: str, tmp_path: Path
+) -> None:
+    bare = ESTATE.replace("{at: pangyo, mode: primary}, ", "").replace("at: anyang", "at: SITE")
+    text = bare.replace(old, new)
+    kept = "anyang" if "anyang" in text.partition("services")[0] else "ansan"
+    for name, told in (
+        ("old.yaml", bare.replace("SITE", "anyang")),
+        ("new.yaml", text.replace("SITE", kept)),
+    ):
+        (tmp_path / name).write_text(told.replace(" mode: sync", " mode: primary"))
+    files = [estates.load(tmp_path / name) for name in ("old.yaml", "new.yaml")]
+    assert needs_restart(files[0], files[1], "pangyo", watches=True) == why
