@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from evac.model.errors import Conflict, Corrupt, EvacError, Unavailable
 from evac.store.anchors import PAGE_SEGMENTS, Anchor
-from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Lease, Put, Store
+from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Entry, Lease, Put, Store
 from evac.store.segments import (
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
@@ -32,6 +33,8 @@ from evac.store.segments import (
 TRIES: Final = 3
 """Tries of one segment before the caller is told that its outcome is not known."""
 PENDING_MOST: Final = 100_000
+FEW: Final = 8
+"""Segments that are asked for at once where the last of them is looked for."""
 
 
 @dataclass(slots=True)
@@ -389,18 +392,33 @@ async def records_after(
 
 
 async def head_of(store: Store, stream: str) -> Anchor | None:
-    """The last segment, found by halving without reading the whole; None where there is no such stream."""
-    low, high = 0, 1
-    while await store.get(key_of(stream, high)) is not None:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if await store.get(key_of(stream, middle)) is None:
-            high = middle
-        else:
-            low = middle
-    segment = await _segment(store, stream, low) if low else None
-    return None if segment is None else Anchor(stream, low, segment.last, segment.hash)
+    """The last segment; None where there is no such stream. A short one is one request; the end of a long one
+    is found by halving, without reading the whole.
+    """
+    found = await _few(store, stream, 1)
+    if len(found) == FEW:
+        low, high = FEW, FEW * 2
+        while await store.get(key_of(stream, high)) is not None:
+            low, high = high, high * 2
+        while high - low >= FEW:
+            middle = (low + high) // 2
+            if await store.get(key_of(stream, middle)) is None:
+                high = middle
+            else:
+                low = middle
+        found = await _few(store, stream, low)
+    if not found:
+        return None
+    number, entry = found[-1]
+    segment = decode(stream, number, entry.value)
+    return Anchor(stream, number, segment.last, segment.hash)
+
+
+async def _few(store: Store, stream: str, number: int) -> list[tuple[int, Entry]]:
+    """At most FEW segments from one on, up to the first that is not there."""
+    page = await store.list(prefix_of(stream), key_of(stream, number - 1), FEW)
+    numbered = enumerate(page, number)
+    return list(takewhile(lambda one: one[1].key == key_of(stream, one[0]), numbered))
 
 
 async def _segment_before(store: Store, stream: str, record: int) -> int:
