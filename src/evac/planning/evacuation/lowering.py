@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -163,9 +165,21 @@ def _scratch(
         "place": np.zeros(places, b.PLACE_TYPE),
         "size": np.zeros(24, np.int64),
         "mark": np.zeros(24, np.int64),
-        "used": np.zeros((max(1, limits), width), np.int32),
+        "used": _sparse(max(1, limits), width),
         "full": np.zeros((max(1, limits), width // b.STRETCH + 1), np.int32),
     }
+
+
+def _sparse(rows: int, width: int) -> NDArray[np.int32]:
+    """(rows, width) zeros of which small pages are taken as they are touched. numpy asks for huge ones, so
+    that a few ticks of every row would take, and wipe, the whole: 209 MiB at 90,000 servers.
+    """
+    size = rows * width * np.dtype(np.int32).itemsize
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel that knows no huge pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.int32).reshape(rows, width)
 
 
 def _limits(instance: Instance, use: Table) -> Table:
