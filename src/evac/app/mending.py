@@ -18,8 +18,10 @@ from evac.engine.mending import Mend, Trouble
 from evac.estate import plan_codec
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
-from evac.model.errors import EvacError, PlanError
+from evac.model.errors import EvacError, PlanError, StalePlan
 from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.planning.repair import repair
 from evac.store.port import Store
@@ -29,14 +31,32 @@ NICENESS: Final = 5
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
     """The mended plan, of the estate as it stands now; None where no replica finds another place. Raises
-    InvalidInput for what is no plan.
+    InvalidInput for what is no plan, UnknownDomain and StalePlan where the estate is another one by now and
+    does not have what the plan is about.
     """
     plan = plan_codec.decode(data)
     instance = derive(estate, plan.scenario, Policy(plan.waivers, plan.tier_weights), plan.tick_ms)
+    _check_names(plan, instance)
     found = repair(instance, plan, trouble.failed, trouble.begun)
     if not found.moved:
         return None
     return plan_codec.encode(replace(found.plan, estate_digest=estate_digest(estate)))
+
+
+def _check_names(plan: Plan, instance: Instance) -> None:
+    """Raises StalePlan. A run keeps its plan when the estate changes."""
+    services, pools = set(instance.services.id), {pool.id for pool in instance.pools}
+    for step in plan.steps:
+        if step.kind in ("start", "shed") and step.target not in services:
+            raise _stale(f"service {step.target}")
+        if step.kind == "start" and step.pool not in pools:
+            raise _stale(f"pool {step.pool}")
+
+
+def _stale(what: str) -> StalePlan:
+    return StalePlan(
+        "plan-stale", f"the estate was changed and has no {what} any more", "the run goes on by its plan"
+    )
 
 
 class Mender:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from evac.estate import plan_codec
 from evac.estate.example import pangyo
 from evac.model.after import estate_after
 from evac.model.digest import estate_digest
-from evac.model.errors import PlanError
+from evac.model.errors import PlanError, StalePlan, UnknownDomain
 from evac.model.estate import Estate
 from evac.model.scenario import Scenario, lose
 
@@ -44,6 +45,25 @@ def test_the_mended_plan_is_of_the_estate_as_it_stands(restore: tuple[Estate, Ma
 def test_where_nothing_stood_on_the_server_there_is_nothing_to_mend(restore: tuple[Estate, Made]) -> None:
     estate, made = restore
     assert mended(estate, made.data, Trouble(frozenset({"no-such-server"}), frozenset())) is None
+
+
+def test_an_estate_without_what_the_plan_is_about_is_said_and_the_run_keeps_its_plan(
+    restore: tuple[Estate, Made],
+) -> None:
+    estate, made = restore
+    trouble = Trouble(frozenset({_carrying(made)}), frozenset())
+    plan = plan_codec.decode(made.data)
+    first = next(step for step in plan.steps if step.kind == "start")
+    for gone, why in (
+        (replace(first, target="gone"), "no service gone any more"),
+        (replace(first, pool="gone"), "no pool gone any more"),
+    ):
+        older = replace(plan, steps=tuple(gone if step is first else step for step in plan.steps))
+        with pytest.raises(StalePlan, match=why):
+            mended(estate, plan_codec.encode(older), trouble)
+    elsewhere = replace(plan, scenario=Scenario("restore", ("elsewhere",)))
+    with pytest.raises(UnknownDomain):
+        mended(estate, plan_codec.encode(elsewhere), trouble)
 
 
 def test_a_process_of_its_own_mends_the_same(restore: tuple[Estate, Made]) -> None:
