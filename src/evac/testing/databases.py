@@ -146,7 +146,8 @@ class Database:
 
     def _settle(self) -> None:
         """What waits no more: what is acknowledged, and what was asked in a session that is gone."""
-        confirmed = {member: self._confirmed(member) for member, _ in self.waiting}
+        members = dict.fromkeys(member for member, _ in self.waiting)
+        confirmed = {member: self._confirmed(member) for member in members}
         waiting = []
         for member, number in self.waiting:
             held = confirmed[member]

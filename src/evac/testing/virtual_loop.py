@@ -95,6 +95,12 @@ class Process:
         for task in self.tasks:
             task.cancel()
 
+    def forget(self) -> None:
+        """Lets go of all that it did, so that it need not be found as garbage."""
+        self.tasks.clear()
+        self._roots.clear()
+        self.held.clear()
+
     @property
     def failure(self) -> BaseException | None:
         """What one of the tasks that were spawned in it ended with, if that was no cancellation."""
@@ -333,6 +339,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             asyncio.events._set_running_loop(None)
             self._timers.clear()
             self.ready.clear()
+            self._plots.clear()
+            self._of_nobody.clear()
+            for process in self.processes:
+                process.forget()
 
     def _all_tasks(self) -> Iterator[asyncio.Task[Any]]:
         for process in self.processes:
