@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import orjson
 
@@ -34,21 +33,19 @@ def decode_all(records: Sequence[bytes]) -> list[Event]:
         raise Corrupt(f"a record of a journal cannot be read: {error}") from error
     if len(rows) != len(records):
         raise Corrupt("a record of a journal holds more than one event")
-    events = []
+    events, make = [], tuple.__new__
     for row in rows:
-        if type(row) is not list or len(row) != _FIELDS or not _is_event(row):
-            raise Corrupt(f"a record of a journal is no event: {str(row)[:80]}")
-        events.append(Event._make(row))
+        if type(row) is list and len(row) == _FIELDS:
+            kind, at_ms, step, attempt, data = row
+            if (
+                type(at_ms) is int and type(attempt) is int and type(step) is str and type(data) is dict
+                and type(kind) is str and kind in EVENT_DATA
+            ):  # fmt: skip
+                events.append(make(Event, row))  # as Event._make, which would only count the fields again
+                continue
+        raise Corrupt(f"a record of a journal is no event: {str(row)[:80]}")
     return events
 
 
 def decode(record: bytes) -> Event:
     return decode_all((record,))[0]
-
-
-def _is_event(row: list[Any]) -> bool:
-    kind, at_ms, step, attempt, data = row
-    return (
-        type(at_ms) is int and type(attempt) is int and type(step) is str and type(data) is dict
-        and type(kind) is str and kind in EVENT_DATA
-    )  # fmt: skip

@@ -100,7 +100,7 @@ class _Walk:
         if len(tail) != 12 or not tail.isdigit():
             self._add("changed", self.number, f"{entry.key} does not belong to a journal")
             return
-        number, whole = int(tail), hash_of(entry.value)
+        number = int(tail)
         gap = number != self.number + 1
         if gap:
             self._add("missing", self.number + 1, f"segments {self.number + 1} to {number - 1} are missing")
@@ -109,10 +109,10 @@ class _Walk:
             segment = decode(self.stream, number, entry.value)
         except Corrupt as error:
             self._add("changed", number, error.message)
-            self.hash, self.records = whole, -1
+            self.hash, self.records = hash_of(entry.value), -1
         else:
             self._chain(segment, gap)
-        self._compare(number, whole)
+        self._compare(number)
 
     def _chain(self, segment: Segment, gap: bool) -> None:
         if not gap and segment.previous != self.hash:
@@ -133,9 +133,9 @@ class _Walk:
         self.hash, self.records = segment.hash, segment.last
         self.token = max(self.token, segment.token)
 
-    def _compare(self, number: int, whole: str) -> None:
+    def _compare(self, number: int) -> None:
         for anchor in self.anchors.pop(number, ()):
-            if anchor.hash != whole or self.records not in (-1, anchor.records):
+            if anchor.hash != self.hash or self.records not in (-1, anchor.records):
                 self._add("changed", number, f"segment {number} is not the one that was anchored")
 
     def finish(self) -> None:
