@@ -277,7 +277,9 @@ def _plain(value: Any) -> Any:
     if kind in _AS_THEY_ARE:
         return value
     if kind is tuple or isinstance(value, tuple | list):
-        return [item if type(item) in _AS_THEY_ARE else _plain(item) for item in value]
+        if _AS_THEY_ARE.issuperset(map(type, value)):
+            return list(value)
+        return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         names, values = fields_in_order(kind)
         rows = zip(names, values(value), _defaults(kind), strict=True)

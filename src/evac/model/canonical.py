@@ -14,10 +14,13 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
+import orjson
+
 from evac.model.errors import InvalidInput
 from evac.model.units import QUANTITY_LIMIT
 
 _FEW_KEYS: Final = 64
+_PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def canonical_json(value: Any, *, exact: bool = False) -> bytes:
@@ -32,8 +35,11 @@ def canonical_json(value: Any, *, exact: bool = False) -> bytes:
 
 
 def written(value: Any) -> bytes:
-    """The bytes of plain lists and objects whose keys stand in canonical order already."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """The bytes of plain lists and objects whose keys stand in canonical order already; no float in them."""
+    try:
+        return orjson.dumps(value, option=_PLAIN)
+    except orjson.JSONEncodeError:  # integers beyond 64 bits, which `exact` allows
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=256)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evac.model.canonical import canonical_json, digest
+from evac.model.canonical import canonical_json, digest, written
 from evac.model.errors import InvalidInput
 from evac.model.graph import components, reachable
 
@@ -44,6 +46,27 @@ def test_canonical_json_sorts_keys_by_utf16_and_keeps_integers() -> None:
 def test_what_has_no_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(InvalidInput):
         canonical_json(value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+        max_leaves=20,
+    )
+)
+@example({'\x7f\u2028\x00\x1f\b\f\n\r\t"\\/': ["\U0001f600", 2**64, -(2**63), True, None, [], {}]})
+@example([2**64 - 1, -(2**63), "\ud7ff\ue000"])
+def test_the_canonical_form_is_that_of_the_json_library_of_python(value: object) -> None:
+    ordered = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    assert json.loads(canonical_json(value, exact=True)) == value
+    assert written(json.loads(ordered)) == ordered.encode()
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}])
+def test_half_a_letter_has_no_bytes(value: object) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        written(value)
 
 
 def test_a_digest_names_its_kind() -> None:
