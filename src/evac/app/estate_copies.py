@@ -1,13 +1,15 @@
 """The files of an estate, copied to where nobody edits them: what a controller runs on.
 
-    ROOT/lock            held as long as the controller lives, so that what a killed one left can be told
+    ROOT                 locked as long as the controller lives, so that what a killed one left can be told,
+                         and nobody who tidies up temporary files takes it for old
     ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
     ROOT/current         a link to the edition in use; moved in one step
     ROOT/standing.json   a `Standing`: how the files on disk stand to the edition in use
 
 The controller, its planners and the processes beside it all read an edition, so that each of them can be
 started again while somebody edits the files, and all go over to the next one together. Whoever reads resolves
-the link first: one edition never changes. The folder is this user's alone, in the folder for temporary files.
+the link first: one edition never changes. The folder is this user's alone, in `RUNTIME_DIRECTORY` where
+systemd names one, else among temporary files.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +42,9 @@ KEPT: Final = 2
 STANDING_MOST: Final = 65_536
 POLICY_WAITS: Final = "the policy is another one"
 _PIECE: Final = 1 << 20
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FRESH_S: Final = 60.0
+"""A folder that is just being made may not be locked yet."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, time of change, size and number of each file: what tells one state of them from another."""
@@ -113,10 +119,10 @@ class Copies:
 
     def __init__(self, estate: Path, policy: Path | None = None, base: Path | None = None) -> None:
         self._estate, self._policy = estate, policy
-        base = base or Path(tempfile.gettempdir())
+        base = base or Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or tempfile.gettempdir())
         sweep(base)
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._lock = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(self.root, _FOLDER)
         self._number, self._editions = 0, list[Edition]()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,6 +134,11 @@ class Copies:
     @property
     def used(self) -> Edition:
         return self._editions[-1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the edition in use is still there."""
+        return self.used.estate.exists() and self.estate.exists()
 
     @property
     def estate(self) -> Path:
@@ -255,7 +266,9 @@ def _left(base: Path) -> Iterator[Path]:
             found = entry.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            lock = os.open(entry / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if abs(time.time() - found.st_mtime) < FRESH_S:
+                continue
+            lock = os.open(entry, _FOLDER)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield entry

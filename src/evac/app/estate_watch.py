@@ -78,7 +78,7 @@ class EstateWatch:
         """One look. at_once: the files are said to be whole."""
         now = await asyncio.to_thread(self._copies.stamp)
         settled, self._looked = now == self._looked, now
-        if at_once or (settled and now != self._done):
+        if at_once or (settled and now != self._done) or not self._copies.whole:
             self._done = now
             await self._take()
 
@@ -90,7 +90,7 @@ class EstateWatch:
             return
         taken = False
         try:
-            if edition.digest == self._digest:
+            if edition.digest == self._digest and self._copies.whole:
                 self._well()
             else:
                 taken = await self._weigh(edition)

@@ -221,11 +221,11 @@ async def _serve(
 
     def ready(made: Composed) -> None:
         say(f"the controller of {setting.site} runs; store: {made.store.name}")
+        if copies is not None:
+            beside.append(_watch_files(copies, made, setting))
         supervisor.ready()
         watching = supervisor.watch(lambda: "leads" if made.controller.leads else "follows; it does not lead")
         beside.append(asyncio.create_task(watching, name="systemd"))
-        if copies is not None:
-            beside.append(_watch_files(copies, made, setting))
 
     beside = [asyncio.create_task(war_room.keep(room, say), name="war room")] if room else []
     if status:

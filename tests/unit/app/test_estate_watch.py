@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from evac.app.controlling import Composed, Setting, compose
 from evac.app.estate_copies import Copies, Standing, read_standing
 from evac.app.estate_turn import needs_restart
 from evac.app.estate_watch import EstateWatch
+from evac.app.notices_reckoning import NoticeReckoner
+from evac.app.office_reckoning import Worker
 from evac.app.plans import make_plan
 from evac.engine.chronicle import Notice
 from evac.engine.clock import SystemClock
@@ -175,6 +178,37 @@ def test_files_that_are_just_written_are_left_to_settle(tmp_path: Path) -> None:
         copied = world.copies.used.folder
         await world.watch.look()
         assert world.copies.used.folder == copied, "and are read once"
+
+    play(tmp_path, story)
+
+
+def test_a_copy_that_somebody_tidied_up_is_made_again(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.watch.look()
+        await world.watch.look()
+        shutil.rmtree(world.copies.used.folder)
+        await world.watch.look()
+        assert estates.load(world.copies.estate).name == "two"
+        assert world.made.worker._place.path == str(world.copies.used.estate)
+        assert (world.told(), world.watch.standing.well) == ([], True)
+
+    play(tmp_path, story)
+
+
+def test_everybody_beside_reckons_by_the_edition_in_use(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        link = world.copies.estate
+        room, notices = Worker(link, apart=False), NoticeReckoner(link, apart=False)
+        nothing = Observation(0)
+        before = (await room.reckon(nothing)).facts
+        rpos = (await notices.reckon(nothing)).rpos
+        world.write(ESTATE.replace("stores:\n", MAIL, 1).replace("rpo: 0 s", "rpo: 5 s"))
+        assert (await room.reckon(nothing)).facts.digest == before.digest, "nobody has taken it yet"
+        await world.look()
+        facts = (await room.reckon(nothing)).facts
+        assert [service.id for service in facts.services] == ["mail", "web"]
+        assert facts.digest == world.made.seen.digest
+        assert (rpos, (await notices.reckon(nothing)).rpos) == ({"db": 0}, {"db": 5_000})
 
     play(tmp_path, story)
 
