@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app import incidents, status_target
+from evac.app import incidents, status_export, status_target
 from evac.app.public_status import About
 from evac.app.status_export import REFRESH_MS, Exporter
 from evac.app.status_target import ExportFailed, Target, target_of
@@ -199,3 +199,25 @@ def test_the_process_writes_the_page_and_ends_with_its_parent(tmp_path: Path) ->
     assert "Web shop" in (tmp_path / "page" / "index.html").read_text()
     refused = subprocess.run([*command, "/x", "--push", "rsync /x host:"], capture_output=True, check=False)
     assert b"[status-push]" in refused.stderr
+
+
+def test_it_ends_when_another_edition_of_the_estate_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps it starts it again, and it reads the names of then."""
+    monkeypatch.setattr(status_export, "EDITION_S", 0.01)
+    link = tmp_path / "current"
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("1")
+
+    async def story() -> None:
+        waiting = asyncio.create_task(status_export._moved(link))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        (tmp_path / ".next").symlink_to("2")
+        (tmp_path / ".next").replace(link)
+        async with asyncio.timeout(20):
+            await waiting
+
+    asyncio.run(story())
