@@ -377,19 +377,18 @@ class Conductor:
 
     @property
     def asks_names(self) -> bool:
-        """Whether a run waits for names of sites."""
-        runs = (run.execution for run in self._runs.values())
-        return any(one is not None and bool(one.view.untyped) for one in runs)
+        """Whether a run waits for a person who says that sites are lost."""
+        return any(_asks(run) for run in self._runs.values())
 
-    def concerned(self, untyped: str = "") -> Concerned | None:
-        """The newest run under way that another loss concerns: it leaves sites, or brings one back. untyped:
-        only one that waits for the name of this site.
+    def concerned(self, asked: str = "") -> Concerned | None:
+        """The newest run under way that another loss concerns: it leaves sites, or brings one back. asked:
+        only one that waits for a person who says that this site is lost.
         """
         for name, run in reversed(self._runs.items()):
             moves = run.leaving or "active" in run.ends.values()
             if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
                 view = run.execution.view
-                if untyped and untyped not in view.untyped:
+                if asked and asked not in _asks(run):
                     continue
                 places = places_of(view, run.actions_of)
                 return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
@@ -582,3 +581,13 @@ class Conductor:
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
+
+
+def _asks(run: _Run) -> Collection[str]:
+    """Sites of which a person shall still say that they are lost: with a name, or, where the names of several
+    were typed before, with an approval.
+    """
+    if run.execution is None:
+        return ()
+    view = run.execution.view
+    return view.names if view.phase == "awaiting_approval" else view.untyped
