@@ -312,6 +312,7 @@ ELSEWHERE = {
     "not-a-hash",
     "not-an-address",
     "address-open",
+    "channel-mixed",
     "channel-way",
     "nobody-told",
     "too-many-channels",
