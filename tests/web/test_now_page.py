@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from tests.web.conftest import PATIENCE_MS
 
@@ -42,6 +44,21 @@ def test_it_opens_without_a_complaint(browser: Browser, served: tuple[str, str])
     page.wait_for_function("() => document.querySelector('#stream')._htmx !== undefined", timeout=PATIENCE_MS)
     assert page.url.endswith("/now")
     assert complaints == []
+
+
+def test_the_stream_is_followed_however_late_its_script_comes(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+
+    def late(route: Route) -> None:
+        time.sleep(1.0)
+        route.continue_()
+
+    page.route("**/hx-sse.min.js*", late)
+    with page.expect_request("**/v1/stream", timeout=PATIENCE_MS):
+        page.goto(served[0] + "/now")
 
 
 def test_it_says_the_same_without_scripts(browser: Browser, served: tuple[str, str]) -> None:
