@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,9 +44,12 @@ class SystemdState:
         return self.active in _UP
 
 
-async def states(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -> dict[str, SystemdState]:
-    """What systemd says of each unit. Raises OutcomeUnknown where it cannot be asked, Permanent for a unit
-    that it does not know: a misspelt name must not pass for a unit that is down.
+async def states(
+    systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
+) -> dict[str, SystemdState]:
+    """What systemd says of each unit. names: unit -> whether it must be there. Raises OutcomeUnknown where it
+    cannot be asked, Permanent for a unit that must be there and that it does not know: a misspelt name must
+    not pass for a unit that is down.
     """
     argv = (*systemctl, *QUIET, *ASK, "--", *names)
     ended = await run_program(argv, env=environment({}), timeout_s=timeout_s)
@@ -55,7 +58,9 @@ async def states(systemctl: Sequence[str], names: Sequence[str], timeout_s: floa
     return _read(names, ended.output)
 
 
-def states_now(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -> dict[str, SystemdState]:
+def states_now(
+    systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
+) -> dict[str, SystemdState]:
     """The same without a loop, from any thread."""
     try:
         ended = subprocess.run(
@@ -90,6 +95,8 @@ class SystemdInstance:
         self._unit, self._index, self._caller = unit, index, caller
         self._systemctl = systemctl
         self.name = filled(unit, index, unit.systemd)
+        # Beyond what a plain start means there may be fewer units than `most` allows.
+        self.needed = index < max(1, unit.count)
 
     async def running(self) -> bool:
         """Raises OutcomeUnknown, Permanent."""
@@ -99,22 +106,26 @@ class SystemdInstance:
         await self._obeyed("start")
 
     async def stop(self, timeout_s: float) -> None:
-        if await self.running():
-            await self._obeyed("stop", timeout_s)
+        await self._obeyed("stop", timeout_s)
 
     async def works(self) -> bool:
         """Raises OutcomeUnknown, Permanent."""
-        return (await self._state()).up and await check(self._unit, self._index, self._caller)
+        return (await self._state()).up and await self.passes()
+
+    async def passes(self) -> bool:
+        """Whether it works, if it is up."""
+        return await check(self._unit, self._index, self._caller)
 
     def kill_now(self) -> None:
         kill_now(self._systemctl, [self.name], 2.0)
 
     def is_gone(self) -> bool:
         """Raises OutcomeUnknown, Permanent."""
-        return states_now(self._systemctl, [self.name], 2.0)[self.name].down
+        return states_now(self._systemctl, {self.name: self.needed}, 2.0)[self.name].down
 
     async def _state(self) -> SystemdState:
-        return (await states(self._systemctl, [self.name], self._unit.check_ms / 1_000))[self.name]
+        wanted = {self.name: self.needed}
+        return (await states(self._systemctl, wanted, self._unit.check_ms / 1_000))[self.name]
 
     async def _obeyed(self, verb: str, timeout_s: float = 0.0) -> None:
         argv = (*self._systemctl, *QUIET, verb, "--", self.name)
@@ -129,16 +140,16 @@ class SystemdInstance:
             )
 
 
-def _read(names: Sequence[str], output: str) -> dict[str, SystemdState]:
+def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
     """One block for each unit, in the order in which they were asked for."""
     blocks = [block for block in output.split("\n\n") if block.strip()]
     if len(blocks) != len(names):
         raise _unseen(names, f"it tells of {len(blocks)} of {len(names)}")
     found = {}
-    for name, block in zip(names, blocks, strict=True):
+    for (name, needed), block in zip(names.items(), blocks, strict=True):
         told = dict(line.partition("=")[::2] for line in block.strip().splitlines())
         load, active = told.get("LoadState", ""), told.get("ActiveState", "")
-        if load not in _THERE:
+        if load not in _THERE and (needed or load != "not-found"):
             raise Permanent(
                 "unit-not-there", f"systemd knows no unit {name} ({_line(load) or 'it says nothing'})",
                 "mend its name in the agent's file",
@@ -149,8 +160,8 @@ def _read(names: Sequence[str], output: str) -> dict[str, SystemdState]:
     return found
 
 
-def _unseen(names: Sequence[str], why: str) -> ActionError:
-    said = f"systemd cannot be asked of {names[0]}: {_line(why) or 'it says nothing'}"
+def _unseen(names: Collection[str], why: str) -> ActionError:
+    said = f"systemd cannot be asked of {next(iter(names))}: {_line(why) or 'it says nothing'}"
     return OutcomeUnknown("unit-unseen", said)
 
 

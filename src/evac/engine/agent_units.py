@@ -18,7 +18,7 @@ from evac.actions.http_calls import Caller
 from evac.engine.agent_config import AgentConfig, UnitConfig
 from evac.engine.agent_instance import Instance, OwnInstance
 from evac.engine.agent_memory import read_values, write_values
-from evac.engine.agent_systemd import SystemdInstance, kill_now, states_now
+from evac.engine.agent_systemd import SystemdInstance, kill_now, states, states_now
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 
 WATCH_S: Final = 0.25
@@ -110,10 +110,21 @@ class Units:
     async def see(self, name: str) -> UnitSeen:
         """Asks every instance, all at once. Raises `ActionError` where one cannot be asked."""
         unit = self._unit(name)
+        if unit.config.systemd:
+            return await self._see_by_systemd(unit)
         instances = list(unit.instances.values())
         running = await asyncio.gather(*(one.running() for one in instances))
         working = await asyncio.gather(*(one.works() for one in instances))
         return UnitSeen(self._wanted.get(name, 0), sum(running), sum(working))
+
+    async def _see_by_systemd(self, unit: _Unit) -> UnitSeen:
+        """One question for all instances; those that are up are asked whether they work."""
+        instances = _by_systemd(unit)
+        names = {one.name: one.needed for one in instances}
+        found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
+        working = await asyncio.gather(*(one.passes() for one in instances if found[one.name].up))
+        running = sum(not found[name].down for name in names)
+        return UnitSeen(self._wanted.get(unit.config.name, 0), running, sum(working))
 
     def wanted(self, name: str) -> int:
         return self._wanted.get(name, 0)
@@ -131,16 +142,17 @@ class Units:
         """
         deadline = time.monotonic() + timeout_s
         self._wanted = {**self._wanted, **dict.fromkeys(names, 0)}
-        own, by_systemd = [], []
+        own: list[tuple[str, Instance]] = []
+        by_systemd: dict[str, bool] = {}
         for name in names:
-            for instance in list(self._unit(name).instances.values()):
-                if isinstance(instance, SystemdInstance):
-                    by_systemd.append(instance.name)
-                else:
-                    instance.kill_now()
-                    own.append((name, instance))
+            unit = self._unit(name)
+            by_systemd |= {one.name: one.needed for one in _by_systemd(unit)}
+            if not unit.config.systemd:
+                own += [(name, instance) for instance in list(unit.instances.values())]
+        for _, instance in own:
+            instance.kill_now()
         if by_systemd:
-            kill_now(self._config.systemctl, by_systemd, min(CALL_S, timeout_s))
+            kill_now(self._config.systemctl, list(by_systemd), min(CALL_S, timeout_s))
         left = self._left(own, by_systemd)
         while left and time.monotonic() < deadline:
             time.sleep(GONE_S)
@@ -148,7 +160,7 @@ class Units:
         if left:
             raise OutcomeUnknown("unit-not-stopped", f"killed, and still there: {', '.join(left)}")
 
-    def _left(self, own: list[tuple[str, Instance]], by_systemd: list[str]) -> list[str]:
+    def _left(self, own: list[tuple[str, Instance]], by_systemd: Mapping[str, bool]) -> list[str]:
         found = [name for name, instance in own if not instance.is_gone()]
         if by_systemd:
             seen = states_now(self._config.systemctl, by_systemd, CALL_S)
@@ -212,6 +224,11 @@ class Units:
     async def _end_from(self, unit: _Unit, count: int, timeout_s: float) -> None:
         """Stops all instances from `count` on, at the same time. The first error is raised when all ended."""
         extra = [index for index in unit.instances if index >= count]
+        if unit.config.systemd and extra:
+            names = {one.name: one.needed for one in _by_systemd(unit)}
+            found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
+            named = dict(zip(unit.instances, names, strict=True))
+            extra = [index for index in extra if not found[named[index]].down]
         ends = (unit.instances[index].stop(timeout_s) for index in extra)
         results = await asyncio.gather(*ends, return_exceptions=True)
         for index, result in zip(extra, results, strict=True):
@@ -247,3 +264,8 @@ class Units:
                 await self._begin(unit, index)
             except (ActionError, OSError) as error:
                 _log.warning("%s.%d cannot be started: %s", unit.config.name, index, error)
+
+
+def _by_systemd(unit: _Unit) -> list[SystemdInstance]:
+    """Instances that systemd runs, in the order of their numbers."""
+    return [one for one in list(unit.instances.values()) if isinstance(one, SystemdInstance)]

@@ -204,7 +204,7 @@ if state.get("gone"): print("Transport endpoint is not connected", file=sys.stde
 if verb == "show":
     for unit in units:
         active = state.get(unit, "active" if unit in state["active"] else "inactive")
-        load = "not-found" if "misspelt" in unit else "loaded"
+        load = "not-found" if "misspelt" in unit or unit in state.get("missing", ()) else "loaded"
         tasks = "1" if unit in state.get("tasks", ()) else "[not set]"
         print(f"LoadState={load}\\nActiveState={active}\\nId={unit}\\nTasksCurrent={tasks}\\n")
     sys.exit(0)
@@ -300,6 +300,25 @@ def test_what_is_not_seen_to_be_down_is_no_fence(tmp_path: Path, state: dict[str
                 await units.see("db")
         else:
             assert (await units.see("db")).running == 1
+        await units.close()
+
+    asyncio.run(story())
+
+
+def test_units_beyond_those_that_a_start_means_need_not_be_there(tmp_path: Path) -> None:
+    """`most` only bounds; one question to systemd tells of all of them."""
+    systemd = Systemd(tmp_path, active=["chat-1.service"], missing=["chat-2.service"])
+    unit = UnitConfig("chat", systemd="chat-{index}.service", count=2, most=3)
+    made = agents.config(tmp_path, unit, systemctl=systemd.argv)
+
+    async def story() -> None:
+        units = await started(made)
+        assert await units.see("chat") == UnitSeen(0, 1, 1)
+        await asyncio.to_thread(units.fence, ("chat",))
+        assert await units.see("chat") == UnitSeen(0, 0, 0)
+        systemd.says(active=["chat-1.service"], missing=["chat-1.service"])
+        with pytest.raises(Permanent, match=r"systemd knows no unit chat-1\.service"):
+            await units.see("chat")
         await units.close()
 
     asyncio.run(story())
