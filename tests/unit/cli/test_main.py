@@ -43,6 +43,11 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pln"]) == exits.USAGE
+    assert "Did you mean 'plan'?" in capsys.readouterr().err
+
+
 def test_a_missing_estate_is_2_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", str(tmp_path / "none"), "--lose", "x"]) == exits.USAGE
     assert "none" in capsys.readouterr().err
