@@ -11,13 +11,14 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench import boot_peers, boot_power_on, boot_wave
+from bench import boot_peers, boot_power_on, boot_replace, boot_wave
 from bench.figures import Figure, Table
 
 SERVERS = 32_000
 PARTS: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
     "power-on": ("No limits but politeness to each controller", boot_power_on.figures),
     "wave": ("With power and boot limits", boot_wave.figures),
+    "replaced": ("Another plan in the middle of the wave", boot_replace.figures),
     "peers": ("What people would script today, power-on alone", boot_peers.figures),
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ BATCH: Final = 64
 AGAIN_S: Final = 0.2
 LAST_WORDS_S: Final = 1.0
 
-_KEYS: Final = ("phase", "why", "code", "message", "outside", "reason")
+_KEYS: Final = ("phase", "why", "code", "message", "outside", "reason", "feed", "server", "other")
 _TOLD: Final = MappingProxyType(
     {
         "approval_needed": "needs approval",
@@ -39,10 +39,12 @@ _TOLD: Final = MappingProxyType(
         "paused": "paused",
         "run_ended": "ended",
         "pace_changed": "the pace changed",
+        "feed_tripped": "a feed tripped",
+        "boot_server_lost": "a boot server was given up",
     }
 )
 
-NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble", "estate"]
+NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "trouble", "estate", "policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
         words = f"{reason.partition(':')[0]}: {event.data.get('who', 'somebody')} {event.kind}"
     if words is None:
         return None
-    what = f" ({event.step})" if event.step else ""
+    of = event.step or event.data.get("feed") or event.data.get("server")
+    what = f" ({of})" if of else ""
     more = {key: event.data[key] for key in _KEYS if key in event.data}
     return f"{run}: {words}{what}", {"run": run, "event": event.kind} | more
 

@@ -32,7 +32,7 @@ from evac.model.collector import collect_seldom
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import LATE, deadline_ms
-from evac.run.state import apply
+from evac.run.state import apply, apply_in_parts
 from evac.run.values import ENDED, Effect, Event, RunPhase, RunStep
 from evac.run.view import RunView
 from evac.store.journal import Journal
@@ -264,6 +264,9 @@ class RunExecution:
     async def _write_asked(self) -> None:
         """What delicate steps want written: together where it goes together, else one by one."""
         group = self._next_asked()
+        if group and group[0].event.kind == "plan_replaced":
+            await self._write_plan(group[0])
+            return
         if len(group) > 1:
             try:
                 await self._write_group(group)
@@ -279,6 +282,25 @@ class RunExecution:
                     raise
                 if not asked.answer.done():  # whoever asked may be cancelled meanwhile
                     asked.answer.set_exception(error)
+
+    async def _write_plan(self, asked: _Asked) -> None:
+        """Another plan. That takes a while, in which others have their turn; nothing is applied meanwhile."""
+        try:
+            after = self.view
+            for part in apply_in_parts(self.view, asked.event):
+                after = part
+                await asyncio.sleep(0)
+            await self._recorder.append((asked.event,), asked.permit)
+        except (RunError, Conflict) as error:
+            if isinstance(error, Conflict) and self._is_ours(error.key):
+                raise
+            if not asked.answer.done():
+                asked.answer.set_exception(error)
+            return
+        self.view.become(after)
+        if not asked.answer.done():
+            asked.answer.set_result(None)
+        self._hooks.heard((asked.event,))
 
     def _next_asked(self) -> list[_Asked]:
         """The first that wait, as far as they fit one transaction and none touches what another has read."""

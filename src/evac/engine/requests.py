@@ -17,7 +17,6 @@ from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
 from evac.run.limit_words import capacity_of
-from evac.run.state import merged_with
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
@@ -241,8 +240,6 @@ def check_event(view: RunView, event: Event) -> None:
         raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
     if event.kind == "limit_changed" and not view.limits.knows(event.data["limit"]):
         raise RunError("limit-unknown", f"{event.data['limit']} is no limit of this run")
-    if event.kind == "plan_replaced":
-        RunView(merged_with(view, event.data["plan"]).spec)
 
 
 def refused(request_key: str, verb: str, who: str, why: str, now_ms: int) -> Event:

@@ -142,7 +142,7 @@ def step_row(view: RunView, i: int) -> dict[str, Any]:
         "attempts": view.attempts[i], "started_at": began, "ended_at": ended,
         "evidence": dict(view.evidence.get(i, {})),
         "error": {"code": code, "message": message} if code else None,
-        "waits_for": view.whys.get(i, ""), "gate": step.gate,
+        "waits_for": view.whys.get(i, ""), "gate": view.gates.get(i) or step.gate,
     }  # fmt: skip
 
 
@@ -185,8 +185,8 @@ def waiting(view: RunView) -> list[str]:
         if phase == "failed":
             _, message = view.failures.get(i, ("", ""))
             found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
-        elif phase == "ready" and view.steps[i].gate and i not in view.gates_open:
-            found.append(f"{view.steps[i].id}: {view.steps[i].gate}; agree with approve --step")
+        elif phase == "ready" and (gate := view.gate_of(i)):
+            found.append(f"{view.steps[i].id}: {gate}; agree with approve --step")
     return found
 
 
@@ -313,7 +313,8 @@ def list_text(rows: Iterable[Mapping[str, Any]], width: int, colour: bool) -> st
     heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
     found = [_run_row(row) for row in rows]
     if not found:
-        page.line("no runs yet; evac apply PLAN ESTATE --execute begins one")
+        page.line("no runs yet")
+        page.line("next: evac apply PLAN ESTATE --execute --reason WHY", "dim")
         return page.text()
     needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
     if needed > width:  # the name of a run says its question, too

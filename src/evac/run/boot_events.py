@@ -152,15 +152,27 @@ def feed_tripped(view: RunView, event: Event) -> None:
     view.tripped_ms[feed] = event.at_ms
     view.gone.pop(feed, None)
     view.opened_feeds.discard(feed)
+    closing = _gate(view, feed)
+    if closing >= 0 and view.phases[closing] in _BACK:
+        view.take_back(closing)
+    for i, step in enumerate(view.steps):
+        if feed in step.feeds and view.is_dark(i) and _comes_back(view, i, event.at_ms):
+            view.take_back(i)
+
+
+def _gate(view: RunView, feed: str) -> int:
+    """Nobody closes the feed before a person has looked. The step that does; -1 where there is none."""
     closing = view.index.get(POWER + feed, -1)
     if closing >= 0:
         view.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
         view.gates_open.discard(closing)
-        if view.phases[closing] in _BACK:
-            view.take_back(closing)
-    for i, step in enumerate(view.steps):
-        if feed in step.feeds and view.is_dark(i) and _comes_back(view, i, event.at_ms):
-            view.take_back(i)
+    return closing
+
+
+def gate_tripped(view: RunView) -> None:
+    """A new plan does not know that a feed tripped."""
+    for feed in view.tripped:
+        _gate(view, feed)
 
 
 def boot_server_lost(view: RunView, event: Event) -> None:

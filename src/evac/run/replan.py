@@ -7,9 +7,9 @@ first one burnt as well), that is another step: it gets the id with `~2` behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 
@@ -58,38 +58,63 @@ def merge(
     """What the run executes from now on. old: steps of the run with their phases; attempts: of every step
     that the run ever tried; limits: those that held so far.
     """
+    parts = merging(old, new, attempts, limits)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as done:
+            return cast(Merged, done.value)
+
+
+def merging(
+    old: Mapping[str, tuple[RunStep, StepPhase]],
+    new: RunSpec,
+    attempts: Mapping[str, int],
+    limits: Sequence[RunLimit] = (),
+) -> Generator[None, None, Merged]:
+    """As `merge`, in parts."""
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}
     names = {step.id: _name(step, old, attempts) for step in new.steps}
+    renamed = {plan: name for plan, name in names.items() if plan != name}
     kept = {name for name, (_, phase) in old.items() if phase in KEPT}
-    wanted = {names[step.id]: step for step in new.steps}
-    known = kept | set(wanted)
-    fitting = {name: _fitting(old[name][0], capacity) for name in kept}
-    steps = [_rewired(fitting[name], known, {}) for name in old if name in kept and name not in wanted]
-    for name, step in wanted.items():
+    wanted = set(names.values())
+    known = kept | wanted
+    yield
+    steps = [
+        _rewired(_fitting(old[name][0], capacity), known, {})
+        for name in old
+        if name in kept and name not in wanted
+    ]
+    yield
+    for step in new.steps:
+        name = names[step.id]
         if name in kept:
-            steps.append(_rewired(fitting[name], known, {}))
+            steps.append(_rewired(_fitting(old[name][0], capacity), known, {}))
         else:
-            steps.append(replace(_rewired(step, known, names), id=name))
+            step = _rewired(step, known, renamed)
+            steps.append(step if step.id == name else replace(step, id=name))
     leftover = {
         name for name in kept if name not in wanted and old[name][1] in ("running", "unknown", "undoing")
     }
-    renamed = {plan: name for plan, name in names.items() if plan != name}
     return Merged(replace(new, steps=tuple(steps)), renamed, frozenset(kept), frozenset(leftover))
 
 
 def _fitting(step: RunStep, capacity: Mapping[str, int]) -> RunStep:
     """What is under way goes on under limits that the new plan made smaller; it then takes all of them."""
+    if all(units <= capacity[name] for name, units, _ in step.uses):
+        return step
     uses = tuple((name, min(units, capacity[name]), hold_ms) for name, units, hold_ms in step.uses)
-    return step if uses == step.uses else replace(step, uses=uses)
+    return replace(step, uses=uses)
 
 
 def _rewired(step: RunStep, known: set[str], names: Mapping[str, str]) -> RunStep:
-    """The step, after what there is of what it was after."""
-    after = tuple(names.get(name, name) for name in step.after)
-    after = tuple(name for name in after if name in known)
-    return step if after == step.after else replace(step, after=after)
+    """The step, after what there is of what it was after. names: those that are others in the run."""
+    after = step.after
+    if known.issuperset(after) and names.keys().isdisjoint(after):
+        return step
+    return replace(step, after=tuple(n for n in (names.get(name, name) for name in after) if n in known))
 
 
 def _name(step: RunStep, old: Mapping[str, tuple[RunStep, StepPhase]], attempts: Mapping[str, int]) -> str:

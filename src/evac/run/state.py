@@ -7,23 +7,23 @@ is corrupt, and going on would be guessing. The same events lead to the same sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from evac.model.errors import RunError
-from evac.run import boot_events, envelope, replan
+from evac.run import boot_events, envelope, new_plan
 from evac.run.moving import moves as _moves
 from evac.run.moving import of_attempt as _of_attempt
 from evac.run.moving import refused as _refused
 from evac.run.moving import run_moves as _run_moves
+from evac.run.new_plan import STEP_FACTS, STEP_SETS
 from evac.run.patience import LATE, is_hopeless
 from evac.run.table import STEP_TABLE
-from evac.run.values import Event, RunSpec, RunStep, StepPhase
+from evac.run.values import Event, RunSpec
 from evac.run.view import Pause, RunView
 
-__all__ = ["RunView", "alike", "apply", "fingerprint", "merged_with", "plans_of", "replay"]
+__all__ = ["RunView", "alike", "apply", "apply_in_parts", "fingerprint", "plans_of", "replay"]
 
 
 def apply(view: RunView, event: Event) -> RunView:
@@ -38,6 +38,22 @@ def apply(view: RunView, event: Event) -> RunView:
     if event[1] > view.last_ms:
         view.last_ms = event[1]
     return view
+
+
+def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
+    """As `apply`, on a copy of the view, for an event that takes long (another plan): gives the copy after
+    each part, which is the view after the event when the last one is done. The view itself stays as it is.
+    Raises RunError.
+    """
+    other = view.fork()
+    if event.kind != "plan_replaced" or not view.created:
+        yield apply(other, event)
+        return
+    for _ in new_plan.take_over(other, event):
+        yield other
+    other.events += 1
+    other.last_ms = max(other.last_ms, event.at_ms)
+    yield other
 
 
 def replay(spec: RunSpec, events: Iterable[Event], others: Sequence[RunSpec] = ()) -> RunView:
@@ -77,12 +93,7 @@ def _approved(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
     view.approved_by[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
     view.typed.update(event.data.get("typed", ()))
-    _count_approvals(view)
-
-
-def _count_approvals(view: RunView) -> None:
-    needed = view.spec.envelope
-    view.approvals = sum(1 for given in view.approved_by.values() if envelope.covers(given, needed))
+    new_plan.count_approvals(view)
 
 
 def _run_started(view: RunView, event: Event) -> None:
@@ -341,96 +352,9 @@ def _rollback_started(view: RunView, event: Event) -> None:
     view.agenda, view.watched = None, False
 
 
-def _attempts(view: RunView) -> dict[str, int]:
-    return view.past | {step.id: view.attempts[i] for i, step in enumerate(view.steps) if view.attempts[i]}
-
-
-def merged_with(view: RunView, plan: str) -> replan.Merged:
-    """What the run would execute after `plan_replaced`. Raises RunError for a plan that cannot take over."""
-    new = view.specs.get(plan)
-    if new is None:
-        raise RunError("plan-unknown", f"nobody has the plan {plan}", "put it into the store first")
-    again = {step.id for step in new.steps}
-    phases: dict[str, tuple[RunStep, StepPhase]] = {}
-    for i, step in enumerate(view.steps):  # servers for the floor stay known
-        for_the_floor = i in view.given_up and step.id not in again
-        phases[step.id] = (step, "skipped" if for_the_floor else view.phases[i])
-    return replan.merge(phases, new, _attempts(view), view.spec.limits)
-
-
 def _plan_replaced(view: RunView, event: Event) -> None:
-    """The new plan's steps take the place of those that have not begun."""
-    _run_moves(view, event, event.kind)
-    attempts, merged = _attempts(view), merged_with(view, event.data["plan"])
-    old = _columns(view)
-    limits, kept = view.limits, view.kept_by_step()
-    view.origin = _origins(view, merged, event.data["plan"])
-    view.lay_out(replace(merged.spec, approvals=event.data.get("approvals", merged.spec.approvals)))
-    view.limits.carry_over(limits)
-    view.carry_kept(kept, merged.renamed)
-    boot_events.reroute_all(view)
-    view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
-    view.plans.append(merged.spec.plan)
-    view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
-    view.accounted = tuple(event.data.get("lost", ()))
-    view.names = tuple(event.data.get("names", ()))
-    view.monitoring_ms = 0
-    view.agenda = None
-    _put_back(view, old, merged)
-    _count_approvals(view)
-
-
-def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple[str, str]]:
-    """Where each step comes from: kept ones from where they did, the others from the new plan."""
-    names = {name: old for old, name in merged.renamed.items()}
-    return {
-        step.id: view.origin_of(step.id) if step.id in merged.kept else (plan, names.get(step.id, step.id))
-        for step in merged.spec.steps
-    }
-
-
-_STEP_SETS: Final = (
-    "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
-    "quarantined",
-)  # fmt: skip
-_STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up")
-
-
-def _columns(view: RunView) -> dict[str, dict[str, Any]]:
-    """What is known of each step that was ever touched, by id."""
-    rows: dict[str, dict[str, Any]] = {}
-    for i, step in enumerate(view.steps):
-        if view.attempts[i] or view.phases[i] not in ("pending", "ready") or i in view.gates_open:
-            rows[step.id] = {
-                "phase": view.phases[i], "tries": view.tries[i],
-                "started": view.started[i], "ended": view.ended[i],
-                "sets": [name for name in _STEP_SETS if i in getattr(view, name)],
-                "facts": [(name, getattr(view, name)[i]) for name in _STEP_FACTS if i in getattr(view, name)],
-            }  # fmt: skip
-    return rows
-
-
-def _put_back(view: RunView, old: Mapping[str, Mapping[str, Any]], merged: replan.Merged) -> None:
-    """Gives kept steps their state back, and every step the number of its attempts so far."""
-    for i, step in enumerate(view.steps):
-        view.attempts[i] = view.past.get(step.id, 0)
-        if step.id not in merged.kept:
-            continue
-        row = old[step.id]
-        view.tries[i], view.started[i], view.ended[i] = row["tries"], row["started"], row["ended"]
-        if row["phase"] in ("running", "unknown", "undoing"):
-            for number, units, hold_ms in view.uses[i]:
-                if not hold_ms:
-                    view.limits.take(((number, units, 0),), row["started"])
-        if row["phase"] == "undoing" or "in_undo" in row["sets"]:
-            view.turn(i, "succeeded")
-        view.turn(i, row["phase"])
-        for name in row["sets"]:
-            getattr(view, name).add(i)
-        for name, value in row["facts"]:
-            getattr(view, name)[i] = value
-        if step.id in merged.leftover:
-            view.leftover.add(i)
+    for _ in new_plan.take_over(view, event):
+        pass
 
 
 def _made_ungraceful(view: RunView, event: Event) -> None:
@@ -490,8 +414,8 @@ def fingerprint(view: RunView) -> str:
     steps = [
         (
             step.id, view.phases[i], view.attempts[i], view.tries[i], view.started[i], view.ended[i],
-            view.waits[i], [name for name in _STEP_SETS if i in getattr(view, name)],
-            [(name, _plainly(getattr(view, name)[i])) for name in _STEP_FACTS if i in getattr(view, name)],
+            view.waits[i], [name for name in STEP_SETS if i in getattr(view, name)],
+            [(name, _plainly(getattr(view, name)[i])) for name in STEP_FACTS if i in getattr(view, name)],
         )
         for i, step in enumerate(view.steps)
     ]  # fmt: skip

@@ -8,9 +8,9 @@ a step is `pending` exactly while it waits; the limits hold the uses of what is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope
@@ -19,6 +19,9 @@ from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
 
 BUSY = frozenset({"running", "unknown", "undoing"})
 """Step phases in which something may be under way in the world."""
+
+PART: Final = 8_192
+"""Steps at a time, where whoever lays a large plan out may do something else in between."""
 
 _NOBODY: Sequence[int] = ()
 _SHARED = frozenset({"specs", "index", "dependents", "rank", "ranked", "evidence", "origin"})
@@ -137,21 +140,28 @@ class RunView:
         """Columns for the steps of `spec`, all as at the beginning. Raises RunError for a spec that cannot
         run.
         """
+        for _ in self.laying_out(spec):
+            pass
+
+    def laying_out(self, spec: RunSpec) -> Iterator[None]:
+        """As `lay_out`, in parts: only when the last one is done does everything fit together again."""
         self.spec, self.steps = spec, spec.steps
         number = len(self.steps)
         self.index = {step.id: i for i, step in enumerate(self.steps)}
         if len(self.index) != number:
             raise RunError("step-twice", "two steps of the plan have the same id")
         self.limits = Limits(spec.limits)
-        self.uses: list[Uses] = [self.limits.uses(step) if step.uses else () for step in self.steps]
+        yield from self._use()
         self._part()
         self.attempts, self.tries = [0] * number, [0] * number
         self.started, self.ended = [0] * number, [0] * number
-        self._wire()
+        yield from self._wire()
+        self._rank()
+        yield
         self.phases: list[StepPhase] = ["pending" if waits else "ready" for waits in self.waits]
-        self.counts: dict[str, int] = {}
-        for phase in self.phases:
-            self.counts[phase] = self.counts.get(phase, 0) + 1
+        ready = self.phases.count("ready")
+        both = (("ready", ready), ("pending", number - ready))
+        self.counts: dict[str, int] = {phase: count for phase, count in both if count}
         self.gates_open: set[int] = set()
         self.manual_running: set[int] = set()
         self.undo_wanted: set[int] = set()
@@ -174,16 +184,28 @@ class RunView:
         self.changed: list[int] = []
         self.watched = False
 
+    def _use(self) -> Iterator[None]:
+        """What each step uses, by number. Steps that are alike share it."""
+        known: dict[tuple[tuple[str, int, int], ...], Uses] = {(): ()}
+        self.uses: list[Uses] = []
+        for i, step in enumerate(self.steps):
+            if i % PART == PART - 1:
+                yield
+            found = known.get(step.uses)
+            if found is None:
+                found = known[step.uses] = self.limits.uses(step)
+            self.uses.append(found)
+
     def _part(self) -> None:
         """What outlasts each step, apart from the rest. Steps that are alike share it."""
         self.keeps: dict[int, Parts] = {}
         self.keeping: dict[int, int] = {}
-        seen: dict[Uses, Parts] = {}
+        seen: dict[int, Parts] = {}
         for i, uses in enumerate(self.uses):
             if uses:
-                found = seen.get(uses)
+                found = seen.get(id(uses))  # those that are alike are one
                 if found is None:
-                    found = seen[uses] = parted(uses)
+                    found = seen[id(uses)] = parted(uses)
                 if found.kept:
                     self.keeps[i] = found
         for name, capacity in self.capacities.items():
@@ -248,12 +270,14 @@ class RunView:
         )  # fmt: skip
         return found if any(found) else ()
 
-    def _wire(self) -> None:
-        """Who waits for whom, and the order of starts."""
+    def _wire(self) -> Iterator[None]:
+        """Who waits for whom."""
         steps, index = self.steps, self.index
         self.waits = [len(step.after) for step in steps]
         self.dependents: list[Sequence[int]] = [_NOBODY] * len(steps)
         for i, step in enumerate(steps):
+            if i % PART == PART - 1:
+                yield
             for name in step.after:
                 j = index.get(name)
                 if j is None:
@@ -263,6 +287,10 @@ class RunView:
                     found.append(i)
                 else:
                     self.dependents[j] = [i]
+
+    def _rank(self) -> None:
+        """The order of starts."""
+        steps = self.steps
         self.ranked = sorted(range(len(steps)), key=lambda i: (steps[i].start_ms, steps[i].id))
         self.rank = [0] * len(steps)
         for rank, i in enumerate(self.ranked):
@@ -275,8 +303,18 @@ class RunView:
             if isinstance(value, list | set | dict | bytearray) and name not in _SHARED:
                 setattr(other, name, value.copy())
         other.limits = self.limits.fork()
+        other.gone = {feed: boots.copy() for feed, boots in self.gone.items()}
+        other.stalled = {server: boots.copy() for server, boots in self.stalled.items()}
         other.agenda, other.watched, other.changed = None, False, []
         return other
+
+    def become(self, other: RunView) -> None:
+        """All that the other, a fork of this one, holds by now, at once; the other is used up by it."""
+        self.__dict__ = other.__dict__
+
+    def gate_of(self, i: int) -> str:
+        """What a person must agree to before step i starts; empty where nobody is asked, or one agreed."""
+        return "" if i in self.gates_open else self.gates.get(i) or self.steps[i].gate
 
     def number(self, step: str) -> int:
         """The number of a step. Raises RunError for one that the plan does not have."""

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from evac.engine.chronicle import STREAM, WAITING_MOST, Chronicle, Notice, decode, encode
+from evac.engine.chronicle import STREAM, WAITING_MOST, Chronicle, Notice, decode, encode, of_event
 from evac.model.errors import Corrupt, LeaseLost, Unavailable
+from evac.run.values import Event
 from evac.store.anchors import verify_chain
 from evac.store.journal import read
 from evac.store.memory import MemoryStore
@@ -122,3 +123,20 @@ def test_it_ends_with_the_lease() -> None:
             await chronicle.run()
 
     asyncio.run(play())
+
+
+def test_a_feed_that_tripped_and_a_boot_server_that_is_given_up_are_told() -> None:
+    tripped = Event(
+        "feed_tripped", 1, data={"feed": "pangyo/feed-3", "why": "6 of 8 fell silent", "open": False}
+    )
+    told = of_event("dark", tripped)
+    assert told is not None
+    words, data = told
+    assert words == "dark: a feed tripped (pangyo/feed-3)"
+    assert (data["feed"], data["why"]) == ("pangyo/feed-3", "6 of 8 fell silent")
+    lost = of_event(
+        "dark", Event("boot_server_lost", 1, data={"server": "b1", "other": "b2", "why": "5 in a row"})
+    )
+    assert lost is not None
+    assert lost[0] == "dark: a boot server was given up (b1)"
+    assert lost[1]["other"] == "b2"
