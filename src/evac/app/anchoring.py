@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evac import estate as estates
 from evac.actions.peers import PLAIN_HINT, Peer, peer_of, plain_problem
@@ -19,8 +19,17 @@ from evac.actions.tls import client_context
 from evac.engine import chronicle, plan_journal
 from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock
-from evac.model.errors import ActionError, Corrupt, EvacError, NotAllowed, Permanent, Unavailable
+from evac.model.errors import (
+    ActionError,
+    Corrupt,
+    EvacError,
+    NotAllowed,
+    OutcomeUnknown,
+    Permanent,
+    Unavailable,
+)
 from evac.model.estate import Estate
+from evac.model.generation import SUPERSEDED
 from evac.notices import codec as notices
 from evac.store.anchors import Anchor
 from evac.store.journal import head_of, read
@@ -35,6 +44,8 @@ READ_ON: Final = (notices.STREAM, plan_journal.STREAM)
 JOURNALS: Final = (chronicle.STREAM, *READ_ON)
 """Those that are no run's."""
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
+SAID_MOST: Final = 64
+"""Journals of one site of which something is said at a time."""
 
 
 AgentAt = tuple[str, str, Peer]
@@ -62,6 +73,27 @@ def check_agents(estate: Estate) -> None:
         raise NotAllowed("agent-plain", "; ".join(sorted(problems)), PLAIN_HINT)
     if any(url.startswith("https:") for url, _, _ in found.values()):
         client_context(next(iter(found.values()))[2].files)
+
+
+def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) -> Sink:
+    """The same sink, of which is said what the agent of that site does not keep, and why: once for each
+    journal, until it keeps its heads again. One that does not answer is no news here. say: words and data.
+    """
+    said: dict[str, str] = {}
+
+    async def kept(head: Anchor) -> None:
+        try:
+            await keep(head)
+        except (Permanent, OutcomeUnknown) as error:
+            own = error.code != SUPERSEDED and not error.code.startswith("tls-")
+            if own and said.get(head.stream) != error.code and len(said) < SAID_MOST:
+                said[head.stream] = error.code
+                words = f"the agent of {site} keeps no head of the journal {head.stream}: {error.message}"
+                say(f"{words}; {error.hint}" if error.hint else words, {"code": error.code, "agent": site})
+            raise
+        said.pop(head.stream, None)
+
+    return kept
 
 
 class HeadChore:

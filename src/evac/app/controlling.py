@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -22,7 +22,7 @@ from evac.actions.process import ProcessDriver
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
-from evac.app.anchoring import HeadChore, agents_of, check_agents
+from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
 from evac.app.mending import Mender
@@ -174,11 +174,12 @@ async def compose(
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     parts = Parts(
+    made: list[Controller] = []
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
         protections=lambda lost, roles: _protections(seen.files, policy, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
-        anchors=list(sinks.values()),
+        anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
@@ -188,6 +189,7 @@ async def compose(
         estate=lambda: seen.digest,
     )  # fmt: skip
     return Composed(
+    made.append(Controller(parts))
         Controller(parts), store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
         agents, mender,
     )  # fmt: skip
@@ -309,6 +311,10 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
 
 def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe | None:
     """What must answer while this site's own network works: its agent."""
+def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:
+    made[0].say("trouble", words, data)
+
+
     for endpoint in estate.endpoints:
         if endpoint.driver == "process" and endpoint.at == site and "agent" in endpoint.settings:
             url = f"{str(endpoint.settings['agent']).rstrip('/')}/v1/health"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,10 +33,19 @@ def wall_ms() -> int:
 
 def write_values(path: Path, values: dict[str, Any]) -> None:
     """Replaces the file, durable before this returns."""
+    _write(path, orjson.dumps(values, option=orjson.OPT_SORT_KEYS))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Replaces a file of lines likewise."""
+    _write(path, b"".join(line + b"\n" for line in lines))
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     with open(beside, "wb", opener=_private) as file:
-        file.write(orjson.dumps(values, option=orjson.OPT_SORT_KEYS))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -14,13 +14,13 @@ import pytest
 
 from evac.actions.peers import HERE
 from evac.actions.remote import AgentAnchors
-from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink
+from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink, heard
 from evac.cli import exits
 from evac.cli.main import run
 from evac.engine.agent_anchors import Anchors, Head
 from evac.engine.chronicle import Notice
 from evac.engine.clock import SystemClock
-from evac.model.errors import Unavailable
+from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
@@ -129,6 +129,38 @@ def test_a_journal_that_was_cut_off_or_changed_gets_no_new_head_and_it_is_said_o
         assert all("evac run verify" in one.words for one in told)
 
     asyncio.run(story())
+
+
+def test_what_an_agent_refuses_to_keep_is_said_once_until_it_keeps_it_again() -> None:
+    told = list[tuple[str, object]]()
+    refusal: list[EvacError] = [
+        Permanent("anchor-full", "the agent keeps heads of 4,096 journals", "take some away"),
+        Permanent("anchor-full", "the agent keeps heads of 4,096 journals", "take some away"),
+        Unavailable("it does not answer"),
+        Permanent("superseded", "the agent obeys generation 2"),
+        OutcomeUnknown("agent-failed", "No space left on device", "observe it first"),
+    ]
+
+    async def keep(head: Anchor) -> None:
+        if refusal:
+            raise refusal.pop(0)
+
+    async def story() -> None:
+        sink = heard("near", keep, lambda words, data: told.append((words, data["code"])))
+        while refusal:
+            with pytest.raises(EvacError):
+                await sink(Anchor("run-1", 1, 1, "a"))
+        await sink(Anchor("run-1", 1, 1, "a"))
+        refusal.append(OutcomeUnknown("agent-failed", "No space left on device"))
+        with pytest.raises(EvacError):
+            await sink(Anchor("run-1", 2, 2, "b"))
+
+    asyncio.run(story())
+    assert [code for _, code in told] == ["anchor-full", "agent-failed", "agent-failed"]
+    assert told[0][0] == (
+        "the agent of near keeps no head of the journal run-1: the agent keeps heads of 4,096 journals; "
+        "take some away"
+    )
 
 
 def proved(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:

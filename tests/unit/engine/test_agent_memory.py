@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import stat
 from pathlib import Path
 
 import pytest
 
+from evac.engine import agent_anchors
 from evac.engine.agent_anchors import Anchors, Head
 from evac.engine.agent_memory import TokenLedger, append_line, read_values, write_values
 from evac.model.errors import Corrupt, Permanent
@@ -101,3 +104,40 @@ def test_a_stream_never_names_another_file(tmp_path: Path, stream: str) -> None:
 def test_a_head_that_is_none_is_refused(tmp_path: Path, head: Head) -> None:
     with pytest.raises(Permanent, match="a head is"):
         Anchors(tmp_path).add("run-1", head)
+
+
+def test_heads_never_fill_their_file_and_a_journal_written_anew_from_long_ago_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NEWEST", 40), ("OLDER", 20), ("LINES_MOST", 80), ("SHOWN", 30)):
+        monkeypatch.setattr(agent_anchors, name, value)
+    anchors = Anchors(tmp_path)
+    for number in range(1, 2_001):
+        anchors.add("watch", Head(number, number * 3, f"{number:064x}"))
+        if number == 700:
+            anchors = Anchors(tmp_path)
+    lines = (tmp_path / "watch.jsonl").read_bytes().splitlines()
+    assert 60 <= len(lines) <= 80
+    kept = [json.loads(line)["segment"] for line in lines]
+    assert (kept[0], kept[-40:]) == (1, list(range(1_961, 2_001))), "the first, and the newest as they came"
+    assert kept == sorted(set(kept))
+    gaps = [after - before for before, after in itertools.pairwise(kept)]
+    assert max(gaps) <= 250, "some of every part are left"
+    shown = [head["segment"] for head in anchors.heads("watch")]
+    assert (len(shown) <= 30, shown[0], shown[-15:]) == (True, 1, list(range(1_986, 2_001)))
+    assert any(100 < segment < 1_960 for segment in shown)
+    with pytest.raises(Permanent) as caught:
+        anchors.add("watch", Head(1_999, 5_997, f"{1_999:064x}"))
+    assert caught.value.code == "anchor-backwards"
+
+
+def test_an_agent_that_keeps_too_many_journals_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_anchors, "MAX_STREAMS", 2)
+    anchors = Anchors(tmp_path)
+    for stream in ("run-1", "run-2"):
+        anchors.add(stream, Head(0, 1, digest("a")))
+    with pytest.raises(Permanent, match="takes no other") as caught:
+        anchors.add("run-3", Head(0, 1, digest("a")))
+    assert (caught.value.code, "take files" in caught.value.hint) == ("anchor-full", True)
