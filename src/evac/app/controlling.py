@@ -42,6 +42,7 @@ from evac.engine.generations import Generations
 from evac.engine.guards import Guards, check_mode
 from evac.engine.permitting import LeaseDriver, Permitting
 from evac.engine.plan_journal import PlanJournal
+from evac.engine.policies import Policies
 from evac.engine.proposals import PROPOSAL
 from evac.engine.signatures import Approval, check
 from evac.engine.step_actions import agent_of
@@ -133,7 +134,7 @@ async def compose(
     """
     clock = clock or SystemClock()
     estate = estates.load(setting.estate, setting.as_of)
-    policy = read_policy(setting.estate, setting.policy, estate)
+    policies = Policies(policy := read_policy(setting.estate, setting.policy, estate))
     check_agents(estate)
     sites = tuple(site.id for site in estate.sites)
     if setting.watch and setting.site not in sites:
@@ -147,7 +148,7 @@ async def compose(
     makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
     drivers = Drivers(makers | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
-    generations = Generations(store, clock, tellers, strict=policy.generation == "asked")
+    generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation)
     session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(
@@ -156,8 +157,8 @@ async def compose(
     agents: dict[str, AgentPermits] = {}
     mender = Mender()
     desk = replace(
-        _desk(setting, estate, policy, store, generations.guarded(drivers.get), clock, seen, tell),
-        health=ServiceHealth(estate, session) if len(policy.pace.shares) > 1 else None,
+        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell),
+        health=ServiceHealth(estate, session),
         mend=mender.of_store(store, lambda: seen.estate),
     )
     permits.append(
@@ -173,11 +174,11 @@ async def compose(
         targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
-    parts = Parts(
     made: list[Controller] = []
+    parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
-        protections=lambda lost, roles: _protections(seen.files, policy, lost, roles), hangs=seen.hangs,
+        protections=lambda lost, roles: _protections(seen.files, policies.now, lost, roles), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
@@ -188,9 +189,9 @@ async def compose(
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
         estate=lambda: seen.digest,
     )  # fmt: skip
-    return Composed(
     made.append(Controller(parts))
-        Controller(parts), store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
+    return Composed(
+        made[0], store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
         agents, mender,
     )  # fmt: skip
 
@@ -235,7 +236,7 @@ def _ttl_ms(policy: RunPolicy) -> int:
 
 
 def _desk(
-    setting: Setting, estate: Estate, policy: RunPolicy, store: Store, driver: Callable[[str], Driver],
+    setting: Setting, estate: Estate, policies: Policies, store: Store, driver: Callable[[str], Driver],
     clock: Clock, seen: SeenEstate, tell: Tell,
 ) -> Desk:  # fmt: skip
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
@@ -243,13 +244,14 @@ def _desk(
     pooled = pooled_of(estate)
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
-        return await bind_once(store, seen, policy, data, run, incident, digest)
+        return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
 
     return Desk(
-        store=store, clock=clock, policy=policy, owner=owner,
-        guards=Guards(store, policy, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
+        store=store, clock=clock, policies=policies, owner=owner,
+        guards=Guards(store, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
         bind=bound, driver=driver, tell=tell, standing=seen.standing, loss=seen.loss,
-        check=lambda view, request: check_request(policy, view, request), boundary=setting.boundary,
+        check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
+        boundary=setting.boundary,
     )  # fmt: skip
 
 
@@ -309,12 +311,12 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
     return keep
 
 
-def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe | None:
-    """What must answer while this site's own network works: its agent."""
 def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:
     made[0].say("trouble", words, data)
 
 
+def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe | None:
+    """What must answer while this site's own network works: its agent."""
     for endpoint in estate.endpoints:
         if endpoint.driver == "process" and endpoint.at == site and "agent" in endpoint.settings:
             url = f"{str(endpoint.settings['agent']).rstrip('/')}/v1/health"

@@ -40,7 +40,6 @@ STANDING: Final = "standing.json"
 KEPT: Final = 2
 """Editions: the one in use, and the one before, which a process beside may just be reading."""
 STANDING_MOST: Final = 65_536
-POLICY_WAITS: Final = "the policy is another one"
 _PIECE: Final = 1 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FRESH_S: Final = 60.0
@@ -73,7 +72,8 @@ class Edition:
 class Standing:
     """How the files on disk stand to the estate in use. taken_ms: when that was read; problems: how many keep
     what is on disk from being taken; first: the first one, with its file and line; restart: what of it is
-    taken only by a new start; since_ms: since when either is so, 0: neither. By the clock of the controller.
+    taken only by a new start; since_ms: since when either is so, 0: neither; policy_ms: when the policy in
+    use was read; policy: whether it is the policy alone that is not taken. By the clock of the controller.
     """
 
     taken_ms: int
@@ -81,6 +81,8 @@ class Standing:
     first: str = ""
     restart: str = ""
     since_ms: int = 0
+    policy_ms: int = 0
+    policy: bool = False
 
     @property
     def well(self) -> bool:
@@ -105,7 +107,7 @@ def read_standing(path: Path) -> Standing | None:
             told = orjson.loads(stream.read(STANDING_MOST))
         return Standing(
             int(told["taken_ms"]), int(told["problems"]), str(told["first"]), str(told["restart"]),
-            int(told["since_ms"]),
+            int(told["since_ms"]), int(told["policy_ms"]), bool(told["policy"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -220,7 +222,8 @@ class Copies:
 
 def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> list[str]:
     """Arguments of a process beside the controller, of which the first names the estate: it reads the copy.
-    room: the one that reads the policy as well, and shows how the files stand.
+    room: the one that reads the policy as well, and shows how the files stand. A policy that lies beside the
+    copy is found there, and missed nowhere once there is none any more.
     """
     found = [str(copies.estate), *told[1:]]
     if not room:
@@ -228,7 +231,8 @@ def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> lis
     if "--policy" in found:
         place = found.index("--policy")
         del found[place : place + 2]
-    named = [] if copies.policy is None else ["--policy", str(copies.policy)]
+    beside = copies.policy is None or copies.used.estate.is_dir()
+    named = [] if beside else ["--policy", str(copies.policy)]
     return [*found, *named, "--standing", str(copies.standing)]
 
 
@@ -237,18 +241,15 @@ def words_of(standing: Standing) -> str:
     from evac.report.run_report import moment
     from evac.report.words import plural
 
-    since = (moment(standing.taken_ms) or "")[11:16]
+    what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
+    goes_on = f"evac goes on with that of {(moment(since_ms) or '')[11:16]} UTC"
     if standing.problems:
-        return (
-            f"the estate on disk has {plural(standing.problems, 'problem')}, evac goes on with that of "
-            f"{since} UTC; the first is {standing.first}"
-        )
-    if standing.restart == POLICY_WAITS:
-        return f"{POLICY_WAITS} on disk than the one in use: start evac serve anew to take it"
+        count = plural(standing.problems, "problem")
+        return f"the {what} on disk has {count}, {goes_on}; the first is {standing.first}"
     if standing.restart:
         return (
-            f"the estate on disk is not taken while evac runs, because {standing.restart}; evac goes on with "
-            f"that of {since} UTC: start evac serve anew to take it"
+            f"the {what} on disk is not taken while evac runs, because {standing.restart}; {goes_on}: start "
+            "evac serve anew to take it"
         )
     return ""
 

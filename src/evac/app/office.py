@@ -293,6 +293,7 @@ class Office:
             notice=self._notices[-1].number if self._notices else 0,
             noted=self.incidents.noted, exports=self.incidents.exports,
             estate=facts.digest if facts else "", problem=self._problem, on_disk=_on_disk(self._standing),
+            policy=self.rules.digest if self.rules else "",
         )  # fmt: skip
 
     def runs(self) -> tuple[RunShort, ...]:
@@ -352,7 +353,7 @@ def _hold(entry: Entry | None) -> HoldSeen | None:
 def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
     return None if standing is None else EstateOnDisk(
         standing.taken_ms, standing.problems, standing.first, standing.restart, standing.since_ms,
-        words_of(standing),
+        words_of(standing), standing.policy_ms, standing.policy,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from evac.app.apart import Apart
 from evac.app.estate_copies import edition_of
 from evac.app.office_facts import EstateFacts
 from evac.app.office_what_if import WhatIf
+from evac.engine.policies import digest_of
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
@@ -31,11 +32,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the war room needs of the policy. approvers: names of those who may approve; empty: not said."""
+    """What the war room needs of the policy. approvers: names of those who may approve; empty: not said.
+    digest: of the whole policy.
+    """
 
     mode: Mode
     profile: WatchProfile
     approvers: tuple[str, ...] = ()
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class Reckoned:
 
 
 def rules_of(policy: RunPolicy) -> Rules:
-    return Rules(policy.mode, policy.profile, tuple(sorted(one.name for one in policy.approvers)))
+    approvers = tuple(sorted(one.name for one in policy.approvers))
+    return Rules(policy.mode, policy.profile, approvers, digest_of(policy))
 
 
 class Reckoner(Protocol):

@@ -156,7 +156,7 @@ class EstateOnDisk:
     """How the files of the estate stand to what evac goes by. taken_ms: when that was read; problems: how
     many keep the files from being taken; first: the first one, with file and line; restart: what of them is
     taken only by a new start; since_ms: since when either is so, 0: neither. words: a sentence, empty where
-    all is well.
+    all is well. policy_ms: when the policy in use was read; policy: whether it alone is not taken.
     """
 
     taken_ms: int
@@ -165,6 +165,8 @@ class EstateOnDisk:
     restart: str
     since_ms: int
     words: str
+    policy_ms: int
+    policy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class Situation:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
     it could not be; on_disk: its files, where a controller watches them. notice: number of the last notice;
     noted: grows with every note of a person. generation: of the store; newer: the one that took its place.
+    policy: digest of the policy in use, empty until it was read.
     """
 
     version: int
@@ -193,6 +196,7 @@ class Situation:
     newer: NewerSeen | None = None
     exports: tuple[ExportSeen, ...] = ()
     on_disk: EstateOnDisk | None = None
+    policy: str = ""
 
 
 NOBODY = LeaderSeen("", 0)

@@ -88,6 +88,10 @@ class SeenEstate:
         with_it()
         self._files, self.estate, self.digest = estate, now, digest
 
+    def rule(self, policy: RunPolicy) -> None:
+        """By this policy from now on."""
+        self._policy = policy
+
     def standing(self, store: str) -> Standing | None:
         """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
         fact that lay there before this controller first looked keeps the date of its writer.

@@ -38,15 +38,16 @@ Happened = Literal["done", "absent", "unclear"]
 
 
 class GuardedAdmission:
-    """The admission of one run. actions: of a step, by its id in the run. pace: raises Retryable while a
-    share of traffic must wait. loss: raises Retryable while a promotion would lose more than was agreed.
+    """The admission of one run. policy: what holds for it now. actions: of a step, by its id in the run.
+    pace: raises Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would
+    lose more than was agreed.
     """
 
     def __init__(
         self,
         guards: Guards,
         sets: DataSets,
-        policy: RunPolicy,
+        policy: Callable[[], RunPolicy],
         actions: Callable[[str], Sequence[Action]],
         set_ttl_ms: int = SET_TTL_MS,
         pace: Callable[[RunStep], Awaitable[None]] | None = None,
@@ -59,7 +60,8 @@ class GuardedAdmission:
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while a maintenance window stands on its site."""
         delicate = step.kind in STORE_KINDS or step.kind in TRAFFIC_KINDS or step.kind == "rejoin"
-        return delicate or (bool(self._policy.windows) and self._guards.in_window((step.site,)))
+        windows = self._policy().windows
+        return delicate or (bool(windows) and self._guards.in_window((step.site,), windows))
 
     def enter(
         self, run: str, step: RunStep, attempt: int, doing: Doing
@@ -101,7 +103,7 @@ class GuardedAdmission:
 
     async def _guard(self, step: RunStep, actions: Sequence[Action], doing: Doing) -> Permit:
         if doing == "start":
-            return await self._guards.may_act([(step.site, actions)])
+            return await self._guards.may_act([(step.site, actions)], self._policy().windows)
         if doing == "undo":
             return await self._guards.may_take_back([(step.site, actions)])
         return Permit()
@@ -118,7 +120,7 @@ class GuardedAdmission:
                 )  # fmt: skip
             return before, datasets.stay(before)
         old, candidate = _ends(actions)
-        policy = self._policy.store(before.store)
+        policy = self._policy().store(before.store)
         if step.kind == "fence":
             for action in actions:
                 refuse_old_standing(action, before)
@@ -147,7 +149,7 @@ class _StoreWork:
     def __init__(
         self,
         sets: DataSets,
-        policy: RunPolicy,
+        policy: Callable[[], RunPolicy],
         run: str,
         kind: str,
         actions: Sequence[Action],
@@ -190,7 +192,7 @@ class _StoreWork:
             if happened != "done":
                 return datasets.stay(epoch)
             rung = _rung(event, self._actions)
-            return datasets.prove(epoch, rung, self._policy.store(epoch.store))[1]
+            return datasets.prove(epoch, rung, self._policy().store(epoch.store))[1]
         if happened == "done":
             return datasets.settle(epoch, True, _synchronous(self._actions))[1] | _forget(epoch.store)
         if happened == "absent":
@@ -208,7 +210,7 @@ class _StoreWork:
                 epoch, holder=old, candidate=candidate, purpose="promote", run=self._run,
                 fenced=" ".join(_fenced(event)),
             )  # fmt: skip
-            return datasets.prove(claimed, "attest", self._policy.store(epoch.store))[1]
+            return datasets.prove(claimed, "attest", self._policy().store(epoch.store))[1]
         if self._kind == "fence" and happened == "done" and not epoch.settled:
             raise NotAllowed(
                 "overtaken", f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",

@@ -1,7 +1,6 @@
 """The runs of one leadership: made once an incident, taken over, carried out, ended, and watched afterwards.
 
-    open/<run>         a run that has not ended: {"incident", "plan", "approvals", "ends", "leaving", "mark"};
-                       whoever leads carries it on
+    open/<run>         a run that has not ended (see `in_hand`); whoever leads carries it on
     proposal/<id>      what a person wants to be run (see `proposals`)
 
 A run is created in one transaction with its incident, the register of sites and the key under `open/`; it
@@ -13,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -30,6 +29,7 @@ from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
 from evac.engine.guards import Guards, Mark, Permit, read_register, read_register_as_is
+from evac.engine.in_hand import InHand, read_opened
 from evac.engine.leading import Leadership
 from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
@@ -37,11 +37,11 @@ from evac.engine.losing import LossGuard
 from evac.engine.mending import Mend, Mending, Trouble, take_over_plan
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
+from evac.engine.policies import Policies
 from evac.engine.proposals import PROPOSAL, answered, wanted_of
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, as_known
-from evac.engine.step_actions import old_of
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
@@ -72,16 +72,16 @@ DRIFT_TIMEOUT_S: Final = 10.0
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
-    that were checked while all was well. loss: of a promotion as it was known, when its fence was
-    complete, and how long ago that was -> by what is seen now. check: whether a person may ask for this
-    (signatures, approvers).
-    health: of traffic that is moved in shares; None: shares follow each other by time alone. mend: the plan
-    of a run whose servers do not come up; None: the run goes on without them.
+    that were checked while all was well. policies: the one in use, and those of runs in hand. loss: of a
+    promotion as it was known, when its fence was complete, and how long ago that was -> by what is seen now.
+    check: whether a person may ask for this (signatures, approvers). health: of traffic that is moved in
+    shares; None: shares follow each other by time alone. mend: the plan of a run whose servers do not come
+    up; None: the run goes on without them.
     """
 
     store: Store
     clock: Clock
-    policy: RunPolicy
+    policies: Policies
     owner: str
     guards: Guards
     sets: DataSets
@@ -97,48 +97,10 @@ class Desk:
     health: HealthOf | None = None
     mend: Mend | None = None
 
-
-@dataclass(slots=True)
-class _Run:
-    """One run in hand. actions: plan -> its step -> what is done. leaving: sites that it leaves; mark: what
-    the register says of them meanwhile.
-    """
-
-    spec: RunSpec
-    ends: Mapping[str, Mark]
-    actions: dict[str, Mapping[str, tuple[Action, ...]]]
-    leaving: tuple[str, ...] = ()
-    mark: Mark = "lost"
-    approvals: int = 1
-    epochs: dict[str, int] = field(default_factory=dict)
-    execution: RunExecution | None = None
-    journal: Journal | None = None
-
     @property
-    def accounted(self) -> frozenset[str]:
-        """Sites that its present plan takes as lost."""
-        view = None if self.execution is None else self.execution.view
-        if view is not None and view.accounted:
-            return frozenset(view.accounted)
-        return frozenset(self.leaving if self.mark == "lost" else ())
-
-    def actions_of(self, view: RunView, step: str) -> tuple[Action, ...]:
-        plan, name = view.origin_of(step)
-        return self.actions.get(plan, {}).get(name, ())
-
-    def yields_of(self, view: RunView, step: str) -> tuple[Action, ...]:
-        """How the old primary of a promotion gives its role up."""
-        plan, name = view.origin_of(step)
-        return self.actions.get(plan, {}).get(old_of(name), ())
-
-    def opened(self) -> bytes:
-        """The value under `open/`."""
-        return orjson.dumps(
-            {
-                "incident": self.spec.incident, "plan": self.spec.plan, "approvals": self.approvals,
-                "ends": dict(self.ends), "leaving": list(self.leaving), "mark": self.mark,
-            }
-        )  # fmt: skip
+    def policy(self) -> RunPolicy:
+        """The one in use."""
+        return self.policies.now
 
 
 class Conductor:
@@ -150,7 +112,7 @@ class Conductor:
         self, desk: Desk, leadership: Leadership, state_of: Callable[[str], SiteState] = lambda site: "lost"
     ) -> None:
         self._desk, self._lead, self._state_of = desk, leadership, state_of
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, InHand] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._in_hand = asyncio.Event()
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
@@ -170,6 +132,7 @@ class Conductor:
 
     async def run(self) -> None:
         """Takes over what is unfinished, then serves proposals. Raises `LeaseLost` (in a group)."""
+        self._desk.policies.forget()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._drift.run())
@@ -196,7 +159,7 @@ class Conductor:
         was withdrawn, or the world changed meanwhile.
         """
         assert self._tasks is not None
-        digest = await put_plan(self._desk.store, wanted.plan, self.guard)
+        policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
         name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
         bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
         approvals = bound.spec.approvals if wanted.approvals is None else wanted.approvals
@@ -205,7 +168,8 @@ class Conductor:
         if wanted.leaving and not wanted.names:
             leaving = await self._still_to_leave(wanted)
             permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
-        run = _Run(spec, wanted.ends, {digest: bound.actions}, wanted.leaving, wanted.mark, approvals)
+        actions = {digest: bound.actions}
+        run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
@@ -222,6 +186,7 @@ class Conductor:
         )  # fmt: skip
         journal, view = await self._doubted.making(name, making, self._tasks)
         self._runs[name] = run
+        self._desk.policies.keep(name, policy)
         self._tasks.create_task(self._carry(run, journal, view))
         return name
 
@@ -250,21 +215,18 @@ class Conductor:
         if taken is not None:
             await self._carry(*taken)
 
-    async def _take_over(self, entry: Entry) -> tuple[_Run, Journal, RunView] | None:
+    async def _take_over(self, entry: Entry) -> tuple[InHand, Journal, RunView] | None:
         """None where it cannot be taken over, which was said."""
         name = entry.key.removeprefix(OPEN)
         try:
-            told: dict[str, Any] = orjson.loads(entry.value)
-            approvals = int(told["approvals"])
-            spec = RunSpec(name, told["incident"], told["plan"], ())
-            leaving, mark = tuple(told.get("leaving", ())), told.get("mark", "lost")
-            run = _Run(spec, told["ends"], {}, leaving, mark, approvals)
+            run = read_opened(name, entry.value, self._desk.policy)
+            self._desk.policies.keep(name, run.policy)
 
             async def spec_of(digest: str) -> RunSpec:
                 data = await get_plan(self._desk.store, digest)
-                bound = await self._desk.bind(data, name, told["incident"], digest)
+                bound = await self._desk.bind(data, name, run.spec.incident, digest)
                 run.actions[digest] = bound.actions
-                return replace(bound.spec, approvals=approvals)
+                return replace(bound.spec, approvals=run.approvals)
 
             journal, view = await self._patiently(
                 lambda: take_over(
@@ -280,7 +242,7 @@ class Conductor:
         self._watch_again(run, view)
         return run, journal, view
 
-    async def _carry(self, run: _Run, journal: Journal, view: RunView) -> None:
+    async def _carry(self, run: InHand, journal: Journal, view: RunView) -> None:
         """Carries one run out, and ends it."""
         name = view.spec.run
         run.journal = journal
@@ -300,7 +262,7 @@ class Conductor:
             if mending is not None:
                 mending.cancel()
 
-    def _look_after(self, run: _Run, execution: RunExecution) -> asyncio.Task[None] | None:
+    def _look_after(self, run: InHand, execution: RunExecution) -> asyncio.Task[None] | None:
         """Has the plan mended when servers do not come up: it needs nothing that was not approved."""
         desk, spec = self._desk, execution.view.spec
         if desk.mend is None or not spec.mend_ms:
@@ -318,11 +280,14 @@ class Conductor:
 
         return self._tasks.create_task(Mending(execution, desk.mend, take, tell).run())
 
-    def _execution(self, run: _Run, journal: Journal, view: RunView) -> RunExecution:
+    def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
         desk, name = self._desk, view.spec.run
 
         def now() -> RunView:
             return run.execution.view if run.execution is not None else view
+
+        def policy() -> RunPolicy:
+            return desk.policies.of(name)
 
         def evidence(step: str) -> Mapping[str, Any]:
             found = (now().index.get(name, -1) for name in ids_of(step, len(now().plans)))
@@ -336,20 +301,20 @@ class Conductor:
 
         actions = LiveActions(actions_of, evidence, desk.standing, desk.clock.now_ms)
         terms = Terms(
-            name, actions, desk.driver, self._lead, desk.policy.patience,
+            name, actions, desk.driver, self._lead, run.policy.patience,
             view.spec.labels.get("scenario", ""), yields=lambda step: run.yields_of(now(), step),
         )  # fmt: skip
         return RunExecution(
             desk.store, journal, view, self._lead, terms, desk.clock,
             admission=GuardedAdmission(
-                desk.guards, desk.sets, desk.policy, actions, pace=self._pace(run, view, actions),
-                loss=LossGuard(now, desk.policy, desk.loss, RunClock(desk.clock, view.last_ms).now_ms),
+                desk.guards, desk.sets, policy, actions, pace=self._pace(run, view, actions),
+                loss=LossGuard(now, policy, desk.loss, RunClock(desk.clock, view.last_ms).now_ms),
             ),
-            request_terms=requests.Terms(desk.policy.pause_most_ms, desk.check),
+            request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )  # fmt: skip
 
-    def _pace(self, run: _Run, view: RunView, actions: LiveActions) -> PaceGate | None:
+    def _pace(self, run: InHand, view: RunView, actions: LiveActions) -> PaceGate | None:
         if self._desk.health is None:
             return None
 
@@ -363,7 +328,7 @@ class Conductor:
 
         return PaceGate(now, actions, self._desk.health, say)
 
-    def _resumed(self, run: _Run, event: Event) -> None:
+    def _resumed(self, run: InHand, event: Event) -> None:
         """A person resumed what health had stopped."""
         execution = run.execution
         if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
@@ -422,9 +387,9 @@ class Conductor:
             raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned anew")
         together = {*left, *lost} if set(lost) - left else set()
         names = sorted(together) if len(together) > 1 else []
-        policy = self._desk.policy
+        policy = self._desk.policies.of(name)
         agreed = policy.mode == "act" and envelope.covers(policy.envelope, bound.spec.envelope)
-        approvals = 0 if agreed else view.spec.approvals or max(1, policy.approvals)
+        approvals = 0 if agreed else max(1, view.spec.approvals, policy.approvals)
         run.actions[digest] = bound.actions
         view.specs[digest] = bound.spec
         if run.mark != "lost":
@@ -455,7 +420,7 @@ class Conductor:
         typed = {*view.typed, *event.data.get("typed", ())}
         return await leave(self._desk.guards, register, view.names, view.names, typed) | same
 
-    async def _end(self, run: _Run, view: RunView) -> None:
+    async def _end(self, run: InHand, view: RunView) -> None:
         """The run is over: the register says so in the same transaction in which it stops to be open."""
         name, succeeded = view.spec.run, view.phase.startswith("succeeded")
         while True:
@@ -465,6 +430,7 @@ class Conductor:
                 await self._desk.store.transact(
                     permit.compares, (*permit.changes, Delete(OPEN + name)), self.guard
                 )
+                self._desk.policies.forget(name)
                 return
             except NotAllowed as error:
                 self._tell("trouble", f"the end of {name}: {error.message}", {"run": name})
@@ -490,7 +456,7 @@ class Conductor:
                 permit = permit | datasets.settle(epoch, done=False)[1]
         return permit
 
-    def _heard(self, run: _Run, events: Sequence[Event]) -> None:
+    def _heard(self, run: InHand, events: Sequence[Event]) -> None:
         name = run.spec.run
         for event in events:
             if event.kind == "step_started":
@@ -504,7 +470,7 @@ class Conductor:
             if (told := of_event(name, event)) is not None:
                 self._tell("run", *told)
 
-    def _watch(self, run: _Run, step: str, attempt: int) -> None:
+    def _watch(self, run: InHand, step: str, attempt: int) -> None:
         key = f"{run.spec.run}/{step}/again"
         order = Order(
             run.spec.run, step, attempt, self._lead.token, run.epochs.get(step, 0), "it drifted",
@@ -513,7 +479,7 @@ class Conductor:
         if run.execution is not None:
             self._drift.add(step, run.actions_of(run.execution.view, step), order)
 
-    def _watch_again(self, run: _Run, view: RunView) -> None:
+    def _watch_again(self, run: InHand, view: RunView) -> None:
         """What was done under an earlier leader, not too long ago, is watched on."""
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
         for i, step in enumerate(view.steps):
@@ -524,7 +490,8 @@ class Conductor:
         """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
         try:
             self._lead.check()
-            await self._desk.guards.may_act([(done.action.at, (done.action,))])
+            windows = self._desk.policies.of(done.order.run).windows
+            await self._desk.guards.may_act([(done.action.at, (done.action,))], windows)
             if done.action.verb == "protect":
                 epoch = await self._desk.sets.read(done.action.target)
                 return epoch.settled and epoch.number == done.order.epoch
@@ -583,7 +550,7 @@ class Conductor:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
 
 
-def _asks(run: _Run) -> Collection[str]:
+def _asks(run: InHand) -> Collection[str]:
     """Sites of which a person shall still say that they are lost: with a name, or, where the names of several
     were typed before, with an approval.
     """

@@ -65,8 +65,7 @@ class Parts:
     protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
     sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
     stores whose commits have waited for nobody for as long. estate: digest of what plans are made of now.
-    leader_ttl_ms: of the lease; how long a dead
-    leader keeps the others waiting. generations: what agents say of newer ones; None: nobody is asked.
+    leader_ttl_ms: how long a dead leader keeps the others waiting. generations: None: no agent is asked.
     """
 
     site: str
@@ -277,7 +276,8 @@ class Controller:
         now_ms = self._desk.clock.now_ms()
         words = f"{self._desk.owner} leads"
         try:
-            data = {"token": term.leadership.token, "estate": self.parts.estate()}
+            made_of = {"estate": self.parts.estate(), "policy": self._desk.policies.digest}
+            data = {"token": term.leadership.token, **made_of}
             self._tell(term, Notice("leader", now_ms, self.parts.site, words, data))
             await self._ensure_register(term)
             async with asyncio.TaskGroup() as tasks:
@@ -435,7 +435,7 @@ class Controller:
         if found is None:
             return
         ready, data = found
-        if self._desk.policy.mode == "advise":
+        if self._desk.policies.of(run).mode == "advise":
             words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
             words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
             self._say(term, "loss", site, words, {"run": run, "plan": ready.plan})

@@ -39,14 +39,15 @@ class Asker(Protocol):
 
 
 class Generations:
-    """What one controller knows. agents: of every site that has one. strict: whether the agent of the place
-    must have answered before an effect. on_newer: called once, as soon as a newer generation is known;
-    on_raised: when somebody made this very store one of another generation.
+    """What one controller knows. agents: of every site that has one. strict: whether, by the policy of now,
+    the agent of the place must have answered before an effect. on_newer: called once, as soon as a newer
+    generation is known; on_raised: when somebody made this very store one of another generation.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, agents: Mapping[str, Asker], *, strict: bool = False
-    ) -> None:
+        self, store: Store, clock: Clock, agents: Mapping[str, Asker], *,
+        strict: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._store, self._clock, self._agents, self._strict = store, clock, agents, strict
         self.on_newer: Callable[[Newer], None] = lambda newer: None
         self.on_raised: Callable[[], None] = lambda: None
@@ -100,7 +101,7 @@ class Generations:
         if not self._is_fresh(self._asked_ms):
             await self.ask()
             self.check()
-        if self._strict and at in self._agents and not self._is_fresh(self.answered.get(at)):
+        if at in self._agents and not self._is_fresh(self.answered.get(at)) and self._strict():
             raise Retryable(
                 "generation-unknown", f"the agent of {at} does not say whether a newer generation acts there",
                 "start the agent, or say generation: told in the policy", AGAIN_MS,

@@ -21,7 +21,7 @@ import orjson
 from evac.actions.port import Action
 from evac.engine.clock import Clock
 from evac.model.errors import NotAllowed, Retryable
-from evac.model.run_policy import Mode, RunPolicy, Window
+from evac.model.run_policy import Mode, Window
 from evac.store.port import Change, Compare, Delete, Put, Store
 
 SITES_KEY: Final = "sites"
@@ -119,12 +119,11 @@ class Guards:
     def __init__(
         self,
         store: Store,
-        policy: RunPolicy,
         clock: Clock,
         serving: Iterable[str],
         pooled: Mapping[str, Sequence[str]],
     ) -> None:
-        self._store, self._policy, self._clock = store, policy, clock
+        self._store, self._clock = store, clock
         self._serving, self._pooled = frozenset(serving), pooled
 
     def pool(self, pooled: Mapping[str, Sequence[str]]) -> None:
@@ -173,16 +172,19 @@ class Guards:
         draft.put(SITES_KEY, register | dict.fromkeys(sites, mark))
         return draft.permit()
 
-    async def may_act(self, steps: Iterable[tuple[str, Sequence[Action]]]) -> Permit:
-        """To begin these steps: (site, actions). Raises `Retryable` while a hold or a window stands, and
-        `NotAllowed` for what would lead to a forbidden state.
+    async def may_act(
+        self, steps: Iterable[tuple[str, Sequence[Action]]], windows: Sequence[Window]
+    ) -> Permit:
+        """To begin these steps: (site, actions). windows: of maintenance, that hold for whoever asks. Raises
+        `Retryable` while a hold or a window stands, and `NotAllowed` for what would lead to a forbidden
+        state.
         """
         draft, asked = Draft(self._store), list(steps)
         if any(action.verb in _TRAFFIC for _, actions in asked for action in actions):
             await draft.read(HOLD_KEY, SITES_KEY, POOLED_KEY)
         await self._no_hold(draft)
         for site, actions in asked:
-            self._no_window({site, *(action.at for action in actions)})
+            self._no_window({site, *(action.at for action in actions)}, windows)
             for action in actions:
                 await self._may(draft, action)
         return draft.permit()
@@ -197,9 +199,9 @@ class Guards:
                     await self._may_shift_back(draft, action)
         return draft.permit()
 
-    def in_window(self, sites: Iterable[str]) -> bool:
-        """Whether a maintenance window stands on one of these sites now."""
-        return self._window_of(set(sites)) is not None
+    def in_window(self, sites: Iterable[str], windows: Sequence[Window]) -> bool:
+        """Whether one of these maintenance windows stands on one of these sites now."""
+        return self._window_of(set(sites), windows) is not None
 
     async def _no_hold(self, draft: Draft) -> None:
         hold = await draft.get(HOLD_KEY)
@@ -208,17 +210,18 @@ class Guards:
             reason = hold.get("reason", "") if isinstance(hold, dict) else ""
             raise Retryable("held", f"{who} holds everything: {reason}", "evac hold --release", HOLD_AGAIN_MS)
 
-    def _no_window(self, sites: set[str]) -> None:
-        window = self._window_of(sites)
+    def _no_window(self, sites: set[str], windows: Sequence[Window]) -> None:
+        window = self._window_of(sites, windows)
         if window is not None:
             raise Retryable(
                 "maintenance", f"maintenance: {window.reason or 'no effect on these sites'}",
-                "wait for its end, or change the policy", window.end_ms - self._clock.now_ms(),
+                "wait for its end: a run keeps the windows that it was made under",
+                window.end_ms - self._clock.now_ms(),
             )  # fmt: skip
 
-    def _window_of(self, sites: set[str]) -> Window | None:
+    def _window_of(self, sites: set[str], windows: Sequence[Window]) -> Window | None:
         now_ms = self._clock.now_ms()
-        for window in self._policy.windows:
+        for window in windows:
             here = not window.sites or bool(sites & set(window.sites))
             if here and window.begin_ms <= now_ms < window.end_ms:
                 return window

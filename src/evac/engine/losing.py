@@ -102,13 +102,13 @@ def fenced_ms(view: RunView, store: str) -> int:
 
 
 class LossGuard:
-    """Of one run. seen: a loss as it was known, an end, and how long ago that was -> by what is seen now.
-    now_ms: by the clock of the run's journal.
+    """Of one run. policy: what holds for it now. seen: a loss as it was known, an end, and how long ago that
+    was -> by what is seen now. now_ms: by the clock of the run's journal.
     """
 
     def __init__(
-        self, now: Callable[[], RunView], policy: RunPolicy, seen: Callable[[Loss, int, int], Loss],
-        now_ms: Callable[[], int],
+        self, now: Callable[[], RunView], policy: Callable[[], RunPolicy],
+        seen: Callable[[Loss, int, int], Loss], now_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         self._now, self._policy, self._seen, self._now_ms = now, policy, seen, now_ms
 
@@ -123,7 +123,7 @@ class LossGuard:
         now_ms = self._now_ms()
         until_ms = fenced_ms(view, step.target) or now_ms
         loss = self._seen(known, until_ms, max(0, now_ms - until_ms))
-        if within(loss, self._policy):
+        if within(loss, self._policy()):
             return
         raise Retryable(
             "loss-grown", f"it would lose {loss.words}, and policy lets it go on by itself for less",

@@ -27,6 +27,7 @@ from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards
 from evac.engine.leading import LEADER
 from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
+from evac.engine.policies import Policies
 from evac.engine.protecting import Roles, bound_of, is_protection
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
@@ -135,9 +136,9 @@ class Story:
     def _parts(self, process: Process, store: SiteStore) -> Parts:
         options, world, policy, owner = self.options, self.world, self.policy, process.name
         pooled = dict.fromkeys(options.services, options.sites)
-        guards = Guards(store, policy, process, options.sites, pooled)
+        guards = Guards(store, process, options.sites, pooled)
         desk = Desk(
-            store, process, policy, owner, guards, DataSets(store, owner, process), self.bind,
+            store, process, Policies(policy), owner, guards, DataSets(store, owner, process), self.bind,
             Drivers(makers(world, process)).get, self.notices.append, standing=self._standing,
             drift_period_ms=1_000, drift_ms=20_000,
             boundary=lambda number: self._boundary(process),

@@ -144,6 +144,9 @@ def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
     yield _one(
         "evac_estate_reload_timestamp_seconds", "When the estate in use was read.", seen.taken_ms / 1_000
     )
+    yield _one(
+        "evac_policy_reload_timestamp_seconds", "When the policy in use was read.", seen.policy_ms / 1_000
+    )
     yield _one("evac_estate_reload_problems", "What keeps the files on disk from being taken.", seen.problems)
     yield _one(
         "evac_estate_reload_restart", "1 while files on disk wait for a new start.", int(bool(seen.restart))

@@ -6,13 +6,14 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evac import estate as estates
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.estate_copies import Copies, Standing, read_standing
-from evac.app.estate_turn import needs_restart
+from evac.app.estate_copies import Copies, Standing, read_standing, words_of
+from evac.app.estate_turn import needs_restart, policy_waits
 from evac.app.estate_watch import EstateWatch
 from evac.app.notices_reckoning import NoticeReckoner
 from evac.app.office_reckoning import Worker
@@ -22,6 +23,7 @@ from evac.engine.clock import SystemClock
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan
 from evac.model.observation import MemberSeen, Observation
+from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
 from evac.model.scenario import lose
 
 pytestmark = pytest.mark.enable_socket
@@ -36,6 +38,7 @@ stores:
 endpoints:
   w: {for: web, at: anyang, driver: http, settings: {url: "http://127.0.0.1:9/"}}
 """
+WINDOW = 'windows: [{from: "2026-12-01T01:00:00Z", to: "2026-12-01T05:00:00Z"}]\n'
 MAIL = "  mail: {tier: 1, people: 1, demand: {cpu: 1 cores}, start: 1 s}\nstores:\n"
 
 
@@ -51,6 +54,9 @@ class World:
 
     def write(self, text: str) -> None:
         (self.folder / "estate.yaml").write_text(text)
+
+    def policy(self, text: str) -> None:
+        (self.folder / "policy.yaml").write_text(text)
 
     async def look(self) -> Standing:
         await self.watch.look(at_once=True)
@@ -144,27 +150,127 @@ def test_a_broken_estate_leaves_the_old_one_and_is_said_once_until_it_is_mended(
     play(tmp_path, story)
 
 
-def test_what_needs_a_new_start_is_refused_and_another_policy_waits_for_one(tmp_path: Path) -> None:
+def test_what_needs_a_new_start_is_refused_and_said(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         world.write(ESTATE.replace("anyang: {}", "anyang: {}, ansan: {}"))
         standing = await world.look()
         assert (standing.restart, standing.well) == ("the site ansan is new", False)
         assert len(world.made.seen.estate.sites) == 2
         world.write(ESTATE.replace("stores:\n", MAIL, 1))
-        (world.folder / "policy.yaml").write_text("mode: hold\n")
+        world.policy("watch: {profile: fast}\n")
         standing = await world.look()
-        assert (standing.restart, world.services) == ("the policy is another one", ["mail", "web"])
+        assert (standing.restart, standing.policy) == (
+            "how a lost site is recognised is another (watch)",
+            True,
+        )
+        assert words_of(standing).startswith("the policy on disk is not taken while evac runs, because how")
+        assert world.services == ["mail", "web"], "the estate is taken beside the policy in use"
         assert world.copies.policy is None, "the processes beside go by the policy in use"
         await world.look()
         assert world.told() == ["trouble", "estate", "trouble"]
         world.write("evac: [")
         assert (await world.look()).problems
         world.write(ESTATE.replace("stores:\n", MAIL, 1))
-        assert (await world.look()).restart == "the policy is another one"
+        assert (await world.look()).restart.endswith("is another (watch)")
         (world.folder / "policy.yaml").unlink()
         assert (await world.look()).well
+        assert [notice.words for notice in world.notices][-1] == "the policy on disk is the one in use again"
 
     play(tmp_path, story)
+
+
+def test_a_changed_policy_is_taken_whole_and_said_with_what_changed(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        desk, seen = world.made.controller.parts.desk, world.made.seen
+        before, digest = desk.policies.digest, seen.digest
+        first = world.watch.standing
+        world.policy("approvals: 2\nstores: {db: {fence_proofs: [sync]}}\n")
+        assert (await world.look()).restart.startswith("plans may promote db by another rule (stores/db")
+        assert desk.policy == RunPolicy()
+        desk.policies.keep("r1", desk.policy)
+        world.notices.clear()
+        world.policy(
+            f"approvals: 2\npace: {{shares: [10 %, 100 %]}}\nenvelope: {{sites: [pangyo]}}\n{WINDOW}"
+        )
+        standing = await world.look()
+        assert standing.well
+        assert (standing.taken_ms, standing.policy_ms >= first.policy_ms) == (first.taken_ms, True)
+        assert (desk.policy.approvals, len(desk.policy.windows), seen._policy) == (2, 1, desk.policy)
+        assert desk.policies.of("r1").envelope.sites == (), "what is looser is not for what is under way"
+        assert len(desk.policies.of("r1").windows) == 1
+        (notice,) = world.notices
+        assert (notice.kind, seen.digest) == ("policy", digest)
+        assert notice.data == {
+            "policy": desk.policies.digest, "before": before, "held": ["r1"],
+            "changed": ["approvals", "envelope", "windows", "pace"],
+        }  # fmt: skip
+        assert notice.words.endswith("where it is looser, it does not hold for r1")
+        assert world.copies.policy is not None
+        assert "approvals: 2" in world.copies.policy.read_text()
+        await world.look()
+        assert world.told() == ["policy"], "and is said once"
+        (world.folder / "policy.yaml").unlink()
+        assert (await world.look()).well
+        assert (desk.policy, world.told()) == (RunPolicy(), ["policy"]), (
+            "without a file the careful one holds"
+        )
+
+    play(tmp_path, story)
+
+
+def test_a_broken_policy_is_said_with_its_place_and_the_old_one_stays(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        desk = world.made.controller.parts.desk
+        world.policy("approvals: 2\n")
+        await world.look()
+        world.policy("approvals: 2\nenvelope: {sites: [pangy]}\n")
+        standing = await world.look()
+        assert standing.first == "policy.yaml:2:20: the estate has no site 'pangy'"
+        words = words_of(standing)
+        assert words.startswith("the policy on disk has 1 problem, evac goes on with that of ")
+        world.policy("approvals: 2\nmode: act\n")
+        assert (await world.look()).first.startswith(
+            "policy.yaml:2:7: mode act is refused: the store does not"
+        )
+        assert (desk.policy.mode, desk.policy.approvals, world.told()) == (
+            "advise",
+            2,
+            ["policy", "trouble", "trouble"],
+        )
+        world.policy("approvals: 2\n")
+        assert (await world.look()).well
+        assert world.told() == ["policy"]
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ({}, {"mode": "act", "approvals": 3, "pause_most_ms": 1, "generation": "asked"}, ""),
+        ({}, {"profile": PROFILES["fast"]}, "how a lost site is recognised is another (watch)"),
+        ({}, {"store": StorePolicy("db")}, "plans may promote db by another rule"),
+        ({"store": StorePolicy("db")}, {"store": StorePolicy("db", ("power",), most_lost_ms=5)}, ""),
+        ({"store": StorePolicy("db")}, {"store": StorePolicy("db", async_promotion="allow")}, ""),
+        ({"store": StorePolicy("db")}, {"store": StorePolicy("db", async_promotion="never")}, "plans may"),
+        (
+            {"store": StorePolicy("db")},
+            {"store": StorePolicy("db", self_fence=True)},
+            "the lease by which db",
+        ),
+        ({"store": StorePolicy("db")}, {"store": StorePolicy("db", lease_ttl_ms=1)}, ""),
+        ({"store": StorePolicy("db", self_fence=True)}, {}, "the lease by which db fences itself is another"),
+    ],
+)
+def test_what_of_a_policy_waits_for_a_new_start(old: dict[str, Any], new: dict[str, Any], why: str) -> None:
+    policies = []
+    for told in (old, new):
+        rest = {name: value for name, value in told.items() if name != "store"}
+        stores = {"db": told["store"]} if "store" in told else {}
+        policies.append(RunPolicy(**rest, stores=stores))
+    found = policy_waits(*policies)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
 
 
 def test_files_that_are_just_written_are_left_to_settle(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from evac.engine.drawer import Drawer
 from evac.engine.generations import Asker, Generations
 from evac.engine.guards import Guards
 from evac.engine.pace_gate import HealthOf
+from evac.engine.policies import Policies
 from evac.engine.protecting import bound_of, is_protection
 from evac.model.errors import Unavailable
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
@@ -159,6 +160,7 @@ class World:
         self.burnt: set[str] = set()
         self.cuts: set[tuple[str, str]] = set()
         self.controllers: dict[str, Controller] = {}
+        self.policies: dict[str, Policies] = {}
         self.stores: dict[str, SiteStore] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.planned: list[tuple[str, ...]] = []
@@ -172,10 +174,11 @@ class World:
 
     def _parts(self, site: str, owner: str) -> Parts:
         store, clock = self.stores[site], self.clock
-        guards = Guards(store, self.policy, clock, self.serving, {"web": ("pangyo",)})
-        generations = Generations(store, clock, self.agents, strict=self.policy.generation == "asked")
+        policies = self.policies[site] = Policies(self.policy)
+        guards = Guards(store, clock, self.serving, {"web": ("pangyo",)})
+        generations = Generations(store, clock, self.agents, strict=lambda: policies.asks_generation)
         desk = Desk(
-            store, clock, self.policy, owner, guards, DataSets(store, owner, clock), self.bind,
+            store, clock, policies, owner, guards, DataSets(store, owner, clock), self.bind,
             generations.guarded(lambda name: self.systems), self.notices.append, drift_period_ms=50,
             health=self.health,
         )  # fmt: skip

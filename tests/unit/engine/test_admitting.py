@@ -43,7 +43,7 @@ class _Desk:
     def __init__(self, policy: RunPolicy = POLICY) -> None:
         self.store, self.policy, clock = MemoryStore(), policy, SystemClock()
         self.sets = DataSets(self.store, "c1", clock)
-        self.guards = Guards(self.store, policy, clock, ("anyang", "pangyo"), {"web": ("pangyo",)})
+        self.guards = Guards(self.store, clock, ("anyang", "pangyo"), {"web": ("pangyo",)})
         self.actions: dict[str, Sequence[Action]] = {
             "fence:chat": (_act("fence", proof="sync", old="pangyo", candidate="anyang"),),
             "promote:chat": (_act("promote", candidate="anyang", synchronous=("dc-ansan",)),),
@@ -52,7 +52,9 @@ class _Desk:
             "shift:web": (_act("shift", "web", to="anyang", away="pangyo"),),
             "start:web": (_act("start", "web"),),
         }
-        self.admission = GuardedAdmission(self.guards, self.sets, policy, self.actions.__getitem__, 400)
+        self.admission = GuardedAdmission(
+            self.guards, self.sets, lambda: self.policy, self.actions.__getitem__, 400
+        )
 
     async def use(self, permit: Permit) -> None:
         await self.store.transact(permit.compares, permit.changes)
@@ -333,7 +335,7 @@ def test_a_share_that_must_wait_does_not_begin_and_what_is_left_still_serves() -
 
         step = RunStep("shift:web", "shift", "web", 0, 100, site="anyang", paced=True)
         act = _act("shift", "web", to="anyang", away="pangyo", share=100)
-        admission = GuardedAdmission(desk.guards, desk.sets, POLICY, lambda name: (act,), 400, pace)
+        admission = GuardedAdmission(desk.guards, desk.sets, lambda: POLICY, lambda name: (act,), 400, pace)
         with pytest.raises(Retryable, match="too little"):
             async with admission.enter("r1", step, 1, "start"):
                 raise AssertionError("it was let in")

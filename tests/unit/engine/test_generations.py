@@ -118,7 +118,8 @@ def test_a_store_never_goes_back_to_an_older_generation() -> None:
 def test_nothing_is_done_where_a_newer_generation_may_act(tmp_path: Path) -> None:
     async def story() -> None:
         systems, here, there = Systems(), Ledger(tmp_path, "here"), Ledger(tmp_path, "there")
-        known = Generations(MemoryStore(), SystemClock(), {"ansan": here, "pangyo": there}, strict=True)
+        tellers = {"ansan": here, "pangyo": there}
+        known = Generations(MemoryStore(), SystemClock(), tellers, strict=lambda: True)
         driver = GuardedDriver(systems, known)
         await driver.execute(ACTION, ORDER)
         assert systems.verbs_done() == ["shift"]

@@ -14,7 +14,7 @@ import pytest
 from evac.actions.port import Action, Verb
 from evac.engine.guards import Guards, Permit, check_mode, ensure_register, read_register
 from evac.model.errors import Conflict, NotAllowed, Retryable
-from evac.model.run_policy import RunPolicy, Window
+from evac.model.run_policy import Window
 from evac.store.memory import MemoryStore
 from evac.store.port import Compare, Put
 
@@ -35,10 +35,10 @@ def _run(story: Coroutine[Any, Any, None]) -> None:
     asyncio.run(story)
 
 
-async def _world(policy: RunPolicy | None = None) -> tuple[MemoryStore, Guards]:
+async def _world() -> tuple[MemoryStore, Guards]:
     store = MemoryStore()
     await _use(store, await ensure_register(store, SITES))
-    return store, Guards(store, policy or RunPolicy(), _Clock(), ("anyang", "pangyo"), POOLED)
+    return store, Guards(store, _Clock(), ("anyang", "pangyo"), POOLED)
 
 
 async def _use(store: MemoryStore, permit: Permit) -> None:
@@ -144,11 +144,11 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
             await store.transact((), [Put("sites", value)])
             with _refused("guard-unreadable"):
                 await guards.may_leave(["pangyo"], "lost", SITES)
-        empty = Guards(MemoryStore(), RunPolicy(), _Clock(), SITES, POOLED)
+        empty = Guards(MemoryStore(), _Clock(), SITES, POOLED)
         with _refused("register-missing"):
             await empty.may_leave(["pangyo"], "lost")
         with _refused("register-missing"):
-            await empty.may_act(_steps(_act("shift", to="anyang")))
+            await empty.may_act(_steps(_act("shift", to="anyang")), ())
 
     _run(story())
 
@@ -156,15 +156,15 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
 def test_hold_stops_everything_and_comes_between_check_and_effect() -> None:
     async def story() -> None:
         store, guards = await _world()
-        permit = await guards.may_act(_steps(_act("verify")))
+        permit = await guards.may_act(_steps(_act("verify")), ())
         await store.transact((), [Put("hold", orjson.dumps({"who": "kim", "reason": "drill", "at_ms": 1}))])
         with pytest.raises(Conflict):
             await _use(store, permit)
         with pytest.raises(Retryable, match="kim holds everything: drill"):
-            await guards.may_act(_steps(_act("verify")))
+            await guards.may_act(_steps(_act("verify")), ())
         await store.transact((), [Put("hold", b"broken")])
         with _refused("guard-unreadable"):
-            await guards.may_act(_steps(_act("verify")))
+            await guards.may_act(_steps(_act("verify")), ())
 
     _run(story())
 
@@ -175,14 +175,13 @@ def test_maintenance_holds_on_its_sites_and_while_it_lasts() -> None:
             Window(NOW_MS - 1, NOW_MS + 5_000, ("anyang",), "new switches"),
             Window(NOW_MS - 9, NOW_MS, ("ansan",), "over"),
         )
-        _, guards = await _world(RunPolicy(windows=windows))
-        await guards.may_act(_steps(_act("verify", at="ansan")))
+        _, guards = await _world()
+        await guards.may_act(_steps(_act("verify", at="ansan")), windows)
         with pytest.raises(Retryable, match="new switches") as held:
-            await guards.may_act(_steps(_act("verify", at="anyang")))
+            await guards.may_act(_steps(_act("verify", at="anyang")), windows)
         assert held.value.after_ms == 5_000
-        _, everywhere = await _world(RunPolicy(windows=(Window(NOW_MS, NOW_MS + 1),)))
         with _refused("maintenance"):
-            await everywhere.may_act([("", ())])
+            await guards.may_act([("", ())], (Window(NOW_MS, NOW_MS + 1),))
 
     _run(story())
 
@@ -191,18 +190,17 @@ def test_a_service_is_never_pooled_nowhere() -> None:
     async def story() -> None:
         store, guards = await _world()
         with _refused("pooled-nowhere"):
-            await guards.may_act(_steps(_act("drain", site="pangyo")))
+            await guards.may_act(_steps(_act("drain", site="pangyo")), ())
         with _refused("pooled-nowhere"):
             await guards.may_act(
-                _steps(_act("drain", "search", site="anyang"), _act("drain", "search", site="pangyo"))
+                _steps(_act("drain", "search", site="anyang"), _act("drain", "search", site="pangyo")), ()
             )
         with _refused("pooled-nowhere"):
-            await guards.may_act(_steps(_act("drain", "unheard-of", site="pangyo")))
+            await guards.may_act(_steps(_act("drain", "unheard-of", site="pangyo")), ())
         with _refused("pooled-nowhere"):
-            await guards.may_act(_steps(_act("shift", to="anyang", away="anyang,pangyo")))
-        await _use(
-            store, await guards.may_act(_steps(_act("ready", site="anyang"), _act("drain", site="pangyo")))
-        )
+            await guards.may_act(_steps(_act("shift", to="anyang", away="anyang,pangyo")), ())
+        moved = _steps(_act("ready", site="anyang"), _act("drain", site="pangyo"))
+        await _use(store, await guards.may_act(moved, ()))
         entry = await store.get("pooled")
         assert entry is not None
         assert orjson.loads(entry.value) == {"chat": ["anyang"]}
@@ -219,10 +217,10 @@ def test_traffic_never_goes_to_a_site_that_is_left() -> None:
             _act("drain", "search", site="anyang"), _act("shift", to="", away=""),
         ):  # fmt: skip
             with pytest.raises(NotAllowed):
-                await guards.may_act(_steps(action))
-        await _use(store, await guards.may_act(_steps(_act("shift", to="anyang", away="pangyo"))))
+                await guards.may_act(_steps(action), ())
+        await _use(store, await guards.may_act(_steps(_act("shift", to="anyang", away="pangyo")), ()))
         await _use(store, await guards.may_mark(["pangyo"], "active"))
-        await _use(store, await guards.may_act(_steps(_act("ready", site="pangyo"))))
+        await _use(store, await guards.may_act(_steps(_act("ready", site="pangyo")), ()))
 
     _run(story())
 
@@ -231,7 +229,7 @@ def test_traffic_is_not_taken_back_to_a_site_that_is_left() -> None:
     async def story() -> None:
         store, guards = await _world()
         moved = _steps(_act("shift", to="anyang", away="pangyo"))
-        await _use(store, await guards.may_act(moved))
+        await _use(store, await guards.may_act(moved, ()))
         await _use(store, await guards.may_take_back(moved))
         entry = await store.get("pooled")
         assert entry is not None
@@ -246,7 +244,7 @@ def test_traffic_is_not_taken_back_to_a_site_that_is_left() -> None:
 def test_a_permit_for_traffic_is_void_once_the_site_is_left() -> None:
     async def story() -> None:
         store, guards = await _world()
-        permit = await guards.may_act(_steps(_act("shift", to="pangyo")))
+        permit = await guards.may_act(_steps(_act("shift", to="pangyo")), ())
         await _use(store, await guards.may_leave(["pangyo"], "lost"))
         with pytest.raises(Conflict):
             await _use(store, permit)
@@ -264,8 +262,8 @@ def test_where_traffic_goes_is_as_the_estate_that_was_taken_last_says() -> None:
         _, guards = await _world()
         drain = _steps(_act("drain", site="pangyo"))
         with _refused("pooled-nowhere"):
-            await guards.may_act(drain)
+            await guards.may_act(drain, ())
         guards.pool({"chat": ("anyang", "pangyo")})
-        await guards.may_act(drain)
+        await guards.may_act(drain, ())
 
     _run(story())

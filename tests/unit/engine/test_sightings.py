@@ -212,7 +212,7 @@ def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bo
         events.append(Event("gate_opened", 3, "promote:db", 0, {"who": "kim", "reason": "seen"}))
     for event in events:
         apply(view, event)
-    return LossGuard(lambda: view, ASYNC, as_known, lambda: 99_000)
+    return LossGuard(lambda: view, lambda: ASYNC, as_known, lambda: 99_000)
 
 
 PROMOTE = Action("promote", "db", "postgres", "ansan", {}, {"proof": "attest"})

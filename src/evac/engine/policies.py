@@ -1,0 +1,185 @@
+"""The policy in use, which may change while a controller runs, and the one that each run was made under.
+
+Takes the policy as it is now, and of each run in hand the one it was made under, which lies with the run
+under `open/`. Gives the present one, for all that is new, and for a run the stricter of both, key by key. It
+stands beside the desk of the engine: whoever reads the files puts in another policy, and nothing else does.
+
+The rule, which also holds over a new start and for another leader with other files: no policy loosens what a
+run was made under. What became stricter meanwhile holds for it at once; what became looser holds for runs
+that are made from then on. What a run is bound to stays as it was: its steps, gates, limits, pace, patience
+and how many must approve it. Who may approve is said by the policy in use, because keys get lost and people
+leave; but where somebody had to sign, somebody still has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+from evac.model.canonical import digest
+from evac.model.run_policy import (
+    Approver,
+    Envelope,
+    Mode,
+    Pace,
+    Patience,
+    RunPolicy,
+    StorePolicy,
+    WatchProfile,
+    Window,
+)
+
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+"""The strictest first."""
+PROMOTIONS: Final = ("never", "ask", "allow")
+"""Likewise."""
+SYNC_LOSSES: Final = ("ask", "next", "async")
+"""Likewise."""
+KEYS: Final[Mapping[str, str]] = MappingProxyType({"profile": "watch", "pause_most_ms": "longest_pause"})
+"""What a field is called in a policy file, where that is another name."""
+
+
+class Policies:
+    """One beside a desk. now: the policy in use."""
+
+    def __init__(self, now: RunPolicy) -> None:
+        self.now = now
+        self._made: dict[str, RunPolicy] = {}
+        self._held: dict[str, tuple[RunPolicy, RunPolicy]] = {}
+
+    def keep(self, run: str, made: RunPolicy) -> None:
+        """A run is in hand that was made under this one."""
+        self._made[run] = made
+        self._held.pop(run, None)
+
+    def forget(self, *runs: str) -> None:
+        """They are over; without a name: none is in hand any more."""
+        for run in runs or tuple(self._made):
+            self._made.pop(run, None)
+            self._held.pop(run, None)
+
+    def made(self, run: str) -> RunPolicy:
+        """What a run was made under; of one that is not in hand, the policy in use."""
+        return self._made.get(run, self.now)
+
+    def of(self, run: str) -> RunPolicy:
+        """What holds for a run now."""
+        if run not in self._made:
+            return self.now
+        held = self._held.get(run)
+        if held is None or held[0] is not self.now:
+            held = self._held[run] = (self.now, stricter(self._made[run], self.now))
+        return held[1]
+
+    @property
+    def digest(self) -> str:
+        """Of the policy in use."""
+        return digest_of(self.now)
+
+    @property
+    def asks_generation(self) -> bool:
+        """Whether an effect waits for the agent of its site; as long as any run in hand wants it so."""
+        return any(one.generation == "asked" for one in (self.now, *self._made.values()))
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Runs in hand for which something else holds than what the policy in use says."""
+        return tuple(sorted(run for run in self._made if changes(self.now, self.of(run))))
+
+
+def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
+    """What holds for a run that was made under the one, while the other is in use."""
+    if made == now:
+        return made
+    names = sorted({*made.stores, *now.stores})
+    return replace(
+        made, mode=min(made.mode, now.mode, key=MODES.index), approvals=max(made.approvals, now.approvals),
+        approvers=now.approvers or made.approvers, envelope=_within_both(made.envelope, now.envelope),
+        stores=MappingProxyType({name: _store(made.store(name), now.store(name)) for name in names}),
+        windows=tuple(dict.fromkeys((*made.windows, *now.windows))),
+        generation="asked" if "asked" in (made.generation, now.generation) else "told",
+    )  # fmt: skip
+
+
+def _within_both(one: Envelope, other: Envelope) -> Envelope:
+    return Envelope(
+        tuple(site for site in one.sites if site in other.sites),
+        tuple(store for store in one.stores if store in other.stores),
+        min(one.most_lost_ms, other.most_lost_ms), min(one.most_shed, other.most_shed),
+    )  # fmt: skip
+
+
+def _store(made: StorePolicy, now: StorePolicy) -> StorePolicy:
+    return StorePolicy(
+        made.store, tuple(proof for proof in made.proofs if proof in now.proofs),
+        made.self_fence and now.self_fence, now.lease_ttl_ms,
+        min(made.on_sync_loss, now.on_sync_loss, key=SYNC_LOSSES.index),
+        min(made.async_promotion, now.async_promotion, key=PROMOTIONS.index),
+        min(made.most_lost_ms, now.most_lost_ms),
+    )  # fmt: skip
+
+
+def changes(old: RunPolicy, new: RunPolicy) -> tuple[str, ...]:
+    """Keys of a policy file, and `stores/NAME`, that say something else than before."""
+    found = [
+        KEYS.get(one.name, one.name)
+        for one in fields(RunPolicy)
+        if one.name != "stores" and getattr(old, one.name) != getattr(new, one.name)
+    ]
+    names = sorted({*old.stores, *new.stores})
+    return (*found, *(f"stores/{name}" for name in names if old.store(name) != new.store(name)))
+
+
+def digest_of(policy: RunPolicy) -> str:
+    """`sha256:` and the digest of its values, however its file is written."""
+    return digest(to_data(policy))
+
+
+def to_data(policy: RunPolicy) -> dict[str, Any]:
+    """Plain values for JSON."""
+    found: dict[str, Any] = _plain(policy)
+    return found
+
+
+def from_data(told: Mapping[str, Any]) -> RunPolicy:
+    """A key that is not there has its careful default. Raises ValueError, KeyError, TypeError for what is no
+    policy, or says what this version does not know: that may be a guard.
+    """
+    given = dict(told)
+    try:
+        for name, make in _PARTS.items():
+            if name in given:
+                given[name] = make(given[name])
+    except AttributeError as error:  # a number stands where a mapping belongs
+        raise TypeError(f"this is no policy: {error}") from error
+    return RunPolicy(**given)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _tuples(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+
+
+_PARTS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "approvers": lambda rows: tuple(Approver(**row) for row in rows),
+        "envelope": lambda told: Envelope(**_tuples(told)),
+        "profile": lambda told: WatchProfile(**told),
+        "stores": lambda rows: MappingProxyType(
+            {name: StorePolicy(**_tuples(row)) for name, row in rows.items()}
+        ),
+        "windows": lambda rows: tuple(Window(**_tuples(row)) for row in rows),
+        "patience": lambda told: Patience(**told),
+        "pace": lambda told: Pace(**_tuples(told)),
+        "driver_limits": lambda told: MappingProxyType({name: int(most) for name, most in told.items()}),
+    }
+)
