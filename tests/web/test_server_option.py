@@ -32,6 +32,7 @@ MOMENT = re.compile(
 )
 TRIES = 20
 SEEN = ("promote:db", "--seen", "primary=anyang")
+WAY = re.compile(r" --(store|server) \S+| (--estate )?ESTATE\b")
 LENGTHS = re.compile(r'"(at_ms|value|down_ms|events)": \d+')
 
 
@@ -132,7 +133,7 @@ def same(one: Said, other: Said) -> bool:
 
 
 def plain(text: str) -> str:
-    return re.sub(r" +", " ", LENGTHS.sub("", MOMENT.sub("", text)))
+    return re.sub(r" +", " ", WAY.sub("", LENGTHS.sub("", MOMENT.sub("", text))))
 
 
 @pytest.fixture
@@ -196,6 +197,17 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
         files.append({one.name: plain(one.read_text()) for one in target.iterdir()})
     assert files[0] == files[1]
     assert files[0].keys() == {"index.html", "feed.xml", "status.json"}
+
+
+def test_the_next_command_goes_the_same_way(evac: Evac, fire: str, ways: Ways) -> None:
+    for way in ("server", "store"):
+        option = " ".join(ways.to(way))
+        again = re.escape(option)
+        assert re.search(rf"next: evac run show {fire}-\w+ {again}\n", evac(way, "status").out)
+        assert re.search(rf"next: evac run \w+ {fire}.* {again}\n", evac(way, "run", "show", fire).out)
+        assert evac(way, "run", "show", "nothing").words.endswith(f"next: evac run list {option}\n")
+    dry = evac("server", "apply", str(ways.folder / "p")).out
+    assert f"next: evac apply {ways.folder / 'p'} --execute --reason WHY --server {ways.server}\n" in dry
 
 
 def test_the_same_is_refused_both_ways(evac: Evac, fire: str, ways: Ways) -> None:

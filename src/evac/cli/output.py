@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from evac.cli.way import with_way
+
 
 @dataclass(frozen=True, slots=True)
 class Screen:
@@ -32,6 +34,7 @@ def screen() -> Screen:
 def emit(text: str, target: Path | None) -> None:
     """Text to stdout, or to a file that is whole or not there."""
     if target is None:
+        text = with_way(text)
         click.echo(text, nl=not text.endswith("\n"))
     else:
         write_whole(target, text.encode())
@@ -58,7 +61,7 @@ def say(words: str, quiet: bool = False) -> None:
     if not quiet:
         from evac.report.words import shown
 
-        click.echo(shown(words), err=True)
+        click.echo(with_way(shown(words)), err=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from evac import __version__
-from evac.cli import exits
+from evac.cli import exits, way
 from evac.model.errors import EstateError, EvacError
 
 COMMANDS: Final = {
@@ -83,6 +83,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    way.forget()
     try:
         code = cli.main(args=arguments, prog_name="evac", standalone_mode=False)
         return code if isinstance(code, int) else exits.DONE
@@ -124,7 +125,7 @@ def show(error: EvacError) -> None:
                 click.echo(f"    {row.hint}", err=True)
     click.echo(f"error: {error.message} [{error.code}]", err=True)
     if error.hint:
-        click.echo(f"next: {error.hint}", err=True)
+        click.echo(way.with_way(f"next: {error.hint}"), err=True)
 
 
 def _system_error(error: OSError) -> int:

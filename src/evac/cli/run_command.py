@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import exits
+from evac.cli import exits, way
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
@@ -320,6 +320,7 @@ def adopt(
 
     from evac.app.adopting import adopt as adopted
 
+    way.remember({"--store": store}, server=False)
     made, done = adopted(
         Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
     )

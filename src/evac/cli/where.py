@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from evac.cli import way
 from evac.cli.options import Command
 from evac.model.errors import InvalidInput
 
@@ -120,6 +121,12 @@ def where_options(command: Command) -> Command:
         chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
         if not chosen and (token_file or token_command or client_cert or client_key or ca):
             raise click.UsageError("tokens and certificates belong to --server: name one")
+        told = {
+            "--store": store, "--server": server, "--token-file": token_file,
+            "--token-command": token_command, "--client-cert": client_cert,
+            "--client-key": client_key, "--ca": ca,
+        }  # fmt: skip
+        way.remember(told, server=bool(chosen))
         where = Where(store, chosen, token_file, token_command, client_cert, client_key, ca)
         return command(*values, where=where, **named)
 

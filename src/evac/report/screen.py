@@ -20,6 +20,10 @@ STYLES: Final = {
 }  # fmt: skip
 
 
+NAMES: Final = ("next: ", "to print: ")
+"""How lines begin that name a command."""
+
+
 class Page:
     """Lines and tables in order, rendered once at a width, with or without colour."""
 
@@ -32,9 +36,12 @@ class Page:
         self._parts.append(Text(shown(words), style="bold"))
 
     def line(self, words: str = "", style: str = "") -> None:
-        self._parts.append(
-            Padding(Text(shown(words), style=STYLES.get(style, style)), (0, 0, 0, 2 if words else 0))
-        )
+        """A line; one that names the next command is never broken, because people copy it."""
+        colour = STYLES.get(style, style)
+        if words.startswith(NAMES):
+            self._parts.append(Text(f"  {shown(words)}", colour))
+        else:
+            self._parts.append(Padding(Text(shown(words), colour), (0, 0, 0, 2 if words else 0)))
 
     def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Rows of (name, value, style), names aligned."""
@@ -70,5 +77,5 @@ class Page:
             legacy_windows=False,
         )  # fmt: skip
         for part in self._parts:
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, Text) and part.plain.lstrip().startswith(NAMES))
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
