@@ -28,6 +28,7 @@ from evac.engine.binding import Bound, bind
 from evac.engine.bound_store import decode_bound, encode_bound
 from evac.engine.clock import SystemClock
 from evac.engine.execution import RunExecution
+from evac.engine.feed_watch import FeedWatch
 from evac.engine.leading import Leadership
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
@@ -151,6 +152,7 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
         journal, view = await create_run(store, spec, leading, clock, {"reason": "bench"})
     execution = RunExecution(store, journal, view, leading, terms, clock)
     running = asyncio.create_task(execution.run())
+    watching = asyncio.create_task(FeedWatch(execution, terms.actions, terms.driver, leading, print).run())
     said = 0
     boots = [i for i, step in enumerate(spec.steps) if step.kind == "boot"]
     while not running.done():
@@ -158,6 +160,7 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
         if not said and view.counts.get("succeeded", 0) >= FORECAST_AT * len(spec.steps):
             said = forecast(view, clock.now_ms()).on_ms
     await running
+    watching.cancel()
     view = execution.view
     failures = Counter(view.failures[i][0] for i in view.failures if view.phases[i] != "succeeded")
     up = [view.ended[i] for i in boots if view.phases[i] == "succeeded"]

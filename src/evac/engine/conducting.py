@@ -28,6 +28,7 @@ from evac.engine.doubted import DoubtedRuns
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
+from evac.engine.feed_watch import FeedWatch
 from evac.engine.guards import Guards, Mark, Permit, read_register, read_register_as_is
 from evac.engine.in_hand import InHand, read_opened
 from evac.engine.leading import Leadership
@@ -56,6 +57,7 @@ from evac.model.errors import (
 )
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
+from evac.run.boot_events import POWER
 from evac.run.decide import EVAC
 from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
@@ -118,7 +120,7 @@ class Conductor:
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
         self._drift = DriftWatch(
             desk.driver, desk.clock, self._drifted, self._may_redo,
-            span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
+            lasts=self._lasts, span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
         )  # fmt: skip
 
     @property
@@ -239,7 +241,6 @@ class Conductor:
             words = error.message if isinstance(error, EvacError) else f"open/{name} cannot be read"
             self._tell("trouble", f"{name} cannot be taken over: {words}", {"run": name})
             return None
-        self._watch_again(run, view)
         return run, journal, view
 
     async def _carry(self, run: InHand, journal: Journal, view: RunView) -> None:
@@ -248,7 +249,8 @@ class Conductor:
         run.journal = journal
         run.execution = self._execution(run, journal, view)
         self._runs[name] = run
-        mending = self._look_after(run, run.execution)
+        self._watch_again(run, view)
+        beside = self._look_after(run, run.execution)
         try:
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
@@ -259,14 +261,16 @@ class Conductor:
             self._tell("trouble", f"{name} cannot go on: {error.message}", {"run": name, "code": error.code})
         finally:
             run.execution = None
-            if mending is not None:
-                mending.cancel()
+            for task in beside:
+                task.cancel()
 
-    def _look_after(self, run: InHand, execution: RunExecution) -> asyncio.Task[None] | None:
-        """Has the plan mended when servers do not come up: it needs nothing that was not approved."""
+    def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
+        """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,
+        which needs nothing that was not approved.
+        """
         desk, spec = self._desk, execution.view.spec
-        if desk.mend is None or not spec.mend_ms:
-            return None
+        if not spec.mend_ms:
+            return ()
         assert self._tasks is not None
 
         async def take(data: bytes, trouble: Trouble) -> None:
@@ -278,7 +282,14 @@ class Conductor:
         def tell(words: str) -> None:
             self._tell("run", f"{spec.run}: {words}", {"run": spec.run})
 
-        return self._tasks.create_task(Mending(execution, desk.mend, take, tell).run())
+        def actions_of(step: str) -> tuple[Action, ...]:
+            return run.actions_of(execution.view, step)
+
+        feeds = FeedWatch(execution, actions_of, desk.driver, self._lead, tell)
+        beside = [self._tasks.create_task(feeds.run())]
+        if desk.mend is not None:
+            beside.append(self._tasks.create_task(Mending(execution, desk.mend, take, tell).run()))
+        return beside
 
     def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
         desk, name = self._desk, view.spec.run
@@ -480,11 +491,23 @@ class Conductor:
             self._drift.add(step, run.actions_of(run.execution.view, step), order)
 
     def _watch_again(self, run: InHand, view: RunView) -> None:
-        """What was done under an earlier leader, not too long ago, is watched on."""
+        """What was done under an earlier leader, not too long ago, is watched on, and breakers always; roles
+        of stores are not, because their epochs are known to who decided them.
+        """
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
-        for i, step in enumerate(view.steps):
-            if view.phases[i] == "succeeded" and view.ended[i] >= since_ms:
-                self._watch(run, step.id, view.attempts[i])
+        recent = (
+            i
+            for i, step in enumerate(view.steps)
+            if view.phases[i] == "succeeded"
+            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
+        )
+        for i in sorted(recent, key=view.ended.__getitem__):
+            self._watch(run, view.steps[i].id, view.attempts[i])
+
+    def _lasts(self, done: Done) -> bool:
+        """A breaker is watched as long as its run is under way."""
+        run = self._runs.get(done.order.run)
+        return done.step.startswith(POWER) and run is not None and run.execution is not None
 
     async def _may_redo(self, done: Done) -> bool:
         """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
@@ -500,12 +523,8 @@ class Conductor:
         return True
 
     async def _drifted(self, drift: Drift) -> None:
-        action = drift.action
-        state = "was put right again" if drift.undone else "is not put right by itself"
-        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
-        if drift.times > 1:
-            words += f", {drift.times} times by now"
-        self._tell("drift", words, {"step": drift.step, "undone": drift.undone, "failure": drift.failure})
+        told = {"step": drift.step, "undone": drift.undone, "failure": drift.failure}
+        self._tell("drift", drift.words, told)
         for run in list(self._runs.values()):
             execution = run.execution
             if execution is None or drift.step not in execution.view.index:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
@@ -58,12 +58,20 @@ class Drift:
     failure: str = ""
     times: int = 1
 
+    @property
+    def words(self) -> str:
+        action = self.action
+        state = "was put right again" if self.undone else "is not put right by itself"
+        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
+        return f"{words}, {self.times} times by now" if self.times > 1 else words
+
 
 class DriftWatch:
     """Observes what was done during the last `span_ms`, each thing every `period_ms` at the most often.
 
     may_act: asked before anything is done again, and while it says no (another leader, a hold) drift is only
-    reported. rate: observations a second over everything that is watched.
+    reported. lasts: whether a thing is watched on when its time is over. rate: observations a second over
+    everything that is watched.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class DriftWatch:
         tell: Callable[[Drift], Awaitable[None]],
         may_act: Callable[[Done], Awaitable[bool]],
         *,
+        lasts: Callable[[Done], bool] = lambda done: False,
         span_ms: int = 1_800_000,
         period_ms: int = 5_000,
         rate: int = 20,
@@ -80,6 +89,7 @@ class DriftWatch:
     ) -> None:
         assert rate > 0
         self._driver_of, self._clock, self._tell, self._may_act = driver_of, clock, tell, may_act
+        self._lasts = lasts
         self._span_ms, self._period_ms, self._gap_ms = span_ms, period_ms, -(-1_000 // rate)
         self._queue: deque[_Watched] = deque(maxlen=most)
 
@@ -105,7 +115,10 @@ class DriftWatch:
         """Observes what is due next, if anything is. Returns for how long nothing else is."""
         now_ms = self._clock.monotonic_ms()
         while self._queue and now_ms - self._queue[0].done.at_ms > self._span_ms:
-            self._queue.popleft()
+            over = self._queue.popleft()
+            if self._lasts(over.done):
+                over.done = replace(over.done, at_ms=now_ms)
+                self._queue.append(over)
         if not self._queue:
             return self._period_ms
         watched = min(self._queue, key=_DUE_MS)

@@ -25,15 +25,18 @@ RESERVE_S: Final = 5.0
 
 class FloorDriver:
     """One of it for each process that acts; what a dead process had sent arrives. refuses: user and password.
-    dawdles: share of requests and answers that are late.
+    dawdles: share of requests and answers that are late. peeks: its looks do not count as one before a boot.
     """
 
     name = "redfish"
     takes_power_turn = True
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
-    def __init__(self, floor: Floor, process: Process, loop: VirtualLoop, dawdles: float) -> None:
+    def __init__(
+        self, floor: Floor, process: Process, loop: VirtualLoop, dawdles: float, peeks: bool = False
+    ) -> None:
         self._floor, self._process, self._loop, self._dawdles = floor, process, loop, dawdles
+        self._peeks = peeks
         self.refuses = False
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -117,7 +120,7 @@ class FloorDriver:
         if not self._floor.answers(server):
             await self._go(CONNECT_S)
             raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
-        server.looked = True
+        server.looked = server.looked or not self._peeks
         return server
 
     @staticmethod

@@ -33,7 +33,9 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class WaveOptions:
-    """dawdles: share of requests, and of answers, that take seconds."""
+    """dawdles: share of requests, and of answers, that take seconds. unseen: feeds whose breakers nobody can
+    ask.
+    """
 
     seed: int
     servers: tuple[Row, ...]
@@ -43,6 +45,7 @@ class WaveOptions:
     at_once: int
     happenings: tuple[Happening, ...]
     dawdles: float = 0.1
+    unseen: tuple[str, ...] = ()
 
 
 def draw(seed: int) -> WaveOptions:
@@ -71,13 +74,19 @@ def draw(seed: int) -> WaveOptions:
         happenings = [one for one in happenings if one.what != "budget" or one.name != domain]
         happenings.append(Happening(rng.uniform(60, 400), "budget", domain, 0.0, 1.5 / share))
     inrush, at_once, dawdles = _inrush(rng, servers), rng.randrange(4, 24), 0.1
+    unseen = _unseen(Random(f"{seed}/unseen"), feeds)
     if rng.random() < 0.3:  # a busy machine: requests take long, and controllers die in the thick of it
         dawdles = rng.uniform(0.4, 0.9)
         happenings += [Happening(rng.uniform(10, 300), "kill") for _ in range(10)]
     return WaveOptions(
         seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
-        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles,
+        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen,
     )  # fmt: skip
+
+
+def _unseen(rng: Random, feeds: int) -> tuple[str, ...]:
+    share = rng.choice((0.0, 0.5, 1.0))
+    return tuple(f"f{feed}" for feed in range(feeds) if rng.random() < share)
 
 
 def _budgets(rng: Random, servers: list[Row], halls: dict[str, str]) -> dict[str, int]:

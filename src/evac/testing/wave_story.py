@@ -21,6 +21,7 @@ from evac.actions.port import Order
 from evac.engine import requests
 from evac.engine.drift import Done, Drift, DriftWatch
 from evac.engine.execution import Hooks, RunExecution
+from evac.engine.feed_watch import FeedWatch
 from evac.engine.leading import Leadership
 from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
@@ -158,19 +159,23 @@ class WaveStory:
                 await execution.say(Event("drift_seen", 0, drift.step, 0, data))
 
         self._watch = DriftWatch(lambda name: driver, process, tell, _never)
+        peeking = FloorDriver(self.floor, process, self.loop, self.options.dawdles, peeks=True)
+        feeds = FeedWatch(execution, terms.actions, lambda name: peeking, leading, self.floor.said.append)
         for step in self.spec.steps:
             if self.view.phases[self.view.index[step.id]] == "succeeded":
                 self._add(step.id)
-        watching = asyncio.ensure_future(self._watch.run())
+        watching = [asyncio.ensure_future(one.run()) for one in (self._watch, feeds)]
         with contextlib.suppress(LeaseLost, Conflict):
             await execution.run()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         self.view = execution.view
         await leading.release()
 
     def _add(self, step: str) -> None:
-        """Breakers are looked at on and on."""
-        if step.startswith(POWER) and self._watch is not None:
+        """Breakers that can be asked are looked at on and on."""
+        unseen = step.removeprefix(POWER) in self.options.unseen
+        if step.startswith(POWER) and self._watch is not None and not unseen:
             order = Order("run-1", step, 1, 0, 0, "it drifted", 10.0, f"run-1/{step}/again")
             self._watch.add(step, self.actions[step], order)
 

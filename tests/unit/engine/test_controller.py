@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
 
+from evac.actions.port import Action
+from evac.engine.binding import Bound
 from evac.engine.drawer import digest_of, put_plan
 from evac.engine.guards import read_register
 from evac.engine.protecting import Roles
 from evac.engine.reading import events_of
 from evac.model.run_policy import Window
+from evac.run.values import RunStep
 from evac.store.anchors import verify_chain
 from evac.store.port import Delete, Put
 from tests.unit.engine.small_world import SITES, World, play, policy_of
@@ -313,6 +317,35 @@ def test_traffic_that_drifts_after_the_run_is_put_right() -> None:
         assert world.systems.verbs_done().count("promote") == 1
 
     play(story, World(policy_of("act")))
+
+
+class _Waits(World):
+    """Its runs end with something that only a person can do, so that they stay open."""
+
+    async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
+        bound = await super().bind(data, run, incident, digest)
+        last = RunStep("attest:end", "attest", "end", 300, 0, ("shift:web",), manual=True)
+        spec = replace(bound.spec, steps=(*bound.spec.steps, last))
+        return Bound(spec, {**bound.actions, last.id: (Action("attest", "end", "manual"),)})
+
+
+def test_whoever_takes_a_run_over_watches_what_was_done_before() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: ("shift", "web") in world.systems.done)
+        await asyncio.sleep(0.1)
+        for site in ("anyang", "ansan"):
+            world.tasks.pop(site).cancel()
+        await world.until(lambda: not world.leader)
+        for site in ("anyang", "ansan"):
+            world.start(site)
+        await world.until(lambda: bool(world.leader))
+        world.systems.done["shift", "web"] = {"to": "pangyo"}
+        await world.until(lambda: any("was put right again" in words for words in world.words("drift")))
+        assert world.systems.done["shift", "web"] == {"to": "anyang", "away": "pangyo"}
+
+    play(story, _Waits(policy_of("act")))
 
 
 PROTECT = orjson.dumps(

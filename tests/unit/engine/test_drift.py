@@ -62,7 +62,7 @@ class _System:
 
 
 class _World:
-    def __init__(self, may_act: bool = True, **more: int) -> None:
+    def __init__(self, may_act: bool = True, **more: Any) -> None:
         self.system = _System()
         self.told: list[Drift] = []
         self.may_act = may_act
@@ -130,6 +130,19 @@ def test_a_store_that_changed_its_role_is_only_reported() -> None:
         world.system.outcome = "absent"
         world.seconds(5)
         assert len(world.told) == 2, "and again when it came back and went again"
+
+
+def test_what_lasts_is_watched_on_when_its_time_is_over() -> None:
+    seen = []
+    for lasts in (False, True):
+        world = _World(lasts=lambda done, lasts=lasts: lasts, span_ms=10_000)
+        world.watch.add("power:f1", [_act("shift")], ORDER)
+        world.seconds(60)
+        seen.append(len(world.system.observed))
+        world.system.outcome = "absent"
+        world.seconds(3)
+        assert bool(world.told) is lasts
+    assert seen[0] < 12 < 50 < seen[1]
 
 
 def test_what_cannot_be_seen_is_no_drift() -> None:

@@ -22,6 +22,7 @@ from evac.app.plans import Made
 from evac.engine.binding import Bound
 from evac.engine.clock import SystemClock
 from evac.engine.execution import Hooks, RunExecution
+from evac.engine.feed_watch import FeedWatch
 from evac.engine.leading import Leadership
 from evac.engine.mending import Mending, Trouble, take_over_plan
 from evac.engine.performing import Terms
@@ -146,11 +147,16 @@ class _Wave:
             execution = RunExecution(
                 store, journal, view, leading, terms, clock, hooks=Hooks(heard=self.heard.hear)
             )
-            mending = asyncio.create_task(Mending(execution, self._mend, self._take(execution), _quiet).run())
+            beside = (
+                Mending(execution, self._mend, self._take(execution), _quiet),
+                FeedWatch(execution, terms.actions, self._driver, leading, _quiet),
+            )
+            tasks = [asyncio.create_task(one.run()) for one in beside]
             try:
                 await execution.run()
             finally:
-                mending.cancel()
+                for task in tasks:
+                    task.cancel()
                 await leading.release()
             return execution.view
         finally:

@@ -1,0 +1,156 @@
+"""Feeds are watched by the servers behind them: who is asked, what it means, and whole waves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from evac.actions.port import Action
+from evac.engine.feed_watch import ALL_MS, NOBODY, FeedWatch, looks_tripped, servers_behind, unwatched
+from evac.run.values import RunSpec, RunStep
+from evac.run.view import RunView
+from evac.testing.wave_options import Happening, Row, WaveOptions
+from evac.testing.wave_story import WaveOutcome, WaveStory
+
+
+def boot(name: str, rack: str, *feeds: str) -> RunStep:
+    return RunStep(f"boot:{name}", "boot", name, 0, 10, rack=rack, feeds=feeds)
+
+
+def view_of(*steps: RunStep) -> RunView:
+    return RunView(RunSpec("r", "i", "p", steps))
+
+
+def by(drivers: Mapping[str, str]) -> Any:
+    """Actions by step; what is not named is booted through Redfish."""
+
+    def actions(step: str) -> Sequence[Action]:
+        kind, _, target = step.partition(":")
+        driver = drivers.get(step, "redfish")
+        told = {"circuit": target} if driver == "circuit" else {}
+        name = "redfish" if driver == "circuit" else driver
+        return (Action("boot" if kind == "boot" else "start", target, name, "here", {}, told),)
+
+    return actions
+
+
+def names(view: RunView, found: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    return {feed: [view.steps[i].target for i in mine] for feed, mine in found.items()}
+
+
+def test_racks_take_turns_and_what_hangs_on_one_feed_alone_is_asked_for_it() -> None:
+    view = view_of(
+        boot("a1", "ra", "f1"), boot("a2", "ra", "f1"), boot("b1", "rb", "f1"), boot("b2", "rb", "f1"),
+        boot("c1", "rc", "f1", "f2"), boot("c2", "rc", "f1", "f2"), boot("d1", "rd", "f1"),
+    )  # fmt: skip
+    found = names(view, servers_behind(view, by({"boot:d1": "manual"})))
+    assert found == {"f1": ["a1", "b1", "a2", "b2"], "f2": ["c1", "c2"]}
+
+
+def test_a_feed_that_nobody_watches_is_named() -> None:
+    view = view_of(
+        boot("a1", "ra", "f1"), boot("a2", "ra", "f1"),
+        boot("b1", "rb", "f2"), boot("b2", "rb", "f2"),
+        boot("c1", "rc", "f3"),
+        boot("d1", "rd", "f4"), boot("d2", "rd", "f4"),
+    )  # fmt: skip
+    hands = {"boot:b1": "manual", "boot:b2": "manual", "boot:d1": "manual", "boot:d2": "manual"}
+    power = {f"power:f{n}": "manual" for n in (1, 2, 3)} | {"power:f4": "circuit"}
+    assert unwatched(view, by(hands | power)) == ("f2", "f3"), "f1 by its servers, f4 by its circuit"
+
+
+@pytest.mark.parametrize(
+    ("gone", "answers", "tripped"),
+    [
+        ("a1 b1 c1", "", True),
+        ("a1 b1 c1", "a2", True),
+        ("a1 b1", "", False),
+        ("a1 a2 a3", "", False),
+        ("a1 a2 a3", "b1", False),
+        ("a1 b1 c1", "a2 b2", False),
+        ("", "a1 b1", False),
+    ],
+)
+def test_nearly_all_of_several_in_more_than_one_rack(gone: str, answers: str, tripped: bool) -> None:
+    view = view_of(*(boot(f"{rack}{n}", rack, "f1") for rack in "abc" for n in (1, 2, 3)))
+    asked = {view.number(f"boot:{name}"): True for name in gone.split()}
+    asked |= {view.number(f"boot:{name}"): False for name in answers.split()}
+    assert looks_tripped(view, range(9), asked) is tripped
+
+
+def test_a_feed_of_one_rack_or_of_two_servers_is_told_by_those() -> None:
+    one_rack = view_of(*(boot(f"a{n}", "ra", "f1") for n in range(3)))
+    assert looks_tripped(one_rack, range(3), dict.fromkeys(range(3), True))
+    two = view_of(boot("a", "ra", "f1"), boot("b", "rb", "f1"))
+    assert looks_tripped(two, range(2), {0: True, 1: True})
+    assert not looks_tripped(two, range(2), {0: True, 1: False})
+
+
+def row(name: str, rack: str, feed: str, boot_s: float) -> Row:
+    return name, rack, (feed,), "b0", 400, 500, 2.0, boot_s, ""
+
+
+def wave(*happenings: Happening, feeds: int = 3, per_rack: int = 4) -> WaveOptions:
+    """Each feed has two racks. Those of f0 are up soon, the others boot for ten minutes."""
+    servers = tuple(
+        row(f"s{feed}{rack}{n}", f"r{feed}{rack}", f"f{feed}", 600.0 if feed else 20.0)
+        for feed in range(feeds)
+        for rack in range(2)
+        for n in range(per_rack)
+    )
+    domains = sorted({one[1] for one in servers} | {f"f{n}" for n in range(feeds)} | {"h0"})
+    return WaveOptions(
+        7, servers, tuple((one[1], "h0") for one in servers), tuple((one, 10**6) for one in domains),
+        tuple((f"f{n}", 10**6) for n in range(feeds)), 100, happenings, 0.0,
+        tuple(f"f{n}" for n in range(feeds)),
+    )  # fmt: skip
+
+
+def played(options: WaveOptions) -> WaveOutcome:
+    return WaveStory(options).play()
+
+
+TRIP = Happening(120.0, "trip", "f0")
+
+
+def test_a_feed_without_a_circuit_that_trips_when_its_servers_are_up_is_seen_and_they_come_back() -> None:
+    outcome = played(wave(TRIP))
+    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert outcome.kinds["feed_tripped"] == 1
+    assert outcome.kinds["gate_opened"] == 1, "a person looked before it was closed again"
+    assert outcome.up == 24
+
+
+def test_without_the_watch_the_same_wave_ends_with_dark_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def turn(self: FeedWatch) -> float:
+        return 5.0
+
+    monkeypatch.setattr(FeedWatch, "turn", turn)
+    assert "8 servers could be up and are not" in played(wave(TRIP)).error
+
+
+def test_a_rack_that_falls_silent_alone_is_its_switch() -> None:
+    outcome = played(wave(Happening(120.0, "switch", "r00", 200.0)))
+    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert "feed_tripped" not in outcome.kinds
+
+
+def test_where_nobody_answers_behind_any_feed_people_are_told_and_it_is_believed_after_a_minute() -> None:
+    options = wave(*(Happening(120.0, "trip", f"f{n}") for n in range(3)))
+    story = WaveStory(options)
+    outcome = story.play()
+    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert outcome.kinds["feed_tripped"] == 3
+    assert sum(NOBODY in words for words in outcome.said) == 1
+    assert ALL_MS >= 30_000, "a switch that starts anew takes as long"
+
+
+def test_a_way_to_the_controllers_that_is_cut_for_a_while_takes_back_nothing_that_is_up() -> None:
+    racks = [f"r{feed}{rack}" for feed in range(3) for rack in range(2)]
+    outcome = played(wave(*(Happening(120.0, "switch", rack, 40.0) for rack in racks)))
+    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert sum(NOBODY in words for words in outcome.said) == 1
+    told = [words for words in outcome.said if "feed_tripped" in words]
+    assert not any("that were asked" in words for words in told), "only boots under way say so"
