@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from evac import estate as estates
 from evac.engine.standing import scenarios_of
 from evac.estate import plan_codec
 from evac.model.basis import basis_of, of_plan
+from evac.model.canonical import written
 from evac.model.collector import collector_at_rest
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
@@ -33,6 +34,8 @@ from evac.model.policy import Policy
 from evac.model.scenario import lose
 
 KINDS: Final = ("site", "group", "hall", "feed")
+_HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
+"""What a plan document says of its estate and its loss."""
 Answer = TypeVar("Answer")
 Failure = tuple[str, str, str]
 """Code, message and hint of why there is no answer."""
@@ -135,6 +138,18 @@ def _told(work: Callable[[], Answer]) -> Answer | Failure:
         return error.code, error.message, error.hint
 
 
+def opened(place: Place, observation: Observation) -> Failure | None:
+    """Reads the estate and loads the planner, so that the next question waits for neither."""
+
+    def work() -> None:
+        from evac.planning.warm import warm
+
+        _at(place, observation)
+        warm()
+
+    return _told(work)
+
+
 def basis(place: Place, observation: Observation, lost: tuple[str, ...]) -> str | Failure:
     """What a plan of that loss would be made of."""
     return _told(lambda: _at(place, observation).instance(lost)[1])
@@ -189,10 +204,11 @@ def still(
         from evac.verify.check import check
 
         found, desk = _under_head(place, observation, lost, data), _at(place, observation)
-        body = _body(found)
+        document = plan_codec.document_of(found)
+        body = _body(document)
         if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost)[0])).holds:
             return None
-        return replace(_as_told(found, basis), body=body)
+        return replace(_as_told(found, basis, document), body=body)
 
     return _told(work)
 
@@ -202,14 +218,16 @@ def _under_head(place: Place, observation: Observation, lost: tuple[str, ...], d
     return _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
 
 
-def _body(plan: Plan) -> str:
-    bare = replace(plan, name="", scenario=lose("-"), estate_digest="", as_of=None)
-    return hashlib.sha256(plan_codec.encode(bare)).hexdigest()
+def _body(document: dict[str, Any]) -> str:
+    """Of a plan without its head; every other key in canonical order."""
+    bare = {key: value for key, value in document.items() if key not in _HEAD}
+    return hashlib.sha256(written(bare)).hexdigest()
 
 
-def _as_told(plan: Plan, basis: str) -> Told:
+def _as_told(plan: Plan, basis: str, document: dict[str, Any] | None = None) -> Told:
     sheds = any(one.state == "shed" for one in plan.outcomes) or any(s.kind == "shed" for s in plan.steps)
-    return Told(plan_codec.encode(plan), of_plan(basis, sheds), plan.objective <= plan.bound)
+    data = plan_codec.encode(plan) if document is None else written(document) + b"\n"
+    return Told(data, of_plan(basis, sheds), plan.objective <= plan.bound)
 
 
 def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:

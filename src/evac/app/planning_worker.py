@@ -7,6 +7,7 @@ the checker accepts it for the estate as it is now; two scenarios that are made 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -77,6 +78,7 @@ class PlanningWorker:
         self.lanes = lanes_for(servers)
         self._workers = [Apart(NICENESS) for _ in range(self.lanes)]
         self._known = _Known(Observation(0))
+        self._opening: list[asyncio.Future[Any]] = []
 
     def take(self, path: Path, servers: int) -> None:
         """Another estate from now on; what was found out of the one before is forgotten."""
@@ -91,9 +93,18 @@ class PlanningWorker:
         return self._known
 
     async def scenarios(self) -> Sequence[Wanted]:
+        """See `Planning`. The other workers read the estate meanwhile; what keeps one of them from that, it
+        says when it is asked for a plan.
+        """
         from evac.app import planning_desk
 
         now = self._now()
+        self._opening = [
+            asyncio.ensure_future(self._ask(lane, planning_desk.opened, now.seen))
+            for lane in range(1, self.lanes)
+        ]
+        for opening in self._opening:
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())
         found: tuple[Domain, ...] = await self._ask(0, planning_desk.scenarios, now.seen)
         now.takes = {one.lost: one.takes for one in found}
         return [Wanted(one.lost, one.kind, one.people, one.takes) for one in found]

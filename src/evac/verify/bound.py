@@ -106,7 +106,7 @@ def _arcs(
     cost: dict[Milestone, int],
     of_u: dict[Milestone, int],
 ) -> int:
-    legal, value = legal_arcs(heads), 0
+    legal, value = legal_arcs(heads) if certificate.arcs else {}, 0
     for left, right, multiplier in certificate.arcs:
         pair = (names.get(left, ("none", -1)), names.get(right, ("none", -1)))
         if pair not in legal or multiplier < 0:

@@ -12,15 +12,23 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.steps import StepKind
-from evac.verify.bound_room import NEVER, Room, ServiceRoom
+from evac.verify.bound_room import NEVER, Room
 
 Ints = NDArray[np.int64]
 _PASSES = 64
 
 
+Pace = tuple[int, int]
+"""(starts at most, in any so many ticks)."""
+
+
 @dataclass(slots=True, eq=False)
 class Heads:
-    """r of bases and tops (S) and of stores (D), cut to H; e of components; v of bases; f of stores."""
+    """r of bases and tops (S) and of stores (D), cut to H; e of components; v of bases; f of stores.
+
+    outside: lost services outside a component and lost stores that its members hard-need, where a loss
+    touches any of them; tails: A and B of section 5, of components they were asked for.
+    """
 
     instance: Instance
     room: Room
@@ -31,7 +39,12 @@ class Heads:
     verified: list[int] = field(default_factory=list)
     fenced: list[int] = field(default_factory=list)
     members: dict[int, list[int]] = field(default_factory=dict)
+    outside: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    tails: dict[int, tuple[int, int]] = field(default_factory=dict)
     _waits: dict[StepKind, int] = field(default_factory=dict)
+    _boot_wait: int = 0
+    _paces: dict[tuple[tuple[int, ...], int], tuple[Pace, ...]] = field(default_factory=dict)
+    _held: dict[tuple[int, int], list[tuple[Use, int]]] = field(default_factory=dict)
 
     def tools(self, kind: StepKind) -> tuple[int, ...]:
         """Affected tools that a step of the kind must wait for whatever it does."""
@@ -48,44 +61,66 @@ class Heads:
     def begin(self, kind: StepKind, tick: int) -> int:
         return max(tick, self._waits[kind]) if self.tools(kind) else tick
 
-    def boot_wait(self) -> int:
+    def wait(self, powered: int, by_hand: bool) -> None:
+        """How long tools keep steps waiting, by the heads as they are. powered: tick of the first power;
+        by_hand: some servers boot by hand."""
+        self._waits = {
+            k: max((self.base[t] for t in n.services), default=0) for k, n in self.instance.tools.items()
+        }
         need = self.instance.tools.get("boot")
-        powered = self.instance.first_boot
-        if need is None or not need.services or self.instance.boots_by_hand:
-            return powered
-        if need.manual is None:
-            return max(powered, self._waits["boot"])
-        longest = max((k.duration for k in self.instance.boot_kinds), default=0)
-        return max(powered, min(self._waits["boot"], max(0, need.manual - longest)))
+        self._boot_wait = powered
+        if need is None or not need.services or by_hand:
+            return
+        until = self._waits["boot"]
+        if need.manual is not None:
+            longest = max((k.duration for k in self.instance.boot_kinds), default=0)
+            until = min(until, max(0, need.manual - longest))
+        self._boot_wait = max(powered, until)
+
+    def boot_wait(self) -> int:
+        return self._boot_wait
 
     def enough(self, service: int, count: int) -> int:
         """Tick at which `count` replicas fit, boots included; NEVER cuts to H later."""
         if count <= 0:
             return 0
         tick = self.room.services[service].enough[count]
-        return tick if tick in (0, NEVER) else self.boot_wait() + tick
+        return tick if tick in (0, NEVER) else self._boot_wait + tick
 
 
 def heads_of(instance: Instance, room: Room) -> Heads:
-    """Least fixed point from below, in at most sixteen passes."""
+    """Least fixed point from below, in at most sixty-four passes; a pass looks again only at components that
+    wait for something that has changed."""
     count = len(instance.services)
-    heads = Heads(instance, room, [0] * count, [0] * count, [0] * len(instance.stores))
-    for service in range(count):
-        heads.members.setdefault(int(instance.services.component[service]), []).append(service)
+    heads = Heads(instance, room, [0] * count, [0] * count, [0] * len(instance.stores), verified=[0] * count)
+    for service, component in enumerate(instance.services.component.tolist()):
+        heads.members.setdefault(component, []).append(service)
+    lost = (instance.services.base_lost | instance.services.top_lost).tolist()
+    touched = sorted(c for c, members in heads.members.items() if any(lost[member] for member in members))
+    heads.outside = {component: _outside(instance, heads.members[component]) for component in touched}
+    powered, by_hand = instance.first_boot, instance.boots_by_hand
+    before = None
     for _ in range(_PASSES):
-        before = (list(heads.base), list(heads.top), list(heads.store))
-        heads._waits = {
-            k: max((heads.base[t] for t in n.services), default=0) for k, n in instance.tools.items()
-        }
+        known = (list(heads.base), list(heads.top), list(heads.store))
+        waited = heads._waits, heads._boot_wait
+        heads.wait(powered, by_hand)
         _stores(heads)
-        heads.verified = [0] * count
-        for component in sorted(heads.members):
-            _component(heads, component)
-        for service in range(count):
+        same_waits = before is not None and waited == (heads._waits, heads._boot_wait)
+        for component in touched:
+            _component(heads, component, same_waits)
+        for service in np.flatnonzero(instance.services.top_lost).tolist():
             heads.top[service] = _top(heads, service)
+        before = known
         if before == (heads.base, heads.top, heads.store):
             break
     return heads
+
+
+def _outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    s, inside = instance.services, set(members)
+    needed = {other for member in members for other in s.hard[member]} - inside
+    stores = {store for member in members for store in s.lost_stores[member]}
+    return tuple(sorted(other for other in needed if s.base_lost[other])), tuple(sorted(stores))
 
 
 def _stores(heads: Heads) -> None:
@@ -101,14 +136,12 @@ def _stores(heads: Heads) -> None:
         heads.store[row] = min(min(ends, default=horizon), horizon)
 
 
-def _component(heads: Heads, component: int) -> None:
+def _component(heads: Heads, component: int, same_waits: bool) -> None:
     s, members = heads.instance.services, heads.members[component]
-    entry = 0
-    for member in members:
-        for other in s.hard[member]:
-            if s.component[other] != component and s.base_lost[other]:
-                entry = max(entry, heads.base[other])
-        entry = max([entry, *(heads.store[d] for d in s.lost_stores[member])])
+    services, stores = heads.outside[component]
+    entry = max([0, *(heads.base[other] for other in services), *(heads.store[store] for store in stores)])
+    if same_waits and heads.entry[component] == entry:
+        return
     heads.entry[component] = entry
     if not s.base_lost[members[0]]:
         return
@@ -166,19 +199,35 @@ def _top(heads: Heads, service: int) -> int:
 
 def start_uses(heads: Heads, service: int, pool: int) -> list[tuple[Use, int]]:
     """Uses of one start in a pool with their holds; those of no units or no hold are left out."""
-    length = int(heads.instance.services.start[service])
-    found = [(u, length if u.hold == WHOLE else u.hold) for u in heads.instance.pools[pool].start_uses]
-    return [(u, hold) for u, hold in found if u.units and hold]
+    return _held(heads, pool, int(heads.instance.services.start[service]))
+
+
+def _held(heads: Heads, pool: int, length: int) -> list[tuple[Use, int]]:
+    found = heads._held.get((pool, length))
+    if found is None:
+        uses = heads.instance.pools[pool].start_uses
+        holds = [(u, length if u.hold == WHOLE else u.hold) for u in uses]
+        found = heads._held[pool, length] = [(u, hold) for u, hold in holds if u.units and hold]
+    return found
 
 
 def wave(heads: Heads, service: int, count: int) -> int:
     """Least ticks between the first and the last of `count` starts."""
     if count <= 0:
         return 0
-    room: ServiceRoom = heads.room.services[service]
-    by_pool = [start_uses(heads, service, p) for p in room.pools]
+    key = tuple(heads.room.services[service].pools), int(heads.instance.services.start[service])
+    paces = heads._paces.get(key)
+    if paces is None:
+        paces = heads._paces[key] = _paces(heads, *key)
+    return max((NEVER if slots == 0 else hold * (-(-count // slots) - 1) for slots, hold in paces), default=0)
+
+
+def _paces(heads: Heads, pools: tuple[int, ...], start: int) -> tuple[Pace, ...]:
+    """How fast starts of a length can follow each other in some pools: by each limit that all of them share,
+    and by one limit a pool, the tightest."""
+    by_pool = [_held(heads, p, start) for p in pools]
     if not by_pool or not all(by_pool):
-        return 0
+        return ()
     limits = heads.instance.limits
     found = []
     for limit in sorted(set.intersection(*({u.limit for u, _ in uses} for uses in by_pool))):
@@ -193,5 +242,4 @@ def wave(heads: Heads, service: int, count: int) -> int:
         slots = limits[use.limit].capacity // use.units
         chosen[use.limit] = max(chosen.get(use.limit, 0), slots)
         holds.append(hold)
-    found.append((sum(chosen.values()), min(holds)))
-    return max(NEVER if slots == 0 else hold * (-(-count // slots) - 1) for slots, hold in found)
+    return (*found, (sum(chosen.values()), min(holds)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 from typing import Final
 
@@ -50,20 +51,18 @@ class BootGroup:
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceRoom:
     """Fit of one service. pool, site: F and S; new_pool, new_site: F' and S'; enough: first tick
-    (without boot_wait) at which a count fits, 0 where nothing needs to boot, NEVER where it cannot."""
+    (without boot_wait) at which a count fits, 0 where nothing needs to boot, NEVER where it cannot; pools:
+    those in which any fits, ascending."""
 
     pool: Ints
     site: Ints
     new_pool: Ints
     new_site: Ints
     enough: dict[int, int]
+    pools: list[int]
 
     def possible(self, count: int) -> bool:
         return int(self.site.sum()) >= count
-
-    @property
-    def pools(self) -> list[int]:
-        return np.flatnonzero(self.pool > 0).tolist()
 
 
 @dataclass(slots=True, eq=False)
@@ -75,26 +74,36 @@ class Room:
     total: Ints
     need: Ints
     away: Ints
-    groups: list[BootGroup]
     powered: Flags
-    services: Mapping[int, ServiceRoom]
-    usable: Ints
+    services: _Services
+    layout: _Layout
+    _usable: Ints | None = None
+
+    @property
+    def groups(self) -> list[BootGroup]:
+        return self.layout.groups
+
+    @property
+    def usable(self) -> Ints:
+        """(V, R) room that counts for prices; worked out when a certificate first prices any."""
+        if self._usable is None:
+            touched = np.zeros(len(self.instance.rows), np.bool_)
+            for service in np.flatnonzero(self.services.known & self.need.any(axis=1)).tolist():
+                touched |= self.services.fit(service) > 0
+            self._usable = _usable(self.layout, self.need, touched)
+        return self._usable
 
 
 def room_of(instance: Instance) -> Room:
-    """Everything of section 2; linear in rows for every service that needs room."""
-    s, rows = instance.services, instance.rows
+    """Everything of section 2; linear in rows for every service that is asked for."""
+    s = instance.services
     here = np.bincount(instance.present.service, instance.present.count, len(s)).astype(np.int64)
     away = np.maximum(s.surviving - here, 0)
     starts, total, need = _counts(instance, away)
     dark = instance.to_boot
-    groups = boot_groups(instance, dark)
-    layout = _Layout(instance, dark, groups)
+    layout = _Layout(instance, dark)
     services = _Services(layout, away, total.any(axis=1) | (here > 0))
-    touched = np.zeros(len(rows), np.bool_)
-    for service in np.flatnonzero(services.known & need.any(axis=1)).tolist():
-        touched |= services.fit(service) > 0
-    return Room(instance, starts, total, need, away, groups, ~dark, services, _usable(layout, need, touched))
+    return Room(instance, starts, total, need, away, ~dark, services, layout)
 
 
 class _Services(Mapping[int, ServiceRoom]):
@@ -189,15 +198,16 @@ class _Places:
 class _Layout:
     """Rows grouped by pool, rack, feed group and site once, so that each service is a few sums."""
 
-    def __init__(self, instance: Instance, dark: Flags, groups: list[BootGroup]) -> None:
+    def __init__(self, instance: Instance, dark: Flags) -> None:
         rows, s = instance.rows, instance.services
-        self.instance, self.dark, self.groups = instance, dark, groups
-        fixed = rows.used.copy()
+        self.instance, self.dark = instance, dark
+        fixed = np.ascontiguousarray(rows.used.T)
         present = instance.present
         free = s.sheddable[present.service]
         demand = s.demand[present.service[free]] * present.count[free, None]
-        np.subtract.at(fixed, present.row[free], demand)
-        self.room: Ints = np.maximum(rows.capacity - np.maximum(fixed, 0), 0)
+        for resource, held in enumerate(fixed):
+            np.subtract.at(held, present.row[free], np.ascontiguousarray(demand[:, resource]))
+        self.room: Ints = np.maximum(rows.capacity - np.maximum(fixed.T, 0), 0)
         self.columns = np.ascontiguousarray(self.room.T)
         self.first = np.searchsorted(present.service, np.arange(len(s) + 1))
         self.pools = len(instance.pools)
@@ -206,6 +216,11 @@ class _Layout:
         self.pooled = np.flatnonzero(rows.is_pool)
         self.cells = _Cells(instance)
         self._allowed: dict[bytes, Flags] = {}
+
+    @cached_property
+    def groups(self) -> list[BootGroup]:
+        """Asked for where boots decide anything."""
+        return boot_groups(self.instance, self.dark)
 
     def service(self, service: int, wanted: set[int]) -> tuple[Ints, ServiceRoom]:
         s, present = self.instance.services, self.instance.present
@@ -229,7 +244,7 @@ class _Layout:
         new_site = np.maximum(site - site_here, 0) if taken else site
         held = int(fit[self.powered].sum()), int(fit.sum())
         enough = {count: self._enough(fit, count, *held) for count in wanted}
-        return fit, ServiceRoom(pool, site, new_pool, new_site, enough)
+        return fit, ServiceRoom(pool, site, new_pool, new_site, enough, np.flatnonzero(pool > 0).tolist())
 
     def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
         instance, s = self.instance, self.instance.services
@@ -306,7 +321,10 @@ def _usable(layout: _Layout, need: Ints, touched: Flags) -> Ints:
 def boot_groups(instance: Instance, dark: Flags) -> list[BootGroup]:
     """Boot kinds assigned to their slowest limit; each group boots as fast as that limit alone allows."""
     kinds = instance.boot_kinds
-    rows_of = {k: np.flatnonzero(dark & (instance.rows.boot_kind == k)) for k in range(len(kinds))}
+    off = np.flatnonzero(dark)
+    off = off[np.argsort(instance.rows.boot_kind[off], kind="stable")]
+    ends = np.searchsorted(instance.rows.boot_kind[off], np.arange(len(kinds) + 1))
+    rows_of = {k: off[ends[k] : ends[k + 1]] for k in range(len(kinds))}
     alive = [k for k in rows_of if len(rows_of[k])]
     uses: dict[int, dict[int, list[tuple[int, int]]]] = {}
     for k in alive:

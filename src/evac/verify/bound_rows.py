@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from fractions import Fraction
+from functools import cmp_to_key
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,13 @@ class CertificateError(ValueError):
 
 def tail_of_base(heads: Heads, component: int) -> tuple[int, int]:
     """A and B of section 5: longest wave and start of a member, longest verify and shift."""
+    found = heads.tails.get(component)
+    if found is None:
+        found = heads.tails[component] = _tail_of_base(heads, component)
+    return found
+
+
+def _tail_of_base(heads: Heads, component: int) -> tuple[int, int]:
     s = heads.instance.services
     longest, ending = 0, 0
     for member in heads.members[component]:
@@ -59,17 +66,6 @@ def legal_arcs(heads: Heads) -> dict[tuple[Milestone, Milestone], int]:
 _Add = Callable[[Milestone, Milestone, int], None]
 
 
-def _outside(heads: Heads, service: int) -> tuple[set[int], set[int]]:
-    """Lost services outside the component, and lost stores, that its members hard-need."""
-    s = heads.instance.services
-    component = int(s.component[service])
-    services, stores = set(), set()
-    for member in heads.members[component]:
-        services |= {o for o in s.hard[member] if s.component[o] != component and s.base_lost[o]}
-        stores |= set(s.lost_stores[member])
-    return services, stores
-
-
 def _base_arcs(heads: Heads, service: int, add: _Add) -> None:
     s = heads.instance.services
     component = int(s.component[service])
@@ -84,7 +80,7 @@ def _base_arcs(heads: Heads, service: int, add: _Add) -> None:
     if not lost:
         return
     longest, ending = tail_of_base(heads, component)
-    services, stores = _outside(heads, service)
+    services, stores = heads.outside[component]
     for other in services:
         add(here, ("base", other), longest + ending)
     for store in stores:
@@ -112,7 +108,7 @@ def _top_arcs(heads: Heads, service: int, add: _Add) -> None:
         return
     ending = int(s.verify[service])
     whole = wave(heads, service, int(heads.room.starts[service].sum())) + int(s.start[service]) + ending
-    services, stores = _outside(heads, service)
+    services, stores = heads.outside[int(s.component[service])]
     for other in services:
         add(here, ("base", other), whole)
     for store in stores:
@@ -304,7 +300,11 @@ def _busy(jobs: list[tuple[int, int, int, Milestone]], speed: int, horizon: int)
 
 def _falling(jobs: list[tuple[int, int, int, Milestone]]) -> list[int]:
     """Jobs by share per work, largest first, exactly; ties by position."""
-    return sorted(range(len(jobs)), key=lambda j: (Fraction(-jobs[j][0], jobs[j][1]), j))
+
+    def compare(a: int, b: int) -> int:
+        return jobs[b][0] * jobs[a][1] - jobs[a][0] * jobs[b][1]
+
+    return sorted(range(len(jobs)), key=cmp_to_key(compare))
 
 
 def _piece(begin: int, end: int, horizon: int) -> int:

@@ -6,7 +6,7 @@ store d.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
 from evac.planning.bound.arcs import arcs_of
-from evac.planning.bound.heads import Heads, heads_of
-from evac.planning.bound.room import Needs, Room, needs_of, room_of
+from evac.planning.bound.heads import Heads, heads_of, pools_of
+from evac.planning.bound.room import Needs, Room, Sweep, needs_of
 
 if TYPE_CHECKING:
     from evac.planning.bound.capacity import Curve
@@ -70,13 +70,27 @@ class Facts:
 
 def facts_of(instance: Instance) -> Facts:
     """All facts of an instance; a second or two at 1,200 services and 58,000 rows."""
+    facts, sweep = facts_of_lost(instance)
+    return whole(facts, sweep)
+
+
+def whole(facts: Facts, sweep: Sweep) -> Facts:
+    """Facts with arcs, and with the room of everything that may be shed: what rows are made of."""
+    room = sweep.whole()
+    heads = replace(facts.heads, pools=pools_of(room))
+    return replace(facts, room=room, heads=heads, arcs=arcs_of(facts.instance, facts.needs, heads))
+
+
+def facts_of_lost(instance: Instance) -> tuple[Facts, Sweep]:
+    """Facts with the room of what is lost alone and without arcs: all that heads are made of."""
     s, stores = instance.services, instance.stores
     needs = needs_of(instance)
-    room = room_of(instance, needs)
+    sweep = Sweep(instance, needs)
+    room = sweep.of_lost()
     heads = heads_of(instance, needs, room)
     none = np.zeros(len(stores), np.int64)
     all_lost = np.ones(len(stores), np.bool_)
-    return Facts(
+    facts = Facts(
         instance=instance,
         needs=needs,
         room=room,
@@ -92,8 +106,9 @@ def facts_of(instance: Instance) -> Facts:
         fixed=np.concatenate([~s.base_lost & ~s.sheddable, np.zeros(len(s), np.bool_), ~all_lost]),
         need=np.concatenate([needs.base, needs.top, none]),
         lead=_leads(instance, needs, heads),
-        arcs=arcs_of(instance, needs, heads),
+        arcs={},
     )
+    return facts, sweep
 
 
 def _leads(instance: Instance, needs: Needs, heads: Heads) -> IntColumn:

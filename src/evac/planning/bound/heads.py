@@ -58,11 +58,10 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
     members: dict[int, list[int]] = {}
     for s, component in enumerate(instance.services.component.tolist()):
         members.setdefault(component, []).append(s)
-    pools = [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
     heads = Heads(
         [0] * count, [0] * count, [0] * len(instance.stores), [0] * count, [0] * count,
         [0] * count, [0] * len(instance.stores), [0] * count, [0] * count, [0] * count,
-        [members[c] for c in sorted(members)], pools,
+        [members[c] for c in sorted(members)], pools_of(room),
     )  # fmt: skip
     _set_waves_and_tails(instance, needs, heads)
     one = _Pass(instance, needs, room, heads)
@@ -72,6 +71,19 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
         if before == (heads.base, heads.top, heads.store):
             break
     return heads
+
+
+def pools_of(room: Room) -> list[tuple[int, ...]]:
+    """Of each service the pools in which any of it fits."""
+    return [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
+
+
+def _outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Lost services and stores that members of a component hard-need and that are none of them."""
+    services = instance.services
+    needed = {j for s in members for j in services.hard[s]} - set(members)
+    stores = {d for s in members for d in services.lost_stores[s]}
+    return tuple(sorted(j for j in needed if services.base_lost[j])), tuple(sorted(stores))
 
 
 def _set_waves_and_tails(instance: Instance, needs: Needs, heads: Heads) -> None:
@@ -96,14 +108,32 @@ def after_start(instance: Instance, s: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Pass:
+    """Passes, one after the other. outside: services and stores that each component needs outside of itself;
+    fits (S): replicas that fit at all; entered: when all that each component needs was there, last time."""
+
     instance: Instance
     needs: Needs
     room: Room
     heads: Heads
+    outside: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    fits: list[int] = field(default_factory=list)
+    entered: list[int] = field(default_factory=list)
+    first_boot: int = 0
+    boots_by_hand: bool = False
+    top_lost: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        instance, services = self.instance, self.instance.services
+        self.outside = [_outside(instance, members) for members in self.heads.components]
+        self.fits = self.room.per_site.sum(axis=1).tolist()
+        self.entered = [-1] * len(self.heads.components)
+        self.first_boot, self.boots_by_hand = instance.first_boot, instance.boots_by_hand
+        self.top_lost = np.flatnonzero(services.top_lost).tolist()
 
     def run(self) -> None:
-        """One pass with the waits that the pass before left."""
+        """One pass with the waits that the pass before left: over components for which anything changed."""
         heads, horizon = self.heads, self.instance.horizon
+        before = heads.waits, heads.boot_wait
         heads.waits = {
             kind: max(heads.base[t] for t in need.services)
             for kind, need in self.instance.tools.items()
@@ -112,10 +142,16 @@ class _Pass:
         heads.boot_wait = self._boot_wait()
         for d in range(len(self.instance.stores)):
             heads.store[d] = min(horizon, self._store(d))
-        for members in heads.components:
-            if self.instance.services.base_lost[members[0]]:
-                self._component(members)
-        for s in np.flatnonzero(self.instance.services.top_lost).tolist():
+        if before != (heads.waits, heads.boot_wait):
+            self.entered = [-1] * len(heads.components)
+        for number, (services, stores) in enumerate(self.outside):
+            entry = max([0, *(heads.base[j] for j in services), *(heads.store[d] for d in stores)])
+            if entry != self.entered[number]:
+                self.entered[number] = entry
+                members = heads.components[number]
+                if self.instance.services.base_lost[members[0]]:
+                    self._component(members, entry)
+        for s in self.top_lost:
             heads.top[s] = min(horizon, self._top(s))
 
     def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
@@ -132,13 +168,13 @@ class _Pass:
 
     def _boot_wait(self) -> int:
         need = self.instance.tools.get("boot")
-        if need is None or not need.services or self.instance.boots_by_hand:
-            return self.instance.first_boot
+        if need is None or not need.services or self.boots_by_hand:
+            return self.first_boot
         wait = self.heads.waits["boot"]
         if need.manual is not None:
             longest = max((b.duration for b in self.instance.boot_kinds), default=0)
             wait = min(wait, max(0, need.manual - longest))
-        return max(wait, self.instance.first_boot)
+        return max(wait, self.first_boot)
 
     def _store(self, d: int) -> int:
         store = self.instance.stores[d]
@@ -155,15 +191,10 @@ class _Pass:
         return 0 if tick == AT_ONCE else min(NEVER, tick + self.heads.boot_wait)
 
     def _impossible(self, s: int, count: int) -> bool:
-        return int(self.room.per_site[s].sum()) < count
+        return self.fits[s] < count
 
-    def _component(self, members: list[int]) -> None:
-        services, heads, inside = self.instance.services, self.heads, set(members)
-        earliest = 0
-        for s in members:
-            ends = [heads.base[j] for j in services.hard[s] if j not in inside]
-            ends += [heads.store[d] for d in services.lost_stores[s]]
-            earliest = max(earliest, *ends, 0)
+    def _component(self, members: list[int], earliest: int) -> None:
+        services, heads = self.instance.services, self.heads
         done, never = earliest, False
         for s in members:
             heads.begin[s] = self._begin("start", earliest)

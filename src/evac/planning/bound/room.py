@@ -158,48 +158,74 @@ class _Table:
 
 def room_of(instance: Instance, needs: Needs) -> Room:
     """Sweeps all services once; under a millisecond a service at 58,000 rows."""
-    table = _table(instance)
-    count, pools, sites = len(instance.services), len(instance.pools), len(instance.site_names)
-    per_pool, here_pool = np.zeros((count, pools), np.int64), np.zeros((count, pools), np.int64)
-    ticks = np.full((3, count), NEVER, np.int64)
-    services = instance.services
-    relevant = services.base_lost | services.top_lost | services.sheddable
-    for s in np.flatnonzero(relevant).tolist():
-        powered = _fill(table, s, bool(needs.base[s] > 0 or needs.top[s] > 0))
-        per_pool[s], here_pool[s] = _per_pool(table, s)
-        counts = (needs.base_total[s], needs.base_total[s] + needs.top_total[s], 1)
-        ticks[:, s] = [_enough(table, powered, int(amount)) for amount in counts]
-    per_site, here_site = _per_site(instance, per_pool, here_pool, sites)
-    fixed = ~services.sheddable[:, None]
-    usable = _usable(instance, table.room, table.wanted, needs)
-    pool = instance.rows.pool
-    return Room(
-        per_pool=per_pool,
-        per_site=per_site,
-        new_per_pool=np.maximum(0, per_pool - np.where(fixed, here_pool, 0)),
-        new_per_site=np.maximum(0, per_site - np.where(fixed, here_site, 0)),
-        base_tick=ticks[0],
-        top_tick=ticks[1],
-        one_tick=ticks[2],
-        usable=usable,
-        usable_pool=_by_pool(usable, pool, pools),
-        powered=_by_pool(usable[~table.dark], pool[~table.dark], pools),
-        groups=table.groups,
-    )
+    return Sweep(instance, needs).whole()
+
+
+class Sweep:
+    """Room of an instance, worked out service by service: heads ask only for that of what is lost."""
+
+    def __init__(self, instance: Instance, needs: Needs) -> None:
+        self._instance, self._needs, self._table = instance, needs, _table(instance)
+        count, pools = len(instance.services), len(instance.pools)
+        self._per_pool, self._here = np.zeros((2, count, pools), np.int64)
+        self._ticks = np.full((3, count), NEVER, np.int64)
+        self._swept = np.zeros(count, np.bool_)
+
+    def of_lost(self) -> Room:
+        """Room of services that a loss touches; of others, of prices and of boots it says nothing."""
+        services = self._instance.services
+        self._sweep(services.base_lost | services.top_lost)
+        return self._room(np.zeros_like(self._table.room))
+
+    def whole(self) -> Room:
+        """Room of these and of everything that may be shed."""
+        services = self._instance.services
+        self._sweep(services.base_lost | services.top_lost | services.sheddable)
+        return self._room(_usable(self._instance, self._table.room, self._table.wanted, self._needs))
+
+    def _sweep(self, chosen: BoolColumn) -> None:
+        needs = self._needs
+        for s in np.flatnonzero(chosen & ~self._swept).tolist():
+            powered = _fill(self._table, s, bool(needs.base[s] > 0 or needs.top[s] > 0))
+            self._per_pool[s], self._here[s] = _per_pool(self._table, s)
+            counts = (needs.base_total[s], needs.base_total[s] + needs.top_total[s], 1)
+            self._ticks[:, s] = [_enough(self._table, powered, int(amount)) for amount in counts]
+        self._swept |= chosen
+
+    def _room(self, usable: IntColumn) -> Room:
+        instance, table = self._instance, self._table
+        per_site, here_site = _per_site(instance, self._per_pool, self._here, len(instance.site_names))
+        fixed = ~instance.services.sheddable[:, None]
+        pool, pools = instance.rows.pool, len(instance.pools)
+        base, top, one = self._ticks.copy()
+        return Room(
+            per_pool=self._per_pool.copy(),
+            per_site=per_site,
+            new_per_pool=np.maximum(0, self._per_pool - np.where(fixed, self._here, 0)),
+            new_per_site=np.maximum(0, per_site - np.where(fixed, here_site, 0)),
+            base_tick=base,
+            top_tick=top,
+            one_tick=one,
+            usable=usable,
+            usable_pool=_by_pool(usable, pool, pools),
+            powered=_by_pool(usable[~table.dark], pool[~table.dark], pools),
+            groups=table.groups,
+        )
 
 
 def _table(instance: Instance) -> _Table:
     rows, present, services = instance.rows, instance.present, instance.services
     shed = services.sheddable[present.service]
     loose = services.demand[present.service] * (present.count * shed)[:, None]
-    fixed = rows.used.copy()
-    np.subtract.at(fixed, present.row, loose)
+    fixed = np.ascontiguousarray(rows.used.T)
+    for resource, held in enumerate(fixed):
+        np.subtract.at(held, present.row, np.ascontiguousarray(loose[:, resource]))
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
     by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
     dark = instance.to_boot
     return _Table(
         instance=instance,
-        room=np.maximum(0, rows.capacity - np.maximum(0, fixed)),
+        room=np.ascontiguousarray(np.maximum(0, rows.capacity - np.maximum(0, fixed.T))),
         by_rack=by_rack,
         by_feed=by_feed,
         cells=_cells(instance, dark, by_rack.key, by_feed.key),
@@ -313,6 +339,7 @@ def _usable(instance: Instance, room: IntColumn, wanted: BoolColumn, needs: Need
 
 def _by_pool(values: IntColumn, pool: IndexColumn, pools: int) -> IntColumn:
     """(P, R) exact integer sums."""
-    total = np.zeros((pools, values.shape[1]), np.int64)
-    np.add.at(total, pool, values)
-    return total
+    total = np.zeros((values.shape[1], pools), np.int64)
+    for resource, sums in enumerate(total):
+        np.add.at(sums, pool, np.ascontiguousarray(values[:, resource]))
+    return np.ascontiguousarray(total.T)
