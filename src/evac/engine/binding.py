@@ -30,6 +30,7 @@ REJOIN_MS: Final = 60_000
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
 
+WORDS_MOST: Final = 200
 MEND_MS: Final = 60_000
 """How long the run waits with what was to start on a server that does not come up, for a mended plan."""
 
@@ -104,16 +105,23 @@ def _run_step(
             held.append((f"driver:{driver}", 1, 0))
     moves_store = step.kind in ("fence", "promote")
     rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
+    manual = all(action.driver == "manual" for action in actions)
     return RunStep(
         id=step.id, kind="rejoin" if rejoins else step.kind, target=step.target, start_ms=step.start_ms,
         duration_ms=_duration_ms(step, actions), after=step.after, uses=tuple(held),
         deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
         gate=_gate(ground, step, losses),
         safe_undo=step.kind in ("shed", "shift", "start"),
-        manual=all(action.driver == "manual" for action in actions),
+        manual=manual, words=_words(actions[0]) if manual and actions else "",
         data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
         act=_act_of(ground, step, actions),
     )  # fmt: skip
+
+
+def _words(action: Action) -> str:
+    """What a person is told, as long as it is read."""
+    words = str(action.parameters.get("instructions", ""))
+    return words if len(words) <= WORDS_MOST else f"{words[:WORDS_MOST]}..."
 
 
 def _in_shares(

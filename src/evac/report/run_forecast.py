@@ -42,12 +42,13 @@ def forecast_facts(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     boots, ups, floor, waits = said["servers"], said["up"], said["to_the_floor"], said["waits_for_a_person"]
     up = f"{number(ups)} of {number(boots)} up"
     late_ms = _ms(said["all_on_at"]) - _ms(said["planned_all_on_at"])
-    if ups + floor >= boots:
-        words = f"{up}, the others do not come up"
+    if floor and ups + floor >= boots:
+        words = f"{up}; the others do not come up and go to the floor"
+    elif ups >= boots:
+        words = up
     else:
         words = f"{up}; all on at {_hours(said['all_on_at'])}, {_beside_plan(late_ms)}"
-    if floor:
-        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor"
+        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor" if floor else ""
     if waits:
         words += "; as if what waits for a person were done now"
     yield "servers", words, "warning" if waits or late_ms > 60_000 or floor else ""

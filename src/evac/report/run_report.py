@@ -19,10 +19,12 @@ from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
 from evac.run.envelope import to_data
 from evac.run.state import RunView
-from evac.run.values import ENDED, Event
+from evac.run.values import ENDED, Event, RunStep
 
 SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
+_BY_HAND: Final = " by hand: "
+_AGREE: Final = "; agree with approve --step"
 _WIDE: Final = 100
 _DIGEST: Final = 23
 _OTHER_COLUMNS: Final = 24
@@ -176,18 +178,24 @@ def waiting(view: RunView) -> list[str]:
     if view.phase == "paused" and view.pause is not None:
         found.append(f"the pause to end ({view.pause.by}: {view.pause.reason or 'no reason given'})")
     for i in sorted(view.manual_running):
-        step = view.steps[i]
-        words = STEP_WORDS.get(step.kind, step.kind)  # type: ignore[call-overload]
-        found.append(f"{step.id} by hand: {words}, {step.target}; then attest it")
+        found.append(f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it")
     for i in sorted(view.doubtful):
         found.append(f"{view.steps[i].id}: its outcome is unknown; look, then attest, retry or skip")
     for i, phase in enumerate(view.phases):
         if phase == "failed":
+            if i in view.given_up and view.phase == "running":
+                continue  # the run goes on without this server by itself
             _, message = view.failures.get(i, ("", ""))
             found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
         elif phase == "ready" and (gate := view.gate_of(i)):
-            found.append(f"{view.steps[i].id}: {gate}; agree with approve --step")
+            found.append(f"{view.steps[i].id}: {gate}{_AGREE}")
     return found
+
+
+def _by_hand(step: RunStep) -> str:
+    """What a person does, and where."""
+    words = STEP_WORDS.get(step.kind, step.kind)  # type: ignore[call-overload]
+    return step.words or f"{words}, {step.target}"
 
 
 def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:
@@ -300,6 +308,12 @@ def _next(document: Document) -> str:
         return f"evac approve {run} --reason WHY"
     if state == "paused":
         return f"evac run resume {run} --reason WHY"
+    for words in document["waits_for"]:
+        step, is_by_hand, _ = words.partition(_BY_HAND)
+        if is_by_hand:
+            return f"evac run attest {run} {step} --reason WHY"
+        if words.endswith(_AGREE):
+            return f"evac approve {run} --step {words.partition(': ')[0]} --reason WHY"
     if document["counts"].get("failed") or document["in_doubt"]:
         return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"
     if state in ENDED:

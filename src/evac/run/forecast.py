@@ -80,6 +80,7 @@ class _Play:
                 self.waits = self.waits or phase == "ready"
                 view.gates_open.add(i)
             if phase in BUSY:
+                self.waits = self.waits or i in view.manual_running
                 heappush(self.under_way, (self._end_of(i, view.started[i]), i))
             elif phase == "failed":
                 self.waits = True

@@ -115,7 +115,7 @@ class RunStep:
     for a store). data_set: the store whose lease and epoch it needs, for fence and promote. act: what tells
     it from another step of the same id in another plan; of a fence what its proof is about, `old` site or
     `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot; lag_ms: how
-    long after what it is after it begins at the earliest.
+    long after what it is after it begins at the earliest. words: what a person does, of a manual step.
     """
 
     id: str
@@ -137,6 +137,7 @@ class RunStep:
     feeds: tuple[str, ...] = ()
     boot_server: str = ""
     lag_ms: int = 0
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

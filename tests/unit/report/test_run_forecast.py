@@ -29,7 +29,8 @@ def test_it_says_when_all_is_on_beside_the_plan_and_who_goes_to_the_floor() -> N
     assert "as planned" in words(replace(SAID, on_ms=SAID.planned_on_ms + 59_000))
     assert "earlier than planned" in words(replace(SAID, on_ms=SAID.planned_on_ms - 600_000))
     assert "as if what waits" in words(replace(SAID, waits=True))
-    assert "the others do not come up" in words(replace(SAID, up=31_388))
+    assert "31,388 of 32,000 up; the others do not come up and go" in words(replace(SAID, up=31_388))
+    assert "servers: 32,000 of 32,000 up; back" in words(replace(SAID, up=32_000, floor=0))
 
 
 def test_show_has_it_as_text_and_json_while_servers_boot_and_not_after() -> None:

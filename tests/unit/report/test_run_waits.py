@@ -1,0 +1,82 @@
+"""What waits for a person says what to do, where, and what to type."""
+
+from __future__ import annotations
+
+from evac.engine.binding import Bound
+from evac.engine.bound_store import decode_bound, encode_bound
+from evac.report.run_report import RunShown, run_document, run_text, waiting
+from evac.run.forecast import forecast
+from evac.run.state import apply, replay
+from evac.run.values import Event, RunSpec, RunStep
+from evac.run.view import RunView
+
+BY_HAND = RunStep(
+    "boot:s1",
+    "boot",
+    "s1",
+    0,
+    100,
+    manual=True,
+    words="power a server on: s1 (hall h1, rack r1, position 12)",
+)
+OTHER = RunStep("boot:s2", "boot", "s2", 0, 100)
+SPEC = RunSpec("dark-1", "dark", "p1", (BY_HAND, OTHER), approvals=0, mend_ms=60_000)
+BEGUN = (
+    Event("run_created", 1, data={"plan": "p1"}),
+    Event("run_started", 1, data={"token": 1}),
+)
+
+
+def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
+    return replay(spec, (*BEGUN, *events))
+
+
+def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
+    view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
+    assert waiting(view) == [
+        "boot:s1 by hand: power a server on: s1 (hall h1, rack r1, position 12); then attest it"
+    ]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac run attest dark-1 boot:s1 --reason WHY" in text
+
+
+def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> None:
+    old = RunStep("boot:s1", "boot", "s1", 0, 100, manual=True)
+    view = under_way(
+        Event("step_started", 2, "boot:s1", 1, {"token": 1}),
+        spec=RunSpec("r", "i", "p1", (old,), approvals=0),
+    )
+    assert waiting(view) == ["boot:s1 by hand: power a server on, s1; then attest it"]
+
+
+def test_the_words_lie_with_the_bound_run() -> None:
+    bound = Bound(SPEC, {})
+    assert decode_bound(encode_bound(bound)).spec == SPEC
+
+
+def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
+    power = RunStep("power:f1", "power", "f1", 0, 1)
+    spec = RunSpec("dark-1", "dark", "p1", (power, RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",))),
+                   approvals=0)  # fmt: skip
+    view = under_way(
+        Event("feed_tripped", 2, data={"feed": "f1", "why": "seen open", "open": True}), spec=spec
+    )
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
+
+
+def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> None:
+    failed = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_failed", 3, "boot:s2", 1, failed)
+    )
+    assert waiting(view) == []
+    apply(view, Event("paused", 4, data={"by": "operator", "who": "kim", "reason": "lunch"}))
+    assert any("boot:s2 failed" in words for words in waiting(view)), "nothing goes on by itself now"
+
+
+def test_a_forecast_says_that_somebody_works_by_hand() -> None:
+    view = under_way(Event("step_started", 2, "boot:s2", 1, {"token": 1}))
+    assert not forecast(view, 10).waits
+    apply(view, Event("step_started", 3, "boot:s1", 1, {"token": 1}))
+    assert forecast(view, 10).waits
