@@ -37,6 +37,12 @@ def format_conninfo(pairs: Mapping[str, str]) -> str:
     return " ".join(f"{key}='{value}'" for key, value in quoted.items())
 
 
+def passfile_line(user: str, password: str) -> str:
+    """A password file of libpq: this password for this user, whatever the server and the database."""
+    escaped = [text.replace("\\", "\\\\").replace(":", "\\:") for text in (user, password)]
+    return f"*:*:*:{escaped[0]}:{escaped[1]}\n"
+
+
 def literal(text: str) -> str:
     """An SQL string literal under standard_conforming_strings. Commands such as ALTER SYSTEM take no
     arguments, so their values are written into the text.

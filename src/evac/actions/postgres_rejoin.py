@@ -34,6 +34,7 @@ from evac.actions.postgres_authority import (
     refuse_stale,
     seen_authority,
 )
+from evac.actions.postgres_conninfo import passfile_line
 from evac.actions.postgres_facts import PostgresFacts, lsn_text, read_facts
 from evac.actions.postgres_fence import cut_off
 from evac.actions.postgres_history import Control, Stretch, fork_of, parse_history
@@ -153,7 +154,7 @@ async def _follow_if_standby(
             if not follows(ours, primary) or cut_off(ours, seen):
                 if not _holds_nothing_else(ours, await _history(link, ours.timeline), history):
                     return None
-                ours = await follow(link, primary, seen, order)
+                ours = await follow(link, primary, seen, order, _passfile(_place(action), action))
             else:
                 await obey(link, seen, order)
             return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
@@ -314,7 +315,9 @@ def _write_settings(
     own = [line for line in lines if line.partition("=")[0].strip() not in OURS]
     now = Authority(max(order.token, seen.token), max(order.epoch, seen.epoch), 0)
     values = {
-        "primary_conninfo": upstream_of(before, member_of(action), _primary(action)),
+        "primary_conninfo": upstream_of(
+            before, member_of(action), _primary(action), _passfile(place, action)
+        ),
         "evac.authority": now.text(),
     }
     if not lines:
@@ -327,6 +330,25 @@ def _write_settings(
     (place.data / "recovery.signal").unlink(missing_ok=True)
     (place.data / "standby.signal").touch(mode=0o600)
     place.give(place.data)
+
+
+def _passfile(place: Place | None, action: Action) -> str:
+    """The member's password in a file of its own on its machine, as the setting that names whom it follows is
+    logged with its value. "" from afar, where there is no password, and where no file can be written.
+    """
+    member = member_of(action)
+    secret = member.secret()
+    if place is None or secret is None or not place.data.parent.is_dir():
+        return ""
+    file = place.data.with_name(place.data.name + ".evac-pgpass")
+    try:
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        file.write_text(passfile_line(member.user, secret.reveal()), encoding="utf-8")
+        place.give(file)
+    except OSError:
+        return ""
+    return str(file)
 
 
 def _value_of(lines: list[str], name: str) -> str:

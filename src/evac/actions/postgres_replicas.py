@@ -54,12 +54,16 @@ def protected(facts: PostgresFacts, wanted: SyncSet) -> bool:
     return all(one is not None and one.sync_state in ("sync", "quorum") for one in seen)
 
 
-def upstream_of(current: str, member: Member, primary: Member) -> str:
-    """The connection string that makes `member` follow `primary`, with what it had before where it had it."""
+def upstream_of(current: str, member: Member, primary: Member, passfile: str = "") -> str:
+    """The connection string that makes `member` follow `primary`, with what it had before where it had it.
+
+    passfile: a file on the member's machine that holds its password; without one the password stands in the
+    string, and PostgreSQL writes that into its log when the setting changes.
+    """
     pairs = parse_conninfo(current)
     secret = member.secret()
     if secret is not None and not ({"password", "passfile"} & set(pairs)):
-        pairs["password"] = secret.reveal()
+        pairs |= {"passfile": passfile} if passfile else {"password": secret.reveal()}
     pairs.setdefault("user", member.user)
     pairs.setdefault("connect_timeout", "2")
     pairs |= {"host": primary.host, "port": str(primary.port)}
@@ -73,14 +77,17 @@ def follows(facts: PostgresFacts, primary: Member) -> bool:
     return facts.role == "standby" and facts.receiver == "streaming" and facts.upstream == primary.address
 
 
-async def follow(link: Link, primary: Member, seen: Authority, order: Order) -> PostgresFacts:
+async def follow(
+    link: Link, primary: Member, seen: Authority, order: Order, passfile: str = ""
+) -> PostgresFacts:
     """Points a running standby at another primary and waits until it streams from there."""
     current = await link.value("SELECT current_setting('primary_conninfo')")
     if not current:
         kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
         current = bytes.fromhex(kept.strip()).decode() if kept else ""
     await obey(link, seen, order, fence=0)
-    await set_system(link, "primary_conninfo", upstream_of(current, link.member, primary), secret=True)
+    upstream = upstream_of(current, link.member, primary, passfile)
+    await set_system(link, "primary_conninfo", upstream, secret=True)
     await reload(link)
     facts = await read_facts(link)
     while not follows(facts, primary):

@@ -49,6 +49,30 @@ def test_a_lost_data_folder_is_copied_anew(server_folder: Path) -> None:
         asyncio.run(story())
 
 
+def test_a_password_stands_neither_in_a_setting_nor_in_a_log(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            await _write(world.pangyo, 1)
+            world.pangyo.kill()
+            await _promote_after_power_off(world)
+            # An old primary has no connection string; what a rejoin gives it must not hold the password.
+            await PostgresDriver().execute(world.rejoin("dc-pangyo", "dc-anyang"), PATIENT)
+            passwords = world.pangyo.folder / "data.evac-pgpass"
+            assert passwords.stat().st_mode & 0o777 == 0o600
+            # A setting that changes is logged with its value.
+            world.pangyo.sql("ALTER SYSTEM SET primary_conninfo = ''")
+            world.pangyo.sql("SELECT pg_reload_conf()")
+            await PostgresDriver().execute(world.rejoin("dc-pangyo", "dc-anyang"), PATIENT)
+
+        asyncio.run(story())
+        folder = world.pangyo.folder
+        logged = (folder / "postgres.log").read_text() + (world.pangyo.data / "evac_start.log").read_text()
+        assert "primary_conninfo" in logged
+        assert world.pangyo.password not in logged
+        assert world.pangyo.password not in (world.pangyo.data / "postgresql.auto.conf").read_text()
+
+
 def test_where_a_rewind_fails_a_fresh_copy_helps_and_nothing_is_deleted(server_folder: Path) -> None:
     with data_set(server_folder, synchronous=()) as world:
 

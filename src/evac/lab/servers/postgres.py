@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evac.actions.postgres_conninfo import format_conninfo, passfile_line
 from evac.lab.process import MissingProgram, Process, ServerFailed, find_program, give_to, run_once
 from evac.lab.servers.family import kill_family, signal_family
 
@@ -188,11 +189,15 @@ def standby(
     run_once(argv, timeout_s=120, env={"PGPASSWORD": of.password})
     (server.data / "standby.signal").touch(mode=0o600)
     # pg_basebackup -R writes no application_name, and without it no synchronous set ever matches.
-    upstream = (
-        f"host={of.host} port={of.port} user={USER} password={of.password} application_name={name} "
-        "connect_timeout=2 keepalives_idle=2"
-    )
-    (server.data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{upstream}'\n")
+    passwords = folder / "pgpass"
+    passwords.touch(mode=0o600)
+    passwords.write_text(passfile_line(USER, of.password))
+    upstream = format_conninfo({
+        "host": of.host, "port": str(of.port), "user": USER, "passfile": str(passwords),
+        "application_name": name, "connect_timeout": "2", "keepalives_idle": "2",
+    })  # fmt: skip
+    in_file = _quoted(upstream.replace("\\", "\\\\"))
+    (server.data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{in_file}'\n")
     configure(server, {"cluster_name": name})
     return server
 
