@@ -8,24 +8,23 @@ noted                   the key of the last note; its revision tells whoever fol
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Final
 
 import orjson
 
 from evac.app import runs
+from evac.app.incident_folds import RunFold
 from evac.app.runs import INCIDENT
-from evac.engine.drawer import get_plan
-from evac.engine.protecting import is_protection
-from evac.estate import plan_codec
+from evac.engine.codec import decode_all
 from evac.incident.components import StatusPage, status_page
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.notes import NOTES_MOST, Note, checked_new, from_data, to_data
 from evac.incident.regulator import check_fact
-from evac.incident.values import Notice, RunRecord, StoreLoss
-from evac.model.errors import EvacError, InvalidInput, RunError
-from evac.model.plan import Plan
-from evac.run.state import plans_of
+from evac.incident.values import Notice, StoreLoss
+from evac.model.errors import InvalidInput, RunError
+from evac.store.journal import read
 from evac.store.port import Change, Compare, Put, Store
 
 NOTE: Final = "note/"
@@ -125,44 +124,39 @@ async def watched(store: Store) -> tuple[Notice, ...]:
     return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in enumerate(found, 1))
 
 
-async def dossier(store: Store, name: str, now_ms: int, notices: tuple[Notice, ...] | None = None) -> Dossier:
-    """All of one incident, by its name or that of its run. Raises RunError where there is none."""
+async def dossier(
+    store: Store, name: str, now_ms: int, notices: tuple[Notice, ...] | None = None,
+    fold_of: Callable[[str, str], RunFold] = RunFold,
+) -> Dossier:  # fmt: skip
+    """All of one incident, by its name or that of its run. fold_of: (run, incident) -> what was read of it
+    before. Raises RunError where there is none.
+    """
     entry = await store.get(INCIDENT + name)
     incident, run = name, ""
     if entry is not None:
         run = str(orjson.loads(entry.value)["run"])
     elif await store.list(f"journal/{name}/", limit=1):
         run = name
-        incident = str((await runs.events_of(store, name))[0].data["incident"])
+        incident = await _incident_of(store, name)
     notes = await notes_of(store, incident)
     if not run and not notes:
         raise RunError("incident-unknown", f"there is no incident {name[:80]}", "evac incident list")
     seen = await watched(store) if notices is None else notices
     if not run:
         return Dossier(incident, (), seen, notes)
-    record, losses = await _record(store, run, now_ms)
-    return Dossier(incident, (record,), seen, notes, losses)
+    fold = fold_of(run, incident)
+    await fold.read_on(store)
+    losses = await runs.losses_of(store, fold.view, now_ms)
+    told = tuple(StoreLoss(loss.store, loss.most_ms, loss.words) for loss in losses)
+    return Dossier(incident, (fold.record,), seen, notes, told)
 
 
-async def _record(store: Store, run: str, now_ms: int) -> tuple[RunRecord, tuple[StoreLoss, ...]]:
-    events = await runs.events_of(store, run)
-    view = await runs.view_of(store, run)
-    digests = (str(events[0].data["plan"]), *plans_of(events))
-    found = {digest: plan for digest in digests if (plan := await _plan(store, digest)) is not None}
-    first, *others = (view.specs[digest] for digest in digests)
-    losses = await runs.losses_of(store, view, now_ms)
-    return RunRecord(first, events, others, found), tuple(
-        StoreLoss(o.store, o.most_ms, o.words) for o in losses
-    )
-
-
-async def _plan(store: Store, digest: str) -> Plan | None:
-    """None for what is no plan of services, such as one that only protects a store."""
-    try:
-        data = await get_plan(store, digest)
-        return None if is_protection(data) else plan_codec.decode(data, digest)
-    except EvacError:
-        return None
+async def _incident_of(store: Store, run: str) -> str:
+    """As the first record of the run says."""
+    async with aclosing(read(store, run)) as segments:
+        async for segment in segments:
+            return str(decode_all(segment.records[:1])[0].data["incident"])
+    raise RunError("incident-unknown", f"there is no incident {run[:80]}", "evac incident list")
 
 
 async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar, cast
 import orjson
 
 from evac.app import incidents
+from evac.app.incident_folds import Folds, no_collecting
 from evac.app.office_replay import Borrowed
 from evac.app.office_runs import Register
 from evac.app.office_values import ExportSeen, RunShort
@@ -24,7 +25,7 @@ from evac.app.public_status import About, PublicStatus
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock
 from evac.incident.components import StatusPage
-from evac.incident.incident import Dossier, Summary, summary
+from evac.incident.incident import Dossier, Summary
 from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
 from evac.incident.values import Entry, Notice
@@ -71,26 +72,26 @@ class IncidentShort:
 @dataclass(frozen=True, slots=True)
 class IncidentFile:
     """All of one incident: what is known, what it comes to, and its timeline. story: the entries that a
-    reader needs, those of one record together.
+    reader needs, those of one record together. digest: of the plan in force; empty without a run.
     """
 
     dossier: Dossier
     about: Summary
     entries: tuple[Entry, ...]
     story: tuple[tuple[Entry, ...], ...]
+    digest: str
 
     @property
     def short(self) -> IncidentShort:
         return short_of(self.about, self.dossier.runs[0].run if self.dossier.runs else "")
 
-    @property
-    def digest(self) -> str:
-        """The plan in force; empty without a run."""
-        if not self.dossier.runs:
-            return ""
-        record = self.dossier.runs[0]
-        return str(next((e.data["plan"] for e in reversed(record.events) if e.kind == "plan_replaced"),
-                        record.spec.plan))  # fmt: skip
+
+def _plan_in_force(dossier: Dossier) -> str:
+    if not dossier.runs:
+        return ""
+    record = dossier.runs[0]
+    replaced = (event for event in reversed(record.events) if event.kind == "plan_replaced")
+    return str(next((event.data["plan"] for event in replaced), record.spec.plan))
 
 
 def short_of(about: Summary, run: str) -> IncidentShort:
@@ -122,6 +123,7 @@ class IncidentDesk:
         self._thread = ThreadPoolExecutor(1, "incidents")
         self._borrowed: Borrowed | None = None
         self._files: OrderedDict[str, tuple[object, IncidentFile]] = OrderedDict()
+        self._folds = Folds()
         self._lines: OrderedDict[str, tuple[object, IncidentShort]] = OrderedDict()
         self._under_way: dict[tuple[str, object], asyncio.Task[IncidentFile]] = {}
         self._status: PublicStatus | None = None
@@ -209,15 +211,22 @@ class IncidentDesk:
 
     async def _file(self, name: str, now_ms: int) -> IncidentFile:
         """On the thread."""
+        with no_collecting():
+            return await self._made(name, now_ms)
+
+    async def _made(self, name: str, now_ms: int) -> IncidentFile:
         store = cast(Store, self._borrowed)
         head = await head_of(store, WATCH)
         if self._watched[0] != (head.records if head else 0):
             seen = await incidents.watched(store)
             self._watched = (len(seen), seen)
-        dossier = await incidents.dossier(store, name, now_ms, self._watched[1])
-        about = summary(dossier)
-        entries = timeline(dossier, about)
-        return IncidentFile(dossier, about, entries, grouped([e for e in entries if e.weight == "main"]))
+        dossier = await incidents.dossier(store, name, now_ms, self._watched[1], self._folds.of)
+        about = self._folds.summary_of(dossier)
+        runs = [record.run for record in dossier.runs]
+        tellings = {run: self._folds.of(run, dossier.incident).telling for run in runs}
+        entries = timeline(dossier, about, tellings)
+        story = grouped([entry for entry in entries if entry.weight == "main"])
+        return IncidentFile(dossier, about, entries, story, _plan_in_force(dossier))
 
     async def apart(self, work: Callable[[], Answer]) -> Answer:
         """Does something long on the thread of incidents. Raises what it raises."""
@@ -239,7 +248,7 @@ class IncidentDesk:
 
     async def _page(self, about: About, now_ms: int) -> StatusPage:
         """On the thread."""
-        self._status = self._status or PublicStatus(cast(Store, self._borrowed))
+        self._status = self._status or PublicStatus(cast(Store, self._borrowed), self._folds)
         return await self._status.page(about, now_ms)
 
     async def check_known(self, name: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Final
 import orjson
 
 from evac.app import incidents
+from evac.app.incident_folds import Folds
 from evac.app.runs import INCIDENT
 from evac.incident.components import StatusPage, status_page
-from evac.incident.incident import Dossier, Summary, summary
+from evac.incident.incident import Dossier, Summary
 from evac.store.journal import head_of
 from evac.store.port import Store
 
@@ -29,10 +30,12 @@ class About:
 
 
 class PublicStatus:
-    """Makes the page again and again. Of an incident it keeps the notes of people and what it came to."""
+    """Makes the page again and again. Of an incident it keeps the notes of people and what it came to. folds:
+    of runs that are read on.
+    """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, folds: Folds | None = None) -> None:
+        self._store, self._folds = store, folds or Folds()
         self._told: dict[str, _Told] = {}
 
     async def page(self, about: About, now_ms: int) -> StatusPage:
@@ -44,8 +47,9 @@ class PublicStatus:
             stamp = (noted.revision if noted else 0, *await self._records(name))
             kept = self._told.get(name)
             if kept is None or kept[0] != stamp:
-                whole = await incidents.dossier(self._store, name, now_ms, seen)
-                kept = (stamp, (Dossier(whole.incident, (), (), whole.notes), summary(whole)))
+                whole = await incidents.dossier(self._store, name, now_ms, seen, self._folds.of)
+                about_it = self._folds.summary_of(whole)
+                kept = (stamp, (Dossier(whole.incident, (), (), whole.notes), about_it))
             told[name] = kept
         self._told = told
         rows = sorted((row for _, row in told.values()), key=lambda row: (row[1].begun_ms, row[1].incident))

@@ -192,12 +192,17 @@ async def view_of(store: Store, run: str) -> RunView:
     """The run as its journal says, replayed."""
     run = await resolve(store, run)
     events = await events_of(store, run)
+    first, others = await specs_of(store, run, events)
+    return replay(first, events, others)
+
+
+async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[RunSpec, list[RunSpec]]:
+    """What a run executes by its first plan, and by those that took its place."""
     first = await spec_of(store, run, str(events[0].data["incident"]), str(events[0].data["plan"]))
     opened = await store.get(OPEN + run)
     if opened is not None:
         first = replace(first, approvals=int(orjson.loads(opened.value).get("approvals", first.approvals)))
-    others = [await spec_of(store, run, first.incident, plan) for plan in plans_of(events)]
-    return replay(first, events, others)
+    return first, [await spec_of(store, run, first.incident, plan) for plan in plans_of(events)]
 
 
 async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec:

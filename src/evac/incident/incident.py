@@ -4,7 +4,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,15 +109,21 @@ def detected(dossier: Dossier) -> tuple[int, Source]:
     sites = set(sites_of(dossier))
     for notice in dossier.notices:
         lost = notice.kind == "verdict" and notice.data.get("state") == "lost" and notice.site in sites
-        if lost and notice.at_ms >= since[0] and belongs(dossier, notice, since[0], None):
+        if lost and notice.at_ms >= since[0] and belongs(dossier, notice, since[0], None, sites):
             return notice.at_ms, Source(WATCH, notice.number)
     return min(((r.created_ms, Source(r.run, 1)) for r in dossier.runs if r.events), key=_at, default=since)
 
 
-def summary(dossier: Dossier) -> Summary:
-    """Raises RunError where a journal contradicts itself."""
+FatesOf = Callable[[RunRecord, int, Source], tuple[Fate, ...]]
+"""As `services.fates`."""
+
+
+def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
+    """fates_of: whoever has read a part of a run before. Raises RunError where a journal contradicts
+    itself.
+    """
     since_ms, proof = begun(dossier)
-    rows = merged(fates(record, since_ms, proof) for record in dossier.runs)
+    rows = merged(fates_of(record, since_ms, proof) for record in dossier.runs)
     over = [note for note in dossier.notes if note.kind == "resolved"]
     if over:
         last = people.in_order(over)[-1]
@@ -170,9 +176,11 @@ def _end(dossier: Dossier, rows: Sequence[Fate], over: Sequence[Note]) -> tuple[
     return max(ends, key=_at)
 
 
-def belongs(dossier: Dossier, notice: Notice, begun_ms: int, ended_ms: int | None) -> bool:
+def belongs(
+    dossier: Dossier, notice: Notice, begun_ms: int, ended_ms: int | None, sites: Collection[str]
+) -> bool:
     """Whether a record of watching is of this incident: it names one of its runs, or one of its sites (or
-    none at all) while it went on.
+    none at all) while it went on. sites: of the incident.
     """
     runs = {record.run for record in dossier.runs}
     named = notice.data.get("run")
@@ -180,7 +188,7 @@ def belongs(dossier: Dossier, notice: Notice, begun_ms: int, ended_ms: int | Non
         return named in runs
     if notice.at_ms < begun_ms or (ended_ms is not None and notice.at_ms > ended_ms + LOOK_AFTER_MS):
         return False
-    return bool(runs) and (not notice.site or notice.site in sites_of(dossier) or notice.kind == "leader")
+    return bool(runs) and (not notice.site or notice.site in sites or notice.kind == "leader")
 
 
 def note_source(note: Note) -> Source:

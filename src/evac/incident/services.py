@@ -6,7 +6,7 @@ left out proves nothing, so that such a service stays down until a person says t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -87,9 +87,8 @@ def fates(record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
 
     Raises RunError for a journal that contradicts itself.
     """
-    walk = _Walk(record, begun_ms, begun)
-    for number, event in enumerate(record.events, 1):
-        walk.take(event, Source(record.run, number))
+    walk = Walk(record, begun_ms, begun)
+    walk.read_on(record.events)
     return walk.found()
 
 
@@ -117,10 +116,14 @@ def ended(found: Iterable[Fate], at_ms: int, source: Source) -> tuple[Fate, ...]
     )
 
 
-class _Walk:
-    """Replays a run and looks, after each event, at the services that it touches."""
+class Walk:
+    """Replays a run and looks, after each event, at the services that it touches. record: its plans are known
+    from the start; of its events, those are taken that `read_on` is given.
+    """
 
     def __init__(self, record: RunRecord, begun_ms: int, begun: Source) -> None:
+        self.since = begun_ms, begun
+        self._taken = 0
         self._record = record
         self._view = RunView(record.spec, record.others)
         self._outcomes: dict[str, Outcome] = {}
@@ -169,6 +172,12 @@ class _Walk:
         plan, there = self._view.origin_of(name)
         found = self._miles.get((plan, there))
         return self._miles.get((plan, there.rpartition(":")[0]), "base") if found is None else found
+
+    def read_on(self, events: Sequence[Event]) -> None:
+        """All events of the run; those that were taken before are not looked at again."""
+        for event in events[self._taken :]:
+            self._taken += 1
+            self.take(event, Source(self._record.run, self._taken))
 
     def take(self, event: Event, source: Source) -> None:
         apply(self._view, event)

@@ -8,8 +8,10 @@ kind of stream, its name, and their number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from types import MappingProxyType
 from typing import Final
 
 from evac.incident.event_words import told
@@ -18,9 +20,12 @@ from evac.incident.notes import Note, in_order
 from evac.incident.services import Fate, Level
 from evac.incident.values import WATCH, Entry, RunRecord, Source
 from evac.run.state import apply
+from evac.run.values import Event, RunSpec
 from evac.run.view import RunView
 
 _WATCH, _RUN, _FATE, _NOTE = range(4)
+_Place = tuple[int, int, str, int, int]
+"""Moment, never before one that came earlier in its stream; kind of stream, its name, number, and which."""
 _Placed = tuple[int, int, str, int, int, Entry]
 
 _LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
@@ -33,15 +38,71 @@ _NOTE_KINDS: Final = {"command": "command taken", "draft": "draft", "update": "p
                       "fact": "fact", "resolved": "resolved", "note": "note"}  # fmt: skip
 
 
-def timeline(dossier: Dossier, told_of: Summary | None = None) -> tuple[Entry, ...]:
-    """All entries. told_of: its summary, where the caller has it already."""
+class Telling:
+    """What a run tells: each event once, a step by the plan that was in force when it happened. places: of
+    the entries, in order; view: the run as it is after the last one.
+    """
+
+    def __init__(self, incident: str, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
+        self.view = RunView(spec, others)
+        self.places: list[_Place] = []
+        self.entries: list[Entry] = []
+        self._incident, self.run, self._latest_ms = incident, spec.run, 0
+
+    def read_on(self, events: Sequence[Event]) -> None:
+        """All events of the run; those that were told before are not told again."""
+        for event in events[len(self.entries) :]:
+            self._take(event, len(self.entries) + 1)
+
+    def _take(self, event: Event, number: int) -> None:
+        view = self.view
+        apply(view, event)
+        self._latest_ms = max(self._latest_ms, event.at_ms)
+        i = view.index.get(event.step, -1) if event.step else -1
+        kind, words, weight = told(event, view.steps[i] if i >= 0 else None)
+        self.places.append((self._latest_ms, _RUN, self.run, number, 0))
+        self.entries.append(
+            Entry(
+                event.at_ms, kind, words, Source(self.run, number), self._incident, self.run, event.step,
+                weight,
+            )
+        )  # fmt: skip
+
+
+def telling_of(incident: str, record: RunRecord) -> Telling:
+    """Of all that a run says."""
+    found = Telling(incident, record.spec, record.others)
+    found.read_on(record.events)
+    return found
+
+
+NO_TELLINGS: Final[Mapping[str, Telling]] = MappingProxyType({})
+
+
+def timeline(
+    dossier: Dossier, told_of: Summary | None = None, tellings: Mapping[str, Telling] = NO_TELLINGS
+) -> tuple[Entry, ...]:
+    """All entries. told_of: its summary, tellings: what its runs told, where the caller has it already."""
     about = summary(dossier) if told_of is None else told_of
-    placed = [
-        *_of_watching(dossier, about), *_of_people(dossier), *_of_services(dossier, about),
-        *(row for record in dossier.runs for row in _of_run(dossier.incident, record)),
-    ]  # fmt: skip
-    placed.sort(key=lambda row: row[:5])
-    return tuple(row[5] for row in placed)
+    told_by = [tellings.get(r.run) or telling_of(dossier.incident, r) for r in dossier.runs]
+    few = [*_of_watching(dossier, about), *_of_people(dossier), *_of_services(dossier, about, told_by)]
+    told_by.sort(key=lambda telling: len(telling.places))
+    for telling in told_by[:-1]:
+        few += [(*place, entry) for place, entry in zip(telling.places, telling.entries, strict=True)]
+    few.sort(key=lambda row: row[:5])
+    return tuple(_among(told_by[-1], few) if told_by else (row[5] for row in few))
+
+
+def _among(telling: Telling, few: Iterable[_Placed]) -> list[Entry]:
+    """The entries of one run, which may be very many and are in order, with the others in their places."""
+    found: list[Entry] = []
+    begin = 0
+    for row in few:
+        end = bisect_left(telling.places, row[:5], begin)
+        found += telling.entries[begin:end]
+        found.append(row[5])
+        begin = end
+    return found + telling.entries[begin:]
 
 
 TOGETHER: Final = ("moved", "restored", "moving", "degraded", "down")
@@ -64,10 +125,10 @@ def _gravity(row: Sequence[Entry]) -> int:
 
 
 def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
-    latest = 0
+    latest, sites = 0, frozenset(about.sites)
     for notice in dossier.notices:
         latest = max(latest, notice.at_ms)
-        if not belongs(dossier, notice, about.begun_ms, about.ended_ms):
+        if not belongs(dossier, notice, about.begun_ms, about.ended_ms, sites):
             continue
         run = str(notice.data.get("run", ""))
         weight = "main" if notice.kind in ("verdict", "loss", "trouble", "refused") else "detail"
@@ -78,23 +139,9 @@ def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
         yield latest, _WATCH, WATCH, notice.number, 0, entry
 
 
-def _of_run(incident: str, record: RunRecord) -> Iterator[_Placed]:
-    """Each event once. A step is told by the plan that was in force when it happened."""
-    view, latest = RunView(record.spec, record.others), 0
-    for number, event in enumerate(record.events, 1):
-        apply(view, event)
-        latest = max(latest, event.at_ms)
-        i = view.index.get(event.step, -1) if event.step else -1
-        kind, words, weight = told(event, view.steps[i] if i >= 0 else None)
-        entry = Entry(
-            event.at_ms, kind, words, Source(record.run, number), incident, record.run, event.step, weight
-        )
-        yield latest, _RUN, record.run, number, 0, entry
-
-
-def _of_services(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
+def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -> Iterator[_Placed]:
     """What the records come to, for each service; each names the record that completes it."""
-    runs = {record.run: _placed_ms(record) for record in dossier.runs}
+    runs = {telling.run: telling.places for telling in told_by}
     for number, fate in enumerate(about.fates):
         for change in fate.changes:
             if change.source.stream.startswith("note/"):
@@ -106,13 +153,8 @@ def _of_services(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
                 kind, words = "moved", "has moved"
             run = change.source.stream if change.source.stream in runs else ""
             entry = Entry(change.at_ms, kind, f"{fate.service} {words}", change.source, dossier.incident, run)
-            at_ms = runs[run][change.source.number - 1] if run else change.at_ms
+            at_ms = runs[run][change.source.number - 1][0] if run else change.at_ms
             yield at_ms, _FATE, change.source.stream, change.source.number, number, entry
-
-
-def _placed_ms(record: RunRecord) -> list[int]:
-    """Of each event the moment at which it is placed: never before one that came earlier."""
-    return list(accumulate((event.at_ms for event in record.events), max))
 
 
 def _came_from_down(fate: Fate, at_ms: int) -> bool:
