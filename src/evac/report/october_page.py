@@ -54,6 +54,7 @@ class Assumption:
 @dataclass(frozen=True, slots=True)
 class Wave:
     """The cold start as the fleet and the journal counted it. bound_ms: no order can be faster than this.
+    speed: how much faster than life time ran while it was carried out.
 
     trips: feeds that went above their limit; again: servers that were switched on once more after a try that
     failed; up: (milliseconds since the fire, servers that are up), in rising time.
@@ -69,6 +70,7 @@ class Wave:
     ended_ms: int
     bound_ms: int
     up: tuple[tuple[int, int], ...]
+    speed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,8 @@ def _wave(wave: Wave) -> str:
 
 
 def _wave_words(wave: Wave) -> list[str]:
+    late = f"Time ran {number(wave.speed)} times as fast here: a second of waiting for a silent controller, "
+    late += f"or for this machine, counts as {duration(1_000 * wave.speed)}."
     return [
         f"{number(wave.came_up)} of {plural(wave.servers, 'server')} came up, "
         f"{number(wave.degraded)} of them degraded; "
@@ -247,6 +251,7 @@ def _wave_words(wave: Wave) -> list[str]:
         f"It took {duration(wave.ended_ms - wave.began_ms)}; no order can beat {duration(wave.bound_ms)}.",
         f"Feeds above their limit: {number(wave.trips)}. "
         f"Servers switched on once more after a failed try: {number(wave.again)}.",
+        *([late] if wave.speed > 1 else []),
     ]
 
 

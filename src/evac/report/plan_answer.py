@@ -9,7 +9,7 @@ from evac.model.plan import Outcome, Plan
 from evac.planning.simulation.simulate import Simulation
 from evac.report import plan_view
 from evac.report.card import Card
-from evac.report.words import duration, number, people, percent, plural, user_minutes
+from evac.report.words import duration, number, people, percent, plural, since, user_minutes
 from evac.verify import Verdict
 
 
@@ -33,7 +33,7 @@ def answer(planned: Planned) -> tuple[str, str]:
     words = f"{number(len(back))} of {total} come back"
     if len(back) == len(plan.outcomes):
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
-    words += f", the last {duration(last)} after the loss." if last is not None else "."
+    words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     state = "ok"
     for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]

@@ -10,7 +10,7 @@ from evac.model.plan import Outcome, Plan
 from evac.report.plan_view import recovery_times
 from evac.report.screen import Page
 from evac.report.wave_text import wave_facts, wave_sections
-from evac.report.words import duration, listed, number, people, percent, plural, user_minutes
+from evac.report.words import duration, listed, number, people, percent, plural, since, user_minutes
 
 SHOWN: Final = 8
 
@@ -50,10 +50,8 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     times = recovery_times(plan.outcomes)
     if times:
         half = times[(len(times) - 1) // 2]
-        words = (
-            f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])} after the loss"
-        )
-        yield "back", words, ""
+        words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}"
+        yield "back", f"{words} {since(plan.scenario.kind)}", ""
     yield from wave_facts(plan)
     yield "objectives", *_objectives(plan.outcomes)
     yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""

@@ -183,8 +183,8 @@ def waiting(view: RunView) -> list[str]:
         found.append(f"{view.steps[i].id}: its outcome is unknown; look, then attest, retry or skip")
     for i, phase in enumerate(view.phases):
         if phase == "failed":
-            if i in view.given_up and view.phase == "running":
-                continue  # the run goes on without this server by itself
+            if i in view.refused or (i in view.given_up and view.phase == "running"):
+                continue  # tried again once the password is mended; or the run goes on without this server
             _, message = view.failures.get(i, ("", ""))
             found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
         elif phase == "ready" and (gate := view.gate_of(i)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from evac.model.diagnostic import Severity
+from evac.model.scenario import ScenarioKind
 
 NEVER_WORD: Final = "not within the horizon"
 SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warning", "note": "note"}
@@ -39,6 +40,11 @@ def duration(milliseconds: int | None) -> str:
         return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours:02} h" if hours else f"{days} d"
+
+
+def since(kind: ScenarioKind) -> str:
+    """From when the times of a plan count."""
+    return {"lose": "after the loss", "restore": "after power is back"}.get(kind, "after the start")
 
 
 def number(value: int) -> str:

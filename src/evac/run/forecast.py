@@ -83,7 +83,7 @@ class _Play:
                 self.waits = self.waits or i in view.manual_running
                 heappush(self.under_way, (self._end_of(i, view.started[i]), i))
             elif phase == "failed":
-                self.waits = True
+                self.waits = self.waits or i not in view.given_up
                 view.turn(i, "skipped")
 
     def run(self) -> None:

@@ -71,8 +71,18 @@ def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> N
         Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_failed", 3, "boot:s2", 1, failed)
     )
     assert waiting(view) == []
+    assert not forecast(view, 10).waits
     apply(view, Event("paused", 4, data={"by": "operator", "who": "kim", "reason": "lunch"}))
     assert any("boot:s2 failed" in words for words in waiting(view)), "nothing goes on by itself now"
+
+
+def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_pause_ends() -> None:
+    failed = {"code": "credentials-refused", "message": "401", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_failed", 3, "boot:s2", 1, failed),
+        Event("paused", 4, data={"by": "step", "who": "evac", "reason": "mend the password"}),
+    )  # fmt: skip
+    assert waiting(view) == ["the pause to end (step: mend the password)"]
 
 
 def test_a_forecast_says_that_somebody_works_by_hand() -> None:

@@ -34,3 +34,9 @@ def test_odds_are_never_rounded_to_certainty(permille: int, said: str) -> None:
 
 def test_lists_say_how_many_they_leave_out() -> None:
     assert words.listed(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_the_times_of_a_plan_count_from_what_it_answers() -> None:
+    assert words.since("lose") == "after the loss"
+    assert words.since("restore") == "after power is back"
+    assert words.since("evacuate") == words.since("failback") == "after the start"

@@ -7,9 +7,10 @@ milliseconds since the fire.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from evac import estate as estates
@@ -31,6 +32,12 @@ SITE: Final = "pangyo"
 MESSENGER: Final = "messenger-chat-front"
 POWER_PERMILLE: Final = 900
 """Nine tenths of the power came back first; that all of the site's share of it does is assumed."""
+FAULT_WORDS: Final = MappingProxyType(
+    {
+        "dead": "servers whose controller is dead", "slow": "controllers that answer slowly",
+        "boot-loop": "servers in a boot loop", "wrong-serial": "addresses at which another server answers",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,8 @@ def october(setting: Setting, say: Say) -> October:
     away = replace(estate, stores=estate_after(dark, booted.plan).stores)
     home = _fail_back(away, setting, book)
     say(f"fail back: {book.chapters[-1].facts[0]}")
-    return _told(estate, gone.made.plan, book, _wave(booted, stats, bound_ms, book.chapters[-2]), home)
+    wave = _wave(booted, stats, bound_ms, book.chapters[-2], setting.speed)
+    return _told(estate, gone.made.plan, book, wave, home)
 
 
 def _at(estate: Estate) -> int:
@@ -156,6 +164,7 @@ def _cold_start(
                 f"{number(booted.came_up)} of {plural(booted.servers, 'server')} are up "
                 f"after {duration(booted.wave_ms)}.",
                 f"Power: {percent(POWER_PERMILLE)} of what the site has.",
+                *_stays_off(made.plan),
             ),
             f"every boot and breaker by Redfish over HTTP, through engine and journal, "
             f"{setting.speed} times as fast",
@@ -163,6 +172,16 @@ def _cold_start(
         )
     )  # fmt: skip
     return booted, stats, bound_ms
+
+
+def _stays_off(plan: Plan) -> Iterator[str]:
+    """How many servers are not booted, for each reason."""
+    reasons: dict[str, int] = {}
+    for entry in plan.left_off:
+        reasons[entry.reason] = reasons.get(entry.reason, 0) + len(entry.servers)
+    for reason, count in sorted(reasons.items()):
+        stay = "stays" if count == 1 else "stay"
+        yield f"{plural(count, 'server')} {stay} off, as the plan says: {reason}."
 
 
 def _give_less(fleet: Fleet, scenario: Scenario) -> None:
@@ -191,12 +210,12 @@ def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
     return end
 
 
-def _wave(booted: Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter) -> Wave:
+def _wave(booted: Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter, speed: int) -> Wave:
     begin = chapter.begin_ms
     return Wave(
         booted.servers, booted.came_up, booted.degraded, booted.servers - booted.came_up,
         int(stats["trips"]["count"]), int(stats["resets"]["power_ons_more_than_one"]),
-        begin, begin + booted.wave_ms, bound_ms, tuple((begin + at, count) for at, count in booted.up),
+        begin, begin + booted.wave_ms, bound_ms, tuple((begin + at, count) for at, count in booted.up), speed,
     )  # fmt: skip
 
 
@@ -210,7 +229,8 @@ def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> Oct
         points.append((at, left))
     people = {service.id: service.people or 0 for service in estate.services}
     shares = {
-        f"servers that are {name.replace('-', ' ')}": round(1_000 * of) for name, of in DEFAULT_SHARES.items()
+        FAULT_WORDS.get(name, f"servers with the fault {name}"): round(1_000 * of)
+        for name, of in DEFAULT_SHARES.items()
     }
     return October(
         servers=len(estate.fleet), burnt=_at(estate), services=len(affected),
