@@ -7,7 +7,7 @@ Units become ticks, tables become rows, what is unknown is listed and taken as t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -54,10 +54,10 @@ def derive(
     """
     top = top or topology(estate)
     lost = loss(top, scenario.domains)
-    graph = service_graph(estate)
+    graph = top.once("graph", lambda: service_graph(estate))
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
-    limits = limits_of(estate, tick_ms)
+    limits = top.once(("limits", tick_ms), lambda: limits_of(estate, tick_ms))
     rows = rows_of(top, lost, scenario, limits, tick_ms, unknown)
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
     services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
@@ -217,22 +217,49 @@ def _services(
     tick_ms: int,
     unknown: set[str],
 ) -> Services:
-    estate = top.estate
     hit = _hits(top, lost, graph, stores, store_rows)
-    n, m = hit.n, hit.m
+    same = top.once(
+        ("services", weights, tick_ms),
+        lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
+    )
+    unknown |= same.unknown
+    return replace(
+        same.services, surviving=hit.surviving, demand=rows.demand, base_lost=hit.base_lost,
+        top_lost=hit.top_lost, shift=hit.shift, blocked=hit.blocked, lost_stores=hit.lost_stores,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """What is the same whatever is lost: services, but for what `_hits` says, and what of them is unknown."""
+
+    services: Services
+    unknown: frozenset[str]
+
+
+def _same(
+    estate: Estate,
+    graph: ServiceGraph,
+    limits: LimitTable,
+    weights: tuple[int, ...],
+    tick_ms: int,
+    n: IntColumn,
+    m: IntColumn,
+) -> _Same:
+    unknown: set[str] = set()
     for service, k in zip(estate.services, n, strict=True):
         _note_unknown(service, int(k), unknown)
     tier, people, degraded = _people(estate, weights, n, m)
     weight = np.array(weights, np.int64)[tier]
-    tick = _ticker(estate, tick_ms)
-    return Services(
+    tick, nothing = _ticker(estate, tick_ms), np.zeros(len(n), np.bool_)
+    services = Services(
         id=tuple(s.id for s in estate.services),
         tier=tier,
         people=people,
         n=n,
         m=m,
-        surviving=hit.surviving,
-        demand=rows.demand,
+        surviving=n,
+        demand=np.zeros((len(n), 0), np.int64),
         start=tick(lambda s: s.start_ms or 0),
         verify=tick(lambda s: s.warm_ms + s.verify_ms),
         change=tick(lambda s: s.traffic.change_ms),
@@ -244,20 +271,21 @@ def _services(
         site_cap=_spread_caps(estate, n, "per_site"),
         conflict=_conflicts(estate),
         sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
-        base_lost=hit.base_lost,
-        top_lost=hit.top_lost,
-        shift=hit.shift,
-        blocked=hit.blocked,
+        base_lost=nothing,
+        top_lost=nothing,
+        shift=nothing,
+        blocked=nothing,
         component=np.array(components(graph.hard), np.int32),
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=graph.hard,
         soft=graph.soft,
-        lost_stores=hit.lost_stores,
+        lost_stores=(),
         shift_uses=tuple(
             limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
         ),
     )
+    return _Same(services, frozenset(unknown))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,11 +314,7 @@ def _hits(
     lost_count = counts_by_service(replicas, gone, len(services))
     surviving = counts_by_service(replicas, ~gone, len(services))
     n = surviving + lost_count
-    least = [
-        ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-        for s, k in zip(services, n, strict=True)
-    ]
-    m = np.array(least, np.int64)
+    m = top.once("least", lambda: _least(services, n))
     lost_stores, blocked = _store_edges(graph, stores, store_rows)
     left_a_site = sites_left(top, gone)
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
@@ -300,6 +324,13 @@ def _hits(
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     top_lost = base_lost | (surviving < n) | soft_hit
     return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
+
+
+def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
+    """(S,) smallest counts that serve."""
+    shares = [ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+              for s, k in zip(services, n, strict=True)]  # fmt: skip
+    return np.array(shares, np.int64)
 
 
 def _traffic_moves(service: Service, left_a_site: bool) -> bool:

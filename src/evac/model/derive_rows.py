@@ -75,7 +75,7 @@ def rows_of(
 ) -> RowSet:
     """All rows of an instance; adds what it had to take as unknown to `unknown`."""
     estate = top.estate
-    demand = _demand(top)
+    demand = top.once("demand", lambda: _demand(top))
     budgets = power_table(top, scenario)
     energy = energise(top, lost, scenario, limits, budgets, tick_ms, unknown)
     without_power, on = still_dark(top, lost, scenario)
@@ -92,7 +92,8 @@ def rows_of(
     rows.power[: len(bare.chosen)] = power_index
     present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
     _fill_used(rows, present, demand)
-    eligible = _eligible(top, pools, pool_names, len(pool_rows))
+    where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
+    eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
     notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
     _totals_only(top, lost, scenario, pool_rows, unknown)
     others = len(rows) - len(bare.chosen)
@@ -200,10 +201,13 @@ def _left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energ
 
 def _feed_groups(top: Topology) -> IndexColumn:
     """Racks with the same set of feeds share a group; numbered by first appearance; -1 without feeds."""
-    index: dict[tuple[str, ...], int] = {}
-    return np.array(
-        [index.setdefault(r.feeds, len(index)) if r.feeds else -1 for r in top.estate.racks], np.int32
-    )
+
+    def work() -> IndexColumn:
+        index: dict[tuple[str, ...], int] = {}
+        racks = top.estate.racks
+        return np.array([index.setdefault(r.feeds, len(index)) if r.feeds else -1 for r in racks], np.int32)
+
+    return top.once("feed groups", work)
 
 
 def _boot_kinds(
@@ -227,14 +231,14 @@ def _boot_kinds(
     ready[~lost.servers], least[~lost.servers] = 0, 0
     halls = _managed_halls(top, limits)[fleet.rack]
     columns = (fleet.server_class, feed_group, fleet.boot_server, halls, ready, least, by_itself, by_hand)
-    key = np.stack([column.astype(np.int64) for column in columns], axis=1)
     known = np.zeros(len(fleet), np.bool_)
     kind = np.full(len(fleet), -1, np.int32)
     kinds: list[BootKind] = []
     chosen = np.flatnonzero(rows)
     if not len(chosen):
         return kind, (), known
-    unique, inverse = np.unique(key[chosen], axis=0, return_inverse=True)
+    key = np.stack([column[chosen].astype(np.int64) for column in columns], axis=1)
+    unique, inverse = np.unique(key, axis=0, return_inverse=True)
     numbers = np.full(len(unique), -1, np.int32)
     for row, (class_row, group, boot_row, hall_row, at, earliest, itself, hand) in enumerate(unique.tolist()):
         if class_row < 0 or estate.classes[class_row].boot_ms is None:
@@ -480,12 +484,19 @@ def _present(
         here = replicas.kind == kind
         row[here] = lookup[replicas.target[here]]
     here = kept & (row >= 0)
-    order = np.lexsort((row[here], replicas.service[here]))
-    return Present(replicas.service[here][order], row[here][order], replicas.count[here][order])
+    service, row, count = replicas.service[here], row[here], replicas.count[here]
+    key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row
+    if (key[1:] >= key[:-1]).all():  # as the tables of most estates are
+        return Present(service, row, count)
+    order = np.lexsort((row, service))
+    return Present(service[order], row[order], count[order])
 
 
 def _fill_used(rows: Rows, present: Present, demand: IntColumn) -> None:
-    np.add.at(rows.used, present.row, demand[present.service] * present.count[:, None])
+    for resource, amounts in enumerate(demand.T):
+        held = np.ascontiguousarray(rows.used[:, resource])
+        np.add.at(held, present.row, amounts[present.service] * present.count)
+        rows.used[:, resource] = held
 
 
 def _clip(rows: Rows) -> bool:

@@ -7,9 +7,9 @@ a rack is lost with its hall, with its site, or when every one of its feeds is l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, SharedFate
 from evac.model.fleet import BoolColumn, IndexColumn
 
+Kept = TypeVar("Kept")
 DomainKind = Literal["site", "hall", "feed", "rack", "group", "server"]
 
 
@@ -48,7 +49,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """The containment tree as index columns, built once for an estate.
+    """The containment tree as index columns, built once for an estate; `once` keeps what else is.
 
     rack_site, rack_hall (-1 unknown): one index a rack; feed_rows, feed_racks: pairs (feed, rack);
     rack_feed_count: feeds a rack lists; hall_site, feed_site, pool_site: one index an entry.
@@ -69,6 +70,14 @@ class Topology:
     hall_site: IndexColumn
     feed_site: IndexColumn
     pool_site: IndexColumn
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, name: Hashable, work: Callable[[], Kept]) -> Kept:
+        """What `work` makes of the estate, whatever is lost: worked out once. Nobody may change it."""
+        if name not in self.kept:
+            self.kept[name] = work()
+        found: Kept = self.kept[name]
+        return found
 
 
 def _index(ids: Iterable[str]) -> dict[str, int]:

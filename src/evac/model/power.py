@@ -51,11 +51,17 @@ class PowerTable:
 
 def power_table(top: Topology, scenario: Scenario) -> PowerTable:
     """Budgets by what utility and cooling give now, less the margin. Raises UnknownDomain."""
+    if not scenario.power:
+        return top.once("power", lambda: _table(top, stated_budgets(top)))
     budgets = stated_budgets(top)
     for name, watts in scenario.power:
         if resolve(top, name).kind not in BUDGETED:
             raise UnknownDomain("unknown-domain", f"'{name[:200]}' has no budget of power", _HINT)
         budgets[name] = min(watts, budgets.get(name, watts))
+    return _table(top, budgets)
+
+
+def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
     margin = top.estate.limits.power_margin_permille
     names = tuple(budgets)
     index = {name: row for row, name in enumerate(names)}

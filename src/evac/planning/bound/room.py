@@ -14,6 +14,7 @@ import numpy as np
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import Instance
 from evac.planning.bound.boots import BootGroup, boot_groups
+from evac.planning.packing.alike import alike
 
 AT_ONCE: Final = -1
 """Tick of what fits on powered rows."""
@@ -98,43 +99,63 @@ class _Parts:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
     """Rows alike in pool, rack, feed group and power: most sums are taken of cells. of (V): the cell of
-    each row; the rest by cell; most, total: scratch of one service."""
+    each row; the rest by cell; total: scratch of one service."""
 
     of: IndexColumn
     pool: IndexColumn
-    is_pool: BoolColumn
     dark: BoolColumn
     rack_key: IndexColumn
     feed_key: IndexColumn
-    most: IntColumn
     total: IntColumn
 
 
 def _cells(instance: Instance, dark: BoolColumn, rack_key: IndexColumn, feed_key: IndexColumn) -> _Cells:
-    rows = instance.rows
-    key = rows.pool.astype(np.int64) * 4 + rows.is_pool * 2 + dark
-    for part in (rack_key, feed_key):
-        _, key = np.unique(key * (int(part.max(initial=-1)) + 2) + part + 1, return_inverse=True)
-    _, first, of = np.unique(key, return_index=True, return_inverse=True)
-    scratch = np.zeros(len(first), np.int64)
-    return _Cells(
-        of.reshape(-1).astype(np.int32),
-        rows.pool[first],
-        rows.is_pool[first],
-        dark[first],
-        rack_key[first],
-        feed_key[first],
-        scratch,
-        scratch.copy(),
-    )
+    pool = instance.rows.pool
+    first, of = _alike(pool, dark, rack_key, feed_key)
+    total = np.zeros(len(first), np.int64)
+    return _Cells(of, pool[first], dark[first], rack_key[first], feed_key[first], total)
+
+
+def _alike(*columns: np.ndarray[tuple[int], np.dtype[np.generic]]) -> tuple[IndexColumn, IndexColumn]:
+    """First row of each different one, and which of them each row is like."""
+    found = alike(np.stack([column.astype(np.int64) for column in columns], axis=1), len(columns[0]))
+    assert found is not None  # there are no more different rows than rows
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shapes:
+    """Rows alike in pool and room hold the same. room (H, R), pool, is_pool, fit, wanted: of each shape, the
+    last two scratch and where anything that counts fits; of (V): the shape of each row; row, shape, cell:
+    of the rows pool by pool, from first (P + 1) on."""
+
+    room: IntColumn
+    pool: IndexColumn
+    is_pool: BoolColumn
+    fit: IntColumn
+    wanted: BoolColumn
+    of: IndexColumn
+    row: IndexColumn
+    shape: IndexColumn
+    cell: IndexColumn
+    first: IntColumn
+
+
+def _shapes(instance: Instance, room: IntColumn, cell: IndexColumn) -> _Shapes:
+    pool, is_pool = instance.rows.pool, instance.rows.is_pool
+    found, of = _alike(pool, is_pool, *room.T)
+    row = np.argsort(pool, kind="stable").astype(np.int32)
+    first = np.searchsorted(pool[row], np.arange(len(instance.pools) + 1)).astype(np.int64)
+    fit, wanted = np.zeros(len(found), np.int64), np.zeros(len(found), np.bool_)
+    return _Shapes(room[found], pool[found], is_pool[found], fit, wanted, of, row, of[row], cell[row], first)
 
 
 @dataclass(slots=True, eq=False)
 class _Table:
     """Rows prepared for one sweep over all services, and scratch for one service.
 
-    first (S + 1): where the present replicas of each service begin; here, fit (V): replicas of the
-    service that stand on each row, and that it can hold; total (P): sums of fit.
+    first (S + 1): where the present replicas of each service begin; fit (V): replicas of the service that
+    each row can hold; total (P): sums of fit; wanted (V): rows with replicas of any service that counts.
     """
 
     instance: Instance
@@ -142,9 +163,9 @@ class _Table:
     by_rack: _Parts
     by_feed: _Parts
     cells: _Cells
+    shapes: _Shapes
     dark: BoolColumn
     first: IntColumn
-    here: IntColumn
     fit: IntColumn
     total: IntColumn
     wanted: BoolColumn
@@ -181,7 +202,9 @@ class Sweep:
         """Room of these and of everything that may be shed."""
         services = self._instance.services
         self._sweep(services.base_lost | services.top_lost | services.sheddable)
-        return self._room(_usable(self._instance, self._table.room, self._table.wanted, self._needs))
+        table = self._table
+        wanted = table.wanted | table.shapes.wanted[table.shapes.of]
+        return self._room(_usable(self._instance, table.room, wanted, self._needs))
 
     def _sweep(self, chosen: BoolColumn) -> None:
         needs = self._needs
@@ -223,15 +246,17 @@ def _table(instance: Instance) -> _Table:
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
     by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
     dark = instance.to_boot
+    room = np.ascontiguousarray(np.maximum(0, rows.capacity - np.maximum(0, fixed.T)))
+    cells = _cells(instance, dark, by_rack.key, by_feed.key)
     return _Table(
         instance=instance,
-        room=np.ascontiguousarray(np.maximum(0, rows.capacity - np.maximum(0, fixed.T))),
+        room=room,
         by_rack=by_rack,
         by_feed=by_feed,
-        cells=_cells(instance, dark, by_rack.key, by_feed.key),
+        cells=cells,
+        shapes=_shapes(instance, room, cells.of),
         dark=dark,
         first=np.searchsorted(present.service, np.arange(len(services) + 1)).astype(np.int64),
-        here=np.zeros(len(rows), np.int64),
         fit=np.zeros(len(rows), np.int64),
         total=np.zeros(len(instance.pools), np.int64),
         wanted=np.zeros(len(rows), np.bool_),
@@ -242,31 +267,33 @@ def _table(instance: Instance) -> _Table:
 def _parts(part: IndexColumn, instance: Instance) -> _Parts:
     """Numbers the (part, pool) pairs of all rows whose part is known (not negative)."""
     known, pool = np.flatnonzero(part >= 0), instance.rows.pool
-    pairs = part[known].astype(np.int64) * (2**31) + pool[known]
-    unique, inverse = np.unique(pairs, return_inverse=True)
+    first, number = _alike(part[known], pool[known])
     key = np.full(len(part), -1, np.int32)
-    key[known] = inverse.reshape(-1)
+    key[known] = number
     return _Parts(
         key,
-        (unique % (2**31)).astype(np.int32),
-        np.zeros(len(unique), np.int64),
+        pool[known][first],
+        np.zeros(len(first), np.int64),
         np.zeros(len(instance.pools), np.int64),
     )
 
 
 def _fill(table: _Table, s: int, wanted: bool) -> int:
     """Fits of one service on all rows and their sums; returns the sum over powered rows."""
-    from evac.planning.bound.sweep import fill_fit, sum_cells
+    from evac.planning.bound.sweep import fill_fit, fill_standing, sum_cells
 
-    instance, services, cells = table.instance, table.instance.services, table.cells
-    standing, counts = table.span(s)
-    table.here[standing] = counts
+    instance, services, cells, shapes = table.instance, table.instance.services, table.cells, table.shapes
+    demand, eligible = services.demand[s], instance.eligible[s]
+    per_server, most = int(services.per_server[s]), int(services.n[s])
     fill_fit(
-        table.room, services.demand[s], instance.eligible[s], table.here, not services.sheddable[s],
-        int(services.per_server[s]), int(services.n[s]), wanted,
-        cells.of, cells.pool, cells.is_pool, cells.most, cells.total, table.fit, table.wanted,
+        shapes.room, shapes.pool, shapes.is_pool, shapes.fit, shapes.wanted, shapes.shape, shapes.row,
+        shapes.cell, shapes.first, demand, eligible, per_server, most, wanted, cells.total, table.fit,
     )  # fmt: skip
-    table.here[standing] = 0
+    fill_standing(
+        table.room, demand, *table.span(s), not services.sheddable[s], instance.rows.pool,
+        instance.rows.is_pool, cells.of, eligible, per_server, most, wanted,
+        cells.total, table.fit, table.wanted,
+    )  # fmt: skip
     powered = sum_cells(
         cells.total, cells.pool, cells.dark, cells.rack_key, cells.feed_key, table.total,
         table.by_rack.total, table.by_rack.outside, table.by_feed.total, table.by_feed.outside,

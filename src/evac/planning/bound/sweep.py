@@ -8,44 +8,92 @@ from evac.planning.compiled import kernel
 
 @kernel
 def fill_fit(
-    room: IntColumn,
+    shape_room: IntColumn,
+    shape_pool: IndexColumn,
+    shape_is_pool: BoolColumn,
+    shape_fit: IntColumn,
+    shape_wanted: BoolColumn,
+    shape: IndexColumn,
+    row: IndexColumn,
+    cell: IndexColumn,
+    pool_first: IntColumn,
     demand: IntColumn,
     eligible: BoolColumn,
-    here: IntColumn,
-    keeps_room: bool,
     per_server: int,
     most: int,
     mark: bool,
+    cell_total: IntColumn,
+    fit: IntColumn,
+) -> None:
+    """Fills fit (V) and its sums by cell (C) with what rows hold on which nothing stands of the service.
+
+    Rows alike in pool and room are one shape (H), and looked at once; shape, row, cell: of each row, pool by
+    pool from pool_first on. mark: note shapes where something fits in shape_wanted. 64-bit integers.
+    """
+    cell_total[:] = 0
+    fit[:] = 0
+    for h in range(len(shape_fit)):
+        limit = most if shape_is_pool[h] else min(most, per_server)
+        found = 0
+        if eligible[shape_pool[h]]:
+            found = _held(shape_room[h], demand, 0, limit)
+        shape_fit[h] = found
+        if mark and found > 0:
+            shape_wanted[h] = True
+    for p in range(len(pool_first) - 1):
+        if not eligible[p]:
+            continue
+        for k in range(pool_first[p], pool_first[p + 1]):
+            found = shape_fit[shape[k]]
+            fit[row[k]] = found
+            cell_total[cell[k]] += found
+
+
+@kernel
+def fill_standing(
+    room: IntColumn,
+    demand: IntColumn,
+    rows: IndexColumn,
+    counts: IntColumn,
+    keeps_room: bool,
+    pool: IndexColumn,
+    is_pool: BoolColumn,
     cell: IndexColumn,
-    cell_pool: IndexColumn,
-    cell_is_pool: BoolColumn,
-    cell_most: IntColumn,
+    eligible: BoolColumn,
+    per_server: int,
+    most: int,
+    mark: bool,
     cell_total: IntColumn,
     fit: IntColumn,
     wanted: BoolColumn,
 ) -> None:
-    """Fills fit (V) and its sums by cell (C), rows alike in all that sums are taken by; 64-bit integers.
+    """The same for rows on which replicas of the service stand; pool, is_pool, cell (V): of each row.
 
-    keeps_room: what stands here of the service is not in `room` and is added back; mark: note rows
-    where something fits in `wanted`; cell_most: scratch.
+    keeps_room: what stands here is not in `room` and is added back; wanted (V): where something fits.
     """
-    for c in range(len(cell_total)):
-        cell_total[c] = 0
-        cell_most[c] = most if cell_is_pool[c] else min(most, per_server)
-        if not eligible[cell_pool[c]]:
-            cell_most[c] = -1
-    for v in range(len(fit)):
-        found = here[v]
-        limit = cell_most[cell[v]]
-        if limit == 1:
-            found = max(found, _holds_one(room[v], demand, found if keeps_room else 0))
-        elif limit > found:
-            found = max(found, _fit(room[v], demand, found if keeps_room else 0, limit))
+    for k in range(len(rows)):
+        v = rows[k]
+        found = counts[k]
+        if eligible[pool[v]]:
+            limit = most if is_pool[v] else min(most, per_server)
+            found = max(found, _held(room[v], demand, found if keeps_room else 0, limit))
+        cell_total[cell[v]] += found - fit[v]
         fit[v] = found
-        cell_total[cell[v]] += found
-    if mark:
-        for v in range(len(fit)):
-            wanted[v] |= fit[v] > 0
+        if mark and found > 0:
+            wanted[v] = True
+
+
+@kernel
+def _held(
+    room: IntColumn,
+    demand: IntColumn,
+    own: int,
+    limit: int,
+) -> int:
+    """Replicas that a row holds, at most `limit`; own: those whose room is added to it."""
+    if limit == 1:
+        return _holds_one(room, demand, own)
+    return _fit(room, demand, own, limit) if limit > 0 else 0
 
 
 @kernel
