@@ -18,7 +18,7 @@ from evac.engine.drawer import key_of
 from evac.engine.plan_journal import PlanJournal
 from evac.notices.codec import State
 from evac.notices.rule import tell
-from evac.notices.values import Channel, Concern, Known
+from evac.notices.values import UPDATE, Channel, Concern, Known, News
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -90,6 +90,30 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         assert 'evac_notices_failing{channel="desk"} 1.0' in figures
         assert 'evac_notices_open{kind="site"} 1.0' in figures
         assert "evac_notices_telling 1.0" in figures
+
+    play(story, MemoryStore())
+
+
+def test_an_update_for_users_stands_as_they_get_it() -> None:
+    text = "Since 14:02 UTC Talk is not available.\n\nMessages <b>wait</b>."
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        clock = SystemClock()
+        lease = await office.store.acquire("notices", "south/7/ab", 600_000)
+        users = {"users": Channel("users", "webhook", "env:A", "env:B", kinds=frozenset({UPDATE}))}
+        ledger = await Ledger.open(office.store, lease, clock, users)
+        titled = News(UPDATE, "info", text, title="Talk not available")
+        news = (titled, News(UPDATE, "info", "It works again."))
+        memory, drafts = tell(State().memory, Known({}, news), clock.now_ms())
+        names = iter([f"evac_{'7' * 30}{number}" for number, _ in enumerate(drafts)])
+        await ledger.keep(State(memory), new_messages(drafts, names.__next__))
+        await primed(office)
+        page = (await client.get("/notices")).text
+        told = text.replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;")
+        assert '<span class="state note">for users</span> <strong>Talk not available</strong></p>' in page
+        assert f'<p class="said">{told}</p>' in page, "its paragraphs too"
+        assert '<p class="said">It works again.</p>' in page
+        assert "<strong></strong>" not in page
 
     play(story, MemoryStore())
 

@@ -28,13 +28,16 @@ _STATES: Final = {"begins": "", "worse": "graver: ", "over": "", "once": ""}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One message. look: how its severity is shown; ways: (channel, word, more, look) of each channel."""
+    """One message. look: how its severity is shown; ways: (channel, word, more, look) of each channel. text:
+    of an update, as users get it, under its title in `words`; empty of all others.
+    """
 
     told: NoticeTold
     look: str
     severity: str
     words: str
     ways: tuple[tuple[str, str, str, str], ...]
+    text: str = ""
 
 
 @router.get(PATH)
@@ -93,7 +96,7 @@ def _line(told: NoticeTold) -> Line:
     severity = "over" if over else told.severity
     words = _STATES[told.state] + told.words.removeprefix("Over: ")
     if told.kind == UPDATE:
-        return Line(told, "ok", "for users", f"{told.title}: {words}" if told.title else words, ways)
+        return Line(told, "note", "for users", told.title, ways, words)
     return Line(told, look, severity, words, ways)
 
 
