@@ -177,18 +177,23 @@ def waiting(view: RunView) -> list[str]:
         found.append(f"the hold by {view.held} to be released")
     if view.phase == "paused" and view.pause is not None:
         found.append(f"the pause to end ({view.pause.by}: {view.pause.reason or 'no reason given'})")
+    for i, phase in enumerate(view.phases):
+        if phase == "ready" and (gate := view.gate_of(i)):
+            found.append(f"{view.steps[i].id}: {gate}{_AGREE}")
     for i in sorted(view.manual_running):
-        found.append(f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it")
+        if view.waits[i]:
+            found.append(f"{view.steps[i].id} can wait: what it stands on is not up any more")
+        else:
+            found.append(f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it")
     for i in sorted(view.doubtful):
-        found.append(f"{view.steps[i].id}: its outcome is unknown; look, then attest, retry or skip")
+        why = f" ({view.whys[i]})" if view.whys.get(i) else ""
+        found.append(f"{view.steps[i].id}: its outcome is unknown{why}; look, then attest, retry or skip")
     for i, phase in enumerate(view.phases):
         if phase == "failed":
             if i in view.refused or (i in view.given_up and view.phase == "running"):
                 continue  # tried again once the password is mended; or the run goes on without this server
             _, message = view.failures.get(i, ("", ""))
             found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
-        elif phase == "ready" and (gate := view.gate_of(i)):
-            found.append(f"{view.steps[i].id}: {gate}{_AGREE}")
     return found
 
 
@@ -281,6 +286,13 @@ def _took(row: Document, now_ms: int) -> str:
 def _detail(row: Document, width: int) -> str:
     """In full what went wrong or is waited for; of what is done as much as fits on the line."""
     error = row["error"]
+    if row["state"] in ("pending", "ready"):
+        if row["state"] == "ready" and row["gate"]:
+            return str(row["gate"])
+        if row["evidence"]:
+            return str(row["waits_for"]) or "was done, and is to be done again"
+    if row["state"] == "unknown" and row["waits_for"]:  # newer than what an earlier try failed for
+        return str(row["waits_for"])
     if row["state"] == "failed" or (error and row["state"] != "succeeded"):
         return f"{error['message']} [{error['code']}]" if error else " []"
     if row["waits_for"]:

@@ -65,6 +65,40 @@ def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
     assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
 
 
+def test_what_a_feed_took_with_it_is_to_be_done_again_and_what_stands_on_it_can_wait() -> None:
+    boot = RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",), feeds=("f1",))
+    start = RunStep("start:web", "start", "web", 0, 1, ("boot:s2",), manual=True)
+    spec = RunSpec(
+        "dark-1", "dark", "p1", (RunStep("power:f1", "power", "f1", 0, 1), boot, start), approvals=0
+    )
+    story = []
+    for step in ("power:f1", "boot:s2", "start:web"):
+        story.append(Event("step_started", 2, step, 1, {"token": 1}))
+        if step != "start:web":
+            story.append(Event("step_succeeded", 3, step, 1, {"evidence": {"state": "up", "power": "on"}}))
+    tripped = Event("feed_tripped", 4, data={"feed": "f1", "why": "they fell silent", "open": False})
+    view = under_way(*story, tripped, spec=spec)
+    gate, start_words = waiting(view)
+    assert gate.startswith("power:f1: f1 tripped")
+    assert start_words == "start:web can wait: what it stands on is not up any more"
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "was done, and is to be done again" in text
+    assert "power on" not in text
+    assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
+
+
+def test_what_is_in_doubt_says_why_and_not_what_an_earlier_try_failed_for() -> None:
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, {"code": "bmc-busy", "message": "too many", "again_ms": 0}),
+        Event("step_started", 4, "boot:s2", 2, {"token": 1}),
+        Event("step_unknown", 5, "boot:s2", 2, {"code": "bmc-silent", "message": "nothing was seen of it"}),
+    )
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "nothing was seen of it" in text
+    assert "too many" not in text
+
+
 def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> None:
     failed = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
     view = under_way(
