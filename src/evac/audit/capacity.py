@@ -122,7 +122,7 @@ class Wanted:
 @dataclass(frozen=True, eq=False)
 class _Question:
     """One audit's worth of capacity questions. capped: services with a cap per site, counts (rows, capped):
-    where they stand."""
+    where they stand; held (sites, budgets): dark servers that each budget holds back."""
 
     supply: Supply
     losses: Losses
@@ -134,6 +134,13 @@ class _Question:
     @cached_property
     def counts(self) -> IntColumn:
         return self.supply.presence.counts[:, self.capped].astype(np.int64)
+
+    @cached_property
+    def held(self) -> IntColumn:
+        found, budgets, sites = self.supply.found, len(self.supply.found.budgets), self.losses.sites.shape[1]
+        rows = np.flatnonzero(found.over_power)
+        key = self.supply.top.estate.fleet.site[rows].astype(np.int64) * budgets + found.held_by[rows]
+        return np.bincount(key, minlength=sites * budgets).reshape(sites, budgets)
 
 
 def capacity(
@@ -278,6 +285,7 @@ def _place_one(
     if not (missing_base.any() or missing_top.any()):
         return
     firm = supply.firm
+    missing = missing_base + missing_top
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
     if after.any() and losses.kinds[number] in LARGE_KINDS:
@@ -286,10 +294,11 @@ def _place_one(
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
+    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
     result.short[number] = Shortfall(
         missing_base, missing_top, after, firm, by_power, budgets,
-        _shorts(supply, placed.left, missing_base + missing_top),
-        _shorts(supply, placed.left, np.where(firm, after, missing_base)), supply.labels,
+        _shorts(supply, free, missing), _shorts(supply, free, np.where(firm, after, missing_base)),
+        supply.labels,
     )  # fmt: skip
 
 
@@ -316,8 +325,9 @@ def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: 
 def _packed(
     question: _Question, stock: Stock, number: int, base: IntColumn, more: IntColumn, at_site: IntColumn
 ) -> Placed:
-    losses = question.losses
-    gone = stock.room.lost_shapes(losses.rows_of(number))
+    losses, rows = question.losses, question.losses.rows_of(number)
+    # Of a site that is lost as a whole nothing is left, whatever is counted there.
+    gone = stock.room.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
     packing = open_packing(stock, gone, losses.sites[number], base + more)
     return pack(packing, stock.wants, base, more, at_site)
 
@@ -345,20 +355,18 @@ def _power_gain(
         return 0, ()
     free = _packed(question, question.supply.variant("power"), number, base, base * 0, at_site)
     gain = int(missing.sum() - (base - free.base).sum())
-    lost = question.losses.sites[number][question.supply.top.estate.fleet.site]
-    held = found.held_by[found.over_power & ~lost]
-    names = np.bincount(held, minlength=len(found.budgets))
+    names = question.held[~question.losses.sites[number]].sum(axis=0)
     order = np.argsort(-names, kind="stable")[: int((names > 0).sum())]
     return max(0, gain), tuple(found.budgets[int(i)] for i in order)
 
 
-def _shorts(supply: Supply, left: Shapes, missing: IntColumn) -> tuple[Short, ...]:
-    """What is missing, by the set of pools that services may use."""
+def _shorts(supply: Supply, free: IntColumn, missing: IntColumn) -> tuple[Short, ...]:
+    """What is missing, by the set of pools that services may use; free: (P, R) of pools."""
     wants = supply.wants
     asking = np.flatnonzero(missing > 0)
     if not len(asking):
         return ()
-    kinds, free = wants.kind[asking], _free_by_pool(left, wants.eligible.shape[1])
+    kinds = wants.kind[asking]
     found: dict[tuple[str, str], Short] = {}
     for kind in np.unique(kinds).tolist():
         members = asking[kinds == kind]
@@ -373,9 +381,11 @@ def _free_by_pool(left: Shapes, pools: int) -> IntColumn:
     """(P, R) free amounts in all."""
     size = int(left.size[0])
     amounts = left.free[:size] * left.servers[:size, None]
-    found = np.zeros((pools, amounts.shape[1]), np.int64)
-    np.add.at(found, left.pool[:size], amounts)
-    return found
+    resources = amounts.shape[1]
+    found = np.zeros(pools * resources, np.int64)
+    place = left.pool[:size, None].astype(np.int64) * resources + np.arange(resources)
+    np.add.at(found, place.reshape(-1), amounts.reshape(-1))
+    return found.reshape(pools, resources)
 
 
 def _sum(one: Short, other: Short) -> Short:

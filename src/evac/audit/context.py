@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -33,6 +34,12 @@ class Context:
     """(S,) services that rules `by_service` are asked about; all if None."""
     stuck_at: dict[tuple[int, int], str] = field(default_factory=dict)
     """(loss, service) -> why nothing brings it back by itself, else empty; filled as it is asked for."""
+
+    def asking(self, services: BoolColumn) -> Context:
+        """The same, where rules `by_service` are asked about other services (S,)."""
+        found = copy(self)
+        object.__setattr__(found, "asked", services)
+        return found
 
     @cached_property
     def firm(self) -> BoolColumn:
@@ -152,9 +159,10 @@ class Rule:
     """A check with a stable name.
 
     per_loss: it asks what a loss does, so pairs of losses are asked too. reads: facets of the estate
-    (see `facets`) that can change what it finds; empty means that anything can. by_service: it looks
-    at each service by itself, at most at one that `Context.asked` asks about, and reads of all others
-    only how those that the service hard-needs are hit (see `differences`).
+    (see `facets`) and tables of impacts (see `differences`) that can change what it finds; empty means
+    that anything can. by_service: it looks at each service by itself, at most at one that
+    `Context.asked` asks about, and reads of all others only how those that the service hard-needs are
+    hit; by_time: and when it is back, not only whether that is in time.
     """
 
     id: str
@@ -164,6 +172,7 @@ class Rule:
     per_loss: bool = True
     reads: tuple[str, ...] = ()
     by_service: bool = False
+    by_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """What differs between the impacts of two audits: after which losses, and for which services.
 
 Both audits try the same losses on estates with the same services. Whatever is found about a service
-by itself follows from its own facts, from how it and all that it hard-needs are hit, and from when
-the tools are back; so only services with a difference in any of these need another look.
+by itself follows from its own facts, from how it and all that it hard-needs are hit, from whether it is
+back in time, and for some findings from when; so only services with a difference in any of these need
+another look.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -15,37 +18,53 @@ from evac.audit.capacity import Shortfall
 from evac.audit.closure import Pairs, spread
 from evac.audit.facets import changed_families, other_services, placed_elsewhere
 from evac.audit.impacts import Impacts
+from evac.audit.stores import NEVER
 from evac.model.fleet import BoolColumn, IntColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Differences:
-    """losses (L,): after which anything is different; services (S,): about which findings may be."""
+    """losses (L,): after which anything is different; fates (S,): services about which findings may be,
+    whose times aside; times (S,): with them; tables: names of what is different at all (see `_TABLES`)."""
 
     losses: BoolColumn
-    services: BoolColumn
+    fates: BoolColumn
+    times: BoolColumn
+    tables: frozenset[str]
 
 
-def differences(old: Impacts, new: Impacts, changed: frozenset[str]) -> Differences:
-    """Differences of two impacts whose estates differ in some facets. Never too few."""
-    if "limits" in changed:
-        return Differences(np.ones(len(new.losses), np.bool_), np.ones(len(new.estate.services), np.bool_))
+_TABLES: Final[dict[str, Callable[[Impacts], object]]] = {
+    "down": lambda found: found.hit,
+    "fate": lambda found: found.fate,
+    "ready": lambda found: found.ready_ms,
+    "recovery": lambda found: found.chains,
+}
+"""Parts of impacts that rules read. What comes out as it was is the same object (see `kept`)."""
+
+
+def differences(old: Impacts, new: Impacts) -> Differences:
+    """Differences of two impacts of the same losses and services. Never too few."""
     own = other_services(old.estate, new.estate)
     losses: BoolColumn = np.asarray((new.down[:, own] | old.down[:, own]).any(axis=1))
-    hit, later = np.zeros(len(own), np.bool_), own
-    if "dynamics" in changed:
-        hit = _other_fates(old, new, losses) | _rewired(old, new) | _without_room(old, new, losses)
-        hit |= _elsewhere(old, new, losses)
-        tables = ((old.direct, new.direct), (old.moved, new.moved), (old.untimed, new.untimed))
-        others = [(one, other) for one, other in tables if one is not other]
-        for pairs in (old.damage.pairs, new.damage.pairs):
-            _mark(pairs, [pairs.of(one) != pairs.of(other) for one, other in others], losses, hit)
-            _mark(pairs, [pairs.of(old.ready_ms) != pairs.of(new.ready_ms)], losses, later)
-        _late_tools(old, new, losses, later)
+    hit = _other_fates(old, new, losses) | _rewired(old, new) | _without_room(old, new, losses)
+    hit |= _elsewhere(old, new, losses) | _unstarted(old, new)
+    later, late = own.copy(), own | _judged_otherwise(old, new)
+    tables = ((old.direct, new.direct), (old.moved, new.moved))
+    for pairs in (old.damage.pairs, new.damage.pairs):
+        others = [pairs.of(one) != pairs.of(other) for one, other in tables if one is not other]
+        _mark(pairs, others, losses, hit)
+        if old.untimed is not new.untimed:
+            _mark(pairs, [pairs.of(old.untimed) != pairs.of(new.untimed)], losses, later)
+        if old.ready_ms is not new.ready_ms:
+            before, after, rto = pairs.of(old.ready_ms), pairs.of(new.ready_ms), new.rto_ms[pairs.service]
+            _mark(pairs, [before != after], losses, later)
+            _mark(pairs, [(before > rto) != (after > rto)], losses, late)
     for part in {*old.stores.parts} ^ {*new.stores.parts}:
         losses[part.losses] = True
-    bits = spread(new.order, hit.astype(np.int64).tolist())
-    return Differences(losses, later | np.array(bits, np.bool_))
+    if hit.any():
+        late |= np.array(spread(new.order, hit.astype(np.int64).tolist()), np.bool_)
+    changed = frozenset(name for name, table in _TABLES.items() if table(old) is not table(new))
+    return Differences(losses, late, late | later, changed)
 
 
 def _other_fates(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
@@ -59,6 +78,8 @@ def _other_fates(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
 
 def _rewired(old: Impacts, new: Impacts) -> BoolColumn:
     """(S,) services that need something else, or a store that is another."""
+    if old.graph is new.graph and old.estate.stores is new.estate.stores:
+        return np.zeros(len(new.estate.services), np.bool_)
     stores = changed_families(old.estate, new.estate) if old.estate.stores != new.estate.stores else set()
     both = zip(old.graph.hard, new.graph.hard, old.graph.families, new.graph.families, strict=True)
     return np.array(
@@ -103,11 +124,17 @@ def _mark(pairs: Pairs, differs: list[BoolColumn], losses: BoolColumn, services:
         services[pairs.service[different]] = True
 
 
-def _late_tools(old: Impacts, new: Impacts, losses: BoolColumn, services: BoolColumn) -> None:
-    """Where the tools are back at another time, all that is down is told another reason."""
-    late = np.zeros(len(losses), np.bool_)
-    for kind, ready in new.chains.tool_ready.items():
-        late |= ready != old.chains.tool_ready[kind]
-    pairs = new.damage.pairs
-    services[pairs.service[late[pairs.loss]]] = True
-    losses |= late
+def _unstarted(old: Impacts, new: Impacts) -> BoolColumn:
+    """(S,) services down where nothing starts replicas any more, or does so again: they are lost for that."""
+    services = np.zeros(len(new.estate.services), np.bool_)
+    if old.chains is not new.chains:
+        before, after = (found.chains.tool_ready["start"] >= NEVER for found in (old, new))
+        pairs = new.damage.pairs
+        services[pairs.service[(before != after)[pairs.loss]]] = True
+    return services
+
+
+def _judged_otherwise(old: Impacts, new: Impacts) -> bool:
+    """Whether there is a way by hand where there was none or no longer, or another number of tiers."""
+    by_hand = ("start" in old.times.manual) != ("start" in new.times.manual)
+    return by_hand or len(old.estate.tier_weights) != len(new.estate.tier_weights)

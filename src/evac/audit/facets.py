@@ -16,7 +16,9 @@ STRUCTURE: Final = frozenset({"structure"})
 GROUND: Final = frozenset({"room", "presence", "fleet"})
 """What replicas ask for, what stands where, and what servers there are."""
 
-DYNAMICS: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits", "order", *GROUND})
+DYNAMICS: Final = frozenset(
+    {"needs", "pace", "traffic", "stores", "tools", "limits", "waits", "order", *GROUND}
+)
 """What recovery follows from."""
 
 WIRES: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits"})
@@ -25,7 +27,7 @@ WIRES: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits
 _FIELDS: Final = {
     "expiring": ("expiring",), "automations": ("automations",), "rehearsals": ("rehearsals",),
     "recovery_groups": ("recovery_groups",), "links": ("links",), "stores": ("stores",), "tools": ("tools",),
-    "limits": ("limits", "detection_ms", "approval_ms", "horizon_ms", "tier_weights"),
+    "limits": ("limits", "horizon_ms", "tier_weights"), "waits": ("detection_ms", "approval_ms"),
     "caps": ("limits",), "dates": ("as_of", "changed"),
     "structure": ("halls", "feeds", "racks", "groups", "classes", "boot_servers", "pools"),
 }  # fmt: skip
@@ -45,6 +47,7 @@ _SERVICE_FACTS: Final = {
     "presence": ("replicas", "share", "sites"),
     "objectives": (
         "degraded_people", "paid", "rto_ms", "rpo_ms", "shed_rehearsed", "owner", "tier", "people", "purges",
+        "sheddable",
     ),
     "order": ("tier", "people"),
     "needs": ("needs",),

@@ -6,10 +6,11 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, Literal
+from functools import cached_property, partial
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.audit.capacity import Capacity, capacity
 from evac.audit.closure import (
@@ -40,8 +41,19 @@ from evac.audit.presence import (
     unjudged,
     with_columns,
 )
-from evac.audit.recovery import Damage, Recovery, Times, by_loss_of, recovery, times_of
-from evac.audit.schedule import Course, Line, Stores, Task, course_of, line_of, schedule, stores_of
+from evac.audit.recovery import Chains, Damage, Recovery, Times, by_loss_of, recovery, times_of
+from evac.audit.schedule import (
+    Course,
+    Line,
+    Stores,
+    Task,
+    course_of,
+    line_of,
+    priorities,
+    schedule,
+    stores_of,
+    weights_of,
+)
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
 from evac.model.affected import ServiceGraph, service_graph
@@ -123,6 +135,11 @@ class Struck:
     bits: Bits
     down: Pairs
 
+    def same(self, other: Struck) -> bool:
+        """Whether the same is down, for the same reasons."""
+        tables = np.array_equal(self.moved, other.moved) and np.array_equal(self.direct, other.direct)
+        return tables and self.bits == other.bits
+
 
 @dataclass(frozen=True, eq=False)
 class Impacts:
@@ -133,8 +150,8 @@ class Impacts:
     is down; fate: codes of FATES; ready_ms: milliseconds until base, detection and approval included
     (0 where not down, NEVER where nothing brings it back); untimed: some duration on the way is not
     known, so that the time is too short. hit: what is down by itself and by others; line: the order of
-    services in schedules; ready: ready times, a row a pair of the damage; kept: what rules worked out, for
-    the audits of what becomes of the estate.
+    services in schedules; ready: ready times, a row a pair of the damage; kept: what was worked
+    out on the way, for the audits of what becomes of the estate.
     """
 
     ground: Ground
@@ -307,10 +324,10 @@ def wiring_of(
     return Wiring(graph, order, course, returns, families, times_of(top.estate, graph, order))
 
 
-def struck(ground: Ground, wiring: Wiring) -> Struck:
-    """What every loss takes down, dependencies included."""
+def struck(ground: Ground, wiring: Wiring, movable: BoolColumn) -> Struck:
+    """What every loss takes down, dependencies included. movable (S,): see `_movable`."""
     services, losses = len(wiring.graph.hard), len(ground.losses)
-    moved = ground.endpoints.only(_movable(ground.top)[ground.endpoints.service])
+    moved = ground.endpoints.only(movable[ground.endpoints.service])
     direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
     bits = spread(wiring.order, direct)
     return Struck(
@@ -321,48 +338,68 @@ def struck(ground: Ground, wiring: Wiring) -> Struck:
 
 def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Impacts:
     """Who is down, for how long, and for good. before: of the same losses, to keep what is the same."""
-    services = len(wiring.graph.hard)
-    old = before if before is not None and before.wiring is wiring else None
-    stood = old if old is not None and old.ground.standing is ground.standing else None
-    hit = old.hit if old is not None and _same_pairs(old.ground, ground) else struck(ground, wiring)
-    damage = _damage(ground, hit)
-    known = old.down if old is not None and old.damage.pairs.same(damage.pairs) else None
-    if old is not None and old.damage.same(damage):
-        damage, chains = old.damage, old.chains
-    else:
-        parts = wiring.graph, wiring.order, wiring.times, wiring.families
-        chains = recovery(ground.top.estate, *parts, damage, old.chains.chains if old is not None else None)
-        old = None
-    line = _line(ground.top, wiring, before)
+    kept = Kept() if before is None else Kept(before.kept)
+    hit, damage = _hit(ground, wiring, kept)
+    chains = _chains(ground, wiring, damage, kept)
+    line = _line(ground.top, wiring, kept)
     ready = _ready(ground, wiring, damage, chains, line, before)
-    roomy = stood is not None and stood.capacity.room_known is ground.capacity.room_known
-    open_question = stood.open if stood is not None and roomy else _open(ground, wiring)
-    if old is not None and np.array_equal(old.open, open_question):
-        open_question = old.open
-    timed = old if old is not None and np.array_equal(old.ready, ready) else None
-    settled = timed if timed is not None and timed.open is open_question and timed.hit is hit else None
+    if before is not None and before.hit.down is hit.down and np.array_equal(before.ready, ready):
+        ready = before.ready
+    open_question = kept.of(
+        ("open",),
+        (ground.standing, ground.presence, ground.capacity.room_known, wiring.graph, wiring.families),
+        partial(_open, ground, wiring), _alike,
+    )  # fmt: skip
+    gone, size = ready >= NEVER, (len(ground.losses), len(wiring.graph.hard))
     return Impacts(
         ground=ground, wiring=wiring, hit=hit, damage=damage, chains=chains, line=line, ready=ready,
-        down=damage.pairs.marked(damage.losses, services) if known is None else known,
+        down=kept.of(("down",), (hit.down,), partial(hit.down.marked, *size)),
         open=open_question,
-        fate=_fates(ground, wiring, hit, ready, open_question) if settled is None else settled.fate,
-        ready_ms=_by_loss(damage, ready, services) if timed is None else timed.ready_ms,
-        untimed=_untimed(ground, wiring, damage) if old is None else old.untimed,
-        methods=_methods(ground.losses), kept=Kept() if before is None else before.kept,
+        fate=kept.of(
+            ("fate",), (ground.standing.taken.pairs, wiring.graph, hit, open_question, gone.tobytes()),
+            partial(_fates, ground, wiring, hit, gone, open_question), _alike,
+        ),
+        ready_ms=kept.of(("ready",), (hit.down, ready), partial(_by_loss, hit.down, ready, size)),
+        untimed=_untimed(ground, wiring, damage, kept),
+        methods=_methods(ground.losses), kept=kept,
     )  # fmt: skip
 
 
-def _same_pairs(before: Ground, after: Ground) -> bool:
-    """Whether the same services lose replicas, too many or all of a site, after the same losses."""
-    one, other = before.standing, after.standing
-    same = one.taken.pairs is other.taken.pairs
-    return same and one.short is other.short and one.endpoints is other.endpoints
+def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return np.array_equal(one, other)
 
 
-def _by_loss(damage: Damage, ready: IntColumn, services: int) -> CountTable:
+def _hit(ground: Ground, wiring: Wiring, kept: Kept) -> tuple[Struck, Damage]:
+    """What is down, and what that is worth."""
+    movable = _movable(ground.top)
+    hit = kept.of(
+        ("hit",), (ground.short, ground.endpoints, wiring.graph, wiring.families, movable.tobytes()),
+        partial(struck, ground, wiring, movable), Struck.same,
+    )  # fmt: skip
+    damage = kept.of(
+        ("damage",), (hit, ground.lost, ground.presence, ground.capacity),
+        partial(_damage, ground, hit), Damage.same,
+    )  # fmt: skip
+    return hit, damage
+
+
+def _chains(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> Recovery:
+    graph, order, families, pairs = wiring.graph, wiring.order, wiring.families, damage.pairs
+    chains = kept.of(
+        ("chains",), (graph, families, pairs),
+        partial(Chains, graph, order, families, pairs, len(ground.losses)),
+    )  # fmt: skip
+    estate = ground.top.estate
+    return kept.of(
+        ("recovery",), (wiring.times, chains, damage, estate.detection_ms, estate.approval_ms),
+        partial(recovery, estate, wiring.times, chains, damage), Recovery.same,
+    )  # fmt: skip
+
+
+def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTable:
     """(L, S) ready times, 0 for what is not down."""
-    table = np.zeros((damage.losses, services), np.int32)
-    table[damage.pairs.loss, damage.pairs.service] = ready
+    table = np.zeros(size, np.int32)
+    table[pairs.loss, pairs.service] = ready
     return table
 
 
@@ -370,13 +407,18 @@ def _methods(losses: Losses) -> tuple[Method, ...]:
     return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
-def _line(top: Topology, wiring: Wiring, before: Impacts | None) -> Line:
+def _line(top: Topology, wiring: Wiring, kept: Kept) -> Line:
     """In which order services go; as before if the same people wait for the same."""
-    if before is not None and before.wiring is wiring:
-        both = zip(before.estate.services, top.estate.services, strict=True)
-        if all(one is more or (one.people, one.tier) == (more.people, more.tier) for one, more in both):
-            return before.line
-    return line_of(top.estate, wiring.graph, wiring.order, wiring.times, wiring.course)
+    estate, order, course = top.estate, wiring.order, wiring.course
+    weight = weights_of(estate)
+    rank = kept.of(
+        ("priorities",), (order, course, weight.tobytes()), partial(priorities, weight, order, course.needed)
+    )
+    parts = (wiring.graph, order, wiring.times, wiring.course, wiring.returns, estate.limits, rank)
+    return kept.of(
+        ("line",), parts,
+        partial(line_of, estate, wiring.graph, order, wiring.times, course, rank),
+    )  # fmt: skip
 
 
 def _ready(
@@ -466,12 +508,21 @@ def _task(room: Capacity, damage: Damage, number: int) -> Task:
     return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up)
 
 
-def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
+def _untimed(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> BoolColumn:
     """(L, S) services that need a start, a promotion or a change of traffic of unknown length."""
-    estate, families, pairs = ground.top.estate, wiring.families, damage.pairs
     no_ttl = np.array(
-        [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in estate.services], np.bool_
+        [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in ground.top.estate.services], np.bool_
     )
+    known = wiring.times.start_known
+    return kept.of(
+        ("untimed",),
+        (ground.top.estate.stores, wiring.graph, wiring.families, damage, known.tobytes(), no_ttl.tobytes()),
+        partial(_vague, ground, wiring, damage, no_ttl), _alike,
+    )  # fmt: skip
+
+
+def _vague(ground: Ground, wiring: Wiring, damage: Damage, no_ttl: BoolColumn) -> BoolColumn:
+    estate, families, pairs = ground.top.estate, wiring.families, damage.pairs
     vague = (damage.starts > 0) & ~wiring.times.start_known[pairs.service]
     vague |= damage.shift & no_ttl[pairs.service]
     unknown = {d.family for d in estate.stores if d.promote_ms is None}
@@ -483,9 +534,9 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
 
 
 def _fates(
-    ground: Ground, wiring: Wiring, hit: Struck, ready: IntColumn, open_question: BoolColumn
+    ground: Ground, wiring: Wiring, hit: Struck, gone: BoolColumn, open_question: BoolColumn
 ) -> CodeColumn:
-    """(L, S) codes of FATES, the graver one last. ready: by pair that is down."""
+    """(L, S) codes of FATES, the graver one last. gone: by pair that is down, nothing brings it back."""
     fate = np.zeros(ground.lost.shape, np.uint8)
     taken = ground.standing.taken.pairs
     fate[taken.loss, taken.service] = DEGRADED
@@ -494,6 +545,6 @@ def _fates(
     fate[hit.down.loss, hit.down.service] = RECOVERS
     if open_question.any():
         fate[open_question] = UNKNOWN
-    gone = hit.down.only(ready >= NEVER)
-    fate[gone.loss, gone.service] = LOST
+    lost = hit.down.only(gone)
+    fate[lost.loss, lost.service] = LOST
     return fate

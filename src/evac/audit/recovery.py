@@ -10,9 +10,7 @@ out depth by depth: what is needed has the lower depth.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -120,14 +118,18 @@ def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
 class Recovery:
     """ready: a row a pair of the damage: milliseconds from the loss to base, detection and approval
     included, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its tools are
-    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin; chains: for the same
-    pairs with other damage."""
+    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
 
     ready: IntColumn
     tool_ready: dict[StepKind, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
-    chains: Chains
+
+    def same(self, other: Recovery) -> bool:
+        """Whether all is back when it was."""
+        tools = all(np.array_equal(ready, other.tool_ready[kind]) for kind, ready in self.tool_ready.items())
+        alike = np.array_equal(self.ready, other.ready) and np.array_equal(self.released, other.released)
+        return tools and alike and np.array_equal(self.tools_down, other.tools_down)
 
     def same_after(self, number: int, other: Recovery, rows: RowNumbers, others: RowNumbers) -> bool:
         """Whether chains after one loss are the same as others; rows, others: of that loss in each."""
@@ -139,20 +141,8 @@ class Recovery:
         return bool(tools and released and np.array_equal(self.ready[rows], other.ready[others]))
 
 
-def recovery(
-    estate: Estate,
-    graph: ServiceGraph,
-    order: Order,
-    times: Times,
-    families: FamilyHits,
-    damage: Damage,
-    before: Chains | None = None,
-) -> Recovery:
-    """Chains of all services under all losses. before: of the same graph, order, times and families."""
-    known = before is not None and before.damage.pairs.same(damage.pairs)
-    chains = (
-        before.of(damage) if before is not None and known else Chains(graph, order, times, families, damage)
-    )
+def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Recovery:
+    """Chains of all services under all losses. chains: of the pairs of the damage."""
     tools = {kind: np.array(times.tools[kind], np.int32) for kind in WAITED_KINDS}
     rows = {kind: np.flatnonzero(np.isin(damage.pairs.service, found)) for kind, found in tools.items()}
     tool_ready = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
@@ -162,9 +152,10 @@ def recovery(
     tools_down = np.zeros(damage.losses, np.bool_)
     tools_down[damage.pairs.loss[np.isin(damage.pairs.service, every_tool)]] = True
     released = _release(estate, times, tool_ready["approve"] > 0)
+    walk = _Walk(chains, times, damage)
     if tools_down.any():
-        tool_ready = _tools_back(chains, damage, times, rows, tool_ready, released)
-    return Recovery(chains.run(chains.depths, tool_ready, released), tool_ready, tools_down, released, chains)
+        tool_ready = _tools_back(walk, rows, tool_ready, released)
+    return Recovery(walk.run(chains.depths, tool_ready, released), tool_ready, tools_down, released)
 
 
 def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
@@ -178,9 +169,7 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 
 
 def _tools_back(
-    chains: Chains,
-    damage: Damage,
-    times: Times,
+    walk: _Walk,
     rows: dict[StepKind, RowNumbers],
     found: dict[StepKind, IntColumn],
     released: IntColumn,
@@ -190,9 +179,9 @@ def _tools_back(
     At first none of those that are down comes back; each round finds those that can be brought
     back with what there is, or by hand, and when. What is left after that waits for itself.
     """
-    depths = chains.of_tools
-    for _ in range(len(times.tool_closure) + 2):
-        ready = chains.run(depths, found, released)
+    damage, depths = walk.damage, walk.chains.of_components(walk.times.tool_closure)
+    for _ in range(len(walk.times.tool_closure) + 2):
+        ready = walk.run(depths, found, released)
         fresh = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
         for kind, hit in rows.items():
             np.maximum.at(fresh[kind], damage.pairs.loss[hit], ready[hit])
@@ -221,43 +210,36 @@ class _Depth:
 
 
 class Chains:
-    """Chains over all pairs, depth by depth."""
+    """Who waits for whom over all pairs that are down, depth by depth."""
 
     def __init__(
-        self, graph: ServiceGraph, order: Order, times: Times, families: FamilyHits, damage: Damage
+        self, graph: ServiceGraph, order: Order, families: FamilyHits, pairs: Pairs, losses: int
     ) -> None:
-        self._times, self.damage = times, damage
-        self._order = order
-        self._component = np.array(order.component, np.int64)[damage.pairs.service]
-        self._depth = _depths(order)[self._component] if len(damage.pairs) else self._component
-        self._key = damage.pairs.service.astype(np.int64) * damage.losses + damage.pairs.loss
-        self._store, self._has_store = self._stores(graph, families)
-        self.depths = self._split(np.arange(len(damage.pairs)))
+        self._order, self._pairs, self._losses = order, pairs, losses
+        self._component = np.array(order.component, np.int64)[pairs.service]
+        self._depth = _depths(order)[self._component] if len(pairs) else self._component
+        self._key = pairs.service.astype(np.int64) * losses + pairs.loss
+        self.store, self.has_store = self._stores(graph, families)
+        self.depths = self._split(np.arange(len(pairs)))
+        self._asked: tuple[tuple[int, ...], list[_Depth]] = (), []
 
-    def of(self, damage: Damage) -> Chains:
-        """The same chains for other damage of the same pairs."""
-        found = copy(self)
-        found.damage = damage
-        return found
-
-    @cached_property
-    def of_tools(self) -> list[_Depth]:
-        """The depths with tools and what they need only."""
-        return self._split(np.flatnonzero(np.isin(self._component, self._times.tool_closure)))
+    def of_components(self, wanted: tuple[int, ...]) -> list[_Depth]:
+        """The depths with some components only; those asked for last are kept."""
+        if self._asked[0] != wanted:
+            self._asked = wanted, self._split(np.flatnonzero(np.isin(self._component, wanted)))
+        return self._asked[1]
 
     def _split(self, rows: RowNumbers) -> list[_Depth]:
-        damage = self.damage
-        order = np.lexsort((damage.pairs.loss[rows], self._component[rows], self._depth[rows]))
+        order = np.lexsort((self._pairs.loss[rows], self._component[rows], self._depth[rows]))
         rows = rows[order]
         edges = np.flatnonzero(np.diff(self._depth[rows])) + 1
         return [self._one_depth(part) for part in np.split(rows, edges) if len(part)]
 
     def _one_depth(self, rows: RowNumbers) -> _Depth:
-        damage = self.damage
-        unit_key = self._component[rows] * damage.losses + damage.pairs.loss[rows]
+        unit_key = self._component[rows] * self._losses + self._pairs.loss[rows]
         starts = np.r_[True, unit_key[1:] != unit_key[:-1]]
         first = np.flatnonzero(starts)
-        loss = damage.pairs.loss[rows[first]]
+        loss = self._pairs.loss[rows[first]]
         outside = [self._order.outside[c] for c in self._component[rows[first]].tolist()]
         lengths = np.array([len(found) for found in outside], np.int64)
         flat = np.array([s for found in outside for s in found], np.int64)
@@ -268,7 +250,7 @@ class Chains:
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
         """Rows of some pairs; the untouched row for those that are not down."""
-        wanted = service * self.damage.losses + loss
+        wanted = service * self._losses + loss
         place = np.searchsorted(self._key, wanted)
         found = self._key[np.minimum(place, len(self._key) - 1)] == wanted
         return np.where(found, place, _UNTOUCHED)
@@ -286,22 +268,32 @@ class Chains:
                     longest[rows] = np.maximum(longest[rows], families.ready_ms[family] + 1)
         return np.maximum(longest - 1, 0), longest > 0
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walk:
+    """Chains with what things take, and from what damage on. chains: of the pairs of the damage."""
+
+    chains: Chains
+    times: Times
+    damage: Damage
+
     def run(
         self, depths: list[_Depth], tool_ready: dict[StepKind, IntColumn], released: IntColumn
     ) -> IntColumn:
         """Ready times of the rows of some depths; 0 for all others."""
-        ready = np.zeros(len(self._key) + 1, np.int64)
+        chains = self.chains
+        ready = np.zeros(len(self.damage.pairs) + 1, np.int64)
         fenced = self._step("fence", released, 0, tool_ready, None)
         begin = self._step("promote", fenced, 0, tool_ready, None)
-        up = self._step("boot", released, self._times.boot, tool_ready, None)
+        up = self._step("boot", released, self.times.boot, tool_ready, None)
         for depth in depths:
             waits = released[depth.loss]
             if len(depth.waiting):
                 latest = np.maximum.reduceat(ready[depth.needed], depth.needed_first)
                 waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
             loss = self.damage.pairs.loss[depth.rows]
-            back = np.minimum(begin[loss] + self._store[depth.rows], NEVER)
-            back = np.where(self._has_store[depth.rows], back, 0)
+            back = np.minimum(begin[loss] + chains.store[depth.rows], NEVER)
+            back = np.where(chains.has_store[depth.rows], back, 0)
             waits = np.maximum(waits, np.maximum.reduceat(back, depth.first))
             done = self._own(depth, waits[depth.unit], up[loss], tool_ready)
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
@@ -312,7 +304,7 @@ class Chains:
         self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[StepKind, IntColumn]
     ) -> IntColumn:
         """Own steps of each service after what its component waits for."""
-        times, damage, rows = self._times, self.damage, depth.rows
+        times, damage, rows = self.times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
         begin = np.maximum(waits, np.where(damage.boots[rows], up, 0))
         started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)
@@ -324,7 +316,7 @@ class Chains:
 
     def _wave(self, starts: IntColumn) -> IntColumn:
         """Windows of the company's rate of starts that a service fills by itself."""
-        rate = self._times.starts
+        rate = self.times.starts
         if rate is None:
             return np.zeros_like(starts)
         windows = np.maximum(-(-starts // rate.count) - 1, 0)
@@ -344,7 +336,7 @@ class Chains:
         """
         tools = tool_ready[kind] if loss is None else tool_ready[kind][loss]
         with_tools = np.maximum(begin, tools) + duration
-        manual = self._times.manual.get(kind)
+        manual = self.times.manual.get(kind)
         if manual is None:
             return np.asarray(np.minimum(with_tools, NEVER), np.int64)
         by_hand = begin + np.maximum(duration, manual)

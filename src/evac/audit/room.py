@@ -395,8 +395,9 @@ def servers_that_fit(top: Topology, room: Room, wants: Wants) -> tuple[IntColumn
     shape = (len(wants.known), len(top.estate.sites))
     on, dark = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for found, chosen in ((on, (room.stage < STAGE_DARK) & ~room.is_pool), (dark, room.stage == STAGE_DARK)):
-        counts = np.where(chosen, room.count, 0)
-        fitting_servers(wants.asking, room.amounts, room.pool, room.site, counts, found)
+        rows = np.flatnonzero(chosen)
+        shapes = room.amounts[rows], room.pool[rows], room.site[rows], room.count[rows]
+        fitting_servers(wants.asking, *shapes, found)
     replicas = top.estate.replicas
     here = replicas.kind == ON_SERVER
     server = replicas.target[here]

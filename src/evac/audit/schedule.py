@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.audit.closure import Order, RowNumbers
 from evac.audit.recovery import Recovery, Times
@@ -24,6 +25,7 @@ from evac.model.steps import StepKind
 from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 
 _NOT_LOST: Final = 2**62
+FloatColumn = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +73,10 @@ def course_of(graph: ServiceGraph, order: Order) -> Course:
     return Course(needed, ways, families)
 
 
-def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times, course: Course) -> Line:
-    """Priorities and paces."""
-    priority = _priorities(estate, order, course.needed)
+def line_of(
+    estate: Estate, graph: ServiceGraph, order: Order, times: Times, course: Course, priority: list[int]
+) -> Line:
+    """Priorities and paces. priority: see `priorities`."""
     family_rank: dict[str, int] = {}
     for service, names in enumerate(graph.families):
         for name in names:
@@ -93,12 +96,16 @@ def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times, cou
     return Line(course.ways, pace, course.families, family_rank, len(kinds), _boots_at_once(estate))
 
 
-def _priorities(estate: Estate, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
-    """Place of each service among all by the people behind it, fewest first."""
+def weights_of(estate: Estate) -> FloatColumn:
+    """(S,) people who wait for a service, weighted by its tier; one more, so that all count."""
     last = len(estate.tier_weights) - 1
-    weight = np.array(
+    return np.array(
         [(s.people or 0) * estate.tier_weights[last if s.tier is None else min(s.tier, last)] + 1
          for s in estate.services], np.float64)  # fmt: skip
+
+
+def priorities(weight: FloatColumn, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
+    """Place of each service among all by the people behind it, fewest first. weight (S,): of each."""
     pushed = [float(weight[list(members)].sum()) for members in order.members]
     for number in range(len(order.members) - 1, -1, -1):
         for other in needed[number]:

@@ -7,7 +7,7 @@ is made again (see `reshaping`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, Literal
 
 import numpy as np
@@ -110,15 +110,19 @@ class Supply:
             rows = np.flatnonzero(services[one.replicas.service])
             moved[one.replicas.target[rows[one.replicas.kind[rows] == ON_SERVER]]] = True
         facts = _changed_servers(before.fleet, estate.fleet)
-        used = used_again(self.stock.used, top, moved, demand)
+        elsewhere = bool(services.any())
+        used = used_again(self.stock.used, top, moved, demand) if elsewhere else self.stock.used
         changed = facts | _used_otherwise(self.stock.used, used, moved)
         room = reshaped(self.room, top, self.rows, found, used, changed | (found.usable != self.found.usable))
-        wants = wants_of(top, room, demand, known, presence.n, self.wants, other)
+        wants = self.wants
+        if elsewhere or len(other) or room.pool_names != self.room.pool_names:
+            wants = wants_of(top, room, demand, known, presence.n, wants, other)
         result = Supply(top, self.rows, presence, found, demand, known, stock_of(room, wants, used))
         for name, stock in self._extra.items():
             held, taken = found, used
             if name == "shed":
-                taken = used_again(stock.used, top, moved, demand, result.firm)
+                again = partial(used_again, stock.used, top, moved, demand, result.firm)
+                taken = again() if elsewhere else stock.used
             else:
                 held = _without_budgets(found)
             changed = facts | _used_otherwise(stock.used, taken, moved)

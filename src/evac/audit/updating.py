@@ -27,6 +27,7 @@ from evac.audit.facets import (
 )
 from evac.audit.findings import Finding
 from evac.audit.impacts import Impacts, Wiring, ground_again, judged, wiring_of
+from evac.audit.kept import Kept
 from evac.audit.recovery import times_of
 from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
@@ -54,12 +55,12 @@ def update(
     if previous.paired or changed & STRUCTURE:
         return audit(estate, domains=previous.wanted, pairs=previous.paired, as_of=as_of, digest=digest)
     fresh = _impacts(old, estate, changed)
-    if changed & DYNAMICS:
-        changed |= {"dynamics"}
-    different = differences(old, fresh, changed)
-    context = Context(estate, fresh, today, digest, different.services)
+    different = differences(old, fresh)
+    changed |= different.tables
+    context = Context(estate, fresh, today, digest, different.fates)
+    timed = context.asking(different.times)
     by_rule = tuple(
-        _found(rule, context, _placed_again(found, previous, estate), changed)
+        _found(rule, timed if rule.by_time else context, _placed_again(found, previous, estate), changed)
         for rule, found in zip(RULES, previous.by_rule, strict=True)
     )
     rows = loss_rows(fresh, previous.rows, different.losses)
@@ -70,11 +71,11 @@ def _found(
     rule: Rule, context: Context, known: tuple[Finding, ...], changed: frozenset[str]
 ) -> tuple[Finding, ...]:
     """What a rule finds now; known: what it found before."""
-    if rule.reads and not changed.intersection(rule.reads):
+    if not rule.by_service or context.asked is None:
+        return findings_of(rule, context) if not rule.reads or changed.intersection(rule.reads) else known
+    if not context.asked.any():
         return known
     found = findings_of(rule, context)
-    if not rule.by_service or context.asked is None:
-        return found
     index, asked = context.impacts.graph.index, context.asked.tolist()
     kept = [finding for finding in known if not asked[index[finding.subject]]]
     if not found and len(kept) == len(known):
@@ -98,7 +99,7 @@ def _impacts(old: Impacts, estate: Estate, changed: frozenset[str]) -> Impacts:
     elif "order" in changed:
         ground = replace(ground, capacity=reordered(old.capacity, top, old.losses, old.lost))
     if not changed & DYNAMICS:
-        return replace(old, ground=ground)
+        return replace(old, ground=ground, kept=Kept(old.kept))
     return judged(ground, _wiring(old, top, changed), old)
 
 

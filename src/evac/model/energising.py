@@ -182,7 +182,7 @@ class _Energising:
     def run(self) -> Energy:
         left = list(self.feeds)
         while left:
-            gain = {f: int(self.size[self._new(f)].sum()) for f in left}
+            gain = self._gain()
             feed = min(left, key=lambda f: (-gain[f], self.estate.feeds[f].id))
             left.remove(feed)
             self._close(feed)
@@ -193,6 +193,13 @@ class _Energising:
             tuple(self.steps), self.power_at, self._least(), self._network(),
             self.by_itself & self._has_power(), self.step_of, MappingProxyType(self.refused),
         )  # fmt: skip
+
+    def _gain(self) -> list[float]:
+        """(feeds,) servers that each would give power to."""
+        racks, feeds = self.top.feed_racks, self.top.feed_rows
+        size = np.where(self.waiting, self.size, 0)[racks]
+        found: list[float] = np.bincount(feeds, size, len(self.estate.feeds)).tolist()
+        return found
 
     def _new(self, feed: int) -> IndexColumn:
         """Racks that get their power from a feed."""
@@ -331,11 +338,14 @@ class _Clock:
         changes = sorted(self.changes.get(use.limit, {}).items())
         if not changes:
             return start
-        ticks, units = np.array(changes, np.int64).T
         begin, end = _window(use, length, start)
-        until = np.r_[ticks[1:], ticks[-1]]
-        clash = np.flatnonzero((np.cumsum(units) > room) & (ticks < end) & (until > begin))
-        return start if not len(clash) else int(until[clash[-1]]) - use.offset
+        until_next = [*(tick for tick, _ in changes[1:]), changes[-1][0]]
+        found, held = start, 0
+        for (tick, units), until in zip(changes, until_next, strict=True):
+            held += units
+            if held > room and tick < end and until > begin:
+                found = until - use.offset
+        return found
 
 
 def _window(use: Use, length: int, start: int) -> tuple[int, int]:

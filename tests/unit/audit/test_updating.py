@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.audit import AuditReport, audit, update
+from evac.audit import RULES, AuditReport, audit, update
 from evac.estate.example import pangyo
 from evac.model.diagnostic import Place
 from evac.model.estate import Dependency, Estate, Expiring, Store, StoreMember, Traffic
@@ -147,6 +147,7 @@ CHANGES: tuple[Callable[[Estate, int, int], Estate], ...] = (
     lambda e, i, j: replace(e, tier_weights=(9, 3, 1)),
     lambda e, i, j: replace(e, limits=replace(e.limits, hands_at_once=1 + j % 9, fences_at_once=1 + i % 5)),
     lambda e, i, j: replace(e, detection_ms=j * 1_000),
+    lambda e, i, j: replace(e, approval_ms=j * 60_000),
     lambda e, i, j: replace(e, horizon_ms=(1 + j % 60) * HOUR // 20),
     lambda e, i, j: replace(e, tools=MappingProxyType({**e.tools, "deploy": (e.services[i % 99].id,)})),
     lambda e, i, j: replace(e, limits=replace(e.limits, manual_ms=MappingProxyType({}))),
@@ -222,6 +223,36 @@ def test_changes_of_several_kinds_at_once(
     for apply, pick, other in changes:
         estate = apply(estate, pick, other)
     _same(update(report, estate), audit(estate))
+
+
+def test_changes_of_the_same_estate_know_nothing_of_each_other() -> None:
+    report = before(True)
+    estate = report.impacts.estate
+    later = replace(estate, detection_ms=estate.detection_ms + 600_000)
+    more = _service(estate, 3, share=Fraction(1, 3))
+    for changed in (later, more, estate):
+        _same(update(report, changed), audit(changed))
+
+
+def test_whether_a_service_may_be_shed_is_told_wherever_it_counts() -> None:
+    report = before(False)
+    slow = [s.id for s in report.impacts.estate.services if s.traffic.kind == "dns" and s.rto_ms]
+    for name in slow[:3]:
+        for sheddable in (True, False):
+            report = update(report, change(report.impacts.estate, name, sheddable=sheddable))
+            _same(report, audit(report.impacts.estate))
+
+
+def test_findings_that_tell_no_time_are_kept_where_all_is_found_out_later() -> None:
+    report = before(False)
+    estate = report.impacts.estate
+    again = update(report, replace(estate, detection_ms=estate.detection_ms + 1))
+    kept = {
+        rule.id for rule, one, other in zip(RULES, report.by_rule, again.by_rule, strict=True) if one is other
+    }
+    assert {"service-lost", "replicas-together", "hidden-single-site", "cold-start-cycle"} <= kept
+    assert "recovery-above-rto" not in kept
+    assert again.impacts.fate is report.impacts.fate
 
 
 def test_named_losses_stay_the_ones_that_are_tried() -> None:

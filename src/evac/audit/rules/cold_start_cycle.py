@@ -60,5 +60,5 @@ RULE = Rule(
     "A cold-start cycle",
     check,
     per_loss=False,
-    reads=("dynamics", "needs", "limits"),
+    reads=("down", "needs", "limits"),
 )

@@ -51,5 +51,5 @@ RULE = Rule(
     "EV131",
     "What a dark site needs stands only there",
     check,
-    reads=("dynamics", "tools", "needs", "limits"),
+    reads=("down", "tools", "limits"),
 )

@@ -89,7 +89,6 @@ RULE = Rule(
     "EV102",
     "A service at several sites needs something at one site only",
     check,
-    False,
-    reads=("dynamics", "objectives", "needs", "stores"),
+    per_loss=False,
     by_service=True,
 )

@@ -37,6 +37,6 @@ RULE = Rule(
     "EV113",
     "Predicted recovery above the rto",
     check,
-    reads=("dynamics", "objectives"),
     by_service=True,
+    by_time=True,
 )

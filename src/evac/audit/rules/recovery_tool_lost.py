@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -19,12 +20,28 @@ _MAKER = Maker("recovery-tool-lost", "EV103")
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
-    roles = _roles(context)
-    down = context.impacts.down
+    roles, impacts = _roles(context), context.impacts
+    parts = (impacts.hit, impacts.ground.standing, impacts.presence, impacts.graph, impacts.families,
+             context.estate.tools)  # fmt: skip
+    chains = impacts.kept.of((_MAKER.rule,), parts, partial(_references, context, tuple(roles)))
     for tool in sorted(roles):
-        losses = context.worst_first(np.flatnonzero(down[:, tool]).tolist())
-        if losses:
-            yield _finding(context, tool, roles[tool], losses)
+        if chains[tool]:
+            yield _finding(context, tool, roles[tool], list(chains[tool].items()))
+
+
+Chain = tuple[str, ...]
+
+
+def _references(context: Context, tools: tuple[int, ...]) -> dict[int, dict[int, Chain]]:
+    """By tool and loss that takes it, the worst first: the chain by which its recovery needs itself."""
+    down = context.impacts.down
+    return {
+        tool: {
+            number: self_reference(context, tool, number)
+            for number in context.worst_first(np.flatnonzero(down[:, tool]).tolist())
+        }
+        for tool in tools
+    }
 
 
 def _roles(context: Context) -> dict[int, tuple[str, ...]]:
@@ -37,8 +54,7 @@ def _roles(context: Context) -> dict[int, tuple[str, ...]]:
     return {tool: tuple(filled) for tool, filled in found.items()}
 
 
-def _finding(context: Context, tool: int, roles: tuple[str, ...], losses: list[int]) -> Finding:
-    graded = [(n, self_reference(context, tool, n)) for n in losses]
+def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[tuple[int, Chain]]) -> Finding:
     # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
     graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.left(pair[0], tool))))
     errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n)]
@@ -129,5 +145,5 @@ RULE = Rule(
     "EV103",
     "A recovery tool is lost with what it must recover",
     check,
-    reads=("dynamics", "objectives", "tools", "needs", "limits"),
+    reads=("down", "fate", "ready", "presence", "objectives", "tools", "needs", "stores", "limits"),
 )

@@ -70,6 +70,5 @@ RULE = Rule(
     "Replicas of one service in one rack or feed",
     check,
     per_loss=False,
-    reads=("dynamics", "objectives"),
     by_service=True,
 )

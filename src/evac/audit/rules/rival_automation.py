@@ -66,5 +66,5 @@ RULE = Rule(
     "Automation would undo a step",
     check,
     per_loss=False,
-    reads=("dynamics", "automations"),
+    reads=("down", "automations"),
 )

@@ -34,6 +34,5 @@ RULE = Rule(
     "EV100",
     "A loss takes a service for good",
     check,
-    reads=("dynamics", "objectives"),
     by_service=True,
 )

@@ -44,6 +44,6 @@ RULE = Rule(
     "A service stands at one site only",
     check,
     per_loss=False,
-    reads=("dynamics", "objectives"),
     by_service=True,
+    by_time=True,
 )

@@ -46,5 +46,10 @@ def _sites(context: Context, group: SharedFate) -> list[str]:
 
 
 RULE = Rule(
-    "sites-share-fate", "EV118", "Sites share a fate", check, per_loss=False, reads=("dynamics", "objectives")
+    "sites-share-fate",
+    "EV118",
+    "Sites share a fate",
+    check,
+    per_loss=False,
+    reads=("fate", "ready", "objectives", "limits"),
 )

@@ -87,5 +87,5 @@ RULE = Rule(
     "EV114",
     "Traffic cannot be moved in time",
     check,
-    reads=("dynamics", "objectives", "traffic", "tools", "limits"),
+    reads=("down", "recovery", "ready", "objectives", "traffic", "tools", "limits", "waits"),
 )

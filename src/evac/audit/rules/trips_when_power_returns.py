@@ -15,7 +15,7 @@ from evac.audit.words import counted, listed
 from evac.model.derive_limits import limits_of
 from evac.model.domain import Loss, Topology, loss
 from evac.model.energising import energise
-from evac.model.fleet import CONDEMNED, SERVING, SPARE, IndexColumn, IntColumn
+from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IntColumn
 from evac.model.power import PowerTable, power_table
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
@@ -58,59 +58,79 @@ class _Returning:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """Budgets of all sites. of_server (V, 5): budgets of each server, the last number for none; watts (V,)
-    and load: what is drawn, by server and by budget."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """A site and what hangs on it: what is lost with it, its servers, and (budgets,) those it draws of."""
+
+    lost: Loss
+    servers: RowNumbers
+    budgets: BoolColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """Budgets, and who hangs on them. keys (5, V): site and budget of each server as one number, budgets and
+    one more for none a site; places: sites by number, those alone where servers may come on."""
 
     power: PowerTable
-    of_server: IndexColumn
-    watts: IntColumn
+    keys: IntColumn
+    places: dict[int, _Place]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """grid; load (sites, budgets): what servers of each site draw today."""
+
+    grid: _Grid
     load: IntColumn
 
-    def elsewhere(self, lost: Loss, here: RowNumbers) -> tuple[bytes, bytes]:
+    def elsewhere(self, number: int) -> tuple[bytes, bytes]:
         """Watts that other servers draw of budgets on which a site hangs, and which of all they exceed."""
-        load = self.load - _load(self.of_server[here], self.watts[here], len(self.load))
-        mine = np.zeros(len(load), np.bool_)
-        mine[self.of_server[here]] = True
-        mine[self.power.of_rack[:-1][lost.racks]] = True
-        over = load[:-1] > np.array(self.power.watts, np.int64)
-        return load[:-1][mine[:-1]].tobytes(), over.tobytes()
+        load = self.load.sum(axis=0) - self.load[number]
+        over = load > np.array(self.grid.power.watts, np.int64)
+        return load[self.grid.places[number].budgets].tobytes(), over.tobytes()
 
 
 def _drawn(context: Context) -> _Drawn:
     estate, fleet = context.estate, context.estate.fleet
-    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
-    watts = np.where(on, fleet.watts, 0)
     parts = (estate.limits, fleet.rack, fleet.site)
-    power, of_server = context.impacts.kept.of((_MAKER.rule,), parts, partial(_budgets, context))
-    return _Drawn(power, of_server, watts, _load(of_server, watts, len(power.names) + 1))
+    grid = context.impacts.kept.of((_MAKER.rule,), parts, partial(_grid, context))
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    watts = np.where(on, fleet.watts, 0).astype(np.float64)
+    shape = len(estate.sites), len(grid.power.names) + 1
+    load = np.zeros(shape[0] * shape[1], np.int64)
+    for keys in grid.keys:
+        load += np.bincount(keys, watts, len(load)).astype(np.int64)
+    return _Drawn(grid, load.reshape(shape)[:, :-1])
 
 
-def _budgets(context: Context) -> tuple[PowerTable, IndexColumn]:
-    fleet, power = context.estate.fleet, power_table(context.impacts.top, Scenario("restore", ()))
+def _grid(context: Context) -> _Grid:
+    estate, fleet, top = context.estate, context.estate.fleet, context.impacts.top
+    power = power_table(top, Scenario("restore", ()))
+    budgets = len(power.names)
     of_server = power.of_servers(fleet.rack, fleet.site)
-    return power, np.where(of_server >= 0, of_server, np.int32(len(power.names)))
-
-
-def _load(of_server: IndexColumn, watts: IntColumn, budgets: int) -> IntColumn:
-    """(budgets,) watts that are drawn of each."""
-    found = np.zeros(budgets, np.int64)
-    for column in of_server.T:
-        found += np.bincount(column, watts, budgets).astype(np.int64)
-    return found
+    of_server = np.where(of_server >= 0, of_server, np.int32(budgets))
+    places = {}
+    for number, site in enumerate(estate.sites):
+        if site.role == "full":
+            lost = loss(top, (site.id,))
+            here = np.flatnonzero(lost.servers)
+            mine = np.zeros(budgets + 1, np.bool_)
+            mine[of_server[here]] = True
+            mine[power.of_rack[:-1][lost.racks]] = True
+            places[number] = _Place(lost, here, mine[:-1])
+    keys = of_server.T + fleet.site.astype(np.int64) * (budgets + 1)
+    return _Grid(power, np.ascontiguousarray(keys), places)
 
 
 def _returning(context: Context, number: int, drawn: _Drawn) -> _Returning:
     """Kept while the servers of the site are as they are, and what others draw of the same budgets."""
-    top, estate = context.impacts.top, context.estate
+    top, estate, place = context.impacts.top, context.estate, drawn.grid.places[number]
     fleet, scenario = estate.fleet, Scenario("restore", (estate.sites[number].id,))
-    lost = loss(top, scenario.domains)
-    here = np.flatnonzero(lost.servers)
     columns = (fleet.state, fleet.server_class, fleet.watts, fleet.watts_known)
-    parts = (*(column[here].tobytes() for column in columns), *drawn.elsewhere(lost, here),
+    parts = (*(column[place.servers].tobytes() for column in columns), *drawn.elsewhere(number),
              estate.limits, estate.horizon_ms)  # fmt: skip
-    work = partial(_energised, top, lost, scenario, drawn.power)
+    work = partial(_energised, top, place.lost, scenario, drawn.grid.power)
     return context.impacts.kept.of((_MAKER.rule, *scenario.domains), parts, work)
 
 

@@ -125,4 +125,11 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-RULE = Rule("unknown-facts", "EV129", "Unknown facts would change the verdict", check, per_loss=False)
+RULE = Rule(
+    "unknown-facts",
+    "EV129",
+    "Unknown facts would change the verdict",
+    check,
+    per_loss=False,
+    reads=("down", "fate", "room", "presence", "objectives", "pace", "traffic", "stores", "dates"),
+)
