@@ -28,7 +28,7 @@ from evac.engine.pool import Pool
 from evac.engine.power_gate import PowerGate, maybe_sent
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
-from evac.model.collector import collect_seldom
+from evac.model.collector import collect_seldom, collector_at_rest
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import LATE, deadline_ms
@@ -287,9 +287,10 @@ class RunExecution:
         """Another plan. That takes a while, in which others have their turn; nothing is applied meanwhile."""
         try:
             after = self.view
-            for part in apply_in_parts(self.view, asked.event):
-                after = part
-                await asyncio.sleep(0)
+            with collector_at_rest():  # one search through all steps would be the longest stop
+                for part in apply_in_parts(self.view, asked.event):
+                    after = part
+                    await asyncio.sleep(0)
             await self._recorder.append((asked.event,), asked.permit)
         except (RunError, Conflict) as error:
             if isinstance(error, Conflict) and self._is_ours(error.key):

@@ -17,6 +17,8 @@ KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"
 """Phases of steps that a new plan does not touch."""
 
 _AGAIN: Final = "~"
+_PART: Final = 8_192
+"""Steps at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,13 @@ def merging(
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}
-    names = {step.id: _name(step, old, attempts) for step in new.steps}
+    several = {plan_id(name) for name in (*old, *attempts) if _AGAIN in name}
+    yield
+    names: dict[str, str] = {}
+    for i, step in enumerate(new.steps):
+        if i % _PART == _PART - 1:
+            yield
+        names[step.id] = _name(step, old, attempts, step.id in several)
     renamed = {plan: name for plan, name in names.items() if plan != name}
     kept = {name for name, (_, phase) in old.items() if phase in KEPT}
     wanted = set(names.values())
@@ -88,7 +96,9 @@ def merging(
         if name in kept and name not in wanted
     ]
     yield
-    for step in new.steps:
+    for i, step in enumerate(new.steps):
+        if i % _PART == _PART - 1:
+            yield
         name = names[step.id]
         if name in kept:
             steps.append(_rewired(_fitting(old[name][0], capacity), known, {}))
@@ -117,12 +127,21 @@ def _rewired(step: RunStep, known: set[str], names: Mapping[str, str]) -> RunSte
     return replace(step, after=tuple(n for n in (names.get(name, name) for name in after) if n in known))
 
 
-def _name(step: RunStep, old: Mapping[str, tuple[RunStep, StepPhase]], attempts: Mapping[str, int]) -> str:
-    """The id of a new plan's step in the run: its own, or the next free one if that is another act."""
+def _name(
+    step: RunStep,
+    old: Mapping[str, tuple[RunStep, StepPhase]],
+    attempts: Mapping[str, int],
+    several: bool,
+) -> str:
+    """The id of a new plan's step in the run: its own, or the next free one if that is another act. several:
+    whether the run knows others of it.
+    """
     name, turn = step.id, 1
-    while f"{step.id}{_AGAIN}{turn + 1}" in old or f"{step.id}{_AGAIN}{turn + 1}" in attempts:
-        turn += 1
-        name = f"{step.id}{_AGAIN}{turn}"
+    while several:
+        again = f"{step.id}{_AGAIN}{turn + 1}"
+        if again not in old and again not in attempts:
+            break
+        turn, name = turn + 1, again
     if name in old:
         was, phase = old[name]
         begun = phase in KEPT or attempts.get(name, 0) > 0
