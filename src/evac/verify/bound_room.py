@@ -20,7 +20,6 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 NEVER: Final = 2**62
 """A tick that no horizon reaches."""
-_COUNTED_ONE_BY_ONE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +86,11 @@ class Room:
     def usable(self) -> Ints:
         """(V, R) room that counts for prices; worked out when a certificate first prices any."""
         if self._usable is None:
-            touched = np.zeros(len(self.instance.rows), np.bool_)
+            found = np.zeros(len(self.instance.rows), np.bool_)
             for service in np.flatnonzero(self.services.known & self.need.any(axis=1)).tolist():
-                touched |= self.services.fit(service) > 0
+                found |= self.services.fit(service) > 0
+            touched = np.empty_like(found)
+            touched[self.layout.cells.order] = found
             self._usable = _usable(self.layout, self.need, touched)
         return self._usable
 
@@ -114,7 +115,7 @@ class _Services(Mapping[int, ServiceRoom]):
         self._found: dict[int, ServiceRoom] = {}
 
     def fit(self, service: int) -> Ints:
-        """(V,) replicas of a service that each row holds."""
+        """(V,) replicas of a service that each row holds, in the order of cells."""
         s, away = self._layout.instance.services, self._away
         wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
         fit, self._found[service] = self._layout.service(service, wanted)
@@ -162,8 +163,8 @@ class _Cells:
         self.feeds = _Places(self.pool, feeds, len(instance.pools))
 
     def sums(self, fit: Ints) -> Ints:
-        """(C,) sum of fit by cell."""
-        return np.add.reduceat(fit[self.order], self.first) if len(self.first) else np.zeros(0, np.int64)
+        """(C,) sum by cell of what is in the order of cells."""
+        return np.add.reduceat(fit, self.first) if len(self.first) else np.zeros(0, np.int64)
 
 
 class _Places:
@@ -195,6 +196,32 @@ class _Places:
         return np.asarray(np.bincount(self.pool, capped, self.pools).astype(np.int64) + loose, np.int64)
 
 
+class _Shapes:
+    """Rows alike in pool and room hold the same of a service on which none of it stands. of (V): the shape of
+    each row, in the order given; pool, is_pool, room (R, H): by shape."""
+
+    def __init__(self, instance: Instance, room: Ints, order: Ints) -> None:
+        rows = instance.rows
+        columns = [rows.pool[order].astype(np.int64), rows.is_pool[order].astype(np.int64)]
+        columns += [np.ascontiguousarray(room[order, resource]) for resource in range(room.shape[1])]
+        first, self.of = _alike(np.stack(columns))
+        self.pool, self.is_pool = columns[0][first], columns[1][first] > 0
+        self.room = np.stack(columns[2:])[:, first]
+
+
+def _alike(columns: Ints) -> tuple[Ints, Ints]:
+    """First row of each different one, and which of them each row is like; columns (K, V)."""
+    mixed = np.zeros(columns.shape[1], np.uint64)
+    for column in columns:
+        mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    _, first, of = np.unique(mixed, return_index=True, return_inverse=True)
+    if (columns[:, first][:, of] == columns).all():
+        return first, of.reshape(-1)
+    _, first, of = np.unique(columns, axis=1, return_index=True, return_inverse=True)  # two mixed into one
+    return first, of.reshape(-1)
+
+
 class _Layout:
     """Rows grouped by pool, rack, feed group and site once, so that each service is a few sums."""
 
@@ -208,14 +235,14 @@ class _Layout:
         for resource, held in enumerate(fixed):
             np.subtract.at(held, present.row[free], np.ascontiguousarray(demand[:, resource]))
         self.room: Ints = np.maximum(rows.capacity - np.maximum(fixed.T, 0), 0)
-        self.columns = np.ascontiguousarray(self.room.T)
         self.first = np.searchsorted(present.service, np.arange(len(s) + 1))
         self.pools = len(instance.pools)
         self.pool_site = np.array([p.site for p in instance.pools], np.int64)
-        self.powered = np.flatnonzero(~dark)
-        self.pooled = np.flatnonzero(rows.is_pool)
         self.cells = _Cells(instance)
-        self._allowed: dict[bytes, Flags] = {}
+        self.place = np.empty(len(rows), np.int64)
+        self.place[self.cells.order] = np.arange(len(rows))
+        self.unpowered = self.place[dark]
+        self.shapes = _Shapes(instance, self.room, self.cells.order)
 
     @cached_property
     def groups(self) -> list[BootGroup]:
@@ -242,51 +269,25 @@ class _Layout:
         taken = not s.sheddable[service]
         new_pool = np.maximum(pool - pool_here, 0) if taken else pool
         new_site = np.maximum(site - site_here, 0) if taken else site
-        held = int(fit[self.powered].sum()), int(fit.sum())
+        whole_fit = int(fit.sum())
+        held = whole_fit - int(fit[self.unpowered].sum()), whole_fit
         enough = {count: self._enough(fit, count, *held) for count in wanted}
         return fit, ServiceRoom(pool, site, new_pool, new_site, enough, np.flatnonzero(pool > 0).tolist())
 
     def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
-        instance, s = self.instance, self.instance.services
+        """(V,) in the order of cells. rows, counts: where replicas of the service stand now."""
+        instance, s, shapes = self.instance, self.instance.services, self.shapes
+        demand, eligible = s.demand[service], instance.eligible[service]
+        most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
+        free = np.where(shapes.is_pool, most, limit) * eligible[shapes.pool]
+        mine = np.where(instance.rows.is_pool[rows], most, limit) * eligible[instance.rows.pool[rows]]
         here = np.zeros(len(rows), np.int64) if s.sheddable[service] else counts
-        mine = np.full(len(rows), int(s.n[service]), np.int64)
-        demand = s.demand[service]
         for resource in np.flatnonzero(demand).tolist():
             amount = int(demand[resource])
-            np.minimum(mine, (self.columns[resource][rows] + here * amount) // amount, out=mine)
-        limit = min(int(s.per_server[service]), int(s.n[service]))
-        fit = self._up_to(demand, limit, self.allowed(service))
-        fit[self.pooled] = self._divided(demand, self.pooled, int(s.n[service]))
-        fit[rows] = np.where(instance.rows.is_pool[rows], mine, np.minimum(mine, limit))
-        fit[self.pooled] *= self.allowed(service)[self.pooled]
-        fit[rows] *= self.allowed(service)[rows]
-        fit[rows] = np.maximum(fit[rows], counts)
-        return fit
-
-    def allowed(self, service: int) -> Flags:
-        """(V,) rows of pools that may run a service; the same for many services."""
-        eligible = self.instance.eligible[service]
-        key = eligible.tobytes()
-        if key not in self._allowed:
-            self._allowed[key] = eligible[self.instance.rows.pool]
-        return self._allowed[key]
-
-    def _up_to(self, demand: Ints, most: int, allowed: Flags) -> Ints:
-        """(V,) replicas that free rows hold, at most `most`; few are counted one by one, which is quicker."""
-        if most > _COUNTED_ONE_BY_ONE:
-            return self._divided(demand, np.arange(len(self.room)), most) * allowed
-        fit = np.zeros(len(self.room), np.int64)
-        for count in range(1, most + 1):
-            holds = allowed.copy()
-            for resource in np.flatnonzero(demand).tolist():
-                holds &= self.columns[resource] >= count * int(demand[resource])
-            fit += holds
-        return fit
-
-    def _divided(self, demand: Ints, rows: Ints, most: int) -> Ints:
-        fit = np.full(len(rows), most, np.int64)
-        for resource in np.flatnonzero(demand).tolist():
-            np.minimum(fit, self.columns[resource][rows] // int(demand[resource]), out=fit)
+            np.minimum(free, shapes.room[resource] // amount, out=free)
+            np.minimum(mine, (self.room[rows, resource] + here * amount) // amount, out=mine)
+        fit: Ints = free[shapes.of]
+        fit[self.place[rows]] = np.maximum(mine, counts)
         return fit
 
     def _enough(self, fit: Ints, count: int, powered: int, whole: int) -> int:
@@ -294,7 +295,7 @@ class _Layout:
             return 0
         if count > whole:
             return NEVER
-        sums = [np.r_[0, np.cumsum(np.sort(fit[g.rows])[::-1])] for g in self.groups]
+        sums = [np.r_[0, np.cumsum(np.sort(fit[self.place[g.rows]])[::-1])] for g in self.groups]
 
         def reached(tick: int) -> bool:
             return powered + sum(int(c[g.up(tick)]) for g, c in zip(self.groups, sums, strict=True)) >= count
