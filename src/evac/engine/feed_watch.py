@@ -32,6 +32,8 @@ from evac.run.view import RunView
 LOOK_S: Final = 5.0
 AGAIN_S: Final = 2.0
 ASK_S: Final = 10.0
+MORE_S: Final = 2.0
+"""A driver ends by itself, and then says why; only one that does not is cut off."""
 AT_ONCE: Final = 16
 SAMPLE: Final = 8
 """Servers that are asked where one is gone."""
@@ -199,7 +201,7 @@ class FeedWatch:
                 f"{view.spec.run}/{step.id}/feed",
             )  # fmt: skip
             try:
-                async with self._at_once, asyncio.timeout(ASK_S):
+                async with self._at_once, asyncio.timeout(ASK_S + MORE_S):
                     seen = await self._driver(action.driver).observe(action, order)
             except (EvacError, TimeoutError, OSError):
                 return False
