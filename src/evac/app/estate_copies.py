@@ -5,6 +5,7 @@
     ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
     ROOT/current         a link to the edition in use; moved in one step
     ROOT/standing.json   a `Standing`: how the files on disk stand to the edition in use
+    ROOT/spare           room for that, should the disk be full
 
 The controller, its planners and the processes beside it all read an edition, so that each of them can be
 started again while somebody edits the files, and all go over to the next one together. Whoever reads resolves
@@ -15,9 +16,11 @@ systemd names one, else among temporary files.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -37,10 +40,15 @@ from evac.model.errors import EstateError, EvacError
 PREFIX: Final = "evac-estate-"
 CURRENT: Final = "current"
 STANDING: Final = "standing.json"
+SPARE: Final = "spare"
+SPARE_BYTES: Final = 16_384
 KEPT: Final = 2
 """Editions: the one in use, and the one before, which a process beside may just be reading."""
 STANDING_MOST: Final = 65_536
 _PIECE: Final = 1 << 20
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_PLACE: Final = re.compile(r"\S+:\d+:\d+: ")
+"""How a problem begins that has a file, a line and a column."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FRESH_S: Final = 60.0
 """A folder that is just being made may not be locked yet."""
@@ -50,10 +58,12 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class NotCopied(EvacError):
-    """The files cannot be copied: one is no plain file, leads out of the folder, or is far too large."""
+    """The files cannot be copied: one is no plain file, leads out of the folder, or is far too large; or
+    there is no room for a copy.
+    """
 
-    def __init__(self, message: str) -> None:
-        super().__init__("estate-not-copied", message, "evac check ESTATE says what is wrong")
+    def __init__(self, message: str, hint: str = "evac check ESTATE says what is wrong") -> None:
+        super().__init__("estate-not-copied", message, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +139,19 @@ class Copies:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.use(self.copy())
+            self._spare()
         except BaseException:
             self.close()
             raise
+
+    def _spare(self) -> None:
+        """Room that is given up when a full disk leaves none to say so; there may be none to spare."""
+        spare = self.root / SPARE
+        try:
+            if not spare.exists():
+                spare.write_bytes(bytes(SPARE_BYTES))
+        except OSError:
+            spare.unlink(missing_ok=True)
 
     @property
     def used(self) -> Edition:
@@ -167,9 +187,16 @@ class Copies:
         """
         self._number += 1
         folder = self.root / str(self._number)
-        folder.mkdir(0o700)
         try:
+            folder.mkdir(0o700)
             return self._copied(folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if error.errno not in _NO_ROOM:
+                raise
+            raise NotCopied(
+                f"no copy of it can be made in {self.root.parent}: {error.strerror}", "make room there"
+            ) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -210,8 +237,14 @@ class Copies:
 
     def say(self, standing: Standing) -> None:
         """For whoever shows it. Raises OSError."""
-        new = self.root / f".{STANDING}"
-        new.write_bytes(orjson.dumps(asdict(standing)))
+        new, told = self.root / f".{STANDING}", orjson.dumps(asdict(standing))
+        try:
+            new.write_bytes(told)
+        except OSError:
+            (self.root / SPARE).unlink(missing_ok=True)
+            new.write_bytes(told)
+        else:
+            self._spare()
         new.replace(self.standing)
 
     def close(self) -> None:
@@ -243,6 +276,8 @@ def words_of(standing: Standing) -> str:
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
     goes_on = f"evac goes on with that of {(moment(since_ms) or '')[11:16]} UTC"
+    if standing.problems == 1 and not _PLACE.match(standing.first):
+        return f"the {what} on disk is not taken: {standing.first}; {goes_on}"
     if standing.problems:
         count = plural(standing.problems, "problem")
         return f"the {what} on disk has {count}, {goes_on}; the first is {standing.first}"

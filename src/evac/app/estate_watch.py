@@ -95,6 +95,8 @@ class EstateWatch:
         try:
             edition = await asyncio.to_thread(self._copies.copy)
         except (EvacError, OSError) as error:
+            if not isinstance(error, EstateError):  # what the files say is not the reason: tried again soon
+                self._done = ()
             self._refuse(error)
             return
         taken = False

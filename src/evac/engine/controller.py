@@ -295,7 +295,7 @@ class Controller:
                 for chore in self.parts.chores:
                     tasks.create_task(_chore(chore, term.leadership.lease))
         except* (LeaseLost, Conflict, Unavailable) as group:
-            why = "; ".join(str(error) for error in _leaves(group))
+            why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
             self._desk.tell(
                 Notice("leader", self._desk.clock.now_ms(), self.parts.site, f"stops to lead: {why}")
             )

@@ -29,7 +29,8 @@ _PAUSE_LEAST_S: Final = 0.05
 class Leadership:
     """One lease, held. Made by `acquire`; `release` ends it.
 
-    on_lost: called once, when the lease is over or too little of it is left to be sure.
+    on_lost: called once, when the lease is over or too little of it is left to be sure. trouble: why it could
+    not be renewed the last time, in words; empty where it could, or nobody knows.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Leadership:
         self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
         self._safe_ms = asked_ms + self._usable_ms
         self._lost = False
+        self.trouble: tuple[str, ...] = ()
         self._over = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name=f"lease {lease.name}")
 
@@ -139,7 +141,9 @@ class Leadership:
                     await self._store.renew(self.lease)
             except LeaseLost:
                 return
-            except (TimeoutError, Unavailable):
+            except (TimeoutError, Unavailable) as error:
+                self.trouble = (str(error),) if isinstance(error, Unavailable) else ()
                 pause_s = _PAUSE_LEAST_S
                 continue
+            self.trouble = ()
             self._safe_ms = asked_ms + self._usable_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,54 @@ def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_
     )
     assert words_of(Standing(at_ms)) == ""
     copies.close()
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+from evac.app.estate_copies import Copies, NotCopied, Standing, read_standing, words_of
+estate, base = Path(sys.argv[1]), Path(sys.argv[2])
+copies = Copies(estate, base=base)
+copies.say(Standing(1_000))
+with (base / "fill").open("wb", buffering=0) as fill:
+    try:
+        while True:
+            fill.write(bytes(4096))
+    except OSError:
+        pass
+(estate / "estate.yaml").write_text("evac: 1\\nname: two\\n")
+try:
+    copies.copy()
+except NotCopied as error:
+    print(error.message)
+copies.say(Standing(1_000, 1, "it is full"))
+print(read_standing(copies.standing).first)
+(base / "fill").unlink()
+print(copies.copy().estate.exists())
+copies.say(Standing(2_000))
+print((copies.root / "spare").stat().st_size)
+copies.close()
+print(list(base.iterdir()))
+"""
+
+
+def test_a_full_disk_is_said_and_gone_on_from(folder: Path, tmp_path: Path) -> None:
+    """On a real one, which takes a mount of its own."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f"mount -t tmpfs -o size=128k none {small}"
+    own = ["unshare", "--mount", "--map-root-user", "sh", "-ec"]
+    if shutil.which("unshare") is None or subprocess.run([*own, mount], check=False).returncode:
+        pytest.skip("no mount of its own can be had here")
+    code = f'{mount}; exec "$0" -c "$1" "$2" "$3"'
+    told = subprocess.run(
+        [*own, code, sys.executable, FULL, folder, small], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines() == [
+        f"no copy of it can be made in {small}: No space left on device", "it is full", "True", "16384", "[]",
+    ]  # fmt: skip
+
+
+def test_what_has_no_line_of_a_file_is_said_as_it_is() -> None:
+    standing = Standing(1_000, 1, "no copy of it can be made in /tmp: No space left on device", "", 1_000)
+    assert words_of(standing).startswith("the estate on disk is not taken: no copy of it can be made in /tmp")

@@ -12,7 +12,7 @@ import pytest
 
 from evac import estate as estates
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.estate_copies import Copies, Standing, read_standing, words_of
+from evac.app.estate_copies import Copies, Edition, NotCopied, Standing, read_standing, words_of
 from evac.app.estate_turn import needs_restart, policy_waits
 from evac.app.estate_watch import EstateWatch
 from evac.app.notices_reckoning import NoticeReckoner
@@ -284,6 +284,27 @@ def test_files_that_are_just_written_are_left_to_settle(tmp_path: Path) -> None:
         copied = world.copies.used.folder
         await world.watch.look()
         assert world.copies.used.folder == copied, "and are read once"
+
+    play(tmp_path, story)
+
+
+def test_what_could_not_be_copied_is_tried_again_though_no_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        def full() -> Edition:
+            raise NotCopied("no copy of it can be made in /run: No space left on device")
+
+        world.write(ESTATE.replace("stores:\n", MAIL, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(world.copies, "copy", full)
+            for _ in range(3):
+                await world.watch.look()
+            assert world.watch.standing.first.endswith("No space left on device")
+        for _ in range(2):
+            await world.watch.look()
+        assert (world.services, world.watch.standing.well) == (["mail", "web"], True)
+        assert world.told() == ["trouble", "estate"], "each once"
 
     play(tmp_path, story)
 
