@@ -517,7 +517,10 @@ class Conductor:
             await self._desk.guards.may_act([(done.action.at, (done.action,))], windows)
             if done.action.verb == "protect":
                 epoch = await self._desk.sets.read(done.action.target)
-                return epoch.settled and epoch.number == done.order.epoch
+                if not epoch.settled or epoch.number != done.order.epoch:
+                    return False
+            # The questions took time, in which the lease may have ended.
+            self._lead.check()
         except (ActionError, NotAllowed, Unavailable):
             return False
         return True
