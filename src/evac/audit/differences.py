@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.audit.capacity import Shortfall
 from evac.audit.closure import Pairs, spread
-from evac.audit.facets import changed_families, other_services, placed_elsewhere
+from evac.audit.facets import changed_families, other_services
 from evac.audit.impacts import Impacts
 from evac.audit.stores import NEVER
 from evac.model.fleet import BoolColumn, IntColumn
@@ -42,12 +42,18 @@ _TABLES: Final[dict[str, Callable[[Impacts], object]]] = {
 """Parts of impacts that rules read. What comes out as it was is the same object (see `kept`)."""
 
 
-def differences(old: Impacts, new: Impacts) -> Differences:
-    """Differences of two impacts of the same losses and services. Never too few."""
+def differences(old: Impacts, new: Impacts, moved: BoolColumn | None = None) -> Differences:
+    """Differences of two impacts of the same losses and services. Never too few.
+
+    moved (S,): services of which other replicas stand somewhere; None where none is.
+    """
     own = other_services(old.estate, new.estate)
     losses: BoolColumn = np.asarray((new.down[:, own] | old.down[:, own]).any(axis=1))
     hit = _other_fates(old, new, losses) | _rewired(old, new) | _without_room(old, new, losses)
-    hit |= _elsewhere(old, new, losses) | _unstarted(old, new)
+    hit |= _unstarted(old, new)
+    if moved is not None and moved.any():
+        hit |= moved
+        _mark_moved(old, new, moved, losses)
     later, late = own.copy(), own | _judged_otherwise(old, new)
     tables = ((old.direct, new.direct), (old.moved, new.moved))
     for pairs in (old.damage.pairs, new.damage.pairs):
@@ -103,15 +109,11 @@ def _without_room(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
     return found
 
 
-def _elsewhere(old: Impacts, new: Impacts, losses: BoolColumn) -> BoolColumn:
-    """(S,) services of which other replicas stand somewhere; marks losses that take more or fewer."""
+def _mark_moved(old: Impacts, new: Impacts, moved: BoolColumn, losses: BoolColumn) -> None:
+    """Marks losses that take more or fewer replicas of some services."""
     before, after = old.ground.standing, new.ground.standing
-    if before is after:
-        return np.zeros(len(new.estate.services), np.bool_)
-    moved = placed_elsewhere(old.estate, new.estate)
     losses |= (before.lost[:, moved] != after.lost[:, moved]).any(axis=1)
     losses |= (before.loose[:, moved] != after.loose[:, moved]).any(axis=1)
-    return moved
 
 
 def _missing(short: Shortfall | None) -> IntColumn | int:

@@ -88,23 +88,26 @@ def _moved(
     standing = standing_of(top, servers, used.servers)
     fresh = np.column_stack([standing.stage, pool, standing.rounded(before.bits)]).astype(np.int64)
     levels, number = _sorted_rows(np.concatenate([before.levels, fresh]))
-    touched = np.zeros(len(levels), np.bool_)
     old = before.server_shape
-    left_behind = number[old[changed & (old >= 0)]]
-    touched[left_behind] = True
-    lookup = np.where(changed | (old < 0), -1, number[np.maximum(old, 0)] if bare else -1).astype(np.int32)
-    lookup[servers] = number[bare:]
+    left = number[old[changed & (old >= 0)]]
+    count = np.bincount(number[bare:], minlength=len(levels)) - np.bincount(left, minlength=len(levels))
+    count[number[:bare]] += before.count[:bare]
+    kept = count > 0
+    shape = (np.cumsum(kept) - 1).astype(np.int32)[number]
+    # What is in no shape before is in none now: the last entry stands for it.
+    lookup = np.append(shape[:bare], np.int32(-1))[old]
+    lookup[changed] = -1
+    lookup[servers] = shape[bare:]
     free = np.full((len(levels), before.free.shape[0]), _NO_LIMIT)
     free[number[:bare]] = before.free[:, :bare].T
+    touched = np.zeros(len(levels), np.bool_)
+    touched[left] = True
     free[touched] = _NO_LIMIT
-    again = np.flatnonzero((lookup >= 0) & touched[lookup]).astype(np.int32)
+    free, touched = free[kept], np.append(touched[kept], False)
+    again = np.flatnonzero(touched[lookup]).astype(np.int32)
     least_of(standing_of(top, again, used.servers).free, lookup[again], free)
     least_of(standing.free, lookup[servers], free)
-    count = np.bincount(lookup[lookup >= 0], minlength=len(levels))
-    kept = count > 0
-    renumbered = (np.cumsum(kept) - 1).astype(np.int32)
-    lookup[lookup >= 0] = renumbered[lookup[lookup >= 0]]
-    return BareShapes(levels[kept], before.bits, finer, free[kept], count[kept], lookup)
+    return BareShapes(levels[kept], before.bits, finer, free, count[kept], lookup)
 
 
 def _sorted_rows(table: IntColumn) -> tuple[IntColumn, IntColumn]:

@@ -37,6 +37,7 @@ from evac.model.affected import service_graph
 from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology
 from evac.model.estate import Estate
+from evac.model.fleet import BoolColumn
 
 
 @collector_at_rest()
@@ -54,8 +55,9 @@ def update(
         changed |= {"dates"}
     if previous.paired or changed & STRUCTURE:
         return audit(estate, domains=previous.wanted, pairs=previous.paired, as_of=as_of, digest=digest)
-    fresh = _impacts(old, estate, changed)
-    different = differences(old, fresh)
+    moved = placed_elsewhere(old.estate, estate) if changed & GROUND else None
+    fresh = _impacts(old, estate, changed, moved)
+    different = differences(old, fresh, moved)
     changed |= different.tables
     context = Context(estate, fresh, today, digest, different.fates)
     timed = context.asking(different.times)
@@ -90,11 +92,10 @@ def _placed_again(found: tuple[Finding, ...], previous: AuditReport, estate: Est
     return tuple(replace(f, place=estate.place(*f.paths)) for f in found)
 
 
-def _impacts(old: Impacts, estate: Estate, changed: frozenset[str]) -> Impacts:
-    top = replace(old.top, estate=estate)
+def _impacts(old: Impacts, estate: Estate, changed: frozenset[str], moved: BoolColumn | None) -> Impacts:
+    top = replace(old.top, estate=estate, kept={})
     ground = replace(old.ground, top=top)
-    if changed & GROUND:
-        moved = placed_elsewhere(old.estate, estate)
+    if moved is not None:
         ground = ground_again(old.ground, top, moved, moved | taking_other(old.estate, estate))
     elif "order" in changed:
         ground = replace(ground, capacity=reordered(old.capacity, top, old.losses, old.lost))

@@ -309,11 +309,13 @@ class _Energising:
 
 
 class _Clock:
-    """What power steps hold of hands and inrush, as changes by tick."""
+    """What power steps hold of hands and inrush: by limit, changes in order of their tick, each with the
+    tick of the next."""
 
     def __init__(self, limits: LimitTable, horizon: int) -> None:
         self.limits, self.horizon = limits, horizon
         self.changes: dict[int, dict[int, int]] = {}
+        self.held: dict[int, list[tuple[int, int, int]]] = {}
 
     def take(self, uses: tuple[Use, ...], length: int, since: int) -> int | None:
         """First tick from `since` on at which everything fits, which is held from then on; None: never."""
@@ -328,6 +330,11 @@ class _Clock:
             changes = self.changes.setdefault(use.limit, {})
             for tick, units in zip(_window(use, length, start), (use.units, -use.units), strict=True):
                 changes[tick] = changes.get(tick, 0) + units
+            ticks = sorted(changes)
+            self.held[use.limit] = [
+                (tick, changes[tick], until)
+                for tick, until in zip(ticks, [*ticks[1:], ticks[-1]], strict=True)
+            ]
         return start
 
     def _pushed(self, use: Use, length: int, start: int) -> int:
@@ -335,15 +342,13 @@ class _Clock:
         room = self.limits.limits[use.limit].capacity - use.units
         if room < 0:
             return self.horizon + 1
-        changes = sorted(self.changes.get(use.limit, {}).items())
-        if not changes:
-            return start
         begin, end = _window(use, length, start)
-        until_next = [*(tick for tick, _ in changes[1:]), changes[-1][0]]
         found, held = start, 0
-        for (tick, units), until in zip(changes, until_next, strict=True):
+        for tick, units, until in self.held.get(use.limit, ()):
+            if tick >= end:
+                break
             held += units
-            if held > room and tick < end and until > begin:
+            if held > room and until > begin:
                 found = until - use.offset
         return found
 

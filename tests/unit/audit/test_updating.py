@@ -255,6 +255,13 @@ def test_findings_that_tell_no_time_are_kept_where_all_is_found_out_later() -> N
     assert again.impacts.fate is report.impacts.fate
 
 
+def test_what_an_estate_keeps_for_itself_is_not_handed_to_the_next() -> None:
+    report = before(True)
+    assert report.impacts.top.once("servers that boot", lambda: 7) == 7
+    again = update(report, _states(report.impacts.estate, 0, 2))
+    assert again.impacts.top.once("servers that boot", lambda: 6) == 6
+
+
 def test_named_losses_stay_the_ones_that_are_tried() -> None:
     report = audit(before(False).impacts.estate, domains=("pangyo", "anyang/hall-1"))
     changed = _service(report.impacts.estate, 3, rto_ms=1)
