@@ -123,3 +123,28 @@ def test_a_controller_takes_a_changed_estate_and_keeps_the_old_one_where_it_is_b
     befores = [one["data"]["before"] for one in running.told("estate")]
     assert befores == digests[:2], "which estate it led by, and since when"
     until(lambda: running.situation()["estate"] == digests[2], "the room goes by another estate")
+
+
+def test_a_controller_takes_a_changed_policy_and_says_what_is_wrong_with_a_broken_one(
+    running: Running,
+) -> None:
+    def write(text: str) -> None:
+        (running.folder / "estate" / "policy.yaml").write_text(text)
+        running.process.send_signal(signal.SIGHUP)
+
+    until(lambda: running.situation()["on_disk"], "nobody says how the files stand")
+    first = until(lambda: running.situation()["policy"], "no policy is in use")
+    write("approvals: 2\nwindow: []\n")
+    until(lambda: "The policy on disk has 1 problem" in running.text("/now"), "the page Now does not say it")
+    seen = running.situation()["on_disk"]
+    assert (seen["policy"], seen["first"].startswith("policy.yaml:2:1: ")) == (True, True), seen
+    write("approvals: 2\n")
+    until(lambda: running.situation()["policy"] not in ("", first), "the room goes by the old policy")
+    (told,) = until(lambda: running.told("policy"), "the journal does not say it")
+    assert (told["data"]["changed"], told["data"]["before"]) == (["approvals"], first)
+    assert told["data"]["policy"] == running.situation()["policy"]
+    assert "evac_policy_reload_timestamp_seconds" in running.text("/metrics")
+    write("watch: {profile: fast}\n")
+    words = "The policy on disk is not taken while evac runs, because how a lost site is recognised"
+    until(lambda: words in running.text("/now"), "the page Now does not say what waits")
+    assert "evac_estate_reload_restart 1.0" in running.text("/metrics")
