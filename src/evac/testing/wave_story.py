@@ -76,6 +76,7 @@ class WaveStory:
         self.kinds: dict[str, int] = {}
         self.refused = False
         self._tripped = "", -SEEN_S
+        self._up_at_trip, self._kills = False, list[float]()
         self._asked = 0
         self._driver: FloorDriver | None = None
         self._watch: DriftWatch | None = None
@@ -113,7 +114,7 @@ class WaveStory:
         view = self.view
         assert view is not None
         feed, at_s = self._tripped
-        if self.loop.now - at_s < SEEN_S:
+        if self.loop.now - at_s < SEEN_S or self._could_not_know(feed, at_s):
             self._excuse(lambda server: feed in server.feeds)
         missing = self.floor.missing(self.excused)
         if missing:
@@ -124,6 +125,13 @@ class WaveStory:
             counted = view.limits.used(f"power:{domain}")
             if counted < watts:
                 raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
+
+    def _could_not_know(self, feed: str, at_s: float) -> bool:
+        """Whether the only leader that had seen a feed alive died before it saw it dark: its breaker cannot
+        be asked, and nothing was up behind it.
+        """
+        died = any(0 <= killed_s - at_s < SEEN_S for killed_s in self._kills)
+        return feed in self.options.unseen and died and not self._up_at_trip
 
     async def _lead(self) -> None:
         """One controller after the other, until the run has ended."""
@@ -209,6 +217,7 @@ class WaveStory:
             case "kill":
                 if self.leader is not None and self.view is not None and self.view.phase not in ENDED:
                     self.leader.kill()
+                    self._kills.append(self.loop.now)
             case "switch":
                 self.floor.dark_switches.add(happening.name)
                 self._excuse(lambda server: server.rack == happening.name)
@@ -217,6 +226,8 @@ class WaveStory:
                 self._excuse(lambda server: server.boot_server == happening.name)
                 self.floor.kill_boot_server(happening.name)
             case "trip":
+                behind = (one for one in self.floor.servers.values() if happening.name in one.feeds)
+                self._up_at_trip = any(one.up for one in behind)
                 self.floor.trip(happening.name, "a fault outside")
                 self._tripped = happening.name, self.loop.now
             case "budget":
