@@ -17,7 +17,7 @@ import numpy as np
 from evac.audit.capacity import Shortfall
 from evac.audit.closure import Pairs, spread
 from evac.audit.facets import changed_families, other_services
-from evac.audit.impacts import Impacts
+from evac.audit.impacts import LOST, Impacts
 from evac.audit.stores import NEVER
 from evac.model.fleet import BoolColumn, IntColumn
 
@@ -127,11 +127,11 @@ def _mark(pairs: Pairs, differs: list[BoolColumn], losses: BoolColumn, services:
 
 
 def _unstarted(old: Impacts, new: Impacts) -> BoolColumn:
-    """(S,) services down where nothing starts replicas any more, or does so again: they are lost for that."""
+    """(S,) services lost where nothing starts replicas any more, or does so again: another reason for it."""
     services = np.zeros(len(new.estate.services), np.bool_)
     if old.chains is not new.chains:
         before, after = (found.chains.tool_ready["start"] >= NEVER for found in (old, new))
-        pairs = new.damage.pairs
+        pairs = new.damage.pairs.only(new.damage.pairs.of(new.fate) == LOST)
         services[pairs.service[(before != after)[pairs.loss]]] = True
     return services
 
