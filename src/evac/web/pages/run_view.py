@@ -167,7 +167,7 @@ def step_verbs(view: RunView, i: int) -> tuple[str, ...]:
         return ("attest", "retry", "skip")
     if i in view.manual_running:
         return ("attest",)
-    if phase == "ready" and view.steps[i].gate and i not in view.gates_open:
+    if phase == "ready" and view.gate_of(i):
         return ("approve", "skip")
     return ("undo",) if phase == "succeeded" and view.steps[i].safe_undo else ()
 
@@ -251,7 +251,7 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
 def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
     step, phase = view.steps[i], view.phases[i]
     code, message = view.failures.get(i, ("", ""))
-    detail = view.whys.get(i, "") or (step.gate if phase == "ready" else "")
+    detail = view.whys.get(i, "") or (view.gate_of(i) if phase == "ready" else "")
     if code and phase != "succeeded":
         detail = f"{message} [{code}]"
     took = "-"
