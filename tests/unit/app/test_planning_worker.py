@@ -102,6 +102,16 @@ def test_of_two_losses_that_take_the_same_one_plan_is_made_and_one_is_searched_f
     asyncio.run(story())
 
 
+def test_the_other_workers_read_the_estate_while_one_lists_scenarios(room: _Room) -> None:
+    async def story() -> None:
+        wanted = await room.worker.scenarios()
+        await asyncio.gather(*room.worker._opening)
+        assert wanted
+        assert room.here.asked["opened"] == room.worker.lanes - 1
+
+    asyncio.run(story())
+
+
 def test_after_a_change_one_of_two_equal_plans_is_checked_and_both_stay(
     room: _Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
