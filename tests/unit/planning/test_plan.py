@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from evac.app.plans import make_plan, work_in
 from evac.estate.example import pangyo
+from evac.estate.loading import load
 from evac.estate.plan_codec import decode, encode
 from evac.model.derive import derive
 from evac.model.errors import Infeasible
@@ -53,6 +55,13 @@ def test_lost_tools_come_back_first_where_chains_by_hand_take_longer() -> None:
     found = plan(flawed, lose("pangyo/hall-1"))
     assert (found.gap_permille or 0) <= 50
     assert check(flawed, found).violations == ()
+
+
+def test_what_a_later_shed_makes_room_for_stays(project_root: Path) -> None:
+    estate = load(project_root / "tests" / "fixtures" / "estates" / "two_sheds")
+    found = plan(estate, lose("north"))
+    assert [step.target for step in found.steps if step.kind == "shed"] == ["training"]
+    assert check(estate, found).violations == ()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -93,7 +93,7 @@ STORE_TYPE: Final = _record(
 
     *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
 )  # fmt: skip
-PRESENT_TYPE: Final = _record(*_fields("service row count", "left given"))
+PRESENT_TYPE: Final = _record(*_fields("service row count", "left given kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
 ITEM_TYPE: Final = _record(*_fields("release", "done at why stack ran given_first given_last level"))

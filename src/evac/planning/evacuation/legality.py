@@ -1,9 +1,13 @@
-"""The hard rule of tiers: nothing stays down for lack of room that strictly lower tiers hold.
+"""The hard rules of tiers and of sheds.
 
-Broken where a service that is not back, or one that was shed and does not fit as things stand, would fit if
-every replica of a lower tier that nobody alive needs were taken away. Counted generously, by rows and by
-sites each taken alone. Where it could not be started, verified and given its traffic before the horizon,
-beside all that is planned, it is time that is short and not room.
+Nothing stays down for lack of room that strictly lower tiers hold. Broken where a service that is not back,
+or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that nobody
+alive needs were taken away. Counted generously, by rows and by sites each taken alone. Where it could not be
+started, verified and given its traffic before the horizon, beside all that is planned, it is time that is
+short and not room.
+
+Nothing is shed that could have stayed: that would fit on its own server as things stand at the end, where
+more was shed there later, for something else.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -17,6 +21,7 @@ from evac.planning.evacuation.board import (
     HELD,
     NEED_STORE,
     NEVER,
+    SHEDS,
     SHIFT,
     START,
     STARTS,
@@ -229,9 +234,24 @@ def lacks_time(board: Board, service: int) -> bool:
 
 
 @kernel
-def breaks_tiers(board: Board) -> bool:
-    """Whether the generation on the board leaves a service down that lower tiers should make way for."""
-    return first_breach(board, 0) >= 0
+def breaks_rules(board: Board) -> bool:
+    """Whether the generation on the board leaves a service down that lower tiers should make way for, or
+    sheds what could have stayed.
+    """
+    return first_idle_shed(board, 0) >= 0 or first_breach(board, 0) >= 0
+
+
+@kernel
+def first_idle_shed(board: Board, since: int) -> int:
+    """First line of the shed log from `since` on of which a replica could have stayed; or -1."""
+    for line in range(since, board.size[SHEDS]):
+        entry = board.present[board.shed[line].entry]
+        row, fits = board.row[entry.row], 1
+        for r in range(board.vector.shape[1]):
+            fits = 0 if board.service[entry.service].demand[r] > row.free[r] else fits
+        if fits and (row.on_at >= 0 or row.rises):
+            return line
+    return -1
 
 
 @kernel

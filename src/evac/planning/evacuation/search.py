@@ -18,7 +18,7 @@ from evac.planning.compiled import allocating_kernel, inner, kernel
 from evac.planning.evacuation.board import NEVER, Board, Ints
 from evac.planning.evacuation.generate import begin, conclude, generate, run_stretch
 from evac.planning.evacuation.items import back_to_mark, set_mark
-from evac.planning.evacuation.legality import breaks_tiers
+from evac.planning.evacuation.legality import breaks_rules
 
 FRACTION_BITS = 10
 LN2_PERMILLE = 693
@@ -123,7 +123,7 @@ def anneal(
             target = min(max(target, 0), count - 1)
             _shift(order, source, target)
         value = generate(board, order, options, limit)
-        if value <= limit and not breaks_tiers(board):
+        if value <= limit and not breaks_rules(board):
             current = value
             if value < best:
                 best = value

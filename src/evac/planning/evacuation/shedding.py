@@ -72,7 +72,7 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
     """Replicas of an entry of present that a level allows to shed."""
     service = board.present[entry].service
     here = board.present[entry].left
-    if here == 0 or board.service[service].spared:
+    if here == 0 or board.present[entry].kept or board.service[service].spared:
         return 0
     if is_dead(board, service):
         return here

@@ -16,7 +16,7 @@ from evac.model.instance import Instance
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
 from evac.planning.evacuation.generate import generate, objective
 from evac.planning.evacuation.given import keep_rows, remember
-from evac.planning.evacuation.legality import breaks_tiers, first_breach
+from evac.planning.evacuation.legality import breaks_rules, first_breach, first_idle_shed
 from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import (
     Items,
@@ -43,6 +43,10 @@ OPTION_SHARE = 30
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 8
+LONGEST_MENDS, NEARLY = 16, 4
+"""Where the tiers of so few services are broken still, mending goes on for longer: an order that keeps them
+all can be worth many times as much.
+"""
 WRITE_OFFS = 8
 """Rounds of writing off what stays down, where the tiers are broken still."""
 ROUNDS = 9
@@ -90,13 +94,13 @@ def first_plan(board: Board, items: Items) -> Found:
     found = _begin(board, items, closure, 1)
     tools = lost_tools(board, items)
     if len(tools):
-        spared = board.service["spared"].copy()
+        spared, kept = board.service["spared"].copy(), board.present["kept"].copy()
         first = closure_order(items, tools)
         other = _begin(board, items, np.concatenate([first, closure[~np.isin(closure, first)]]), 1)
         if (other.legal, -other.value) > (found.legal, -found.value):
             found = other
         else:
-            board.service["spared"] = spared
+            board.service["spared"], board.present["kept"] = spared, kept
             generate(board, found.order, found.options, NEVER)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
         if found.legal:
@@ -107,25 +111,26 @@ def first_plan(board: Board, items: Items) -> Found:
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
     """What an order comes to, mended, with nobody spared yet."""
-    board.service["spared"] = board.service["written_off"] = 0
+    board.service["spared"] = board.service["written_off"] = board.present["kept"] = 0
     return _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
     """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the
-    first of a lower tier; first of all where that was not enough.
+    first of a lower tier; first of all where that was not enough. What could have stayed is kept.
     """
     keep_rows(board, 0)
     moved = np.zeros(len(items.tier), np.bool_)
-    for _ in range(MENDS + 1):
+    for turn in range(LONGEST_MENDS + 1):
         found.value = generate(board, found.order, found.options, NEVER)
-        breaches = _breaches(board)
-        found.legal = not breaches
-        if found.legal:
+        breaches, idle = _breaches(board), _idle_sheds(board)
+        found.legal = not breaches and not idle
+        if found.legal or (turn >= MENDS and len(breaches) > NEARLY):
             break
+        board.present["kept"][idle] = 1
         services = board.service[breaches]
         shed = services["left"] < services["surviving"]
-        board.service["spared"][np.array(breaches)[shed]] = 1
+        board.service["spared"][np.array(breaches, np.int64)[shed]] = 1
         late = np.unique(services["component"][~shed])
         late = late[np.lexsort((late, items.tier[late]))]
         rest = found.order[~np.isin(found.order, late)]
@@ -152,6 +157,7 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
     keep_rows(board, 0)
     for _ in range(WRITE_OFFS):
         breaches = np.array(_breaches(board), np.int64)
+        board.present["kept"][_idle_sheds(board)] = 1
         services = board.service[breaches]
         shed = services["left"] < services["surviving"]
         board.service["spared"][breaches[shed]] = 1
@@ -163,7 +169,7 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
             [first[np.argsort(items.tier[first], kind="stable")], order[~np.isin(order, first)]]
         )
         value = generate(board, order, found.options, NEVER)
-        if not breaks_tiers(board):
+        if not breaks_rules(board):
             return Found(order, found.options, value, False, True)
     board.service["written_off"] = 0
     return found
@@ -176,6 +182,16 @@ def _breaches(board: Board) -> list[int]:
     while service >= 0:
         found.append(int(service))
         service = first_breach(board, service + 1)
+    return found
+
+
+def _idle_sheds(board: Board) -> list[int]:
+    """Entries of present that were shed though they could have stayed."""
+    found: list[int] = []
+    line = first_idle_shed(board, 0)
+    while line >= 0:
+        found.append(int(board.shed[line]["entry"]))
+        line = first_idle_shed(board, line + 1)
     return found
 
 
@@ -253,7 +269,7 @@ def _sweep(
     as_run(board, order)
     heat = found.value // HEAT_DIVISOR * (turns - turn) // turns
     value = int(sweep(board, order, found.options, random, window, tries, max(heat, 1)))
-    if value >= found.value or (found.legal and breaks_tiers(board)):
+    if value >= found.value or (found.legal and breaks_rules(board)):
         return found
     return Found(order, found.options, value, True, found.legal)
 
@@ -278,7 +294,7 @@ def _settle(board: Board, found: Found) -> Found:
     remember(board)
     keep_rows(board, 1)
     value = generate(board, found.order, found.options, NEVER)
-    legal = found.legal and not breaks_tiers(board)
+    legal = found.legal and not breaks_rules(board)
     return Found(found.order, found.options, value, True, legal)
 
 
@@ -286,7 +302,7 @@ def _place_anew(board: Board, found: Found) -> Found:
     """Rows chosen anew in the order found, if that is better; the remembered ones otherwise."""
     keep_rows(board, 0)
     value = generate(board, found.order, found.options, found.value)
-    if value >= found.value or breaks_tiers(board):
+    if value >= found.value or breaks_rules(board):
         return found
     return _settle(board, Found(found.order, found.options, value, False, found.legal))
 
