@@ -11,6 +11,7 @@ import click
 from evac import __version__
 from evac import estate as estates
 from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
+from evac.cli import exits
 from evac.cli.options import (
     Length,
     as_of_option,
@@ -27,7 +28,7 @@ from evac.planning.plan_diff import diff as plan_diff
 from evac.report.html_report import Planned, html_report
 from evac.report.plan_text import plan_text
 from evac.report.words import plural
-from evac.verify import check
+from evac.verify import Verdict, check
 
 
 @click.command()
@@ -99,10 +100,11 @@ def plan(
     as_of: date | None,
     output: str,
     quiet: bool,
-) -> None:
+) -> int:
     """A site is gone: what goes where, what is shed, in which order, done when.
 
-    The plan carries a proof: a bound that no plan can beat. Same input, same bytes.
+    The plan carries a proof: a bound that no plan can beat. Same input, same bytes. It is checked before it
+    is shown; exit 10: the checker does not accept it.
     """
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
@@ -122,22 +124,34 @@ def plan(
             sensitivity=sensitivity,
             progress=told,
         )
+        verdict = check(loaded, made.plan)
     if target is not None:
         write_whole(target, made.data)
         say(f"plan written to {target}", quiet)
     if report is not None:
-        write_whole(report, _page(loaded, made).encode())
+        write_whole(report, _page(loaded, made, verdict).encode())
         say(f"report written to {report}", quiet)
     if before is not None:
         emit("\n".join(plan_diff(before, made.plan)) + "\n", None)
-        return
-    if output == "json":
+    elif output == "json":
         emit(made.data.decode(), None)
     elif output == "html":
-        emit(_page(loaded, made), None)
+        emit(_page(loaded, made, verdict), None)
     else:
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
+    return _accepted(verdict, target, estate)
+
+
+def _accepted(verdict: Verdict, target: Path | None, estate: Path) -> int:
+    """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
+    if verdict.holds:
+        return exits.DONE
+    first, more = verdict.violations[0], len(verdict.violations) - 1
+    words = f"{first.rule} {first.subject}: {first.message}" + (f", and {more} more" if more else "")
+    say(f"error: the checker does not accept this plan: {words} [plan-wrong]")
+    say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: evac made a mistake")
+    return exits.REFUSED
 
 
 def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,7 +163,7 @@ def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     return servers_on(seen, time.time_ns() // 1_000_000)
 
 
-def _page(estate: Estate, made: Made) -> str:
+def _page(estate: Estate, made: Made, verdict: Verdict) -> str:
     title = made.plan.scenario.title
     servers = plural(len(estate.fleet), "server")
     return html_report(
@@ -157,5 +171,5 @@ def _page(estate: Estate, made: Made) -> str:
         title=title[:1].upper() + title[1:],
         lead=f"{estate.name}, {servers}, as of {estate.as_of or 'no stated day'}.",
         footer=f"evac {__version__}; plan {made.digest}; times count from the loss unless said otherwise.",
-        planned=Planned(made.plan, made.digest, check(estate, made.plan)),
+        planned=Planned(made.plan, made.digest, verdict),
     )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,8 +14,11 @@ import pytest
 
 from evac.cli import exits
 from evac.cli.main import run
+from evac.cli.plan_command import _accepted
 from evac.model import errors
 from evac.report.schemas import AUDIT_SCHEMA
+from evac.verify import Verdict
+from evac.verify.reading import Violation
 
 
 @pytest.fixture
@@ -236,3 +240,13 @@ def test_a_reader_that_goes_away_is_no_error(project_root: Path) -> None:
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
     assert (found.returncode, found.stdout, found.stderr) == (exits.DONE, "{\n", "")
+
+
+def test_a_plan_that_the_checker_refuses_never_passes_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = Verdict((Violation("F16", "batch", "could have stayed on s1"),) * 3, 0, 0, 5)
+    assert _accepted(wrong, Path("plan.json"), Path("estate")) == exits.REFUSED
+    said = capsys.readouterr().err
+    assert "F16 batch: could have stayed on s1, and 2 more [plan-wrong]" in said
+    assert "evac verify plan.json estate" in said
+    assert _accepted(replace(wrong, violations=()), None, Path("estate")) == exits.DONE
+    assert capsys.readouterr().err == ""
