@@ -99,7 +99,7 @@ def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
     server.ready = False
     scale = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
     with pytest.raises(OutcomeUnknown, match="not as wanted"):
-        asyncio.run(KubernetesDriver().execute(scale, order(timeout_s=3.0)))
+        asyncio.run(KubernetesDriver().execute(scale, order(timeout_s=8.0)))
     assert asyncio.run(KubernetesDriver().observe(scale, order())).outcome == "unclear"
     server.ready = True
     server.settle(CHAT)
