@@ -23,7 +23,7 @@ from typing import Final
 from bench.figures import Figure, worst
 from evac.app.plans import make_plan
 from evac.app.runs import Proposal, new_id, proposal_entry
-from evac.engine.conducting import ANSWER
+from evac.engine.proposals import ANSWER
 from evac.engine.drawer import put_plan
 from evac.engine.leading import LEADER
 from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all

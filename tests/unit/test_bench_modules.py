@@ -1,0 +1,26 @@
+"""Benchmarks find what they measure: one that cannot be imported would only be noticed when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+REFEREES = {"dbos", "ortools", "prefect", "rebalancer", "temporalio"}
+"""Peers in an environment of their own (`make bench-referees`)."""
+
+
+def _modules() -> list[str]:
+    folder = Path(__file__).parents[2] / "bench"
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__main__")
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_a_benchmark_can_be_imported(name: str) -> None:
+    try:
+        importlib.import_module(f"bench.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in REFEREES:
+            raise
+        pytest.skip(f"{error.name} is a referee, and not installed here")
