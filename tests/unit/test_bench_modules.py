@@ -1,4 +1,4 @@
-"""Benchmarks find what they measure: one that cannot be imported would only be noticed when it is asked for."""
+"""Benchmarks find what they measure: whether one can be imported shows only when it is asked for."""
 
 from __future__ import annotations
 
