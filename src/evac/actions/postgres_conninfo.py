@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from evac.model.errors import Permanent
 
@@ -35,6 +35,10 @@ def format_conninfo(pairs: Mapping[str, str]) -> str:
     """The string libpq reads back as `pairs`, every value quoted."""
     quoted = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in pairs.items()}
     return " ".join(f"{key}='{value}'" for key, value in quoted.items())
+
+
+PASSFILE: Final = ".evac-pgpass"
+"""End of the name of the password file that evac writes beside a data folder."""
 
 
 def passfile_line(user: str, password: str) -> str:

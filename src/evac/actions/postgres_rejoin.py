@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from evac.actions.given import stale_token, text
@@ -34,7 +35,7 @@ from evac.actions.postgres_authority import (
     refuse_stale,
     seen_authority,
 )
-from evac.actions.postgres_conninfo import passfile_line
+from evac.actions.postgres_conninfo import PASSFILE, passfile_line
 from evac.actions.postgres_facts import PostgresFacts, lsn_text, read_facts
 from evac.actions.postgres_fence import cut_off
 from evac.actions.postgres_history import Control, Stretch, fork_of, parse_history
@@ -154,7 +155,7 @@ async def _follow_if_standby(
             if not follows(ours, primary) or cut_off(ours, seen):
                 if not _holds_nothing_else(ours, await _history(link, ours.timeline), history):
                     return None
-                ours = await follow(link, primary, seen, order, _passfile(_place(action), action))
+                ours = await follow(link, primary, seen, order, partial(_write_passfile, action))
             else:
                 await obey(link, seen, order)
             return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
@@ -316,7 +317,7 @@ def _write_settings(
     now = Authority(max(order.token, seen.token), max(order.epoch, seen.epoch), 0)
     values = {
         "primary_conninfo": upstream_of(
-            before, member_of(action), _primary(action), _passfile(place, action)
+            before, member_of(action), _primary(action), partial(_write_passfile, action)
         ),
         "evac.authority": now.text(),
     }
@@ -332,15 +333,15 @@ def _write_settings(
     place.give(place.data)
 
 
-def _passfile(place: Place | None, action: Action) -> str:
+def _write_passfile(action: Action) -> str:
     """The member's password in a file of its own on its machine, as the setting that names whom it follows is
     logged with its value. "" from afar, where there is no password, and where no file can be written.
     """
-    member = member_of(action)
+    member, place = member_of(action), _place(action)
     secret = member.secret()
     if place is None or secret is None or not place.data.parent.is_dir():
         return ""
-    file = place.data.with_name(place.data.name + ".evac-pgpass")
+    file = place.data.with_name(place.data.name + PASSFILE)
     try:
         file.touch(mode=0o600)
         file.chmod(0o600)

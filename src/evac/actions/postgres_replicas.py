@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from evac.actions.given import many
 from evac.actions.port import Action, Evidence, Order
 from evac.actions.postgres_authority import Authority, alone, obey
-from evac.actions.postgres_conninfo import SyncSet, all_of, format_conninfo, parse_conninfo
+from evac.actions.postgres_conninfo import PASSFILE, SyncSet, all_of, format_conninfo, parse_conninfo
 from evac.actions.postgres_facts import PostgresFacts, read_facts
 from evac.actions.postgres_fence import UPSTREAM_FILE
 from evac.actions.postgres_link import Link, Member
@@ -54,16 +56,22 @@ def protected(facts: PostgresFacts, wanted: SyncSet) -> bool:
     return all(one is not None and one.sync_state in ("sync", "quorum") for one in seen)
 
 
-def upstream_of(current: str, member: Member, primary: Member, passfile: str = "") -> str:
+def upstream_of(
+    current: str, member: Member, primary: Member, write_passfile: Callable[[], str] = lambda: ""
+) -> str:
     """The connection string that makes `member` follow `primary`, with what it had before where it had it.
 
-    passfile: a file on the member's machine that holds its password; without one the password stands in the
-    string, and PostgreSQL writes that into its log when the setting changes.
+    write_passfile: writes the member's password into a file on its machine, and says where that is; asked
+    only where the string has no password and no passfile but ours. Without such a file the password stands in
+    the string, and PostgreSQL writes that into its log when the setting changes.
     """
     pairs = parse_conninfo(current)
-    secret = member.secret()
-    if secret is not None and not ({"password", "passfile"} & set(pairs)):
-        pairs |= {"passfile": passfile} if passfile else {"password": secret.reveal()}
+    secret, known = member.secret(), pairs.get("passfile", "")
+    if secret is not None and "password" not in pairs and (not known or known.endswith(PASSFILE)):
+        if file := write_passfile():
+            pairs["passfile"] = file
+        elif not known:
+            pairs["password"] = secret.reveal()
     pairs.setdefault("user", member.user)
     pairs.setdefault("connect_timeout", "2")
     pairs |= {"host": primary.host, "port": str(primary.port)}
@@ -78,7 +86,7 @@ def follows(facts: PostgresFacts, primary: Member) -> bool:
 
 
 async def follow(
-    link: Link, primary: Member, seen: Authority, order: Order, passfile: str = ""
+    link: Link, primary: Member, seen: Authority, order: Order, write_passfile: Callable[[], str]
 ) -> PostgresFacts:
     """Points a running standby at another primary and waits until it streams from there."""
     current = await link.value("SELECT current_setting('primary_conninfo')")
@@ -86,7 +94,7 @@ async def follow(
         kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
         current = bytes.fromhex(kept.strip()).decode() if kept else ""
     await obey(link, seen, order, fence=0)
-    upstream = upstream_of(current, link.member, primary, passfile)
+    upstream = upstream_of(current, link.member, primary, write_passfile)
     await set_system(link, "primary_conninfo", upstream, secret=True)
     await reload(link)
     facts = await read_facts(link)
