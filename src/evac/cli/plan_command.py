@@ -140,10 +140,10 @@ def plan(
     else:
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
-    return _accepted(verdict, target, estate)
+    return _accepted(verdict, target, f"{estate} --observe" if observe else str(estate))
 
 
-def _accepted(verdict: Verdict, target: Path | None, estate: Path) -> int:
+def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
     if verdict.holds:
         return exits.DONE

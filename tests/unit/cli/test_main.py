@@ -244,9 +244,9 @@ def test_a_reader_that_goes_away_is_no_error(project_root: Path) -> None:
 
 def test_a_plan_that_the_checker_refuses_never_passes_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = Verdict((Violation("F16", "batch", "could have stayed on s1"),) * 3, 0, 0, 5)
-    assert _accepted(wrong, Path("plan.json"), Path("estate")) == exits.REFUSED
+    assert _accepted(wrong, Path("plan.json"), "estate") == exits.REFUSED
     said = capsys.readouterr().err
     assert "F16 batch: could have stayed on s1, and 2 more [plan-wrong]" in said
     assert "evac verify plan.json estate" in said
-    assert _accepted(replace(wrong, violations=()), None, Path("estate")) == exits.DONE
+    assert _accepted(replace(wrong, violations=()), None, "estate") == exits.DONE
     assert capsys.readouterr().err == ""
