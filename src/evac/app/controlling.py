@@ -251,7 +251,7 @@ def _desk(
         guards=Guards(store, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
         bind=bound, driver=driver, tell=tell, standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
-        boundary=setting.boundary,
+        boundary=setting.boundary, behind=seen.behind,
     )  # fmt: skip
 
 

@@ -5,14 +5,15 @@
     sighting/<store>     where the primary stood at the last look, and up to when each copy holds all
 
 The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
-fire. A look that finds no primary, or two, changes nothing: the last certain roles stand.
+fire. A look that finds no primary, or two, changes nothing: the last certain roles stand. Unless an epoch was
+settled since: then its holder is the primary, also when it burnt before anybody saw it as such.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from evac.engine.sightings import Following, Loss, Sighting, sighted
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.store.port import Lease, Put, Store
@@ -70,6 +71,7 @@ class SeenEstate:
         self._goes_on: dict[str, tuple[int, int]] = {}
         self._check_s = SOON_S
         self._told_digest = ""
+        self._heeded: dict[str, int] | None = None
 
     @property
     def files(self) -> Estate:
@@ -121,6 +123,7 @@ class SeenEstate:
         if entry is not None:
             self._take(decode(entry.value))
             self._told_digest = digest_in(entry.value)
+            self._heeded = changes_in(entry.value)
         facts: dict[str, Standing] = {}
         for one in await pages(self._store, PREFIX):
             name = one.key.removeprefix(PREFIX)
@@ -149,23 +152,41 @@ class SeenEstate:
         long, and not the time from one to the next.
         """
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
+        sets = DataSets(self._store, "", self._clock)
+        before = await sets.read_all()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)
-        epochs = await DataSets(self._store, "", self._clock).read_all()
+        epochs = await sets.read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
-        seen = merged(self.observation, now, holders)
-        if seen.members != self.observation.members or self._told_digest not in ("", self.digest):
+        newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
+        seen = merged(self.observation, now, holders, newer)
+        heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
+        same = seen.members == self.observation.members and self._heeded == heeded
+        if not same or self._told_digest not in ("", self.digest):
             files = self._files
             estate, digest = _as_seen(files, seen)
-            await self._store.transact((), (Put(KEY, encode(seen, digest)),), guard)
-            self._told_digest = digest
+            await self._store.transact((), (Put(KEY, encode(seen, digest, heeded)),), guard)
+            self._told_digest, self._heeded = digest, heeded
             if files is self._files:
                 self.observation, self.estate, self.digest = seen, estate, digest
             else:  # others were adopted meanwhile; the next look says so
                 self._take(seen)
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
+
+    def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
+        """Those that changed since before the last look. None where nobody wrote what that look knew."""
+        known = self._heeded
+        changed = (e for e in epochs.values() if known is not None and e.changes > known.get(e.store, 0))
+        return [epoch for epoch in changed if epoch.holder]
+
+    async def behind(self, sites: Collection[str]) -> bool:
+        """Whether a store got its primary at one of these sites since the last look: a plan of the roles as
+        they are known here would take another site for it. The next look knows.
+        """
+        epochs = await DataSets(self._store, "", self._clock).read_all()
+        return any(epoch.holder in sites for epoch in self._unheeded(epochs))
 
     async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
         """Written at each look that saw a primary: how old the last one is, is what can be lost. at_ms: when
@@ -287,27 +308,56 @@ def _as_seen(files: Estate, seen: Observation) -> tuple[Estate, str]:
     return estate, estate_digest(estate)
 
 
-def merged(before: Observation, now: Observation, holders: Mapping[str, str] | None = None) -> Observation:
+def merged(
+    before: Observation,
+    now: Observation,
+    holders: Mapping[str, str] | None = None,
+    newer: Mapping[str, str] | None = None,
+) -> Observation:
     """Roles after another look: of a store with one certain primary as seen now, else as before. Lags are
     left out, so that a plan does not go stale because of them.
 
     holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain
     only where the holder's own copy answers and says that it is none: else an old primary that came back
-    would be believed while the true one burns.
+    would be believed while the true one burns. newer: the same of those alone that were settled after
+    `before`: without a certain primary, that holder is it, unless its copy answers and says that it is none.
     """
     old = _by_store(before)
     found: list[MemberSeen] = []
     for store, members in sorted(_by_store(now).items()):
+        known, holder = old.get(store, {}), (newer or {}).get(store, "")
         certain = _is_certain(members, (holders or {}).get(store, ""))
+        trusted = holder in members and members[holder].role in ("unreachable", "primary")
+        if not certain and trusted and not _is_primary(known.get(holder)):
+            found += [_led_by(holder, member, known.get(site)) for site, member in sorted(members.items())]
+            continue
         for site, member in sorted(members.items()):
-            known = old.get(store, {}).get(site)
+            was = known.get(site)
             if not certain:
-                found += [known] if known is not None else []
-            elif member.role == "unreachable" and known is not None and known.role != "primary":
-                found.append(known)
+                found += [was] if was is not None else []
+            elif member.role == "unreachable" and was is not None and was.role != "primary":
+                found.append(was)
             else:
                 found.append(MemberSeen(store, site, member.role))
     return Observation(now.at_ms, tuple(found))
+
+
+def _is_primary(member: MemberSeen | None) -> bool:
+    return member is not None and member.role == "primary"
+
+
+def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSeen:
+    """A copy of a store whose primary is this holder, which nobody saw. Another that was the primary, or says
+    so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
+    """
+    role: Role = "async" if "async" in (member.role, was and was.role) else "none"
+    if member.site == holder:
+        role = "primary"
+    elif member.role == "primary" or _is_primary(was):
+        role = "none"
+    elif was is not None and was.role == "sync":
+        role = "async"
+    return MemberSeen(member.store, member.site, role)
 
 
 def _is_certain(members: Mapping[str, MemberSeen], holder: str) -> bool:
@@ -325,10 +375,22 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
     return found
 
 
-def encode(observation: Observation, digest: str) -> bytes:
-    """digest: of the estate as observed, so that whoever has no files knows which plans are made of it."""
+def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
+    """digest: of the estate as observed, so that whoever has no files knows which plans are made of it.
+    changes: store -> changes of its epoch that were known before the look.
+    """
     rows = [[m.store, m.site, m.role] for m in observation.members]
-    return orjson.dumps({"at_ms": observation.at_ms, "estate": digest, "members": rows})
+    told = {"at_ms": observation.at_ms, "estate": digest, "members": rows, "changes": dict(changes)}
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+
+
+def changes_in(value: bytes) -> dict[str, int] | None:
+    """What the look knew of epochs; None where nobody wrote that. Raises Corrupt."""
+    try:
+        found = orjson.loads(value).get("changes")
+        return None if found is None else {str(name): int(count) for name, count in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error
 
 
 def digest_in(value: bytes) -> str:

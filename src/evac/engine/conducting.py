@@ -42,7 +42,7 @@ from evac.engine.policies import Policies
 from evac.engine.proposals import PROPOSAL, answered, wanted_of
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
-from evac.engine.sightings import Loss, as_known
+from evac.engine.sightings import Loss, as_known, up_to_date
 from evac.engine.vouching import Vouching, how_to_vouch
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
@@ -76,6 +76,7 @@ class Desk:
     """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
     that were checked while all was well. policies: the one in use, and those of runs in hand. loss: of a
     promotion as it was known, when its fence was complete, and how long ago that was -> by what is seen now.
+    behind: whether a store got its primary at one of these sites, and plans do not know it yet.
     check: whether a person may ask for this (signatures, approvers). health: of traffic that is moved in
     shares; None: shares follow each other by time alone. mend: the plan of a run whose servers do not come
     up; None: the run goes on without them.
@@ -92,6 +93,7 @@ class Desk:
     tell: Tell
     standing: Callable[[str], Standing | None] = lambda store: None
     loss: Callable[[Loss, int, int], Loss] = as_known
+    behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     drift_ms: int = 1_800_000
     drift_period_ms: int = 5_000
@@ -161,6 +163,8 @@ class Conductor:
         was withdrawn, or the world changed meanwhile.
         """
         assert self._tasks is not None
+        if proposed is None:
+            await self._look_first(wanted.leaving)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
         name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
         bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
@@ -390,6 +394,7 @@ class Conductor:
         execution = None if run is None else run.execution
         if run is None or execution is None:
             raise RunError("run-over", f"{name} is not under way")
+        await self._look_first(lost)
         digest = await put_plan(self._desk.store, data, self.guard)
         bound = await self._desk.bind(data, name, run.spec.incident, digest)
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
@@ -417,6 +422,11 @@ class Conductor:
         await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
+
+    async def _look_first(self, lost: Collection[str]) -> None:
+        """Raises StalePlan where the plan may take another site for the primary of a store that burnt."""
+        if lost and await self._desk.behind(lost):
+            raise StalePlan("plan-stale", "stores changed since they were looked at; the next look tells")
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
         """A person typed the names of all sites that are left: from then on the register says so, unless one

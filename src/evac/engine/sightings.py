@@ -13,7 +13,7 @@ wrote moves it to its own clock, never to a later time than the true one: see `F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -204,7 +204,7 @@ class Loss:
     def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
         """By a later look at the same primary, or for another end. What never was seen stays as declared."""
         moved = sighting is None or sighting.primary != self.primary
-        if self.basis == "synchronous" or (self.basis == "seen" and moved):
+        if self.basis == "synchronous" or (self.basis != "unknown" and moved):
             return later(self, until_ms)
         declared_ms = self.most_ms if self.basis == "declared" else None
         return loss_of(self.store, self.primary, self.candidate, "async", declared_ms, sighting, until_ms)
@@ -251,13 +251,14 @@ def loss_of(
     until_ms: int,
 ) -> Loss:
     """The most that is lost when the primary may have acknowledged writes until `until_ms`. mode: of the
-    candidate, as observed. What a clock that went back would make too small is not known.
+    candidate, as observed. What a clock that went back would make too small is not known, nor what is lost of
+    a primary that nobody saw, where another was seen before it.
     """
     if mode == "sync":
         return Loss(store, primary, candidate, 0, "synchronous", until_ms=until_ms)
-    copy = None
-    if sighting is not None and sighting.primary == primary:
-        copy = sighting.copy(candidate)
+    if sighting is not None and sighting.primary != primary:
+        return Loss(store, primary, candidate, None, "unknown", until_ms=until_ms)
+    copy = None if sighting is None else sighting.copy(candidate)
     if sighting is None or copy is None:
         basis: Basis = "unknown" if declared_ms is None else "declared"
         return Loss(store, primary, candidate, declared_ms, basis, until_ms=until_ms)
@@ -274,3 +275,8 @@ def _seconds(milliseconds: int | None) -> str:
     if milliseconds is None:
         return "an unknown time"
     return f"{-(-milliseconds // 100) / 10:g} s"
+
+
+async def up_to_date(sites: Collection[str]) -> bool:
+    """Roles of stores are known as they are; never behind."""
+    return False

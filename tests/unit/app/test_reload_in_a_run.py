@@ -18,6 +18,7 @@ from evac.app.estate_watch import EstateWatch
 from evac.engine import requests
 from evac.engine.chronicle import Notice
 from evac.engine.clock import SystemClock
+from evac.engine.datasets import DataSets
 from evac.engine.guards import read_register
 from evac.engine.reading import events_of
 from evac.run.view import RunView
@@ -154,6 +155,15 @@ class House:
     async def has(self, run: str, kind: str) -> bool:
         return any(event.kind == kind for event in await events_of(self.store, run))
 
+    async def settled_at(self, site: str) -> bool:
+        """The store has its primary there, by its epoch; asked again and again, so that nobody looks first."""
+        sets = DataSets(self.store, "", SystemClock())
+        for _ in range(20):
+            if (await sets.read("chat")).holder == site:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
     async def over(self, run: str) -> bool:
         return await self.store.get(f"open/{run}") is None
 
@@ -214,5 +224,26 @@ def test_a_second_site_is_left_by_the_estate_that_was_taken_in_the_middle_of_the
         assert any("start" in what and " new busan" in what for what in house.company.done), (
             house.company.done
         )
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_new_primary_burns_before_anybody_looked_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(house: House) -> None:
+        house.burn("pangyo")
+        run = await house.until(house.run)
+        await house.until(lambda: house.settled_at("anyang"))
+        house.burn("anyang")
+        await house.until(lambda: house.has(run, "plan_replaced"))
+        view = await house.view(run)
+        fences = [step.act for step in view.steps if step.kind == "fence"]
+        assert fences == ["pangyo", "anyang"], "the one that burnt last, and not once more the one before"
+        await house.approve(run, "r1")
+        await house.until(lambda: house.over(run))
+        ended = await house.view(run)
+        assert ended.phase.startswith("succeeded"), ended.end_why
+        assert house.company.stores["chat"].primary == "busan"
 
     play(tmp_path, monkeypatch, story)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evac.app.seen import decode, encode, merged
+from evac.app.seen import changes_in, decode, encode, merged
 from evac.model.errors import Corrupt
 from evac.model.observation import MemberSeen, Observation, Role
 
@@ -53,8 +53,43 @@ def test_somebody_else_moved_the_store_and_its_holder_says_so() -> None:
     assert roles(merged(HEALTHY, elsewhere, {"db": "pangyo"})) == roles(elsewhere)
 
 
+BURNT = seen(pangyo="unreachable", anyang="unreachable", ansan="async")
+
+
+@pytest.mark.parametrize("ansan", ["async", "none", "unreachable"])
+@pytest.mark.parametrize("pangyo", ["unreachable", "primary", "async"])
+def test_a_new_primary_that_burns_before_anybody_saw_it_is_the_primary(pangyo: Role, ansan: Role) -> None:
+    now = seen(pangyo=pangyo, anyang="unreachable", ansan=ansan)
+    after = merged(HEALTHY, now, {"db": "anyang"}, {"db": "anyang"})
+    assert roles(after) == {"anyang": "primary", "ansan": "async", "pangyo": "none"}
+
+
+def test_a_synchronous_copy_of_the_old_primary_is_none_of_the_new_one() -> None:
+    before = seen(pangyo="primary", anyang="async", ansan="sync")
+    now = seen(pangyo="unreachable", anyang="unreachable", ansan="unreachable")
+    assert roles(merged(before, now, {"db": "anyang"}, {"db": "anyang"}))["ansan"] == "async"
+
+
+def test_a_new_primary_is_believed_only_where_nothing_speaks_against_it() -> None:
+    known = {"db": "anyang"}
+    assert roles(merged(HEALTHY, BURNT, known)) == roles(HEALTHY), "settled before it was last certain"
+    denied = seen(pangyo="unreachable", anyang="async", ansan="async")
+    assert roles(merged(HEALTHY, denied, known, known)) == roles(HEALTHY)
+    elsewhere = seen(pangyo="primary", anyang="sync", ansan="async")
+    assert roles(merged(HEALTHY, elsewhere, known, known)) == roles(elsewhere)
+    assert roles(merged(HEALTHY, BURNT, {"db": "osan"}, {"db": "osan"})) == roles(HEALTHY)
+
+
+def test_what_the_last_look_knew_of_epochs() -> None:
+    assert changes_in(encode(HEALTHY, "", {"db": 2})) == {"db": 2}
+    assert changes_in(b'{"at_ms": 1, "members": []}') is None, "of a version that did not write it"
+    for value in (b"", b"[]", b'{"changes": [1]}', b'{"changes": {"db": "x"}}'):
+        with pytest.raises(Corrupt):
+            changes_in(value)
+
+
 def test_through_the_store() -> None:
-    assert roles(decode(encode(HEALTHY, "sha256:0"))) == roles(HEALTHY)
+    assert roles(decode(encode(HEALTHY, "sha256:0", {"db": 2}))) == roles(HEALTHY)
     for value in (b"", b"{}", b'{"at_ms": 1, "members": [1]}'):
         with pytest.raises(Corrupt):
             decode(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from evac.engine import datasets
 from evac.engine.clock import SystemClock
 from evac.engine.datasets import DataSets
 from evac.engine.live_actions import PREFIX, Standing
+from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.store.memory import MemoryStore
@@ -45,6 +47,9 @@ class Primary:
     def __init__(self) -> None:
         self.meanwhile: Callable[[], Awaitable[None]] = nothing
         self.problems: tuple[str, ...] = ()
+
+    async def facts(self, *asked: Any) -> Any:
+        raise Retryable("unreachable", "its site burns")
 
     async def precheck_sync(self, *asked: Any) -> Checked:
         await self.meanwhile()
@@ -123,6 +128,42 @@ def test_a_look_that_a_change_overtook_writes_nothing(desk: Desk, what: str) -> 
         assert await desk.check() is None
         desk.primary.meanwhile = nothing
         assert await desk.check() == (None if what == "begin" else 2), "nothing while it is under way"
+
+    asyncio.run(story())
+
+
+def test_whoever_was_promoted_after_the_last_look_is_the_primary_though_it_burns(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAST_S", 0)
+    monkeypatch.setattr(module, "PERIOD_S", 0)
+
+    async def story() -> None:
+        lease = await desk.store.acquire("leader", "c1", 5_000)
+        await desk.seen.look(lease)
+        before = await desk.sets.read("chat")
+        claimed, permit = datasets.claim(
+            before, holder="pangyo", candidate="anyang", purpose="promote", run="r1"
+        )
+        await desk.store.transact(permit.compares, permit.changes)
+        settled, permit = datasets.settle(
+            replace(claimed, revision=(await desk.sets.read("chat")).revision), True
+        )
+        await desk.store.transact(permit.compares, permit.changes)
+        reader = SeenEstate(ESTATE, POLICY, desk.store, Drivers(), SystemClock())
+        await reader.read()
+        assert [await desk.seen.behind((site,)) for site in ("anyang", "pangyo")] == [True, False]
+        assert await reader.behind(("anyang",)), "whoever leads next knows it as well"
+        await desk.seen.look(lease)
+        assert not await desk.seen.behind(("anyang", "pangyo"))
+        await reader.read()
+        for seen in (desk.seen, reader):
+            (chat,) = seen.estate.stores
+            assert {member.at: member.mode for member in chat.members} == {
+                "anyang": "primary",
+                "pangyo": "none",
+            }
+        assert settled.holder == "anyang"
 
     asyncio.run(story())
 

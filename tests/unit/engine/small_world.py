@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,6 +148,8 @@ class World:
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
+    unseen: set[str] = field(default_factory=set)
+    asked_unseen: int = 0
 
     def __post_init__(self) -> None:
         self.loop = VirtualLoop(1) if self.virtual else None
@@ -180,7 +182,7 @@ class World:
         desk = Desk(
             store, clock, policies, owner, guards, DataSets(store, owner, clock), self.bind,
             generations.guarded(lambda name: self.systems), self.notices.append, drift_period_ms=50,
-            health=self.health,
+            health=self.health, behind=self.behind,
         )  # fmt: skip
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
@@ -189,6 +191,12 @@ class World:
             commits_go_on=self.commits_go_on, anchors=[self._anchor], leader_ttl_ms=self.leader_ttl_ms,
             generations=generations,
         )  # fmt: skip
+
+    async def behind(self, sites: Collection[str]) -> bool:
+        """Whether nobody has looked yet at a new primary there."""
+        found = bool(self.unseen & set(sites))
+        self.asked_unseen += found
+        return found
 
     async def _anchor(self, anchor: Anchor) -> None:
         self.anchors.append(anchor)

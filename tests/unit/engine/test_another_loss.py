@@ -102,6 +102,27 @@ def test_a_second_site_waits_for_both_names_and_then_goes_on_in_the_same_run() -
     play(story, five())
 
 
+def test_no_plan_of_before_a_promotion_is_taken_once_its_new_primary_burns() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.stuck.add("shift")
+        world.burn("pangyo")
+        await world.until(lambda: "shift" in world.systems.verbs_done())
+        run = await run_of(world)
+        world.unseen.add("anyang")
+        world.burn("anyang")
+        await world.until(lambda: world.asked_unseen >= 3)
+        assert not await events(world, run, "plan_replaced"), "whoever was promoted last is not looked at yet"
+        world.unseen.clear()
+        await until_event(world, run, "plan_replaced")
+        world.systems.stuck.clear()
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        await until_ended(world)
+        assert (await epoch(world))["holder"] == "busan"
+
+    play(story, five())
+
+
 def test_names_typed_beforehand_let_the_new_plan_go_on_by_itself() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

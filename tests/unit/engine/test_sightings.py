@@ -98,6 +98,16 @@ def test_the_declared_lag_counts_only_where_nothing_was_ever_seen() -> None:
     assert (loss(behind, 9_000).most_ms, loss(behind, 9_000).basis) == (None, "unknown")
 
 
+def test_nobody_knows_what_is_lost_of_a_primary_that_burnt_before_it_was_seen() -> None:
+    found = loss_of("db", "anyang", "ansan", "async", 1_000, seen((1_000, 50, 50)), 9_000)
+    assert (found.most_ms, found.basis) == (None, "unknown")
+    declared = loss(None, 9_000)
+    moved = replace(seen((1_000, 50, 50)), primary="anyang")
+    assert declared.again(moved, 9_500) == replace(declared, until_ms=9_500), (
+        "of the old one nothing was seen"
+    )
+
+
 def test_a_clock_that_went_back_makes_nothing_small() -> None:
     assert loss(seen((5_000, 50, 50)), 4_000).most_ms is None
 

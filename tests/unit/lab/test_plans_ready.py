@@ -24,7 +24,7 @@ def test_a_plan_made_before_the_roles_were_written_down_is_ready_where_it_is_of_
         store = MemoryStore()
         await store.transact((), (plan("pangyo", "sha256:now"), plan("anyang", "sha256:before")))
         assert sorted(await plans_ready(store, ("anyang", "pangyo"))) == ["anyang", "pangyo"]
-        await store.transact((), (Put(KEY, encode(Observation(0), "sha256:now")),))
+        await store.transact((), (Put(KEY, encode(Observation(0), "sha256:now", {})),))
         assert sorted(await plans_ready(store, ("anyang", "pangyo"))) == ["pangyo"]
 
     asyncio.run(story())
