@@ -156,7 +156,7 @@ class House:
         return any(event.kind == kind for event in await events_of(self.store, run))
 
     async def settled_at(self, site: str) -> bool:
-        """The store has its primary there, by its epoch; asked again and again, so that nobody looks first."""
+        """The store has its primary there, by its epoch; asked so often that nobody looks first."""
         sets = DataSets(self.store, "", SystemClock())
         for _ in range(20):
             if (await sets.read("chat")).holder == site:
