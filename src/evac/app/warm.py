@@ -23,11 +23,20 @@ def _search() -> None:
 def _others() -> None:
     from evac.audit import audit
     from evac.estate.example import pangyo
+    from evac.model.derive import derive
+    from evac.model.scenario import lose
+    from evac.planning.bound import bound
+    from evac.planning.simulation.simulate import warm as warm_simulation
     from evac.planning.warm import warm_general
+    from evac.testing.instances import worked_example
 
     warm_general()
+    bound(worked_example(), work=1)
     for mended in (False, True):
-        audit(pangyo(servers=1_000, mended=mended))
+        estate = pangyo(servers=1_000, mended=mended)
+        audit(estate)
+        bound(derive(estate, lose("pangyo")), work=1)
+    warm_simulation()
 
 
 APART: Final[Mapping[str, Callable[[], None]]] = MappingProxyType({"search": _search, "others": _others})

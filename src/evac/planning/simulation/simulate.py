@@ -118,6 +118,19 @@ def simulate(
     return _summary(instance, plan, arrays, services, base, top, chains, trials, seed, uncertainty)
 
 
+def warm() -> None:
+    """Compile the kernels, or load them from the cache: two trials of one step with a limit of its own."""
+    from evac.planning.simulation.kernel import CHAIN, Net, play_all
+
+    zero, one, edges = (np.array(column, np.int64) for column in ([0], [1], [0, 1]))
+    net = Net(
+        waits=zero, after_from=np.zeros(2, np.int64), after_to=zero[:0], use_from=edges, use_limit=zero,
+        use_units=one, use_hold=-one, capacity=one, queue_from=edges, horizon=10,
+    )  # fmt: skip
+    ends, chains = np.empty((2, 1), np.int64), np.full((2, CHAIN), -1, np.int64)
+    play_all(net, np.ones((2, 1), np.int64), zero, ends, chains)
+
+
 def _arrays(instance: Instance, plan: Plan) -> _Arrays:
     from evac.planning.simulation.kernel import Net
 

@@ -11,7 +11,7 @@ from evac.model.errors import InvalidInput
 from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.planning.simulation.faults import DEFAULTS, Uncertainty, parse_faults
-from evac.planning.simulation.simulate import _failures, simulate
+from evac.planning.simulation.simulate import _failures, simulate, warm
 from evac.testing.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -33,6 +33,16 @@ def test_without_uncertainty_a_trial_is_the_plan(instance: Instance, plan: Plan)
     assert set(found.objective) == {plan.objective}
     by_service = {row.service: row.recovery_ms[0] for row in found.services}
     assert by_service == {"identity": 150_000, "pay": 290_000, "messenger": 250_000, "search": 130_000}
+
+
+def test_what_was_compiled_at_set_up_is_what_a_plan_needs(instance: Instance, plan: Plan) -> None:
+    from evac.planning.simulation.kernel import play_all
+
+    warm()
+    compiled = list(play_all.signatures)
+    simulate(instance, plan, trials=2)
+    assert compiled == play_all.signatures
+    assert len(compiled) == 1
 
 
 def test_the_same_seed_gives_the_same_answer(instance: Instance, plan: Plan) -> None:
