@@ -26,8 +26,10 @@ RUN: Final = {
     "envelope": {"sites": [str], "stores": [str], "most_lost_ms": int, "most_shed": int}, "to_type": [str],
     "events": int, "waits_for": [str],
     "most_lost": [{"store": str, "candidate": str, "milliseconds": (int, NoneType), "words": str}],
-    "forecast": (_FORECAST, NoneType), "started_at": _TEXT_OR_NONE, "ended_at": _TEXT_OR_NONE,
-    "as_of": str, "in_doubt": int, "undo_failed": int, "counts": dict, "steps": [_STEP],
+    "forecast": (_FORECAST, NoneType),
+    "limits_changed": ([{"limit": str, "now": int, "whole": int, "held": int}], NoneType),
+    "started_at": _TEXT_OR_NONE, "ended_at": _TEXT_OR_NONE, "as_of": str, "in_doubt": int,
+    "undo_failed": int, "counts": dict, "steps": [_STEP],
 }  # fmt: skip
 DRY_RUN: Final = {
     "plan_digest": str, "question": str, "ready": bool, "needs_approval": [str],

@@ -23,6 +23,7 @@ from evac.run.values import ENDED, Event, RunStep
 
 SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
+LIMITS_MOST: Final = 100
 _BY_HAND: Final = " by hand: "
 _AGREE: Final = "; agree with approve --step"
 _WIDE: Final = 100
@@ -117,10 +118,16 @@ def run_head(shown: RunShown) -> dict[str, Any]:
             for one in shown.losses
         ],
         "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
+        "limits_changed": limits_changed(view),
         "started_at": moment(view.started_ms), "ended_at": moment(view.last_ms) if over else None,
         "as_of": moment(shown.now_ms), "in_doubt": len(view.doubtful), "undo_failed": len(view.undo_broken),
         "counts": dict(sorted(view.counts.items())),
     }  # fmt: skip
+
+
+def limits_changed(view: RunView) -> list[dict[str, Any]]:
+    """What people changed while it ran, in watts or units."""
+    return [one._asdict() for one in view.limits.changed()[:LIMITS_MOST]]
 
 
 def by_need(view: RunView, most: int) -> list[int]:
@@ -252,8 +259,18 @@ def _facts(document: Document, width: int) -> Iterable[tuple[str, str, str]]:
         yield "running for", duration(max(0, end_ms - began_ms)), ""
     if document["forecast"] is not None:
         yield from forecast_facts(document["forecast"])
+    for row in (document.get("limits_changed") or ())[:SHOWN]:  # an older server says nothing of them
+        yield "limit", limit_words(row), "warning" if row["held"] >= row["now"] else ""
     counts = document["counts"]
     yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in _GRAVE if counts.get(p)) or "none", ""
+
+
+def limit_words(row: Mapping[str, Any]) -> str:
+    """`power:pangyo 43,065 W instead of 86,130 W, 37,900 W held`. row: of a limit that a person changed."""
+    unit = " W" if row["limit"].startswith(("power:", "inrush:")) else ""
+    now, whole, held = (f"{number(row[key])}{unit}" for key in ("now", "whole", "held"))
+    full = "; nothing starts until there is room" if row["held"] >= row["now"] else ""
+    return f"{row['limit']} {now} instead of {whole}, {held} held{full}"
 
 
 def _table(page: Page, document: Document, width: int, most: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -11,6 +12,7 @@ from evac.run.limits import Limits
 
 _VALUE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*(%|W|kW|MW)?", re.ASCII)
 _WATTS: Final = {"W": 1, "kW": 1_000, "MW": 1_000_000}
+KINDS_MOST: Final = 12
 _WORDS: Final = "write a share of what the estate says (90%), watts (450 kW) or a plain number"
 
 
@@ -20,8 +22,9 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
     """
     limit = next((one for one in limits.limits if one.id == name), None)
     if limit is None:
-        near = get_close_matches(name, [one.id for one in limits.limits], 3)
-        known = f"did you mean {' or '.join(near)}?" if near else "see the limits: evac run show RUN"
+        names = sorted(one.id for one in limits.limits)
+        near = get_close_matches(name, names, 3)
+        known = f"did you mean {' or '.join(near)}?" if near else _of_each_kind(names)
         raise RunError("limit-unknown", f"{name} is no limit of this run; {known}", known)
     found = _VALUE.fullmatch(value.strip())
     if found is None:
@@ -34,3 +37,12 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
     else:
         whole = thousandths * _WATTS.get(unit, 1) // 1_000
     return max(0, whole - limit.beside)
+
+
+def _of_each_kind(names: Sequence[str]) -> str:
+    """The first of each kind, and how many there are: a large run has thousands."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.partition(":")[0], []).append(name)
+    found = [own[0] + (f" and {len(own) - 1} more of its kind" if own[1:] else "") for own in kinds.values()]
+    return f"it has {', '.join(found[:KINDS_MOST])}" if found else "it has none"

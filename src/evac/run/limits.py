@@ -30,6 +30,15 @@ class Parts(NamedTuple):
     again: Uses
 
 
+class LimitShown(NamedTuple):
+    """A limit as people say it. now: what may be held; whole: as the estate says; held: by whomever."""
+
+    limit: str
+    now: int
+    whole: int
+    held: int
+
+
 def parted(uses: Uses) -> Parts:
     kept = tuple(use for use in uses if use[2] == KEPT)
     rest = tuple(use for use in uses if use[2] != KEPT)
@@ -136,6 +145,15 @@ class Limits:
         if capacity > self.capacity[number]:
             self.freed.add(number)
         self.capacity[number] = max(0, capacity)
+
+    def changed(self) -> tuple[LimitShown, ...]:
+        """Limits that a person changed, sorted by name."""
+        found: list[LimitShown] = []
+        for limit, now, used in zip(self.limits, self.capacity, self._used, strict=True):
+            if now != limit.capacity:
+                beside, whole = limit.beside, limit.whole or limit.capacity + limit.beside
+                found.append(LimitShown(limit.id, now + beside, whole, used + beside))
+        return tuple(sorted(found))
 
     def capacity_of(self, name: str) -> int:
         """Units that may be held now; 0 of a limit that the run does not have."""

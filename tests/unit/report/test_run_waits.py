@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from evac.engine.binding import Bound
 from evac.engine.bound_store import decode_bound, encode_bound
+from evac.model.errors import RunError
 from evac.report.run_report import RunShown, run_document, run_text, waiting
 from evac.run.forecast import forecast
+from evac.run.limit_words import capacity_of
+from evac.run.limits import Limits
 from evac.run.state import apply, replay
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 
 BY_HAND = RunStep(
@@ -124,3 +132,33 @@ def test_a_forecast_says_that_somebody_works_by_hand() -> None:
     assert not forecast(view, 10).waits
     apply(view, Event("step_started", 3, "boot:s1", 1, {"token": 1}))
     assert forecast(view, 10).waits
+
+
+def test_a_limit_that_a_person_changed_is_told_with_what_is_held() -> None:
+    limits = (RunLimit("power:f1", "slots", 700, whole=1_000, beside=100), RunLimit("hands", "slots", 4))
+    steps = (replace(OTHER, uses=(("power:f1", 400, KEPT),)), BY_HAND)
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        spec=RunSpec("dark-1", "dark", "p1", steps, limits, approvals=0, mend_ms=60_000),
+    )
+
+    def document() -> dict[str, Any]:
+        return run_document(RunShown(view, "c1", 10))
+
+    assert document()["limits_changed"] == []
+    for name, capacity in (("power:f1", 300), ("hands", 6)):
+        apply(view, Event("limit_changed", 3, data={"limit": name, "capacity": capacity, "who": "kim"}))
+    assert document()["limits_changed"] == [
+        {"limit": "hands", "now": 6, "whole": 4, "held": 0},
+        {"limit": "power:f1", "now": 400, "whole": 1_000, "held": 500},
+    ]
+    text = run_text(document(), 120, False)
+    assert "hands 6 instead of 4, 0 held\n" in text
+    assert "power:f1 400 W instead of 1,000 W, 500 W held; nothing starts until there is room\n" in text
+
+
+def test_a_limit_that_is_not_there_is_answered_with_those_that_are() -> None:
+    names = ("boots:b1", "hands", "power:f1", "power:f2", "power:f3")
+    limits = Limits(RunLimit(name, "slots", 1) for name in names)
+    with pytest.raises(RunError, match=r"it has boots:b1, hands, power:f1 and 2 more of its kind$"):
+        capacity_of(limits, "dhcp", "4")

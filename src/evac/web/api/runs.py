@@ -44,7 +44,7 @@ class RunStepShown:
 @dataclass(frozen=True, slots=True)
 class RunHead:
     """One run without its steps. envelope: what an approval has to cover; to_type: sites that a person must
-    name first; in_doubt, undo_failed: how many steps.
+    name first; limits_changed: by a person, in watts or units; in_doubt, undo_failed: how many steps.
     """
 
     schema_version: int
@@ -66,6 +66,7 @@ class RunHead:
     waits_for: list[str]
     most_lost: list[dict[str, Any]]
     forecast: dict[str, Any] | None
+    limits_changed: list[dict[str, Any]]
     started_at: str | None
     ended_at: str | None
     as_of: str | None

@@ -10,7 +10,7 @@ from evac.app.office_values import RunShort, Situation
 from evac.incident.event_words import told
 from evac.model.plan import Outcome, Plan
 from evac.report.plan_view import GONE
-from evac.report.run_report import LossShown, waiting
+from evac.report.run_report import LossShown, limit_words, limits_changed, waiting
 from evac.report.words import duration, listed, number, plural
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView
@@ -65,6 +65,7 @@ def context(shown: Shown) -> dict[str, Any]:
         "waits": [_wait(view, words) for words in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST), "asks": _asks(view), "held": view.held,
         "losses": shown.losses, "ended": view.phase in ENDED,
+        "limits": [limit_words(row) for row in limits_changed(view)],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
         "objectives": shown.plan is not None, "waits_counted": said.waits,
