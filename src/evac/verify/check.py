@@ -26,6 +26,7 @@ from evac.verify.order import (
 from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
 from evac.verify.reading import Reading, Violation, read
 from evac.verify.room import check_placement, check_room, check_spread, final_state
+from evac.verify.stops import check_stops
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -108,6 +109,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_power_steps(reading)
     check_bring_up(reading, better or instance)
     check_people(reading, times)
+    check_stops(reading, times)
     check_placement(reading)
     check_room(reading)
     final = final_state(reading)

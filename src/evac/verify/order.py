@@ -13,6 +13,7 @@ from evac.verify.reading import (
     regular_ticks,
     uses_of,
 )
+from evac.verify.stops import latest_stop
 
 
 def check_durations(reading: Reading) -> None:
@@ -145,7 +146,7 @@ def check_tools(reading: Reading, times: Milestones) -> None:
     """
     for timed in reading.steps:
         need = reading.instance.tools.get(timed.step.kind)
-        if need is None or timed.step.manual or 0 < timed.end <= reading.instance.grace:
+        if need is None or timed.step.manual or 0 < reading.instance.grace >= timed.end:
             continue
         if timed.step.kind == "boot" and comes_on_by_itself(reading.instance, timed.rows[0][0]):
             continue
@@ -198,6 +199,10 @@ def _gate_needs(reading: Reading, times: Milestones, timed: Timed) -> set[str]:
         found.add(reading.fences[timed.store].step.id)
     if timed.step.kind == "shift" and (timed.service, "base") in reading.verifies:
         found.add(reading.verifies[(timed.service, "base")].step.id)
+    if timed.step.kind == "stop" and s.base_lost[timed.service]:
+        moved = reading.shifts.get(timed.service) or reading.verifies.get((timed.service, "base"))
+        if moved is not None and timed.start < latest_stop(reading, timed.service):
+            found.add(moved.step.id)
     return found
 
 

@@ -105,7 +105,7 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
     if not 0 <= start <= end <= reading.instance.horizon:
         reading.complain("F1", step.id, "does not lie between 0 and the horizon")
     service = store = -1
-    if step.kind in ("start", "verify", "shift", "shed"):
+    if step.kind in ("start", "verify", "shift", "shed", "stop"):
         service = lookup.service.get(step.target, -1)
         if service < 0:
             reading.complain("F2", step.id, f"no service {step.target}")
