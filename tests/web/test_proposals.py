@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx2
 import orjson
 
 from evac.app.office import Office
 from evac.app.rehearsing import Rehearser
 from evac.engine.drawer import digest_of, get_plan
+from evac.estate import plan_codec
 from tests.web.burning import LOST, made
 from tests.web.rooms import ESTATE, play
 
@@ -44,6 +47,24 @@ def test_a_proposal_that_is_not_waited_for_waits_for_a_leader() -> None:
         assert entry.key.endswith(told["proposal"])
         again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
         assert (again["state"], again["proposal"]) == ("untaken", told["proposal"])
+        assert await office.store.list("proposal/") == []
+
+    play(story)
+
+
+def test_a_plan_that_the_checker_refuses_is_not_even_proposed() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.rehearser = Rehearser(ESTATE)
+        plan = made().plan
+        data = plan_codec.encode(replace(plan, objective=plan.objective - 1))
+        digest = digest_of(data)
+        assert (await client.put(PLAN + digest, content=data, headers=JSON)).status_code == 201
+        body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
+        for path, asked in ((f"{PLAN}{digest}/dry-run", {}), ("/v1/runs?wait_s=0", body)):
+            answer = await client.post(path, json=asked)
+            told = answer.json()
+            assert (answer.status_code, told["code"], told["kind"]) == (422, "plan-wrong", "unsafe-plan")
+            assert "the checker does not accept this plan: F19" in told["detail"]
         assert await office.store.list("proposal/") == []
 
     play(story)

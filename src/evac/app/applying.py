@@ -18,6 +18,7 @@ from typing import Final
 from evac import estate as estates
 from evac.actions.port import Action, Checked, Order
 from evac.actions.registry import Drivers
+from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import observe
 from evac.app.seen import merged
@@ -82,7 +83,8 @@ async def load(
     plan_path: Path, estate_path: Path, policy_path: Path | None, drivers: Drivers, now_ms: int,
     store: Store | None = None,
 ) -> Loaded:  # fmt: skip
-    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now.
+    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
+    UnsafePlan where the checker refuses it.
 
     A plan may also be named by its digest, `sha256:...`, or by its first twelve letters or more: then it is
     read from the store. Raises InvalidInput where none of that name is there, or several.
@@ -102,7 +104,9 @@ async def fit(
     plan: Plan, data: bytes, digest: str, estate_path: Path, policy_path: Path | None, drivers: Drivers,
     now_ms: int,
 ) -> Loaded:  # fmt: skip
-    """A plan that was read, with the estate and the roles of now. Raises StalePlan as `load`."""
+    """A plan that was read, with the estate and the roles of now. Raises StalePlan as `load`, UnsafePlan for
+    one that the checker refuses.
+    """
     estate = estates.load(estate_path)
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
@@ -112,6 +116,7 @@ async def fit(
         changed = plan.estate_digest == estate_digest(estate)
         words = "the roles of stores have changed since" if changed else "it was made from another estate"
         raise StalePlan("plan-stale", f"this plan does not fit: {words}", "evac plan, and apply that")
+    must_hold(now, plan)
     return Loaded(plan, data, digest, now, policy)
 
 

@@ -33,7 +33,7 @@ from evac.engine.drawer import digest_of
 from evac.engine.requests import Request
 from evac.incident.notes import Note
 from evac.incident.values import Notice
-from evac.model.errors import EvacError, NotAllowed, Unavailable
+from evac.model.errors import EvacError, Unavailable
 from evac.report.run_report import moment
 from evac.report.sheet import Sheet, sheet_of
 from evac.run.envelope import to_data
@@ -192,7 +192,7 @@ class ServerControl:
                 "who": runs.who_am_i()}  # fmt: skip
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)
         if told["state"] == "refused":
-            raise NotAllowed(shown(told["code"]) or "refused", shown(told["why"]))
+            raise runs.refusal(shown(told["code"]) or "refused", shown(told["why"]))
         if told["state"] != "made":
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])

@@ -22,6 +22,7 @@ from evac.actions.process import ProcessDriver
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
+from evac.app.accepting import Checker, must_fit
 from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
@@ -49,7 +50,7 @@ from evac.engine.step_actions import agent_of
 from evac.estate import plan_codec
 from evac.estate.policy_file import load_policy, policy_beside
 from evac.model.domain import topology
-from evac.model.errors import Corrupt, NotAllowed, StalePlan, StoreError
+from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.run_policy import RunPolicy
@@ -249,7 +250,8 @@ def _desk(
     return Desk(
         store=store, clock=clock, policies=policies, owner=owner,
         guards=Guards(store, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
-        bind=bound, driver=driver, tell=tell, standing=seen.standing, loss=seen.loss,
+        accept=Checker(lambda: (seen.estate, seen.digest)).accept, bind=bound, driver=driver, tell=tell,
+        standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary, behind=seen.behind,
     )  # fmt: skip
@@ -278,8 +280,7 @@ async def bind_once(
         with contextlib.suppress(Corrupt):
             return await get_bound(store, run, digest)
     plan = plan_codec.decode(data)
-    if plan.estate_digest != seen.digest:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "evac plan, and apply that")
+    must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
         bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
     )

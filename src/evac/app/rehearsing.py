@@ -24,7 +24,9 @@ Answer = TypeVar("Answer")
 async def fitted(
     data: bytes, digest: str, estate: Path, policy: Path | None, drivers: Drivers, now_ms: int
 ) -> Loaded:
-    """The plan with the estate as it stands now. Raises StalePlan, InvalidInput for what is no plan."""
+    """The plan with the estate as it stands now. Raises StalePlan, UnsafePlan; InvalidInput for what is no
+    plan.
+    """
     try:
         plan = plan_codec.decode(data, digest)
     except EvacError as error:
@@ -47,7 +49,9 @@ async def rehearse(
 
 
 async def check_fit(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> None:
-    """Raises StalePlan where the plan does not fit the estate and the roles of now."""
+    """Raises StalePlan where the plan does not fit the estate and the roles of now, UnsafePlan where the
+    checker refuses it.
+    """
     drivers = Drivers()
     try:
         await fitted(data, digest, estate, policy, drivers, now_ms)

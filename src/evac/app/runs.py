@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from evac.app.accepting import WRONG, unsafe
 from evac.engine import requests
 from evac.engine.bound_store import get_bound
 from evac.engine.chronicle import STREAM as WATCH
@@ -98,8 +99,8 @@ class Proposal:
 async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
     """Asks the leader to make a run of a plan, and waits for its id.
 
-    Raises NotAllowed with the leader's words where a guard refuses, Unavailable where nobody leads,
-    OutcomeUnknown where the store does not say any more what became of it.
+    Raises NotAllowed with the leader's words where a guard refuses, UnsafePlan where the checker does,
+    Unavailable where nobody leads, OutcomeUnknown where the store does not say any more what became of it.
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
@@ -116,7 +117,12 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
         raise Unavailable("no controller leads, so nobody took the plan")
     if "run" in answer:
         return str(answer["run"])
-    raise NotAllowed(str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)))
+    raise refusal(str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)))
+
+
+def refusal(code: str, words: str) -> EvacError:
+    """What a leader's no is: of the checker, or of a guard."""
+    return unsafe(words) if code == WRONG else NotAllowed(code, words)
 
 
 def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, bytes]:

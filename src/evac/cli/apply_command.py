@@ -45,6 +45,8 @@ def apply(
     PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and the first twelve
     letters of it or more). ESTATE and --policy are read here; with a server they are refused: it has its own.
 
+    Exit 10: a step would not work now, or the checker does not accept the plan: nobody carries it out then.
+
     The run waits for approval first: evac approve RUN.
     """
     if estate is None and not where.server:

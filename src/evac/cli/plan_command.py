@@ -10,6 +10,7 @@ import click
 
 from evac import __version__
 from evac import estate as estates
+from evac.app.accepting import why_not
 from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
 from evac.cli import exits
 from evac.cli.options import (
@@ -145,10 +146,9 @@ def plan(
 
 def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
-    if verdict.holds:
+    words = why_not(verdict)
+    if not words:
         return exits.DONE
-    first, more = verdict.violations[0], len(verdict.violations) - 1
-    words = f"{first.rule} {first.subject}: {first.message}" + (f", and {more} more" if more else "")
     say(f"error: the checker does not accept this plan: {words} [plan-wrong]")
     say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: evac made a mistake")
     return exits.REFUSED

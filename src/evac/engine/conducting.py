@@ -73,13 +73,13 @@ DRIFT_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What runs are conducted with. bind: plan bytes to the run and its actions. standing: facts of stores
-    that were checked while all was well. policies: the one in use, and those of runs in hand. loss: of a
-    promotion as it was known, when its fence was complete, and how long ago that was -> by what is seen now.
-    behind: whether a store got its primary at one of these sites, and plans do not know it yet.
-    check: whether a person may ask for this (signatures, approvers). health: of traffic that is moved in
-    shares; None: shares follow each other by time alone. mend: the plan of a run whose servers do not come
-    up; None: the run goes on without them.
+    """What runs are conducted with. accept: raises UnsafePlan for the bytes of a plan that the checker
+    refuses. bind: plan bytes to the run and its actions. standing: facts of stores that were checked while
+    all was well. policies: the one in use, and those of runs in hand. loss: of a promotion as it was known,
+    when its fence was complete, and how long ago that was -> by what is seen now. behind: whether a store
+    got its primary at one of these sites, and plans do not know it yet. check: whether a person may ask for
+    this (signatures, approvers). health: of traffic that is moved in shares; None: shares follow each other
+    by time alone. mend: the plan of a run whose servers do not come up; None: the run goes on without them.
     """
 
     store: Store
@@ -88,6 +88,7 @@ class Desk:
     owner: str
     guards: Guards
     sets: DataSets
+    accept: Callable[[bytes], Awaitable[None]]
     bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
     driver: Callable[[str], Driver]
     tell: Tell
@@ -159,12 +160,13 @@ class Conductor:
 
     async def create(self, wanted: Wanted, proposed: Entry | None = None) -> str:
         """Makes a run, with the answer to its proposal, and begins to carry it out; its id. Raises
-        `NotAllowed` where a guard refuses, `Conflict` where the incident has its run already, the proposal
-        was withdrawn, or the world changed meanwhile.
+        `UnsafePlan` where the checker refuses the plan, `NotAllowed` where a guard does, `Conflict` where the
+        incident has its run already, the proposal was withdrawn, or the world changed meanwhile.
         """
         assert self._tasks is not None
         if proposed is None:
             await self._look_first(wanted.leaving)
+        await self._desk.accept(wanted.plan)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
         name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
         bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
@@ -384,8 +386,9 @@ class Conductor:
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
     ) -> tuple[str, ...]:
         """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
-        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, StalePlan (the plan
-        counts on a site that is left by now, or takes one for lost that is neither left nor lost any more).
+        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, UnsafePlan (the
+        checker refuses it), StalePlan (it counts on a site that is left by now, or takes one for lost that is
+        neither left nor lost any more).
 
         What the register says of the sites changes in the same transaction, except of those whose names a
         person must type first. gone: those of them that are lost now, and not only left.
@@ -395,6 +398,7 @@ class Conductor:
         if run is None or execution is None:
             raise RunError("run-over", f"{name} is not under way")
         await self._look_first(lost)
+        await self._desk.accept(data)
         digest = await put_plan(self._desk.store, data, self.guard)
         bound = await self._desk.bind(data, name, run.spec.incident, digest)
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)

@@ -138,9 +138,9 @@ class Story:
         pooled = dict.fromkeys(options.services, options.sites)
         guards = Guards(store, process, options.sites, pooled)
         desk = Desk(
-            store, process, Policies(policy), owner, guards, DataSets(store, owner, process), self.bind,
-            Drivers(makers(world, process)).get, self.notices.append, standing=self._standing,
-            drift_period_ms=1_000, drift_ms=20_000,
+            store, process, Policies(policy), owner, guards, DataSets(store, owner, process), _as_given,
+            self.bind, Drivers(makers(world, process)).get, self.notices.append,
+            standing=self._standing, drift_period_ms=1_000, drift_ms=20_000,
             boundary=lambda number: self._boundary(process),
         )  # fmt: skip
         drawer = Drawer(store, process, options.sites if options.whole else (), self._plan, self._estate)
@@ -546,6 +546,10 @@ class Story:
             problems = _problems(verify_chain(self.world.cluster, stream, heads))
             if problems:
                 raise Broken(f"the journal {stream}: {problems[0]}")
+
+
+async def _as_given(data: bytes) -> None:
+    """The plans of a story are documents of its own, and its referee judges what they do."""
 
 
 def _first(roles: Mapping[str, str], role: str) -> str:

@@ -179,6 +179,25 @@ def test_an_altered_plan_is_refused(
     assert "F19" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "way", [[], ["--execute", "--reason", "fire", "--confirm", "hill"]], ids=["dry", "execute"]
+)
+def test_an_altered_plan_is_not_applied(
+    way: list[str], planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(Path(planned[1]).read_text())
+    document["objective"] -= 1000
+    altered, store = tmp_path / "p.json", tmp_path / "evac.sqlite"
+    altered.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
+    assert run(["apply", str(altered), planned[0], "--store", f"sqlite:{store}", *way]) == exits.REFUSED
+    said = capsys.readouterr().err
+    assert "the checker does not accept this plan: F19" in said
+    assert "[plan-wrong]" in said
+    assert "evac verify" in said
+    assert run(["run", "list", "--store", f"sqlite:{store}", "--output", "json"]) == exits.DONE
+    assert json.loads(capsys.readouterr().out)["runs"] == []
+
+
 def test_a_store_that_is_none_is_refused_before_a_dry_run(
     planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

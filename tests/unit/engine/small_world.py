@@ -22,7 +22,7 @@ from evac.engine.guards import Guards
 from evac.engine.pace_gate import HealthOf
 from evac.engine.policies import Policies
 from evac.engine.protecting import bound_of, is_protection
-from evac.model.errors import Unavailable
+from evac.model.errors import Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
@@ -138,6 +138,7 @@ class World:
     hangs: Callable[[], Any] | None = None
     commits_go_on: Callable[[], Any] | None = None
     health: HealthOf | None = None
+    refuses: str = ""
     shares: tuple[int, ...] = ()
     connect: Callable[[str], Store] | None = None
     sites: tuple[str, ...] = SITES
@@ -180,7 +181,8 @@ class World:
         guards = Guards(store, clock, self.serving, {"web": ("pangyo",)})
         generations = Generations(store, clock, self.agents, strict=lambda: policies.asks_generation)
         desk = Desk(
-            store, clock, policies, owner, guards, DataSets(store, owner, clock), self.bind,
+            store, clock, policies, owner, guards, DataSets(store, owner, clock), self.accept,
+            self.bind,
             generations.guarded(lambda name: self.systems), self.notices.append, drift_period_ms=50,
             health=self.health, behind=self.behind,
         )  # fmt: skip
@@ -191,6 +193,11 @@ class World:
             commits_go_on=self.commits_go_on, anchors=[self._anchor], leader_ttl_ms=self.leader_ttl_ms,
             generations=generations,
         )  # fmt: skip
+
+    async def accept(self, data: bytes) -> None:
+        """As a checker that refuses, where a test wants one."""
+        if self.refuses:
+            raise UnsafePlan("plan-wrong", self.refuses)
 
     async def behind(self, sites: Collection[str]) -> bool:
         """Whether nobody has looked yet at a new primary there."""

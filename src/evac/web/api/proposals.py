@@ -123,7 +123,8 @@ async def rehearse(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
     """Asks every system that the plan touches whether its step would work now; changes nothing, and takes as
-    long as they take. 409 where the plan does not fit the estate and the roles of now.
+    long as they take. 409 where the plan does not fit the estate and the roles of now; 422 (`plan-wrong`)
+    where the checker does not accept it.
     """
     room = room_of(request)
     data = await _kept(room, digest)
@@ -157,7 +158,8 @@ async def propose(
     key: IdempotencyKey = "", wait_s: Wait = WAIT_MOST_S,
 ) -> Response:  # fmt: skip
     """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
-    where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named.
+    where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named;
+    422 (`plan-wrong`) where the checker does not accept it.
     """
     room = room_of(request)
     data = await _kept(room, body.plan)

@@ -1,0 +1,208 @@
+"""No plan is carried out that the checker refuses: of each kind, whoever hands it over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from evac.app import accepting, runs
+from evac.app.accepting import Checker, must_hold
+from evac.app.controlling import Setting, compose
+from evac.app.plans import Made, Question, make_plan, scenario_of
+from evac.app.rehearsing import check_fit, rehearse
+from evac.engine.drawer import digest_of
+from evac.engine.protecting import plans_for
+from evac.estate import load, plan_codec
+from evac.model.digest import estate_digest
+from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
+from evac.model.estate import Estate
+from evac.model.plan import Plan
+from evac.model.run_policy import RunPolicy
+from tests.unit.planning.dark import dark_site
+
+SMALL = Path(__file__).resolve().parents[2] / "fixtures" / "estates" / "small"
+QUESTIONS = {
+    "lose": Question(lose=("north",)),
+    "evacuate": Question(evacuate=("north",), deadline_ms=3_600_000),
+    "failback": Question(failback=("south",)),
+}
+RESTORES = {
+    "restore": Question(restore=("a",)),
+    "restore with the power of now": Question(restore=("a",), power=("a=2kW",), on=("a-web-1",)),
+}
+
+
+SYNCHRONOUS = """evac: 1
+sites: {a: {}, b: {}}
+services: {}
+stores: {db: {engine: postgresql, members: [{at: a, mode: primary}, {at: b, mode: sync}]}}
+endpoints:
+  db-a: {for: db, at: a, driver: postgres, settings: {name: db-a}}
+  db-b: {for: db, at: b, driver: postgres, settings: {name: db-b}}
+"""
+
+
+def altered(data: bytes, **values: object) -> bytes:
+    """Plan bytes with other values in their head, in canonical form."""
+    return plan_codec.encode(replace(plan_codec.decode(data), **values))  # type: ignore[arg-type]
+
+
+def without_fences(plan: Plan) -> Plan:
+    """What somebody makes of a plan who thinks that fencing takes too long."""
+    gone = {step.id for step in plan.steps if step.kind == "fence"}
+    assert gone
+    steps = tuple(
+        replace(step, after=tuple(name for name in step.after if name not in gone))
+        for step in plan.steps
+        if step.id not in gone
+    )
+    return replace(plan, steps=steps)
+
+
+def made_of(estate: Estate, question: Question) -> Made:
+    return make_plan(estate, scenario_of(estate, question), budget_ms=0)
+
+
+def is_judged(estate: Estate, made: Made) -> None:
+    must_hold(estate, made.plan)
+    with pytest.raises(UnsafePlan) as error:
+        must_hold(estate, replace(made.plan, objective=made.plan.objective - 1))
+    assert error.value.code == "plan-wrong"
+    assert "F19" in error.value.message
+    start = next(step for step in made.plan.steps if step.kind == "start")
+    with pytest.raises(UnsafePlan) as error:
+        must_hold(estate, replace(made.plan, steps=tuple(s for s in made.plan.steps if s is not start)))
+    assert " more" in error.value.message, "a plan that lacks a step breaks several rules"
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_a_plan_of_each_kind_is_judged(kind: str) -> None:
+    estate = load(SMALL)
+    is_judged(estate, made_of(estate, QUESTIONS[kind]))
+
+
+@pytest.mark.parametrize("kind", RESTORES)
+def test_a_plan_that_brings_a_site_back_is_judged(kind: str, tmp_path: Path) -> None:
+    estate = dark_site(tmp_path)
+    question = RESTORES[kind]
+    if question.on:
+        question = replace(question, on=(estate.fleet.server_name(0),))
+    made = made_of(estate, question)
+    assert made.plan.scenario.power == ((("a", 2_000),) if question.power else ())
+    is_judged(estate, made)
+
+
+def test_an_evacuation_that_takes_longer_than_its_site_runs_is_refused() -> None:
+    estate = load(SMALL)
+    made = made_of(estate, QUESTIONS["evacuate"])
+    short = replace(made.plan, scenario=replace(made.plan.scenario, deadline_ms=1_000))
+    with pytest.raises(UnsafePlan, match="not what the scenario gives"):
+        must_hold(estate, short)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    estate = load(SMALL)
+    plan = made_of(estate, QUESTIONS["lose"]).plan
+    with pytest.raises(UnsafePlan, match="atlantis"):
+        must_hold(estate, replace(plan, scenario=replace(plan.scenario, domains=("atlantis",))))
+    start = next(step for step in plan.steps if step.kind == "start")
+    with pytest.raises(UnsafePlan, match="cannot be judged"):
+        must_hold(estate, replace(plan, steps=(replace(start, servers=None),)))  # type: ignore[arg-type]
+
+
+def test_the_leader_looks_at_a_plan_once_for_each_estate(monkeypatch: pytest.MonkeyPatch) -> None:
+    estate, looks = load(SMALL), list[str]()
+    made = made_of(estate, QUESTIONS["lose"])
+    known = accepting.check
+
+    def counted(of: Estate, plan: Plan) -> object:
+        looks.append(plan.estate_digest)
+        return known(of, plan)
+
+    monkeypatch.setattr(accepting, "check", counted)
+    seen = [(estate, estate_digest(estate))]
+    checker = Checker(lambda: seen[0])
+
+    async def story() -> None:
+        for _ in range(3):
+            await checker.accept(made.data)
+        assert len(looks) == 1
+        for _ in range(2):
+            with pytest.raises(UnsafePlan):
+                await checker.accept(altered(made.data, bound=made.plan.bound + 1))
+        assert len(looks) == 3, "what was refused is looked at again"
+        other = replace(estate, detection_ms=61_000)
+        seen[0] = other, estate_digest(other)
+        with pytest.raises(StalePlan):
+            await checker.accept(made.data)
+
+    asyncio.run(story())
+
+
+def test_what_lets_a_store_commit_again_is_no_plan_of_the_planner(tmp_path: Path) -> None:
+    """It is the leader's own, of one step; the checker has no rule for it."""
+    (tmp_path / "estate.yaml").write_text(SYNCHRONOUS)
+    estate = load(tmp_path)
+    (data,) = plans_for(estate, RunPolicy(), ("b",), {}).values()
+    asyncio.run(Checker(lambda: (estate, estate_digest(estate))).accept(data))
+
+
+REFUSED: list[Callable[[bytes], bytes]] = [
+    lambda data: altered(data, objective=1),
+    lambda data: plan_codec.encode(without_fences(plan_codec.decode(data))),
+]
+
+
+@pytest.mark.parametrize("alter", REFUSED, ids=["objective", "no fences"])
+def test_whoever_rehearses_or_proposes_hears_of_it_first(alter: Callable[[bytes], bytes]) -> None:
+    estate = load(SMALL)
+    data = alter(made_of(estate, QUESTIONS["lose"]).data)
+    for ask in (rehearse, check_fit):
+        with pytest.raises(UnsafePlan, match="the checker does not accept this plan"):
+            asyncio.run(ask(data, digest_of(data), SMALL, None, 1))
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("alter", REFUSED, ids=["objective", "no fences"])
+def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
+    alter: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """As an older client, or one with another estate, would: nothing asks the checker before the leader."""
+    good = made_of(load(SMALL), QUESTIONS["lose"]).data
+    bad = alter(good)
+
+    async def story() -> None:
+        setting = Setting(SMALL, "local", f"sqlite:{tmp_path / 'evac.sqlite'}", watch=False, drawer=False)
+        made = await compose(setting, lambda notice: None)
+        tasks = [asyncio.create_task(made.controller.run()), asyncio.create_task(made.seen.follow())]
+        try:
+            with pytest.raises(UnsafePlan) as error:
+                await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), 1)
+            assert error.value.code == "plan-wrong"
+            assert "the checker does not accept this plan: F" in error.value.message
+            for nothing in ("open/", "incident/", "journal/fire", "bound/"):
+                assert await made.store.list(nothing) == []
+            run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)
+            assert (await runs.view_of(made.store, run)).phase == "awaiting_approval"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await made.close()
+
+    asyncio.run(story())
+
+
+def test_a_plan_in_a_file_keeps_its_other_refusals() -> None:
+    data = made_of(load(SMALL), QUESTIONS["lose"]).data
+    stale = altered(data, estate_digest="sha256:" + "0" * 64)
+    with pytest.raises(StalePlan):
+        asyncio.run(check_fit(stale, digest_of(stale), SMALL, None, 1))
+    torn = orjson.dumps({"schema_version": 1})
+    with pytest.raises(InvalidInput):
+        asyncio.run(check_fit(torn, digest_of(torn), SMALL, None, 1))
