@@ -23,6 +23,10 @@ _HERE_AT_MOST: Final = 2
 _SECRET_KEPT_S: Final = 5.0
 
 
+class NothingSent(Permanent):
+    """Nothing was sent: it was refused too often before."""
+
+
 class Credential:
     """One user and password, wherever it is used. most: refusals in a row, all controllers together."""
 
@@ -48,7 +52,7 @@ class Credential:
         return True
 
     async def enter(self, address: str) -> None:
-        """Waits until a request may be sent with it. Raises `Permanent` when none may any more."""
+        """Waits until a request may be sent with it. Raises `NothingSent` when none may any more."""
         if self._here:
             self._refuse_again(address)
         while not self._closed and not (self._accepted and not self._refused):
@@ -62,7 +66,7 @@ class Credential:
                 self._wake()  # whoever gives up hands his turn on
                 raise
         if self._closed:
-            raise Permanent(
+            raise NothingSent(
                 CODE, f"{self._refused} controllers in a row refused {self.user}: nothing more is sent",
                 "mend the password that evac was given, then begin anew",
             )  # fmt: skip
@@ -102,7 +106,9 @@ class Credential:
         if asyncio.get_running_loop().time() - found[0] > _AGAIN_S:
             del self._here[address]
             return
-        raise Permanent(CODE, f"{address} refused {self.user} {found[1]} times: it is not asked for a while")
+        raise NothingSent(
+            CODE, f"{address} refused {self.user} {found[1]} times: it is not asked for a while"
+        )
 
 
 class Credentials:

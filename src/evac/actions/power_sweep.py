@@ -9,16 +9,20 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from evac.actions.credentials import NothingSent
 from evac.actions.port import Action
 from evac.model.collector import collect_seldom
 from evac.model.errors import ActionError
 
 ASKERS: Final = 512
 ASK_S: Final = 20.0
+NOT_ASKED: Final = "not-asked"
 
 
 class PowerSeen(NamedTuple):
-    """power: on, off, rising, falling, or "" where it was not told; why: then a code of `boot_codes`."""
+    """power: on, off, rising, falling, or "" where it was not told; why: then a code of `boot_codes`, or
+    `NOT_ASKED`, where the time was up or the password was refused too often by others.
+    """
 
     server: str
     power: str
@@ -38,7 +42,7 @@ class Looks(Protocol):
 async def sweep(asked: Sequence[tuple[Looks, Action]], within_s: float) -> list[PowerSeen]:
     """One for each action, in their order. Ends within the time; who was not asked by then is unknown."""
     collect_seldom()
-    found = [PowerSeen(action.target, "", why="not-asked") for _, action in asked]
+    found = [PowerSeen(action.target, "", why=NOT_ASKED) for _, action in asked]
     queue = iter(enumerate(asked))
     try:
         async with asyncio.timeout(within_s), asyncio.TaskGroup() as tasks:
@@ -53,5 +57,7 @@ async def _ask(queue: Iterable[tuple[int, tuple[Looks, Action]]], found: list[Po
     for number, (driver, action) in queue:
         try:
             found[number] = await driver.look(action, ASK_S)
+        except NothingSent:
+            found[number] = PowerSeen(action.target, "", why=NOT_ASKED)
         except ActionError as error:
             found[number] = PowerSeen(action.target, "", why=error.code)

@@ -47,6 +47,20 @@ class PowerFacts:
     at_ms: int
     sites: tuple[SitePower, ...]
 
+    @property
+    def asked(self) -> int:
+        """Servers of all sites whose controller can be reached, as far as the estate knows."""
+        return sum(site.asked for site in self.sites)
+
+    def unknown(self) -> dict[str, int]:
+        """Why the power of a server that can be asked is not known -> how many, the most first."""
+        found: dict[str, int] = {}
+        for site in self.sites:
+            for one in site.seen:
+                if not one.power:
+                    found[one.why] = found.get(one.why, 0) + 1
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
 
 async def observe_power(
     estate: Estate, drivers: Drivers, now_ms: int, within_s: float = SWEEP_S

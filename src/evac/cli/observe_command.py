@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evac.cli import exits
 from evac.cli.options import estate_argument, output_option
-from evac.cli.output import emit, screen
+from evac.cli.output import emit, say, screen
 from evac.cli.run_command import now_ms
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 @estate_argument
 @click.option("--power", is_flag=True, help="Ask every management controller too: which servers are on?")
 @output_option("text", "json")
-def observe(estate: Path, power: bool, output: str) -> None:
-    """Ask every copy of every store what it is now: primary, synchronous, how far behind."""
+def observe(estate: Path, power: bool, output: str) -> int:
+    """Ask every copy of every store what it is now: primary, synchronous, how far behind.
+
+    With --power, exit 16: the power of some servers is not known; exit 1: no controller told any. A password
+    that is refused is tried a handful of times, all controllers together, and no more.
+    """
     from evac.report.run_report import moment
     from evac.report.screen import Page
 
@@ -37,7 +42,7 @@ def observe(estate: Path, power: bool, output: str) -> None:
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
         emit(json.dumps(document, indent=2) + "\n", None)
-        return
+        return _known(facts)
     shown = screen()
     page = Page(shown.width, shown.colour)
     if seen.members:
@@ -50,6 +55,38 @@ def observe(estate: Path, power: bool, output: str) -> None:
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
+    return _known(facts)
+
+
+def _known(facts: PowerFacts | None) -> int:
+    """Says of how many servers the power is not known, why, and what to do; the exit code for it."""
+    from evac.actions.credentials import CODE as REFUSED
+    from evac.actions.power_sweep import NOT_ASKED
+    from evac.model.boot_codes import BOOT_CODES
+    from evac.report.words import plural
+
+    unknown = {} if facts is None else facts.unknown()
+    if facts is None or not unknown:
+        return exits.DONE
+    told = "; ".join(f"{_why(code)} ({count:,})" for code, count in unknown.items())
+    many, of = sum(unknown.values()), plural(facts.asked, "server")
+    say(f"error: the power of {many:,} of {of} is not known: {told} [power-unknown]")
+    if REFUSED in unknown:
+        say(f"next: {BOOT_CODES[REFUSED].remedy}; nothing more was sent, so that no account is locked")
+    else:
+        first = next((code for code in unknown if code in BOOT_CODES), "")
+        remedy = BOOT_CODES[first].remedy if first else "see what each said: --output json"
+        say(f"next: {remedy}; then ask again" if unknown.keys() != {NOT_ASKED} else "next: ask again")
+    return exits.FAILED if many == facts.asked else exits.UNKNOWN
+
+
+def _why(code: str) -> str:
+    from evac.actions.power_sweep import NOT_ASKED
+    from evac.model.boot_codes import BOOT_CODES
+
+    if code == NOT_ASKED:
+        return "it was not asked any more"
+    return BOOT_CODES[code].words if code in BOOT_CODES else code
 
 
 async def _look(estate: Path, power: bool) -> tuple[Observation, PowerFacts | None]:
@@ -78,13 +115,12 @@ def _power_rows(facts: PowerFacts) -> list[dict[str, Any]]:
 
 def _power_page(page: Page, facts: PowerFacts) -> None:
     """How many servers of each site are on, off, or not known, and why."""
-    from evac.model.boot_codes import BOOT_CODES
-
     rows = []
     for site in facts.sites:
+        powers = {one.power for one in site.seen if one.power}
         for key, count in site.counts().items():
-            why = BOOT_CODES[key].words if key in BOOT_CODES else ""
-            rows.append((site.site, "unknown" if why else key, f"{count:,}", why))
+            known = key in powers
+            rows.append((site.site, key if known else "unknown", f"{count:,}", "" if known else _why(key)))
         if site.beside:
             rows.append((site.site, "unknown", f"{site.beside:,}", "no endpoint, or no address known"))
     if rows:
