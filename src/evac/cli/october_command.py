@@ -9,7 +9,7 @@ import click
 
 from evac import __version__
 from evac.cli import exits
-from evac.cli.options import quiet_option
+from evac.cli.options import Length, quiet_option
 from evac.cli.output import emit, say, write_whole
 from evac.model.errors import InvalidInput
 
@@ -27,8 +27,9 @@ PAGE = "october-2022.html"
               help="Seconds of the cold start in one second here.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same faults.")
 @click.option(
-    "--budget", type=click.IntRange(0, 600), default=5, show_default=True, help="Seconds of search a plan."
-)
+    "--budget", type=Length(most_s=600), default="5s", show_default=True,
+    help="Search effort of each plan, like 60s; counted in work.",
+)  # fmt: skip
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:
     """15 October 2022 again: Pangyo goes dark, and everything that follows.
@@ -48,7 +49,7 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     def tell(words: str) -> None:
         say(f"{time.monotonic() - began:6.1f} s  {words}", quiet)
 
-    story = october(Setting(out.absolute(), servers, speed, seed, budget * 1_000), tell)
+    story = october(Setting(out.absolute(), servers, speed, seed, budget), tell)
     page = out / PAGE
     write_whole(page, october_page(story, f"evac {__version__}; seed {seed}").encode())
     emit(october_text(story), None)

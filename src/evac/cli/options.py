@@ -27,20 +27,28 @@ class Day(click.ParamType[date]):
 
 
 class Length(click.ParamType[int]):
-    """A duration with its unit, as milliseconds: 90 s, 15m, 2 h."""
+    """A duration with its unit, as milliseconds: 90 s, 15m, 2 h. Nothing is nothing in every unit: 0 needs
+    none. most_s: refuses longer ones.
+    """
 
     name = "duration"
     _UNITS: ClassVar = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+    def __init__(self, most_s: int | None = None) -> None:
+        self._most_s = most_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         text = value.strip()
         digits = text[: len(text) - len(text.lstrip("0123456789"))]
-        unit = text[len(digits) :].strip()
+        unit = text[len(digits) :].strip() or ("s" if digits.strip("0") == "" else "")
         if not digits or len(digits) > 12 or unit not in self._UNITS:
             self.fail(f"'{text[:40]}' is no duration; write it like 90s, 15m or 2h", param, ctx)
-        return int(digits) * self._UNITS[unit]
+        found: int = int(digits) * self._UNITS[unit]
+        if self._most_s is not None and found > self._most_s * 1_000:
+            self.fail(f"'{text[:40]}' is more than {self._most_s}s", param, ctx)
+        return found
 
 
 estate_argument = click.argument("estate", type=click.Path(path_type=Path))

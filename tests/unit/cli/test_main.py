@@ -40,7 +40,17 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["check"], ["plan", "x", "--budget", "soon"], ["audit", "x", "--nope"]]
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["check"],
+        ["plan", "x", "--budget", "soon"],
+        ["audit", "x", "--nope"],
+        ["plan", "x", "--budget", "5"],
+        ["lab", "october-2022", "--budget", "5"],
+        ["lab", "october-2022", "--budget", "11m"],
+    ],
 )
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == exits.USAGE
@@ -156,6 +166,31 @@ def test_a_plan_is_made_verified_and_simulated(
     assert "The plan holds" in capsys.readouterr().out
     assert run(["simulate", plan, estate, "--trials", "20", "--output", "json"]) == exits.DONE
     assert json.loads(capsys.readouterr().out)["kind"] == "evac-simulation"
+
+
+def test_budgets_are_durations_and_none_needs_no_unit(
+    planned: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands that plan take the same words."""
+    from evac.lab.october import story
+
+    told: list[int] = []
+
+    def october(setting: story.Setting, tell: object) -> None:
+        told.append(setting.budget_ms)
+        raise errors.InvalidInput("told", "that is all")
+
+    monkeypatch.setattr(story, "october", october)
+    plans = []
+    for number, words in enumerate(("0", "00", "0s", "0 ms")):
+        target = tmp_path / f"{number}.json"
+        assert run(["plan", planned[0], "--lose", "hill", "--budget", words, "-o", str(target), "-q"]) == 0
+        plans.append(target.read_bytes())
+        run(["lab", "october-2022", "-o", str(tmp_path / "october"), "--budget", words])
+    assert len(set(plans)) == 1
+    run(["lab", "october-2022", "-o", str(tmp_path / "october")])
+    run(["lab", "october-2022", "-o", str(tmp_path / "october"), "--budget", "2m"])
+    assert told == [0, 0, 0, 0, 5_000, 120_000]
 
 
 def test_a_plan_of_another_estate_is_stale(
