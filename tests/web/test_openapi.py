@@ -1,26 +1,39 @@
-"""The OpenAPI document against the room, by schemathesis: every answer has the shape that it promises."""
+"""The OpenAPI document against the room, by schemathesis: every answer has the shape that it promises.
+
+All operations are one test, each a subtest of it: schemathesis thinks long about the cases of each, and would
+do so in every process that collects tests.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis.schemas import BaseSchema
 
 from tests.web.rooms import office_of, primed, room_of
 
-OFFICE = asyncio.run(primed(office_of()))
-SCHEMA = schemathesis.openapi.from_asgi("/v1/openapi.json", room_of(OFFICE, hosts=()))
+
+@pytest.fixture(scope="module")
+def document() -> Iterator[BaseSchema]:
+    office = asyncio.run(primed(office_of()))
+    yield schemathesis.openapi.from_asgi("/v1/openapi.json", room_of(office, hosts=()))
+    asyncio.run(office.close())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def closed() -> object:
-    yield None
-    asyncio.run(OFFICE.close())
+@pytest.fixture(autouse=True)
+def named(request: pytest.FixtureRequest) -> None:
+    """Schemathesis reads and writes the name of a test where pytest kept it before 9.2."""
+    request.node._nodeid = request.node.nodeid
 
 
-@SCHEMA.exclude(path_regex="stream$").parametrize()
+DOCUMENT = schemathesis.pytest.from_fixture("document").exclude(path_regex="stream$")
+
+
+@DOCUMENT.parametrize()
 @settings(max_examples=10, suppress_health_check=list(HealthCheck), deadline=None)
 def test_answers_are_as_promised(case: schemathesis.Case) -> None:
     case.call_and_validate()
