@@ -19,6 +19,7 @@ from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
 from evac.report.screen import Page
 from evac.report.words import number, plural
+from evac.run.boot_events import STALLED
 from evac.run.boot_rules import silent_racks
 from evac.run.view import RunView
 
@@ -93,6 +94,8 @@ def _down(view: RunView, i: int, place_of: Callable[[str], Place], racks: Mappin
         reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
     if view.steps[i].rack in racks:
         remedy = SWITCH + remedy
+    if code in STALLED and (server := view.image_of(i)) in view.alone:
+        remedy = f"the boot server {server} does not serve, mend it first; " + remedy
     return _left(view, i, place_of, code, reason, remedy)
 
 

@@ -17,6 +17,7 @@ from evac.model.steps import STEP_WORDS
 from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
+from evac.run.boot_rules import held_servers
 from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event, RunStep
@@ -184,6 +185,9 @@ def waiting(view: RunView) -> list[str]:
         found.append(f"the hold by {view.held} to be released")
     if view.phase == "paused" and view.pause is not None:
         found.append(f"the pause to end ({view.pause.by}: {view.pause.reason or 'no reason given'})")
+    for server, boots in held_servers(view).items():
+        waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
+        found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
     for i, phase in enumerate(view.phases):
         if phase == "ready" and (gate := view.gate_of(i)):
             found.append(f"{view.steps[i].id}: {gate}{_AGREE}")

@@ -31,8 +31,8 @@ class Agenda:
     """
 
     __slots__ = (
-        "asleep", "blocked", "boots", "fences", "now_ms", "observe", "offered", "parked", "promised", "ready",
-        "spent", "standing", "stands", "stuck", "timers", "undo",
+        "asleep", "blocked", "boots", "fences", "held", "now_ms", "observe", "offered", "parked", "promised",
+        "ready", "spent", "standing", "stands", "stuck", "timers", "trying", "undo",
     )  # fmt: skip
 
     def __init__(self, view: RunView, now_ms: int) -> None:
@@ -49,6 +49,8 @@ class Agenda:
         self.promised: dict[int, Uses] = {}
         self.boots = BootRules()
         self.blocked: dict[int, str] = {}
+        self.trying: dict[str, int] = {}
+        self.held: dict[str, list[int]] = {}
         self.fences = fences_of(view)
         self.standing: list[int] | None = None
         self.stands = bytearray()
@@ -84,6 +86,28 @@ class Agenda:
         if self.blocked and not view.pace_stopped:
             for i in [i for i, why in self.blocked.items() if why == "pace"]:
                 self.admit(view, i)
+        if self.held or self.trying:
+            self._let_go(view)
+
+    def _let_go(self, view: RunView) -> None:
+        """The next boot tries a boot server that is given up once the one before has a result; when one came
+        up, all do.
+        """
+        for server in sorted({*self.held, *self.trying}):
+            i = self.trying.get(server, -1)
+            gone = server not in view.alone
+            if gone or (i >= 0 and view.phases[i] not in BUSY and i not in self.offered):
+                self.trying.pop(server, None)
+                i = -1
+            held = self.held.get(server, [])
+            while held and (gone or i < 0):
+                i = view.ranked[heappop(held)]
+                if self.blocked.get(i) == "image":
+                    self.admit(view, i)
+                else:
+                    i = -1
+            if not held:
+                self.held.pop(server, None)
 
     def _ring(self, view: RunView, what: int, i: int, attempt: int) -> None:
         if view.attempts[i] != attempt:
@@ -175,6 +199,8 @@ class Agenda:
                     continue
                 if view.steps[i].paced and self._held_back(view, i):
                     continue
+                if view.alone and self._waits_for_image(view, i):
+                    continue
                 uses = view.needs(i) if view.keeping else view.uses[i]
                 if uses:
                     lacking = view.limits.lacking(uses)
@@ -183,6 +209,8 @@ class Agenda:
                         continue
                     view.limits.promise(uses)
                     self.promised[i] = uses
+                if view.alone and (server := view.image_of(i)) in view.alone and not view.steps[i].manual:
+                    self.trying[server] = i
                 self.offered[i] = "start"
                 return i
             if not view.limits.freed:
@@ -193,6 +221,15 @@ class Agenda:
         if not view.pace_stopped and view.pace_next.get(view.steps[i].target, 0) <= self.now_ms:
             return False
         self.admit(view, i)
+        return True
+
+    def _waits_for_image(self, view: RunView, i: int) -> bool:
+        """Whether another boot tries the boot server of step i, which is given up."""
+        server = view.image_of(i)
+        if server not in view.alone or server not in self.trying or view.steps[i].manual:
+            return False
+        self.blocked[i] = "image"
+        heappush(self.held.setdefault(server, []), view.rank[i])
         return True
 
     def _park(self, view: RunView, i: int, uses: Uses, lacking: int) -> None:

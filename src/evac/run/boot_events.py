@@ -48,6 +48,20 @@ def is_up(view: RunView, i: int) -> None:
         view.gates.pop(i, None)
 
 
+def serves_again(view: RunView, i: int) -> None:
+    """Step i came up. If it began after its boot server was given up, that server lives: the rest go on."""
+    server = view.image_of(i)
+    since = view.alone_ms.get(server, 0)
+    if view.steps[i].kind != BOOT or server not in view.alone or view.started[i] <= since:
+        return
+    view.alone.discard(server)
+    view.lost_servers.pop(server, None)
+    for j in range(len(view.steps)):
+        tried = view.ended[j] > since and view.image_of(j) == server
+        if tried and _is_given_up(view, j) and _is_stalled(view, j):
+            view.take_back(j)
+
+
 def is_down(view: RunView, i: int, event: Event) -> None:
     """A try of step i failed: it holds on to what may still draw."""
     code = event.data.get("code", "")
@@ -119,17 +133,26 @@ def _stalls(view: RunView, i: int, at_ms: int) -> None:
         view.take_back(i)
 
 
-def is_doubtful(view: RunView, i: int) -> None:
-    """Nobody can tell of step i after several looks; the others do not wait for a server that is silent."""
+def is_doubtful(view: RunView, i: int, code: str) -> None:
+    """Nobody can tell of step i after several looks; the others do not wait for a server that is silent. One
+    that answers, and does not come up, may lack its image. Why an earlier try failed says nothing any more.
+    """
     if view.steps[i].kind == BOOT and i not in view.leftover:
         view.given_up[i] = view.last_ms
+        view.failures.pop(i, None)
+        if not code and view.steps[i].boot_server:
+            _stalls(view, i, view.last_ms)
 
 
 def is_left_out(view: RunView, i: int, event: Event) -> None:
-    """Step i is skipped: by evac, because its server goes to the people on the floor."""
+    """Step i is skipped: by evac, because its server goes to the people on the floor. If it began before its
+    boot server was given up, it is tried again instead, once that lives.
+    """
     if i in view.given_up:
         view.given_up.pop(i)
         view.quarantined.add(i)
+        if view.started[i] <= view.alone_ms.get(view.image_of(i), -1) and _is_stalled(view, i):
+            view.take_back(i)
 
 
 def limit_changed(view: RunView, event: Event) -> None:
@@ -176,17 +199,33 @@ def gate_tripped(view: RunView) -> None:
 
 
 def boot_server_lost(view: RunView, event: Event) -> None:
-    """What has not begun is booted by another one, and what did not come up is tried again there."""
+    """What has not begun is booted by another one, and what did not come up is tried again there; without
+    another one, it waits.
+    """
     run_moves(view, event, event.kind)
     server, other = event.data["server"], event.data.get("other", "")
     view.lost_servers[server] = other, event.at_ms
+    if event.data.get("holds"):
+        view.alone.add(server)
+        view.alone_ms[server] = event.at_ms
+    stalled = view.stalled.pop(server, {}) if "holds" in event.data else {}
     view.stalled.pop(server, None)
     mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
     waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined]
     _reroute(view, waiting, server, other)
     for i in waiting:
-        if view.failures.get(i, ("",))[0] in STALLED and _comes_back(view, i, event.at_ms):
+        known = i in stalled and _is_given_up(view, i)
+        if _is_stalled(view, i) and (known or _comes_back(view, i, event.at_ms)):
             view.take_back(i)
+
+
+def _is_given_up(view: RunView, i: int) -> bool:
+    return view.phases[i] == "failed" or i in view.quarantined
+
+
+def _is_stalled(view: RunView, i: int) -> bool:
+    """Whether its last try ended without an image. Where nobody can tell what it did, a person looks."""
+    return view.failures.get(i, ("",))[0] in STALLED
 
 
 def reroute_all(view: RunView) -> None:

@@ -2,7 +2,8 @@
 
 Pure; rules are few and bounded. A feed tripped when its breaker was seen open, or when several servers in
 more than one rack fell silent or went off together after they had answered, more than go on booting there. A
-rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up.
+rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up;
+where the site has no other, one server at a time tries it until one comes up.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from evac.run.boot_events import POWER, SEVERAL, SEVERAL_STALLED
+from evac.run.boot_events import BOOT, POWER, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 
 MENDED: Final = "a person went on after credentials were refused"
+ALONE: Final = "one server at a time tries it, and the rest wait until one comes up"
 _AT_ONCE: Final = 1_024
 
 
@@ -79,9 +81,9 @@ class BootRules:
             if 2 * number < going:
                 continue
             other = self._other(view, server)
-            words = f"{number} boots from it in a row did not come up"
-            words += f"; the others boot from {other}" if other else "; there is no other at its site"
-            data = {"server": server, "other": other, "why": words}
+            words = f"{number} boots from it in a row did not come up; "
+            words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
+            data = {"server": server, "other": other, "why": words, "holds": not other}
             yield Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
@@ -155,6 +157,18 @@ def refusal(view: RunView) -> str:
         f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
         "nothing is sent meanwhile, so that no account is locked out"
     )
+
+
+def held_servers(view: RunView) -> dict[str, int]:
+    """Boot servers that are dead, with no other at their site -> boots that wait for each."""
+    found = dict.fromkeys(sorted(view.alone), 0)
+    if found:
+        for i, step in enumerate(view.steps):
+            if step.kind == BOOT and view.phases[i] in ("ready", "pending"):
+                server = view.image_of(i)
+                if server in found:
+                    found[server] += 1
+    return found
 
 
 def silent_racks(view: RunView) -> dict[str, int]:

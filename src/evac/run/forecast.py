@@ -68,6 +68,8 @@ class _Play:
         self.view = view.fork()
         self.view.phase, self.view.pause, self.view.held = "running", None, ""
         self.view.tripped.clear()
+        self.waits = self.waits or bool(self.view.alone)
+        self.view.alone.clear()
         self.under_way: list[tuple[int, int]] = []
         self.quantum = max(100, max((s.duration_ms for s in view.steps), default=0) // TURNS)
         self._prepare()

@@ -147,6 +147,8 @@ def _done(view: RunView, i: int, event: Event) -> None:
         view.evidence[i] = evidence
     if view.keeps or view.tripped or view.gone or view.stalled:
         boot_events.is_up(view, i)
+    if view.alone:
+        boot_events.serves_again(view, i)
     if view.steps[i].paced:
         wait_ms = view.spec.pace.wait_ms if view.pace_wait_ms < 0 else view.pace_wait_ms
         view.pace_next[view.steps[i].target] = event[1] + wait_ms
@@ -203,7 +205,7 @@ def _step_observed(view: RunView, event: Event) -> None:
         code = event.data.get("evidence", {}).get("code", "")
         if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms, code):
             view.doubtful.add(i)
-            boot_events.is_doubtful(view, i)
+            boot_events.is_doubtful(view, i, code)
         return
     undone = outcome == "absent" and i in view.in_undo
     gone = outcome == "absent" and not undone and i in view.leftover

@@ -69,7 +69,8 @@ class RunView:
     feeds without power (tripped_ms: when each did last), and whether the breaker was seen open;
     opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do
     not come up since the last one did;
-    lost_servers: boot servers that are given up: by whom they are replaced, and since when.
+    lost_servers: boot servers that are given up: by whom they are replaced, and since when. alone: those
+    that nobody replaces: one boot at a time tries them. alone_ms: when each was last given up so.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -104,6 +105,8 @@ class RunView:
         self.opened_feeds: set[str] = set()
         self.stalled: dict[str, dict[int, int]] = {}
         self.lost_servers: dict[str, tuple[str, int]] = {}
+        self.alone: set[str] = set()
+        self.alone_ms: dict[str, int] = {}
         self.lay_out(spec)
 
     def is_dark(self, i: int) -> bool:
@@ -115,6 +118,11 @@ class RunView:
         """Whether all feeds of step i have tripped since it began."""
         feeds, since = self.steps[i].feeds, self.started[i]
         return bool(feeds) and all(self.tripped_ms.get(feed, -1) >= since for feed in feeds)
+
+    def image_of(self, i: int) -> str:
+        """The boot server that step i boots from by now; empty where it has none."""
+        server = self.steps[i].boot_server
+        return (self.lost_servers[server][0] or server) if server in self.lost_servers else server
 
     def take_back(self, i: int) -> None:
         """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
@@ -267,6 +275,7 @@ class RunView:
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
+            sorted(self.alone), sorted(self.alone_ms.items()),
         )  # fmt: skip
         return found if any(found) else ()
 

@@ -77,6 +77,7 @@ class Floor:
         self.rush: dict[str, int] = dict.fromkeys(self.inrush, 0)
         self.dark_switches: set[str] = set()
         self.dead_boot_servers: set[str] = set()
+        self.only_boot_server = ""
         self.trips = self.samples = self.strays = 0
         self.forgiven: dict[str, int] = {}
 
@@ -156,11 +157,16 @@ class Floor:
         self.dead_boot_servers.add(name)
         self.said.append(f"boot server {name} dies")
 
+    def mend_boot_server(self, name: str) -> None:
+        self.dead_boot_servers.discard(name)
+        self.said.append(f"boot server {name} lives again")
+
     def _fetch(self, server: Server, start: int) -> None:
-        """Its image comes from its boot server; of a second start, from any that lives."""
+        """Its image comes from its boot server; of a second start, from any that lives, if there is one."""
         if not server.on or server.starts != start:
             return
-        stuck = server.boot_server in self.dead_boot_servers and server.starts < 2
+        dead = server.boot_server in self.dead_boot_servers
+        stuck = dead and (server.starts < 2 or server.boot_server == self.only_boot_server)
         if stuck or server.fault in ("loop", "no-boot"):
             return
         rest = server.boot_s * (1 - IMAGE_SHARE)

@@ -20,8 +20,8 @@ What = Literal["kill", "switch", "boot-server", "trip", "budget", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """at_s: when. for_s: how long a switch is dark, a budget another, a password wrong; 0: for good. share:
-    of a budget.
+    """at_s: when. for_s: how long a switch or the only boot server is dead, a budget another, a password
+    wrong; 0: for good. share: of a budget.
     """
 
     at_s: float
@@ -73,6 +73,13 @@ def draw(seed: int) -> WaveOptions:
         budgets[domain] = int(budgets[domain] * share)
         happenings = [one for one in happenings if one.what != "budget" or one.name != domain]
         happenings.append(Happening(rng.uniform(60, 400), "budget", domain, 0.0, 1.5 / share))
+    alone = Random(f"{seed}/alone")
+    if alone.random() < 0.15:  # the site has no other boot server, and people mend the one it has
+        servers = [(*row[:3], "b0", *row[4:]) for row in servers]
+        happenings = [one for one in happenings if one.what != "boot-server"]
+        happenings.append(
+            Happening(alone.uniform(5, 120), "boot-server", "b0", float(alone.randrange(60, 1_200)))
+        )
     inrush, at_once, dawdles = _inrush(rng, servers), rng.randrange(4, 24), 0.1
     unseen = _unseen(Random(f"{seed}/unseen"), feeds)
     if rng.random() < 0.3:  # a busy machine: requests take long, and controllers die in the thick of it

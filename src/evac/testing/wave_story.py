@@ -116,6 +116,15 @@ class WaveStory:
         feed, at_s = self._tripped
         if self.loop.now - at_s < SEEN_S or self._could_not_know(feed, at_s):
             self._excuse(lambda server: feed in server.feeds)
+        only = self.floor.only_boot_server
+        noticed = "boot_server_lost" in self.kinds and only not in {
+            *self.floor.dead_boot_servers,
+            *view.alone,
+        }
+        # What nobody could tell of when it died is for people; and too few boots may be left to notice.
+        self._excuse(
+            lambda server: server.boot_server == only and not (noticed and self._has_failed(server.name))
+        )
         missing = self.floor.missing(self.excused)
         if missing:
             step = view.step(f"boot:{missing[0]}")
@@ -125,6 +134,12 @@ class WaveStory:
             counted = view.limits.used(f"power:{domain}")
             if counted < watts:
                 raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
+
+    def _has_failed(self, server: str) -> bool:
+        """Or never was tried; False: it is up, or in doubt."""
+        assert self.view is not None
+        step = self.view.step(f"boot:{server}")
+        return step.failure[0] == "server-no-boot" or not step.attempts
 
     def _could_not_know(self, feed: str, at_s: float) -> bool:
         """Whether the only leader that had seen a feed alive died before it saw it dark: its breaker cannot
@@ -223,8 +238,12 @@ class WaveStory:
                 self._excuse(lambda server: server.rack == happening.name)
                 self.loop.in_world(happening.for_s, self.floor.dark_switches.discard, happening.name)
             case "boot-server":
-                self._excuse(lambda server: server.boot_server == happening.name)
                 self.floor.kill_boot_server(happening.name)
+                if happening.for_s:
+                    self.floor.only_boot_server = happening.name
+                    self.loop.in_world(happening.for_s, self.floor.mend_boot_server, happening.name)
+                else:
+                    self._excuse(lambda server: server.boot_server == happening.name)
             case "trip":
                 behind = (one for one in self.floor.servers.values() if happening.name in one.feeds)
                 self._up_at_trip = any(one.up for one in behind)

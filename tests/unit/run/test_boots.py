@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from evac.engine.requests import Request, check_event, event_of
 from evac.engine.requests import Terms as RequestTerms
 from evac.model.errors import RunError
+from evac.report.run_report import waiting
+from evac.run.boot_rules import held_servers
 from evac.run.decide import decide
+from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
@@ -249,6 +252,101 @@ def test_boots_of_a_dead_boot_server_move_to_another_one() -> None:
     assert [(one["server"], one["other"]) for one in lost] == [("b0", "b1")]
     assert world.finish() == "succeeded"
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
+def alone() -> Wave:
+    """A wave with one boot server only, just after it died: nothing that began before comes up."""
+    spec = roomy(7)
+    steps = tuple(
+        replace(step, boot_server="b0" if step.boot_server else "",
+                uses=tuple(use for use in step.uses if not use[0].startswith("boots:")))
+        for step in spec.steps
+    )  # fmt: skip
+    limits = tuple(one for one in spec.limits if not one.id.startswith("boots:"))
+    hall = tuple(replace(one, capacity=4_000) if one.id == "power:hall" else one for one in limits)
+    world = begun(replace(spec, steps=steps, limits=hall))
+    world.outcome = lambda step, attempt: "ok"
+    while world.view.counts.get("running", 0) < 6:
+        world.step()
+        world.settle()
+    running = [i for i, phase in enumerate(world.view.phases) if phase == "running"]
+    forget(world, lambda step: step.boot_server == "b0")
+    for i in running:
+        not_up(world, i)
+    world.settle()
+    (lost,) = [event.data for event in world.events if event.kind == "boot_server_lost"]
+    assert (lost["server"], lost["other"], lost["holds"]) == ("b0", "", True)
+    next_fails(world)  # it began in the moment in which that was said, and proves nothing
+    assert not world.view.quarantined
+    return world
+
+
+def next_fails(world: Wave) -> int:
+    """The one that tries does not come up either; which that was."""
+    (i,) = running(world)
+    forget(world, lambda step: True)
+    world.now_ms += 10
+    not_up(world, i)
+    world.settle()
+    return i
+
+
+def not_up(world: Wave, i: int) -> None:
+    data = {"code": "server-no-boot", "message": "", "again_ms": -1, "off": True}
+    world.put(Event("step_failed", world.now_ms, world.view.steps[i].id, world.view.attempts[i], data))
+
+
+def running(world: Wave) -> list[int]:
+    return [i for i, phase in enumerate(world.view.phases) if phase == "running"]
+
+
+def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() -> None:
+    world = alone()
+    assert world.view.counts["ready"] == 23, "those that failed before are to be tried again, and wait"
+    tried = {next_fails(world) for _ in range(4)}
+    assert len(tried) == 4, "another one each time"
+    assert held_servers(world.view) == {"b0": 20 - 1}
+    assert "the boot server b0 to be mended" in waiting(world.view)[0]
+    assert forecast(world.view, world.now_ms).waits
+    (i,) = running(world)
+    world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])
+    assert not world.view.alone
+    world.settle()
+    assert len(running(world)) > 1
+    world.say("limit_changed", limit="power:hall", capacity=10**6, who="m", reason="all of it")
+    world.finish()
+    assert world.view.counts["succeeded"] == len(world.view.steps), "also those that the floor was told of"
+    assert not world.view.quarantined
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
+def test_a_boot_that_began_before_proves_no_dead_boot_server_alive() -> None:
+    world = alone()
+    view, since = world.view, world.view.alone_ms["b0"]
+    (i,) = running(world)
+    view.started[i] = since
+    world.say("step_succeeded", view.steps[i].id, view.attempts[i])
+    assert view.alone == {"b0"}
+    world.settle()
+    assert len(running(world)) == 1
+
+
+def test_servers_that_never_get_an_image_end_on_the_floor() -> None:
+    world = alone()
+    for _ in range(24):
+        next_fails(world)
+    assert world.finish() == "succeeded_with_exceptions"
+    assert len(world.view.quarantined) == 24
+
+
+def test_a_journal_of_before_holds_nothing() -> None:
+    """There, boots went on at a boot server that was given up, whether there was another or not."""
+    world = alone()
+    old = [
+        e._replace(data={**e.data, "holds": False}) if e.kind == "boot_server_lost" else e
+        for e in world.events
+    ]
+    assert not replay(world.spec, old).alone
 
 
 def test_a_boot_in_doubt_has_the_time_of_a_whole_try() -> None:
