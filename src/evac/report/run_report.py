@@ -17,7 +17,7 @@ from evac.model.steps import STEP_WORDS
 from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
-from evac.run.boot_rules import held_servers
+from evac.run.boot_rules import held_servers, why_waits
 from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event, RunStep
@@ -152,7 +152,7 @@ def step_row(view: RunView, i: int) -> dict[str, Any]:
         "attempts": view.attempts[i], "started_at": began, "ended_at": ended,
         "evidence": dict(view.evidence.get(i, {})),
         "error": {"code": code, "message": message} if code else None,
-        "waits_for": view.whys.get(i, ""), "gate": view.gates.get(i) or step.gate,
+        "waits_for": why_waits(view, i), "gate": view.gates.get(i) or step.gate,
     }  # fmt: skip
 
 
@@ -310,8 +310,10 @@ def _detail(row: Document, width: int) -> str:
     if row["state"] in ("pending", "ready"):
         if row["state"] == "ready" and row["gate"]:
             return str(row["gate"])
+        if row["waits_for"]:
+            return str(row["waits_for"])
         if row["evidence"]:
-            return str(row["waits_for"]) or "was done, and is to be done again"
+            return "was done, and is to be done again"
     if row["state"] == "unknown" and row["waits_for"]:  # newer than what an earlier try failed for
         return str(row["waits_for"])
     if row["state"] == "failed" or (error and row["state"] != "succeeded"):

@@ -171,6 +171,14 @@ def held_servers(view: RunView) -> dict[str, int]:
     return found
 
 
+def why_waits(view: RunView, i: int) -> str:
+    """What step i waits for, in words; empty where nothing is known of it."""
+    why = view.whys.get(i, "")
+    if not why and view.alone and view.phases[i] == "ready" and view.image_of(i) in view.alone:
+        why = f"waits for the boot server {view.image_of(i)}"
+    return why
+
+
 def silent_racks(view: RunView) -> dict[str, int]:
     """Racks of which several servers are silent and none is up: their switch may be down, their power is
     unknown.

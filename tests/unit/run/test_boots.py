@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evac.engine.requests import Request, check_event, event_of
 from evac.engine.requests import Terms as RequestTerms
 from evac.model.errors import RunError
-from evac.report.run_report import waiting
+from evac.report.run_report import step_row, waiting
 from evac.run.boot_rules import held_servers
 from evac.run.decide import decide
 from evac.run.forecast import forecast
@@ -307,6 +307,8 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     assert len(tried) == 4, "another one each time"
     assert held_servers(world.view) == {"b0": 20 - 1}
     assert "the boot server b0 to be mended" in waiting(world.view)[0]
+    held = next(i for i, phase in enumerate(world.view.phases) if phase == "ready")
+    assert step_row(world.view, held)["waits_for"] == "waits for the boot server b0"
     assert forecast(world.view, world.now_ms).waits
     (i,) = running(world)
     world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])

@@ -12,6 +12,7 @@ from evac.model.plan import Outcome, Plan
 from evac.report.plan_view import GONE
 from evac.report.run_report import LossShown, limit_words, limits_changed, waiting
 from evac.report.words import duration, listed, number, plural
+from evac.run.boot_rules import why_waits
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView
 from evac.web.pages.projection import TOLERANCE_MS, Projection
@@ -252,7 +253,7 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
 def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
     step, phase = view.steps[i], view.phases[i]
     code, message = view.failures.get(i, ("", ""))
-    detail = view.whys.get(i, "") or (view.gate_of(i) if phase == "ready" else "")
+    detail = why_waits(view, i) or (view.gate_of(i) if phase == "ready" else "")
     if code and phase != "succeeded":
         detail = f"{message} [{code}]"
     took = "-"
