@@ -35,6 +35,7 @@ from evac.app.office_runs import Register
 from evac.app.office_sites import Ballots
 from evac.app.office_values import (
     NOBODY,
+    ControllerSeen,
     EstateOnDisk,
     HoldSeen,
     LeaderSeen,
@@ -48,6 +49,7 @@ from evac.app.office_what_if import WhatIf
 from evac.app.rehearsing import Rehearser
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
+from evac.app.war_room import NEITHER
 from evac.engine import drawer
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.chronicle import decode as decode_notice
@@ -70,6 +72,8 @@ LOOK_S: Final = 1.0
 SOON_S: Final = 0.1
 """Changes that come within this time make one situation."""
 AGAIN_S: Final = 1.0
+SILENT_MS: Final = 30_000
+"""Longer without a look at the store, or a word of the controller, and nobody knows what is true by now."""
 NOTICES_MOST: Final = 200
 ENDED_SHOWN: Final = 20
 SEGMENTS_BACK: Final = 64
@@ -128,6 +132,9 @@ class Office:
         self._drawer: tuple[drawer.Ready, ...] = ()
         self._answers, self._answers_ms = False, clock.now_ms()
         self.looked_ms = 0
+        self._looked_at = self._heard_at = clock.monotonic_ms()
+        self._unread = ""
+        self._controller: ControllerSeen | None = None
         self.situation = self._compose(0)
 
     async def run(self) -> None:
@@ -138,14 +145,41 @@ class Office:
 
     @property
     def ready(self) -> str:
-        """Why it is too early to believe what is shown; empty when it is not."""
+        """Why it is too early, or too late, to believe what is shown; empty when it is not."""
         if not self.looked_ms:
-            return "the store was not read yet"
+            return self._unread or "the store was not read yet"
         if not self._answers:
-            return "the store does not answer"
+            return f"the store does not answer: {self._unread}"
         if self._newer is not None:
             return f"generation {self._newer.generation} was opened elsewhere: nothing of this store acts"
-        return "" if self.facts is not None else self._problem
+        if self._unread:
+            return f"the store cannot be read: {self._unread}"
+        return self._out_of_touch or ("" if self.facts is not None else self._problem)
+
+    @property
+    def _out_of_touch(self) -> str:
+        """Why the controller here is no part of the house; empty where it is, or where there is none."""
+        now_ms, seen = self.clock.monotonic_ms(), self._controller
+        if now_ms - self._looked_at > SILENT_MS:
+            return f"the store was not read for {(now_ms - self._looked_at) // 1_000} s"
+        if seen is not None and now_ms - self._heard_at > SILENT_MS:
+            return f"the controller here has said nothing for {(now_ms - self._heard_at) // 1_000} s"
+        if seen is not None and seen.state == NEITHER:
+            return f"the controller here can neither lead nor follow: {seen.why}"
+        return ""
+
+    def hear(self, line: bytes) -> None:
+        """What the controller beside this room says of itself, as `controller_line` writes it."""
+        try:
+            told = orjson.loads(line)
+            state, why = str(told["state"]), str(told["why"])
+        except (ValueError, KeyError, TypeError):
+            return
+        self._heard_at = self.clock.monotonic_ms()
+        known = self._controller
+        if known is None or (known.state, known.why) != (state, why):
+            self._controller = ControllerSeen(state, why, self.clock.now_ms())
+            self._bell.set()
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
@@ -169,10 +203,12 @@ class Office:
         while True:
             try:
                 await self.look()
-            except Unavailable:
+            except Unavailable as error:
+                self._unread = error.message
                 self._said(False)
             except EvacError as error:
-                self._problem = error.message
+                self._unread = error.message
+                self._bell.set()
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -195,7 +231,8 @@ class Office:
         await self.register.look()
         await self.incidents.look()
         await self.board.look()
-        self.looked_ms = self.clock.now_ms()
+        self.looked_ms, self._looked_at = self.clock.now_ms(), self.clock.monotonic_ms()
+        self._unread = ""
         self._said(True)
 
     async def standing_hold(self) -> HoldSeen | None:
@@ -285,7 +322,7 @@ class Office:
             leader=self._leader,
             quorum=QuorumSeen(
                 self.store.name, self.store.quorum, self._ballots.voting(), quorum_of(sites), self._answers,
-                self._answers_ms,
+                self._answers_ms, self._unread,
             ),
             generation=self._generation, newer=self._newer, hold=self._hold,
             drawer=tuple(_ready(one, facts) for one in self._drawer),
@@ -293,7 +330,7 @@ class Office:
             notice=self._notices[-1].number if self._notices else 0,
             noted=self.incidents.noted, exports=self.incidents.exports,
             estate=facts.digest if facts else "", problem=self._problem, on_disk=_on_disk(self._standing),
-            policy=self.rules.digest if self.rules else "",
+            policy=self.rules.digest if self.rules else "", controller=self._controller,
         )  # fmt: skip
 
     def runs(self) -> tuple[RunShort, ...]:

@@ -64,6 +64,17 @@ class LeaderSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerSeen:
+    """The controller beside this room, as it says itself. state: `leads`, `follows`, or `neither`, with why:
+    then what it shows may be old, and nothing that is asked here is done by it. since_ms: of this.
+    """
+
+    state: str
+    why: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewerSeen:
     """A generation that took the place of this store: nothing of it acts any more. by: who told of it."""
 
@@ -75,7 +86,7 @@ class NewerSeen:
 @dataclass(frozen=True, slots=True)
 class QuorumSeen:
     """store: its name. survives: whether it outlives any one site. voting: sites with a fresh vote; needed: a
-    majority. answers: whether the store answered the last look.
+    majority. answers: whether the store answered the last look; problem: why not, or why it cannot be read.
     """
 
     store: str
@@ -84,6 +95,7 @@ class QuorumSeen:
     needed: int
     answers: bool
     since_ms: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +187,8 @@ class Situation:
     when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
     it could not be; on_disk: its files, where a controller watches them. notice: number of the last notice;
     noted: grows with every note of a person. generation: of the store; newer: the one that took its place.
-    policy: digest of the policy in use, empty until it was read.
+    policy: digest of the policy in use, empty until it was read. controller: the one beside this room; None
+    where none said anything.
     """
 
     version: int
@@ -197,6 +210,7 @@ class Situation:
     exports: tuple[ExportSeen, ...] = ()
     on_disk: EstateOnDisk | None = None
     policy: str = ""
+    controller: ControllerSeen | None = None
 
 
 NOBODY = LeaderSeen("", 0)

@@ -8,7 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from evac.engine.leading import LEADER
 from evac.store.port import Store
@@ -17,8 +17,15 @@ Leads = Callable[[], Awaitable[bool]]
 """Whether the controller that started a process leads now."""
 
 
-async def parent_ends(then: Callable[[], Awaitable[None]]) -> None:
-    """Waits for the end of standard input, where it is a pipe or what stands for one; then does `then`."""
+LINE_MOST: Final = 4_096
+
+
+async def parent_ends(
+    then: Callable[[], Awaitable[None]], hear: Callable[[bytes], None] = lambda line: None
+) -> None:
+    """Waits for the end of standard input, where it is a pipe or what stands for one; then does `then`. hear:
+    gets the last whole line of what comes in meanwhile.
+    """
     mode = os.fstat(0).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
         await asyncio.Event().wait()
@@ -26,8 +33,12 @@ async def parent_ends(then: Callable[[], Awaitable[None]]) -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    while await reader.read(1_024):
-        pass
+    left = b""
+    while came := await reader.read(LINE_MOST):
+        *whole, left = (left + came).split(b"\n")
+        left = left[-LINE_MOST:]
+        if whole:
+            hear(whole[-1])
     await then()
 
 

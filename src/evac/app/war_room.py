@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import orjson
+
 from evac.model.errors import InvalidInput
 
 MODULE: Final = "evac.web.serving"
@@ -27,6 +29,14 @@ MOST_S: Final = 30.0
 WELL_S: Final = 60.0
 """Whatever ran for so long ran well: the next start is not held back."""
 STOP_S: Final = 8.0
+LINE_S: Final = 1.0
+NEITHER: Final = "neither"
+
+
+def controller_line(leads: bool, neither: str) -> bytes:
+    """What a controller says of itself to the room beside it. neither: why it can neither lead nor follow."""
+    state = "leads" if leads else NEITHER if neither else "follows"
+    return orjson.dumps({"state": state, "why": neither})
 
 
 def check_libraries() -> None:
@@ -39,18 +49,20 @@ def check_libraries() -> None:
 async def keep(
     arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable,
     module: str = MODULE, name: str = "the war room", handed: Sequence[int] = (),
+    line: Callable[[], bytes] | None = None,
 ) -> None:  # fmt: skip
     """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
 
     arguments: of the module; tell: is told in words, by that name, when it ended; handed: numbers of open
-    files that it may use as well.
+    files that it may use as well; line: what it gets every second through its standard input, which needs
+    neither store nor disk.
     """
     pause_s = FIRST_S
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
         try:
-            code = await _once(program, module, arguments, handed)
+            code = await _once(program, module, arguments, handed, line)
         except OSError as error:
             code = error.errno or -1
         if loop.time() - began >= WELL_S:
@@ -60,17 +72,31 @@ async def keep(
         pause_s = min(MOST_S, pause_s * 2)
 
 
-async def _once(program: str, module: str, arguments: Sequence[str], handed: Sequence[int]) -> int:
+async def _once(
+    program: str, module: str, arguments: Sequence[str], handed: Sequence[int],
+    line: Callable[[], bytes] | None,
+) -> int:  # fmt: skip
     """One life of the process; its exit code."""
     process = await asyncio.create_subprocess_exec(
         program, "-m", module, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True,
         pass_fds=handed,
     )  # fmt: skip
+    telling = None if line is None else asyncio.create_task(_tell_lines(process.stdin, line))
     try:
         return await process.wait()
     finally:
+        if telling is not None:
+            telling.cancel()
         if process.returncode is None:
             await _end(process)
+
+
+async def _tell_lines(pipe: asyncio.StreamWriter | None, line: Callable[[], bytes]) -> None:
+    """Whoever does not read is not waited for, and finds the newest line later."""
+    while pipe is not None and not pipe.is_closing():
+        if not pipe.transport.get_write_buffer_size() and (words := line()):
+            pipe.write(words + b"\n")
+        await asyncio.sleep(LINE_S)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from evac.model.errors import InvalidInput
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
     from evac.app.estate_copies import Copies
+    from evac.engine.controller import Controller
 
 
 @click.command()
@@ -218,29 +220,47 @@ async def _serve(
     from evac.app.supervised import Supervisor
 
     supervisor = Supervisor()
+    controllers: list[Controller] = []
 
     def ready(made: Composed) -> None:
-        say(f"the controller of {setting.site} runs; store: {made.store.name}")
+        controllers.append(made.controller)
+        _log(f"the controller of {setting.site} runs; store: {made.store.name}")
         if copies is not None:
             beside.append(_watch_files(copies, made, setting))
         supervisor.ready()
-        watching = supervisor.watch(lambda: "leads" if made.controller.leads else "follows; it does not lead")
+        watching = supervisor.watch(lambda: _standing(made.controller))
         beside.append(asyncio.create_task(watching, name="systemd"))
 
-    beside = [asyncio.create_task(war_room.keep(room, say), name="war room")] if room else []
+    def line() -> bytes:
+        return b"".join(war_room.controller_line(one.leads, one.neither) for one in controllers)
+
+    beside = [asyncio.create_task(war_room.keep(room, _log, line=line), name="war room")] if room else []
     if status:
-        export = war_room.keep(status, say, module=war_room.EXPORT, name="the export of the status page")
+        export = war_room.keep(status, _log, module=war_room.EXPORT, name="the export of the status page")
         beside.append(asyncio.create_task(export, name="status page"))
     if notices:
-        teller = war_room.keep(notices, say, module=war_room.NOTICES, name="the process of notices")
+        teller = war_room.keep(notices, _log, module=war_room.NOTICES, name="the process of notices")
         beside.append(asyncio.create_task(teller, name="notices"))
     if traces := _traces(setting):
-        tracer = war_room.keep(traces, say, module=war_room.TRACES, name="the process of traces")
+        tracer = war_room.keep(traces, _log, module=war_room.TRACES, name="the process of traces")
         beside.append(asyncio.create_task(tracer, name="traces"))
     try:
-        await controlling.serve(setting, lambda notice: say(controlling.notice_line(notice)), ready)
+        await controlling.serve(setting, lambda notice: _log(controlling.notice_line(notice)), ready)
     finally:
         supervisor.stopping()
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _standing(controller: Controller) -> str:
+    if controller.leads:
+        return "leads"
+    why = controller.neither
+    return f"neither leads nor follows: {why}" if why else "follows; it does not lead"
+
+
+def _log(words: str) -> None:
+    """To whoever keeps the log, on whose disk there may be no room: that ends no controller."""
+    with contextlib.suppress(OSError):
+        say(words)

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import orjson
 
+from evac.engine.candidacy import Candidacy
 from evac.engine.chronicle import Chronicle, Notice, NoticeKind, of_verdict
 from evac.engine.conducting import Conductor, Desk
 from evac.engine.drawer import Drawer, Ready
 from evac.engine.generations import Generations
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
-from evac.engine.leading import LEADER, SIGN, Leadership
+from evac.engine.leading import LEADER, Leadership
 from evac.engine.replacing import Concerned
 from evac.engine.typed import to_apply, to_approve
 from evac.engine.voting import VotePublisher, VoteReader
@@ -31,11 +32,9 @@ from evac.model.errors import (
     Corrupt,
     EvacError,
     LeaseLost,
-    LockHeld,
     NotAllowed,
     StalePlan,
     StoreError,
-    Superseded,
     Unavailable,
 )
 from evac.run import envelope
@@ -120,8 +119,9 @@ class Controller:
         self._votes_read = asyncio.Event()
         self._judged = asyncio.Event()
         self.standings: dict[str, Standing] = {}
-        self._unread = ""
         self._witness: Witness | None = None
+        pause_s = max(LEAD_AGAIN_S, parts.leader_ttl_ms / 10_000)
+        self._candidacy = Candidacy(self._desk.store, self._take_office, pause_s, self._cannot_lead)
         if parts.generations is not None:
             parts.generations.on_newer = self._superseded
             parts.generations.on_raised = self._end_term
@@ -129,6 +129,11 @@ class Controller:
     @property
     def leads(self) -> bool:
         return self._term is not None and self._term.leadership.holding
+
+    @property
+    def neither(self) -> str:
+        """Why it can neither lead nor follow whoever does; empty where it does one of both."""
+        return "" if self._term is not None else self._candidacy.why
 
     def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
         """Other probes of the same sites, from the next round on."""
@@ -189,43 +194,12 @@ class Controller:
     async def _compete(self) -> None:
         """Tries to lead, whenever nobody does."""
         while True:
-            await self._lead(await self._wait_for_office())
+            await self._lead(await self._candidacy.wait())
             await asyncio.sleep(LEAD_AGAIN_S)
 
-    async def _wait_for_office(self) -> _Term:
-        """Tries when the sign of whoever leads is gone, and every two seconds, by one small transaction."""
-        pause_s = max(LEAD_AGAIN_S, self.parts.leader_ttl_ms / 10_000)
-        while True:
-            with contextlib.suppress(Unavailable):
-                async with contextlib.aclosing(self._desk.store.watch(SIGN)) as hints:  # type: ignore[type-var]
-                    async for _ in hints:
-                        if (term := await self._try_office(pause_s)) is not None:
-                            return term
-            await asyncio.sleep(pause_s)
-
-    async def _try_office(self, pause_s: float) -> _Term | None:
-        """None while somebody else leads, a newer generation acts, or nobody can read which one this is. A
-        store that knows when leases end may give no hint of it, and is asked again and again.
-        """
-        while True:
-            try:
-                return await self._take_office()
-            except Superseded:
-                return None
-            except Corrupt as error:
-                self._cannot_lead(error)
-                return None
-            except LockHeld as held:
-                if not held.ttl_ms:
-                    return None
-            await asyncio.sleep(pause_s)
-
     def _cannot_lead(self, error: Corrupt) -> None:
-        """Said once: whoever cannot know the generation of the store does not act, and goes on to watch."""
-        if self._unread != error.message:
-            self._unread = error.message
-            told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
-            self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
+        told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
+        self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
 
     async def _take_office(self) -> _Term:
         """Raises `LockHeld` while somebody else leads, `Superseded` where a newer generation acts."""

@@ -81,7 +81,7 @@ async def serve(
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
         told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
-        tasks = [asyncio.create_task(parent_ends(told_to_end), name="parent")]
+        tasks = [asyncio.create_task(parent_ends(told_to_end, opened.hear), name="parent")]
         if certificate is not None:
             tasks.append(asyncio.create_task(certificate.follow(), name="certificate"))
         try:

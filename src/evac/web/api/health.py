@@ -22,7 +22,9 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """What is shown can be believed: the store answers, and the estate was read."""
+    """What is shown can be believed: the store was read a moment ago, the controller beside it leads or
+    follows, and the estate was read.
+    """
 
     ready: bool
     looked_at_ms: int

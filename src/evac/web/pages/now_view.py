@@ -81,13 +81,15 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if now.newer is not None:
         told = f"told by {now.newer.by}" if now.newer.by else "told by a person"
         return f"Generation {now.newer.generation} was opened elsewhere ({told}): nothing here acts.", "error"
-    if not now.quorum.answers:
-        return "The store does not answer: what is shown is the last that was known.", "error"
+    if not now.quorum.answers or now.quorum.problem:
+        how = "cannot be read" if now.quorum.answers else "does not answer"
+        why = f" ({now.quorum.problem})" if now.quorum.problem else ""
+        return f"The store {how}{why}: what is shown is the last that was known.", "error"
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
         return f"{told}. {_acting(now)}", "error"
     if not now.leader.owner:
-        return "No controller leads: nothing moves until one does.", "error"
+        return _nobody(now), "error"
     if doubtful:
         return f"{listed(doubtful)} may be lost: witnesses do not agree yet. {_acting(now)}", "warning"
     if now.hold is not None or any(run.waits for run in now.open_runs):
@@ -101,7 +103,22 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
 
 
+def _nobody(now: Situation) -> str:
+    """That nobody leads, and why not, as far as the controller here knows."""
+    why = _neither(now)
+    if why:
+        return f"No controller leads, so nothing moves; the one here cannot: {why}."
+    return "No controller leads: nothing moves until one does."
+
+
+def _neither(now: Situation) -> str:
+    seen = now.controller
+    return seen.why if seen is not None and seen.state == "neither" else ""
+
+
 def _acting(now: Situation) -> str:
+    if not now.leader.owner:
+        return _nobody(now)
     waits = sum(1 for run in now.open_runs if run.waits)
     if now.hold is not None:
         return f"{now.hold.who or 'Somebody'} holds everything."
@@ -120,6 +137,8 @@ def _warnings(now: Situation) -> list[str]:
         )
     if not now.quorum.survives:
         found.append("The store stands in one place: it does not survive the loss of its site.")
+    if now.leader.owner and (why := _neither(now)):
+        found.append(f"The controller here can neither lead nor follow: {why}. Another one leads.")
     if now.problem:
         found.append(f"The estate: {now.problem}.")
     if now.on_disk is not None and now.on_disk.words:
@@ -129,7 +148,8 @@ def _warnings(now: Situation) -> list[str]:
 
 def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]]:
     leader = now.leader
-    yield _card("leads", leader.site or "nobody", _term(now) if leader.owner else "nothing moves",
+    nobody = _neither(now) or "nothing moves"
+    yield _card("leads", leader.site or "nobody", _term(now) if leader.owner else nobody,
                 "" if leader.owner else "error")  # fmt: skip
     voting = len(now.quorum.voting)
     enough = voting >= now.quorum.needed

@@ -1,0 +1,133 @@
+"""Who cannot lead knows why: a store without room, without an answer, or that cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from evac.engine.candidacy import Candidacy
+from evac.engine.leading import LEADER, SIGN
+from evac.model.errors import Corrupt, Superseded, Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Lease, Put
+from evac.store.sqlite import SqliteStore
+from tests.unit.engine.small_world import World, play, policy_of
+
+FULL = "the disk is full"
+
+
+class Sick(MemoryStore):
+    """full: takes no writes; silent: does not answer either."""
+
+    full = silent = False
+
+    async def holder(self, name: str) -> Lease | None:
+        if self.silent:
+            raise Unavailable("nobody answers")
+        return await super().holder(name)
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        if self.full:
+            raise Unavailable(FULL)
+        return await super().acquire(name, owner, ttl_ms)
+
+    async def watch(self, prefix: str) -> AsyncIterator[None]:
+        if self.silent:
+            raise Unavailable("nobody answers")
+        async for _ in super().watch(prefix):
+            yield None
+
+
+async def until(what: object, candidacy: Candidacy[Lease]) -> None:
+    async with asyncio.timeout(10):
+        while candidacy.why != what:
+            await asyncio.sleep(0.005)
+
+
+def test_what_keeps_it_from_both_is_known_until_it_is_over() -> None:
+    async def story() -> None:
+        store, told = Sick(), list[str]()
+        wrong: list[Exception] = []
+
+        async def take() -> Lease:
+            if wrong:
+                raise wrong[0]
+            return await store.acquire(LEADER, "north/1/a", 600_000)
+
+        candidacy = Candidacy(store, take, 0.01, lambda error: told.append(error.message))
+        store.full = True
+        waiting = asyncio.ensure_future(candidacy.wait())
+        await until(FULL, candidacy)
+        other = await MemoryStore.acquire(store, LEADER, "south/2/b", 600_000)
+        await until("", candidacy)  # it cannot write, and reads who leads: it follows
+        store.silent = True
+        await until("nobody answers", candidacy)
+        store.silent = store.full = False
+        await until("", candidacy)
+        wrong.append(Corrupt("the generation cannot be read"))
+        await store.transact((), (Put(SIGN, b"x"),))
+        await until("the generation cannot be read", candidacy)
+        assert told == ["the generation cannot be read"]
+        wrong[0] = Superseded(0, 1)
+        await store.transact((), (Put(SIGN, b"y"),))
+        await until(Superseded(0, 1).message, candidacy)
+        wrong.clear()
+        await store.release(other)
+        await store.transact((), (Put(SIGN, b"z"),))
+        async with asyncio.timeout(10):
+            assert (await waiting).owner == "north/1/a"
+        assert candidacy.why == ""
+
+    asyncio.run(story())
+
+
+def test_a_file_that_takes_no_more_is_named(tmp_path: Path) -> None:
+    """The embedded store as it stands on a disk without room: it can be read, and not written."""
+
+    async def story() -> None:
+        store = SqliteStore(tmp_path / "evac.sqlite")
+        writing = store._writer._connection
+        writing.execute(f"PRAGMA max_page_count = {writing.execute('PRAGMA page_count').fetchone()[0]}")
+        try:
+
+            async def fill() -> None:
+                for number in range(1_000):
+                    await store.transact((), (Put(f"filling/{number}", b"x" * 4_096),))
+
+            with pytest.raises(Unavailable):
+                await fill()
+
+            async def take() -> Lease:
+                await store.transact((), (Put("more", b"x" * 65_536),))
+                return await store.acquire(LEADER, "north/1/a", 600_000)
+
+            candidacy = Candidacy(store, take, 0.01, lambda error: None)
+            waiting = asyncio.ensure_future(candidacy.wait())
+            async with asyncio.timeout(20):
+                while "full" not in candidacy.why:
+                    await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        finally:
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_controller_that_is_cut_off_says_so_and_one_that_follows_does_not() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        leader = world.leader
+        others = [site for site in world.controllers if site != leader]
+        assert [world.controllers[site].neither for site in others] == [""] * len(others)
+        assert world.controllers[leader].neither == ""
+        world.stores[others[0]].cut = True
+        await world.until(lambda: world.controllers[others[0]].neither == "the network is gone")
+        assert world.controllers[others[1]].neither == ""
+        world.stores[others[0]].cut = False
+        await world.until(lambda: world.controllers[others[0]].neither == "")
+
+    play(story, World(policy_of("hold"), virtual=True))

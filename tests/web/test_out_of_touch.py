@@ -1,0 +1,168 @@
+"""A room is not ready and says why where its controller can neither lead nor follow, or its store is ill."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_socket
+
+from evac.app import office as offices
+from evac.app.office import Office
+from evac.app.war_room import controller_line
+from evac.model.errors import Corrupt, Unavailable
+from evac.store.memory import MemoryStore
+from evac.store.port import Entry, Lease
+from tests.web.conftest import free_port
+from tests.web.rooms import ESTATE, PATIENCE_S, play, until
+
+FULL = "/var/lib/evac.sqlite: database or disk is full"
+
+
+async def ready(client: httpx2.AsyncClient) -> tuple[int, str]:
+    answer = await client.get("/readyz")
+    return answer.status_code, str(answer.json().get("detail", ""))
+
+
+def test_a_controller_that_can_do_neither_is_on_the_page_and_in_readiness() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert await ready(client) == (200, "")
+        office.hear(controller_line(False, ""))
+        office.refresh()
+        assert await ready(client) == (200, ""), "it follows, as far as it knows"
+        assert "No controller leads: nothing moves until one does." in (await client.get("/now")).text
+        office.hear(controller_line(False, FULL))
+        office.refresh()
+        status, why = await ready(client)
+        assert (status, why) == (503, f"the controller here can neither lead nor follow: {FULL}")
+        page = (await client.get("/now")).text
+        assert f"No controller leads, so nothing moves; the one here cannot: {FULL}." in page
+        told = (await client.get("/v1/situation")).json()["controller"]
+        assert (told["state"], told["why"]) == ("neither", FULL)
+        assert b"evac_ready 0.0" in (await client.get("/metrics")).content
+        await office.store.acquire("leader", "south/2/b", 600_000)
+        await office.look()
+        office.refresh()
+        page = (await client.get("/now")).text
+        assert f"The controller here can neither lead nor follow: {FULL}. Another one leads." in page
+        office.hear(controller_line(True, ""))
+        office.refresh()
+        assert await ready(client) == (200, "")
+        for nonsense in (b"", b"no", b"[]", b'{"state": "neither"}'):
+            office.hear(nonsense)
+        assert await ready(client) == (200, "")
+
+    play(story)
+
+
+def test_a_room_that_hears_nothing_for_long_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.hear(controller_line(True, ""))
+        assert await ready(client) == (200, "")
+        monkeypatch.setattr(offices, "SILENT_MS", -1)
+        status, why = await ready(client)
+        assert (status, "the store was not read for" in why) == (503, True)
+        monkeypatch.setattr(office, "_looked_at", office.clock.monotonic_ms() + 60_000)
+        status, why = await ready(client)
+        assert (status, "the controller here has said nothing for" in why) == (503, True)
+
+    play(story)
+
+
+class Ill(MemoryStore):
+    error: Exception | None = None
+
+    async def holder(self, name: str) -> Lease | None:
+        if self.error is not None:
+            raise self.error
+        return await super().holder(name)
+
+    async def get(self, key: str) -> Entry | None:
+        if self.error is not None:
+            raise self.error
+        return await super().get(key)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Unavailable("no answer in 10 s"), "The store does not answer (no answer in 10 s)"),
+        (Corrupt("the generation is no number"), "The store cannot be read (the generation is no number)"),
+    ],
+)
+def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> None:
+    store = Ill()
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert await ready(client) == (200, "")
+        store.error = error
+        task = offices.asyncio.ensure_future(office._look_again())
+        async with offices.asyncio.timeout(10):
+            while (await ready(client))[0] == 200:
+                await offices.asyncio.sleep(0.01)
+        office.refresh()
+        assert str(error) in (await ready(client))[1]
+        assert words in (await client.get("/now")).text
+        store.error = None
+        async with offices.asyncio.timeout(10):
+            while (await ready(client))[0] != 200:
+                await offices.asyncio.sleep(0.05)
+        task.cancel()
+        await offices.asyncio.gather(task, return_exceptions=True)
+
+    play(story, store)
+
+
+@pytest.fixture
+def sockets() -> Iterator[None]:
+    pytest_socket.enable_socket()
+    yield
+    pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+@pytest.mark.slow
+def test_a_real_controller_on_a_full_disk(tmp_path: Path, sockets: None) -> None:
+    """No file of it may grow any more; what lies there can be read. The room beside it has room."""
+    listen = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "evac", "serve", str(ESTATE), "--site", "local", "--no-watch"]
+    command += ["--store", f"sqlite:{tmp_path / 'evac.sqlite'}", "--listen", listen]
+    process = subprocess.Popen(command, env={**os.environ, "EVAC_WHO": "kim"})
+    try:
+        with httpx2.Client(base_url=f"http://{listen}", timeout=PATIENCE_S) as client:
+
+            def asked(path: str) -> Any:
+                assert process.poll() is None, "the controller ended"
+                try:
+                    return client.get(path)
+                except httpx2.TransportError:
+                    return None
+
+            def is_ready(status: int) -> Any:
+                answer = asked("/readyz")
+                return answer if answer is not None and answer.status_code == status else None
+
+            def leader() -> str:
+                return str(asked("/v1/situation").json()["leader"]["owner"])
+
+            until(lambda: is_ready(200), "it becomes ready")
+            until(leader, "it leads")
+            _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, hard))
+            answer = until(lambda: is_ready(503), "it is not ready any more")
+            assert "can neither lead nor follow" in answer.json()["detail"]
+            assert "evac.sqlite" in answer.json()["detail"]
+            until(lambda: not leader(), "nobody leads")
+            assert asked("/healthz").status_code == 200
+            until(lambda: "the one here cannot: " in asked("/now").text, "the page says why nobody leads")
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            until(lambda: is_ready(200) and leader(), "it leads again")
+    finally:
+        process.terminate()
+        process.wait(60)
