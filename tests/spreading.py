@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 Item = TypeVar("Item")
-HEAVY: Final = (("lab",), ("contract",), ("web", "browser", "e2e", "docs", "sim"))
+HEAVY: Final = (("lab",), ("contract", "docs", "browser", "e2e"), ("web", "sim"))
 """Folders whose tests start servers and programs; those of one row never run side by side for long."""
 
 
