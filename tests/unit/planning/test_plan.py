@@ -64,6 +64,42 @@ def test_what_a_later_shed_makes_room_for_stays(project_root: Path) -> None:
     assert check(estate, found).violations == ()
 
 
+DATA = """evac: 1
+name: data
+sites: {north: {}, south: {}}
+pools: {n: {site: north, cpu: 9 cores, memory: 9 GiB}, s: {site: south, cpu: 9 cores, memory: 9 GiB}}
+services:
+  web: {tier: 0, people: 9, replicas: {n: 1}, demand: {cpu: 1 cores, memory: 1 GiB}, start: 1 s,
+        needs: [{store: db}]}
+stores:
+  db: {engine: postgresql, rpo: 10 s, fence: 1 s, promote: PROMOTE, members: [{at: north, mode: primary}MORE
+"""
+
+
+@pytest.mark.parametrize(
+    ("promote", "more", "why"),
+    [
+        ("1 s", "]}", "store db has no copy and no backup that is left"),
+        ("1 s", ", {at: south, mode: async, lag: 20 s}]}",
+         "store db: its copy at south may lack more than its rpo allows; --waive db takes it all the same"),
+        ("1 s", "], backups: [{at: south, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]}",
+         "store db: its backup at south may lack more than its rpo allows; --waive db takes it all the same"),
+        ("1 s", ", {at: south, mode: async}]}",
+         "store db: nobody knows what its copy lacks; --waive db takes it all the same"),
+        ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
+    ],
+)  # fmt: skip
+def test_why_data_does_not_come_back_and_what_would_change_that(
+    promote: str, more: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "estate.yaml").write_text(DATA.replace("PROMOTE", promote).replace("MORE", more))
+    estate = load(tmp_path)
+    (web,) = plan(estate, lose("north"), work=0).outcomes
+    assert web.reason == why
+    waived = plan(estate, lose("north"), policy=Policy(waivers=("db",))) if "waive" in why else None
+    assert waived is None or (waived.outcomes[0].state == "restored" and waived.waivers == ("db",))
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_checker_agrees_with_plans_of_random_instances(seed: int) -> None:
     instance: Instance = random_variant(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from evac.model.instance import Instance
+from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
@@ -98,13 +98,28 @@ def _reason(draft: Draft, times: Times, service: int, state: ServiceState) -> st
         return ""
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
-            return f"store {instance.stores[store].id} does not come back"
+            return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return f"needs {s.id[other]}, which does not come back"
     why = draft.board.item["why"][int(s.component[service])]
     late = why == FAILED_TIME or lacks_time(draft.board, service)
     return "it would not be back before the horizon" if late else "no room is left for it"
+
+
+def _no_data(store: LostStore) -> str:
+    """Why a lost store does not come back, and what would change that."""
+    if any(c.allowed for c in store.candidates):
+        return f"store {store.id} would not be back before the horizon"
+    known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
+    if known:
+        what = "copy" if known[0][2] == "promote" else "backup"
+        words = f"its {what} at {known[0][1]} may lack more than its rpo allows"
+    elif store.candidates:
+        words = "nobody knows what its copy lacks"
+    else:
+        return f"store {store.id} has no copy and no backup that is left"
+    return f"store {store.id}: {words}; --waive {store.id} takes it all the same"
 
 
 def _sheds_of(draft: Draft, service: int) -> list[str]:
