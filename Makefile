@@ -8,8 +8,10 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+# Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test test-without-kernels test-with-kernels lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,8 +42,17 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 
 # Half as many again as there are cores: many tests wait for real servers.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+PYTEST := $(PYTHON) -m pytest --dist worksteal
 test: $(READY) ## run all tests
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --durations=25
+	$(PYTEST) -n $(WORKERS) --durations=25
+
+# `make test` in two parts: these tests call no kernel, and mostly wait, so CI runs them while the kernels compile.
+WITHOUT_KERNELS := tests/contract $(sort $(wildcard tests/lab/test_fleet_*.py))
+test-without-kernels: $(INSTALLED) ## run the tests that call no kernel
+	$(PYTEST) -n 2 --durations=10 $(WITHOUT_KERNELS)
+
+test-with-kernels: $(READY) ## run all other tests
+	$(PYTEST) -n $(WORKERS) --durations=25 $(WITHOUT_KERNELS:%=--ignore=%)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
