@@ -15,6 +15,7 @@ from evac.audit.rules import (
     dark_site_alone,
     data_loss_above_rpo,
     expires_where_we_go,
+    feed_trips_unseen,
     hidden_single_site,
     links_too_small,
     margin_too_small,
@@ -52,7 +53,7 @@ _MODULES: Final = (
     contradicting_objectives, expires_where_we_go, links_too_small, rival_automation, servers_by_hand,
     never_rehearsed, backup_never_verified, recovery_group_apart, shed_never_rehearsed, unknown_facts,
     trips_when_power_returns, dark_site_alone, bmc_unreachable, clock_needs_certificates, purges_by_itself,
-    margin_too_small,
+    margin_too_small, feed_trips_unseen,
 )  # fmt: skip
 
 RULES: Final[tuple[Rule, ...]] = tuple(module.RULE for module in _MODULES)

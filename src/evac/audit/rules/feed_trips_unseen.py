@@ -1,0 +1,103 @@
+"""EV136: feeds that could trip in a cold start while nobody sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from evac.audit.context import Context, Maker, Rule
+from evac.audit.findings import Finding
+from evac.audit.words import counted, listed
+from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn
+
+_MAKER = Maker("feed-trips-unseen", "EV136")
+BMC_DRIVERS: Final = frozenset({"ipmi", "redfish"})
+"""Of the endpoint of a site that answers for the management controllers of its servers."""
+LEAST: Final = 2
+"""Servers that can be asked behind a feed. A run watches a feed by no fewer: one alone may have died."""
+_FEW: Final = f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be asked"
+_FIX: Final = (
+    f"Name the circuit of a feed under endpoints, or the BMC addresses of {LEAST} servers behind it."
+)
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning where a run boots servers from afar and would not see a feed of theirs trip; note where nothing
+    says how the controllers of the site are asked at all, so that people boot there.
+    """
+    estate, losses = context.estate, context.impacts.losses.index
+    asked = {e.subject for e in estate.endpoints if e.driver in BMC_DRIVERS and e.subject == e.at}
+    for site in estate.sites:
+        known = site.id in asked
+        feeds = _unseen(context, site.id, known) if site.role == "full" else []
+        if not feeds:
+            continue
+        why = _FEW if known else "the estate names no circuit, and no endpoint for the BMCs of the site"
+        yield _MAKER.make(
+            context, "warning" if known else "note", site.id,
+            f"nobody would see {counted(len(feeds), 'feed')} of {site.id} trip in a cold start: "
+            f"{listed(feeds)}: {why}",
+            _FIX if known else "Name an endpoint for the BMCs of the site (redfish, ipmi), or for each feed.",
+            losses=[losses[site.id]] if site.id in losses else [],
+            paths=(f"feeds/{feeds[0]}", f"sites/{site.id}"),
+        )  # fmt: skip
+
+
+def _unseen(context: Context, site: str, asked: bool) -> list[str]:
+    """Feeds of a site that nobody can watch. asked: its management controllers can be."""
+    estate = context.estate
+    circuits = {
+        e.subject for e in estate.endpoints
+        if e.driver == "redfish" and e.at == site and "circuit" in e.settings
+    }  # fmt: skip
+    fleet = estate.fleet
+    boots = np.asarray((fleet.state != CONDEMNED) & (fleet.rack >= 0))
+    reached = np.asarray(boots & (fleet.bmc != BMC_NO) & (fleet.bmc_address != b"") & asked)
+    count, behind = _by_feed(context, boots), _fewest(context, reached)
+    return [
+        feed.id
+        for row, feed in enumerate(estate.feeds)
+        if feed.site == site and count[row] and behind[row] < LEAST and feed.id not in circuits
+    ]
+
+
+def _per_rack(context: Context, servers: BoolColumn) -> IntColumn:
+    """(feed, rack) pairs of the estate: how many of these servers (V,) stand in that rack."""
+    estate, top = context.estate, context.impacts.top
+    by_rack = np.bincount(estate.fleet.rack[servers], minlength=len(estate.racks))
+    return np.asarray(by_rack[top.feed_racks], np.int64)
+
+
+def _by_feed(context: Context, servers: BoolColumn) -> IntColumn:
+    """(feeds,) of these servers (V,), each behind every feed of its rack."""
+    found = np.zeros(len(context.estate.feeds), np.int64)
+    np.add.at(found, context.impacts.top.feed_rows, _per_rack(context, servers))
+    return found
+
+
+def _fewest(context: Context, servers: BoolColumn) -> IntColumn:
+    """(feeds,) of these servers (V,) behind a feed those on as few feeds as any: the others go dark only
+    when all of theirs did.
+    """
+    estate, top = context.estate, context.impacts.top
+    each = _per_rack(context, servers)
+    feeds = np.array([len(rack.feeds) for rack in estate.racks], np.int64)[top.feed_racks]
+    least = np.full(len(estate.feeds), np.iinfo(np.int64).max)
+    there = each > 0
+    np.minimum.at(least, top.feed_rows[there], feeds[there])
+    found = np.zeros(len(estate.feeds), np.int64)
+    mine = there & (feeds == least[top.feed_rows])
+    np.add.at(found, top.feed_rows[mine], each[mine])
+    return found
+
+
+RULE = Rule(
+    "feed-trips-unseen",
+    "EV136",
+    "A feed could trip in a cold start and nobody would see it",
+    check,
+    per_loss=False,
+    reads=("fleet",),
+)
