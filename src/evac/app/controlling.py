@@ -279,7 +279,7 @@ async def bind_once(
     if kept:
         with contextlib.suppress(Corrupt):
             return await get_bound(store, run, digest)
-    plan = plan_codec.decode(data)
+    plan = await asyncio.to_thread(plan_codec.decode, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
         bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from evac.app import accepting, runs
 from evac.app.accepting import Checker, must_hold
-from evac.app.controlling import Setting, compose
+from evac.app.controlling import Composed, Setting, compose
 from evac.app.plans import Made, Question, make_plan, scenario_of
 from evac.app.rehearsing import check_fit, rehearse
 from evac.engine.drawer import digest_of
@@ -167,6 +168,27 @@ def test_whoever_rehearses_or_proposes_hears_of_it_first(alter: Callable[[bytes]
             asyncio.run(ask(data, digest_of(data), SMALL, None, 1))
 
 
+Story = Callable[[Composed], Awaitable[None]]
+
+
+def led(tmp_path: Path, story: Story) -> None:
+    """A story with a real controller that leads an embedded store."""
+
+    async def run() -> None:
+        setting = Setting(SMALL, "local", f"sqlite:{tmp_path / 'evac.sqlite'}", watch=False, drawer=False)
+        made = await compose(setting, lambda notice: None)
+        tasks = [asyncio.create_task(made.controller.run()), asyncio.create_task(made.seen.follow())]
+        try:
+            await story(made)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await made.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("alter", REFUSED, ids=["objective", "no fences"])
 def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
@@ -176,26 +198,45 @@ def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
     good = made_of(load(SMALL), QUESTIONS["lose"]).data
     bad = alter(good)
 
-    async def story() -> None:
-        setting = Setting(SMALL, "local", f"sqlite:{tmp_path / 'evac.sqlite'}", watch=False, drawer=False)
-        made = await compose(setting, lambda notice: None)
-        tasks = [asyncio.create_task(made.controller.run()), asyncio.create_task(made.seen.follow())]
-        try:
-            with pytest.raises(UnsafePlan) as error:
-                await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), 1)
-            assert error.value.code == "plan-wrong"
-            assert "the checker does not accept this plan: F" in error.value.message
-            for nothing in ("open/", "incident/", "journal/fire", "bound/"):
-                assert await made.store.list(nothing) == []
-            run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)
-            assert (await runs.view_of(made.store, run)).phase == "awaiting_approval"
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await made.close()
+    async def story(made: Composed) -> None:
+        with pytest.raises(UnsafePlan) as error:
+            await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), 1)
+        assert error.value.code == "plan-wrong"
+        assert "the checker does not accept this plan: F" in error.value.message
+        for nothing in ("open/", "incident/", "journal/fire", "bound/"):
+            assert await made.store.list(nothing) == []
+        run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)
+        assert (await runs.view_of(made.store, run)).phase in ("pending", "awaiting_approval")
 
-    asyncio.run(story())
+    led(tmp_path, story)
+
+
+@pytest.mark.enable_socket
+def test_a_leader_reads_and_judges_plans_beside_its_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a large estate each takes a core for seconds, in which a lease would be lost."""
+    proposal = runs.proposal_of(made_of(load(SMALL), QUESTIONS["lose"]).data, "fire-1", "fire", ("north",))
+    on_the_loop: list[str] = []
+    done: set[str] = set()
+
+    def noted(name: str, work: Callable[..., object]) -> Callable[..., object]:
+        def noting(*given: object) -> object:
+            done.add(name)
+            if threading.current_thread() is threading.main_thread():
+                on_the_loop.append(name)
+            return work(*given)
+
+        return noting
+
+    async def story(made: Composed) -> None:
+        monkeypatch.setattr(plan_codec, "decode", noted("decode", plan_codec.decode))
+        monkeypatch.setattr(accepting, "check", noted("check", accepting.check))
+        await runs.propose(made.store, proposal, 1)
+        assert done >= {"decode", "check"}
+        assert on_the_loop == []
+
+    led(tmp_path, story)
 
 
 def test_a_plan_in_a_file_keeps_its_other_refusals() -> None:
