@@ -13,10 +13,11 @@ from evac.testing.wave_options import draw
 from evac.testing.wave_story import WaveStory, play
 
 SLICE = range(24)
-FOUND_ONCE = (3, 5, 8, 51, 96, 97, 640)
+FOUND_ONCE = (3, 5, 8, 51, 96, 97, 605, 640, 813, 863)
 """Seeds that once broke a rule: a trip that nobody looked for, servers given up because their feed had
-tripped, watts set free because a password was refused, retries of what had been taken back, inrush that an
-old leader had sent a moment before.
+tripped, watts set free because a password was refused, retries of what had been taken back, inrush and
+watts that an old leader had sent a moment before, servers given up for want of an image before it was noticed
+that their boot server had died.
 """
 
 

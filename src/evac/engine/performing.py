@@ -30,11 +30,15 @@ Boundary = Callable[[], None]
 
 
 class Gate(Protocol):
-    """turn: around the request of a boot that draws power. seen_on: somebody looked."""
+    """turn: around the request of a boot that draws power. seen_on: somebody looked. may_arrive: whether a
+    request of an earlier leader may still be on its way.
+    """
 
     def turn(self, step: RunStep) -> AbstractAsyncContextManager[None]: ...
 
     def seen_on(self, step: RunStep) -> None: ...
+
+    def may_arrive(self, step: RunStep) -> bool: ...
 
 
 TEXT_MOST: Final = 500
@@ -226,6 +230,8 @@ class Performer:
     async def observe(self, one: Try) -> Outcome:
         """step_observed: done when every action is; absent when it is certain that something is not."""
         limit_ms = max(OBSERVE_LEAST_MS, deadline_ms(self._terms.patience, one.step))
+        boot_gate = self._gate if one.step.kind == "boot" else None
+        early = boot_gate is not None and boot_gate.may_arrive(one.step)
         seen: list[Observed] = []
         try:
             async with asyncio.timeout(limit_ms / 1_000):
@@ -240,8 +246,11 @@ class Performer:
         for one_seen in seen:
             _collect(evidence, one_seen.evidence)
         outcome = _together([one_seen.outcome for one_seen in seen], one.in_undo)
-        if self._gate is not None and one.step.kind == "boot" and evidence.get("power") == "on":
-            self._gate.seen_on(one.step)
+        if boot_gate is not None and evidence.get("power") == "on":
+            boot_gate.seen_on(one.step)
+        elif outcome == "absent" and early:
+            outcome, why = "unclear", "a request of the leader before may still arrive"
+            evidence["why"] = why
         return "step_observed", {"outcome": outcome, "evidence": evidence}
 
     async def undo(self, one: Try) -> Outcome:

@@ -7,7 +7,8 @@ and then for as long as the inrush takes.
 
 Nothing of it is journalled, and a request may go out long after its start was written. So a new leader counts
 every boot that was begun and has no result: what the old one sent left before its lease ended, and may arrive
-a while after. It is counted for that while and the inrush; less long where the server is seen on before.
+a while after. It is counted for that while and the inrush; less long where the server is seen on before. Nor
+is a server that is off in that while taken for one that was never asked: what it draws stays counted.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class PowerGate:
     ) -> None:
         self._capacity, self._check = capacity, check
         self._before = list(before)
+        self._theirs = frozenset(step.id for step in self._before)
+        self._until: float | None = None
         self._held: dict[str, list[_Held]] = {}
         self._sums: dict[str, int] = {}
         self._unsure: dict[str, list[tuple[str, _Held]]] = {}
@@ -92,7 +95,17 @@ class PowerGate:
             self._forget(step.id)
             self._over_after(_inrush_of(step), 0.0)
 
+    def may_arrive(self, step: RunStep) -> bool:
+        """Whether a request of an earlier leader may still switch its server on: that it is off says nothing
+        yet, and its watts stay counted.
+        """
+        self._take_over()
+        assert self._until is not None
+        return step.id in self._theirs and asyncio.get_running_loop().time() < self._until
+
     def _take_over(self) -> None:
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + ARRIVES_S
         for sent in self._before:
             self._unsure[sent.id] = self._over_after(_inrush_of(sent), ARRIVES_S)
         self._before.clear()

@@ -42,10 +42,18 @@ def is_up(view: RunView, i: int) -> None:
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
-    view.stalled.pop(step.boot_server, None)
+    _serves(view, i)
     if view.tripped and step.id.startswith(POWER):
         view.tripped.pop(step.target, None)
         view.gates.pop(i, None)
+
+
+def _serves(view: RunView, i: int) -> None:
+    """Step i came up: its boot server served when it began, and says nothing of those that began later."""
+    server = view.steps[i].boot_server
+    later = {j: at for j, at in view.stalled.pop(server, {}).items() if view.started[j] > view.started[i]}
+    if later:
+        view.stalled[server] = later
 
 
 def serves_again(view: RunView, i: int) -> None:

@@ -77,6 +77,7 @@ class WaveStory:
         self.refused = False
         self._tripped = "", -SEEN_S
         self._up_at_trip, self._kills = False, list[float]()
+        self._led_since, self._terms = 0.0, list[tuple[float, float]]()
         self._asked = 0
         self._driver: FloorDriver | None = None
         self._watch: DriftWatch | None = None
@@ -114,7 +115,7 @@ class WaveStory:
         view = self.view
         assert view is not None
         feed, at_s = self._tripped
-        if self.loop.now - at_s < SEEN_S or self._could_not_know(feed, at_s):
+        if self._longest_watch(at_s) < SEEN_S or self._could_not_know(feed, at_s):
             self._excuse(lambda server: feed in server.feeds)
         only = self.floor.only_boot_server
         noticed = "boot_server_lost" in self.kinds and only not in {
@@ -134,6 +135,11 @@ class WaveStory:
             counted = view.limits.used(f"power:{domain}")
             if counted < watts:
                 raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
+
+    def _longest_watch(self, since_s: float) -> float:
+        """How long one leader led in one piece after that."""
+        terms = [*self._terms, (self._led_since, self.loop.now)]
+        return max(ended - max(began, since_s) for began, ended in terms)
 
     def _has_failed(self, server: str) -> bool:
         """Or never was tried; False: it is up, or in doubt."""
@@ -161,6 +167,7 @@ class WaveStory:
 
     async def _carry_out(self, process: Process) -> None:
         leading = await self._acquire(process)
+        self._led_since = self.loop.now
         self._driver = driver = FloorDriver(self.floor, process, self.loop, self.options.dawdles)
         driver.refuses = self.refused
         terms = Terms(
@@ -233,6 +240,8 @@ class WaveStory:
                 if self.leader is not None and self.view is not None and self.view.phase not in ENDED:
                     self.leader.kill()
                     self._kills.append(self.loop.now)
+                    self._terms.append((self._led_since, self.loop.now))
+                    self._led_since = HORIZON_S
             case "switch":
                 self.floor.dark_switches.add(happening.name)
                 self._excuse(lambda server: server.rack == happening.name)

@@ -164,6 +164,15 @@ class House:
             await asyncio.sleep(0.01)
         return False
 
+    async def let_promote(self, run: str) -> bool:
+        """Agrees to a promotion of which nobody knows what it loses, if asked; whether the run is over."""
+        view = await self.view(run)
+        waits = [s.id for i, s in enumerate(view.steps) if view.phases[i] == "ready" and view.gate_of(i)]
+        for step in waits:
+            asked = requests.Request(f"gate-{step}", "approve", "kim", "it burns", step=step)
+            await runs.ask(self.store, run, asked)
+        return await self.over(run)
+
     async def over(self, run: str) -> bool:
         return await self.store.get(f"open/{run}") is None
 
@@ -241,7 +250,7 @@ def test_a_new_primary_burns_before_anybody_looked_at_it(
         fences = [step.act for step in view.steps if step.kind == "fence"]
         assert fences == ["pangyo", "anyang"], "the one that burnt last, and not once more the one before"
         await house.approve(run, "r1")
-        await house.until(lambda: house.over(run))
+        await house.until(lambda: house.let_promote(run))
         ended = await house.view(run)
         assert ended.phase.startswith("succeeded"), ended.end_why
         assert house.company.stores["chat"].primary == "busan"

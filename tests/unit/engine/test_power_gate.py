@@ -82,6 +82,21 @@ def test_what_a_dead_leader_may_have_sent_is_counted_until_it_has_arrived_and_is
     assert ARRIVES_S + 2.0 <= at <= ARRIVES_S + 2.2
 
 
+def test_a_server_of_a_dead_leader_that_is_off_may_still_be_switched_on_for_a_while() -> None:
+    loop, old = VirtualLoop(1), boot("x", 400, 2_000, "a")
+    gate = PowerGate(lambda name: 1_000, [old])
+
+    async def story() -> list[bool]:
+        await asyncio.sleep(3.0)  # counted from the first look
+        found = [gate.may_arrive(old), gate.may_arrive(boot("y", 400, 2_000, "a"))]
+        await asyncio.sleep(ARRIVES_S - 0.1)
+        found.append(gate.may_arrive(old))
+        await asyncio.sleep(0.2)
+        return [*found, gate.may_arrive(old)]
+
+    assert run(loop, story()) == [True, False, True, False]
+
+
 def test_a_server_of_a_dead_leader_that_is_seen_on_is_counted_for_its_inrush_only() -> None:
     loop = VirtualLoop(1)
     old = [boot(name, 400, 2_000, "a") for name in "xy"]
