@@ -279,7 +279,11 @@ def _plain(value: Any) -> Any:
     if kind is tuple or isinstance(value, tuple | list):
         if _AS_THEY_ARE.issuperset(map(type, value)):
             return list(value)
-        return [_plain(item) for item in value]
+        # Most of a plan are lists of pairs: they are made here, without another call for each.
+        return [
+            list(item) if type(item) is tuple and _AS_THEY_ARE.issuperset(map(type, item)) else _plain(item)
+            for item in value
+        ]
     if is_dataclass(value) and not isinstance(value, type):
         names, values = fields_in_order(kind)
         rows = zip(names, values(value), _defaults(kind), strict=True)

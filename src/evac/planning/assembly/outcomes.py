@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
+
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
-from evac.planning.evacuation.legality import lacks_time
+from evac.planning.evacuation.legality import lack_time
 
 CHAIN_MOST: Final = 60
 
@@ -21,7 +23,7 @@ def outcomes_of(
     """One for each service the loss touches, sorted by id. lead_ms: detection and approval."""
     instance, s = draft.instance, draft.instance.services
     base, top = outages(instance, times)
-    tick = instance.tick_ms
+    tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
     found = []
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
@@ -44,7 +46,7 @@ def outcomes_of(
                 people=int(s.people[service]),
                 tier=int(s.tier[service]),
                 critical=_chain(draft, service) if back and s.base_lost[service] else (),
-                reason=_reason(draft, times, service, state),
+                reason=_reason(draft, times, service, state, late, helped),
             )
         )
     return tuple(found)
@@ -89,22 +91,31 @@ def _latest(steps: Mapping[str, Step], step: Step) -> str:
     return max(step.after, key=lambda n: (steps[n].end_ms, n), default="")
 
 
-def _reason(draft: Draft, times: Times, service: int, state: ServiceState) -> str:
-    instance, s = draft.instance, draft.instance.services
+def _reason(
+    draft: Draft, times: Times, service: int, state: ServiceState, late: frozenset[int],
+    helped: Mapping[str, set[str]],
+) -> str:  # fmt: skip
     if state == "shed":
-        helped = sorted({o for n in _sheds_of(draft, service) for o in draft.steps[n].for_services})
-        return f"makes room for {', '.join(helped[:3])}{' and others' if len(helped) > 3 else ''}"
+        some = sorted(helped.get(draft.instance.services.id[service], ()))
+        return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"
     if state != "unplaced":
         return ""
+    others = _waits_in_vain(draft, times, service)
+    if others:
+        return others
+    return "it would not be back before the horizon" if service in late else "no room is left for it"
+
+
+def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
+    """The store or service that does not come back and that a service cannot do without; empty for none."""
+    instance, s = draft.instance, draft.instance.services
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
             return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return f"needs {s.id[other]}, which does not come back"
-    why = draft.board.item["why"][int(s.component[service])]
-    late = why == FAILED_TIME or lacks_time(draft.board, service)
-    return "it would not be back before the horizon" if late else "no room is left for it"
+    return ""
 
 
 def _no_data(store: LostStore) -> str:
@@ -122,9 +133,30 @@ def _no_data(store: LostStore) -> str:
     return f"store {store.id}: {words}; --waive {store.id} takes it all the same"
 
 
-def _sheds_of(draft: Draft, service: int) -> list[str]:
-    name = draft.instance.services.id[service]
-    return [n for n, step in draft.steps.items() if step.kind == "shed" and step.target == name]
+def _late(draft: Draft, times: Times) -> frozenset[int]:
+    """Services that nothing keeps down but that they would not be back before the horizon."""
+    instance, board = draft.instance, draft.board
+    down = [
+        service
+        for service in range(len(instance.services))
+        if state_of(instance, times, service) == "unplaced" and not _waits_in_vain(draft, times, service)
+    ]
+    why = board.item["why"][instance.services.component[down]]
+    late = {service for service, one in zip(down, why.tolist(), strict=True) if one == FAILED_TIME}
+    open_ = sorted(set(down) - late, key=lambda service: (board.service["tier"][service], service))
+    flags = np.zeros(len(open_), np.int64)
+    if open_:
+        lack_time(board, np.array(open_, np.int64), flags)
+    return frozenset(late.union(service for service, one in zip(open_, flags.tolist(), strict=True) if one))
+
+
+def _helped(draft: Draft) -> dict[str, set[str]]:
+    """Of each service that is shed, those that it makes room for."""
+    found: dict[str, set[str]] = {}
+    for step in draft.steps.values():
+        if step.kind == "shed":
+            found.setdefault(step.target, set()).update(step.for_services)
+    return found
 
 
 def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:

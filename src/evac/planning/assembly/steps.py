@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from itertools import repeat
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,6 +42,9 @@ UNDO: Final[dict[StepKind, str]] = {
     "reprotect": "fence it again",
 }  # fmt: skip
 MILES: Final = ("base", "top")
+_KEPT: Final = tuple(f.name for f in fields(Step) if f.name not in ("after", "wave", "uses"))
+_KEPT_OF: Final = attrgetter(*_KEPT)
+"""Fields of a step that its draft knows, and what reads them at once: there are thousands of steps."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +96,8 @@ def draft_steps(instance: Instance, board: Board) -> Draft:
     after = _after(draft)
     waves, uses = _waves(draft, after), _held(draft)
     for name, step in draft.steps.items():
-        draft.steps[name] = replace(step, after=after[name], wave=waves[name], uses=uses[name])
+        kept = dict(zip(_KEPT, _KEPT_OF(step), strict=True))
+        draft.steps[name] = Step(after=after[name], wave=waves[name], uses=uses[name], **kept)
     return draft
 
 

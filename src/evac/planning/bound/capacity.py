@@ -6,9 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key
+from typing import Final
 
+import numpy as np
+
+from evac.model.fleet import IntColumn
 from evac.planning.bound.facts import Facts
 
+_DEAR: Final = 2**62
 Prices = Mapping[tuple[int, int], int]
 """(pool, resource) -> factor."""
 
@@ -30,20 +35,29 @@ def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
 
 
 def _sizes(facts: Facts, prices: Prices) -> dict[int, int]:
-    services = facts.instance.services
-    by_pool: dict[int, list[tuple[int, int]]] = {}
-    for (pool, resource), factor in prices.items():
-        by_pool.setdefault(pool, []).append((resource, factor))
+    services, usable = facts.instance.services, facts.room.per_pool > 0
+    count, priced = len(services), np.zeros(usable.shape[1], np.bool_)
+    priced[[pool for pool, _ in prices]] = True
+    usable, legal = usable & priced, ~(usable & ~priced).any(axis=1)
+    worths = _worths(services.demand, prices, usable.shape[1])
+    worth = np.where(usable, worths, _DEAR).min(axis=1, initial=_DEAR)
+    need = facts.need[: 2 * count].reshape(2, count)
     found: dict[int, int] = {}
-    for s, demand in enumerate(services.demand.tolist()):
-        needs = (int(facts.need[s]), int(facts.need[len(services) + s]))
-        if not any(needs) or not all(p in by_pool for p in facts.heads.pools[s]):
-            continue
-        worth = min((sum(f * demand[r] for r, f in by_pool[p]) for p in facts.heads.pools[s]), default=0)
-        for milestone, need in zip((s, len(services) + s), needs, strict=True):
-            if need * worth > 0:
-                found[milestone] = need * worth
+    for s in np.flatnonzero(legal & usable.any(axis=1) & (worth > 0) & need.any(axis=0)).tolist():
+        for milestone in (s, count + s):
+            if facts.need[milestone] > 0:
+                found[milestone] = int(facts.need[milestone]) * int(worth[s])
     return found
+
+
+def _worths(demand: IntColumn, prices: Prices, pools: int) -> IntColumn:
+    """(S, P) worth of what a replica takes, exact: in Python's integers where it could exceed 64 bits."""
+    factors = np.zeros((demand.shape[1], pools), object)
+    for (pool, resource), factor in prices.items():
+        factors[resource, pool] = factor
+    largest = int(demand.max(initial=0)) * max(prices.values(), default=0) * demand.shape[1]
+    kind: type = np.int64 if largest < _DEAR else object
+    return np.asarray(demand.astype(kind) @ factors.astype(kind))
 
 
 def curve_of(facts: Facts, prices: Prices) -> Curve:
@@ -57,17 +71,14 @@ def curve_of(facts: Facts, prices: Prices) -> Curve:
 def _curve(facts: Facts, prices: Prices) -> Curve:
     first = sum(f * int(facts.room.powered[p, r]) for (p, r), f in prices.items())
     gains: Counter[int] = Counter()
-    pool, usable = facts.instance.rows.pool, facts.room.usable
     priced = {p for p, _ in prices}
-    for group in facts.room.groups:
+    for group, alike in zip(facts.room.groups, _dark_alike(facts), strict=True):
         if group.batch == 0:
             continue
-        worths = Counter(
-            (int(pool[v]), *usable[v].tolist()) for v in group.rows.tolist() if int(pool[v]) in priced
-        )
         ranked = Counter[int]()
-        for (p, *room), count in worths.items():
-            ranked[sum(prices.get((p, r), 0) * amount for r, amount in enumerate(room))] += count
+        for (p, *room), count in alike:
+            if p in priced:
+                ranked[sum(prices.get((p, r), 0) * amount for r, amount in enumerate(room))] += count
         batch = len(group.rows) if group.batch is None else group.batch
         place = 0
         for worth in sorted(ranked, reverse=True):
@@ -75,6 +86,16 @@ def _curve(facts: Facts, prices: Prices) -> Curve:
                 gains[group.delay + wave * group.hold + facts.heads.boot_wait] += worth * count
             place += ranked[worth]
     return Curve(first, tuple((t, gains[t]) for t in sorted(gains) if gains[t] > 0))
+
+
+def _dark_alike(facts: Facts) -> list[list[tuple[tuple[int, ...], int]]]:
+    """Of each group of boots: rows alike in pool and usable room, and how many there are. Found once."""
+    if not facts.dark:
+        table = np.column_stack([facts.instance.rows.pool, facts.room.usable]).astype(np.int64)
+        for group in facts.room.groups:
+            rows, counts = np.unique(table[group.rows], axis=0, return_counts=True)
+            facts.dark.append(list(zip(map(tuple, rows.tolist()), counts.tolist(), strict=True)))
+    return facts.dark
 
 
 def _waves(place: int, count: int, batch: int) -> list[tuple[int, int]]:

@@ -136,8 +136,8 @@ class _Total:
             self._relieve(s, price * int(facts.room.new_per_pool[s, p]))
         for (s, z), price in site.items():
             self._relieve(s, price * int(facts.room.new_per_site[s, z]))
-        for s in range(len(services)):
-            self._place(s, room, fit, site)
+        for s, price in enumerate(self._least_prices(rows, room, fit, site)):
+            self._place(s, price)
 
     def _relieve(self, s: int, amount: int) -> None:
         """A cap on where a service goes costs as much only if it is restored."""
@@ -148,24 +148,35 @@ class _Total:
         self.value -= amount
         self.undone[owner] += amount
 
-    def _place(
+    def _least_prices(
         self,
-        s: int,
+        rows: PlacementRows,
         room: dict[tuple[int, int], int],
         fit: dict[tuple[int, int], int],
         site: dict[tuple[int, int], int],
-    ) -> None:
+    ) -> list[int]:
+        """Of each service, of a replica where that is cheapest; worked out once for the same rows."""
+        for known, prices in self.facts.placed:
+            if known is rows:
+                return prices
+        facts, found = self.facts, []
+        for s, demand in enumerate(facts.instance.services.demand.tolist()):
+            found.append(
+                min(
+                    (
+                        sum(room.get((p, r), 0) * amount for r, amount in enumerate(demand))
+                        + fit.get((s, p), 0)
+                        + site.get((s, facts.instance.pools[p].site), 0)
+                        for p in facts.heads.pools[s]
+                    ),
+                    default=0,
+                )
+            )
+        facts.placed.append((rows, found))
+        return found
+
+    def _place(self, s: int, price: int) -> None:
         facts = self.facts
-        demand = facts.instance.services.demand[s].tolist()
-        price = min(
-            (
-                sum(room.get((p, r), 0) * amount for r, amount in enumerate(demand))
-                + fit.get((s, p), 0)
-                + site.get((s, facts.instance.pools[p].site), 0)
-                for p in facts.heads.pools[s]
-            ),
-            default=0,
-        )
         for milestone in (s, len(facts.instance.services) + s):
             if facts.lost[milestone]:
                 worth = price * int(facts.need[milestone])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evac.model.certificate import PlacementRows
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import Instance
+from evac.model.instance import Instance, Use
 from evac.planning.bound.arcs import arcs_of
 from evac.planning.bound.heads import Heads, heads_of, pools_of
 from evac.planning.bound.room import Needs, Room, Sweep, needs_of
@@ -28,12 +29,25 @@ Prices = tuple[tuple[tuple[int, int], int], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Alike:
+    """Services that start, and that shift, alike. start, shift (S): number of what each does, -1 for nothing;
+    starts: its pools and ticks; shifts: its uses and ticks.
+    """
+
+    start: IntColumn
+    shift: IntColumn
+    starts: tuple[tuple[tuple[int, ...], int], ...]
+    shifts: tuple[tuple[tuple[Use, ...], int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """Columns over N = 2S + D milestones.
 
     name; weight; head: r; lost: milestones that have a head; fixed: running bases that cannot be
     shed (O = 0); need: replicas that need room; lead: q of a capacity row. arcs: (i, j) -> ticks.
-    works, sizes, curves: what rows were worked out already, as several certificates use the same.
+    works, sizes, curves, alike, dark, placed: what was worked out already, as several rows and certificates
+    use the same.
     """
 
     instance: Instance
@@ -51,6 +65,9 @@ class Facts:
     works: dict[Factors, dict[int, Work]] = field(default_factory=dict)
     sizes: dict[Prices, dict[int, int]] = field(default_factory=dict)
     curves: dict[Prices, Curve] = field(default_factory=dict)
+    alike: dict[str, Alike] = field(default_factory=dict)
+    dark: list[list[tuple[tuple[int, ...], int]]] = field(default_factory=list)
+    placed: list[tuple[PlacementRows, list[int]]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.name)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
+from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
 from evac.model.steps import StepKind
-from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
+from evac.planning.bound.passes import KINDS, Tables, run_passes
+from evac.planning.bound.room import Needs, Room
 from evac.planning.bound.waves import Waves
 
 _PASSES = 64
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(slots=True, eq=False)
@@ -64,12 +70,17 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
         [members[c] for c in sorted(members)], pools_of(room),
     )  # fmt: skip
     _set_waves_and_tails(instance, needs, heads)
-    one = _Pass(instance, needs, room, heads)
-    for _ in range(_PASSES):
-        before = (list(heads.base), list(heads.top), list(heads.store))
-        one.run()
-        if before == (heads.base, heads.top, heads.store):
-            break
+    tables = _tables(instance, needs, room, heads)
+    longest = max((b.duration for b in instance.boot_kinds), default=0)
+    heads.boot_wait = int(
+        run_passes(
+            tables, instance.horizon, instance.first_boot, instance.boots_by_hand, longest, _PASSES
+        )
+    )  # fmt: skip
+    for name in ("base", "top", "store", "begin", "verified", "shifting", "fenced"):
+        setattr(heads, name, getattr(tables, name).tolist())
+    kinds = [kind for kind, need in instance.tools.items() if need.services]
+    heads.waits = dict(zip(kinds, tables.waits.tolist(), strict=True))
     return heads
 
 
@@ -78,7 +89,7 @@ def pools_of(room: Room) -> list[tuple[int, ...]]:
     return [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
 
 
-def _outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Lost services and stores that members of a component hard-need and that are none of them."""
     services = instance.services
     needed = {j for s in members for j in services.hard[s]} - set(members)
@@ -106,132 +117,45 @@ def after_start(instance: Instance, s: int) -> int:
     return int(services.verify[s]) + shift
 
 
-@dataclass(slots=True, eq=False)
-class _Pass:
-    """Passes, one after the other. outside: services and stores that each component needs outside of itself;
-    fits (S): replicas that fit at all; entered: when all that each component needs was there, last time."""
+def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Tables:
+    """What passes are made of. Kinds of steps whose tools are lost come in the order of the instance."""
+    s, stores = instance.services, instance.stores
+    around = [outside(instance, members) for members in heads.components]
+    kinds = [kind for kind, need in instance.tools.items() if need.services]
+    tools = [instance.tools[kind] for kind in kinds]
+    found = {name: np.zeros(len(s), np.int64) for name in ("base", "top", "begin", "verified", "shifting")}
+    option_first, options = _ragged([store.allowed for store in stores])
+    return Tables(
+        *_columns(heads.components), *_columns([services for services, _ in around]),
+        *_columns([lost for _, lost in around]), *_columns(s.soft),
+        option_first, _column(c.duration for c in options),
+        np.array([c.kind == "promote" for c in options], np.bool_),
+        *_columns([need.services for need in tools]),
+        manual=_column(-1 if need.manual is None else need.manual for need in tools),
+        place=_column(kinds.index(kind) if kind in kinds else -1 for kind in KINDS),
+        fence=_column(store.fence for store in stores),
+        base_lost=s.base_lost, blocked=s.blocked, shifts=s.shift, start=s.start, verify=s.verify,
+        shift=s.change + s.settle, base_starts=needs.base_starts, top_starts=needs.top_starts,
+        base_total=needs.base_total, both_total=needs.base_total + needs.top_total,
+        fits=room.per_site.sum(axis=1), base_wave=_column(heads.base_wave),
+        top_wave=_column(heads.top_wave), base_tick=room.base_tick, top_tick=room.top_tick,
+        top_lost=np.flatnonzero(s.top_lost), **found, store=np.zeros(len(stores), np.int64),
+        fenced=np.zeros(len(stores), np.int64), entered=np.full(len(heads.components), -1, np.int64),
+        waits=np.zeros(len(kinds), np.int64),
+    )  # fmt: skip
 
-    instance: Instance
-    needs: Needs
-    room: Room
-    heads: Heads
-    outside: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    fits: list[int] = field(default_factory=list)
-    entered: list[int] = field(default_factory=list)
-    first_boot: int = 0
-    boots_by_hand: bool = False
-    top_lost: list[int] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        instance, services = self.instance, self.instance.services
-        self.outside = [_outside(instance, members) for members in self.heads.components]
-        self.fits = self.room.per_site.sum(axis=1).tolist()
-        self.entered = [-1] * len(self.heads.components)
-        self.first_boot, self.boots_by_hand = instance.first_boot, instance.boots_by_hand
-        self.top_lost = np.flatnonzero(services.top_lost).tolist()
+def _column(values: Iterable[int]) -> IntColumn:
+    return np.array(list(values), np.int64)
 
-    def run(self) -> None:
-        """One pass with the waits that the pass before left: over components for which anything changed."""
-        heads, horizon = self.heads, self.instance.horizon
-        before = heads.waits, heads.boot_wait
-        heads.waits = {
-            kind: max(heads.base[t] for t in need.services)
-            for kind, need in self.instance.tools.items()
-            if need.services
-        }
-        heads.boot_wait = self._boot_wait()
-        for d in range(len(self.instance.stores)):
-            heads.store[d] = min(horizon, self._store(d))
-        if before != (heads.waits, heads.boot_wait):
-            self.entered = [-1] * len(heads.components)
-        for number, (services, stores) in enumerate(self.outside):
-            entry = max([0, *(heads.base[j] for j in services), *(heads.store[d] for d in stores)])
-            if entry != self.entered[number]:
-                self.entered[number] = entry
-                members = heads.components[number]
-                if self.instance.services.base_lost[members[0]]:
-                    self._component(members, entry)
-        for s in self.top_lost:
-            heads.top[s] = min(horizon, self._top(s))
 
-    def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
-        need = self.instance.tools.get(kind)
-        if need is None or not need.services:
-            return tick + duration
-        waiting = max(tick, self.heads.waits[kind]) + duration
-        return waiting if need.manual is None else min(waiting, tick + max(duration, need.manual))
+def _ragged(lists: Iterable[Sequence[Entry]]) -> tuple[IntColumn, list[Entry]]:
+    """Where each list begins among the entries of all, and these."""
+    rows = list(lists)
+    ends = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+    return ends, [entry for row in rows for entry in row]
 
-    def _begin(self, kind: StepKind, tick: int) -> int:
-        if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
-            return max(tick, self.heads.waits[kind])
-        return tick
 
-    def _boot_wait(self) -> int:
-        need = self.instance.tools.get("boot")
-        if need is None or not need.services or self.boots_by_hand:
-            return self.first_boot
-        wait = self.heads.waits["boot"]
-        if need.manual is not None:
-            longest = max((b.duration for b in self.instance.boot_kinds), default=0)
-            wait = min(wait, max(0, need.manual - longest))
-        return max(wait, self.first_boot)
-
-    def _store(self, d: int) -> int:
-        store = self.instance.stores[d]
-        fenced = self._finish("fence", 0, store.fence)
-        self.heads.fenced[d] = fenced
-        ends = [
-            self._finish("promote", fenced, c.duration) if c.kind == "promote" else fenced + c.duration
-            for c in store.allowed
-        ]
-        return min(ends, default=NEVER)
-
-    def _tick(self, tick: int) -> int:
-        """A tick of section 2 in ticks of the plan."""
-        return 0 if tick == AT_ONCE else min(NEVER, tick + self.heads.boot_wait)
-
-    def _impossible(self, s: int, count: int) -> bool:
-        return self.fits[s] < count
-
-    def _component(self, members: list[int], earliest: int) -> None:
-        services, heads = self.instance.services, self.heads
-        done, never = earliest, False
-        for s in members:
-            heads.begin[s] = self._begin("start", earliest)
-            if self.needs.base_starts[s] > 0:
-                done = max(done, self._started(s, heads.base_wave[s], int(self.room.base_tick[s])))
-                never = never or self._impossible(s, int(self.needs.base_total[s]))
-            never = never or bool(services.blocked[s])
-        ends = [self._served(s, done) for s in members]
-        head = self.instance.horizon if never else min(self.instance.horizon, max(ends))
-        for s in members:
-            heads.base[s] = head
-
-    def _started(self, s: int, wave: int, room_tick: int) -> int:
-        """When the last of some starts of a service can end."""
-        last = max(self.heads.begin[s] + wave, self._tick(room_tick))
-        return self._finish("start", last, int(self.instance.services.start[s]))
-
-    def _served(self, s: int, done: int) -> int:
-        services = self.instance.services
-        self.heads.verified[s] = self._finish("verify", done, int(services.verify[s]))
-        if not services.shift[s]:
-            return self.heads.verified[s]
-        self.heads.shifting[s] = self._begin("shift", self.heads.verified[s])
-        return self._finish("shift", self.heads.verified[s], int(services.change[s] + services.settle[s]))
-
-    def _top(self, s: int) -> int:
-        services, heads = self.instance.services, self.heads
-        if services.blocked[s]:
-            return self.instance.horizon
-        head = max([heads.base[j] for j in services.soft[s]], default=0)
-        head = max(head, heads.base[s])
-        if self.needs.top_starts[s] > 0:
-            if not services.base_lost[s]:
-                heads.begin[s] = self._begin("start", 0)
-            total = int(self.needs.base_total[s] + self.needs.top_total[s])
-            if self._impossible(s, total):
-                return self.instance.horizon
-            started = self._started(s, heads.top_wave[s], int(self.room.top_tick[s]))
-            head = max(head, self._finish("verify", started, int(services.verify[s])))
-        return head
+def _columns(lists: Iterable[Sequence[int]]) -> tuple[IntColumn, IntColumn]:
+    first, entries = _ragged(lists)
+    return first, _column(entries)

@@ -97,6 +97,16 @@ class Relaxation:
     """(groups, R) usable room in units of the largest."""
     unit: FloatTable = field(default_factory=lambda: np.ones(1))
     whole: float = 1.0
+    lost: list[bool] = field(default_factory=list)
+    fixed: list[bool] = field(default_factory=list)
+    head: list[int] = field(default_factory=list)
+    need: list[int] = field(default_factory=list)
+    lead: list[int] = field(default_factory=list)
+    """Columns of the facts, read one by one."""
+
+    def __post_init__(self) -> None:
+        for name in ("lost", "fixed", "head", "need", "lead"):
+            setattr(self, name, getattr(self.facts, name).tolist())
 
     def solve(self) -> Relaxed:
         """Builds and solves it."""
@@ -128,17 +138,15 @@ class Relaxation:
 
     def _sheds(self, i: int) -> bool:
         """A running milestone that gives its room up in this programme."""
-        facts = self.facts
-        return self.running and not (facts.lost[i] or facts.fixed[i] or i in self.network.pinned)
+        return self.running and not (self.lost[i] or self.fixed[i] or i in self.network.pinned)
 
     def _milestones(self) -> None:
         facts, horizon = self.facts, self.facts.instance.horizon
-        for i in range(len(facts)):
-            head = int(facts.head[i]) / horizon if facts.lost[i] else 0.0
-            known = facts.fixed[i] or i in self.network.pinned
-            cost = int(facts.weight[i]) / self.whole
-            self.outage.append(self.build.column(head, 0.0 if known else 1.0, cost))
-            if (facts.lost[i] and head < 1.0) or self._sheds(i):
+        for i, weight in enumerate(facts.weight.tolist()):
+            head = self.head[i] / horizon if self.lost[i] else 0.0
+            known = self.fixed[i] or i in self.network.pinned
+            self.outage.append(self.build.column(head, 0.0 if known else 1.0, weight / self.whole))
+            if (self.lost[i] and head < 1.0) or self._sheds(i):
                 self.undone[i] = self.build.column(0.0, 1.0)
                 self.build.row(head, (self.outage[i], 1.0), (self.undone[i], head - 1.0))
 
@@ -152,47 +160,49 @@ class Relaxation:
 
     def _placement(self) -> None:
         """Columns: replicas of a service in a group of pools, in shares of what it needs."""
-        services = self.facts.instance.services
+        services, need = self.facts.instance.services, self.need
         inside: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        unit, room, pools = self.unit.tolist(), self.room.tolist(), self.facts.heads.pools
+        groups_of = {some: sorted({self.group[p] for p in some}) for some in set(pools)}
         for s, demand in enumerate(services.demand.tolist()):
             milestones = [i for i in (s, len(services) + s) if self._placed(i)]
-            total = sum(int(self.facts.need[i]) for i in milestones)
-            if not total or not self.facts.heads.pools[s]:
+            total = sum(need[i] for i in milestones)
+            if not total or not pools[s]:
                 continue
-            groups = sorted({self.group[p] for p in self.facts.heads.pools[s]})
-            columns = {g: self.build.column(0.0, 1.0) for g in groups}
-            undone = [
-                (self.undone[i], int(self.facts.need[i]) / total) for i in milestones if i in self.undone
-            ]
+            columns = {g: self.build.column(0.0, 1.0) for g in groups_of[pools[s]]}
+            undone = [(self.undone[i], need[i] / total) for i in milestones if i in self.undone]
             self.build.row(1.0, *((c, 1.0) for c in columns.values()), *undone)
             self._caps(s, total, columns)
+            taken = [(r, -total * amount / unit[r]) for r, amount in enumerate(demand) if amount]
             for g, column in columns.items():
-                for r, amount in enumerate(demand):
-                    if amount:
-                        inside.setdefault((g, r), []).append((column, -total * amount / self.unit[r]))
+                for r, part in taken:
+                    inside.setdefault((g, r), []).append((column, part))
         for (g, r), terms in sorted(inside.items()):
-            if -sum(v for _, v in terms) > self.room[g, r]:
-                self.room_rows[g, r] = self.build.row(-self.room[g, r], *terms)
+            whole = 0.0
+            for _, part in terms:
+                whole += part
+            if -whole > room[g][r]:
+                self.room_rows[g, r] = self.build.row(-room[g][r], *terms)
 
     def _placed(self, i: int) -> bool:
         """Whether a milestone takes room in the end, for certain or unless it is not restored."""
-        facts = self.facts
-        if facts.need[i] == 0:
+        if self.need[i] == 0:
             return False
-        if facts.lost[i]:
-            return int(facts.head[i]) < facts.instance.horizon
+        if self.lost[i]:
+            return self.head[i] < self.facts.instance.horizon
         return self.running
 
     def _caps(self, s: int, total: int, columns: dict[int, int]) -> None:
         facts, services = self.facts, self.facts.instance.services
-        owner = s if facts.lost[s] else len(services) + s
-        if not facts.lost[owner]:
+        owner = s if self.lost[s] else len(services) + s
+        if not self.lost[owner]:
             return
         undone = self.undone.get(owner)
         most: dict[int, int] = dict.fromkeys(columns, 0)
         sites: dict[int, set[int]] = {}
+        fits = facts.room.new_per_pool[s].tolist()
         for p in facts.heads.pools[s]:
-            most[self.group[p]] += int(facts.room.new_per_pool[s, p])
+            most[self.group[p]] += fits[p]
             sites.setdefault(facts.instance.pools[p].site, set()).add(self.group[p])
         for g, column in columns.items():
             if most[g] < total:
@@ -209,28 +219,27 @@ class Relaxation:
 
     def _cut(self, number: int, choice: CapacityChoice, members: list[int]) -> None:
         """Rule R4 for a set of milestones, in shares of all sizes."""
-        facts, horizon = self.facts, self.facts.instance.horizon
+        horizon = self.facts.instance.horizon
         whole = float(sum(choice.sizes[i] for i in members))
         total = sum(waits_of(members, choice.sizes, choice.curve, horizon).values())
         at_least = total / whole / horizon
         terms = []
         for i in members:
             size = choice.sizes[i] / whole
-            lead = int(facts.lead[i]) / horizon
+            lead = self.lead[i] / horizon
             at_least += size * lead
             terms.append((self.outage[i], size))
-            if i in self.undone and facts.lost[i]:
+            if i in self.undone and self.lost[i]:
                 terms.append((self.undone[i], size * lead))
         self.cut_rows.append((self.build.row(at_least, *terms), number, members))
 
     def _separate(self, solution: FloatTable) -> bool:
         """Adds the most violated set of each choice: a prefix in the order of O - q."""
-        facts, horizon = self.facts, self.facts.instance.horizon
-        added = False
+        horizon, added = self.facts.instance.horizon, False
         for number, choice in enumerate(self.choices):
             key = {
                 i: float(solution[self.outage[i]]) * horizon
-                - int(facts.lead[i]) * (1.0 - float(solution[self.undone[i]]) if i in self.undone else 0.0)
+                - self.lead[i] * (1.0 - float(solution[self.undone[i]]) if i in self.undone else 0.0)
                 for i in choice.sizes
             }
             order = sorted(choice.sizes, key=lambda i: (key[i], i))
@@ -280,7 +289,7 @@ class Relaxation:
         services = len(self.facts.instance.services)
         found = {}
         for (s, part), row in rows.items():
-            total = sum(int(self.facts.need[i]) for i in (s, services + s) if self._placed(i))
+            total = sum(self.need[i] for i in (s, services + s) if self._placed(i))
             if duals[row] > 0.0:
                 found[s, part] = float(duals[row]) * price / total
         return found

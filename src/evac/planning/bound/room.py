@@ -82,18 +82,14 @@ class Room:
 class _Parts:
     """Rows by (part, pool), for caps of parts. key (V): number of the pair, -1 where the part is
     unknown; pool: of each number; total, outside: sums of one service by number, and by pool where
-    there is none."""
+    there is none; there, most: scratch like these."""
 
     key: IndexColumn
     pool: IndexColumn
     total: IntColumn
     outside: IntColumn
-
-    def capped(self, cap: int, rows: IndexColumn, here: IntColumn) -> IntColumn:
-        """(P,) most replicas in each pool; here: replicas that stand on `rows` now."""
-        number = self.key[rows]
-        there = _sum(here[number >= 0], number[number >= 0], len(self.total))
-        return self.outside + _sum(_capped(self.total, cap, there), self.pool, len(self.outside))
+    there: IntColumn
+    most: IntColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +151,8 @@ class _Table:
     """Rows prepared for one sweep over all services, and scratch for one service.
 
     first (S + 1): where the present replicas of each service begin; fit (V): replicas of the service that
-    each row can hold; total (P): sums of fit; wanted (V): rows with replicas of any service that counts.
+    each row can hold; total (P): sums of fit; found (2, P): most in each pool, and what is there; wanted (V):
+    rows with replicas of any service that counts.
     """
 
     instance: Instance
@@ -168,6 +165,7 @@ class _Table:
     first: IntColumn
     fit: IntColumn
     total: IntColumn
+    found: IntColumn
     wanted: BoolColumn
     groups: tuple[BootGroup, ...]
 
@@ -238,11 +236,11 @@ class Sweep:
 
 def _table(instance: Instance) -> _Table:
     rows, present, services = instance.rows, instance.present, instance.services
-    shed = services.sheddable[present.service]
-    loose = services.demand[present.service] * (present.count * shed)[:, None]
+    shed = np.flatnonzero(services.sheddable[present.service])
+    loose = services.demand[present.service[shed]].T * present.count[shed]
     fixed = np.ascontiguousarray(rows.used.T)
-    for resource, held in enumerate(fixed):
-        np.subtract.at(held, present.row, np.ascontiguousarray(loose[:, resource]))
+    for held, amounts in zip(fixed, loose, strict=True):
+        np.subtract.at(held, present.row[shed], amounts)
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
     by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
     dark = instance.to_boot
@@ -259,6 +257,7 @@ def _table(instance: Instance) -> _Table:
         first=np.searchsorted(present.service, np.arange(len(services) + 1)).astype(np.int64),
         fit=np.zeros(len(rows), np.int64),
         total=np.zeros(len(instance.pools), np.int64),
+        found=np.zeros((2, len(instance.pools)), np.int64),
         wanted=np.zeros(len(rows), np.bool_),
         groups=boot_groups(instance),
     )
@@ -273,8 +272,7 @@ def _parts(part: IndexColumn, instance: Instance) -> _Parts:
     return _Parts(
         key,
         pool[known][first],
-        np.zeros(len(first), np.int64),
-        np.zeros(len(instance.pools), np.int64),
+        *(np.zeros(size, np.int64) for size in (len(first), len(instance.pools)) * 2),
     )
 
 
@@ -301,25 +299,17 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
     return int(powered)
 
 
-def _capped(total: IntColumn, cap: int, here: IntColumn) -> IntColumn:
-    return np.maximum(np.minimum(total, cap), here)
-
-
-def _sum(values: IntColumn, key: IndexColumn, size: int) -> IntColumn:
-    """Sums by key of few values."""
-    found = np.zeros(size, np.int64)
-    np.add.at(found, key, values)
-    return found
-
-
 def _per_pool(table: _Table, s: int) -> tuple[IntColumn, IntColumn]:
     """(P,) most replicas in each pool by rack, by feed group and by site; and those there now."""
-    services, pool = table.instance.services, table.instance.rows.pool
-    standing, counts = table.span(s)
-    here = _sum(counts, pool[standing], len(table.total))
-    found = _capped(table.total, int(services.site_cap[s]), here)
+    from evac.planning.bound.sweep import cap_pools, fill_pools
+
+    services, span = table.instance.services, table.span(s)
+    found, here = table.found
+    fill_pools(table.total, table.instance.rows.pool, *span, int(services.site_cap[s]), here, found)
     for parts, cap in ((table.by_rack, services.rack_cap[s]), (table.by_feed, services.feed_cap[s])):
-        np.minimum(found, parts.capped(int(cap), standing, counts), out=found)
+        cap_pools(
+            parts.total, parts.outside, parts.key, parts.pool, *span, int(cap), parts.there, parts.most, found
+        )
     return found, here
 
 

@@ -6,8 +6,10 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from evac.model.instance import LostStore, Use
-from evac.planning.bound.facts import Facts
+from evac.planning.bound.facts import Alike, Facts
 from evac.planning.bound.waves import hold_of
 
 
@@ -46,11 +48,11 @@ def works_of(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
 
 
 def _works(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
-    services, starting = facts.instance.services, _Starting(facts, factors)
+    services, starting, moving = facts.instance.services, _Starting(facts, factors), _Moving(facts, factors)
     found: dict[int, Work] = {}
-    for s in range(len(services)):
+    for s in _at_work(facts, starting, moving):
         if services.base_lost[s]:
-            parts = [_start(facts, starting, s, top=False), _shift(facts, factors, s)]
+            parts = [_start(facts, starting, s, top=False), moving.part(s)]
             _collect(
                 found, s, parts, _self_wait(facts, factors, s, int(facts.needs.base_starts[s]), parts[0])
             )
@@ -63,6 +65,33 @@ def _works(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
             parts = [_fence(facts, factors, store), _promotion(facts, factors, d, store)]
             _collect(found, 2 * len(services) + d, parts, 0)
     return found
+
+
+def _at_work(facts: Facts, starting: _Starting, moving: _Moving) -> list[int]:
+    """Services that do anything on the limits of a row; most rows are of one pool or one kind of traffic."""
+    alike = facts.alike.get("services")
+    if alike is None:
+        alike = facts.alike["services"] = _alike(facts)
+    starts = np.array([starting.of(*key)[0] > 0 for key in alike.starts] + [False], np.bool_)
+    shifts = np.array([moving.of(*key) > 0 for key in alike.shifts] + [False], np.bool_)
+    found: list[int] = np.flatnonzero(starts[alike.start] | shifts[alike.shift]).tolist()
+    return found
+
+
+def _alike(facts: Facts) -> Alike:
+    """Numbers what services of an instance start and shift like; -1, the last, for nothing."""
+    services, needs, pools = facts.instance.services, facts.needs, facts.heads.pools
+    starts: dict[tuple[tuple[int, ...], int], int] = {}
+    shifts: dict[tuple[tuple[Use, ...], int], int] = {}
+    start, shift = np.full((2, len(services)), -1, np.int64)
+    some = (needs.base_starts + needs.top_starts) > 0
+    for s in np.flatnonzero(services.base_lost | services.top_lost).tolist():
+        if some[s] and pools[s]:
+            start[s] = starts.setdefault((pools[s], int(services.start[s])), len(starts))
+        if services.base_lost[s] and services.shift[s]:
+            ticks = int(services.change[s] + services.settle[s])
+            shift[s] = shifts.setdefault((services.shift_uses[s], ticks), len(shifts))
+    return Alike(start, shift, tuple(starts), tuple(shifts))
 
 
 @dataclass(slots=True, eq=False)
@@ -138,15 +167,32 @@ def _self_wait(facts: Facts, factors: Mapping[int, int], s: int, count: int, par
     return 2 * part.amount * min(hold_of(u, start) for u in uses) * rounds
 
 
-def _shift(facts: Facts, factors: Mapping[int, int], s: int) -> _Part | None:
-    services = facts.instance.services
-    uses = services.shift_uses[s]
-    duration = int(services.change[s] + services.settle[s])
-    if not services.shift[s] or not _taken(uses, factors, duration):
-        return None
-    release = min(facts.instance.horizon, facts.heads.shifting[s] + _offset(uses, factors))
-    distance = _nearest(uses, factors, duration, duration)
-    return _Part(1, _taken(uses, factors, duration), distance, release)
+@dataclass(slots=True, eq=False)
+class _Moving:
+    """What one shift does on the limits of a row: alike for services of the same uses and length."""
+
+    facts: Facts
+    factors: Mapping[int, int]
+    known: dict[tuple[tuple[Use, ...], int], int] = field(default_factory=dict)
+
+    def of(self, uses: tuple[Use, ...], ticks: int) -> int:
+        """Work of one."""
+        found = self.known.get((uses, ticks))
+        if found is None:
+            found = self.known[uses, ticks] = _taken(uses, self.factors, ticks)
+        return found
+
+    def part(self, s: int) -> _Part | None:
+        services = self.facts.instance.services
+        if not services.shift[s]:
+            return None
+        uses, ticks = services.shift_uses[s], int(services.change[s] + services.settle[s])
+        taken = self.of(uses, ticks)
+        if not taken:
+            return None
+        offset = self.facts.heads.shifting[s] + _offset(uses, self.factors)
+        release = min(self.facts.instance.horizon, offset)
+        return _Part(1, taken, _nearest(uses, self.factors, ticks, ticks), release)
 
 
 def _fence(facts: Facts, factors: Mapping[int, int], store: LostStore) -> _Part | None:

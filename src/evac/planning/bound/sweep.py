@@ -158,3 +158,39 @@ def sum_cells(
         else:
             feed_outside[pool[c]] += found
     return powered
+
+
+@kernel
+def fill_pools(
+    total: IntColumn, pool: IndexColumn, rows: IndexColumn, counts: IntColumn, cap: int, here: IntColumn,
+    found: IntColumn,
+) -> None:  # fmt: skip
+    """Fills here (P) with what stands of a service on rows now, and found (P) with the most that each pool
+    can hold by the cap of its site.
+    """
+    here[:] = 0
+    for k in range(len(rows)):
+        here[pool[rows[k]]] += counts[k]
+    for p in range(len(found)):
+        found[p] = max(min(total[p], cap), here[p])
+
+
+@kernel
+def cap_pools(
+    total: IntColumn, outside: IntColumn, key: IndexColumn, pool: IndexColumn, rows: IndexColumn,
+    counts: IntColumn, cap: int, there: IntColumn, most: IntColumn, found: IntColumn,
+) -> None:  # fmt: skip
+    """Lowers found (P) to what parts hold, each at most `cap`, or what stands there now. total (K): of each
+    part within a pool; outside (P): where there is none; key (V), pool (K): of each row, of each part; there,
+    most: scratch.
+    """
+    there[:] = 0
+    for k in range(len(rows)):
+        if key[rows[k]] >= 0:
+            there[key[rows[k]]] += counts[k]
+    for p in range(len(found)):
+        most[p] = outside[p]
+    for n in range(len(total)):
+        most[pool[n]] += max(min(total[n], cap), there[n])
+    for p in range(len(found)):
+        found[p] = min(found[p], most[p])

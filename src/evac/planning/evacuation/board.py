@@ -40,10 +40,11 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 """Plain tables in the heap."""
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
-FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN = range(12, 17)
+FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN, TURN, VERSION, RELEASED = range(12, 20)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
-finished one by one (1), and whether rows are given (1) or chosen (0)."""
+finished one by one (1), whether rows are given (1) or chosen (0), the services that were started so far,
+what was refused how often (see `Board.refused`), and how often something was held no longer."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item is not there: no room for it, or no time before the horizon."""
 NEED, LEAST = range(2)
@@ -73,7 +74,7 @@ SERVICE_TYPE: Final = _record(
 
     ("verify_at", *_PAIR), ("verify_manual", *_PAIR),
     *_fields("head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-             "leaves spared written_off"),
+             "leaves breach spared written_off"),
 )  # fmt: skip
 ROW_TYPE: Final = _record(
     ("room", *_VECTOR), ("power", np.int64, (POWER_COLUMNS,)),
@@ -85,9 +86,16 @@ ROW_TYPE: Final = _record(
 GROUP_TYPE: Final = _record(
     *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand"),
 
-    *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark"),
+    *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark",
+             "boot_begun hand_begun"),
 )  # fmt: skip
-POOL_TYPE: Final = _record(*_fields("start_set shed_set first_dark last_dark", "booted_count first_booted"))
+POOL_TYPE: Final = _record(
+    *_fields("start_set shed_set first_dark last_dark"),
+
+    *_fields("booted_count first_booted"),
+    ("busy_from", *_PAIR), ("busy_to", *_PAIR), ("busy_ticks", *_PAIR), ("busy_at", *_PAIR),
+    ("begun_from", *_PAIR), ("begun_to", *_PAIR), ("begun_ticks", *_PAIR), ("begun_at", *_PAIR),
+)  # fmt: skip
 STORE_TYPE: Final = _record(
     *_fields("fence fence_set first_candidate last_candidate"),
 
@@ -116,6 +124,9 @@ class Board(NamedTuple):
     that a shed frees; given: rows of an earlier placement, by item; base_at, top_at: from when a
     milestone holds (NEVER: not at all); outset: what is held before anything is planned (power steps);
     ready: tick before which a group cannot boot; release: before which an item cannot begin.
+    busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
+    by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at
+    work was begun; refused: by row, see `next_shed_row`.
     """
 
     horizon: int
@@ -141,6 +152,7 @@ class Board(NamedTuple):
     budget: Table
     outset: Table
     block: Table
+    refused: Ints
     eligible: NDArray[np.bool_]
     heap: Ints
     base: Ints

@@ -31,6 +31,7 @@ from evac.planning.evacuation.board import (
     PROMOTE,
     RAN,
     RECOVERED,
+    RELEASED,
     SHEDS,
     SHIFT,
     STARTS,
@@ -45,7 +46,7 @@ from evac.planning.evacuation.profile import clear, release_to, reserve
 from evac.planning.evacuation.room import close_spread, is_full, open_spread, survey, untake_to
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
 from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
-from evac.planning.evacuation.timing import draw_power, schedule, when
+from evac.planning.evacuation.timing import back_to_begun, begin_item, draw_power, schedule, when
 
 
 @inner
@@ -129,9 +130,10 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 
     Pointers over rows stay: they move only between items, and what is undone came after they moved.
     """
-    if board.size[BOOTS] > boots or (board.size[GIVEN] == 0 and board.size[HELD] > held):
-        _search_boots_anew(board)
+    anew = board.size[BOOTS] > boots or (board.size[GIVEN] == 0 and board.size[HELD] > held)
     release_to(board, held)
+    if anew:
+        back_to_begun(board)
     untake_to(board, starts)
     undo_sheds_to(board, sheds)
     while board.size[BOOTS] > boots:
@@ -141,13 +143,6 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
         board.row[row].on_at = UNKNOWN
         board.row[row].boot_at = UNKNOWN
         board.pool[board.row[row].pool].booted_count -= 1
-
-
-@inner
-def _search_boots_anew(board: Board) -> None:
-    """Boots were undone: the next one may be earlier than the last one found."""
-    for group in board.group:
-        group.boot_bound, group.boot_since, group.hand_since = 0, group.ready, group.ready
 
 
 @inner
@@ -285,6 +280,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
         return
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    begin_item(board)
     end = NEVER
     board.item[component].why = FAILED_ROOM
     if _start_members(board, component, since, options):
@@ -322,6 +318,7 @@ def start_late(board: Board, component: int, options: Ints) -> None:
     since = ready_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    begin_item(board)
     end = NEVER
     if since < NEVER and _start_members(board, component, since, options):
         end = _verify_members(board, component, max(since, last_end(board, starts)), 0)
@@ -347,6 +344,7 @@ def _top(board: Board, service: int, options: Ints) -> None:
         since = ready_at(board, board.service[service].component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    begin_item(board)
     item = board.components + service
     fits = _start(board, item, service, 1, board.service[service].top_starts, since, options)
     end = NEVER
@@ -407,11 +405,10 @@ def set_mark(board: Board) -> None:
 @inner
 def back_to_mark(board: Board) -> None:
     """Undo every item since the mark, and the stores they brought back."""
-    booted = board.size[BOOTS] > board.mark[BOOTS]
     undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
-    if booted:
-        for group in board.group:
-            group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
+    board.size[RELEASED] += 1
+    for group in board.group:
+        group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
     while board.size[RECOVERED] > board.mark[RECOVERED]:
         board.size[RECOVERED] -= 1
         store = board.store[board.store[board.size[RECOVERED]].recovered]

@@ -15,6 +15,8 @@ more was shed there later, for something else.
 
 from __future__ import annotations
 
+from typing import Final
+
 from evac.planning.compiled import inner, kernel
 from evac.planning.evacuation.board import (
     HARD_USER,
@@ -28,11 +30,17 @@ from evac.planning.evacuation.board import (
     VERIFY,
     WAIT,
     Board,
+    Ints,
 )
 from evac.planning.evacuation.profile import fits_at, release_to, reserve
 from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
 from evac.planning.evacuation.timing import hands, schedule, when
+
+NOTHING: Final = -2
+"""`spare` stands for nothing that is known."""
+BARE: Final = -1
+"""`spare` is the room as things stand; a tier: as if all below it that may leave were gone."""
 
 
 @inner
@@ -93,17 +101,19 @@ def _add_leaving(board: Board, tier: int) -> None:
 @inner
 def _lower_stands(board: Board, service: int) -> bool:
     """Whether a lower tier that may leave keeps or gets anything where a service may run."""
-    tier, found = board.service[service].tier, 0
+    tier = board.service[service].tier
     for line in range(board.size[STARTS]):
         entry = board.started[line]
         other = board.service[entry.service]
-        if other.tier > tier and other.leaves:
-            found += board.eligible[service, board.row[entry.row].pool]
+        lower = other.tier > tier and other.leaves
+        if lower and board.eligible[service, board.row[entry.row].pool]:
+            return True
     for entry in board.present:
         other = board.service[entry.service]
-        if other.sheddable and other.tier > tier and other.leaves and entry.left > 0:
-            found += board.eligible[service, board.row[entry.row].pool]
-    return found > 0
+        lower = other.sheddable and other.tier > tier and other.leaves and entry.left > 0
+        if lower and board.eligible[service, board.row[entry.row].pool]:
+            return True
+    return False
 
 
 @inner
@@ -126,6 +136,8 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
         for r in range(board.vector.shape[1]):
             if record.demand[r] > 0:
                 most = min(most, row.spare[r] // record.demand[r])
+        if most <= 0:
+            continue
         if not row.is_pool:
             most = min(most, record.per_server - row.count)
             if row.rack >= 0:
@@ -223,14 +235,26 @@ def _mark_leaving(board: Board) -> None:
         board.service[service].leaves = 1 if _may_leave(board, service) else 0
 
 
+@inner
+def _room_without(board: Board, tier: int, known: int) -> int:
+    """`spare` as if all that is below a tier and may leave were gone; known: what it stands for now."""
+    if known != tier:
+        if known != BARE:
+            _spare_room(board)
+        _add_leaving(board, tier)
+    return tier
+
+
 @kernel
-def lacks_time(board: Board, service: int) -> bool:
-    """Whether a service that is down could not be back before the horizon, were there all room for it."""
+def lack_time(board: Board, services: Ints, flags: Ints) -> None:
+    """Flags services that are down and could not be back before the horizon, were there all room for them."""
     _mark_leaving(board)
-    _spare_room(board)
-    _add_leaving(board, board.service[service].tier)
-    wanted = _missing(board, service)
-    return _would_fit(board, service, wanted) and not _has_time(board, service, wanted)
+    known = NOTHING
+    for k in range(len(services)):
+        service = services[k]
+        known = _room_without(board, board.service[service].tier, known)
+        wanted = _missing(board, service)
+        flags[k] = _would_fit(board, service, wanted) and not _has_time(board, service, wanted)
 
 
 @kernel
@@ -238,7 +262,7 @@ def breaks_rules(board: Board) -> bool:
     """Whether the generation on the board leaves a service down that lower tiers should make way for, or
     sheds what could have stayed.
     """
-    return first_idle_shed(board, 0) >= 0 or first_breach(board, 0) >= 0
+    return first_idle_shed(board, 0) >= 0 or breaches(board, 1) > 0
 
 
 @kernel
@@ -254,11 +278,32 @@ def first_idle_shed(board: Board, since: int) -> int:
     return -1
 
 
+@inner
+def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
+    """Whether a service that lacks `wanted` replicas would have its room if lower tiers made way, and time to
+    use it; and what `spare` stands for now.
+    """
+    if base_is_shed(board, service):
+        if known != BARE:
+            known = BARE
+            _spare_room(board)
+        if _would_fit(board, service, wanted):
+            return False, known
+    if not _lower_stands(board, service):
+        return False, known
+    known = _room_without(board, board.service[service].tier, known)
+    return _would_fit(board, service, wanted) and _has_time(board, service, wanted), known
+
+
 @kernel
-def first_breach(board: Board, since: int) -> int:
-    """First service from `since` on that is down though lower tiers hold room for it; or -1."""
-    marked = False
-    for service in range(since, len(board.service)):
+def breaches(board: Board, most: int) -> int:
+    """Marks (`breach`) the first `most` services that are down though lower tiers hold room; how many."""
+    for record in board.service:
+        record.breach = 0
+    count, marked, known = 0, False, NOTHING
+    for service in range(len(board.service)):
+        if count == most:
+            break
         if not _lacks_room(board, service):
             continue
         if not marked:
@@ -267,12 +312,8 @@ def first_breach(board: Board, since: int) -> int:
         wanted = _missing(board, service)
         if wanted <= 0:
             continue
-        _spare_room(board)
-        if base_is_shed(board, service) and _would_fit(board, service, wanted):
-            continue
-        if not _lower_stands(board, service):
-            continue
-        _add_leaving(board, board.service[service].tier)
-        if _would_fit(board, service, wanted) and _has_time(board, service, wanted):
-            return service
-    return -1
+        breach, known = _is_breach(board, service, wanted, known)
+        if breach:
+            board.service[service].breach = 1
+            count += 1
+    return count

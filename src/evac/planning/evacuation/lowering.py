@@ -161,6 +161,7 @@ def _scratch(
         "shed": np.zeros(sheds, b.SHED_TYPE),
         "block": np.zeros(len(rows) // b.BLOCK + 1, b.BLOCK_TYPE),
         "given": np.zeros(starts + 1, np.int64),
+        "refused": np.zeros(len(rows), np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
         "size": np.zeros(24, np.int64),

@@ -66,12 +66,16 @@ def items_of(board: Board, instance: Instance) -> Items:
 
 def _closures(board: Board) -> list[Ints]:
     """Per component everything it waits for, itself last; waits have lower numbers or are tools."""
-    found: list[Ints] = []
-    for component in range(board.components):
+    found, alone = [], np.arange(board.components)
+    waits = [_ragged(board, b.WAIT, component).tolist() for component in range(board.components)]
+    for component, some in enumerate(waits):
+        if not some:
+            found.append(alone[component : component + 1])
+            continue
         seen = {component}
         stack = [component]
         while stack:
-            for other in _ragged(board, b.WAIT, stack.pop()).tolist():
+            for other in waits[stack.pop()]:
                 if other not in seen:
                     seen.add(other)
                     stack.append(other)
@@ -88,12 +92,14 @@ def _work(board: Board, instance: Instance) -> Floats:
     np.add.at(
         shifts, services["component"], np.where(services["shift"] > 0, _set_ticks(board, services), 0.0)
     )
-    start_ticks = np.concatenate([np.zeros(board.components), _start_ticks(board)])
+    ticks = _start_ticks(board)
+    start_ticks = np.concatenate([np.zeros(board.components), ticks])
     per_component = np.zeros(board.components)
-    np.maximum.at(per_component, services["component"], _start_ticks(board))
+    np.maximum.at(per_component, services["component"], ticks)
     start_ticks[: board.components] = per_component
-    boots = np.concatenate([np.zeros(board.components), _boot_share(board) * services["top_starts"]])
-    np.add.at(boots, services["component"], _boot_share(board) * services["base_starts"])
+    share = _boot_share(board)
+    boots = np.concatenate([np.zeros(board.components), share * services["top_starts"]])
+    np.add.at(boots, services["component"], share * services["base_starts"])
     supplies = [starts * start_ticks, shifts, boots]
     busy = [float(load.sum()) for load in supplies]
     work = sum(load * total for load, total in zip(supplies, busy, strict=True)) / max(*busy, 1e-9)
@@ -102,7 +108,10 @@ def _work(board: Board, instance: Instance) -> Floats:
 
 def _set_ticks(board: Board, services: b.Table) -> Floats:
     """Ticks of the tightest limit that one shift of each service takes."""
-    return np.array([_ticks_of(board, int(s["shift_set"]), int(s["shift_ticks"])) for s in services])
+    pairs = np.column_stack([services["shift_set"], services["shift_ticks"]])
+    unique, of = np.unique(pairs, axis=0, return_inverse=True)
+    found = np.array([_ticks_of(board, uses, ticks) for uses, ticks in unique.tolist()])
+    return np.asarray(found[of.reshape(-1)], np.float64)
 
 
 def _ticks_of(board: Board, uses: int, ticks: int) -> float:
@@ -154,11 +163,12 @@ def _boot_share(board: Board) -> Floats:
 def _ticks_of_boots(board: Board) -> float:
     """Ticks it takes to boot every dark row, by the busiest limit."""
     load = np.zeros(len(board.limit))
-    for group in board.group[board.group["dark"] > 0]:
-        for line in _ragged(board, b.USES, int(group["boot_set"])).tolist():
-            use = board.use[line]
-            hold = int(use["hold"]) if use["hold"] >= 0 else int(group["boot_ticks"])
-            load[int(use["limit"])] += int(use["units"]) * hold * int(group["last"] - group["first"])
+    limit, units, hold = (board.use[name].tolist() for name in ("limit", "units", "hold"))
+    dark = board.group[board.group["dark"] > 0]
+    rows = (dark["last"] - dark["first"]).tolist()
+    for uses, ticks, count in zip(dark["boot_set"].tolist(), dark["boot_ticks"].tolist(), rows, strict=True):
+        for line in _ragged(board, b.USES, uses).tolist():
+            load[limit[line]] += units[line] * (hold[line] if hold[line] >= 0 else ticks) * count
     return float((load / np.maximum(board.limit["cap"], 1)).max(initial=0.0))
 
 

@@ -12,7 +12,7 @@ A set of uses is held by `count` unit actions from the same tick; two sets may b
 from __future__ import annotations
 
 from evac.planning.compiled import inner
-from evac.planning.evacuation.board import HELD, NEVER, STRETCH, USES, Board
+from evac.planning.evacuation.board import HELD, NEVER, RELEASED, STRETCH, USES, Board
 
 
 @inner
@@ -143,6 +143,8 @@ def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int
 @inner
 def release_to(board: Board, mark: int) -> None:
     """Undo every reservation after the first `mark`."""
+    if board.size[HELD] > mark:
+        board.size[RELEASED] += 1
     while board.size[HELD] > mark:
         board.size[HELD] -= 1
         line = board.held[board.size[HELD]]
@@ -155,6 +157,7 @@ def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -
     """Take back one reservation of the log, to make it elsewhere; the log closes over it."""
     if uses == 0 and hands == 0:
         return
+    board.size[RELEASED] += 1
     for k in range(board.size[HELD] - 1, -1, -1):
         line = board.held[k]
         same = line.uses == uses and line.hands == hands and line.ticks == ticks
@@ -177,3 +180,4 @@ def clear(board: Board) -> None:
         board.full[limit, : top // STRETCH + 1] = 0
         board.limit[limit].high = 0
     board.size[HELD] = 0
+    board.size[RELEASED] += 1

@@ -20,6 +20,8 @@ from evac.planning.evacuation.board import (
     SHED,
     SHEDS,
     STARTS,
+    TURN,
+    VERSION,
     VICTIM,
     VICTIMS,
     Board,
@@ -166,8 +168,12 @@ def sheds_for(board: Board, service: int, row: int, level: int) -> int:
 
     They are written behind the end of the shed log and are not done yet.
     """
-    if not _could_cover(board, service, row):
-        return -1
+    return _least_sheds(board, service, row, level) if _could_cover(board, service, row) else -1
+
+
+@inner
+def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
+    """As `sheds_for`, for a row where all of lower tiers together would make room."""
     for r in range(board.vector.shape[1]):
         board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
@@ -206,6 +212,7 @@ def sheds_end(board: Board, row: int, lines: int) -> int:
 def do_sheds(board: Board, row: int, lines: int) -> int:
     """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over."""
     uses = board.pool[board.row[row].pool].shed_set
+    board.size[VERSION] += 1
     for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
         entry, count = board.shed[line].entry, board.shed[line].count
         victim = board.present[entry].service
@@ -280,7 +287,9 @@ def freed_room(board: Board, service: int) -> int:
 def next_shed_row(board: Board, service: int, level_end: int) -> int:
     """Next row, from the cursor on, where sheds of the cursor's level make room; -1 when there is none.
 
-    The cursor is (level, place in victims, entry of present) and stays on the row that is found.
+    The cursor is (level, place in victims, entry of present) and stays on the row that is found. A row is
+    looked at once where several victims stand on it: `refused` has minus the turn where it cannot take the
+    service whatever is shed, and the version where it cannot at this level after the sheds so far.
     """
     size = board.size
     first = board.heap[board.base[VICTIMS]]
@@ -296,6 +305,7 @@ def next_shed_row(board: Board, service: int, level_end: int) -> int:
             size[VICTIM] += 1
             size[ENTRY] = -1
         size[LEVEL] += 1
+        size[VERSION] += 1
         size[VICTIM], size[ENTRY] = 0, -1
     return -1
 
@@ -312,17 +322,30 @@ def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> boo
 @inner
 def _row_of_victim(board: Board, service: int, victim: int) -> int:
     size = board.size
-    while size[ENTRY] < board.service[victim].last_present:
-        row = board.present[size[ENTRY]].row
-        if (
-            board.eligible[service, board.row[row].pool]
-            and board.row[row].on_at >= 0
-            and within_spread(board, service, row) > 0
-            and (room_for(board, service, row, 1) > 0 or sheds_for(board, service, row, size[LEVEL]) >= 0)
-        ):
-            return row
-        size[ENTRY] += 1
+    never, not_now = -size[TURN], size[VERSION]
+    entry, last = size[ENTRY], board.service[victim].last_present
+    while entry < last:
+        row = board.present[entry].row
+        told = board.refused[row]
+        if told != never and told != not_now and board.row[row].on_at >= 0:
+            if _is_hopeless(board, service, row):
+                board.refused[row] = never
+            elif room_for(board, service, row, 1) > 0 or _least_sheds(board, service, row, size[LEVEL]) >= 0:
+                size[ENTRY] = entry
+                return row
+            else:
+                board.refused[row] = not_now
+        entry += 1
+    size[ENTRY] = entry
     return -1
+
+
+@inner
+def _is_hopeless(board: Board, service: int, row: int) -> bool:
+    """Whether a row takes no replica of the open service, now or later in its turn, whatever is shed."""
+    if not board.eligible[service, board.row[row].pool] or within_spread(board, service, row) <= 0:
+        return True
+    return not _could_cover(board, service, row)
 
 
 @inner

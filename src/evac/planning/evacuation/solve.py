@@ -16,7 +16,7 @@ from evac.model.instance import Instance
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
 from evac.planning.evacuation.generate import generate, objective
 from evac.planning.evacuation.given import keep_rows, remember
-from evac.planning.evacuation.legality import breaks_rules, first_breach, first_idle_shed
+from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import (
     Items,
@@ -177,11 +177,8 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
 
 def _breaches(board: Board) -> list[int]:
     """Services that are down though lower tiers should make way for them."""
-    found: list[int] = []
-    service = first_breach(board, 0)
-    while service >= 0:
-        found.append(int(service))
-        service = first_breach(board, service + 1)
+    breaches(board, len(board.service))
+    found: list[int] = np.flatnonzero(board.service["breach"]).tolist()
     return found
 
 

@@ -20,6 +20,8 @@ from evac.planning.evacuation.board import (
     SOURCES,
     START,
     STARTS,
+    TURN,
+    VERSION,
     VICTIM,
     VICTIMS,
     Board,
@@ -34,7 +36,7 @@ from evac.planning.evacuation.shedding import (
     sheds_end,
     sheds_for,
 )
-from evac.planning.evacuation.timing import boot, boot_end, hands, power_allows, when
+from evac.planning.evacuation.timing import boot, boot_end, hands, power_allows, start_when, when
 
 ON, BOOTED, DARK, FREED = range(4)
 """Kinds of sources; a source record has its kind, its group or pool, the tick of its next start, and
@@ -78,6 +80,8 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
             _add(board, BOOTED, pool, since)
     if board.heap[board.base[VICTIMS] + 1] > board.heap[board.base[VICTIMS]]:
         board.size[LEVEL], board.size[VICTIM], board.size[ENTRY] = 0, 0, -1
+        board.size[TURN] += 1
+        board.size[VERSION] += 1
         _add(board, FREED, shed_level, since if eager else NEVER - 1)
 
 
@@ -155,7 +159,7 @@ def _next_dark(board: Board, service: int, source: int) -> int:
 
 @inner
 def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int, int, int]:
-    return when(board, START, board.pool[pool].start_set, board.service[service].start, 1, since)
+    return start_when(board, pool, board.service[service].start, since)
 
 
 @inner

@@ -13,7 +13,9 @@ from evac.planning.evacuation.board import (
     MANUAL_SET,
     MANUAL_TICKS,
     NEVER,
+    RELEASED,
     SHED,
+    START,
     TOOL,
     UNKNOWN,
     Board,
@@ -57,6 +59,61 @@ def _best(
             if then < NEVER and (at == NEVER or then + slow < at + ticks):
                 at, by_hand, length = then, 1, slow
     return at, length, by_hand
+
+
+@inner
+def start_when(board: Board, pool: int, ticks: int, since: int) -> tuple[int, int, int]:
+    """As `when`, of one start in a pool: a search goes on where the last one of that pool ended."""
+    tools = tool_at(board, START)
+    at, by_hand, length = NEVER, 0, ticks
+    if 0 <= tools < NEVER:
+        at = _next_start(board, pool, 0, ticks, max(since, tools))
+    manual = board.heap[board.base[MANUAL_TICKS] + START]
+    if manual >= 0 and tools != 0:
+        slow = max(ticks, manual)
+        if at == NEVER or since + slow < at + ticks:
+            then = _next_start(board, pool, 1, slow, since)
+            if then < NEVER and (at == NEVER or then + slow < at + ticks):
+                at, by_hand, length = then, 1, slow
+    return at, length, by_hand
+
+
+@inner
+def _next_start(board: Board, pool: int, by_hand: int, ticks: int, since: int) -> int:
+    """Least tick >= since at which a start fits. While holds only grow, what was busy stays busy."""
+    line = board.pool[pool]
+    known = line.busy_at[by_hand] == board.size[RELEASED] and line.busy_ticks[by_hand] <= ticks
+    known = known and line.busy_from[by_hand] <= since <= line.busy_to[by_hand]
+    begin = line.busy_to[by_hand] if known else since
+    at = earliest(board, line.start_set, hands(board, START, by_hand), ticks, 1, begin)
+    if not known:
+        line.busy_from[by_hand], line.busy_at[by_hand] = since, board.size[RELEASED]
+    line.busy_ticks[by_hand], line.busy_to[by_hand] = ticks, at
+    return at
+
+
+@inner
+def begin_item(board: Board) -> None:
+    """Remember from where boots and starts are sought, should the item that begins be undone."""
+    for group in board.group:
+        group.boot_begun, group.hand_begun = group.boot_since, group.hand_since
+    for pool in board.pool:
+        for way in range(2):
+            pool.begun_from[way], pool.begun_to[way] = pool.busy_from[way], pool.busy_to[way]
+            pool.begun_ticks[way] = pool.busy_ticks[way]
+            pool.begun_at[way] = pool.busy_at[way] == board.size[RELEASED]
+
+
+@inner
+def back_to_begun(board: Board) -> None:
+    """What the item held is released: boots and starts are sought from where they were when it began."""
+    for group in board.group:
+        group.boot_bound, group.boot_since, group.hand_since = 0, group.boot_begun, group.hand_begun
+    for pool in board.pool:
+        for way in range(2):
+            pool.busy_from[way], pool.busy_to[way] = pool.begun_from[way], pool.begun_to[way]
+            pool.busy_ticks[way] = pool.begun_ticks[way]
+            pool.busy_at[way] = board.size[RELEASED] if pool.begun_at[way] else -1
 
 
 @inner
