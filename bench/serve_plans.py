@@ -1,7 +1,8 @@
 """Standing plans: from a change of one service until each scenario has a plan of the changed estate.
 
-The drawer, its workers and the SQLite store are those of a leading controller. A change is made in the files,
-as a person makes it, and read anew. First plans count; better ones are looked for afterwards.
+The drawer, its workers and the SQLite store are those of a leading controller, and as there the workers live
+on: they are told of the changed estate and read it anew. A change is made in the files, as a person makes it.
+First plans count; better ones are not looked for. How far it is, it says on standard error.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from evac.store.opening import open_store
 from evac.store.port import Lease, Store
 
 SECONDS: Final = 540.0
+FIRST_SECONDS: Final = 2_400.0
+"""How long all plans from nothing may take: a slow machine has to come to the changes."""
+TELL_SECONDS: Final = 15.0
 CHANGES: Final[Mapping[str, tuple[str, str]]] = {
     "start": ("start: 30 s", "start: 40 s"), "rto": ("rto: 2 h", "rto: 3 h"),
 }  # fmt: skip
@@ -40,8 +44,8 @@ SIZES: Final = (3_000, 9_000)
 
 @dataclass(slots=True)
 class Filled:
-    """seconds: None where the time was up. made, confirmed: plans; worst: seconds of the slowest; processor:
-    seconds of it that the planning processes took.
+    """seconds: None where the time was up. made, confirmed: plans; worst: seconds of the slowest; processor,
+    own: seconds of it that the planning processes, and the leader itself, took.
     """
 
     seconds: float | None
@@ -50,6 +54,7 @@ class Filled:
     confirmed: int = 0
     worst: tuple[float, str] = (0.0, "")
     processor: float = 0.0
+    own: float = 0.0
     problems: list[str] = field(default_factory=list)
 
 
@@ -74,7 +79,7 @@ def plans(servers: int, sizes: Sequence[int] = SIZES) -> Iterator[Figure]:
 
 def _note(told: Filled) -> str:
     words = f"{told.made} made, {told.confirmed} confirmed; slowest {told.worst[0]:.1f} s: {told.worst[1]}; "
-    words += f"{told.processor:.0f} s of processor"
+    words += f"{told.processor:.0f} + {told.own:.0f} s of processor"
     return words + (f"; {len(told.problems)} without a plan: {told.problems[0]}" if told.problems else "")
 
 
@@ -86,44 +91,53 @@ async def _measured(servers: int, changes: Mapping[str, tuple[str, str]]) -> dic
         subprocess.run([sys.executable, "-m", "evac", *words], check=True)
         store = open_store(f"sqlite:{name}/plans.sqlite")
         guard = await store.acquire("leader", "bench", 3_600_000)
+        worker = PlanningWorker(folder, None, RunPolicy(), servers=servers)
         try:
-            found["all"] = await _filled(folder, store, guard)
+            found["all"] = await _filled(
+                folder, store, guard, worker, f"{servers:,} servers, all", FIRST_SECONDS
+            )
             for change, (old, new) in changes.items():
                 folder = Path(shutil.copytree(folder, Path(name) / change))
                 text = (folder / "services.yaml").read_text("utf-8")
                 (folder / "services.yaml").write_text(text.replace(old, new, 1), "utf-8")
-                found[change] = await _filled(folder, store, guard)
+                found[change] = await _filled(folder, store, guard, worker, f"{servers:,} servers, {change}")
         finally:
+            worker.close()
             await store.close()
     return found
 
 
-async def _filled(folder: Path, store: Store, guard: Lease) -> Filled:
+async def _filled(
+    folder: Path, store: Store, guard: Lease, worker: PlanningWorker, what: str, most: float = SECONDS
+) -> Filled:
     """Until every scenario has a plan of the estate in that folder. Reading the files counts."""
-    began = time.perf_counter()
+    began, own, before = time.perf_counter(), time.process_time(), _processor_s(worker)
     estate = await asyncio.to_thread(estates.load, folder)
     digest, told = estate_digest(estate), Filled(None)
-    worker = PlanningWorker(folder, None, RunPolicy(), servers=len(estate.fleet))
+    worker.take(folder, len(estate.fleet))
     told.scenarios = len(await worker.scenarios())
     counted = _Counting(worker, told)
     drawer = Drawer(
         store, SystemClock(), tuple(s.id for s in estate.sites), counted, lambda: digest, look_ms=200
     )
-    task = asyncio.create_task(drawer.run(guard))
+    task, tell = asyncio.create_task(drawer.run(guard)), began + TELL_SECONDS
     try:
-        while time.perf_counter() - began < SECONDS and not task.done():
+        while (now := time.perf_counter()) - began < most and not task.done():
             entries = await store.list("drawer/")
             ready = [one for entry in entries if (one := decode(entry)) and one.estate == digest]
             if len(ready) >= told.scenarios:
                 told.seconds = time.perf_counter() - began
                 told.problems = [one.problem for one in ready if one.problem]
                 break
+            if now > tell:
+                tell = now + TELL_SECONDS
+                far = f"{len(ready)} of {told.scenarios} plans, {now - began:.0f} s"
+                print(f"  {what}: {far}", file=sys.stderr, flush=True)
             await asyncio.sleep(0.2)
     finally:
-        told.processor = _processor_s(worker)
+        told.processor, told.own = _processor_s(worker) - before, time.process_time() - own
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        worker.close()
     return told
 
 
@@ -147,10 +161,11 @@ class _Counting:
         return await self._worker.scenarios()
 
     async def stand(self, lane: int, lost: tuple[str, ...], work: Work, known: Any, load: Any) -> Made:
+        if work != "make":
+            await asyncio.Event().wait()  # all is fresh: what comes after that is not measured
         began = time.perf_counter()
         made = await self._worker.stand(lane, lost, work, known, load)
-        if work == "make":
-            self._told.made += not made.confirmed
-            self._told.confirmed += made.confirmed
-            self._told.worst = max(self._told.worst, (time.perf_counter() - began, "+".join(lost)))
+        self._told.made += not made.confirmed
+        self._told.confirmed += made.confirmed
+        self._told.worst = max(self._told.worst, (time.perf_counter() - began, "+".join(lost)))
         return made
