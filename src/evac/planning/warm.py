@@ -136,10 +136,12 @@ def warm_general() -> None:
 
 def warm() -> None:
     """Search the tiny instance the way small and large ones are, and price the baseline."""
+    from evac.planning.evacuation.legality import lack_time
     from evac.planning.evacuation.solve import level_by_level, solve, warm_large
 
     instance = tiny_instance()
-    solve(instance, 24)
+    board = solve(instance, 24)
+    lack_time(board, np.zeros(0, np.int64), np.zeros(0, np.int64))
     warm_large(instance)
     level_by_level(instance)
 
