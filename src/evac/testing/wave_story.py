@@ -136,6 +136,9 @@ class WaveStory:
             if counted < watts:
                 raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
 
+    def _was_seen_up(self, server: str) -> bool:
+        return self.view is not None and self.view.step(f"boot:{server}").phase == "succeeded"
+
     def _longest_watch(self, since_s: float) -> float:
         """How long one leader led in one piece after that."""
         terms = [*self._terms, (self._led_since, self.loop.now)]
@@ -149,7 +152,7 @@ class WaveStory:
 
     def _could_not_know(self, feed: str, at_s: float) -> bool:
         """Whether the only leader that had seen a feed alive died before it saw it dark: its breaker cannot
-        be asked, and nothing was up behind it.
+        be asked, and nothing behind it had been seen up.
         """
         died = any(0 <= killed_s - at_s < SEEN_S for killed_s in self._kills)
         return feed in self.options.unseen and died and not self._up_at_trip
@@ -255,7 +258,7 @@ class WaveStory:
                     self._excuse(lambda server: server.boot_server == happening.name)
             case "trip":
                 behind = (one for one in self.floor.servers.values() if happening.name in one.feeds)
-                self._up_at_trip = any(one.up for one in behind)
+                self._up_at_trip = any(self._was_seen_up(one.name) for one in behind)
                 self.floor.trip(happening.name, "a fault outside")
                 self._tripped = happening.name, self.loop.now
             case "budget":
