@@ -34,7 +34,7 @@ def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
     InvalidInput for what is no plan, UnknownDomain and StalePlan where the estate is another one by now and
     does not have what the plan is about.
     """
-    plan = plan_codec.decode(data)
+    plan = plan_codec.decode(data, own=True)
     instance = derive(estate, plan.scenario, Policy(plan.waivers, plan.tier_weights), plan.tick_ms)
     _check_names(plan, instance)
     found = repair(instance, plan, trouble.failed, trouble.begun)

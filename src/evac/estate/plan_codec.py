@@ -136,8 +136,10 @@ def plan_digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, name: str = "plan") -> Plan:
-    """The plan in `data`. Raises PlanError with every problem named, at most twenty."""
+def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
+    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: `encode` wrote it a
+    moment ago, so that it is not looked for what says the same thing twice, which takes half of the time.
+    """
     document = _document(data, name)
     if document.get("kind") != "evac-plan":
         raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
@@ -155,7 +157,7 @@ def decode(data: bytes, name: str = "plan") -> Plan:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {type(error).__name__} {str(error)[:200]}"
         raise PlanError("plan-invalid", words, "make it anew: evac plan") from error
-    if document_of(plan) != document:
+    if not own and document_of(plan) != document:
         raise PlanError(
             "plan-inconsistent",
             f"{name} says the same thing twice and differently",

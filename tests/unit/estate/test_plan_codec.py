@@ -88,6 +88,16 @@ def test_a_changed_file_is_refused(document: dict[str, Any], change: Any, code: 
     assert caught.value.hint
 
 
+def test_what_evac_wrote_itself_is_read_the_same_and_every_other_mistake_is_still_found(
+    document: dict[str, Any],
+) -> None:
+    data = json.dumps(document).encode()
+    assert plan_codec.decode(data, own=True) == plan_codec.decode(data)
+    document.update(tier_weights=[-1])
+    with pytest.raises(PlanError):
+        plan_codec.decode(json.dumps(document).encode(), own=True)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -7,7 +7,9 @@ person who switches a breaker that evac cannot reach) takes a drawn time. Time r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +48,7 @@ ANSWER_S: Final = 1
 """How long a request may take here: on the clock of the story many times as long."""
 MEND_MS: Final = 60_000
 """How long the run waits with what was to start on a server that does not come up."""
+TURN_S: Final = 0.000_2
 _TIMED: Final = (Action("run", "step", "timed"),)
 
 
@@ -114,7 +117,8 @@ def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) 
     wave = _Wave(estate, made, seed, speed, heard)
     for old in fleet_folder.glob(f"{JOURNAL}*"):
         old.unlink()
-    view = asyncio.run(wave.carry_out(bound, fleet_folder / JOURNAL))
+    with _short_turns():
+        view = asyncio.run(wave.carry_out(bound, fleet_folder / JOURNAL))
     outcome = played(view)
     steps = {name: (a * speed, b * speed) for name, (a, b) in outcome.steps.items()}
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
@@ -123,6 +127,19 @@ def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) 
         Played(outcome.phase, steps, outcome.ended_ms * speed), len(wave.asked), heard.count, heard.degraded,
         max(ended, default=0) * speed, _thinned(heard.up, view.started_ms, speed), wave.plan,
     )  # fmt: skip
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """A thread that reads a mended plan keeps the loop waiting after each call to the network, by default for
+    five milliseconds: thousands of requests would wait longer than the story has.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class _Wave:
@@ -139,6 +156,7 @@ class _Wave:
 
     async def carry_out(self, bound: Bound, store_file: Path) -> RunView:
         fast, clock = self._fast(bound), SystemClock()
+        self._know(bound, fast)
         store = SqliteStore(store_file)
         try:
             leading = await Leadership.acquire(store, "evac", LEASE_MS, clock)
@@ -165,12 +183,14 @@ class _Wave:
             await store.close()
 
     def _fast(self, bound: Bound) -> Bound:
-        """The run at the speed of the story; remembers what its steps do."""
+        """The run at the speed of the story."""
         spec = replace(bound.spec, mend_ms=MEND_MS)
-        fast = _real_boots(faster(Bound(spec, bound.actions), self.speed), self.speed)
-        self._actions[spec.plan] = fast.actions
+        return _real_boots(faster(Bound(spec, bound.actions), self.speed), self.speed)
+
+    def _know(self, bound: Bound, fast: Bound) -> None:
+        """Remembers what the steps of a plan do."""
+        self._actions[bound.spec.plan] = fast.actions
         self._timed.know(bound.spec)
-        return fast
 
     def _actions_of(self, view: RunView) -> Callable[[str], tuple[Action, ...]]:
         def found(step: str) -> tuple[Action, ...]:
@@ -187,12 +207,18 @@ class _Wave:
 
     def _take(self, execution: RunExecution) -> Callable[[bytes, Trouble], Awaitable[None]]:
         async def take(data: bytes, trouble: Trouble) -> None:
-            plan = plan_codec.decode(data)
-            bound = await asyncio.to_thread(bound_plan, self.estate, plan, plan_codec.plan_digest(data))
+            plan, bound, fast = await asyncio.to_thread(self._read, data)
             self._data, self.plan = data, plan
-            await take_over_plan(execution, self._fast(bound).spec, trouble)
+            self._know(bound, fast)
+            await take_over_plan(execution, fast.spec, trouble)
 
         return take
+
+    def _read(self, data: bytes) -> tuple[Plan, Bound, Bound]:
+        """A plan that was mended, its run, and the same at the speed of the story."""
+        plan = plan_codec.decode(data, own=True)
+        bound = bound_plan(self.estate, plan, plan_codec.plan_digest(data))
+        return plan, bound, self._fast(bound)
 
 
 def _quiet(words: str) -> None:

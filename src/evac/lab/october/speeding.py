@@ -12,8 +12,12 @@ from evac.engine.binding import Bound
 from evac.run.values import RunLimit, RunSpec, RunStep
 
 REQUESTS_MS = 3_000
-MEND_LEAST_MS = 3_000
 """What is added to a deadline: a request takes as long as it takes, however fast the story runs."""
+MEND_LEAST_MS = 3_000
+MEND_STEP_US = 300
+"""The least wait for a mended plan, and more for each step: to mend one takes as long as it takes, too, and
+leaves the run little of two cores meanwhile.
+"""
 
 
 def faster(bound: Bound, speed: int) -> Bound:
@@ -35,8 +39,12 @@ def faster_spec(spec: RunSpec, speed: int) -> RunSpec:
         patience=patience,
         horizon_ms=0,
         monitor_ms=spec.monitor_ms // speed,
-        mend_ms=max(MEND_LEAST_MS, spec.mend_ms // speed) if spec.mend_ms else 0,
+        mend_ms=max(_mend_least_ms(spec), spec.mend_ms // speed) if spec.mend_ms else 0,
     )
+
+
+def _mend_least_ms(spec: RunSpec) -> int:
+    return MEND_LEAST_MS + len(spec.steps) * MEND_STEP_US // 1_000
 
 
 def _step(step: RunStep, speed: int) -> RunStep:
