@@ -66,15 +66,16 @@ def is_due(view: RunView, now_ms: int) -> bool:
 
 
 async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Trouble) -> None:
-    """The mended plan takes the place of the one that it was made of. Raises RunError, StalePlan where the
-    run has another plan, or is over, by now.
+    """The mended plan takes the place of the one that it was made of. A server that was given up since then
+    is not switched on again because that plan still has it. Raises RunError, StalePlan where the run has
+    another plan, or is over, by now.
     """
     view = execution.view
     before = view.plans[-1]
     view.specs[spec.plan] = spec
     data = {
         "plan": spec.plan, "why": trouble.words, "lost": list(view.accounted),
-        "approvals": view.spec.approvals, "names": list(view.names),
+        "approvals": view.spec.approvals, "names": list(view.names), "given_up": "stays",
     }  # fmt: skip
     await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
 

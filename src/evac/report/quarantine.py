@@ -85,7 +85,7 @@ def _is_down(view: RunView, i: int) -> bool:
 
 def _down(view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int]) -> Left:
     code, message = view.failures.get(i, ("", ""))
-    doubt = i in view.whys and view.phases[i] != "failed"
+    doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
     if not code or doubt:
         code, reason, remedy = _DOUBT
     elif code in BOOT_CODES:

@@ -209,7 +209,7 @@ class Agenda:
                         continue
                     view.limits.promise(uses)
                     self.promised[i] = uses
-                if view.alone and (server := view.image_of(i)) in view.alone and not view.steps[i].manual:
+                if server := view.held_by(i):
                     self.trying[server] = i
                 self.offered[i] = "start"
                 return i
@@ -225,8 +225,8 @@ class Agenda:
 
     def _waits_for_image(self, view: RunView, i: int) -> bool:
         """Whether another boot tries the boot server of step i, which is given up."""
-        server = view.image_of(i)
-        if server not in view.alone or server not in self.trying or view.steps[i].manual:
+        server = view.held_by(i)
+        if server not in self.trying:
             return False
         self.blocked[i] = "image"
         heappush(self.held.setdefault(server, []), view.rank[i])

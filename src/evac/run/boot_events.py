@@ -38,6 +38,7 @@ def is_up(view: RunView, i: int) -> None:
         view.limits.take(view.keeps[i].kept, view.last_ms)
         view.keeping[i] = view.attempts[i]
     view.quarantined.discard(i)
+    view.blind.discard(i)
     view.given_up.pop(i, None)
     step = view.steps[i]
     for feed in step.feeds:
@@ -72,6 +73,7 @@ def serves_again(view: RunView, i: int) -> None:
 
 def is_down(view: RunView, i: int, event: Event) -> None:
     """A try of step i failed: it holds on to what may still draw."""
+    view.blind.discard(i)
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
@@ -147,7 +149,7 @@ def is_doubtful(view: RunView, i: int, code: str) -> None:
     """
     if view.steps[i].kind == BOOT and i not in view.leftover:
         view.given_up[i] = view.last_ms
-        view.failures.pop(i, None)
+        view.blind.add(i)
         if not code and view.steps[i].boot_server:
             _stalls(view, i, view.last_ms)
 
@@ -216,14 +218,15 @@ def boot_server_lost(view: RunView, event: Event) -> None:
     if event.data.get("holds"):
         view.alone.add(server)
         view.alone_ms[server] = event.at_ms
-    stalled = view.stalled.pop(server, {}) if "holds" in event.data else {}
-    view.stalled.pop(server, None)
+    stalled = view.stalled.pop(server, {})
+    newer = "holds" in event.data  # an older version knew less
+    lacks = _is_stalled if newer else _failed_for_image
     mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
     waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined]
     _reroute(view, waiting, server, other)
     for i in waiting:
-        known = i in stalled and _is_given_up(view, i)
-        if _is_stalled(view, i) and (known or _comes_back(view, i, event.at_ms)):
+        known = newer and i in stalled and _is_given_up(view, i)
+        if lacks(view, i) and (known or _comes_back(view, i, event.at_ms)):
             view.take_back(i)
 
 
@@ -233,6 +236,10 @@ def _is_given_up(view: RunView, i: int) -> bool:
 
 def _is_stalled(view: RunView, i: int) -> bool:
     """Whether its last try ended without an image. Where nobody can tell what it did, a person looks."""
+    return i not in view.blind and _failed_for_image(view, i)
+
+
+def _failed_for_image(view: RunView, i: int) -> bool:
     return view.failures.get(i, ("",))[0] in STALLED
 
 

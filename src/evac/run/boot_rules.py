@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from evac.run.boot_events import BOOT, POWER, SEVERAL, SEVERAL_STALLED
+from evac.run.boot_events import POWER, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 
@@ -163,19 +163,17 @@ def held_servers(view: RunView) -> dict[str, int]:
     """Boot servers that are dead, with no other at their site -> boots that wait for each."""
     found = dict.fromkeys(sorted(view.alone), 0)
     if found:
-        for i, step in enumerate(view.steps):
-            if step.kind == BOOT and view.phases[i] in ("ready", "pending"):
-                server = view.image_of(i)
-                if server in found:
-                    found[server] += 1
+        for i, phase in enumerate(view.phases):
+            if phase in ("ready", "pending") and (server := view.held_by(i)):
+                found[server] += 1
     return found
 
 
 def why_waits(view: RunView, i: int) -> str:
     """What step i waits for, in words; empty where nothing is known of it."""
     why = view.whys.get(i, "")
-    if not why and view.alone and view.phases[i] == "ready" and view.image_of(i) in view.alone:
-        why = f"waits for the boot server {view.image_of(i)}"
+    if not why and view.phases[i] == "ready" and (server := view.held_by(i)):
+        why = f"waits for the boot server {server}"
     return why
 
 

@@ -20,7 +20,7 @@ from evac.run.view import BUSY, PART, RunView
 
 STEP_SETS: Final = (
     "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
-    "quarantined",
+    "quarantined", "blind",
 )  # fmt: skip
 STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up")
 """Fields of the view that hold numbers of steps, and those that hold something for such a number."""
@@ -39,7 +39,7 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     run_moves(view, event, event.kind)
     attempts = _attempts(view)
     yield
-    merged = yield from _merging(view, event.data["plan"], attempts)
+    merged = yield from _merging(view, event.data["plan"], attempts, event.data.get("given_up") == "stays")
     yield
     origin = _origins(view, merged, event.data["plan"])
     before = _Before(view)
@@ -68,22 +68,29 @@ def _attempts(view: RunView) -> dict[str, int]:
     return view.past | {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
 
 
-def _merging(view: RunView, plan: str, attempts: Mapping[str, int]) -> Generator[None, None, replan.Merged]:
-    """What the run executes from now on. Raises RunError for a plan that nobody has."""
+def _merging(
+    view: RunView, plan: str, attempts: Mapping[str, int], stays: bool
+) -> Generator[None, None, replan.Merged]:
+    """What the run executes from now on. stays: boots that were given up are not begun anew because the plan
+    has them, too. Raises RunError for a plan that nobody has.
+    """
     new = view.specs.get(plan)
     if new is None:
         raise RunError("plan-unknown", f"nobody has the plan {plan}", "put it into the store first")
     phases: dict[str, tuple[RunStep, StepPhase]] = {
         step.id: (step, phase) for step, phase in zip(view.steps, view.phases, strict=True)
     }
+    left: set[str] = set()
     if view.given_up:  # servers for the floor stay known
         again = {step.id for step in new.steps}
         for i in view.given_up:
             step = view.steps[i]
             if step.id not in again:
                 phases[step.id] = step, "skipped"
+            elif stays:
+                left.add(step.id)
     yield
-    return (yield from replan.merging(phases, new, attempts, view.spec.limits))
+    return (yield from replan.merging(phases, new, attempts, view.spec.limits, left))
 
 
 def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple[str, str]]:

@@ -7,7 +7,7 @@ first one burnt as well), that is another step: it gets the id with `~2` behind 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -73,8 +73,9 @@ def merging(
     new: RunSpec,
     attempts: Mapping[str, int],
     limits: Sequence[RunLimit] = (),
+    left: Collection[str] = (),
 ) -> Generator[None, None, Merged]:
-    """As `merge`, in parts."""
+    """As `merge`, in parts. left: steps that stay as they are whatever their phase."""
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}
@@ -86,7 +87,7 @@ def merging(
             yield
         names[step.id] = _name(step, old, attempts, step.id in several)
     renamed = {plan: name for plan, name in names.items() if plan != name}
-    kept = {name for name, (_, phase) in old.items() if phase in KEPT}
+    kept = {name for name, (_, phase) in old.items() if phase in KEPT} | set(left)
     wanted = set(names.values())
     known = kept | wanted
     yield

@@ -64,9 +64,10 @@ class RunView:
     hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
     capacities: of limits that a person changed. refused: steps that failed because credentials are refused;
     refusing: nobody has said go on since. given_up: boots that failed for good, or that nobody can tell of;
-    quarantined: those that the run goes on without. gates: words of gates that the plan does not have. gone:
-    feed -> boots that fell silent or went off since the last sign of life there, with the time; tripped:
-    feeds without power (tripped_ms: when each did last), and whether the breaker was seen open;
+    quarantined: those that the run goes on without; blind: of whose last try nobody can tell. gates: words of
+    gates that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of
+    life there, with the time; tripped: feeds without power (tripped_ms: when each did last), and whether the
+    breaker was seen open;
     opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do
     not come up since the last one did;
     lost_servers: boot servers that are given up: by whom they are replaced, and since when. alone: those
@@ -123,6 +124,13 @@ class RunView:
         """The boot server that step i boots from by now; empty where it has none."""
         server = self.steps[i].boot_server
         return (self.lost_servers[server][0] or server) if server in self.lost_servers else server
+
+    def held_by(self, i: int) -> str:
+        """The boot server that nobody replaces, where a boot from it takes its turn; empty where none does. A
+        person who boots by hand needs none.
+        """
+        server = self.image_of(i) if self.alone and not self.steps[i].manual else ""
+        return server if server in self.alone else ""
 
     def take_back(self, i: int) -> None:
         """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
@@ -187,6 +195,7 @@ class RunView:
         self.refused: set[int] = set()
         self.given_up: dict[int, int] = {}
         self.quarantined: set[int] = set()
+        self.blind: set[int] = set()
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
@@ -275,7 +284,7 @@ class RunView:
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
-            sorted(self.alone), sorted(self.alone_ms.items()),
+            sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind),
         )  # fmt: skip
         return found if any(found) else ()
 

@@ -341,6 +341,32 @@ def test_servers_that_never_get_an_image_end_on_the_floor() -> None:
     assert len(world.view.quarantined) == 24
 
 
+def test_a_boot_in_doubt_is_left_to_people_though_an_earlier_try_lacked_its_image() -> None:
+    world = alone()
+    (i,) = running(world)
+    step = world.view.steps[i].id
+    assert world.view.failures[i][0] == "server-no-boot"
+    world.say("step_unknown", step, world.view.attempts[i], message="another leader")
+    for look in range(1, 12):
+        at_ms = world.now_ms + look * 1_000
+        world.put(Event("step_observed", at_ms, step, world.view.attempts[i], {"outcome": "unclear"}))
+        if i in world.view.doubtful:
+            break
+    world.now_ms = at_ms
+    world.settle()
+    assert (world.view.phases[i], i in world.view.quarantined, i in world.view.blind) == (
+        "skipped",
+        True,
+        True,
+    )
+    (other,) = running(world)
+    world.now_ms += 10
+    world.say("step_succeeded", world.view.steps[other].id, world.view.attempts[other])
+    assert not world.view.alone
+    assert world.view.phases[i] == "skipped"
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
 def test_a_journal_of_before_holds_nothing() -> None:
     """There, boots went on at a boot server that was given up, whether there was another or not."""
     world = alone()

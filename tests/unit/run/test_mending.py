@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from evac.run.boot_rules import is_waited_for
 from evac.run.decide import decide, next_ms
 from evac.run.state import apply, fingerprint, replay
@@ -86,6 +88,28 @@ def test_a_mended_plan_starts_it_elsewhere_at_once_and_the_server_stays_on_the_l
     assert run.phase("boot:b") == "skipped"
     assert run.view.index["boot:b"] in run.view.quarantined
     assert fingerprint(replay(SPEC, run.events, (MENDED,))) == fingerprint(run.view)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_server_given_up_while_the_plan_is_mended_for_others_is_not_tried_again(stays: bool) -> None:
+    """An older version did that, and its journals say so."""
+    run = _half_up()
+    again = replace(MENDED, steps=(*BOOTS, *MENDED.steps[1:]))
+    run.view.specs["mended"] = again
+    data = {
+        "plan": "mended",
+        "why": "others",
+        "lost": [],
+        "names": [],
+        **({"given_up": "stays"} if stays else {}),
+    }
+    run.put(Event("plan_replaced", 2_000, data=data))
+    assert ("boot:b" in run.go(2_000)) is not stays
+    assert not stays or (run.phase("boot:b"), run.view.index["boot:b"] in run.view.quarantined) == (
+        "skipped",
+        True,
+    )
+    assert fingerprint(replay(SPEC, run.events, (again,))) == fingerprint(run.view)
 
 
 def test_a_server_that_nothing_waits_for_is_left_out_at_once() -> None:
