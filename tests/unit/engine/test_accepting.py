@@ -7,7 +7,7 @@ from evac.engine.drawer import digest_of, put_plan
 from evac.engine.guards import read_register
 from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
-from tests.unit.engine.test_another_loss import events, five, run_of
+from tests.unit.engine.test_another_loss import burns, events, five
 
 WHY = "the checker does not accept this plan: F14 promote:chat: the old primary is not fenced before"
 
@@ -46,11 +46,7 @@ def test_a_controller_that_may_act_does_not_apply_it_by_itself() -> None:
 
 def test_a_run_under_way_keeps_its_plan() -> None:
     async def story(world: World) -> None:
-        await world.until_planned()
-        world.systems.stuck.add("fence")
-        world.burn("pangyo")
-        await world.until(lambda: "fence" in world.systems.verbs_done())
-        run = await run_of(world)
+        run = await burns(world)
         world.refuses = WHY
         world.burn("anyang")
         await world.until(lambda: f"anyang is lost: {WHY}" in world.words("trouble"))

@@ -64,13 +64,18 @@ async def epoch(world: World) -> dict[str, Any]:
     return dict(orjson.loads(entry.value))
 
 
-async def two_burn(world: World, stuck: str = "fence") -> str:
-    """The candidate burns while it is fenced, or promoted; the run."""
+async def burns(world: World, stuck: str = "fence") -> str:
+    """One site burns, and its run gets as far as what is stuck; the run."""
     await world.until_planned()
     world.systems.stuck.add(stuck)
     world.burn("pangyo")
     await world.until(lambda: stuck in world.systems.verbs_done())
-    run = await run_of(world)
+    return await run_of(world)
+
+
+async def two_burn(world: World, stuck: str = "fence") -> str:
+    """The candidate burns while it is fenced, or promoted; the run."""
+    run = await burns(world, stuck)
     world.burn("anyang")
     await until_event(world, run, "plan_replaced")
     world.systems.stuck.clear()
@@ -104,11 +109,7 @@ def test_a_second_site_waits_for_both_names_and_then_goes_on_in_the_same_run() -
 
 def test_no_plan_of_before_a_promotion_is_taken_once_its_new_primary_burns() -> None:
     async def story(world: World) -> None:
-        await world.until_planned()
-        world.systems.stuck.add("shift")
-        world.burn("pangyo")
-        await world.until(lambda: "shift" in world.systems.verbs_done())
-        run = await run_of(world)
+        run = await burns(world, "shift")
         world.unseen.add("anyang")
         world.burn("anyang")
         await world.until(lambda: world.asked_unseen >= 3)
@@ -125,11 +126,7 @@ def test_no_plan_of_before_a_promotion_is_taken_once_its_new_primary_burns() -> 
 
 def test_names_typed_beforehand_let_the_new_plan_go_on_by_itself() -> None:
     async def story(world: World) -> None:
-        await world.until_planned()
-        world.systems.stuck.add("fence")
-        world.burn("pangyo")
-        await world.until(lambda: "fence" in world.systems.verbs_done())
-        run = await run_of(world)
+        run = await burns(world)
         await ask(world, run, "approve", "r1", typed=BOTH)
         await until_event(world, run, "approved")
         world.burn("anyang")
