@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test test-without-kernels test-with-kernels lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -42,17 +42,13 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 
 # Half as many again as there are cores: many tests wait for real servers.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
-PYTEST := $(PYTHON) -m pytest --dist worksteal
-test: $(READY) ## run all tests
-	$(PYTEST) -n $(WORKERS) --durations=25
-
-# `make test` in two parts: these tests call no kernel, and mostly wait, so CI runs them while the kernels compile.
+PYTEST := $(PYTHON) -m pytest --dist worksteal --durations=25
+# Tests that call no kernel, and mostly wait: CI runs them (PART=first) while the kernels compile, then PART=second.
 WITHOUT_KERNELS := tests/contract $(sort $(wildcard tests/lab/test_fleet_*.py))
-test-without-kernels: $(INSTALLED) ## run the tests that call no kernel
-	$(PYTEST) -n 2 --durations=10 $(WITHOUT_KERNELS)
-
-test-with-kernels: $(READY) ## run all other tests
-	$(PYTEST) -n $(WORKERS) --durations=25 $(WITHOUT_KERNELS:%=--ignore=%)
+test: $(if $(filter first,$(PART)),$(INSTALLED),$(READY)) ## run all tests
+	$(PYTEST) -n $(WORKERS) $(if $(PART),$(TESTS_$(PART)))
+TESTS_first = $(WITHOUT_KERNELS)
+TESTS_second = $(WITHOUT_KERNELS:%=--ignore=%)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
