@@ -350,13 +350,10 @@ def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSe
     """A copy of a store whose primary is this holder, which nobody saw. Another that was the primary, or says
     so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
     """
-    role: Role = "async" if "async" in (member.role, was and was.role) else "none"
+    follows = {member.role, was.role if was is not None else "none"} & {"sync", "async"}
+    role: Role = "async" if follows and member.role != "primary" and not _is_primary(was) else "none"
     if member.site == holder:
         role = "primary"
-    elif member.role == "primary" or _is_primary(was):
-        role = "none"
-    elif was is not None and was.role == "sync":
-        role = "async"
     return MemberSeen(member.store, member.site, role)
 
 

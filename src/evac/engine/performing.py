@@ -249,8 +249,8 @@ class Performer:
         if boot_gate is not None and evidence.get("power") == "on":
             boot_gate.seen_on(one.step)
         elif outcome == "absent" and early:
-            outcome, why = "unclear", "a request of the leader before may still arrive"
-            evidence["why"] = why
+            outcome = "unclear"
+            evidence["why"] = "a request of the leader before may still arrive"
         return "step_observed", {"outcome": outcome, "evidence": evidence}
 
     async def undo(self, one: Try) -> Outcome:

@@ -137,8 +137,9 @@ def plan_digest(data: bytes) -> str:
 
 
 def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
-    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: `encode` wrote it a
-    moment ago, so that it is not looked for what says the same thing twice, which takes half of the time.
+    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: evac wrote
+    it, or read it in full before; what says the same thing twice, which takes half of the time, is not looked
+    for again.
     """
     document = _document(data, name)
     if document.get("kind") != "evac-plan":
