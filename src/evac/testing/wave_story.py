@@ -148,6 +148,8 @@ class WaveStory:
         """Or never was tried; False: it is up, or in doubt."""
         assert self.view is not None
         step = self.view.step(f"boot:{server}")
+        if self.view.number(step.id) in self.view.blind:
+            return False
         return step.failure[0] == "server-no-boot" or not step.attempts
 
     def _could_not_know(self, feed: str, at_s: float) -> bool:
