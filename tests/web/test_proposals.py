@@ -10,7 +10,9 @@ import orjson
 from evac.app.office import Office
 from evac.app.rehearsing import Rehearser
 from evac.engine.drawer import digest_of, get_plan
+from evac.engine.proposals import answered, refused
 from evac.estate import plan_codec
+from evac.model.errors import StalePlan
 from tests.web.burning import LOST, made
 from tests.web.rooms import ESTATE, play
 
@@ -48,6 +50,28 @@ def test_a_proposal_that_is_not_waited_for_waits_for_a_leader() -> None:
         again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
         assert (again["state"], again["proposal"]) == ("untaken", told["proposal"])
         assert await office.store.list("proposal/") == []
+
+    play(story)
+
+
+def test_a_refusal_says_which_kind_of_error_it_is_so_that_whoever_asked_ends_as_beside_the_leader() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.rehearser = Rehearser(ESTATE)
+        data, key = made().data, {"Idempotency-Key": "k-1"}
+        digest = digest_of(data)
+        await client.put(PLAN + digest, content=data, headers=JSON)
+        body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
+        told = (await client.post("/v1/runs?wait_s=0", json=body, headers=key)).json()
+        (entry,) = await office.store.list("proposal/")
+        answer = refused(StalePlan("plan-stale", "of another estate", "evac plan"))
+        permit = answered(entry, answer)
+        await office.store.transact(permit.compares, permit.changes)
+        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
+        assert again["proposal"] == told["proposal"]
+        assert {name: again[name] for name in ("state", "code", "why", "kind", "hint")} == {
+            "state": "refused", "code": "plan-stale", "why": "of another estate", "kind": "stale-plan",
+            "hint": "evac plan",
+        }  # fmt: skip
 
     play(story)
 

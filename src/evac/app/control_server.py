@@ -192,7 +192,8 @@ class ServerControl:
                 "who": runs.who_am_i()}  # fmt: skip
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)
         if told["state"] == "refused":
-            raise runs.refusal(shown(told["code"]) or "refused", shown(told["why"]))
+            said = (shown(told.get(name, "")) for name in ("code", "why", "kind", "hint"))
+            raise runs.refusal(runs.Refusal(*said))
         if told["state"] != "made":
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])

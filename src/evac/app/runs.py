@@ -32,6 +32,7 @@ from evac.engine.proposals import ANSWER, PROPOSAL
 from evac.engine.protecting import bound_of, is_protection
 from evac.engine.sightings import Loss
 from evac.estate import plan_codec
+from evac.model.error_kinds import error_of
 from evac.model.errors import (
     Corrupt,
     EvacError,
@@ -100,7 +101,8 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
     """Asks the leader to make a run of a plan, and waits for its id.
 
     Raises NotAllowed with the leader's words where a guard refuses, UnsafePlan where the checker does,
-    Unavailable where nobody leads, OutcomeUnknown where the store does not say any more what became of it.
+    StalePlan where the estate changed meanwhile, Unavailable where nobody leads, OutcomeUnknown where the
+    store does not say any more what became of it.
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
@@ -117,12 +119,31 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
         raise Unavailable("no controller leads, so nobody took the plan")
     if "run" in answer:
         return str(answer["run"])
-    raise refusal(str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)))
+    raise refusal(Refusal.of(answer))
 
 
-def refusal(code: str, words: str) -> EvacError:
-    """What a leader's no is: of the checker, or of a guard."""
-    return unsafe(words) if code == WRONG else NotAllowed(code, words)
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A leader's no. kind: as `kind_of` writes it; empty of a leader that did not say it yet."""
+
+    code: str
+    why: str
+    kind: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Refusal:
+        return cls(
+            str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)),
+            str(answer.get("kind", "")), str(answer.get("hint", "")),
+        )  # fmt: skip
+
+
+def refusal(no: Refusal) -> EvacError:
+    """The error that the leader had. Without its kind: of the checker, or else of a guard."""
+    if no.kind:
+        return error_of(no.kind, 0, no.code, no.why, no.hint)
+    return unsafe(no.why) if no.code == WRONG else NotAllowed(no.code, no.why)
 
 
 def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, bytes]:

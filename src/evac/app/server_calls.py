@@ -24,7 +24,7 @@ import orjson
 from evac import __version__
 from evac.actions.secrets import Secret
 from evac.actions.tls import TlsFiles, TlsTrouble, client_context, trouble_of, why_cut
-from evac.app.problem_kinds import error_of
+from evac.model.error_kinds import error_of
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
 
 TRIES: Final = 3

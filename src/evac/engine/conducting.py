@@ -39,7 +39,7 @@ from evac.engine.mending import Mend, Mending, Trouble, take_over_plan
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.policies import Policies
-from evac.engine.proposals import PROPOSAL, answered, wanted_of
+from evac.engine.proposals import PROPOSAL, answered, refused, wanted_of
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, as_known, up_to_date
@@ -565,7 +565,7 @@ class Conductor:
         except (LeaseLost, Unavailable):
             raise
         except EvacError as error:
-            no = answered(entry, {"refused": error.message, "code": error.code})
+            no = answered(entry, refused(error))
             with contextlib.suppress(Conflict):
                 await self._desk.store.transact(no.compares, no.changes, self.guard)
 

@@ -1,7 +1,9 @@
 """What a person wants to be run, and the answer that takes its place.
 
     proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who"}
-    answer/<id>        {"run"} of the run that was made of it, or {"refused", "code"}
+    answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
+
+The answers of older leaders say neither kind nor hint.
 
 Who asked may take a proposal back while nobody answered it. So the answer is written in the transaction that
 makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
@@ -18,7 +20,8 @@ import orjson
 from evac.engine.drawer import get_plan
 from evac.engine.guards import Permit
 from evac.engine.wanted import Wanted
-from evac.model.errors import RunError
+from evac.model.error_kinds import kind_of
+from evac.model.errors import EvacError, RunError
 from evac.store.port import Compare, Delete, Entry, Put, Store
 
 PROPOSAL: Final = "proposal/"
@@ -32,6 +35,11 @@ def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
     key = ANSWER + entry.key.removeprefix(PROPOSAL)
     changes = (Delete(entry.key), Put(key, orjson.dumps(answer)))
     return Permit((Compare(entry.key, entry.revision),), changes)
+
+
+def refused(error: EvacError) -> dict[str, str]:
+    """The answer of a leader that will not: why, and which kind of error it is."""
+    return {"refused": error.message, "code": error.code, "kind": kind_of(error), "hint": error.hint}
 
 
 async def wanted_of(store: Store, entry: Entry) -> Wanted:

@@ -20,6 +20,7 @@ from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock
 from evac.engine.datasets import DataSets, Epoch
 from evac.engine.guards import Permit
+from evac.engine.proposals import refused
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.run.replan import plan_id
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
@@ -62,7 +63,7 @@ class Vouching:
         except (LeaseLost, Unavailable):
             raise
         except EvacError as error:
-            permit, words, answer = Permit(), "", {"refused": error.message, "code": error.code}
+            permit, words, answer = Permit(), "", refused(error)
         key = ANSWER + entry.key.rpartition("/")[2]
         with contextlib.suppress(Conflict):  # read again at the next change
             await self._store.transact(

@@ -196,13 +196,16 @@ def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
 ) -> None:
     """As an older client, or one with another estate, would: nothing asks the checker before the leader."""
     good = made_of(load(SMALL), QUESTIONS["lose"]).data
-    bad = alter(good)
+    bad, old = alter(good), altered(good, estate_digest="sha256:" + "0" * 64)
 
     async def story(made: Composed) -> None:
         with pytest.raises(UnsafePlan) as error:
             await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), 1)
         assert error.value.code == "plan-wrong"
         assert "the checker does not accept this plan: F" in error.value.message
+        with pytest.raises(StalePlan) as stale:
+            await runs.propose(made.store, runs.proposal_of(old, "fire-1", "fire", ("north",)), 1)
+        assert (stale.value.code, stale.value.hint) == ("plan-stale", "evac plan, and apply that")
         for nothing in ("open/", "incident/", "journal/fire", "bound/"):
             assert await made.store.list(nothing) == []
         run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)

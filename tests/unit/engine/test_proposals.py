@@ -11,7 +11,16 @@ import pytest
 from evac.app import runs
 from evac.engine.drawer import digest_of, put_plan
 from evac.engine.guards import read_register
-from evac.model.errors import OutcomeUnknown, Unavailable
+from evac.engine.proposals import refused
+from evac.model.errors import (
+    EvacError,
+    NotAllowed,
+    OutcomeUnknown,
+    RunError,
+    StalePlan,
+    Unavailable,
+    UnsafePlan,
+)
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 from tests.unit.engine.small_world import World, play, policy_of
@@ -120,3 +129,29 @@ def test_a_withdrawal_of_which_nobody_knows_is_no_promise() -> None:
         assert await store.list("proposal/"), "it may still be taken"
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StalePlan("plan-stale", "of another estate", "evac plan"),
+        UnsafePlan("plan-wrong", "F19", "evac verify"),
+        NotAllowed("not-confirmed", "ansan was not confirmed", "--confirm ansan"),
+        RunError("incident-taken", "there is a run"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whoever_asked_gets_the_error_that_the_leader_had(error: EvacError) -> None:
+    told = runs.refusal(runs.Refusal.of(refused(error)))
+    assert type(told) is type(error)
+    assert (told.code, told.message, told.hint) == (error.code, error.message, error.hint)
+
+
+def test_the_answer_of_an_older_leader_says_no_kind() -> None:
+    def told(**answer: str) -> EvacError:
+        return runs.refusal(runs.Refusal.of(answer))
+
+    assert isinstance(told(refused="F19", code="plan-wrong"), UnsafePlan)
+    guarded = told(refused="no", code="guard")
+    assert (type(guarded), guarded.code, guarded.message) == (NotAllowed, "guard", "no")
+    assert (told().code, told().message) == ("refused", "the leader refused it")

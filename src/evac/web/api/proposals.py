@@ -42,9 +42,9 @@ class Propose(Body):
 
 
 class ProposalTold(BaseModel):
-    """state: `made`, with the run; `refused`, with code and why; `untaken`, where nobody took it in that
-    time: it is withdrawn, and no run is made of it; `waiting`, where it was not waited for (`wait_s=0`): ask
-    again with the same key.
+    """state: `made`, with the run; `refused`, with code, why, the kind of error and what to do next;
+    `untaken`, where nobody took it in that time: it is withdrawn, and no run is made of it; `waiting`, where
+    it was not waited for (`wait_s=0`): ask again with the same key.
     """
 
     proposal: str
@@ -56,6 +56,8 @@ class ProposalTold(BaseModel):
     run: str
     code: str
     why: str
+    kind: str
+    hint: str
 
 
 class PlanKept(BaseModel):
@@ -176,15 +178,14 @@ async def propose(
     else:
         given = await room.counter.propose(asked, cases.Proposal(body.incident, data, body.reason), body.plan)
     answer = await cases.answer_to(room.office.store, str(given.told["proposal"]), wait_s)
-    told = {**given.told, "state": "untaken" if wait_s else "waiting", "run": "", "code": "", "why": ""}
+    told = {**given.told, "state": "untaken" if wait_s else "waiting", "run": ""}
+    told |= {"code": "", "why": "", "kind": "", "hint": ""}
     if answer is not None and "run" in answer:
         told |= {"state": "made", "run": str(answer["run"])}
         with contextlib.suppress(Unavailable):
             await room.office.look()
             room.office.refresh()
     elif answer is not None:
-        told |= {
-            "state": "refused", "code": str(answer.get("code", "refused")),
-            "why": str(answer.get("refused", cases.REFUSED)),
-        }  # fmt: skip
+        no = cases.Refusal.of(answer)
+        told |= {"state": "refused", "code": no.code, "why": no.why, "kind": no.kind, "hint": no.hint}
     return answer_of(given, told)

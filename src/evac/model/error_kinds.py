@@ -1,4 +1,4 @@
-"""Families of errors, as the API names them: a client makes the same error of a problem."""
+"""Families of errors, as the API and the store name them: whoever asked makes the same error again."""
 
 from __future__ import annotations
 
