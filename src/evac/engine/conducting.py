@@ -31,7 +31,7 @@ from evac.engine.execution import Hooks, RunExecution
 from evac.engine.feed_watch import FeedWatch
 from evac.engine.guards import Guards, Mark, Permit, read_register, read_register_as_is
 from evac.engine.in_hand import InHand, read_opened
-from evac.engine.leading import Leadership
+from evac.engine.leading import Leadership, begin
 from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.losing import LossGuard
@@ -195,7 +195,7 @@ class Conductor:
         journal, view = await self._doubted.making(name, making, self._tasks)
         self._runs[name] = run
         self._desk.policies.keep(name, policy)
-        self._tasks.create_task(self._carry(run, journal, view))
+        begin(self._tasks, self._carry(run, journal, view))
         return name
 
     async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
@@ -292,9 +292,9 @@ class Conductor:
             return run.actions_of(execution.view, step)
 
         feeds = FeedWatch(execution, actions_of, desk.driver, self._lead, tell)
-        beside = [self._tasks.create_task(feeds.run())]
+        beside = [begin(self._tasks, feeds.run())]
         if desk.mend is not None:
-            beside.append(self._tasks.create_task(Mending(execution, desk.mend, take, tell).run()))
+            beside.append(begin(self._tasks, Mending(execution, desk.mend, take, tell).run()))
         return beside
 
     def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
@@ -351,7 +351,7 @@ class Conductor:
         if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
             return
         assert self._tasks is not None
-        self._tasks.create_task(go_on(execution.view, str(event.data["who"]), execution.say))
+        begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
 
     async def ready(self) -> None:
         """Waits until every run that an earlier leader left is in hand, or was said not to be."""

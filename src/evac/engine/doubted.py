@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from evac.engine.leading import begin
 from evac.model.errors import Unavailable
 from evac.store.port import Entry, Store
 
@@ -34,14 +35,16 @@ class DoubtedRuns:
         self._looking: set[str] = set()
 
     async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
-        """Makes a run. Where the store gives no answer, which is raised, it is looked for from then on."""
+        """Makes a run. Where the store gives no answer, which is raised, it is looked for from then on, as
+        long as we lead.
+        """
         self._making.add(name)
         try:
             return await work
         except Unavailable:
             if name not in self._looking:
                 self._looking.add(name)
-                tasks.create_task(self._look_for(name), name=f"in doubt {name}")
+                begin(tasks, self._look_for(name), f"in doubt {name}")
             raise
         finally:
             self._making.discard(name)

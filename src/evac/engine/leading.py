@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from evac.engine.clock import Clock
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.port import Lease, Put, Store
 
+T = TypeVar("T")
 LEADER: Final = "leader"
 SIGN: Final = "sign"
 """Key of whoever leads, under their lease: who waits for the lease need not ask for it all the time."""
@@ -24,6 +25,17 @@ MARGIN_PERMILLE: Final = 250
 """How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
 
 _PAUSE_LEAST_S: Final = 0.05
+
+
+def begin(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+    """One more task of a term. Raises LeaseLost where the term is ending: its group, which one task of it has
+    shut down by what it raised, takes no other, and whoever asks is about to be cancelled as well.
+    """
+    try:
+        return tasks.create_task(work, name=name)
+    except RuntimeError as error:
+        work.close()
+        raise LeaseLost(LEADER) from error
 
 
 class Leadership:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.leading import Leadership
+from evac.engine.leading import Leadership, begin
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Lease
@@ -146,3 +146,40 @@ def test_a_process_that_was_stopped_does_nothing_more(tmp_path: Path) -> None:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_a_term_that_is_ending_takes_no_other_task_and_says_so_as_a_lost_lease() -> None:
+    """Whatever else it raised would end the controller, and not only its term."""
+    begun: list[str] = []
+
+    async def work(name: str) -> None:
+        begun.append(name)
+
+    async def asks(tasks: asyncio.TaskGroup, ending: asyncio.Event) -> None:
+        await ending.wait()
+        await asyncio.sleep(0)
+        begin(tasks, work("late"))
+
+    async def ends(ending: asyncio.Event) -> None:
+        ending.set()
+        raise Unavailable("the store is away")
+
+    async def story() -> None:
+        ending = asyncio.Event()
+        async with asyncio.TaskGroup() as outer:
+
+            async def term() -> None:
+                async with asyncio.TaskGroup() as inner:
+                    begin(inner, work("in time"))
+                    outer.create_task(asks(inner, ending))
+                    begin(inner, ends(ending))
+
+            outer.create_task(term())
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(story())
+    lost, rest = raised.value.split(LeaseLost)
+    assert lost is not None
+    assert rest is not None
+    assert rest.split(Unavailable)[1] is None
+    assert begun == ["in time"]
