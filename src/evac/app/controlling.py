@@ -30,6 +30,7 @@ from evac.app.mending import Mender
 from evac.app.observing import probes_of
 from evac.app.planning_worker import BUDGET_MS, PlanningWorker
 from evac.app.seen import SeenEstate
+from evac.app.turns import give_way
 from evac.engine import protecting, requests
 from evac.engine.binding import Bound, bind
 from evac.engine.bound_store import get_bound, put_bound
@@ -333,6 +334,7 @@ async def _protections(
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:
     """Runs a controller until SIGTERM or SIGINT."""
+    give_way()
     made = await compose(setting, tell)
     await _open_generation(setting, made)
     stop = asyncio.Event()

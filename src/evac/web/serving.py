@@ -26,6 +26,7 @@ from evac.app.open_files import raise_limit
 from evac.app.parent import parent_ends
 from evac.app.runs import who_am_i
 from evac.app.tracing import tracer_of
+from evac.app.turns import give_way
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
 from evac.web.access.opening import access_of, choose, setting_of
@@ -37,8 +38,6 @@ from evac.web.pages import frame
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
 STOP_S: Final = 3
-SWITCH_S: Final = 0.000_5
-"""A thread that replays or forecasts gives way to the loop after so long."""
 BACKLOG: Final = 1_024
 FAILED: Final = 1
 DEMO: Final = "This is a demonstration: the company, its sites and what they do are simulated."
@@ -127,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent = os.getppid()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("evac.access").setLevel(logging.INFO)
-    sys.setswitchinterval(SWITCH_S)
+    give_way()
     raise_limit()
     if told.demo:
         frame.announce(DEMO)
