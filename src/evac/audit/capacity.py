@@ -81,7 +81,7 @@ class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
     whether anything is known that could carry a service elsewhere; sites_with_room (S, sites); wanted:
-    what is to be placed."""
+    what is to be placed; fillings: loss -> how first fit went."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -93,6 +93,31 @@ class Capacity:
     reserves: Reserves
     supply: Supply
     wanted: Wanted
+    fillings: dict[int, Filling]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filling:
+    """One loss by first fit. wanted, base (S,): replicas that ask for a place, and how many of them serve at
+    all; at_site (sites, S): what is left at each site; missing_base, missing_top (S,): without a place;
+    boot_rank (S,); free (P, R): of pools afterwards."""
+
+    wanted: IntColumn
+    base: IntColumn
+    at_site: IntColumn
+    missing_base: IntColumn
+    missing_top: IntColumn
+    boot_rank: IntColumn
+    free: IntColumn
+
+    def answers(self, wanted: IntColumn, base: IntColumn, at_site: IntColumn, capped: RowNumbers) -> bool:
+        """Whether the same is asked. capped: services of which a site takes so many only."""
+        asked = capped[wanted[capped] > 0]
+        return (
+            np.array_equal(self.wanted, wanted)
+            and np.array_equal(self.base, base)
+            and np.array_equal(self.at_site[:, asked], at_site[:, asked])
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,19 +146,26 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """One audit's worth of capacity questions. capped: services with a cap per site, counts (rows, capped):
-    where they stand; held (sites, budgets): dark servers that each budget holds back."""
+    """One audit's worth of capacity questions. lost (L, S); capped: services with a cap per site; held
+    (sites, budgets): dark servers that each budget holds back. before: of the same losses; same_room: placed
+    in the same room for the same demand; same_shed: and what may be shed is the same."""
 
     supply: Supply
     losses: Losses
+    lost: CountTable
+    before: Capacity | None = None
+
+    @cached_property
+    def same_room(self) -> bool:
+        return self.before is not None and self.before.supply.stock.same(self.supply.stock)
+
+    @cached_property
+    def same_shed(self) -> bool:
+        return self.before is not None and self.before.supply.same_variants(self.supply)
 
     @cached_property
     def capped(self) -> RowNumbers:
         return np.flatnonzero(self.supply.wants.site_cap < UNBOUNDED)
-
-    @cached_property
-    def counts(self) -> IntColumn:
-        return self.supply.presence.counts[:, self.capped].astype(np.int64)
 
     @cached_property
     def held(self) -> IntColumn:
@@ -155,12 +187,12 @@ def capacity(
     known = before.room_known if before is not None and same else _room_known(reach, losses)
     as_before = before is not None and before.wanted.taken is taken and before.room_known is known
     wanted = before.wanted if before is not None and as_before else _wanted(taken, known, losses)
-    question = _Question(supply, losses)
+    question = _Question(supply, losses, lost, before)
     settled, boots = _settled(question, wanted)
     to_place, placed = wanted.in_all
-    result = Capacity(to_place, placed.copy(), boots, {}, {}, known, reach, supply.found, supply, wanted)
+    result = Capacity(to_place, placed.copy(), boots, {}, {}, known, reach, supply.found, supply, wanted, {})
     for number in np.flatnonzero(~settled & (placed > 0)).tolist():
-        _place_one(question, result, number, *_asked(supply.presence, lost[number], known[number]))
+        _place_one(question, result, number)
     return result
 
 
@@ -187,15 +219,15 @@ def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) ->
     supply = old.supply.reordered(top)
     result = replace(
         old, placed=old.placed.copy(), boots=old.boots.copy(), boot_rank=dict(old.boot_rank),
-        short=dict(old.short), supply=supply,
+        short=dict(old.short), supply=supply, fillings=dict(old.fillings),
     )  # fmt: skip
     before, after = old.supply.wants.order, supply.wants.order
-    question = _Question(supply, losses)
+    question = _Question(supply, losses, lost)
     for number in sorted(old.boot_rank):
-        wanted, base = _asked(supply.presence, lost[number], old.room_known[number])
+        wanted = old.fillings[number].wanted
         if not np.array_equal(before[wanted[before] > 0], after[wanted[after] > 0]):
             result.short.pop(number, None)
-            _place_one(question, result, number, wanted, base)
+            _place_one(question, result, number)
     return result
 
 
@@ -268,24 +300,48 @@ def _own_server(wanted: Open, reach: IntColumn, taken: IntColumn) -> BoolColumn:
     return fits
 
 
-def _place_one(
-    question: _Question, result: Capacity, number: int, wanted: IntColumn, base: IntColumn
-) -> None:
-    """First fit for one loss, base (S,) before the rest of what is wanted (S,).
+def _place_one(question: _Question, result: Capacity, number: int) -> None:
+    """First fit for one loss, base before the rest of what is wanted.
 
     Where something finds no place, why, and whether shedding would help.
     """
-    losses, supply = question.losses, question.supply
-    at_site = _surviving_at_site(question, number)
-    placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
-    result.boots[number] = bool(placed.boot_rank.any())
-    result.boot_rank[number] = placed.boot_rank
-    missing_base, missing_top = base - placed.base, wanted - base - placed.top
-    result.placed[number] = int((placed.base + placed.top).sum())
-    if not (missing_base.any() or missing_top.any()):
+    filling = _filling(question, number, result.room_known[number])
+    result.fillings[number] = filling
+    result.boots[number] = bool(filling.boot_rank.any())
+    result.boot_rank[number] = filling.boot_rank
+    missing = int(filling.missing_base.sum() + filling.missing_top.sum())
+    result.placed[number] = int(filling.wanted.sum()) - missing
+    if not missing:
         return
-    firm = supply.firm
-    missing = missing_base + missing_top
+    before = question.before
+    if before is not None and question.same_shed and before.fillings.get(number) is filling:
+        result.short[number] = before.short[number]
+    else:
+        result.short[number] = _shortfall(question, number, filling)
+
+
+def _filling(question: _Question, number: int, known: BoolColumn) -> Filling:
+    """How first fit goes for one loss: as before, if the same is asked in the same room.
+
+    known (S,): for which services there is any room.
+    """
+    supply, before = question.supply, question.before
+    wanted, base = _asked(supply.presence, question.lost[number], known)
+    at_site = _surviving_at_site(question, number)
+    if before is not None and question.same_room:
+        filling = before.fillings.get(number)
+        if filling is not None and filling.answers(wanted, base, at_site, question.capped):
+            return filling
+    placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
+    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
+    missing_base, missing_top = base - placed.base, wanted - base - placed.top
+    return Filling(wanted, base, at_site, missing_base, missing_top, placed.boot_rank, free)
+
+
+def _shortfall(question: _Question, number: int, filling: Filling) -> Shortfall:
+    """Why something finds no place, and whether shedding would help."""
+    losses, supply, firm = question.losses, question.supply, question.supply.firm
+    base, at_site, missing_base = filling.base, filling.at_site, filling.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
     if after.any() and losses.kinds[number] in LARGE_KINDS:
@@ -294,19 +350,18 @@ def _place_one(
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
-    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
-    result.short[number] = Shortfall(
-        missing_base, missing_top, after, firm, by_power, budgets,
-        _shorts(supply, free, missing), _shorts(supply, free, np.where(firm, after, missing_base)),
-        supply.labels,
-    )  # fmt: skip
+    shorts = _shorts(supply, filling.free, missing_base + filling.missing_top)
+    for_good = _shorts(supply, filling.free, np.where(firm, after, missing_base))
+    return Shortfall(
+        missing_base, filling.missing_top, after, firm, by_power, budgets, shorts, for_good, supply.labels
+    )
 
 
 def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: int) -> IntColumn:
     """(sites, R) what replicas that one loss moves take of the room of each site, by first fit without
     shedding. lost: (L, S). What finds no place takes nothing.
     """
-    question, supply = _Question(found.supply, losses), found.supply
+    question, supply = _Question(found.supply, losses, lost), found.supply
     sites = losses.sites.shape[1]
     taken = np.zeros((sites, len(RESOURCE_WORDS)), np.int64)
     if not found.placed[number]:
@@ -334,15 +389,20 @@ def _packed(
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     """(sites, S) replicas that a loss leaves at each site; only caps per site ask for them."""
-    losses, presence = question.losses, question.supply.presence
+    losses, presence, capped = question.losses, question.supply.presence, question.capped
     left = presence.per_site.astype(np.int64)
-    if not len(question.capped):
+    if not len(capped):
         return left
-    rows, whole = losses.rows_of(number), losses.sites[number]
+    site, whole = int(losses.site[number]), losses.sites[number]
     left[whole] = 0
+    if site >= 0:
+        # All that is taken stood at the one site.
+        left[site] -= 0 if whole[site] else question.lost[number]
+        return left
+    rows = losses.rows_of(number)
     for site in np.unique(losses.rows.site[rows[~whole[losses.rows.site[rows]]]]).tolist():
         here = rows[losses.rows.site[rows] == site]
-        left[site, question.capped] -= question.counts[here].sum(axis=0)
+        left[site, capped] -= presence.counts[np.ix_(here, capped)].sum(axis=0, dtype=np.int64)
     return left
 
 

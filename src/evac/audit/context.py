@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from evac.audit.closure import Pairs
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts import LOST, RECOVERS, Impacts
+from evac.audit.losses import Losses
 from evac.audit.stores import Outcome
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
@@ -105,7 +106,8 @@ class Context:
     @cached_property
     def loss_rank(self) -> list[tuple[int, int]]:
         """How grave the kind of each loss is, then its number."""
-        return [(_CLASS_RANK[kind], number) for number, kind in enumerate(self.impacts.losses.kinds)]
+        losses = self.impacts.losses
+        return self.impacts.kept.of(("loss rank",), (losses,), partial(_ranks, losses))
 
     def asks_about(self, pairs: Pairs) -> BoolColumn:
         """Which pairs are of services that are asked about."""
@@ -141,6 +143,10 @@ class Context:
             for family in families:
                 found.setdefault(family, []).append(service)
         return {family: tuple(services) for family, services in found.items()}
+
+
+def _ranks(losses: Losses) -> list[tuple[int, int]]:
+    return [(_CLASS_RANK[kind], number) for number, kind in enumerate(losses.kinds)]
 
 
 def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:

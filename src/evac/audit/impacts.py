@@ -361,7 +361,7 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
         ),
         ready_ms=kept.of(("ready",), (hit.down, ready), partial(_by_loss, hit.down, ready, size)),
         untimed=_untimed(ground, wiring, damage, kept),
-        methods=_methods(ground.losses), kept=kept,
+        methods=_methods(ground.losses) if before is None else before.methods, kept=kept,
     )  # fmt: skip
 
 

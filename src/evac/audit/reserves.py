@@ -29,11 +29,12 @@ from evac.model.power import stated_budgets
 @dataclass(frozen=True, slots=True, eq=False)
 class Power:
     """Budgets that are known, in watts; columns: per server the number of the budget of its rack, first and
-    second feed, hall and site, -1 unknown."""
+    second feed, hall and site, -1 unknown; sets: see `feed_sets`."""
 
     names: tuple[str, ...]
     budgets: tuple[int, ...]
     columns: tuple[IndexColumn, ...]
+    sets: IndexColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +70,8 @@ def reserves(top: Topology, before: Reserves | None = None) -> Reserves:
     dark = fleet.state == DARK
     by_hand = fit & dark & (fleet.bmc == BMC_NO)
     boots = np.array([c.boot_ms is not None for c in estate.classes] + [False], np.bool_)
-    bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class])
     power = _power_of(top) if before is None else before.power
+    bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class], power.sets)
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     drawn = np.where(on, fleet.watts, 0)
     load = _load(power, drawn, before)
@@ -81,7 +82,7 @@ def reserves(top: Topology, before: Reserves | None = None) -> Reserves:
     )
 
 
-def _within_odds(top: Topology, rows: BoolColumn) -> BoolColumn:
+def _within_odds(top: Topology, rows: BoolColumn, sets: IndexColumn) -> BoolColumn:
     """Of the dark servers of one class and feed set, floor(odds x count), first by name."""
     fleet, classes = top.estate.fleet, top.estate.classes
     chosen = np.flatnonzero(rows)
@@ -90,7 +91,7 @@ def _within_odds(top: Topology, rows: BoolColumn) -> BoolColumn:
     odds = np.array(
         [1000 if c.boot_odds_permille is None else c.boot_odds_permille for c in classes], np.int64
     )
-    group = feed_sets(top)[fleet.rack[chosen]] if len(top.estate.racks) else np.full(len(chosen), -1)
+    group = sets[fleet.rack[chosen]] if len(top.estate.racks) else np.full(len(chosen), -1)
     key = fleet.server_class[chosen].astype(np.int64) * (2**31) + np.where(fleet.rack[chosen] >= 0, group, -1)
     rank, size = _rank_and_size(key)
     kept = np.zeros_like(rows)
@@ -189,4 +190,5 @@ def _power_of(top: Topology) -> Power:
     table = np.array([*per_rack, (-1, -1, -1, -1)], np.int32)
     site = np.array([index.get(s.id, -1) for s in estate.sites] or [-1], np.int32)
     by_rack = tuple(table[fleet.rack, column].astype(np.int32) for column in range(4))
-    return Power(tuple(names), tuple(budgets), (*by_rack, site[fleet.site].astype(np.int32)))
+    columns = (*by_rack, site[fleet.site].astype(np.int32))
+    return Power(tuple(names), tuple(budgets), columns, feed_sets(top))

@@ -8,12 +8,13 @@ has to fit on one server. What a service may use follows the rules of the planni
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
+from evac.audit.closure import RowNumbers
 from evac.audit.losses import Rows
 from evac.audit.reserves import Reserves
 from evac.model.domain import Topology
@@ -66,6 +67,11 @@ class Wants:
     kind: IndexColumn
     order: IndexColumn
 
+    def same(self, other: Wants) -> bool:
+        """Whether services ask for the same, in the same order."""
+        names = [column.name for column in fields(self)]
+        return self is other or all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
+
     @cached_property
     def asking(self) -> Asking:
         """The same, as kernels take it."""
@@ -100,6 +106,14 @@ class Room:
     levels: IntColumn
     bits: int
     finer: int
+
+    def same(self, other: Room) -> bool:
+        """Whether there are the same shapes, of the same servers."""
+        if self is other:
+            return True
+        names = ("free", "count", "pool", "stage", "is_pool", "pool_site", "pool_class", "server_shape")
+        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+        return alike and self.pool_names == other.pool_names
 
     @cached_property
     def amounts(self) -> IntColumn:
@@ -158,18 +172,53 @@ def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntCo
     return np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT)
 
 
-def used_again(
-    before: Used, top: Topology, servers: BoolColumn, demand: IntColumn, kept: BoolColumn | None = None
-) -> Used:
-    """What replicas take, where that is known of all servers but some."""
-    taken = demand if kept is None else demand * kept[:, None]
-    replicas, found = top.estate.replicas, before.servers.copy()
-    here = replicas.kind == ON_SERVER
-    here[here] = servers[replicas.target[here]]
-    found[servers] = 0
-    amounts = taken[replicas.service[here]] * replicas.count[here, None]
-    np.add.at(found, replicas.target[here], amounts)
-    return Used(found, _taken(replicas, ON_POOL, taken, len(top.estate.pools)))
+@dataclass(frozen=True, slots=True, eq=False)
+class Taking:
+    """What replicas of an estate take: demand (S, R) of each, nothing for services that are left out."""
+
+    replicas: Replicas
+    demand: IntColumn
+
+    def only(self, kept: BoolColumn) -> Taking:
+        """The same without services that are not kept (S,)."""
+        return Taking(self.replicas, self.demand * kept[:, None])
+
+    def of(self, services: IndexColumn, kind: int) -> tuple[IndexColumn, IntColumn]:
+        """Targets of a kind on which some services, sorted, stand, one a binding; and what is taken there."""
+        replicas, rows = self.replicas, bindings_of(self.replicas, services)
+        rows = rows[replicas.kind[rows] == kind]
+        return replicas.target[rows], self.demand[replicas.service[rows]] * replicas.count[rows, None]
+
+
+def bindings_of(replicas: Replicas, services: IndexColumn) -> RowNumbers:
+    """Rows of the bindings of some services, sorted."""
+    edges = np.searchsorted(replicas.service, np.stack([services, services + 1]))
+    return np.concatenate([np.empty(0, np.intp), *(np.arange(one, end) for one, end in edges.T.tolist())])
+
+
+def used_again(before: Used, old: Taking, new: Taking, services: IndexColumn) -> tuple[Used, IndexColumn]:
+    """What replicas take after a change of some services, sorted; and the servers on which that is another
+    amount. The same object where it is nowhere."""
+    servers, changed = _taken_again(before.servers, ON_SERVER, old, new, services)
+    pools, _ = _taken_again(before.pools, ON_POOL, old, new, services)
+    same = servers is before.servers and pools is before.pools
+    return before if same else Used(servers, pools), changed
+
+
+def _taken_again(
+    table: IntColumn, kind: int, old: Taking, new: Taking, services: IndexColumn
+) -> tuple[IntColumn, IndexColumn]:
+    """(size, R) taken on targets of a kind, and which of them differ."""
+    (left, less), (entered, more) = old.of(services, kind), new.of(services, kind)
+    target, place = np.unique(np.concatenate([left, entered]), return_inverse=True)
+    change = np.zeros((len(target), RESOURCE_COUNT), np.int64)
+    np.add.at(change, place.reshape(-1), np.concatenate([-less, more]))
+    differs = change.any(axis=1)
+    if not differs.any():
+        return table, target[:0]
+    found = table.copy()
+    found[target[differs]] += change[differs]
+    return found, target[differs]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -349,36 +398,45 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
     return found
 
 
-def wants_of(
+def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
+    """What services ask for, against the pools of a room."""
+    every = np.arange(len(known), dtype=np.int32)
+    eligible = _eligible(top, room, every)
+    kinds, which = np.unique(eligible, axis=0, return_inverse=True)
+    return Wants(
+        demand, known, *_spreads(top, every, n), eligible, kinds, which.reshape(-1).astype(np.int32),
+        order_of_services(top),
+    )  # fmt: skip
+
+
+def wants_again(
+    before: Wants,
     top: Topology,
     room: Room,
-    demand: IntColumn,
-    known: BoolColumn,
+    demand: tuple[IntColumn, BoolColumn],
     n: IntColumn,
-    before: Wants | None = None,
-    other: IndexColumn | None = None,
+    other: IndexColumn,
 ) -> Wants:
-    """What services ask for, against the pools of a room.
-
-    before: the same of an estate in which all but some others (see `others_of`) are as they are.
-    """
-    services = top.estate.services
-    eligible = _eligible(top, room)
-    if before is not None and np.array_equal(before.eligible, eligible):
-        kinds, kind = before.kinds, before.kind
-    else:
+    """The same against the same pools, where all but some other services are and stand as before; the same
+    object where nothing else is asked for. demand: see `demands`."""
+    per_server, site_cap, eligible = before.per_server.copy(), before.site_cap.copy(), before.eligible.copy()
+    per_server[other], site_cap[other] = _spreads(top, other, n)
+    eligible[other] = _eligible(top, room, other)
+    kinds, kind = before.kinds, before.kind
+    if not np.array_equal(before.eligible, eligible):
         kinds, which = np.unique(eligible, axis=0, return_inverse=True)
         kind = which.reshape(-1).astype(np.int32)
-    if before is None or other is None:
-        other = np.arange(len(services), dtype=np.int32)
-        per_server, site_cap = np.zeros(len(services), np.int64), np.zeros(len(services), np.int64)
-    else:
-        per_server, site_cap = before.per_server.copy(), before.site_cap.copy()
-    for row in other.tolist():
-        per_server[row] = max(1, services[row].spread.per_server)
-        site_cap[row] = _site_cap(services[row], int(n[row]))
-    order = before.order if before is not None and not len(other) else order_of_services(top)
-    return Wants(demand, known, per_server, site_cap, eligible, kinds, kind, order)
+    found = Wants(*demand, per_server, site_cap, eligible, kinds, kind, order_of_services(top))
+    return before if before.same(found) else found
+
+
+def _spreads(top: Topology, chosen: IndexColumn, n: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """How many replicas of some services a server takes, and how many a site; n (S,): replicas in all."""
+    services = [(row, top.estate.services[row]) for row in chosen.tolist()]
+    return (
+        np.array([max(1, service.spread.per_server) for _, service in services], np.int64),
+        np.array([_site_cap(service, int(n[row])) for row, service in services], np.int64),
+    )
 
 
 def useful_shapes(room: Room, wants: Wants) -> BoolColumn:
@@ -421,22 +479,24 @@ def _site_cap(service: Service, n: int) -> int:
     return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)
 
 
-def _eligible(top: Topology, room: Room) -> BoolColumn:
-    """(S, P): by eligible sites and classes, and bare or pool according to where a service runs today."""
+def _eligible(top: Topology, room: Room, chosen: IndexColumn) -> BoolColumn:
+    """(n, P) of some services, sorted: by eligible sites and classes, and bare or pool according to where a
+    service runs today."""
     estate, replicas = top.estate, top.estate.replicas
-    count = len(estate.services)
+    rows = bindings_of(replicas, chosen) if len(chosen) < len(estate.services) else np.arange(len(replicas))
+    service, kinds = replicas.service[rows], replicas.kind[rows]
     on_server, on_pool = (
-        np.bincount(replicas.service[replicas.kind == kind], minlength=count) > 0
+        np.bincount(service[kinds == kind], minlength=len(estate.services))[chosen] > 0
         for kind in (ON_SERVER, ON_POOL)
     )
     declared = np.array([name in top.pool_index for name in room.pool_names], np.bool_)
-    table = np.ones((count, len(room.pool_names)), np.bool_)
+    table = np.ones((len(chosen), len(room.pool_names)), np.bool_)
     table[on_server & ~on_pool] &= ~declared
     table[on_pool & ~on_server] &= declared
     class_index = {c.id: number for number, c in enumerate(estate.classes)}
     known: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], BoolColumn] = {}
-    for row, service in enumerate(estate.services):
-        key = (service.eligible_sites, service.eligible_classes)
+    for row, number in enumerate(chosen.tolist()):
+        key = (estate.services[number].eligible_sites, estate.services[number].eligible_classes)
         if key == (None, None):
             continue
         if key not in known:

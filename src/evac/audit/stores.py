@@ -88,9 +88,9 @@ class StoreHits:
 
     def of(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) for every loss that takes something of a store."""
-        first, last = np.searchsorted(self.store, (store, store + 1))
-        which = zip(self.loss[first:last].tolist(), self.outcome[first:last].tolist(), strict=True)
-        return [(loss, self.outcomes[outcome]) for loss, outcome in which]
+        part = self.parts[store]
+        which = zip(part.losses.tolist(), part.which.tolist(), strict=True)
+        return [(loss, part.outcomes[outcome]) for loss, outcome in which]
 
     def under(self, number: int) -> list[tuple[int, Outcome]]:
         """(store, outcome) for every store of which one loss takes something."""

@@ -7,7 +7,7 @@ is made again (see `reshaping`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Final, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from evac.audit.reserves import Reserves, reserves
 from evac.audit.reshaping import reshaped
 from evac.audit.room import (
     Room,
+    Taking,
     Used,
     Wants,
     demands,
@@ -28,10 +29,12 @@ from evac.audit.room import (
     room_of,
     used_again,
     used_amounts,
+    wants_again,
     wants_of,
 )
 from evac.model.domain import Topology
-from evac.model.fleet import ON_SERVER, BoolColumn, Fleet, IntColumn
+from evac.model.estate import Estate
+from evac.model.fleet import ON_SERVER, BoolColumn, Fleet, IndexColumn, IntColumn
 
 Variant = Literal["shed", "power"]
 _FACTS: Final = ("server_class", "state", "capacity", "capacity_known")
@@ -81,11 +84,20 @@ class Supply:
             self.extend(name, room_of(self.top, self.rows, found, used), used)
         return self._extra[name]
 
-    def extend(self, name: Variant, room: Room, used: Used) -> None:
+    def extend(self, name: Variant, room: Room, used: Used, before: Stock | None = None) -> None:
         """Take note of a stock; what services ask for is the same where the pools are."""
         same = room.pool_names == self.room.pool_names
         wants = self.wants if same else wants_of(self.top, room, self.demand, self.known, self.presence.n)
-        self._extra[name] = stock_of(room, wants, used)
+        self._extra[name] = stock_of(room, wants, used, before)
+
+    def same_variants(self, other: Supply) -> bool:
+        """Whether the same may be shed and the same held back by power, in the same room; of what was asked
+        for here."""
+        return (
+            self.found is other.found
+            and np.array_equal(self.firm, other.firm)
+            and all(stock.same(other.variant(name)) for name, stock in self._extra.items())
+        )
 
     def reordered(self, top: Topology) -> Supply:
         """The same room, where other services may go first."""
@@ -99,36 +111,59 @@ class Supply:
     def again(self, top: Topology, presence: Presence, services: BoolColumn) -> Supply:
         """The room after a change of servers, or of what some services take or where they stand (S,)."""
         estate, before = top.estate, self.top.estate
-        on_servers = estate.replicas.kind == ON_SERVER
-        same = on_servers.any() == (before.replicas.kind == ON_SERVER).any()
-        found = self.found if same and estate.fleet is before.fleet else reserves(top, self.found)
-        differs = other_services(before, estate) | (presence.n != self.presence.n)
-        other = np.flatnonzero(differs).astype(np.int32)
-        demand, known = demands_again((self.demand, self.known), top, other)
-        moved = np.zeros(len(estate.fleet), np.bool_)
-        for one in (estate, before) if services.any() else ():
-            rows = np.flatnonzero(services[one.replicas.service])
-            moved[one.replicas.target[rows[one.replicas.kind[rows] == ON_SERVER]]] = True
-        facts = _changed_servers(before.fleet, estate.fleet)
-        elsewhere = bool(services.any())
-        used = used_again(self.stock.used, top, moved, demand) if elsewhere else self.stock.used
-        changed = facts | _used_otherwise(self.stock.used, used, moved)
-        room = reshaped(self.room, top, self.rows, found, used, changed | (found.usable != self.found.usable))
-        wants = self.wants
-        if elsewhere or len(other) or room.pool_names != self.room.pool_names:
-            wants = wants_of(top, room, demand, known, presence.n, wants, other)
-        result = Supply(top, self.rows, presence, found, demand, known, stock_of(room, wants, used))
-        for name, stock in self._extra.items():
-            held, taken = found, used
+        found = self.found
+        if estate.fleet is not before.fleet or _on_servers(estate) != _on_servers(before):
+            found = reserves(top, self.found)
+        other = np.flatnonzero(other_services(before, estate)).astype(np.int32)
+        demand = demands_again((self.demand, self.known), top, other)
+        taking = Taking(before.replicas, self.demand), Taking(estate.replicas, demand[0])
+        chosen = np.flatnonzero(services).astype(np.int32)
+        facts = None if found is self.found else _changed_servers(before.fleet, estate.fleet)
+        used, servers = used_again(self.stock.used, *taking, chosen)
+        room = self._room_again(top, self.stock, found, used, facts, servers)
+        differs = services | (presence.n != self.presence.n)
+        differs[other] = True
+        if room.pool_names != self.room.pool_names:
+            wants = wants_of(top, room, *demand, presence.n)
+        else:
+            wants = self.wants
+            if differs.any():
+                others = np.flatnonzero(differs).astype(np.int32)
+                wants = wants_again(wants, top, room, demand, presence.n, others)
+        stock = stock_of(room, wants, used, self.stock)
+        result = Supply(top, self.rows, presence, found, *demand, stock)
+        for name, one in self._extra.items():
+            held, taken, elsewhere = found, used, servers
             if name == "shed":
-                again = partial(used_again, stock.used, top, moved, demand, result.firm)
-                taken = again() if elsewhere else stock.used
+                firm = taking[0].only(self.firm), taking[1].only(result.firm)
+                taken, elsewhere = used_again(one.used, *firm, chosen)
             else:
                 held = _without_budgets(found)
-            changed = facts | _used_otherwise(stock.used, taken, moved)
-            usable = held.usable != (stock.room.server_shape >= 0)
-            result.extend(name, reshaped(stock.room, top, self.rows, held, taken, changed | usable), taken)
+            again = self._room_again(top, one, held, taken, facts, elsewhere)
+            result.extend(name, again, taken, one)
         return result
+
+    def _room_again(
+        self,
+        top: Topology,
+        stock: Stock,
+        held: Reserves,
+        used: Used,
+        facts: BoolColumn | None,
+        elsewhere: IndexColumn,
+    ) -> Room:
+        """The shapes of a stock after a change.
+
+        facts (servers,): those with other facts, None if there are none; elsewhere: those on which another
+        amount is used.
+        """
+        if used is stock.used and facts is None:
+            return stock.room
+        changed = held.usable != (stock.room.server_shape >= 0)
+        if facts is not None:
+            changed |= facts
+        changed[elsewhere] = True
+        return reshaped(stock.room, top, self.rows, held, used, changed)
 
 
 def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
@@ -155,11 +190,9 @@ def _changed_servers(before: Fleet, after: Fleet) -> BoolColumn:
     return changed
 
 
-def _used_otherwise(before: Used, after: Used, servers: BoolColumn) -> BoolColumn:
-    """(servers,) those of some servers on which more or less is used."""
-    rows, found = np.flatnonzero(servers), np.zeros(len(servers), np.bool_)
-    found[rows] = (before.servers[rows] != after.servers[rows]).any(axis=1)
-    return found
+def _on_servers(estate: Estate) -> bool:
+    """Whether it is known of any replica on which server it stands."""
+    return bool((estate.replicas.kind == ON_SERVER).any())
 
 
 def _label(supply: Supply, eligible: BoolColumn) -> str:

@@ -283,3 +283,27 @@ def test_only_what_goes_first_elsewhere_is_placed_again() -> None:
     row = impacts.graph.index[name]
     kept = [n for n in impacts.capacity.short if not impacts.lost[n, row]]
     assert all(again.impacts.capacity.short[n] is impacts.capacity.short[n] for n in kept)
+
+
+def test_first_fit_is_kept_where_the_same_asks_for_a_place_in_the_same_room() -> None:
+    report = before(False)
+    impacts = report.impacts
+    row = int(np.argmax(impacts.lost.any(axis=0)))
+    service, known = impacts.estate.services[row], impacts.capacity.fillings
+    again = update(report, change(impacts.estate, service.id, share=service.share / 3))
+    elsewhere = [n for n in known if not impacts.lost[n, row]]
+    assert elsewhere
+    assert all(again.impacts.capacity.fillings[n] is known[n] for n in elsewhere)
+    assert all(again.impacts.capacity.short.get(n) is impacts.capacity.short.get(n) for n in elsewhere)
+    shed = update(report, change(impacts.estate, service.id, sheddable=not service.sheddable))
+    assert all(shed.impacts.capacity.fillings[n] is filling for n, filling in known.items())
+
+
+def test_shapes_are_kept_where_nothing_else_is_used() -> None:
+    report = before(False)
+    estate, room = report.impacts.estate, report.impacts.capacity.supply.room
+    service = estate.services[17]
+    shared = update(report, change(estate, service.id, share=service.share / 3))
+    assert shared.impacts.capacity.supply.room is room
+    larger = update(report, _service(estate, 17, demand=(9_000, 4_096, 1, 0)))
+    assert larger.impacts.capacity.supply.room is not room

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
@@ -14,8 +14,11 @@ _MAKER = Maker("contradicting-objectives", "EV120")
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning: an rto below that of a hard dependency, or an rpo below that of a store it needs."""
+    graph, loosest = context.impacts.graph, _loosest(context)
+    rto = [service.rto_ms for service in context.estate.services]
     for number, service in enumerate(context.estate.services):
-        clashes = [*_slower(context, number, service), *_looser(context, number, service)]
+        slower = [] if service.rto_ms is None else _slower(context, service.rto_ms, graph.hard[number], rto)
+        clashes = slower + _looser(service, graph.families[number], loosest)
         if clashes:
             yield _MAKER.make(
                 context, "warning", service.id,
@@ -25,27 +28,33 @@ def check(context: Context) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _slower(context: Context, number: int, service: Service) -> list[str]:
-    if service.rto_ms is None:
-        return []
-    needs = [context.estate.services[d] for d in context.impacts.graph.hard[number]]
+def _slower(context: Context, own: int, needs: Sequence[int], rto: list[int | None]) -> list[str]:
+    """What is back later than a service promises to be; rto: of every service."""
     return [
-        f"rto {duration(service.rto_ms)}, but {d.id} has {duration(d.rto_ms)}"
-        for d in needs
-        if d.rto_ms is not None and d.rto_ms > service.rto_ms
+        f"rto {duration(own)}, but {context.estate.services[other].id} has {duration(late)}"
+        for other in needs
+        if (late := rto[other]) is not None and late > own
     ]
 
 
-def _looser(context: Context, number: int, service: Service) -> list[str]:
+def _looser(service: Service, families: Sequence[str], loosest: dict[str, int]) -> list[str]:
+    """Stores that lose more than a service promises to."""
     if service.rpo_ms is None:
         return []
-    graph, stores = context.impacts.graph, context.estate.stores
-    found = []
-    for family in graph.families[number]:
-        allowed = [stores[d].rpo_ms for d in graph.family_stores.get(family, ())]
-        loosest = [rpo for rpo in allowed if rpo is not None]
-        if loosest and min(loosest) > service.rpo_ms:
-            found.append(f"rpo {duration(service.rpo_ms)}, but store {family} has {duration(min(loosest))}")
+    return [
+        f"rpo {duration(service.rpo_ms)}, but store {family} has {duration(loosest[family])}"
+        for family in families
+        if loosest.get(family, 0) > service.rpo_ms
+    ]
+
+
+def _loosest(context: Context) -> dict[str, int]:
+    """Store family -> the strictest rpo that any of its stores states."""
+    stores, found = context.estate.stores, {}
+    for family, rows in context.impacts.graph.family_stores.items():
+        stated = [rpo for row in rows if (rpo := stores[row].rpo_ms) is not None]
+        if stated:
+            found[family] = min(stated)
     return found
 
 

@@ -19,9 +19,9 @@ def check(context: Context) -> Iterator[Finding]:
         limit, whose = objective(context, row)
         if limit is None:
             continue
-        broken = [(n, o) for n, o in context.outcomes(row) if o.loss_ms != NEVER and _beyond(o, limit)]
-        if not broken:
+        if not any(_beyond(outcome, limit) for outcome in context.impacts.stores.parts[row].outcomes):
             continue
+        broken = [(n, o) for n, o in context.outcomes(row) if _beyond(o, limit)]
         known = [(n, o) for n, o in broken if o.loss_ms != UNKNOWN_MS]
         errors = [n for n, _ in known if context.family_gone(row, n)]
         severity: Severity = "error" if errors else "warning"
@@ -51,6 +51,9 @@ def objective(context: Context, row: int) -> tuple[int | None, str]:
 
 
 def _beyond(outcome: Outcome, limit: int) -> bool:
+    """Whether a store is lost that way, and the best copy that is left lacks more than a limit."""
+    if not outcome.lost or outcome.loss_ms == NEVER:
+        return False
     return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit
 
 

@@ -29,9 +29,12 @@ def check(context: Context) -> Iterator[Finding]:
     """
     estate, losses = context.estate, context.impacts.losses.index
     asked = {e.subject for e in estate.endpoints if e.driver in BMC_DRIVERS and e.subject == e.at}
+    count, reached = _behind(context)
+    nobody = np.zeros_like(reached)
     for site in estate.sites:
         known = site.id in asked
-        feeds = _unseen(context, site.id, known) if site.role == "full" else []
+        seen = reached if known else nobody
+        feeds = _unseen(context, site.id, count, seen) if site.role == "full" else []
         if not feeds:
             continue
         why = _FEW if known else "the estate names no circuit, and no endpoint for the BMCs of the site"
@@ -45,21 +48,27 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _unseen(context: Context, site: str, asked: bool) -> list[str]:
-    """Feeds of a site that nobody can watch. asked: its management controllers can be."""
+def _behind(context: Context) -> tuple[IntColumn, IntColumn]:
+    """(feeds,) servers behind each that may boot, and those of `_fewest` that can be asked where the
+    management controllers of their site can be."""
+    fleet = context.estate.fleet
+    boots = np.asarray((fleet.state != CONDEMNED) & (fleet.rack >= 0))
+    reached = np.asarray(boots & (fleet.bmc != BMC_NO) & (fleet.bmc_address != b""))
+    return _by_feed(context, boots), _fewest(context, reached)
+
+
+def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -> list[str]:
+    """Feeds of a site that nobody can watch. count, reached (feeds,): servers behind each, and those among
+    them that can be asked."""
     estate = context.estate
     circuits = {
         e.subject for e in estate.endpoints
         if e.driver == "redfish" and e.at == site and "circuit" in e.settings
     }  # fmt: skip
-    fleet = estate.fleet
-    boots = np.asarray((fleet.state != CONDEMNED) & (fleet.rack >= 0))
-    reached = np.asarray(boots & (fleet.bmc != BMC_NO) & (fleet.bmc_address != b"") & asked)
-    count, behind = _by_feed(context, boots), _fewest(context, reached)
     return [
         feed.id
         for row, feed in enumerate(estate.feeds)
-        if feed.site == site and count[row] and behind[row] < LEAST and feed.id not in circuits
+        if feed.site == site and count[row] and reached[row] < LEAST and feed.id not in circuits
     ]
 
 
@@ -83,7 +92,7 @@ def _fewest(context: Context, servers: BoolColumn) -> IntColumn:
     """
     estate, top = context.estate, context.impacts.top
     each = _per_rack(context, servers)
-    feeds = np.array([len(rack.feeds) for rack in estate.racks], np.int64)[top.feed_racks]
+    feeds = top.rack_feed_count[top.feed_racks].astype(np.int64)
     least = np.full(len(estate.feeds), np.iinfo(np.int64).max)
     there = each > 0
     np.minimum.at(least, top.feed_rows[there], feeds[there])

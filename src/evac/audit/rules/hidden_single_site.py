@@ -22,10 +22,11 @@ _MAKER = Maker("hidden-single-site", "EV102")
 def check(context: Context) -> Iterator[Finding]:
     """Error where the loss of that site loses the service or brings it back too late; else a warning."""
     impacts, estate = context.impacts, context.estate
-    parts = (estate.stores, impacts.graph)
-    stores = impacts.kept.of((_MAKER.rule,), parts, partial(_stores_of_one_site, context))
-    roots = _roots(context, stores)
-    needs = spread_table(impacts.order, roots)
+    kept, graph, rule = impacts.kept, impacts.graph, _MAKER.rule
+    stores = kept.of((rule,), (estate.stores, graph), partial(_stores_of_one_site, context))
+    stands = context.stands_at.tobytes()
+    roots = kept.of((rule, "roots"), (graph, stores, stands), partial(_roots, context, stores))
+    needs = kept.of((rule, "needs"), (impacts.order, roots), partial(spread_table, impacts.order, roots))
     several = context.stands_at.sum(axis=0) > 1
     losses = [impacts.losses.index.get(site.id, -1) for site in estate.sites]
     audited = np.array([n >= 0 for n in losses], np.bool_)

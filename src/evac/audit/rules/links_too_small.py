@@ -35,6 +35,8 @@ def _ingress(
     context: Context, numbers: list[int], what: str, peak: list[int], limits: list[int | None]
 ) -> Iterator[Finding]:
     estate, losses = context.estate, context.impacts.losses
+    if all(limit is None for limit in limits):
+        return
     serving = context.full_sites | np.array([s.role == "edge" for s in estate.sites], np.bool_)
     over: dict[int, list[tuple[int, int, bool]]] = {}
     for number in numbers:
@@ -81,11 +83,13 @@ def _site_finding(
 def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
     """What services would call across a link after a loss, at most their own peak each."""
     estate, impacts = context.estate, context.impacts
+    if all(link.bandwidth_mbps is None for link in estate.links):
+        return
     crossing: dict[int, list[tuple[int, int]]] = {}
     ends = [(impacts.top.site_index[a], impacts.top.site_index[b]) for a, b in (x.ends for x in estate.links)]
-    edges = _edges(context)
+    peak, edges = [s.traffic.mbps or 0 for s in estate.services], _edges(context)
     for number in numbers:
-        load = _crossing(context, number, *edges)
+        load = _crossing(context, number, peak, *edges)
         for row, (one, other) in enumerate(ends):
             limit = estate.links[row].bandwidth_mbps
             total = int(load[one, other] + load[other, one])
@@ -114,16 +118,16 @@ def _edges(context: Context) -> tuple[IntColumn, IntColumn]:
     return np.array([s for s, _ in found], np.int64), np.array([other for _, other in found], np.int64)
 
 
-def _crossing(context: Context, number: int, caller: IntColumn, called: IntColumn) -> IntColumn:
+def _crossing(
+    context: Context, number: int, peak: list[int], caller: IntColumn, called: IntColumn
+) -> IntColumn:
     """(sites, sites) peak of services at one site whose hard dependency survives only at others."""
     impacts = context.impacts
     left = (impacts.presence.per_site * ~impacts.losses.sites[number][:, None]).astype(np.int64)
     there = left > 0
     # Whole numbers of any length where the product of a peak and a count could be too large.
-    peak = np.array([s.traffic.mbps or 0 for s in context.estate.services], np.float64)
-    exact = np.int64 if float(peak.sum()) * float(left.sum(initial=1)) < 2.0**62 else object
-    mbps = np.array([s.traffic.mbps or 0 for s in context.estate.services], exact)
-    share = mbps * left.astype(exact) // np.maximum(left.sum(axis=0), 1)
+    exact = np.int64 if float(sum(peak)) * float(left.sum(initial=1)) < 2.0**62 else object
+    share = np.array(peak, exact) * left.astype(exact) // np.maximum(left.sum(axis=0), 1)
     hosts = there[:, called]
     each = share[:, caller] // np.maximum(hosts.sum(axis=0), 1)
     crosses = there[:, caller] & ~hosts

@@ -71,12 +71,13 @@ def _short_feeds(context: Context) -> Iterator[_Short]:
     booting = np.array([n if f.boots_at_once is None else f.boots_at_once
                         for f, n in zip(estate.feeds, count.tolist(), strict=True)], np.int64)  # fmt: skip
     most, unasked = _largest(watts, behind, booting), _largest(watts, behind, looping)
+    there, sent, alone = count.tolist(), most.tolist(), unasked.tolist()
     for row, feed in enumerate(estate.feeds):
         budget = feed.inrush_budget_watts
-        if not budget or feed.site not in full or not count[row]:
+        if not budget or feed.site not in full or not there[row]:
             continue
-        free = budget - min(less_margin(budget, margin), int(most[row]))
-        wanted = int(unasked[row])
+        free = budget - min(less_margin(budget, margin), sent[row])
+        wanted = alone[row]
         if free < wanted:
             keep = min(99, -(-wanted * 100 // budget))
             one = int(watts[behind[row] > 0].max())

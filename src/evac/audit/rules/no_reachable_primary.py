@@ -20,6 +20,7 @@ _MAKER = Maker("no-reachable-primary", "EV107")
 def check(context: Context) -> Iterator[Finding]:
     """Error where nothing can promote a copy that is left; warning where only people can."""
     no_way, impacts = _no_way_to_promote(context), context.impacts
+    ever = any(no_way)
     taken = impacts.kept.of((_MAKER.rule,), (impacts.stores,), partial(_taken, context))
     for row, store in enumerate(context.estate.stores):
         if not store.members:
@@ -30,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
             )
             continue
         lost = taken[row]
-        stuck = context.worst_first(n for n in lost if no_way[n])
+        stuck = context.worst_first(n for n in lost if no_way[n]) if ever else []
         if stuck:
             where = listed(context.names(stuck))
             yield _finding(

@@ -11,7 +11,7 @@ from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-from evac.model.fleet import IntColumn
+from evac.model.fleet import IndexColumn, IntColumn
 
 _MAKER = Maker("replicas-together", "EV119")
 
@@ -50,18 +50,18 @@ def _together(context: Context) -> Pairs:
     several = (n > 1) & impacts.presence.counted
     everything = taken == n[service]
     below = (n[service] - taken < m[service]) & (m[service] < n[service])
-    crowded = (taken > _caps(context)[service]) & (kinds == "rack")[pairs.loss]
+    crowded = (taken > _caps(context, service)) & (kinds == "rack")[pairs.loss]
     return pairs.only(several[service] & (everything | below | crowded))
 
 
-def _caps(context: Context) -> IntColumn:
-    """(S,) replicas that may stand in one rack."""
+def _caps(context: Context, service: IndexColumn) -> IntColumn:
+    """(n,) replicas of some services that may stand in one rack."""
     caps = context.impacts.presence.n.copy()
-    for number, service in enumerate(context.estate.services):
-        share = service.spread.per_rack
+    for number in np.unique(service).tolist():
+        share = context.estate.services[number].spread.per_rack
         if share is not None:
             caps[number] = max(1, share.numerator * int(caps[number]) // share.denominator)
-    return caps
+    return caps[service]
 
 
 RULE = Rule(
