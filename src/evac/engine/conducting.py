@@ -119,7 +119,7 @@ class Conductor:
         self._desk, self._lead, self._state_of = desk, leadership, state_of
         self._runs: dict[str, InHand] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._in_hand = asyncio.Event()
+        self._found, self._in_hand = asyncio.Event(), asyncio.Event()
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
         self._drift = DriftWatch(
             desk.driver, desk.clock, self._drifted, self._may_redo,
@@ -142,6 +142,7 @@ class Conductor:
             self._tasks = tasks
             tasks.create_task(self._drift.run())
             found = await self._store_list(OPEN)
+            self._found.set()
             waiting = {entry.key for entry in found}
             if not waiting:
                 self._in_hand.set()
@@ -163,6 +164,7 @@ class Conductor:
         `UnsafePlan` where the checker refuses the plan, `NotAllowed` where a guard does, `Conflict` where the
         incident has its run already, the proposal was withdrawn, or the world changed meanwhile.
         """
+        await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
         if proposed is None:
             await self._look_first(wanted.leaving)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -31,14 +32,14 @@ class DoubtedRuns:
         adopt: Callable[[Entry], Awaitable[None]],
     ) -> None:
         self._store, self._key_of, self._in_hand, self._adopt = store, key_of, in_hand, adopt
-        self._making: set[str] = set()
+        self._making: Counter[str] = Counter()
         self._looking: set[str] = set()
 
     async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
         """Makes a run. Where the store gives no answer, which is raised, it is looked for from then on, as
         long as we lead.
         """
-        self._making.add(name)
+        self._making[name] += 1  # a lost site and hanging commits may ask for the same run at once
         try:
             return await work
         except Unavailable:
@@ -47,7 +48,7 @@ class DoubtedRuns:
                 begin(tasks, self._look_for(name), f"in doubt {name}")
             raise
         finally:
-            self._making.discard(name)
+            self._making[name] -= 1
 
     async def _look_for(self, name: str) -> None:
         """Until it is in hand, or a message cannot be on its way any more."""
@@ -66,7 +67,7 @@ class DoubtedRuns:
     async def _adopted(self, name: str) -> bool:
         with contextlib.suppress(Unavailable):
             entry = await self._store.get(self._key_of(name))
-            if entry is not None and name not in self._making and not self._in_hand(name):
+            if entry is not None and not self._making[name] and not self._in_hand(name):
                 await self._adopt(entry)
                 return True
         return False

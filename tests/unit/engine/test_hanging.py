@@ -7,8 +7,8 @@ import asyncio
 import orjson
 
 from evac.engine.reading import events_of
-from evac.store.port import Put
-from tests.unit.engine.small_world import World, play, policy_of
+from evac.store.port import Entry, Put
+from tests.unit.engine.small_world import SiteStore, World, play, policy_of
 
 PROTECT = orjson.dumps(
     {
@@ -117,3 +117,32 @@ def test_what_a_person_approved_is_not_withdrawn() -> None:
         assert "step_succeeded" in kinds
 
     play(story, copies.world("hold"))
+
+
+def test_a_run_that_is_made_before_a_new_leader_knows_what_was_left_open_is_carried_out_once() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        copies.hang()
+        for site in world.sites:
+            world.start(site)
+            _slowly_listed(world.stores[site], "open/")
+        (run,) = await _until_open(world, 1)
+        await asyncio.sleep(6)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds == ["run_created", "approval_needed"], "nobody takes it over from whoever made it"
+        assert len(world.words("leader")) == 1, "and it leads on"
+
+    play(story, copies.world("hold"), ())
+
+
+def _slowly_listed(store: SiteStore, prefix: str) -> None:
+    """What is there under a prefix is asked for now, and said as it is three seconds later."""
+    known = store.list
+
+    async def listed(asked: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        if asked == prefix and not after:
+            await asyncio.sleep(3)
+        return await known(asked, after, limit)
+
+    store.list = listed  # type: ignore[method-assign]
