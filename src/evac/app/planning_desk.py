@@ -2,12 +2,14 @@
 are roles of stores, names of domains and plan bytes.
 
 Everything that many scenarios share is made once: the estate, its digest, its topology, and the instance of a
-loss, which is the same for all losses that take the same.
+loss, which is the same for all losses that take the same. What rows of a loss say is kept by whoever asks,
+from one state of the estate to the next: it is worked out anew where anything differs that they are made of.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,10 +21,12 @@ from evac import __version__
 from evac import estate as estates
 from evac.engine.standing import scenarios_of
 from evac.estate import plan_codec
-from evac.model.basis import basis_of, of_plan
+from evac.model.basis import Basis, RowsSaid, basis_of, of_plan, rows_said
 from evac.model.canonical import written
 from evac.model.collector import collector_at_rest
-from evac.model.derive import derive
+from evac.model.derive import derive, limits_in
+from evac.model.derive_apart import no_rows, only_touched, read_by_rows
+from evac.model.derive_rows import RowSet, rows_of
 from evac.model.digest import estate_digest
 from evac.model.domain import Loss, Topology, domains, is_lost, loss, topology
 from evac.model.errors import EvacError
@@ -32,6 +36,7 @@ from evac.model.observation import Observation, observed
 from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.scenario import lose
+from evac.model.units import TICK_MS
 
 KINDS: Final = ("site", "group", "hall", "feed")
 _HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
@@ -62,6 +67,14 @@ class Domain:
     takes: str
 
 
+@dataclass(frozen=True, slots=True)
+class Based:
+    """What a plan of a loss would be made of, and what the rows of that loss say."""
+
+    basis: Basis
+    rows: RowsSaid
+
+
 class _Desk:
     """One estate. `look` makes it the one that was observed."""
 
@@ -70,14 +83,21 @@ class _Desk:
         self._files = estates.load(place.path, place.as_of)
         self._seen: Observation | None = None
         self.estate, self.digest, self.top = self._files, "", topology(self._files)
-        self._kept: tuple[str, Instance, str] | None = None
+        self._tables, self._tables_key = self.top, ""
+        self._rows: tuple[str, RowSet] | None = None
+        self._kept: tuple[str, Instance] | None = None
+        self._based: dict[str, Based] = {}
         self._places: tuple[str, ...] | None = None
 
     def look(self, observation: Observation) -> _Desk:
         if self._seen is None or self._seen.members != observation.members:
             self.estate = observed(self._files, observation)
             self.digest, self.top = estate_digest(self.estate), topology(self.estate)
-            self._seen, self._kept, self._places = observation, None, None
+            self._tables = topology(read_by_rows(self.estate))
+            limits = repr((__version__, TICK_MS, limits_in(self.top)))
+            self._tables_key = estate_digest(self._tables.estate) + limits
+            self._seen, self._rows, self._kept, self._places = observation, None, None, None
+            self._based.clear()
         return self
 
     def taken(self, lost: tuple[str, ...]) -> str:
@@ -93,13 +113,32 @@ class _Desk:
     def policy(self) -> Policy:
         return Policy(self._place.waivers)
 
-    def instance(self, lost: tuple[str, ...]) -> tuple[Instance, str]:
-        """Of a loss, with its basis. Raises UnknownDomain."""
+    def based(self, lost: tuple[str, ...], known: RowsSaid | None = None) -> Based:
+        """What a plan of a loss is made of; known: what its rows said once. Raises UnknownDomain."""
+        taken = self.taken(lost)
+        if taken not in self._based:
+            key = hashlib.sha256((self._tables_key + taken).encode()).hexdigest()
+            if known is None or known.key != key:
+                known = rows_said(self._rows_of(taken, lost), key)
+            rest = derive(self.estate, lose(*lost), self.policy, top=self.top, rows=no_rows(self.top))
+            found = basis_of(only_touched(rest), known, self._more, self._about)
+            self._based[taken] = Based(found, known)
+        return self._based[taken]
+
+    def instance(self, lost: tuple[str, ...]) -> Instance:
+        """Of a loss. Raises UnknownDomain."""
         taken = self.taken(lost)
         if self._kept is None or self._kept[0] != taken:
-            made = derive(self.estate, lose(*lost), self.policy, top=self.top)
-            self._kept = (taken, made, str(basis_of(made, self._more)))
-        return self._kept[1], self._kept[2]
+            rows = self._rows_of(taken, lost)
+            made = derive(self.estate, lose(*lost), self.policy, top=self.top, rows=rows)
+            self._kept = (taken, only_touched(made))
+        return self._kept[1]
+
+    def _rows_of(self, taken: str, lost: tuple[str, ...]) -> RowSet:
+        if self._rows is None or self._rows[0] != taken:
+            where = loss(self._tables, lost)
+            self._rows = (taken, rows_of(self._tables, where, lose(*lost), limits_in(self.top), TICK_MS))
+        return self._rows[1]
 
     @property
     def _more(self) -> tuple[object, ...]:
@@ -107,6 +146,11 @@ class _Desk:
         estate = self.estate
         whole = self.digest if estate.intervals else ""
         return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
+
+    @property
+    def _about(self) -> tuple[object, ...]:
+        """What else planner and checker look at: where a tier weighs nothing, people are counted anew."""
+        return self.estate.horizon_ms, self.digest if min(self.estate.tier_weights, default=0) <= 0 else ""
 
 
 def _taken(top: Topology, places: tuple[str, ...], lost: Loss) -> str:
@@ -150,20 +194,24 @@ def opened(place: Place, observation: Observation) -> Failure | None:
     return _told(work)
 
 
-def basis(place: Place, observation: Observation, lost: tuple[str, ...]) -> str | Failure:
-    """What a plan of that loss would be made of."""
-    return _told(lambda: _at(place, observation).instance(lost)[1])
+def basis(
+    place: Place, observation: Observation, lost: tuple[str, ...], known: RowsSaid | None = None
+) -> Based | Failure:
+    """What a plan of that loss would be made of; known: what the rows of that loss said once."""
+    return _told(lambda: _at(place, observation).based(lost, known))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Plan bytes, and the basis of that plan. best: no plan can be better. body: what the plan says whatever
-    its name and its estate, as a digest; only of one that the checker accepted.
+    """Plan bytes, and the basis of that plan. best: no plan can be better. whole: of what it was made, or for
+    what the checker accepted it, see `model.basis`. body: what the plan says whatever its name and its
+    estate, as a digest; only of one that the checker accepted.
     """
 
     data: bytes
     basis: str
     best: bool
+    whole: str = ""
     body: str = ""
 
 
@@ -175,47 +223,53 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
         from evac.planning.plan import plan as made_of
 
         desk = _at(place, observation)
-        instance, basis = desk.instance(lost)
         policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
         made = made_of(
             desk.estate, lose(*lost), policy=policy, work=work_in(ms, len(desk.estate.fleet)),
-            known=(desk.digest, instance),
+            known=(desk.digest, desk.instance(lost)),
         )  # fmt: skip
-        return _as_told(made, basis)
+        return _as_told(plan_codec.document_of(made), desk.based(lost).basis)
 
     return _told(work)
 
 
 def again(
-    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, basis: str
-) -> Told | Failure:
-    """A plan that was made of the same, as the plan of this loss in this estate. basis: of the loss."""
-    return _told(lambda: _as_told(_under_head(place, observation, lost, data), basis))
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
+) -> Told | Failure | None:
+    """A plan that was made of the same or accepted for it, as the plan of this loss in this estate: it is
+    neither made nor checked again. whole: of that plan; data: as made here, or read in full before. None
+    where this loss in this estate is not quite the same.
+    """
+
+    def work() -> Told | None:
+        desk = _at(place, observation)
+        found = desk.based(lost).basis
+        if found.whole != whole:
+            return None
+        return _as_told(_headed_document(desk, lost, json.loads(data)), found)
+
+    return _told(work)
 
 
 def still(
-    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, basis: str, accepted: str
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, accepted: str
 ) -> Told | Failure | None:
     """A plan that may be kept, as the plan of this loss in this estate; None where the checker refuses it.
-    accepted: body of a plan that the checker accepted for the same basis; it is not checked again.
+    accepted: body of a plan that the checker accepted for the same; it is not checked again.
     """
 
     def work() -> Told | None:
         from evac.verify.check import check
 
-        found, desk = _under_head(place, observation, lost, data), _at(place, observation)
+        desk = _at(place, observation)
+        found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
         document = plan_codec.document_of(found)
         body = _body(document)
-        if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost)[0])).holds:
+        if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost))).holds:
             return None
-        return replace(_as_told(found, basis, document), body=body)
+        return replace(_as_told(document, desk.based(lost).basis), body=body)
 
     return _told(work)
-
-
-def _under_head(place: Place, observation: Observation, lost: tuple[str, ...], data: bytes) -> Plan:
-    desk = _at(place, observation)
-    return _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
 
 
 def _body(document: dict[str, Any]) -> str:
@@ -224,10 +278,11 @@ def _body(document: dict[str, Any]) -> str:
     return hashlib.sha256(written(bare)).hexdigest()
 
 
-def _as_told(plan: Plan, basis: str, document: dict[str, Any] | None = None) -> Told:
-    sheds = any(one.state == "shed" for one in plan.outcomes) or any(s.kind == "shed" for s in plan.steps)
-    data = plan_codec.encode(plan) if document is None else written(document) + b"\n"
-    return Told(data, of_plan(basis, sheds), plan.objective <= plan.bound)
+def _as_told(document: dict[str, Any], basis: Basis) -> Told:
+    sheds = any(one["state"] == "shed" for one in document["services"])
+    sheds = sheds or any(step["kind"] == "shed" for step in document["steps"])
+    best = document["objective"] <= document["bound"]
+    return Told(written(document) + b"\n", of_plan(str(basis), sheds), best, basis.whole)
 
 
 def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:
@@ -245,6 +300,20 @@ def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> P
         as_of=estate.as_of,
         outcomes=outcomes,
     )
+
+
+def _headed_document(desk: _Desk, lost: tuple[str, ...], document: dict[str, Any]) -> dict[str, Any]:
+    """As `_headed`, of a plan of a loss as a document, whose keys stay in their order."""
+    estate, rto_ms = desk.estate, {service.id: service.rto_ms for service in desk.estate.services}
+    for one in document["services"]:
+        one["rto_ms"] = rto_ms.get(one["service"])
+    head = {
+        "name": estate.name, "lost": list(lose(*lost).domains), "estate_digest": desk.digest,
+        "as_of": None if estate.as_of is None else estate.as_of.isoformat(),
+    }  # fmt: skip
+    assert head.keys() <= document.keys()
+    document.update(head)
+    return document
 
 
 def scenarios(place: Place, observation: Observation) -> tuple[Domain, ...] | Failure:

@@ -3,6 +3,8 @@
 A worker loads the estate once from its files; what travels are roles and plan bytes. They run with less right
 to a core than the controller has. After a change of the estate a plan that was made of the same is kept, if
 the checker accepts it for the estate as it is now; two scenarios that are made of the same share one plan.
+The checker is not asked where it was given all that before, or the planner made that very plan of it: what
+this process saw made or accepted, it knows by digest. After a new start it knows nothing, and asks.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.app.apart import Apart
-from evac.app.planning_desk import Domain, Place, Told
+from evac.app.planning_desk import Based, Domain, Place, Told
 from evac.engine.drawer import Made, digest_of
 from evac.engine.standing import Ready, Wanted, Work
-from evac.model.basis import may_keep
+from evac.model.basis import RowsSaid, may_keep
 from evac.model.errors import Corrupt, InvalidInput, PlanError
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
@@ -45,10 +47,11 @@ def lanes_for(servers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Lying:
-    """A plan of one basis. body: see `Told`."""
+    """A plan of one basis. whole, body: see `Told`."""
 
     digest: str
     searched: bool
+    whole: str
     body: str = ""
 
 
@@ -59,7 +62,7 @@ class _Known:
 
     seen: Observation
     takes: dict[tuple[str, ...], str] = field(default_factory=dict)
-    bases: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, Based] = field(default_factory=dict)
     made: dict[str, _Lying] = field(default_factory=dict)
 
 
@@ -78,10 +81,14 @@ class PlanningWorker:
         self.lanes = lanes_for(servers)
         self._workers = [Apart(NICENESS) for _ in range(self.lanes)]
         self._known = _Known(Observation(0))
+        self._rows: dict[str, RowsSaid] = {}
+        self._stood: dict[tuple[str, ...], _Lying] = {}
         self._opening: list[asyncio.Future[Any]] = []
 
     def take(self, path: Path, servers: int) -> None:
-        """Another estate from now on; what was found out of the one before is forgotten."""
+        """Another estate from now on; what was found out of the one before is forgotten, but for what its
+        rows said and what its plans were made of: both name all that they hold for.
+        """
         self._place = replace(self._place, path=str(path))
         self._large, self._known = servers > SMALL, _Known(self._seen())
 
@@ -107,6 +114,8 @@ class PlanningWorker:
             opening.add_done_callback(lambda done: done.cancelled() or done.exception())
         found: tuple[Domain, ...] = await self._ask(0, planning_desk.scenarios, now.seen)
         now.takes = {one.lost: one.takes for one in found}
+        self._rows = {takes: self._rows[takes] for takes in now.takes.values() if takes in self._rows}
+        self._stood = {lost: lying for lost, lying in self._stood.items() if lost in now.takes}
         return [Wanted(one.lost, one.kind, one.people, one.takes) for one in found]
 
     async def stand(
@@ -117,58 +126,81 @@ class PlanningWorker:
         from evac.app import planning_desk
 
         now = self._now()
-        basis = await self._basis(lane, lost, now)
-        found = await self._kept(lane, lost, work, now, basis, known, load)
+        based = await self._basis(lane, lost, now)
+        found = await self._kept(lane, lost, work, now, based, known, load)
         if found is None:
             ms = 0 if self._large and work == "make" else self._budget_ms
             told: Told = await self._ask(lane, planning_desk.plan, now.seen, lost, ms)
-            found = Made(told.data, told.basis, searched=ms > 0 or told.best)
-            now.made[basis] = _Lying(digest_of(found.data), found.searched)
+            found = self._lay(lost, now, based, told, ms > 0 or told.best)
         return found
 
-    async def _basis(self, lane: int, lost: tuple[str, ...], now: _Known) -> str:
+    def _lay(
+        self,
+        lost: tuple[str, ...],
+        now: _Known,
+        based: Based,
+        told: Told,
+        searched: bool,
+        again: bool = False,
+    ) -> Made:
+        """A plan that was made or accepted; again: it is the one that lay there."""
+        lying = _Lying(digest_of(told.data), searched, told.whole, told.body)
+        now.made[str(based.basis)] = self._stood[lost] = lying
+        return Made(told.data, told.basis, searched, confirmed=again)
+
+    async def _basis(self, lane: int, lost: tuple[str, ...], now: _Known) -> Based:
         """Of a loss; of losses that take the same it is worked out once."""
         from evac.app import planning_desk
 
         takes = now.takes.get(lost)
         if takes is not None and takes in now.bases:
             return now.bases[takes]
-        basis: str = await self._ask(lane, planning_desk.basis, now.seen, lost)
+        rows = None if takes is None else self._rows.get(takes)
+        based: Based = await self._ask(lane, planning_desk.basis, now.seen, lost, rows)
         if takes is not None:
-            now.bases[takes] = basis
-        return basis
+            now.bases[takes], self._rows[takes] = based, based.rows
+        return based
 
     async def _kept(
-        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, basis: str, known: Ready | None,
+        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, based: Based, known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made | None:  # fmt: skip
         """A plan that was made of the same: the one that lies there, or of another loss in this estate."""
+        basis = str(based.basis)
         lies = now.made.get(basis)
         with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
             if work != "search" and known is not None and known.plan and may_keep(known.basis, basis):
-                told = await self._still(lane, lost, now, basis, await load(known.plan))
+                told = await self._still(lane, lost, now, based, known.plan, await load(known.plan))
                 if told is not None:
-                    now.made[basis] = _Lying(digest_of(told.data), known.searched, told.body)
-                    return Made(told.data, told.basis, known.searched, confirmed=True)
+                    return self._lay(lost, now, based, told, known.searched, again=True)
             if lies is not None and (work != "search" or lies.searched):
-                told = await self._again(lane, lost, now, basis, await load(lies.digest))
-                return Made(told.data, told.basis, lies.searched)
+                told = await self._again(lane, lost, now, lies.whole, await load(lies.digest))
+                if told is not None:
+                    return self._lay(lost, now, based, told, lies.searched)
         return None
 
     async def _still(
-        self, lane: int, lost: tuple[str, ...], now: _Known, basis: str, data: bytes
+        self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, digest: str, data: bytes
+    ) -> Told | None:
+        """The plan that lies there. Not checked where it was made or accepted for all that it is now."""
+        from evac.app import planning_desk
+
+        stood = self._stood.get(lost)
+        told: Told | None = None
+        if stood is not None and stood.digest == digest and stood.whole == based.basis.whole:
+            told = await self._again(lane, lost, now, stood.whole, data)
+        if told is None:
+            lies = now.made.get(str(based.basis))
+            accepted = lies.body if lies is not None and lies.whole == based.basis.whole else ""
+            told = await self._ask(lane, planning_desk.still, now.seen, lost, data, accepted)
+        return told
+
+    async def _again(
+        self, lane: int, lost: tuple[str, ...], now: _Known, whole: str, data: bytes
     ) -> Told | None:
         from evac.app import planning_desk
 
-        lies = now.made.get(basis)
-        accepted = lies.body if lies is not None else ""
-        told: Told | None = await self._ask(lane, planning_desk.still, now.seen, lost, data, basis, accepted)
-        return told
-
-    async def _again(self, lane: int, lost: tuple[str, ...], now: _Known, basis: str, data: bytes) -> Told:
-        from evac.app import planning_desk
-
-        told: Told = await self._ask(lane, planning_desk.again, now.seen, lost, data, basis)
+        told: Told | None = await self._ask(lane, planning_desk.again, now.seen, lost, data, whole)
         return told
 
     async def plan(self, observation: Observation, lost: Sequence[str]) -> bytes:

@@ -47,18 +47,21 @@ def derive(
     policy: Policy = Policy(),  # noqa: B008 - frozen
     tick_ms: int = TICK_MS,
     top: Topology | None = None,
+    rows: RowSet | None = None,
 ) -> Instance:
     """The planning instance of a scenario. Raises UnknownDomain.
 
-    `top` spares building the topology again when many scenarios are derived from one estate.
+    `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
+    scenario, where somebody has them, or `no_rows` where only the rest is asked.
     """
     top = top or topology(estate)
     lost = loss(top, scenario.domains)
     graph = top.once("graph", lambda: service_graph(estate))
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
-    limits = top.once(("limits", tick_ms), lambda: limits_of(estate, tick_ms))
-    rows = rows_of(top, lost, scenario, limits, tick_ms, unknown)
+    limits = limits_in(top, tick_ms)
+    rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
+    unknown |= rows.unknown
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
     services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
@@ -90,6 +93,11 @@ def derive(
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
     )
     return cut_to_horizon(instance)
+
+
+def limits_in(top: Topology, tick_ms: int = TICK_MS) -> LimitTable:
+    """The limits of an estate, worked out once."""
+    return top.once(("limits", tick_ms), lambda: limits_of(top.estate, tick_ms))
 
 
 def _lost_stores(

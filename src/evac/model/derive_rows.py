@@ -35,7 +35,7 @@ from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSet:
-    """The parts of an Instance that come from the tables."""
+    """The parts of an Instance that come from the tables. unknown: what was taken as unknown in them."""
 
     rows: Rows
     names: tuple[str, ...]
@@ -50,6 +50,7 @@ class RowSet:
     powered_by: IndexColumn = field(default_factory=lambda: np.zeros(0, np.int32))
     bring_up: BoolColumn = field(default_factory=lambda: np.zeros(0, np.bool_))
     left_off: tuple[LeftOff, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -70,12 +71,15 @@ class _Bare:
     member: BoolColumn
 
 
-def rows_of(
-    top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, unknown: set[str]
-) -> RowSet:
-    """All rows of an instance; adds what it had to take as unknown to `unknown`."""
-    estate = top.estate
-    demand = top.once("demand", lambda: _demand(top))
+def demand_of(top: Topology) -> IntColumn:
+    """(S, R) what one replica takes; what is not known is taken as nothing."""
+    return top.once("demand", lambda: _demand(top))
+
+
+def rows_of(top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int) -> RowSet:
+    """All rows of an instance."""
+    estate, unknown = top.estate, set[str]()
+    demand = demand_of(top)
     budgets = power_table(top, scenario)
     energy = energise(top, lost, scenario, limits, budgets, tick_ms, unknown)
     without_power, on = still_dark(top, lost, scenario)
@@ -101,7 +105,7 @@ def rows_of(
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
     return RowSet(
         rows, tuple(names), present, pools, eligible, bare.kinds, power, demand, notes,
-        energy.steps, powered_by, bring_up, bare.left_off,
+        energy.steps, powered_by, bring_up, bare.left_off, frozenset(unknown),
     )  # fmt: skip
 
 

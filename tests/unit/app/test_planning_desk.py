@@ -9,7 +9,7 @@ import pytest
 
 from evac import estate as estates
 from evac.app import planning_desk as desk
-from evac.app.planning_desk import Place, Told
+from evac.app.planning_desk import Based, Place, Told
 from evac.estate import plan_codec
 from evac.model.basis import may_keep
 from evac.model.observation import MemberSeen, Observation
@@ -63,10 +63,11 @@ def test_another_objective_touches_no_plan_and_the_kept_one_says_it(folder: Path
     before = planned(where, "south")
     edit(folder, "paid: true, rto: 20 min", "paid: true, rto: 9 d")
     where = place(folder)
-    basis = desk.basis(where, NOW, ("south",))
-    assert isinstance(basis, str)
-    assert may_keep(before.basis, basis)
-    again = desk.still(where, NOW, ("south",), before.data, basis, "")
+    based = desk.basis(where, NOW, ("south",))
+    assert isinstance(based, Based)
+    assert may_keep(before.basis, str(based.basis))
+    assert based.basis.whole == before.whole
+    again = desk.still(where, NOW, ("south",), before.data, "")
     assert isinstance(again, Told)
     kept = plan_codec.decode(again.data)
     assert check(estates.load(folder), kept).holds
@@ -79,12 +80,11 @@ def test_a_start_that_takes_longer_touches_the_plan(folder: Path) -> None:
     before = planned(where, "south")
     edit(folder, "start: 40 s", "start: 11 min")
     where = place(folder)
-    basis = desk.basis(where, NOW, ("south",))
-    assert isinstance(basis, str)
-    assert not may_keep(before.basis, basis)
-    assert desk.still(where, NOW, ("south",), before.data, basis, "") is None, (
-        "the checker would refuse it too"
-    )
+    based = desk.basis(where, NOW, ("south",))
+    assert isinstance(based, Based)
+    assert not may_keep(before.basis, str(based.basis))
+    assert desk.still(where, NOW, ("south",), before.data, "") is None, "the checker would refuse it too"
+    assert desk.again(where, NOW, ("south",), before.data, before.whole) is None
 
 
 def test_a_primary_elsewhere_touches_the_plan(folder: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_primary_elsewhere_touches_the_plan(folder: Path) -> None:
     moved = Observation(
         1, tuple(MemberSeen("ledger", site, "async" if n == 0 else "primary") for n, site in enumerate(sites))
     )
-    basis = desk.basis(where, moved, ("south",))
-    assert isinstance(basis, str)
-    assert not may_keep(before.basis, basis)
+    based = desk.basis(where, moved, ("south",))
+    assert isinstance(based, Based)
+    assert not may_keep(before.basis, str(based.basis))
 
 
 def test_one_plan_serves_two_losses_that_take_the_same(folder: Path) -> None:
@@ -105,9 +105,7 @@ def test_one_plan_serves_two_losses_that_take_the_same(folder: Path) -> None:
     where = place(folder)
     site = planned(where, "south")
     assert desk.basis(where, NOW, ("annex",)) == desk.basis(where, NOW, ("south",))
-    basis = desk.basis(where, NOW, ("annex",))
-    assert isinstance(basis, str)
-    group = desk.again(where, NOW, ("annex",), site.data, basis)
+    group = desk.again(where, NOW, ("annex",), site.data, site.whole)
     assert isinstance(group, Told)
     found = plan_codec.decode(group.data)
     assert found.scenario == lose("annex")

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evac.app.planning_worker import PlanningWorker
 from evac.engine.drawer import Made, digest_of
 from evac.engine.standing import Ready, Work
 from evac.estate import plan_codec
+from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
 from evac.verify.check import check
@@ -138,6 +140,79 @@ def test_after_a_change_one_of_two_equal_plans_is_checked_and_both_stay(
         assert checks == [("south",)]
 
     asyncio.run(story())
+
+
+def _edit(room: _Room, old: str, new: str, name: str) -> None:
+    """The estate changes on disk, and the worker that lives on is told."""
+    folder = Path(shutil.copytree(room.folder, room.folder.with_name(name)))
+    text = (folder / "estate.yaml").read_text("utf-8")
+    assert text.count(old) == 1
+    (folder / "estate.yaml").write_text(text.replace(old, new), "utf-8")
+    room.folder = folder
+    room.worker.take(folder, 1_000)
+    room.here.asked.clear()
+
+
+def test_a_worker_that_lives_on_asks_the_checker_only_where_something_changed(room: _Room) -> None:
+    async def story() -> None:
+        await room.worker.scenarios()
+        for lost in ("south", "annex", "north"):
+            await room.stand("make", lost)
+        before = {lost: made.plan for lost, made in room.ready.items()}
+        _edit(room, "paid: true, rto: 20 min", "paid: true, rto: 9 d", "objective")
+        await room.worker.scenarios()
+        for lost in ("south", "annex", "north"):
+            kept = await room.stand("make", lost)
+            assert kept.confirmed
+            assert _holds(room, kept, lost)
+        assert {lost: made.plan for lost, made in room.ready.items()} != before, "they say the objective"
+        assert room.here.asked["still"] == room.here.asked["plan"] == 0
+        assert room.here.asked["again"] == 3
+        _edit(room, "start: 40 s", "start: 11 min", "start")
+        await room.worker.scenarios()
+        made = await room.stand("make", "south")
+        assert not made.confirmed
+        assert _holds(room, made, "south")
+        assert room.here.asked["plan"] == 1
+        assert room.here.asked["still"] == room.here.asked["again"] == 0
+
+    asyncio.run(story())
+
+
+def test_a_plan_that_this_worker_did_not_see_made_is_checked(room: _Room) -> None:
+    async def story() -> None:
+        await room.worker.scenarios()
+        await room.stand("make", "south")
+        later = room.again()
+        await later.worker.scenarios()
+        assert (await later.stand("make", "south")).confirmed
+        assert later.here.asked["still"] == 1
+        assert (await later.stand("make", "south")).confirmed
+        assert (later.here.asked["still"], later.here.asked["again"]) == (1, 1)
+        other = plan_codec.encode(replace(plan_codec.decode(later.lying[later.ready["south",].plan]), seed=1))
+        later.lying[digest_of(other)] = other
+        later.ready["south",] = replace(later.ready["south",], plan=digest_of(other))
+        assert (await later.stand("make", "south")).confirmed
+        assert later.here.asked["still"] == 2, "another plan lies there now"
+
+    asyncio.run(story())
+
+
+def test_what_rows_said_is_taken_only_while_they_are_made_of_the_same(room: _Room) -> None:
+    where = desk.Place(str(room.folder), None, ())
+    first = desk.basis(where, Observation(0), ("south",))
+    assert isinstance(first, desk.Based)
+    forged = replace(first.rows, room="forged")
+    desk._desks.clear()
+    taken = desk.basis(where, Observation(0), ("south",), forged)
+    assert isinstance(taken, desk.Based)
+    assert taken.rows == forged
+    _edit(room, "memory: 2 TiB", "memory: 1 TiB", "room")
+    changed = desk.Place(str(room.folder), None, ())
+    anew = desk.basis(changed, Observation(0), ("south",), forged)
+    assert isinstance(anew, desk.Based)
+    assert anew.rows.key != first.rows.key
+    assert anew.rows.room not in (first.rows.room, forged.room)
 
 
 def test_a_plan_that_says_something_else_is_checked_though_another_was_accepted(room: _Room) -> None:

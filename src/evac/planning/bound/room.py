@@ -238,7 +238,7 @@ def _table(instance: Instance) -> _Table:
     rows, present, services = instance.rows, instance.present, instance.services
     shed = np.flatnonzero(services.sheddable[present.service])
     loose = services.demand[present.service[shed]].T * present.count[shed]
-    fixed = np.ascontiguousarray(rows.used.T)
+    fixed = rows.used.T.copy()  # of a single row the transposed is contiguous, and the instance's own
     for held, amounts in zip(fixed, loose, strict=True):
         np.subtract.at(held, present.row[shed], amounts)
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.planning.bound import kernels
+from evac import estate as estates
+from evac.model.derive import derive
+from evac.model.scenario import lose
+from evac.planning.bound import bound, kernels
 from evac.planning.bound.capacity import Curve, by_density, waits_of
 from evac.planning.bound.supply import Work, busy_times
+from tests.web.rooms import ESTATE
 
 jobs = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 25), st.integers(0, 9)), min_size=1, max_size=7)
 
@@ -103,3 +107,12 @@ def test_work_beyond_the_horizon_counts_at_the_horizon() -> None:
     order = [(0, Work(10, 0, 0))]
     assert busy_times(order, {0: 1}, 1, 4) == {0: 4 * 4 + 2 * 6 * 4}
     assert waits_of([0], {0: 10}, Curve(4, ()), 7) == {0: 6 * 7}
+
+
+def test_a_bound_leaves_the_instance_as_it_was() -> None:
+    """Of a single row even a table that was turned on its side is the instance's own."""
+    instance = derive(estates.load(ESTATE), lose("south"))
+    assert len(instance.rows) == 1
+    used = instance.rows.used.copy()
+    bound(instance, work=10)
+    assert (instance.rows.used == used).all()
