@@ -100,7 +100,7 @@ class Capacity:
 class Filling:
     """One loss by first fit. wanted, base (S,): replicas that ask for a place, and how many of them serve at
     all; at_site (sites, S): what is left at each site; missing_base, missing_top (S,): without a place;
-    boot_rank (S,); free (P, R): of pools afterwards."""
+    boot_rank (S,); free (P, R): of pools afterwards, None where nothing is missing."""
 
     wanted: IntColumn
     base: IntColumn
@@ -108,7 +108,7 @@ class Filling:
     missing_base: IntColumn
     missing_top: IntColumn
     boot_rank: IntColumn
-    free: IntColumn
+    free: IntColumn | None
 
     def answers(self, wanted: IntColumn, base: IntColumn, at_site: IntColumn, capped: RowNumbers) -> bool:
         """Whether the same is asked. capped: services of which a site takes so many only."""
@@ -309,15 +309,14 @@ def _place_one(question: _Question, result: Capacity, number: int) -> None:
     result.fillings[number] = filling
     result.boots[number] = bool(filling.boot_rank.any())
     result.boot_rank[number] = filling.boot_rank
-    missing = int(filling.missing_base.sum() + filling.missing_top.sum())
-    result.placed[number] = int(filling.wanted.sum()) - missing
-    if not missing:
+    result.placed[number] = int((filling.wanted - filling.missing_base - filling.missing_top).sum())
+    if filling.free is None:
         return
     before = question.before
     if before is not None and question.same_shed and before.fillings.get(number) is filling:
         result.short[number] = before.short[number]
     else:
-        result.short[number] = _shortfall(question, number, filling)
+        result.short[number] = _shortfall(question, number, filling, filling.free)
 
 
 def _filling(question: _Question, number: int, known: BoolColumn) -> Filling:
@@ -333,13 +332,14 @@ def _filling(question: _Question, number: int, known: BoolColumn) -> Filling:
         if filling is not None and filling.answers(wanted, base, at_site, question.capped):
             return filling
     placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
-    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
     missing_base, missing_top = base - placed.base, wanted - base - placed.top
+    short = missing_base.any() or missing_top.any()
+    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1]) if short else None
     return Filling(wanted, base, at_site, missing_base, missing_top, placed.boot_rank, free)
 
 
-def _shortfall(question: _Question, number: int, filling: Filling) -> Shortfall:
-    """Why something finds no place, and whether shedding would help."""
+def _shortfall(question: _Question, number: int, filling: Filling, free: IntColumn) -> Shortfall:
+    """Why something finds no place, and whether shedding would help; free (P, R) of pools."""
     losses, supply, firm = question.losses, question.supply, question.supply.firm
     base, at_site, missing_base = filling.base, filling.at_site, filling.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
@@ -350,8 +350,8 @@ def _shortfall(question: _Question, number: int, filling: Filling) -> Shortfall:
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
-    shorts = _shorts(supply, filling.free, missing_base + filling.missing_top)
-    for_good = _shorts(supply, filling.free, np.where(firm, after, missing_base))
+    shorts = _shorts(supply, free, missing_base + filling.missing_top)
+    for_good = _shorts(supply, free, np.where(firm, after, missing_base))
     return Shortfall(
         missing_base, filling.missing_top, after, firm, by_power, budgets, shorts, for_good, supply.labels
     )

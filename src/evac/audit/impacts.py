@@ -41,7 +41,16 @@ from evac.audit.presence import (
     unjudged,
     with_columns,
 )
-from evac.audit.recovery import Chains, Damage, Recovery, Times, by_loss_of, recovery, times_of
+from evac.audit.recovery import (
+    Chains,
+    Damage,
+    Recovery,
+    Times,
+    by_loss_of,
+    levels_of,
+    recovery,
+    times_of,
+)
 from evac.audit.schedule import (
     Course,
     Line,
@@ -385,9 +394,10 @@ def _hit(ground: Ground, wiring: Wiring, kept: Kept) -> tuple[Struck, Damage]:
 
 def _chains(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> Recovery:
     graph, order, families, pairs = wiring.graph, wiring.order, wiring.families, damage.pairs
+    levels = kept.of(("levels",), (order,), partial(levels_of, order))
     chains = kept.of(
         ("chains",), (graph, families, pairs),
-        partial(Chains, graph, order, families, pairs, len(ground.losses)),
+        partial(Chains, graph, levels, families, pairs, len(ground.losses)),
     )  # fmt: skip
     estate = ground.top.estate
     return kept.of(
@@ -471,9 +481,11 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     left = ground.presence.n[short.service] - short.of(ground.lost)
     doubtful = short.only(~short.of(ground.capacity.room_known) & (left > 0)).marked(*ground.lost.shape)
     doubtful |= ground.loose
+    open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
         for family in (families.index[name] for name in names if name in families.index):
-            doubtful[:, service] |= families.open[family]
+            if open_ones[family]:
+                doubtful[:, service] |= families.open[family]
     return spread_table(wiring.order, doubtful) if doubtful.any() else doubtful
 
 
@@ -527,7 +539,7 @@ def _vague(ground: Ground, wiring: Wiring, damage: Damage, no_ttl: BoolColumn) -
     vague |= damage.shift & no_ttl[pairs.service]
     unknown = {d.family for d in estate.stores if d.promote_ms is None}
     found = pairs.only(vague).marked(*ground.lost.shape)
-    for service, names in enumerate(wiring.graph.families):
+    for service, names in enumerate(wiring.graph.families if unknown else ()):
         for name in unknown.intersection(names):
             found[families.losses[families.index[name]], service] = True
     return spread_table(wiring.order, found) if found.any() else found

@@ -209,15 +209,34 @@ class _Depth:
     needed_first: RowNumbers
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Levels:
+    """Components as columns: of each service (S,); depth of each; outside[start[c]:start[c + 1]]: services
+    that one needs."""
+
+    component: IntColumn
+    depth: IntColumn
+    start: IntColumn
+    outside: IntColumn
+
+
+def levels_of(order: Order) -> Levels:
+    """Components of hard dependencies, each one deeper than all that it needs."""
+    start = np.zeros(len(order.outside) + 1, np.int64)
+    np.cumsum([len(found) for found in order.outside], out=start[1:])
+    outside = np.array([service for found in order.outside for service in found], np.int64)
+    return Levels(np.array(order.component, np.int64), _depths(order), start, outside)
+
+
 class Chains:
     """Who waits for whom over all pairs that are down, depth by depth."""
 
     def __init__(
-        self, graph: ServiceGraph, order: Order, families: FamilyHits, pairs: Pairs, losses: int
+        self, graph: ServiceGraph, levels: Levels, families: FamilyHits, pairs: Pairs, losses: int
     ) -> None:
-        self._order, self._pairs, self._losses = order, pairs, losses
-        self._component = np.array(order.component, np.int64)[pairs.service]
-        self._depth = _depths(order)[self._component] if len(pairs) else self._component
+        self._levels, self._pairs, self._losses = levels, pairs, losses
+        self._component = levels.component[pairs.service]
+        self._depth = levels.depth[self._component]
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
         self.store, self.has_store = self._stores(graph, families)
         self.depths = self._split(np.arange(len(pairs)))
@@ -240,12 +259,12 @@ class Chains:
         starts = np.r_[True, unit_key[1:] != unit_key[:-1]]
         first = np.flatnonzero(starts)
         loss = self._pairs.loss[rows[first]]
-        outside = [self._order.outside[c] for c in self._component[rows[first]].tolist()]
-        lengths = np.array([len(found) for found in outside], np.int64)
-        flat = np.array([s for found in outside for s in found], np.int64)
-        waiting = np.flatnonzero(lengths)
-        needed = self._row_of(flat, np.repeat(loss, lengths))
+        levels, component = self._levels, self._component[rows[first]]
+        lengths = levels.start[component + 1] - levels.start[component]
         before = np.cumsum(lengths) - lengths
+        place = np.arange(int(lengths.sum())) + np.repeat(levels.start[component] - before, lengths)
+        waiting = np.flatnonzero(lengths)
+        needed = self._row_of(levels.outside[place], np.repeat(loss, lengths))
         return _Depth(rows, np.cumsum(starts) - 1, first, loss, waiting, needed, before[waiting])
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
@@ -257,15 +276,20 @@ class Chains:
 
     def _stores(self, graph: ServiceGraph, families: FamilyHits) -> tuple[IntColumn, BoolColumn]:
         """Time from a fence to the last of the stores of each pair, and whether it has lost any."""
-        longest = np.zeros(len(self._key), np.int64)
-        for service, names in enumerate(graph.families):
-            for name in names:
-                family = families.index.get(name)
-                if family is not None and len(families.losses[family]):
-                    rows = self._row_of(
-                        np.full(len(families.losses[family]), service), families.losses[family]
-                    )
-                    longest[rows] = np.maximum(longest[rows], families.ready_ms[family] + 1)
+        longest = np.zeros(len(self._key) + 1, np.int64)
+        found = [
+            (service, family)
+            for service, names in enumerate(graph.families)
+            for name in names
+            if (family := families.index.get(name)) is not None and len(families.losses[family])
+        ]
+        if found:
+            each = np.array([len(families.losses[family]) for _, family in found], np.int64)
+            service = np.repeat(np.array([service for service, _ in found], np.int64), each)
+            rows = self._row_of(service, np.concatenate([families.losses[family] for _, family in found]))
+            ready = np.concatenate([families.ready_ms[family] for _, family in found])
+            np.maximum.at(longest, rows, ready + 1)
+        longest = longest[:-1]
         return np.maximum(longest - 1, 0), longest > 0
 
 

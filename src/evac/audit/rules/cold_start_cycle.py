@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from evac.model.diagnostic import Severity
 from evac.model.graph import components
 
 _MAKER = Maker("cold-start-cycle", "EV115")
+Edges = tuple[tuple[int, ...], ...]
+"""Services that each service needs, by number."""
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where one loss takes the whole circle down and people have no way to start; else a warning."""
-    edges = context.impacts.graph.start_edges
-    for members in circles(edges):
+    for members in start_circles(context):
         names = [context.estate.services[s].id for s in members]
         down = context.impacts.down[:, members].all(axis=1)
         losses = context.worst_first(np.flatnonzero(down).tolist())
@@ -34,17 +36,26 @@ def check(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def circles(edges: tuple[tuple[int, ...], ...]) -> list[list[int]]:
-    """Components of more than one service, or of one that needs itself; each in the order of a walk."""
-    component = components(edges)
+def start_circles(context: Context) -> list[list[int]]:
+    """Services that need each other to start; each in the order of a walk."""
+    graph = context.impacts.graph
+    return context.impacts.kept.of((_MAKER.rule,), (graph,), partial(_start_circles, graph.start_edges))
+
+
+def _start_circles(edges: Edges) -> list[list[int]]:
     groups: dict[int, list[int]] = {}
-    for service, number in enumerate(component):
+    for service, number in enumerate(components(edges)):
         groups.setdefault(number, []).append(service)
-    found = [group for group in groups.values() if len(group) > 1 or group[0] in edges[group[0]]]
+    return circles(groups.values(), edges)
+
+
+def circles(groups: Iterable[Sequence[int]], edges: Edges) -> list[list[int]]:
+    """Components of more than one service, or of one that needs itself; each in the order of a walk."""
+    found = [group for group in groups if len(group) > 1 or group[0] in edges[group[0]]]
     return sorted(_walk(group, edges) for group in found)
 
 
-def _walk(group: list[int], edges: tuple[tuple[int, ...], ...]) -> list[int]:
+def _walk(group: Sequence[int], edges: Edges) -> list[int]:
     """Members along their edges from the first, those that a single walk misses at the end."""
     inside, path = set(group), [group[0]]
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
@@ -13,6 +14,7 @@ from evac.model.diagnostic import Severity
 from evac.model.fleet import BoolColumn, IntColumn
 
 _MAKER = Maker("links-too-small", "EV122")
+FloatTable = NDArray[np.float64]
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -22,26 +24,34 @@ def check(context: Context) -> Iterator[Finding]:
         if kind in ("site", "group", "pair") and context.impacts.losses.sites[n].any()
     ]  # fmt: skip
     if numbers:
-        yield from _ingress(context, numbers, "bandwidth",
-                            [s.traffic.mbps or 0 for s in context.estate.services],
-                            [s.ingress_mbps for s in context.estate.sites])  # fmt: skip
-        yield from _ingress(context, numbers, "connections",
-                            [s.traffic.connections or 0 for s in context.estate.services],
-                            [s.ingress_connections for s in context.estate.sites])  # fmt: skip
+        estate = context.estate
+        sites = context.full_sites | np.array([s.role == "edge" for s in estate.sites], np.bool_)
+        serving = {n: sites & ~context.impacts.losses.sites[n] for n in numbers}
+        shares = {n: _shares(context, left) for n, left in serving.items()}
+        peaks = [s.traffic.mbps or 0 for s in estate.services]
+        limits = [s.ingress_mbps for s in estate.sites]
+        yield from _ingress(context, serving, shares, "bandwidth", peaks, limits)
+        peaks = [s.traffic.connections or 0 for s in estate.services]
+        limits = [s.ingress_connections for s in estate.sites]
+        yield from _ingress(context, serving, shares, "connections", peaks, limits)
         yield from _links(context, numbers)
 
 
 def _ingress(
-    context: Context, numbers: list[int], what: str, peak: list[int], limits: list[int | None]
+    context: Context,
+    serving: dict[int, BoolColumn],
+    shares: dict[int, FloatTable],
+    what: str,
+    peak: list[int],
+    limits: list[int | None],
 ) -> Iterator[Finding]:
-    estate, losses = context.estate, context.impacts.losses
+    """serving: loss -> (sites,) that traffic may reach; shares: loss -> see `_shares`; peak (S,)."""
     if all(limit is None for limit in limits):
         return
-    serving = context.full_sites | np.array([s.role == "edge" for s in estate.sites], np.bool_)
+    each = np.array(peak, np.int64).astype(np.float64)
     over: dict[int, list[tuple[int, int, bool]]] = {}
-    for number in numbers:
-        left = serving & ~losses.sites[number]
-        arriving = _arriving(context, number, np.array(peak, np.int64), left)
+    for number, left in serving.items():
+        arriving = (shares[number] @ each).round().astype(np.int64)
         known = [limits[i] for i in np.flatnonzero(left).tolist()]
         total = sum(k for k in known if k is not None)
         hopeless = all(k is not None for k in known) and bool(known) and int(arriving.sum()) > total
@@ -53,13 +63,13 @@ def _ingress(
         yield _site_finding(context, site, what, limits[site] or 0, rows)
 
 
-def _arriving(context: Context, number: int, peak: IntColumn, left: BoolColumn) -> IntColumn:
-    """(sites,) peak that comes in: by surviving replicas, evenly where none of a service survives."""
+def _shares(context: Context, left: BoolColumn) -> FloatTable:
+    """(sites, S) of a peak that comes in at sites that are left: by surviving replicas, evenly where no
+    replica of a service survives."""
     at = context.impacts.presence.per_site.astype(np.float64) * left[:, None]
     per_service = at.sum(axis=0)
     everywhere = left.astype(np.float64) / max(1, int(left.sum()))
-    share = np.where(per_service > 0, at / np.maximum(per_service, 1), everywhere[:, None])
-    return np.asarray((share @ peak.astype(np.float64)).round(), np.int64)
+    return np.where(per_service > 0, at / np.maximum(per_service, 1), everywhere[:, None])
 
 
 def _site_finding(

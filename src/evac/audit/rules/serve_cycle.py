@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
-from evac.audit.rules.cold_start_cycle import circles
+from evac.audit.rules.cold_start_cycle import circles, start_circles
 from evac.audit.words import listed
 
 _MAKER = Maker("serve-cycle", "EV116")
@@ -14,8 +14,8 @@ _MAKER = Maker("serve-cycle", "EV116")
 
 def check(context: Context) -> Iterator[Finding]:
     """Note: a plan starts them as one group. Circles that cannot start are EV115."""
-    starting = {service for group in circles(context.impacts.graph.start_edges) for service in group}
-    for members in circles(context.impacts.graph.hard):
+    starting = {service for group in start_circles(context) for service in group}
+    for members in circles(context.impacts.order.members, context.impacts.graph.hard):
         if starting.issuperset(members):
             continue
         names = [context.estate.services[s].id for s in members]
