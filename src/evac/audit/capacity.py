@@ -17,7 +17,7 @@ from evac.audit.losses import Losses
 from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
 from evac.audit.reserves import Reserves
-from evac.audit.room import Room, servers_that_fit
+from evac.audit.room import Room
 from evac.audit.supply import Supply
 from evac.model.domain import Topology
 from evac.model.fleet import BoolColumn, IntColumn
@@ -81,7 +81,7 @@ class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
     whether anything is known that could carry a service elsewhere; sites_with_room (S, sites); wanted:
-    what is to be placed; fillings: loss -> how first fit went."""
+    what is to be placed; settled: see `_settled`; fillings: loss -> how first fit went."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -93,6 +93,7 @@ class Capacity:
     reserves: Reserves
     supply: Supply
     wanted: Wanted
+    settled: tuple[BoolColumn, BoolColumn]
     fillings: dict[int, Filling]
 
 
@@ -148,7 +149,8 @@ class Wanted:
 class _Question:
     """One audit's worth of capacity questions. lost (L, S); capped: services with a cap per site; held
     (sites, budgets): dark servers that each budget holds back. before: of the same losses; same_room: placed
-    in the same room for the same demand; same_shed: and what may be shed is the same."""
+    in the same room for the same demand; same_fits: where services stand as they did; same_shed: and what may
+    be shed is the same."""
 
     supply: Supply
     losses: Losses
@@ -158,6 +160,10 @@ class _Question:
     @cached_property
     def same_room(self) -> bool:
         return self.before is not None and self.before.supply.stock.same(self.supply.stock)
+
+    @property
+    def same_fits(self) -> bool:
+        return self.before is not None and self.same_room and self.before.supply.fits is self.supply.fits
 
     @cached_property
     def same_shed(self) -> bool:
@@ -188,10 +194,16 @@ def capacity(
     as_before = before is not None and before.wanted.taken is taken and before.room_known is known
     wanted = before.wanted if before is not None and as_before else _wanted(taken, known, losses)
     question = _Question(supply, losses, lost, before)
-    settled, boots = _settled(question, wanted)
     to_place, placed = wanted.in_all
-    result = Capacity(to_place, placed.copy(), boots, {}, {}, known, reach, supply.found, supply, wanted, {})
-    for number in np.flatnonzero(~settled & (placed > 0)).tolist():
+    if before is not None and question.same_fits and before.wanted is wanted:
+        settled = before.settled
+    else:
+        settled = _settled(question, wanted)
+    result = Capacity(
+        to_place, placed.copy(), settled[1].copy(), {}, {}, known, reach, supply.found, supply, wanted,
+        settled, {},
+    )  # fmt: skip
+    for number in np.flatnonzero(~settled[0] & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
 
@@ -259,7 +271,7 @@ def _settled(question: _Question, wanted: Wanted) -> tuple[BoolColumn, BoolColum
     boots = np.zeros(len(losses), np.bool_)
     if not len(room.count):
         return settled, boots
-    on, dark = servers_that_fit(question.supply.top, room, question.supply.wants)
+    on, dark = question.supply.fits.on, question.supply.fits.dark
     taken = _usable_lost(room, losses)
     small = _small(losses)
     for site in range(on.shape[1]):
@@ -426,14 +438,19 @@ def _shorts(supply: Supply, free: IntColumn, missing: IntColumn) -> tuple[Short,
     asking = np.flatnonzero(missing > 0)
     if not len(asking):
         return ()
-    kinds = wants.kind[asking]
+    kind = wants.kind[asking]
+    room = wants.kinds.astype(np.int64) @ free
+    need = np.zeros_like(room)
+    np.add.at(need, kind, missing[asking, None] * wants.demand[asking])
+    replicas = np.bincount(kind, missing[asking], len(need)).astype(np.int64).tolist()
+    services = np.bincount(kind, minlength=len(need)).tolist()
     found: dict[tuple[str, str], Short] = {}
-    for kind in np.unique(kinds).tolist():
-        members = asking[kinds == kind]
-        room = free[wants.kinds[kind]].sum(axis=0)
-        for short in _short_of(supply, room, missing[members], members):
-            key = (short.classes, short.resource)
-            found[key] = _sum(found[key], short) if key in found else short
+    for number, (asked, there) in enumerate(zip(need.tolist(), room.tolist(), strict=True)):
+        if services[number]:
+            label = supply.label_of_kind[number]
+            for short in _short_of(label, asked, there, replicas[number], services[number]):
+                key = (short.classes, short.resource)
+                found[key] = _sum(found[key], short) if key in found else short
     return tuple(found[key] for key in sorted(found))
 
 
@@ -453,13 +470,12 @@ def _sum(one: Short, other: Short) -> Short:
                  one.services + other.services, one.fragmented)  # fmt: skip
 
 
-def _short_of(supply: Supply, free: IntColumn, missing: IntColumn, members: IntColumn) -> list[Short]:
-    """What services that may use the same servers lack; missing: replicas of each."""
-    need = (missing[:, None] * supply.wants.demand[members]).sum(axis=0)
-    replicas, services, label = int(missing.sum()), len(members), supply.labels[int(members[0])]
+def _short_of(label: str, need: list[int], room: list[int], replicas: int, services: int) -> list[Short]:
+    """What services that may use the same servers lack. need, room (R,): what they ask for in all, and what
+    is free there."""
     short = [
-        Short(label, word, int(need[r] - free[r]), replicas, services, False)
-        for r, word in enumerate(RESOURCE_WORDS)
-        if need[r] > free[r]
+        Short(label, word, asked - there, replicas, services, False)
+        for word, asked, there in zip(RESOURCE_WORDS, need, room, strict=True)
+        if asked > there
     ]
     return short or [Short(label, "", 0, replicas, services, True)]

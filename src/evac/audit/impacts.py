@@ -420,13 +420,14 @@ def _methods(losses: Losses) -> tuple[Method, ...]:
 def _line(top: Topology, wiring: Wiring, kept: Kept) -> Line:
     """In which order services go; as before if the same people wait for the same."""
     estate, order, course = top.estate, wiring.order, wiring.course
-    weight = weights_of(estate)
+    parts = estate.services, estate.tier_weights
+    weight = kept.of(("weights",), parts, partial(weights_of, estate), _alike)
     rank = kept.of(
         ("priorities",), (order, course, weight.tobytes()), partial(priorities, weight, order, course.needed)
     )
-    parts = (wiring.graph, order, wiring.times, wiring.course, wiring.returns, estate.limits, rank)
+    followed = (wiring.graph, order, wiring.times, wiring.course, wiring.returns, estate.limits, rank)
     return kept.of(
-        ("line",), parts,
+        ("line",), followed,
         partial(line_of, estate, wiring.graph, order, wiring.times, course, rank),
     )  # fmt: skip
 

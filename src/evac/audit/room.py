@@ -37,8 +37,6 @@ from evac.planning.packing.shapes import (
     STAGE_EMPTY,
     STAGE_USED,
     Asking,
-    fitting_servers,
-    holding_servers,
     holds_any,
 )
 
@@ -232,16 +230,23 @@ class Standing:
 
     def rounded(self, bits: int) -> IntColumn:
         """Free amounts as shapes tell them apart; what is empty is as large as its class says."""
-        return np.where(self.empty[:, None], self.free, _leading_bits(self.free, bits))
+        found = _leading_bits(self.free, bits)
+        found[self.empty] = self.free[self.empty]
+        return found
 
 
 def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standing:
     """Some usable servers, given what is used on all (servers, R)."""
-    fleet, taken = top.estate.fleet, used[servers]
-    capacity = np.where(fleet.capacity_known[servers], fleet.capacity[servers], 0)
-    empty = np.asarray(~taken.any(axis=1))
+    fleet, taken = top.estate.fleet, used.take(servers, axis=0)
+    free = fleet.capacity.take(servers, axis=0)
+    free *= fleet.capacity_known.take(servers, axis=0)
+    free -= taken
+    # Column by column: four values a server are too few for numpy to go along them quickly.
+    empty = np.ones(len(servers), np.bool_)
+    for column in taken.T:
+        empty &= column == 0
     stage = np.where(fleet.state[servers] == DARK, STAGE_DARK, np.where(empty, STAGE_EMPTY, STAGE_USED))
-    return Standing(servers, stage, np.maximum(capacity - taken, 0), empty)
+    return Standing(servers, stage, np.maximum(free, 0, out=free), empty)
 
 
 def room_of(
@@ -445,25 +450,6 @@ def useful_shapes(room: Room, wants: Wants) -> BoolColumn:
     least = wants.demand.min(axis=0) if len(wants.demand) else np.zeros(RESOURCE_COUNT, np.int64)
     holds_any(wants.asking, least, room.amounts, room.pool, found)
     return found
-
-
-def servers_that_fit(top: Topology, room: Room, wants: Wants) -> tuple[IntColumn, IntColumn]:
-    """(S, sites) servers that could take one replica, on and dark; those that hold the service already
-    are taken off the first."""
-    shape = (len(wants.known), len(top.estate.sites))
-    on, dark = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for found, chosen in ((on, (room.stage < STAGE_DARK) & ~room.is_pool), (dark, room.stage == STAGE_DARK)):
-        rows = np.flatnonzero(chosen)
-        shapes = room.amounts[rows], room.pool[rows], room.site[rows], room.count[rows]
-        fitting_servers(wants.asking, *shapes, found)
-    replicas = top.estate.replicas
-    here = replicas.kind == ON_SERVER
-    server = replicas.target[here]
-    holding_servers(
-        wants.asking, room.amounts, room.pool, replicas.service[here], room.server_shape[server],
-        top.estate.fleet.site[server], on,
-    )  # fmt: skip
-    return on, dark
 
 
 def order_of_services(top: Topology) -> IndexColumn:

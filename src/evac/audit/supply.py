@@ -13,6 +13,7 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.audit.facets import other_services
+from evac.audit.fitting import Fits, Offer, fits_again, fits_of
 from evac.audit.losses import Losses, Rows
 from evac.audit.placing import Stock, stock_of
 from evac.audit.presence import Presence
@@ -52,6 +53,7 @@ class Supply:
     demand: IntColumn
     known: BoolColumn
     stock: Stock
+    fits: Fits
     _extra: dict[Variant, Stock] = field(default_factory=dict)
 
     @property
@@ -68,10 +70,14 @@ class Supply:
         return np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
 
     @cached_property
+    def label_of_kind(self) -> list[str]:
+        """(K,) the kinds of servers that services of a kind may use, in words."""
+        return [_label(self, row) for row in self.wants.kinds]
+
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """(S,) the kinds of servers each service may use, in words."""
-        names = [_label(self, row) for row in self.wants.kinds]
-        return tuple(names[kind] for kind in self.wants.kind.tolist())
+        return tuple(map(self.label_of_kind.__getitem__, self.wants.kind.tolist()))
 
     def variant(self, name: Variant) -> Stock:
         """`shed`: without services that may be shed; `power`: without power budgets."""
@@ -131,7 +137,9 @@ class Supply:
                 others = np.flatnonzero(differs).astype(np.int32)
                 wants = wants_again(wants, top, room, demand, presence.n, others)
         stock = stock_of(room, wants, used, self.stock)
-        result = Supply(top, self.rows, presence, found, *demand, stock)
+        offers = Offer(before, self.room, self.wants), Offer(estate, room, wants)
+        fits = fits_again(self.fits, *offers, chosen)
+        result = Supply(top, self.rows, presence, found, *demand, stock, fits)
         for name, one in self._extra.items():
             held, taken, elsewhere = found, used, servers
             if name == "shed":
@@ -173,7 +181,8 @@ def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
     used = used_amounts(top, demand)
     room = room_of(top, losses.rows, held, used)
     wants = wants_of(top, room, demand, known, found.n)
-    return Supply(top, losses.rows, found, held, demand, known, stock_of(room, wants, used))
+    fits = fits_of(Offer(top.estate, room, wants))
+    return Supply(top, losses.rows, found, held, demand, known, stock_of(room, wants, used), fits)
 
 
 def _without_budgets(held: Reserves) -> Reserves:

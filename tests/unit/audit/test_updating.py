@@ -48,6 +48,8 @@ def _store(estate: Estate, pick: int, at: str) -> Estate:
 
 
 def _more_stores(estate: Estate, pick: int) -> Estate:
+    if f"added-{pick}" in {d.id for d in estate.stores}:
+        return estate
     added = Store(f"added-{pick}", f"added-{pick}", "redis", (StoreMember("gasan/hall-2", "primary"),))
     more = replace(estate, stores=tuple(sorted((*estate.stores, added), key=lambda d: d.id)))
     service = more.services[pick % len(more.services)]

@@ -76,8 +76,11 @@ def _short_feeds(context: Context) -> Iterator[_Short]:
         budget = feed.inrush_budget_watts
         if not budget or feed.site not in full or not there[row]:
             continue
-        free = budget - min(less_margin(budget, margin), sent[row])
         wanted = alone[row]
+        # Most feeds hold all that is sent and what comes unasked: no need to ask what may be sent.
+        if budget - sent[row] >= wanted:
+            continue
+        free = budget - min(less_margin(budget, margin), sent[row])
         if free < wanted:
             keep = min(99, -(-wanted * 100 // budget))
             one = int(watts[behind[row] > 0].max())
