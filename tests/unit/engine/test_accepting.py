@@ -21,7 +21,8 @@ def test_a_proposal_is_answered_with_what_the_checker_says_and_nothing_is_journa
         proposal = runs.Proposal("move-1", data, "a new roof", ("pangyo",), "evacuating", typed=("pangyo",))
         key, value = runs.proposal_entry("p1", digest_of(data), proposal)
         await world.store.transact((), (Put(key, value),))
-        assert await runs.answer_to(world.store, "p1", 5) == {"refused": WHY, "code": "plan-wrong"}
+        told = {"refused": WHY, "code": "plan-wrong", "kind": "unsafe-plan", "hint": ""}
+        assert await runs.answer_to(world.store, "p1", 5) == told
         for nothing in ("open/", "incident/", "journal/move"):
             assert await world.store.list(nothing) == []
         assert (await read_register(world.store))["pangyo"] == "active"
