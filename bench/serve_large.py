@@ -14,7 +14,7 @@ from evac.engine.binding import Bound
 from evac.engine.bound_store import put_bound
 from evac.engine.clock import SystemClock
 from evac.engine.codec import encode_all
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.reading import create_run
 from evac.run.values import Event
 from evac.store.opening import open_store

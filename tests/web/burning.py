@@ -12,8 +12,8 @@ from evac.app.plans import Made, make_plan
 from evac.engine.binding import Bound
 from evac.engine.bound_store import put_bound
 from evac.engine.codec import encode_all
-from evac.engine.conducting import OPEN
 from evac.engine.drawer import key_of, put_plan
+from evac.engine.in_hand import OPEN
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose

@@ -18,7 +18,7 @@ from evac.engine.binding import Bound
 from evac.engine.bound_store import put_bound
 from evac.engine.clock import SystemClock
 from evac.engine.codec import encode
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import Leadership
 from evac.engine.reading import create_run
 from evac.run.values import Event, RunSpec, RunStep

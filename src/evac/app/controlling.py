@@ -36,12 +36,14 @@ from evac.engine.binding import Bound, bind
 from evac.engine.bound_store import get_bound, put_bound
 from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import OPEN, Desk
+from evac.engine.conducting import Desk
 from evac.engine.controller import AnchorSink, Controller, Parts
 from evac.engine.datasets import DataSets
 from evac.engine.drawer import Drawer
 from evac.engine.generations import Generations
 from evac.engine.guards import Guards, check_mode
+from evac.engine.in_hand import OPEN
+from evac.engine.mistakes import enduring
 from evac.engine.permitting import LeaseDriver, Permitting
 from evac.engine.plan_journal import PlanJournal
 from evac.engine.policies import Policies
@@ -341,12 +343,16 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def trouble(words: str, data: Mapping[str, Any]) -> None:
+        made.controller.say("trouble", words, data)
+
     try:
         await made.seen.begin()
         tasks = [
             asyncio.create_task(_until_idle(setting, made.store), name="idle"),
             asyncio.create_task(made.controller.run(), name="controller"),
-            asyncio.create_task(made.seen.follow(), name="seen"),
+            asyncio.create_task(enduring("observation", made.seen.follow, trouble), name="seen"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         ready(made)

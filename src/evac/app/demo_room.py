@@ -25,7 +25,7 @@ from evac.app import controlling, incidents, runs, war_room
 from evac.app.demo_hands import Company, company_of
 from evac.engine import drawer, requests
 from evac.engine.clock import SystemClock
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.incident.notes import Note
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate

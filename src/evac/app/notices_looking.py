@@ -26,8 +26,8 @@ from evac.engine import drawer
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.chronicle import decode as decode_record
 from evac.engine.clock import Clock
-from evac.engine.conducting import OPEN
 from evac.engine.guards import SITES_KEY
+from evac.engine.in_hand import OPEN
 from evac.engine.losing import pages, read_sightings
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation

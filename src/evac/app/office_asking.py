@@ -21,8 +21,8 @@ import orjson
 from evac.app import incidents, runs
 from evac.engine import requests
 from evac.engine.clock import Clock
-from evac.engine.conducting import OPEN
 from evac.engine.guards import HOLD_KEY
+from evac.engine.in_hand import OPEN
 from evac.incident.notes import Note
 from evac.model.errors import Conflict, InvalidInput, RunError
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store

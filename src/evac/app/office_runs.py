@@ -22,7 +22,7 @@ from evac.app.office_replay import Replayer
 from evac.app.office_values import RunShort
 from evac.engine.bound_store import was_bound_again
 from evac.engine.codec import decode_all
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.losing import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.report.run_forecast import LARGE

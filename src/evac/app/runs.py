@@ -23,9 +23,9 @@ from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.chronicle import Notice
 from evac.engine.chronicle import decode as decode_notice
 from evac.engine.codec import decode_all
-from evac.engine.conducting import OPEN
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.guards import HOLD_KEY
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
 from evac.engine.losing import fenced_ms, known_losses, read_sightings
 from evac.engine.proposals import ANSWER, PROPOSAL

@@ -16,8 +16,8 @@ from evac.app.office_reckoning import Worker
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import drawer
-from evac.engine.conducting import OPEN
 from evac.engine.guards import SITES_KEY
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
 from evac.engine.losing import pages
 from evac.incident.values import Notice

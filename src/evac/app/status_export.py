@@ -32,7 +32,7 @@ from evac.app.public_status import URL, About, PublicStatus
 from evac.app.status_target import Target, target_of
 from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.losing import pages
 from evac.incident.components import StatusPage, public_names
 from evac.model.errors import EvacError, StoreError

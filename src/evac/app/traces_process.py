@@ -26,7 +26,7 @@ from typing import Final
 from evac.app.parent import led_by_parent, until_ended
 from evac.app.tracing import tracer_of
 from evac.engine.codec import decode_all
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.losing import pages
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.report.run_spans import RunSpan, RunSpans

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -107,6 +109,9 @@ def _run(
     """
     from evac.app.estate_copies import Copies, NotCopied, arguments_of
 
+    if os.environ.get("EVAC_DEBUG"):
+        logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("evac.engine.mistakes").setLevel(logging.DEBUG)
     try:
         copies = Copies(setting.estate, setting.policy)
     except (NotCopied, OSError) as error:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from evac.actions.port import Action, Driver, Order
-from evac.engine import datasets, requests
+from evac.engine import requests
 from evac.engine.admitting import GuardedAdmission
 from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice, Tell, of_event
@@ -27,15 +27,17 @@ from evac.engine.datasets import DataSets
 from evac.engine.doubted import DoubtedRuns
 from evac.engine.drawer import get_plan, put_plan
 from evac.engine.drift import Done, Drift, DriftWatch
+from evac.engine.ending import AGAIN_S, Ending
 from evac.engine.execution import Hooks, RunExecution
 from evac.engine.feed_watch import FeedWatch
-from evac.engine.guards import Guards, Mark, Permit, read_register, read_register_as_is
-from evac.engine.in_hand import InHand, read_opened
+from evac.engine.guards import Guards, Permit, read_register, read_register_as_is
+from evac.engine.in_hand import OPEN, InHand, read_opened
 from evac.engine.leading import Leadership, begin
 from evac.engine.leaving import leave, must_be_lost
 from evac.engine.live_actions import LiveActions, Standing
 from evac.engine.losing import LossGuard
 from evac.engine.mending import Mend, Mending, Trouble, take_over_plan
+from evac.engine.mistakes import enduring, foreseen
 from evac.engine.pace_gate import HealthOf, PaceGate, go_on
 from evac.engine.performing import Terms
 from evac.engine.policies import Policies
@@ -43,7 +45,7 @@ from evac.engine.proposals import PROPOSAL, answered, refused, wanted_of
 from evac.engine.reading import create_run, incident_key, take_over
 from evac.engine.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
 from evac.engine.sightings import Loss, as_known, up_to_date
-from evac.engine.vouching import Vouching, how_to_vouch
+from evac.engine.vouching import Vouching
 from evac.engine.wanted import Wanted
 from evac.model.errors import (
     ActionError,
@@ -63,12 +65,13 @@ from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
-from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+from evac.store.port import Compare, Entry, Lease, Put, Store
 from evac.watch.values import SiteState
 
-OPEN: Final = "open/"
-AGAIN_S: Final = 0.2
 DRIFT_TIMEOUT_S: Final = 10.0
+
+
+_Taken = tuple[InHand, Journal, RunView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Conductor:
         self._runs: dict[str, InHand] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._found, self._in_hand = asyncio.Event(), asyncio.Event()
+        self._ending = Ending(desk.store, desk.guards, desk.sets, self.guard, self._trouble)
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
         self._drift = DriftWatch(
             desk.driver, desk.clock, self._drifted, self._may_redo,
@@ -140,7 +144,7 @@ class Conductor:
         self._desk.policies.forget()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._drift.run())
+            tasks.create_task(enduring("drift", self._drift.run, self._trouble))
             found = await self._store_list(OPEN)
             self._found.set()
             waiting = {entry.key for entry in found}
@@ -151,7 +155,7 @@ class Conductor:
             tasks.create_task(self._serve_proposals())
             desk = self._desk
             vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN)
-            tasks.create_task(vouching.run())
+            tasks.create_task(enduring("attestations", vouching.run, self._trouble))
 
     def lost(self) -> None:
         """The lease is over: every effect under way is cancelled at once."""
@@ -197,7 +201,11 @@ class Conductor:
         journal, view = await self._doubted.making(name, making, self._tasks)
         self._runs[name] = run
         self._desk.policies.keep(name, policy)
-        begin(self._tasks, self._carry(run, journal, view))
+
+        async def made_now() -> _Taken:
+            return run, journal, view
+
+        begin(self._tasks, self._carry_on(OPEN + name, made_now))
         return name
 
     async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
@@ -210,22 +218,40 @@ class Conductor:
 
     async def _resume(self, entry: Entry, waiting: set[str]) -> None:
         """Takes over a run that whoever led before left unfinished."""
-        try:
-            taken = await self._take_over(entry)
-        finally:
-            waiting.discard(entry.key)
-            if not waiting:
-                asyncio.get_running_loop().call_soon(self._in_hand.set)
-        if taken is not None:
-            await self._carry(*taken)
+
+        async def take() -> _Taken | None:
+            try:
+                return await self._take_over(entry)
+            finally:
+                waiting.discard(entry.key)
+                if not waiting:
+                    asyncio.get_running_loop().call_soon(self._in_hand.set)
+
+        await self._carry_on(entry.key, take)
 
     async def _adopt(self, entry: Entry) -> None:
         """A run of our own, of which we were not told that it was made."""
-        taken = await self._take_over(entry)
-        if taken is not None:
-            await self._carry(*taken)
+        await self._carry_on(entry.key, lambda: self._take_over(entry))
 
-    async def _take_over(self, entry: Entry) -> tuple[InHand, Journal, RunView] | None:
+    async def _carry_on(self, key: str, take: Callable[[], Awaitable[_Taken | None]]) -> None:
+        """Carries a run out as `take` gives it: after a mistake of evac as the store has it by then, as
+        whoever leads next would.
+        """
+
+        async def again() -> _Taken | None:
+            entry = await self._patiently(lambda: self._desk.store.get(key))
+            return None if entry is None else await self._take_over(entry)
+
+        async def carry() -> None:
+            nonlocal take
+            now, take = take, again
+            taken = await now()
+            if taken is not None:
+                await self._carry(*taken)
+
+        await enduring(key.removeprefix(OPEN), carry, self._trouble)
+
+    async def _take_over(self, entry: Entry) -> _Taken | None:
         """None where it cannot be taken over, which was said."""
         name = entry.key.removeprefix(OPEN)
         try:
@@ -262,7 +288,8 @@ class Conductor:
         try:
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
-                await self._end(run, run.execution.view)
+                await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
+                self._desk.policies.forget(name)
         except (LeaseLost, Conflict, Unavailable):
             raise
         except EvacError as error:
@@ -294,9 +321,10 @@ class Conductor:
             return run.actions_of(execution.view, step)
 
         feeds = FeedWatch(execution, actions_of, desk.driver, self._lead, tell)
-        beside = [begin(self._tasks, feeds.run())]
+        beside = [begin(self._tasks, enduring(f"feeds of {spec.run}", feeds.run, self._trouble))]
         if desk.mend is not None:
-            beside.append(begin(self._tasks, Mending(execution, desk.mend, take, tell).run()))
+            mending = Mending(execution, desk.mend, take, tell)
+            beside.append(begin(self._tasks, enduring(f"mending {spec.run}", mending.run, self._trouble)))
         return beside
 
     def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
@@ -447,42 +475,6 @@ class Conductor:
         typed = {*view.typed, *event.data.get("typed", ())}
         return await leave(self._desk.guards, register, view.names, view.names, typed) | same
 
-    async def _end(self, run: InHand, view: RunView) -> None:
-        """The run is over: the register says so in the same transaction in which it stops to be open."""
-        name, succeeded = view.spec.run, view.phase.startswith("succeeded")
-        while True:
-            try:
-                permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
-                permit = permit | await self._give_up_claims(name)
-                await self._desk.store.transact(
-                    permit.compares, (*permit.changes, Delete(OPEN + name)), self.guard
-                )
-                self._desk.policies.forget(name)
-                return
-            except NotAllowed as error:
-                self._tell("trouble", f"the end of {name}: {error.message}", {"run": name})
-                run.ends = {}
-            except (Conflict, Unavailable):
-                await asyncio.sleep(AGAIN_S)
-
-    async def _marks(self, ends: Mapping[str, Mark]) -> Permit:
-        marks = set(ends.values())
-        assert len(marks) == 1
-        return await self._desk.guards.may_mark(tuple(ends), marks.pop())
-
-    async def _give_up_claims(self, name: str) -> Permit:
-        """Epochs that the run claimed and never began are free again; one in doubt stays, and is told."""
-        permit = Permit()
-        for epoch in (await self._desk.sets.read_all()).values():
-            if epoch.settled or epoch.run != name:
-                continue
-            if epoch.begun:
-                words = f"{name} ended, and what became of {epoch.store} at {epoch.candidate} is not known"
-                self._tell("trouble", f"{words}: {how_to_vouch(epoch)}", {"run": name})
-            else:
-                permit = permit | datasets.settle(epoch, done=False)[1]
-        return permit
-
     def _heard(self, run: InHand, events: Sequence[Event]) -> None:
         name = run.spec.run
         for event in events:
@@ -566,8 +558,8 @@ class Conductor:
             await self.create(await wanted_of(self._desk.store, entry), entry)
         except (LeaseLost, Unavailable):
             raise
-        except EvacError as error:
-            no = answered(entry, refused(error))
+        except Exception as error:
+            no = answered(entry, refused(foreseen(error, entry.key, self._trouble)))
             with contextlib.suppress(Conflict):
                 await self._desk.store.transact(no.compares, no.changes, self.guard)
 
@@ -583,6 +575,9 @@ class Conductor:
     async def _store_list(self, prefix: str) -> list[Entry]:
         found: list[Entry] = await self._patiently(lambda: self._desk.store.list(prefix))
         return found
+
+    def _trouble(self, words: str, data: Mapping[str, Any]) -> None:
+        self._tell("trouble", words, data)
 
     def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
         self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,7 @@ from evac.engine.generations import Generations
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, Leadership
+from evac.engine.mistakes import enduring
 from evac.engine.replacing import Concerned
 from evac.engine.typed import to_apply, to_approve
 from evac.engine.voting import VotePublisher, VoteReader
@@ -102,8 +104,11 @@ class _Term:
 Answer = Callable[[_Term, str], Awaitable[None]]
 
 
-class _NotYet(Exception):
+class _NotYet(EvacError):
     """What is under way goes first; asked again soon."""
+
+    def __init__(self) -> None:
+        super().__init__("not-yet", "what is under way goes first")
 
 
 class Controller:
@@ -261,13 +266,9 @@ class Controller:
                 tasks.create_task(term.conductor.run(), name="runs")
                 tasks.create_task(term.chronicle.run(), name="chronicle")
                 tasks.create_task(self._answer_verdicts(term), name="verdicts")
-                tasks.create_task(self.parts.drawer.run(term.leadership.lease), name="drawer")
-                tasks.create_task(self._anchor(term), name="anchors")
-                if self.parts.hangs is not None and self.parts.protections is not None:
-                    hanging = term.hanging.watch(self.parts.hangs, self.parts.commits_go_on)
-                    tasks.create_task(hanging, name="hanging commits")
-                for chore in self.parts.chores:
-                    tasks.create_task(_chore(chore, term.leadership.lease))
+                for what, work in self._duties(term):
+                    say = partial(self._say, term, "trouble", "")
+                    tasks.create_task(enduring(what, work, say), name=what)
         except* (LeaseLost, Conflict, Unavailable) as group:
             why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
             self._desk.tell(
@@ -278,6 +279,16 @@ class Controller:
             if self.parts.generations is not None and self.parts.generations.newer is not None:
                 await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
             await term.leadership.release()
+
+    def _duties(self, term: _Term) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What a mistake of evac interrupts, and does not end."""
+        parts, lease = self.parts, term.leadership.lease
+        yield "drawer", partial(parts.drawer.run, lease)
+        yield "anchors", partial(self._anchor, term)
+        if parts.hangs is not None and parts.protections is not None:
+            yield "hanging commits", partial(term.hanging.watch, parts.hangs, parts.commits_go_on)
+        for number, chore in enumerate(parts.chores, 1):
+            yield f"chore {number}", partial(_chore, chore, lease)
 
     async def _mind(self, term: _Term) -> None:
         """Ends the term when the lease does, whatever the other tasks wait for."""
@@ -337,7 +348,8 @@ class Controller:
         """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
         try:
             term.leadership.check()
-            await answer(term, site)
+            say = partial(self._say, term, "trouble", site)
+            await enduring(f"what is done about {site}", partial(answer, term, site), say)
         except (Conflict, Unavailable, StalePlan, _NotYet):
             await asyncio.sleep(self._profile.period_ms / 1_000)
             term.handled.pop((answer.__name__, site), None)

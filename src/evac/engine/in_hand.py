@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -20,6 +20,8 @@ from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
+
+OPEN: Final = "open/"
 
 
 @dataclass(slots=True)

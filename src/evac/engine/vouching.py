@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -20,8 +21,9 @@ from evac.engine.chronicle import Notice, Tell
 from evac.engine.clock import Clock
 from evac.engine.datasets import DataSets, Epoch
 from evac.engine.guards import Permit
+from evac.engine.mistakes import foreseen
 from evac.engine.proposals import refused
-from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.errors import Conflict, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.run.replan import plan_id
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
@@ -62,8 +64,8 @@ class Vouching:
             answer = {"done": words}
         except (LeaseLost, Unavailable):
             raise
-        except EvacError as error:
-            permit, words, answer = Permit(), "", refused(error)
+        except Exception as error:
+            permit, words, answer = Permit(), "", refused(foreseen(error, entry.key, self._trouble))
         key = ANSWER + entry.key.rpartition("/")[2]
         with contextlib.suppress(Conflict):  # read again at the next change
             await self._store.transact(
@@ -73,6 +75,9 @@ class Vouching:
             )
             if words:
                 self._tell(Notice("run", self._clock.now_ms(), "", words, {"run": run}))
+
+    def _trouble(self, words: str, data: Mapping[str, Any]) -> None:
+        self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))
 
     async def _vouch(self, run: str, request: requests.Request) -> tuple[Permit, str]:
         """Raises RunError, NotAllowed for what cannot be."""

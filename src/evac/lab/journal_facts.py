@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from evac.engine import drawer
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.live_actions import PREFIX as STANDING
 from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError

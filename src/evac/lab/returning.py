@@ -24,8 +24,8 @@ from evac.app.controlling import hands_of
 from evac.app.observing import observe
 from evac.app.plans import Question, make_plan, scenario_of
 from evac.app.seen import KEY, decode, merged
-from evac.engine.conducting import OPEN
 from evac.engine.guards import SITES_KEY
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
 from evac.engine.requests import Request
 from evac.engine.step_actions import rejoin_action

@@ -20,13 +20,15 @@ import orjson
 from evac.actions.registry import Drivers
 from evac.engine.binding import Bound
 from evac.engine.chronicle import Notice
-from evac.engine.conducting import OPEN, Desk
+from evac.engine.conducting import Desk
 from evac.engine.controller import Controller, Parts
 from evac.engine.datasets import DataSets, Epoch, decode, key_of
 from evac.engine.drawer import Drawer
 from evac.engine.guards import Guards
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
 from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
+from evac.engine.mistakes import INTERNAL
 from evac.engine.policies import Policies
 from evac.engine.protecting import Roles, bound_of, is_protection
 from evac.run.values import ENDED, RunSpec
@@ -94,7 +96,6 @@ class Story:
         self.policy = options.policy()
         self.nodes: dict[str, _Node] = {}
         self.anchors: list[Anchor] = []
-        self.notices: list[Notice] = []
         self.reached = 0
         self.strike = options.strike
         self._bound: dict[tuple[str, str], Bound] = {}
@@ -139,7 +140,7 @@ class Story:
         guards = Guards(store, process, options.sites, pooled)
         desk = Desk(
             store, process, Policies(policy), owner, guards, DataSets(store, owner, process), _as_given,
-            self.bind, Drivers(makers(world, process)).get, self.notices.append,
+            self.bind, Drivers(makers(world, process)).get, self._hear,
             standing=self._standing, drift_period_ms=1_000, drift_ms=20_000,
             boundary=lambda number: self._boundary(process),
         )  # fmt: skip
@@ -286,6 +287,11 @@ class Story:
                 at, now_ms = member.removeprefix("dc-"), process.now_ms()
                 found.append(Standing(name, member, at, primary.site, now_ms, epoch.changes))
         return found
+
+    def _hear(self, notice: Notice) -> None:
+        """A mistake of evac ends no controller, and yet its story is broken."""
+        if notice.data.get("code") == INTERNAL:
+            self.loop.fail(Broken(notice.words))
 
     # What happens.
 

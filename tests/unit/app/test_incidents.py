@@ -19,8 +19,8 @@ from evac.engine.bound_store import put_bound
 from evac.engine.chronicle import Notice as Told
 from evac.engine.chronicle import encode as encode_notice
 from evac.engine.codec import encode_all
-from evac.engine.conducting import OPEN
 from evac.engine.drawer import put_plan
+from evac.engine.in_hand import OPEN
 from evac.estate import plan_codec
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline

@@ -10,7 +10,7 @@ import pytest
 
 from evac.app import office_runs
 from evac.app.notices_looking import Looker
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.notices.codec import State
 from evac.notices.rule import tell
 from evac.store.memory import MemoryStore

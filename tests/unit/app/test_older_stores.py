@@ -19,7 +19,7 @@ from evac.app.controlling import Setting, compose
 from evac.engine import requests
 from evac.engine.clock import SystemClock
 from evac.engine.codec import decode_all
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.model.errors import Corrupt
 from evac.report.run_spans import RunSpans
 from evac.run.values import ENDED, Event

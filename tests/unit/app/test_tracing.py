@@ -23,7 +23,7 @@ from evac.app.office import Office
 from evac.app.traces_process import PREFIX, RunTraces
 from evac.app.tracing import Tracer, tracer_of, wanted
 from evac.engine.codec import encode_all
-from evac.engine.conducting import OPEN
+from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
 from evac.report.run_spans import RunSpan
 from evac.store.journal import Journal
