@@ -19,6 +19,7 @@ import numpy as np
 
 from evac import __version__
 from evac import estate as estates
+from evac.engine.mistakes import internal
 from evac.engine.standing import scenarios_of
 from evac.estate import plan_codec
 from evac.model.basis import Basis, RowsSaid, basis_of, of_plan, rows_said
@@ -175,11 +176,13 @@ def _at(place: Place, observation: Observation) -> _Desk:
 
 
 def _told(work: Callable[[], Answer]) -> Answer | Failure:
+    """The answer, or why there is none. A mistake in one plan is the problem of that plan alone."""
     try:
         with collector_at_rest():
             return work()
-    except EvacError as error:
-        return error.code, error.message, error.hint
+    except Exception as error:
+        told = error if isinstance(error, EvacError) else internal(error)
+        return told.code, told.message, told.hint
 
 
 def opened(place: Place, observation: Observation) -> Failure | None:

@@ -116,3 +116,19 @@ def test_an_unknown_domain_is_told_in_words(folder: Path) -> None:
     told = desk.basis(place(folder), NOW, ("atlantis",))
     assert isinstance(told, tuple)
     assert "atlantis" in told[1]
+
+
+def test_a_mistake_in_one_plan_is_its_problem_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = place(folder)
+
+    def broken(self: object, lost: tuple[str, ...]) -> None:
+        raise IndexError("hunter2")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk._Desk, "instance", broken)
+        told = desk.plan(where, NOW, ("south",), 0)
+    assert isinstance(told, tuple)
+    code, words, hint = told
+    assert (code, "hunter2" in words + hint) == ("internal-error", False)
+    assert words.startswith("evac made a mistake (IndexError at app/test_planning_desk.py:")
+    assert planned(where, "south").data
