@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
-from evac.engine import execution
+from evac.actions.port import BOOTING, Action, Observed, Order
+from evac.engine import execution, performing
 from evac.engine.power_gate import PowerGate
-from evac.run import boot_events
+from evac.run import boot_events, outages
 from evac.run.limits import Limits
+from evac.run.values import Event
 from evac.run.view import RunView
+from evac.testing.floor_driver import FloorDriver
 from evac.testing.wave_options import draw
 from evac.testing.wave_story import WaveStory, play
 
+Observe = Callable[[FloorDriver, Action, Order], Awaitable[Observed]]
 SLICE = range(24)
 FOUND_ONCE = (3, 5, 8, 51, 96, 97, 605, 640, 813, 863)
 """Seeds that once broke a rule: a trip that nobody looked for, servers given up because their feed had
@@ -19,6 +25,9 @@ tripped, watts set free because a password was refused, retries of what had been
 watts that an old leader had sent a moment before, servers given up for want of an image before it was noticed
 that their boot server had died.
 """
+
+IN_FLIGHT = (2, 6, 18, 34, 62, 74, 94, 106, 302, 366)
+"""Seeds whose boot server dies when nothing is left to power on."""
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -32,6 +41,14 @@ def test_a_slice_of_waves_keeps_every_rule(part: int) -> None:
 
 def test_seeds_that_once_broke_a_rule_keep_it_now() -> None:
     assert {seed: error for seed in FOUND_ONCE if (error := play(seed).error)} == {}
+
+
+def test_a_boot_server_that_dies_with_all_in_flight_costs_no_sound_server() -> None:
+    """It is mended, or replaced, and leaders die beside it."""
+    outcomes = [play(seed) for seed in IN_FLIGHT]
+    assert {o.seed: o.error for o in outcomes if o.error} == {}
+    assert sum(o.kinds.get("step_retried", 0) for o in outcomes) > 20
+    assert sum(o.kinds.get("boot_server_lost", 0) for o in outcomes) > 3
 
 
 def test_waves_are_about_everything_that_happens_to_a_site() -> None:
@@ -83,3 +100,32 @@ def test_limits_that_forget_a_change_are_found(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Limits, "change", change)
     assert finds("draws", range(40))
+
+
+def test_boots_in_flight_that_have_no_further_turn_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "_turns", lambda view: [])
+    assert finds("could be up and are not", range(2, 40, 4))
+
+
+def test_a_server_that_is_up_and_cut_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hurried(view: RunView, i: int, event: Event) -> None:
+        told(view, i, event)
+        view.cycled.add(i)
+
+    told = boot_events.is_retried
+    monkeypatch.setattr(boot_events, "is_retried", hurried)
+    monkeypatch.setattr(performing, "_hangs", lambda seen: True)
+    monkeypatch.setattr(FloorDriver, "observe", blind(FloorDriver.observe))
+    assert finds("is up, and is switched off", range(2, 60, 4))
+
+
+def blind(observe: Observe) -> Observe:
+    """A look that takes what is up for what hangs."""
+
+    async def looked(self: FloorDriver, action: Action, order: Order) -> Observed:
+        seen = await observe(self, action, order)
+        if action.verb == "boot" and seen.outcome == "done" and order.attempt > 1:
+            return Observed("unclear", {"power": "on", "state": BOOTING})
+        return seen
+
+    return looked

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from evac.actions import redfish_circuits, redfish_off, redfish_system
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.port import BOOTING, Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.power_sweep import PowerSeen
 from evac.actions.redfish_boot import (
     Boot,
@@ -25,7 +25,7 @@ from evac.actions.redfish_boot import (
 from evac.actions.redfish_calls import Talk, Wire
 from evac.actions.redfish_quirks import BUTTON
 from evac.actions.redfish_settings import Access, Reader, Target
-from evac.actions.redfish_system import System
+from evac.actions.redfish_system import UP, System
 from evac.model.errors import ActionError, Permanent
 
 _T = TypeVar("_T")
@@ -124,7 +124,9 @@ class RedfishDriver:
         if is_up(seen, target, self._on_for_s(target)):
             degraded = seen.health in ("warning", "critical")
             return Observed("done", evidence | {"state": "degraded" if degraded else "up"})
-        return Observed("unclear", evidence | {"why": f"it boots: {seen.progress or 'no state is told'}"})
+        evidence = evidence | {"why": f"it boots: {seen.progress or 'no state is told'}"}
+        told = bool(seen.progress) and seen.progress not in ("None", UP)
+        return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
 
     def _on_for_s(self, target: Target) -> float:
         """How long it has been seen on: for controllers that do not tell when a system is up."""

@@ -108,6 +108,14 @@ class Boots:
         row = int(self.estate.fleet.rack[self.rows[server]])
         return int(self.energy.network[row]) * self.tick_ms
 
+    def is_cold(self, server: str) -> bool:
+        """Whether only this plan gives it power, and it is known to stay off then."""
+        rack, row = self.rack(server), self.rows[server]
+        class_row = int(self.estate.fleet.server_class[row])
+        if rack is None or class_row < 0 or self.estate.classes[class_row].power_on != "dark":
+            return False
+        return rack.id in self.dark or (bool(rack.feeds) and self.dark.issuperset(rack.feeds))
+
     def power_uses(self, step: Step) -> Uses:
         """What giving power holds: the inrush of what comes on by itself lasts beyond the step."""
         planned = next((one for one in self.energy.steps if one.target == step.target), None)

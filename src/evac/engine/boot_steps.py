@@ -25,7 +25,7 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     return replace(
         made, uses=(*boots.uses(server, made.manual), *beyond_plan), after=(*made.after, *fed), feeds=feeds,
         rack="" if rack is None else rack.id, boot_server=boots.boot_server(server),
-        lag_ms=boots.lag_ms(server), site=made.site or server_site(boots, server),
+        lag_ms=boots.lag_ms(server), site=made.site or server_site(boots, server), cold=boots.is_cold(server),
     )  # fmt: skip
 
 

@@ -89,6 +89,8 @@ def _step_row(step: RunStep) -> list[Any]:
         step.data_set, step.site, step.paced, step.act,
     ]  # fmt: skip
     of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
+    if step.cold:
+        return [*row, *of_boot, step.words, True]
     if step.words:
         return [*row, *of_boot, step.words]
     return [*row, *of_boot] if any(of_boot) else row

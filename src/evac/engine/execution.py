@@ -240,7 +240,8 @@ class RunExecution:
         view = self.view
         step = view.steps[i]
         tries = view.undo_tries.get(i, 1) if doing == "undo" else view.tries[i]
-        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.in_undo)
+        cycle = doing == "start" and i in view.cycled
+        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.in_undo, cycle)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
         """One write. A hold that came in between stops the starts, and only them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.actions.data_peers import ANOTHER_PRIMARY
-from evac.actions.port import Action, Driver, Evidence, Observed, Order
+from evac.actions.port import BOOTING, Action, Driver, Evidence, Observed, Order
 from evac.engine.power_gate import NoTurn
 from evac.engine.within import Within
 from evac.model.boot_codes import BOOT_CODES
@@ -45,6 +45,8 @@ TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
 OBSERVE_LEAST_MS: Final = 5_000
 LATE_AGAIN_MS: Final = 100
+OFF_SHARE: Final = 0.5
+"""Of the time of a try, what switching off may take."""
 
 
 class Authority(Protocol):
@@ -58,7 +60,7 @@ class Authority(Protocol):
 
 class Try(NamedTuple):
     """tries: how many were begun since a person last said retry, this one included. in_undo: of an unknown
-    step: whether its undo is what is in doubt.
+    step: whether its undo is what is in doubt. cycle: a boot that is found on, and not up, is switched off.
     """
 
     step: RunStep
@@ -67,6 +69,7 @@ class Try(NamedTuple):
     tries: int = 1
     epoch: int = 0
     in_undo: bool = False
+    cycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +164,26 @@ class Performer:
                     if one.step.kind == "boot" and seen.evidence.get("code") == "bmc-silent":
                         why = str(seen.evidence.get("why", "it does not answer"))  # it was tried: it failed
                         return self._again(one, "bmc-silent", why)
+                    if one.cycle and _hangs(seen):
+                        return await self._switched_off(one, driver, action, order)
                     return "step_unknown", {"message": "nobody can tell what an earlier try did"}
             outcome = await self._do_one(one, driver, action, order, evidence, acting)
             if outcome is not None:
                 return outcome if outcome[0] != "step_failed" else self._again(one, *_why(outcome))
         return "step_succeeded", {"evidence": evidence} if evidence else {}
+
+    async def _switched_off(self, one: Try, driver: Driver, action: Action, order: Order) -> Outcome:
+        """A server that hangs in its boot is switched off and seen off: its next try switches it on."""
+        self._boundary()
+        self._terms.authority.check()
+        await driver.undo(action, replace(order, timeout_s=order.timeout_s * OFF_SHARE))
+        self._boundary()
+        seen = await driver.observe(action, order)
+        if seen.outcome != "absent":
+            return "step_unknown", {"message": "it was switched off, and is not seen off"}
+        words = "it was on and did not come up: it was switched off, and is booted anew"
+        kind, data = _failed("not-done", words, LATE_AGAIN_MS)
+        return kind, data | {"off": True}
 
     async def _do_one(
         self, one: Try, driver: Driver, action: Action, order: Order, evidence: dict[str, Any],
@@ -297,6 +315,11 @@ class _Acting:
 
     def __init__(self) -> None:
         self.begun = False
+
+
+def _hangs(seen: Observed) -> bool:
+    """Whether the right server answers, is on, and its controller says that its system is not up."""
+    return seen.evidence.get("power") == "on" and seen.evidence.get("state") == BOOTING
 
 
 def _why(outcome: Outcome) -> tuple[str, str]:

@@ -19,8 +19,9 @@ from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
 from evac.report.screen import Page
 from evac.report.words import number, plural
-from evac.run.boot_events import STALLED
 from evac.run.boot_rules import silent_racks
+from evac.run.outages import lacks_image
+from evac.run.values import ENDED
 from evac.run.view import RunView
 
 SCHEMA_VERSION: Final = 1
@@ -94,8 +95,9 @@ def _down(view: RunView, i: int, place_of: Callable[[str], Place], racks: Mappin
         reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
     if view.steps[i].rack in racks:
         remedy = SWITCH + remedy
-    if code in STALLED and (server := view.image_of(i)) in view.alone:
-        remedy = f"the boot server {server} does not serve, mend it first; " + remedy
+    if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
+        again = "" if view.phase in ENDED else ", and it is tried again"
+        remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"
     return _left(view, i, place_of, code, reason, remedy)
 
 

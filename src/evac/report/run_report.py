@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from evac.model.steps import STEP_WORDS
-from evac.report.run_forecast import FORECASTS, forecast_document, forecast_facts
+from evac.report.run_forecast import FORECASTS, clock, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
+from evac.run import outages
 from evac.run.boot_rules import held_servers, why_waits
 from evac.run.envelope import to_data
 from evac.run.state import RunView
@@ -188,6 +189,10 @@ def waiting(view: RunView) -> list[str]:
     for server, boots in held_servers(view).items():
         waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
         found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
+    for server, (boots, at_ms) in outages.tried_again(view).items():
+        last = plural(boots, "boot from it that began last did", "boots from it that began last did")
+        again = f"{'it is' if boots == 1 else 'they are'} tried again, next at {clock(at_ms)} UTC"
+        found.append(f"a look at the boot server {server}, in case it died: {last} not come up; {again}")
     for i, phase in enumerate(view.phases):
         if phase == "ready" and (gate := view.gate_of(i)):
             found.append(f"{view.steps[i].id}: {gate}{_AGREE}")

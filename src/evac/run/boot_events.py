@@ -38,7 +38,8 @@ def is_up(view: RunView, i: int) -> None:
         view.limits.take(view.keeps[i].kept, view.last_ms)
         view.keeping[i] = view.attempts[i]
     view.quarantined.discard(i)
-    view.blind.discard(i)
+    _is_told(view, i)
+    view.turns.pop(i, None)
     view.given_up.pop(i, None)
     step = view.steps[i]
     for feed in step.feeds:
@@ -73,7 +74,7 @@ def serves_again(view: RunView, i: int) -> None:
 
 def is_down(view: RunView, i: int, event: Event) -> None:
     """A try of step i failed: it holds on to what may still draw."""
-    view.blind.discard(i)
+    _is_told(view, i)
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
@@ -91,6 +92,25 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         _note_gone(view, i, event.at_ms)
     elif code in STALLED:
         _stalls(view, i, event.at_ms)
+
+
+def _is_told(view: RunView, i: int) -> None:
+    """The last try of step i has a result."""
+    view.blind.discard(i)
+    view.hung.discard(i)
+    view.cycled.discard(i)
+
+
+def is_retried(view: RunView, i: int, event: Event) -> None:
+    """Step i is tried again: in its turn, or because a person said so, who gives it all of its turns back."""
+    view.cycled.discard(i)
+    turn = event.data.get("turn", 0)
+    if not turn:
+        view.turns.pop(i, None)
+        return
+    view.turns[i] = turn
+    if event.data.get("cycle"):
+        view.cycled.add(i)
 
 
 def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
@@ -150,7 +170,9 @@ def is_doubtful(view: RunView, i: int, code: str) -> None:
     if view.steps[i].kind == BOOT and i not in view.leftover:
         view.given_up[i] = view.last_ms
         view.blind.add(i)
+        view.hung.discard(i)
         if not code and view.steps[i].boot_server:
+            view.hung.add(i)
             _stalls(view, i, view.last_ms)
 
 

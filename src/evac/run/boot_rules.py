@@ -2,8 +2,9 @@
 
 Pure; rules are few and bounded. A feed tripped when its breaker was seen open, or when several servers in
 more than one rack fell silent or went off together after they had answered, more than go on booting there. A
-rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up;
-where the site has no other, one server at a time tries it until one comes up.
+rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up,
+be it when nothing else is left to begin; where the site has no other, one server at a time tries it until one
+comes up.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from evac.run import outages
 from evac.run.boot_events import POWER, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -41,6 +43,10 @@ class BootRules:
                 found += _left_out(view, now_ms)
             if view.refused and not view.refusing:
                 found += _again(view, now_ms)
+            if not found:
+                found += self._lost_at_last(view, now_ms)
+            if not found:
+                found += _next_turns(view, now_ms)
         return found
 
     def _trips(self, view: RunView, now_ms: int) -> Iterator[Event]:
@@ -66,25 +72,28 @@ class BootRules:
         return len(set(gone)) > sum(1 for i in mine if view.phases[i] == "running")
 
     def _lost(self, view: RunView, now_ms: int) -> Iterator[Event]:
-        if not view.counts.get("ready", 0) + view.counts.get("pending", 0):
-            return
         for server, stalled in sorted(view.stalled.items()):
             number = len(stalled)
+            if number < SEVERAL_STALLED:
+                self._checked.pop(server, None)
             if number < self._checked.get(server, SEVERAL_STALLED):
                 continue
             self._checked[server] = number + max(1, number // 4)
-            going = sum(
-                1
-                for i in self._of(view, self._by_server, server)
-                if view.phases[i] == "running" and i not in stalled
-            )
-            if 2 * number < going:
-                continue
-            other = self._other(view, server)
-            words = f"{number} boots from it in a row did not come up; "
-            words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
-            data = {"server": server, "other": other, "why": words, "holds": not other}
-            yield Event("boot_server_lost", now_ms, data=data)
+            mine = self._of(view, self._by_server, server)
+            going = sum(1 for i in mine if view.phases[i] == "running" and i not in stalled)
+            if 2 * number >= going and outages.is_row(view, mine):
+                yield self._given_up(view, server, f"{number} boots from it in a row", now_ms)
+
+    def _lost_at_last(self, view: RunView, now_ms: int) -> Iterator[Event]:
+        for server, number in outages.dead_at_last(view):
+            yield self._given_up(view, server, f"the last {number} boots from it", now_ms)
+
+    def _given_up(self, view: RunView, server: str, which: str, now_ms: int) -> Event:
+        other = self._other(view, server)
+        words = f"{which} did not come up; "
+        words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
+        data = {"server": server, "other": other, "why": words, "holds": not other}
+        return Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
         """Another boot server that boots servers of the same site."""
@@ -123,6 +132,16 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
         for i in sorted(view.refused)[:_AT_ONCE]
         if view.phases[i] == "failed"
     ]
+
+
+def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
+    """Who lacked an image, and is tried again now. Only what was without power before the run is switched off
+    for it: nobody but evac, or a person since, has switched it on.
+    """
+    for _, i, why in outages.due(view, now_ms)[:_AT_ONCE]:
+        cycle = i in view.hung and view.steps[i].cold
+        data = {"who": "evac", "reason": why, "turn": view.turns.get(i, 0) + 1, "cycle": cycle}
+        yield Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
 
 
 def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
@@ -166,6 +185,8 @@ def held_servers(view: RunView) -> dict[str, int]:
         for i, phase in enumerate(view.phases):
             if phase in ("ready", "pending") and (server := view.held_by(i)):
                 found[server] += 1
+        for server in found:
+            found[server] += outages.held(view, server)
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from evac.run import envelope
+from evac.run import envelope, outages
 from evac.run.agenda import Agenda
 from evac.run.boot_rules import next_ms as next_left_out_ms
 from evac.run.boot_rules import refusal
@@ -68,6 +68,8 @@ def next_ms(view: RunView) -> int | None:
         and view.phase in ("running", "paused", "awaiting_approval")
     ):
         times.append(view.started_ms + view.spec.horizon_ms)
+    if (turn_ms := outages.next_ms(view)) is not None:
+        times.append(turn_ms)
     if view.spec.mend_ms and view.given_up and (left_out_ms := next_left_out_ms(view)) is not None:
         times.append(left_out_ms)
     looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not time
@@ -174,6 +176,8 @@ def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
     if view.settled:
         if agenda.undo or agenda.offered:
             return None
+        if outages.next_ms(view) is not None and not _is_late(view, now_ms):
+            return None  # some are tried again before it ends
         if view.spec.monitor_ms:
             return _event("monitoring_started", now_ms)
         return _ended(view, now_ms)
@@ -199,6 +203,8 @@ def is_blocked(view: RunView) -> bool:
     if agenda is None or agenda.undo or view.manual_running or view.settled or _hopes(view, agenda):
         return False
     if not view.quiet or (view.spec.mend_ms and view.given_up):
+        return False
+    if outages.next_ms(view) is not None:
         return False
     if view.counts.get("ready", 0) == len(agenda.blocked):
         return True

@@ -20,9 +20,11 @@ from evac.run.view import BUSY, PART, RunView
 
 STEP_SETS: Final = (
     "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
-    "quarantined", "blind",
+    "quarantined", "blind", "hung", "cycled",
 )  # fmt: skip
-STEP_FACTS: Final = ("unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up")
+STEP_FACTS: Final = (
+    "unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up", "turns",
+)  # fmt: skip
 """Fields of the view that hold numbers of steps, and those that hold something for such a number."""
 
 

@@ -145,7 +145,7 @@ def _done(view: RunView, i: int, event: Event) -> None:
     evidence = event[4].get("evidence")
     if evidence:
         view.evidence[i] = evidence
-    if view.keeps or view.tripped or view.gone or view.stalled:
+    if view.keeps or view.tripped or view.gone or view.stalled or view.turns:
         boot_events.is_up(view, i)
     if view.alone:
         boot_events.serves_again(view, i)
@@ -256,6 +256,7 @@ def _step_attested(view: RunView, event: Event) -> None:
 
 def _step_retried(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_retried")
+    boot_events.is_retried(view, i, event)
     view.tries[i] = 0
     view.refused.discard(i)
     view.given_up.pop(i, None)

@@ -44,7 +44,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "step_waits": ("why", "again_ms"),
         "step_skipped": ("who", "reason"),
         "step_attested": ("who", "reason", "evidence"),
-        "step_retried": ("who", "reason"),
+        "step_retried": ("who", "reason", "turn", "cycle"),
         "step_stuck": ("running_ms", "predicted_ms"),
         "gate_opened": ("who", "reason"),
         "undo_asked": ("who", "reason"),
@@ -75,7 +75,9 @@ again_ms: how long until the next try; negative or missing: there is none. `appr
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
 approvals of a new plan: persons that it needs; as before where it does not say. capacity: what the run may
-hold of the limit from now on. off of a failed step: it was seen off, so that it draws nothing.
+hold of the limit from now on. off of a failed step: it was seen off, so that it draws nothing. turn of a
+boot that evac retries for want of an image: which one it is, from 1; cycle: found on, it is switched off
+first.
 """
 
 
@@ -115,7 +117,9 @@ class RunStep:
     for a store). data_set: the store whose lease and epoch it needs, for fence and promote. act: what tells
     it from another step of the same id in another plan; of a fence what its proof is about, `old` site or
     `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot; lag_ms: how
-    long after what it is after it begins at the earliest. words: what a person does, of a manual step.
+    long after what it is after it begins at the earliest. words: what a person does, of a manual step. cold:
+    of a boot, that its server had no power before the run and stays off when power comes: who finds it on
+    knows that it was switched on since.
     """
 
     id: str
@@ -138,6 +142,7 @@ class RunStep:
     boot_server: str = ""
     lag_ms: int = 0
     words: str = ""
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

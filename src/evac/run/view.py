@@ -64,14 +64,15 @@ class RunView:
     hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
     capacities: of limits that a person changed. refused: steps that failed because credentials are refused;
     refusing: nobody has said go on since. given_up: boots that failed for good, or that nobody can tell of;
-    quarantined: those that the run goes on without; blind: of whose last try nobody can tell. gates: words of
-    gates that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of
-    life there, with the time; tripped: feeds without power (tripped_ms: when each did last), and whether the
-    breaker was seen open;
-    opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do
-    not come up since the last one did;
-    lost_servers: boot servers that are given up: by whom they are replaced, and since when. alone: those
-    that nobody replaces: one boot at a time tries them. alone_ms: when each was last given up so.
+    quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of these,
+    those whose controller answered, and that were not up. turns: how often boots were tried again for want of
+    an image; cycled: those of them that are switched off first if they are found on. gates: words of gates
+    that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of life
+    there, with the time; tripped: feeds without power (tripped_ms: when each did last), and whether the
+    breaker was seen open; opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot
+    server -> boots that do not come up since the last one did; lost_servers: boot servers that are given up:
+    by whom they are replaced, and since when. alone: those that nobody replaces: one boot at a time tries
+    them. alone_ms: when each was last given up so.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -196,6 +197,9 @@ class RunView:
         self.given_up: dict[int, int] = {}
         self.quarantined: set[int] = set()
         self.blind: set[int] = set()
+        self.hung: set[int] = set()
+        self.turns: dict[int, int] = {}
+        self.cycled: set[int] = set()
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
@@ -284,7 +288,8 @@ class RunView:
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
-            sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind),
+            sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
+            sorted(self.turns.items()), sorted(self.cycled),
         )  # fmt: skip
         return found if any(found) else ()
 

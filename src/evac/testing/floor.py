@@ -27,6 +27,8 @@ HOPELESS: Final = frozenset({"dead", "loop", "no-boot", "wrong-serial", "power-f
 SLOW: Final = 3
 IMAGE_SHARE: Final = 0.4
 """How far into a boot its image is fetched."""
+STEPS_IN_S: Final = 20.0
+"""How long until another boot server of the site answers what begins then."""
 _ENOUGH: Final = 10**12
 
 
@@ -37,7 +39,9 @@ class WaveBroken(AssertionError):
 @dataclass(slots=True, eq=False)
 class Server:
     """One server and what it does. on, up: now; starts: how often its power came on; looked: at it since.
-    stray: its power came on by the request of a controller that had died.
+    stray: its power came on by the request of a controller that had died. patient: it asks for its image
+    until it has it; hanging: it found none. elsewhere: it
+    began when another boot server had stepped in for its own.
     """
 
     name: str
@@ -55,6 +59,9 @@ class Server:
     looked: bool = True
     rushing: bool = False
     stray: bool = False
+    patient: bool = False
+    hanging: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(eq=False)
@@ -77,6 +84,7 @@ class Floor:
         self.rush: dict[str, int] = dict.fromkeys(self.inrush, 0)
         self.dark_switches: set[str] = set()
         self.dead_boot_servers: set[str] = set()
+        self.replaced_boot_servers: set[str] = set()
         self.only_boot_server = ""
         self.trips = self.samples = self.strays = 0
         self.forgiven: dict[str, int] = {}
@@ -115,12 +123,19 @@ class Floor:
     def _power(self, server: Server) -> None:
         if not self.has_power(server) or server.fault == "power-fault":
             return
-        server.on, server.up = True, False
+        server.on, server.up, server.hanging = True, False, False
+        server.elsewhere = server.boot_server in self.replaced_boot_servers
         server.starts += 1
         self._draw(server, 1)
         self._rush(server, 1)
         self.later(server.inrush_s, self._calm, server, server.starts)
         self.later(server.boot_s * IMAGE_SHARE, self._fetch, server, server.starts)
+
+    def cut_off(self, server: Server) -> None:
+        """It hangs, says whoever cuts it off."""
+        if server.up:
+            self._break(f"{server.name} is up, and is switched off")
+        self.switch_off(server)
 
     def switch_off(self, server: Server) -> None:
         if server.on:
@@ -156,18 +171,24 @@ class Floor:
     def kill_boot_server(self, name: str) -> None:
         self.dead_boot_servers.add(name)
         self.said.append(f"boot server {name} dies")
+        if name != self.only_boot_server:
+            self.later(STEPS_IN_S, self.replaced_boot_servers.add, name)
 
     def mend_boot_server(self, name: str) -> None:
         self.dead_boot_servers.discard(name)
         self.said.append(f"boot server {name} lives again")
+        for server in self.servers.values():
+            if server.boot_server == name and server.hanging and server.patient:
+                server.hanging = False
+                self.later(0.0, self._fetch, server, server.starts)
 
     def _fetch(self, server: Server, start: int) -> None:
-        """Its image comes from its boot server; of a second start, from any that lives, if there is one."""
+        """Its image comes from its boot server; where another one has stepped in when it began, from that."""
         if not server.on or server.starts != start:
             return
-        dead = server.boot_server in self.dead_boot_servers
-        stuck = dead and (server.starts < 2 or server.boot_server == self.only_boot_server)
+        stuck = server.boot_server in self.dead_boot_servers and not server.elsewhere
         if stuck or server.fault in ("loop", "no-boot"):
+            server.hanging = stuck
             return
         rest = server.boot_s * (1 - IMAGE_SHARE)
         self.later(rest * (SLOW if server.fault == "slow" else 1), self._arrive, server, start)

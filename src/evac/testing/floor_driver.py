@@ -6,7 +6,7 @@ import asyncio
 from contextlib import nullcontext
 from typing import Final
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.port import BOOTING, Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.testing.floor import Floor, Server
 from evac.testing.virtual_loop import Process, VirtualLoop
@@ -73,11 +73,14 @@ class FloorDriver:
             return Observed("unclear", {"why": "another machine answers"})
         if not server.on:
             return Observed("absent", {"power": "off"})
-        return Observed("done", self._state(server)) if server.up else Observed("unclear", {"power": "on"})
+        if server.up:
+            return Observed("done", self._state(server))
+        return Observed("unclear", {"power": "on", "state": BOOTING})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         server = await self._look(action)
-        self._floor.switch_off(server)
+        self._identify(server)
+        self._floor.cut_off(server)
         return {"power": "off"}
 
     async def close(self) -> None:
@@ -152,12 +155,13 @@ class FloorDriver:
             if off >= 3:
                 raise Permanent("server-power-fault", f"{server.name} does not stay on")
             if server.fault == "loop" and loop.time() - began > LOOPS_S * server.boot_s:
-                self._give_up(server, "server-boot-loop")
+                self._give_up(server, "server-boot-loop", found)
             if loop.time() >= ends:
-                self._give_up(server, "server-no-boot")
+                self._give_up(server, "server-no-boot", found)
 
-    def _give_up(self, server: Server, code: str) -> None:
-        self._floor.switch_off(server)
+    def _give_up(self, server: Server, code: str, found: bool) -> None:
+        if not found:  # what others switched on stays on
+            self._floor.switch_off(server)
         raise Permanent(code, f"{server.name} does not come up")
 
     @staticmethod

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
+from zlib import crc32
 
 from evac.actions.port import Action
 from evac.model.run_policy import Patience
@@ -20,8 +21,8 @@ What = Literal["kill", "switch", "boot-server", "trip", "budget", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """at_s: when. for_s: how long a switch or the only boot server is dead, a budget another, a password
-    wrong; 0: for good. share: of a budget.
+    """at_s: when, from the beginning, or since the last boot has begun. for_s: how long a switch or the only
+    boot server is dead, a budget another, a password wrong; 0: for good. share: of a budget.
     """
 
     at_s: float
@@ -34,7 +35,7 @@ class Happening:
 @dataclass(frozen=True, slots=True)
 class WaveOptions:
     """dawdles: share of requests, and of answers, that take seconds. unseen: feeds whose breakers nobody can
-    ask.
+    ask. in_flight: what happens once nothing is left to power on.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class WaveOptions:
     happenings: tuple[Happening, ...]
     dawdles: float = 0.1
     unseen: tuple[str, ...] = ()
+    in_flight: tuple[Happening, ...] = ()
 
 
 def draw(seed: int) -> WaveOptions:
@@ -85,10 +87,25 @@ def draw(seed: int) -> WaveOptions:
     if rng.random() < 0.3:  # a busy machine: requests take long, and controllers die in the thick of it
         dawdles = rng.uniform(0.4, 0.9)
         happenings += [Happening(rng.uniform(10, 300), "kill") for _ in range(10)]
+    in_flight: tuple[Happening, ...] = ()
+    if seed % 4 == 2:  # many begin together, and their boot server dies when all of them have
+        in_flight = _in_flight(Random(f"{seed}/in flight"), servers)
+        happenings = [one for one in happenings if one.what != "boot-server"]
+        inrush = {feed: 6 * watts for feed, watts in inrush.items()}
+        at_once += 40
     return WaveOptions(
         seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
-        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen,
+        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen, in_flight,
     )  # fmt: skip
+
+
+def _in_flight(rng: Random, servers: list[Row]) -> tuple[Happening, ...]:
+    """A boot server that dies when all that boots has begun; perhaps its leader after it."""
+    at_s = rng.choice((0.0, rng.uniform(0, 20)))
+    several = any(row[3] != "b0" for row in servers)
+    found = [Happening(at_s, "boot-server", "b0", 0.0 if several else float(rng.randrange(60, 1_200)))]
+    found += [Happening(at_s + rng.uniform(1, 150), "kill") for _ in range(rng.choice((0, 0, 1, 2)))]
+    return tuple(found)
 
 
 def _unseen(rng: Random, feeds: int) -> tuple[str, ...]:
@@ -134,7 +151,7 @@ def _happenings(rng: Random, racks: int, feeds: int) -> list[Happening]:
 def floor_of(
     options: WaveOptions, later: Callable[..., None], fail: Callable[[BaseException], None]
 ) -> Floor:
-    servers = {row[0]: Server(*row) for row in options.servers}
+    servers = {row[0]: Server(*row, patient=bool(crc32(row[0].encode()) % 2)) for row in options.servers}
     return Floor(later, fail, servers, dict(options.halls), dict(options.budgets), dict(options.inrush))
 
 
@@ -149,7 +166,7 @@ def spec_of(options: WaveOptions) -> RunSpec:
             RunStep(
                 f"boot:{name}", "boot", name, int(1_000 * (200 - boot_s)), int(boot_s * 1_000),
                 tuple(f"power:{feed}" for feed in mine), (*uses, (f"boots:{boot_server}", 1, 0)), site="here",
-                rack=rack, feeds=mine, boot_server=boot_server,
+                rack=rack, feeds=mine, boot_server=boot_server, cold=True,
             )
         )  # fmt: skip
     limits = [RunLimit(f"power:{domain}", "slots", watts) for domain, watts in options.budgets]

@@ -27,12 +27,13 @@ from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
 from evac.engine.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
-from evac.run.boot_events import POWER
+from evac.run.boot_events import POWER, SEVERAL_STALLED
+from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from evac.testing.floor import Server, WaveBroken
+from evac.testing.floor import HOPELESS, STEPS_IN_S, Server, WaveBroken
 from evac.testing.floor_driver import FloorDriver
 from evac.testing.virtual_loop import Process, VirtualLoop
 from evac.testing.wave_options import Happening, WaveOptions, actions_of, draw, floor_of, spec_of
@@ -41,6 +42,8 @@ TTL_MS: Final = 4_000
 HORIZON_S: Final = 6_000.0
 WALK_S: Final = 15.0
 """How long a person takes to look at a breaker."""
+TURNS: Final = 8
+"""Deadlines of a boot: so long it takes turns, where only a few did not come up and nobody can say why."""
 SEEN_S: Final = 20.0
 """How long it may take until an open breaker is seen; a run that ends before does not know."""
 
@@ -79,6 +82,9 @@ class WaveStory:
         self._up_at_trip, self._kills = False, list[float]()
         self._led_since, self._terms = 0.0, list[tuple[float, float]]()
         self._asked = 0
+        self._in_flight = options.in_flight
+        self._dead_s: dict[str, float] = {}
+        self._given_up: set[str] = set()
         self._driver: FloorDriver | None = None
         self._watch: DriftWatch | None = None
 
@@ -117,24 +123,65 @@ class WaveStory:
         feed, at_s = self._tripped
         if self._longest_watch(at_s) < SEEN_S or self._could_not_know(feed, at_s):
             self._excuse(lambda server: feed in server.feeds)
-        only = self.floor.only_boot_server
-        noticed = "boot_server_lost" in self.kinds and only not in {
-            *self.floor.dead_boot_servers,
-            *view.alone,
-        }
-        # What nobody could tell of when it died is for people; and too few boots may be left to notice.
-        self._excuse(
-            lambda server: server.boot_server == only and not (noticed and self._has_failed(server.name))
-        )
+        self._excuse_few()
         missing = self.floor.missing(self.excused)
         if missing:
             step = view.step(f"boot:{missing[0]}")
             words = f"{step.phase} after {step.attempts} tries {step.failure} {step.why}"
             raise WaveBroken(f"{len(missing)} servers could be up and are not: {missing[0]} {words}")
+        self._check_floor_list(view)
         for domain, watts in self.floor.steady.items():
             counted = view.limits.used(f"power:{domain}")
             if counted < watts:
                 raise WaveBroken(f"{domain} draws {watts} W, and the run counts {counted} W")
+
+    def _check_floor_list(self, view: RunView) -> None:
+        """Servers that nobody can bring up from afar are for the people on the floor, for what is wrong."""
+        for server in self.floor.servers.values():
+            if server.fault not in HOPELESS:
+                continue
+            i = view.index[f"boot:{server.name}"]
+            if i not in view.quarantined:
+                raise WaveBroken(f"{server.name} is hopeless, and nobody on the floor is told")
+            if i in view.hung and not view.turns.get(i):
+                raise WaveBroken(f"{server.name} was left in doubt, and is not looked at again")
+            code = view.failures.get(i, ("",))[0]
+            told = code in ("server-no-boot", "bmc-silent") or i in view.blind
+            if server.fault == "no-boot" and not told:
+                raise WaveBroken(f"{server.name} does not boot, and the floor is told {code or 'nothing'}")
+
+    def _excuse_few(self) -> None:
+        """Too few to say that their boot server died: they have some turns, where none like them came up
+        meanwhile, and the boot server may be dead for longer; else they are broken servers to whoever looks.
+        """
+        assert self.view is not None
+        missing: dict[str, list[str]] = {}
+        for name in self.floor.missing(self.excused):
+            missing.setdefault(self.floor.servers[name].boot_server, []).append(name)
+        for server, dead_s in self._dead_s.items():
+            names = missing.get(server, [])
+            if len(names) < SEVERAL_STALLED and server not in self._given_up:
+                self.excused |= {
+                    name for name in names if self._looks_broken(name) or dead_s > self._turns_s(name)
+                }
+
+    def _looks_broken(self, server: str) -> bool:
+        """Whether another one came up that began while this one was tried."""
+        assert self.view is not None
+        mine = self.view.step(f"boot:{server}")
+        return mine.failure[0] == "server-no-boot" and any(
+            mine.started_ms < other.started_ms < mine.ended_ms
+            for other in map(self.view.step, (f"boot:{name}" for name in self.floor.servers))
+            if other.phase == "succeeded" and self._boot_server(other.id) == self._boot_server(mine.id)
+        )
+
+    def _boot_server(self, boot: str) -> str:
+        return self.floor.servers[boot.removeprefix("boot:")].boot_server
+
+    def _turns_s(self, server: str) -> float:
+        """How long a boot that takes turns does so at least."""
+        step = self.spec.steps[[step.id for step in self.spec.steps].index(f"boot:{server}")]
+        return TURNS * deadline_ms(self.spec.patience, step) / 1_000
 
     def _was_seen_up(self, server: str) -> bool:
         return self.view is not None and self.view.step(f"boot:{server}").phase == "succeeded"
@@ -143,14 +190,6 @@ class WaveStory:
         """How long one leader led in one piece after that."""
         terms = [*self._terms, (self._led_since, self.loop.now)]
         return max(ended - max(began, since_s) for began, ended in terms)
-
-    def _has_failed(self, server: str) -> bool:
-        """Or never was tried; False: it is up, or in doubt."""
-        assert self.view is not None
-        step = self.view.step(f"boot:{server}")
-        if self.view.number(step.id) in self.view.blind:
-            return False
-        return step.failure[0] == "server-no-boot" or not step.attempts
 
     def _could_not_know(self, feed: str, at_s: float) -> bool:
         """Whether the only leader that had seen a feed alive died before it saw it dark: its breaker cannot
@@ -226,6 +265,10 @@ class WaveStory:
     def _heard(self, events: Sequence[Event]) -> None:
         view = self.view
         assert view is not None
+        if self._in_flight and not {"pending", "ready"} & set(view.phases):
+            for happening in self._in_flight:
+                self.loop.in_world(happening.at_s, self._happens, happening)
+            self._in_flight = ()
         for event in events:
             self.kinds[event.kind] = self.kinds.get(event.kind, 0) + 1
             if event.kind == "limit_changed":
@@ -233,7 +276,9 @@ class WaveStory:
                 self.floor.set_budget(limit.removeprefix(POWER), capacity, view.limits.used(limit))
             elif event.kind == "step_succeeded":
                 self._add(event.step)
-            elif event.kind in ("feed_tripped", "boot_server_lost", "paused"):
+            elif event.kind == "boot_server_lost":
+                self._given_up.add(event.data["server"])
+            if event.kind in ("feed_tripped", "boot_server_lost", "paused"):
                 self.floor.said.append(f"{self.loop.now:8.1f} {event.kind} {dict(event.data)}")
 
     # What befalls it.
@@ -252,12 +297,12 @@ class WaveStory:
                 self._excuse(lambda server: server.rack == happening.name)
                 self.loop.in_world(happening.for_s, self.floor.dark_switches.discard, happening.name)
             case "boot-server":
-                self.floor.kill_boot_server(happening.name)
                 if happening.for_s:
                     self.floor.only_boot_server = happening.name
+                self._dead_s[happening.name] = happening.for_s or STEPS_IN_S
+                self.floor.kill_boot_server(happening.name)
+                if happening.for_s:
                     self.loop.in_world(happening.for_s, self.floor.mend_boot_server, happening.name)
-                else:
-                    self._excuse(lambda server: server.boot_server == happening.name)
             case "trip":
                 behind = (one for one in self.floor.servers.values() if happening.name in one.feeds)
                 self._up_at_trip = any(self._was_seen_up(one.name) for one in behind)

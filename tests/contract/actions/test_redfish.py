@@ -11,8 +11,11 @@ import pytest
 
 from evac.actions.port import Checked
 from evac.actions.redfish import RedfishDriver
+from evac.engine.performing import Outcome, Performer, Terms, Try
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.model.run_policy import Patience
+from evac.run.values import RunStep
 from tests.contract.actions.redfish_world import (
     BOOT_MS,
     SERVERS_LEFT,
@@ -199,3 +202,65 @@ def test_the_contract_is_kept_by_the_breaker_of_a_feed(tmp_path: Path) -> None:
         assert isinstance(wrong, Permanent)
         assert wrong.code == "circuit-wrong"
         assert asyncio.run(is_done()) is False
+
+
+class Leads:
+    """A leader whose lease holds."""
+
+    token = 7
+
+    def check(self) -> None:
+        return
+
+
+def tries_of(
+    fleet: Running, server: int, *tries: tuple[bool, int, str], until: str = "power_ons"
+) -> list[Outcome]:
+    """Outcomes of tries after the first, whose leader dies once power is on, and one look. A try: whether a
+    server that hangs is switched off, its attempt, and the fault of the server from then on.
+    """
+
+    async def all_of_them() -> list[Outcome]:
+        driver, what = RedfishDriver(), action(fleet, server)
+        step = RunStep(f"boot:{what.target}", "boot", what.target, 0, BOOT_MS, deadline_ms=8_000)
+        performer = Performer(
+            Terms("run-1", lambda name: (what,), lambda name: driver, Leads(), Patience()), lambda: None
+        )
+        first = asyncio.ensure_future(performer.start(Try(step, step.id, 1)))
+        while not (await asyncio.to_thread(shown, fleet, server))["power_ons"]:
+            await asyncio.sleep(0.02)
+        first.cancel()
+        while not (await asyncio.to_thread(shown, fleet, server))[until]:
+            await asyncio.sleep(0.02)
+        found = [await performer.observe(Try(step, step.id, 1))]
+        for cycle, attempt, fault in tries:
+            struck = {"fault": fault, "servers": [name_of(fleet, server)]}
+            await asyncio.to_thread(fleet.admin, "faults", struck)
+            found.append(await performer.start(Try(step, step.id, attempt, cycle=cycle)))
+        await driver.close()
+        return found
+
+    return asyncio.run(all_of_them())
+
+
+def test_a_server_that_hangs_is_switched_off_only_where_that_is_agreed_and_looked_at_before_power(
+    fleet: Running,
+) -> None:
+    server = SERVERS_LEFT.take(fleet, "no-boot")
+    seen, left, off, up = tries_of(
+        fleet, server, (False, 2, "no-boot"), (True, 3, "no-boot"), (False, 4, "none")
+    )
+    assert (seen[1]["outcome"], seen[1]["evidence"]["state"]) == ("unclear", "booting")
+    assert left == ("step_unknown", {"message": "nobody can tell what an earlier try did"})
+    assert (off[0], off[1]["code"], off[1]["off"]) == ("step_failed", "not-done", True)
+    assert off[1]["again_ms"] >= 0
+    assert up[0] == "step_succeeded"
+    assert shown(fleet, server)["power_ons"] == 2
+
+
+@pytest.mark.parametrize("fault", ["wrong-serial", "wrong-image"])
+def test_another_machine_and_a_system_that_runs_are_never_switched_off(fleet: Running, fault: str) -> None:
+    server = SERVERS_LEFT.take(fleet)
+    _, outcome = tries_of(fleet, server, (True, 2, fault), until="up")
+    assert outcome[0] == "step_unknown"
+    assert (shown(fleet, server)["power"], shown(fleet, server)["power_ons"]) == ("on", 1)

@@ -146,6 +146,17 @@ def test_feeds_are_closed_first_and_their_switches_have_time_to_come_up() -> Non
     assert set(step("boot:s0").after) == {"power:pangyo/a", "power:pangyo/b"}
 
 
+def test_only_what_gets_its_power_from_the_plan_and_stays_off_then_is_known_to_have_been_off() -> None:
+    assert step("boot:s7").cold
+    assert not step("boot:s0").cold, "its other feed had power before"
+    assert not step("boot:s7", False).cold
+    for policy in ("last", "on"):
+        of = replace(estate(), classes=tuple(replace(c, power_on=policy) for c in estate().classes))  # type: ignore[arg-type]
+        made = plan_of(of, (Step("power:pangyo/a", "power", "pangyo/a", 0, 2_000),))
+        found = bind(of, made, RunPolicy(), run="r", incident="i", digest="d")
+        assert not any(one.cold for one in found.spec.steps)
+
+
 def test_a_feed_that_has_power_has_a_step_that_is_done_at_once() -> None:
     (action,) = bound(False).actions["power:pangyo/b"]
     assert action.driver == "noop"

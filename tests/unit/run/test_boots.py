@@ -305,7 +305,7 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     assert world.view.counts["ready"] == 23, "those that failed before are to be tried again, and wait"
     tried = {next_fails(world) for _ in range(4)}
     assert len(tried) == 4, "another one each time"
-    assert held_servers(world.view) == {"b0": 20 - 1}
+    assert held_servers(world.view) == {"b0": 23}, "those that tried it in vain take another turn"
     assert "the boot server b0 to be mended" in waiting(world.view)[0]
     held = next(i for i, phase in enumerate(world.view.phases) if phase == "ready")
     assert step_row(world.view, held)["waits_for"] == "waits for the boot server b0"
@@ -335,13 +335,23 @@ def test_a_boot_that_began_before_proves_no_dead_boot_server_alive() -> None:
 
 def test_servers_that_never_get_an_image_end_on_the_floor() -> None:
     world = alone()
-    for _ in range(24):
-        next_fails(world)
+    tried = [next_fails(world) for _ in range(24)]
+    assert len(set(tried)) == 24
+    for turn in range(1, world.spec.patience.attempts + 1):
+        assert world.view.phase == "running"
+        again = []
+        for _ in range(24):
+            while not running(world):
+                assert world.step()
+                world.settle()
+            again.append(next_fails(world))
+        assert again == tried, f"turn {turn}: one at a time, who waits longest first"
     assert world.finish() == "succeeded_with_exceptions"
     assert len(world.view.quarantined) == 24
+    assert not held_servers(world.view)["b0"]
 
 
-def test_a_boot_in_doubt_is_left_to_people_though_an_earlier_try_lacked_its_image() -> None:
+def test_a_boot_in_doubt_is_tried_again_once_its_boot_server_serves() -> None:
     world = alone()
     (i,) = running(world)
     step = world.view.steps[i].id
@@ -364,6 +374,10 @@ def test_a_boot_in_doubt_is_left_to_people_though_an_earlier_try_lacked_its_imag
     world.say("step_succeeded", world.view.steps[other].id, world.view.attempts[other])
     assert not world.view.alone
     assert world.view.phases[i] == "skipped"
+    world.settle()
+    retried = [e for e in world.events if e.kind == "step_retried"]
+    assert [(e.step, e.data["turn"], e.data["cycle"]) for e in retried] == [(step, 1, False)]
+    assert world.view.phases[i] in ("ready", "running")
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
 
