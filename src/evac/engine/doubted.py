@@ -1,18 +1,18 @@
 """Runs of which nobody knows whether they were made: the store took the transaction, or it did not, and no
-answer came. Such a run is looked for, and carried out as soon as it is there; else it would stay open in
-nobody's hands until somebody else leads.
+answer came; or the answer is that a run is there, which may be this one, of a request that arrived twice.
+Such a run is looked for, and carried out as soon as it is there; else it would stay open in nobody's hands
+until somebody else leads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from evac.engine.leading import begin
-from evac.model.errors import Unavailable
+from evac.model.errors import Conflict, Unavailable
 from evac.store.port import Entry, Store
 
 T = TypeVar("T")
@@ -36,38 +36,41 @@ class DoubtedRuns:
         self._looking: set[str] = set()
 
     async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
-        """Makes a run. Where the store gives no answer, which is raised, it is looked for from then on, as
-        long as we lead.
+        """Makes a run. Where the store gives no answer, or says that a run is there, which is raised, it is
+        looked for from then on, as long as we lead.
         """
         self._making[name] += 1  # a lost site and hanging commits may ask for the same run at once
         try:
             return await work
-        except Unavailable:
+        except (Unavailable, Conflict) as error:
             if name not in self._looking:
                 self._looking.add(name)
-                begin(tasks, self._look_for(name), f"in doubt {name}")
+                begin(tasks, self._look_for(name, isinstance(error, Conflict)), f"in doubt {name}")
             raise
         finally:
             self._making[name] -= 1
 
-    async def _look_for(self, name: str) -> None:
-        """Until it is in hand, or a message cannot be on its way any more."""
+    async def _look_for(self, name: str, now: bool) -> None:
+        """Until it is in hand, or a message cannot be on its way any more. now: it is there now or never."""
         pause_s = PAUSE_S
         try:
             for _ in range(LOOKS_MOST):
                 if self._in_hand(name):
                     return
-                if await self._adopted(name):
+                if (found := await self._adopted(name)) or (now and found is not None):
                     return
                 await asyncio.sleep(pause_s)
                 pause_s = min(PAUSE_MOST_S, pause_s * 1.5)
         finally:
             self._looking.discard(name)
 
-    async def _adopted(self, name: str) -> bool:
-        with contextlib.suppress(Unavailable):
+    async def _adopted(self, name: str) -> bool | None:
+        """None where the store does not say whether it is there."""
+        try:
             entry = await self._store.get(self._key_of(name))
-            if entry is not None and not self._making[name] and not self._in_hand(name):
-                await self._adopt(entry)
-                return True
-        return False
+        except Unavailable:
+            return None
+        if entry is None or self._making[name] or self._in_hand(name):
+            return False
+        await self._adopt(entry)
+        return True
