@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
+from evac.run import outages
 from evac.run.agenda import Agenda
 from evac.run.learning import Learned, Measured
 from evac.run.values import RunStep
@@ -49,7 +50,8 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     play.run()
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
-    lost = len(view.quarantined) + sum(1 for i in boots if view.phases[i] == "failed")
+    again = sum(outages.held(view, server) for server in view.alone)
+    lost = len(view.quarantined) - again + sum(1 for i in boots if view.phases[i] == "failed")
     return Forecast(
         now_ms, len(boots), sum(1 for i in boots if view.phases[i] == "succeeded"), lost + play.floor,
         max((play.ends.get(i, view.ended[i]) for i in boots), default=0),
