@@ -86,9 +86,7 @@ class Room:
     def usable(self) -> Ints:
         """(V, R) room that counts for prices; worked out when a certificate first prices any."""
         if self._usable is None:
-            found = np.zeros(len(self.instance.rows), np.bool_)
-            for service in np.flatnonzero(self.services.known & self.need.any(axis=1)).tolist():
-                found |= self.services.fit(service) > 0
+            found = self.layout.holding(self.services.known & self.need.any(axis=1))
             touched = np.empty_like(found)
             touched[self.layout.cells.order] = found
             self._usable = _usable(self.layout, self.need, touched)
@@ -114,18 +112,13 @@ class _Services(Mapping[int, ServiceRoom]):
         self._layout, self._away, self.known = layout, away, known
         self._found: dict[int, ServiceRoom] = {}
 
-    def fit(self, service: int) -> Ints:
-        """(V,) replicas of a service that each row holds, in the order of cells."""
-        s, away = self._layout.instance.services, self._away
-        wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
-        fit, self._found[service] = self._layout.service(service, wanted)
-        return fit
-
     def __getitem__(self, service: int) -> ServiceRoom:
         if not self.known[service]:
             raise KeyError(service)
         if service not in self._found:
-            self.fit(service)
+            s, away = self._layout.instance.services, self._away
+            wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
+            self._found[service] = self._layout.service(service, wanted)
         return self._found[service]
 
     def __iter__(self) -> Iterator[int]:
@@ -249,7 +242,7 @@ class _Layout:
         """Asked for where boots decide anything."""
         return boot_groups(self.instance, self.dark)
 
-    def service(self, service: int, wanted: set[int]) -> tuple[Ints, ServiceRoom]:
+    def service(self, service: int, wanted: set[int]) -> ServiceRoom:
         s, present = self.instance.services, self.instance.present
         mine = slice(self.first[service], self.first[service + 1])
         rows, counts = present.row[mine].astype(np.int64), present.count[mine]
@@ -272,23 +265,43 @@ class _Layout:
         whole_fit = int(fit.sum())
         held = whole_fit - int(fit[self.unpowered].sum()), whole_fit
         enough = {count: self._enough(fit, count, *held) for count in wanted}
-        return fit, ServiceRoom(pool, site, new_pool, new_site, enough, np.flatnonzero(pool > 0).tolist())
+        return ServiceRoom(pool, site, new_pool, new_site, enough, np.flatnonzero(pool > 0).tolist())
 
     def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
         """(V,) in the order of cells. rows, counts: where replicas of the service stand now."""
         instance, s, shapes = self.instance, self.instance.services, self.shapes
         demand, eligible = s.demand[service], instance.eligible[service]
         most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
-        free = np.where(shapes.is_pool, most, limit) * eligible[shapes.pool]
         mine = np.where(instance.rows.is_pool[rows], most, limit) * eligible[instance.rows.pool[rows]]
         here = np.zeros(len(rows), np.int64) if s.sheddable[service] else counts
         for resource in np.flatnonzero(demand).tolist():
             amount = int(demand[resource])
-            np.minimum(free, shapes.room[resource] // amount, out=free)
             np.minimum(mine, (self.room[rows, resource] + here * amount) // amount, out=mine)
-        fit: Ints = free[shapes.of]
+        fit: Ints = self._by_shape(service)[shapes.of]
         fit[self.place[rows]] = np.maximum(mine, counts)
         return fit
+
+    def _by_shape(self, service: int) -> Ints:
+        """(H,) replicas of a service that a row of each shape holds, on which none of it stands."""
+        s, shapes = self.instance.services, self.shapes
+        most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
+        free: Ints = np.where(shapes.is_pool, most, limit) * self.instance.eligible[service][shapes.pool]
+        for resource in np.flatnonzero(s.demand[service]).tolist():
+            np.minimum(free, shapes.room[resource] // int(s.demand[service, resource]), out=free)
+        return free
+
+    def holding(self, services: Flags) -> Flags:
+        """(V,) in the order of cells: rows that hold a replica of any of some services (S,).
+
+        A row on which one stands holds it, and holds no less than others of its shape.
+        """
+        shapes, present = self.shapes, self.instance.present
+        any_fits = np.zeros(len(shapes.pool), np.bool_)
+        for service in np.flatnonzero(services).tolist():
+            any_fits |= self._by_shape(service) > 0
+        found: Flags = any_fits[shapes.of]
+        found[self.place[present.row[services[present.service] & (present.count > 0)]]] = True
+        return found
 
     def _enough(self, fit: Ints, count: int, powered: int, whole: int) -> int:
         if count <= powered:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from functools import cmp_to_key
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from evac.model.certificate import CapacityRow, PlacementRows, SupplyRow
 from evac.model.instance import WHOLE, Use
 from evac.verify.bound_heads import Heads, start_uses, wave
-from evac.verify.bound_room import NEVER
+from evac.verify.bound_room import NEVER, BootGroup
 
 Ints = NDArray[np.int64]
+Worth = NDArray[np.int64] | NDArray[np.object_]
+_EXACT: Final = 2**62
+"""Sums below this are exact in 64 bits."""
 Milestone = tuple[str, int]
 """(`base` | `top` | `primary`, index of the service or store)."""
 
@@ -380,13 +384,11 @@ def _waiting(heads: Heads, prices: NDArray[np.object_], sizes: list[int]) -> lis
     """E_i of section 7 for sizes laid end to end: the waiting of every unit of the line, summed."""
     horizon, room = heads.instance.horizon, heads.room
     worth = _worth(heads, prices)
-    levels = [(0, sum(int(w) for w in worth[room.powered]))]
+    levels = [(0, int(worth[room.powered].sum()))]
     wait = heads.boot_wait()
     steps: dict[int, int] = {}
     for group in room.groups:
-        best = sorted((int(w) for w in worth[group.rows]), reverse=True)
-        for position, amount in enumerate(best):
-            tick = _up_at(group.slots, group.hold, group.delay, position)
+        for tick, amount in _booted(group, worth[group.rows]):
             if tick < NEVER and wait + tick < horizon:
                 steps[wait + tick] = steps.get(wait + tick, 0) + amount
     total = levels[0][1]
@@ -401,20 +403,28 @@ def _waiting(heads: Heads, prices: NDArray[np.object_], sizes: list[int]) -> lis
     return _line(levels, sizes, horizon)
 
 
-def _up_at(slots: int | None, hold: int, delay: int, position: int) -> int:
-    if slots is None:
-        return delay
-    return NEVER if slots == 0 else delay + hold * (position // slots)
+def _booted(group: BootGroup, worth: Worth) -> list[tuple[int, int]]:
+    """(tick, worth of what is up at it) of a group of rows that boots what is worth most first."""
+    if group.slots == 0 or not len(worth):
+        return []
+    best = np.sort(worth)[::-1]
+    if group.slots is None:
+        return [(group.delay, int(best.sum()))]
+    sums = np.add.reduceat(best, range(0, len(best), group.slots))
+    return [(group.delay + group.hold * at, int(amount)) for at, amount in enumerate(sums.tolist())]
 
 
-def _worth(heads: Heads, prices: NDArray[np.object_]) -> NDArray[np.object_]:
+def _worth(heads: Heads, prices: NDArray[np.object_]) -> Worth:
+    """(V,) of what each row holds at its prices; whole numbers of any length where 64 bits may be too few."""
     rows, usable = heads.instance.rows, heads.room.usable
-    worth = np.zeros(len(rows), object)
-    for pool in np.flatnonzero((prices > 0).any(axis=1)).tolist():
-        mine = np.flatnonzero(rows.pool == pool)
-        for resource in range(usable.shape[1]):
-            if prices[pool, resource]:
-                worth[mine] += usable[mine, resource].astype(object) * prices[pool, resource]
+    priced = [(int(pool), int(resource)) for pool, resource in zip(*np.nonzero(prices > 0), strict=True)]
+    mine = {pool: np.flatnonzero(rows.pool == pool) for pool, _ in priced}
+    most = max((int(prices[pool, resource]) for pool, resource in priced), default=0)
+    in_all = sum(sum(usable[mine[p], r].tolist()) * int(prices[p, r]) for p, r in priced)
+    kind: type = np.int64 if max(most, in_all) < _EXACT else object
+    worth: Worth = np.zeros(len(rows), kind)
+    for pool, resource in priced:
+        worth[mine[pool]] += usable[mine[pool], resource].astype(kind) * int(prices[pool, resource])
     return worth
 
 
