@@ -25,6 +25,8 @@ STALLED: Final = frozenset({"server-no-boot"})
 TOGETHER_MS: Final = 120_000
 """What goes silent within this time may have one cause."""
 SEVERAL: Final = 3
+SIGNS_MOST: Final = 2
+"""A server that was a sign of so many trips, and did not come up since, has a fault of its own."""
 SEVERAL_STALLED: Final = 5
 _NOT_BEGUN: Final = frozenset({"timeout", "driver-broken", "bmc-silent"})
 """Nothing was begun in this try; what an earlier one did was not looked at."""
@@ -40,6 +42,7 @@ def is_up(view: RunView, i: int) -> None:
     view.quarantined.discard(i)
     _is_told(view, i)
     view.turns.pop(i, None)
+    view.signs.pop(i, None)
     view.given_up.pop(i, None)
     step = view.steps[i]
     for feed in step.feeds:
@@ -139,6 +142,8 @@ def is_unclear(view: RunView, event: Event) -> None:
 
 
 def _note_gone(view: RunView, i: int, at_ms: int) -> None:
+    if view.signs.get(i, 0) >= SIGNS_MOST:
+        return
     for feed in view.steps[i].feeds:
         found = view.gone.setdefault(feed, {})
         for j in [j for j, then in found.items() if at_ms - then > TOGETHER_MS]:
@@ -205,7 +210,8 @@ def feed_tripped(view: RunView, event: Event) -> None:
     feed = event.data["feed"]
     view.tripped[feed] = bool(event.data.get("open", False))
     view.tripped_ms[feed] = event.at_ms
-    view.gone.pop(feed, None)
+    for i in view.gone.pop(feed, ()):
+        view.signs[i] = view.signs.get(i, 0) + 1
     view.opened_feeds.discard(feed)
     closing = _gate(view, feed)
     if closing >= 0 and view.phases[closing] in _BACK:

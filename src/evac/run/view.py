@@ -68,11 +68,12 @@ class RunView:
     those whose controller answered, and that were not up. turns: how often boots were tried again for want of
     an image; cycled: those of them that are switched off first if they are found on. gates: words of gates
     that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of life
-    there, with the time; tripped: feeds without power (tripped_ms: when each did last), and whether the
-    breaker was seen open; opened_feeds: breakers seen open that nobody has thought about yet. stalled: boot
-    server -> boots that do not come up since the last one did; lost_servers: boot servers that are given up:
-    by whom they are replaced, and since when. alone: those that nobody replaces: one boot at a time tries
-    them. alone_ms: when each was last given up so.
+    there, with the time; signs: of how many trips each was a sign since it last came up; tripped: feeds
+    without power (tripped_ms: when each did last), and whether the breaker was seen open; opened_feeds:
+    breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do not come up
+    since the last one did; lost_servers: boot servers that are given up: by whom they are replaced, and since
+    when. alone: those that nobody replaces: one boot at a time tries them. alone_ms: when each was last given
+    up so.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -199,6 +200,7 @@ class RunView:
         self.blind: set[int] = set()
         self.hung: set[int] = set()
         self.turns: dict[int, int] = {}
+        self.signs: dict[int, int] = {}
         self.cycled: set[int] = set()
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
@@ -289,7 +291,7 @@ class RunView:
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
             sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
-            sorted(self.turns.items()), sorted(self.cycled),
+            sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()),
         )  # fmt: skip
         return found if any(found) else ()
 

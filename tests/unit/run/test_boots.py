@@ -207,6 +207,33 @@ def test_a_feed_that_trips_takes_its_servers_back_and_waits_for_a_person() -> No
     assert world.finish() == "succeeded"
 
 
+class Faulty(Wave):
+    """Three servers in three racks behind one feed whose own power supplies are broken, which shows late."""
+
+    def _execute(self, step: str, attempt: int) -> None:
+        if step not in ("boot:s0", "boot:s6", "boot:s12"):
+            super()._execute(step, attempt)
+            return
+        data = {"code": "server-power-fault", "message": "does not stay on", "again_ms": -1, "off": True}
+        self._later(2_000, Event("step_failed", 0, step, attempt, data))
+
+
+def test_servers_that_are_broken_themselves_do_not_trip_their_feed_for_ever() -> None:
+    world = Faulty(roomy(), trouble=0)
+    world.begin()
+    phase, asked = world.finish(), 0
+    while phase == "paused":
+        asked += 1
+        assert asked < 10
+        world.say("gate_opened", "power:f0", world.view.attempts[0], who="mina", reason="breaker closed")
+        phase = world.finish()
+    assert (phase, asked) == ("succeeded_with_exceptions", 2)
+    assert [e.data["feed"] for e in world.events if e.kind == "feed_tripped"] == ["f0", "f0"]
+    left = {world.view.steps[i].target for i in world.view.quarantined}
+    assert left == {"s0", "s6", "s12"}
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
 def test_one_rack_that_falls_silent_is_no_tripped_feed() -> None:
     world = begun(roomy())
     while not any(step.startswith("boot:") for step, _ in world.acts):
