@@ -120,8 +120,14 @@ def _check_wave(reading: Reading, better: Instance, rows: list[int]) -> None:
 
 
 def check_people(reading: Reading, times: Milestones) -> None:
-    """F23: what a person must free starts only then. F24: a copy that is behind is led back by a step."""
+    """F23: what a person must free starts only then. F24: a copy that is behind is led back by a step, and
+    no other copy.
+    """
     instance = reading.instance
+    names = {instance.services.id[service] for service in instance.attests}
+    for one in reading.of_kind("attest"):
+        if one.step.target not in names:
+            reading.complain("F23", one.step.id, "frees what nobody must free")
     freed = {timed.step.target: timed for timed in reading.of_kind("attest")}
     for service, ticks in sorted(instance.attests.items()):
         name = instance.services.id[service]
@@ -141,6 +147,7 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
     instance = reading.instance
     planned = {(timed.step.target, timed.step.candidate): timed for timed in reading.of_kind("reprotect")}
     powered = max((step.end for step in instance.power_steps), default=0)
+    behind: set[tuple[str, str]] = set()
     for copy in instance.reprotects:
         since = powered
         promote = None
@@ -149,6 +156,7 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
             if promote is None or promote.step.candidate == copy.member:
                 continue
             since = max(since, promote.end)
+        behind.add((copy.store, copy.member))
         timed = planned.get((copy.store, copy.member))
         if timed is None:
             if since + copy.ticks <= instance.horizon:
@@ -157,3 +165,9 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
             reading.complain("F24", timed.step.id, "begins before the primary is there, or takes too little")
         elif promote is not None and promote.step.id not in timed.step.after:
             reading.complain("F24", timed.step.id, f"does not wait for {promote.step.id}")
+    for one in reading.of_kind("reprotect"):
+        key = one.step.target, one.step.candidate
+        if key not in behind:
+            reading.complain("F24", one.step.id, f"leads back {one.step.candidate}, which is not behind")
+        elif one is not planned[key]:
+            reading.complain("F24", one.step.id, f"leads back {one.step.candidate} a second time")

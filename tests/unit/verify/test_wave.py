@@ -123,6 +123,25 @@ def test_a_purge_that_nobody_frees_is_found(company: tuple[Estate, Plan]) -> Non
     assert "F23" in rules(company, early)
 
 
+def test_a_copy_that_is_led_back_though_it_is_not_behind_is_found(company: tuple[Estate, Plan]) -> None:
+    """Whoever carries it out would rewind it."""
+    made = company[1]
+    good = next(step for step in made.steps if step.kind == "attest")
+    back = replace(good, id="reprotect:chat:sound", kind="reprotect", target="chat", candidate="sound")
+    bad = check(company[0], replace(made, steps=(*made.steps, back))).violations
+    assert [(v.rule, v.message) for v in bad if v.subject == back.id and v.rule == "F24"] == [
+        ("F24", "leads back sound, which is not behind")
+    ]
+
+
+def test_freeing_what_nobody_must_free_is_found(company: tuple[Estate, Plan]) -> None:
+    made = company[1]
+    good = next(step for step in made.steps if step.kind == "attest")
+    more = replace(good, id="attest:chat", target="chat")
+    bad = check(company[0], replace(made, steps=(*made.steps, more))).violations
+    assert ("F23", more.id, "frees what nobody must free") in {(v.rule, v.subject, v.message) for v in bad}
+
+
 def test_another_power_than_planned_with_is_found(company: tuple[Estate, Plan]) -> None:
     more = replace(company[1].scenario, power=(("a", 2_000),))
     assert "F9" in rules(company, replace(company[1], scenario=more))
