@@ -19,7 +19,8 @@ from evac.engine.agent_config import AgentConfig, UnitConfig
 from evac.engine.agent_instance import Instance, OwnInstance
 from evac.engine.agent_memory import read_values, write_values
 from evac.engine.agent_systemd import SystemdInstance, kill_now, states, states_now
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.engine.mistakes import internal
+from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent
 
 WATCH_S: Final = 0.25
 FIRST_PAUSE_S: Final = 0.5
@@ -51,6 +52,7 @@ class _Unit:
         self.pauses: dict[int, float] = {}
         self.not_before: dict[int, float] = {}
         self.started_at: dict[int, float] = {}
+        self.trouble = ""
 
 
 class Units:
@@ -245,7 +247,18 @@ class Units:
                 if unit.config.systemd or unit.lock.locked():
                     continue
                 async with unit.lock:
-                    await self._tend(unit)
+                    await self._look_after(unit)
+
+    async def _look_after(self, unit: _Unit) -> None:
+        """Whatever happens to one unit, it is tried again, and the others are looked after."""
+        words = ""
+        try:
+            await self._tend(unit)
+        except Exception as error:
+            words = str(error) if isinstance(error, OSError | EvacError) else internal(error).message
+        if words and words != unit.trouble:
+            _log.error("%s is not looked after: %s", unit.config.name, words)
+        unit.trouble = words
 
     async def _tend(self, unit: _Unit) -> None:
         now = asyncio.get_running_loop().time()

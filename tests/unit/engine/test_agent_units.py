@@ -15,6 +15,7 @@ import pytest
 
 from evac.engine import agent_processes
 from evac.engine.agent_config import AgentConfig, UnitConfig
+from evac.engine.agent_instance import OwnInstance
 from evac.engine.agent_memory import write_values
 from evac.engine.agent_units import Units, UnitSeen
 from evac.model.errors import OutcomeUnknown, Permanent
@@ -106,6 +107,35 @@ def test_what_ends_by_itself_is_started_again(tmp_path: Path) -> None:
         await units.close()
 
     asyncio.run(story())
+
+
+def test_units_are_looked_after_again_after_a_look_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    known, failed = OwnInstance.shorten_log, list[str]()
+
+    def shorten(self: OwnInstance) -> None:
+        if len(failed) < 4:
+            failed.append("disk" if len(failed) < 2 else "mistake")
+            raise OSError(28, "No space left on device") if failed[-1] == "disk" else KeyError("hunter2")
+        known(self)
+
+    async def story() -> None:
+        units = await started(made)
+        await units.set("sleeper", 1, 5)
+        pid = agents.pid_of(made, "sleeper")
+        monkeypatch.setattr(OwnInstance, "shorten_log", shorten)
+        os.killpg(pid, signal.SIGKILL)
+        await agents.until(lambda: agents.pid_of(made, "sleeper") not in (0, pid))
+        await units.set("sleeper", 0, 5)
+        await units.close()
+
+    asyncio.run(story())
+    said = [one.getMessage() for one in caplog.records if "is not looked after" in one.getMessage()]
+    assert said[0] == "sleeper is not looked after: [Errno 28] No space left on device"
+    assert said[1].startswith("sleeper is not looked after: evac made a mistake (KeyError at engine/")
+    assert len(said) == 2, "each is said once"
 
 
 def test_what_ends_at_once_is_started_again_with_growing_pauses(tmp_path: Path) -> None:
