@@ -31,15 +31,17 @@ def test_a_slice_of_seeds_keeps_every_rule(part: int) -> None:
 
 FOUND_ONCE = (
     518, 570, 862, 986, 1057, 1163, 1712, 2352, 2514, 2606, 2907, 4459, 4740, 6529, 9050, 13686, 20650, 32762,
-    35010, 505070, 515834, 607469,
+    35010, 505070, 515834, 607469, 632253, 634702,
 )  # fmt: skip
-"""Seeds that once broke a rule: an old primary believed, a plan for a run that had ended, a loss that
-a person only said, a fence vouched for, an answer to somebody who was cancelled, a site taken for lost that
-had come back before its name was typed, names typed while the plan was made anew, a run that was made without
-an answer from the store, a plan for no loss at all that was taken for one of a site without a name, a person
-who asked for ever for what was refused for good, a lease that ended while it was asked whether traffic may be
-put right, a run that was made while the term of its leader was ending, one that was made before
-its leader knew what was left open, and taken for that, one whose request arrived twice.
+"""Seeds that once broke a rule: an old primary believed, a plan for a run that had ended, a loss that a
+person only said, a fence vouched for, an answer to somebody who was cancelled, a site taken for lost that
+had come back before its name was typed, names typed while the plan was made anew, a run that was made
+without an answer from the store, a plan for no loss at all that was taken for one of a site without a
+name, a person who asked for ever for what was refused for good, a lease that ended while it was asked
+whether traffic may be put right, a run that was made while the term of its leader was ending, one that
+was made before its leader knew what was left open, and taken for that, one whose request arrived twice, a
+machine whose power a fence took and that nobody switched on, a clock that was set while a run was taken
+over.
 """
 
 

@@ -184,6 +184,7 @@ class Conductor:
             permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
         actions = {digest: bound.actions}
         run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
+        clock = run.clock = RunClock(self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
@@ -191,7 +192,7 @@ class Conductor:
             **({"who": wanted.who} if wanted.who else {}),
         }  # fmt: skip
         making = create_run(
-            self._desk.store, spec, self._lead, self._desk.clock, data,
+            self._desk.store, spec, self._lead, clock, data,
             (Compare(incident_key(spec.incident), 0), *permit.compares),
             (
                 Put(incident_key(spec.incident), orjson.dumps(made)), Put(OPEN + name, run.opened()),
@@ -257,6 +258,7 @@ class Conductor:
         try:
             run = read_opened(name, entry.value, self._desk.policy)
             self._desk.policies.keep(name, run.policy)
+            clock = run.clock = RunClock(self._desk.clock)
 
             async def spec_of(digest: str) -> RunSpec:
                 data = await get_plan(self._desk.store, digest)
@@ -265,9 +267,7 @@ class Conductor:
                 return replace(bound.spec, approvals=run.approvals)
 
             journal, view = await self._patiently(
-                lambda: take_over(
-                    self._desk.store, name, spec_of, self._lead, self._desk.clock, self._desk.owner
-                )
+                lambda: take_over(self._desk.store, name, spec_of, self._lead, clock, self._desk.owner)
             )
         except LeaseLost:
             raise
@@ -328,7 +328,7 @@ class Conductor:
         return beside
 
     def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
-        desk, name = self._desk, view.spec.run
+        desk, name, clock = self._desk, view.spec.run, run.clock or self._desk.clock
 
         def now() -> RunView:
             return run.execution.view if run.execution is not None else view
@@ -352,10 +352,10 @@ class Conductor:
             view.spec.labels.get("scenario", ""), yields=lambda step: run.yields_of(now(), step),
         )  # fmt: skip
         return RunExecution(
-            desk.store, journal, view, self._lead, terms, desk.clock,
+            desk.store, journal, view, self._lead, terms, clock,
             admission=GuardedAdmission(
                 desk.guards, desk.sets, policy, actions, pace=self._pace(run, view, actions),
-                loss=LossGuard(now, policy, desk.loss, RunClock(desk.clock, view.last_ms).now_ms),
+                loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
             request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),

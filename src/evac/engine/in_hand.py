@@ -13,6 +13,7 @@ import orjson
 
 from evac.actions.port import Action
 from evac.engine import policies
+from evac.engine.clock import Clock
 from evac.engine.execution import RunExecution
 from evac.engine.guards import Mark
 from evac.engine.step_actions import old_of
@@ -27,7 +28,7 @@ OPEN: Final = "open/"
 @dataclass(slots=True)
 class InHand:
     """actions: plan -> its step -> what is done. policy: it was made under. leaving: sites that it leaves;
-    mark: what the register says of them meanwhile.
+    mark: what the register says of them meanwhile. clock: since we have it in hand; no jump of the machine's.
     """
 
     spec: RunSpec
@@ -38,6 +39,7 @@ class InHand:
     mark: Mark = "lost"
     approvals: int = 1
     epochs: dict[str, int] = field(default_factory=dict)
+    clock: Clock | None = None
     execution: RunExecution | None = None
     journal: Journal | None = None
 

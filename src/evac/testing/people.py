@@ -136,21 +136,25 @@ class Person:
         members = self.world.databases[step.data_set].members
         off = [one for one in members.values() if one.site == step.site and not one.powered]
         others = any(one.writable for one in members.values() if one.site != step.site)
-        if off and not others and self._holder(step.data_set) == step.site:
+        epoch = self._epoch(step.data_set)
+        claimed = epoch.get("begun") and epoch["candidate"] != step.site
+        if off and not others and epoch.get("holder") == step.site and not claimed:
             self.world.say(f"a person switches {off[0].name} on again")
             off[0].powered = True
 
+    def _epoch(self, store: str) -> dict[str, Any]:
+        value = self.world.cluster.value(key_of(store))
+        return dict(orjson.loads(value)) if value is not None else {}
+
     def _holder(self, store: str) -> str:
         """Who holds the epoch of a store, while it is theirs alone; empty otherwise."""
-        value = self.world.cluster.value(key_of(store))
-        epoch = orjson.loads(value) if value is not None else {}
+        epoch = self._epoch(store)
         return str(epoch["holder"]) if epoch and epoch["candidate"] in ("", epoch["holder"]) else ""
 
     def _isolate(self, step: RunStep) -> None:
         """Goes there and pulls the plug of whatever still takes writes, or may begin to."""
         store = step.data_set
-        value = self.world.cluster.value(key_of(store))
-        epoch = orjson.loads(value) if value is not None else {}
+        epoch = self._epoch(store)
         begun = epoch["candidate"] if epoch.get("begun") else ""
         for site, member in self.world.databases[store].members.items():
             if member.role == "primary" or (site == begun and site != step.site):

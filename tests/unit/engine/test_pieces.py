@@ -71,6 +71,8 @@ def test_a_wall_clock_that_jumps_does_not_move_the_run() -> None:
     clock.ms += 10
     assert run.now_ms() == 5_010
     assert RunClock(clock, last_ms=9_000).now_ms() == 9_000
+    clock.wall = 1_000_000
+    assert RunClock(run, last_ms=5_010).now_ms() == 5_010, "nor what is made of its clock after the jump"
 
 
 def test_instant_work_shares_one_task_and_slow_work_keeps_nothing_back() -> None:
