@@ -10,6 +10,7 @@ from evac.verify.milestones import Milestones, outages
 from evac.verify.reading import Reading
 from evac.verify.room import Final, free_room
 from evac.verify.time_left import time_left
+from evac.verify.way import Leaving
 
 Ints = NDArray[np.int64]
 
@@ -76,9 +77,9 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
 
     Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
     could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
-    shed) were taken away; or they could not be back before the horizon beside all other steps, and it is
-    time that is short. A survivor that was shed is judged only where it does not fit as things stand:
-    putting it back elsewhere is no duty.
+    shed) were taken away; or they could not be back before the horizon, beside all other steps and not before
+    a shed has made room where one has to, and it is time that is short. A survivor that was shed is judged
+    only where it does not fit as things stand: putting it back elsewhere is no duty.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -91,20 +92,21 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     free = free_room(reading.instance, final, reading)
     unneeded = _may_leave(reading, times)
     nobody = np.zeros(len(s), np.bool_)
+    sheddable = s.sheddable & _sheds_can_be(reading, times)
     for service in waiting:
         missing = int(s.m[service]) - _standing(final, service)
         if missing <= 0 or not _could_run(reading, times, service):
             continue
-        leaving = unneeded & ~_needed_by(reading, service)
-        if not _lower_stands(reading, final, leaving, service):
+        leaving = Leaving(reading, final, unneeded & ~_needed_by(reading, service), sheddable, service)
+        if not leaving.anything():
             continue
         if (
             times.base_gone[service] < horizon
-            and _would_fit(reading, final, free, nobody, service)[0] >= missing
+            and Leaving(reading, final, nobody, sheddable, service).room(free)[0] >= missing
         ):
             continue
-        most, fit = _would_fit(reading, final, free, leaving, service)
-        if most >= missing and time_left(reading, times, service, missing, _pools_on(reading, fit)):
+        most, ready = leaving.room(free)
+        if most >= missing and time_left(reading, times, service, missing, ready):
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
 
 
@@ -132,81 +134,39 @@ def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
     return may
 
 
+def _sheds_can_be(reading: Reading, times: Milestones) -> bool:
+    """Whether anything can be shed at all: not where the tools for it are lost and people have no way."""
+    need, horizon = reading.instance.tools.get("shed"), reading.instance.horizon
+    if need is None or need.manual is not None:
+        return True
+    return all(times.base_at[tool] < horizon for tool in need.services)
+
+
 def _needed_by(reading: Reading, service: int) -> NDArray[np.bool_]:
-    """(S,) services that one hard-depends on, whatever lies between."""
+    """(S,) services that one waits for, whatever lies between: by hard dependencies, and by tools without
+    which people have no way to bring it or its stores back."""
     s = reading.instance.services
     found, queue = np.zeros(len(s), np.bool_), [service]
     while queue:
-        for other in s.hard[queue.pop()]:
+        at = queue.pop()
+        for other in (*s.hard[at], *(_tools_of(reading, at) if s.base_lost[at] else ())):
             if not found[other]:
                 found[other] = True
                 queue.append(other)
     return found
 
 
-def _makes_way(reading: Reading, final: Final, leaving: NDArray[np.bool_], service: int) -> Ints:
-    """Replicas of each final binding that lower tiers keep or get, and that could make way."""
-    s = reading.instance.services
-    lower = (s.tier[final.service] > s.tier[service]) & leaving[final.service]
-    return np.where(lower, np.where(s.sheddable[final.service], final.count, final.started), 0)
-
-
-def _lower_stands(reading: Reading, final: Final, leaving: NDArray[np.bool_], service: int) -> bool:
-    """Whether a lower tier keeps or gets anything where this service may run."""
-    instance = reading.instance
-    here = instance.eligible[service][instance.rows.pool[final.row]]
-    return bool((here & (_makes_way(reading, final, leaving, service) > 0)).any())
-
-
-def _pools_on(reading: Reading, fit: Ints) -> dict[int, int]:
-    """Pools in which something fits: number -> first tick at which such a row is on."""
-    rows = reading.instance.rows
-    on = np.zeros(len(rows), np.int64)
-    for row, timed in reading.boots.items():
-        on[row] = timed.end
-    here = fit > 0
-    return {int(pool): int(on[here & (rows.pool == pool)].min()) for pool in np.unique(rows.pool[here])}
-
-
-def _would_fit(
-    reading: Reading, final: Final, free: Ints, leaving: NDArray[np.bool_], service: int
-) -> tuple[int, Ints]:
-    """Replicas that would fit if lower tiers made way: an upper count, by rows, racks and sites, and (V,) on
-    each row alone."""
-    instance, s, rows = reading.instance, reading.instance.services, reading.instance.rows
-    count = _makes_way(reading, final, leaving, service)
-    taken = np.flatnonzero(count > 0)
-    room = free.copy()
-    np.add.at(room, final.row[taken], s.demand[final.service[taken]] * count[taken, None])
-    room[~instance.eligible[service][rows.pool]] = -1
-    demand = s.demand[service]
-    needs = np.flatnonzero(demand)
-    fit = (room[:, needs] // demand[needs]).min(axis=1) if len(needs) else np.full(len(rows), 2**31)
-    mine = np.zeros(len(rows), np.int64)
-    np.add.at(mine, final.row[final.service == service], final.count[final.service == service])
-    fit = np.where(rows.is_pool, fit, np.minimum(fit, s.per_server[service] - mine))
-    alone = fit = np.maximum(fit, 0)
-    for place, cap in ((rows.rack, s.rack_cap), (rows.feed_group, s.feed_cap)):
-        fit = _capped(fit, mine, np.where(rows.is_pool, -1, place), int(cap[service]))
-    return int(_capped(fit, mine, rows.site, int(s.site_cap[service])).sum()), alone
-
-
-def _capped(fit: Ints, mine: Ints, place: NDArray[np.int32], cap: int) -> Ints:
-    """`fit` scaled so that no place gets more than its cap leaves; keeps the sum exact per place."""
-    known = place >= 0
-    if not known.any():
-        return fit
-    width = int(place.max()) + 1
-    total = np.bincount(place[known], fit[known], width).astype(np.int64)
-    have = np.bincount(place[known], mine[known], width).astype(np.int64)
-    room = np.clip(cap - have, 0, total)
-    first = np.zeros(width, np.int64) - 1
-    order = np.flatnonzero(known)[::-1]
-    first[place[order]] = order
-    capped = np.where(known, 0, fit)
-    used = first >= 0
-    capped[first[used]] = room[used]
-    return np.asarray(capped, np.int64)
+def _tools_of(reading: Reading, service: int) -> list[int]:
+    """Tools without a manual way, of the steps that bring a base back on servers that are on."""
+    s, tools = reading.instance.services, reading.instance.tools
+    kinds = [
+        "verify",
+        *(("start",) if s.base_starts(service) else ()),
+        *(("shift",) if s.shift[service] else ()),
+    ]
+    kinds += ["fence", "promote"] if s.lost_stores[service] else []
+    needs = [tools[kind] for kind in tools if kind in kinds]
+    return [tool for need in needs if need.manual is None for tool in need.services]
 
 
 def check_outcomes(reading: Reading, times: Milestones) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from evac.verify.limits import holdings
 from evac.verify.milestones import Milestones
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Reading
+from evac.verify.way import NEVER, Ready
 
 Ints = NDArray[np.int64]
 
@@ -101,20 +102,36 @@ def _hold(use: Use, length: int, start: int) -> tuple[int, int]:
     return begin, begin + (length if use.hold == WHOLE else use.hold)
 
 
-def time_left(
-    reading: Reading, times: Milestones, service: int, missing: int, pools: Mapping[int, int]
-) -> bool:
+def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready) -> dict[int, int]:
+    """Pool -> first tick at which a server of it is on and a shed, where it takes one, could be over."""
+    found: dict[int, int] = {}
+    ends: dict[tuple[int, int], int] = {}
+    columns = (column.tolist() for column in (rows.pool, rows.on, rows.done, rows.due))
+    for pool, on, done, due in zip(*columns, strict=True):
+        at = done
+        if due < done:
+            if (pool, due) not in ends:
+                uses = reading.instance.pools[pool].shed_uses
+                shed = slots.look(times, "shed", uses, due, 0)
+                ends[pool, due] = NEVER if shed is None else shed.end
+            at = min(done, ends[pool, due])
+        found[pool] = min(found.get(pool, NEVER), max(on, at))
+    return found
+
+
+def time_left(reading: Reading, times: Milestones, service: int, missing: int, ready_rows: Ready) -> bool:
     """Whether a service that lacks `missing` replicas could still be back before the horizon, room put aside.
 
-    pools: number -> first tick at which it has a server for it. The starts, then the verify and the shift,
-    are put after what the service waits for, each as early as tools, hands and limits allow beside all
-    other steps.
+    ready_rows: the rows it would fit on. Where a shed has to make the room, nothing starts before one could
+    be over. The starts, then the verify and the shift, are put after what the service waits for, each as
+    early as tools, hands and limits allow beside all other steps.
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]
     ready, _ = dependencies_ready(reading, times, service)
     ready = max([ready, *(instance.attests.get(member, 0) for member in members)])
     slots, last = Slots(reading), ready
+    pools = _pools_ready(slots, reading, times, ready_rows)
     while missing > 0:
         starts = (
             slots.look(times, "start", instance.pools[pool].start_uses, int(s.start[service]), max(ready, on))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from evac.model.certificate import Certificate, SupplyRow
@@ -15,6 +16,7 @@ from evac.verify import check_instance
 from evac.verify.milestones import milestones
 from evac.verify.reading import read
 from evac.verify.time_left import Slots, time_left
+from evac.verify.way import NEVER, Ready
 from tests.unit.verify.worked_plan import worked_plan
 
 
@@ -174,7 +176,14 @@ def by_hand(instance: Instance, start: int) -> Instance:
 
 def left(instance: Instance, plan: Plan, missing: int) -> bool:
     reading, pay = read(instance, plan), instance.services.id.index("pay")
-    return time_left(reading, milestones(reading), pay, missing, {0: 0, 1: 0})
+    return time_left(reading, milestones(reading), pay, missing, rows_on({0: 0, 1: 0}))
+
+
+def rows_on(pools: dict[int, int], shed: int = NEVER) -> Ready:
+    """A row in each pool, on from a tick: a replica fits at once, or after a shed of `shed` ticks."""
+    done = 0 if shed == NEVER else NEVER
+    lines = np.array([(pool, on, done, shed) for pool, on in pools.items()], np.int64).reshape(-1, 4)
+    return Ready(*lines.T)
 
 
 def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> None:
@@ -198,9 +207,19 @@ def test_starts_that_no_window_is_free_for_are_no_lack_of_room(instance: Instanc
 def test_a_pool_that_comes_on_too_late_is_of_no_use(instance: Instance) -> None:
     reading, pay = read(instance, left_out(worked_plan(instance), "pay")), instance.services.id.index("pay")
     times = milestones(reading)
-    assert time_left(reading, times, pay, 1, {0: 3_400})
-    assert not time_left(reading, times, pay, 1, {0: 3_580})
-    assert not time_left(reading, times, pay, 1, {})
+    assert time_left(reading, times, pay, 1, rows_on({0: 3_400}))
+    assert not time_left(reading, times, pay, 1, rows_on({0: 3_580}))
+    assert not time_left(reading, times, pay, 1, rows_on({}))
+
+
+def test_room_that_a_shed_would_make_too_late_is_of_no_use(instance: Instance) -> None:
+    reading, pay = read(instance, left_out(worked_plan(instance), "pay")), instance.services.id.index("pay")
+    times = milestones(reading)
+    assert time_left(reading, times, pay, 1, rows_on({0: 0}, shed=3_400))
+    assert not time_left(reading, times, pay, 1, rows_on({0: 0}, shed=3_580))
+    gone = replace(instance, tools={"shed": ToolNeed("shed", (pay,), None, ())})
+    nobody = read(gone, left_out(worked_plan(instance), "pay"))
+    assert not time_left(nobody, milestones(nobody), pay, 1, rows_on({0: 0}, shed=10))
 
 
 def test_slots_are_taken_where_they_are_free(instance: Instance) -> None:
