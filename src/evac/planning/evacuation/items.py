@@ -9,7 +9,7 @@ the item is scheduled, or were given before.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
@@ -47,6 +47,9 @@ from evac.planning.evacuation.room import close_spread, is_full, open_spread, su
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
 from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
 from evac.planning.evacuation.timing import back_to_begun, begin_item, draw_power, schedule, when
+
+AT_WORK: Final = 0
+"""`at` of a component whose starts are being placed: it is alive, so what it needs stays."""
 
 
 @inner
@@ -282,6 +285,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
     end = NEVER
+    board.item[component].at = AT_WORK
     board.item[component].why = FAILED_ROOM
     if _start_members(board, component, since, options):
         started = max(since, last_end(board, starts))
@@ -290,6 +294,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
         end = _verify_members(board, component, started, 1)
         board.item[component].why = FAILED_TIME
     if end >= board.horizon:
+        board.item[component].at = NEVER
         undo(board, held, starts, sheds, boots)
         for k in range(
             board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]

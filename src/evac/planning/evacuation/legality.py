@@ -1,13 +1,14 @@
 """The hard rules of tiers and of sheds.
 
 Nothing stays down for lack of room that strictly lower tiers hold. Broken where a service that is not back,
-or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that nobody
-alive needs were taken away. Counted generously, by rows and by sites each taken alone. Where it could not be
-started, verified and given its traffic before the horizon, beside all that is planned, it is time that is
-short and not room.
+or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that neither
+it nor anybody alive needs were taken away. Counted generously, by racks, by feeds and by sites each taken
+alone. Where it could not be started, verified and given its traffic before the horizon, beside all that is
+planned and not before a shed has made room where one has to, it is time that is short and not room.
 
 Nothing is shed that could have stayed: that would fit on its own server as things stand at the end, where
-more was shed there later, for something else.
+more was shed there later, for something else. And nothing goes below its base while somebody who stays needs
+it.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -21,12 +22,17 @@ from evac.planning.compiled import inner, kernel
 from evac.planning.evacuation.board import (
     HARD_USER,
     HELD,
+    MEMBER,
     NEED_STORE,
+    NEED_UP,
     NEVER,
+    ON_ROW,
+    SHED,
     SHEDS,
     SHIFT,
     START,
     STARTS,
+    TURN,
     VERIFY,
     WAIT,
     Board,
@@ -82,6 +88,45 @@ def _spare_room(board: Board) -> None:
 
 
 @inner
+def _hold_back(board: Board, first: int) -> int:
+    """Let nothing leave that a component which is down waits for; how many services that holds back."""
+    turn = board.size[TURN] + 1
+    board.size[TURN] = turn
+    held_back, depth = 0, 1
+    board.item[0].stack, board.item[first].seen = first, turn
+    while depth > 0:
+        depth -= 1
+        component = board.item[depth].stack
+        for k in range(
+            board.heap[board.base[NEED_UP] + component], board.heap[board.base[NEED_UP] + component + 1]
+        ):
+            held_back += board.service[board.heap[k]].leaves
+            board.service[board.heap[k]].leaves = 0
+        for k in range(
+            board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]
+        ):
+            other = board.heap[k]
+            if board.item[other].seen == turn:
+                continue
+            board.item[other].seen = turn
+            board.item[depth].stack = other
+            depth += 1
+            for m in range(
+                board.heap[board.base[MEMBER] + other], board.heap[board.base[MEMBER] + other + 1]
+            ):
+                held_back += board.service[board.heap[m]].leaves
+                board.service[board.heap[m]].leaves = 0
+    return held_back
+
+
+@inner
+def _sheds_can_be(board: Board) -> bool:
+    """Whether anything can be shed at all: not where the tools for it are lost and people have no way."""
+    at, _, _ = when(board, SHED, 0, 0, 1, 0)
+    return at < NEVER
+
+
+@inner
 def _add_leaving(board: Board, tier: int) -> None:
     """Add to `spare` what all of lower tiers that may leave hold."""
     width = board.vector.shape[1]
@@ -91,6 +136,8 @@ def _add_leaving(board: Board, tier: int) -> None:
         if service.tier > tier and service.leaves:
             for r in range(width):
                 board.row[entry.row].spare[r] += service.demand[r]
+    if not _sheds_can_be(board):
+        return
     for entry in board.present:
         service = board.service[entry.service]
         if service.sheddable and service.tier > tier and service.leaves:
@@ -108,6 +155,8 @@ def _lower_stands(board: Board, service: int) -> bool:
         lower = other.tier > tier and other.leaves
         if lower and board.eligible[service, board.row[entry.row].pool]:
             return True
+    if not _sheds_can_be(board):
+        return False
     for entry in board.present:
         other = board.service[entry.service]
         lower = other.sheddable and other.tier > tier and other.leaves and entry.left > 0
@@ -117,45 +166,106 @@ def _lower_stands(board: Board, service: int) -> bool:
 
 
 @inner
-def _would_fit(board: Board, service: int, wanted: int) -> bool:
-    """Whether `wanted` replicas would fit on the spare room of rows, spread taken level by level.
+def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
+    """Replicas of the open service that fit on the spare room of a row, taken alone; at most `wanted`."""
+    record, row, most = board.service[service], board.row[number], wanted
+    if not board.eligible[service, row.pool]:
+        return 0
+    for r in range(board.vector.shape[1]):
+        if record.demand[r] > 0:
+            most = min(most, row.spare[r] // record.demand[r])
+    if most > 0 and not row.is_pool:
+        most = min(most, record.per_server - row.count, 1 if record.conflict >= 0 else wanted)
+        if row.rack >= 0:
+            most = min(most, record.rack_cap - board.place[row.rack].rack)
+        if row.feed >= 0:
+            most = min(most, record.feed_cap - board.place[row.feed].feed)
+    return max(most, 0)
 
-    `time` of source p becomes the first tick at which a row of pool p that has room is on.
-    """
+
+@inner
+def _would_fit(board: Board, service: int, wanted: int) -> bool:
+    """Whether `wanted` replicas would fit on the spare room of rows, within each kind of spread by itself."""
     record = board.service[service]
-    total, site_total = 0, 0
     open_spread(board, service)
     for place in board.place:
-        place.fits = 0
-    for pool in range(len(board.pool)):
-        board.source[pool].time = NEVER
-    for row in board.row:
-        if not board.eligible[service, row.pool]:
-            continue
-        most = wanted
-        for r in range(board.vector.shape[1]):
-            if record.demand[r] > 0:
-                most = min(most, row.spare[r] // record.demand[r])
+        place.fits = place.rack_fits = place.feed_fits = 0
+    by_rack, by_feed, by_site = 0, 0, 0
+    for number in range(len(board.row)):
+        most = _fits_alone(board, service, number, wanted)
         if most <= 0:
             continue
-        if not row.is_pool:
-            most = min(most, record.per_server - row.count)
-            if row.rack >= 0:
-                most = min(most, record.rack_cap - board.place[row.rack].rack)
-            if row.feed >= 0:
-                most = min(most, record.feed_cap - board.place[row.feed].feed)
-        if most > 0:
-            board.source[row.pool].time = min(board.source[row.pool].time, max(row.on_at, 0))
-            total += most
-            if row.site >= 0:
-                board.place[row.site].fits += most
-            else:
-                site_total += most
+        row = board.row[number]
+        if row.rack >= 0 and not row.is_pool:
+            board.place[row.rack].rack_fits += most
+        else:
+            by_rack += most
+        if row.feed >= 0 and not row.is_pool:
+            board.place[row.feed].feed_fits += most
+        else:
+            by_feed += most
+        if row.site >= 0:
+            board.place[row.site].fits += most
+        else:
+            by_site += most
     for number in range(len(board.place)):
         place = board.place[number]
-        site_total += max(0, min(place.fits, record.site_cap - place.site))
+        by_rack += max(0, min(place.rack_fits, record.rack_cap - place.rack))
+        by_feed += max(0, min(place.feed_fits, record.feed_cap - place.feed))
+        by_site += max(0, min(place.fits, record.site_cap - place.site))
     close_spread(board)
-    return min(total, site_total) >= wanted
+    return min(by_rack, by_feed, by_site) >= wanted
+
+
+@inner
+def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
+    """Least ticks of a shed that a replica of a service needs on the spare room of a row: (of one that is
+    done, of one that would have to be); (0, 0) where there is room without any, NEVER where there is none.
+    """
+    first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
+    short = 0
+    for r in range(board.vector.shape[1]):
+        left = board.row[row].spare[r]
+        for k in range(first, last):
+            entry = board.present[board.heap[k]]
+            victim = board.service[entry.service]
+            goes = victim.tier > board.service[service].tier and victim.leaves
+            left -= (entry.count if goes else entry.count - entry.left) * victim.demand[r]
+        short += left < board.service[service].demand[r]
+    if short == 0:
+        return 0, 0
+    done, due = NEVER, NEVER
+    for k in range(first, last):
+        entry = board.present[board.heap[k]]
+        victim = board.service[entry.service]
+        if entry.left < entry.count:
+            done = min(done, victim.shed)
+        if entry.left > 0 and victim.tier > board.service[service].tier and victim.leaves:
+            due = min(due, victim.shed)
+    return done, due
+
+
+@inner
+def _find_ready(board: Board, service: int) -> None:
+    """`time` of source p: the first tick at which a row of pool p that has room is on and has made it.
+
+    `cursor` of source p is the shortest shed looked for in pool p: a longer one ends no earlier.
+    """
+    open_spread(board, service)
+    for pool in range(len(board.pool)):
+        board.source[pool].time, board.source[pool].cursor = NEVER, NEVER
+    for number in range(len(board.row)):
+        row = board.row[number]
+        source = board.source[row.pool]
+        if max(row.on_at, 0) >= source.time or _fits_alone(board, service, number, 1) <= 0:
+            continue
+        ready, due = _shed_ticks(board, service, number)
+        if due < min(ready, source.cursor):
+            source.cursor = due
+            at, length, _ = when(board, SHED, board.pool[row.pool].shed_set, due, 1, 0)
+            ready = min(ready, at + length)
+        source.time = min(source.time, max(row.on_at, ready))
+    close_spread(board)
 
 
 @inner
@@ -174,7 +284,7 @@ def _needs_met(board: Board, service: int) -> int:
 
 @inner
 def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, int]:
-    """Pool, tick, length, by hand or not: the start on a row that `_would_fit` found which ends first."""
+    """Pool, tick, length, by hand or not: the start on a row that `_find_ready` found which ends first."""
     found, found_at, found_length, found_by_hand = -1, NEVER, 0, 0
     for pool in range(len(board.pool)):
         ready = max(since, board.source[pool].time)
@@ -208,6 +318,7 @@ def _has_time(board: Board, service: int, wanted: int) -> bool:
     """Whether a service that lacks `wanted` replicas could be back before the horizon, room put aside."""
     held = board.size[HELD]
     record = board.service[service]
+    _find_ready(board, service)
     end = _all_started(board, service, wanted, _needs_met(board, service))
     if end < NEVER:
         _, end, _ = schedule(board, VERIFY, 0, record.verify, end)
@@ -252,17 +363,31 @@ def lack_time(board: Board, services: Ints, flags: Ints) -> None:
     known = NOTHING
     for k in range(len(services)):
         service = services[k]
-        known = _room_without(board, board.service[service].tier, known)
+        held_back = _hold_back(board, board.service[service].component)
+        known = _room_without(board, board.service[service].tier, NOTHING if held_back else known)
         wanted = _missing(board, service)
         flags[k] = _would_fit(board, service, wanted) and not _has_time(board, service, wanted)
+        if held_back:
+            _mark_leaving(board)
+            known = NOTHING
 
 
 @kernel
 def breaks_rules(board: Board) -> bool:
     """Whether the generation on the board leaves a service down that lower tiers should make way for, or
-    sheds what could have stayed.
+    sheds what could have stayed or what somebody stands on.
     """
-    return first_idle_shed(board, 0) >= 0 or breaches(board, 1) > 0
+    return first_idle_shed(board, 0) >= 0 or _sheds_what_is_needed(board) or breaches(board, 1) > 0
+
+
+@inner
+def _sheds_what_is_needed(board: Board) -> bool:
+    """Whether the base of something was shed that somebody alive hard-depends on."""
+    needed = 0
+    for line in range(board.size[SHEDS]):
+        victim = board.present[board.shed[line].entry].service
+        needed += base_is_shed(board, victim) and not _may_leave(board, victim)
+    return needed > 0
 
 
 @kernel
@@ -289,10 +414,14 @@ def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[boo
             _spare_room(board)
         if _would_fit(board, service, wanted):
             return False, known
-    if not _lower_stands(board, service):
-        return False, known
-    known = _room_without(board, board.service[service].tier, known)
-    return _would_fit(board, service, wanted) and _has_time(board, service, wanted), known
+    breach, held_back = False, _hold_back(board, board.service[service].component)
+    if _lower_stands(board, service):
+        known = _room_without(board, board.service[service].tier, NOTHING if held_back else known)
+        breach = _would_fit(board, service, wanted) and _has_time(board, service, wanted)
+    if held_back:
+        _mark_leaving(board)
+        known = NOTHING
+    return breach, known
 
 
 @kernel
