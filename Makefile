@@ -44,7 +44,7 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 PYTEST := $(PYTHON) -m pytest --dist worksteal --durations=25
 # Tests that call no kernel, and mostly wait: CI runs them (PART=first) while the kernels compile, then PART=second.
-WITHOUT_KERNELS := tests/contract $(sort $(wildcard tests/lab/test_fleet_*.py))
+WITHOUT_KERNELS := tests/contract tests/unit/watch $(sort $(wildcard tests/lab/test_fleet_*.py tests/sim/test_real_processes*.py))
 test: $(if $(filter first,$(PART)),$(INSTALLED),$(READY)) ## run all tests
 	$(PYTEST) -n $(WORKERS) $(if $(PART),$(TESTS_$(PART)))
 TESTS_first = $(WITHOUT_KERNELS)
