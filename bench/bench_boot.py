@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import boot_peers, boot_power_on, boot_replace, boot_wave
-from bench.figures import Figure, Table
+from bench.figures import Figure, Table, parts_of
 
 SERVERS = 32_000
 PARTS: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
@@ -30,9 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
+    parts = parts_of(given.only, PARTS, parser)
     table = Table(f"The cold start: {given.servers:,} simulated servers")
     table.open()
-    for part in given.only.split(","):
+    for part in parts:
         title, figures = PARTS[part]
         table.section(title)
         for figure in figures(given.servers):

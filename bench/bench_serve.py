@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.figures import Figure, Table
+from bench.figures import Figure, Table, parts_of
 from bench.serve_day import day
 from bench.serve_large import put_large
 from bench.serve_leader import leader
@@ -320,7 +320,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     table = Table(f"The war room: {given.servers:,} servers")
     table.open()
-    asked = given.only.split(",")
+    asked = parts_of(given.only, (*PARTS, *ALONE), parser)
     if any(part in PARTS for part in asked):
         with served(given.servers, given.seconds) as room:
             for part in (part for part in asked if part in PARTS):

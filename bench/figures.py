@@ -5,13 +5,14 @@ Knows nothing of what is measured. A figure that could not be measured is printe
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -120,6 +121,14 @@ class Table:
             "schema_version": 1, "title": self.title, "began": self.began, "machine": facts,
             "figures": rows, "troubles": self.troubles,
         }  # fmt: skip
+
+
+def parts_of(asked: str, parts: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The parts of `--only A,B`. Ends with what there is where one is not known."""
+    found, known = asked.split(","), list(parts)
+    if unknown := sorted(set(found).difference(known)):
+        parser.error(f"--only takes {', '.join(known)}; not {', '.join(unknown)}")
+    return found
 
 
 def machine_words() -> str:

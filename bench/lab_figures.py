@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import lab_cuts, lab_fires, lab_losses, lab_noise, lab_patroni, labs
-from bench.figures import Table
+from bench.figures import Table, parts_of
 from evac.lab import ground_checks
 from evac.lab.world import Options
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    parts = given.only.split(",")
+    parts = parts_of(given.only, PARTS, parser)
     table = Table(f"The lab: three real sites, {given.clients} clients, {given.world} world")
     table.open()
     if missing := ground_checks.missing_programs():

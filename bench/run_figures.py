@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import bench_run, bench_store, peers
-from bench.figures import Figure, Table
+from bench.figures import Figure, Table, parts_of
 
 PARTS = ("engine", "journal", "simulator", "peers")
 SIMULATOR_SECONDS = 300.0
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    parts = given.only.split(",")
+    parts = parts_of(given.only, PARTS, parser)
     table = Table(f"The engine: {given.steps:,} steps a run")
     table.open()
     ours = None

@@ -24,3 +24,13 @@ def test_a_benchmark_can_be_imported(name: str) -> None:
         if (error.name or "").partition(".")[0] not in REFEREES:
             raise
         pytest.skip(f"{error.name} is a referee, and not installed here")
+
+
+@pytest.mark.parametrize("name", ["run_figures", "lab_figures", "bench_boot", "bench_serve"])
+def test_a_part_that_there_is_not_is_said_with_those_that_there_are(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"bench.{name}").main(["--only", "nothing"])
+    assert ended.value.code == 2
+    assert "; not nothing" in capsys.readouterr().err
