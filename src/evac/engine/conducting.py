@@ -257,23 +257,26 @@ class Conductor:
         name = entry.key.removeprefix(OPEN)
         try:
             run = read_opened(name, entry.value, self._desk.policy)
-            self._desk.policies.keep(name, run.policy)
-            clock = run.clock = RunClock(self._desk.clock)
+        except (EvacError, ValueError, KeyError, TypeError):
+            self._tell("trouble", f"{name} cannot be taken over: {entry.key} cannot be read", {"run": name})
+            return None
+        self._desk.policies.keep(name, run.policy)
+        clock = run.clock = RunClock(self._desk.clock)
 
-            async def spec_of(digest: str) -> RunSpec:
-                data = await get_plan(self._desk.store, digest)
-                bound = await self._desk.bind(data, name, run.spec.incident, digest)
-                run.actions[digest] = bound.actions
-                return replace(bound.spec, approvals=run.approvals)
+        async def spec_of(digest: str) -> RunSpec:
+            data = await get_plan(self._desk.store, digest)
+            bound = await self._desk.bind(data, name, run.spec.incident, digest)
+            run.actions[digest] = bound.actions
+            return replace(bound.spec, approvals=run.approvals)
 
+        try:
             journal, view = await self._patiently(
                 lambda: take_over(self._desk.store, name, spec_of, self._lead, clock, self._desk.owner)
             )
         except LeaseLost:
             raise
-        except (EvacError, ValueError, KeyError, TypeError) as error:
-            words = error.message if isinstance(error, EvacError) else f"open/{name} cannot be read"
-            self._tell("trouble", f"{name} cannot be taken over: {words}", {"run": name})
+        except EvacError as error:
+            self._tell("trouble", f"{name} cannot be taken over: {error.message}", {"run": name})
             return None
         return run, journal, view
 
@@ -283,9 +286,10 @@ class Conductor:
         run.journal = journal
         run.execution = self._execution(run, journal, view)
         self._runs[name] = run
-        self._watch_again(run, view)
-        beside = self._look_after(run, run.execution)
+        beside: Sequence[asyncio.Task[None]] = ()
         try:
+            self._watch_again(run, view)
+            beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
                 await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
