@@ -254,7 +254,8 @@ def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
     step, phase = view.steps[i], view.phases[i]
     code, message = view.failures.get(i, ("", ""))
     detail = why_waits(view, i) or (view.gate_of(i) if phase == "ready" else "")
-    if code and phase != "succeeded":
+    newer = bool(detail) and phase in ("pending", "ready", "unknown")  # than what an earlier try failed for
+    if code and phase != "succeeded" and not newer:
         detail = f"{message} [{code}]"
     took = "-"
     if view.started[i]:
