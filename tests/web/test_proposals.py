@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import httpx2
 import orjson
@@ -18,6 +19,17 @@ from tests.web.rooms import ESTATE, play
 
 PLAN = "/v1/plans/"
 JSON = {"content-type": "application/json"}
+KEY = {"Idempotency-Key": "k-1"}
+
+
+async def left_waiting(client: httpx2.AsyncClient, office: Office) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A proposal that nobody has answered: what was asked, and what was told."""
+    office.rehearser = Rehearser(ESTATE)
+    data = made().data
+    digest = digest_of(data)
+    await client.put(PLAN + digest, content=data, headers=JSON)
+    body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
+    return body, (await client.post("/v1/runs?wait_s=0", json=body, headers=KEY)).json()
 
 
 def test_a_plan_that_is_only_looked_at_lies_there_for_a_day() -> None:
@@ -38,16 +50,11 @@ def test_a_plan_that_is_only_looked_at_lies_there_for_a_day() -> None:
 
 def test_a_proposal_that_is_not_waited_for_waits_for_a_leader() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
-        office.rehearser = Rehearser(ESTATE)
-        data, key = made().data, {"Idempotency-Key": "k-1"}
-        digest = digest_of(data)
-        await client.put(PLAN + digest, content=data, headers=JSON)
-        body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
-        told = (await client.post("/v1/runs?wait_s=0", json=body, headers=key)).json()
+        body, told = await left_waiting(client, office)
         assert (told["state"], told["run"]) == ("waiting", "")
         (entry,) = await office.store.list("proposal/")
         assert entry.key.endswith(told["proposal"])
-        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
+        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=KEY)).json()
         assert (again["state"], again["proposal"]) == ("untaken", told["proposal"])
         assert await office.store.list("proposal/") == []
 
@@ -56,17 +63,12 @@ def test_a_proposal_that_is_not_waited_for_waits_for_a_leader() -> None:
 
 def test_a_refusal_says_which_kind_of_error_it_is_so_that_whoever_asked_ends_as_beside_the_leader() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
-        office.rehearser = Rehearser(ESTATE)
-        data, key = made().data, {"Idempotency-Key": "k-1"}
-        digest = digest_of(data)
-        await client.put(PLAN + digest, content=data, headers=JSON)
-        body = {"plan": digest, "incident": "fire-1", "reason": "fire", "typed": [LOST]}
-        told = (await client.post("/v1/runs?wait_s=0", json=body, headers=key)).json()
+        body, told = await left_waiting(client, office)
         (entry,) = await office.store.list("proposal/")
         answer = refused(StalePlan("plan-stale", "of another estate", "evac plan"))
         permit = answered(entry, answer)
         await office.store.transact(permit.compares, permit.changes)
-        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=key)).json()
+        again = (await client.post("/v1/runs?wait_s=1", json=body, headers=KEY)).json()
         assert again["proposal"] == told["proposal"]
         assert {name: again[name] for name in ("state", "code", "why", "kind", "hint")} == {
             "state": "refused", "code": "plan-stale", "why": "of another estate", "kind": "stale-plan",
