@@ -6,6 +6,8 @@ asked every few seconds, another one each time. If it is off or silent, several 
 once more a moment later. The feed tripped if nearly all of them are gone, in more than one rack where it has
 several: a rack that falls silent alone is its switch. Where few are up, or in one rack only, some are asked
 that are off: their controllers answer as long as there is power, and once they did they tell when it is gone.
+That they did is written down while none is up: a leader that takes over would take a feed whose servers are
+all silent for one whose network is not up yet.
 
 A server in a rack with several feeds goes dark when all of them did: where a feed has servers of its own,
 those are asked. If nobody behind any feed answers, it may be the way to the controllers as well: people are
@@ -159,7 +161,10 @@ class FeedWatch:
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
         view = self._execution.view
         if view.steps is steps:  # else the numbers of steps are others by now
-            await self._judge(view, dict(zip(feeds, found, strict=True)))
+            looks = dict(zip(feeds, found, strict=True))
+            await self._judge(view, looks)
+            if self._execution.view.steps is steps:
+                await self._note(looks)
         return AGAIN_S if self._suspects else LOOK_S
 
     async def _look(self, view: RunView, feed: str) -> Asked:
@@ -169,14 +174,15 @@ class FeedWatch:
             asked = self._sample(view, feed)
             if not asked or not await self._is_gone(view, asked[0]):
                 return dict.fromkeys(asked[:1], False)
-            if feed not in self._alive and view.phases[asked[0]] != UP:
+            if not (feed in self._alive or feed in view.fed or view.phases[asked[0]] == UP):
                 return {asked[0]: True}
         gone = await asyncio.gather(*(self._is_gone(view, i) for i in asked))
         return dict(zip(asked, gone, strict=True))
 
     def _sample(self, view: RunView, feed: str) -> list[int]:
         """Servers that are up behind the feed, each time others first; where they are few, or stand in one
-        rack, others as well: their controllers answer as long as there is power.
+        rack, others as well: their controllers answer as long as there is power. Those that boot come first:
+        they answered a moment ago, if they have power.
         """
         mine, phases = self._behind[feed], view.phases
         begin = self._turns.get(feed, 0) % len(mine)
@@ -187,7 +193,7 @@ class FeedWatch:
         if len(up) >= SEVERAL and len(racks) > 1:
             return up
         rest = [i for i in around if phases[i] != UP and phases[i] in _ASKED]
-        rest.sort(key=lambda i: view.steps[i].rack in racks)
+        rest.sort(key=lambda i: (view.steps[i].rack in racks, phases[i] != "running"))
         return [*up, *rest[:SAMPLE]]
 
     async def _is_gone(self, view: RunView, i: int) -> bool:
@@ -229,6 +235,20 @@ class FeedWatch:
             asked = looks[feed]
             await self._trip(view, feed, [i for i, is_gone in asked.items() if is_gone], len(asked))
 
+    async def _note(self, looks: Mapping[str, Asked]) -> None:
+        """Writes down behind which feeds somebody answers, where no server that is up says so."""
+        view = self._execution.view
+        new = [
+            feed
+            for feed, asked in looks.items()
+            if not all(asked.values())
+            and not (feed in view.fed or feed in view.tripped)
+            and not any(view.phases[i] == UP for i in asked)
+        ]
+        if new:
+            event = Event("feeds_seen", 0, data={"feeds": new})
+            await self._say(view, event, lambda now: now.tripped.keys().isdisjoint(new))
+
     def _are_certain(self, certain: Sequence[str]) -> bool:
         """Nobody behind any of several feeds answers: whether that has lasted long enough."""
         now_ms = self._execution.now_ms()
@@ -241,10 +261,11 @@ class FeedWatch:
         names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
         why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
         data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
-        steps = view.steps
-        with contextlib.suppress(RunError, StalePlan, Conflict):  # another look sees it, if it is still so
-            await self._execution.say(
-                Event("feed_tripped", 0, data=data),
-                fits=lambda now: now.steps is steps and feed not in now.tripped,
-            )
+        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.tripped)
         self._suspects.pop(feed, None)
+
+    async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:
+        """Another look sees it, if it is still so and could not be written."""
+        steps = view.steps
+        with contextlib.suppress(RunError, StalePlan, Conflict):
+            await self._execution.say(event, fits=lambda now: now.steps is steps and fits(now))

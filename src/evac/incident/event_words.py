@@ -82,6 +82,11 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             f"the limit {d.get('limit', '')} is {d.get('capacity', '?')} now{_by(d)}",
             "main",
         ),
+        "feeds_seen": lambda d: (
+            "power",
+            f"servers behind {_cut(', '.join(map(str, d.get('feeds', ()))))} answer",
+            "detail",
+        ),
         "feed_tripped": lambda d: (
             "power",
             f"the feed {d.get('feed', '')} lost its power: {_cut(d.get('why', ''))}",

@@ -204,6 +204,18 @@ def seen_open(view: RunView, event: Event) -> None:
         view.opened_feeds.add(view.steps[view.number(event.step)].target)
 
 
+def feeds_seen(view: RunView, event: Event) -> None:
+    """A server behind each of them answered: whoever leads next knows that they had power."""
+    run_moves(view, event, event.kind)
+    view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
+
+
+def is_undone(view: RunView, i: int) -> None:
+    """Step i was taken back: a feed that it had closed is open."""
+    if view.steps[i].id.startswith(POWER):
+        view.fed.discard(view.steps[i].target)
+
+
 def feed_tripped(view: RunView, event: Event) -> None:
     """Takes back what was on behind the feed, and has a person look before it is closed again."""
     run_moves(view, event, event.kind)
@@ -213,6 +225,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
     for i in view.gone.pop(feed, ()):
         view.signs[i] = view.signs.get(i, 0) + 1
     view.opened_feeds.discard(feed)
+    view.fed.discard(feed)
     closing = _gate(view, feed)
     if closing >= 0 and view.phases[closing] in _BACK:
         view.take_back(closing)

@@ -294,6 +294,7 @@ def _undo_started(view: RunView, event: Event) -> None:
 
 def _undone(view: RunView, i: int, event: Event) -> None:
     view.release(i)
+    boot_events.is_undone(view, i)
     view.ended[i] = event.at_ms
     view.exceptions = True
     view.undo_wanted.discard(i)
@@ -404,8 +405,8 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
         "undo_done": _undo_done, "undo_failed": _undo_failed, "paused": _paused, "resumed": _resumed,
         "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
         "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
-        "limit_changed": boot_events.limit_changed, "feed_tripped": boot_events.feed_tripped,
-        "boot_server_lost": boot_events.boot_server_lost,
+        "limit_changed": boot_events.limit_changed, "feeds_seen": boot_events.feeds_seen,
+        "feed_tripped": boot_events.feed_tripped, "boot_server_lost": boot_events.boot_server_lost,
         "request_refused": _plain, "drift_seen": _drift_seen, "monitoring_started": _monitoring_started,
         "run_ended": _run_ended,
     }

@@ -61,6 +61,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
         "limit_changed": ("limit", "capacity", "who", "reason"),
+        "feeds_seen": ("feeds",),
         "feed_tripped": ("feed", "why", "evidence"),
         "boot_server_lost": ("server", "other", "why"),
         "request_refused": ("who", "verb", "why"),

@@ -68,9 +68,10 @@ class RunView:
     those whose controller answered, and that were not up. turns: how often boots were tried again for want of
     an image; cycled: those of them that are switched off first if they are found on. gates: words of gates
     that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of life
-    there, with the time; signs: of how many trips each was a sign since it last came up; tripped: feeds
-    without power (tripped_ms: when each did last), and whether the breaker was seen open; opened_feeds:
-    breakers seen open that nobody has thought about yet. stalled: boot server -> boots that do not come up
+    there, with the time; signs: of how many trips each was a sign since it last came up; fed: feeds behind
+    which a server answered since they were closed; tripped: feeds without power (tripped_ms: when each did
+    last), and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has thought
+    about yet. stalled: boot server -> boots that do not come up
     since the last one did; lost_servers: boot servers that are given up: by whom they are replaced, and since
     when. alone: those that nobody replaces: one boot at a time tries them. alone_ms: when each was last given
     up so.
@@ -105,6 +106,7 @@ class RunView:
         self.tripped: dict[str, bool] = {}
         self.tripped_ms: dict[str, int] = {}
         self.gone: dict[str, dict[int, int]] = {}
+        self.fed: set[str] = set()
         self.opened_feeds: set[str] = set()
         self.stalled: dict[str, dict[int, int]] = {}
         self.lost_servers: dict[str, tuple[str, int]] = {}
@@ -291,7 +293,7 @@ class RunView:
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
             sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
-            sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()),
+            sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()), sorted(self.fed),
         )  # fmt: skip
         return found if any(found) else ()
 

@@ -79,7 +79,8 @@ class WaveStory:
         self.kinds: dict[str, int] = {}
         self.refused = False
         self._tripped = "", -SEEN_S
-        self._up_at_trip, self._kills = False, list[float]()
+        self._seen_at_trip, self._fed = False, set[str]()
+        self._kills = list[float]()
         self._led_since, self._terms = 0.0, list[tuple[float, float]]()
         self._asked = 0
         self._in_flight = options.in_flight
@@ -192,11 +193,13 @@ class WaveStory:
         return max(ended - max(began, since_s) for began, ended in terms)
 
     def _could_not_know(self, feed: str, at_s: float) -> bool:
-        """Whether the only leader that had seen a feed alive died before it saw it dark: its breaker cannot
-        be asked, and nothing behind it had been seen up.
+        """Whether a feed was dark before anybody had seen it alive, and its leader died meanwhile: its
+        breaker cannot be asked, nothing behind it had been seen up, and nothing there had answered whoever
+        watches feeds. The next leader cannot tell it from one whose network is not up yet (documentation,
+        "How a wave of boots is carried out": what it cannot notice).
         """
-        died = any(0 <= killed_s - at_s < SEEN_S for killed_s in self._kills)
-        return feed in self.options.unseen and died and not self._up_at_trip
+        died = any(abs(killed_s - at_s) < SEEN_S for killed_s in self._kills)
+        return feed in self.options.unseen and died and not self._seen_at_trip
 
     async def _lead(self) -> None:
         """One controller after the other, until the run has ended."""
@@ -278,6 +281,10 @@ class WaveStory:
                 self._add(event.step)
             elif event.kind == "boot_server_lost":
                 self._given_up.add(event.data["server"])
+            elif event.kind == "feeds_seen":
+                self._fed.update(event.data["feeds"])
+            elif event.kind == "feed_tripped":
+                self._fed.discard(event.data["feed"])
             if event.kind in ("feed_tripped", "boot_server_lost", "paused"):
                 self.floor.said.append(f"{self.loop.now:8.1f} {event.kind} {dict(event.data)}")
 
@@ -305,7 +312,9 @@ class WaveStory:
                     self.loop.in_world(happening.for_s, self.floor.mend_boot_server, happening.name)
             case "trip":
                 behind = (one for one in self.floor.servers.values() if happening.name in one.feeds)
-                self._up_at_trip = any(self._was_seen_up(one.name) for one in behind)
+                self._seen_at_trip = happening.name in self._fed or any(
+                    self._was_seen_up(one.name) for one in behind
+                )
                 self.floor.trip(happening.name, "a fault outside")
                 self._tripped = happening.name, self.loop.now
             case "budget":

@@ -154,3 +154,27 @@ def test_a_way_to_the_controllers_that_is_cut_for_a_while_takes_back_nothing_tha
     assert sum(NOBODY in words for words in outcome.said) == 1
     told = [words for words in outcome.said if "feed_tripped" in words]
     assert not any("that were asked" in words for words in told), "only boots under way say so"
+
+
+UNDER_WAY = (Happening(30.0, "kill"), Happening(31.0, "trip", "f1"))
+"""Nothing behind f1 is up, its leader dies, and it trips before another one leads."""
+
+
+def test_a_feed_that_trips_while_nobody_leads_is_seen_by_the_next_leader_if_a_server_had_answered() -> None:
+    outcome = played(wave(*UNDER_WAY))
+    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert outcome.kinds["feed_tripped"] == 1
+    assert outcome.kinds["feeds_seen"] == 2, "all at once, and the one that tripped when it was closed again"
+    assert outcome.up == 24
+
+
+def test_a_leader_that_does_not_know_what_answered_takes_the_same_feed_for_one_not_up_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def forget(self: FeedWatch, looks: Mapping[str, Mapping[int, bool]]) -> None:
+        return
+
+    monkeypatch.setattr(FeedWatch, "_note", forget)
+    outcome = played(wave(*UNDER_WAY))
+    assert "feed_tripped" not in outcome.kinds
+    assert outcome.floor == 8, "its servers go to the floor as silent"

@@ -259,6 +259,22 @@ def test_a_breaker_that_is_seen_open_trips_its_feed_and_frees_its_watts() -> Non
     assert world.view.limits.used("power:f1") == 0
 
 
+def test_that_a_feed_was_alive_is_known_until_it_trips_or_is_taken_back() -> None:
+    world = begun(roomy())
+    world.step()
+    world.say("feeds_seen", feeds=["f0", "f1"])
+    assert world.view.fed == {"f0", "f1"}
+    world.say("feed_tripped", feed="f1", why="seen", open=False, evidence={})
+    world.say("feeds_seen", feeds=["f1"])
+    assert world.view.fed == {"f0"}, "the look was made before it tripped"
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+    world.say("undo_asked", "power:f0", who="mina", reason="smoke")
+    world.settle()
+    while world.view.phases[world.view.number("power:f0")] != "undone":
+        assert world.step()
+    assert not world.view.fed
+
+
 def test_boots_of_a_dead_boot_server_move_to_another_one() -> None:
     spec = roomy(7)
     limits = tuple(replace(one, capacity=6) if one.id.startswith("boots:") else one for one in spec.limits)
