@@ -1,7 +1,8 @@
 """Stops before accounts are locked out: how often one user and password may be refused.
 
 A credential that was never accepted is tried by a few requests at once only; when that many were refused with
-no success between, nothing more is sent with it. Owns the counting; sends nothing.
+no success between, nothing more is sent with it for a while, then by one at a time. Tells one controller that
+has another password from a password that is wrong. Owns the counting; sends nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from evac.actions.secrets import Secret, resolve
 from evac.model.errors import Permanent
 
 CODE: Final = "credentials-refused"
+HERE: Final = "bmc-password"
+"""One controller refuses what others accept."""
 Verdict = Literal["accepted", "refused", "unknown"]
 _AGAIN_S: Final = 300.0
+_JUDGED_S: Final = 10.0
 _HERE_AT_MOST: Final = 2
 _SECRET_KEPT_S: Final = 5.0
+
+
+class Refused(Permanent):
+    """A controller refused user or password; whose fault that is says `Credential.judged`."""
 
 
 class NothingSent(Permanent):
@@ -37,7 +45,9 @@ class Credential:
         self._refused = 0
         self._in_flight = 0
         self._closed = False
+        self._closed_at = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._judging: list[asyncio.Future[None]] = []
         self._here: dict[str, tuple[float, int]] = {}
 
     @property
@@ -55,6 +65,8 @@ class Credential:
         """Waits until a request may be sent with it. Raises `NothingSent` when none may any more."""
         if self._here:
             self._refuse_again(address)
+        if self._closed and asyncio.get_running_loop().time() - self._closed_at > _AGAIN_S:
+            self._closed, self._refused = False, self._most - 1  # one at a time may try it again
         while not self._closed and not (self._accepted and not self._refused):
             if self._in_flight + self._refused < self._most:
                 break
@@ -67,7 +79,7 @@ class Credential:
                 raise
         if self._closed:
             raise NothingSent(
-                CODE, f"{self._refused} controllers in a row refused {self.user}: nothing more is sent",
+                CODE, f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
                 "mend the password that evac was given, then begin anew",
             )  # fmt: skip
         self._in_flight += 1
@@ -80,9 +92,33 @@ class Credential:
         elif verdict == "refused":
             self._refused += 1
             self._note(address)
-            self._closed = self._closed or self._refused >= self._most
+            if self._refused >= self._most:
+                self._closed, self._closed_at = True, asyncio.get_running_loop().time()
         if self._waiting:
             self._wake()
+        if self._judging:
+            judging, self._judging = self._judging, []
+            for one in judging:
+                if not one.done():
+                    one.set_result(None)
+
+    async def judged(self, refused: Refused, ends: float) -> Permanent:
+        """What a refusal means, once those who ask beside it have their answers: `HERE` where others are
+        accepted, else `CODE`. ends: by the loop; waits ten seconds at most.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(min(ends, loop.time() + _JUDGED_S)):
+                while self._refused and not self._closed and (self._in_flight or self._waiting):
+                    turn = loop.create_future()
+                    self._judging.append(turn)
+                    await turn
+        except TimeoutError:
+            pass  # by what is known now
+        return Permanent(self._whose(), refused.message, refused.hint)
+
+    def _whose(self) -> str:
+        return HERE if self._accepted and not self._closed else CODE
 
     def _wake(self) -> None:
         all_may = self._closed or (self._accepted and not self._refused)
@@ -107,7 +143,7 @@ class Credential:
             del self._here[address]
             return
         raise NothingSent(
-            CODE, f"{address} refused {self.user} {found[1]} times: it is not asked for a while"
+            self._whose(), f"{address} refused {self.user} {found[1]} times: it is not asked for a while"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from evac.actions import given
 from evac.actions.command_running import Ended, environment, run_program
 from evac.actions.credentials import CODE as REFUSED
-from evac.actions.credentials import Credential, Credentials, Verdict
+from evac.actions.credentials import Credential, Credentials, Refused, Verdict
 from evac.actions.places import Places
 from evac.actions.port import Action, Value
 from evac.actions.redfish_settings import (
@@ -154,6 +154,8 @@ class Asker:
                     network.give()
         except TimeoutError as error:
             raise Unanswered("bmc-silent", f"{target.address} was not asked to the end in time") from error
+        except Refused as error:  # nobody waits for this controller or its network meanwhile
+            raise await credential.judged(error, ends) from error
         finally:
             self._turn_over(target.address)
 
@@ -213,7 +215,7 @@ def understood(target: Target, ended: Ended) -> str:
     if ended.code is None:
         raise Unanswered("bmc-silent", f"{where} did not answer in time")
     if _says(ended, _REFUSED):
-        raise Permanent(REFUSED, f"{where} refuses user or password of {target.user}")
+        raise Refused(REFUSED, f"{where} refuses user or password of {target.user}")
     if _says(ended, _NOT_ALLOWED):
         raise Permanent("bmc-not-allowed", f"{where} does not allow it to {target.user}")
     if _says(ended, _BUSY):

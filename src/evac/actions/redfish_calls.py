@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NoReturn, Self
 import orjson
 
 from evac.actions.credentials import CODE as REFUSED
-from evac.actions.credentials import Credential, Credentials
+from evac.actions.credentials import Credential, Credentials, Refused
 from evac.actions.http_calls import Answer
 from evac.actions.places import Places
 from evac.actions.redfish_connection import (
@@ -41,6 +41,8 @@ BRACKETS_MOST: Final = 8_192
 CONNECT_S: Final = 3.0
 KEPT_S: Final = 2.0
 LOG_OUT_S: Final = 5.0
+JUDGED_BEFORE_S: Final = 0.5
+"""Before its time is over a conversation says what a refusal means."""
 BUSY_MS: Final = 10_000
 AT_ONCE_MOST: Final = 512
 """Requests of this process, all networks together: more only makes each of them late."""
@@ -325,6 +327,9 @@ class Talk:
             self._wire.network(self.target).give()
             turn.lock.release()
             self._wire.give_back(self.target.address, turn)
+        if isinstance(error, Refused):  # nobody waits for this controller or its network meanwhile
+            credential = self._wire.credential(self.target.access)
+            raise await credential.judged(error, self._ends - JUDGED_BEFORE_S) from error
 
     async def get(self, path: str, last: bool = False) -> dict[str, Any]:
         """A resource. Raises `Permanent` or `Retryable`, with a code that says what is wrong."""
@@ -406,7 +411,7 @@ class Talk:
         """Raises for refused credentials, and while the controller wants no requests."""
         status, address = answer.status, self.target.address
         if status == 401:
-            raise Permanent(REFUSED, f"{address} refuses user or password of {self.target.access.user}")
+            raise Refused(REFUSED, f"{address} refuses user or password of {self.target.access.user}")
         if status in (429, 503) or (status >= 400 and is_busy(answer.body)):
             after_ms = answer.after_ms(time.time()) or BUSY_MS
             self._wire.hold_off(address, after_ms)
@@ -446,7 +451,7 @@ class Talk:
             return  # it ends by itself when it is idle for long enough
 
 
-class _LoginRefused(Permanent):
+class _LoginRefused(Refused):
     """The login said no to user or password."""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from evac.estate import plan_codec, quantities
 from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology, resolve, topology
-from evac.model.errors import InvalidInput
+from evac.model.errors import EvacError, InvalidInput, UnknownDomain
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.policy import Policy
@@ -83,19 +83,28 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
 def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     """(domain, watts) of what was stated as `DOMAIN=90%` or `DOMAIN=300 kW`, sorted.
 
-    Raises InvalidInput for what says neither, and UnknownDomain.
+    Raises InvalidInput for what says neither, with every problem at once, and UnknownDomain.
     """
     budgets = stated_budgets(top)
     found: dict[str, int] = {}
+    wrong: list[EvacError] = []
     for text in stated:
         name, _, amount = text.partition("=")
-        if resolve(top, name).kind not in BUDGETED:
-            raise InvalidInput(
-                "plan-power", f"{name[:200]} has no budget of power", "name a site, a hall, a feed or a rack"
-            )
-        if name in found:
-            raise InvalidInput("plan-power", f"the power of {name} is said twice", "keep one of the two")
-        found[name] = _watts(name, amount.strip(), budgets.get(name))
+        try:
+            if resolve(top, name).kind not in BUDGETED:
+                hint = "name a site, a hall, a feed or a rack"
+                raise InvalidInput("plan-power", f"{name[:200]} has no budget of power", hint)
+            if name in found:
+                raise InvalidInput("plan-power", f"the power of {name} is said twice", "keep one of the two")
+            found[name] = 0
+            found[name] = _watts(name, amount.strip(), budgets.get(name))
+        except (InvalidInput, UnknownDomain) as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        hint = "write DOMAIN=90% of its budget, or DOMAIN=300kW, once for each"
+        raise InvalidInput("plan-power", "; ".join(error.message for error in wrong), hint)
     return tuple(sorted(found.items()))
 
 

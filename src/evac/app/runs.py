@@ -96,6 +96,13 @@ class Proposal:
     typed: tuple[str, ...] = ()
     who: str = ""
 
+    def unnamed(self) -> list[str]:
+        """Sites that whoever asks has still to name. A plan that leaves no site needs no name; but who names
+        a site that it is not about means another plan.
+        """
+        wanted = self.leaving or (tuple(self.ends or ()) if self.typed else ())
+        return [site for site in wanted if site not in self.typed]
+
 
 async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
     """Asks the leader to make a run of a plan, and waits for its id.

@@ -96,7 +96,8 @@ def _propose(
 
     scenario = plan_codec.decode(plan.data, plan.digest).scenario
     name = incident or f"{scenario.kind}-{now_ms()}"
-    typed = _confirmed(runs.proposal_of(plan.data, name, reason, confirm).leaving, confirm)
+    proposal = runs.proposal_of(plan.data, name, reason, confirm)
+    typed = _confirmed(proposal.leaving or proposal.unnamed(), confirm)
 
     async def work(control: Control) -> str:
         say(f"{await control.ready(plan)} leads", quiet)
@@ -111,7 +112,7 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
     """
     missing = [site for site in leaving if site not in confirm]
     for site in list(missing):
-        if sys.stdin.isatty() and click.prompt(f"type {site} to leave it", err=True) == site:
+        if sys.stdin.isatty() and click.prompt(f"type {site} to confirm it", err=True) == site:
             missing.remove(site)
     if missing:
         words = " ".join(f"--confirm {site}" for site in missing)

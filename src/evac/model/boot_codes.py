@@ -63,6 +63,11 @@ BOOT_CODES: Final = MappingProxyType(
             "mend the password that evac was given before anything else is tried",
             False,
         ),
+        "bmc-password": BootCode(
+            "its management controller refuses user or password that others accept",
+            "give it the password of the others, then retry; or boot by hand",
+            False,
+        ),
         "bmc-not-allowed": BootCode(
             "the user may not switch the power",
             "give the user the right to control power",

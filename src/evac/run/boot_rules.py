@@ -174,6 +174,7 @@ def refusal(view: RunView) -> str:
     more = f" and {len(view.refused) - 3} more" if len(view.refused) > 3 else ""
     return (
         f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
+        "where only theirs is another one, skip their steps before; "
         "nothing is sent meanwhile, so that no account is locked out"
     )
 

@@ -63,7 +63,7 @@ def test_the_contract_is_kept_by_a_boot(fleet: Running) -> None:
 BEFORE_POWER = {
     "dead": "bmc-silent", "refusing": "bmc-silent", "hanging": "bmc-hanging", "half-dead": "bmc-half-dead",
     "sessions-full": "bmc-busy", "wrong-serial": "bmc-wrong-serial",
-    "changed-password": "credentials-refused",
+    "changed-password": "bmc-password",
 }  # fmt: skip
 AFTER_POWER = {
     "lying": "bmc-lying", "boot-loop": "server-boot-loop", "no-boot": "server-no-boot",

@@ -122,12 +122,35 @@ def test_a_controller_with_another_password_is_asked_twice_at_the_most(fleet: Ru
         for _ in range(6):
             checked = await driver.check(action(fleet, bad), order())
             assert isinstance(checked.error, Permanent)
-            assert checked.error.code == "credentials-refused"
+            assert checked.error.code == "bmc-password"
         assert (await driver.check(action(fleet, good), order())).ready, "one refusal stops nobody else"
         await driver.close()
 
     asyncio.run(story())
     assert shown(fleet, bad)["requests"] - before == 2
+
+
+def test_who_asks_first_does_not_take_one_other_password_for_a_wrong_one(fleet: Running) -> None:
+    """Nobody has accepted the password before, and the refusal is the first answer."""
+    bad = SERVERS_LEFT.take(fleet, "changed-password")
+    good = [SERVERS_LEFT.take(fleet) for _ in range(3)]
+
+    async def story() -> None:
+        driver = RedfishDriver()
+        found = await asyncio.gather(
+            *(driver.check(action(fleet, server), order()) for server in (bad, *good))
+        )
+        assert [one.ready for one in found] == [False, True, True, True]
+        assert isinstance(found[0].error, Permanent)
+        assert found[0].error.code == "bmc-password"
+        await driver.close()
+        driver = RedfishDriver()
+        alone = await driver.check(action(fleet, bad), order())
+        assert isinstance(alone.error, Permanent)
+        assert alone.error.code == "credentials-refused", "nobody knows whether others would accept it"
+        await driver.close()
+
+    asyncio.run(story())
 
 
 def test_what_asks_to_be_left_alone_is_left_alone(fleet: Running) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evac.actions.credentials import Credential, Credentials, Verdict
+from evac.actions.credentials import Credential, Credentials, NothingSent, Refused, Verdict
 from evac.actions.places import Places
 from evac.actions.secrets import Secret
 from evac.model.errors import Permanent
@@ -83,6 +83,64 @@ def test_who_gives_up_waiting_hands_its_place_on() -> None:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await asyncio.wait_for(second, 1)
+
+    asyncio.run(story())
+
+
+def test_a_refusal_is_judged_by_the_answers_of_those_beside_it() -> None:
+    async def told(verdicts: list[Verdict], most: int) -> list[str]:
+        """How the refusals are judged of controllers that answer in this order; all are asked at once."""
+        one = credential(most)
+        ends = asyncio.get_running_loop().time() + 60
+
+        async def ask(number: int, verdict: Verdict) -> str:
+            await one.enter(f"10.0.0.{number}")
+            await asyncio.sleep(0.01 * number)
+            one.leave(f"10.0.0.{number}", verdict)
+            if verdict != "refused":
+                return ""
+            return (await one.judged(Refused("credentials-refused", "no"), ends)).code
+
+        found = await asyncio.gather(*(ask(number, verdict) for number, verdict in enumerate(verdicts)))
+        return [code for code in found if code]
+
+    async def story() -> None:
+        assert await told(["refused", "unknown", "accepted"], 5) == ["bmc-password"]
+        assert await told(["accepted", "refused"], 5) == ["bmc-password"]
+        assert await told(["refused"], 5) == ["credentials-refused"]
+        assert await told(["refused", "unknown"], 5) == ["credentials-refused"]
+        assert await told(["refused", "refused", "refused"], 3) == ["credentials-refused"] * 3
+        # accepted once, and then by nobody any more: it was changed everywhere
+        assert await told(["accepted", "refused", "refused", "refused"], 3) == ["credentials-refused"] * 3
+
+    asyncio.run(story())
+
+
+def test_after_five_minutes_one_at_a_time_tries_a_password_that_was_refused_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        one = credential(2)
+        for number in range(2):
+            await one.enter(f"10.0.0.{number}")
+            one.leave(f"10.0.0.{number}", "refused")
+        with pytest.raises(NothingSent):
+            await one.enter("10.0.0.9")
+        then = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: then + 301)
+        await one.enter("10.0.0.9")
+        second = asyncio.create_task(one.enter("10.0.0.8"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        one.leave("10.0.0.9", "refused")
+        with pytest.raises(NothingSent):
+            await second
+        monkeypatch.setattr(loop, "time", lambda: then + 602)
+        await one.enter("10.0.0.8")
+        one.leave("10.0.0.8", "accepted")
+        for number in (5, 6, 7):
+            await asyncio.wait_for(one.enter(f"10.0.0.{number}"), 1)
 
     asyncio.run(story())
 

@@ -250,3 +250,28 @@ def test_a_plan_in_a_file_keeps_its_other_refusals() -> None:
     torn = orjson.dumps({"schema_version": 1})
     with pytest.raises(InvalidInput):
         asyncio.run(check_fit(torn, digest_of(torn), SMALL, None, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "missing"),
+    [
+        ("lose", (), ["north"]), ("lose", ("south",), ["north"]), ("lose", ("north",), []),
+        ("evacuate", (), ["north"]), ("failback", (), []), ("failback", ("north",), ["south"]),
+        ("failback", ("south", "north"), []),
+    ],
+)  # fmt: skip
+def test_who_names_a_site_that_the_plan_is_not_about_means_another_plan(
+    kind: str, named: tuple[str, ...], missing: list[str]
+) -> None:
+    data = made_of(load(SMALL), QUESTIONS[kind]).data
+    assert runs.proposal_of(data, "fire-1", "fire", named).unnamed() == missing
+
+
+def test_every_power_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
+    estate = dark_site(tmp_path)
+    with pytest.raises(InvalidInput) as error:
+        scenario_of(estate, Question(restore=("a",), power=("a=-5%", "nowhere=3kW", "a=2kW", "a")))
+    assert error.value.code == "plan-power"
+    for words in ("a=-5%", "'nowhere'", "said twice"):
+        assert words in error.value.message
+    assert error.value.message.count(";") == 3

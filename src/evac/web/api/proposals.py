@@ -170,8 +170,7 @@ async def propose(
         proposal = await asyncio.to_thread(
             cases.proposal_of, data, body.incident, body.reason, tuple(body.typed), asked.who
         )
-        missing = [site for site in proposal.leaving if site not in body.typed]
-        if missing:
+        if missing := proposal.unnamed():
             raise NotAllowed("not-confirmed", f"{', '.join(missing)} was not confirmed", "name it in typed")
         await _rehearser(room).check_fit(data, body.plan, room.office.clock.now_ms())
         given = await room.counter.propose(asked, proposal, body.plan)
