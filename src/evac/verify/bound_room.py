@@ -221,7 +221,7 @@ class _Layout:
     def __init__(self, instance: Instance, dark: Flags) -> None:
         rows, s = instance.rows, instance.services
         self.instance, self.dark = instance, dark
-        fixed = np.ascontiguousarray(rows.used.T)
+        fixed = rows.used.T.copy()  # of a single row a view would do, and the instance would be changed
         present = instance.present
         free = s.sheddable[present.service]
         demand = s.demand[present.service[free]] * present.count[free, None]

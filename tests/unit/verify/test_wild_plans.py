@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
 import pytest
 
-from bench.wild_instances import wild_instance
+from bench.wild_instances import wild_draft, wild_instance
+from evac.model.instance import Instance
 from evac.planning.plan import plan_instance
+from evac.testing.instances import build
 from evac.verify import check_instance
 
 NEEDED = (373, 1_711, 2_595, 2_806, 4_043, 4_184, 4_283, 4_697, 5_521, 5_604)
@@ -23,3 +30,31 @@ def test_no_plan_breaks_a_rule(seed: int) -> None:
     instance = wild_instance(seed)
     for work in (0, 30):
         assert not check_instance(instance, plan_instance(instance, work=work)).violations
+
+
+def _on_one_server(seed: int) -> Instance:
+    """A wild instance of which one server is left, as of an estate with one self-scheduling pool."""
+    draft = wild_draft(seed)
+    left = next(server for server in draft.servers if not server.dark)
+    services = tuple(
+        replace(one, running=tuple(name for name in one.running if name == left.id)) for one in draft.services
+    )
+    return build(replace(draft, servers=(left,), services=services, tools={}))
+
+
+def _said(value: Any) -> Any:
+    """All that an instance says, with the bytes of its columns."""
+    if is_dataclass(value):
+        return {field.name: _said(getattr(value, field.name)) for field in fields(value)}
+    return value.tobytes() if isinstance(value, np.ndarray) else repr(value)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 5])
+def test_neither_planner_nor_checker_changes_the_instance_that_others_use_too(seed: int) -> None:
+    for instance in (_on_one_server(seed), wild_instance(STANDS_ON[0])):
+        before = pickle.dumps(_said(instance))
+        for work in (0, 30):
+            plan = plan_instance(instance, work=work)
+            assert pickle.dumps(_said(instance)) == before
+            check_instance(instance, plan)
+            assert pickle.dumps(_said(instance)) == before
