@@ -17,6 +17,13 @@ from evac.run.view import RunView
 
 BOOT: Final = "boot"
 REFUSED: Final = "credentials-refused"
+OWN: Final = frozenset(
+    {"command-missing", "command-not-started", "driver-library-missing", "driver-unknown", "secret-missing",
+     "secret-open", "secret-reference", "secret-short", "secret-too-large", "secret-unreadable"}
+)  # fmt: skip
+"""Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
+SET: Final = frozenset({"setting-missing", "setting-wrong"})
+"""May be of one server or of all: several tell, with none between them that came up."""
 POWER: Final = "power:"
 """Steps that close a feed, and limits of watts, are named so."""
 GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
@@ -44,6 +51,8 @@ def is_up(view: RunView, i: int) -> None:
     view.turns.pop(i, None)
     view.signs.pop(i, None)
     view.given_up.pop(i, None)
+    if view.steps[i].kind == BOOT:
+        view.misset.clear()
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
@@ -81,12 +90,14 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
-    if code == REFUSED:
+    if code == REFUSED or (view.steps[i].kind == BOOT and (code in OWN or (view.refusing and code in SET))):
         view.refusing = True
         if view.phases[i] == "failed":
             view.refused.add(i)
     elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
         view.given_up[i] = event.at_ms
+        if code in SET:
+            _is_set_wrong(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
@@ -95,6 +106,17 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         _note_gone(view, i, event.at_ms)
     elif code in STALLED:
         _stalls(view, i, event.at_ms)
+
+
+def _is_set_wrong(view: RunView, i: int) -> None:
+    """Several in a row could not be asked: it is no server, and they are tried again once it is mended."""
+    view.misset.add(i)
+    if len(view.misset) >= SEVERAL_STALLED:
+        view.refusing = True
+        for j in view.misset:
+            view.refused.add(j)
+            view.given_up.pop(j, None)
+        view.misset.clear()
 
 
 def _is_told(view: RunView, i: int) -> None:

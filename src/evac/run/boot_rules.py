@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from evac.run import outages
-from evac.run.boot_events import POWER, SEVERAL, SEVERAL_STALLED
+from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 
 MENDED: Final = "a person went on after credentials were refused"
+MADE_GOOD: Final = "a person went on after what evac needs to boot anything was wrong"
 ALONE: Final = "one server at a time tries it, and the rest wait until one comes up"
 _AT_ONCE: Final = 1_024
 
@@ -125,13 +126,21 @@ def _tripped(feed: str, why: str, servers: Sequence[str], is_open: bool, now_ms:
 
 
 def _again(view: RunView, now_ms: int) -> list[Event]:
-    """What failed only because credentials were refused is tried again once a person says go on."""
-    data = {"who": "evac", "reason": MENDED}
+    """What failed only because credentials were refused, or for what evac itself lacked, is tried again once
+    a person says go on.
+    """
     return [
-        Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
+        Event(
+            "step_retried", now_ms, view.steps[i].id, view.attempts[i],
+            {"who": "evac", "reason": MENDED if _is_refused(view, i) else MADE_GOOD},
+        )
         for i in sorted(view.refused)[:_AT_ONCE]
-        if view.phases[i] == "failed"
-    ]
+        if view.phases[i] == "failed" or i in view.quarantined
+    ]  # fmt: skip
+
+
+def _is_refused(view: RunView, i: int) -> bool:
+    return view.failures.get(i, ("",))[0] == REFUSED
 
 
 def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
@@ -168,10 +177,16 @@ def next_ms(view: RunView) -> int | None:
 
 
 def refusal(view: RunView) -> str:
-    """Words for the pause that refused credentials are."""
+    """Words for the pause that refused credentials are, or what evac itself lacks."""
     names = [view.steps[i].target for i in sorted(view.refused)[:3]]
-    of = f" by {', '.join(names)}" if names else ""
     more = f" and {len(view.refused) - 3} more" if len(view.refused) > 3 else ""
+    own = next((i for i in sorted(view.refused) if not _is_refused(view, i)), None)
+    if own is not None:
+        return (
+            f"evac itself cannot boot {', '.join(names)}{more}: {view.failures[own][1]} "
+            f"[{view.failures[own][0]}]; mend it, then resume; nothing is sent meanwhile"
+        )
+    of = f" by {', '.join(names)}" if names else ""
     return (
         f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
         "where only theirs is another one, skip their steps before; "

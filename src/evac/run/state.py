@@ -259,6 +259,7 @@ def _step_retried(view: RunView, event: Event) -> None:
     boot_events.is_retried(view, i, event)
     view.tries[i] = 0
     view.refused.discard(i)
+    view.misset.discard(i)
     view.given_up.pop(i, None)
     view.quarantined.discard(i)
     view.undo_broken.discard(i)

@@ -62,8 +62,9 @@ class RunView:
     typed: what was typed so far. accounted: sites that the newest plan takes as lost, empty for the first.
     origin: step -> (plan, its id there), of steps that do not come from the first plan. keeps: of steps that
     hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
-    capacities: of limits that a person changed. refused: steps that failed because credentials are refused;
-    refusing: nobody has said go on since. given_up: boots that failed for good, or that nobody can tell of;
+    capacities: of limits that a person changed. refused: steps that failed because credentials are refused,
+    or what evac itself needs is wrong; refusing: nobody has said go on since; misset: boots in a row that
+    could not be asked for their settings. given_up: boots that failed for good, or that nobody can tell of;
     quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of these,
     those whose controller answered, and that were not up. turns: how often boots were tried again for want of
     an image; cycled: those of them that are switched off first if they are found on. gates: words of gates
@@ -148,6 +149,7 @@ class RunView:
         self.given_up.pop(i, None)
         self.quarantined.discard(i)
         self.refused.discard(i)
+        self.misset.discard(i)
         self.not_before.pop(i, None)
         begun = [
             j for j in self.dependents[i] if self.phases[j] == "succeeded" and self.steps[j].kind == "start"
@@ -197,6 +199,7 @@ class RunView:
         self.failures: dict[int, tuple[str, str]] = {}
         self.whys: dict[int, str] = {}
         self.refused: set[int] = set()
+        self.misset: set[int] = set()
         self.given_up: dict[int, int] = {}
         self.quarantined: set[int] = set()
         self.blind: set[int] = set()
@@ -294,6 +297,7 @@ class RunView:
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
             sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
             sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()), sorted(self.fed),
+            sorted(self.misset),
         )  # fmt: skip
         return found if any(found) else ()
 

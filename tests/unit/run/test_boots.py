@@ -163,6 +163,46 @@ def test_refused_credentials_stop_everything_until_a_person_goes_on() -> None:
     assert {s for s, n in world.acts if n == 2} == set(boots)
 
 
+class Unequipped(Wave):
+    """Boots that cannot be tried for what evac itself lacks."""
+
+    code = "secret-open"
+    lacking = frozenset(f"boot:s{n}" for n in range(24))
+
+    def _execute(self, step: str, attempt: int) -> None:
+        if step not in self.lacking:
+            super()._execute(step, attempt)
+            return
+        data = {"code": self.code, "message": "the file can be read by everybody", "again_ms": -1}
+        self._later(5, Event("step_failed", 0, step, attempt, data))
+
+
+@pytest.mark.parametrize("code", ["secret-open", "secret-missing", "driver-library-missing", "setting-wrong"])
+def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
+    world = Unequipped(roomy(), trouble=0)
+    world.code = code
+    world.begin()
+    assert world.finish() == "paused"
+    assert world.view.pause is not None
+    assert f"the file can be read by everybody [{code}]; mend it, then resume" in world.view.pause.reason
+    assert "boot:s" not in " ".join(step for step, _ in world.acts)
+    assert len(world.view.quarantined) == 0
+    world.lacking = frozenset()
+    world.say("resumed", who="mina", reason="mended")
+    assert world.finish() == "succeeded"
+    assert set(world.view.phases) == {"succeeded"}
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
+def test_settings_that_are_wrong_for_few_servers_hold_up_nobody() -> None:
+    world = Unequipped(roomy(), trouble=0)
+    world.code, world.lacking = "setting-wrong", frozenset({"boot:s3", "boot:s8", "boot:s20"})
+    world.begin()
+    assert world.finish() == "succeeded_with_exceptions"
+    assert {world.view.steps[i].id for i in world.view.quarantined} == world.lacking
+    assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
+
+
 def gone_silent(world: Wave, feed: str, most: int) -> list[str]:
     """Boots that run behind a feed fall silent after they had answered."""
     found = []
