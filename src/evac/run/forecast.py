@@ -51,7 +51,8 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
     again = sum(outages.held(view, server) for server in view.alone)
-    lost = len(view.quarantined) - again + sum(1 for i in boots if view.phases[i] == "failed")
+    gone = len(view.quarantined - view.refused)
+    lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in view.refused)
     return Forecast(
         now_ms, len(boots), sum(1 for i in boots if view.phases[i] == "succeeded"), lost + play.floor,
         max((play.ends.get(i, view.ended[i]) for i in boots), default=0),
@@ -88,7 +89,9 @@ class _Play:
                 heappush(self.under_way, (self._end_of(i, view.started[i]), i))
             elif phase == "failed":
                 self.waits = self.waits or i not in view.given_up
-                view.turn(i, "skipped")
+                if i in view.refused:
+                    view.tries[i] = 0
+                view.turn(i, "ready" if i in view.refused else "skipped")
 
     def run(self) -> None:
         view, agenda = self.view, Agenda(self.view, self.now_ms)

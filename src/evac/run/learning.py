@@ -85,6 +85,8 @@ class Measured:
         took_ms = view.ended[i] - view.started[i]
         if phase == "succeeded":
             alike.found.append(took_ms * 1_000 // step.duration_ms)
+        elif i in view.refused:
+            return  # says nothing of the server: it is tried again once a person has mended what it was for
         elif i in view.quarantined or phase == "failed":
             alike.failed += 1
             if step.kind == "boot":

@@ -187,6 +187,8 @@ def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
     assert f"the file can be read by everybody [{code}]; mend it, then resume" in world.view.pause.reason
     assert "boot:s" not in " ".join(step for step, _ in world.acts)
     assert len(world.view.quarantined) == 0
+    said = forecast(world.view, world.now_ms)
+    assert (said.floor, said.up, said.boots) == (0, 0, 24), "all come up once it is mended"
     world.lacking = frozenset()
     world.say("resumed", who="mina", reason="mended")
     assert world.finish() == "succeeded"
