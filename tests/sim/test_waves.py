@@ -30,6 +30,9 @@ one that tripped while nobody led and nothing behind it was up.
 IN_FLIGHT = (2, 6, 18, 34, 62, 74, 94, 106, 302, 366)
 """Seeds whose boot server dies when nothing is left to power on."""
 
+SUCCEEDED = (9, 233, 249, 665, 1225)
+"""Seeds with three boot servers, where the one that takes over from the first dies as well."""
+
 
 @pytest.mark.parametrize("part", range(3))
 def test_a_slice_of_waves_keeps_every_rule(part: int) -> None:
@@ -50,6 +53,19 @@ def test_a_boot_server_that_dies_with_all_in_flight_costs_no_sound_server() -> N
     assert {o.seed: o.error for o in outcomes if o.error} == {}
     assert sum(o.kinds.get("step_retried", 0) for o in outcomes) > 20
     assert sum(o.kinds.get("boot_server_lost", 0) for o in outcomes) > 3
+
+
+def test_boots_move_on_when_the_boot_server_that_took_over_dies_as_well() -> None:
+    outcomes = [play(seed) for seed in SUCCEEDED]
+    assert {o.seed: o.error for o in outcomes if o.error} == {}
+    assert sum(any("stood_in" in words for words in o.said) for o in outcomes) == len(SUCCEEDED) - 1
+
+
+def test_moved_boots_that_count_for_the_boot_server_that_died_first_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RunView, "booted_from", lambda self, i: self.steps[i].boot_server)
+    assert finds("could be up and are not", range(9, 10))
 
 
 def test_waves_are_about_everything_that_happens_to_a_site() -> None:

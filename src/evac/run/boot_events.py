@@ -7,7 +7,6 @@ steps are to be done again, and wait until the feed is closed, which needs a per
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
@@ -41,6 +40,17 @@ _SEEN_OFF: Final = frozenset({"not-ready", "not-done"})
 """A later try looks first and goes on only with what is off, so these are said of a server that is off."""
 
 
+def is_begun(view: RunView, i: int) -> None:
+    """A try of step i began: from which boot server. At another one than before it has all of its turns."""
+    server = view.image_of(i)
+    if server != view.booted_from(i):
+        view.turns.pop(i, None)
+    if server == view.steps[i].boot_server:
+        view.served.pop(i, None)
+    else:
+        view.served[i] = server
+
+
 def is_up(view: RunView, i: int) -> None:
     """Step i is done, or a person vouches for it: what it keeps counts, whoever began it."""
     if i in view.keeps and i not in view.keeping:
@@ -64,7 +74,7 @@ def is_up(view: RunView, i: int) -> None:
 
 def _serves(view: RunView, i: int) -> None:
     """Step i came up: its boot server served when it began, and says nothing of those that began later."""
-    server = view.steps[i].boot_server
+    server = view.booted_from(i)
     later = {j: at for j, at in view.stalled.pop(server, {}).items() if view.started[j] > view.started[i]}
     if later:
         view.stalled[server] = later
@@ -72,7 +82,7 @@ def _serves(view: RunView, i: int) -> None:
 
 def serves_again(view: RunView, i: int) -> None:
     """Step i came up. If it began after its boot server was given up, that server lives: the rest go on."""
-    server = view.image_of(i)
+    server = view.booted_from(i)
     since = view.alone_ms.get(server, 0)
     if view.steps[i].kind != BOOT or server not in view.alone or view.started[i] <= since:
         return
@@ -181,12 +191,10 @@ def is_stuck(view: RunView, i: int, event: Event) -> None:
 
 def _stalls(view: RunView, i: int, at_ms: int) -> None:
     """Step i does not come up: by itself, or because its boot server is dead."""
-    server = view.steps[i].boot_server
-    lost = view.lost_servers.get(server)
-    if lost is None:
+    server, lost = view.booted_from(i), view.lost_servers.get(view.steps[i].boot_server)
+    if server not in view.lost_servers:
         view.stalled.setdefault(server, {})[i] = at_ms
-    elif view.phases[i] in ("failed", "skipped") and view.started[i] <= lost[1]:
-        _reroute(view, (i,), server, lost[0])
+    elif view.phases[i] in ("failed", "skipped") and lost and view.started[i] <= lost[1]:
         view.take_back(i)
 
 
@@ -273,23 +281,27 @@ def gate_tripped(view: RunView) -> None:
 
 def boot_server_lost(view: RunView, event: Event) -> None:
     """What has not begun is booted by another one, and what did not come up is tried again there; without
-    another one, it waits.
+    another one, it waits. So is what it had taken over from others that died before it.
     """
     run_moves(view, event, event.kind)
     server, other = event.data["server"], event.data.get("other", "")
+    before = event.data.get("stood_in", ())
     view.lost_servers[server] = other, event.at_ms
+    view.lost_servers.update((name, (other or server, event.at_ms)) for name in before)
     if event.data.get("holds"):
         view.alone.add(server)
         view.alone_ms[server] = event.at_ms
     stalled = view.stalled.pop(server, {})
     newer = "holds" in event.data  # an older version knew less
     lacks = _is_stalled if newer else _failed_for_image
-    mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
-    waiting = [i for i in mine if view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined]
-    _reroute(view, waiting, server, other)
-    for i in waiting:
+    mine = [i for i, step in enumerate(view.steps) if step.boot_server in {server, *before}]
+    for i in mine:
+        if not (view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined):
+            continue
+        view.reroute(i)
         known = newer and i in stalled and _is_given_up(view, i)
-        if lacks(view, i) and (known or _comes_back(view, i, event.at_ms)):
+        tried = view.booted_from(i) == server and lacks(view, i)
+        if tried and (known or _comes_back(view, i, event.at_ms)):
             view.take_back(i)
 
 
@@ -308,24 +320,9 @@ def _failed_for_image(view: RunView, i: int) -> bool:
 
 def reroute_all(view: RunView) -> None:
     """A new plan may not know yet that a boot server is dead."""
-    for server, (other, _) in view.lost_servers.items():
-        mine = [i for i, step in enumerate(view.steps) if step.boot_server == server]
-        _reroute(view, mine, server, other)
-
-
-def _reroute(view: RunView, steps: Iterable[int], server: str, other: str) -> None:
-    """Steps use the limits of another boot server; where it has none of a kind, none."""
-    if not other:
-        return
-    numbers = {limit.id: number for number, limit in enumerate(view.limits.limits)}
-    end = f":{server}"
-    moved = {
-        number: numbers.get(name.removesuffix(end) + f":{other}", -1)
-        for name, number in numbers.items()
-        if name.endswith(end)
-    }
-    for i in steps:
-        view.reroute(i, moved)
+    for i, step in enumerate(view.steps):
+        if step.boot_server in view.lost_servers:
+            view.reroute(i)
 
 
 def _comes_back(view: RunView, i: int, at_ms: int) -> bool:

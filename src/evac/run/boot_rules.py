@@ -10,7 +10,8 @@ comes up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from evac.run import outages
 from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
@@ -38,14 +39,14 @@ class BootRules:
         found: list[Event] = []
         if view.opened_feeds or view.gone or view.stalled:
             found += self._trips(view, now_ms)
-            found += self._lost(view, now_ms)
+            found += islice(self._lost(view, now_ms), 1)  # where the next one goes depends on it
         if view.phase == "running" and not found:
             if view.given_up:
                 found += _left_out(view, now_ms)
             if view.refused and not view.refusing:
                 found += _again(view, now_ms)
             if not found:
-                found += self._lost_at_last(view, now_ms)
+                found += islice(self._lost_at_last(view, now_ms), 1)
             if not found:
                 found += _next_turns(view, now_ms)
         return found
@@ -80,7 +81,7 @@ class BootRules:
             if number < self._checked.get(server, SEVERAL_STALLED):
                 continue
             self._checked[server] = number + max(1, number // 4)
-            mine = self._of(view, self._by_server, server)
+            mine = self._from(view, server)
             going = sum(1 for i in mine if view.phases[i] == "running" and i not in stalled)
             if 2 * number >= going and outages.is_row(view, mine):
                 yield self._given_up(view, server, f"{number} boots from it in a row", now_ms)
@@ -93,12 +94,15 @@ class BootRules:
         other = self._other(view, server)
         words = f"{which} did not come up; "
         words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
-        data = {"server": server, "other": other, "why": words, "holds": not other}
+        data: dict[str, Any] = {"server": server, "other": other, "why": words, "holds": not other}
+        before = sorted(name for name, (by, _) in view.lost_servers.items() if by == server)
+        if before:
+            data["stood_in"] = before
         return Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
-        """Another boot server that boots servers of the same site."""
-        site = view.steps[self._of(view, self._by_server, server)[0]].site
+        """Another boot server that boots servers of the same site, and of which nobody knows that it died."""
+        site = view.steps[self._from(view, server)[0]].site
         return next(
             (
                 name
@@ -108,6 +112,14 @@ class BootRules:
             "",
         )
 
+    def _from(self, view: RunView, server: str) -> Sequence[int]:
+        """Boots from it, with those that it took over from others."""
+        own = self._of(view, self._by_server, server)
+        if not view.served:
+            return own
+        mine = [i for i in own if view.served.get(i, server) == server]
+        return [*mine, *sorted(i for i, by in view.served.items() if by == server)]
+
     def _of(self, view: RunView, table: dict[str, list[int]], name: str) -> Sequence[int]:
         if not self._by_feed:
             for i, step in enumerate(view.steps):
@@ -115,7 +127,7 @@ class BootRules:
                     self._by_feed.setdefault(feed, []).append(i)
                 if step.boot_server:
                     self._by_server.setdefault(step.boot_server, []).append(i)
-        return table[name]
+        return table.get(name, ())
 
 
 def _tripped(feed: str, why: str, servers: Sequence[str], is_open: bool, now_ms: int) -> Event:

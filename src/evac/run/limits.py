@@ -89,6 +89,21 @@ class Limits:
             found.append((number, units, limit.window_ms if limit.kind == "rate" else hold_ms))
         return tuple(found)
 
+    def moved(self, uses: Uses, server: str, other: str) -> Uses:
+        """The uses with limits of another boot server in place of its own; where that has none of a kind,
+        none.
+        """
+        if server == other:
+            return uses
+        end, found = f":{server}", []
+        for number, units, hold_ms in uses:
+            name = self.limits[number].id
+            if name.endswith(end):
+                number = self._numbers.get(name.removesuffix(end) + f":{other}", -1)
+            if number >= 0:
+                found.append((number, units, hold_ms))
+        return tuple(found)
+
     def room(self, number: int) -> int:
         return self.capacity[number] - self._used[number] - self._promised[number]
 

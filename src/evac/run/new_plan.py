@@ -24,7 +24,7 @@ STEP_SETS: Final = (
 )  # fmt: skip
 STEP_FACTS: Final = (
     "unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up", "turns",
-    "signs",
+    "signs", "served",
 )  # fmt: skip
 """Fields of the view that hold numbers of steps, and those that hold something for such a number."""
 
@@ -53,7 +53,8 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     view.origin = origin
     view.limits.carry_over(before.limits)
     view.carry_kept(before.kept, merged.renamed)
-    boot_events.reroute_all(view)
+    if view.lost_servers:
+        boot_events.reroute_all(view)
     view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
     view.plans.append(merged.spec.plan)
     view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))

@@ -71,7 +71,8 @@ def dead_at_last(view: RunView) -> Iterator[tuple[str, int]]:
     if view.phase != "running" or not view.settled:
         return
     for server, boots in sorted(_in_vain(view).items()):
-        number = 0 if server in view.lost_servers else len(_unproved(view, server, boots))
+        tried = [i for i in boots if view.booted_from(i) == server]
+        number = 0 if server in view.lost_servers else len(_unproved(view, server, tried))
         if number >= SEVERAL_STALLED and is_row(view, _boots_from(view, server)):
             yield server, number
 
@@ -116,7 +117,8 @@ def _turns(view: RunView) -> list[Turn]:
             continue
         found += _of_doubt(view, server, left)
         if view.settled:
-            found += _last_ones(view, server, left)
+            for tried in sorted({view.booted_from(i) for i in left}):
+                found += _last_ones(view, tried, [i for i in left if view.booted_from(i) == tried])
     return found
 
 
@@ -137,9 +139,11 @@ def _has_tries(view: RunView, i: int) -> bool:
 def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     """The next turn at a boot server that nobody replaces, once all others have tried it."""
     first = min(boots, key=lambda i: (view.turns.get(i, 0), i in view.hung, view.ended[i], i), default=-1)
-    if first < 0 or any(view.phases[j] in _OPEN for j in _boots_from(view, server)):
+    if first < 0 or any(
+        phase in _OPEN and _comes_from(view, j, server) for j, phase in enumerate(view.phases)
+    ):
         return []
-    return [Turn(_after_pause(view, server, first), first, f"it tries the boot server {server} again")]
+    return [Turn(_after_pause(view, first), first, f"it tries the boot server {server} again")]
 
 
 def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
@@ -150,10 +154,10 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     for i in boots:
         if i not in view.hung or (view.turns.get(i) and not view.steps[i].cold):
             continue
-        if view.lost_servers.get(view.steps[i].boot_server, ("",))[0] or server in view.alone_ms:
+        if view.booted_from(i) != server or server in view.alone_ms:
             found.append(Turn(view.ended[i], i, f"its boot server {server} serves again"))
         elif view.settled:
-            found.append(Turn(_after_pause(view, server, i), i, "nobody could tell what its last try did"))
+            found.append(Turn(_after_pause(view, i), i, "nobody could tell what its last try did"))
     return found
 
 
@@ -166,7 +170,7 @@ def _last_ones(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     if len(unproved) >= SEVERAL_STALLED:
         unproved = []
     why = f"nothing came up from the boot server {server} since it began"
-    found = [Turn(_after_pause(view, server, i), i, why) for i in unproved]
+    found = [Turn(_after_pause(view, i), i, why) for i in unproved]
     if len(left) >= SEVERAL_STALLED:
         why = f"several that began together did not come up from the boot server {server}"
         again = set(_together(view, server)).difference(unproved, view.turns).intersection(left)
@@ -214,10 +218,10 @@ def _any_in(moments: Sequence[int], since: int, until: int) -> bool:
     return n < len(moments) and moments[n] < until
 
 
-def _after_pause(view: RunView, server: str, i: int) -> int:
+def _after_pause(view: RunView, i: int) -> int:
     """The first turn comes at once, and so does one after another server came up; others later and later."""
     turns = view.turns.get(i, 0)
-    if not turns or _serves_since(view, server, view.ended[i]):
+    if not turns or _serves_since(view, view.image_of(i), view.ended[i]):
         return view.ended[i]
     pause_ms = deadline_ms(view.spec.patience, view.steps[i]) << min(turns - 1, 30)
     return view.ended[i] + min(pause_ms, PAUSE_MOST_MS)
@@ -229,8 +233,14 @@ def _serves_since(view: RunView, server: str, at_ms: int) -> bool:
 
 
 def _boots_from(view: RunView, server: str) -> list[int]:
-    return [
-        i
-        for i, step in enumerate(view.steps)
-        if step.kind == BOOT and not step.manual and view.image_of(i) == server
-    ]
+    """Boots whose last try was from it."""
+    return [i for i in range(len(view.steps)) if _is_boot(view, i) and view.booted_from(i) == server]
+
+
+def _comes_from(view: RunView, i: int, server: str) -> bool:
+    """Whether step i boots from it, now or next."""
+    return _is_boot(view, i) and server in (view.image_of(i), view.booted_from(i))
+
+
+def _is_boot(view: RunView, i: int) -> bool:
+    return view.steps[i].kind == BOOT and not view.steps[i].manual

@@ -130,6 +130,8 @@ def _step_started(view: RunView, event: Event) -> None:
     view.attempts[i] = attempt
     view.tries[i] += 1
     view.started[i] = event[1]
+    if view.lost_servers or view.served:
+        boot_events.is_begun(view, i)
     if view.uses[i]:
         view.limits.take(view.needs(i), event[1])
         if view.keeps:

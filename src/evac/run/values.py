@@ -63,7 +63,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "limit_changed": ("limit", "capacity", "who", "reason"),
         "feeds_seen": ("feeds",),
         "feed_tripped": ("feed", "why", "evidence"),
-        "boot_server_lost": ("server", "other", "why"),
+        "boot_server_lost": ("server", "other", "why", "holds", "stood_in"),
         "request_refused": ("who", "verb", "why"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),

@@ -23,6 +23,7 @@ BUSY = frozenset({"running", "unknown", "undoing"})
 PART: Final = 8_192
 """Steps at a time, where whoever lays a large plan out may do something else in between."""
 
+_TO_BEGIN: Final = frozenset({"ready", "pending"})
 _NOBODY: Sequence[int] = ()
 _SHARED = frozenset({"specs", "index", "dependents", "rank", "ranked", "evidence", "origin"})
 
@@ -67,15 +68,16 @@ class RunView:
     could not be asked for their settings. given_up: boots that failed for good, or that nobody can tell of;
     quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of these,
     those whose controller answered, and that were not up. turns: how often boots were tried again for want of
-    an image; cycled: those of them that are switched off first if they are found on. gates: words of gates
-    that the plan does not have. gone: feed -> boots that fell silent or went off since the last sign of life
-    there, with the time; signs: of how many trips each was a sign since it last came up; fed: feeds behind
-    which a server answered since they were closed; tripped: feeds without power (tripped_ms: when each did
-    last), and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has thought
-    about yet. stalled: boot server -> boots that do not come up
-    since the last one did; lost_servers: boot servers that are given up: by whom they are replaced, and since
-    when. alone: those that nobody replaces: one boot at a time tries them. alone_ms: when each was last given
-    up so.
+    an image, at their boot server; cycled: those of them that are switched off first if they are found on.
+    gates: words of gates that the plan does not have. gone: feed -> boots that fell silent or went off since
+    the last sign of life there, with the time; signs: of how many trips each was a sign since it last came
+    up; fed: feeds behind which a server answered since they were closed; tripped: feeds without power
+    (tripped_ms: when each did last), and whether the breaker was seen open; opened_feeds: breakers seen open
+    that nobody has thought about yet. stalled: boot server -> boots that do not come up since the last one
+    did; lost_servers: boot servers that are given up: by whom they are replaced, and since when; where that
+    one died as well, by the next, and since then. served: boots whose last try was not from the boot server
+    of the plan: from which. alone: boot servers that nobody replaces: one boot at a time tries them.
+    alone_ms: when each was last given up so.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -129,6 +131,12 @@ class RunView:
         """The boot server that step i boots from by now; empty where it has none."""
         server = self.steps[i].boot_server
         return (self.lost_servers[server][0] or server) if server in self.lost_servers else server
+
+    def booted_from(self, i: int) -> str:
+        """The boot server that the last try of step i booted from; of one never tried, that of its first."""
+        if not self.attempts[i]:
+            return self.image_of(i)
+        return self.served.get(i, self.steps[i].boot_server)
 
     def held_by(self, i: int) -> str:
         """The boot server that nobody replaces, where a boot from it takes its turn; empty where none does. A
@@ -207,6 +215,7 @@ class RunView:
         self.turns: dict[int, int] = {}
         self.signs: dict[int, int] = {}
         self.cycled: set[int] = set()
+        self.served: dict[int, str] = {}
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
@@ -258,10 +267,13 @@ class RunView:
         if self.keeping.pop(i, None) is not None:
             self.limits.release(self.keeps[i].kept)
 
-    def reroute(self, i: int, numbers: Mapping[int, int]) -> None:
-        """Step i uses other limits from now on: old number -> new one, -1 for none."""
-        uses = tuple((numbers.get(n, n), units, hold) for n, units, hold in self.uses[i])
-        self.uses[i] = uses = tuple(use for use in uses if use[0] >= 0)
+    def reroute(self, i: int) -> None:
+        """Step i uses the limits of the boot server that it boots from next."""
+        step = self.steps[i]
+        uses = self.limits.moved(self.limits.uses(step), step.boot_server, self.image_of(i))
+        if uses == self.uses[i]:
+            return
+        self.uses[i] = uses
         if i in self.keeps:
             self.keeps[i] = parted(uses)
         if self.watched:
@@ -369,6 +381,8 @@ class RunView:
             self.changed.append(i)
         if old in BUSY and new not in BUSY and self.uses[i]:
             self.limits.give_back(self.uses[i])
+        if self.lost_servers and new in _TO_BEGIN and self.steps[i].boot_server in self.lost_servers:
+            self.reroute(i)
         if self.dependents[i]:
             if new in SETTLED:
                 if not self.opened[i]:

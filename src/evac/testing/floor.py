@@ -40,8 +40,8 @@ class WaveBroken(AssertionError):
 class Server:
     """One server and what it does. on, up: now; starts: how often its power came on; looked: at it since.
     stray: its power came on by the request of a controller that had died. patient: it asks for its image
-    until it has it; hanging: it found none. elsewhere: it
-    began when another boot server had stepped in for its own.
+    until it has it; hanging: it found none. image_from: the boot server that answered for its own when it was
+    last powered on.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Server:
     stray: bool = False
     patient: bool = False
     hanging: bool = False
-    elsewhere: bool = False
+    image_from: str = ""
 
 
 @dataclass(eq=False)
@@ -84,7 +84,7 @@ class Floor:
         self.rush: dict[str, int] = dict.fromkeys(self.inrush, 0)
         self.dark_switches: set[str] = set()
         self.dead_boot_servers: set[str] = set()
-        self.replaced_boot_servers: set[str] = set()
+        self.stands_in: dict[str, str] = {one.boot_server: one.boot_server for one in self.servers.values()}
         self.only_boot_server = ""
         self.trips = self.samples = self.strays = 0
         self.forgiven: dict[str, int] = {}
@@ -124,7 +124,7 @@ class Floor:
         if not self.has_power(server) or server.fault == "power-fault":
             return
         server.on, server.up, server.hanging = True, False, False
-        server.elsewhere = server.boot_server in self.replaced_boot_servers
+        server.image_from = self.stands_in[server.boot_server]
         server.starts += 1
         self._draw(server, 1)
         self._rush(server, 1)
@@ -172,21 +172,27 @@ class Floor:
         self.dead_boot_servers.add(name)
         self.said.append(f"boot server {name} dies")
         if name != self.only_boot_server:
-            self.later(STEPS_IN_S, self.replaced_boot_servers.add, name)
+            self.later(STEPS_IN_S, self._step_in, name)
+
+    def _step_in(self, name: str) -> None:
+        """The first that lives answers for one that died, and for those that it had answered for."""
+        alive = sorted(self.stands_in.keys() - self.dead_boot_servers)
+        if name in self.dead_boot_servers and alive:
+            self.stands_in.update((one, alive[0]) for one, by in self.stands_in.items() if by == name)
 
     def mend_boot_server(self, name: str) -> None:
         self.dead_boot_servers.discard(name)
         self.said.append(f"boot server {name} lives again")
         for server in self.servers.values():
-            if server.boot_server == name and server.hanging and server.patient:
+            if server.image_from == name and server.hanging and server.patient:
                 server.hanging = False
                 self.later(0.0, self._fetch, server, server.starts)
 
     def _fetch(self, server: Server, start: int) -> None:
-        """Its image comes from its boot server; where another one has stepped in when it began, from that."""
+        """Its image comes from the boot server that answered when it began."""
         if not server.on or server.starts != start:
             return
-        stuck = server.boot_server in self.dead_boot_servers and not server.elsewhere
+        stuck = server.image_from in self.dead_boot_servers
         if stuck or server.fault in ("loop", "no-boot"):
             server.hanging = stuck
             return

@@ -35,7 +35,8 @@ class Happening:
 @dataclass(frozen=True, slots=True)
 class WaveOptions:
     """dawdles: share of requests, and of answers, that take seconds. unseen: feeds whose breakers nobody can
-    ask. in_flight: what happens once nothing is left to power on.
+    ask. in_flight: what happens once nothing is left to power on. successor_dies_s: how long after a boot
+    server was given up the one that takes over dies as well; negative: it lives.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class WaveOptions:
     dawdles: float = 0.1
     unseen: tuple[str, ...] = ()
     in_flight: tuple[Happening, ...] = ()
+    successor_dies_s: float = -1.0
 
 
 def draw(seed: int) -> WaveOptions:
@@ -82,6 +84,15 @@ def draw(seed: int) -> WaveOptions:
         happenings.append(
             Happening(alone.uniform(5, 120), "boot-server", "b0", float(alone.randrange(60, 1_200)))
         )
+    successor_dies_s, three = -1.0, Random(f"{seed}/three")
+    if seed % 16 == 9:  # there are three boot servers, and two of them die
+        servers = [(*row[:3], f"b{three.randrange(3)}", *row[4:]) for row in servers]
+        happenings = [one for one in happenings if one.what != "boot-server"]
+        happenings.append(Happening(three.uniform(5, 60), "boot-server", "b0"))
+        if three.random() < 0.3:
+            happenings.append(Happening(three.uniform(60, 300), "boot-server", f"b{three.randrange(1, 3)}"))
+        else:
+            successor_dies_s = three.uniform(0, 20)
     inrush, at_once, dawdles = _inrush(rng, servers), rng.randrange(4, 24), 0.1
     unseen = _unseen(Random(f"{seed}/unseen"), feeds)
     if rng.random() < 0.3:  # a busy machine: requests take long, and controllers die in the thick of it
@@ -95,7 +106,7 @@ def draw(seed: int) -> WaveOptions:
         at_once += 40
     return WaveOptions(
         seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
-        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen, in_flight,
+        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen, in_flight, successor_dies_s,
     )  # fmt: skip
 
 
@@ -171,7 +182,8 @@ def spec_of(options: WaveOptions) -> RunSpec:
         )  # fmt: skip
     limits = [RunLimit(f"power:{domain}", "slots", watts) for domain, watts in options.budgets]
     limits += [RunLimit(f"inrush:{feed}", "slots", watts) for feed, watts in options.inrush]
-    limits += [RunLimit(f"boots:b{n}", "slots", options.at_once) for n in range(2)]
+    several = sorted({"b0", "b1"} | {row[3] for row in options.servers})
+    limits += [RunLimit(f"boots:{name}", "slots", options.at_once) for name in several]
     return RunSpec(
         "run-1", "dark", "plan-1", tuple(steps), tuple(limits), approvals=0,
         patience=Patience(attempts=4, deadline_factor=3, deadline_least_ms=20_000),

@@ -158,7 +158,7 @@ class WaveStory:
         assert self.view is not None
         missing: dict[str, list[str]] = {}
         for name in self.floor.missing(self.excused):
-            missing.setdefault(self.floor.servers[name].boot_server, []).append(name)
+            missing.setdefault(self._boot_server(name), []).append(name)
         for server, dead_s in self._dead_s.items():
             names = missing.get(server, [])
             if len(names) < SEVERAL_STALLED and server not in self._given_up:
@@ -167,17 +167,22 @@ class WaveStory:
                 }
 
     def _looks_broken(self, server: str) -> bool:
-        """Whether another one came up that began while this one was tried."""
-        assert self.view is not None
-        mine = self.view.step(f"boot:{server}")
-        return mine.failure[0] == "server-no-boot" and any(
-            mine.started_ms < other.started_ms < mine.ended_ms
-            for other in map(self.view.step, (f"boot:{name}" for name in self.floor.servers))
-            if other.phase == "succeeded" and self._boot_server(other.id) == self._boot_server(mine.id)
+        """Whether another one came up that began while this one was tried, from the same boot server as far
+        as the run knows.
+        """
+        view = self.view
+        assert view is not None
+        i = view.index[f"boot:{server}"]
+        return view.failures.get(i, ("",))[0] == "server-no-boot" and any(
+            view.started[i] < view.started[j] < view.ended[i]
+            for j in (view.index[f"boot:{name}"] for name in self.floor.servers)
+            if view.phases[j] == "succeeded" and view.booted_from(j) == view.booted_from(i)
         )
 
-    def _boot_server(self, boot: str) -> str:
-        return self.floor.servers[boot.removeprefix("boot:")].boot_server
+    def _boot_server(self, name: str) -> str:
+        """From where a server had, or awaited, its image last."""
+        server = self.floor.servers[name]
+        return server.image_from or server.boot_server
 
     def _turns_s(self, server: str) -> float:
         """How long a boot that takes turns does so at least."""
@@ -281,12 +286,19 @@ class WaveStory:
                 self._add(event.step)
             elif event.kind == "boot_server_lost":
                 self._given_up.add(event.data["server"])
+                self._succeeded_by(event.data["other"])
             elif event.kind == "feeds_seen":
                 self._fed.update(event.data["feeds"])
             elif event.kind == "feed_tripped":
                 self._fed.discard(event.data["feed"])
             if event.kind in ("feed_tripped", "boot_server_lost", "paused"):
                 self.floor.said.append(f"{self.loop.now:8.1f} {event.kind} {dict(event.data)}")
+
+    def _succeeded_by(self, boot_server: str) -> None:
+        """A boot server was given up: the first that takes over may die as well."""
+        if boot_server and self.options.successor_dies_s >= 0 and len(self._given_up) == 1:
+            dies = Happening(self.options.successor_dies_s, "boot-server", boot_server)
+            self.loop.in_world(dies.at_s, self._happens, dies)
 
     # What befalls it.
 
