@@ -12,17 +12,17 @@ from functools import cached_property
 
 import numpy as np
 
-from evac.audit.closure import Pairs, RowNumbers, Taken
+from evac.audit.closure import RowNumbers, Taken
 from evac.audit.losses import Losses
+from evac.audit.own_server import Settled, Wanted, settled, wanted_of
 from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
 from evac.audit.reserves import Reserves
-from evac.audit.room import Room
 from evac.audit.supply import Supply
 from evac.model.domain import Topology
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
-from evac.planning.packing.shapes import Shapes, own_servers
+from evac.planning.packing.shapes import Shapes
 
 LARGE_KINDS = ("site", "group", "pair")
 """Losses that are always placed by first fit, and that may need services to be shed."""
@@ -81,7 +81,7 @@ class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
     whether anything is known that could carry a service elsewhere; sites_with_room (S, sites); wanted:
-    what is to be placed; settled: see `_settled`; fillings: loss -> how first fit went."""
+    what is to be placed; settled: losses that need no first fit; fillings: loss -> how first fit went."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -93,7 +93,7 @@ class Capacity:
     reserves: Reserves
     supply: Supply
     wanted: Wanted
-    settled: tuple[BoolColumn, BoolColumn]
+    settled: Settled
     fillings: dict[int, Filling]
 
 
@@ -119,30 +119,6 @@ class Filling:
             and np.array_equal(self.base, base)
             and np.array_equal(self.at_site[:, asked], at_site[:, asked])
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Open:
-    """Pairs of some losses, and how many replicas of each want a place."""
-
-    pairs: Pairs
-    count: IntColumn
-
-    def only(self, losses: BoolColumn) -> Open:
-        """Those of some losses."""
-        chosen = losses[self.pairs.loss]
-        return Open(self.pairs.only(chosen), self.count[chosen])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """Pairs that are taken, and how many replicas of each want a place. in_all: how many replicas each loss
-    takes (L,), and how many of them want a place (L,); by_site: pairs of the small losses of each site."""
-
-    taken: Taken
-    count: IntColumn
-    in_all: tuple[IntColumn, IntColumn]
-    by_site: tuple[Open, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,38 +168,19 @@ def capacity(
     same = before is not None and np.array_equal(before.sites_with_room, reach)
     known = before.room_known if before is not None and same else _room_known(reach, losses)
     as_before = before is not None and before.wanted.taken is taken and before.room_known is known
-    wanted = before.wanted if before is not None and as_before else _wanted(taken, known, losses)
+    wanted = before.wanted if before is not None and as_before else wanted_of(taken, known, losses)
     question = _Question(supply, losses, lost, before)
     to_place, placed = wanted.in_all
-    if before is not None and question.same_fits and before.wanted is wanted:
-        settled = before.settled
-    else:
-        settled = _settled(question, wanted)
+    own = None if before is None else before.settled
+    if own is None or not question.same_fits or own.wanted is not wanted:
+        own = settled(supply, losses, wanted, own)
     result = Capacity(
-        to_place, placed.copy(), settled[1].copy(), {}, {}, known, reach, supply.found, supply, wanted,
-        settled, {},
+        to_place, placed.copy(), own.boots.copy(), {}, {}, known, reach, supply.found, supply, wanted,
+        own, {},
     )  # fmt: skip
-    for number in np.flatnonzero(~settled[0] & (placed > 0)).tolist():
+    for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
-
-
-def _wanted(taken: Taken, known: BoolColumn, losses: Losses) -> Wanted:
-    """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
-    pairs = taken.pairs
-    count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
-    in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
-    site = np.where(_small(losses), losses.site, -1).astype(np.int32)[pairs.loss]
-    by_site = tuple(
-        Open(pairs.only(chosen), count[chosen])
-        for chosen in (site == number for number in range(losses.sites.shape[1]))
-    )
-    return Wanted(taken, count, (in_all, placed), by_site)
-
-
-def _small(losses: Losses) -> BoolColumn:
-    """(L,) losses inside one site that leave something of it."""
-    return np.asarray((losses.site >= 0) & ~losses.sites.any(axis=1))
 
 
 def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) -> Capacity:
@@ -262,54 +219,6 @@ def _room_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
     """(L, S) whether some surviving site has room where the service may run."""
     left = (~losses.sites).astype(np.float32)
     return np.asarray(left @ reach.T.astype(np.float32) > 0)
-
-
-def _settled(question: _Question, wanted: Wanted) -> tuple[BoolColumn, BoolColumn]:
-    """(L,) losses for which the sufficient test holds, and whether it takes dark servers."""
-    losses, room = question.losses, question.supply.room
-    settled = np.zeros(len(losses), np.bool_)
-    boots = np.zeros(len(losses), np.bool_)
-    if not len(room.count):
-        return settled, boots
-    on, dark = question.supply.fits.on, question.supply.fits.dark
-    taken = _usable_lost(room, losses)
-    small = _small(losses)
-    for site in range(on.shape[1]):
-        open_ones = small & (losses.site == site)
-        here = wanted.by_site[site]
-        for table, needs_boot in ((on, False), (on + dark, True)):
-            for wide in (False, True):
-                if open_ones.any():
-                    fits = open_ones & _own_server(here, _reach(question, table, site, wide), taken)
-                    settled |= fits
-                    boots[fits] = needs_boot
-                    if fits.any():
-                        open_ones &= ~fits
-                        here = here.only(open_ones)
-    return settled, boots
-
-
-def _reach(question: _Question, table: IntColumn, site: int, wide: bool) -> IntColumn:
-    """(S,) servers within reach: of the same site, or of all sites for services without a cap per site."""
-    if not wide:
-        return np.ascontiguousarray(table[:, site])
-    capped = question.supply.wants.site_cap < UNBOUNDED
-    return np.where(capped, table[:, site], np.maximum(table, 0).sum(axis=1))
-
-
-def _usable_lost(room: Room, losses: Losses) -> IntColumn:
-    """(L,) usable servers inside each loss."""
-    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(room.row_start)[losses.row])])
-    return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
-
-
-def _own_server(wanted: Open, reach: IntColumn, taken: IntColumn) -> BoolColumn:
-    """(L,) whether every lost replica gets a server of its own: those with the fewest choices go first."""
-    pairs, fits = wanted.pairs, np.ones(len(taken), np.bool_)
-    start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
-    order = np.argsort(reach, kind="stable").astype(np.int32)
-    own_servers(order, reach, start, pairs.loss, wanted.count, -taken, fits)
-    return fits
 
 
 def _place_one(question: _Question, result: Capacity, number: int) -> None:

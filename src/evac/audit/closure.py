@@ -119,13 +119,21 @@ def order_of(graph: ServiceGraph) -> Order:
     component = components(graph.hard)
     count = max(component, default=-1) + 1
     members: list[list[int]] = [[] for _ in range(count)]
-    outside: list[set[int]] = [set() for _ in range(count)]
     for service, own in enumerate(component):
         members[own].append(service)
-        outside[own].update(other for other in graph.hard[service] if component[other] != own)
     return Order(
-        tuple(component), tuple(map(tuple, members)), tuple(tuple(sorted(found)) for found in outside)
+        tuple(component),
+        tuple(map(tuple, members)),
+        tuple(_outside(graph.hard, component, own) for own in members),
     )
+
+
+def _outside(hard: Sequence[tuple[int, ...]], component: list[int], members: list[int]) -> tuple[int, ...]:
+    """What members of a component need that are no members of it, sorted."""
+    own = component[members[0]]
+    if len(members) == 1 and own not in map(component.__getitem__, hard[members[0]]):
+        return hard[members[0]]
+    return tuple(sorted({other for service in members for other in hard[service] if component[other] != own}))
 
 
 def pairs_of(table: BoolColumn) -> Pairs:

@@ -6,6 +6,8 @@ have to be more coarsely, or a kind of servers is new or gone, that is what is a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from evac.audit.losses import Rows
@@ -19,6 +21,7 @@ from evac.audit.room import (
     Used,
     assembled,
     count_shapes,
+    finer_levels,
     room_of,
     rows_of_servers,
     standing_of,
@@ -30,18 +33,27 @@ from evac.planning.packing.alike import least_of
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """Shapes of an estate, and what they were made of."""
+
+    room: Room
+    top: Topology
+    used: Used
+
+
 def reshaped(
-    before: Room, top: Topology, rows: Rows, found: Reserves, used: Used, changed: BoolColumn
+    known: Before, top: Topology, rows: Rows, found: Reserves, used: Used, changed: BoolColumn
 ) -> Room:
     """The shapes of an estate of which some servers changed: state, facts, or what is used on them."""
+    before = known.room
     bare = int((~before.is_pool).sum())
     kinds = [
         (site, kind) for site, kind in zip(before.pool_site.tolist(), before.pool_class.tolist(), strict=True)
     ][: _bare_pools(before)]
     servers = np.flatnonzero(changed & found.usable).astype(np.int32)
     pool = _pool_of(top, kinds, servers)
-    # No change of a server makes more than one shape less.
-    finer = before.finer - int(changed.sum()) if before.bits < MOST_BITS else 0
+    finer = before.finer - _left_finer(known, changed) if before.bits < MOST_BITS else 0
     if before.bits < MOST_BITS and finer <= SHAPES_WANTED:
         finer = count_shapes(top, found, used, before.bits + 1)
     if (before.bits < MOST_BITS and finer <= SHAPES_WANTED) or (pool < 0).any():
@@ -56,6 +68,14 @@ def reshaped(
     if not np.array_equal(found.usable, before.server_shape >= 0):
         by_row = rows_of_servers(rows, np.flatnonzero(found.usable).astype(np.int32))
     return assembled(top, shapes, kinds, used.pools, by_row)
+
+
+def _left_finer(known: Before, changed: BoolColumn) -> int:
+    """How many shapes the changed servers made with one bit more: no more than these are gone now."""
+    servers = np.flatnonzero(changed & (known.room.server_shape >= 0)).astype(np.int32)
+    if len(servers) <= 1:
+        return len(servers)
+    return len(_sorted_rows(finer_levels(known.top, known.used, servers, known.room.bits + 1))[0])
 
 
 def _bare_pools(room: Room) -> int:

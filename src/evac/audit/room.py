@@ -37,6 +37,7 @@ from evac.planning.packing.shapes import (
     STAGE_EMPTY,
     STAGE_USED,
     Asking,
+    count_shapes_of,
     holds_any,
 )
 
@@ -120,10 +121,9 @@ class Room:
 
     def lost_shapes(self, rows: IndexColumn) -> IntColumn:
         """(G,) usable servers that lost rows take of each shape."""
-        begin, size = self.row_start[rows], self.row_start[rows + 1] - self.row_start[rows]
-        before = np.cumsum(size) - size
-        taken = self.row_server[np.arange(int(size.sum())) + np.repeat(begin - before, size)]
-        return np.bincount(self.server_shape[taken], minlength=len(self.count))
+        found = np.zeros(len(self.count), np.int64)
+        count_shapes_of(rows, self.row_start, self.row_server, self.server_shape, found)
+        return found
 
 
 def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
@@ -272,9 +272,13 @@ def room_of(
 def count_shapes(top: Topology, found: Reserves, used: Used, bits: int) -> int:
     """How many shapes servers would make; any number beyond those that are told apart is as good."""
     servers = np.flatnonzero(found.usable).astype(np.int32)
-    table = _levels(_pairs(top, servers)[1], standing_of(top, servers, used.servers), bits)
-    told_apart = alike(table, _TOLD_APART)
+    told_apart = alike(finer_levels(top, used, servers, bits), _TOLD_APART)
     return _TOLD_APART + 1 if told_apart is None else len(told_apart[0])
+
+
+def finer_levels(top: Topology, used: Used, servers: IndexColumn, bits: int) -> IntColumn:
+    """(n, 2 + R) what some usable servers are told apart by with so many bits."""
+    return _levels(_pairs(top, servers)[1], standing_of(top, servers, used.servers), bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

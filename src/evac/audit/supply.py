@@ -18,7 +18,7 @@ from evac.audit.losses import Losses, Rows
 from evac.audit.placing import Stock, stock_of
 from evac.audit.presence import Presence
 from evac.audit.reserves import Reserves, reserves
-from evac.audit.reshaping import reshaped
+from evac.audit.reshaping import Before, reshaped
 from evac.audit.room import (
     Room,
     Taking,
@@ -171,7 +171,7 @@ class Supply:
         if facts is not None:
             changed |= facts
         changed[elsewhere] = True
-        return reshaped(stock.room, top, self.rows, held, used, changed)
+        return reshaped(Before(stock.room, self.top, stock.used), top, self.rows, held, used, changed)
 
 
 def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:

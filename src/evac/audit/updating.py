@@ -33,7 +33,7 @@ from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
 from evac.audit.schedule import course_of
 from evac.audit.stores import store_hits
-from evac.model.affected import service_graph
+from evac.model.affected import service_graph_again
 from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology
 from evac.model.estate import Estate
@@ -113,7 +113,7 @@ def _wiring(old: Impacts, top: Topology, changed: frozenset[str]) -> Wiring:
         same = [(d.id, d.family) for d in before] == [(d.id, d.family) for d in after]
         known = old.wiring if same and "needs" not in changed else None
         return wiring_of(top, old.losses, store_hits(top, old.losses, parts), known)
-    graph = service_graph(top.estate) if "needs" in changed else old.graph
+    graph = service_graph_again(old.graph, old.estate, top.estate) if "needs" in changed else old.graph
     order = order_of(graph) if graph.hard != old.graph.hard else old.order
     same = order is old.order and graph.families == old.graph.families
     course = old.wiring.course if same else course_of(graph, order)

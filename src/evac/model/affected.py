@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evac.model.domain import Loss, Topology, is_lost
-from evac.model.estate import Estate, Store
+from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
 from evac.model.graph import reachable
 
@@ -33,17 +33,39 @@ class ServiceGraph:
 def service_graph(estate: Estate) -> ServiceGraph:
     """The dependency graph of an estate; linear in edges."""
     index = {s.id: row for row, s in enumerate(estate.services)}
-    hard, soft, start, families = [], [], [], []
-    for service in estate.services:
-        edges = [d for d in service.needs if d.kind == "service"]
-        hard.append(tuple(sorted({index[d.target] for d in edges if d.hard})))
-        soft.append(tuple(sorted({index[d.target] for d in edges if not d.hard})))
-        start.append(tuple(sorted({index[d.target] for d in edges if d.hard and d.needed_to == "start"})))
-        families.append(tuple(sorted({d.target for d in service.needs if d.kind == "store" and d.hard})))
+    edges = [_edges(service, index) for service in estate.services]
     by_family: dict[str, tuple[int, ...]] = {}
     for row, store in enumerate(estate.stores):
         by_family[store.family] = (*by_family.get(store.family, ()), row)
-    return ServiceGraph(tuple(hard), tuple(soft), tuple(start), tuple(families), by_family, index)
+    return _graph(edges, by_family, index)
+
+
+def service_graph_again(before: ServiceGraph, old: Estate, new: Estate) -> ServiceGraph:
+    """The same after some of the same services need something else; the stores are the same."""
+    edges = list(zip(before.hard, before.soft, before.start_edges, before.families, strict=True))
+    for row, (one, other) in enumerate(zip(old.services, new.services, strict=True)):
+        if one is not other and one.needs != other.needs:
+            edges[row] = _edges(other, before.index)
+    return _graph(edges, before.family_stores, before.index)
+
+
+_Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
+
+
+def _edges(service: Service, index: dict[str, int]) -> _Edges:
+    """What one service needs, see `ServiceGraph`."""
+    edges = [d for d in service.needs if d.kind == "service"]
+    return (
+        tuple(sorted({index[d.target] for d in edges if d.hard})),
+        tuple(sorted({index[d.target] for d in edges if not d.hard})),
+        tuple(sorted({index[d.target] for d in edges if d.hard and d.needed_to == "start"})),
+        tuple(sorted({d.target for d in service.needs if d.kind == "store" and d.hard})),
+    )
+
+
+def _graph(edges: list[_Edges], by_family: dict[str, tuple[int, ...]], index: dict[str, int]) -> ServiceGraph:
+    hard, soft, start, families = zip(*edges, strict=True) if edges else ((), (), (), ())
+    return ServiceGraph(hard, soft, start, families, by_family, index)
 
 
 def replica_loss(replicas: Replicas, lost: Loss) -> BoolColumn:

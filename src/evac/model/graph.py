@@ -17,41 +17,34 @@ def components(edges: Sequence[Sequence[int]]) -> list[int]:
     count = len(edges)
     order, low, found = [-1] * count, [0] * count, [-1] * count
     stack: list[int] = []
-    on_stack = [False] * count
     clock = done = 0
     for root in range(count):
         if order[root] >= 0:
             continue
-        work: list[tuple[int, int]] = [(root, 0)]
+        order[root] = low[root] = clock
+        clock += 1
+        stack.append(root)
+        work = [(root, iter(edges[root]))]
         while work:
-            node, cursor = work.pop()
-            if cursor == 0:
-                order[node] = low[node] = clock
-                clock += 1
-                stack.append(node)
-                on_stack[node] = True
-            descended = False
-            for position in range(cursor, len(edges[node])):
-                other = edges[node][position]
+            node, following = work[-1]
+            for other in following:
                 if order[other] < 0:
-                    work += [(node, position + 1), (other, 0)]
-                    descended = True
+                    order[other] = low[other] = clock
+                    clock += 1
+                    stack.append(other)
+                    work.append((other, iter(edges[other])))
                     break
-                if on_stack[other]:
-                    low[node] = min(low[node], order[other])
-            if descended:
-                continue
-            if low[node] == order[node]:
-                while True:
-                    other = stack.pop()
-                    on_stack[other] = False
-                    found[other] = done
-                    if other == node:
-                        break
-                done += 1
-            if work:
-                parent = work[-1][0]
-                low[parent] = min(low[parent], low[node])
+                # What has a component already is on the stack no more.
+                if found[other] < 0 and order[other] < low[node]:
+                    low[node] = order[other]
+            else:
+                work.pop()
+                if low[node] == order[node]:
+                    while found[node] < 0:
+                        found[stack.pop()] = done
+                    done += 1
+                if work and low[node] < low[work[-1][0]]:
+                    low[work[-1][0]] = low[node]
     return found
 
 

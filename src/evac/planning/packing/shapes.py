@@ -29,9 +29,9 @@ class Shapes(NamedTuple):
     free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
     and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where
     the entries of a stage and pool were at first, one after the other.
-    refused (K, R): what found no room anywhere for services of a kind: what asks for at least as much
-    need not look. most (B, R): at least what any server of a block of entries has free; loose (B,): it may
-    be more than that.
+    refused (K, sites + 1, R): what found no room at a site, or for the last one anywhere, for services of a
+    kind: what asks for at least as much need not look there. A pool lies at one site. most (B, R): at least
+    what any server of a block of entries has free; loose (B,): it may be more than that.
     """
 
     free: IntColumn
@@ -117,6 +117,16 @@ def open_shapes(
 
 
 @kernel
+def count_shapes_of(
+    rows: IndexColumn, start: IntColumn, server: IndexColumn, shape: IndexColumn, found: IntColumn
+) -> None:
+    """Adds to found (G,) the servers of some rows by their shape; start, server: servers by row."""
+    for row in rows:
+        for place in range(start[row], start[row + 1]):
+            found[shape[server[place]]] += 1
+
+
+@kernel
 def holds_any(
     asking: Asking, least: IntColumn, free: IntColumn, pool: IndexColumn, found: BoolColumn
 ) -> None:
@@ -188,9 +198,9 @@ def own_servers(
     loss: IndexColumn,
     wanted: IntColumn,
     left: IntColumn,
-    fits: BoolColumn,
+    slack: IntColumn,
 ) -> None:
-    """Clears fits (L,) where some replica gets no server of its own.
+    """Lowers slack (L,) to the servers that are left over when every replica has one of its own.
 
     order: services, those with the fewest servers within reach first; start: where the pairs (loss,
     wanted) of each service begin; left (L,): minus the servers that a loss takes, used up.
@@ -198,8 +208,7 @@ def own_servers(
     for service in order:
         for row in range(start[service], start[service + 1]):
             left[loss[row]] -= wanted[row]
-            if left[loss[row]] + reach[service] < 0:
-                fits[loss[row]] = False
+            slack[loss[row]] = min(slack[loss[row]], left[loss[row]] + reach[service])
 
 
 @kernel
@@ -248,7 +257,7 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     What is split off is looked at by the next service only. Written as one loop: a call takes all tables
     along, which costs more than looking at an entry.
     """
-    if _refused(shapes, asking, service):
+    if _refused(shapes, asking, service, site):
         return 0
     size, left, mine, bounds = shapes.size[0], count, asking.kind[service], shapes.bounds
     most, free, demand = shapes.most, shapes.free, asking.demand
@@ -261,31 +270,39 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
         for pool in range(ranges):
             entry, stop = shapes.size[1], size
             if pool < pools:
-                entry, stop = bounds[stage, pool, 0], bounds[stage, pool, 1] * asking.kinds[mine, pool]
+                entry = bounds[stage, pool, 0]
+                looked_at = asking.kinds[mine, pool] and (site < 0 or shapes.site[entry] == site)
+                stop = bounds[stage, pool, 1] * looked_at
             while entry < stop and left > 0:
                 block = entry // BLOCK
                 end = min(stop, (block + 1) * BLOCK)
                 enough = True
                 for r in range(RESOURCE_COUNT):
-                    enough = enough and most[block, r] >= demand[service, r]
+                    enough &= most[block, r] >= demand[service, r]
                 if not enough:
                     entry = end
                     continue
                 before = left
                 while entry < end and left > 0:
-                    fits = shapes.servers[entry] > 0 and shapes.stage[entry] == stage
-                    fits = fits and asking.kinds[mine, shapes.pool[entry]]
-                    fits = fits and (site < 0 or shapes.site[entry] == site)
+                    fits = True
                     for r in range(RESOURCE_COUNT):
-                        fits = fits and free[entry, r] >= demand[service, r]
-                    if fits:
+                        fits &= free[entry, r] >= demand[service, r]
+                    if (
+                        fits
+                        and shapes.servers[entry] > 0
+                        and shapes.stage[entry] == stage
+                        and asking.kinds[mine, shapes.pool[entry]]
+                        and (site < 0 or shapes.site[entry] == site)
+                    ):
                         left = _put(shapes, asking, service, left, entry, rank)
                     entry += 1
                 if left == before and shapes.loose[block]:
                     _tighten(most, shapes.loose, free, shapes.size, block)
-    if left == count and site < 0:
-        for r in range(RESOURCE_COUNT):
-            shapes.refused[mine, r] = demand[service, r]
+    if left == count:
+        refused = shapes.refused[mine]
+        for at in range(refused.shape[0]) if site < 0 else range(site, site + 1):
+            for r in range(RESOURCE_COUNT):
+                refused[at, r] = demand[service, r]
     return count - left
 
 
@@ -300,10 +317,10 @@ def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColum
 
 
 @kernel
-def _refused(shapes: Shapes, asking: Asking, service: int) -> bool:
-    """Whether no less than this was refused before: room only shrinks."""
+def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
+    """Whether no less than this was refused before at a site, -1: anywhere. Room only shrinks."""
     for r in range(shapes.free.shape[1]):
-        if asking.demand[service, r] < shapes.refused[asking.kind[service], r]:
+        if asking.demand[service, r] < shapes.refused[asking.kind[service], site, r]:
             return False
     return True
 
