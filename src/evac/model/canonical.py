@@ -31,7 +31,7 @@ def canonical_json(value: Any, *, exact: bool = False) -> bytes:
     not a string, or, unless `exact`, an integer beyond 2**53.
     """
     limit = None if exact else QUANTITY_LIMIT
-    return written(_ordered(value, limit))
+    return written(ordered(value, limit))
 
 
 def written(value: Any) -> bytes:
@@ -56,15 +56,16 @@ def digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _ordered(value: Any, limit: int | None) -> Any:
+def ordered(value: Any, limit: int | None = QUANTITY_LIMIT) -> Any:
+    """Plain lists and objects, keys in canonical order. Raises as `canonical_json`; limit: of integers."""
     # By exact type first: a plan has hundreds of thousands of values, nearly all of these five.
     kind = type(value)
     if kind is str:
         return value
     if kind is dict:
-        return {key: _ordered(value[key], limit) for key in keys_in_order(tuple(value))}
+        return {key: ordered(value[key], limit) for key in keys_in_order(tuple(value))}
     if kind is list or kind is tuple:
-        return [_ordered(item, limit) for item in value]
+        return [ordered(item, limit) for item in value]
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
@@ -74,9 +75,9 @@ def _ordered(value: Any, limit: int | None) -> Any:
             )
         return value
     if isinstance(value, Mapping):
-        return {key: _ordered(value[key], limit) for key in keys_in_order(tuple(value))}
+        return {key: ordered(value[key], limit) for key in keys_in_order(tuple(value))}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_ordered(item, limit) for item in value]
+        return [ordered(item, limit) for item in value]
     raise InvalidInput("canonical-type", f"{type(value).__name__} has no canonical form")
 
 

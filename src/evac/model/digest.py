@@ -9,27 +9,41 @@ from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from evac.model.canonical import canonical_json, fields_in_order
+from evac.model.canonical import fields_in_order, keys_in_order, ordered, written
 from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, Store
+from evac.model.units import QUANTITY_LIMIT
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
 _LATER = frozenset({"bmc_address", "serial", "position"})
 """Columns that estates of older versions do not have: they count where anything is known."""
 
 
+_WORKED_OUT: Final[WeakKeyDictionary[Estate, str]] = WeakKeyDictionary()
+"""Digests of estates in memory, which nobody changes: an estate with another fact is another object."""
+
+
 def estate_digest(estate: Estate) -> str:
     """`sha256:...` over the canonical JSON of all values and the raw columns of both tables.
 
-    Provenance and places are left out; a fact that expired is unknown, so it does count.
+    Provenance and places are left out; a fact that expired is unknown, so it does count. Worked out once
+    for each estate in memory. Raises InvalidInput for an integer beyond 2**53.
     """
+    found = _WORKED_OUT.get(estate)
+    if found is None:
+        found = _WORKED_OUT[estate] = _digest(estate)
+    return found
+
+
+def _digest(estate: Estate) -> str:
     summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in _LEFT_OUT}
     summary["stores"] = [_store(store) for store in estate.stores]
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
-    state = hashlib.sha256(canonical_json(summary))
+    state = hashlib.sha256(written({name: summary[name] for name in keys_in_order(tuple(summary))}))
     for table in (estate.fleet, estate.replicas):
         for column in fields(table):
             values = getattr(table, column.name)
@@ -63,11 +77,14 @@ _LATER_FIELDS: Final = MappingProxyType(
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""
 
-_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+_AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 
 
 def _plain(value: Any) -> Any:
+    """Lists and objects with their keys in canonical order."""
     if type(value) in _AS_THEY_ARE:
+        return value
+    if type(value) is int and -QUANTITY_LIMIT <= value <= QUANTITY_LIMIT:
         return value
     if is_dataclass(value) and not isinstance(value, type):
         names, values = fields_in_order(type(value))
@@ -78,9 +95,9 @@ def _plain(value: Any) -> Any:
             if item or name not in later
         }
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(value[key]) for key in keys_in_order(tuple(value))}
     if isinstance(value, tuple):
         return list(value) if _AS_THEY_ARE.issuperset(map(type, value)) else [_plain(item) for item in value]
     if isinstance(value, Fraction):
-        return [value.numerator, value.denominator]
-    return value.isoformat() if isinstance(value, date) else value
+        return [ordered(value.numerator), ordered(value.denominator)]
+    return value.isoformat() if isinstance(value, date) else ordered(value)

@@ -376,7 +376,7 @@ class Interval:
     better: int | Rate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evac.model.affected import service_graph, service_graph_again
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
-from evac.model.estate import Estate
+from evac.model.errors import InvalidInput
+from evac.model.estate import Dependency, Estate
 from evac.model.instance import Instance
 from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.policy import Policy
@@ -143,6 +145,26 @@ def test_the_digest_is_over_values() -> None:
     assert estate_digest(changed) != estate_digest(estate)
     moved = replace(estate, fleet=replace(estate.fleet, watts=np.full(4, 301, np.int64)))
     assert estate_digest(moved) != estate_digest(estate)
+    assert estate_digest(estate) == estate_digest(two_sites()), "and again, as nobody changed it"
+
+
+def test_an_integer_that_json_readers_round_has_no_digest() -> None:
+    estate = two_sites()
+    large = replace(estate, services=(replace(estate.services[0], people=2**53 + 1), estate.services[1]))
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="beyond 2"):
+            estate_digest(large)
+
+
+def test_a_graph_after_a_change_is_that_of_the_changed_estate() -> None:
+    estate = two_sites()
+    first, second = estate.services
+    for needs in ((), (Dependency(second.id, "service", True),), (Dependency(second.id, "service", False),)):
+        changed = replace(estate, services=(replace(first, needs=needs), second))
+        again = service_graph_again(service_graph(estate), estate, changed)
+        whole = service_graph(changed)
+        for name in ("hard", "soft", "start_edges", "families", "family_stores", "index"):
+            assert getattr(again, name) == getattr(whole, name), name
 
 
 def test_on_the_way_home_only_what_was_seen_elsewhere_moves_and_only_to_where_it_belongs() -> None:
