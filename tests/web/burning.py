@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import orjson
 
+from evac import __version__
 from evac.app.plans import Made, make_plan
 from evac.engine.binding import Bound
 from evac.engine.bound_store import put_bound
@@ -75,7 +76,7 @@ async def burn(
     told = encode_all(events_of(spec, now_ms, ran_ms, bad))
     await Journal.create(store, RUN, lease, records=told)
     drawn = {"plan": digest, "estate": made().plan.estate_digest, "at_ms": now_ms - 3_600_000, "took_ms": 900,
-             "problem": ""}  # fmt: skip
+             "problem": "", "judged": __version__}  # fmt: skip
     none = {"plan": "", "estate": "", "at_ms": now_ms - 60_000, "took_ms": 5, "problem": "no site is left"}
     opened = {"incident": "fire-1", "plan": digest, "approvals": approvals, "ends": {}, "leaving": [LOST],
               "mark": "lost"}  # fmt: skip

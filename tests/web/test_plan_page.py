@@ -5,7 +5,9 @@ from __future__ import annotations
 import httpx2
 import orjson
 
+from evac import __version__
 from evac.app.office import Office
+from evac.app.standing_status import NOT_JUDGED, drawer_rows
 from evac.report.words import percent
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
@@ -43,6 +45,28 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
     play(story, MemoryStore())
 
 
+def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none_that_is_ready() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert office.facts is not None
+        told = {"plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
+                "problem": "", "judged": "0.0.1"}  # fmt: skip
+        for words, ready in (("not judged yet", "0 plans of 1 lie ready."), ("ready", "1 plan of 1 lies")):
+            await office.store.transact((), (Put("drawer/south", orjson.dumps(told)),))
+            await office.look()
+            office.refresh()
+            text = (await client.get("/plans")).text
+            assert ready in text
+            assert f">{words}<" in text
+            told["judged"] = __version__
+        (row,) = await drawer_rows(office.store)
+        assert row["problem"] == ""
+        await office.store.transact((), (Put("drawer/south", orjson.dumps(told | {"judged": ""})),))
+        (row,) = await drawer_rows(office.store)
+        assert row["problem"] == NOT_JUDGED
+
+    play(story, MemoryStore())
+
+
 def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         assert office.facts is not None
@@ -51,7 +75,7 @@ def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
             told = {
                 "plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
                 "problem": "", "basis": "x", "kind": kind, "people": people, "searched": kind == "site",
-                "made_ms": 1_000,
+                "made_ms": 1_000, "judged": __version__,
             }  # fmt: skip
             await office.store.transact((), (Put(f"drawer/{lost}", orjson.dumps(told)),))
         await office.look()

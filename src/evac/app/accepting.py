@@ -1,6 +1,7 @@
 """No plan is carried out that the checker refuses, wherever it comes from: a file, the API, the drawer.
 
-The checker looks twice. `must_hold` is asked by whoever rehearses or proposes a plan, beside the estate as it
+The checker looks twice at what people bring, and once more at every plan of the drawer when it is made
+(`app.planning_desk`). `must_hold` is asked by whoever rehearses or proposes a plan, beside the estate as it
 stands, so that a person hears of it at once. `Checker` is asked by the leader, whoever proposed, before a run
 is made of a plan or a run takes another one: nothing is journalled before, and nothing gets round it.
 
@@ -46,14 +47,15 @@ def must_hold(estate: Estate, plan: Plan) -> None:
         with collector_at_rest():
             words = why_not(check(estate, plan))
     except EvacError as error:
-        raise _refused(error.message) from error
+        raise refused(error.message) from error
     except Exception as error:
-        raise _refused(f"it cannot be judged ({type(error).__name__})") from error
+        raise refused(f"it cannot be judged ({type(error).__name__})") from error
     if words:
-        raise _refused(words)
+        raise refused(words)
 
 
-def _refused(words: str) -> UnsafePlan:
+def refused(words: str) -> UnsafePlan:
+    """words: of the checker."""
     return unsafe(f"the checker does not accept this plan: {words}")
 
 

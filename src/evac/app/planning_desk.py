@@ -19,6 +19,7 @@ import numpy as np
 
 from evac import __version__
 from evac import estate as estates
+from evac.app.accepting import refused, why_not
 from evac.engine.mistakes import internal
 from evac.engine.standing import scenarios_of
 from evac.estate import plan_codec
@@ -206,9 +207,9 @@ def basis(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Plan bytes, and the basis of that plan. best: no plan can be better. whole: of what it was made, or for
-    what the checker accepted it, see `model.basis`. body: what the plan says whatever its name and its
-    estate, as a digest; only of one that the checker accepted.
+    """Bytes of a plan that the checker accepted, and its basis. best: no plan can be better. whole: for what
+    the checker accepted it, see `model.basis`. body: what the plan says whatever its name and its estate, as
+    a digest; only of one that lay there.
     """
 
     data: bytes
@@ -219,11 +220,14 @@ class Told:
 
 
 def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int) -> Told | Failure:
-    """A plan; ms: budget of the search, 0 for the first plan that is found."""
+    """A plan that the checker accepted: it is judged once it is made, as it is read from its bytes. ms:
+    budget of the search, 0 for the first plan that is found.
+    """
 
     def work() -> Told:
         from evac.app.plans import work_in
         from evac.planning.plan import plan as made_of
+        from evac.verify.check import check
 
         desk = _at(place, observation)
         policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
@@ -231,7 +235,11 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
             desk.estate, lose(*lost), policy=policy, work=work_in(ms, len(desk.estate.fleet)),
             known=(desk.digest, desk.instance(lost)),
         )  # fmt: skip
-        return _as_told(plan_codec.document_of(made), desk.based(lost).basis)
+        told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
+        words = why_not(check(desk.estate, plan_codec.decode(told.data), (desk.digest, desk.instance(lost))))
+        if words:
+            raise refused(words)
+        return told
 
     return _told(work)
 
@@ -239,9 +247,9 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
 def again(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
 ) -> Told | Failure | None:
-    """A plan that was made of the same or accepted for it, as the plan of this loss in this estate: it is
-    neither made nor checked again. whole: of that plan; data: as made here, or read in full before. None
-    where this loss in this estate is not quite the same.
+    """A plan that the checker accepted for the same, as the plan of this loss in this estate: it is neither
+    made nor checked again. whole: of that plan; data: as made here, or read in full before. None where this
+    loss in this estate is not quite the same.
     """
 
     def work() -> Told | None:

@@ -1,10 +1,11 @@
 """The planner in processes of its own: each takes a whole core, and a controller must not miss a heartbeat.
 
 A worker loads the estate once from its files; what travels are roles and plan bytes. They run with less right
-to a core than the controller has. After a change of the estate a plan that was made of the same is kept, if
-the checker accepts it for the estate as it is now; two scenarios that are made of the same share one plan.
-The checker is not asked where it was given all that before, or the planner made that very plan of it: what
-this process saw made or accepted, it knows by digest. After a new start it knows nothing, and asks.
+to a core than the controller has. A worker has every plan judged by the checker before it hands it over, so
+that what lies ready can be carried out: the loop of a leader waits for no verdict. After a change of the
+estate a plan that was made of the same is kept, if the checker accepts it for the estate as it is now; two
+scenarios that are made of the same share one plan. The checker is not asked where it was given all that
+before: what this process saw accepted, it knows by digest. After a new start it knows nothing, and asks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from evac.app.planning_desk import Based, Domain, Place, Told
 from evac.engine.drawer import Made, digest_of
 from evac.engine.standing import Ready, Wanted, Work
 from evac.model.basis import RowsSaid, may_keep
-from evac.model.errors import Corrupt, InvalidInput, PlanError
+from evac.model.errors import Corrupt, EvacError, InvalidInput, PlanError, UnsafePlan
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 
@@ -47,7 +48,7 @@ def lanes_for(servers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Lying:
-    """A plan of one basis. whole, body: see `Told`."""
+    """A plan of one basis that the checker accepted. whole, body: see `Told`."""
 
     digest: str
     searched: bool
@@ -127,12 +128,21 @@ class PlanningWorker:
 
         now = self._now()
         based = await self._basis(lane, lost, now)
-        found = await self._kept(lane, lost, work, now, based, known, load)
+        found, refused = None, False
+        if work != "search" and known is not None and known.plan:
+            found, refused = await self._lies_there(lane, lost, now, based, known, load)
         if found is None:
-            ms = 0 if self._large and work == "make" else self._budget_ms
+            found = await self._shared(lane, lost, work, now, based, load)
+        if found is not None:
+            return found
+        ms = 0 if self._large and work == "make" else self._budget_ms
+        try:
             told: Told = await self._ask(lane, planning_desk.plan, now.seen, lost, ms)
-            found = self._lay(lost, now, based, told, ms > 0 or told.best)
-        return found
+        except EvacError as error:
+            if refused:
+                raise UnsafePlan(error.code, error.message, error.hint) from error
+            raise
+        return self._lay(lost, now, based, told, ms > 0 or told.best)
 
     def _lay(
         self,
@@ -161,28 +171,45 @@ class PlanningWorker:
             now.bases[takes], self._rows[takes] = based, based.rows
         return based
 
-    async def _kept(
-        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, based: Based, known: Ready | None,
+    async def _lies_there(
+        self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, known: Ready,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> tuple[Made | None, bool]:  # fmt: skip
+        """The plan that lies there, where it was made of the same and the checker accepts it, and whether the
+        checker does not: a plan that cannot be judged is refused.
+        """
+        if not may_keep(known.basis, str(based.basis)):
+            return None, False
+        try:
+            told = await self._still(lane, lost, now, based, known.plan, await load(known.plan))
+        except Corrupt:
+            return None, True
+        except InvalidInput:
+            told = None
+        if told is None:
+            return None, True
+        return self._lay(lost, now, based, told, known.searched, again=True), False
+
+    async def _shared(
+        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, based: Based,
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made | None:  # fmt: skip
-        """A plan that was made of the same: the one that lies there, or of another loss in this estate."""
-        basis = str(based.basis)
-        lies = now.made.get(basis)
+        """The plan of another loss in this estate that is made of the same."""
+        lies = now.made.get(str(based.basis))
+        if lies is None or (work == "search" and not lies.searched):
+            return None
         with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
-            if work != "search" and known is not None and known.plan and may_keep(known.basis, basis):
-                told = await self._still(lane, lost, now, based, known.plan, await load(known.plan))
-                if told is not None:
-                    return self._lay(lost, now, based, told, known.searched, again=True)
-            if lies is not None and (work != "search" or lies.searched):
-                told = await self._again(lane, lost, now, lies.whole, await load(lies.digest))
-                if told is not None:
-                    return self._lay(lost, now, based, told, lies.searched)
+            told = await self._again(lane, lost, now, lies.whole, await load(lies.digest))
+            if told is not None:
+                return self._lay(lost, now, based, told, lies.searched)
         return None
 
     async def _still(
         self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, digest: str, data: bytes
     ) -> Told | None:
-        """The plan that lies there. Not checked where it was made or accepted for all that it is now."""
+        """The plan that lies there; None where the checker refuses it. Not asked where it accepted it for all
+        that it is now.
+        """
         from evac.app import planning_desk
 
         stood = self._stood.get(lost)

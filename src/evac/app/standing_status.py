@@ -29,6 +29,7 @@ from evac.store.port import Store
 
 SCHEMA_VERSION: Final = 1
 NOTICES_SHOWN: Final = 10
+NOT_JUDGED: Final = "the checker of this version has not judged it yet"
 
 
 async def status(store: Store) -> dict[str, Any]:
@@ -93,6 +94,9 @@ async def drawer_rows(store: Store) -> list[dict[str, Any]]:
 def drawer_row(
     scenario: str, lost: Sequence[str], plan: str, estate: str, at_ms: int, took_ms: int, problem: str
 ) -> dict[str, Any]:
+    """estate: empty for a plan that the checker of this version has not judged yet."""
+    if plan and not estate:
+        problem = problem or NOT_JUDGED
     return {
         "scenario": scenario, "lost": list(lost), "plan": plan, "estate": estate, "at": moment(at_ms),
         "took_ms": took_ms, "problem": problem,

@@ -2,7 +2,8 @@
 a rack, because a fire waits for no planner.
 
     drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}, and since it holds more
-                                 than sites {"basis", "kind", "people", "searched", "made_ms"} as well
+                                 than sites {"basis", "kind", "people", "searched", "made_ms"} as well;
+                                 "judged": the version of evac whose checker accepted it for that estate
     plan/<digest>/<part:06d>     canonical plan bytes in parts, deflated after `DEFLATED` where shorter;
                                  written before anything names the digest
     plan-kept/<digest>           somebody uses that plan: it is never taken away
@@ -10,8 +11,10 @@ a rack, because a fire waits for no planner.
                                  over to be looked at, since when: {"at_ms"}; a day later it is taken away
 
 A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
-of the estate as observed. After a change every entry is looked at again: what the planner says was made of
-the same is kept and confirmed, the rest is made anew.
+of the estate as observed, and the checker of this version of evac accepted it for that estate: a plan that
+was not judged, or by the checker of another version, fits no estate, and a plan that the checker refuses is
+not put there. After a change every entry is looked at again: what the planner says was made of the same is
+kept and confirmed, the rest is made anew.
 
 This module owns when plans are made and where they lie; the planner is given to it. The table of entries is
 kept in memory while one leads, for nobody else writes them; plans are not.
@@ -22,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,9 +34,18 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from evac import __version__
 from evac.engine.clock import Clock
 from evac.engine.standing import Choice, Ready, Wanted, Work, choose, in_order, scenarios_of
-from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput, LeaseLost, Unavailable
+from evac.model.errors import (
+    Conflict,
+    Corrupt,
+    EvacError,
+    InvalidInput,
+    LeaseLost,
+    Unavailable,
+    UnsafePlan,
+)
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 __all__ = [
@@ -51,16 +64,19 @@ LEFT_MS: Final = 86_400_000
 """A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
 SWEEP_MOST: Final = 32
 DELETES_MOST: Final = 64
+_log = logging.getLogger(__name__)
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 Planner = Callable[[tuple[str, ...]], Awaitable[bytes]]
-"""Domains that are lost -> canonical bytes of a plan. Raises EvacError where none can be made."""
+"""Domains that are lost -> canonical bytes of a plan that the checker accepts. Raises EvacError where there
+is none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a planner made. basis: what it was made of; searched: no better one is looked for; confirmed: it
-    is the plan that lay there, for the estate as it is now."""
+    """A plan that the checker accepted. basis: what it was made of; searched: no better one is looked for;
+    confirmed: it is the plan that lay there, for the estate as it is now."""
 
     data: bytes
     basis: str = ""
@@ -81,8 +97,9 @@ class Planning(Protocol):
         self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made:  # fmt: skip
-        """A plan for the estate as it is now: `known` again, where it still fits, else a new one. load: the
-        bytes of a plan by its digest. Raises EvacError where none can be made.
+        """A plan for the estate as it is now that the checker accepts: `known` again, where it still fits,
+        else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan where the checker refuses
+        `known` and there is no other, EvacError where none can be made or the checker refuses what was made.
         """
         ...
 
@@ -192,13 +209,16 @@ async def get_plan(store: Store, digest: str) -> bytes:
 
 
 def decode(entry: Entry) -> Ready | None:
-    """What an entry says; None for what cannot be read, which is as good as no plan."""
+    """What an entry says; None for what cannot be read, which is as good as no plan. A plan that the checker
+    of this version did not accept is of no estate.
+    """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
         lost, at_ms = entry.key.removeprefix(PREFIX), int(told["at_ms"])
-        names = tuple(lost.split("+")) if lost else ()
+        names, plan = tuple(lost.split("+")) if lost else (), str(told["plan"])
+        estate = "" if plan and told.get("judged") != __version__ else str(told["estate"])
         return Ready(
-            names, str(told["plan"]), str(told["estate"]), at_ms, int(told["took_ms"]), str(told["problem"]),
+            names, plan, estate, at_ms, int(told["took_ms"]), str(told["problem"]),
             str(told.get("basis", "")), str(told.get("kind", "") or ("site", "pair")[len(names) > 1]),
             int(told.get("people", 0)), bool(told.get("searched", True)), int(told.get("made_ms", at_ms)),
         )  # fmt: skip
@@ -320,7 +340,7 @@ class Drawer:
     async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None:
         """The plan for a loss, with its bytes; None unless one is ready of the estate as it is now."""
         ready = await self.look(lost)
-        if ready is None or not ready.plan or ready.estate != self._estate():
+        if ready is None or not ready.plan or not ready.estate or ready.estate != self._estate():
             return None
         return ready, await get_plan(self._store, ready.plan)
 
@@ -333,10 +353,11 @@ class Drawer:
 
     async def _make(self, choice: Choice, estate: str, guard: Lease, lane: int) -> Ready:
         old = (await self._known()).get(choice.wanted.lost)
-        ready, data = await self._stand(choice, estate, lane, old)
+        ready, data, stays = await self._stand(choice, estate, lane, old)
         async with self._writing:
             there = (await self._known()).get(choice.wanted.lost)  # somebody else may have made one meanwhile
-            if ready.problem and choice.work != "make" and there is not None:
+            if ready.problem and stays and there is not None and there.plan:
+                _log.warning("no better plan for the loss of %s: %s", choice.wanted.name, ready.problem)
                 ready = replace(there, at_ms=ready.at_ms, searched=True)  # what lies there still fits
             if data:
                 await _put_parts(self._store, data, ready.plan, guard)
@@ -347,9 +368,11 @@ class Drawer:
 
     async def _stand(
         self, choice: Choice, estate: str, lane: int, old: Ready | None
-    ) -> tuple[Ready, bytes]:  # fmt: skip
-        """The entry of a scenario, and the bytes of its plan; none where there is a problem."""
-        began_ms, wanted = self._clock.monotonic_ms(), choice.wanted
+    ) -> tuple[Ready, bytes, bool]:  # fmt: skip
+        """The entry of a scenario, the bytes of its plan, none where there is a problem, and whether what
+        lies there stays then.
+        """
+        began_ms, wanted, stays = self._clock.monotonic_ms(), choice.wanted, choice.work != "make"
         made, problem = Made(b""), ""
         try:
             async with asyncio.timeout(self._plan_ms / 1_000):
@@ -360,6 +383,7 @@ class Drawer:
             problem = f"no plan in {self._plan_ms // 1_000} s"
         except EvacError as error:
             problem = error.message
+            stays = stays and not isinstance(error, UnsafePlan)
         took_ms, now_ms = self._clock.monotonic_ms() - began_ms, self._clock.now_ms()
         ready = Ready(
             wanted.lost, digest_of(made.data) if made.data else "", estate, now_ms, took_ms, problem,
@@ -367,7 +391,7 @@ class Drawer:
         )  # fmt: skip
         if made.confirmed and old is not None:
             ready = replace(ready, took_ms=old.took_ms, made_ms=old.made_ms)
-        return ready, made.data
+        return ready, made.data, stays
 
     def _leave(self, old: str, new: str) -> tuple[Put | Delete, ...]:
         """Notes that one plan lies in no drawer any more, from now on, and that another does."""
@@ -430,6 +454,7 @@ def _encode(ready: Ready) -> bytes:
             "plan": ready.plan, "estate": ready.estate, "at_ms": ready.at_ms, "took_ms": ready.took_ms,
             "problem": ready.problem, "basis": ready.basis, "kind": ready.kind, "people": ready.people,
             "searched": ready.searched, "made_ms": ready.made_ms,
+            "judged": __version__ if ready.plan and ready.estate else "",
         }
     )  # fmt: skip
 

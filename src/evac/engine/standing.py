@@ -23,7 +23,8 @@ KINDS: Final = ("site", "pair", "group", "hall", "feed")
 @dataclass(frozen=True, slots=True)
 class Ready:
     """What lies in the drawer for one scenario. plan: digest, empty where none could be made, with the
-    problem. estate: the digest of the estate (as observed) that it fits.
+    problem. estate: the digest of the estate (as observed) that it fits; empty where the checker of this
+    version did not accept it.
 
     at_ms: wall clock of its making, or of the last time that it was confirmed; made_ms: of its making alone.
     basis: what the plan was made of, see `model.basis`; kind: of the domain, or `pair`; people: whom the loss

@@ -109,9 +109,8 @@ class _Situation(Collector):
             findings.add_metric((severity,), sum(1 for f in facts.findings if f.severity == severity))
         yield findings
         drawer = self._office.situation.drawer
-        yield _one(
-            "evac_drawer_plans", "Plans ready that fit the estate.", sum(bool(r.current) for r in drawer)
-        )
+        ready = sum(bool(one.plan and one.current) for one in drawer)
+        yield _one("evac_drawer_plans", "Plans ready that fit the estate.", ready)
 
 
 def _notices(seen: NoticesSeen) -> Iterator[Metric]:

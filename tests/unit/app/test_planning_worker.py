@@ -16,12 +16,15 @@ import pytest
 from evac import estate as estates
 from evac.app import planning_desk as desk
 from evac.app.planning_worker import PlanningWorker
-from evac.engine.drawer import Made, digest_of
+from evac.engine.clock import SystemClock
+from evac.engine.drawer import Drawer, Made, digest_of
 from evac.engine.standing import Ready, Work
 from evac.estate import plan_codec
+from evac.model.errors import InvalidInput, UnsafePlan
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
+from evac.store.memory import MemoryStore
 from evac.verify.check import check
 from tests.web.rooms import ESTATE
 
@@ -194,6 +197,69 @@ def test_a_plan_that_this_worker_did_not_see_made_is_checked(room: _Room) -> Non
         later.ready["south",] = replace(later.ready["south",], plan=digest_of(other))
         assert (await later.stand("make", "south")).confirmed
         assert later.here.asked["still"] == 2, "another plan lies there now"
+
+    asyncio.run(story())
+
+
+def _misplans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the planner says of each plan that it costs more than it does."""
+    module = sys.modules["evac.planning.plan"]
+    plan = module.plan
+
+    def wrong(*given: Any, **more: Any) -> Any:
+        made = plan(*given, **more)
+        return replace(made, objective=made.objective + 1)
+
+    monkeypatch.setattr(module, "plan", wrong)
+
+
+def test_a_plan_that_the_checker_refuses_is_not_ready_and_says_why(
+    room: _Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        store, clock, digest = MemoryStore(), SystemClock(), "sha256:one"
+        guard = await store.acquire("leader", "c1", 60_000)
+        drawer = Drawer(store, clock, ("hill", "north", "south"), room.worker, lambda: digest)
+        with monkeypatch.context() as patched:
+            _misplans(patched)
+            assert await drawer.fill_one(guard)
+        ready = await drawer.look(("hill",))
+        assert ready is not None
+        assert ready.plan == ""
+        assert ready.problem.startswith("the checker does not accept this plan: F19 ")
+        assert await drawer.take(("hill",)) is None
+        assert await store.list("plan/") == []
+        assert room.worker._known.made == {}
+        digest = "sha256:two"
+        assert await drawer.fill_one(guard)
+        taken = await drawer.take(("hill",))
+        assert taken is not None
+        assert check(estates.load(room.folder), plan_codec.decode(taken[1])).holds
+
+    asyncio.run(story())
+
+
+def test_where_the_checker_refuses_what_lies_there_and_what_is_made_nothing_stays(
+    room: _Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        await room.worker.scenarios()
+        made = await room.stand("make", "south")
+        plan = plan_codec.decode(made.data)
+        worse = plan_codec.encode(replace(plan, objective=plan.objective + 1))
+        later = room.again()
+        later.lying[digest_of(worse)] = worse
+        later.ready["south",] = replace(later.ready["south",], plan=digest_of(worse))
+        await later.worker.scenarios()
+        with monkeypatch.context() as patched:
+            _misplans(patched)
+            with pytest.raises(UnsafePlan, match="the checker does not accept"):
+                await later.stand("confirm", "south")
+            with pytest.raises(InvalidInput, match="the checker does not accept"):
+                await later.stand("search", "south")
+        again = await later.stand("confirm", "south")
+        assert not again.confirmed
+        assert _holds(later, again, "south")
 
     asyncio.run(story())
 

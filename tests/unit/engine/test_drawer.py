@@ -8,10 +8,12 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evac import __version__
 from evac.engine.drawer import (
     PART_BYTES,
     Drawer,
@@ -25,11 +27,12 @@ from evac.engine.drawer import (
     scenarios_of,
 )
 from evac.engine.standing import Wanted, Work
-from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError
+from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError, UnsafePlan
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
 
 SITES = ("anyang", "ansan", "pangyo")
+NO_LUCK = Infeasible("no-plan", "no luck")
 
 
 class _Clock:
@@ -269,7 +272,7 @@ class _Keeper:
     def __init__(self) -> None:
         self.more = [Wanted(("pangyo/hall",), "hall", 40), Wanted(("pangyo/feed",), "feed", 90)]
         self.asked: list[tuple[int, str, str]] = []
-        self.fails: set[str] = set()
+        self.fails: dict[str, PlanError] = {}
         self.same = True
 
     async def scenarios(self) -> list[Wanted]:
@@ -284,7 +287,7 @@ class _Keeper:
         self.asked.append((lane, "+".join(lost), work))
         await asyncio.sleep(0)
         if work in self.fails:
-            raise Infeasible("no-plan", "no luck")
+            raise self.fails[work]
         if known is not None and known.plan and work != "search" and self.same:
             return Made(await load(known.plan), "basis", known.searched, confirmed=True)
         return Made(f"{work} {lost}".encode(), "basis", searched=work == "search")
@@ -345,12 +348,54 @@ def test_a_planner_that_died_is_asked_again_what_wants_a_plan() -> None:
 
 def test_a_search_that_fails_leaves_the_plan_that_is_there() -> None:
     async def story(world: _World, keeper: _Keeper) -> None:
-        keeper.fails = {"search"}
+        keeper.fails = {"search": NO_LUCK}
         await world.fill()
         ready = await world.drawer.take(("pangyo",))
         assert ready is not None
         assert ready[0].problem == ""
         assert ready[1] == b"make ('pangyo',)"
+
+    _kept(story)
+
+
+def test_a_plan_that_lies_there_goes_once_the_checker_refuses_it_and_not_when_nobody_can_look() -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        keeper.fails, keeper.same = {"confirm": NO_LUCK}, False
+        world.clock.wall_ms += 3_600_001
+        await world.fill()
+        assert await world.drawer.take(("pangyo",)) is not None
+        keeper.fails = {"confirm": UnsafePlan("plan-wrong", "F17 web: has no room")}
+        world.clock.wall_ms += 3_600_001
+        await world.fill()
+        assert await world.drawer.take(("pangyo",)) is None
+        ready = await world.drawer.look(("pangyo",))
+        assert ready is not None
+        assert (ready.plan, ready.problem) == ("", "F17 web: has no room")
+
+    _kept(story)
+
+
+@pytest.mark.parametrize("judged", [None, "", "0.0.1"])
+def test_a_plan_that_no_checker_of_this_version_accepted_is_not_ready_until_one_does(
+    judged: str | None,
+) -> None:
+    async def story(world: _World, keeper: _Keeper) -> None:
+        await world.fill()
+        entry = await world.store.get("drawer/pangyo")
+        assert entry is not None
+        told = orjson.loads(entry.value)
+        assert told.pop("judged") == __version__
+        told |= {} if judged is None else {"judged": judged}
+        await world.store.transact((), (Put(entry.key, orjson.dumps(told)),))
+        world.drawer = Drawer(world.store, world.clock, SITES, keeper, lambda: world.estate, look_ms=10)
+        assert await world.drawer.take(("pangyo",)) is None
+        keeper.asked.clear()
+        await world.fill()
+        assert [(name, work) for _, name, work in keeper.asked] == [("pangyo", "make")]
+        taken = await world.drawer.take(("pangyo",))
+        assert taken is not None
+        assert taken[0].plan == told["plan"]
 
     _kept(story)
 
@@ -421,7 +466,7 @@ def test_a_plan_that_another_took_the_place_of_is_taken_away_after_a_day_unless_
         kept = first["pangyo",].plan
         await put_plan(world.store, await get_plan(world.store, kept), world.guard)
         keeper.same, world.estate = False, "sha256:two"
-        keeper.fails = {"search"}
+        keeper.fails = {"search": NO_LUCK}
         await world.fill()
         assert await world.drawer.sweep(world.guard) == 0, "somebody may hold its digest"
         world.clock.wall_ms += 90_000_000

@@ -6,6 +6,7 @@ import asyncio
 
 import orjson
 
+from evac import __version__
 from evac.app.seen import KEY, encode
 from evac.engine.drawer import key_of
 from evac.lab.journal_facts import plans_ready
@@ -15,7 +16,8 @@ from evac.store.port import Put
 
 
 def plan(site: str, estate: str) -> Put:
-    told = {"plan": "sha256:1", "estate": estate, "at_ms": 1, "took_ms": 1, "problem": ""}
+    told = {"plan": "sha256:1", "estate": estate, "at_ms": 1, "took_ms": 1, "problem": "",
+            "judged": __version__}  # fmt: skip
     return Put(key_of((site,)), orjson.dumps(told))
 
 

@@ -234,7 +234,9 @@ def _plan_words(plan: ReadyPlan | None) -> str:
         return "none"
     if plan.problem:
         return f"none: {plan.problem}"
-    return "ready" if plan.current is not False else "of an older estate"
+    if plan.current is False:
+        return "of an older estate" if plan.estate else "not judged yet"
+    return "ready"
 
 
 def _plan_ms(plan: ReadyPlan | None) -> int:

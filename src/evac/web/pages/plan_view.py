@@ -80,7 +80,7 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
     if plan.problem or not plan.plan:
         words, state = "none", "error"
     elif plan.current is False:
-        words, state = "of an older estate", "warning"
+        words, state = "of an older estate" if plan.estate else "not judged yet", "warning"
     elif plan.current is None:
         words, state = "not compared yet", "unknown"
     elif not plan.searched:
