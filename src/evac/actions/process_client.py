@@ -14,7 +14,7 @@ import orjson
 from evac.actions import process_signing, secrets
 from evac.actions.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.actions.peers import HERE, Lines, Peer
-from evac.actions.port import Observed, Order
+from evac.actions.port import Checked, Observed, Order
 from evac.actions.secrets import Secret
 from evac.actions.tls import TlsTrouble, why_cut
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -170,9 +170,32 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def error_values(error: ActionError) -> dict[str, Any]:
+    """An error of an agent as its answers carry it."""
+    kind = next((name for name, one in ERRORS.items() if isinstance(error, one)), "unknown")
+    said = {"kind": kind, "code": error.code, "message": error.message, "hint": error.hint}
+    return said | {"after_ms": error.after_ms} if isinstance(error, Retryable) else said
+
+
+def checked_of(answer: Mapping[str, Any]) -> Checked:
+    """What an agent says of whether an action could be done; an agent of an older version names no error."""
+    problems = tuple(str(words) for words in answer.get("problems", ()))
+    would = answer.get("would")
+    error = _error(would) if isinstance(would, dict) and problems else None
+    return Checked(problems, evidence_of(answer), error)
+
+
+def not_checked(error: ActionError) -> Checked:
+    """An agent that could not be asked: nothing was begun, whatever became of the question."""
+    if isinstance(error, OutcomeUnknown):
+        error = Retryable(error.code, error.message, error.hint)
+    return Checked((error.message,), error=error)
+
+
 def _error(said: Mapping[str, Any]) -> ActionError:
     kind = ERRORS.get(str(said.get("kind")), OutcomeUnknown)
     words = (str(said.get("code", "agent-error")), str(said.get("message", "")), str(said.get("hint", "")))
     if kind is Retryable:
-        return Retryable(*words, after_ms=int(said.get("after_ms", 0)))
+        after_ms = said.get("after_ms", 0)
+        return Retryable(*words, after_ms=after_ms if isinstance(after_ms, int) else 0)
     return kind(*words)

@@ -39,10 +39,8 @@ class RemoteDriver:
         try:
             answer = await self._send("check", action, order)
         except ActionError as error:
-            return Checked((error.message,))
-        return Checked(
-            tuple(str(words) for words in answer.get("problems", ())), process_client.evidence_of(answer)
-        )
+            return process_client.not_checked(error)
+        return process_client.checked_of(answer)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         return process_client.evidence_of(await self._send("execute", action, order))
@@ -51,7 +49,7 @@ class RemoteDriver:
         try:
             answer = await self._send("observe", action, order)
         except ActionError as error:
-            return Observed("unclear", {"why": error.message[:200]})
+            return Observed("unclear", {"why": error.message[:200], "code": error.code})
         return process_client.observed_of(answer)
 
     async def undo(self, action: Action, order: Order) -> Evidence:

@@ -26,6 +26,7 @@ from aiohttp import web
 
 from evac.actions import process_signing, remote, remote_generation, secrets
 from evac.actions.process import PATH as UNIT_PATH
+from evac.actions.process_client import error_values
 from evac.actions.registry import Drivers, create
 from evac.engine import agent_memory
 from evac.engine.agent_acting import Acting
@@ -42,11 +43,7 @@ from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent,
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 HEALTH_PATH: Final = "/v1/health"
-_STATUS: Final[Mapping[type[ActionError], tuple[int, str]]] = {
-    Retryable: (503, "retryable"),
-    Permanent: (409, "permanent"),
-    OutcomeUnknown: (504, "unknown"),
-}
+_STATUS: Final[Mapping[type[ActionError], int]] = {Retryable: 503, Permanent: 409, OutcomeUnknown: 504}
 _Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 _log = logging.getLogger("evac.agent")
@@ -213,13 +210,8 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None) -> N
 
 
 def _refusal(error: ActionError) -> tuple[int, dict[str, Any]]:
-    status, kind = next(
-        (found for known, found in _STATUS.items() if isinstance(error, known)), _STATUS[OutcomeUnknown]
-    )
-    said: dict[str, Any] = {"kind": kind, "code": error.code, "message": error.message, "hint": error.hint}
-    if isinstance(error, Retryable):
-        said["after_ms"] = error.after_ms
-    return status, {"error": said}
+    status = next((found for known, found in _STATUS.items() if isinstance(error, known)), 504)
+    return status, {"error": error_values(error)}
 
 
 def _table(body: bytes) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
 from evac.actions.port import Action, Driver, Order, Verb
+from evac.actions.process_client import error_values
 from evac.actions.registry import Drivers
 from evac.engine.agent_config import AgentConfig
 from evac.engine.agent_memory import TokenLedger
@@ -61,7 +62,8 @@ class Acting:
         driver = self._driver(action)
         if what == "check":
             checked = await _bounded(driver.check(action, order), order)
-            return {"problems": list(checked.problems), "evidence": dict(checked.evidence)}
+            said = {"problems": list(checked.problems), "evidence": dict(checked.evidence)}
+            return said if checked.error is None else said | {"would": error_values(checked.error)}
         if what == "observe":
             observed = await _bounded(driver.observe(action, order), order)
             return {"outcome": observed.outcome, "evidence": dict(observed.evidence)}

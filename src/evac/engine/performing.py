@@ -46,6 +46,7 @@ EVIDENCE_MOST: Final = 32
 OBSERVE_LEAST_MS: Final = 5_000
 LATE_AGAIN_MS: Final = 100
 OFF_SHARE: Final = 0.5
+_OF_AGENTS: Final = "agent-"
 """Of the time of a try, what switching off may take."""
 
 
@@ -161,9 +162,10 @@ class Performer:
                     _collect(evidence, seen.evidence)
                     continue
                 if seen.outcome == "unclear":
-                    if one.step.kind == "boot" and seen.evidence.get("code") == "bmc-silent":
+                    code = str(seen.evidence.get("code", ""))
+                    if one.step.kind == "boot" and (code == "bmc-silent" or code.startswith(_OF_AGENTS)):
                         why = str(seen.evidence.get("why", "it does not answer"))  # it was tried: it failed
-                        return self._again(one, "bmc-silent", why)
+                        return self._again(one, code, why)
                     if one.cycle and _hangs(seen):
                         return await self._switched_off(one, driver, action, order)
                     return "step_unknown", {"message": "nobody can tell what an earlier try did"}

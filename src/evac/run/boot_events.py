@@ -21,8 +21,7 @@ OWN: Final = frozenset(
      "secret-open", "secret-reference", "secret-short", "secret-too-large", "secret-unreadable"}
 )  # fmt: skip
 """Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
-SET: Final = frozenset({"setting-missing", "setting-wrong"})
-"""May be of one server or of all: several tell, with none between them that came up."""
+_MAY_BE_OWN: Final = ("agent-", "driver-", "setting-", "tls-")
 POWER: Final = "power:"
 """Steps that close a feed, and limits of watts, are named so."""
 GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
@@ -100,14 +99,15 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
-    if code == REFUSED or (view.steps[i].kind == BOOT and (code in OWN or (view.refusing and code in SET))):
+    own = code in OWN or (view.refusing and _may_be_own(code))
+    if code == REFUSED or (own and view.steps[i].kind == BOOT):
         view.refusing = True
         if view.phases[i] == "failed":
             view.refused.add(i)
     elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
         view.given_up[i] = event.at_ms
-        if code in SET:
-            _is_set_wrong(view, i)
+        if _may_be_own(code):
+            _is_misset(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
@@ -118,7 +118,14 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         _stalls(view, i, event.at_ms)
 
 
-def _is_set_wrong(view: RunView, i: int) -> None:
+def _may_be_own(code: str) -> bool:
+    """Whether a failure may be of one server or of all: settings, an agent that is not there, a mistake of
+    evac. Several tell, with none between them that came up.
+    """
+    return code.startswith(_MAY_BE_OWN)
+
+
+def _is_misset(view: RunView, i: int) -> None:
     """Several in a row could not be asked: it is no server, and they are tried again once it is mended."""
     view.misset.add(i)
     if len(view.misset) >= SEVERAL_STALLED:

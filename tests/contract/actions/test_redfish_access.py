@@ -12,6 +12,7 @@ import pytest
 
 from evac.actions.port import Checked, Observed, Value
 from evac.actions.redfish import RedfishDriver
+from evac.actions.remote import RemoteDriver
 from evac.lab.fleet.addresses import address_of
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.actions.redfish_world import (
@@ -25,6 +26,7 @@ from tests.contract.actions.redfish_world import (
 )
 from tests.contract.actions.suite import order
 from tests.lab.fleets import Running
+from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -151,6 +153,36 @@ def test_who_asks_first_does_not_take_one_other_password_for_a_wrong_one(fleet: 
         await driver.close()
 
     asyncio.run(story())
+
+
+def test_through_an_agent_a_refusal_says_as_much_as_here(fleet: Running, tmp_path: Path) -> None:
+    bad, good = SERVERS_LEFT.take(fleet, "changed-password"), SERVERS_LEFT.take(fleet)
+    config = agents.config(tmp_path)
+    process = agents.own_process(config, agents.header(config) + 'drivers = ["redfish"]\n')
+
+    async def story() -> None:
+        driver = RemoteDriver(
+            "redfish", frozenset({"boot"}), f"http://127.0.0.1:{config.port}", agents.REFERENCE
+        )
+        try:
+            assert (await driver.check(action(fleet, good), order())).ready
+            checked = await driver.check(action(fleet, bad), order())
+            assert isinstance(checked.error, Permanent)
+            assert checked.error.code == "bmc-password"
+            process.kill()
+            checked = await driver.check(action(fleet, good), order())
+            assert not checked.ready
+            assert isinstance(checked.error, Retryable)
+            assert checked.error.code == "agent-unreachable"
+            seen = await driver.observe(action(fleet, good), order())
+            assert (seen.outcome, seen.evidence["code"]) == ("unclear", "agent-unreachable")
+        finally:
+            await driver.close()
+
+    try:
+        asyncio.run(story())
+    finally:
+        process.kill()
 
 
 def test_what_asks_to_be_left_alone_is_left_alone(fleet: Running) -> None:

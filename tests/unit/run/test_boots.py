@@ -177,7 +177,17 @@ class Unequipped(Wave):
         self._later(5, Event("step_failed", 0, step, attempt, data))
 
 
-@pytest.mark.parametrize("code", ["secret-open", "secret-missing", "driver-library-missing", "setting-wrong"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "secret-open",
+        "secret-missing",
+        "driver-library-missing",
+        "setting-wrong",
+        "agent-unreachable",
+        "driver-broken",
+    ],
+)
 def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
     world = Unequipped(roomy(), trouble=0)
     world.code = code
