@@ -159,9 +159,10 @@ def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
     """Who lacked an image, and is tried again now. Only what was without power before the run is switched off
     for it: nobody but evac, or a person since, has switched it on.
     """
-    for _, i, why in outages.due(view, now_ms)[:_AT_ONCE]:
+    for _, i, why, last in outages.due(view, now_ms)[:_AT_ONCE]:
         cycle = i in view.hung and view.steps[i].cold
-        data = {"who": "evac", "reason": why, "turn": view.turns.get(i, 0) + 1, "cycle": cycle}
+        turn = view.spec.patience.attempts if last else view.turns.get(i, 0) + 1
+        data = {"who": "evac", "reason": why, "turn": turn, "cycle": cycle}
         yield Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
 
 

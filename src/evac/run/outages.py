@@ -3,13 +3,14 @@
 Three cases, each bounded by the tries of a step. A dead boot server that nobody replaces is tried by one
 server at a time; once all have tried it in vain they take further turns, with pauses that grow. Boots in
 doubt are looked at and tried again once their boot server, or another one, serves. And before a run ends,
-several that began together and did not come up are tried again, and the few that began last: it may have been
-their boot server that died.
+several that began together and did not come up are tried again, a few that began one right after the other,
+and the few that began last: it may have been their boot server that died.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -18,15 +19,18 @@ from evac.run.patience import deadline_ms
 from evac.run.view import BUSY, RunView
 
 PAUSE_MOST_MS: Final = 600_000
+CHANCE: Final = 20
+"""In fewer than one of so many waves broken servers lie in a row that is taken for a dead boot server."""
 _OPEN: Final = BUSY | {"ready"}
 
 
 class Turn(NamedTuple):
-    """One more try of step i, at `at_ms`."""
+    """One more try of step i, at `at_ms`. last: it has no other after it, however few it had."""
 
     at_ms: int
     i: int
     why: str
+    last: bool = False
 
 
 def lacks_image(view: RunView, i: int) -> bool:
@@ -70,10 +74,11 @@ def dead_at_last(view: RunView) -> Iterator[tuple[str, int]]:
     """Boot servers that are found dead only when nothing else is left to do, and how many boots say so."""
     if view.phase != "running" or not view.settled:
         return
+    tries = _tries(view)
     for server, boots in sorted(_in_vain(view).items()):
         tried = [i for i in boots if view.booted_from(i) == server]
-        number = 0 if server in view.lost_servers else len(_unproved(view, server, tried))
-        if number >= SEVERAL_STALLED and is_row(view, _boots_from(view, server)):
+        number = 0 if server in view.lost_servers else len(_unproved(view, tries[server], tried))
+        if number >= SEVERAL_STALLED and is_row(view, tries[server]):
             yield server, number
 
 
@@ -110,6 +115,7 @@ def _turns(view: RunView) -> list[Turn]:
     if view.phase != "running" or not (view.alone or view.hung or view.settled):
         return []
     found: list[Turn] = []
+    tries = _tries(view) if view.settled else defaultdict[str, list[int]](list)
     for server, boots in _in_vain(view).items():
         left = [i for i in boots if _has_tries(view, i)]
         if server in view.alone:
@@ -118,7 +124,8 @@ def _turns(view: RunView) -> list[Turn]:
         found += _of_doubt(view, server, left)
         if view.settled:
             for tried in sorted({view.booted_from(i) for i in left}):
-                found += _last_ones(view, tried, [i for i in left if view.booted_from(i) == tried])
+                mine = [i for i in left if view.booted_from(i) == tried]
+                found += _last_ones(view, tried, mine, tries[tried])
     return found
 
 
@@ -161,28 +168,29 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     return found
 
 
-def _last_ones(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
-    """Before the run ends: several that began together, once; and the few that began last, several times, as
-    nothing says that their boot server serves.
+def _last_ones(view: RunView, server: str, boots: Iterable[int], tries: Sequence[int]) -> list[Turn]:
+    """Before the run ends: those that began together, once; and the few that began last, several times, as
+    nothing says that their boot server serves. tries: all boots from it.
     """
     left = [i for i in boots if i not in view.hung]
-    unproved = _unproved(view, server, left)
+    unproved = _unproved(view, tries, left)
     if len(unproved) >= SEVERAL_STALLED:
         unproved = []
     why = f"nothing came up from the boot server {server} since it began"
     found = [Turn(_after_pause(view, i), i, why) for i in unproved]
-    if len(left) >= SEVERAL_STALLED:
-        why = f"several that began together did not come up from the boot server {server}"
-        again = set(_together(view, server)).difference(unproved, view.turns).intersection(left)
-        found += [Turn(view.ended[i], i, why) for i in sorted(again)]
-    return found
+    why = f"several that began together did not come up from the boot server {server}"
+    fresh = set(left).difference(unproved, view.turns)
+    together = fresh.intersection(_together(view, tries)) if len(left) >= SEVERAL_STALLED else set[int]()
+    found += [Turn(view.ended[i], i, why) for i in sorted(together)]
+    row = fresh.intersection(_in_a_row(view, tries)) - together
+    return found + [Turn(view.ended[i], i, why, last=True) for i in sorted(row)]
 
 
-def _together(view: RunView, server: str) -> Iterator[int]:
+def _together(view: RunView, tries: Iterable[int]) -> Iterator[int]:
     """Boots that did not come up while few of those begun between them did: broken servers lie apart."""
     bad: list[tuple[int, int]] = []
     good = 0
-    for i in sorted(_boots_from(view, server), key=lambda i: (view.started[i], view.rank[i])):
+    for i in sorted(tries, key=lambda i: (view.started[i], view.rank[i])):
         if view.phases[i] == "succeeded":
             good += 1
         elif _does_not_come_up(view, i):
@@ -192,12 +200,42 @@ def _together(view: RunView, server: str) -> Iterator[int]:
                 yield from (one for one, _ in several)
 
 
-def _unproved(view: RunView, server: str, boots: Iterable[int]) -> list[int]:
+def _in_a_row(view: RunView, tries: Iterable[int]) -> Iterator[int]:
+    """Alike boots, two or more, that began one right after the other and did not come up, where the share of
+    those broken beside them makes that unlikely: their boot server may have been away for a moment.
+    """
+    alike: dict[int, list[int]] = {}
+    for i in sorted(tries, key=lambda i: (view.started[i], view.rank[i])):
+        if _does_not_come_up(view, i) or _came_up_in_time(view, i):
+            alike.setdefault(view.steps[i].duration_ms, []).append(i)
+    for took, boots in alike.items():
+        rows: list[list[int]] = [[]]
+        for i in boots:
+            if view.phases[i] == "succeeded":
+                rows.append([])
+            elif rows[-1] and view.started[i] - view.started[rows[-1][-1]] > took:
+                rows.append([i])
+            else:
+                rows[-1].append(i)
+        bad = sum(map(len, rows))
+        for row in rows:
+            number = len(row)
+            if number > 1 and CHANCE * (bad - number + 1) ** number <= len(boots) ** (number - 1):
+                yield from row
+
+
+def _came_up_in_time(view: RunView, i: int) -> bool:
+    """Whether step i came up, and did not wait for its image meanwhile."""
+    took = view.steps[i].duration_ms
+    return view.phases[i] == "succeeded" and view.ended[i] - view.started[i] <= took + took // 2
+
+
+def _unproved(view: RunView, tries: Iterable[int], boots: Iterable[int]) -> list[int]:
     """Boots whose last try says nothing of themselves: while it lasted none like them began that came up, nor
     any once they should have been up.
     """
     alike: dict[int, list[int]] = {}
-    for j in _boots_from(view, server):
+    for j in tries:
         if view.phases[j] == "succeeded" and view.attempts[j]:
             alike.setdefault(view.steps[j].duration_ms, []).append(view.started[j])
     every = sorted(at_ms for found in alike.values() for at_ms in found)
@@ -229,12 +267,19 @@ def _after_pause(view: RunView, i: int) -> int:
 
 def _serves_since(view: RunView, server: str, at_ms: int) -> bool:
     """Whether a boot came up that began later than that."""
-    return any(view.phases[j] == "succeeded" and view.started[j] > at_ms for j in _boots_from(view, server))
+    return any(
+        at > at_ms and view.phases[j] == "succeeded" and _is_boot(view, j) and view.booted_from(j) == server
+        for j, at in enumerate(view.started)
+    )
 
 
-def _boots_from(view: RunView, server: str) -> list[int]:
-    """Boots whose last try was from it."""
-    return [i for i in range(len(view.steps)) if _is_boot(view, i) and view.booted_from(i) == server]
+def _tries(view: RunView) -> defaultdict[str, list[int]]:
+    """Boot server -> boots whose last try was from it."""
+    found = defaultdict[str, list[int]](list)
+    for i in range(len(view.steps)):
+        if _is_boot(view, i):
+            found[view.booted_from(i)].append(i)
+    return found
 
 
 def _comes_from(view: RunView, i: int, server: str) -> bool:

@@ -77,8 +77,8 @@ the run needs, or of an envelope that does not cover what its plan needs, is kep
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
 approvals of a new plan: persons that it needs; as before where it does not say. capacity: what the run may
 hold of the limit from now on. off of a failed step: it was seen off, so that it draws nothing. turn of a
-boot that evac retries for want of an image: which one it is, from 1; cycle: found on, it is switched off
-first.
+boot that evac retries for want of an image: which one it is, from 1, the last of them where it has only one;
+cycle: found on, it is switched off first. stood_in: boot servers that the one that died had taken over from.
 """
 
 

@@ -301,3 +301,55 @@ def test_turns_are_known_to_a_new_plan() -> None:
     world.settle()
     world.say("plan_replaced", plan="p2", why="again")
     assert (world.view.turns, world.view.cycled) == ({first: 1}, {first})
+
+
+@pytest.mark.parametrize(
+    ("broken", "again"),
+    [
+        ((20, 21), True),
+        ((20, 22), False),
+        ((20, 21, 22, 40), True),
+        ((20, 21, 40, 45, 50, 55), False),
+        ((20, 21, 22, 40, 45, 50), True),
+    ],
+    ids=["a pair", "not in a row", "three", "as many as by chance", "more than by chance"],
+)
+def test_a_few_in_a_row_are_tried_once_more_unless_so_many_are_broken(
+    broken: tuple[int, ...], again: bool
+) -> None:
+    """Their boot server was away for a moment in the middle of the wave, and serves since then."""
+    world = in_flight(spec_of(1, servers=90))
+    mine, last = boots(world, "b0"), world.spec.patience.attempts
+    for n, i in enumerate(mine):
+        world.view.started[i] = n * 10
+    for n, i in enumerate(mine):
+        if n not in broken:
+            up(world, i)
+            world.view.ended[i] = world.view.started[i] + 100
+    world.now_ms += 900
+    for n in broken:
+        fails(world, mine[n])
+    row = [n for n in broken if n < 40]
+    tried = [(world.view.steps[mine[n]].id, last, False) for n in row] if again else []
+    assert sorted(retried(world)) == sorted(tried)
+    world.pending.clear()
+    world.now_ms += 400
+    for n in row if again else ():
+        fails(world, mine[n])
+    assert world.finish() == "succeeded_with_exceptions"
+    assert len(retried(world)) == len(tried), "once"
+    assert world.view.quarantined == {mine[n] for n in broken}
+
+
+def test_boots_that_began_long_after_each_other_are_no_row() -> None:
+    world = in_flight(spec_of(1, servers=90))
+    mine = boots(world, "b0")
+    for n, i in enumerate(mine):
+        world.view.started[i] = n * 10 + (200 if n > 20 else 0)
+        if n not in (20, 21):
+            up(world, i)
+            world.view.ended[i] = world.view.started[i] + 100
+    world.now_ms += 1_500
+    for n in (20, 21):
+        fails(world, mine[n])
+    assert not retried(world)
