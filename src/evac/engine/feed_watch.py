@@ -28,6 +28,7 @@ from evac.engine.execution import RunExecution
 from evac.engine.recording import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.run.boot_events import BOOT, GONE, POWER, SEVERAL
+from evac.run.unheard import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
 
@@ -48,7 +49,9 @@ NOBODY: Final = "no server behind any feed answers: the power of all of them, or
 
 UP: Final[StepPhase] = "succeeded"
 _ASKED: Final[frozenset[StepPhase]] = frozenset({UP, "pending", "ready", "running", "unknown"})
-"""Servers that did not come up are asked nothing: they may be dead."""
+"""Servers that did not come up are asked nothing: they may be dead. But where nothing has answered yet, their
+network may not have been up.
+"""
 
 ActionsOf = Callable[[str], Sequence[Action]]
 Asked = Mapping[int, bool]
@@ -134,6 +137,7 @@ class FeedWatch:
         self._turns: dict[str, int] = {}
         self._suspects: dict[str, list[int]] = {}
         self._alive: set[str] = set()
+        self._answered: set[int] = set()
         self._nobody_since = -1
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -156,6 +160,7 @@ class FeedWatch:
         steps = view.steps
         if steps is not self._steps:
             self._steps, self._behind, self._suspects = steps, servers_behind(view, self._actions), {}
+            self._answered.clear()
         self._alive -= view.tripped.keys()
         feeds = [feed for feed in self._behind if _has_power(view, feed)]
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
@@ -192,13 +197,14 @@ class FeedWatch:
         racks = {view.steps[i].rack for i in up}
         if len(up) >= SEVERAL and len(racks) > 1:
             return up
-        rest = [i for i in around if phases[i] != UP and phases[i] in _ASKED]
+        rest = [i for i in around if phases[i] != UP and (phases[i] in _ASKED or is_unheard(view, i))]
         rest.sort(key=lambda i: (view.steps[i].rack in racks, phases[i] != "running"))
         return [*up, *rest[:SAMPLE]]
 
     async def _is_gone(self, view: RunView, i: int) -> bool:
         """Silent, or off though it was up. Who answers has power, whatever else is the matter with it."""
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
+        self._answered.discard(i)
         for action in self._actions(step.id):
             if action.verb != BOOT or action.driver not in BOOT_DRIVERS:
                 continue
@@ -211,6 +217,9 @@ class FeedWatch:
                     seen = await self._driver(action.driver).observe(action, order)
             except (EvacError, TimeoutError, OSError):
                 return False
+            code = str(seen.evidence.get("code", ""))
+            if seen.outcome != "unclear" or not code or tells(code):
+                self._answered.add(i)
             return (was_up and seen.outcome == "absent") or seen.evidence.get("code") in GONE
         return False
 
@@ -241,7 +250,7 @@ class FeedWatch:
         new = [
             feed
             for feed, asked in looks.items()
-            if not all(asked.values())
+            if not self._answered.isdisjoint(asked)
             and not (feed in view.fed or feed in view.tripped)
             and not any(view.phases[i] == UP for i in asked)
         ]

@@ -17,7 +17,7 @@ from evac.model.steps import STEP_WORDS
 from evac.report.run_forecast import FORECASTS, clock, forecast_document, forecast_facts
 from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
-from evac.run import outages
+from evac.run import outages, unheard
 from evac.run.boot_rules import held_servers, why_waits
 from evac.run.envelope import to_data
 from evac.run.state import RunView
@@ -193,6 +193,11 @@ def waiting(view: RunView) -> list[str]:
         last = plural(boots, "boot from it that began last did", "boots from it that began last did")
         again = f"{'it is' if boots == 1 else 'they are'} tried again, next at {clock(at_ms)} UTC"
         found.append(f"a look at the boot server {server}, in case it died: {last} not come up; {again}")
+    for feeds, servers in unheard.waiting(view).items():
+        found.append(
+            f"the management network behind {' and '.join(feeds)}: no controller there has answered yet; "
+            f"{plural(servers, 'server waits', 'servers wait')}, and all are tried again once one answers"
+        )
     for i, phase in enumerate(view.phases):
         if phase == "ready" and (gate := view.gate_of(i)):
             found.append(f"{view.steps[i].id}: {gate}{_AGREE}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
+from evac.run import unheard
 from evac.run.moving import run_moves
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -62,6 +63,8 @@ def is_up(view: RunView, i: int) -> None:
     view.given_up.pop(i, None)
     if view.steps[i].kind == BOOT:
         view.misset.clear()
+        if not view.steps[i].manual and "attested_by" not in view.evidence.get(i, ()):
+            unheard.hears(view, view.steps[i].feeds)
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
@@ -99,6 +102,8 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
+    if unheard.tells(code) and view.steps[i].kind == BOOT:
+        unheard.hears(view, view.steps[i].feeds)
     own = code in OWN or (view.refusing and _may_be_own(code))
     if code == REFUSED or (own and view.steps[i].kind == BOOT):
         view.refusing = True
@@ -245,6 +250,7 @@ def feeds_seen(view: RunView, event: Event) -> None:
     """A server behind each of them answered: whoever leads next knows that they had power."""
     run_moves(view, event, event.kind)
     view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
+    unheard.hears(view, event.data["feeds"])
 
 
 def is_undone(view: RunView, i: int) -> None:
@@ -263,6 +269,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
         view.signs[i] = view.signs.get(i, 0) + 1
     view.opened_feeds.discard(feed)
     view.fed.discard(feed)
+    view.heard.discard(feed)
     closing = _gate(view, feed)
     if closing >= 0 and view.phases[closing] in _BACK:
         view.take_back(closing)

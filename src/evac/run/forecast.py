@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
-from evac.run import outages
+from evac.run import outages, unheard
 from evac.run.agenda import Agenda
 from evac.run.learning import Learned, Measured
 from evac.run.values import RunStep
@@ -51,8 +51,9 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
     again = sum(outages.held(view, server) for server in view.alone)
-    gone = len(view.quarantined - view.refused)
-    lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in view.refused)
+    open_ones = view.refused | unheard.are_waiting(view)
+    gone = len(view.quarantined - open_ones)
+    lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in open_ones)
     return Forecast(
         now_ms, len(boots), sum(1 for i in boots if view.phases[i] == "succeeded"), lost + play.floor,
         max((play.ends.get(i, view.ended[i]) for i in boots), default=0),
@@ -80,6 +81,7 @@ class _Play:
     def _prepare(self) -> None:
         """What is under way ends as drawn; what only a person can settle is settled at once."""
         view = self.view
+        again = view.refused | unheard.are_waiting(view)
         for i, phase in enumerate(view.phases):
             if phase in ("pending", "ready") and (i in view.gates or view.steps[i].gate):
                 self.waits = self.waits or phase == "ready"
@@ -87,11 +89,13 @@ class _Play:
             if phase in BUSY:
                 self.waits = self.waits or i in view.manual_running
                 heappush(self.under_way, (self._end_of(i, view.started[i]), i))
+            elif i in again:
+                self.waits = True
+                view.tries[i] = 0
+                view.turn(i, "ready")
             elif phase == "failed":
                 self.waits = self.waits or i not in view.given_up
-                if i in view.refused:
-                    view.tries[i] = 0
-                view.turn(i, "ready" if i in view.refused else "skipped")
+                view.turn(i, "skipped")
 
     def run(self) -> None:
         view, agenda = self.view, Agenda(self.view, self.now_ms)

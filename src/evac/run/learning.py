@@ -6,6 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
+from evac.run import unheard
 from evac.run.values import RunStep
 from evac.run.view import RunView
 
@@ -59,6 +60,7 @@ class Measured:
 
     def __init__(self, view: RunView, now_ms: int) -> None:
         self._alike: dict[tuple[str, int], _Alike] = {}
+        self._waiting = unheard.are_waiting(view)
         self.failing: list[int] = []
         boots = []
         for i, step in enumerate(view.steps):
@@ -85,8 +87,8 @@ class Measured:
         took_ms = view.ended[i] - view.started[i]
         if phase == "succeeded":
             alike.found.append(took_ms * 1_000 // step.duration_ms)
-        elif i in view.refused:
-            return  # says nothing of the server: it is tried again once a person has mended what it was for
+        elif i in view.refused or i in self._waiting:
+            return  # says nothing of the server: it is tried again once what it was for is mended
         elif i in view.quarantined or phase == "failed":
             alike.failed += 1
             if step.kind == "boot":

@@ -1,0 +1,61 @@
+"""Servers that are silent, as all behind their feeds are: the network there may not be up yet. Pure.
+
+They are no business of the people on the floor, one by one. They wait, whoever watches the feeds asks one of
+them now and then, and all are tried again once one answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from evac.model.boot_codes import BOOT_CODES
+from evac.run.view import RunView
+
+SILENT: Final = "bmc-silent"
+LEAST: Final = 3
+"""Fewer are broken themselves, for all that is known."""
+
+
+def tells(code: str) -> bool:
+    """Whether a failure is told by a management controller: it answered."""
+    return code in BOOT_CODES and code != SILENT
+
+
+def hears(view: RunView, feeds: Iterable[str]) -> None:
+    """A management controller behind these feeds answered: those that were silent before are tried again."""
+    new = set(feeds) - view.heard - view.tripped.keys()
+    if not new:
+        return
+    unheard = [i for i in sorted({*view.quarantined, *view.given_up}) if is_unheard(view, i)]
+    view.heard |= new
+    for i in unheard:
+        if not new.isdisjoint(view.steps[i].feeds):
+            view.take_back(i)
+
+
+def is_unheard(view: RunView, i: int) -> bool:
+    """Whether step i was given up because its controller is silent, as all behind its feeds are."""
+    step = view.steps[i]
+    if not (step.feeds and view.phases[i] in ("failed", "skipped")) or step.manual or i in view.blind:
+        return False
+    given_up = i in view.quarantined or i in view.given_up
+    return given_up and view.failures.get(i, ("",))[0] == SILENT and view.heard.isdisjoint(step.feeds)
+
+
+def waiting(view: RunView) -> dict[tuple[str, ...], int]:
+    """Feeds behind which nothing has answered -> how many servers wait for that, where they are several."""
+    return {feeds: len(boots) for feeds, boots in sorted(_behind(view).items()) if len(boots) >= LEAST}
+
+
+def are_waiting(view: RunView) -> frozenset[int]:
+    """The boots of servers that wait for it."""
+    return frozenset(i for boots in _behind(view).values() if len(boots) >= LEAST for i in boots)
+
+
+def _behind(view: RunView) -> dict[tuple[str, ...], list[int]]:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for i in {*view.quarantined, *view.given_up}:
+        if is_unheard(view, i):
+            found.setdefault(view.steps[i].feeds, []).append(i)
+    return found
