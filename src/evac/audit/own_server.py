@@ -10,7 +10,6 @@ was plus d. So only losses whose slack may have come to the other side of nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -31,27 +30,13 @@ _NEAR: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Open:
-    """Pairs of some losses, and how many replicas of each want a place."""
-
-    pairs: Pairs
-    count: IntColumn
-
-    def only(self, losses: BoolColumn) -> Open:
-        """Those of some losses."""
-        chosen = losses[self.pairs.loss]
-        return Open(self.pairs.only(chosen), self.count[chosen])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     """Pairs that are taken, and how many replicas of each want a place. in_all: how many replicas each loss
-    takes (L,), and how many of them want a place (L,); by_site: pairs of the small losses of each site."""
+    takes (L,), and how many of them want a place (L,)."""
 
     taken: Taken
     count: IntColumn
     in_all: tuple[IntColumn, IntColumn]
-    by_site: tuple[Open, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,15 +59,7 @@ def wanted_of(taken: Taken, known: BoolColumn, losses: Losses) -> Wanted:
     pairs = taken.pairs
     count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
     in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
-    site = np.where(_small(losses), losses.site, -1).astype(np.int16)[pairs.loss]
-    # By site, and in the order of the pairs within one.
-    rows = np.argsort(site, kind="stable")
-    edges = np.searchsorted(site[rows], np.arange(losses.sites.shape[1] + 1))
-    by_site = tuple(
-        Open(Pairs(pairs.service[chosen], pairs.loss[chosen]), count[chosen])
-        for chosen in (rows[one:end] for one, end in pairwise(edges.tolist()))
-    )
-    return Wanted(taken, count, (in_all, placed), by_site)
+    return Wanted(taken, count, (in_all, placed))
 
 
 def settled(supply: Supply, losses: Losses, wanted: Wanted, before: Settled | None) -> Settled:
@@ -96,7 +73,7 @@ def settled(supply: Supply, losses: Losses, wanted: Wanted, before: Settled | No
         for test, (dark, _) in enumerate(_TESTS):
             asked = left & (low[:, test] < 0) & (high[:, test] >= 0)
             if asked.any():
-                slack = _slack(wanted.by_site[site].only(asked), tests[test], taken)
+                slack = _slack(wanted, asked, tests[test], taken)
                 low[asked, test] = high[asked, test] = slack[asked]
             found = left & (low[:, test] >= 0)
             fits |= found
@@ -145,37 +122,52 @@ def _bounds(
         here = losses.site == site
         low[here] -= 3 * tests
         high[here] += tests
+    pairs = wanted.taken.pairs
     for site, test in np.argwhere(far.any(axis=2)).tolist():
-        pairs = wanted.by_site[site].pairs
         lost = pairs.loss[far[site, test][pairs.service]]
+        lost = lost[losses.site[lost] == site]
         low[lost, test], high[lost, test] = -UNBOUNDED, UNBOUNDED
     return low, high
 
 
 def _asking_other(before: Wanted, after: Wanted, losses: int) -> BoolColumn:
-    """(L,) losses after which something else wants a place: those between the first row of the pairs that
-    differs and the last one."""
+    """(L,) losses after which another number of replicas of some service is taken, or wants a place."""
     found = np.zeros(losses, np.bool_)
     if before is after:
         return found
-    columns = [(one.taken.pairs.service, one.taken.pairs.loss, one.count) for one in (before, after)]
-    least = min(len(columns[0][0]), len(columns[1][0]))
-    first, back = least, least
-    for one, other in zip(*columns, strict=True):
-        front = one[:least] != other[:least]
-        rear = (one[len(one) - least :] != other[len(other) - least :])[::-1]
-        first = min(first, int(front.argmax()) if front.any() else least)
-        back = min(back, int(rear.argmax()) if rear.any() else least)
-    back = min(back, least - first)
-    for _, loss, _ in columns:
-        found[loss[first : len(loss) - back]] = True
+    old, new = before.taken.pairs, after.taken.pairs
+    first, last, end = _differing(old, new, before.count, after.count)
+    # Pairs are sorted, so what stands in both is found by its place.
+    was = old.service[first:last].astype(np.int64) * losses + old.loss[first:last]
+    now = new.service[first:end].astype(np.int64) * losses + new.loss[first:end]
+    place = np.searchsorted(was, now)
+    known = np.append(was, -1)[place] == now
+    known[known] = before.count[first:last][place[known]] == after.count[first:end][known]
+    gone = np.ones(len(was), np.bool_)
+    gone[place[known]] = False
+    found[old.loss[first:last][gone]] = True
+    found[new.loss[first:end][~known]] = True
     return found
 
 
-def _slack(wanted: Open, reach: IntColumn, taken: IntColumn) -> IntColumn:
-    """(L,) slack of losses, `UNBOUNDED` where nothing is wanted. Those with the fewest choices go first."""
-    pairs, slack = wanted.pairs, np.full(len(taken), UNBOUNDED, np.int64)
+def _differing(old: Pairs, new: Pairs, count: IntColumn, other: IntColumn) -> tuple[int, int, int]:
+    """From which row pairs and counts differ, and up to which row of each."""
+    least = min(len(old), len(new))
+    first = back = least
+    for one, more in ((old.service, new.service), (old.loss, new.loss), (count, other)):
+        front = one[:least] != more[:least]
+        rear = (one[len(one) - least :] != more[len(more) - least :])[::-1]
+        first = min(first, int(front.argmax()) if front.any() else least)
+        back = min(back, int(rear.argmax()) if rear.any() else least)
+    back = min(back, least - first)
+    return first, len(old) - back, len(new) - back
+
+
+def _slack(wanted: Wanted, asked: BoolColumn, reach: IntColumn, taken: IntColumn) -> IntColumn:
+    """(L,) slack of some losses, `UNBOUNDED` where nothing is wanted; those with few choices go first."""
+    slack, rows = np.full(len(taken), UNBOUNDED, np.int64), asked[wanted.taken.pairs.loss]
+    pairs = wanted.taken.pairs.only(rows)
     start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
     order = np.argsort(reach, kind="stable").astype(np.int32)
-    own_servers(order, np.ascontiguousarray(reach), start, pairs.loss, wanted.count, -taken, slack)
+    own_servers(order, np.ascontiguousarray(reach), start, pairs.loss, wanted.count[rows], -taken, slack)
     return slack

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -80,15 +81,26 @@ _LATER_FIELDS: Final = MappingProxyType(
 _AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 
 
+@lru_cache(maxsize=256)
+def _record(
+    kind: Hashable,
+) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], frozenset[str]] | None:
+    """Names of the fields of a dataclass, what reads them, and which of them came later."""
+    if not isinstance(kind, type) or not is_dataclass(kind):
+        return None
+    return (*fields_in_order(kind), _LATER_FIELDS.get(kind, frozenset()))
+
+
 def _plain(value: Any) -> Any:
     """Lists and objects with their keys in canonical order."""
-    if type(value) in _AS_THEY_ARE:
+    kind = type(value)
+    if kind in _AS_THEY_ARE or (kind is int and -QUANTITY_LIMIT <= value <= QUANTITY_LIMIT):
         return value
-    if type(value) is int and -QUANTITY_LIMIT <= value <= QUANTITY_LIMIT:
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        names, values = fields_in_order(type(value))
-        later = _LATER_FIELDS.get(type(value), frozenset())
+    if kind is tuple:
+        return list(value) if _AS_THEY_ARE.issuperset(map(type, value)) else [_plain(item) for item in value]
+    record = _record(cast("Hashable", kind))
+    if record is not None:
+        names, values, later = record
         return {
             name: item if type(item) in _AS_THEY_ARE else _plain(item)
             for name, item in zip(names, values(value), strict=True)
@@ -97,7 +109,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in keys_in_order(tuple(value))}
     if isinstance(value, tuple):
-        return list(value) if _AS_THEY_ARE.issuperset(map(type, value)) else [_plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Fraction):
         return [ordered(value.numerator), ordered(value.denominator)]
     return value.isoformat() if isinstance(value, date) else ordered(value)
