@@ -24,12 +24,23 @@ ACROSS = (1_001, 1_439, 1_847, 2_458, 2_472, 4_293, 4_849)
 STANDS_ON = (5_042, 5_120, 5_321)
 """Where what a service waits for, or what cannot be shed without a lost tool, holds the room."""
 
+IN_TURNS = (7_443,)
+"""Where two replicas on one server must be stopped by one pair of hands."""
 
-@pytest.mark.parametrize("seed", [*NEEDED, *TOO_LATE, *ACROSS, *STANDS_ON])
+
+@pytest.mark.parametrize("seed", [*NEEDED, *TOO_LATE, *ACROSS, *STANDS_ON, *IN_TURNS])
 def test_no_plan_breaks_a_rule(seed: int) -> None:
     instance = wild_instance(seed)
     for work in (0, 30):
         assert not check_instance(instance, plan_instance(instance, work=work)).violations
+
+
+def test_sheds_that_cannot_go_at_once_go_one_after_the_other() -> None:
+    plan = plan_instance(wild_instance(IN_TURNS[0]), work=0)
+    sheds = sorted((step.start_ms, step.end_ms, step.count) for step in plan.steps if step.kind == "shed")
+    assert sum(count for _, _, count in sheds) == 2
+    assert [count for _, _, count in sheds] == [1, 1]
+    assert sheds[0][1] <= sheds[1][0]
 
 
 def _on_one_server(seed: int) -> Instance:

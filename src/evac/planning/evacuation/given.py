@@ -65,6 +65,8 @@ def _shed_given(board: Board, service: int, row: int) -> int:
         entry = board.heap[k]
         pending = board.present[entry].given - (board.present[entry].count - board.present[entry].left)
         if pending > 0:
+            if board.size[SHEDS] + lines >= len(board.shed):
+                return NEVER
             note_shed(board, board.size[SHEDS] + lines, entry, pending, service)
             lines += 1
     return do_sheds(board, row, lines)

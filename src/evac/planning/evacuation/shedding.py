@@ -195,34 +195,70 @@ def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
 
 
 @inner
-def sheds_end(board: Board, row: int, lines: int) -> int:
-    """When the sheds written by `sheds_for` could be over, each taken alone."""
-    end = board.row[row].shed_end
-    uses = board.pool[board.row[row].pool].shed_set
+def _shed_when(board: Board, row: int, victim: int, count: int) -> tuple[int, int, int, int]:
+    """(tick, ticks it takes, done by hand, replicas) of a shed that takes as many at once as can go at once.
+
+    Where `count` never can, because people have two hands or a limit is smaller, it is halved until some can;
+    tick NEVER where not even one can.
+    """
+    uses, ticks = board.pool[board.row[row].pool].shed_set, board.service[victim].shed
+    at, length, by_hand = when(board, SHED, uses, ticks, count, 0)
+    while at >= NEVER and count > 1:
+        count = (count + 1) // 2
+        at, length, by_hand = when(board, SHED, uses, ticks, count, 0)
+    return at, length, by_hand, count
+
+
+@inner
+def sheds_end(board: Board, row: int, lines: int) -> tuple[int, bool]:
+    """When the sheds written by `sheds_for` could be over, each taken alone, and whether one is split."""
+    end, in_turns = board.row[row].shed_end, False
     for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
         victim = board.present[board.shed[line].entry].service
-        at, length, _ = when(board, SHED, uses, board.service[victim].shed, board.shed[line].count, 0)
+        at, length, _, count = _shed_when(board, row, victim, board.shed[line].count)
         if at >= NEVER:
-            return NEVER
-        end = max(end, at + length)
-    return end
+            return NEVER, False
+        end, in_turns = max(end, at + length), in_turns or count < board.shed[line].count
+    return end, in_turns
+
+
+@inner
+def _split(board: Board, line: int, last: int, count: int) -> bool:
+    """Leave `count` replicas in a line and write the rest of it behind it, before those up to `last`."""
+    if last >= len(board.shed):
+        return False
+    for k in range(last, line, -1):
+        here, before = board.shed[k], board.shed[k - 1]
+        here.entry, here.count, here.service = before.entry, before.count, before.service
+    board.shed[line + 1].count -= count
+    board.shed[line].count = count
+    return True
 
 
 @inner
 def do_sheds(board: Board, row: int, lines: int) -> int:
-    """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over."""
+    """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over.
+
+    NEVER where one cannot be done; those before it are done then.
+    """
     uses = board.pool[board.row[row].pool].shed_set
     board.size[VERSION] += 1
-    for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
-        entry, count = board.shed[line].entry, board.shed[line].count
+    line, last = board.size[SHEDS], board.size[SHEDS] + lines
+    while line < last:
+        entry = board.shed[line].entry
         victim = board.present[entry].service
-        at, length, by_hand = when(board, SHED, uses, board.service[victim].shed, count, 0)
+        at, length, by_hand, count = _shed_when(board, row, victim, board.shed[line].count)
         if at >= NEVER:
             return NEVER
+        if count < board.shed[line].count:
+            if not _split(board, line, last, count):
+                return NEVER
+            last += 1
         reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
         board.shed[line].at, board.shed[line].manual = at, by_hand
-        board.size[SHEDS] = line + 1
-        board.shed[line].end_before = board.row[row].shed_end
+        line += 1
+        board.size[SHEDS] = line
+        board.shed[line - 1].end_before = board.row[row].shed_end
         board.present[entry].left -= count
         board.service[victim].left -= count
         for r in range(board.vector.shape[1]):

@@ -182,9 +182,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
             board.group[line.number].boot_bound = end
             ready = max(since, end)
     else:
-        row = next_shed_row(board, service, line.number)
-        if row >= 0:
-            ready = max(since, _shed_ready(board, service, row))
+        return _look_freed(board, service, source, since)
     if row < 0 or ready >= NEVER:
         return -1
     at, _, _ = _start_when(board, service, board.row[row].pool, ready)
@@ -195,9 +193,26 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
 
 
 @inner
-def _shed_ready(board: Board, service: int, row: int) -> int:
+def _look_freed(board: Board, service: int, source: int, since: int) -> int:
+    """As `_look`, of rows freed by sheds; where they take turns, the row is for when nothing else is left."""
+    line = board.source[source]
+    row = next_shed_row(board, service, line.number)
+    if row < 0:
+        return -1
+    ready, in_turns = _shed_ready(board, service, row)
+    if ready >= NEVER:
+        return -1
+    at, _, _ = _start_when(board, service, board.row[row].pool, max(since, ready))
+    if at >= NEVER:
+        return -1
+    line.time = NEVER - 1 if in_turns and board.size[SOURCES] > 1 else at
+    return row
+
+
+@inner
+def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
     if room_for(board, service, row, 0) > 0:
-        return 0
+        return 0, False
     lines = sheds_for(board, service, row, board.size[LEVEL])
     return sheds_end(board, row, max(lines, 0))
 
