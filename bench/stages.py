@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -80,8 +81,10 @@ def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) 
     asked = lose("pangyo")
 
     def first_and_verified() -> Any:
-        made = make_plan(estate, asked, budget_ms=0)
-        return made, check(estate, made.plan)
+        # Another object each time: what is kept with an estate in memory is worked out in each run.
+        fresh = replace(estate)
+        made = make_plan(fresh, asked, budget_ms=0)
+        return made, check(fresh, made.plan)
 
     early, early_verdict = stage(found, f"{name}: first plan, verified", first_and_verified, times)
     plan = stage(
