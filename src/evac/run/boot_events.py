@@ -64,7 +64,7 @@ def is_up(view: RunView, i: int) -> None:
     if view.steps[i].kind == BOOT:
         view.misset.clear()
         if not view.steps[i].manual and "attested_by" not in view.evidence.get(i, ()):
-            unheard.hears(view, view.steps[i].feeds)
+            unheard.hears(view, view.steps[i].feeds, view.last_ms)
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
@@ -103,7 +103,7 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
     if unheard.tells(code) and view.steps[i].kind == BOOT:
-        unheard.hears(view, view.steps[i].feeds)
+        unheard.hears(view, view.steps[i].feeds, event.at_ms)
     own = code in OWN or (view.refusing and _may_be_own(code))
     if code == REFUSED or (own and view.steps[i].kind == BOOT):
         view.refusing = True
@@ -113,6 +113,7 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         view.given_up[i] = event.at_ms
         if _may_be_own(code):
             _is_misset(view, i)
+        unheard.is_given_up(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
@@ -250,7 +251,7 @@ def feeds_seen(view: RunView, event: Event) -> None:
     """A server behind each of them answered: whoever leads next knows that they had power."""
     run_moves(view, event, event.kind)
     view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
-    unheard.hears(view, event.data["feeds"])
+    unheard.hears(view, event.data["feeds"], event.at_ms)
 
 
 def is_undone(view: RunView, i: int) -> None:
@@ -269,7 +270,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
         view.signs[i] = view.signs.get(i, 0) + 1
     view.opened_feeds.discard(feed)
     view.fed.discard(feed)
-    view.heard.discard(feed)
+    view.heard.pop(feed, None)
     closing = _gate(view, feed)
     if closing >= 0 and view.phases[closing] in _BACK:
         view.take_back(closing)

@@ -147,7 +147,7 @@ def _done(view: RunView, i: int, event: Event) -> None:
     evidence = event[4].get("evidence")
     if evidence:
         view.evidence[i] = evidence
-    if view.keeps or view.tripped or view.gone or view.stalled or view.turns:
+    if view.keeps or view.tripped or view.gone or view.stalled or view.turns or view.steps[i].feeds:
         boot_events.is_up(view, i)
     if view.alone:
         boot_events.serves_again(view, i)

@@ -15,6 +15,7 @@ from evac.run.view import RunView
 SILENT: Final = "bmc-silent"
 LEAST: Final = 3
 """Fewer are broken themselves, for all that is known."""
+_GIVEN_UP: Final = frozenset({"failed", "skipped", "unknown"})
 
 
 def tells(code: str) -> bool:
@@ -22,25 +23,37 @@ def tells(code: str) -> bool:
     return code in BOOT_CODES and code != SILENT
 
 
-def hears(view: RunView, feeds: Iterable[str]) -> None:
+def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:
     """A management controller behind these feeds answered: those that were silent before are tried again."""
-    new = set(feeds) - view.heard - view.tripped.keys()
+    new = [feed for feed in feeds if feed not in view.heard and feed not in view.tripped]
     if not new:
         return
     unheard = [i for i in sorted({*view.quarantined, *view.given_up}) if is_unheard(view, i)]
-    view.heard |= new
+    view.heard.update(dict.fromkeys(new, at_ms))
     for i in unheard:
-        if not new.isdisjoint(view.steps[i].feeds):
+        if any(feed in new for feed in view.steps[i].feeds):
             view.take_back(i)
+    for i in [i for i in view.unclear if any(feed in new for feed in view.steps[i].feeds)]:
+        del view.unclear[i]  # what looks did not see before says nothing
+
+
+def is_given_up(view: RunView, i: int) -> None:
+    """Step i failed for good. A try that began before anything behind its feeds had answered says nothing."""
+    since_ms = max((view.heard.get(feed, -1) for feed in view.steps[i].feeds), default=-1)
+    if view.started[i] <= since_ms and view.failures.get(i, ("",))[0] == SILENT:
+        view.take_back(i)
 
 
 def is_unheard(view: RunView, i: int) -> bool:
-    """Whether step i was given up because its controller is silent, as all behind its feeds are."""
+    """Whether step i was given up because its controller is silent, as all behind its feeds are. Where nobody
+    can tell what its last try did, it is looked at first.
+    """
     step = view.steps[i]
-    if not (step.feeds and view.phases[i] in ("failed", "skipped")) or step.manual or i in view.blind:
+    if step.manual or not step.feeds or not (i in view.quarantined or i in view.given_up):
         return False
-    given_up = i in view.quarantined or i in view.given_up
-    return given_up and view.failures.get(i, ("",))[0] == SILENT and view.heard.isdisjoint(step.feeds)
+    if view.phases[i] not in _GIVEN_UP or any(feed in view.heard for feed in step.feeds):
+        return False
+    return i not in view.hung if i in view.blind else view.failures.get(i, ("",))[0] == SILENT
 
 
 def waiting(view: RunView) -> dict[tuple[str, ...], int]:

@@ -72,7 +72,7 @@ class RunView:
     gates: words of gates that the plan does not have. gone: feed -> boots that fell silent or went off since
     the last sign of life there, with the time; signs: of how many trips each was a sign since it last came
     up; fed: feeds behind which a server answered since they were closed; heard: those
-    behind which a management controller ever told anything; tripped: feeds without power
+    behind which a management controller told anything, and since when; tripped: feeds without power
     (tripped_ms: when each did last), and whether the breaker was seen open; opened_feeds: breakers seen open
     that nobody has thought about yet. stalled: boot server -> boots that do not come up since the last one
     did; lost_servers: boot servers that are given up: by whom they are replaced, and since when; where that
@@ -111,7 +111,7 @@ class RunView:
         self.tripped_ms: dict[str, int] = {}
         self.gone: dict[str, dict[int, int]] = {}
         self.fed: set[str] = set()
-        self.heard: set[str] = set()
+        self.heard: dict[str, int] = {}
         self.opened_feeds: set[str] = set()
         self.stalled: dict[str, dict[int, int]] = {}
         self.lost_servers: dict[str, tuple[str, int]] = {}
@@ -311,7 +311,7 @@ class RunView:
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
             sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
             sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()), sorted(self.fed),
-            sorted(self.heard), sorted(self.misset),
+            sorted(self.heard.items()), sorted(self.misset),
         )  # fmt: skip
         return found if any(found) else ()
 

@@ -118,11 +118,11 @@ class FloorDriver:
         """Asks its controller; a look is a look, whoever made it."""
         server = self._floor.servers[action.target]
         await self._go(takes_s)
-        if self.refuses:
-            raise Permanent("credentials-refused", "user or password are refused")
         if not self._floor.answers(server):
             await self._go(CONNECT_S)
             raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
+        if self.refuses:
+            raise Permanent("credentials-refused", "user or password are refused")
         server.looked = server.looked or not self._peeks
         return server
 

@@ -16,7 +16,7 @@ from evac.testing.floor import FAULTS, Fault, Floor, Server
 PER_RACK: Final = 4
 Row = tuple[str, str, tuple[str, ...], str, int, int, float, float, Fault]
 """Name, rack, feeds, boot server, watts, watts and seconds of inrush, seconds of a boot, what is wrong."""
-What = Literal["kill", "switch", "boot-server", "trip", "budget", "refuse"]
+What = Literal["kill", "switch", "boot-server", "trip", "budget", "refuse", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,11 @@ def draw(seed: int) -> WaveOptions:
         happenings = [one for one in happenings if one.what != "boot-server"]
         inrush = {feed: 6 * watts for feed, watts in inrush.items()}
         at_once += 40
+    if seed % 8 == 5:  # the network of the controllers comes up late
+        late = Random(f"{seed}/network")
+        where = "" if dual or late.random() < 0.4 else f"f{late.randrange(feeds)}"
+        happenings = [one for one in happenings if one.what != "switch"]
+        happenings.append(Happening(0.0, "network", where, late.uniform(20, 900)))
     return WaveOptions(
         seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
         tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen, in_flight, successor_dies_s,

@@ -27,6 +27,7 @@ from evac.engine.performing import Terms
 from evac.engine.reading import create_run, take_over
 from evac.engine.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
+from evac.run import unheard
 from evac.run.boot_events import POWER, SEVERAL_STALLED
 from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
@@ -315,6 +316,8 @@ class WaveStory:
                 self.floor.dark_switches.add(happening.name)
                 self._excuse(lambda server: server.rack == happening.name)
                 self.loop.in_world(happening.for_s, self.floor.dark_switches.discard, happening.name)
+            case "network":
+                self._network_is_late(happening)
             case "boot-server":
                 if happening.for_s:
                     self.floor.only_boot_server = happening.name
@@ -334,6 +337,13 @@ class WaveStory:
             case "refuse":
                 self._refuse(True)
                 self.loop.in_world(happening.for_s, self._refuse, False)
+
+    def _network_is_late(self, happening: Happening) -> None:
+        """Nobody there can be asked until it is up; nothing else is the matter with them."""
+        name = happening.name
+        for rack in {one.rack for one in self.floor.servers.values() if not name or name in one.feeds}:
+            self.floor.dark_switches.add(rack)
+            self.loop.in_world(happening.for_s, self.floor.dark_switches.discard, rack)
 
     def _excuse(self, which: Callable[[Server], bool]) -> None:
         self.excused |= {server.name for server in self.floor.servers.values() if which(server)}
@@ -363,7 +373,9 @@ class WaveStory:
         await self.store.transact((), (put,))
 
     async def _person(self) -> None:
-        """Looks now and then: opens gates of feeds once they may be closed, and goes on after refusals."""
+        """Looks now and then: opens gates of feeds once they may be closed, closes a breaker behind which
+        nothing answers, and goes on after refusals.
+        """
         while True:
             await asyncio.sleep(WALK_S)
             view = self.view
@@ -372,6 +384,9 @@ class WaveStory:
             for i in sorted(set(view.gates) - view.gates_open):
                 if view.phases[i] in ("pending", "ready"):
                     self.ask("approve", step=view.steps[i].id)
+            for feed in sorted({feed for feeds in unheard.waiting(view) for feed in feeds}):
+                if not self.floor.closed[feed]:
+                    self.floor.close(feed)
             if view.phase == "paused" and view.refusing and not self.refused:
                 self.ask("resume")
 
