@@ -19,6 +19,7 @@ from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
 from evac.report.screen import Page
 from evac.report.words import number, plural
+from evac.run import unheard
 from evac.run.boot_rules import silent_racks
 from evac.run.outages import lacks_image
 from evac.run.values import ENDED
@@ -28,6 +29,8 @@ SCHEMA_VERSION: Final = 1
 COLUMNS: Final = (
     "hall", "rack", "position", "server", "serial", "code", "reason", "what_to_do", "may_draw_power", "tries",
 )  # fmt: skip
+NETWORK_OVER: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
+NETWORK: Final = NETWORK_OVER + "it is tried again by itself once one does; "
 SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
 _DOUBT: Final = (
     "in-doubt",
@@ -70,8 +73,10 @@ class Quarantine:
 def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:
     """place_of: what the boot of a step was told."""
     racks = silent_racks(view)
+    first = {i: SWITCH for i, step in enumerate(view.steps) if step.rack in racks}
+    first |= dict.fromkeys(unheard.are_waiting(view), NETWORK if view.phase not in ENDED else NETWORK_OVER)
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
-    down = [_down(view, i, place_of, racks) for i in boots if _is_down(view, i)]
+    down = [_down(view, i, place_of, first.get(i, "")) for i in boots if _is_down(view, i)]
     degraded = [
         _degraded(view, i, place_of)
         for i in boots
@@ -84,7 +89,7 @@ def _is_down(view: RunView, i: int) -> bool:
     return i in view.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
-def _down(view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int]) -> Left:
+def _down(view: RunView, i: int, place_of: Callable[[str], Place], first: str) -> Left:
     code, message = view.failures.get(i, ("", ""))
     doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
     if not code or doubt:
@@ -93,8 +98,7 @@ def _down(view: RunView, i: int, place_of: Callable[[str], Place], racks: Mappin
         reason, remedy = BOOT_CODES[code].words, BOOT_CODES[code].remedy
     else:
         reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
-    if view.steps[i].rack in racks:
-        remedy = SWITCH + remedy
+    remedy = first + remedy
     if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
         again = "" if view.phase in ENDED else ", and it is tried again"
         remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evac.engine.requests import Request, check_event, event_of
 from evac.engine.requests import Terms as RequestTerms
 from evac.model.errors import RunError
+from evac.report.quarantine import quarantine_of
 from evac.report.run_report import step_row, waiting
 from evac.report.run_report import waiting as waiting_words
 from evac.run import unheard
@@ -247,6 +248,9 @@ def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
         assert world.view.phases[world.view.index[step]] == "skipped"
     said = forecast(world.view, world.now_ms)
     assert (said.floor, said.up, said.waits) == (0, 12, True), "all come up once it is there"
+    assert {one.remedy.partition(";")[0] for one in quarantine_of(world.view, lambda step: {}).down} == {
+        "nothing behind its feed has answered: look at the network and the breaker first"
+    }
     world.silent = frozenset({"boot:s0", "boot:s2", "boot:s4"})  # these are dead
     world.say("feeds_seen", feeds=["f0"])
     assert not unheard.waiting(world.view)
