@@ -28,17 +28,20 @@ _STANDS: Final = BUSY | {"succeeded"}
 class Agenda:
     """Invariant: every ready step is offered, in `ready`, parked at a limit that lacks room for it, asleep
     until a timer, spent (all its tries are used up), or in `blocked` until a person, or health, releases it.
+    places: rank of a step -> where it is parked, (number of the limit, units); what `parked` has of it
+    elsewhere is old.
     """
 
     __slots__ = (
-        "asleep", "blocked", "boots", "fences", "held", "now_ms", "observe", "offered", "parked", "promised",
-        "ready", "spent", "standing", "stands", "stuck", "timers", "trying", "undo",
+        "asleep", "blocked", "boots", "fences", "held", "now_ms", "observe", "offered", "parked", "places",
+        "promised", "ready", "spent", "standing", "stands", "stuck", "timers", "trying", "undo",
     )  # fmt: skip
 
     def __init__(self, view: RunView, now_ms: int) -> None:
         self.now_ms = now_ms
         self.ready: list[int] = []
         self.parked: dict[int, dict[int, list[int]]] = {}
+        self.places: dict[int, tuple[int, int]] = {}
         self.timers: list[tuple[int, int, int, int]] = []
         self.observe: list[int] = []
         self.undo: list[tuple[int, int]] = []
@@ -195,13 +198,11 @@ class Agenda:
                 self._wake_parked(view)
             while self.ready:
                 i = view.ranked[heappop(self.ready)]
-                if view.phases[i] != "ready" or i in self.offered or i in self.blocked:
-                    continue
-                if view.steps[i].paced and self._held_back(view, i):
-                    continue
-                if view.alone and self._waits_for_image(view, i):
-                    continue
                 uses = view.needs(i) if view.keeping else view.uses[i]
+                if self._is_passed_over(view, i):
+                    if uses and self.parked:  # the room that it was woken for is for those behind it
+                        view.limits.freed.update(number for number, _, _ in uses)
+                    continue
                 if uses:
                     lacking = view.limits.lacking(uses)
                     if lacking >= 0:
@@ -215,6 +216,14 @@ class Agenda:
                 return i
             if not view.limits.freed:
                 return -1
+
+    def _is_passed_over(self, view: RunView, i: int) -> bool:
+        """Whether step i, in the queue, does not begin now, be there room or not."""
+        if view.phases[i] != "ready" or i in self.offered or i in self.blocked:
+            return True
+        if view.steps[i].paced and self._held_back(view, i):
+            return True
+        return bool(view.alone) and self._waits_for_image(view, i)
 
     def _held_back(self, view: RunView, i: int) -> bool:
         """Whether the pace changed while a step stood in the queue."""
@@ -236,8 +245,10 @@ class Agenda:
         """Step i waits at the limit without room; the room it leaves at others is for those behind it."""
         for number, units, _ in uses:
             if number == lacking:
-                by_units = self.parked.setdefault(number, {})
-                heappush(by_units.setdefault(units, []), view.rank[i])
+                rank, place = view.rank[i], (number, units)
+                if self.places.get(rank) != place:
+                    self.places[rank] = place
+                    heappush(self.parked.setdefault(number, {}).setdefault(units, []), rank)
             else:
                 view.limits.freed.add(number)
 
@@ -250,20 +261,25 @@ class Agenda:
                 continue
             room = view.limits.room(number)
             while room >= 0:
-                units = self._first_parked(view, by_units, room)
+                units = self._first_parked(view, number, room)
                 if units < 0:
                     break
-                heappush(self.ready, heappop(by_units[units]))
+                rank = heappop(by_units[units])
+                del self.places[rank]
+                heappush(self.ready, rank)
                 room -= units
 
-    def _first_parked(self, view: RunView, by_units: dict[int, list[int]], room: int) -> int:
+    def _first_parked(self, view: RunView, number: int, room: int) -> int:
         """The units of the first by rank among those parked that fit the room; -1 where none does."""
         best, found = -1, -1
-        for units, ranks in by_units.items():
+        for units, ranks in self.parked[number].items():
             if units > room:
                 continue
-            while ranks and not self._waits(view, ranks[0]):
-                heappop(ranks)
+            place = number, units
+            while ranks and not (self.places.get(ranks[0]) == place and self._waits(view, ranks[0])):
+                rank = heappop(ranks)
+                if self.places.get(rank) == place:
+                    del self.places[rank]
             if ranks and (best < 0 or ranks[0] < best):
                 best, found = ranks[0], units
         return found
@@ -280,7 +296,11 @@ class Agenda:
         waiting = {
             number
             for number, by_units in self.parked.items()
-            if any(self._waits(view, rank) for ranks in by_units.values() for rank in ranks)
+            if any(
+                self.places.get(rank) == (number, units) and self._waits(view, rank)
+                for units, ranks in by_units.items()
+                for rank in ranks
+            )
         }
         for rank in islice(self.ready, _LOOKED_AT_MOST):
             if self._waits(view, rank):

@@ -179,6 +179,42 @@ def test_no_step_waits_while_it_could_start(seed: int, steps: int) -> None:
     assert not overused(world.spec, world.events)
 
 
+@given(st.integers(0, 10_000))
+def test_nobody_takes_room_for_which_a_step_was_woken_in_vain(seed: int) -> None:
+    """Steps that wait are made ready again and again, as those behind a feed that trips are, and limits
+    change: still no ready step has room at all its limits.
+    """
+    rng = random.Random(seed)
+    names = ("watts", "slots")
+    limits = tuple(RunLimit(name, "slots", rng.randrange(8, 20)) for name in names)
+    steps = tuple(
+        RunStep(f"s{n:02}", "start", "t", rng.randrange(50), 1, (),
+                tuple((name, rng.randrange(1, 8), 0) for name in names if rng.random() < 0.8))
+        for n in range(30)
+    )  # fmt: skip
+    world = World(RunSpec("r", "i", "p1", steps, limits, approvals=0),
+                  takes_ms=lambda step: 1 + random.Random(f"{seed}{step}").randrange(50))  # fmt: skip
+    world.begin()
+    while True:
+        if rng.random() < 0.5:
+            limit = rng.choice(limits)
+            capacity = rng.choice((limit.capacity // 3, limit.capacity, 3 * limit.capacity))
+            world.say("limit_changed", who="mina", reason="the utility", limit=limit.id, capacity=capacity)
+        waiting = [i for i, phase in enumerate(world.view.phases) if phase == "ready"]
+        for i in rng.choices(waiting, k=rng.randrange(5)) if waiting else ():
+            world.view.turn(i, "ready")
+        world.settle()
+        view = world.view
+        for i, phase in enumerate(view.phases):
+            if view.phase == "running" and phase == "ready":
+                assert view.limits.lacking(view.uses[i]) >= 0, f"{view.steps[i].id} could start"
+        if not world.step():
+            break
+    assert not [
+        i for i, phase in enumerate(view.phases) if phase == "ready" and view.limits.lacking(view.uses[i]) < 0
+    ]
+
+
 def test_starts_come_by_planned_start_then_id_and_no_offer_comes_twice() -> None:
     rng = random.Random(3)
     steps = [RunStep(f"s{n:02}", "start", "t", rng.randrange(5), 1) for n in range(40)]
