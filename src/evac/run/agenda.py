@@ -242,14 +242,16 @@ class Agenda:
         return True
 
     def _park(self, view: RunView, i: int, uses: Uses, lacking: int) -> None:
-        """Step i waits at the limit without room; the room it leaves at others is for those behind it."""
+        """Step i waits at the limit without room; what it leaves, there and elsewhere, is for those behind
+        it.
+        """
         for number, units, _ in uses:
             if number == lacking:
                 rank, place = view.rank[i], (number, units)
                 if self.places.get(rank) != place:
                     self.places[rank] = place
                     heappush(self.parked.setdefault(number, {}).setdefault(units, []), rank)
-            else:
+            if view.limits.room(number) > 0:
                 view.limits.freed.add(number)
 
     def _wake_parked(self, view: RunView) -> None:
