@@ -99,6 +99,10 @@ class Control(Protocol):
         """Asks something of a run and waits for its leader. Id, moment and a missing name are filled in."""
         ...
 
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        """Asks several things of a run, in order; what became of each."""
+        ...
+
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
         """Whether a journal is whole, and agrees with heads that others kept: that of a run, or one of
         `anchoring.JOURNALS`.

@@ -143,6 +143,9 @@ class ServerControl:
         told = await self._waited("POST", _path("runs", name, "requests"), body)
         return Taken(told["state"] != "waiting", shown(told["why"]) if told["state"] == "refused" else "")
 
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        return [await self.ask(name, request) for request in asked]
+
     async def _waited(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Asked once, under one key, and waited for as long as a store is."""
         key, told = self._calls.new_key(), {}

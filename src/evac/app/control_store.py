@@ -98,17 +98,27 @@ class StoreControl:
             await asyncio.sleep(PAUSE_S)
 
     async def ask(self, name: str, request: Request) -> Taken:
-        now_ms = self._clock.now_ms()
-        who = request.who or runs.who_am_i()
-        asked = replace(request, id=runs.new_id(now_ms), who=who, at_ms=now_ms)
+        return (await self.ask_all(name, (request,)))[0]
+
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        now_ms, who = self._clock.now_ms(), runs.who_am_i()
         found = await runs.resolve(self.store, name)
-        await runs.ask(self.store, found, asked)
-        if not await runs.settled(self.store, found, asked.id):
-            return Taken(False)
-        for event in reversed(await runs.events_of(self.store, found)):
-            if event.kind == "request_refused" and event.data.get("request") == asked.id:
-                return Taken(True, str(event.data.get("why", "refused")))
-        return Taken(True, await runs.answered(self.store, asked.id))
+        ids = []
+        for number, request in enumerate(asked):
+            ids.append(runs.new_id(now_ms + number))
+            one = replace(request, id=ids[-1], who=request.who or who, at_ms=now_ms)
+            await runs.ask(self.store, found, one)
+        left = await runs.unsettled(self.store, found, ids)
+        refused = {
+            str(event.data.get("request", "")): str(event.data.get("why", "refused"))
+            for event in await runs.events_of(self.store, found)
+            if event.kind == "request_refused"
+        }
+        told = []
+        for one in ids:
+            why = "" if one in left else refused.get(one) or await runs.answered(self.store, one)
+            told.append(Taken(one not in left, why))
+        return told
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
         found = name if name in JOURNALS else await runs.resolve(self.store, name)

@@ -200,12 +200,20 @@ async def ask(store: Store, run: str, request: requests.Request) -> None:
 
 async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S) -> bool:
     """Waits until the leader has taken a request. False: nobody did in that time, and it still stands."""
-    deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        if await store.get(requests.key_of(run, request)) is None:
-            return True
-        await asyncio.sleep(0.05)
-    return False
+    return not await unsettled(store, run, (request,), wait_s)
+
+
+async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float = ANSWER_S) -> frozenset[str]:
+    """Waits until the leader has taken the requests. Those that nobody took within the time since the last
+    one was taken: they still stand.
+    """
+    left, deadline = list(asked), time.monotonic() + wait_s
+    while left and time.monotonic() < deadline:
+        if await store.get(requests.key_of(run, left[0])) is None:
+            left, deadline = left[1:], time.monotonic() + wait_s
+        else:
+            await asyncio.sleep(0.05)
+    return frozenset(left)
 
 
 async def answered(store: Store, request: str) -> str:

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
+steps_argument = click.argument("steps", metavar="[STEP]...", nargs=-1)
+rack_option = click.option(
+    "--rack",
+    "racks",
+    multiple=True,
+    metavar="RACK",
+    help="Every server there that is on the list for the floor.",
+)
+hall_option = click.option("--hall", "halls", multiple=True, metavar="HALL", help="The same of a hall.")
+REFUSED_SHOWN = 10
 
 
 def now_ms() -> int:
@@ -225,6 +235,58 @@ def request(where: Where, run: str, verb: Any, who: str | None, reason: str, qui
     return exits.DONE
 
 
+def request_each(
+    where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, steps: tuple[str, ...],
+    racks: tuple[str, ...], halls: tuple[str, ...], **more: Any,
+) -> int:  # fmt: skip
+    """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
+    the floor; says what became of each.
+    """
+    from evac.engine.requests import Request
+
+    if not (steps or racks or halls):
+        raise click.UsageError("name a STEP; or --rack or --hall, for every server there that is on the list")
+
+    async def work(control: Control) -> tuple[list[str], list[Any]]:
+        found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
+        asked = [Request("", verb, who or "", reason, step=step, **more) for step in found]
+        return found, await control.ask_all(run, asked)
+
+    names, answers = where.do(work)
+    refused = [(name, one.refused) for name, one in zip(names, answers, strict=True) if one.refused]
+    for name, why in refused[:REFUSED_SHOWN]:
+        say(f"error: {why if name in why else f'{name}: {why}'} [request-refused]")
+    if len(refused) > REFUSED_SHOWN:
+        say(f"error: {len(refused) - REFUSED_SHOWN} more were refused [request-refused]")
+    waiting = sum(1 for one in answers if not one.taken)
+    if waiting:
+        what = f"{waiting} of them yet; they stand and are" if len(names) > 1 else "it yet; it stands and is"
+        say(f"no leader took {what} taken when one leads")
+    done = len(names) - len(refused) - waiting
+    if done:
+        say(f"{verb}: done{f', {done} steps' if len(names) > 1 else ''}", quiet)
+    say(f"next: evac run show {run}", quiet and not (refused or waiting))
+    return exits.REFUSED if refused else exits.PAUSED if waiting else exits.DONE
+
+
+async def _on_the_list(
+    control: Control, run: str, racks: tuple[str, ...], halls: tuple[str, ...]
+) -> list[str]:
+    """Boots of the servers there that did not come up. Raises InvalidInput for a place without any."""
+    from evac.model.errors import InvalidInput
+    from evac.report.quarantine import quarantine_read
+
+    if not (racks or halls):
+        return []
+    down = quarantine_read(await control.quarantine(run, "json")).down
+    found = [f"boot:{one.server}" for one in down if one.rack in racks or one.hall in halls]
+    known = {one.rack for one in down} | {one.hall for one in down}
+    if missing := [place for place in (*racks, *halls) if place not in known]:
+        words = f"no server of {', '.join(missing)} is on the list for the floor"
+        raise InvalidInput("nobody-listed", words, f"see who is: evac run quarantine {run}")
+    return found
+
+
 def asking(*more: Option) -> Option:
     """What every command has that asks something of a run: which run, why, who, where; `more` stand
     between the run and the reason.
@@ -251,8 +313,6 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
 _add("resume", "Go on after a pause.")
 _add("cancel", "Begin nothing more, and end when what is under way has ended; nothing is taken back.")
-_add("retry", "Try a failed step again.", step_argument)
-_add("skip", "Leave a step out; what waits for it goes on.", step_argument)
 _add(
     "undo",
     "Take one step back, or the whole run; a store that moved stays moved.",
@@ -274,20 +334,50 @@ def pause(run: str, reason: str, who: str | None, length: int, then: str, where:
     return request(where, run, "pause", who, reason, quiet, for_ms=length, then=then)
 
 
+Named = tuple[str, ...]
+
+
+@run.command()
+@asking(steps_argument, rack_option, hall_option)
+def retry(
+    run: str,
+    steps: Named,
+    racks: Named,
+    halls: Named,
+    reason: str,
+    who: str | None,
+    where: Where,
+    quiet: bool,
+) -> int:
+    """Try failed steps again: those named, or the servers of a rack or a hall that did not come up."""
+    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls)
+
+
+@run.command()
+@asking(steps_argument)
+def skip(run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+    """Leave steps out; what waits for them goes on."""
+    return request_each(where, run, "skip", who, reason, quiet, steps, (), ())
+
+
 @run.command()
 @asking(
-    step_argument,
+    steps_argument,
+    rack_option,
+    hall_option,
     click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it."),
 )
 def attest(
-    run: str, step: str, reason: str, who: str | None, seen: tuple[str, ...], where: Where, quiet: bool
-) -> int:
-    """Vouch by name that a step is done: a fence that only a person can see, work done by hand.
+    run: str, steps: Named, racks: Named, halls: Named, reason: str, who: str | None, seen: Named,
+    where: Where, quiet: bool,
+) -> int:  # fmt: skip
+    """Vouch by name that steps are done: a fence that only a person can see, work done by hand, servers of a
+    rack that people booted.
 
     Of a promotion in doubt, also after its run has ended, say where the primary is: --seen primary=SITE.
     """
     pairs = dict(part.partition("=")[::2] for part in seen)
-    return request(where, run, "attest", who, reason, quiet, step=step, evidence=pairs)
+    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, evidence=pairs)
 
 
 @run.command()

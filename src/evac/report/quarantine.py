@@ -207,7 +207,9 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
             )  # fmt: skip
     page.line()
     page.line(f"to print: evac run quarantine {found.run} --output html --to floor.html", "dim")
-    page.line(f"next: evac run retry {found.run} boot:SERVER --reason WHY", "dim")
+    page.line(
+        f"next: evac run retry {found.run} boot:SERVER --reason WHY, or --rack RACK for all there", "dim"
+    )
     return page.text()
 
 

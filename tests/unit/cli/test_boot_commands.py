@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +86,67 @@ def test_show_says_when_all_are_on(evac: Callable[..., Result]) -> None:
     assert "all on at" in evac("show", "r").output
 
 
-def test_a_limit_is_asked_for_and_stands_until_somebody_leads(
-    evac: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def nobody(*args: object, **more: object) -> bool:
-        return False
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[requests.Request]]:
+    """What stands in the store, while nobody leads."""
 
-    monkeypatch.setattr("evac.app.runs.settled", nobody)
-    asked = evac("limit", "r", "power:pangyo/a", "80%", "--reason", "chiller 2 is down")
-    assert "no leader took it yet" in asked.stderr
+    async def nobody(store: object, run: str, ids: Sequence[str], *more: object) -> frozenset[str]:
+        return frozenset(ids)
 
-    async def look() -> requests.Request:
+    monkeypatch.setattr("evac.app.runs.unsettled", nobody)
+
+    async def look() -> list[requests.Request]:
         store = SqliteStore(tmp_path / "runs.db")
-        (entry,) = await store.list(requests.prefix_of("r"))
+        entries = await store.list(requests.prefix_of("r"))
         await store.close()
-        return requests.decode(entry.key, entry.value)
+        return [requests.decode(entry.key, entry.value) for entry in entries]
 
-    request = asyncio.run(look())
+    return lambda: asyncio.run(look())
+
+
+Asked = Callable[[], list[requests.Request]]
+
+
+def test_a_limit_is_asked_for_and_stands_until_somebody_leads(
+    evac: Callable[..., Result], asked: Asked
+) -> None:
+    said = evac("limit", "r", "power:pangyo/a", "80%", "--reason", "chiller 2 is down")
+    assert "no leader took it yet" in said.stderr
+    (request,) = asked()
     assert (request.verb, request.limit, request.value) == ("limit", "power:pangyo/a", "80%")
+
+
+@pytest.mark.parametrize("verb", ["retry", "attest"])
+@pytest.mark.parametrize("place", [("--rack", "pangyo/h1/r1"), ("--hall", "pangyo/h1")])
+def test_the_servers_of_a_rack_that_are_on_the_list_are_named_at_once(
+    evac: Callable[..., Result], asked: Asked, verb: str, place: tuple[str, str]
+) -> None:
+    said = evac(verb, "r", *place, "--reason", "the switch is mended")
+    assert "no leader took it yet" in said.stderr
+    assert [(one.verb, one.step) for one in asked()] == [(verb, "boot:s1")], "what is up is left alone"
+
+
+def test_several_steps_are_asked_for_in_order_and_each_once(
+    evac: Callable[..., Result], asked: Asked
+) -> None:
+    said = evac("skip", "r", "boot:s4", "boot:s3", "boot:s4", "--reason", "condemned")
+    assert "no leader took 2 of them yet" in said.stderr
+    assert [(one.verb, one.step, one.reason) for one in asked()] == [
+        ("skip", "boot:s4", "condemned"), ("skip", "boot:s3", "condemned"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name a STEP; or --rack or --hall"),
+        (("--rack", "pangyo/h1/r9", "--hall", "h7"), "no server of pangyo/h1/r9, h7 is on the list"),
+    ],
+)
+def test_a_place_where_nobody_is_listed_is_refused_and_nothing_is_asked(
+    evac: Callable[..., Result], asked: Asked, words: tuple[str, ...], said: str
+) -> None:
+    refused = evac("retry", "r", *words, "--reason", "mended")
+    assert refused.exit_code
+    assert said in f"{refused.stderr}{refused.exception}"
+    assert asked() == []
