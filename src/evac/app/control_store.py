@@ -115,9 +115,9 @@ class StoreControl:
             if event.kind == "request_refused"
         }
         told = []
-        for one in ids:
-            why = "" if one in left else refused.get(one) or await runs.answered(self.store, one)
-            told.append(Taken(one not in left, why))
+        for key in ids:
+            why = "" if key in left else refused.get(key) or await runs.answered(self.store, key)
+            told.append(Taken(key not in left, why))
         return told
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
