@@ -31,8 +31,6 @@ Evidence = Mapping[str, str | int | bool]
 NO_EVIDENCE: Final[Evidence] = MappingProxyType({})
 
 
-BOOTING: Final = "booting"
-"""`state` in the evidence of a look at a boot: it is the right server, it is on, and certainly not up."""
 PowerTurn = Callable[[], AbstractAsyncContextManager[None]]
 
 

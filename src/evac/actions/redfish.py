@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from evac.actions import redfish_circuits, redfish_off, redfish_system
-from evac.actions.port import BOOTING, Action, Checked, Evidence, Observed, Order, Verb
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.power_sweep import PowerSeen
 from evac.actions.redfish_boot import (
     Boot,
@@ -26,6 +26,7 @@ from evac.actions.redfish_calls import Talk, Wire
 from evac.actions.redfish_quirks import BUTTON
 from evac.actions.redfish_settings import Access, Reader, Target
 from evac.actions.redfish_system import UP, System
+from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, Permanent
 
 _T = TypeVar("_T")

@@ -169,7 +169,8 @@ class RunExecution:
         kept = self._decide(batch, works)
         if batch:
             await self._write(batch, kept, works)
-        self._pool.put(works)
+        starts = [work for work in works if work.doing == "start"]
+        self._pool.put((work for work in works if work.doing != "start"), starts)
         idle = not batch and not works and not self._asked
         while self._asked:
             await self._write_asked()

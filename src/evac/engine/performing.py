@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.actions.data_peers import ANOTHER_PRIMARY
-from evac.actions.port import BOOTING, Action, Driver, Evidence, Observed, Order
+from evac.actions.port import Action, Driver, Evidence, Observed, Order
 from evac.engine.power_gate import NoTurn
 from evac.engine.within import Within
-from evac.model.boot_codes import BOOT_CODES
+from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.patience import NO_MORE, again_ms, deadline_ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Piece = TypeVar("Piece")
@@ -27,8 +27,10 @@ class Pool(Generic[Piece]):
         self._burst = 1
         self._stopped = False
 
-    def put(self, pieces: Iterable[Piece]) -> None:
+    def put(self, pieces: Iterable[Piece], urgent: Sequence[Piece] = ()) -> None:
+        """urgent: come to their turn before all that waits."""
         self._queue.extend(pieces)
+        self._queue.extendleft(reversed(urgent))
         if self._queue and not self._spreading and not self._stopped:
             self._spreading, self._burst = True, 1
             asyncio.get_running_loop().call_soon(self._spread)

@@ -89,11 +89,19 @@ class PowerGate:
                 self._unsure[step.id] = held
 
     def seen_on(self, step: RunStep) -> None:
-        """Its server is on: an inrush that nobody was sure of has begun by now."""
+        """Its server is on: an inrush that nobody was sure of has begun by now. It is counted no longer than
+        before: where its request can have arrived only until a moment ago, it has begun by then.
+        """
         self._take_over()
-        if step.id in self._unsure:
+        unsure = self._unsure.get(step.id)
+        if unsure is None:
+            return
+        ends, now = {name: held[0] for name, held in unsure}, asyncio.get_running_loop().time()
+        if all(now + hold / 1_000 + SLACK_S < ends.get(name, 0.0) for name, _, hold in _inrush_of(step)):
             self._forget(step.id)
             self._over_after(_inrush_of(step), 0.0)
+        else:
+            del self._unsure[step.id]
 
     def may_arrive(self, step: RunStep) -> bool:
         """Whether a request of an earlier leader may still switch its server on: that it is off says nothing

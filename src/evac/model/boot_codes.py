@@ -21,6 +21,9 @@ class BootCode:
     draws: bool
 
 
+BOOTING: Final = "booting"
+"""`state` in the evidence of a look at a boot: it is the right server, it is on, and certainly not up."""
+
 BOOT_CODES: Final = MappingProxyType(
     {
         "bmc-silent": BootCode(

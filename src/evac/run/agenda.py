@@ -166,6 +166,9 @@ class Agenda:
             self.observe.append(i)
             return
         again = view.last_ms + look_ms(view.spec.patience, view.steps[i], times)
+        if i in view.booting:  # as one that is followed: looked at when it should be up
+            took_ms = view.steps[i].duration_ms
+            again = max(again, min(view.started[i], view.last_ms) + took_ms)
         heappush(self.timers, (again, _OBSERVE, i, view.attempts[i]))
 
     def admit(self, view: RunView, i: int) -> None:

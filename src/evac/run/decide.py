@@ -279,13 +279,11 @@ def _rolled_back(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 
 
 def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effect]:
-    """Steps to look at, to take back and to start, in this order."""
+    """Steps to look at, to take back and to start, in this order; however many are looked at, half of it is
+    left for the others.
+    """
     effects: list[Effect] = []
-    while agenda.observe and len(effects) < most:
-        i = agenda.observe.pop()
-        if view.phases[i] == "unknown" and i not in agenda.offered:
-            agenda.offered[i] = "observe"
-            effects.append(Effect("observe", view.steps[i].id, view.attempts[i]))
+    _looks(view, agenda, effects, most if view.held else max(1, most // 2))
     if view.held:
         return effects
     if agenda.undo and view.phase in ("rolling_back", "running", "paused", "monitoring"):
@@ -301,7 +299,17 @@ def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effe
             if i < 0:
                 break
             effects.append(Effect(_START, steps[i].id, attempts[i] + 1))
+    _looks(view, agenda, effects, most)
     return effects
+
+
+def _looks(view: RunView, agenda: Agenda, effects: list[Effect], most: int) -> None:
+    """Adds steps to look at, up to so many effects."""
+    while agenda.observe and len(effects) < most:
+        i = agenda.observe.pop()
+        if view.phases[i] == "unknown" and i not in agenda.offered:
+            agenda.offered[i] = "observe"
+            effects.append(Effect("observe", view.steps[i].id, view.attempts[i]))
 
 
 def withdraw(view: RunView, step: str) -> None:

@@ -20,7 +20,7 @@ from evac.run.view import BUSY, PART, RunView
 
 STEP_SETS: Final = (
     "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
-    "quarantined", "blind", "hung", "cycled",
+    "quarantined", "blind", "hung", "cycled", "booting",
 )  # fmt: skip
 STEP_FACTS: Final = (
     "unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up", "turns",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
 from evac.run import boot_events, envelope, new_plan
 from evac.run.moving import moves as _moves
@@ -204,7 +205,9 @@ def _step_observed(view: RunView, event: Event) -> None:
         view.unclear[i] = view.unclear.get(i, 0) + 1
         boot_events.is_unclear(view, event)
         ran_ms = event.at_ms - view.started[i]
-        code = event.data.get("evidence", {}).get("code", "")
+        evidence = event.data.get("evidence", {})
+        code = evidence.get("code", "")
+        (view.booting.add if evidence.get("state") == BOOTING else view.booting.discard)(i)
         if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms, code):
             view.doubtful.add(i)
             boot_events.is_doubtful(view, i, code)
@@ -226,6 +229,7 @@ def _step_observed(view: RunView, event: Event) -> None:
 def _resolved(view: RunView, i: int) -> None:
     """The doubt about step i is over."""
     view.unclear.pop(i, None)
+    view.booting.discard(i)
     view.whys.pop(i, None)
     view.doubtful.discard(i)
     view.in_undo.discard(i)

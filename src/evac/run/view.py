@@ -55,7 +55,8 @@ class StepView(NamedTuple):
 class RunView:
     """One run. Read its fields freely; only `run.state` and `run.decide` write them.
 
-    tries: of a step since a person last said retry; attempts: of all. unclear: observations in a row that did
+    tries: of a step since a person last said retry; attempts: of all. booting: in doubt, and seen to be on
+    their way up when last looked at. unclear: observations in a row that did
     not tell. doubtful: unknown steps that were looked at often enough to ask a person. undo_wanted: steps a
     person wants back. in_undo: unknown steps of which the undo is in doubt. leftover: unresolved steps that
     the present plan does not know. opened: 1 where what waits for the step was told that it is settled.
@@ -155,6 +156,7 @@ class RunView:
             self.release(i)
         self.tries[i] = 0
         self.unclear.pop(i, None)
+        self.booting.discard(i)
         self.doubtful.discard(i)
         self.given_up.pop(i, None)
         self.quarantined.discard(i)
@@ -203,6 +205,7 @@ class RunView:
         self.leftover: set[int] = set()
         self.undo_broken: set[int] = set()
         self.unclear: dict[int, int] = {}
+        self.booting: set[int] = set()
         self.undo_tries: dict[int, int] = {}
         self.not_before: dict[int, int] = {}
         self.evidence: dict[int, Mapping[str, Any]] = {}

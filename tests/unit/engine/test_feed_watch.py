@@ -174,7 +174,9 @@ def test_a_leader_that_does_not_know_what_answered_takes_the_same_feed_for_one_n
     async def forget(self: FeedWatch, looks: Mapping[str, Mapping[int, bool]]) -> None:
         return
 
+    known_s, outcome = played(wave(*UNDER_WAY)).virtual_s, WaveStory(wave(*UNDER_WAY))
     monkeypatch.setattr(FeedWatch, "_note", forget)
-    outcome = played(wave(*UNDER_WAY))
-    assert "feed_tripped" not in outcome.kinds
-    assert outcome.floor == 8, "its servers go to the floor as silent"
+    forgotten = outcome.play()
+    assert "feed_tripped" not in forgotten.kinds
+    assert forgotten.up == 24, "its servers wait until a person has looked at the breaker"
+    assert forgotten.virtual_s > 3 * known_s, "and that takes long"

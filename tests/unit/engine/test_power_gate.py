@@ -112,6 +112,22 @@ def test_a_server_of_a_dead_leader_that_is_seen_on_is_counted_for_its_inrush_onl
     assert 2.5 <= run(loop, story()) <= 2.7
 
 
+def test_a_server_that_is_seen_on_late_is_counted_no_longer_than_one_that_is_not_seen() -> None:
+    loop = VirtualLoop(1)
+    old = [boot(name, 400, 2_000, "a") for name in "xy"]
+    gate = PowerGate(lambda name: 1_000, old)
+
+    async def story() -> float:
+        assert gate.may_arrive(old[0])
+        await asyncio.sleep(ARRIVES_S + 1.0)  # what was sent has arrived a second ago at the latest
+        for step in old:
+            gate.seen_on(step)
+        async with gate.turn(boot("z", 1_000, 2_000, "a")):
+            return loop.time()
+
+    assert ARRIVES_S + 2.0 <= run(loop, story()) <= ARRIVES_S + 2.2
+
+
 def test_a_server_that_is_asked_again_needs_no_second_room_and_the_room_of_others_stays_theirs() -> None:
     loop = VirtualLoop(1)
     old = [boot(name, 500, 2_000, "a") for name in "xy"]
