@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
@@ -194,32 +194,33 @@ def test_every_kind_of_change(number: int) -> None:
     _same(update(previous, changed), audit(changed))
 
 
-@settings(max_examples=40)
-@given(
-    st.booleans(),
-    st.lists(
-        st.tuples(st.sampled_from(CHANGES), st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=3
-    ),
-)
-def test_changes_one_after_another(
-    mended: bool, changes: list[tuple[Callable[[Estate, int, int], Estate], int, int]]
-) -> None:
+Changes = list[tuple[Callable[[Estate, int, int], Estate], int, int]]
+
+
+def some(least: int, most: int) -> st.SearchStrategy[Changes]:
+    """So many changes, and what each is done to."""
+    one = st.tuples(st.sampled_from(CHANGES), st.integers(0, 999), st.integers(0, 999))
+    return st.lists(one, min_size=least, max_size=most)
+
+
+def one_by_one(mended: bool, changes: Changes) -> Iterator[AuditReport]:
+    """The audit after each change, made of the one before."""
     report = before(mended)
     for apply, pick, other in changes:
         report = update(report, apply(report.impacts.estate, pick, other))
+        yield report
+
+
+@settings(max_examples=40)
+@given(st.booleans(), some(1, 3))
+def test_changes_one_after_another(mended: bool, changes: Changes) -> None:
+    *_, report = one_by_one(mended, changes)
     _same(report, audit(report.impacts.estate))
 
 
 @settings(max_examples=25)
-@given(
-    st.booleans(),
-    st.lists(
-        st.tuples(st.sampled_from(CHANGES), st.integers(0, 999), st.integers(0, 999)), min_size=2, max_size=4
-    ),
-)
-def test_changes_of_several_kinds_at_once(
-    mended: bool, changes: list[tuple[Callable[[Estate, int, int], Estate], int, int]]
-) -> None:
+@given(st.booleans(), some(2, 4))
+def test_changes_of_several_kinds_at_once(mended: bool, changes: Changes) -> None:
     report = before(mended)
     estate = report.impacts.estate
     for apply, pick, other in changes:
