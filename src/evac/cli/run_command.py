@@ -217,6 +217,7 @@ def _whole(proof: Document, estate: str | None) -> str:
 
 Work = Callable[..., Any]
 Option = Callable[[Work], Work]
+Named = tuple[str, ...]
 
 
 def request(where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any) -> int:
@@ -236,8 +237,8 @@ def request(where: Where, run: str, verb: Any, who: str | None, reason: str, qui
 
 
 def request_each(
-    where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, steps: tuple[str, ...],
-    racks: tuple[str, ...], halls: tuple[str, ...], **more: Any,
+    where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, steps: Named, racks: Named,
+    halls: Named, **more: Any,
 ) -> int:  # fmt: skip
     """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
     the floor; says what became of each.
@@ -269,9 +270,7 @@ def request_each(
     return exits.REFUSED if refused else exits.PAUSED if waiting else exits.DONE
 
 
-async def _on_the_list(
-    control: Control, run: str, racks: tuple[str, ...], halls: tuple[str, ...]
-) -> list[str]:
+async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -> list[str]:
     """Boots of the servers there that did not come up. Raises InvalidInput for a place without any."""
     from evac.model.errors import InvalidInput
     from evac.report.quarantine import quarantine_read
@@ -332,9 +331,6 @@ _add(
 def pause(run: str, reason: str, who: str | None, length: int, then: str, where: Where, quiet: bool) -> int:
     """Nothing new begins; what is under way ends."""
     return request(where, run, "pause", who, reason, quiet, for_ms=length, then=then)
-
-
-Named = tuple[str, ...]
 
 
 @run.command()

@@ -45,8 +45,8 @@ TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
 OBSERVE_LEAST_MS: Final = 5_000
 LATE_AGAIN_MS: Final = 100
-OFF_SHARE: Final = 0.5
 _OF_AGENTS: Final = "agent-"
+OFF_SHARE: Final = 0.5
 """Of the time of a try, what switching off may take."""
 
 
