@@ -194,9 +194,10 @@ def waiting(view: RunView) -> list[str]:
         again = f"{'it is' if boots == 1 else 'they are'} tried again, next at {clock(at_ms)} UTC"
         found.append(f"a look at the boot server {server}, in case it died: {last} not come up; {again}")
     for feeds, servers in unheard.waiting(view).items():
+        waits = plural(servers, "server waits", "servers wait")
         found.append(
             f"the management network behind {' and '.join(feeds)}: no controller there has answered yet; "
-            f"{plural(servers, 'server waits', 'servers wait')}, and all are tried again once one answers"
+            f"look at its switches, and at the breaker; {waits}, and all are tried again once one answers"
         )
     for i, phase in enumerate(view.phases):
         if phase == "ready" and (gate := view.gate_of(i)):

@@ -106,13 +106,13 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         unheard.hears(view, view.steps[i].feeds, event.at_ms)
     own = code in OWN or (view.refusing and _may_be_own(code))
     if code == REFUSED or (own and view.steps[i].kind == BOOT):
-        view.refusing = True
+        _refuses(view, code, event.data.get("message", ""))
         if view.phases[i] == "failed":
             view.refused.add(i)
     elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
         view.given_up[i] = event.at_ms
         if _may_be_own(code):
-            _is_misset(view, i)
+            _is_misset(view, i, event)
         unheard.is_given_up(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
@@ -131,11 +131,18 @@ def _may_be_own(code: str) -> bool:
     return code.startswith(_MAY_BE_OWN)
 
 
-def _is_misset(view: RunView, i: int) -> None:
+def _refuses(view: RunView, code: str, words: str) -> None:
+    """Nothing begins until a person goes on. What evac itself lacks is said before a password."""
+    view.refusing = True
+    if code != REFUSED:
+        view.lacks = f"{words} [{code}]"
+
+
+def _is_misset(view: RunView, i: int, event: Event) -> None:
     """Several in a row could not be asked: it is no server, and they are tried again once it is mended."""
     view.misset.add(i)
     if len(view.misset) >= SEVERAL_STALLED:
-        view.refusing = True
+        _refuses(view, event.data["code"], event.data.get("message", ""))
         for j in view.misset:
             view.refused.add(j)
             view.given_up.pop(j, None)
@@ -172,7 +179,7 @@ def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
 
 def is_gone(view: RunView, i: int, event: Event) -> None:
     """Step i is in doubt; a server that fell silent after it had answered may have lost its power."""
-    view.refusing = view.refusing or event.data.get("code") == REFUSED
+    _may_refuse(view, i, event.data.get("code", ""), event.data.get("message", ""))
     if view.phases[i] != "unknown" or not view.steps[i].feeds:
         return
     if view.is_dark(i):
@@ -181,9 +188,16 @@ def is_gone(view: RunView, i: int, event: Event) -> None:
         _note_gone(view, i, event.at_ms)
 
 
-def is_unclear(view: RunView, event: Event) -> None:
+def is_unclear(view: RunView, i: int, event: Event) -> None:
     """A look told nothing."""
-    view.refusing = view.refusing or event.data.get("evidence", {}).get("code") == REFUSED
+    evidence = event.data.get("evidence", {})
+    _may_refuse(view, i, evidence.get("code", ""), evidence.get("why", ""))
+
+
+def _may_refuse(view: RunView, i: int, code: str, words: str) -> None:
+    """Step i is in doubt for a reason that is the same for all."""
+    if code == REFUSED or (code in OWN and view.steps[i].kind == BOOT):
+        _refuses(view, code, words)
 
 
 def _note_gone(view: RunView, i: int, at_ms: int) -> None:
@@ -258,6 +272,7 @@ def is_undone(view: RunView, i: int) -> None:
     """Step i was taken back: a feed that it had closed is open."""
     if view.steps[i].id.startswith(POWER):
         view.fed.discard(view.steps[i].target)
+        view.heard.pop(view.steps[i].target, None)
 
 
 def feed_tripped(view: RunView, event: Event) -> None:

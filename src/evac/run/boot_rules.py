@@ -193,12 +193,9 @@ def refusal(view: RunView) -> str:
     """Words for the pause that refused credentials are, or what evac itself lacks."""
     names = [view.steps[i].target for i in sorted(view.refused)[:3]]
     more = f" and {len(view.refused) - 3} more" if len(view.refused) > 3 else ""
-    own = next((i for i in sorted(view.refused) if not _is_refused(view, i)), None)
-    if own is not None:
-        return (
-            f"evac itself cannot boot {', '.join(names)}{more}: {view.failures[own][1]} "
-            f"[{view.failures[own][0]}]; mend it, then resume; nothing is sent meanwhile"
-        )
+    if view.lacks:
+        which = f"boot {', '.join(names)}{more}" if names else "look at what it boots"
+        return f"evac itself cannot {which}: {view.lacks}; mend it, then resume; nothing is sent meanwhile"
     of = f" by {', '.join(names)}" if names else ""
     return (
         f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "

@@ -203,7 +203,7 @@ def _step_observed(view: RunView, event: Event) -> None:
     if outcome == "unclear":
         _moves(view, event, "step_observed:unclear")
         view.unclear[i] = view.unclear.get(i, 0) + 1
-        boot_events.is_unclear(view, event)
+        boot_events.is_unclear(view, i, event)
         ran_ms = event.at_ms - view.started[i]
         evidence = event.data.get("evidence", {})
         code = evidence.get("code", "")
@@ -337,7 +337,7 @@ def _resumed(view: RunView, event: Event) -> None:
     rolling = view.pause is not None and view.pause.back == "rolling_back"
     _run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
     view.pause = None
-    view.refusing = False
+    view.refusing, view.lacks = False, ""
 
 
 def _held(view: RunView, event: Event) -> None:

@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from evac.model.boot_codes import BOOT_CODES
 from evac.run.view import RunView
 
 SILENT: Final = "bmc-silent"
+_TOLD: Final = frozenset(
+    {"bmc-lying", "bmc-not-allowed", "bmc-password", "bmc-tls", "bmc-wrong-serial", "server-boot-loop",
+     "server-no-boot", "server-power-fault", "server-wrong-image"}
+)  # fmt: skip
+"""Failures that only an answer can tell. Others may have been found without one: a turn that did not come, a
+password with which nothing is sent any more, a program that broke.
+"""
 LEAST: Final = 3
 """Fewer are broken themselves, for all that is known."""
 _GIVEN_UP: Final = frozenset({"failed", "skipped", "unknown"})
 
 
 def tells(code: str) -> bool:
-    """Whether a failure is told by a management controller: it answered."""
-    return code in BOOT_CODES and code != SILENT
+    """Whether a failure is certainly told by a management controller: it answered."""
+    return code in _TOLD
 
 
 def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:

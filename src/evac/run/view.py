@@ -56,30 +56,30 @@ class RunView:
     """One run. Read its fields freely; only `run.state` and `run.decide` write them.
 
     tries: of a step since a person last said retry; attempts: of all. booting: in doubt, and seen to be on
-    their way up when last looked at. unclear: observations in a row that did
-    not tell. doubtful: unknown steps that were looked at often enough to ask a person. undo_wanted: steps a
-    person wants back. in_undo: unknown steps of which the undo is in doubt. leftover: unresolved steps that
-    the present plan does not know. opened: 1 where what waits for the step was told that it is settled.
-    changed: steps whose phase changed since `decide` last looked. names: sites that a person must type;
-    typed: what was typed so far. accounted: sites that the newest plan takes as lost, empty for the first.
-    origin: step -> (plan, its id there), of steps that do not come from the first plan. keeps: of steps that
-    hold something beyond their end: their uses in parts; keeping: which hold it now, since which attempt.
-    capacities: of limits that a person changed. refused: steps that failed because credentials are refused,
-    or what evac itself needs is wrong; refusing: nobody has said go on since; misset: boots in a row that
-    could not be asked for their settings. given_up: boots that failed for good, or that nobody can tell of;
-    quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of these,
-    those whose controller answered, and that were not up. turns: how often boots were tried again for want of
-    an image, at their boot server; cycled: those of them that are switched off first if they are found on.
-    gates: words of gates that the plan does not have. gone: feed -> boots that fell silent or went off since
-    the last sign of life there, with the time; signs: of how many trips each was a sign since it last came
-    up; fed: feeds behind which a server answered since they were closed; heard: those
-    behind which a management controller told anything, and since when; tripped: feeds without power
-    (tripped_ms: when each did last), and whether the breaker was seen open; opened_feeds: breakers seen open
-    that nobody has thought about yet. stalled: boot server -> boots that do not come up since the last one
-    did; lost_servers: boot servers that are given up: by whom they are replaced, and since when; where that
-    one died as well, by the next, and since then. served: boots whose last try was not from the boot server
-    of the plan: from which. alone: boot servers that nobody replaces: one boot at a time tries them.
-    alone_ms: when each was last given up so.
+    their way up when last looked at. unclear: observations in a row that did not tell. doubtful: unknown
+    steps that were looked at often enough to ask a person. undo_wanted: steps a person wants back. in_undo:
+    unknown steps of which the undo is in doubt. leftover: unresolved steps that the present plan does not
+    know. opened: 1 where what waits for the step was told that it is settled. changed: steps whose phase
+    changed since `decide` last looked. names: sites that a person must type; typed: what was typed so far.
+    accounted: sites that the newest plan takes as lost, empty for the first. origin: step -> (plan, its id
+    there), of steps that do not come from the first plan. keeps: of steps that hold something beyond their
+    end: their uses in parts; keeping: which hold it now, since which attempt. capacities: of limits that a
+    person changed. refused: steps that failed because credentials are refused, or what evac itself needs is
+    wrong; refusing: nobody has said go on since; lacks: what evac needs, in words; misset: boots in a row
+    that could not be asked for their settings. given_up: boots that failed for good, or that nobody can tell
+    of; quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of
+    these, those whose controller answered, and that were not up. turns: how often boots were tried again for
+    want of an image, at their boot server; cycled: those of them that are switched off first if they are
+    found on. gates: words of gates that the plan does not have. gone: feed -> boots that fell silent or went
+    off since the last sign of life there, with the time; signs: of how many trips each was a sign since it
+    last came up; fed: feeds behind which a server answered since they were closed; heard: those behind which
+    a management controller told anything, and since when; tripped: feeds without power (tripped_ms: when each
+    did last), and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has thought
+    about yet. stalled: boot server -> boots that do not come up since the last one did; lost_servers: boot
+    servers that are given up: by whom they are replaced, and since when; where that one died as well, by the
+    next, and since then. served: boots whose last try was not from the boot server of the plan: from which.
+    alone: boot servers that nobody replaces: one boot at a time tries them. alone_ms: when each was last
+    given up so.
     """
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -107,7 +107,7 @@ class RunView:
         self.renamed: dict[str, str] = {}
         self.agenda: Any = None
         self.capacities: dict[str, int] = {}
-        self.refusing = False
+        self.refusing, self.lacks = False, ""
         self.tripped: dict[str, bool] = {}
         self.tripped_ms: dict[str, int] = {}
         self.gone: dict[str, dict[int, int]] = {}
@@ -307,7 +307,8 @@ class RunView:
         """What events of boots determine, for the fingerprint; nothing where there were none."""
         found = (
             sorted(self.keeping.items()), self.limits.apart, sorted(self.capacities.items()),
-            sorted(self.refused), self.refusing, sorted(self.quarantined), sorted(self.given_up.items()),
+            sorted(self.refused), self.refusing, self.lacks, sorted(self.quarantined),
+            sorted(self.given_up.items()),
             sorted(self.gates.items()), sorted(self.tripped.items()),
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
             sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),

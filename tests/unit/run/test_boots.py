@@ -209,6 +209,27 @@ def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
 
+def test_what_evac_lacks_to_look_at_servers_in_doubt_stops_the_run_as_well() -> None:
+    world = begun(roomy())
+    while not any(step.startswith("boot:") for step, _ in world.acts):
+        world.step()
+        world.settle()
+    world.take_over(list(world.events))
+    step = next(s.id for i, s in enumerate(world.view.steps) if world.view.phases[i] == "unknown")
+    attempt = world.view.attempts[world.view.index[step]]
+    evidence = {"why": "the file can be read by everybody", "code": "secret-open"}
+    world.say("step_observed", step, attempt, outcome="unclear", evidence=evidence)
+    world.settle()
+    assert world.view.phase == "paused"
+    assert world.view.pause is not None
+    words = (
+        "evac itself cannot look at what it boots: the file can be read by everybody [secret-open]; mend it"
+    )
+    assert words in world.view.pause.reason
+    world.say("resumed", who="mina", reason="mended")
+    assert world.finish() == "succeeded"
+
+
 def test_settings_that_are_wrong_for_few_servers_hold_up_nobody() -> None:
     world = Unequipped(roomy(), trouble=0)
     world.code, world.lacking = "setting-wrong", frozenset({"boot:s3", "boot:s8", "boot:s20"})
@@ -223,12 +244,15 @@ class Mute(Wave):
 
     silent = frozenset[str]()
     tries = 99
+    code = ""
+    """Of boot:s0, instead of silence."""
 
     def _execute(self, step: str, attempt: int) -> None:
         if step not in self.silent or attempt > self.tries:
             super()._execute(step, attempt)
             return
-        data = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
+        code = (self.code if step == "boot:s0" else "") or "bmc-silent"
+        data = {"code": code, "message": "it cannot be reached", "again_ms": -1}
         self._later(5, Event("step_failed", 0, step, attempt, data))
 
 
@@ -265,6 +289,16 @@ def test_the_first_server_that_comes_up_speaks_for_those_that_were_silent_before
     assert world.finish() == "succeeded_with_exceptions", "they were left to the floor for a while"
     assert set(world.view.phases) == {"succeeded"}
     assert {world.view.attempts[world.view.index[step]] for step in world.silent} == {2}
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"), [("bmc-busy", 11), ("bmc-hanging", 11), ("bmc-wrong-serial", 0), ("bmc-password", 0)]
+)
+def test_only_what_a_controller_certainly_told_says_that_the_network_is_up(code: str, waits: int) -> None:
+    world = mute(lambda step: step.feeds == ("f0",))
+    world.code = code
+    assert world.finish() == ("running" if waits else "succeeded_with_exceptions")
+    assert sum(unheard.waiting(world.view).values()) == waits
 
 
 @pytest.mark.parametrize("told", ["feeds_seen", "failed", "few"])
