@@ -50,7 +50,8 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
         assert office.facts is not None
         told = {"plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
                 "problem": "", "judged": "0.0.1"}  # fmt: skip
-        for words, ready in (("not judged yet", "0 plans of 1 lie ready."), ("ready", "1 plan of 1 lies")):
+        waits = "0 plans of 1 lie ready. 1 is not judged yet. It is being looked at again."
+        for words, ready in (("not judged yet", waits), ("ready", "1 plan of 1 lies")):
             await office.store.transact((), (Put("drawer/south", orjson.dumps(told)),))
             await office.look()
             office.refresh()
@@ -63,6 +64,23 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
         await office.store.transact((), (Put("drawer/south", orjson.dumps(told | {"judged": ""})),))
         (row,) = await drawer_rows(office.store)
         assert row["problem"] == NOT_JUDGED
+
+    play(story, MemoryStore())
+
+
+def test_the_page_of_a_plan_says_that_it_is_not_judged_and_not_that_it_is_stale() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        digest = await burn(office.store, 3_000)
+        for judged, words in (("0.0.1", "has not judged this plan yet"), (__version__, "")):
+            entry = await office.store.get("drawer/north")
+            assert entry is not None
+            told = {**orjson.loads(entry.value), "judged": judged}
+            await office.store.transact((), (Put("drawer/north", orjson.dumps(told)),))
+            await office.look()
+            office.refresh()
+            text = (await client.get(f"/plans/{digest}")).text
+            assert ("has not judged this plan yet" in text) == bool(words)
+            assert "of an older estate" not in text
 
     play(story, MemoryStore())
 

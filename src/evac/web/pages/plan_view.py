@@ -53,11 +53,11 @@ def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     words = f"{plural(ready, 'plan')} of {number(len(rows))} {'lies' if ready == 1 else 'lie'} ready."
     if counts["error"]:
         words += f" For {plural(counts['error'], 'scenario')} none could be made."
-    if counts["warning"]:
-        words += (
-            f" {number(counts['warning'])} {'is' if counts['warning'] == 1 else 'are'} of an older estate."
-        )
-        words += " They are being looked at again."
+    waiting = Counter(row["words"] for row in rows if row["state"] == "warning")
+    for state, found in sorted(waiting.items()):
+        words += f" {number(found)} {'is' if found == 1 else 'are'} {state}."
+    if waiting:
+        words += f" {'It is' if waiting.total() == 1 else 'They are'} being looked at again."
     if counts["note"]:
         words += f" {number(counts['note'])} of them {'is' if counts['note'] == 1 else 'are'} being improved."
     return words, "warning" if ready < len(rows) else "ok"
@@ -99,10 +99,12 @@ def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: 
     """Everything the page of one plan shows."""
     planned = Planned(plan, digest)
     ready = next((row for row in now.drawer if row.plan == digest), None)
+    waits = ready is not None and ready.current is False
     upto = plan_charts.span_seconds(plan)
     return {
         "title": plan.scenario.title, "digest": digest, "answer": answer(planned), "ready": ready,
-        "stale": bool(now.estate and plan.estate_digest and ready is not None and ready.current is False),
+        "stale": bool(now.estate and plan.estate_digest and waits and ready and ready.estate),
+        "unjudged": bool(waits and ready and not ready.estate),
         "cards": cards(planned)[:-1], "tiers": tier_rows(plan), "runs": _runs(digest, now),
         "lead": duration(plan.detection_ms + plan.approval_ms), "work": _work(plan, upto),
         "gantt": _gantt(plan), "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
