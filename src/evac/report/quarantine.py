@@ -29,8 +29,8 @@ SCHEMA_VERSION: Final = 1
 COLUMNS: Final = (
     "hall", "rack", "position", "server", "serial", "code", "reason", "what_to_do", "may_draw_power", "tries",
 )  # fmt: skip
-NETWORK_OVER: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
-NETWORK: Final = NETWORK_OVER + "it is tried again by itself once one does; "
+NETWORK: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
+WAITS: Final = "then it is tried again by itself"
 SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
 _DOUBT: Final = (
     "in-doubt",
@@ -72,11 +72,9 @@ class Quarantine:
 
 def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:
     """place_of: what the boot of a step was told."""
-    racks = silent_racks(view)
-    first = {i: SWITCH for i, step in enumerate(view.steps) if step.rack in racks}
-    first |= dict.fromkeys(unheard.are_waiting(view), NETWORK if view.phase not in ENDED else NETWORK_OVER)
+    racks, unheard_ones = silent_racks(view), unheard.are_waiting(view)
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
-    down = [_down(view, i, place_of, first.get(i, "")) for i in boots if _is_down(view, i)]
+    down = [_down(view, i, place_of, racks, i in unheard_ones) for i in boots if _is_down(view, i)]
     degraded = [
         _degraded(view, i, place_of)
         for i in boots
@@ -89,7 +87,9 @@ def _is_down(view: RunView, i: int) -> bool:
     return i in view.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
-def _down(view: RunView, i: int, place_of: Callable[[str], Place], first: str) -> Left:
+def _down(
+    view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int], is_unheard: bool
+) -> Left:
     code, message = view.failures.get(i, ("", ""))
     doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
     if not code or doubt:
@@ -98,7 +98,10 @@ def _down(view: RunView, i: int, place_of: Callable[[str], Place], first: str) -
         reason, remedy = BOOT_CODES[code].words, BOOT_CODES[code].remedy
     else:
         reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
-    remedy = first + remedy
+    if is_unheard:
+        remedy = NETWORK + (remedy if view.phase in ENDED else WAITS)
+    elif view.steps[i].rack in racks:
+        remedy = SWITCH + remedy
     if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
         again = "" if view.phase in ENDED else ", and it is tried again"
         remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"

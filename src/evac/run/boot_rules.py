@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from evac.run import outages
+from evac.run import outages, unheard
 from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 
 MENDED: Final = "a person went on after credentials were refused"
 MADE_GOOD: Final = "a person went on after what evac needs to boot anything was wrong"
+UNHEARD: Final = "set aside, as nothing behind its feed has answered yet"
 ALONE: Final = "one server at a time tries it, and the rest wait until one comes up"
 _AT_ONCE: Final = 1_024
 
@@ -174,7 +175,8 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
         held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
         if not held and view.phases[i] in ("failed", "unknown"):
             code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
-            data = {"who": "evac", "reason": f"left to the people on the floor ({code or 'in doubt'})"}
+            where = UNHEARD if unheard.is_unheard(view, i) else "left to the people on the floor"
+            data = {"who": "evac", "reason": f"{where} ({code or 'in doubt'})"}
             yield Event("step_skipped", now_ms, view.steps[i].id, view.attempts[i], data)
 
 
