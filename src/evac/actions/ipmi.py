@@ -13,7 +13,7 @@ from typing import Final
 
 from evac.actions import given
 from evac.actions.ipmi_program import Asker, Chassis, Target, Unanswered, read_target
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, PowerTurn, Verb
+from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.actions.power_sweep import PowerSeen
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -50,7 +50,7 @@ class IpmiDriver:
     async def execute(self, action: Action, order: Order) -> Evidence:
         target, ends = _read(action), _ends(order)
         if action.verb == "boot":
-            return await self._boot(target, ends, order.dry_run, order.power or nullcontext)
+            return await self._boot(target, ends, order)
         forced = action.verb == "fence" or given.flag(action.parameters, "force")
         return await self._off(target, action, ends, "off" if forced else "soft", order.dry_run)
 
@@ -102,9 +102,9 @@ class IpmiDriver:
                 raise Permanent("bmc-wrong-serial", words)
         return await self._asker.chassis(target, ends)
 
-    async def _boot(self, target: Target, ends: float, dry_run: bool, power: PowerTurn) -> Evidence:
+    async def _boot(self, target: Target, ends: float, order: Order) -> Evidence:
         seen = await self._seen(target, ends)
-        if dry_run:
+        if order.dry_run:
             words = "nothing: it is on" if seen.power == "on" else "chassis power on"
             return _evidence(target, seen) | {"would_send": words}
         found_on, sure = seen.power == "on", True
@@ -113,8 +113,10 @@ class IpmiDriver:
             if target.boot_source:
                 await self._asker.ask(target, ends, "chassis", "bootdev", DEVICES[target.boot_source])
             try:
-                async with power():
+                async with (order.power or nullcontext)():
                     await self._asker.ask(target, ends, "chassis", "power", "on")
+                if order.switched_on is not None:
+                    order.switched_on()
             except Unanswered:
                 sure = False  # it may have arrived: whoever looks sees it
         evidence = await self._follow(target, ends, sure)

@@ -55,7 +55,8 @@ class Order:
     """Under which authority it is done. token: the leader's fencing token; a driver that can, refuses a
     lower one than it has seen. epoch: of the data set, for fence, promote, protect. key: the same for every
     try of a step. power: entered around the one request that draws power, so that its inrush is counted from
-    before it is sent until long enough after it was answered; never sent anywhere.
+    before it is sent until long enough after it was answered. switched_on: called where a boot that was begun
+    by this order has its controller's word for it. Neither is sent anywhere.
     """
 
     run: str
@@ -69,6 +70,7 @@ class Order:
     ticket: str = ""
     dry_run: bool = False
     power: PowerTurn | None = field(default=None, compare=False, repr=False)
+    switched_on: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class Observed:
 
 class Driver(Protocol):
     """One kind of real system. verbs: what it can do. A driver that boots servers enters `Order.power` by
-    itself where it has the attribute `takes_power_turn`; else all of its `execute` counts as the request.
+    itself, and calls `Order.switched_on`, where it has the attribute `takes_power_turn`; else all of its
+    `execute` counts as the request.
     """
 
     name: str

@@ -7,7 +7,6 @@ The driver puts the parts together: who is asked (`redfish_settings`), how (`red
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from evac.actions import redfish_circuits, redfish_off, redfish_system
@@ -80,7 +79,7 @@ class RedfishDriver:
         return evidence
 
     async def _boot(self, action: Action, target: Target, order: Order, ends: float) -> Evidence:
-        boot = Boot(self._wire, target, ends, order.timeout_s, order.power or nullcontext)
+        boot = Boot(self._wire, target, ends, order)
         async with self._wire.talk(target, ends) as talk:
             seen = self._fresh(order.key) or await self._find(talk)
             _check_server(action, target, seen)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.actions import redfish_system
-from evac.actions.port import Evidence, PowerTurn
+from evac.actions.port import Evidence, Order, PowerTurn
 from evac.actions.redfish_calls import NoAnswer, Talk, Wire, refusal
 from evac.actions.redfish_power import healthy_storage, set_boot_source, switch
 from evac.actions.redfish_quirks import choose
@@ -63,10 +64,11 @@ class _Course:
 class Boot:
     """One boot. path: of the system at its controller; ends: by the loop's clock."""
 
-    def __init__(self, wire: Wire, target: Target, ends: float, timeout_s: float, power: PowerTurn) -> None:
-        self._power = power
+    def __init__(self, wire: Wire, target: Target, ends: float, order: Order) -> None:
+        self._power: PowerTurn = order.power or nullcontext
+        self._switched_on = order.switched_on
         self._wire, self._target = wire, target
-        self._ends = ends - min(RESERVE_S, timeout_s / 5)
+        self._ends = ends - min(RESERVE_S, order.timeout_s / 5)
         self._last = ends
         self._loop = asyncio.get_running_loop()
         self._spread = zlib.crc32(target.address.encode()) / 2**32
@@ -89,6 +91,8 @@ class Boot:
             return "unsure"
         if answer.status >= 300:
             raise refusal(self._target.address, answer)
+        if self._switched_on is not None:
+            self._switched_on()
         return "switched"
 
     async def follow(self, seen: System, begun: Begun) -> Evidence:

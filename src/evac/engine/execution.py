@@ -25,7 +25,7 @@ from evac.engine.delicate import carry_out
 from evac.engine.guards import HOLD_KEY, Permit
 from evac.engine.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.pool import Pool
-from evac.engine.power_gate import PowerGate, maybe_sent
+from evac.engine.power_gate import PowerGate, sent_before
 from evac.engine.reading import reload
 from evac.engine.recording import NOTHING, Leading, Recorder
 from evac.model.collector import collect_seldom, collector_at_rest
@@ -102,8 +102,9 @@ class RunExecution:
         boundary = self._boundary if self._hooks.boundary is not None else _nothing
         self._clock = RunClock(clock, view.last_ms)
         self._recorder = Recorder(journal, leading, boundary)
-        gate = PowerGate(self._capacity_of, maybe_sent(view), terms.authority.check)
-        self._performer = Performer(terms, boundary, gate)
+        gate = PowerGate(self._capacity_of, sent_before(view), terms.authority.check)
+        self._switched_on: list[Try] = []
+        self._performer = Performer(terms, boundary, gate, self._switched_on.append)
         self._admission: Admission = admission or FreeAdmission()
         self._request_terms = request_terms or requests.Terms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)
@@ -164,7 +165,7 @@ class RunExecution:
     async def _turn(self) -> None:
         """Everything that is due now, in one write; then the effects of it."""
         self._wake.clear()
-        batch = self._take_results()
+        batch = [*self._take_switched_on(), *self._take_results()]
         works: list[Work] = []
         kept = self._decide(batch, works)
         if batch:
@@ -178,6 +179,23 @@ class RunExecution:
             await self._read_outside()
         elif idle and not self._results and self.view.phase not in ENDED:
             await self._sleep()
+
+    def _take_switched_on(self) -> list[Event]:
+        """Servers that are on since the last write, so that who leads next knows. Nothing waits for it."""
+        if not self._switched_on:
+            return []
+        tries, self._switched_on[:] = self._switched_on.copy(), ()
+        view, found = self.view, []
+        for one in tries:
+            i = view.index.get(one.step.id, -1)
+            if i >= 0 and view.phases[i] == "running" and view.attempts[i] == one.attempt:
+                found.append(one.step.id)
+        now_ms, events = self._clock.now_ms(), []
+        for first in range(0, len(found), BATCH):
+            event = Event("switched_on", now_ms, data={"steps": found[first : first + BATCH]})
+            apply(view, event)
+            events.append(event)
+        return events
 
     def _take_results(self) -> list[Event]:
         """Results as events, applied. What people decided meanwhile stands over a result that comes late."""

@@ -91,10 +91,19 @@ class Terms:
 
 
 class Performer:
-    """Carries tries out. Every call ends within the deadline of its step."""
+    """Carries tries out. Every call ends within the deadline of its step.
 
-    def __init__(self, terms: Terms, boundary: Boundary, gate: Gate | None = None) -> None:
-        self._terms, self._boundary, self._gate = terms, boundary, gate
+    switched_on: is told of a boot in the middle of it: its controller has taken the request.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        boundary: Boundary,
+        gate: Gate | None = None,
+        switched_on: Callable[[Try], None] = lambda one: None,
+    ) -> None:
+        self._terms, self._boundary, self._gate, self._switched_on = terms, boundary, gate, switched_on
 
     async def start(self, one: Try) -> Outcome:
         """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`.
@@ -204,7 +213,7 @@ class Performer:
         self._boundary()
         self._terms.authority.check()
         acting.begun = True
-        found = await self._execute(one.step, driver, action, order)
+        found = await self._execute(one, driver, action, order)
         self._boundary()
         if found:
             _collect(evidence, found)
@@ -237,13 +246,14 @@ class Performer:
             gave_up = True
         return gave_up
 
-    async def _execute(self, step: RunStep, driver: Driver, action: Action, order: Order) -> Evidence:
+    async def _execute(self, one: Try, driver: Driver, action: Action, order: Order) -> Evidence:
         """A boot draws power by its turn: around its one request where the driver knows which that is."""
         if self._gate is None or action.verb != "boot" or order.dry_run:
             return await driver.execute(action, order)
-        gate = self._gate
+        gate, step = self._gate, one.step
         if getattr(driver, "takes_power_turn", False):
-            return await driver.execute(action, replace(order, power=lambda: gate.turn(step)))
+            told = replace(order, power=lambda: gate.turn(step), switched_on=lambda: self._switched_on(one))
+            return await driver.execute(action, told)
         async with gate.turn(step):
             return await driver.execute(action, order)
 

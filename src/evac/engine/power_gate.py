@@ -5,10 +5,11 @@ look at it, a turn, a network, and a controller that takes its time, so that two
 meet. Here the inrush is counted once more: from before the request is sent, for as long as it has no answer,
 and then for as long as the inrush takes.
 
-Nothing of it is journalled, and a request may go out long after its start was written. So a new leader counts
-every boot that was begun and has no result: what the old one sent left before its lease ended, and may arrive
-a while after. It is counted for that while and the inrush; less long where the server is seen on before. Nor
-is a server that is off in that while taken for one that was never asked: what it draws stays counted.
+A request may go out long after its start was written; that it was taken is written once it was. So a new
+leader counts every boot that was begun and has neither a result nor that word: what the old one sent left
+before its lease ended, and may arrive a while after. It is counted for that while and the inrush; less long
+where the server is seen on before. Nor is a server that is off in that while taken for one that was never
+asked: what it draws stays counted. One that was switched on a moment ago counts for the rest of its inrush.
 """
 
 from __future__ import annotations
@@ -18,24 +19,33 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from evac.model.errors import Retryable
+from evac.run.boot_events import ARRIVES_MS, INRUSH, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import RunStep
 from evac.run.view import RunView
 
-INRUSH: Final = "inrush:"
-SLACK_S: Final = 0.05
+SLACK_S: Final = 0.01
 """What clocks and timers may be off."""
 UNSURE_S: Final = 30.0
 """How long a request may still be on its way that was never answered."""
-ARRIVES_S: Final = 5.0
-"""How long after a new leader took over a request of the old one may still arrive."""
 TURN_S: Final = 10.0
 """How much longer than its inrush a boot waits for its turn: then it is begun anew, with all of its time."""
 LOOK_S: Final = 0.1
 """While requests are on their way, how often it is seen whether one was answered."""
+
+
+class Before(NamedTuple):
+    """A boot of an earlier leader. on_for_ms: how long ago its controller took the request at the latest;
+    negative where the request may arrive for so long yet, if it was ever sent.
+    """
+
+    step: RunStep
+    on_for_ms: int = -ARRIVES_MS
+
+
 _Held = list[float]
 """When it is over, a number that tells two of them apart, and units: 0 once they are counted no more."""
 _Uses = Sequence[tuple[str, int, int]]
@@ -46,21 +56,20 @@ class NoTurn(Retryable):
 
 
 class PowerGate:
-    """capacity: of a limit, now. before: boots that an earlier leader may have sent a moment ago. check:
-    raises unless we may still act: a turn may come long after it was asked for. Whoever came first at a set
-    of feeds goes first.
+    """capacity: of a limit, now. before: boots that an earlier leader sent, or may have sent, a moment ago.
+    check: raises unless we may still act: a turn may come long after it was asked for. Whoever came first at
+    a set of feeds goes first.
     """
 
     def __init__(
         self,
         capacity: Callable[[str], int],
-        before: Iterable[RunStep] = (),
+        before: Iterable[Before] = (),
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._capacity, self._check = capacity, check
         self._before = list(before)
-        self._theirs = frozenset(step.id for step in self._before)
-        self._until: float | None = None
+        self._arrives: dict[str, float] = {}
         self._held: dict[str, list[_Held]] = {}
         self._sums: dict[str, int] = {}
         self._unsure: dict[str, list[tuple[str, _Held]]] = {}
@@ -108,14 +117,15 @@ class PowerGate:
         yet, and its watts stay counted.
         """
         self._take_over()
-        assert self._until is not None
-        return step.id in self._theirs and asyncio.get_running_loop().time() < self._until
+        return asyncio.get_running_loop().time() < self._arrives.get(step.id, 0.0)
 
     def _take_over(self) -> None:
-        if self._until is None:
-            self._until = asyncio.get_running_loop().time() + ARRIVES_S
-        for sent in self._before:
-            self._unsure[sent.id] = self._over_after(_inrush_of(sent), ARRIVES_S)
+        for step, on_for_ms in self._before:
+            left = [use for use in _inrush_of(step) if use[2] > on_for_ms]
+            held = self._over_after(left, -on_for_ms / 1_000)
+            if on_for_ms < 0:
+                self._unsure[step.id] = held
+                self._arrives[step.id] = asyncio.get_running_loop().time() - on_for_ms / 1_000
         self._before.clear()
 
     async def _enter(self, id: str, uses: _Uses) -> None:
@@ -176,12 +186,10 @@ def _inrush_of(step: RunStep) -> list[tuple[str, int, int]]:
     return [use for use in step.uses if use[0].startswith(INRUSH) and use[2] > 0]
 
 
-def maybe_sent(view: RunView) -> list[RunStep]:
-    """Boots whose request an earlier leader may have sent, and which nobody has seen on: those in doubt, and
-    those that were begun once and wait to be begun again.
-    """
+def sent_before(view: RunView) -> list[Before]:
+    """Boots whose request an earlier leader sent, or may have, by the state as a new one takes it over."""
     return [
-        view.steps[i]
-        for i, phase in enumerate(view.phases)
-        if view.steps[i].kind == "boot" and view.attempts[i] and phase in ("unknown", "pending", "ready")
+        Before(view.steps[i], view.last_ms - at_ms)
+        for i, at_ms in sorted(view.rush_ms.items())
+        if view.phases[i] in MAYBE_SENT
     ]

@@ -87,6 +87,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             f"servers behind {_cut(', '.join(map(str, d.get('feeds', ()))))} answer",
             "detail",
         ),
+        "switched_on": lambda d: ("power", f"{len(d.get('steps', ())):,} servers were switched on", "detail"),
         "feed_tripped": lambda d: (
             "power",
             f"the feed {d.get('feed', '')} lost its power: {_cut(d.get('why', ''))}",

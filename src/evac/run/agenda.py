@@ -162,10 +162,10 @@ class Agenda:
 
     def _doubt(self, view: RunView, i: int) -> None:
         times = view.unclear.get(i, 0)
-        if not times:
+        if not times and i not in view.booting:
             self.observe.append(i)
             return
-        again = view.last_ms + look_ms(view.spec.patience, view.steps[i], times)
+        again = view.last_ms + (look_ms(view.spec.patience, view.steps[i], times) if times else 0)
         if i in view.booting:  # as one that is followed: looked at when it should be up
             took_ms = view.steps[i].duration_ms
             again = max(again, min(view.started[i], view.last_ms) + took_ms)

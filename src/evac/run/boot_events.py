@@ -11,8 +11,8 @@ from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.run import unheard
-from evac.run.moving import run_moves
-from evac.run.values import Event
+from evac.run.moving import refused, run_moves
+from evac.run.values import Event, StepPhase
 from evac.run.view import RunView
 
 BOOT: Final = "boot"
@@ -23,6 +23,12 @@ OWN: Final = frozenset(
 )  # fmt: skip
 """Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
 _MAY_BE_OWN: Final = ("agent-", "driver-", "setting-", "tls-")
+INRUSH: Final = "inrush:"
+"""Limits of what rushes in at once are named so."""
+ARRIVES_MS: Final = 5_000
+"""How long after a new leader took over a request of the old one may still arrive."""
+MAYBE_SENT: Final[frozenset[StepPhase]] = frozenset({"unknown", "pending", "ready"})
+"""Of boots that were begun: those that are in doubt, and those that wait to be begun again."""
 POWER: Final = "power:"
 """Steps that close a feed, and limits of watts, are named so."""
 GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
@@ -266,6 +272,47 @@ def feeds_seen(view: RunView, event: Event) -> None:
     run_moves(view, event, event.kind)
     view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
     unheard.hears(view, event.data["feeds"], event.at_ms)
+
+
+def switched_on(view: RunView, event: Event) -> None:
+    """The controllers of these servers have taken the request: they rush now, and take their time."""
+    run_moves(view, event, event.kind)
+    for name in event.data["steps"]:
+        i = view.number(name)
+        if view.phases[i] != "running":
+            raise refused(view, event, f"is of {name}, which is {view.phases[i]}")
+        _rushes(view, i, event.at_ms, view.started[i])
+
+
+def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
+    """Its inrush begins at this time at the latest, and counts from then, not from when the step began."""
+    view.rush_ms[i] = at_ms
+    for number, units, hold_ms in view.uses[i]:
+        if hold_ms > 0 and view.limits.limits[number].id.startswith(INRUSH):
+            view.limits.hold_on(number, units, began_ms + hold_ms, at_ms + hold_ms)
+
+
+def is_orphaned(view: RunView, i: int) -> None:
+    """A boot is under way, and its leader is gone. No server is to blame for that. One whose controller took
+    the request is followed as one that was seen on.
+    """
+    view.tries[i] = max(0, view.tries[i] - 1)
+    if i in view.rush_ms:
+        view.booting.add(i)
+
+
+def may_arrive(view: RunView, event: Event) -> None:
+    """Another leader: what the old one sent before its lease ended may arrive for a while yet. Times of the
+    old one go on as if none had passed between its last event and the first of the new one.
+    """
+    later_ms = max(0, event.at_ms - view.last_ms)
+    for i, phase in enumerate(view.phases):
+        if not (view.attempts[i] and phase in MAYBE_SENT and view.steps[i].kind == BOOT):
+            continue
+        if i in view.rush_ms:
+            view.rush_ms[i] += later_ms
+        else:
+            _rushes(view, i, event.at_ms + ARRIVES_MS, view.started[i] + later_ms)
 
 
 def is_undone(view: RunView, i: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from evac.model.errors import RunError
@@ -49,8 +49,8 @@ class Limits:
     """All limits of one run. Timed holds end by the clock, kept ones when they are released, the others when
     the step has a result.
 
-    A new leader has another clock: `restart` lets every hold that had not ended by the old leader's last
-    event begin anew, so that no difference of clocks can shorten a window.
+    A new leader has another clock: `restart` goes on with every hold as if no time had passed between the old
+    leader's last event and its own first, so that no difference of clocks can shorten a window.
     """
 
     __slots__ = ("_apart", "_numbers", "_promised", "_timed", "_used", "capacity", "freed", "limits")
@@ -61,7 +61,7 @@ class Limits:
         self.capacity = [limit.capacity for limit in self.limits]
         self._used = [0] * len(self.limits)
         self._promised = [0] * len(self.limits)
-        self._timed: list[tuple[int, int, int, int]] = []
+        self._timed: list[tuple[int, int, int]] = []
         self._apart: dict[str, int] = {}
         self.freed: set[int] = set()
         """Limits that got room since somebody last looked."""
@@ -137,7 +137,13 @@ class Limits:
         for number, units, hold_ms in uses:
             self._used[number] += units
             if hold_ms > 0:
-                heappush(self._timed, (at_ms + hold_ms, number, units, hold_ms))
+                heappush(self._timed, (at_ms + hold_ms, number, units))
+
+    def hold_on(self, number: int, units: int, end_ms: int, until_ms: int) -> None:
+        """A timed hold that ends at `end_ms`, or has ended then, holds until `until_ms`."""
+        if until_ms > end_ms:
+            heappush(self._timed, (end_ms, number, -units))
+            heappush(self._timed, (until_ms, number, units))
 
     def give_back(self, uses: Uses) -> None:
         """The step has a result: what it held for its whole length is free."""
@@ -193,7 +199,7 @@ class Limits:
         """Ends the timed holds that are over."""
         timed = self._timed
         while timed and timed[0][0] <= now_ms:
-            _, number, units, _ = heappop(timed)
+            _, number, units = heappop(timed)
             self._used[number] -= units
             self.freed.add(number)
 
@@ -204,23 +210,23 @@ class Limits:
     def restart(self, last_ms: int, at_ms: int) -> None:
         """A new leader begins at `at_ms`; the last event of the old one was at `last_ms`."""
         self.advance(last_ms)
-        self._timed = [(at_ms + hold_ms, number, units, hold_ms) for _, number, units, hold_ms in self._timed]
-        heapify(self._timed)
+        later_ms = max(0, at_ms - last_ms)
+        self._timed = [(end_ms + later_ms, number, units) for end_ms, number, units in self._timed]
 
     def carry_over(self, old: Limits) -> None:
         """Takes the timed holds, and what is held apart, of the limits of a replaced plan over, by name."""
         for name, units in old._apart.items():
             self.hold_apart(name, units)
-        for until_ms, number, units, hold_ms in old._timed:
+        for until_ms, number, units in old._timed:
             mine = self._numbers.get(old.limits[number].id)
             if mine is not None:
                 self._used[mine] += units
-                heappush(self._timed, (until_ms, mine, units, hold_ms))
+                heappush(self._timed, (until_ms, mine, units))
 
     def held(self, last_ms: int) -> tuple[tuple[str, int, int], ...]:
         """(limit, end, units) of the timed holds that were not over at `last_ms`, sorted."""
         return tuple(
-            sorted((self.limits[n].id, end, units) for end, n, units, _ in self._timed if end > last_ms)
+            sorted((self.limits[n].id, end, units) for end, n, units in self._timed if end > last_ms)
         )
 
     def used(self, name: str) -> int:

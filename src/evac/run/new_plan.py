@@ -24,7 +24,7 @@ STEP_SETS: Final = (
 )  # fmt: skip
 STEP_FACTS: Final = (
     "unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up", "turns",
-    "signs", "served",
+    "signs", "served", "rush_ms",
 )  # fmt: skip
 """Fields of the view that hold numbers of steps, and those that hold something for such a number."""
 

@@ -112,15 +112,15 @@ def _leader_changed(view: RunView, event: Event) -> None:
         raise _refused(view, event, f"has the token {token} after {view.token}")
     view.token, view.owner = token, event.data.get("owner", "")
     view.limits.restart(view.last_ms, event.at_ms)
-    if view.counts.get("running", 0) + view.counts.get("undoing", 0) == 0:
-        return
-    for i, phase in enumerate(view.phases):
+    busy = view.counts.get("running", 0) + view.counts.get("undoing", 0)
+    for i, phase in enumerate(view.phases if busy else ()):
         if phase in ("running", "undoing") and i not in view.manual_running:
             if phase == "undoing":
                 view.in_undo.add(i)
-            elif view.steps[i].kind == boot_events.BOOT:  # a server is not to blame that its leader died
-                view.tries[i] = max(0, view.tries[i] - 1)
+            elif view.steps[i].kind == boot_events.BOOT:
+                boot_events.is_orphaned(view, i)
             view.turn(i, STEP_TABLE[phase, "leader_changed"])
+    boot_events.may_arrive(view, event)
 
 
 def _step_started(view: RunView, event: Event) -> None:
@@ -131,6 +131,8 @@ def _step_started(view: RunView, event: Event) -> None:
     view.attempts[i] = attempt
     view.tries[i] += 1
     view.started[i] = event[1]
+    if view.rush_ms:
+        view.rush_ms.pop(i, None)
     if view.lost_servers or view.served:
         boot_events.is_begun(view, i)
     if view.uses[i]:
@@ -413,6 +415,7 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
         "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
         "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
         "limit_changed": boot_events.limit_changed, "feeds_seen": boot_events.feeds_seen,
+        "switched_on": boot_events.switched_on,
         "feed_tripped": boot_events.feed_tripped, "boot_server_lost": boot_events.boot_server_lost,
         "request_refused": _plain, "drift_seen": _drift_seen, "monitoring_started": _monitoring_started,
         "run_ended": _run_ended,

@@ -104,6 +104,7 @@ _RUN_STAYS: Final[Mapping[str, tuple[RunPhase, ...]]] = MappingProxyType(
         "plan_replaced": ("pending", "awaiting_approval", "running", "paused"),
         "limit_changed": LIVE,
         "feeds_seen": _BEGUN,
+        "switched_on": _BEGUN,
         "feed_tripped": ("running", "paused", "awaiting_approval"),
         "boot_server_lost": ("running", "paused", "awaiting_approval"),
         "made_ungraceful": ("pending", "awaiting_approval", "running", "paused", "monitoring"),

@@ -62,6 +62,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "pace_changed": ("share", "wait_ms", "why"),
         "limit_changed": ("limit", "capacity", "who", "reason"),
         "feeds_seen": ("feeds",),
+        "switched_on": ("steps",),
         "feed_tripped": ("feed", "why", "evidence"),
         "boot_server_lost": ("server", "other", "why", "holds", "stood_in"),
         "request_refused": ("who", "verb", "why"),

@@ -55,8 +55,10 @@ class StepView(NamedTuple):
 class RunView:
     """One run. Read its fields freely; only `run.state` and `run.decide` write them.
 
-    tries: of a step since a person last said retry; attempts: of all. booting: in doubt, and seen to be on
-    their way up when last looked at. unclear: observations in a row that did not tell. doubtful: unknown
+    tries: of a step since a person last said retry; attempts: of all. booting: in doubt, and known to
+    be on their way up when last heard of. rush_ms: of boots, by when the inrush of
+    this try began at the latest, if it did: when the controller took the request, or a while after its leader
+    was gone. unclear: observations in a row that did not tell. doubtful: unknown
     steps that were looked at often enough to ask a person. undo_wanted: steps a person wants back. in_undo:
     unknown steps of which the undo is in doubt. leftover: unresolved steps that the present plan does not
     know. opened: 1 where what waits for the step was told that it is settled. changed: steps whose phase
@@ -221,6 +223,7 @@ class RunView:
         self.signs: dict[int, int] = {}
         self.cycled: set[int] = set()
         self.served: dict[int, str] = {}
+        self.rush_ms: dict[int, int] = {}
         self.gates: dict[int, str] = {}
         self.opened = bytearray(number)
         self.changed: list[int] = []
@@ -315,7 +318,7 @@ class RunView:
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
             sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
             sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()), sorted(self.fed),
-            sorted(self.heard.items()), sorted(self.misset),
+            sorted(self.heard.items()), sorted(self.misset), sorted(self.rush_ms.items()),
         )  # fmt: skip
         return found if any(found) else ()
 

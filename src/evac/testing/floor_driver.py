@@ -60,6 +60,8 @@ class FloorDriver:
             async with (order.power or nullcontext)():
                 await self._send(server)
                 await self._arrive()
+            if order.switched_on is not None:
+                order.switched_on()
         return await self._follow(action, server, order, found)
 
     async def observe(self, action: Action, order: Order) -> Observed:

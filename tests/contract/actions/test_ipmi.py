@@ -204,6 +204,14 @@ def test_a_fence_says_what_it_proves(simulator: Simulator) -> None:
     assert (evidence["power"], evidence["proof"]) == ("off", "power")
 
 
+def test_that_the_controller_took_the_request_is_told_once(simulator: Simulator) -> None:
+    told: list[str] = []
+    how = replace(order(), switched_on=lambda: told.append(simulator.power()))
+    for _ in range(2):
+        asyncio.run(IpmiDriver().execute(simulator.action(), how))
+    assert told == ["1"], "not where it is on"
+
+
 def test_the_boot_source_is_set_once_before_the_power(simulator: Simulator) -> None:
     assert done(simulator.action(settings={"boot_source": "pxe"}))["state"] == "up"
     assert simulator.wishes() == ["boot pxe", "power 1"]

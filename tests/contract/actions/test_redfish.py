@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,28 @@ def test_a_controller_that_falls_silent_after_power_is_unknown_and_never_failed(
         await driver.close()
 
     asyncio.run(story())
+
+
+def test_that_the_controller_took_the_request_is_told_before_the_server_is_up(fleet: Running) -> None:
+    sound, not_allowed = SERVERS_LEFT.take(fleet), SERVERS_LEFT.take(fleet, "read-only")
+
+    def told(server: int) -> list[bool]:
+        """Each time it is told: whether the server is up."""
+        found: list[bool] = []
+
+        async def boot() -> None:
+            driver = RedfishDriver()
+            how = replace(order(), switched_on=lambda: found.append(bool(shown(fleet, server)["up"])))
+            with contextlib.suppress(ActionError):
+                await driver.execute(action(fleet, server), how)
+            await driver.close()
+
+        asyncio.run(boot())
+        return found
+
+    assert told(sound) == [False]
+    assert told(sound) == [], "it is on"
+    assert told(not_allowed) == []
 
 
 def test_a_server_that_is_on_is_left_alone(fleet: Running) -> None:

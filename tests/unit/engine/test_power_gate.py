@@ -8,10 +8,13 @@ import random
 
 import pytest
 
-from evac.engine.power_gate import ARRIVES_S, TURN_S, NoTurn, PowerGate
+from evac.engine.power_gate import TURN_S, Before, NoTurn, PowerGate
 from evac.model.errors import LeaseLost
+from evac.run.boot_events import ARRIVES_MS
 from evac.run.values import RunStep
 from evac.testing.virtual_loop import VirtualLoop, run
+
+ARRIVES_S = ARRIVES_MS / 1_000
 
 
 def boot(name: str, watts: int, hold_ms: int, *feeds: str) -> RunStep:
@@ -77,14 +80,14 @@ def entered_at(gate: PowerGate, loop: VirtualLoop, *steps: RunStep) -> list[floa
 
 def test_what_a_dead_leader_may_have_sent_is_counted_until_it_has_arrived_and_is_over() -> None:
     loop = VirtualLoop(1)
-    gate = PowerGate(lambda name: 1_000, [boot(name, 400, 2_000, "a") for name in "xy"])
+    gate = PowerGate(lambda name: 1_000, [Before(boot(name, 400, 2_000, "a")) for name in "xy"])
     (at,) = entered_at(gate, loop, boot("z", 300, 2_000, "a"))
     assert ARRIVES_S + 2.0 <= at <= ARRIVES_S + 2.2
 
 
 def test_a_server_of_a_dead_leader_that_is_off_may_still_be_switched_on_for_a_while() -> None:
     loop, old = VirtualLoop(1), boot("x", 400, 2_000, "a")
-    gate = PowerGate(lambda name: 1_000, [old])
+    gate = PowerGate(lambda name: 1_000, [Before(old)])
 
     async def story() -> list[bool]:
         await asyncio.sleep(3.0)  # counted from the first look
@@ -100,7 +103,7 @@ def test_a_server_of_a_dead_leader_that_is_off_may_still_be_switched_on_for_a_wh
 def test_a_server_of_a_dead_leader_that_is_seen_on_is_counted_for_its_inrush_only() -> None:
     loop = VirtualLoop(1)
     old = [boot(name, 400, 2_000, "a") for name in "xy"]
-    gate = PowerGate(lambda name: 1_000, old)
+    gate = PowerGate(lambda name: 1_000, map(Before, old))
 
     async def story() -> float:
         await asyncio.sleep(0.5)
@@ -115,7 +118,7 @@ def test_a_server_of_a_dead_leader_that_is_seen_on_is_counted_for_its_inrush_onl
 def test_a_server_that_is_seen_on_late_is_counted_no_longer_than_one_that_is_not_seen() -> None:
     loop = VirtualLoop(1)
     old = [boot(name, 400, 2_000, "a") for name in "xy"]
-    gate = PowerGate(lambda name: 1_000, old)
+    gate = PowerGate(lambda name: 1_000, map(Before, old))
 
     async def story() -> float:
         assert gate.may_arrive(old[0])
@@ -131,11 +134,29 @@ def test_a_server_that_is_seen_on_late_is_counted_no_longer_than_one_that_is_not
 def test_a_server_that_is_asked_again_needs_no_second_room_and_the_room_of_others_stays_theirs() -> None:
     loop = VirtualLoop(1)
     old = [boot(name, 500, 2_000, "a") for name in "xy"]
-    gate = PowerGate(lambda name: 1_000, old)
+    gate = PowerGate(lambda name: 1_000, map(Before, old))
     again, other = entered_at(gate, loop, old[0], boot("z", 500, 2_000, "a"))
     assert (again, other >= 2.0) == (0.0, True)
     crowd = [boot(name, 500, 2_000, "a") for name in "xyz"]  # which two of them were sent, nobody knows
-    assert min(entered_at(PowerGate(lambda name: 1_000, crowd), VirtualLoop(1), *crowd)) >= ARRIVES_S + 2.0
+    assert (
+        min(entered_at(PowerGate(lambda name: 1_000, map(Before, crowd)), VirtualLoop(1), *crowd))
+        >= ARRIVES_S + 2.0
+    )
+
+
+def test_a_server_that_a_dead_leader_switched_on_is_counted_for_the_rest_of_its_inrush() -> None:
+    loop = VirtualLoop(1)
+    on_for = {"x": 1_500, "y": 2_000, "z": 500_000}
+    gate = PowerGate(lambda name: 1_000, [Before(boot(n, 600, 2_000, "a"), ms) for n, ms in on_for.items()])
+
+    async def story() -> float:
+        assert not gate.may_arrive(boot("x", 600, 2_000, "a"))
+        async with gate.turn(boot("other", 400, 2_000, "a")):
+            assert loop.time() == 0.0
+        async with gate.turn(boot("more", 600, 2_000, "a")):
+            return loop.time()
+
+    assert 0.5 <= run(loop, story()) <= 0.7
 
 
 def test_a_turn_that_does_not_come_in_time_ends_with_nothing_sent() -> None:

@@ -95,5 +95,5 @@ def test_a_state_with_another_value_in_one_place_is_not_alike(column: str) -> No
     getattr(other, column)[2] = "failed" if column == "phases" else 4711
     assert not alike(world.view, other)
     again = replay(spec, world.events)
-    again.limits._timed.append((again.last_ms + 1, 0, 1, 1))
+    again.limits._timed.append((again.last_ms + 1, 0, 1))
     assert not alike(world.view, again)

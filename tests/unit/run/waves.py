@@ -56,13 +56,18 @@ def wave(seed: int, servers: int = 24, plan: str = "p1") -> RunSpec:
 
 @dataclass
 class Wave(World):
-    """A world whose boots fail with the codes of boots, as the seed says."""
+    """A world whose boots fail with the codes of boots, as the seed says. told: share of them of which it is
+    said first that the controller took the request.
+    """
 
     seed: int = 0
     trouble: float = 0.3
+    told: float = 0.0
 
     def _execute(self, step: str, attempt: int) -> None:
         rng = random.Random(f"{self.seed}/{step}/{attempt}")
+        if step.startswith("boot:") and self.told and rng.random() < self.told:
+            self._later(rng.choice((1, 20, 59)), Event("switched_on", 0, "", attempt, {"steps": [step]}))
         if not step.startswith("boot:") or rng.random() > self.trouble:
             super()._execute(step, attempt)
             return
@@ -79,6 +84,15 @@ class Wave(World):
         if wait < 0 and rng.random() < 0.3:
             data["off"] = True
         self._later(60, Event("step_failed", 0, step, attempt, data))
+
+    def _land(self, event: Event) -> None:
+        if event.kind != "switched_on":
+            super()._land(event)
+            return
+        (step,) = event.data["steps"]  # as the engine tells it: of tries that run
+        i = self.view.index.get(step, -1)
+        if i >= 0 and (self.view.phases[i], self.view.attempts[i]) == ("running", event.attempt):
+            self.put(event._replace(attempt=0))
 
 
 def watts_exceeded(spec: RunSpec, events: Sequence[Event]) -> list[str]:
