@@ -236,7 +236,9 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
             known=(desk.digest, desk.instance(lost)),
         )  # fmt: skip
         told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
-        words = why_not(check(desk.estate, plan_codec.decode(told.data), (desk.digest, desk.instance(lost))))
+        words = why_not(
+            check(desk.estate, plan_codec.decode(told.data, own=True), (desk.digest, desk.instance(lost)))
+        )
         if words:
             raise refused(words)
         return told

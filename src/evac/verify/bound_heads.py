@@ -6,6 +6,7 @@ A head is a tick before which a milestone cannot hold, whatever a plan does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,44 @@ from evac.verify.bound_room import NEVER, Room
 
 Ints = NDArray[np.int64]
 _PASSES = 64
+_OF_SERVICES: Final[tuple[StepKind, ...]] = ("start", "verify", "shift")
 
 
 Pace = tuple[int, int]
 """(starts at most, in any so many ticks)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begins:
+    """Starts of one milestone of a service, whatever they wait for. wave: least ticks from the first to the
+    last; room_at: as `ServiceRoom.enough`; possible: whether they fit at all.
+    """
+
+    wave: int
+    room_at: int
+    possible: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Facts:
+    """Columns of the services as lists: they are looked at one by one, in many passes."""
+
+    base_lost: list[bool]
+    top_lost: list[bool]
+    blocked: list[bool]
+    shifts: list[bool]
+    start: list[int]
+    verify: list[int]
+    ending: list[int]
+    component: list[int]
+
+    @classmethod
+    def of(cls, instance: Instance) -> _Facts:
+        s = instance.services
+        return cls(
+            s.base_lost.tolist(), s.top_lost.tolist(), s.blocked.tolist(), s.shift.astype(bool).tolist(),
+            s.start.tolist(), s.verify.tolist(), (s.change + s.settle).tolist(), s.component.tolist(),
+        )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +80,7 @@ class Heads:
     _boot_wait: int = 0
     _paces: dict[tuple[tuple[int, ...], int], tuple[Pace, ...]] = field(default_factory=dict)
     _held: dict[tuple[int, int], list[tuple[Use, int]]] = field(default_factory=dict)
+    _begins: dict[tuple[int, int], Begins | None] = field(default_factory=dict)
 
     def tools(self, kind: StepKind) -> tuple[int, ...]:
         """Affected tools that a step of the kind must wait for whatever it does."""
@@ -80,11 +116,19 @@ class Heads:
     def boot_wait(self) -> int:
         return self._boot_wait
 
-    def enough(self, service: int, count: int) -> int:
-        """Tick at which `count` replicas fit, boots included; NEVER cuts to H later."""
-        if count <= 0:
-            return 0
-        tick = self.room.services[service].enough[count]
+    def waits_of_services(self) -> tuple[int, ...]:
+        """All of the waits that a component looks at."""
+        return self._boot_wait, *(self._waits.get(kind, 0) for kind in _OF_SERVICES)
+
+    def begins(self, service: int, milestone: int) -> Begins | None:
+        """None where nothing has to start for it."""
+        key = service, milestone
+        if key not in self._begins:
+            self._begins[key] = _begins(self, service, milestone)
+        return self._begins[key]
+
+    def enough(self, tick: int) -> int:
+        """Tick of `ServiceRoom.enough` with the wait for boots; NEVER cuts to H later."""
         return tick if tick in (0, NEVER) else self._boot_wait + tick
 
 
@@ -93,26 +137,26 @@ def heads_of(instance: Instance, room: Room) -> Heads:
     wait for something that has changed."""
     count = len(instance.services)
     heads = Heads(instance, room, [0] * count, [0] * count, [0] * len(instance.stores), verified=[0] * count)
-    for service, component in enumerate(instance.services.component.tolist()):
+    facts = _Facts.of(instance)
+    for service, component in enumerate(facts.component):
         heads.members.setdefault(component, []).append(service)
     lost = (instance.services.base_lost | instance.services.top_lost).tolist()
     touched = sorted(c for c, members in heads.members.items() if any(lost[member] for member in members))
     heads.outside = {component: _outside(instance, heads.members[component]) for component in touched}
     powered, by_hand = instance.first_boot, instance.boots_by_hand
-    before = None
+    waited: tuple[int, ...] = ()
     for _ in range(_PASSES):
-        known = (list(heads.base), list(heads.top), list(heads.store))
-        waited = heads._waits, heads._boot_wait
+        known = (list(heads.base), list(heads.store))
         heads.wait(powered, by_hand)
         _stores(heads)
-        same_waits = before is not None and waited == (heads._waits, heads._boot_wait)
+        same_waits = waited == (waited := heads.waits_of_services())
         for component in touched:
-            _component(heads, component, same_waits)
-        for service in np.flatnonzero(instance.services.top_lost).tolist():
-            heads.top[service] = _top(heads, service)
-        before = known
-        if before == (heads.base, heads.top, heads.store):
+            _component(heads, facts, component, same_waits)
+        if known == (heads.base, heads.store):
             break
+    for service, is_lost in enumerate(facts.top_lost):  # no head waits for a top
+        if is_lost:
+            heads.top[service] = _top(heads, facts, service)
     return heads
 
 
@@ -136,64 +180,71 @@ def _stores(heads: Heads) -> None:
         heads.store[row] = min(min(ends, default=horizon), horizon)
 
 
-def _component(heads: Heads, component: int, same_waits: bool) -> None:
-    s, members = heads.instance.services, heads.members[component]
+def _component(heads: Heads, facts: _Facts, component: int, same_waits: bool) -> None:
+    members, horizon = heads.members[component], heads.instance.horizon
     services, stores = heads.outside[component]
     entry = max([0, *(heads.base[other] for other in services), *(heads.store[store] for store in stores)])
     if same_waits and heads.entry[component] == entry:
         return
     heads.entry[component] = entry
-    if not s.base_lost[members[0]]:
+    if not facts.base_lost[members[0]]:
         return
-    done = max(_started(heads, member, entry) for member in members)
+    done = max(_started(heads, facts, member, entry) for member in members)
     last = 0
     for member in members:
-        verified = heads.finish("verify", done, int(s.verify[member]))
+        verified = heads.finish("verify", done, facts.verify[member])
         heads.verified[member] = verified
-        if s.shift[member]:
-            verified = heads.finish("shift", verified, int(s.change[member] + s.settle[member]))
+        if facts.shifts[member]:
+            verified = heads.finish("shift", verified, facts.ending[member])
         last = max(last, verified)
-    if any(s.blocked[m] or _impossible(heads, m, 0) for m in members):
-        last = heads.instance.horizon
+    if any(facts.blocked[m] or _impossible(heads, m, 0) for m in members):
+        last = horizon
     for member in members:
-        heads.base[member] = min(last, heads.instance.horizon)
+        heads.base[member] = min(last, horizon)
+
+
+def _begins(heads: Heads, service: int, milestone: int) -> Begins | None:
+    s, room = heads.instance.services, heads.room
+    if not room.starts[service, milestone]:
+        return None
+    count = int((s.n if milestone else s.m)[service] - room.away[service])
+    found = room.services[service]
+    starts = int(room.starts[service].sum() if milestone else room.starts[service, 0])
+    return Begins(
+        wave(heads, service, starts), found.enough[count] if count > 0 else 0, found.possible(count)
+    )
 
 
 def _impossible(heads: Heads, service: int, milestone: int) -> bool:
-    s, room = heads.instance.services, heads.room
-    if not room.starts[service, milestone]:
-        return False
-    count = int((s.n if milestone else s.m)[service] - room.away[service])
-    return not room.services[service].possible(count)
+    begins = heads.begins(service, milestone)
+    return begins is not None and not begins.possible
 
 
-def _started(heads: Heads, service: int, entry: int) -> int:
-    s, room = heads.instance.services, heads.room
-    starts = int(room.starts[service, 0])
-    if not starts:
+def _started(heads: Heads, facts: _Facts, service: int, entry: int) -> int:
+    begins = heads.begins(service, 0)
+    if begins is None:
         return entry
-    ready = heads.begin("start", entry) + wave(heads, service, starts)
-    room_at = heads.enough(service, int(s.m[service] - room.away[service]))
-    return heads.finish("start", max(ready, room_at), int(s.start[service]))
+    ready = heads.begin("start", entry) + begins.wave
+    return heads.finish("start", max(ready, heads.enough(begins.room_at)), facts.start[service])
 
 
-def _top(heads: Heads, service: int) -> int:
-    s, room, horizon = heads.instance.services, heads.room, heads.instance.horizon
-    if not s.top_lost[service]:
-        return 0
-    if s.blocked[service] or _impossible(heads, service, 1):
+def _top(heads: Heads, facts: _Facts, service: int) -> int:
+    """Of a service whose top is lost."""
+    begins, horizon = heads.begins(service, 1), heads.instance.horizon
+    if facts.blocked[service] or (begins is not None and not begins.possible):
         return horizon
     tick = 0
-    if room.starts[service, 1]:
-        entry = heads.entry[int(s.component[service])] if s.base_lost[service] else 0
-        ready = heads.begin("start", entry) + wave(heads, service, int(room.starts[service].sum()))
-        ready = max(ready, heads.enough(service, int(s.n[service] - room.away[service])))
+    if begins is not None:
+        entry = heads.entry[facts.component[service]] if facts.base_lost[service] else 0
+        ready = max(heads.begin("start", entry) + begins.wave, heads.enough(begins.room_at))
         tick = heads.finish(
-            "verify", heads.finish("start", ready, int(s.start[service])), int(s.verify[service])
+            "verify", heads.finish("start", ready, facts.start[service]), facts.verify[service]
         )
-    if s.base_lost[service]:
+    if facts.base_lost[service]:
         tick = max(tick, heads.base[service])
-    tick = max([tick, *(heads.base[o] for o in s.soft[service] if s.base_lost[o])])
+    for other in heads.instance.services.soft[service]:
+        if facts.base_lost[other] and heads.base[other] > tick:
+            tick = heads.base[other]
     return min(tick, horizon)
 
 

@@ -224,7 +224,9 @@ def _start_part(
     distance = min(2 * tail - 2 * u.offset - h for u, h, _ in every)
     lost_base = bool(s.base_lost[service])
     entry = heads.entry[component] if lost_base else 0
-    release = max(heads.begin("start", entry), heads.enough(service, 1)) + min(u.offset for u, _, _ in every)
+    release = max(heads.begin("start", entry), heads.enough(heads.room.services[service].enough[1])) + min(
+        u.offset for u, _, _ in every
+    )
     extra = 0
     if len(factors) == 1 and all(f == 1 for f in factors.values()):
         (limit,) = factors
