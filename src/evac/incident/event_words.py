@@ -42,6 +42,11 @@ def _ended(data: Mapping[str, Any]) -> Told:
     return "ended", f"the run ended: {phase}" + (f"; {_cut(data['why'])}" if data.get("why") else ""), "main"
 
 
+def _switched_on(data: Mapping[str, Any]) -> Told:
+    number = len(data.get("steps", ()))
+    return "power", f"{number:,} server{'s were' if number != 1 else ' was'} switched on", "detail"
+
+
 def _replaced(data: Mapping[str, Any]) -> Told:
     lost = ", ".join(map(str, data.get("lost", ())))
     words = f"a new plan took over: {_cut(data.get('why', 'no reason given'))}"
@@ -87,7 +92,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             f"servers behind {_cut(', '.join(map(str, d.get('feeds', ()))))} answer",
             "detail",
         ),
-        "switched_on": lambda d: ("power", f"{len(d.get('steps', ())):,} servers were switched on", "detail"),
+        "switched_on": _switched_on,
         "feed_tripped": lambda d: (
             "power",
             f"the feed {d.get('feed', '')} lost its power: {_cut(d.get('why', ''))}",

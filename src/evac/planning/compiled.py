@@ -3,15 +3,26 @@
 A board or a state is a tuple of some thirty arrays. By default numba counts references to each of them on
 each call and field access, which costs 0.7 to 1.4 microseconds a time, up to a hundred times the work
 itself. Kernels that allocate nothing need no counting: their callers hold the arrays.
+
+And where compiled kernels are kept: apart for each state of the sources. numba compiles a kernel anew where
+the file changed in which it stands, and goes on with the old code of what is compiled into it from other
+files: after an update a kernel that did not change would run the rules of before.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from numba import njit
+from numba import config, njit, prange
 from numba.core.options import DefaultOptions
+
+__all__ = ["allocating_inner", "allocating_kernel", "inner", "kept_in", "kernel", "njit", "prange"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -21,6 +32,68 @@ _KNOWN: Final = hasattr(DefaultOptions, "_nrt")
 _UNCOUNTED: Final[dict[str, bool]] = {"_nrt": False} if _KNOWN else {}
 _COUNTED: Final[dict[str, bool]] = {"_nrt": True} if _KNOWN else {}
 _INNER: Final[dict[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_FOLDER: Final = "kernels-"
+_HAS_KERNELS: Final = b"from evac.planning.compiled import"
+_IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
+
+
+def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
+    """The folder for kernels of this state of evac, under the first base in which it can be written; None
+    where there is none. Of the folders of other states the newest stays: who runs on while evac is updated
+    may read it.
+    """
+    name = _FOLDER + _digest(package)
+    for base in bases:
+        folder = base / name
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return folder
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            continue
+        others = (one for one in base.glob(f"{_FOLDER}*") if one != folder and one.is_dir())
+        for old in sorted(others, key=_changed_ns)[:-1]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+    return None
+
+
+def _digest(package: Path) -> str:
+    """Of all that is compiled into kernels: the modules that have any, and those from which they import."""
+    contents: dict[Path, bytes] = {}
+    for path in (package / "planning").rglob("*.py"):
+        data = path.read_bytes()
+        if _HAS_KERNELS in data:
+            contents[path] = data
+            for name in _IMPORTED.findall(data):
+                other = package.joinpath(*name.decode().split(".")[1:])
+                for file in (other.with_suffix(".py"), other / "__init__.py"):
+                    if file.is_file():
+                        contents.setdefault(file, file.read_bytes())
+    found = hashlib.sha256()
+    for path, data in sorted(contents.items()):
+        found.update(f"{path.relative_to(package)} {len(data)}\0".encode() + data)
+    return found.hexdigest()[:16]
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:  # another process forgets it, too
+        return 0
+
+
+def _bases() -> tuple[Path, ...]:
+    """NUMBA_CACHE_DIR; where nobody set it, beside the sources, else with what the user's programs cache."""
+    named = getattr(config, "CACHE_DIR", "")
+    if named:
+        return (Path(named),)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(__file__).parent / "__pycache__", Path(cache).expanduser() / "evac"
+
+
+if (_home := kept_in(_bases(), Path(__file__).parents[1])) is not None:
+    vars(config)["CACHE_DIR"] = str(_home)
 
 
 def kernel(function: Function) -> Function:

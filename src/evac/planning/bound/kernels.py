@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from evac.planning.compiled import njit
 
 HEAD, ARC, SHARE = 0, 1, 2
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
+from evac.planning.compiled import njit
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from evac.planning.compiled import inner, kernel
+from evac.planning.compiled import inner, kernel, njit
 
 Ints = NDArray[np.int64]
 BLOCK = 32

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from evac.planning.compiled import kernel
+from evac.planning.compiled import kernel, njit
 from evac.planning.scheduling.profile import EVER, Profile, earliest, hold
 
 Ints = NDArray[np.int64]

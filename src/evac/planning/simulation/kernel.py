@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
 
-from evac.planning.compiled import allocating_kernel, kernel
+from evac.planning.compiled import allocating_kernel, kernel, njit, prange
 
 CHAIN = 48
 PASSED_OVER = 8

@@ -1,0 +1,82 @@
+"""Compiled kernels are kept apart for each state of what is compiled into them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evac.planning.compiled import kept_in
+
+INNER = "from numba import njit\nSTEP = {step}\n\n@njit\ndef inner(x):\n    return x + STEP\n"
+OUTER = """from evac.planning.compiled import njit
+from evac.planning.inner import inner
+
+@njit(cache=True)
+def outer(x):
+    return inner(x)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A kernel, and another one in another file that is compiled into it; the decorators are evac's."""
+    found = tmp_path / "evac"
+    (found / "planning").mkdir(parents=True)
+    for room in (found, found / "planning"):
+        (room / "__init__.py").write_text("")
+    source = Path(str(sys.modules["evac.planning.compiled"].__file__))
+    (found / "planning/compiled.py").write_text(source.read_text("utf-8"), "utf-8")
+    (found / "planning/inner.py").write_text(INNER.format(step=1))
+    (found / "planning/outer.py").write_text(OUTER)
+    (found / "planning/beside.py").write_text("HELLO = 1\n")
+    return found
+
+
+def answer(package: Path, **env: str) -> str:
+    code = "from evac.planning.outer import outer; print(outer(40))"
+    where = {**os.environ, "PYTHONPATH": str(package.parent), **env}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=where, check=True, timeout=120
+    )
+    return done.stdout.strip()
+
+
+def folders(base: Path) -> list[Path]:
+    return sorted(base.glob("kernels-*"))
+
+
+def test_a_kernel_that_another_one_calls_is_compiled_anew_when_it_changes(
+    package: Path, tmp_path: Path
+) -> None:
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    assert answer(package, **kept) == "41"
+    (package / "planning/inner.py").write_text(INNER.format(step=2))
+    assert answer(package, **kept) == "42", "numba alone goes on with what it has"
+    assert len(folders(tmp_path / "kept")) == 2
+
+
+def test_the_same_sources_have_one_folder_and_a_change_beside_the_kernels_makes_none(
+    package: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "kept"
+    first = kept_in((base,), package)
+    (package / "planning/beside.py").write_text("HELLO = 2\n")
+    assert kept_in((base,), package) == first
+    for step in (2, 3, 4):
+        (package / "planning/inner.py").write_text(INNER.format(step=step))
+        last = kept_in((base,), package)
+        assert last is not None
+        assert last in folders(base)
+        assert len(folders(base)) == 2, "those that run on read theirs"
+
+
+def test_where_the_first_place_cannot_be_written_the_next_is_taken(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = kept_in((tmp_path / "file", tmp_path / "next"), package)
+    assert found is not None
+    assert found.parent == tmp_path / "next"
+    assert kept_in((tmp_path / "file",), package) is None
