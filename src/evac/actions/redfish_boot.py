@@ -23,6 +23,10 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 UNKNOWN_BOOT_S: Final = 60.0
 FIRST_SHARE: Final = 1.0
+FIRST_SPREAD: Final = 0.0025
+"""Of the predicted time, over how much the first looks are spread: boots begin one after another anyway, and
+the last one that is seen up late makes the whole wave late.
+"""
 PAUSE_SHARE: Final = 0.03
 PAUSE_LEAST_S: Final = 0.25
 PAUSE_MOST_S: Final = 60.0
@@ -104,7 +108,8 @@ class Boot:
         if begun == "unsure":
             await self._settle(seen.path, course)
         pause = max(PAUSE_LEAST_S, PAUSE_SHARE * self._predicted_s) * (0.8 + 0.4 * self._spread)
-        first = self._predicted_s * (FIRST_SHARE + 0.01 * self._spread) + course.began - self._loop.time()
+        first = self._predicted_s * (FIRST_SHARE + FIRST_SPREAD * self._spread)
+        first += course.began - self._loop.time()
         wait = pause if found_on else max(pause, first)
         while True:
             await self._sleep(wait, course)
