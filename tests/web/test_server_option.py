@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 TOKENS = {role: f"{TOKEN_PREFIX}{role}-of-a-test-0123456789" for role in ("admin", "viewer")}
 MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC)?|\b\d{13}(-[0-9a-f]{12})?\b|\b\d+ (m?s|min)\b"
+    r"|\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000"
 )
 TRIES = 20
 SEEN = ("promote:db", "--seen", "primary=anyang")
