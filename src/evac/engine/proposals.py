@@ -19,9 +19,10 @@ import orjson
 
 from evac.engine.drawer import get_plan
 from evac.engine.guards import Permit
+from evac.engine.reading import incident_key
 from evac.engine.wanted import Wanted
 from evac.model.error_kinds import kind_of
-from evac.model.errors import EvacError, RunError
+from evac.model.errors import EvacError, NotAllowed, RunError
 from evac.store.port import Compare, Delete, Entry, Put, Store
 
 PROPOSAL: Final = "proposal/"
@@ -43,13 +44,32 @@ def refused(error: EvacError) -> dict[str, str]:
 
 
 async def wanted_of(store: Store, entry: Entry) -> Wanted:
-    """What was proposed, with its plan. Raises RunError for what cannot be read, Corrupt without the plan."""
+    """What was proposed, with its plan. Raises RunError for what cannot be read, NotAllowed for an incident
+    that has its run, Corrupt without the plan.
+    """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
-        return Wanted(
+        wanted = Wanted(
             str(told["incident"]), await get_plan(store, told["plan"]), str(told["reason"]),
             str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
             dict(told.get("ends", {})), None, tuple(told.get("typed", ())), (), str(told.get("who", "")),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
+    await _must_have_no_run(store, wanted.incident)
+    return wanted
+
+
+async def _must_have_no_run(store: Store, incident: str) -> None:
+    """Raises NotAllowed with the run that an incident has: whoever applies once more wants to know of it."""
+    made = await store.get(incident_key(incident))
+    if made is None:
+        return
+    try:
+        run = str(orjson.loads(made.value)["run"])
+    except (ValueError, KeyError, TypeError):
+        run = incident
+    words = f"the incident {incident} has its run already: {run}"
+    raise NotAllowed(
+        "incident-has-run", words, f"evac run show {run}; for something else name another incident"
+    )

@@ -478,6 +478,11 @@ def test_what_a_person_proposes_is_run_or_refused_with_words() -> None:
         assert (await read_register(world.store))["pangyo"] == "evacuating"
         again = await propose("p2", wanted | {"incident": "move-2", "leaving": ["anyang"]})
         assert again["code"] == "second-site"
+        once_more = await propose("p5", wanted)
+        assert (once_more["code"], once_more["hint"][: len(run) + 14]) == (
+            "incident-has-run",
+            f"evac run show {run}",
+        )
         assert (await propose("p3", [1]))["code"] == "proposal-unreadable"
         assert (await propose("p4", wanted | {"plan": "sha256:00"}))["code"] == "store-corrupt"
         request = {"verb": "approve", "who": "kim", "reason": "a new roof"}
