@@ -44,16 +44,18 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
     """
     name = _FOLDER + _digest(package)
     for base in bases:
-        folder = base / name
-        if folder.is_dir() and os.access(folder, os.W_OK):
-            return folder
+        folder, is_new = base / name, False
         try:
-            folder.mkdir(parents=True)
+            is_new = not folder.is_dir()
+            folder.mkdir(parents=True, exist_ok=True)  # another process may have made it just now
         except OSError:
             continue
-        others = (one for one in base.glob(f"{_FOLDER}*") if one != folder and one.is_dir())
-        for old in sorted(others, key=_changed_ns)[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
+        if not os.access(folder, os.W_OK):
+            continue
+        if is_new:
+            others = (one for one in base.glob(f"{_FOLDER}*") if one != folder and one.is_dir())
+            for old in sorted(others, key=_changed_ns)[:-1]:
+                shutil.rmtree(old, ignore_errors=True)
         return folder
     return None
 
@@ -84,12 +86,18 @@ def _changed_ns(folder: Path) -> int:
 
 
 def _bases() -> tuple[Path, ...]:
-    """NUMBA_CACHE_DIR; where nobody set it, beside the sources, else with what the user's programs cache."""
+    """NUMBA_CACHE_DIR; where nobody set it, beside the sources, else with what the user's programs cache: a
+    user of a container may have neither a name nor a home.
+    """
     named = getattr(config, "CACHE_DIR", "")
     if named:
         return (Path(named),)
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(__file__).parent / "__pycache__", Path(cache).expanduser() / "evac"
+    beside = Path(__file__).parent / "__pycache__"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        return (beside,)
+    return (beside, cache / "evac")
 
 
 if (_home := kept_in(_bases(), Path(__file__).parents[1])) is not None:

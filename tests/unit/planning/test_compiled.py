@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def package(tmp_path: Path) -> Path:
     return found
 
 
-def answer(package: Path, **env: str) -> str:
-    code = "from evac.planning.outer import outer; print(outer(40))"
+def answer(package: Path, first: str = "", **env: str) -> str:
+    code = f"{first}from evac.planning.outer import outer; print(outer(40))"
     where = {**os.environ, "PYTHONPATH": str(package.parent), **env}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=where, check=True, timeout=120
@@ -72,6 +73,25 @@ def test_the_same_sources_have_one_folder_and_a_change_beside_the_kernels_makes_
         assert last is not None
         assert last in folders(base)
         assert len(folders(base)) == 2, "those that run on read theirs"
+
+
+def test_processes_that_begin_at_the_same_time_share_one_folder(package: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            bases = (tmp_path / f"kept-{turn}", tmp_path / "elsewhere")
+            found = set(pool.map(lambda _: kept_in(bases, package), range(8)))  # noqa: B023
+            assert found == {folders(bases[0])[0]}
+
+
+def test_a_user_without_a_home_has_kernels_all_the_same(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    beside = package / "planning/__pycache__"
+    code = "import pwd; pwd.getpwuid = {}.__getitem__\n"
+    assert answer(package, code) == "41"
+    assert len(folders(beside)) == 1
 
 
 def test_where_the_first_place_cannot_be_written_the_next_is_taken(package: Path, tmp_path: Path) -> None:
