@@ -133,3 +133,9 @@ def tight(spec: RunSpec, name: str, capacity: int) -> RunSpec:
     """The same wave with another capacity of one limit."""
     limits = tuple(replace(one, capacity=capacity) if one.id == name else one for one in spec.limits)
     return replace(spec, limits=limits)
+
+
+def roomy(seed: int = 5) -> RunSpec:
+    """A wave with room for all at once."""
+    spec = wave(seed)
+    return replace(spec, limits=tuple(replace(limit, capacity=10**6) for limit in spec.limits))
