@@ -50,12 +50,12 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                if not collector.refuses and self.path == "/v1/traces":
+                    collector.take(body)  # before it is acknowledged: who sent it looks as soon as it is
                 self.close_connection = True
                 self.send_response(400 if collector.refuses else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()
-                if not collector.refuses and self.path == "/v1/traces":
-                    collector.take(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
