@@ -7,6 +7,7 @@ The driver puts the parts together: who is asked (`redfish_settings`), how (`red
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final, TypeVar
 
 from evac.actions import redfish_circuits, redfish_off, redfish_system
@@ -47,6 +48,7 @@ class RedfishDriver:
         self._reader = Reader()
         self._paths: dict[int, tuple[Access, str]] = {}
         self._looks: dict[str, tuple[float, System]] = {}
+        self._circuits: dict[str, tuple[float, redfish_circuits.Circuit]] = {}
         self._done: dict[str, tuple[float, Evidence]] = {}
         self._on_since: dict[str, float] = {}
 
@@ -57,6 +59,7 @@ class RedfishDriver:
             if target.circuit:
                 circuit = await redfish_circuits.look(self._wire, target, ends)
                 redfish_circuits.check_movable(target, action, circuit)
+                self._keep(self._circuits, order.key, circuit)
                 return Checked((), redfish_circuits.evidence_of(circuit, target))
             async with self._wire.talk(target, ends) as talk:
                 seen = await self._find(talk)
@@ -69,8 +72,9 @@ class RedfishDriver:
     async def execute(self, action: Action, order: Order) -> Evidence:
         target, ends = self._read(action), _ends(order)
         if target.circuit:
-            return await redfish_circuits.move(self._wire, target, action, ends, order.dry_run)
-        if action.verb == "boot":
+            fresh = partial(self._fresh_of, self._circuits, order.key)
+            evidence = await redfish_circuits.move(self._wire, target, action, order, ends, fresh)
+        elif action.verb == "boot":
             evidence = await self._boot(action, target, order, ends)
         else:
             evidence = await redfish_off.switch_off(self._wire, target, action, order, ends, self._find)
@@ -90,14 +94,16 @@ class RedfishDriver:
 
     def _fresh(self, key: str) -> System | None:
         """What check has just seen. A button is never pressed on the word of an earlier look: it toggles."""
-        at, seen = self._looks.pop(key, (0.0, None))
-        if seen is None or asyncio.get_running_loop().time() - at > FRESH_S:
-            return None
-        return None if BUTTON in seen.reset_types and "On" not in seen.reset_types else seen
+        seen = self._fresh_of(self._looks, key)
+        pressed = seen is not None and BUTTON in seen.reset_types and "On" not in seen.reset_types
+        return None if pressed else seen
+
+    def _fresh_of(self, kept: dict[str, tuple[float, _T]], key: str) -> _T | None:
+        at, seen = kept.pop(key, (0.0, None))
+        return None if asyncio.get_running_loop().time() - at > FRESH_S else seen
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        at, evidence = self._done.pop(order.key, (0.0, None))
-        if evidence is not None and asyncio.get_running_loop().time() - at <= FRESH_S:
+        if (evidence := self._fresh_of(self._done, order.key)) is not None:
             return Observed("done", evidence)
         try:
             target, ends = self._read(action), _ends(order)

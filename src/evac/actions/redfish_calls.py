@@ -59,7 +59,7 @@ Method = Literal["GET", "POST", "PATCH", "DELETE"]
 class _Turn:
     """Who talks with one controller now, and how many wait."""
 
-    lock: asyncio.Lock
+    place: Places
     users: int = 0
 
 
@@ -78,12 +78,14 @@ class Wire:
         self.credentials = Credentials()
         self.sent = 0
 
-    def talk(self, target: Target, ends: float) -> Talk:
-        """A conversation with one controller; nobody else talks with it meanwhile. ends: by the loop."""
+    def talk(self, target: Target, ends: float, goes_on: bool = False) -> Talk:
+        """A conversation with one controller; nobody else talks with it meanwhile. ends: by the loop.
+        goes_on: before all who have not begun: of many circuits, one is finished before the next is begun.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._of_new_loop(loop)
-        return Talk(self, target, ends)
+        return Talk(self, target, ends, goes_on)
 
     def _of_new_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """What belongs to a loop that is over is left behind."""
@@ -139,7 +141,7 @@ class Wire:
     def turn(self, address: str) -> _Turn:
         found = self._turns.get(address)
         if found is None:
-            found = self._turns[address] = _Turn(asyncio.Lock())
+            found = self._turns[address] = _Turn(Places(1))
         found.users += 1
         return found
 
@@ -276,8 +278,8 @@ def _not_answered(error: Broken, address: str, connection: Connection) -> NoRetu
 class Talk:
     """One conversation: requests one after the other, on one connection where it is kept."""
 
-    def __init__(self, wire: Wire, target: Target, ends: float) -> None:
-        self._wire, self.target, self._ends = wire, target, ends
+    def __init__(self, wire: Wire, target: Target, ends: float, goes_on: bool = False) -> None:
+        self._wire, self.target, self._ends, self._goes_on = wire, target, ends, goes_on
         self._turn: _Turn | None = None
         self._connection: Connection | None = None
         self._token: dict[str, str] | None = None
@@ -289,17 +291,17 @@ class Talk:
         turn = self._wire.turn(self.target.address)
         network = self._wire.network(self.target)
         try:
-            if turn.lock.locked() or not network.free:
-                async with asyncio.timeout_at(self._ends):
-                    await turn.lock.acquire()
-                    try:
-                        await network.take(self._wire.goes_on(self.target))
-                    except BaseException:
-                        turn.lock.release()
-                        raise
-            else:  # nobody waits: both are had at once
-                await turn.lock.acquire()
+            if turn.place.free and network.free:  # nobody waits: both are had at once
+                await turn.place.take()
                 await network.take()
+            else:
+                async with asyncio.timeout_at(self._ends):
+                    await turn.place.take(self._goes_on)
+                    try:
+                        await network.take(self._goes_on or self._wire.goes_on(self.target))
+                    except BaseException:
+                        turn.place.give()
+                        raise
         except BaseException as error:
             self._wire.give_back(self.target.address, turn)
             if isinstance(error, TimeoutError):
@@ -325,7 +327,7 @@ class Talk:
             turn, self._turn = self._turn, None
             assert turn is not None
             self._wire.network(self.target).give()
-            turn.lock.release()
+            turn.place.give()
             self._wire.give_back(self.target.address, turn)
         if isinstance(error, Refused):  # nobody waits for this controller or its network meanwhile
             credential = self._wire.credential(self.target.access)

@@ -6,11 +6,12 @@ A breaker that tripped is closed like one that is open: whoever asks for it has 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evac.actions.port import Action, Evidence, Observed
+from evac.actions.port import Action, Evidence, Observed, Order
 from evac.actions.redfish_calls import Talk, Wire, refusal
 from evac.actions.redfish_settings import Target, is_own_path
 from evac.actions.redfish_system import text, words_of
@@ -20,6 +21,7 @@ BREAKER: Final = "#Circuit.BreakerControl"
 POWER: Final = "#Circuit.PowerControl"
 LOOK_PAUSE_S: Final = 0.5
 _WANTED: Final[Mapping[str, str]] = {"start": "On", "stop": "Off"}
+Fresh = Callable[[], "Circuit | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +59,42 @@ async def look(wire: Wire, target: Target, ends: float) -> Circuit:
         return await see(talk, target.circuit)
 
 
-async def move(wire: Wire, target: Target, action: Action, ends: float, dry_run: bool) -> Evidence:
-    """Closes or opens the breaker, once, and looks until it is. Raises `Permanent`, `Retryable`, or
-    `OutcomeUnknown`.
+async def move(
+    wire: Wire, target: Target, action: Action, order: Order, ends: float, fresh: Fresh
+) -> Evidence:  # fmt: skip
+    """Closes or opens the breaker, once, and looks until it is. fresh: what was seen of it a moment ago.
+    Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
     """
     wanted = _WANTED[action.verb]
-    async with wire.talk(target, ends) as talk:
-        seen = await see(talk, target.circuit)
+    async with wire.talk(target, ends, goes_on=True) as talk:
+        seen = fresh() or await see(talk, target.circuit)
         check_movable(target, action, seen)
-        if dry_run:
+        if order.dry_run:
             return evidence_of(seen, target) | {"would_send": f"PowerState {wanted}"}
         if is_as_wanted(action, seen):
             return evidence_of(seen, target)
-        try:
-            answer = await talk.ask("POST", seen.action_path, {"PowerState": wanted}, last=True)
-        except Retryable as error:
-            raise OutcomeUnknown(error.code, error.message, "look at the breaker") from error
-    if answer.status >= 500:
-        raise OutcomeUnknown(
-            "bmc-half-dead", f"{target.address} answers {answer.status}", "look at the breaker"
-        )
-    if answer.status >= 300:
-        raise refusal(target.address, answer)
+        unheard = await _told(talk, seen, wanted)
+        with contextlib.suppress(Retryable):
+            seen = await see(talk, target.circuit)
+            if is_as_wanted(action, seen):
+                return evidence_of(seen, target)
+    if unheard is not None:
+        raise OutcomeUnknown(unheard.code, unheard.message, "look at the breaker") from unheard
     return await _until(wire, target, action, ends)
+
+
+async def _told(talk: Talk, seen: Circuit, wanted: str) -> Retryable | None:
+    """Sends it. What it raised where nobody knows whether it arrived; None where it was accepted."""
+    address = talk.target.address
+    try:
+        answer = await talk.ask("POST", seen.action_path, {"PowerState": wanted})
+    except Retryable as error:
+        return error
+    if answer.status >= 500:
+        return Retryable("bmc-half-dead", f"{address} answers {answer.status}")
+    if answer.status >= 300:
+        raise refusal(address, answer)
+    return None
 
 
 async def _until(wire: Wire, target: Target, action: Action, ends: float) -> Evidence:

@@ -228,6 +228,37 @@ def test_the_contract_is_kept_by_the_breaker_of_a_feed(tmp_path: Path) -> None:
         assert asyncio.run(is_done()) is False
 
 
+def test_of_many_breakers_at_one_controller_each_is_closed_before_all_are_looked_at(tmp_path: Path) -> None:
+    with fleet_of(tmp_path, "--at-start", "open", "--servers", "1600") as fleet:
+        feeds = [one["id"] for one in fleet.admin("power")["domains"] if one["kind"] == "feed"]
+        told: list[tuple[str, str]] = []
+
+        async def all_of_them() -> int:
+            driver = RedfishDriver()
+
+            async def one(number: int, feed: str) -> None:
+                what = circuit_of(fleet, "start", label=feed)
+                path = f"/redfish/v1/PowerEquipment/Switchgear/1/Feeders/{number}"
+                what = replace(what, target=feed, parameters=dict(what.parameters) | {"circuit": path})
+                words = order(timeout_s=15.0, key=f"run-1/{feed}")
+                assert (await driver.check(what, words)).ready
+                told.append(("seen", feed))
+                assert (await driver.execute(what, words))["power"] == "on"
+                told.append(("closed", feed))
+                assert (await driver.observe(what, words)).outcome == "done"
+
+            await asyncio.gather(*(one(number, feed) for number, feed in enumerate(feeds, 1)))
+            await driver.close()
+            return driver.requests_sent
+
+        asked = asyncio.run(all_of_them())
+        assert all(one["closed"] for one in fleet.admin("power")["domains"] if one["kind"] == "feed")
+    assert len(feeds) >= 4
+    assert asked == 3 * len(feeds), "a look, the request, and a look"
+    order_of = [told.index(("closed", feed)) < told.index(("seen", feeds[-1])) for feed in feeds[:-2]]
+    assert all(order_of), told
+
+
 class Leads:
     """A leader whose lease holds."""
 
