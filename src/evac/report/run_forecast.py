@@ -39,24 +39,37 @@ FORECASTS: Final = Forecaster()
 
 def forecast_facts(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Rows of (name, words, style), of the document of a forecast."""
-    boots, ups, floor, waits = said["servers"], said["up"], said["to_the_floor"], said["waits_for_a_person"]
-    up = f"{number(ups)} of {number(boots)} up"
-    late_ms = _ms(said["all_on_at"]) - _ms(said["planned_all_on_at"])
-    if floor and ups + floor >= boots:
-        words = f"{up}; the others do not come up and go to the floor"
-    elif ups >= boots:
-        words = up
-    else:
-        words = f"{up}; all on at {_hours(said['all_on_at'])}, {_beside_plan(late_ms)}"
-        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor" if floor else ""
-    if waits:
-        words += "; as if what waits for a person were done now"
-    yield "servers", words, "warning" if waits or late_ms > 60_000 or floor else ""
+    words, style = _servers(
+        said["servers"], said["up"], said["to_the_floor"], _ms(said["all_on_at"]),
+        _ms(said["planned_all_on_at"]),
+    )  # fmt: skip
+    if said["waits_for_a_person"]:
+        words, style = f"{words}; as if what waits for a person were done now", "warning"
+    yield "servers", words, style
     back = sorted(said["services"].items(), key=lambda one: (one[1] or "", one[0]))
     if back:
         named = listed([f"{name} {_hours(at)}" for name, at in back[:SHOWN]])
         more = f", and {len(back) - SHOWN} more" if len(back) > SHOWN else ""
         yield "back at", named + more, ""
+
+
+def servers_words(said: Forecast) -> tuple[str, str]:
+    """How many servers are up, when all are, how many go to the floor; and style. Empty without boots."""
+    if not said.boots:
+        return "", ""
+    return _servers(said.boots, said.up, said.floor, said.on_ms, said.planned_on_ms)
+
+
+def _servers(boots: int, ups: int, floor: int, on_ms: int, planned_ms: int) -> tuple[str, str]:
+    up, late_ms = f"{number(ups)} of {number(boots)} up", on_ms - planned_ms
+    if floor and ups + floor >= boots:
+        words = f"{up}; the others do not come up and go to the floor"
+    elif ups >= boots:
+        words = up
+    else:
+        words = f"{up}; all on at {clock(on_ms)}, {_beside_plan(late_ms)}"
+        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor" if floor else ""
+    return words, "warning" if late_ms > 60_000 or floor else ""
 
 
 def _ms(at: str | None) -> int:

@@ -30,9 +30,10 @@ def spec_of(boot_servers: int, servers: int = 12, cold: bool = True) -> RunSpec:
     return replace(spec, steps=steps, limits=tuple(replace(limit, capacity=ROOM) for limit in spec.limits))
 
 
-def in_flight(spec: RunSpec) -> Wave:
-    """Everything is powered on, and nothing of it has a result yet."""
+def in_flight(spec: RunSpec, at_ms: int = 0) -> Wave:
+    """Everything is powered on, and nothing of it has a result yet. at_ms: when the run began; 0: at once."""
     world = Wave(spec, trouble=0.0)
+    world.now_ms = at_ms or world.now_ms
     world.begin()
     while world.view.counts.get("running", 0) < len(spec.steps) - 2:
         assert world.step()

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from evac.report.run_forecast import forecast_facts
+from evac.report.run_report import RunShown, run_document
+from evac.web.pages.projection import projected
+from evac.web.pages.run_charts import charts
 from evac.web.pages.run_view import step_verbs, steps_page
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
+from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of
+from tests.unit.run.waves import Wave
+
+DAY = 1_764_000_000_000 - 1_764_000_000_000 % 86_400_000
 
 
 def test_a_tripped_feed_can_be_let_in_again_from_its_page() -> None:
@@ -32,3 +40,32 @@ def test_a_boot_that_waits_for_its_boot_server_says_so_and_not_what_its_last_try
     assert {row["detail"] for row in waiting} == {"waits for the boot server b0"}
     tried = [rows[step.id] for i, step in enumerate(world.view.steps) if world.view.phases[i] == "running"]
     assert {row["detail"] for row in tried} == {" [server-no-boot]"}
+
+
+def test_a_cold_start_says_how_many_servers_are_up_as_the_command_does_and_what_came_up_in_the_end() -> None:
+    world = Wave(fleet(100), trouble=0.0)
+    world.now_ms = DAY
+    assert projected(world.view.fork(), world.now_ms).servers == ("", "")
+    world.begin()
+    for _ in range(4):
+        world.step()
+    words, _ = projected(world.view.fork(), world.now_ms).servers
+    document = run_document(RunShown(world.view, "c1", world.now_ms))["forecast"]
+    assert words == next(told for name, told, _ in forecast_facts(document) if name == "servers")
+    assert " of 100 up; all on at " in words
+    world.finish()
+    assert projected(world.view.fork(), world.now_ms).servers == ("100 of 100 came up", "")
+
+
+def test_servers_that_are_left_to_people_are_not_counted_as_done() -> None:
+    world = in_flight(spec_of(1), DAY)
+    first, *others = boots(world, "b0")
+    fails(world, first, "bmc-wrong-serial")
+    for i in others:
+        world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])
+    whole, said = len(others) + 1, projected(world.view.fork(), world.now_ms)
+    assert f"({len(others)} of {whole}, 1 skipped)" in charts(world.view, said, ())["kinds"]
+    world.finish()
+    ended = projected(world.view.fork(), world.now_ms)
+    assert ended.over
+    assert ended.servers == (f"{len(others)} of {whole} came up", "warning")

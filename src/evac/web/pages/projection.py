@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from evac.model.plan import Plan
+from evac.report.run_forecast import servers_words
+from evac.report.words import number
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
@@ -42,7 +44,8 @@ class Behind:
 class Projection:
     """As of at_ms; times are of the wall clock, 0 where nothing can be said. planned_ms: the end as planned,
     end_ms: as projected, or as it was. services: when each is back that is not back yet. back: when each was.
-    waits: as if what waits for a person were done now.
+    waits: as if what waits for a person were done now. servers: how many of those that it boots are up, when
+    all are, and its state; empty where it boots none.
     """
 
     at_ms: int
@@ -54,6 +57,7 @@ class Projection:
     back: Mapping[str, int]
     behind: Behind
     waits: bool = False
+    servers: tuple[str, str] = ("", "")
 
     @property
     def late_ms(self) -> int:
@@ -102,13 +106,25 @@ def projected(view: RunView, now_ms: int) -> Projection:
     back = services_back(view)
     if view.phase in ENDED or not begun:
         end = view.last_ms if view.phase in ENDED else 0
-        return Projection(now_ms, begun, planned, end, view.phase in ENDED, {}, back, Behind())
+        ended = view.phase in ENDED
+        up = booted(view) if ended else ("", "")
+        return Projection(now_ms, begun, planned, end, ended, {}, back, Behind(), servers=up)
     said = forecast(view, now_ms)
     coming = {name: at for name, at in said.services.items() if name not in back or at > back[name]}
     return Projection(
         now_ms, begun, planned, max(said.end_ms, now_ms), False, coming,
         {name: at for name, at in back.items() if name not in coming}, behind(view, now_ms), said.waits,
+        servers_words(said),
     )  # fmt: skip
+
+
+def booted(view: RunView) -> tuple[str, str]:
+    """Of a run that has ended: how many of the servers that it was to boot came up, in words; a state."""
+    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    up = sum(1 for i in boots if view.phases[i] == "succeeded")
+    if not boots:
+        return "", ""
+    return f"{number(up)} of {number(len(boots))} came up", "" if up == len(boots) else "warning"
 
 
 def services_back(view: RunView) -> dict[str, int]:

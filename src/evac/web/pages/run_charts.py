@@ -29,6 +29,7 @@ class Span:
 
     count: int = 0
     done: int = 0
+    skipped: int = 0
     planned: tuple[float, float] = (float("inf"), 0.0)
     actual: tuple[float, float] = (float("inf"), 0.0)
 
@@ -36,6 +37,7 @@ class Span:
         step = view.steps[i]
         self.count += 1
         self.done += view.phases[i] in SETTLED
+        self.skipped += view.phases[i] == "skipped"
         begin, end = step.start_ms / 1_000, (step.start_ms + step.duration_ms) / 1_000
         self.planned = (min(self.planned[0], begin), max(self.planned[1], end))
         if view.started[i]:
@@ -85,7 +87,8 @@ def charts(view: RunView, said: Projection, outcomes: Iterable[Outcome]) -> dict
 
 
 def _kind_label(kind: str, span: Span) -> str:
-    return f"{words_of(kind)} ({number(span.done)} of {number(span.count)})"
+    left_out = f", {number(span.skipped)} skipped" if span.skipped else ""
+    return f"{words_of(kind)} ({number(span.done - span.skipped)} of {number(span.count)}{left_out})"
 
 
 def words_of(kind: str) -> str:

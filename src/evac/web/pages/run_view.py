@@ -65,7 +65,7 @@ def context(shown: Shown) -> dict[str, Any]:
         "answer": _answer(shown, len(wants), len(late)), "cards": _cards(shown, services, late),
         "waits": [_wait(view, words) for words in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST), "asks": _asks(view), "held": view.held,
-        "losses": shown.losses, "ended": view.phase in ENDED,
+        "servers": said.servers, "losses": shown.losses, "ended": view.phase in ENDED,
         "limits": [limit_words(row) for row in limits_changed(view)],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
