@@ -116,6 +116,12 @@ def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
 def test_a_plan_that_is_not_kept_is_a_problem() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         assert (await client.get("/plans/sha256:" + "0" * 64)).status_code == 404
-        assert (await client.get("/plans/nonsense")).status_code == 422
+        nonsense = await client.get("/plans/nonsense", headers={"Accept": "text/html"})
+        assert nonsense.status_code == 422
+        assert "There is no such page" in nonsense.text
+        assert "pattern" not in nonsense.text
+        lost = await client.get("/plans?begin=-5", headers={"Accept": "text/html"})
+        assert lost.status_code == 422
+        assert "No page knows what its address says of begin" in lost.text
 
     play(story)

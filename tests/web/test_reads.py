@@ -115,6 +115,33 @@ def test_a_body_beyond_its_bound_is_refused_with_and_without_a_length() -> None:
     play(story, body_most=1_000)
 
 
+@pytest.mark.parametrize(
+    ("body", "media", "status", "said"),
+    [
+        (b"[" * 100_000, "application/json", 400, "nested too deep, or no UTF-8"),
+        (b'{"domains": ["\xff"]}', "application/json", 400, "nested too deep, or no UTF-8"),
+        (b'{"domains": ', "application/json", 422, "body: no JSON from character 12 on: Expecting value"),
+        (
+            b'{"domains": ["a"]}',
+            "text/plain",
+            422,
+            "body: no JSON object; send an object of JSON, with",
+        ),
+        (b"3", "application/json", 422, "body: no JSON object; send an object of JSON"),
+        (b"", "application/json", 422, "body: Field required"),
+    ],
+)
+def test_a_body_that_is_none_is_told_what_to_send(body: bytes, media: str, status: int, said: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        found = await client.post("/v1/what-if", content=body, headers={"Content-Type": media})
+        told = found.json()
+        assert (found.status_code, told["code"], told["kind"]) == (status, "request-invalid", "invalid-input")
+        assert said in told["detail"]
+        assert told["hint"]
+
+    play(story)
+
+
 def test_what_nobody_foresaw_is_told_by_its_number_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         monkeypatch.setattr(office, "runs", lambda: 1 / 0)

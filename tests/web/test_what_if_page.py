@@ -35,6 +35,8 @@ def test_what_is_not_there_is_said_in_the_form() -> None:
         assert found.status_code == 422
         assert 'role="alert"' in found.text
         assert "<script>" not in found.text
+        assert "atlantis" in found.text.partition('role="alert"')[2].partition("</p>")[0]
+        assert "&lt;script&gt;" in found.text.partition('role="alert"')[2].partition("</p>")[0]
         assert "No fault domain has that" in (await client.get("/what-if?find=atlantis")).text
 
     play(story)
@@ -50,6 +52,8 @@ def test_the_graph_of_one_service_is_one_link_away() -> None:
         strange = await client.get("/what-if", params={"lose": "south", "of": "<b>nobody"})
         assert strange.status_code == 200
         assert "<b>nobody" not in strange.text
+        assert "The estate has no service &lt;b&gt;nobody: this is the whole loss." in strange.text
+        assert "The estate has no service" not in text
 
     play(story)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from evac.estate import plan_codec, quantities
 from evac.model.collector import collector_at_rest
-from evac.model.domain import Topology, resolve, topology
+from evac.model.domain import Topology, resolve, resolve_each, topology
 from evac.model.errors import EvacError, InvalidInput, UnknownDomain
 from evac.model.estate import Estate
 from evac.model.plan import Plan
@@ -67,8 +67,7 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
     if question.deadline_ms is not None and kind != "evacuate":
         raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
     top = topology(estate)
-    for domain in domains:
-        resolve(top, domain)
+    resolve_each(top, domains)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from evac.model.domain import Domain, Topology, domains, loss, resolve, server_row
+from evac.model.domain import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 
@@ -86,7 +86,7 @@ def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
 
 def losses(top: Topology, wanted: Sequence[str] | None = None) -> Losses:
     """Every fault domain above a server, or the ones named. Raises UnknownDomain."""
-    chosen = domains(top.estate) if wanted is None else _resolved(top, wanted)
+    chosen = domains(top.estate) if wanted is None else resolve_each(top, wanted)
     rows = rows_of_estate(top, (d.id for d in chosen if d.kind == "server"))
     parts = _Parts(top, rows)
     taken = [parts.of(domain) for domain in chosen]
@@ -116,7 +116,8 @@ def pairs(top: Topology) -> Losses:
 def together(top: Topology, wanted: Sequence[str]) -> Losses:
     """One loss: all the named domains at once, like a group that fails together. Raises UnknownDomain."""
     names = tuple(dict.fromkeys(wanted))
-    rows = rows_of_estate(top, (name for name in names if resolve(top, name).kind == "server"))
+    servers = (domain.id for domain in resolve_each(top, names) if domain.kind == "server")
+    rows = rows_of_estate(top, servers)
     taken = [_taken_with_servers(top, rows, names)]
     return _assemble(top, rows, taken, [names], ["group"])
 
@@ -131,10 +132,6 @@ def _taken_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -> _T
 
 def _contains(outer: Domain, inner: Domain) -> bool:
     return outer.kind == "site" and inner.kind != "group" and inner.site == outer.id
-
-
-def _resolved(top: Topology, wanted: Sequence[str]) -> tuple[Domain, ...]:
-    return tuple(resolve(top, name) for name in dict.fromkeys(wanted))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from evac.model.fleet import BoolColumn, IndexColumn
 
 Kept = TypeVar("Kept")
 DomainKind = Literal["site", "hall", "feed", "rack", "group", "server"]
+UNKNOWN_MOST: Final = 10
+"""So many names of domains that are not there are told at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,25 @@ def resolve(top: Topology, path: str) -> Domain:
     raise UnknownDomain("unknown-domain", f"no fault domain '{path[:200]}' in the estate", _near(top, path))
 
 
+def resolve_each(top: Topology, paths: Iterable[str]) -> tuple[Domain, ...]:
+    """The domains that paths name, each once. Raises UnknownDomain that names every path that names none."""
+    found: list[Domain] = []
+    unknown: dict[str, UnknownDomain] = {}
+    for path in dict.fromkeys(paths):
+        try:
+            found.append(resolve(top, path))
+        except UnknownDomain as error:
+            unknown[path] = error
+    if len(unknown) == 1:
+        raise next(iter(unknown.values()))
+    if unknown:
+        told = ", ".join(f"'{path[:200]}'" for path in list(unknown)[:UNKNOWN_MOST])
+        more = f" and {len(unknown) - UNKNOWN_MOST} more" if len(unknown) > UNKNOWN_MOST else ""
+        hints = "; ".join(dict.fromkeys(error.hint for error in list(unknown.values())[:UNKNOWN_MOST]))
+        raise UnknownDomain("unknown-domain", f"no fault domains {told}{more} in the estate", hints)
+    return tuple(found)
+
+
 def _near(top: Topology, path: str) -> str:
     known = [
         *top.site_index,
@@ -179,6 +200,7 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     """
     estate = top.estate
     wanted = tuple(sorted(set(paths)))
+    resolve_each(top, wanted)
     named: dict[str, set[str]] = {"site": set(), "hall": set(), "feed": set(), "rack": set(), "server": set()}
     for path in wanted:
         _collect(top, path, named, frozenset())

@@ -43,6 +43,8 @@ _BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
     (e.StalePlan, 409), (e.StoreError, 503), (e.EvacError, 422),
 )  # fmt: skip
 RETRY_AFTER_S: Final = "5"
+_UNREADABLE: Final = "the body cannot be read: it is nested too deep, or no UTF-8"
+_SEND_JSON: Final = "send an object of JSON, with content-type: application/json"
 
 
 def status_of(error: e.EvacError) -> int:
@@ -100,10 +102,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        fields = [
-            {"at": ".".join(str(part) for part in one["loc"])[:200], "words": str(one["msg"])[:200]}
-            for one in error.errors()[:20]
-        ]
+        fields = [_field(one) for one in error.errors()[:20]]
         words = "; ".join(f"{one['at']}: {one['words']}" for one in fields[:3])
         hint = "the shape stands in /v1/openapi.json"
         more = {"fields": fields}
@@ -116,7 +115,10 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
             return told(request, problem_of(error.__cause__, _id(request)))
         code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
         hint = "the routes stand in /v1/openapi.json" if error.status_code in (404, 405) else ""
-        found = problem(error.status_code, code, str(error.detail), hint, _id(request))
+        detail, kind = str(error.detail), "error"
+        if code == "request-invalid":  # the body cannot be read at all
+            detail, hint, kind = _UNREADABLE, _SEND_JSON, "invalid-input"
+        found = problem(error.status_code, code, detail, hint, _id(request), kind=kind)
         found.headers.update(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             found.headers["allow"] = ", ".join(_methods(request)) or found.headers.get("allow", "")
@@ -125,6 +127,17 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
     app.add_exception_handler(e.EvacError, evac_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def _field(one: Mapping[str, Any]) -> dict[str, str]:
+    """Where a request is wrong, and how, in words."""
+    at, words = ".".join(str(part) for part in one["loc"]), str(one["msg"])
+    if one["type"] == "json_invalid":
+        why = one.get("ctx", {}).get("error", "")
+        at, words = "body", f"no JSON from character {one['loc'][-1]} on: {why}"
+    elif one["loc"] == ("body",) and one["type"] != "missing":
+        words = f"no JSON object; {_SEND_JSON}"
+    return {"at": at[:200], "words": words[:200]}
 
 
 def _methods(request: Request) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.model.domain import domains, is_lost, loss, resolve, topology
+from evac.model.domain import domains, is_lost, loss, resolve, resolve_each, topology
 from evac.model.errors import UnknownDomain
 from tests.unit.model.estates import two_sites
 
@@ -45,6 +45,18 @@ def test_an_unknown_path_names_what_is_near() -> None:
     with pytest.raises(UnknownDomain) as caught:
         resolve(topology(two_sites()), "a/h2")
     assert "a/h1" in caught.value.hint
+
+
+def test_every_unknown_path_is_named_at_once() -> None:
+    top = topology(two_sites())
+    assert [domain.kind for domain in resolve_each(top, ["a/h1", "a", "a"])] == ["hall", "site"]
+    for asked in (resolve_each, loss):
+        with pytest.raises(UnknownDomain) as caught:
+            asked(top, ["a", "a/h2", "nope", *(f"x{n:02}" for n in range(30))])
+        assert "'a/h2'" in caught.value.message
+        assert "'nope'" in caught.value.message
+        assert "and 22 more" in caught.value.message
+        assert "a/h1" in caught.value.hint
 
 
 def test_a_member_at_a_site_is_lost_with_the_site_only() -> None:

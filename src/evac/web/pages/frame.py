@@ -92,7 +92,13 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
 
 def problem(told: Mapping[str, Any]) -> bytes:
     """A problem as a page. What its hint says of routes is for programs."""
-    detail = "there is no such page" if told["code"] == "not-found" else str(told["detail"]).rstrip(".")
+    wrong = [str(one["at"]).partition(".") for one in told.get("fields", ())]
+    detail = str(told["detail"]).rstrip(".")
+    if told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong):
+        detail = "there is no such page"
+    elif any(where == "query" for where, _, _ in wrong):
+        names = ", ".join(sorted({name for where, _, name in wrong if where == "query"}))
+        detail = f"no page knows what its address says of {names}"
     hint = "" if "/v1" in str(told["hint"]) else str(told["hint"])
     said = detail[:1].upper() + detail[1:]
     return render("problem.html.j2", "", 0, told=told, detail=said, hint=hint)

@@ -86,6 +86,7 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "after": end if end < len(rows) else None, "findings": findings[:FINDINGS_MOST],
         "findings_rest": max(0, len(findings) - FINDINGS_MOST), "rooms": rooms(answer.capacity),
         "graph": graph(facts, answer, of), "of": of,
+        "of_unknown": bool(of) and all(service.id != of for service in facts.services),
         "placed": (number(loss.placed), number(loss.to_place)), "short": loss.placed < loss.to_place,
         "sheds": loss.sheds, "stale": answer.estate != facts.digest,
     }  # fmt: skip
