@@ -317,9 +317,21 @@ def _unwell(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> list[dict[str, 
         touched = any(place.site in bad and (place.replicas or place.role) for place in service.sites)
         moved = away.intersection(service.stores)
         if touched or moved:
-            why = "its data is not at home" if moved else ""
-            rows.append(service_row(service, seen) | {"why": why})
+            rows.append(service_row(service, seen) | {"why": _why(service, seen, bad, bool(moved))})
     return sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"]))
+
+
+def _why(service: ServiceFacts, seen: Mapping[str, SiteSeen], bad: set[str], moved: bool) -> str:
+    """In words, the gravest first. bad: sites that are not well; moved: some of its data is not at home."""
+    held = [place.site for place in service.sites if place.role == "primary" and place.site in bad]
+    here = [place.site for place in service.sites if place.replicas]
+    if held:
+        return f"its data is at {held[0]}: {_trouble(seen[held[0]])}"
+    if here and bad.issuperset(here):
+        return "it runs nowhere else"
+    if moved:
+        return "its data is not at home"
+    return "a part of it runs there" if bad.intersection(here) else "a copy of its data is there"
 
 
 def service_row(service: ServiceFacts, seen: Mapping[str, SiteSeen]) -> dict[str, Any]:
