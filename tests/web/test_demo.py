@@ -91,9 +91,23 @@ def looked_at(client: httpx2.Client) -> None:
 
 
 def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["serve"], ["serve", "x", "--demo"], ["serve", "x", "--site", "a", "--port", "1"]):
+    for words in (["serve"], ["serve", "x", "--site", "a", "--port", "1"]):
         assert evac(words) == 2
         assert "error" in capsys.readouterr().err.lower()
+    others = {"ESTATE": ["x"], "--listen": ["--listen", "0.0.0.0:1"], "--bundle": ["--bundle", "x.bundle"],
+              "--status-page": ["--status-page", "x"], "--store": ["--store", "memory:"]}  # fmt: skip
+    for name, words in others.items():
+        assert evac(["serve", "--demo", *words]) == 2
+        assert f"leave {name} out" in capsys.readouterr().err
+    assert evac(["serve", "--demo", "x", "--site", "a"]) == 2
+    assert "leave ESTATE, --site out" in " ".join(capsys.readouterr().err.replace(" and ", ", ").split())
+
+
+def test_what_guards_a_room_that_is_not_served_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evac(["serve", "x", "--site", "a", "--access", "a.yaml", "--tls-key", "k.pem"]) == 2
+    told = capsys.readouterr().err
+    assert "--access" in told
+    assert "--tls-key without --listen" in told
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(

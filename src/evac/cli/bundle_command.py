@@ -111,7 +111,7 @@ def verify(file: Path, digest: str | None) -> int:
     for part, words in found:
         click.echo(f"{part}: {words}")
     if found:
-        say(f"{len(found)} of the parts are damaged: take another copy")
+        say(f"{len(found)} of the parts {'is' if len(found) == 1 else 'are'} damaged: take another copy")
         return exits.FAILED
     told = look(file, _now_ms())
     if digest is not None and digest.removeprefix("sha256:") != told["digest"].removeprefix("sha256:"):

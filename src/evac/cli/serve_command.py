@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from evac.cli import exits
 from evac.cli.agent_options import agent_options
@@ -24,6 +25,7 @@ from evac.cli.output import say
 from evac.cli.run_options import store_option
 from evac.cli.status_options import StatusAsked, status_options
 from evac.model.errors import InvalidInput
+from evac.report.words import listed
 
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
@@ -74,7 +76,7 @@ def serve(
     store of several sites instead, so as to come home from a laptop.
     """
     if demo:
-        return _demo(estate, site, port)
+        return _demo(port)
     if asked.bundle is not None:
         if estate is not None or policy is not None:
             raise click.UsageError("--bundle has its own estate and policy: leave them out")
@@ -90,6 +92,8 @@ def serve(
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:
         raise click.UsageError("--port is of --demo; the war room listens where --listen says")
+    if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
+        raise click.UsageError(f"{listed(idle)} without --listen: no room is served that could heed it")
     from evac.app import controlling, runs
 
     setting = controlling.Setting(
@@ -129,10 +133,21 @@ def _run(
         copies.close()
 
 
-def _demo(estate: Path | None, site: str | None, port: int | None) -> int:
+def _given(*only: str) -> list[str]:
+    """Names of what was said on the command line: of these parameters, or of all."""
+    context = click.get_current_context()
+    return [
+        one.opts[0] if isinstance(one, click.Option) else one.make_metavar(context).strip("[]")
+        for one in context.command.params
+        if (not only or one.name in only)
+        and context.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+    ]
+
+
+def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
-    if estate is not None or site is not None:
-        raise click.UsageError("--demo has a company of its own: leave ESTATE and --site out")
+    if others := [name for name in _given() if name not in ("--demo", "--port")]:
+        raise click.UsageError(f"--demo has a company of its own: leave {listed(others)} out")
     from evac.app import demo_room
 
     demo_room.serve_demo(demo_room.PORT if port is None else port, say)

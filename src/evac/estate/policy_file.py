@@ -54,7 +54,7 @@ def _read_key(raw: str) -> str:
             return raw
     except (binascii.Error, ValueError):
         pass
-    raise QuantityError("not-a-key", "this is no ed25519 public key", "evac approve --new-key prints one")
+    raise QuantityError("not-a-key", "this is no ed25519 public key", "evac key FILE makes one")
 
 
 def _read_moment(raw: str) -> int:
