@@ -133,8 +133,10 @@ class Heads:
 
 
 def heads_of(instance: Instance, room: Room) -> Heads:
-    """Least fixed point from below, in at most sixty-four passes; a pass looks again only at components that
-    wait for something that has changed."""
+    """Least fixed point from below, in at most sixty-four passes. Only tools make passes: components that a
+    tool is in or needs are looked at again, where they wait for something that has changed. All others are
+    looked at once, with the tools as they are at the end: what is needed has the lower number.
+    """
     count = len(instance.services)
     heads = Heads(instance, room, [0] * count, [0] * count, [0] * len(instance.stores), verified=[0] * count)
     facts = _Facts.of(instance)
@@ -144,20 +146,38 @@ def heads_of(instance: Instance, room: Room) -> Heads:
     touched = sorted(c for c, members in heads.members.items() if any(lost[member] for member in members))
     heads.outside = {component: _outside(instance, heads.members[component]) for component in touched}
     powered, by_hand = instance.first_boot, instance.boots_by_hand
+    behind = _behind_tools(heads, facts)
+    again = [component for component in touched if component in behind]
     waited: tuple[int, ...] = ()
     for _ in range(_PASSES):
         known = (list(heads.base), list(heads.store))
         heads.wait(powered, by_hand)
         _stores(heads)
         same_waits = waited == (waited := heads.waits_of_services())
-        for component in touched:
+        for component in again:
             _component(heads, facts, component, same_waits)
         if known == (heads.base, heads.store):
             break
+    for component in touched:
+        if component not in behind:
+            _component(heads, facts, component, False)
     for service, is_lost in enumerate(facts.top_lost):  # no head waits for a top
         if is_lost:
             heads.top[service] = _top(heads, facts, service)
     return heads
+
+
+def _behind_tools(heads: Heads, facts: _Facts) -> set[int]:
+    """Components of affected tools, and all that these hard-need."""
+    found: set[int] = set()
+    queue = [facts.component[tool] for need in heads.instance.tools.values() for tool in need.services]
+    while queue:
+        component = queue.pop()
+        if component not in found:
+            found.add(component)
+            services, _ = heads.outside.get(component, ((), ()))
+            queue += [facts.component[service] for service in services]
+    return found
 
 
 def _outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,7 +10,7 @@ from evac.verify.milestones import Milestones, outages
 from evac.verify.reading import Reading
 from evac.verify.room import Final, free_room
 from evac.verify.time_left import time_left
-from evac.verify.way import Leaving
+from evac.verify.way import Ground, Leaving
 
 Ints = NDArray[np.int64]
 
@@ -89,29 +89,25 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     ]
     if not waiting:
         return
-    free = free_room(reading.instance, final, reading)
+    ground = Ground(reading, final)
     unneeded = _may_leave(reading, times)
     nobody = np.zeros(len(s), np.bool_)
     sheddable = s.sheddable & _sheds_can_be(reading, times)
     for service in waiting:
-        missing = int(s.m[service]) - _standing(final, service)
+        missing = int(s.m[service]) - ground.standing(service)
         if missing <= 0 or not _could_run(reading, times, service):
             continue
-        leaving = Leaving(reading, final, unneeded & ~_needed_by(reading, service), sheddable, service)
+        leaving = Leaving(ground, unneeded & ~_needed_by(reading, service), sheddable, service)
         if not leaving.anything():
             continue
         if (
             times.base_gone[service] < horizon
-            and Leaving(reading, final, nobody, sheddable, service).room(free)[0] >= missing
+            and Leaving(ground, nobody, sheddable, service).room()[0] >= missing
         ):
             continue
-        most, ready = leaving.room(free)
+        most, ready = leaving.room()
         if most >= missing and time_left(reading, times, service, missing, ready):
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
-
-
-def _standing(final: Final, service: int) -> int:
-    return int(final.count[final.service == service].sum())
 
 
 def _could_run(reading: Reading, times: Milestones, service: int) -> bool:

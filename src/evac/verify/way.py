@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.verify.reading import Reading
-from evac.verify.room import Final
+from evac.verify.room import Final, free_room
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -27,84 +28,156 @@ class Ready:
     due: Ints
 
 
+class Ground:
+    """How things stand at the end of a plan, and what of it is the same for every service that asks."""
+
+    def __init__(self, reading: Reading, final: Final) -> None:
+        self.reading, self.final = reading, final
+        self.stood: Ints = np.maximum(final.count - final.started, 0)
+        """Replicas of each final binding that stood there before the plan."""
+        self.started: Ints = np.minimum(final.started, final.count)
+        """Replicas of each final binding that the plan started."""
+        self._first = np.searchsorted(final.service, np.arange(len(reading.instance.services) + 1))
+
+    def bindings(self, service: int) -> slice:
+        """Final bindings of a service: one a row."""
+        return slice(int(self._first[service]), int(self._first[service + 1]))
+
+    def standing(self, service: int) -> int:
+        return int(self.final.count[self.bindings(service)].sum())
+
+    @cached_property
+    def free(self) -> Ints:
+        """(V, R) room as things stand at the end."""
+        return free_room(self.reading.instance, self.final, self.reading)
+
+    @cached_property
+    def pools(self) -> tuple[Bools, Bools]:
+        """(S, P) each: pools in which the plan started any of a service, and in which any of it is."""
+        instance, final = self.reading.instance, self.final
+        started, any_of_it = np.zeros((2, *instance.eligible.shape), np.bool_)
+        for table, count in ((started, self.started), (any_of_it, self.stood + self.started)):
+            at = np.flatnonzero(count > 0)
+            table[final.service[at], instance.rows.pool[final.row[at]]] = True
+        return started, any_of_it
+
+    @cached_property
+    def on(self) -> Ints:
+        """(V,) ticks from which rows are on."""
+        on = np.zeros(len(self.reading.instance.rows), np.int64)
+        for row, timed in self.reading.boots.items():
+            on[row] = timed.end
+        return on
+
+    @cached_property
+    def shed(self) -> tuple[Ints, Ints]:
+        """(V, R) room that sheds of the plan make; (V,) ticks of the shortest of them, or NEVER."""
+        reading, s = self.reading, self.reading.instance.services
+        lines = [
+            (victim, row, gone)
+            for victim, steps in reading.sheds.items()
+            for timed in steps
+            for row, gone in timed.rows
+        ]
+        victim, row, gone = np.array(lines, np.int64).reshape(len(lines), 3).T
+        made, done = np.zeros_like(self.free), np.full(len(self.free), NEVER, np.int64)
+        _add(made, row, s.demand[victim] * gone[:, None])
+        np.minimum.at(done, row, s.shed[victim])
+        return made, done
+
+    @cached_property
+    def spread(self) -> _Spread:
+        return _Spread(self.reading)
+
+
+class _Spread:
+    """Racks, feeds and sites, and how they lie in one another, which they need not."""
+
+    def __init__(self, reading: Reading) -> None:
+        rows, s = reading.instance.rows, reading.instance.services
+        rack, feed = (np.where(rows.is_pool, -1, place) for place in (rows.rack, rows.feed_group))
+        parts = np.column_stack([rack, feed, rows.site]).astype(np.int64)
+        self._levels = []
+        for place, cap in ((rack, s.rack_cap), (feed, s.feed_cap), (rows.site, s.site_cap)):
+            parts, part = np.unique(parts, axis=0, return_inverse=True)
+            self._levels.append((place, cap, parts[:, 0], part.reshape(-1)))
+            parts = parts[:, 1:]
+
+    def most(self, service: int, fit: Ints, mine: Ints) -> int:
+        """Most replicas that spread leaves of what fits row by row, an upper count. fit, mine: (V,) what
+        would fit, and what is there.
+
+        The count is the least of those by racks, by feeds and by sites alone, and of one after the other:
+        there, what a rack takes counts for each feed and each site it lies in, and what a feed takes for each
+        of its sites.
+        """
+        all_of_it, least = fit, int(fit.sum())
+        for place, cap, first, part in self._levels:
+            known = place >= 0
+            have = np.bincount(place[known], mine[known], int(place.max(initial=0)) + 1).astype(np.int64)
+            left = np.maximum(int(cap[service]) - have, 0)
+            total = np.bincount(place[known], all_of_it[known], len(left)).astype(np.int64)
+            least = min(least, int(np.minimum(total, left).sum() + all_of_it[~known].sum()))
+            total = np.bincount(part, fit, len(first)).astype(np.int64)
+            fit = np.where(first >= 0, np.minimum(total, left[first]), total)
+        return min(least, int(fit.sum()))
+
+
 class Leaving:
     """What of lower tiers makes way for a service: `may` (S,) may leave, and of that `sheddable` (S,) may be
     shed where it stood before the plan."""
 
-    def __init__(self, reading: Reading, final: Final, may: Bools, sheddable: Bools, service: int) -> None:
-        self._reading, self._final, self._service = reading, final, service
-        s = reading.instance.services
-        lower = (s.tier > s.tier[service]) & may
-        stood = final.count - final.started
-        self._standing = np.where((lower & sheddable)[final.service], np.maximum(stood, 0), 0)
-        """Replicas of each final binding that stood there before the plan."""
-        self._started = np.where(lower[final.service], np.minimum(final.started, final.count), 0)
-        """Replicas of each final binding that the plan started."""
+    def __init__(self, ground: Ground, may: Bools, sheddable: Bools, service: int) -> None:
+        self._ground, self._service = ground, service
+        s = ground.reading.instance.services
+        self._lower = (s.tier > s.tier[service]) & may
+        self._shed = self._lower & sheddable
 
     def anything(self) -> bool:
         """Whether a lower tier keeps or gets anything where the service may run."""
-        instance = self._reading.instance
-        here = instance.eligible[self._service][instance.rows.pool[self._final.row]]
-        return bool((here & (self._standing + self._started > 0)).any())
+        eligible = self._ground.reading.instance.eligible[self._service]
+        started, any_of_it = self._ground.pools
+        there = started[self._lower & ~self._shed].any(axis=0) | any_of_it[self._shed].any(axis=0)
+        return bool((there & eligible).any())
 
-    def room(self, free: Ints) -> tuple[int, Ready]:
+    def room(self) -> tuple[int, Ready]:
         """Replicas that would fit if all of it made way: an upper count, by rows, racks, feeds and sites;
-        and the rows that would take one. free: (V, R) room as things stand at the end."""
-        instance, final, service = self._reading.instance, self._final, self._service
+        and the rows that would take one.
+        """
+        ground, service = self._ground, self._service
+        instance, final = ground.reading.instance, ground.final
         s, rows = instance.services, instance.rows
-        room = free.copy()
-        held = s.demand[final.service] * (self._standing + self._started)[:, None]
-        np.add.at(room, final.row, held)
-        demand = s.demand[service]
-        needs = np.flatnonzero(demand)
-        fit = (room[:, needs] // demand[needs]).min(axis=1) if len(needs) else np.full(len(rows), 2**31)
-        mine = np.zeros(len(rows), np.int64)
-        np.add.at(mine, final.row[final.service == service], final.count[final.service == service])
+        stood = np.where(self._shed[final.service], ground.stood, 0)
+        leaves = stood + np.where(self._lower[final.service], ground.started, 0)
+        at, room = np.flatnonzero(leaves), ground.free.copy()
+        _add(room, final.row[at], s.demand[final.service[at]] * leaves[at, None])
+        fit = np.full(len(rows), 2**31, np.int64)
+        for turn, resource in enumerate(np.flatnonzero(s.demand[service]).tolist()):
+            part = room[:, resource] // s.demand[service, resource]
+            fit = np.minimum(fit, part) if turn else part
+        mine, own = np.zeros(len(rows), np.int64), ground.bindings(service)
+        mine[final.row[own]] = final.count[own]
         each = 1 if s.conflict[service] >= 0 else 2**31
         fit = np.where(rows.is_pool, fit, np.minimum(fit, np.minimum(s.per_server[service] - mine, each)))
         fit = np.where(instance.eligible[service][rows.pool], np.maximum(fit, 0), 0)
-        most = _within_spread(self._reading, service, fit, mine)
-        return most, self._ready(room, np.flatnonzero(fit > 0))
+        return ground.spread.most(service, fit, mine), self._ready(room, stood, np.flatnonzero(fit > 0))
 
-    def _ready(self, room: Ints, fit: NDArray[np.intp]) -> Ready:
-        """When rows that would take a replica could do so."""
-        reading, final = self._reading, self._final
-        s, rows = reading.instance.services, reading.instance.rows
-        on = np.zeros(len(rows), np.int64)
-        for row, timed in reading.boots.items():
-            on[row] = timed.end
-        before, done = room.copy(), np.full(len(rows), NEVER, np.int64)
-        for victim, steps in reading.sheds.items():
-            for timed in steps:
-                for row, gone in timed.rows:
-                    before[row] -= gone * s.demand[victim]
-                    done[row] = min(done[row], s.shed[victim])
-        at, due = np.flatnonzero(self._standing), np.full(len(rows), NEVER, np.int64)
-        np.subtract.at(before, final.row[at], s.demand[final.service[at]] * self._standing[at, None])
+    def _ready(self, room: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
+        """When rows that would take a replica could do so. room: with all that leaves; stood: of each final
+        binding what a shed has to take away.
+        """
+        ground, final = self._ground, self._ground.final
+        s, rows = ground.reading.instance.services, ground.reading.instance.rows
+        made, shortest = ground.shed
+        before, done, due = room - made, shortest.copy(), np.full(len(rows), NEVER, np.int64)
+        at = np.flatnonzero(stood)
+        _add(before, final.row[at], -s.demand[final.service[at]] * stood[at, None])
         np.minimum.at(due, final.row[at], s.shed[final.service[at]])
         done[(before >= s.demand[self._service]).all(axis=1)] = 0
-        return Ready(rows.pool[fit].astype(np.int64), on[fit], done[fit], due[fit])
+        return Ready(rows.pool[fit].astype(np.int64), ground.on[fit], done[fit], due[fit])
 
 
-def _within_spread(reading: Reading, service: int, fit: Ints, mine: Ints) -> int:
-    """Most replicas that spread leaves of what fits row by row, an upper count.
-
-    Racks, feeds and sites need not lie in one another. The count is the least of those by racks, by feeds and
-    by sites alone, and of one after the other: there, what a rack takes counts for each feed and each site it
-    lies in, and what a feed takes for each of its sites.
-    """
-    rows, s = reading.instance.rows, reading.instance.services
-    rack, feed = (np.where(rows.is_pool, -1, place) for place in (rows.rack, rows.feed_group))
-    levels = tuple(zip((rack, feed, rows.site), (s.rack_cap, s.feed_cap, s.site_cap), strict=True))
-    parts, all_of_it, least = np.column_stack([rack, feed, rows.site]).astype(np.int64), fit, int(fit.sum())
-    for place, cap in levels:
-        known = place >= 0
-        have = np.bincount(place[known], mine[known], int(place.max(initial=0)) + 1).astype(np.int64)
-        left = np.maximum(int(cap[service]) - have, 0)
-        total = np.bincount(place[known], all_of_it[known], len(left)).astype(np.int64)
-        least = min(least, int(np.minimum(total, left).sum() + all_of_it[~known].sum()))
-        parts, part = np.unique(parts, axis=0, return_inverse=True)
-        total = np.bincount(part.reshape(-1), fit, len(parts)).astype(np.int64)
-        first, parts = parts[:, 0], parts[:, 1:]
-        fit = np.where(first >= 0, np.minimum(total, left[first]), total)
-    return min(least, int(fit.sum()))
+def _add(room: Ints, row: Ints, amounts: Ints) -> None:
+    """Adds (N, R) amounts to (V, R) rows, some of which come several times."""
+    for resource, amount in enumerate(amounts.T):
+        np.add.at(room[:, resource], row, np.ascontiguousarray(amount))
