@@ -74,10 +74,11 @@ async def move(
         if is_as_wanted(action, seen):
             return evidence_of(seen, target)
         unheard = await _told(talk, seen, wanted)
-        with contextlib.suppress(Retryable):
-            seen = await see(talk, target.circuit)
-            if is_as_wanted(action, seen):
-                return evidence_of(seen, target)
+        if unheard is None or unheard.code != "bmc-busy":  # who wants no requests now is not asked
+            with contextlib.suppress(Retryable):
+                seen = await see(talk, target.circuit)
+                if is_as_wanted(action, seen):
+                    return evidence_of(seen, target)
     if unheard is not None:
         raise OutcomeUnknown(unheard.code, unheard.message, "look at the breaker") from unheard
     return await _until(wire, target, action, ends)

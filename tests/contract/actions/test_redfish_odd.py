@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evac.actions.redfish import RedfishDriver
-from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from tests.contract.actions.odd_bmc import RESET, SYSTEM, SYSTEMS, OddBmc, http, serving
 from tests.contract.actions.suite import order
 
@@ -271,3 +272,56 @@ def test_a_reset_that_is_not_answered_is_looked_for_and_never_sent_again() -> No
     error = boot(lost, timeout_s=20.0)
     assert isinstance(error, Retryable)
     assert [one for one in lost.asked if one[0] == "POST"] == [("POST", RESET)]
+
+
+FEEDER = "/redfish/v1/PowerEquipment/Switchgear/1/Feeders/1"
+BREAKER = f"{FEEDER}/Actions/Circuit.BreakerControl"
+
+
+def closed(answer: bytes | None, does_it: bool) -> tuple[Any, list[str]]:
+    """Evidence or error of a breaker that is closed, and the requests. answer: to the one that closes it;
+    None: the connection ends without one.
+    """
+    circuit: dict[str, Any] = {
+        "UserLabel": "feed-1", "PowerState": "Off", "BreakerState": "Off",
+        "Actions": {"#Circuit.BreakerControl": {"target": BREAKER}},
+    }  # fmt: skip
+    bmc = OddBmc({FEEDER: circuit})
+
+    def told() -> bytes | None:
+        if does_it:
+            circuit.update(PowerState="On", BreakerState="Normal")
+        return answer
+
+    bmc.odd[("POST", BREAKER)] = told
+
+    async def story() -> Any:
+        driver = RedfishDriver()
+        async with serving(bmc):
+            what = replace(bmc.action({"label": "feed-1"}, circuit=FEEDER), verb="start", target="feed-1")
+            try:
+                assert (await driver.check(what, order(timeout_s=4.0))).ready
+                return await driver.execute(what, order(timeout_s=4.0))
+            except ActionError as error:
+                return error
+            finally:
+                await driver.close()
+
+    return asyncio.run(story()), [method for method, _ in bmc.asked]
+
+
+def test_a_breaker_whose_request_is_not_answered_is_looked_at_and_never_told_twice() -> None:
+    for answer in (None, http(500)):
+        evidence, asked = closed(answer, does_it=True)
+        assert evidence["power"] == "on"
+        assert asked == ["GET", "POST", "GET"]
+        unknown, asked = closed(answer, does_it=False)
+        assert isinstance(unknown, OutcomeUnknown)
+        assert asked == ["GET", "POST", "GET"]
+
+
+def test_a_controller_of_breakers_that_wants_no_requests_gets_none() -> None:
+    unknown, asked = closed(http(503, None, "Retry-After: 30"), does_it=False)
+    assert isinstance(unknown, OutcomeUnknown)
+    assert unknown.code == "bmc-busy"
+    assert asked == ["GET", "POST"]
