@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from evac.estate.access_file import read_reference
 from evac.estate.document import MAP, Node, read_document
-from evac.estate.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference, text
+from evac.estate.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference
 from evac.estate.problems import Problems, shown
 from evac.estate.provenance import FactBook
+from evac.estate.quantities import QuantityError
 from evac.estate.reading import BAD, Reader
 from evac.estate.sources import NOTICES_FILE, YAML_BYTES_MAX, decode, read_bytes
 from evac.model.errors import EstateError
@@ -30,6 +32,23 @@ _REFERENCE: Final = Scalar(
     {"type": "string", "pattern": "^(env:.|file:/|command:/)"}, quoted=True,
 )  # fmt: skip
 
+
+def _read_link(raw: str) -> str:
+    """An address of a page, as browsers open it."""
+    wrong = QuantityError("not-an-address", f"'{raw[:60]}' is no address of a page", "write https://HOST")
+    try:
+        parts = urlsplit(raw)
+        parts.port  # noqa: B018 - raises ValueError for a wrong one
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise wrong
+    return raw
+
+
+_LINK: Final = Scalar("address, such as `https://war.example.com`", _read_link, str,
+                      {"type": "string", "pattern": "^https?://"}, quoted=True)  # fmt: skip
+
 CHANNEL_FIELDS: Final = (
     Field("apprise", "apprise", _REFERENCE, "where the URL stands that apprise sends to", default=""),
     Field("webhook", "webhook", _REFERENCE, "or where the address of a signed webhook stands", default=""),
@@ -41,8 +60,8 @@ CHANNEL_FIELDS: Final = (
     Field("clear", "clear", flag(), "a webhook may go where TLS does not hide it", default=False),
 )  # fmt: skip
 FIELDS: Final = (
-    Field("room", "room", text(), "address of the war room, for links in messages", default=""),
-    Field("page", "page", text(), "address of the public status page, for links in updates", default=""),
+    Field("room", "room", _LINK, "address of the war room, for links in messages", default=""),
+    Field("page", "page", _LINK, "address of the public status page, for links in updates", default=""),
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
 LIMITS_MOST: Final = 100
 _BY_HAND: Final = " by hand: "
-_AGREE: Final = "; agree with approve --step"
+AGREE: Final = "; agree with approve --step"
 _WIDE: Final = 100
 _DIGEST: Final = 23
 _OTHER_COLUMNS: Final = 24
@@ -201,7 +201,7 @@ def waiting(view: RunView) -> list[str]:
         )
     for i, phase in enumerate(view.phases):
         if phase == "ready" and (gate := view.gate_of(i)):
-            found.append(f"{view.steps[i].id}: {gate}{_AGREE}")
+            found.append(f"{view.steps[i].id}: {gate}{AGREE}")
     for i in sorted(view.manual_running):
         if view.waits[i]:
             found.append(f"{view.steps[i].id} can wait: what it stands on is not up any more")
@@ -358,7 +358,7 @@ def _next(document: Document) -> str:
         step, is_by_hand, _ = words.partition(_BY_HAND)
         if is_by_hand:
             return f"evac run attest {run} {step} --reason WHY"
-        if words.endswith(_AGREE):
+        if words.endswith(AGREE):
             return f"evac approve {run} --step {words.partition(': ')[0]} --reason WHY"
     if document["counts"].get("failed") or document["in_doubt"]:
         return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"

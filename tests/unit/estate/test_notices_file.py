@@ -85,6 +85,14 @@ def test_a_file_that_tells_nobody_is_refused(tmp_path: Path, text: str) -> None:
     assert "nobody-told" in {code for code, _ in problems(tmp_path, text)}
 
 
+@pytest.mark.parametrize(
+    "word", ["5", "ftp://x", "https://", "war.example.com", "http://a:b@x", "http://[", "http://x:y"]
+)
+def test_a_link_that_no_browser_opens_is_refused(tmp_path: Path, word: str) -> None:
+    text = f"channels: {{a: {{apprise: env:A}}}}\nroom: '{word}'\npage: '{word}'\n"
+    assert problems(tmp_path, text) == {("not-an-address", 2), ("not-an-address", 3)}
+
+
 def test_channels_are_bounded(tmp_path: Path) -> None:
     rows = "".join(f"  c{n}: {{apprise: env:A}}\n" for n in range(CHANNELS_MOST + 1))
     assert problems(tmp_path, f"channels:\n{rows}") == {("too-many-channels", 1)}

@@ -10,7 +10,7 @@ from evac.app.office_values import RunShort, Situation
 from evac.incident.event_words import told
 from evac.model.plan import Outcome, Plan
 from evac.report.plan_view import GONE
-from evac.report.run_report import LossShown, limit_words, limits_changed, waiting
+from evac.report.run_report import AGREE, LossShown, limit_words, limits_changed, waiting
 from evac.report.words import duration, listed, number, plural
 from evac.run.boot_rules import why_waits
 from evac.run.values import ENDED, Event
@@ -148,7 +148,7 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 def _wait(view: RunView, words: str) -> dict[str, Any]:
     """What waits, in words, and what a person can ask for about it."""
-    step = words.partition(" ")[0].rstrip(":")
+    step, words = words.partition(" ")[0].rstrip(":"), words.removesuffix(AGREE)
     i = view.index.get(step, -1)
     if i < 0:
         verbs = {"awaiting_approval": ("approve",), "paused": ("resume",)}.get(view.phase, ())
