@@ -7,11 +7,16 @@ itself. Kernels that allocate nothing need no counting: their callers hold the a
 And where compiled kernels are kept: apart for each state of the sources. numba compiles a kernel anew where
 the file changed in which it stands, and goes on with the old code of what is compiled into it from other
 files: after an update a kernel that did not change would run the rules of before.
+
+A fire does not wait for disk space: what cannot be kept, because a disk is full or read-only, is compiled all
+the same and said once, as a warning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -20,6 +25,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from numba import config, njit, prange
+from numba.core import dispatcher
+from numba.core.caching import FunctionCache
 from numba.core.options import DefaultOptions
 
 __all__ = ["allocating_inner", "allocating_kernel", "inner", "kept_in", "kernel", "njit", "prange"]
@@ -33,6 +40,8 @@ _UNCOUNTED: Final[dict[str, bool]] = {"_nrt": False} if _KNOWN else {}
 _COUNTED: Final[dict[str, bool]] = {"_nrt": True} if _KNOWN else {}
 _INNER: Final[dict[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _FOLDER: Final = "kernels-"
+_LOG: Final = logging.getLogger("evac.planning")
+_SAID: Final[list[str]] = []
 _HAS_KERNELS: Final = b"from evac.planning.compiled import"
 _IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
 
@@ -102,6 +111,49 @@ def _bases() -> tuple[Path, ...]:
 
 if (_home := kept_in(_bases(), Path(__file__).parents[1])) is not None:
     vars(config)["CACHE_DIR"] = str(_home)
+
+
+_Numba: Any = FunctionCache
+
+
+class _Kept(_Numba):  # type: ignore[misc]
+    """What numba keeps of one function, as far as there is room for it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._enabled, self._cache_path = False, ""
+        try:
+            super().__init__(function)
+        except RuntimeError as error:  # no folder can be written
+            _say_once(str(error))
+            return
+        if _home is not None and not Path(self._cache_path).is_relative_to(_home):  # numba took another one
+            self._enabled = False
+            _say_once(f"{_home} takes no folder more")
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        return super().load_overload(signature, target) if self._enabled else None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        if not self._enabled:
+            return
+        try:
+            super().save_overload(signature, compiled)
+        except OSError as error:
+            _say_once(f"{self._cache_path}: {error.strerror or error}")
+            with contextlib.suppress(OSError):  # an index that names what was not written is worse than none
+                Path(self._cache_file._index_path).unlink(missing_ok=True)
+
+
+def _say_once(why: str) -> None:
+    if not _SAID:
+        _SAID.append(why)
+        _LOG.warning(
+            "the compiled planner is not kept, and the next start compiles it again: %s. "
+            "Make room there, or name another folder: NUMBA_CACHE_DIR", why,
+        )  # fmt: skip
+
+
+vars(dispatcher)["FunctionCache"] = _Kept
 
 
 def kernel(function: Function) -> Function:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -100,3 +101,46 @@ def test_where_the_first_place_cannot_be_written_the_next_is_taken(package: Path
     assert found is not None
     assert found.parent == tmp_path / "next"
     assert kept_in((tmp_path / "file",), package) is None
+
+
+SMALL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+"""No file may grow, as on a full disk."""
+
+
+def test_a_full_disk_delays_nobody_and_is_said_once(package: Path, tmp_path: Path) -> None:
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    (package / "planning/outer.py").write_text(
+        f"{OUTER}\n\n@njit(cache=True)\ndef more(x):\n    return outer(x) + 1\n"
+    )
+    code = f"{SMALL}from evac.planning.outer import more, outer; print(outer(40), more(40), outer(40.5))"
+    done = said(package, code, **kept)
+    assert done.stdout.split() == ["41", "42", "41.5"]
+    assert done.stderr.count("is not kept") == 1, done.stderr
+    assert f"{tmp_path}/kept/kernels-" in done.stderr
+    assert "File too large" in done.stderr
+    assert "NUMBA_CACHE_DIR" in done.stderr
+    assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == []
+    assert answer(package, **kept) == "41", "with room again it is kept"
+    assert {path.suffix for path in (tmp_path / "kept").rglob("*") if path.is_file()} == {".nbi", ".nbc"}
+
+
+def test_where_not_even_a_folder_can_be_made_nothing_is_kept_apart_from_its_state(
+    package: Path, tmp_path: Path
+) -> None:
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    assert answer(package, **kept) == "41"
+    (home,) = folders(tmp_path / "kept")
+    for folder in home.iterdir():
+        shutil.rmtree(folder)
+        folder.write_text("")
+    done = said(package, "from evac.planning.outer import outer; print(outer(40))", **kept)
+    assert done.stdout.strip() == "41"
+    assert done.stderr.count("is not kept") == 1, done.stderr
+    assert not list(package.rglob("*.nb?")), "numba alone goes to the folder beside the source"
+
+
+def said(package: Path, code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    where = {**os.environ, "PYTHONPATH": str(package.parent), **env}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=where, check=True, timeout=120
+    )
