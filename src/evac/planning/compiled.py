@@ -24,12 +24,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from numba import config, njit, prange
+from numba import config, njit, prange, types
 from numba.core import dispatcher
 from numba.core.caching import FunctionCache
 from numba.core.options import DefaultOptions
 
-__all__ = ["allocating_inner", "allocating_kernel", "inner", "kept_in", "kernel", "njit", "prange"]
+__all__ = [
+    "allocating_inner",
+    "allocating_kernel",
+    "by_type",
+    "inner",
+    "kept_in",
+    "kernel",
+    "njit",
+    "prange",
+    "spliced",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,6 +49,7 @@ _KNOWN: Final = hasattr(DefaultOptions, "_nrt")
 _UNCOUNTED: Final[dict[str, bool]] = {"_nrt": False} if _KNOWN else {}
 _COUNTED: Final[dict[str, bool]] = {"_nrt": True} if _KNOWN else {}
 _INNER: Final[dict[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_UNLITERAL: Final[Any] = types.unliteral
 _FOLDER: Final = "kernels-"
 _LOG: Final = logging.getLogger("evac.planning")
 _SAID: Final[list[str]] = []
@@ -176,7 +187,38 @@ def allocating_inner(function: Function) -> Function:
     return _compiled(function, _INNER | _COUNTED)
 
 
+def spliced(function: Function) -> Function:
+    """A part of the one or two kernels that call it, never compiled by itself. For what calls most of the
+    others: a kernel is optimised together with all that it calls, so each such step costs all of them again.
+    """
+    decorate: Any = njit(inline="always")
+    part: Function = decorate(function)
+    return part
+
+
 def _compiled(function: Function, options: Mapping[str, Any]) -> Function:
     decorate: Any = njit(**{"cache": True, **options})
-    compiled: Function = decorate(function)
+    compiled: Function = by_type(decorate(function))
     return compiled
+
+
+def by_type(compiled: Any) -> Any:
+    """The same compiled function, compiled once for all whole numbers that kernels pass to it.
+
+    numba by itself compiles it anew for each constant that a kernel passes, and for whole numbers of fewer
+    bits, and so all that it calls in turn. A numba that never asks this way still does, which is only slow.
+    """
+    asked = getattr(compiled, "get_call_template", None)
+    if asked is None:
+        return compiled
+
+    def get_call_template(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        return asked(tuple(map(_widened, args)), {name: _widened(one) for name, one in named.items()})
+
+    compiled.get_call_template = get_call_template
+    return compiled
+
+
+def _widened(one: Any) -> Any:
+    plain = _UNLITERAL(one)
+    return types.int64 if plain in types.signed_domain else plain

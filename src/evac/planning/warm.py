@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
@@ -135,13 +137,15 @@ def warm_general() -> None:
 
 
 def warm() -> None:
-    """Search the tiny instance the way small and large ones are, and price the baseline."""
+    """Search the tiny instance the way small and large ones are, boot the rest, and price the baseline."""
+    from evac.planning.evacuation.bring_up import bring_up_rest
     from evac.planning.evacuation.legality import lack_time
     from evac.planning.evacuation.solve import level_by_level, solve, warm_large
 
     instance = tiny_instance()
     board = solve(instance, 24)
     lack_time(board, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    bring_up_rest(replace(instance, bring_up=_flags(False, True)), board)
     warm_large(instance)
     level_by_level(instance)
 

@@ -21,6 +21,27 @@ from evac.planning.inner import inner
 def outer(x):
     return inner(x)
 """
+CALLS = """import numpy as np
+from evac.planning.compiled import inner, kernel, spliced
+
+@inner
+def weighed(x, times):
+    return x * times + 1
+
+@spliced
+def twice(x):
+    if x < 0:
+        return 0
+    return weighed(x, 2)
+
+@kernel
+def outer(x):
+    narrow = np.int32(x)
+    return weighed(x, 3) + weighed(x, 5) + weighed(narrow, x) + weighed(7, narrow) + twice(x) + twice(-x)
+
+if __name__ == "__main__":
+    print(outer(100_000), weighed.signatures, twice.signatures)
+"""
 
 
 @pytest.fixture
@@ -144,3 +165,19 @@ def said(package: Path, code: str, **env: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=where, check=True, timeout=120
     )
+
+
+def test_what_kernels_call_is_compiled_once_whatever_whole_numbers_they_pass(package: Path) -> None:
+    """A constant, 32 bits or 64: one machine code, which gives what Python gives."""
+    x = 100_000
+    expected = sum(a * b + 1 for a, b in ((x, 3), (x, 5), (x, x), (7, x), (x, 2)))
+    (package / "planning/calls.py").write_text(CALLS)
+    done = subprocess.run(
+        [sys.executable, "-m", "evac.planning.calls"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, f"{expected} [(int64, int64)] []"), done.stderr

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.compiled import allocating_inner, inner, kernel
+from evac.planning.compiled import allocating_inner, inner, kernel, spliced
 from evac.planning.evacuation.board import (
     AT_LEVEL,
     FAILED_TIME,
@@ -119,7 +119,7 @@ def _raise_floor(board: Board, item: int) -> None:
         board.size[AT_LEVEL], board.size[FLOOR] = board.item[item].level, board.size[REACHED]
 
 
-@inner
+@spliced
 def run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int, limit: int) -> int:
     """Generate order[first:last]; what they add to the objective, or NEVER when it exceeds `limit`."""
     paid = 0
@@ -151,7 +151,7 @@ def begin(board: Board) -> None:
             recover_store(board, store)
 
 
-@inner
+@spliced
 def conclude(board: Board, options: Ints) -> int:
     """What was left out once more, then what nobody waits for: late services and the other stores.
 

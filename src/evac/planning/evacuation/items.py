@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from evac.planning.compiled import inner
+from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
     BOOTS,
     CANDIDATE,
@@ -211,7 +211,7 @@ def ready_at(board: Board, component: int) -> int:
     return at
 
 
-@inner
+@spliced
 def _start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
     """Start replicas on the rows given for the item, or on rows chosen now."""
     if board.size[GIVEN]:
@@ -309,7 +309,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
         board.service[board.heap[k]].base_at = end
 
 
-@inner
+@spliced
 def try_again(board: Board, component: int, options: Ints) -> None:
     """Generate a component that found no room when it was its turn; it may find some at the end."""
     _base(board, component, options)
@@ -317,7 +317,7 @@ def try_again(board: Board, component: int, options: Ints) -> None:
         _advance(board)
 
 
-@inner
+@spliced
 def start_late(board: Board, component: int, options: Ints) -> None:
     """Start a component whose traffic cannot be moved before the horizon: it serves when that is over."""
     since = ready_at(board, component)
@@ -335,7 +335,7 @@ def start_late(board: Board, component: int, options: Ints) -> None:
             board.service[board.heap[k]].verify_at[0] = UNKNOWN
 
 
-@inner
+@spliced
 def _top(board: Board, service: int, options: Ints) -> None:
     """Generate the top of a service, or undo all of it."""
     board.service[service].top_own = NEVER
@@ -381,7 +381,7 @@ def _is_written_off(board: Board, component: int) -> bool:
     return written_off
 
 
-@inner
+@spliced
 def run_item(board: Board, item: int, options: Ints) -> None:
     """Generate one item whose needs are generated; remember that it ran."""
     components = board.components

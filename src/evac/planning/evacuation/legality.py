@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.planning.compiled import inner, kernel
+from evac.planning.compiled import inner, kernel, spliced
 from evac.planning.evacuation.board import (
     HARD_USER,
     HELD,
@@ -403,7 +403,7 @@ def first_idle_shed(board: Board, since: int) -> int:
     return -1
 
 
-@inner
+@spliced
 def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
     """Whether a service that lacks `wanted` replicas would have its room if lower tiers made way, and time to
     use it; and what `spare` stands for now.

@@ -98,8 +98,10 @@ def _work(board: Board, instance: Instance) -> Floats:
     np.maximum.at(per_component, services["component"], ticks)
     start_ticks[: board.components] = per_component
     share = _boot_share(board)
-    boots = np.concatenate([np.zeros(board.components), share * services["top_starts"]])
-    np.add.at(boots, services["component"], share * services["base_starts"])
+    base_starts: Ints = services["base_starts"]
+    top_starts: Ints = services["top_starts"]
+    boots = np.concatenate([np.zeros(board.components), share * top_starts])
+    np.add.at(boots, services["component"], share * base_starts)
     supplies = [starts * start_ticks, shifts, boots]
     busy = [float(load.sum()) for load in supplies]
     work = sum(load * total for load, total in zip(supplies, busy, strict=True)) / max(*busy, 1e-9)
@@ -165,10 +167,10 @@ def _ticks_of_boots(board: Board) -> float:
     load = np.zeros(len(board.limit))
     limit, units, hold = (board.use[name].tolist() for name in ("limit", "units", "hold"))
     dark = board.group[board.group["dark"] > 0]
-    rows = (dark["last"] - dark["first"]).tolist()
-    for uses, ticks, count in zip(dark["boot_set"].tolist(), dark["boot_ticks"].tolist(), rows, strict=True):
+    columns: list[Ints] = [dark[name] for name in ("boot_set", "boot_ticks", "first", "last")]
+    for uses, ticks, first, last in zip(*(column.tolist() for column in columns), strict=True):
         for line in _ragged(board, b.USES, uses).tolist():
-            load[limit[line]] += units[line] * (hold[line] if hold[line] >= 0 else ticks) * count
+            load[limit[line]] += units[line] * (hold[line] if hold[line] >= 0 else ticks) * (last - first)
     return float((load / np.maximum(board.limit["cap"], 1)).max(initial=0.0))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.compiled import allocating_kernel, inner, kernel
+from evac.planning.compiled import allocating_kernel, inner, kernel, spliced
 from evac.planning.evacuation.board import NEVER, Board, Ints
 from evac.planning.evacuation.generate import begin, conclude, generate, run_stretch
 from evac.planning.evacuation.items import back_to_mark, set_mark
@@ -136,7 +136,7 @@ def anneal(
     return best, current
 
 
-@inner
+@spliced
 def _try_moves(
     board: Board,
     order: Ints,
