@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from itertools import repeat
+from itertools import pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
@@ -42,9 +43,19 @@ UNDO: Final[dict[StepKind, str]] = {
     "reprotect": "fence it again",
 }  # fmt: skip
 MILES: Final = ("base", "top")
-_KEPT: Final = tuple(f.name for f in fields(Step) if f.name not in ("after", "wave", "uses"))
-_KEPT_OF: Final = attrgetter(*_KEPT)
-"""Fields of a step that its draft knows, and what reads them at once: there are thousands of steps."""
+_USUAL: Final[dict[StepKind, dict[str, object]]] = {
+    kind: {
+        "precheck": PRECHECK.get(kind, ""), "gate": GATE.get(kind, ""), "undo": UNDO.get(kind, ""),
+        "tools": tools,
+    }
+    for kind, tools in TOOLS_OF_KIND.items()
+}  # fmt: skip
+"""What steps of a kind say, unless they say otherwise."""
+_FIELDS: Final = tuple(f.name for f in fields(Step))
+_VALUES_OF: Final = attrgetter(*_FIELDS)
+"""Fields of a step, and what reads them at once: there are thousands of steps."""
+_LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
+"""Places of the fields that are known when all steps are drafted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,13 +75,10 @@ class Draft:
     def add(self, kind: StepKind, target: str, name: str, start: int, end: int, **fields: object) -> str:
         """Make a step of ticks; returns its id."""
         tick = self.instance.tick_ms
-        usual: dict[str, object] = {
-            "precheck": PRECHECK.get(kind, ""), "gate": GATE.get(kind, ""), "undo": UNDO.get(kind, ""),
-            "tools": TOOLS_OF_KIND[kind], "deadline_ms": max(2 * (end - start), 1) * tick,
-        }  # fmt: skip
+        told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
         self.steps[name] = Step(
             id=name, kind=kind, target=target, start_ms=start * tick, end_ms=end * tick,
-            **(usual | fields),  # type: ignore[arg-type]
+            **told,  # type: ignore[arg-type]
         )  # fmt: skip
         return name
 
@@ -96,8 +104,10 @@ def draft_steps(instance: Instance, board: Board) -> Draft:
     after = _after(draft)
     waves, uses = _waves(draft, after), _held(draft)
     for name, step in draft.steps.items():
-        kept = dict(zip(_KEPT, _KEPT_OF(step), strict=True))
-        draft.steps[name] = Step(after=after[name], wave=waves[name], uses=uses[name], **kept)
+        values = list(_VALUES_OF(step))
+        for place, value in zip(_LAST, (after[name], waves[name], uses[name]), strict=True):
+            values[place] = value
+        draft.steps[name] = Step(*values)
     return draft
 
 
@@ -125,18 +135,16 @@ def _stores(draft: Draft) -> None:
 
 
 def _boots(draft: Draft) -> None:
-    rows = draft.board.row
-    for row in np.flatnonzero((rows["dark"] != 0) & (rows["on_at"] >= 0)).tolist():
-        name = draft.instance.row_names[row]
-        entry = rows[row]
+    rows, instance = draft.board.row, draft.instance
+    chosen = np.flatnonzero((rows["dark"] != 0) & (rows["on_at"] >= 0))
+    columns = (rows["boot_at"], rows["on_at"], rows["boot_manual"], instance.rows.pool)
+    lines = zip(chosen.tolist(), *(column[chosen].tolist() for column in columns), strict=True)
+    for row, at, on_at, manual, pool in lines:
+        name = instance.row_names[row]
         draft.boot_of[row] = draft.add(
-            "boot", name, f"boot:{name}", int(entry["boot_at"]), int(entry["on_at"]), servers=((name, 1),),
-            manual=bool(entry["boot_manual"]), pool=_pool(draft, row), **boot_fields(draft, row),
+            "boot", name, f"boot:{name}", at, on_at, servers=((name, 1),), manual=bool(manual),
+            pool=instance.pools[pool].id, **boot_fields(draft, row),
         )  # fmt: skip
-
-
-def _pool(draft: Draft, row: int) -> str:
-    return draft.instance.pools[int(draft.instance.rows.pool[row])].id
 
 
 class _Batch(NamedTuple):
@@ -149,15 +157,18 @@ class _Batch(NamedTuple):
     manual: int
 
 
-def _batches(
-    draft: Draft, columns: Iterable[tuple[_Batch, int, int]]
-) -> Iterator[tuple[_Batch, dict[int, int]]]:
-    """(batch, row -> replicas), sorted."""
-    found: dict[_Batch, dict[int, int]] = {}
-    for batch, row, count in columns:
-        rows = found.setdefault(batch, {})
-        rows[row] = rows.get(row, 0) + count
-    yield from sorted(found.items(), key=lambda item: item[0])
+def _batches(columns: NDArray[np.int64]) -> Iterator[tuple[_Batch, dict[int, int]]]:
+    """(batch, row -> replicas), sorted. columns: (7, N) batch, row and replicas of each line of a log."""
+    order = np.lexsort(columns[5::-1])
+    lines = columns[:, order]
+    new = np.flatnonzero(np.r_[True, (lines[:6, 1:] != lines[:6, :-1]).any(axis=0)][: len(order)])
+    if not len(new):
+        return
+    keys, rows = lines[:5, new], lines[5, new].tolist()
+    counts = np.add.reduceat(lines[6], new).tolist()
+    ends = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0), True]).tolist()
+    for first, last in pairwise(ends):
+        yield _Batch(*keys[:, first].tolist()), dict(zip(rows[first:last], counts[first:last], strict=True))
 
 
 def _servers(draft: Draft, rows: dict[int, int]) -> tuple[tuple[str, int], ...]:
@@ -167,16 +178,16 @@ def _servers(draft: Draft, rows: dict[int, int]) -> tuple[tuple[str, int], ...]:
 def _sheds(draft: Draft) -> None:
     s, board = draft.instance.services, draft.board
     log = board.shed[: board.size[SHEDS]]
-    victims = board.present["service"][log["entry"]].tolist()
-    rows = board.present["row"][log["entry"]].tolist()
-    lines = [
-        (_Batch(v, 0, int(e["at"]), int(draft.instance.rows.pool[r]), int(e["manual"])), r, int(e["count"]))
-        for v, r, e in zip(victims, rows, log, strict=True)
-        if e["count"] > 0
-    ]
+    victims, rows = board.present["service"][log["entry"]], board.present["row"][log["entry"]]
+    lines = np.stack(
+        [
+            victims, np.zeros_like(rows), log["at"], draft.instance.rows.pool[rows], log["manual"], rows,
+            log["count"],
+        ]
+    )  # fmt: skip
     started_on = _started_on(draft, rows)
     ordinal: dict[int, int] = {}
-    for batch, placed in _batches(draft, lines):
+    for batch, placed in _batches(lines[:, log["count"] > 0]):
         number = ordinal[batch.service] = ordinal.get(batch.service, 0) + 1
         length = draft.manual_ticks("shed", int(s.shed[batch.service]), bool(batch.manual))
         helped = {o for row in placed for o in started_on.get(row, ()) if s.tier[o] < s.tier[batch.service]}
@@ -189,7 +200,7 @@ def _sheds(draft: Draft) -> None:
             draft.sheds_on.setdefault(row, []).append(name)
 
 
-def _started_on(draft: Draft, rows: list[int]) -> dict[int, set[int]]:
+def _started_on(draft: Draft, rows: NDArray[np.int64]) -> dict[int, set[int]]:
     """Services started on each of some rows."""
     log = draft.board.started[: draft.board.size[STARTS]]
     found: dict[int, set[int]] = {}
@@ -201,12 +212,10 @@ def _started_on(draft: Draft, rows: list[int]) -> dict[int, set[int]]:
 
 def _starts(draft: Draft) -> None:
     s, log = draft.instance.services, draft.board.started[: draft.board.size[STARTS]]
-    pools = draft.instance.rows.pool[log["row"]].tolist()
-    names = ("service", "mile", "at", "manual", "row")
-    service, mile, at, manual, row = (log[name].tolist() for name in names)
-    lines = zip(map(_Batch, service, mile, at, pools, manual), row, repeat(1), strict=False)
+    pools, row = draft.instance.rows.pool[log["row"]], log["row"]
+    lines = np.stack([log["service"], log["mile"], log["at"], pools, log["manual"], row, np.ones_like(row)])
     ordinal: dict[tuple[int, int], int] = {}
-    for batch, rows in _batches(draft, lines):
+    for batch, rows in _batches(lines):
         key = (batch.service, batch.mile)
         number = ordinal[key] = ordinal.get(key, 0) + 1
         name = f"start:{s.id[batch.service]}:{MILES[batch.mile]}:{number}"
