@@ -6,6 +6,8 @@ beyond the heads, and says why.
 
 from __future__ import annotations
 
+import numpy as np
+
 from evac.model.certificate import Certificate
 from evac.model.instance import Instance
 from evac.verify.bound_heads import Heads, heads_of
@@ -59,6 +61,7 @@ def _value(heads: Heads, certificate: Certificate) -> int:
     value = _arcs(heads, certificate, names, cost, of_u)
     for row in certificate.supply:
         value += _take(supply_value(heads, row, names), cost, of_u)
+    heads.room.services.look(_priced(heads, certificate, names))
     for priced in certificate.capacity:
         value += _take(capacity_value(heads, priced, names), cost, of_u)
     added, more = placement_value(heads, certificate.placement)
@@ -67,6 +70,13 @@ def _value(heads: Heads, certificate: Certificate) -> int:
         value += _box(heads, milestone, cost[milestone], -of_u[milestone])
     lost = sum(_weight(instance, m) for m in names.values() if is_lost_milestone(heads, m))
     return value // scale - instance.grace * lost
+
+
+def _priced(heads: Heads, certificate: Certificate, names: dict[str, Milestone]) -> list[int]:
+    """Services of which rows of capacity ask for the room, ascending."""
+    needs = np.asarray(heads.room.need.any(axis=1))
+    named = {names.get(name, ("primary", -1)) for row in certificate.capacity for name, _ in row.shares}
+    return sorted({row for kind, row in named if kind != "primary" and needs[row]})
 
 
 def _take(

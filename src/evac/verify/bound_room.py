@@ -5,7 +5,7 @@ Written from that page and the instance alone; the planner has its own version o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -20,6 +20,14 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 NEVER: Final = 2**62
 """A tick that no horizon reaches."""
+_TOGETHER: Final = 128
+"""Services whose room is worked out together."""
+_MOST_PAIRS: Final = 2_000_000
+"""Cells times shapes of a pool up to which there is a table of them: 16 MB."""
+_PRODUCT: Final = 250_000
+"""Multiplications of one product of tables: libraries give larger ones to several threads, which costs more
+than it saves where the other cores are busy as well.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,25 +109,40 @@ def room_of(instance: Instance) -> Room:
     starts, total, need = _counts(instance, away)
     dark = instance.to_boot
     layout = _Layout(instance, dark)
-    services = _Services(layout, away, total.any(axis=1) | (here > 0))
+    services = _Services(layout, away, total.any(axis=1) | (here > 0), np.asarray(starts.any(axis=1)))
     return Room(instance, starts, total, need, away, ~dark, services, layout)
 
 
 class _Services(Mapping[int, ServiceRoom]):
-    """Room of each service that has any replicas here or needs some; worked out when it is asked for."""
+    """Room of each service that has any replicas here or needs some; worked out when it is asked for. Heads
+    ask for all that starts: these are looked at together, many at a time.
+    """
 
-    def __init__(self, layout: _Layout, away: Ints, known: Flags) -> None:
+    def __init__(self, layout: _Layout, away: Ints, known: Flags, starts: Flags) -> None:
         self._layout, self._away, self.known = layout, away, known
         self._found: dict[int, ServiceRoom] = {}
+        self._starting = np.flatnonzero(known & starts)
 
     def __getitem__(self, service: int) -> ServiceRoom:
         if not self.known[service]:
             raise KeyError(service)
         if service not in self._found:
-            s, away = self._layout.instance.services, self._away
-            wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
-            self._found[service] = self._layout.service(service, wanted)
+            at = int(np.searchsorted(self._starting, service)) // _TOGETHER * _TOGETHER
+            several = self._starting[at : at + _TOGETHER]
+            self._look(several if service in several else np.array([service], np.int64))
         return self._found[service]
+
+    def look(self, services: Sequence[int]) -> None:
+        """Some that will be asked for, one after the other."""
+        missing = [one for one in services if self.known[one] and one not in self._found]
+        for at in range(0, len(missing), _TOGETHER):
+            self._look(np.array(missing[at : at + _TOGETHER], np.int64))
+
+    def _look(self, services: Ints) -> None:
+        s, away = self._layout.instance.services, self._away
+        base, top = (s.m - away)[services].tolist(), (s.n - away)[services].tolist()
+        wanted = [{*counts, 1} for counts in zip(base, top, strict=True)]
+        self._found.update(zip(services.tolist(), self._layout.rooms(services, wanted), strict=True))
 
     def __iter__(self) -> Iterator[int]:
         return iter(np.flatnonzero(self.known).tolist())
@@ -155,38 +178,55 @@ class _Cells:
         self.racks = _Places(self.pool, racks, len(instance.pools))
         self.feeds = _Places(self.pool, feeds, len(instance.pools))
 
-    def sums(self, fit: Ints) -> Ints:
-        """(C,) sum by cell of what is in the order of cells."""
-        return np.add.reduceat(fit, self.first) if len(self.first) else np.zeros(0, np.int64)
+
+def _sums(values: Ints, group: Ints, groups: int) -> Ints:
+    """(G, B) sums of (N, B) by group; equal groups follow each other."""
+    found = np.zeros((groups, values.shape[1]), np.int64)
+    if len(group):
+        first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+        found[group[first]] = values if len(first) == len(group) else np.add.reduceat(values, first)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Here:
+    """Replicas of some services that stand here now, binding by binding. turn: which of these services; row,
+    count, cell: of each binding."""
+
+    turn: Ints
+    row: Ints
+    count: Ints
+    cell: Ints
+
+    def sums(self, group: Ints, groups: int, services: int) -> Ints:
+        """(G, B) replicas by group of their bindings; -1: of none."""
+        found, known = np.zeros(groups * services, np.int64), group >= 0
+        np.add.at(found, group[known] * services + self.turn[known], self.count[known])
+        return found.reshape(groups, services)
 
 
 class _Places:
     """Racks, or feed groups, of each pool as sets of cells; a cell whose place is unknown is loose."""
 
     def __init__(self, pool: Ints, place: Ints, pools: int) -> None:
-        self.known, self.pools = np.flatnonzero(place >= 0), pools
-        self.loose = np.flatnonzero(place < 0)
-        self.loose_pool = pool[self.loose]
-        width = int(place.max(initial=0)) + 1
-        keys, inverse = np.unique(pool[self.known] * width + place[self.known], return_inverse=True)
-        self.pool = keys // width
-        self.number = np.full(len(pool), -1, np.int64)
-        self.number[self.known] = inverse.reshape(-1)
+        self.pools, self._loose = pools, np.flatnonzero(place < 0)
+        self._loose_pool = pool[self._loose]
+        known, width = np.flatnonzero(place >= 0), int(place.max(initial=0)) + 1
+        keys, inverse = np.unique(pool[known] * width + place[known], return_inverse=True)
+        self._pool = keys // width
+        self._number = np.full(len(pool), -1, np.int64)
+        self._number[known] = inverse.reshape(-1)
+        self._order = known[np.argsort(self._number[known], kind="stable")]
 
-    def within(self, sums: Ints, mine: Ints, counts: Ints, cap: int) -> Ints:
-        """(P,) sum by pool, where what lies in one place counts up to `cap` or what stands there.
+    def within(self, sums: Ints, here: _Here, cap: Ints) -> Ints:
+        """(P, B) sum by pool, where what lies in one place counts up to `cap` (B,) or what stands there.
 
-        sums: by cell; mine: cells of the replicas that stand, with their counts.
+        sums: (C, B) by cell.
         """
-        loose = np.bincount(self.loose_pool, sums[self.loose], self.pools).astype(np.int64)
-        if not len(self.pool):
-            return loose
-        total = np.bincount(self.number[self.known], sums[self.known], len(self.pool)).astype(np.int64)
-        standing = np.zeros(len(total), np.int64)
-        here = self.number[mine]
-        np.add.at(standing, here[here >= 0], counts[here >= 0])
-        capped = np.maximum(np.minimum(total, cap), standing)
-        return np.asarray(np.bincount(self.pool, capped, self.pools).astype(np.int64) + loose, np.int64)
+        total = _sums(sums[self._order], self._number[self._order], len(self._pool))
+        np.minimum(total, cap, out=total)
+        np.maximum(total, here.sums(self._number[here.cell], *total.shape), out=total)
+        return _sums(total, self._pool, self.pools) + _sums(sums[self._loose], self._loose_pool, self.pools)
 
 
 class _Shapes:
@@ -215,6 +255,54 @@ def _alike(columns: Ints) -> tuple[Ints, Ints]:
     return first, of.reshape(-1)
 
 
+class _Tally:
+    """How many rows of each shape lie in each cell, pool by pool. whole, powered: (H,) in all, and such as
+    need no boot."""
+
+    def __init__(self, cells: _Cells, shapes: _Shapes, dark: Flags) -> None:
+        """dark: (V,) in the order of cells."""
+        count = len(shapes.pool)
+        self._of, self._first = shapes.of, cells.first
+        self.whole: Ints = np.bincount(shapes.of, minlength=count).astype(np.int64)
+        self.powered: Ints = np.bincount(shapes.of[~dark], minlength=count).astype(np.int64)
+        cell, order = cells.cell[cells.order], np.argsort(shapes.pool, kind="stable")
+        local = np.zeros(count, np.int64)
+        self._parts: list[tuple[slice, Ints, NDArray[np.float64]]] | None = []
+        for pool in np.unique(cells.pool).tolist():
+            inside, rows = _span(cells.pool, pool), _span(cells.pool[cell], pool)
+            mine = order[_span(shapes.pool[order], pool)]
+            size = inside.stop - inside.start, len(mine)
+            if size[0] * size[1] > _MOST_PAIRS:
+                self._parts = None
+                break
+            local[mine] = np.arange(len(mine))
+            pairs = (cell[rows] - inside.start) * len(mine) + local[shapes.of[rows]]
+            table = np.bincount(pairs, minlength=size[0] * size[1]).reshape(size)
+            self._parts.append((inside, mine, table.astype(np.float64)))
+
+    def sums(self, free: Ints) -> Ints:
+        """(C, B) replicas by cell, of what a row of each shape holds, (H, B).
+
+        Products are exact in floating point where no sum is beyond 2^53; else, and where there are too many
+        shapes for so many cells, rows are added one by one.
+        """
+        found = np.zeros((len(self._first), free.shape[1]), np.int64)
+        if self._parts is not None and int(free.max(initial=0)) * len(self._of) < 2**53:
+            for inside, mine, table in self._parts:
+                some, step = free[mine].astype(np.float64), max(2, _PRODUCT // table.size)
+                for at in range(0, some.shape[1], step):
+                    found[inside, at : at + step] = table @ some[:, at : at + step]
+        elif len(self._first):
+            for turn, column in enumerate(free.T):
+                found[:, turn] = np.add.reduceat(column[self._of], self._first)
+        return found
+
+
+def _span(ascending: Ints, value: int) -> slice:
+    first, last = np.searchsorted(ascending, [value, value + 1])
+    return slice(int(first), int(last))
+
+
 class _Layout:
     """Rows grouped by pool, rack, feed group and site once, so that each service is a few sums."""
 
@@ -234,51 +322,82 @@ class _Layout:
         self.cells = _Cells(instance)
         self.place = np.empty(len(rows), np.int64)
         self.place[self.cells.order] = np.arange(len(rows))
-        self.unpowered = self.place[dark]
         self.shapes = _Shapes(instance, self.room, self.cells.order)
+
+    @cached_property
+    def tally(self) -> _Tally:
+        return _Tally(self.cells, self.shapes, self.dark[self.cells.order])
 
     @cached_property
     def groups(self) -> list[BootGroup]:
         """Asked for where boots decide anything."""
         return boot_groups(self.instance, self.dark)
 
-    def service(self, service: int, wanted: set[int]) -> ServiceRoom:
-        s, present = self.instance.services, self.instance.present
-        mine = slice(self.first[service], self.first[service + 1])
-        rows, counts = present.row[mine].astype(np.int64), present.count[mine]
-        fit = self._fit(service, rows, counts)
-        pool_here = np.bincount(self.instance.rows.pool[rows], counts, self.pools).astype(np.int64)
-        cells, sums, mine_in = self.cells, self.cells.sums(fit), self.cells.cell[rows]
-        rack = cells.racks.within(sums, mine_in, counts, int(s.rack_cap[service]))
-        feed = cells.feeds.within(sums, mine_in, counts, int(s.feed_cap[service]))
-        cap = int(s.site_cap[service])
-        whole = np.bincount(cells.pool, sums, self.pools).astype(np.int64)
-        pool = np.minimum(np.minimum(rack, feed), np.maximum(np.minimum(whole, cap), pool_here))
-        sites = len(self.instance.site_names)
-        site_here = np.bincount(self.pool_site, pool_here, sites).astype(np.int64)
-        site = np.maximum(
-            np.minimum(np.bincount(self.pool_site, pool, sites).astype(np.int64), cap), site_here
-        )
-        taken = not s.sheddable[service]
-        new_pool = np.maximum(pool - pool_here, 0) if taken else pool
-        new_site = np.maximum(site - site_here, 0) if taken else site
-        whole_fit = int(fit.sum())
-        held = whole_fit - int(fit[self.unpowered].sum()), whole_fit
-        enough = {count: self._enough(fit, count, *held) for count in wanted}
-        return ServiceRoom(pool, site, new_pool, new_site, enough, np.flatnonzero(pool > 0).tolist())
+    def rooms(self, services: Ints, wanted: Sequence[set[int]]) -> list[ServiceRoom]:
+        """Of some services (B,), with the counts that are asked for of each."""
+        s, here, count = self.instance.services, self._here(services), len(services)
+        sums, powered, whole = self._fits(services, here)
+        pool_here = here.sums(self.instance.rows.pool[here.row].astype(np.int64), self.pools, count)
+        cap = s.site_cap[services]
+        rack = self.cells.racks.within(sums, here, s.rack_cap[services])
+        feed = self.cells.feeds.within(sums, here, s.feed_cap[services])
+        alone = np.maximum(np.minimum(_sums(sums, self.cells.pool, self.pools), cap), pool_here)
+        pool = np.minimum(np.minimum(rack, feed), alone)
+        site, site_here = np.zeros((2, len(self.instance.site_names), count), np.int64)
+        np.add.at(site, self.pool_site, pool)
+        np.add.at(site_here, self.pool_site, pool_here)
+        site = np.maximum(np.minimum(site, cap), site_here)
+        taken = ~s.sheddable[services]
+        new_pool = np.where(taken, np.maximum(pool - pool_here, 0), pool)
+        new_site = np.where(taken, np.maximum(site - site_here, 0), site)
+        tables = [np.ascontiguousarray(table.T) for table in (pool, site, new_pool, new_site)]
+        held = zip(services.tolist(), wanted, powered.tolist(), whole.tolist(), strict=True)
+        found = []
+        for turn, one in enumerate(held):
+            own = [table[turn] for table in tables]
+            pools = np.flatnonzero(own[0] > 0).tolist()
+            found.append(ServiceRoom(own[0], own[1], own[2], own[3], self._enough(*one), pools))
+        return found
 
-    def _fit(self, service: int, rows: Ints, counts: Ints) -> Ints:
-        """(V,) in the order of cells. rows, counts: where replicas of the service stand now."""
-        instance, s, shapes = self.instance, self.instance.services, self.shapes
-        demand, eligible = s.demand[service], instance.eligible[service]
-        most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
-        mine = np.where(instance.rows.is_pool[rows], most, limit) * eligible[instance.rows.pool[rows]]
-        here = np.zeros(len(rows), np.int64) if s.sheddable[service] else counts
-        for resource in np.flatnonzero(demand).tolist():
-            amount = int(demand[resource])
-            np.minimum(mine, (self.room[rows, resource] + here * amount) // amount, out=mine)
-        fit: Ints = self._by_shape(service)[shapes.of]
-        fit[self.place[rows]] = np.maximum(mine, counts)
+    def _here(self, services: Ints) -> _Here:
+        first, count = self.first[services], self.first[services + 1] - self.first[services]
+        turn = np.repeat(np.arange(len(services)), count)
+        line = np.arange(len(turn)) + np.repeat(first - np.cumsum(count) + count, count)
+        row = self.instance.present.row[line].astype(np.int64)
+        return _Here(turn, row, self.instance.present.count[line], self.cells.cell[row])
+
+    def _fits(self, services: Ints, here: _Here) -> tuple[Ints, Ints, Ints]:
+        """(C, B) replicas of some services that fit by cell; (B,) on rows that are powered, and on all."""
+        free = np.stack([self._by_shape(one) for one in services.tolist()], axis=1)
+        sums, powered, whole = self.tally.sums(free), self.tally.powered @ free, self.tally.whole @ free
+        last = np.ones(len(here.row), np.bool_)
+        last[:-1] = (here.row[1:] != here.row[:-1]) | (here.turn[1:] != here.turn[:-1])
+        turn, row, count = here.turn[last], here.row[last], here.count[last]
+        more = self._standing(services[turn], row, count) - free[self.shapes.of[self.place[row]], turn]
+        np.add.at(sums.reshape(-1), here.cell[last] * len(services) + turn, more)
+        np.add.at(whole, turn, more)
+        lit = ~self.dark[row]
+        np.add.at(powered, turn[lit], more[lit])
+        return sums, powered, whole
+
+    def _standing(self, service: Ints, row: Ints, count: Ints) -> Ints:
+        """(N,) replicas that rows hold on which so many of a service stand."""
+        instance, s, most = self.instance, self.instance.services, self.instance.services.n[service]
+        limit = np.where(instance.rows.is_pool[row], most, np.minimum(s.per_server[service], most))
+        found: Ints = limit * instance.eligible[service, instance.rows.pool[row]]
+        own = np.where(s.sheddable[service], 0, count)
+        for resource in range(s.demand.shape[1]):
+            need = s.demand[service, resource]
+            room = (self.room[row, resource] + own * need) // np.maximum(need, 1)
+            found = np.where(need > 0, np.minimum(found, room), found)
+        return np.maximum(found, count)
+
+    def _fit(self, service: int) -> Ints:
+        """(V,) replicas of a service that each row holds, in the order of cells."""
+        fit: Ints = self._by_shape(service)[self.shapes.of]
+        mine = slice(self.first[service], self.first[service + 1])
+        row, count = self.instance.present.row[mine].astype(np.int64), self.instance.present.count[mine]
+        fit[self.place[row]] = self._standing(np.full(len(row), service), row, count)
         return fit
 
     def _by_shape(self, service: int) -> Ints:
@@ -303,15 +422,21 @@ class _Layout:
         found[self.place[present.row[services[present.service] & (present.count > 0)]]] = True
         return found
 
-    def _enough(self, fit: Ints, count: int, powered: int, whole: int) -> int:
-        if count <= powered:
-            return 0
-        if count > whole:
-            return NEVER
-        sums = [np.r_[0, np.cumsum(np.sort(fit[self.place[g.rows]])[::-1])] for g in self.groups]
+    def _enough(self, service: int, wanted: set[int], powered: int, whole: int) -> dict[int, int]:
+        """See `ServiceRoom`. On which rows replicas fit matters only where some of these have to boot."""
+        found = {count: 0 if count <= powered else NEVER for count in wanted}
+        late = [count for count in wanted if powered < count <= whole]
+        if late:
+            fit = self._fit(service)
+            sums = [np.r_[0, np.cumsum(np.sort(fit[self.place[g.rows]])[::-1])] for g in self.groups]
+            found |= {count: self._booted(sums, count - powered) for count in late}
+        return found
+
+    def _booted(self, sums: list[Ints], missing: int) -> int:
+        """First tick at which so many fit on rows that boot, those first that hold most."""
 
         def reached(tick: int) -> bool:
-            return powered + sum(int(c[g.up(tick)]) for g, c in zip(self.groups, sums, strict=True)) >= count
+            return sum(int(c[g.up(tick)]) for g, c in zip(self.groups, sums, strict=True)) >= missing
 
         low, high = 0, max(g.last for g in self.groups)
         if not reached(high):
