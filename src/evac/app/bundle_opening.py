@@ -35,8 +35,9 @@ from evac.engine import chronicle, datasets
 from evac.engine.guards import HOLD_KEY
 from evac.estate.bundle_format import Bundle, BundleDamaged, check_name, open_bundle
 from evac.estate.bundle_manifest import manifest_of
-from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed
+from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
+from evac.report.words import listed
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.copying import PAGE, fill, fill_store
 from evac.store.generation import KEY as GENERATION
@@ -117,7 +118,7 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
             _unpack(bundle, place)
             _unlock(bundle, asked, place)
             with _with_secrets(place / GLASS):
-                known, silent = _ask_agents(place, bundle, (0, ""))
+                known, silent = _ask_agents(place, bundle, (0, ""), asked.confirm)
                 number = _next(bundle, asked, known, silent)
                 left = _cut_off(bundle, asked, number)
                 opened = left or Generation(number, os.urandom(8).hex(), now_ms)
@@ -238,10 +239,17 @@ def _write_private(path: Path, data: bytes) -> None:
 
 
 def _ask_agents(
-    folder: Path, bundle: Bundle, own: tuple[int, str]
+    folder: Path, bundle: Bundle, own: tuple[int, str], confirm: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
-    """(site -> (generation, opener) that its agent knows; sites whose agents are silent)."""
-    agents = agents_of(estates.load(_estate(folder, bundle)))
+    """(site -> (generation, opener) that its agent knows; sites whose agents are silent). Raises
+    UnknownDomain for a confirmed site that there is not.
+    """
+    estate = estates.load(_estate(folder, bundle))
+    sites = [site.id for site in estate.sites]
+    if strange := sorted(set(confirm).difference(sites)):
+        words = f"the estate of the bundle has no site {listed(strange)} that could be confirmed as lost"
+        raise UnknownDomain("unknown-domain", words, f"its sites are: {listed(sites, 20)}")
+    agents = agents_of(estate)
 
     async def one(at: AgentAt) -> tuple[int, str] | str:
         client = AgentGenerations(*at)

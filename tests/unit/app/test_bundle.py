@@ -22,7 +22,7 @@ from evac.engine.agent import Agent
 from evac.engine.clock import SystemClock
 from evac.engine.leading import LEADER, Leadership
 from evac.estate.bundle_format import BundleDamaged, Source, open_bundle, write_bundle
-from evac.model.errors import InvalidInput, NotAllowed, StoreError
+from evac.model.errors import InvalidInput, NotAllowed, StoreError, UnknownDomain
 from evac.model.generation import generation_of
 from evac.store.anchors import verify_chain
 from evac.store.generation import read_generation
@@ -187,6 +187,10 @@ def test_a_silent_agent_must_be_of_a_site_that_a_person_names(tmp_path: Path) ->
     assert refused.value.code == "site-silent"
     assert not (tmp_path / "laptop").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    with pytest.raises(UnknownDomain, match="no site nroth that could") as strange:
+        opening(tmp_path, bundle, confirm=("nroth", "north"))
+    assert "north" in strange.value.hint
+    assert not (tmp_path / "laptop").exists()
     (tmp_path / "laptop").mkdir()
     with pytest.raises(InvalidInput, match="nothing of this bundle"):
         opening(tmp_path, bundle)
