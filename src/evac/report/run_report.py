@@ -19,6 +19,7 @@ from evac.report.screen import Page
 from evac.report.words import duration, listed, number, plural, shown
 from evac.run import outages, unheard
 from evac.run.boot_rules import held_servers, why_waits
+from evac.run.decide import EVAC
 from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event, RunStep
@@ -27,6 +28,7 @@ SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
 LIMITS_MOST: Final = 100
 _BY_HAND: Final = " by hand: "
+_PAUSE: Final = "the pause to end"
 AGREE: Final = "; agree with approve --step"
 _WIDE: Final = 100
 _DIGEST: Final = 23
@@ -176,6 +178,13 @@ def event_line(row: Document, output: str) -> str:
     return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
 
 
+def _ends_with_its_gates(view: RunView) -> bool:
+    """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
+    pause = view.pause
+    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.refusing
+    return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
+
+
 def waiting(view: RunView) -> list[str]:
     """What only a person can do now, one sentence each."""
     found: list[str] = []
@@ -184,8 +193,8 @@ def waiting(view: RunView) -> list[str]:
         found.append(f"approval by {plural(max(missing, 1), 'more person', 'more persons')}")
     if view.held:
         found.append(f"the hold by {view.held} to be released")
-    if view.phase == "paused" and view.pause is not None:
-        found.append(f"the pause to end ({view.pause.by}: {view.pause.reason or 'no reason given'})")
+    if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
+        found.append(f"{_PAUSE} ({view.pause.by}: {view.pause.reason or 'no reason given'})")
     for server, boots in held_servers(view).items():
         waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
         found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
@@ -352,7 +361,7 @@ def _next(document: Document) -> str:
     run, state = document["run"], document["state"]
     if state == "awaiting_approval":
         return f"evac approve {run} --reason WHY"
-    if state == "paused":
+    if state == "paused" and any(words.startswith(_PAUSE) for words in document["waits_for"]):
         return f"evac run resume {run} --reason WHY"
     for words in document["waits_for"]:
         step, is_by_hand, _ = words.partition(_BY_HAND)

@@ -127,6 +127,23 @@ def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_paus
     assert waiting(view) == ["the pause to end (step: mend the password)"]
 
 
+def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> None:
+    gated = RunStep("promote:db", "promote", "db", 0, 100, gate="it may lose writes")
+    spec = RunSpec("fire-1", "fire", "p1", (gated, OTHER), approvals=0)
+    paused = Event("paused", 3, data={"by": "gate", "who": "evac", "reason": "a person must open the gate"})
+    done = (Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_succeeded", 2, "boot:s2", 1))
+    view = under_way(*done, paused, spec=spec)
+    assert waiting(view) == ["promote:db: it may lose writes; agree with approve --step"]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve fire-1 --step promote:db --reason WHY" in text
+    by_kim = Event("paused", 3, data={"by": "gate", "who": "kim", "reason": "wait"})
+    held = under_way(*done, by_kim, spec=spec)
+    assert waiting(held)[0] == "the pause to end (gate: wait)"
+    assert "next: evac run resume fire-1 --reason WHY" in run_text(
+        run_document(RunShown(held, "c1", 10)), 120, False
+    )
+
+
 def test_a_forecast_says_that_somebody_works_by_hand() -> None:
     view = under_way(Event("step_started", 2, "boot:s2", 1, {"token": 1}))
     assert not forecast(view, 10).waits
