@@ -8,10 +8,11 @@ import orjson
 from evac import __version__
 from evac.app.office import Office
 from evac.app.standing_status import NOT_JUDGED, drawer_rows
+from evac.engine.drawer import put_plan
 from evac.report.words import percent
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from tests.web.burning import burn, made
+from tests.web.burning import LOST, RUN, burn, made
 from tests.web.rooms import play
 
 
@@ -38,9 +39,32 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert percent(made().plan.gap_permille) in text
         assert digest in text
         assert ' style="' not in text
+        assert (await office.register.view(RUN)).events > 0
+        await office.look()
+        office.refresh()
+        text = (await client.get(f"/plans/{digest}?steps=1")).text
+        assert f"{RUN}</a> carries it out" in text
+        assert "carry-out" not in text
         last = (await client.get(f"/plans/{digest}?steps=1000000&services=1000000")).text
         final = max(made().plan.steps, key=lambda step: (step.start_ms, step.id))
         assert f'<th scope="row">{final.id}</th>' in last
+
+    play(story, MemoryStore())
+
+
+def test_a_plan_that_lies_ready_says_how_it_is_carried_out() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        digest = await put_plan(office.store, made().data)
+        typed = f"<code>evac apply {digest[:19]} ESTATE --execute --confirm {LOST} --reason WHY<"
+        assert typed not in (await client.get(f"/plans/{digest}")).text, "it does not lie in the drawer"
+        assert office.facts is not None
+        told = {"plan": digest, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1, "problem": ""}
+        for judged, offered in ((__version__, True), ("0.0.1", False)):
+            row = orjson.dumps(told | {"judged": judged})
+            await office.store.transact((), (Put(f"drawer/{LOST}", row),))
+            await office.look()
+            office.refresh()
+            assert (typed in (await client.get(f"/plans/{digest}")).text) is offered
 
     play(story, MemoryStore())
 

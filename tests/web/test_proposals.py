@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +75,43 @@ def test_a_refusal_says_which_kind_of_error_it_is_so_that_whoever_asked_ends_as_
             "state": "refused", "code": "plan-stale", "why": "of another estate", "kind": "stale-plan",
             "hint": "evac plan",
         }  # fmt: skip
+
+    play(story)
+
+
+def test_a_form_has_a_run_made_of_a_plan_when_the_names_are_typed() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        office.rehearser = Rehearser(ESTATE)
+        digest = digest_of(made().data)
+        path = f"/plans/{digest}/carry-out"
+        assert (await client.get(path)).status_code == 404, "no such plan is kept"
+        await client.put(PLAN + digest, content=made().data, headers=JSON)
+        assert f"Type <strong>{LOST}</strong> to confirm" in (await client.get(path)).text
+        whole = {"incident": "fire-1", "reason": "it burns", "typed": LOST, "who": "kim", "key": "k1"}
+        for wrong, said in (
+            ({"typed": "nowhere"}, f"Type {LOST} to confirm (nothing was asked)"),
+            ({"reason": " "}, "Say why: it stands in the journal"),
+            ({"incident": "../x"}, "That is no name of an incident"),
+        ):
+            refused_form = await client.post(path, data=whole | wrong)
+            assert refused_form.status_code == 422
+            assert said in refused_form.text.partition('role="alert"')[2]
+            assert await office.store.list("proposal/") == []
+        sent = asyncio.create_task(client.post(path, data=whole))
+        while not (waiting := await office.store.list("proposal/")):
+            await asyncio.sleep(0.01)
+        permit = answered(waiting[0], {"run": "fire-1-abc"})
+        await office.store.transact(permit.compares, permit.changes)
+        done = await sent
+        assert (done.status_code, done.headers["location"]) == (303, "/runs/fire-1-abc")
+        again = asyncio.create_task(client.post(path, data=whole | {"key": "k2"}))
+        while not (waiting := await office.store.list("proposal/")):
+            await asyncio.sleep(0.01)
+        permit = answered(waiting[0], refused(StalePlan("plan-stale", "of another estate", "evac plan")))
+        await office.store.transact(permit.compares, permit.changes)
+        assert "Refused: of another estate (evac plan)." in (await again).text
+        foreign = {"Origin": "http://evil.example"}
+        assert (await client.post(path, data=whole, headers=foreign)).status_code == 403
 
     play(story)
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, incident, notices, now, plan, run, what_if
+from evac.web.pages import carrying_out, frame, incident, notices, now, plan, run, what_if
 
 ROUTERS: Sequence[APIRouter] = (
-    now.router, what_if.router, incident.router, notices.router, plan.router, run.router, frame.router,
+    now.router, what_if.router, incident.router, notices.router, plan.router, carrying_out.router, run.router,
+    frame.router,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from evac.app.office_values import ReadyPlan, RunShort, Situation
+from evac.engine.typed import to_apply
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
 from evac.report import plan_charts, svg
@@ -17,6 +18,7 @@ from evac.report import plan_view as views
 from evac.report.plan_answer import Planned, answer, cards, tier_rows
 from evac.report.plan_charts import KIND_WORDS, Chain, seconds, step_words
 from evac.report.words import duration, number, people, percent, plural, user_minutes
+from evac.web.pages.carrying_out import leaving
 
 SERVICES: Final = 50
 STEPS: Final = 50
@@ -110,8 +112,15 @@ def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: 
         "gantt": _gantt(plan), "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
         "given_up": _given_up(plan), "stores": _stores(plan), "rungs": _rungs(plan),
         "waves": _waves(plan), "services": _services(plan, services), "steps": _steps(plan, steps),
-        "facts": _facts(plan, digest),
+        "facts": _facts(plan, digest), "typed": _typed(plan, digest, now) if ready and not waits else "",
     }  # fmt: skip
+
+
+def _typed(plan: Plan, digest: str, now: Situation) -> str:
+    """The command that carries it out; empty while a run does."""
+    if any(run.plan == digest for run in now.open_runs):
+        return ""
+    return to_apply(digest, leaving(plan))
 
 
 def _runs(digest: str, now: Situation) -> list[RunShort]:
