@@ -12,7 +12,6 @@ import orjson
 
 from evac.app import runs
 from evac.app.incidents import watched
-from evac.app.office_reckoning import Worker
 from evac.app.seen import KEY as OBSERVED
 from evac.app.seen import decode as decode_observed
 from evac.engine import drawer
@@ -110,6 +109,8 @@ async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping
     if entry is not None:
         with contextlib.suppress(Corrupt):
             observation = decode_observed(entry.value)
+    from evac.app.office_reckoning import Worker
+
     worker = Worker(estate, apart=False)
     try:
         found = await worker.what_if(observation, domains)

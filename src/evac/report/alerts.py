@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from evac.audit.findings import Finding
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
+
+if TYPE_CHECKING:  # files are checked without the audit
+    from evac.audit.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,22 @@
+"""Who agrees to a run, holds it or checks an estate does not wait for libraries that only planning needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numba", "llvmlite", "polars", "highspy")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["evac.cli.check_command", "evac.app.control_store", "evac.app.applying", "evac.app.controlling"],
+)
+def test_it_starts_without_what_only_planning_needs(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
