@@ -144,6 +144,12 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert "They are back." in (await client.get("/v1/status/feed")).text
             kinds = [row["kind"] for row in (await client.get(NOTES)).json()["items"]]
             assert kinds == ["draft", "update"]
+            form = (await client.get(f"{PATH}/write?kind=fact")).text
+            many = await client.post(
+                f"{PATH}/write", data=fields(form, name="clients_affected", value="many")
+            )
+            assert many.status_code == 422
+            assert "Clients affected is a whole number" in many.text
             form = (await client.get(f"{PATH}/write?kind=state")).text
             assert form.count('<option value="">') == 2, "nothing is said of a component by mistake"
             untouched = await client.post(f"{PATH}/write", data=fields(form, name="Payment", value=""))

@@ -36,7 +36,7 @@ def test_failover_after_a_fence_keeps_the_contract(server_folder: Path) -> None:
             # Its lease has not ended: that it is dead is no proof.
             assert (await driver.observe(fence, order())).outcome == "absent"
             with pytest.raises(OutcomeUnknown, match="in time"):
-                await driver.execute(fence, order(timeout_s=0.5))
+                await driver.execute(fence, order(timeout_s=3.0))  # its lease lasts longer
             assert world.key("/service/messages/leader") == "dc-pangyo"
 
         async def state() -> object:

@@ -17,7 +17,6 @@ from evac.web.api.incident_bodies import IncidentName
 from evac.web.api.runbooks import book_of
 from evac.web.api.shapes import Digest
 from evac.web.api.status import public_page
-from evac.web.forms import sentence
 from evac.web.pages import frame, incident_view
 from evac.web.pages import incident_writing as writing
 from evac.web.room import WarRoom, room_of
@@ -121,7 +120,8 @@ async def _write(request: Request, actor: Actor, incident: str, fields: dict[str
     try:
         found = await writing.written(request, actor, incident, fields)
     except EvacError as error:
-        again = {**writing.prefilled(room, None, fields["kind"], actor), **fields, "problem": sentence(error)}
+        empty = writing.prefilled(room, None, fields["kind"], actor)
+        again = {**empty, **fields, "problem": writing.problem_of(error)}
         return _form(room, actor, writing.form_of(room, incident, fields["kind"]), again, 422)
     return Response(None, 303, {"location": f"{PATH}/{quote(found)}#main", "cache-control": "no-store"})
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from evac.app.office_incidents import IncidentFile
 from evac.incident.notes import COMPONENT_STATES
 from evac.incident.regulator import FACTS
-from evac.model.errors import InvalidInput
+from evac.model.errors import EvacError, InvalidInput
 from evac.web import forms
 from evac.web.access.port import Actor
 from evac.web.api import incidents
@@ -138,6 +138,15 @@ def _names_of(kind: str) -> tuple[str, ...]:
     more = {"command": ("value",), "draft": ("name",), "update": ("name",), "state": ("name", "value"),
             "fact": ("name", "value")}  # fmt: skip
     return ("kind", "text", *more.get(kind, ()))
+
+
+def problem_of(error: EvacError) -> str:
+    """A problem in the words of the form, which shows facts without underscores."""
+    words = forms.sentence(error)
+    for name in FACTS:
+        shown = name.replace("_", " ")
+        words = words.replace(name, shown).replace(name.capitalize(), shown.capitalize())
+    return words
 
 
 def _sentence(error: ValidationError) -> str:
