@@ -85,15 +85,22 @@ def test_primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab: LabF
     assert lost(lab) == []
 
 
+def postgres_of(lab: LabFolder, site: str) -> str:
+    """What its store says of itself; on a busy machine one may take too long for a look."""
+    seen: list[str] = []
+    assert until(lambda: seen.append(sites(lab)[site].postgres) or seen[-1], 10.0), f"{site} says nothing"
+    return seen[-1]
+
+
 def test_the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab: LabFolder) -> None:
-    copies = sites(lab)["pangyo"].postgres
+    copies = postgres_of(lab, "pangyo")
     synchronous = "anyang" if "dc-anyang sync" in copies else "ansan"
     other = {"anyang": "ansan", "ansan": "anyang"}[synchronous]
     fire = episodes.burn(lab, synchronous, Patience(45), reason="a test")
     assert (fire.state, fire.lost, fire.double_primary_seconds) == ("succeeded", 0, 0.0)
     assert fire.clients_recovered == fire.clients
-    now = sites(lab)["pangyo"].postgres
-    assert now.startswith("primary")
+    now = postgres_of(lab, "pangyo")
+    assert now.startswith("primary"), now
     assert f"dc-{other} sync" in now
     assert lost(lab) == []
 
@@ -118,7 +125,7 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     assert writes(lab, within_s=15.0) >= 5
     assert lost(lab) == []
     assert restoring.restore(lab, "pangyo", reason="a test").whole
-    primaries = [name for name, site in sites(lab).items() if site.postgres.startswith("primary")]
+    primaries = [name for name in sites(lab) if postgres_of(lab, name).startswith("primary")]
     assert len(primaries) == 1
     assert "pangyo" not in primaries
     assert lost(lab) == []

@@ -270,7 +270,7 @@ def test_an_interrupt_while_modules_are_read_leaves_no_trace(share: int, small: 
         "    def find_spec(self, name, path=None, target=None):\n"
         "        global seen\n"
         "        seen += 1\n"
-        f"        if seen == {share * share * 5}: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if seen == {share * share * 4}: os.kill(os.getpid(), signal.SIGINT)\n"
         "from evac.cli.main import main\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         f"main(['check', {small!r}])\n"

@@ -60,6 +60,11 @@ def test_what_a_crash_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
     starter.launch("anyang", "etcd", Process("x", sleeper, tmp_path / "log"))
     starter.let_go()
     try:
+        deadline = (
+            time.monotonic() + 5
+        )  # a moment after its start the environment of a process is still empty
+        while len(living(None, folder)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert len(living(None, folder)) == 2
         assert len(living(None, folder, "anyang")) == 1
         assert living(None, LabFolder(tmp_path / "on")) == set()
