@@ -22,6 +22,7 @@ from evac.actions.port import Order, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 
 MEMBER_S: Final = 1.0
+LEAST_S: Final = 0.01
 MAX_ANSWER: Final = 4 << 20
 KEYS_MOST: Final = 2_000
 
@@ -149,9 +150,12 @@ class Dcs:
     async def pause(self, seconds: float) -> None:
         """Waits between two looks; at the deadline raises what is true of what was done so far."""
         if self.left_s() <= seconds:
-            message = f"the cluster {self.scope} did not get there in time"
-            raise (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
+            raise self._too_late()
         await asyncio.sleep(seconds)
+
+    def _too_late(self) -> OutcomeUnknown | Retryable:
+        message = f"the cluster {self.scope} did not get there in time"
+        return (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
 
     async def read(self) -> Cluster:
         """The whole cluster in one transaction, so that its parts belong together."""
@@ -202,7 +206,7 @@ class Dcs:
         last: Exception | None = None
         for url in self._urls:
             limit = min(MEMBER_S, self.left_s())
-            if limit <= 0.01:
+            if limit <= LEAST_S:
                 break
             try:
                 async with asyncio.timeout(limit), self._session.post(url + path, json=body) as answer:
@@ -221,6 +225,8 @@ class Dcs:
                     raise OutcomeUnknown(
                         "etcd-silent", f"{url} did not answer; it may have been done"
                     ) from error
+        if self.changed and self.left_s() <= LEAST_S:  # a look that the deadline cut says nothing of etcd
+            raise self._too_late() from last
         raise Retryable(
             "etcd-unreachable", f"no member of etcd answers for {self.scope}", after_ms=300
         ) from last

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from evac.actions.patroni import PatroniDriver, misread_name
+from evac.actions.patroni_dcs import Dcs
+from evac.actions.port import Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.actions.patroni_world import PASSWORD, cluster, until_ready
 from tests.contract.actions.suite import Case, keep_contract, order
@@ -86,3 +88,16 @@ def test_a_member_whose_name_begins_with_any_is_never_called_ready(server_folder
 )  # fmt: skip
 def test_which_names_are_misread(name: str, misread: bool) -> None:
     assert misread_name(name) is misread
+
+
+def test_a_look_that_the_deadline_cuts_after_something_was_written_is_no_failure() -> None:
+    async def look(changed: bool) -> None:
+        settings: dict[str, Value] = {"scope": "messages", "etcd": "http://127.0.0.1:9"}
+        async with Dcs(settings, 0.0).open() as dcs:
+            dcs.changed = changed
+            await dcs.read()
+
+    with pytest.raises(OutcomeUnknown, match="in time"):
+        asyncio.run(look(changed=True))
+    with pytest.raises(Retryable, match="no member"):
+        asyncio.run(look(changed=False))
