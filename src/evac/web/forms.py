@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
 from evac.model.errors import EvacError, InvalidInput
@@ -18,6 +19,19 @@ def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
             "request-invalid", "this is no form of this page", "go back, and fill it in"
         ) from error
     return dict(found)
+
+
+def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """What was typed of the names that must be, where nothing is missing and a reason is given. Raises
+    InvalidInput.
+    """
+    typed = fields.get("typed", "").replace(",", " ").split()
+    missing = [name for name in names if name not in typed]
+    if missing:
+        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
+    if not fields.get("reason", "").strip():
+        raise InvalidInput("reason", "say why: it stands in the journal")
+    return [name for name in typed if name in names]
 
 
 def sentence(error: EvacError) -> str:

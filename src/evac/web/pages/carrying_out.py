@@ -90,17 +90,12 @@ async def _wanted(room: WarRoom, digest: str) -> Wanted:
 
 async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping[str, str]) -> dict[str, Any]:
     """Raises EvacError with what is missing or not allowed."""
-    typed = fields.get("typed", "").replace(",", " ").split()
-    missing = [name for name in wanted.confirm if name not in typed]
-    if missing:
-        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
-    if not fields.get("reason", "").strip():
-        raise InvalidInput("reason", "say why: it stands in the journal")
+    typed = forms.confirmed(fields, wanted.confirm)
     try:
         body = proposals.Propose(
             reason=fields["reason"].strip(), who=fields.get("who", "").strip(), plan=wanted.digest,
             incident=fields.get("incident", "").strip(),
-            typed=[name for name in typed if name in wanted.confirm],
+            typed=typed,
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors()[0]

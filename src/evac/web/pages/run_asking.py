@@ -135,14 +135,9 @@ async def asked(
     request: Request, actor: Actor, wanted: Question, fields: Mapping[str, str]
 ) -> dict[str, Any]:
     """Asks, and waits a moment for the leader. Raises EvacError with what is missing or not allowed."""
-    typed = fields.get("typed", "").replace(",", " ").split()
-    missing = [name for name in wanted.confirm if name not in typed]
-    if missing:
-        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
-    if not fields.get("reason", "").strip():
-        raise InvalidInput("reason", "say why: it stands in the journal")
+    typed = forms.confirmed(fields, wanted.confirm)
     try:
-        body = _body(wanted, fields, [name for name in typed if name in wanted.confirm])
+        body = _body(wanted, fields, typed)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
