@@ -1,7 +1,7 @@
 """Stages of the boot benchmark with power and boot limits: above the bound, with dead servers, killed.
 
 The fleet is one process, evac another. The plan is the planner's, bound as `evac apply` binds it; fleet and
-run are then twice as fast as life, so that a wave of nine minutes takes four or five. The fleet counts by
+run are then faster by the same factor, so that a wave of ten minutes takes one or two. The fleet counts by
 itself: power-ons of each server, and feeds that tripped. The bound holds whatever the order.
 """
 
@@ -41,7 +41,7 @@ from evac.run.values import RunSpec
 from evac.store.journal import Journal
 from evac.store.sqlite import SqliteStore
 
-SPEED = 2.0
+SPEED = 4.0
 TICK_MS = 500
 LEASE_MS = 3_000
 KILLS = 5

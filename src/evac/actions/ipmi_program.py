@@ -143,7 +143,7 @@ class Asker:
         network = self._networks.setdefault(target.network, Places(target.requests_at_once))
         try:
             async with asyncio.timeout_at(ends), lock:
-                await network.take()
+                await network.take(weight=target.boot_ms)
                 try:
                     await self._all.take()
                     try:

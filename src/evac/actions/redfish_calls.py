@@ -298,7 +298,8 @@ class Talk:
                 async with asyncio.timeout_at(self._ends):
                     await turn.place.take(self._goes_on)
                     try:
-                        await network.take(self._goes_on or self._wire.goes_on(self.target))
+                        goes_on = self._goes_on or self._wire.goes_on(self.target)
+                        await network.take(goes_on, self.target.weight)
                     except BaseException:
                         turn.place.give()
                         raise

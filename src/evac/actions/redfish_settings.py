@@ -24,6 +24,7 @@ _ADDRESS: Final = re.compile(
 )
 _PATH: Final = re.compile(r"/redfish/v1/[A-Za-z0-9_.\-/]{1,200}")
 _KEPT_MOST: Final = 1_024
+CIRCUIT_WEIGHT: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class Target:
     @property
     def base(self) -> str:
         return f"{self.access.scheme}://{self.address}"
+
+    @property
+    def weight(self) -> int:
+        """Who comes first where many wait for a management network: circuits, which servers wait for, then
+        those that boot longest, for which the whole wave waits in the end.
+        """
+        return CIRCUIT_WEIGHT if self.circuit else self.boot_ms
 
 
 class Reader:

@@ -10,6 +10,7 @@ import pytest
 
 from evac.actions.credentials import Credential, Credentials, NothingSent, Refused, Verdict
 from evac.actions.places import Places
+from evac.actions.redfish_settings import CIRCUIT_WEIGHT
 from evac.actions.secrets import Secret
 from evac.model.errors import Permanent
 
@@ -181,6 +182,27 @@ def test_places_go_first_to_who_goes_on_with_something() -> None:
 
     asyncio.run(story())
     assert order == ["going on", "new"]
+
+
+def test_of_those_who_have_only_come_the_weightiest_goes_first_and_equals_in_the_order_they_came() -> None:
+    order: list[str] = []
+
+    async def takes(places: Places, name: str, weight: int) -> None:
+        await places.take(weight=weight)
+        order.append(name)
+        places.give()
+
+    async def story() -> None:
+        places = Places(1)
+        await places.take()
+        come = [("unknown", 0), ("web-1", 60), ("store-1", 120), ("web-2", 60), ("feed", CIRCUIT_WEIGHT)]
+        tasks = [asyncio.create_task(takes(places, name, weight)) for name, weight in come]
+        await asyncio.sleep(0)
+        places.give()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(story())
+    assert order == ["feed", "store-1", "web-1", "web-2", "unknown"]
 
 
 def test_a_place_that_was_handed_to_somebody_who_left_is_not_lost() -> None:
