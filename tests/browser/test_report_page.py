@@ -38,6 +38,19 @@ REACHABLE = """() => [...document.querySelectorAll('a, summary, .scroll')]
   .map(e => ({tag: e.tagName, name: (e.getAttribute('aria-label') || e.textContent).trim()}))"""
 
 
+ONE_ROW_OF_EACH_LOOK = """() => {
+  for (const table of document.querySelectorAll('table')) {
+    const looks = new Set();
+    for (const row of table.querySelectorAll('tbody tr')) {
+      const look = [row, ...row.querySelectorAll('*')]
+        .map(e => e.tagName + '.' + (e.getAttribute('class') || '')).join(' ');
+      if (looks.has(look)) row.remove();
+      looks.add(look);
+    }
+  }
+}"""
+
+
 def open_all(page: Page) -> None:
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
 
@@ -133,8 +146,12 @@ AXE_CASES = (("small", "light"), ("small", "dark"), ("mended", "light"), ("flawe
 
 @pytest.mark.parametrize(("name", "scheme"), AXE_CASES)
 def test_axe_finds_nothing(opened: Open, name: str, scheme: str) -> None:
+    """Of rows that look alike one is enough: the contrast of each of 4,000 cells would take half a minute."""
     page = opened(name, 1280, scheme).page
     open_all(page)
+    rows = page.locator("tbody tr").count()
+    page.evaluate(ONE_ROW_OF_EACH_LOOK)
+    assert 0 < page.locator("tbody tr").count() < rows
     assert violations(page) == []
 
 
@@ -150,12 +167,14 @@ def test_axe_finds_nothing(opened: Open, name: str, scheme: str) -> None:
 def test_axe_would_find_a_flaw(opened: Open, rule: str, flaw: str) -> None:
     page = opened("small").page
     page.evaluate(flaw)
-    assert rule in {name for name, _ in violations(page)}
+    page.evaluate(ONE_ROW_OF_EACH_LOOK)
+    assert [name for name, _ in violations(page, rule)] == [rule]
 
 
-def violations(page: Page) -> list[tuple[str, str]]:
-    """(rule, first place) of everything axe-core finds."""
-    found = Axe().run(page).response["violations"]
+def violations(page: Page, *rules: str) -> list[tuple[str, str]]:
+    """(rule, first place) of everything axe-core finds; rules: of these alone."""
+    only = {"runOnly": list(rules)} if rules else {}
+    found = Axe().run(page, options={"resultTypes": ["violations"], **only}).response["violations"]
     return [(v["id"], v["nodes"][0]["html"][:200]) for v in found]
 
 

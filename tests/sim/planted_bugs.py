@@ -157,15 +157,15 @@ BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
 )
 
 
-def seeds_to_find(bug: str, most: int) -> tuple[int, str]:
-    """How many seeds, from 0, until it is found, and how it showed; 0 where `most` were not enough.
+def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
+    """How many seeds, from `first` on, until it is found, and how it showed; 0 where `most` were not enough.
 
     Watching is wrong only in stories that have witnesses, so for a bug of the verdict all seeds have.
     """
     whole = True if bug == "count a lost vote as yes" else None
     with planted(*BUGS[bug]()):
-        for seed in range(most):
+        for count, seed in enumerate(range(first, first + most), start=1):
             outcome = play(seed, whole=whole)
             if outcome.error:
-                return seed + 1, outcome.error
+                return count, outcome.error
     return 0, ""

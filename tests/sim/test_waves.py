@@ -105,7 +105,7 @@ def test_without_one_more_try_the_same_boot_server_costs_a_few(monkeypatch: pyte
 
 def test_waves_are_about_everything_that_happens_to_a_site() -> None:
     kinds: set[str] = set()
-    for seed in (*SLICE, 8, 51):
+    for seed in (8, 12, 51):
         kinds |= play(seed).kinds.keys()
     assert kinds >= {"feed_tripped", "limit_changed", "step_skipped", "paused", "resumed"}
 
