@@ -19,6 +19,7 @@ from typing import Literal
 
 Sense = Literal["at least", "at most"]
 WIDTH = 58
+STOLEN_WORTH_SAYING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,18 @@ def number(value: float) -> str:
     return f"{value:,.{places}f}"
 
 
+def stolen_seconds() -> float:
+    """Processor time, of all cores since the start, that a machine wanted and its host gave to others; 0
+    where the system does not count it.
+    """
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as lines:
+            fields = lines.readline().split()
+        return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 @dataclass(slots=True)
 class Table:
     """Everything that was measured in one run."""
@@ -83,13 +96,22 @@ class Table:
     figures: list[Figure] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.time)
+    stolen_s: float = field(default_factory=stolen_seconds)
 
     def open(self) -> None:
         print(f"{self.title}\n{machine_words()}", flush=True)
 
     def section(self, words: str) -> None:
         """A heading, with the load at that moment: a busy machine explains a bad figure."""
+        self._robbed()
         print(f"\n{words}   (load {os.getloadavg()[0]:.1f})", flush=True)
+
+    def _robbed(self) -> None:
+        """Says what the host kept from this machine since the last heading: that explains one too."""
+        now = stolen_seconds()
+        if now - self.stolen_s >= STOLEN_WORTH_SAYING_S:
+            print(f"  {now - self.stolen_s:.1f} s of processor went to others on this host", flush=True)
+        self.stolen_s = now
 
     def add(self, *figures: Figure) -> None:
         for figure in figures:
@@ -107,6 +129,7 @@ class Table:
         missed = sum(figure.met is False for figure in self.figures)
         unknown = sum(figure.met is None and figure.target is not None for figure in self.figures)
         took = time.time() - self.began
+        self._robbed()
         words = f"{met} targets met, {missed} missed, {unknown} not measured, {len(self.troubles)} troubles"
         print(f"\n{words}, in {took:.0f} s", flush=True)
         if path is not None:
