@@ -24,7 +24,9 @@ _DAY: Final = date(2026, 11, 1)
     "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder to write."
 )
 @click.option("--servers", type=int, default=90_000, show_default=True, help="Size, 1,000 to 1,000,000.")
-@click.option("--seed", type=int, default=20_221_015, show_default=True, help="Same seed, same company.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=20_221_015, show_default=True, help="Same seed, same company."
+)
 @click.option("--as-of", type=Day(), default=_DAY, show_default=True, help="Day the example is made for.")
 @click.option("--tables", type=click.Choice(["csv", "parquet"]), default="parquet", show_default=True)
 @click.option("--replace", is_flag=True, help="Replace the files of an estate that is already there.")

@@ -41,7 +41,15 @@ def emit(text: str, target: Path | None) -> None:
 
 
 def write_whole(target: Path, data: bytes) -> None:
-    """Write to a neighbour and rename, so that a crash leaves the old file or the new one."""
+    """Write to a neighbour and rename, so that a crash leaves the old file or the new one.
+
+    A link is followed, so that it stays one; a device or pipe (/dev/stdout) is written to, never replaced.
+    """
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            stream.write(data)
+        return
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

@@ -14,6 +14,7 @@ from evac.app.accepting import why_not
 from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
 from evac.cli import exits
 from evac.cli.options import (
+    SEED_MAX,
     Length,
     as_of_option,
     estate_argument,
@@ -59,7 +60,9 @@ from evac.verify import Verdict, check
     default=DEFAULT_BUDGET_MS,
     help="Search effort, like 60s; counted in work. [default: 20s]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same plan.")
+@click.option(
+    "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same plan."
+)
 @click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
 @click.option(
     "--sensitivity", is_flag=True, help="Also say how the answer changes with demand and weights 30 % off."

@@ -9,6 +9,7 @@ import click
 
 from evac import estate as estates
 from evac.cli.options import (
+    SEED_MAX,
     as_of_option,
     estate_argument,
     file_option,
@@ -34,7 +35,9 @@ from evac.verify import check
 @estate_argument
 @as_of_option
 @click.option("--trials", type=int, default=1000, show_default=True, help="How often the plan is played.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answer.")
+@click.option(
+    "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same answer."
+)
 @click.option(
     "--fault",
     "faults",

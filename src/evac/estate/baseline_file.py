@@ -35,7 +35,8 @@ def read_baseline(path: Path) -> Baseline:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         hint = "write one: evac audit ESTATE --write-baseline FILE"
-        raise EvacError("baseline-invalid", f"{path} is no baseline: {str(error)[:200]}", hint) from error
+        why = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        raise EvacError("baseline-invalid", f"{path} is no baseline: {why}", hint) from error
     return Baseline(known)
 
 

@@ -156,7 +156,7 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     except ValidationError as error:
         raise PlanError("plan-invalid", _problems(name, error), "make it anew: evac plan") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        words = f"{name} is not a valid plan: {type(error).__name__} {str(error)[:200]}"
+        words = f"{name} is not a valid plan: {_shape(error)}"
         raise PlanError("plan-invalid", words, "make it anew: evac plan") from error
     if not own and document_of(plan) != document:
         raise PlanError(
@@ -241,6 +241,17 @@ def _words(error: Exception) -> str:
         return f"byte {error.start + 1:,} is no UTF-8 text"
     words = str(error)
     return "it holds a number of thousands of digits" if "digits" in words else words[:200]
+
+
+def _shape(error: Exception) -> str:
+    """What is wrong with the shape of a document, without names of the program's own insides."""
+    if isinstance(error, KeyError):
+        return f"{str(error.args[0])[:80]} is missing"
+    return (
+        str(error)[:200]
+        if isinstance(error, ValueError)
+        else "its lists and mappings are not where they belong"
+    )
 
 
 def _no_float(text: str) -> Any:

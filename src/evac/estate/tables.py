@@ -105,6 +105,8 @@ def _check_columns(
         place = Place(file, line, 1 + sum(len(n) + 1 for n in found[:position]) if line else 0)
         if name not in columns:
             hint = problems.suggest(name, columns) or f"columns: {', '.join(columns)}"
+            if ";" in name or "\t" in name:
+                hint = "part the cells by commas"
             problems.add("column-unknown", f"unknown column {shown(name)}", place, hint)
         elif name in found[:position]:
             problems.add("column-twice", f"the column {name} stands twice", place, "keep one of the two")
@@ -165,7 +167,7 @@ def _check_rows(data: bytes, cells: int, file: str, problems: Problems) -> IntCo
     filled[0] = False
     bad = np.flatnonzero(filled & (count != cells - 1))
     for row in bad[:LISTED_MAX].tolist():
-        message = f"{int(count[row]) + 1} cells in this row, but {cells} in the header"
+        message = f"cells in this row: {int(count[row]) + 1}; in the header: {cells}"
         problems.add(
             "row-length", message, Place(file, row + 1, 1), "one cell for every column; empty means unknown"
         )
@@ -191,7 +193,7 @@ def _read_quoted(
             if len(row) != len(found):
                 bad += 1
                 if bad <= LISTED_MAX:
-                    message = f"{len(row)} cells in this row, but {len(found)} in the header"
+                    message = f"cells in this row: {len(row)}; in the header: {len(found)}"
                     problems.add(
                         "row-length", message, Place(file, reader.line_num, 1), "one cell for every column"
                     )

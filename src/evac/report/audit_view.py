@@ -33,6 +33,10 @@ VERDICT_WORDS: Final[dict[Verdict, str]] = {
     "loss": "take services for good", "unknown": "cannot be judged",
     "degraded": "hurt but everything comes back", "ok": "touch no service",
 }  # fmt: skip
+OF_ONE: Final[dict[Verdict, str]] = {
+    "loss": "takes services for good", "unknown": "cannot be judged",
+    "degraded": "hurts but everything comes back", "ok": "touches no service",
+}  # fmt: skip
 
 
 def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -96,7 +100,11 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
 
 def _verdict_words(report: AuditReport) -> str:
     verdicts = Counter(row.verdict for row in report.rows)
-    told = [f"{number(count)} {VERDICT_WORDS[v]}" for v in VERDICTS if (count := verdicts[v])]
+    told = [
+        f"{number(count)} {(OF_ONE if count == 1 else VERDICT_WORDS)[v]}"
+        for v in VERDICTS
+        if (count := verdicts[v])
+    ]
     return f"{plural(len(report.rows), 'loss', 'losses')} tried: {', '.join(told)}."
 
 

@@ -291,8 +291,14 @@ def curve_series(curve: Curve) -> tuple[Series, ...]:
 
 
 def curve_end(curve: Curve) -> float | None:
-    """When nobody of the tier is without service any more; None where that never comes."""
-    return next((second for second, value in curve.down if value == 0), None)
+    """When nobody of the tier is without service any more; None where that never comes.
+
+    A curve may begin at nobody: what is shed goes down later than what was lost.
+    """
+    back = None
+    for second, value in curve.down:
+        back = (second if back is None else back) if value == 0 else None
+    return back
 
 
 def _back_at(outcome: Outcome, lead: float) -> float:

@@ -24,19 +24,25 @@ from evac.verify.bound_rows import (
 
 
 def certified_bound(instance: Instance, certificate: Certificate) -> tuple[int, list[tuple[str, str]]]:
-    """(bound in weighted person-ticks, complaints as (subject, words)). Where nothing is lost, nothing is to
+    """(bound in weighted person-ticks, complaints as (subject, words))."""
+    bound, _, complaints = proved(instance, certificate)
+    return bound, complaints
+
+
+def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list[tuple[str, str]]]:
+    """(bound, what critical chains alone make unavoidable, complaints). Where nothing is lost, nothing is to
     be proved, and a certificate that says nothing is read without looking at any room.
     """
     lost = instance.services.base_lost.any() or instance.services.top_lost.any()
     nothing = Certificate(scale=certificate.scale)
     if not lost and not instance.stores and certificate == nothing and certificate.scale >= 1:
-        return 0, []
+        return 0, 0, []
     heads = heads_of(instance, room_of(instance))
     least = sum_of_heads(heads)
     try:
-        return max(least, _value(heads, certificate), 0), []
+        return max(least, _value(heads, certificate), 0), least, []
     except CertificateError as error:
-        return max(least, 0), [("certificate", str(error))]
+        return max(least, 0), least, [("certificate", str(error))]
 
 
 def sum_of_heads(heads: Heads) -> int:

@@ -12,7 +12,7 @@ from evac.model.intervals import bound_instance, interval_paths
 from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.units import QUANTITY_LIMIT
-from evac.verify.bound import certified_bound
+from evac.verify.bound import proved
 from evac.verify.limits import check_limits, check_power
 from evac.verify.milestones import milestones
 from evac.verify.order import (
@@ -27,6 +27,7 @@ from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check
 from evac.verify.reading import Reading, Violation, read
 from evac.verify.room import check_placement, check_room, check_spread, final_state
 from evac.verify.stops import check_stops
+from evac.verify.told import check_header, check_told
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -58,7 +59,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     digest, instance = known or (estate_digest(estate), derive(estate, plan.scenario, policy, plan.tick_ms))
     better = bound_instance(estate, plan.scenario, policy, plan.tick_ms, instance)
     verdict = check_instance(instance, plan, better)
-    header = tuple(_header(estate, digest, instance, plan))
+    header = (*_header(estate, digest, instance, plan), *check_header(estate, plan))
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
     )
@@ -118,6 +119,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_sheds(reading, times, final)
     check_tiers(reading, times, final)
     objective = check_outcomes(reading, times)
+    check_told(reading, times)
     bound = _check_bound(reading, better or instance, objective)
     violations = tuple(sorted(set(reading.violations)))
     return Verdict(violations, objective, bound, len(plan.steps))
@@ -126,11 +128,14 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
 def _check_bound(reading: Reading, better: Instance, objective: int) -> int:
     """F20: the bound recomputed from the certificate is the one stated, and not above Z."""
     plan = reading.plan
-    bound, complaints = certified_bound(better, plan.certificate)
+    bound, heads, complaints = proved(better, plan.certificate)
     for subject, message in complaints:
         reading.complain("F20", subject, message)
     if bound != plan.bound:
         reading.complain("F20", plan.name, f"the certificate proves {bound}, the plan says {plan.bound}")
+    if heads != plan.heads:
+        words = f"critical chains alone make {heads} unavoidable, the plan says {plan.heads}"
+        reading.complain("F20", plan.name, words)
     if bound > objective:
         reading.complain("F20", plan.name, f"bound {bound} is above the objective {objective}: evac is wrong")
     return bound

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance, Use
 from evac.model.plan import Plan, Step
+from evac.model.units import QUANTITY_LIMIT
 
 Ints = NDArray[np.int64]
 TIMED_KINDS = frozenset({"fence", "promote", "boot", "start", "verify", "shift", "shed"})
@@ -104,6 +105,10 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
     start, end = step.start_ms // tick, step.end_ms // tick
     if not 0 <= start <= end <= reading.instance.horizon:
         reading.complain("F1", step.id, "does not lie between 0 and the horizon")
+        return None
+    if step.count > QUANTITY_LIMIT:
+        reading.complain("F3", step.id, "has more actions than can be counted")
+        return None
     service = store = -1
     if step.kind in ("start", "verify", "shift", "shed", "stop"):
         service = lookup.service.get(step.target, -1)

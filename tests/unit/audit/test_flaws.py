@@ -31,6 +31,12 @@ def test_a_flaw_is_found(flaw: Flaw) -> None:
     assert hits[0].message.endswith(hits[0].message.strip())
 
 
+def test_what_to_add_to_pools_is_said_in_their_words() -> None:
+    flaw = next(flaw for flaw in FLAWS if flaw.name == "no room")
+    fixes = {f.fix for f in found(audit(flaw.add(sound())), flaw.rule) if f.subject == flaw.subject}
+    assert fixes == {"Add cpu to the pools of other sites, or let lower tiers be shed."}
+
+
 def _with(chosen: list[Flaw]) -> Estate:
     estate = sound(cores=400)
     for flaw in chosen:

@@ -57,6 +57,29 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+@pytest.mark.parametrize("command", [("plan", "shop", "--lose", "x"), ("simulate", "p.json", "shop")])
+def test_a_seed_that_no_generator_takes_is_wrong_usage(
+    command: tuple[str, ...], seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--seed", seed]) == exits.USAGE
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_a_pipe_is_written_to_and_a_link_stays_one(small: str, tmp_path: Path) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert run(["check", small, "-o", str(pipe)]) == 0
+    assert b"well formed" in os.read(reader, 1 << 16)
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert run(["check", small, "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert "well formed" in target.read_text()
+
+
 def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pln"]) == exits.USAGE
     assert "Did you mean 'plan'?" in capsys.readouterr().err

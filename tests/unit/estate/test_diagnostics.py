@@ -155,6 +155,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
 
 TABLE_CASES: list[tuple[str, str, str, str]] = [
     ("column-unknown", "servers.csv", "server,site,‹clas\n", "did you mean 'class'?"),
+    ("column-unknown", "servers.csv", "server,‹site;class\n", "part the cells by commas"),
     ("column-missing", "servers.csv", "‹site,class\na,web\n", "add server"),
     ("column-twice", "servers.csv", "server,site,‹site\n", "keep one"),
     ("row-length", "servers.csv", "server,site\ns1,a\n‹s2,a,b\n", "one cell for every column"),

@@ -71,6 +71,8 @@ def test_the_bytes_are_canonical(plan: Plan) -> None:
         (lambda d: d["steps"][0].update(kind="fly"), "plan-invalid"),
         (lambda d: d["steps"][0].update(start_ms=None), "plan-invalid"),
         (lambda d: d.update(steps=7), "plan-invalid"),
+        (lambda d: d.update(steps=[None]), "plan-invalid"),
+        (lambda d: d["steps"][0].update(uses=[]), "plan-invalid"),
         (lambda d: d.update(tier_weights=[]), "plan-invalid"),
         (lambda d: d.update(tier_weights=[10**40]), "plan-invalid"),
         (lambda d: d.update(tier_weights=[-1]), "plan-invalid"),
@@ -86,6 +88,8 @@ def test_a_changed_file_is_refused(document: dict[str, Any], change: Any, code: 
         plan_codec.decode(json.dumps(document).encode())
     assert caught.value.code == code
     assert caught.value.hint
+    assert "Error" not in caught.value.message
+    assert "' object " not in caught.value.message
 
 
 def test_what_evac_wrote_itself_is_read_the_same_and_every_other_mistake_is_still_found(

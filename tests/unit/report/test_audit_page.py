@@ -155,3 +155,10 @@ def test_what_a_file_names_never_becomes_markup(estate: Estate, report: AuditRep
 
 def test_nothing_found_is_said(estate: Estate, report: AuditReport) -> None:
     assert "Nothing found." in page_of(estate, report, ())
+
+
+def test_one_loss_is_told_in_the_singular(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text("evac: 1\nsites: {a: {}}\n")
+    alone = audit(load(tmp_path))
+    told = audit_view.audit_context(alone, alone.findings)["loss_words"]
+    assert told == "1 loss tried: 1 touches no service."

@@ -21,6 +21,7 @@ from evac.model.units import RESOURCE_WORDS
 from evac.planning.plan import plan
 from evac.report import plan_charts, plan_view
 from evac.report.plan_answer import Planned, answer, cards, tier_rows
+from evac.report.plan_page import curve_words
 from evac.testing.instances import worked_example
 from evac.verify import check_instance
 from tests.unit.verify.worked_plan import worked_plan
@@ -230,7 +231,8 @@ def test_a_shed_service_is_served_until_it_is_shed(worked: Plan) -> None:
     curve = next(c for c in plan_charts.curves_by_tier(worked) if c.tier == ads.tier)
     begin = (worked.horizon_ms - ads.base_outage_ms) / 1000
     assert curve.down == ((0.0, 0.0), (begin, float(ads.people)))
-    assert plan_charts.curve_end(curve) in (0.0, None)
+    assert plan_charts.curve_end(curve) is None
+    assert "; some never get it back in this plan." in curve_words(curve)
 
 
 def test_who_waits_for_what_never_returns_stands_with_its_reason(worked: Plan) -> None:

@@ -8,6 +8,7 @@ from evac.model.certificate import Certificate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, Step, StoreOutcome
 from evac.model.scenario import lose
+from evac.model.steps import TOOLS_OF_KIND
 from evac.planning.simulation.uses import StepUses
 
 POOL = {"a1": "anyang", "a2": "anyang", "b1": "ansan", "b2": "ansan"}
@@ -160,7 +161,7 @@ def worked_plan(instance: Instance) -> Plan:
         outcomes=outcomes,
         stores=(StoreOutcome("accounts", "ansan", 50_000, 0),),
         objective=2_146_000,
-        unweighted=0,
+        unweighted=584_500,
         heads=1_848_000,
         bound=1_848_000,
         certificate=Certificate(),
@@ -171,7 +172,9 @@ def _with_uses(instance: Instance, steps: list[Step]) -> tuple[Step, ...]:
     lookup, found = StepUses(instance), []
     for step in steps:
         held = sorted((instance.limits[u.limit].id, u.units * step.count) for u in lookup.of(step))
-        found.append(replace(step, uses=tuple(held)))
+        length = step.end_ms - step.start_ms
+        tools = TOOLS_OF_KIND[step.kind]
+        found.append(replace(step, uses=tuple(held), tools=tools, deadline_ms=2 * length))
     return tuple(found)
 
 
@@ -185,7 +188,7 @@ def _outcome(instance: Instance, name: str, base: int, top: int) -> Outcome:
         top_ms=0 if shed else top * 1000,
         base_outage_ms=base_ms(instance, shed, base),
         top_outage_ms=base_ms(instance, shed, top),
-        recovery_ms=None,
+        recovery_ms=None if shed else base * 1000,
         rto_ms=None,
         people=int(instance.services.people[row]),
         tier=int(instance.services.tier[row]),

@@ -49,11 +49,18 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
         f"after the loss of {context.names(losses)[0]}, {counted(short.replicas, 'replica')} of"
         f" {counted(short.services, 'service')} lack {missing} on {classes} for {short_of}"
         + (f" (also: {listed(context.names(losses)[1:])})" if len(losses) > 1 else ""),
-        f"Add spare {classes} servers with {resource} elsewhere, or let lower tiers be shed."
+        _more(classes, resource)
         if short.missing
         else f"Keep whole {classes} servers empty: the room is there but no server has enough of it.",
         losses=losses, paths=(f"classes/{classes.split('+', maxsplit=1)[0]}", "classes"),
     )  # fmt: skip
+
+
+def _more(classes: str, resource: str) -> str:
+    """What to add, in the words of what it is added to."""
+    if classes == "pools":
+        return f"Add {resource} to the pools of other sites, or let lower tiers be shed."
+    return f"Add spare {classes} servers with {resource} elsewhere, or let lower tiers be shed."
 
 
 RULE = Rule(

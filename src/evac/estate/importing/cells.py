@@ -5,6 +5,7 @@ A line without quotes is split at once; only a line with quotes is read sign by 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ COLUMNS_MAX: Final = 500
 CELL_MAX: Final = 4_096
 DELIMITERS: Final = (",", ";", "\t", "|")
 LISTED_MAX: Final = 20
+_SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
 _QUOTED_LINES_MAX: Final = 50
 """Most lines one quoted cell may span: a forgotten quote must not swallow the file."""
 
@@ -50,7 +52,8 @@ class Cells:
 
 
 def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
-    """The table in a text; blank lines and lines that begin with # are skipped.
+    """The table in a text; blank lines and lines that begin with # are skipped. A first line `sep=;`, as
+    Excel writes it, says what stands between cells.
 
     None, with diagnostics, where it has no header, too many rows or columns, or an open quote.
     Rows with another number of cells than the header are noted and left out.
@@ -62,7 +65,9 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
             "import-shape", "the table is empty", Place(file), "it needs a header and a row for each host"
         )
         return None
-    delimiter = _delimiter(lines[first])
+    said = _SEPARATOR.fullmatch(lines[first])
+    first += said is not None
+    delimiter = said[1] if said else _delimiter(lines[first])
     rows = _rows(lines, first, file, delimiter, problems)
     if not rows:
         return None
@@ -165,7 +170,7 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
             message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read"
             problems.add("import-cell", message, row.place(position, delimiter), "shorten it")
         else:
-            message = f"{len(row.cells)} cells in this row, but {wanted} in the header"
+            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}"
             problems.add(
                 "import-row-length", message, row.place(), "one cell for every column; empty means unknown"
             )

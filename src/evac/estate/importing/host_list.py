@@ -195,7 +195,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
             f"{shown(text)} is no amount of {meaning}",
             row,
             meaning,
-            "write it like 64 GiB or 32",
+            "write it like 350 W or 350" if meaning == "watts" else "write it like 64 GiB or 32",
         )
         return None
     number = match[1].replace(",", "").replace("'", "")

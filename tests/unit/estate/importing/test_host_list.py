@@ -90,6 +90,12 @@ def test_names_mean_one_thing_only() -> None:
     assert set(STATES.values()) == set(SERVER_STATES)
 
 
+def test_the_first_line_of_excel_says_what_parts_the_cells(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, "sep=;\r\nname;site;app\r\nh1;x;a,b\r\n")
+    assert estate.fleet.name.tolist() == [b"h1"]
+    assert [service.id for service in estate.services] == ["a", "b"]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiters(tmp_path: Path, delimiter: str) -> None:
     estate, _ = imported(tmp_path, 'name,site,app\nh1,x,"a b"\nh2,x,\n'.replace(",", delimiter))
