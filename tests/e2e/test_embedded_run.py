@@ -153,6 +153,27 @@ def test_from_proposal_to_proof(world: World) -> None:
     assert all(row["evidence"]["attested_by"] == "kim" for row in shown["steps"])
 
 
+def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World) -> None:
+    keys = {}
+    for who in ("kim", "lee"):
+        at = str(world.folder / who)
+        keys[who] = world.evac("key", at).splitlines()[0]
+    rows = "".join(f"  {who}: {key}\n" for who, key in keys.items())
+    (world.folder / "estate" / "policy.yaml").write_text(f"approvals: 2\napprovers:\n{rows}")
+    run = apply(world)
+    words = ("--reason", "agreed", "--who")
+    lees = str(world.folder / "lee")
+    assert "the signature is not kim's" in world.evac("approve", run, *words, "kim", "--key", lees, code=10)
+    world.evac("approve", "inc-1", *words, "kim", "--key", str(world.folder / "kim"))
+    world.evac("approve", "inc-1", *words, "kim", "--key", str(world.folder / "kim"))
+    waits = json.loads(world.evac("run", "show", run, "--output", "json", code=13))["waits_for"]
+    assert waits == ["approval by 1 more person"], "who agrees twice is one person"
+    world.evac("approve", "inc-1", *words, "lee", "--key", lees)
+    assert world.until(run, "running", "fence:db").approved_by.keys() == {"kim", "lee"}
+    world.evac("hold", "--reason", "wait")
+    assert "the hold by kim" in world.evac("run", "show", run, code=13)
+
+
 def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:
     plan, estate = str(world.folder / "p"), str(world.folder / "estate")
     words = ("apply", plan, estate, "--execute", "--reason", "fire", "--incident", "inc-1")

@@ -26,7 +26,7 @@ from evac.model.errors import (
     NotAllowed,
     OutcomeUnknown,
     Permanent,
-    Unavailable,
+    StoreError,
 )
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
@@ -167,7 +167,7 @@ class HeadChore:
 
 
 async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:
-    """Every head of a journal of this generation that an agent of this estate kept. Raises Unavailable where
+    """Every head of a journal of this generation that an agent of this estate kept. Raises StoreError where
     none answers.
     """
     found: list[Anchor] = []
@@ -183,5 +183,6 @@ async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:
         finally:
             await client.close()
     if agents and len(silent) == len(agents):
-        raise Unavailable(f"no agent answers: {', '.join(silent)}")
+        hint = "check that they run, and that they believe EVAC_AGENT_CERT and are believed by EVAC_AGENT_CA"
+        raise StoreError("agents-silent", f"no agent answers: {', '.join(silent)}", hint)
     return found

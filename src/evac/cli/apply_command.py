@@ -159,7 +159,7 @@ def approve(
             say(f"{loss['store']} at {loss['candidate']} may lose {loss['words']}", quiet)
     signature = ""
     if key is not None and not step:
-        signed = Approval(run, document["plan_digest"], needed, name, reason, ticket)
+        signed = Approval(str(document["run"]), document["plan_digest"], needed, name, reason, ticket)
         signature = sign(signed, read_key(key))
     return request(
         where, run, "approve", name, reason, quiet, step=step, ticket=ticket, signature=signature,

@@ -15,7 +15,7 @@ from evac.model.errors import (
     UnknownDomain,
     UnsafePlan,
 )
-from evac.run.values import RunPhase
+from evac.run.values import ENDED, RunPhase
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -49,15 +49,15 @@ def exit_code(error: EvacError) -> int:
     return FAILED
 
 
-def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool) -> int:
+def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = False) -> int:
     """The exit code that says how a run stands. undone: what was to be taken back was; in_doubt: a step whose
-    outcome nobody knows.
+    outcome nobody knows; held: a hold lets it begin nothing.
     """
     if in_doubt:
         return UNKNOWN
     if phase in ("succeeded", "succeeded_with_exceptions"):
         return DONE
-    if phase in ("paused", "awaiting_approval"):
+    if phase in ("paused", "awaiting_approval") or (held and phase not in ENDED):
         return PAUSED
     if phase == "failed":
         return ROLLED_BACK if undone else ROLL_BACK_FAILED

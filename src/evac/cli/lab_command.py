@@ -68,7 +68,12 @@ def _confirm(site: str, confirm: str | None) -> None:
     show_default=True,
     help="loopback needs no root; namespaces have links with delays and real cuts.",
 )
-@click.option("--offset", type=click.IntRange(0, 59), default=0, help="Another lab beside the first one.")
+@click.option(
+    "--offset",
+    type=click.IntRange(0, 59),
+    default=0,
+    help="Another lab beside the first one; in namespaces up to 15.",
+)
 @click.option("--clients", "writers", type=click.IntRange(1, 500), default=20, show_default=True)
 @click.option(
     "--delay", type=click.FloatRange(0, 1_000), default=0.0, help="Milliseconds one way, namespaces."
@@ -152,6 +157,16 @@ def status(live: bool, output: str, folder: Path | None) -> None:
         return
     shown = screen()
     emit(screens.as_text(found, shown.width, shown.colour), None)
+    for run in found.watchers.open_runs if found.watchers is not None else ():
+        say(f"next: {_to_show(state, run)}")
+
+
+def _to_show(state: LabState, run: str) -> str:
+    """The command that shows a run of this lab, as it can be typed."""
+    from evac.lab.journal_facts import store_url
+
+    up = [site.name for site in state.topology.sites if site.name not in {*state.burnt, *state.cut}]
+    return f"evac run show {run} --store {store_url(state.topology, up[0] if up else '')}"
 
 
 @lab.command()
@@ -182,14 +197,19 @@ def burn(
         return exits.DONE
     patience = episodes.Patience(longest)
     fire = episodes.burn(place, site, patience, lambda words: say(words, quiet), reason)
-    return _show(fire, output)
+    return _show(fire, output, place)
 
 
-def _show(fire: Fire, output: str) -> int:
+def _show(fire: Fire, output: str, folder: LabFolder) -> int:
+    """What was measured, and the exit code that says whether it is over; where it is not, where to look."""
     from evac.lab import report as reports
 
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
-    return exits.DONE if fire.state in ("over", "succeeded", "succeeded_with_exceptions") else exits.FAILED
+    if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
+        return exits.DONE
+    after = f"{_to_show(folder.need(), fire.run)}, or " if fire.run else ""
+    say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
+    return exits.FAILED
 
 
 @lab.command()
@@ -207,7 +227,7 @@ def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | 
     _confirm(site, confirm)
     if wait:
         told = lambda words: say(words, quiet)  # noqa: E731
-        return _show(episodes.cut(place, site, episodes.Patience(), told, reason), "text")
+        return _show(episodes.cut(place, site, episodes.Patience(), told, reason), "text", place)
     struck = faults.cut(place, site)
     say(f"{site} is cut off: {struck.processes} processes\nnext: evac lab heal {site}", quiet)
     return exits.DONE
@@ -237,9 +257,14 @@ def disturb(
 def heal(site: str, folder: Path | None, quiet: bool) -> None:
     """Join a site that was cut off."""
     from evac.lab import faults
+    from evac.lab.journal_facts import left_sites
 
-    faults.heal(_place(folder), site)
+    place = _place(folder)
+    faults.heal(place, site)
     say(f"{site} is joined again", quiet)
+    if site in left_sites(place.need().topology):
+        words = "evac left it meanwhile, and it serves nobody until it is brought back"
+        say(f"{words}\nnext: evac lab restore {site}")
 
 
 @lab.command()
@@ -256,7 +281,7 @@ def half(site: str, hall: str, confirm: str | None, reason: str, folder: Path | 
     place.need().topology.site(site)
     _confirm(site, confirm)
     told = lambda words: say(words, quiet)  # noqa: E731
-    return _show(episodes.half(place, site, hall, episodes.Patience(), told, reason), "text")
+    return _show(episodes.half(place, site, hall, episodes.Patience(), told, reason), "text", place)
 
 
 @lab.command()

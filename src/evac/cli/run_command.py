@@ -87,7 +87,8 @@ def _page(document: Document) -> None:
 
 def code_of(document: Document) -> int:
     """The exit code that says how a run stands."""
-    return exits.run_exit_code(document["state"], not document["undo_failed"], bool(document["in_doubt"]))
+    undone, in_doubt = not document["undo_failed"], bool(document["in_doubt"])
+    return exits.run_exit_code(document["state"], undone, in_doubt, bool(document["held_by"]))
 
 
 @run.command()
@@ -372,6 +373,8 @@ def attest(
 
     Of a promotion in doubt, also after its run has ended, say where the primary is: --seen primary=SITE.
     """
+    if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
+        raise click.UsageError(f"--seen is written KEY=VALUE, and not {', '.join(wrong)}")
     pairs = dict(part.partition("=")[::2] for part in seen)
     return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, evidence=pairs)
 

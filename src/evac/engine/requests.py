@@ -15,6 +15,7 @@ import orjson
 
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
+from evac.report.words import duration
 from evac.run import envelope
 from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
@@ -32,7 +33,8 @@ class Request:
     """One thing asked. id: unique, made by whoever asks.
 
     step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
-    without a step takes the run back. for_ms, then: of pause (0: no end), and what happens at its end. typed:
+    without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
+    happens at its end. typed:
     of approve, names of sites that the person typed, because more than one is left. limit, value: of limit;
     value in units, or in percent of what the estate says. glass: of a break-glass credential that it was
     asked with, in words that stand before the reason. The reason stays as it was given: approvals sign it.
@@ -121,7 +123,7 @@ def _check(request: Request) -> None:
     if request.verb not in VERBS:
         raise RunError("request-unknown", f"{request.verb} is no verb", f"use one of: {', '.join(VERBS)}")
     if not request.who.strip() or not request.reason.strip():
-        raise RunError("request-unsigned", "a request says who asks and why", "add --reason R")
+        raise RunError("request-unsigned", "a request says who asks and why", "add --reason WHY")
     if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:
         raise RunError("request-then", "after a pause a run can resume, cancel or stay")
     if request.verb in ("retry", "skip", "attest") and not request.step:
@@ -159,9 +161,9 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
     elif kind == "paused":
         if request.for_ms > terms.pause_most_ms:
             raise NotAllowed(
-                "pause-too-long", f"policy lets a run pause for {terms.pause_most_ms} ms at most"
+                "pause-too-long", f"policy lets a run pause for {duration(terms.pause_most_ms)} at most"
             )
-        until_ms = now_ms + request.for_ms if request.for_ms else 0
+        until_ms = now_ms + (request.for_ms or terms.pause_most_ms)
         data |= {"by": "operator", "until_ms": until_ms, "then": request.then}
     elif kind == "step_attested":
         data["evidence"] = dict(request.evidence)

@@ -13,10 +13,11 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from evac.engine import drawer
+from evac.engine.guards import SITES_KEY
 from evac.engine.in_hand import OPEN
 from evac.engine.live_actions import PREFIX as STANDING
 from evac.lab.topology import SITES, Topology
-from evac.model.errors import EvacError
+from evac.model.errors import EvacError, Unavailable
 from evac.run.decide import EVAC
 from evac.run.values import ENDED
 from evac.store.journal import read
@@ -25,6 +26,8 @@ from evac.store.port import Store
 
 LEADER: Final = "leader"
 ASK_SECONDS: Final = 3.0
+LEFT_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 0.25
 _RUN_PREFIX: Final = "incident/"
 _WATCH_STREAM: Final = "watch"
 _STEP_MILESTONES: Final = {
@@ -115,6 +118,28 @@ def watchers(topology: Topology, first: str = "", within_s: float = ASK_SECONDS)
         return ask(topology, question, first)
     except (EvacError, TimeoutError):
         return None
+
+
+def left_sites(topology: Topology, first: str = "", within_s: float = LEFT_SECONDS) -> tuple[str, ...]:
+    """Sites that evac took out of service and nobody brought back; none where the store does not answer in
+    time, which may be electing, as a member of it has just come back.
+    """
+
+    async def question(store: Store) -> tuple[str, ...]:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    entry = await store.get(SITES_KEY)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(_AGAIN_SECONDS)
+        register = {} if entry is None else orjson.loads(entry.value)
+        return tuple(site for site, mark in register.items() if mark != "active")
+
+    try:
+        return ask(topology, question, first)
+    except (EvacError, TimeoutError):
+        return ()
 
 
 async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, drawer.Ready]:

@@ -2,7 +2,8 @@
 
 Everything is started as it was but what stood here as a primary: that must not come up as one. A Redis
 follows whoever takes writes now; a PostgreSQL that was a primary stays down until evac has archived what it
-had alone, rewound it and lets it rejoin. The agent starts its own units again.
+had alone, rewound it and lets it rejoin; where nobody was promoted in its place it runs on as it was. The
+agent starts its own units again.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ def restore(
     url = store_url(state.topology, state.topology.others(site)[0].name)
     words: list[str] = []
     whole = True
+    if asyncio.run(returning.as_it_was(folder, url, site, partial(_old_primary, folder, site))):
+        words.append("nobody else was promoted: its PostgreSQL runs on as the primary")
+        started = (*started, "postgres")
     for question in ("restore", "failback") if failback else ("restore",):
         back = asyncio.run(returning.bring_back(folder, url, site, question, reason, told))
         words += returning.as_words(back)
@@ -139,6 +143,21 @@ def restore(
         if adopt_postgres(folder, other.name) and other.name == site:
             started = (*started, "postgres")
     return Restored(site, started, whole, tuple(words))
+
+
+def _old_primary(folder: LabFolder, site: str) -> bool:
+    """Starts the PostgreSQL that was a primary here as it was; False where it lives, or is none."""
+    with folder.locked():
+        state = folder.need()
+        old = next((one for one in state.of_site(site) if one.role == "postgres" and not one.alive), None)
+        if old is None or _may_start(folder, old):
+            return False
+        starter = Starter(folder, state, lambda share, words: None)
+        _again(starter, old)
+        wait_until_ready(folder, state, site, ["postgres"])
+        starter.check()
+        starter.let_go()
+    return True
 
 
 def adopt_postgres(folder: LabFolder, site: str) -> bool:

@@ -24,6 +24,8 @@ from evac.app.controlling import hands_of
 from evac.app.observing import observe
 from evac.app.plans import Question, make_plan, scenario_of
 from evac.app.seen import KEY, decode, merged
+from evac.engine.clock import SystemClock
+from evac.engine.datasets import DataSets
 from evac.engine.guards import SITES_KEY
 from evac.engine.in_hand import OPEN
 from evac.engine.leading import LEADER
@@ -45,6 +47,8 @@ READY_SECONDS: Final = 20.0
 LEADER_SECONDS: Final = 20.0
 LEFT_SECONDS: Final = 20.0
 RUN_SECONDS: Final = 60.0
+START_MS: Final = 10_000
+"""How long the lease of a store lasts in which an old primary is started; it is renewed meanwhile."""
 PLAN_BUDGET_MS: Final = 1_000
 _PAUSE_SECONDS: Final = 0.25
 _WHO: Final = "evac lab"
@@ -104,6 +108,25 @@ async def _leading(store: Store) -> int:
             return lease.token
         await asyncio.sleep(_PAUSE_SECONDS)
     raise LabError("lab-no-leader", "no controller leads", "evac lab status")
+
+
+async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callable[[], bool]) -> bool:
+    """Calls `start` where evac's epoch says that the primary of the PostgreSQL store is still here and nobody
+    is being promoted; under the lease of the store, so that nobody is meanwhile. Returns what it returned.
+    """
+    async with AsyncExitStack() as open_till_the_end:
+        store = open_store(store_url)
+        open_till_the_end.push_async_callback(store.close)
+        await _leading(store)
+        await _until_left(store, site)
+        declared = next(one for one in estates.load(folder.estate).stores if one.engine == "postgresql")
+        sets = DataSets(store, f"{_WHO}/{site}", SystemClock())
+        async with sets.hold(declared.id, START_MS) as held:
+            epoch = await sets.read(declared.id)
+            home = declared.primary.at if declared.primary is not None else ""
+            if not epoch.settled or (epoch.holder or home) != site:
+                return False
+            return await held.during(asyncio.to_thread(start))
 
 
 async def _until_left(store: Store, site: str) -> None:

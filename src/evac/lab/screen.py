@@ -66,7 +66,7 @@ def _runs(status: Status) -> list[Text]:
     waits = not status.watchers.proven and any("controller" in site.servers for site in status.sites)
     words = "no synchronous copy is proven to hold every message: a fire would wait for a person"
     return [Text(words, style="yellow")] * waits + [
-        Text(f"under way: evac run show {run}", style="yellow") for run in status.watchers.open_runs
+        Text(f"under way: {run}", style="yellow") for run in status.watchers.open_runs
     ]
 
 

@@ -119,7 +119,7 @@ class Corrupt(StoreError):
     """What was read is not what was written: a hash, a length or an order is wrong."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("store-corrupt", message, "keep the files as they are; run: evac run verify")
+        super().__init__("store-corrupt", message, "keep the files as they are; run: evac run verify RUN")
 
 
 class ActionError(EvacError):

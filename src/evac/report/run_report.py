@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ from evac.run.decide import EVAC
 from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import ENDED, Event, RunStep
+from evac.run.view import Pause
 
 SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
@@ -186,15 +187,18 @@ def _ends_with_its_gates(view: RunView) -> bool:
 
 
 def waiting(view: RunView) -> list[str]:
-    """What only a person can do now, one sentence each."""
+    """What only a person can do now, one sentence each. Of a run that has ended: what it left in doubt."""
     found: list[str] = []
     if view.phase == "awaiting_approval":
         missing = view.spec.approvals - view.approvals
         found.append(f"approval by {plural(max(missing, 1), 'more person', 'more persons')}")
+        if view.untyped:
+            found.append(f"the names of {listed(view.untyped)} typed: more than one site is left")
     if view.held:
         found.append(f"the hold by {view.held} to be released")
     if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
-        found.append(f"{_PAUSE} ({view.pause.by}: {view.pause.reason or 'no reason given'})")
+        why = f"{view.pause.by}: {view.pause.reason or 'no reason given'}"
+        found.append(f"{_PAUSE}{_by_itself(view.pause)} ({why})")
     for server, boots in held_servers(view).items():
         waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
         found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
@@ -208,24 +212,51 @@ def waiting(view: RunView) -> list[str]:
             f"the management network behind {' and '.join(feeds)}: no controller there has answered yet; "
             f"look at its switches, and at the breaker; {waits}, and all are tried again once one answers"
         )
-    for i, phase in enumerate(view.phases):
-        if phase == "ready" and (gate := view.gate_of(i)):
-            found.append(f"{view.steps[i].id}: {gate}{AGREE}")
-    for i in sorted(view.manual_running):
-        if view.waits[i]:
-            found.append(f"{view.steps[i].id} can wait: what it stands on is not up any more")
-        else:
-            found.append(f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it")
+    if view.phase not in ENDED:
+        found += _gates_and_hands(view)
     for i in sorted(view.doubtful):
         why = f" ({view.whys[i]})" if view.whys.get(i) else ""
-        found.append(f"{view.steps[i].id}: its outcome is unknown{why}; look, then attest, retry or skip")
+        found.append(f"{view.steps[i].id}: its outcome is unknown{why}; {_once_seen(view, i)}")
+    if view.phase not in ENDED:
+        found += _failures(view)
+    return found
+
+
+def _gates_and_hands(view: RunView) -> Iterator[str]:
+    """Steps whose gate a person opens, and those that a person does."""
+    for i, phase in enumerate(view.phases):
+        if phase == "ready" and (gate := view.gate_of(i)):
+            yield f"{view.steps[i].id}: {gate}{AGREE}"
+    for i in sorted(view.manual_running):
+        if view.waits[i]:
+            yield f"{view.steps[i].id} can wait: what it stands on is not up any more"
+        else:
+            yield f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it"
+
+
+def _failures(view: RunView) -> Iterator[str]:
+    """Steps that failed, of which a person says whether they are tried again or left out."""
     for i, phase in enumerate(view.phases):
         if phase == "failed":
             if i in view.refused or (i in view.given_up and view.phase == "running"):
                 continue  # tried again once the password is mended; or the run goes on without this server
             _, message = view.failures.get(i, ("", ""))
-            found.append(f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else ""))
-    return found
+            yield f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else "")
+
+
+def _once_seen(view: RunView, i: int) -> str:
+    """What a person says of a step in doubt; once its run has ended only where a primary is can be said."""
+    if view.phase not in ENDED:
+        return "look, then attest, retry or skip"
+    return "look, then attest it with --seen primary=SITE" if view.steps[i].kind == "promote" else "look"
+
+
+def _by_itself(pause: Pause) -> str:
+    """When a pause ends although nobody resumes, and how; empty where it lasts until somebody does."""
+    if pause.then == "stay" or not pause.until_ms:
+        return ""
+    ends = {"resume": "goes on by itself", "cancel": "is cancelled"}[pause.then]
+    return f"; at {clock(pause.until_ms)} UTC the run {ends}"
 
 
 def _by_hand(step: RunStep) -> str:
@@ -303,7 +334,7 @@ def _table(page: Page, document: Document, width: int, most: int) -> None:
         return
     longest = max(len(row["id"]) for row in rows) + max(len(row["state"]) for row in rows)
     left = width - longest - _OTHER_COLUMNS
-    now_ms = moment_ms(document["as_of"])
+    now_ms = moment_ms(document["ended_at"] or document["as_of"])
     page.line()
     page.table(
         ("step", "state", "try", "took", "detail"),
@@ -360,7 +391,9 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
 def _next(document: Document) -> str:
     run, state = document["run"], document["state"]
     if state == "awaiting_approval":
-        return f"evac approve {run} --reason WHY"
+        return (
+            f"evac approve {run}{''.join(f' --confirm {site}' for site in document['to_type'])} --reason WHY"
+        )
     if state == "paused" and any(words.startswith(_PAUSE) for words in document["waits_for"]):
         return f"evac run resume {run} --reason WHY"
     for words in document["waits_for"]:
@@ -369,7 +402,7 @@ def _next(document: Document) -> str:
             return f"evac run attest {run} {step} --reason WHY"
         if words.endswith(AGREE):
             return f"evac approve {run} --step {words.partition(': ')[0]} --reason WHY"
-    if document["counts"].get("failed") or document["in_doubt"]:
+    if state not in ENDED and (document["counts"].get("failed") or document["in_doubt"]):
         return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"
     if state in ENDED:
         return f"evac run verify {run}, then evac run events {run}"

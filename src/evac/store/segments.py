@@ -51,7 +51,8 @@ class Segment:
 def prefix_of(stream: str) -> str:
     """The prefix of a stream's keys. Raises `StoreError` for a name that would mix with another stream."""
     if not stream or "/" in stream or not stream.isprintable() or len(stream.encode()) > MAX_STREAM_BYTES:
-        raise StoreError("journal-stream", f"{stream[:80]!r} cannot name a journal", "use a plain name")
+        hint = f"use a name without a slash, of {MAX_STREAM_BYTES} bytes at most"
+        raise StoreError("journal-stream", f"{stream[:80]!r} cannot name a journal", hint)
     return f"journal/{stream}/"
 
 

@@ -17,6 +17,7 @@ from evac.cli.main import run
 from evac.cli.plan_command import _accepted
 from evac.model import errors
 from evac.report.schemas import AUDIT_SCHEMA
+from evac.run.values import RunPhase
 from evac.verify import Verdict
 from evac.verify.reading import Violation
 
@@ -148,6 +149,27 @@ def test_a_mistake_of_our_own_is_said_plainly(
 )  # fmt: skip
 def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> None:
     assert exits.exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("phase", "held", "code"),
+    [
+        ("running", False, 0), ("running", True, 13), ("paused", False, 13), ("awaiting_approval", True, 13),
+        ("succeeded", True, 0), ("cancelled", True, 1), ("failed", True, 14),
+    ],
+)  # fmt: skip
+def test_a_run_that_waits_for_a_person_is_13_also_while_a_hold_stands(
+    phase: RunPhase, held: bool, code: int
+) -> None:
+    assert exits.run_exit_code(phase, True, False, held) == code
+    assert exits.run_exit_code(phase, True, True, held) == exits.UNKNOWN
+
+
+def test_what_was_seen_is_a_key_and_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("anyang", "primary=", "=anyang"):
+        words = ["run", "attest", "r", "s", "--seen", wrong, "--reason", "x", "--store", "memory:"]
+        assert run(words) == exits.USAGE
+        assert "KEY=VALUE" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_error(small: str) -> None:

@@ -169,13 +169,15 @@ def test_requests_become_events_where_the_state_allows_it() -> None:
     view = _view()
     pause = event_of(view, Request("r", "pause", "mina", "look", for_ms=1_000), 50, Terms())
     assert pause.data["until_ms"] == 1_050
+    longest = event_of(view, Request("r", "pause", "mina", "look", then="resume"), 50, Terms(2_000))
+    assert longest.data["until_ms"] == 2_050, "without a length it lasts as long as policy allows"
     apply(view, pause)
     with pytest.raises(RunError, match="s0 is running"):
         event_of(view, Request("r", "retry", "mina", "again", step="s0"), 60, Terms())
     with pytest.raises(RunError, match="no step"):
         event_of(view, Request("r", "skip", "mina", "again", step="zz"), 60, Terms())
-    with pytest.raises(NotAllowed):
-        event_of(view, Request("r", "pause", "mina", "long", for_ms=10), 60, Terms(pause_most_ms=5))
+    with pytest.raises(NotAllowed, match="a run pause for 1 h at most"):
+        event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, Terms())
 
     def nobody(view: RunView, request: Request) -> None:
         raise NotAllowed("approver", "not one of the approvers")

@@ -179,3 +179,38 @@ def test_a_limit_that_is_not_there_is_answered_with_those_that_are() -> None:
     limits = Limits(RunLimit(name, "slots", 1) for name in names)
     with pytest.raises(RunError, match=r"it has boots:b1, hands, power:f1 and 2 more of its kind$"):
         capacity_of(limits, "dhcp", "4")
+
+
+def test_a_run_that_has_ended_asks_nobody_for_what_can_no_longer_be_said() -> None:
+    failed = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s1", 1, {"token": 1}),
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, failed),
+        Event("cancelled", 4, data={"who": "kim", "reason": "it was a drill"}),
+        Event("run_ended", 5_002, data={"phase": "cancelled", "why": "it was a drill"}),
+    )
+    assert waiting(view) == []
+    text = run_text(run_document(RunShown(view, "", 900_000)), 120, False)
+    assert "next: evac run verify dark-1" in text
+    assert "5 s" in text, "what was under way took until the end of the run"
+    assert "15 min" not in text
+
+
+@pytest.mark.parametrize(("then", "words"), [("resume", "goes on by itself"), ("cancel", "is cancelled")])
+def test_a_pause_says_when_it_ends_by_itself_and_how(then: str, words: str) -> None:
+    pause = {"by": "operator", "who": "kim", "reason": "lunch", "until_ms": 3_600_000, "then": then}
+    view = under_way(Event("paused", 4, data=pause))
+    assert waiting(view) == [f"the pause to end; at 01:00 UTC the run {words} (operator: lunch)"]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac run resume dark-1 --reason WHY" in text
+
+
+def test_names_that_must_be_typed_stand_in_the_command_that_agrees() -> None:
+    two = {"plan": "p1", "names": ["anyang", "pangyo"], "lost": ["anyang", "pangyo"]}
+    view = replay(
+        SPEC, (Event("run_created", 1, data=two), Event("approval_needed", 1, data={"outside": []}))
+    )
+    assert "the names of anyang, pangyo typed: more than one site is left" in waiting(view)
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve dark-1 --confirm anyang --confirm pangyo --reason WHY" in text

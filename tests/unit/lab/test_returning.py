@@ -1,0 +1,59 @@
+"""An old primary runs on where nobody was promoted in its place, and only there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evac.engine.datasets import Epoch, encode, key_of
+from evac.engine.leading import LEADER
+from evac.lab import returning
+from evac.lab.state import LabFolder
+from evac.store.opening import open_store
+from evac.store.port import Compare, Put
+
+ESTATE = """evac: 1
+sites: {pangyo: {}, anyang: {}}
+stores:
+  db: {engine: postgresql, members: [{at: pangyo, mode: primary}, {at: anyang, mode: sync, lag: 0 s}]}
+"""
+
+
+async def asked(tmp_path: Path, site: str, epoch: Epoch | None) -> tuple[bool, int]:
+    """What `as_it_was` answers, and how often it started something."""
+    folder = LabFolder(tmp_path)
+    folder.estate.mkdir()
+    (folder.estate / "estate.yaml").write_text(ESTATE)
+    url, starts = f"sqlite:{tmp_path}/runs.sqlite", []
+    store = open_store(url)
+    await store.acquire(LEADER, "anyang/1", 60_000)
+    if epoch is not None:
+        key = key_of("db")
+        await store.transact((Compare(key, 0),), (Put(key, encode(epoch)),))
+
+    def start() -> bool:
+        starts.append(site)
+        return True
+
+    try:
+        return await returning.as_it_was(folder, url, site, start), len(starts)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("site", "epoch", "runs_on"),
+    [
+        ("pangyo", None, True),
+        ("anyang", None, False),
+        ("pangyo", Epoch("db", 3, "pangyo"), True),
+        ("pangyo", Epoch("db", 3, "anyang"), False),
+        ("pangyo", Epoch("db", 3, "pangyo", "anyang", "promote", "", "run-1"), False),
+    ],
+)
+def test_who_is_still_the_primary_by_the_epoch_runs_on(
+    tmp_path: Path, site: str, epoch: Epoch | None, runs_on: bool
+) -> None:
+    assert asyncio.run(asked(tmp_path, site, epoch)) == (runs_on, int(runs_on))
