@@ -261,3 +261,4 @@ def test_a_journal_that_was_changed_is_found(world: World) -> None:
     world.ask(lambda store: store.transact((), (changed,)))
     assert "segment" in world.evac("run", "verify", run, code=1)
     assert "store-corrupt" in world.evac("run", "show", run, code=1)
+    assert f"next: evac run verify {run}" in world.evac("run", "list")

@@ -78,6 +78,11 @@ def replaced(plan: str) -> Event:
 
 def alike(store: MemoryStore) -> dict[str, Any]:
     """The one line of the list, the same both ways."""
+    (line,) = alike_all(store)
+    return line
+
+
+def alike_all(store: MemoryStore) -> list[dict[str, Any]]:
     found: list[Any] = []
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
@@ -92,8 +97,7 @@ def alike(store: MemoryStore) -> dict[str, Any]:
         found.extend(straight)
 
     play(story, store)
-    (line,) = found
-    return dict(line)
+    return [dict(line) for line in found]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -129,3 +133,44 @@ def test_a_list_says_where_a_run_stands_both_ways(state: str, events: list[Event
     store = MemoryStore()
     asyncio.run(written(store, PLANS[1:2], events))
     assert alike(store)["state"] == state
+
+
+async def spoil(store: MemoryStore, run: str) -> None:
+    for entry in await store.list(f"journal/{run}/"):
+        await store.transact((), (Put(entry.key, entry.value.replace(b"loss", b"lost")),))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_whose_journal_cannot_be_read_hides_no_other(ended: bool) -> None:
+    store = MemoryStore()
+    events = [STARTED, BACK, ENDED] if ended else [STARTED]
+    for run in ("run-1", "run-2"):
+        asyncio.run(written(store, (), events, ended, run))
+    asyncio.run(spoil(store, "run-2"))
+    spoilt, whole = alike_all(store)
+    assert spoilt == {
+        "run": "run-2", "incident": "i-run-2", "plan_digest": "", "state": "corrupt", "scenario": "",
+        "started_at": None,
+    }  # fmt: skip
+    assert (whole["run"], whole["state"]) == ("run-1", "failed" if ended else "running")
+
+
+def test_pages_name_an_open_run_whose_journal_cannot_be_read() -> None:
+    store = MemoryStore()
+    asyncio.run(written(store, (), [STARTED]))
+    asyncio.run(spoil(store, "run-1"))
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        for _ in range(200):
+            await office.look()
+            office.refresh()
+            if office.situation.open_runs:
+                break
+            await asyncio.sleep(0.02)
+        assert office.situation.open_runs
+        now, listed = (await client.get("/now")).text, (await client.get("/runs")).text
+        assert "Its journal cannot be read: " in now
+        assert ">corrupt</span>" in now
+        assert ">corrupt</span>" in listed
+
+    play(story, store)

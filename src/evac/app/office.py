@@ -326,7 +326,8 @@ class Office:
             ),
             generation=self._generation, newer=self._newer, hold=self._hold,
             drawer=tuple(_ready(one, facts) for one in self._drawer),
-            open_runs=open_runs, ended_runs=ended[:ENDED_SHOWN], notices=tuple(self._notices)[-20:],
+            open_runs=(*open_runs, *self.register.unread), ended_runs=ended[:ENDED_SHOWN],
+            notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
             noted=self.incidents.noted, exports=self.incidents.exports,
             estate=facts.digest if facts else "", problem=self._problem, on_disk=_on_disk(self._standing),
@@ -336,7 +337,7 @@ class Office:
     def runs(self) -> tuple[RunShort, ...]:
         """All runs: open ones first, then ended ones, newest first."""
         open_runs, ended = self.register.lines
-        return (*open_runs, *ended)
+        return (*open_runs, *self.register.unread, *ended)
 
     async def close(self) -> None:
         self.hub.close()

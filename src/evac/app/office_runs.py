@@ -57,6 +57,14 @@ def short_of(view: RunView, created_ms: int) -> RunShort:
     )  # fmt: skip
 
 
+def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
+    """The line of a run whose journal cannot be read."""
+    return RunShort(
+        run=run, incident=incident, state=runs.CORRUPT, scenario="", plan="", created_ms=0, started_ms=0,
+        ended_ms=0, events=0, steps=0, counts={}, waits=(), why=why, held="", open=is_open,
+    )  # fmt: skip
+
+
 class RunFollower:
     """One open run. view: as replayed so far; None until the journal was read once."""
 
@@ -153,7 +161,7 @@ class Register:
                 run = str(orjson.loads(entry.value)["run"])
                 self._incidents[incident] = run
                 if run not in open_runs and run not in self._ended:
-                    self._add(await self._line_of(run, incident))
+                    self._add(await self._read_line(run, incident))
 
     async def _close(self, run: str) -> None:
         follower, task = self._following.pop(run)
@@ -171,6 +179,13 @@ class Register:
         self._ended[line.run] = line
         while len(self._ended) > LINES_MOST:
             self._ended.popitem(last=False)
+
+    async def _read_line(self, run: str, incident: str) -> RunShort:
+        """One that cannot be read hides no other. Raises Unavailable."""
+        try:
+            return await self._line_of(run, incident)
+        except (RunError, Corrupt) as error:
+            return _unread_line(run, incident, error.message, is_open=False)
 
     async def _line_of(self, run: str, incident: str) -> RunShort:
         """From the two ends of its journal; from all of it where another plan may have taken over."""
@@ -205,6 +220,15 @@ class Register:
         )
         found.append(next((event for event in reversed(last) if event.kind == "run_ended"), last[-1]))
         return found[0], found[1], head.records
+
+    @property
+    def unread(self) -> tuple[RunShort, ...]:
+        """Open runs of which nothing could be read yet, by name."""
+        found = ((f.run, f.problem) for f, _ in self._following.values() if f.view is None and f.problem)
+        incidents = {run: incident for incident, run in self._incidents.items()}
+        return tuple(
+            _unread_line(run, incidents.get(run, ""), why, is_open=True) for run, why in sorted(found)
+        )
 
     @property
     def lines(self) -> tuple[tuple[RunShort, ...], tuple[RunShort, ...]]:

@@ -55,6 +55,8 @@ INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
 RUNS_MOST: Final = 10_000
 REFUSED: Final = "the leader refused it"
+CORRUPT: Final = "corrupt"
+"""State of a run whose journal cannot be read: `evac run verify` says where."""
 
 
 def default_store() -> str:
@@ -299,28 +301,36 @@ def _phase_in(events: Sequence[Event]) -> str:
 
 async def list_runs(store: Store) -> list[dict[str, Any]]:
     """All runs, oldest first: run, incident, plan_digest and scenario as they are in force, state,
-    started_at.
+    started_at. One whose journal cannot be read hides no other: its state is `CORRUPT`, of which nothing else
+    is known.
     """
-    from evac.report.run_report import moment
-
     rows: list[dict[str, Any]] = []
     after = INCIDENT
     while page := await store.list(INCIDENT, after if after != INCIDENT else "", 500):
         for entry in page:
             told = orjson.loads(entry.value)
-            events = await events_of(store, told["run"])
-            ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
-            under_way = not ended and await store.get(OPEN + told["run"]) is not None
-            plan, scenario = await _in_force(store, told["run"], events)
-            rows.append({
-                "run": told["run"], "incident": entry.key.removeprefix(INCIDENT), "plan_digest": plan,
-                "state": ended or (_phase_in(events) if under_way else "unfinished"),
-                "scenario": scenario, "started_at": moment(events[0].at_ms),
-            })  # fmt: skip
+            head = {"run": told["run"], "incident": entry.key.removeprefix(INCIDENT)}
+            try:
+                rows.append(head | await _row(store, told["run"]))
+            except (Corrupt, RunError):
+                rows.append(head | {"plan_digest": "", "state": CORRUPT, "scenario": "", "started_at": None})
         after = page[-1].key
         if len(rows) >= RUNS_MOST:
             break
     return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+
+
+async def _row(store: Store, run: str) -> dict[str, Any]:
+    from evac.report.run_report import moment
+
+    events = await events_of(store, run)
+    ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
+    under_way = not ended and await store.get(OPEN + run) is not None
+    plan, scenario = await _in_force(store, run, events)
+    return {
+        "plan_digest": plan, "state": ended or (_phase_in(events) if under_way else "unfinished"),
+        "scenario": scenario, "started_at": moment(events[0].at_ms),
+    }  # fmt: skip
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -409,7 +409,7 @@ def _next(document: Document) -> str:
     return f"evac run watch {run}"
 
 
-def list_text(rows: Iterable[Mapping[str, Any]], width: int, colour: bool) -> str:
+def list_text(rows: Sequence[Mapping[str, Any]], width: int, colour: bool) -> str:
     """One line a run: newest last."""
     page = Page(width, colour)
     heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
@@ -422,6 +422,9 @@ def list_text(rows: Iterable[Mapping[str, Any]], width: int, colour: bool) -> st
     if needed > width:  # the name of a run says its question, too
         heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
     page.table(heads, found, whole=(0, 1))
+    for row in rows:
+        if row["state"] == "corrupt":
+            page.line(f"next: evac run verify {row['run']}", "dim")
     return page.text()
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from evac.app.office_facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.app.office_values import ReadyPlan, RunShort, SiteSeen, Situation
+from evac.app.runs import CORRUPT
 from evac.report.words import listed, number, plural
 
 UNWELL_MOST: Final = 30
@@ -212,9 +213,10 @@ def share(amount: Amount) -> dict[str, Any] | None:
 
 def _run(run: RunShort) -> dict[str, Any]:
     done = sum(run.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    state = "error" if run.state == CORRUPT else "warning" if run.waits else "note"
     return {
         "run": run, "words": run.state.replace("_", " "), "done": number(done),
-        "steps": plural(run.steps, "step"), "state": "warning" if run.waits else "note",
+        "steps": plural(run.steps, "step"), "state": state,
         "failed": run.counts.get("failed", 0), "unknown": run.counts.get("unknown", 0),
     }  # fmt: skip
 

@@ -33,7 +33,7 @@ STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "don
 RUN_CLASS: Final[Mapping[str, str]] = {
     "succeeded": "ok", "succeeded_with_exceptions": "warning", "failed": "error", "timed_out": "error",
     "cancelled": "warning", "paused": "warning", "awaiting_approval": "warning", "rolling_back": "warning",
-    "unfinished": "unknown",
+    "unfinished": "unknown", "corrupt": "error",
 }  # fmt: skip
 FAR_OFF: Final = 1 << 62
 
