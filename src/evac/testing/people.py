@@ -20,6 +20,7 @@ from evac.engine.guards import HOLD_KEY, SITES_KEY
 from evac.engine.proposals import PROPOSAL
 from evac.engine.requests import Request, RequestVerb
 from evac.model.errors import EvacError
+from evac.run.fencing import fences_of, is_fenced
 from evac.run.values import ENDED, RunStep
 from evac.run.view import RunView
 from evac.store.port import Delete, Put
@@ -29,6 +30,7 @@ from evac.testing.faulty_store import at_once
 if TYPE_CHECKING:
     from evac.testing.story import Story
 
+DUE: Final = ("pending", "ready", "running", "unknown")
 REFUSED_MOST: Final = 10
 """How often somebody asks for the same in vain before they do what the refusal says, and cancel."""
 
@@ -123,16 +125,22 @@ class Person:
         elif step.kind == "fence" and self._holder(step.data_set) not in ("", step.site):
             self.ask(name, "skip", step.id)  # another copy is the primary by now, whatever came of this
         elif step.data_set:  # it is seen sooner or later; to skip that would claim the store for ever
-            self._switch_on(step)
+            self._switch_on(view, step)
         elif step.kind == "rejoin":
             self.ask(name, "skip", step.id)
         else:
             self.ask(name, "attest", step.id)
 
-    def _switch_on(self, step: RunStep) -> None:
+    def _switch_on(self, view: RunView, step: RunStep) -> None:
         """A machine whose power a fence took, where nothing was promoted in its place: nobody can tell what
-        was done there until it runs again.
+        was done there until it runs again. Not while another fence of the run proves that it is off, and a
+        copy is to be promoted by that.
         """
+        fences = fences_of(view)
+        for i, other in enumerate(view.steps):
+            due = other.kind == "promote" and other.data_set == step.data_set and view.phases[i] in DUE
+            if due and is_fenced(view, i, fences):
+                return
         members = self.world.databases[step.data_set].members
         off = [one for one in members.values() if one.site == step.site and not one.powered]
         others = any(one.writable for one in members.values() if one.site != step.site)
