@@ -31,7 +31,7 @@ def test_a_slice_of_seeds_keeps_every_rule(part: int) -> None:
 
 FOUND_ONCE = (
     518, 570, 862, 986, 1057, 1163, 1712, 2352, 2514, 2606, 2907, 4459, 4740, 6529, 9050, 13686, 20650, 32762,
-    35010, 505070, 515834, 607469, 632253, 634702, 834379,
+    35010, 505070, 515834, 607469, 632253, 634702, 834379, 838342, 839488, 839897,
 )  # fmt: skip
 """Seeds that once broke a rule: an old primary believed, a plan for a run that had ended, a loss that a
 person only said, a fence vouched for, an answer to somebody who was cancelled, a site taken for lost that
@@ -41,7 +41,8 @@ name, a person who asked for ever for what was refused for good, a lease that en
 whether traffic may be put right, a run that was made while the term of its leader was ending, one that
 was made before its leader knew what was left open, and taken for that, one whose request arrived twice, a
 machine whose power a fence took and that nobody switched on, a clock that was set while a run was taken
-over, a machine that a person switched on while a copy was to be promoted by the proof that it is off.
+over, a machine that a person switched on while a copy was to be promoted by the proof that it is off, a run
+that was asked for again while its new leader was still taking it over, and taken over twice.
 """
 
 

@@ -146,8 +146,9 @@ class Conductor:
             self._tasks = tasks
             tasks.create_task(enduring("drift", self._drift.run, self._trouble))
             found = await self._store_list(OPEN)
-            self._found.set()
             waiting = {entry.key for entry in found}
+            self._doubted.taken_over |= waiting
+            self._found.set()
             if not waiting:
                 self._in_hand.set()
             for entry in found:
@@ -228,7 +229,8 @@ class Conductor:
                 if not waiting:
                     asyncio.get_running_loop().call_soon(self._in_hand.set)
 
-        await self._carry_on(entry.key, take)
+        await self._carry_on(entry.key, take)  # what it raises ends the term
+        self._doubted.taken_over.discard(entry.key)
 
     async def _adopt(self, entry: Entry) -> None:
         """A run of our own, of which we were not told that it was made."""

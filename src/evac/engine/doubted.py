@@ -22,7 +22,11 @@ PAUSE_MOST_S: Final = 5.0
 
 
 class DoubtedRuns:
-    """key_of: under which key a run is open. in_hand: whether somebody carries it out here. adopt: does."""
+    """key_of: under which key a run is open. in_hand: whether somebody carries it out here. adopt: does.
+
+    taken_over: keys of runs that an earlier leader left, while they are being taken over here: who asks for
+    one of these again is told that it is there, and nobody may take it over a second time.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class DoubtedRuns:
         self._store, self._key_of, self._in_hand, self._adopt = store, key_of, in_hand, adopt
         self._making: Counter[str] = Counter()
         self._looking: set[str] = set()
+        self.taken_over: set[str] = set()
 
     async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
         """Makes a run. Where the store gives no answer, or says that a run is there, which is raised, it is
@@ -66,11 +71,12 @@ class DoubtedRuns:
 
     async def _adopted(self, name: str) -> bool | None:
         """None where the store does not say whether it is there."""
+        key = self._key_of(name)
         try:
-            entry = await self._store.get(self._key_of(name))
+            entry = await self._store.get(key)
         except Unavailable:
             return None
-        if entry is None or self._making[name] or self._in_hand(name):
+        if entry is None or self._making[name] or key in self.taken_over or self._in_hand(name):
             return False
         await self._adopt(entry)
         return True
