@@ -136,6 +136,31 @@ def test_a_run_that_is_made_before_a_new_leader_knows_what_was_left_open_is_carr
     play(story, copies.world("hold"), ())
 
 
+def test_a_run_that_is_asked_for_again_while_a_new_leader_takes_it_over_is_carried_out_once() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        first = world.leader
+        for site in world.sites:
+            _slowly_listed(world.stores[site], f"journal/{run}/")
+        world.tasks[first].cancel()
+        await world.until(lambda: world.leader not in ("", first))
+        await asyncio.sleep(8)
+        request = {"verb": "approve", "who": "kim", "reason": "it burns"}
+        await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
+        await _until_open(world, 0)
+        kinds = [event.kind for event in await events_of(world.store, run)]
+        assert kinds.count("leader_changed") == 1, "it is taken over once"
+        assert world.systems.verbs_done() == ["protect"]
+        leads = [words for words in world.words("leader") if words.endswith("leads")]
+        assert len(leads) == 2, "and whoever took it over leads on"
+
+    play(story, copies.world("hold"))
+
+
 def _slowly_listed(store: SiteStore, prefix: str) -> None:
     """What is there under a prefix is asked for now, and said as it is three seconds later."""
     known = store.list
