@@ -20,6 +20,7 @@ Where the stories have changed, the search goes on from there.
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
 def test_it_is_found(bug: str) -> None:
-    seeds, error = seeds_to_find(bug, MOST, BEGIN.get(bug, 0))
+    begin = BEGIN.get(bug, 0)
+    seeds, error = seeds_to_find(bug, MOST - begin, begin)
     assert seeds, f"{bug} was not found in {MOST} seeds"
     assert error

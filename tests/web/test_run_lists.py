@@ -171,6 +171,11 @@ def test_pages_name_an_open_run_whose_journal_cannot_be_read() -> None:
         now, listed = (await client.get("/now")).text, (await client.get("/runs")).text
         assert "Its journal cannot be read: " in now
         assert ">corrupt</span>" in now
+        assert "<code>evac run verify run-1</code>" in now
         assert ">corrupt</span>" in listed
+        await store.transact((), (Delete(OPEN + "run-1"),))
+        await office.look()
+        (line,) = office.runs()
+        assert (line.run, line.incident, line.state, line.open) == ("run-1", "i-run-1", "corrupt", False)
 
     play(story, store)

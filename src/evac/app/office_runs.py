@@ -28,7 +28,7 @@ from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.report.run_forecast import LARGE
 from evac.report.run_report import waiting
 from evac.run.state import apply
-from evac.run.values import ENDED, Event
+from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
 from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Store
@@ -60,7 +60,7 @@ def short_of(view: RunView, created_ms: int) -> RunShort:
 def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
     """The line of a run whose journal cannot be read."""
     return RunShort(
-        run=run, incident=incident, state=runs.CORRUPT, scenario="", plan="", created_ms=0, started_ms=0,
+        run=run, incident=incident, state=CORRUPT, scenario="", plan="", created_ms=0, started_ms=0,
         ended_ms=0, events=0, steps=0, counts={}, waits=(), why=why, held="", open=is_open,
     )  # fmt: skip
 
@@ -168,11 +168,12 @@ class Register:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         line = follower.short
-        if line is None or line.open:
+        if line is None:
+            line = await self._read_line(run, self._incident_of(run))
+        elif line.open:
             with contextlib.suppress(RunError, Corrupt):
-                line = replace(await self._line_of(run, line.incident if line else ""), open=False)
-        if line is not None:
-            self._add(line)
+                line = replace(await self._line_of(run, line.incident), open=False)
+        self._add(line)
         self._changed()
 
     def _add(self, line: RunShort) -> None:
@@ -225,10 +226,12 @@ class Register:
     def unread(self) -> tuple[RunShort, ...]:
         """Open runs of which nothing could be read yet, by name."""
         found = ((f.run, f.problem) for f, _ in self._following.values() if f.view is None and f.problem)
-        incidents = {run: incident for incident, run in self._incidents.items()}
         return tuple(
-            _unread_line(run, incidents.get(run, ""), why, is_open=True) for run, why in sorted(found)
+            _unread_line(run, self._incident_of(run), why, is_open=True) for run, why in sorted(found)
         )
+
+    def _incident_of(self, run: str) -> str:
+        return next((incident for incident, known in self._incidents.items() if known == run), "")
 
     @property
     def lines(self) -> tuple[tuple[RunShort, ...], tuple[RunShort, ...]]:

@@ -45,7 +45,7 @@ from evac.model.errors import (
 from evac.model.run_policy import RunPolicy
 from evac.run.state import plans_of, replay
 from evac.run.table import RUN_TABLE
-from evac.run.values import ENDED, Event, RunPhase, RunSpec
+from evac.run.values import CORRUPT, ENDED, Event, RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
@@ -55,8 +55,6 @@ INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
 RUNS_MOST: Final = 10_000
 REFUSED: Final = "the leader refused it"
-CORRUPT: Final = "corrupt"
-"""State of a run whose journal cannot be read: `evac run verify` says where."""
 
 
 def default_store() -> str:

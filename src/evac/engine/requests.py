@@ -34,10 +34,10 @@ class Request:
 
     step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
     without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
-    happens at its end. typed:
-    of approve, names of sites that the person typed, because more than one is left. limit, value: of limit;
-    value in units, or in percent of what the estate says. glass: of a break-glass credential that it was
-    asked with, in words that stand before the reason. The reason stays as it was given: approvals sign it.
+    happens at its end. typed: of approve, names of sites that the person typed, because more than one is
+    left. limit, value: of limit; value in units, or in percent of what the estate says. glass: of a
+    break-glass credential that it was asked with, in words that stand before the reason. The reason stays as
+    it was given: approvals sign it.
     """
 
     id: str

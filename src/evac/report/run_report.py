@@ -22,7 +22,7 @@ from evac.run.boot_rules import held_servers, why_waits
 from evac.run.decide import EVAC
 from evac.run.envelope import to_data
 from evac.run.state import RunView
-from evac.run.values import ENDED, Event, RunStep
+from evac.run.values import CORRUPT, ENDED, Event, RunStep
 from evac.run.view import Pause
 
 SCHEMA_VERSION: Final = 1
@@ -423,7 +423,7 @@ def list_text(rows: Sequence[Mapping[str, Any]], width: int, colour: bool) -> st
         heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
     page.table(heads, found, whole=(0, 1))
     for row in rows:
-        if row["state"] == "corrupt":
+        if row["state"] == CORRUPT:
             page.line(f"next: evac run verify {row['run']}", "dim")
     return page.text()
 

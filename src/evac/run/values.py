@@ -23,6 +23,8 @@ StepPhase = Literal[
 ]
 
 ENDED: Final = frozenset({"succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out"})
+CORRUPT: Final = "corrupt"
+"""What stands for the phase of a run whose journal cannot be read: `evac run verify` says where."""
 SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
 """Step phases after which what waits for the step may begin (undone only matters when rolling back)."""
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from evac.app.office_facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.app.office_values import ReadyPlan, RunShort, SiteSeen, Situation
-from evac.app.runs import CORRUPT
 from evac.report.words import listed, number, plural
+from evac.run.values import CORRUPT
 
 UNWELL_MOST: Final = 30
 LOSSES_MOST: Final = 12

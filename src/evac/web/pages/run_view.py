@@ -13,7 +13,7 @@ from evac.report.plan_view import GONE
 from evac.report.run_report import AGREE, LossShown, limit_words, limits_changed, waiting
 from evac.report.words import duration, listed, number, plural
 from evac.run.boot_rules import why_waits
-from evac.run.values import ENDED, Event
+from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
 from evac.web.pages.projection import TOLERANCE_MS, Projection
 from evac.web.pages.run_charts import charts, words_of
@@ -33,7 +33,7 @@ STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "don
 RUN_CLASS: Final[Mapping[str, str]] = {
     "succeeded": "ok", "succeeded_with_exceptions": "warning", "failed": "error", "timed_out": "error",
     "cancelled": "warning", "paused": "warning", "awaiting_approval": "warning", "rolling_back": "warning",
-    "unfinished": "unknown", "corrupt": "error",
+    "unfinished": "unknown", CORRUPT: "error",
 }  # fmt: skip
 FAR_OFF: Final = 1 << 62
 
