@@ -58,7 +58,7 @@ from evac.model.errors import (
     Unavailable,
 )
 from evac.model.run_policy import RunPolicy
-from evac.run import envelope
+from evac.run import envelope, fencing
 from evac.run.boot_events import POWER
 from evac.run.decide import EVAC
 from evac.run.replan import ids_of
@@ -356,6 +356,7 @@ class Conductor:
         terms = Terms(
             name, actions, desk.driver, self._lead, run.policy.patience,
             view.spec.labels.get("scenario", ""), yields=lambda step: run.yields_of(now(), step),
+            proofs=lambda step: fencing.lasting_fences(now(), step),
         )  # fmt: skip
         return RunExecution(
             desk.store, journal, view, self._lead, terms, clock,

@@ -45,6 +45,7 @@ TEXT_MOST: Final = 500
 EVIDENCE_MOST: Final = 32
 OBSERVE_LEAST_MS: Final = 5_000
 LATE_AGAIN_MS: Final = 100
+FENCE_GONE: Final = "fence-gone"
 _OF_AGENTS: Final = "agent-"
 OFF_SHARE: Final = 0.5
 """Of the time of a try, what switching off may take."""
@@ -76,7 +77,7 @@ class Try(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Of all steps of a run: what every order says. actions: of a step, by its id in the run; yields: how the
-    old primary of a promotion gives its role up.
+    old primary of a promotion gives its role up; proofs: its fences that somebody can switch back.
     """
 
     run: str
@@ -88,6 +89,7 @@ class Terms:
     ticket: str = ""
     dry_run: bool = False
     yields: Callable[[str], Sequence[Action]] = lambda step: ()
+    proofs: Callable[[str], Sequence[str]] = lambda step: ()
 
 
 class Performer:
@@ -183,6 +185,35 @@ class Performer:
                 return outcome if outcome[0] != "step_failed" else self._again(one, *_why(outcome))
         return "step_succeeded", {"evidence": evidence} if evidence else {}
 
+    async def _unfenced(self, one: Try, order: Order) -> str:
+        """Why nothing may be promoted, looked at last of all: a device that held the old primary back says
+        that it does no more, and the old primary did not give its role up. A device that is silent by now, or
+        cannot tell, takes nothing back: its proof is written.
+        """
+        fences = () if order.dry_run else self._terms.proofs(one.name)
+        parts = [(step, *part) for step in fences for part in enumerate(self._terms.actions(step))]
+        for step, number, action in parts:
+            told = replace(order, step=step, key=_key(order.run, step, number))
+            if await self._seen(action, told) != "absent":
+                continue
+            yields = self._terms.yields(one.name)
+            if yields and all([await self._seen(each, order) == "done" for each in yields]):
+                continue
+            return (
+                f"the fence of {action.target} at {action.at or '-'} was taken back since it was proven, and "
+                f"nothing is promoted: fence it again, then retry"
+            )
+        return ""
+
+    async def _seen(self, action: Action, order: Order) -> str:
+        try:
+            async with asyncio.timeout(min(order.timeout_s, OBSERVE_LEAST_MS / 1_000)):
+                return (await self._terms.driver(action.driver).observe(action, order)).outcome
+        except LeaseLost:
+            raise
+        except (EvacError, TimeoutError):
+            return "unclear"
+
     async def _switched_off(self, one: Try, driver: Driver, action: Action, order: Order) -> Outcome:
         """A server that hangs in its boot is switched off and seen off: its next try switches it on."""
         self._boundary()
@@ -210,6 +241,8 @@ class Performer:
             raise checked.error
         if checked.problems:
             return _failed("not-ready", "; ".join(checked.problems), 0)
+        if one.step.kind == "promote" and (gone := await self._unfenced(one, order)):
+            return _failed(FENCE_GONE, gone, 0)
         self._boundary()
         self._terms.authority.check()
         acting.begun = True
@@ -313,10 +346,9 @@ class Performer:
 
     def _order(self, one: Try, number: int, limit_ms: int) -> Order:
         terms = self._terms
-        key = f"{terms.run}/{one.step.id}"
         return Order(
             terms.run, one.step.id, one.attempt, terms.authority.token, one.epoch, terms.reason,
-            limit_ms / 1_000, f"{key}/{number}" if number else key, terms.ticket, terms.dry_run,
+            limit_ms / 1_000, _key(terms.run, one.step.id, number), terms.ticket, terms.dry_run,
         )  # fmt: skip
 
 
@@ -327,6 +359,11 @@ class _Acting:
 
     def __init__(self) -> None:
         self.begun = False
+
+
+def _key(run: str, step: str, number: int) -> str:
+    """Of an action of a step, the same at every try."""
+    return f"{run}/{step}/{number}" if number else f"{run}/{step}"
 
 
 def _hangs(seen: Observed) -> bool:

@@ -150,6 +150,21 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
     return found
 
 
+LASTING: Final[frozenset[str]] = frozenset({"network", "power"})
+"""Proofs that hold only as long as a device stays as it was put: somebody may switch it back."""
+
+
+def lasting_fences(view: RunView, step: str) -> list[str]:
+    """The fences of the store that a step promotes which stand on a device, and on nobody's word."""
+    mine = view.steps[view.number(step)]
+    fences = fences_of(view) if view.agenda is None else view.agenda.fences
+    return [
+        view.steps[i].id for i in fences.get(mine.data_set or mine.target, [])
+        if view.phases[i] == "succeeded"
+        and view.evidence.get(i, {}).get("proof") in LASTING and "attested_by" not in view.evidence[i]
+    ]  # fmt: skip
+
+
 def is_fenced(view: RunView, i: int, fences: Mapping[str, list[int]]) -> bool:
     """Whether every fence of the store that step i promotes is done or attested; a skipped one is not."""
     step = view.steps[i]
