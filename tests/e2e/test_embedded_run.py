@@ -164,7 +164,9 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     words = ("--reason", "agreed", "--who")
     lees = str(world.folder / "lee")
     assert "the signature is not kim's" in world.evac("approve", run, *words, "kim", "--key", lees, code=10)
-    world.evac("approve", "inc-1", *words, "kim", "--key", str(world.folder / "kim"))
+    kims = (*words, "kim", "--key", str(world.folder / "kim"))
+    assert "not-left" in world.evac("approve", run, *kims, "--confirm", "anyang", code=2)
+    assert "it still waits for: approval by 1 more person" in world.evac("approve", "inc-1", *kims)
     world.evac("approve", "inc-1", *words, "kim", "--key", str(world.folder / "kim"))
     waits = json.loads(world.evac("run", "show", run, "--output", "json", code=13))["waits_for"]
     assert waits == ["approval by 1 more person"], "who agrees twice is one person"
@@ -179,6 +181,7 @@ def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:
     words = ("apply", plan, estate, "--execute", "--reason", "fire", "--incident", "inc-1")
     assert "not-confirmed" in world.evac(*words, code=2)
     assert "reason" in world.evac("apply", plan, estate, "--execute", code=2)
+    assert "not-left" in world.evac(*words, "--confirm", "pangyo", "--confirm", "anyang", code=2)
     apply(world)
     refused = world.evac(*words, "--confirm", "pangyo", code=4)
     assert "site-left" in refused or "already" in refused

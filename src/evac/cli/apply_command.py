@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,9 @@ def _propose(
     scenario = plan_codec.decode(plan.data, plan.digest).scenario
     name = incident or f"{scenario.kind}-{now_ms()}"
     proposal = runs.proposal_of(plan.data, name, reason, confirm)
-    typed = _confirmed(proposal.leaving or proposal.unnamed(), confirm)
+    leaving = proposal.leaving or proposal.unnamed()
+    _refuse_others(confirm, leaving)
+    typed = _confirmed(leaving, confirm)
 
     async def work(control: Control) -> str:
         say(f"{await control.ready(plan)} leads", quiet)
@@ -153,6 +155,7 @@ def approve(
             f"of writes; sheds services of {needed.most_shed:,} people",
             quiet,
         )
+        _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
     for loss in losses:
         if not step or step == f"promote:{loss['store']}":
@@ -161,10 +164,25 @@ def approve(
     if key is not None and not step:
         signed = Approval(str(document["run"]), document["plan_digest"], needed, name, reason, ticket)
         signature = sign(signed, read_key(key))
-    return request(
+    code = request(
         where, run, "approve", name, reason, quiet, step=step, ticket=ticket, signature=signature,
         envelope=None if step else needed, typed=tuple(sorted({*confirm, *to_type})),
     )  # fmt: skip
+    if code == exits.DONE and not step:
+        after, _ = where.do(look)
+        if after["state"] == "awaiting_approval":
+            say(f"it still waits for: {'; '.join(after['waits_for'])}", quiet)
+    return code
+
+
+def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
+    """Raises InvalidInput for a site that was typed and is not left: whoever types it means another run."""
+    others = [site for site in dict.fromkeys(confirm) if site not in leaving]
+    if others and leaving:
+        raise InvalidInput(
+            "not-left", f"{', '.join(others)} was confirmed, and is not left here",
+            f"what is left: {', '.join(sorted(leaving))}",
+        )  # fmt: skip
 
 
 def covering(needed: Envelope, losses: Sequence[Mapping[str, Any]]) -> Envelope:

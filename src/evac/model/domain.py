@@ -181,9 +181,10 @@ def _near(top: Topology, path: str) -> str:
         *list(top.rack_index)[:2000],
     ]
     near = difflib.get_close_matches(path[:200], known, 3)
-    return (
-        f"did you mean {' or '.join(near)}?" if near else f"sites are: {', '.join(list(top.site_index)[:20])}"
-    )
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    sites = ", ".join(list(top.site_index)[:20])
+    return f"sites are: {sites}" if sites else "the estate has no site yet: write one under sites:"
 
 
 def server_row(estate: Estate, name: str) -> int:

@@ -96,6 +96,30 @@ def test_check_says_what_is_there(small: str, capsys: pytest.CaptureFixture[str]
     assert "20 services" in capsys.readouterr().out
 
 
+def test_an_import_into_a_folder_that_is_no_estate_afterwards_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts, target = tmp_path / "hosts.csv", tmp_path / "company"
+    hosts.write_text("host,site,cores,app\nh1,x,4,shop\nh2,y,4,shop\n")
+    target.mkdir()
+    (target / "estate.yaml").write_text("evac: 1\nname: mine\nsites: {x: {}}\nservices: {shop: {tier: 1}}\n")
+    words = ["import", "csv", str(hosts), "-o", str(target), "--quiet"]
+    assert run(words) == exits.USAGE
+    said = capsys.readouterr().err
+    assert "estate.yaml:" in said or "imported-csv.yaml:" in said
+    assert "[import-not-whole]" in said
+    assert f"next: mend the lines named, then evac check {target}" in said
+    assert run(["check", str(target)]) == exits.USAGE
+    (target / "estate.yaml").unlink()
+    assert run(words) == exits.DONE
+
+
+def test_an_estate_without_a_site_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "estate.yaml").write_text("evac: 1\nname: mine\n")
+    run(["plan", str(tmp_path), "--lose", "x"])
+    assert "the estate has no site yet: write one under sites:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown"])
 def test_check_in_every_format(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "e.yaml").write_text("evac: 1\nname: e\nsites: {a: {}}\nservices:\n  s: {needs: [nobody]}\n")
