@@ -42,6 +42,7 @@ def test_a_fire_that_people_put_out_by_hand(lab: LabFolder) -> None:
     assert 0 < fire.first_write_seconds <= fire.last_client_seconds < 10
     assert fire.clients == fire.clients_recovered == 6
     assert fires.read_all(lab) == [fire]
+    assert fire.reason == "a test"
     assert any("last client" in words for words in told)
     found = {site.name: site for site in status.look(lab, lab.need()).sites}
     assert (found["pangyo"].state, found["pangyo"].postgres) == ("burnt", "")

@@ -43,9 +43,7 @@ def fire(
     leader = journal_facts.leader_site(state.topology, others[0]) if controllers else ""
     offset = ledger.size(folder.ledger)
     struck = light()
-    begun = fires.begin(
-        folder, struck, offset, leader_burnt=leader == site and struck.kind in ("burn", "cut")
-    )
+    begun = fires.begin(folder, struck, offset, leader == site and struck.kind in ("burn", "cut"), reason)
     told(f"{site}: {struck.kind}, {struck.processes} processes")
     followed = _follow(folder, state, begun, patience, told)
     finished = _count_losses(folder, state, followed)

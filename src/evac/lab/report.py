@@ -43,6 +43,8 @@ def timeline(fire: Fire) -> str:
     when = datetime.fromtimestamp(fire.burnt_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     leader = ", evac's leader with it" if fire.leader_burnt else ""
     lines = [f"Fire {fire.number}: {fire.lost_site} ({fire.kind}){leader}, {when}", ""]
+    if fire.reason:
+        lines[1:1] = [f"  why: {fire.reason}"]
     rows = [(_WORDS[name], fire.seconds.get(name)) for name in MILESTONES]
     rows += [
         ("first write acknowledged", fire.first_write_seconds),
@@ -50,7 +52,8 @@ def timeline(fire: Fire) -> str:
     ]
     known = sorted(((at, words) for words, at in rows if at is not None), key=lambda row: row[0])
     lines += [f"  {at:>8.2f} s  {words}" for at, words in known]
-    missing = [words for words, at in rows if at is None]
+    whole = fire.state in ("succeeded", "succeeded_with_exceptions")
+    missing = [words for words, at in rows if at is None and not (whole and words == _WORDS["fenced"])]
     if missing:
         lines += [f"  {'-':>10}  {words}: not seen" for words in missing]
     lines += ["", *_counts(fire)]

@@ -36,6 +36,15 @@ def test_a_timeline_is_in_the_order_of_time() -> None:
     assert moments == sorted(moments)
     assert len(moments) == 8
     assert "evac's leader with it" in lines[0]
+    assert lines[1] == "  why: demo"
+
+
+def test_a_fence_that_no_store_needed_is_no_gap_of_a_run_that_is_whole() -> None:
+    seconds = {**FIRE.seconds, "fenced": None, "shifted": None}
+    told = report.timeline(replace(FIRE, seconds=seconds))
+    assert "old primary fenced" not in told
+    assert "traffic shifted: not seen" in told
+    assert "old primary fenced: not seen" in report.timeline(replace(FIRE, seconds=seconds, state="not over"))
 
 
 def test_what_was_not_seen_and_not_counted_is_said() -> None:
