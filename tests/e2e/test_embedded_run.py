@@ -262,6 +262,9 @@ def test_a_journal_that_was_changed_is_found(world: World) -> None:
     assert entry is not None
     changed = Put(key, entry.value.replace(b"fire", b"fine"))
     world.ask(lambda store: store.transact((), (changed,)))
-    assert "segment" in world.evac("run", "verify", run, code=1)
+    proved = world.evac("run", "verify", run, code=1)
+    assert proved.startswith("- changed: segment")
+    estate = str(world.folder / "estate")
+    assert world.evac("run", "verify", run, "--estate", estate, code=1) == proved, "heads are asked for too"
     assert "store-corrupt" in world.evac("run", "show", run, code=1)
     assert f"next: evac run verify {run}" in world.evac("run", "list")

@@ -193,12 +193,13 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
 
 
 async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:
-    from evac.app.anchoring import JOURNALS, heads_of
+    """By its chain; then by the heads that agents keep of it, also where its chain is broken."""
+    from evac.app.anchoring import heads_of
 
+    alone = await control.proof(name, [])
     if estate is None:
-        return await control.proof(name, [])
-    stream = name if name in JOURNALS else str((await control.run(name, 1))["run"])
-    return await control.proof(name, await heads_of(estate, stream, generation))
+        return alone
+    return await control.proof(name, await heads_of(estate, str(alone["stream"]), generation))
 
 
 def _counted(proof: Document) -> Document:
