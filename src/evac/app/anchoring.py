@@ -166,9 +166,9 @@ class HeadChore:
             self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
 
 
-async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:
-    """Every head of a journal of this generation that an agent of this estate kept. Raises StoreError where
-    none answers.
+async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[Anchor], list[str]]:
+    """Every head of a journal of this generation that an agent of this estate kept, and the sites whose
+    agents gave no answer. Raises StoreError where none answers.
     """
     found: list[Anchor] = []
     silent: list[str] = []
@@ -185,4 +185,4 @@ async def heads_of(path: str, stream: str, generation: int = 0) -> list[Anchor]:
     if agents and len(silent) == len(agents):
         hint = "check that they run, and that they believe EVAC_AGENT_CERT and are believed by EVAC_AGENT_CA"
         raise StoreError("agents-silent", f"no agent answers: {', '.join(silent)}", hint)
-    return found
+    return found, silent

@@ -189,6 +189,8 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             name = "the journal is" if run is not None else f"{proof['stream']} is"
             lines = [f"- {'' if run else proof['stream'] + ': '}{words}" for words in proof["problems"]]
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
+        if silent := proofs[0].get("silent"):
+            say(f"warning: what the agents of {', '.join(silent)} keep is not compared: they do not answer")
     return exits.FAILED if any(proof["problems"] for proof in proofs) else exits.DONE
 
 
@@ -199,12 +201,13 @@ async def _proof(control: Control, name: str, estate: str | None, generation: in
     alone = await control.proof(name, [])
     if estate is None:
         return alone
-    return await control.proof(name, await heads_of(estate, str(alone["stream"]), generation))
+    heads, silent = await heads_of(estate, str(alone["stream"]), generation)
+    return {**await control.proof(name, heads), "silent": silent}
 
 
 def _counted(proof: Document) -> Document:
     counts = {key: proof[key] for key in ("segments", "records", "anchors")}
-    return {**counts, "problems": list(proof["problems"])}
+    return {**counts, "problems": list(proof["problems"]), "silent": list(proof.get("silent", ()))}
 
 
 def _whole(proof: Document, estate: str | None) -> str:

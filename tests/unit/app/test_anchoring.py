@@ -196,7 +196,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             code, found = await asyncio.to_thread(proved, capsys, *at)
             assert code == exits.DONE
             rows = {row.pop("stream"): row for row in found["journals"]}
-            whole = {"segments": 3, "records": 2, "problems": []}
+            whole = {"segments": 3, "records": 2, "problems": [], "silent": []}
             assert rows == {"watch": {**whole, "anchors": 0}} | {
                 stream: {**whole, "anchors": 1} for stream in READ_ON
             }
@@ -218,6 +218,18 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             code, found = await asyncio.to_thread(proved, capsys, "notices", *at)
             assert (code, found["run"]) == (exits.FAILED, "notices")
             assert found["problems"] == ["cut-off: segment 3 was anchored; the journal ends at 2"]
+            assert found["silent"] == []
+            ends = Path(path, "endpoints.yaml")
+            other = (
+                ends.read_text().splitlines()[1].replace("unit:", "other:").replace("at: north", "at: south")
+            )
+            ends.write_text(ends.read_text() + other.replace(str(made.port), "9") + "\n")
+            code, found = await asyncio.to_thread(proved, capsys, "plans", *at)
+            assert (code, found["silent"], found["anchors"]) == (exits.DONE, ["south"], 1)
+            assert await asyncio.to_thread(run, ["run", "verify", "plans", *at]) == exits.DONE
+            told = capsys.readouterr()
+            assert "agrees with 1 heads kept elsewhere" in told.out
+            assert "the agents of south keep is not compared: they do not answer" in told.err
 
     asyncio.run(story())
 
