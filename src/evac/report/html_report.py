@@ -14,6 +14,7 @@ from evac.model.estate import Estate
 from evac.report.plan_answer import Planned
 from evac.report.plan_page import plan_context
 from evac.report.simulation_view import simulation_context
+from evac.report.spelling import spelled
 
 __all__ = ["Planned", "html_report"]
 
@@ -63,10 +64,12 @@ def _file(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=DictLoader({name: _file(name) for name in TEMPLATES}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["spelled"] = spelled
+    return made

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evac import __version__
+from evac.report.spelling import spelled
 from evac.report.words import duration, number, people, plural
 from evac.web.answering import tag_of, tagged
 
@@ -110,7 +111,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(folder("templates")), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    made.filters.update(number=number, people=people, duration=duration, chart=chart)
+    made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
     made.globals.update(plural=plural, announced="")
     return made
 
