@@ -10,10 +10,14 @@ from typing import Final
 from evac.lab import clocks, faults, fires, journal_facts, ledger, losses
 from evac.lab.faults import Struck
 from evac.lab.fires import Fire
+from evac.lab.journal_facts import Before
+from evac.lab.ledger import LedgerReader
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabError, LabFolder, LabState
 
 LOOK_SECONDS: Final = 0.25
+STORE_SECONDS: Final = 1.0
+"""How often evac's store is asked meanwhile: it is of what is measured, and on the same machine."""
 _QUIET_SECONDS: Final = 1.5
 """After the last client is back, how long the lab watches on for a second primary."""
 
@@ -41,40 +45,51 @@ def fire(
     controllers = has_controllers(state)
     others = [one.name for one in state.topology.others(site)]
     leader = journal_facts.leader_site(state.topology, others[0]) if controllers else ""
+    before = journal_facts.before_fire(state.topology, others[0]) if controllers else Before()
     offset = ledger.size(folder.ledger)
     struck = light()
     begun = fires.begin(folder, struck, offset, leader == site and struck.kind in ("burn", "cut"), reason)
     told(f"{site}: {struck.kind}, {struck.processes} processes")
-    followed = _follow(folder, state, begun, patience, told)
+    followed = _follow(folder, state, begun, patience, told, before, struck.until)
     finished = _count_losses(folder, state, followed)
     fires.write(folder, finished)
     return finished
 
 
-def _follow(folder: LabFolder, state: LabState, begun: Fire, patience: Patience, told: Told) -> Fire:
-    """Looks again and again until both are done, or patience ends."""
+def _follow(
+    folder: LabFolder, state: LabState, begun: Fire, patience: Patience, told: Told, before: Before,
+    until: float,
+) -> Fire:  # fmt: skip
+    """Looks again and again until both are done, or patience ends. until: when nothing of the site lived any
+    more.
+    """
+    records = LedgerReader(folder.ledger, begun.ledger_offset)
+    ask_at = time.monotonic()
     first = state.topology.others(begun.lost_site)[0].name
     wants_run = patience.run and has_controllers(state)
     known: set[str] = set()
     deadline = time.monotonic() + patience.longest_s
     seen = begun
     while time.monotonic() < deadline:
-        seen = fires.measured(folder, seen)
-        if wants_run:
-            seen = _with_run(folder, state, seen, first)
+        seen = fires.measured(seen, records.read(), until)
+        if wants_run and time.monotonic() >= ask_at:
+            seen = _with_run(folder, state, seen, first, before)
+            ask_at = time.monotonic() + STORE_SECONDS
         _tell_news(seen, known, told)
         if seen.last_client_seconds is not None and (
             not wants_run or seen.state not in ("burning", "running")
         ):
             time.sleep(_QUIET_SECONDS)
-            return replace(fires.measured(folder, seen), state=seen.state if wants_run else "over")
+            return replace(
+                fires.measured(seen, records.read(), until), state=seen.state if wants_run else "over"
+            )
         time.sleep(LOOK_SECONDS)
-    return replace(fires.measured(folder, seen), state="not over")
+    return replace(fires.measured(seen, records.read(), until), state="not over")
 
 
-def _with_run(folder: LabFolder, state: LabState, seen: Fire, first: str) -> Fire:
+def _with_run(folder: LabFolder, state: LabState, seen: Fire, first: str, before: Before) -> Fire:
     ahead = clocks.ahead(folder, [site.name for site in state.topology.sites])
-    found = journal_facts.run_of_fire(state.topology, seen.lost_site, seen.burnt_at, first, ahead)
+    found = journal_facts.run_of_fire(state.topology, seen.lost_site, seen.burnt_at, first, ahead, before)
     if found is None:
         return seen
     return replace(seen, run=found.run, state=found.phase or "running", seconds=dict(found.seconds))

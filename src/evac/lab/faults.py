@@ -27,12 +27,15 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A fault that happened. at: seconds since 1970. processes: how many were killed or stopped."""
+    """A fault that happened. at: seconds since 1970; until: when the last of them was gone, 0 where nothing
+    ends. processes: how many were killed or stopped.
+    """
 
     kind: str
     site: str
     at: float
     processes: int
+    until: float = 0.0
 
 
 @contextmanager
@@ -53,8 +56,9 @@ def burn(folder: LabFolder, site: str) -> Struck:
         proc_table.send(pids, signal.SIGKILL)
         proc_table.wait_gone(pids, 5.0)
         _finish(state, folder, site)
+        until = time.time()
         folder.write(replace(state, burnt={**state.burnt, site: at}))
-    return Struck("burn", site, at, len(pids))
+    return Struck("burn", site, at, len(pids), until)
 
 
 def _finish(state: LabState, folder: LabFolder, site: str) -> None:

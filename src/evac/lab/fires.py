@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from evac.lab import ledger
 from evac.lab.faults import Struck
+from evac.lab.ledger import Record
 from evac.lab.state import LabFolder
 
 MILESTONES: Final = ("detected", "decided", "fenced", "promoted", "shifted", "ended")
@@ -62,9 +63,11 @@ def begin(folder: LabFolder, struck: Struck, offset: int, leader_burnt: bool, re
     return fire
 
 
-def measured(folder: LabFolder, fire: Fire) -> Fire:
-    """The fire with what its clients have noticed until now."""
-    found = ledger.measure(ledger.read_ledger(folder.ledger, fire.ledger_offset), fire.burnt_at)
+def measured(fire: Fire, records: Sequence[Record], until: float = 0.0) -> Fire:
+    """The fire with what its clients have noticed. records: of the ledger, since it was lit; until: when
+    nothing of the site lived any more.
+    """
+    found = ledger.measure(records, fire.burnt_at, until)
     return replace(
         fire, first_write_seconds=found.first_write_seconds, last_client_seconds=found.last_client_seconds,
         clients=found.clients, clients_recovered=found.recovered, acknowledged=found.acknowledged,

@@ -20,9 +20,9 @@ from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError, Unavailable
 from evac.run.decide import EVAC
 from evac.run.values import ENDED
-from evac.store.journal import read
+from evac.store.journal import head_of, read
 from evac.store.opening import open_store
-from evac.store.port import Store
+from evac.store.port import Entry, Store
 
 LEADER: Final = "leader"
 ASK_SECONDS: Final = 3.0
@@ -160,8 +160,40 @@ def site_in(owner: str) -> str:
     return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the store held before a fire, and nobody need read again. runs: of all incidents; watched:
+    segments of the journal of watching.
+    """
+
+    runs: frozenset[str] = frozenset()
+    watched: int = 0
+
+
+def before_fire(topology: Topology, first: str = "") -> Before:
+    """Nothing where the store does not answer: then all is read."""
+
+    async def question(store: Store) -> Before:
+        head, entries = await asyncio.gather(head_of(store, _WATCH_STREAM), store.list(_RUN_PREFIX))
+        return Before(frozenset(map(_run_in, entries)), 0 if head is None else head.segment)
+
+    try:
+        return ask(topology, question, first)
+    except EvacError:
+        return Before()
+
+
+def _run_in(entry: Entry) -> str:
+    return str(orjson.loads(entry.value).get("run", ""))
+
+
 def run_of_fire(
-    topology: Topology, site: str, burnt_at: float, first: str, ahead: Mapping[str, float]
+    topology: Topology,
+    site: str,
+    burnt_at: float,
+    first: str,
+    ahead: Mapping[str, float],
+    before: Before = Before(),
 ) -> RunFacts | None:
     """What the runs that were made after the fire have done; None while there is none.
 
@@ -170,13 +202,15 @@ def run_of_fire(
     """
 
     async def question(store: Store) -> RunFacts | None:
-        watched = [row async for row in _records(store, _WATCH_STREAM)]
+        watched = [row async for row in _records(store, _WATCH_STREAM, before.watched)]
         lease = await store.holder(LEADER)
         shift_ms = round(1_000 * ahead.get(site_in(lease.owner) if lease is not None else "", 0.0))
         watched = moved(watched, shift_ms)
         runs: list[RunFacts] = []
         for entry in await store.list(_RUN_PREFIX):
-            run = str(orjson.loads(entry.value).get("run", ""))
+            run = _run_in(entry)
+            if run in before.runs:
+                continue
             events = moved([row async for row in _records(store, run)] if run else [], shift_ms)
             if events and events[0][1] >= burnt_at * 1_000 and not is_withdrawn(events):
                 runs.append(facts(run, events, watched, site, burnt_at))
@@ -220,8 +254,8 @@ def together(runs: Sequence[RunFacts]) -> RunFacts | None:
     return RunFacts(", ".join(one.run for one in runs), phase, seconds)
 
 
-async def _records(store: Store, stream: str) -> Any:
-    async for segment in read(store, stream):
+async def _records(store: Store, stream: str, after: int = 0) -> Any:
+    async for segment in read(store, stream, after):
         for record in segment.records:
             yield orjson.loads(record)
 

@@ -53,13 +53,34 @@ class LedgerWriter:
 
 def read_ledger(path: Path, offset: int = 0) -> Iterator[Record]:
     """Records from a position of the file on. A last line that is not whole yet is left out."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if line.endswith(b"\n") and len(line) <= _MOST_LINE:
-                yield Record(**json.loads(line))
+    for line in _lines(path, offset):
+        if len(line) <= _MOST_LINE:
+            yield Record(**json.loads(line))
+
+
+def _lines(path: Path, offset: int) -> Iterator[bytes]:
+    """Those that are whole by now."""
+    if path.exists():
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield from (line for line in file if line.endswith(b"\n"))
+
+
+class LedgerReader:
+    """All records from a position of the file on, each read once: what follows a fire looks often, on the
+    machine that burns.
+    """
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path, self._offset = path, offset
+        self._rows: list[Record] = []
+
+    def read(self) -> list[Record]:
+        for line in _lines(self._path, self._offset):
+            self._offset += len(line)
+            if len(line) <= _MOST_LINE:
+                self._rows.append(Record(**json.loads(line)))
+        return self._rows
 
 
 def size(path: Path) -> int:
@@ -83,10 +104,12 @@ class Measured:
     double_primary_seconds: float
 
 
-def measure(records: Iterable[Record], burnt_at: float) -> Measured:
+def measure(records: Iterable[Record], burnt_at: float, until: float = 0.0) -> Measured:
     """Figures of a fire at `burnt_at`. Only what was tried after the fire counts as a write after it: an
-    acknowledgement that was on its way at that moment tells nothing.
+    acknowledgement that was on its way at that moment tells nothing. until: when the last process of the site
+    was gone; what was tried before that tells nothing either.
     """
+    counts_from = max(burnt_at, until)
     rows = list(records)
     begun: dict[tuple[str, int], float] = {}
     first: dict[int, float] = {}
@@ -101,7 +124,7 @@ def measure(records: Iterable[Record], burnt_at: float) -> Measured:
             failed += row.at >= burnt_at
         elif row.kind == "ack":
             acks.append(row.at)
-            if begun.get((row.id, row.number), 0.0) >= burnt_at and row.client not in first:
+            if begun.get((row.id, row.number), 0.0) >= counts_from and row.client not in first:
                 first[row.client] = row.at - burnt_at
     # The silence that still lasts counts too: until the last thing that was written at all.
     moments = [burnt_at, *(at for at in sorted(acks) if at >= burnt_at)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evac.lab.ledger import (
+    LedgerReader,
     LedgerWriter,
     Record,
     acknowledged,
@@ -34,6 +35,12 @@ def test_an_answer_on_its_way_when_the_site_burnt_is_no_write_after_it() -> None
     assert (found.first_write_seconds, found.last_client_seconds) == (2.5, 3.0)
     assert (found.clients, found.recovered, found.acknowledged) == (2, 2, 3)
     assert found.longest_gap_seconds == pytest.approx(2.4)
+
+
+def test_a_write_while_the_site_was_still_being_killed_is_none_after_it() -> None:
+    rows = [*tried(0, "a", 10.01, 10.03), *tried(0, "b", 10.1, None), *tried(0, "b", 12.0, 12.5, number=2)]
+    assert measure(rows, burnt_at=10.0).first_write_seconds == 0.03
+    assert measure(rows, burnt_at=10.0, until=10.06).first_write_seconds == 2.5
 
 
 def test_a_client_that_never_comes_back_is_not_forgotten() -> None:
@@ -69,8 +76,16 @@ def test_what_is_written_is_read_and_a_torn_line_is_left_out(tmp_path: Path) -> 
     middle = size(path)
     writer.write("ack", 2.0, client=3, id="x", number=1, address="127.1.0.6", site="pangyo")
     writer.close()
+    reader, last = LedgerReader(path, middle), json.dumps({"kind": "ack", "at": 3.0})
     with path.open("a") as file:
-        file.write(json.dumps({"kind": "ack", "at": 3.0})[:-4])
+        file.write(last[:-4])
+        file.flush()
+        assert [row.kind for row in reader.read()] == ["ack"]
+        file.write(last[-4:] + "\n")
+    assert [row.at for row in reader.read()] == [2.0, 3.0], "each once, and the torn one when it is whole"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with path.open("a") as file:
+        file.write(last[:-4])
     assert [row.kind for row in read_ledger(path)] == ["try", "ack"]
     assert [row.kind for row in read_ledger(path, middle)] == ["ack"]
     assert acknowledged(read_ledger(path)) == {"x"}
