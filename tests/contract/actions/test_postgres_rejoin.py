@@ -162,6 +162,36 @@ def test_a_standby_that_holds_more_than_the_new_primary_is_rewound_by_hand(serve
         asyncio.run(story())
 
 
+def test_a_standby_is_only_pointed_at_the_second_new_primary_within_minutes(server_folder: Path) -> None:
+    """Its control file still tells the timeline of before the first: it made no restart point since."""
+    with data_set(server_folder, synchronous=(), replicas=("dc-anyang", "dc-ansan")) as world:
+
+        async def story() -> None:
+            driver, ansan = PostgresDriver(), world.members["dc-ansan"]
+            world.pangyo.kill()
+            await _promote_after_power_off(world)
+            follow = world.rejoin("dc-ansan", "dc-anyang", how="follow")
+            assert (await driver.execute(follow, order()))["rewound"] is False
+            assert (await driver.execute(world.rejoin("dc-pangyo", "dc-anyang"), PATIENT))["epoch"]
+            await _write(world.anyang, 7)
+            async with asyncio.timeout(10):
+                while await _ids(ansan) != {7} or await _ids(world.pangyo) != {7}:
+                    await asyncio.sleep(0.05)
+            world.anyang.kill()
+            promote = world.action("promote", "dc-pangyo", proof="power", peers=(_address(world.anyang),))
+            assert (await driver.execute(promote, order()))["timeline"] == 3
+            checkpoint = "SELECT timeline_id FROM pg_control_checkpoint()"
+            assert await query(ansan, checkpoint) == [(1,)], "or there is nothing to be tested here"
+            evidence = await driver.execute(world.rejoin("dc-ansan", "dc-pangyo", how="follow"), order())
+            assert evidence["rewound"] is False
+            await _write(world.pangyo, 8)
+            async with asyncio.timeout(10):
+                while await _ids(ansan) != {7, 8}:
+                    await asyncio.sleep(0.05)
+
+        asyncio.run(story())
+
+
 def test_nothing_is_rewound_without_a_place_for_what_it_had_alone(server_folder: Path) -> None:
     with data_set(server_folder, synchronous=()) as world:
 
