@@ -189,7 +189,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             name = "the journal is" if run is not None else f"{proof['stream']} is"
             lines = [f"- {'' if run else proof['stream'] + ': '}{words}" for words in proof["problems"]]
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
-        if silent := proofs[0].get("silent"):
+        if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
             say(f"warning: what the agents of {', '.join(silent)} keep is not compared: they do not answer")
     return exits.FAILED if any(proof["problems"] for proof in proofs) else exits.DONE
 

@@ -21,19 +21,13 @@ from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep
 from evac.run.view import RunView
 from tests.unit.engine import small_world
+from tests.unit.engine.leader import Leader
 from tests.unit.engine.small_world import World, play, policy_of
 
 FENCE = Action("fence", "db", "command", "pangyo", {}, {"proof": "power"})
 DEMOTE = Action("demote", "db", "postgres", "pangyo")
 PROMOTE = Action("promote", "db", "postgres", "anyang")
 STEP = RunStep("promote:db", "promote", "db", 0, 1, data_set="db")
-
-
-class Leader:
-    token = 7
-
-    def check(self) -> None:
-        """It leads."""
 
 
 @dataclass

@@ -13,17 +13,11 @@ from evac.actions.port import Action, Checked, Evidence, Observed, Order
 from evac.engine.performing import Performer, Terms, Try
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
+from tests.unit.engine.leader import Leader
 
 PROMOTE = Action("promote", "db", "postgres", "anyang")
 DEMOTE = Action("demote", "db", "postgres", "pangyo")
 STEP = RunStep("promote:db", "promote", "db", 0, 1, data_set="db")
-
-
-class Leader:
-    token = 7
-
-    def check(self) -> None:
-        """It leads."""
 
 
 @dataclass
