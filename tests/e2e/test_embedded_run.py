@@ -16,6 +16,7 @@ from typing import TypeVar
 import pytest
 
 from evac.app import runs
+from evac.app.applying import ensure_controller
 from evac.run.view import RunView
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -185,6 +186,19 @@ def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:
     apply(world)
     refused = world.evac(*words, "--confirm", "pangyo", code=4)
     assert "site-left" in refused or "already" in refused
+
+
+def test_a_controller_that_was_started_is_no_child_that_this_process_waits_for(world: World) -> None:
+    """Python warns of a child that is left running, and a warning fails a test."""
+    estate, log = world.folder / "estate", world.folder / "controller.log"
+    Path(world.store.removeprefix("sqlite:")).parent.mkdir(parents=True)
+
+    async def ensure(store: Store) -> str:
+        return await ensure_controller(store, world.store, estate, None, log)
+
+    leads = world.ask(ensure)
+    assert leads == f"local/{world.controller()}/{leads.rpartition('/')[2]}"
+    assert world.ask(ensure) == leads
 
 
 def test_a_killed_controller_is_followed_by_another_that_goes_on(world: World) -> None:

@@ -222,11 +222,15 @@ async def ensure_controller(
     with os.fdopen(handle, "ab") as output:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    start_new_session=True)  # fmt: skip
-    for _ in range(int(START_S / 0.1)):
-        lease = await store.holder(LEADER)
-        if lease is not None:
-            return lease.owner
-        if process.poll() is not None:
-            break
-        await asyncio.sleep(0.1)
+    try:
+        for _ in range(int(START_S / 0.1)):
+            lease = await store.holder(LEADER)
+            if lease is not None:
+                return lease.owner
+            if process.poll() is not None:
+                break
+            await asyncio.sleep(0.1)
+    finally:
+        if process.returncode is None:
+            process.returncode = 0  # it lives on when this command ends: not ours to wait for
     raise Unavailable(f"the controller did not start; see {log}")

@@ -40,6 +40,7 @@ def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     while process.poll() is None and time.monotonic() < until:
         about = read_state(folder)
         if about is not None and about["pid"] == process.pid:
+            process.returncode = 0  # it lives on when this command ends: not ours to wait for
             return about
         time.sleep(_LOOK_S)
     with contextlib.suppress(ProcessLookupError):
