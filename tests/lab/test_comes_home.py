@@ -127,7 +127,7 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     assert until(begun, 20.0)
     faults.heal(lab, "pangyo")
     (run,) = begun()
-    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 30.0), told(lab)
+    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 60.0), told(lab)
     assert run.startswith("pangyo-lost")
     assert writes(lab, within_s=15.0) >= 5
     assert lost(lab) == []

@@ -25,6 +25,7 @@ from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, Leadership
 from evac.engine.mistakes import enduring
+from evac.engine.own_task import in_own_task
 from evac.engine.replacing import Concerned
 from evac.engine.typed import to_apply, to_approve
 from evac.engine.voting import VotePublisher, VoteReader
@@ -199,7 +200,7 @@ class Controller:
     async def _compete(self) -> None:
         """Tries to lead, whenever nobody does."""
         while True:
-            await self._lead(await self._candidacy.wait())
+            await in_own_task(self._lead(await self._candidacy.wait()))
             await asyncio.sleep(LEAD_AGAIN_S)
 
     def _cannot_lead(self, error: Corrupt) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
+from evac.engine.own_task import in_own_task
 from evac.model.errors import EvacError
 
 INTERNAL: Final = "internal-error"
@@ -61,7 +62,7 @@ async def enduring(what: str, work: Callable[[], Awaitable[None]], say: Say) -> 
     while True:
         began_s = loop.time()
         try:
-            await work()
+            await in_own_task(work())
             return
         except Exception as error:
             if not is_mistake(error):
