@@ -34,6 +34,7 @@ VERBS: Final[frozenset[Verb]] = frozenset(
 METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 AGAIN: Final = frozenset({408, 425, 429, 503})
 _KEPT: Final = 12
+_FIRST_PAUSE_S: Final = 0.03
 _PAUSE_S: Final = 0.25
 
 
@@ -80,7 +81,7 @@ class HttpDriver:
     async def _verify(self, action: Action, order: Order) -> Evidence:
         """Asks until it answers well: nothing is changed, whatever it says. Raises `Retryable`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + order.timeout_s
+        deadline, pause_s = loop.time() + order.timeout_s, _FIRST_PAUSE_S
         while True:
             observed, _ = await self._look(action, order, deadline - loop.time())
             if observed.outcome == "done" or order.dry_run:
@@ -88,7 +89,8 @@ class HttpDriver:
             if deadline - loop.time() < 2 * _PAUSE_S:
                 why = observed.evidence.get("why", f"it says {observed.outcome}")
                 raise Retryable("not-as-expected", str(why), after_ms=500)
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_S)
 
     async def _ask(self, action: Action, order: Order, which: str, what: str) -> Evidence:
         loop = asyncio.get_running_loop()
@@ -113,7 +115,7 @@ class HttpDriver:
 
     async def _until_done(self, action: Action, order: Order, deadline: float, outcome: str) -> None:
         """Accepted is not done: asks until it is. Raises `OutcomeUnknown`."""
-        loop = asyncio.get_running_loop()
+        loop, pause_s = asyncio.get_running_loop(), _FIRST_PAUSE_S
         while True:
             left = deadline - loop.time()
             observed, answer = await self._look(action, order, left)
@@ -121,7 +123,8 @@ class HttpDriver:
                 return
             if answer is None or left < 2 * _PAUSE_S:
                 raise OutcomeUnknown("http-accepted", "it was accepted, and is not seen done")
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_S)
 
     async def _look(self, action: Action, order: Order, timeout_s: float) -> tuple[Observed, Answer | None]:
         """What `observe_url` says. Raises `Permanent` for settings that are wrong."""

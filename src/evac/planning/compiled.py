@@ -39,6 +39,7 @@ __all__ = [
     "njit",
     "prange",
     "spliced",
+    "unlocked_kernel",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -175,6 +176,13 @@ def kernel(function: Function) -> Function:
 def allocating_kernel(function: Function) -> Function:
     """Compile and cache a function that makes an array, or a view that outlives it."""
     return _compiled(function, _COUNTED)
+
+
+def unlocked_kernel(function: Function) -> Function:
+    """As `kernel`, without the interpreter's lock, so that other threads go on. For what takes far longer
+    than the 5 ms that it may wait for the lock afterwards.
+    """
+    return _compiled(function, {"nogil": True, **_UNCOUNTED})
 
 
 def inner(function: Function) -> Function:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from evac.planning.evacuation.board import Board
 
 Progress = Callable[[float, str], None]
-BOUND_WORK: Final = 300
-"""Iterations of the dual ascent: the bound is within a percent of its limit by then."""
 
 
 def plan(
@@ -98,19 +96,21 @@ def plan_instance(
     from evac.planning.assembly.steps import draft_steps, ordered
     from evac.planning.assembly.stops import add_stops
     from evac.planning.assembly.waves import left_off, wave_of
-    from evac.planning.bound import bound
+    from evac.planning.proving import beside
 
     asked = scenario or lose("instance")
-    board = _solved(instance, work, seed, progress)
-    times = times_of(instance, board)
-    base, top = outages(instance, times)
-    objective = price(instance, base, top)
-    draft = draft_steps(instance, board)
-    if asked.kind == "evacuate":
-        add_stops(draft, times)
-    steps = ordered(draft)
-    progress(0.85, "proving")
-    proved = bound(better or instance, work=BOUND_WORK, seed=seed, best_objective=objective)
+    with beside(better or instance) as prove:
+        board = _solved(instance, work, seed, progress)
+        times = times_of(instance, board)
+        base, top = outages(instance, times)
+        objective = price(instance, base, top)
+        proof = prove(objective)
+        draft = draft_steps(instance, board)
+        if asked.kind == "evacuate":
+            add_stops(draft, times)
+        steps = ordered(draft)
+        progress(0.85, "proving")
+        proved = proof()
     changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
     stores = store_outcomes(draft)
     tick = instance.tick_ms

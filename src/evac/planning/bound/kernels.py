@@ -256,7 +256,7 @@ def price_rows(
             room_waits(weight[a:b], size[a:b], first[row], gain_tick[e:f], gain[e:f], horizon, wait[a:b])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def ascend(
     iterations,
     begin,

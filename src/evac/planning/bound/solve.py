@@ -12,7 +12,7 @@ from evac.planning.bound.ascent import ascend, relaxed_split
 from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of_lost, whole
 from evac.planning.bound.network import Network, network_of
-from evac.planning.bound.problem import FloatArray, problem_of
+from evac.planning.bound.problem import FloatArray, Problem, problem_of
 from evac.planning.bound.relaxation import Relaxation, Relaxed
 from evac.planning.bound.rounding import certificate_of, placement_of
 from evac.planning.bound.rows import CapacityChoice, capacity_choice, plain_prices, supply_choices
@@ -31,6 +31,16 @@ class BoundResult:
     boot_tools: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """What a proof takes from its instance alone: it can be made before any plan is known."""
+
+    facts: Facts
+    relaxed: Relaxed
+    placement: PlacementRows
+    problem: Problem
+
+
 def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int | None = None) -> BoundResult:
     """The certified lower bound on the objective of every plan of an instance.
 
@@ -41,25 +51,58 @@ def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int |
     """
     del seed
     facts, sweep = facts_of_lost(instance)
-    found = (facts.sum_of_heads, Certificate())
-    tight = best_objective is not None and found[0] >= best_objective
-    if facts.lost_weight and not tight:
-        facts = whole(facts, sweep)
-        for certificate in _candidates(facts, network_of(facts), work, best_objective):
-            value = evaluate(facts, certificate)
-            if value > found[0]:
-                found = (value, certificate)
-    return BoundResult(found[0], facts.sum_of_heads, found[1], work, facts.heads.waits.get("boot", 0))
+    if _is_proved(facts, best_objective):
+        return _result(facts, work)
+    return _searched(_drafted(whole(facts, sweep)), work, best_objective)
 
 
-def _candidates(facts: Facts, network: Network, work: int, best_objective: int | None) -> list[Certificate]:
+def draft_of(instance: Instance) -> Draft | None:
+    """The first part of `bound`, for whoever has nothing better to do meanwhile; None where nothing that is
+    lost weighs anything.
+    """
+    facts, sweep = facts_of_lost(instance)
+    return _drafted(whole(facts, sweep)) if facts.lost_weight else None
+
+
+def bound_of(instance: Instance, draft: Draft | None, *, work: int, best_objective: int) -> BoundResult:
+    """As `bound`, from its first part."""
+    if draft is None:
+        return bound(instance, work=work, best_objective=best_objective)
+    if _is_proved(draft.facts, best_objective):
+        return _result(draft.facts, work)
+    return _searched(draft, work, best_objective)
+
+
+def _is_proved(facts: Facts, best_objective: int | None) -> bool:
+    """Whether heads alone prove it all."""
+    tight = best_objective is not None and facts.sum_of_heads >= best_objective
+    return tight or not facts.lost_weight
+
+
+def _result(facts: Facts, work: int, found: tuple[int, Certificate] | None = None) -> BoundResult:
+    value, certificate = found or (facts.sum_of_heads, Certificate())
+    return BoundResult(value, facts.sum_of_heads, certificate, work, facts.heads.waits.get("boot", 0))
+
+
+def _drafted(facts: Facts) -> Draft:
+    network = network_of(facts)
     choices = _capacity_choices(facts, network)
     relaxed = Relaxation(facts, network, choices=choices).solve()
     placement = placement_of(facts, relaxed)
     problem = problem_of(facts, network, supply_choices(facts), choices, _reserve(facts, placement))
+    return Draft(facts, relaxed, placement, problem)
+
+
+def _searched(draft: Draft, work: int, best_objective: int | None) -> BoundResult:
+    facts, relaxed, problem = draft.facts, draft.relaxed, draft.problem
     ascended = ascend(problem, relaxed, work, _mean_outage(facts, relaxed, best_objective))
-    splits = (relaxed_split(problem, relaxed), *ascended.splits)
-    return [certificate_of(problem, split, placement) for split in splits]
+    found = (facts.sum_of_heads, Certificate())
+    for split in (relaxed_split(problem, relaxed), *ascended.splits):
+        certificate = certificate_of(problem, split, draft.placement)
+        value = evaluate(facts, certificate)
+        if value > found[0]:
+            found = (value, certificate)
+    return _result(facts, work, found)
 
 
 def _capacity_choices(facts: Facts, network: Network) -> tuple[CapacityChoice, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.compiled import allocating_inner, inner, kernel, spliced
+from evac.planning.compiled import allocating_inner, inner, kernel, spliced, unlocked_kernel
 from evac.planning.evacuation.board import (
     AT_LEVEL,
     FAILED_TIME,
@@ -130,7 +130,7 @@ def run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int,
     return paid
 
 
-@kernel
+@unlocked_kernel
 def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
     """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
 
