@@ -1,7 +1,7 @@
 """No plan is carried out that the checker refuses, wherever it comes from: a file, the API, the drawer.
 
 The checker looks twice at what people bring, and once more at every plan of the drawer when it is made
-(`app.planning_desk`). `must_hold` is asked by whoever rehearses or proposes a plan, beside the estate as it
+(`app.planning_desk`); whoever leads judges the plan for the loss of each site ahead of it. `must_hold` is asked by whoever rehearses or proposes a plan, beside the estate as it
 stands, so that a person hears of it at once. `Checker` is asked by the leader, whoever proposed, before a run
 is made of a plan or a run takes another one: nothing is journalled before, and nothing gets round it.
 
@@ -14,21 +14,32 @@ done, and no longer does what the plan says of its end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from typing import Final, Protocol
 
-from evac.engine.drawer import digest_of
+from evac.engine.drawer import Ready, digest_of
+from evac.engine.in_hand import OPEN
 from evac.engine.protecting import is_protection
 from evac.estate import plan_codec
 from evac.model.collector import collector_at_rest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.plan import Plan
+from evac.store.port import Lease, Store
 from evac.verify import Verdict, check
 
 WRONG: Final = "plan-wrong"
 KEPT: Final = 64
+LOOK_S: Final = 2.0
+
+
+@lru_cache(maxsize=4)
+def decoded(data: bytes) -> Plan:
+    """A plan is read several times in the seconds in which a run is made of it."""
+    return plan_codec.decode(data)
 
 
 def why_not(verdict: Verdict) -> str:
@@ -84,9 +95,52 @@ class Checker:
             await asyncio.to_thread(_accept, data, estate, digest)
             self._accepted.append(known)
 
+    def knows(self, plan: str) -> bool:
+        """Whether the plan with this digest was accepted for the estate as it stands now."""
+        return (self._seen()[1], plan) in self._accepted
+
+
+class LyingReady(Protocol):
+    """The drawer, as far as it is asked here."""
+
+    async def look(self, lost: Sequence[str]) -> Ready | None: ...
+    async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None: ...
+
+
+class Forethought:
+    """Of whoever leads: judges the plan for the loss of each site once it lies ready, so that no loss waits
+    for the checker. What an open run does comes first; a plan that was refused is judged again at the loss.
+    """
+
+    def __init__(
+        self, store: Store, drawer: LyingReady, checker: Checker, sites: Sequence[str],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
+        self._store, self._drawer, self._checker = store, drawer, checker
+        self._sites, self._pause = sites, pause
+        self._tried: deque[tuple[str, str]] = deque(maxlen=KEPT)
+
+    async def chore(self, guard: Lease) -> None:
+        await self.look()
+        await self._pause(LOOK_S)
+
+    async def look(self) -> None:
+        for site in self._sites:
+            if await self._store.list(OPEN, limit=1):
+                return
+            ready = await self._drawer.look((site,))
+            if ready is None or not ready.plan or self._checker.knows(ready.plan):
+                continue
+            tried = (ready.estate, ready.plan)
+            if tried in self._tried or (found := await self._drawer.take((site,))) is None:
+                continue
+            self._tried.append(tried)
+            with contextlib.suppress(UnsafePlan, StalePlan):
+                await self._checker.accept(found[1])
+
 
 def _accept(data: bytes, estate: Estate, digest: str) -> None:
-    plan = plan_codec.decode(data)
+    plan = decoded(data)
     must_fit(plan, digest)
     must_hold(estate, plan)
 

@@ -22,7 +22,7 @@ from evac.actions.process import ProcessDriver
 from evac.actions.registry import Drivers, Maker
 from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
 from evac.actions.remote_generation import AgentGenerations
-from evac.app.accepting import Checker, must_fit
+from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
@@ -50,7 +50,6 @@ from evac.engine.policies import Policies
 from evac.engine.proposals import PROPOSAL
 from evac.engine.signatures import Approval, check
 from evac.engine.step_actions import agent_of
-from evac.estate import plan_codec
 from evac.estate.policy_file import load_policy, policy_beside
 from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
@@ -160,8 +159,9 @@ async def compose(
     )
     agents: dict[str, AgentPermits] = {}
     mender = Mender()
+    checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell),
+        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell, checker),
         health=ServiceHealth(estate, session),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -189,6 +189,7 @@ async def compose(
             seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
+            Forethought(store, drawer, checker, sites if setting.drawer and setting.watch else ()).chore,
         ),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
         estate=lambda: seen.digest,
@@ -241,7 +242,7 @@ def _ttl_ms(policy: RunPolicy) -> int:
 
 def _desk(
     setting: Setting, estate: Estate, policies: Policies, store: Store, driver: Callable[[str], Driver],
-    clock: Clock, seen: SeenEstate, tell: Tell,
+    clock: Clock, seen: SeenEstate, tell: Tell, checker: Checker,
 ) -> Desk:  # fmt: skip
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
@@ -253,7 +254,7 @@ def _desk(
     return Desk(
         store=store, clock=clock, policies=policies, owner=owner,
         guards=Guards(store, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
-        accept=Checker(lambda: (seen.estate, seen.digest)).accept, bind=bound, driver=driver, tell=tell,
+        accept=checker.accept, bind=bound, driver=driver, tell=tell,
         standing=seen.standing, loss=seen.loss,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary, behind=seen.behind,
@@ -282,7 +283,7 @@ async def bind_once(
     if kept:
         with contextlib.suppress(Corrupt):
             return await get_bound(store, run, digest)
-    plan = await asyncio.to_thread(plan_codec.decode, data)
+    plan = await asyncio.to_thread(decoded, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
         bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import orjson
 import pytest
 
 from evac.app import accepting, runs
-from evac.app.accepting import Checker, must_hold
+from evac.app.accepting import Checker, Forethought, must_hold
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.plans import Made, Question, make_plan, scenario_of
 from evac.app.rehearsing import check_fit, rehearse
-from evac.engine.drawer import digest_of
+from evac.engine.drawer import Ready, digest_of
 from evac.engine.protecting import plans_for
 from evac.estate import load, plan_codec
 from evac.model.digest import estate_digest
@@ -24,6 +25,8 @@ from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
+from evac.store.opening import open_store
+from evac.store.port import Delete, Put
 from tests.unit.planning.dark import dark_site
 
 SMALL = Path(__file__).resolve().parents[2] / "fixtures" / "estates" / "small"
@@ -233,6 +236,7 @@ def test_a_leader_reads_and_judges_plans_beside_its_loop(
         return noting
 
     async def story(made: Composed) -> None:
+        accepting.decoded.cache_clear()
         monkeypatch.setattr(plan_codec, "decode", noted("decode", plan_codec.decode))
         monkeypatch.setattr(accepting, "check", noted("check", accepting.check))
         await runs.propose(made.store, proposal, 1)
@@ -275,3 +279,86 @@ def test_every_power_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     for words in ("a=-5%", "'nowhere'", "said twice"):
         assert words in error.value.message
     assert error.value.message.count(";") == 3
+
+
+class _Drawer:
+    """What lies ready: site -> plan, each of one estate."""
+
+    def __init__(self, plans: dict[str, bytes], estate: str) -> None:
+        self.plans, self.estate, self.taken = plans, estate, 0
+
+    async def look(self, lost: Sequence[str]) -> Ready | None:
+        data = self.plans.get(lost[0])
+        return None if data is None else Ready(tuple(lost), digest_of(data), self.estate, 1)
+
+    async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None:
+        self.taken += 1
+        ready = await self.look(lost)
+        return None if ready is None else (ready, self.plans[lost[0]])
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Scenarios that the checker judged, in order."""
+    found: list[str] = []
+
+    def counted(estate: Estate, plan: Plan) -> None:
+        found.append(",".join(plan.scenario.domains))
+        must_hold(estate, plan)
+
+    monkeypatch.setattr(accepting, "must_hold", counted)
+    return found
+
+
+def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
+    tmp_path: Path, judged: list[str]
+) -> None:
+    estate = load(SMALL)
+    plans = {site: make_plan(estate, scenario_of(estate, Question(lose=(site,))), budget_ms=0).data
+             for site in ("north", "south")}  # fmt: skip
+    digest = estate_digest(estate)
+    now = [digest]
+
+    async def story() -> None:
+        async with AsyncExitStack() as open_till_the_end:
+            store = open_store(f"sqlite:{tmp_path}/evac.sqlite")
+            open_till_the_end.push_async_callback(store.close)
+            checker, drawer = Checker(lambda: (estate, now[0])), _Drawer(plans, digest)
+            ahead = Forethought(store, drawer, checker, ("north", "nowhere", "south"))
+            await store.transact((), (Put("open/a-run", b"{}"),))
+            await ahead.look()
+            assert judged == [], "a run comes first"
+            await store.transact((), (Delete("open/a-run"),))
+            for _ in range(3):
+                await ahead.look()
+            assert judged == ["north", "south"]
+            assert drawer.taken == 2, "what was judged is not read again"
+            await checker.accept(plans["north"])
+            assert judged == ["north", "south"]
+            now[0] = "sha256:of another estate"
+            with pytest.raises(StalePlan):
+                await checker.accept(plans["north"])
+
+    asyncio.run(story())
+
+
+def test_a_plan_that_is_refused_ahead_is_not_judged_all_the_time_and_refused_at_the_loss(
+    tmp_path: Path, judged: list[str]
+) -> None:
+    estate = load(SMALL)
+    plan = plan_codec.decode(make_plan(estate, scenario_of(estate, QUESTIONS["lose"]), budget_ms=0).data)
+    wrong = plan_codec.encode(without_fences(plan))
+    digest = estate_digest(estate)
+
+    async def story() -> None:
+        store = open_store(f"sqlite:{tmp_path}/evac.sqlite")
+        checker = Checker(lambda: (estate, digest))
+        ahead = Forethought(store, _Drawer({"north": wrong}, digest), checker, ("north",))
+        for _ in range(3):
+            await ahead.look()
+        assert judged == ["north"]
+        with pytest.raises(UnsafePlan):
+            await checker.accept(wrong)
+        await store.close()
+
+    asyncio.run(story())
