@@ -1,9 +1,10 @@
 """No plan is carried out that the checker refuses, wherever it comes from: a file, the API, the drawer.
 
 The checker looks twice at what people bring, and once more at every plan of the drawer when it is made
-(`app.planning_desk`); whoever leads judges the plan for the loss of each site ahead of it. `must_hold` is asked by whoever rehearses or proposes a plan, beside the estate as it
-stands, so that a person hears of it at once. `Checker` is asked by the leader, whoever proposed, before a run
-is made of a plan or a run takes another one: nothing is journalled before, and nothing gets round it.
+(`app.planning_desk`); whoever leads judges the plan for the loss of each site ahead of that loss. `must_hold`
+is asked by whoever rehearses or proposes a plan, beside the estate as it stands, so that a person hears of it
+at once. `Checker` is asked by the leader, whoever proposed, before a run is made of a plan or a run takes
+another one: nothing is journalled before, and nothing gets round it.
 
 The checker knows plans for a loss, an evacuation, a restore and a failback. It does not know two others, and
 they do not come from people: the one step that lets a store commit again (`engine.protecting`), and a plan
