@@ -1,7 +1,7 @@
 """No plan is carried out that the checker refuses, wherever it comes from: a file, the API, the drawer.
 
 The checker looks twice at what people bring, and once more at every plan of the drawer when it is made
-(`app.planning_desk`); whoever leads judges the plan for the loss of each site ahead of that loss. `must_hold`
+(`app.planning_desk`); every controller judges the plan for the loss of each site ahead of it. `must_hold`
 is asked by whoever rehearses or proposes a plan, beside the estate as it stands, so that a person hears of it
 at once. `Checker` is asked by the leader, whoever proposed, before a run is made of a plan or a run takes
 another one: nothing is journalled before, and nothing gets round it.
@@ -29,7 +29,7 @@ from evac.model.collector import collector_at_rest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.plan import Plan
-from evac.store.port import Lease, Store
+from evac.store.port import Store
 from evac.verify import Verdict, check
 
 WRONG: Final = "plan-wrong"
@@ -109,8 +109,9 @@ class LyingReady(Protocol):
 
 
 class Forethought:
-    """Of whoever leads: judges the plan for the loss of each site once it lies ready, so that no loss waits
-    for the checker. What an open run does comes first; a plan that was refused is judged again at the loss.
+    """Of every controller, as each may lead at the loss: judges the plan for the loss of each site once it
+    lies ready, so that no loss waits for the checker. What an open run does comes first; a plan that was
+    refused is judged again at the loss.
     """
 
     def __init__(
@@ -121,11 +122,15 @@ class Forethought:
         self._sites, self._pause = sites, pause
         self._tried: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
-    async def chore(self, guard: Lease) -> None:
-        await self.look()
-        await self._pause(LOOK_S)
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with contextlib.suppress(EvacError):  # a store that is away; whoever needs it says so
+                await self.look()
+            await self._pause(LOOK_S)
 
     async def look(self) -> None:
+        """Raises Unavailable."""
         for site in self._sites:
             if await self._store.list(OPEN, limit=1):
                 return

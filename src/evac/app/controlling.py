@@ -109,6 +109,7 @@ class Composed:
     agents: Sequence[AgentAnchors | AgentPermits | AgentGenerations]
     permits: Mapping[str, AgentPermits]
     mender: Mender
+    ahead: Forethought
 
     async def close(self) -> None:
         self.worker.close()
@@ -171,9 +172,8 @@ async def compose(
             lambda name: _primary_of(seen, name),
         )
     )  # fmt: skip
-    drawer = Drawer(
-        store, clock, sites if setting.drawer and setting.watch else (), worker, lambda: seen.digest,
-    )  # fmt: skip
+    drawn = sites if setting.drawer and setting.watch else ()
+    drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     if targets is None and setting.watch:
         targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
@@ -189,7 +189,6 @@ async def compose(
             seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
-            Forethought(store, drawer, checker, sites if setting.drawer and setting.watch else ()).chore,
         ),
         leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
         estate=lambda: seen.digest,
@@ -197,7 +196,7 @@ async def compose(
     made.append(Controller(parts))
     return Composed(
         made[0], store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
-        agents, mender,
+        agents, mender, Forethought(store, drawer, checker, drawn),
     )  # fmt: skip
 
 
@@ -354,6 +353,7 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
             asyncio.create_task(_until_idle(setting, made.store), name="idle"),
             asyncio.create_task(made.controller.run(), name="controller"),
             asyncio.create_task(enduring("observation", made.seen.follow, trouble), name="seen"),
+            asyncio.create_task(enduring("plans judged ahead", made.ahead.run, trouble), name="ahead"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         ready(made)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -21,12 +22,12 @@ from evac.engine.drawer import Ready, digest_of
 from evac.engine.protecting import plans_for
 from evac.estate import load, plan_codec
 from evac.model.digest import estate_digest
-from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
+from evac.model.errors import InvalidInput, StalePlan, Unavailable, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, Put, Store
 from tests.unit.planning.dark import dark_site
 
 SMALL = Path(__file__).resolve().parents[2] / "fixtures" / "estates" / "small"
@@ -297,6 +298,19 @@ class _Drawer:
         return None if ready is None else (ready, self.plans[lost[0]])
 
 
+class _Away:
+    """A store that does not answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> Any:
+        raise Unavailable("it does not answer")
+
+
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Scenarios that the checker judged, in order."""
@@ -333,6 +347,16 @@ def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
                 await ahead.look()
             assert judged == ["north", "south"]
             assert drawer.taken == 2, "what was judged is not read again"
+            paused: list[float] = []
+
+            async def pause(seconds: float) -> None:
+                paused.append(seconds)
+                if len(paused) == 2:
+                    raise asyncio.CancelledError
+
+            with pytest.raises(asyncio.CancelledError):
+                await Forethought(_Away(store), drawer, checker, ("north",), pause).run()
+            assert len(paused) == 2, "a store that is away ends nothing"
             await checker.accept(plans["north"])
             assert judged == ["north", "south"]
             now[0] = "sha256:of another estate"
