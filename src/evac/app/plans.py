@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from evac.estate import plan_codec, quantities
 from evac.model.collector import collector_at_rest
@@ -15,6 +17,13 @@ from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.power import BUDGETED, stated_budgets
 from evac.model.scenario import Scenario, ScenarioKind
+
+if TYPE_CHECKING:
+    from evac.planning.plan import Beside
+
+Result = TypeVar("Result")
+LARGE: Final = 100
+"""Services from which on it is worth a thread to prove the bound of a plan beside it."""
 
 GENERATION_US: Final = 800
 GENERATION_US_PER_1000_SERVERS: Final = 250
@@ -141,7 +150,7 @@ def make_plan(
     work = work_in(budget_ms, len(estate.fleet))
     if scenario.kind == "restore":
         work //= RESTORE_FACTOR
-    with collector_at_rest():
+    with collector_at_rest(), _beside(estate) as beside:
         made = plan(
             estate,
             scenario,
@@ -150,9 +159,24 @@ def make_plan(
             seed=seed,
             sensitivity=sensitivity,
             progress=progress,
+            beside=beside,
         )
         data = plan_codec.encode(made)
         return Made(made, data, plan_codec.plan_digest(data))
+
+
+@contextmanager
+def _beside(estate: Estate) -> Iterator[Beside | None]:
+    """A thread for the plan of a large estate."""
+    if len(estate.services) < LARGE:
+        yield None
+        return
+    with ThreadPoolExecutor(1, "evac-proof") as helper:
+
+        def begin(work: Callable[[], Result], /) -> Callable[[], Result]:
+            return helper.submit(work).result
+
+        yield begin
 
 
 def work_in(budget_ms: int, servers: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,9 +21,21 @@ from evac.model.scenario import Scenario, lose
 from evac.model.units import TICK_MS
 
 if TYPE_CHECKING:
+    from evac.planning.bound import BoundResult
     from evac.planning.evacuation.board import Board
 
 Progress = Callable[[float, str], None]
+Result = TypeVar("Result")
+BOUND_WORK: Final = 300
+"""Iterations of the dual ascent: the bound is within a percent of its limit by then."""
+
+
+class Beside(Protocol):
+    """Begins work that goes on while the planner does, in the order in which it is given; what it returns
+    waits for the result, or raises what the work raised.
+    """
+
+    def __call__(self, work: Callable[[], Result], /) -> Callable[[], Result]: ...
 
 
 def plan(
@@ -36,9 +49,11 @@ def plan(
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
     known: tuple[str, Instance] | None = None,
+    beside: Beside | None = None,
 ) -> Plan:
     """Plan a scenario. work: generations of search (0: the constructive plan); same input, same plan.
     known: the digest of the estate, and the instance of it for this scenario, where they were made already.
+    beside: where the bound is proved meanwhile; long kernels of both need no lock of the interpreter.
 
     Raises UnknownDomain for a domain the estate does not have, Infeasible where a tool needs itself
     and people have no way.
@@ -58,6 +73,7 @@ def plan(
         seed=seed,
         sensitivity=sensitivity,
         progress=progress,
+        beside=beside,
     )
     return replace(made, intervals=interval_paths(estate))
 
@@ -87,6 +103,7 @@ def plan_instance(
     seed: int = 0,
     sensitivity: bool = False,
     progress: Progress = lambda share, words: None,
+    beside: Beside | None = None,
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
@@ -96,21 +113,25 @@ def plan_instance(
     from evac.planning.assembly.steps import draft_steps, ordered
     from evac.planning.assembly.stops import add_stops
     from evac.planning.assembly.waves import left_off, wave_of
-    from evac.planning.proving import beside
+    from evac.planning.bound import bound, bound_of, draft_of
 
-    asked = scenario or lose("instance")
-    with beside(better or instance) as prove:
-        board = _solved(instance, work, seed, progress)
-        times = times_of(instance, board)
-        base, top = outages(instance, times)
-        objective = price(instance, base, top)
-        proof = prove(objective)
-        draft = draft_steps(instance, board)
-        if asked.kind == "evacuate":
-            add_stops(draft, times)
-        steps = ordered(draft)
-        progress(0.85, "proving")
-        proved = proof()
+    asked, bounded = scenario or lose("instance"), better or instance
+    begun = None if beside is None else beside(partial(draft_of, bounded))
+    board = _solved(instance, work, seed, progress)
+    times = times_of(instance, board)
+    base, top = outages(instance, times)
+    objective = price(instance, base, top)
+    proof: Callable[[], BoundResult]
+    if beside is None or begun is None:
+        proof = partial(bound, bounded, work=BOUND_WORK, best_objective=objective)
+    else:
+        proof = beside(partial(bound_of, bounded, begun, work=BOUND_WORK, best_objective=objective))
+    draft = draft_steps(instance, board)
+    if asked.kind == "evacuate":
+        add_stops(draft, times)
+    steps = ordered(draft)
+    progress(0.85, "proving")
+    proved = proof()
     changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
     stores = store_outcomes(draft)
     tick = instance.tick_ms

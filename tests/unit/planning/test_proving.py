@@ -3,56 +3,85 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 
+from evac.app import plans
 from evac.estate.example import pangyo
-from evac.model.derive import derive
+from evac.model.errors import Infeasible
 from evac.model.instance import Instance
 from evac.model.scenario import lose
-from evac.planning import proving
-from evac.planning.bound import bound
-from evac.planning.plan import plan_instance
+from evac.planning.bound import bound, bound_of, draft_of
+from evac.planning.plan import BOUND_WORK, plan_instance
 from evac.testing.instances import random_variant, worked_example
+
+Result = TypeVar("Result")
+
+
+def in_a_thread(work: Callable[[], Result], /) -> Callable[[], Result]:
+    found: list[Result] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+
+    def wait() -> Result:
+        thread.join()
+        return found[0]
+
+    return wait
 
 
 @pytest.mark.parametrize("work", [0, 300])
 @pytest.mark.parametrize("instance", [worked_example(), random_variant(3), random_variant(8)])
-def test_beside_and_after_make_the_same_plan(
-    instance: Instance, work: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    after = plan_instance(instance, work=work)
-    monkeypatch.setattr(proving, "LARGE", 0)
-    assert plan_instance(instance, work=work) == after
+def test_beside_and_after_make_the_same_plan(instance: Instance, work: int) -> None:
+    assert plan_instance(instance, work=work, beside=in_a_thread) == plan_instance(instance, work=work)
 
 
-def test_a_large_instance_has_a_helper_that_is_gone_afterwards() -> None:
-    instance = derive(pangyo(servers=1_000, mended=True), lose("pangyo"))
-    assert len(instance.services) >= proving.LARGE
-    before = threading.active_count()
-    with proving.beside(instance) as prove:
-        assert threading.active_count() == before + 1
-        best = 1 << 60
-        assert prove(best)() == bound(instance, work=proving.WORK, best_objective=best)
-        assert prove(0)().bound == bound(instance, work=proving.WORK, best_objective=0).bound
-    assert threading.active_count() == before
+@pytest.mark.parametrize("best", [0, 1_848_000, 2_146_000])
+def test_a_bound_in_two_parts_is_that_in_one(best: int) -> None:
+    instance = worked_example()
+    draft = draft_of(instance)
+    assert draft is not None
+    whole = bound(instance, work=BOUND_WORK, best_objective=best)
+    assert bound_of(instance, lambda: draft, work=BOUND_WORK, best_objective=best) == whole
 
 
-def test_where_nothing_lost_weighs_anything_nothing_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proving, "LARGE", 0)
+def test_where_nothing_lost_weighs_anything_nothing_is_drafted() -> None:
     base = worked_example()
-    services = replace(
-        base.services, base_weight=base.services.base_weight * 0, top_weight=base.services.top_weight * 0
-    )
-    instance = replace(base, services=services)
-    with proving.beside(instance) as prove:
-        assert prove(5)() == bound(instance, work=proving.WORK, best_objective=5)
+    weightless: dict[str, Any] = {
+        name: getattr(base.services, name) * 0 for name in ("base_weight", "top_weight")
+    }
+    instance = replace(base, services=replace(base.services, **weightless))
+    assert draft_of(instance) is None
+    whole = bound(instance, work=BOUND_WORK, best_objective=5)
+    assert bound_of(instance, lambda: None, work=BOUND_WORK, best_objective=5) == whole
+
+
+def test_the_plan_of_a_large_estate_has_a_helper_that_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    estate = pangyo(servers=1_000, mended=True)
+    assert len(estate.services) >= plans.LARGE
+    before, seen = threading.active_count(), []
+
+    def progress(share: float, words: str) -> None:
+        seen.append(any(one.name.startswith("evac-proof") for one in threading.enumerate()))
+
+    beside = plans.make_plan(estate, lose("pangyo"), budget_ms=0, progress=progress)
+    assert all(seen)
+    assert threading.active_count() == before
+    monkeypatch.setattr(plans, "LARGE", 1_000_000)
+    assert plans.make_plan(estate, lose("pangyo"), budget_ms=0).data == beside.data
 
 
 def test_a_plan_that_cannot_be_made_ends_its_helper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proving, "LARGE", 0)
+    def refuse(instance: Instance) -> None:
+        raise Infeasible("self-reference", "a tool needs itself")
+
+    monkeypatch.setattr("evac.planning.evacuation.solve.refuse_self_reference", refuse)
     before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), proving.beside(worked_example()):
-        raise ZeroDivisionError
+    with pytest.raises(Infeasible):
+        plans.make_plan(pangyo(servers=1_000, mended=True), lose("pangyo"), budget_ms=0)
     assert threading.active_count() == before

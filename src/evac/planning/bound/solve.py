@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +65,11 @@ def draft_of(instance: Instance) -> Draft | None:
     return _drafted(whole(facts, sweep)) if facts.lost_weight else None
 
 
-def bound_of(instance: Instance, draft: Draft | None, *, work: int, best_objective: int) -> BoundResult:
-    """As `bound`, from its first part."""
+def bound_of(
+    instance: Instance, begun: Callable[[], Draft | None], *, work: int, best_objective: int
+) -> BoundResult:
+    """As `bound`, from its first part, once it is there."""
+    draft = begun()
     if draft is None:
         return bound(instance, work=work, best_objective=best_objective)
     if _is_proved(draft.facts, best_objective):
