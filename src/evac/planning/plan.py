@@ -113,19 +113,13 @@ def plan_instance(
     from evac.planning.assembly.steps import draft_steps, ordered
     from evac.planning.assembly.stops import add_stops
     from evac.planning.assembly.waves import left_off, wave_of
-    from evac.planning.bound import bound, bound_of, draft_of
 
-    asked, bounded = scenario or lose("instance"), better or instance
-    begun = None if beside is None else beside(partial(draft_of, bounded))
+    asked, prove = scenario or lose("instance"), _proving(better or instance, beside)
     board = _solved(instance, work, seed, progress)
     times = times_of(instance, board)
     base, top = outages(instance, times)
     objective = price(instance, base, top)
-    proof: Callable[[], BoundResult]
-    if beside is None or begun is None:
-        proof = partial(bound, bounded, work=BOUND_WORK, best_objective=objective)
-    else:
-        proof = beside(partial(bound_of, bounded, begun, work=BOUND_WORK, best_objective=objective))
+    proof = prove(objective)
     draft = draft_steps(instance, board)
     if asked.kind == "evacuate":
         add_stops(draft, times)
@@ -133,8 +127,7 @@ def plan_instance(
     progress(0.85, "proving")
     proved = proof()
     changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
-    stores = store_outcomes(draft)
-    tick = instance.tick_ms
+    stores, tick = store_outcomes(draft), instance.tick_ms
     return Plan(
         name=name,
         scenario=asked,
@@ -164,6 +157,18 @@ def plan_instance(
         sensitivity=changes,
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
+    )
+
+
+def _proving(instance: Instance, beside: Beside | None) -> Callable[[int], Callable[[], BoundResult]]:
+    """Takes the objective of the plan once it is known; what that returns waits for the proof."""
+    from evac.planning.bound import bound, bound_of, draft_of
+
+    if beside is None:
+        return lambda objective: partial(bound, instance, work=BOUND_WORK, best_objective=objective)
+    begun = beside(partial(draft_of, instance))
+    return lambda objective: beside(
+        partial(bound_of, instance, begun, work=BOUND_WORK, best_objective=objective)
     )
 
 
