@@ -20,7 +20,7 @@ from evac.engine.datasets import Epoch
 from evac.engine.live_actions import Standing
 from evac.engine.step_actions import STORE_DRIVERS
 from evac.model.domain import site_of, topology
-from evac.model.errors import ActionError
+from evac.model.errors import ActionError, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.run_policy import RunPolicy
@@ -73,6 +73,8 @@ async def _member(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         driver: Any = drivers.get(endpoint.driver)
         async with asyncio.timeout(timeout_s):
             facts = await driver.facts(action_of(endpoint), timeout_s)
+    except Permanent as error:  # it answers, and to nobody that we are; or what we say of it is wrong
+        return replace(unreachable, error=(error.code, error.message, error.hint))
     except (ActionError, TimeoutError, OSError):
         return unreachable
     return MemberSeen(

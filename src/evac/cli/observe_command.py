@@ -16,7 +16,7 @@ from evac.cli.run_command import now_ms
 
 if TYPE_CHECKING:
     from evac.app.power_observing import PowerFacts
-    from evac.model.observation import Observation
+    from evac.model.observation import MemberSeen, Observation
     from evac.report.screen import Page
 
 
@@ -27,27 +27,32 @@ if TYPE_CHECKING:
 def observe(estate: Path, power: bool, output: str) -> int:
     """Ask every copy of every store what it is now: primary, synchronous, how far behind.
 
-    With --power, exit 16: the power of some servers is not known; exit 1: no controller told any. A password
-    that is refused is tried a handful of times, all controllers together, and no more.
+    A copy that does not answer is unreachable, which is an answer; exit 16: one refuses us, or what the
+    estate says of it cannot be used. With --power, exit 16: the power of some servers is not known; exit 1:
+    no controller told any. A password that is refused is tried a handful of times, all controllers together,
+    and no more.
     """
     from evac.report.run_report import moment
     from evac.report.screen import Page
 
     seen, facts = asyncio.run(_look(estate, power))
     if output == "json":
-        rows = [{"store": m.store, "site": m.site, "role": m.role, "lag_ms": m.lag_ms} for m in seen.members]
+        rows = [
+            {"store": m.store, "site": m.site, "role": m.role, "lag_ms": m.lag_ms, "error": _error(m)}
+            for m in seen.members
+        ]
         document: dict[str, Any] = {
             "schema_version": 1, "observed_at": moment(seen.at_ms), "members": rows,
         }  # fmt: skip
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
         emit(json.dumps(document, indent=2) + "\n", None)
-        return _known(facts)
+        return max(_asked(seen), _known(facts))
     shown = screen()
     page = Page(shown.width, shown.colour)
     if seen.members:
         rows_text = [
-            (m.store, m.site, m.role, "-" if m.lag_ms is None else f"{m.lag_ms} ms") for m in seen.members
+            (m.store, m.site, m.role if m.error is None else "refused", _lag(m)) for m in seen.members
         ]
         page.table(("store", "site", "role", "lag"), rows_text)
     elif facts is None:
@@ -55,7 +60,28 @@ def observe(estate: Path, power: bool, output: str) -> int:
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
-    return _known(facts)
+    return max(_asked(seen), _known(facts))
+
+
+def _lag(member: MemberSeen) -> str:
+    return "-" if member.lag_ms is None else f"{member.lag_ms} ms"
+
+
+def _error(member: MemberSeen) -> dict[str, str] | None:
+    if member.error is None:
+        return None
+    code, message, hint = member.error
+    return {"code": code, "message": message, "hint": hint}
+
+
+def _asked(seen: Observation) -> int:
+    """Says which copies could not be asked though they may well live; the exit code for it."""
+    told = [(member, *member.error) for member in seen.members if member.error is not None]
+    for member, code, message, hint in told:
+        say(f"error: {member.store} at {member.site}: {message} [{code}]")
+        if hint:
+            say(f"next: {hint}")
+    return exits.UNKNOWN if told else exits.DONE
 
 
 def _known(facts: PowerFacts | None) -> int:

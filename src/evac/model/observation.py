@@ -34,7 +34,8 @@ _LAG_STEPS_MS: Final = (
 class MemberSeen:
     """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known. waits_for:
     of a primary whose commits hang, names of the synchronous members that do not follow it. position: bytes
-    of its log that it holds, comparable only within one `history`; None where the engine does not say.
+    of its log that it holds, comparable only within one `history`; None where the engine does not say. error:
+    of one that is unreachable: code, words and what to do, where its answer or our settings say why.
     """
 
     store: str
@@ -45,6 +46,7 @@ class MemberSeen:
     waits_for: tuple[str, ...] = ()
     position: int | None = None
     history: str = ""
+    error: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
