@@ -117,7 +117,7 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     topology = lab.need().topology
     for site in [site.name for site in topology.sites if site.name in lab.need().burnt]:
         assert restoring.restore(lab, site, reason="a test").whole
-    assert world.wait_for_plans(topology, within_s=60.0) == ()
+    assert world.wait_for_plans(topology, within_s=30.0) == ()
     before = {run["run"] for run in runs_of(lab)}
     faults.cut(lab, "pangyo")
 
@@ -127,7 +127,7 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     assert until(begun, 20.0)
     faults.heal(lab, "pangyo")
     (run,) = begun()
-    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 60.0), told(lab)
+    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 30.0), told(lab)
     assert run.startswith("pangyo-lost")
     assert writes(lab, within_s=15.0) >= 5
     assert lost(lab) == []
