@@ -48,8 +48,8 @@ _ASIDE: Final = (
     "Invalid completion code received",
     "Invalid data field received",
 )
-"""How lines begin that -v adds about what nobody asked for: PICMG and VSO, which hardly a controller knows. Their
-reasons are none of the command's (lib/ipmi_picmg.c and lib/ipmi_vita.c of ipmitool 1.8)."""
+"""How lines begin that -v adds about what nobody asked for: PICMG and VSO, which hardly a controller knows.
+Their reasons are none of the command's (lib/ipmi_picmg.c and lib/ipmi_vita.c of ipmitool 1.8)."""
 
 
 @dataclass(frozen=True, slots=True)

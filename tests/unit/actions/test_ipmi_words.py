@@ -36,7 +36,7 @@ def meant(words: str) -> ActionError:
 @pytest.mark.parametrize("why", ["Invalid command", "Node busy", "Insufficient privilege level"])
 @pytest.mark.parametrize(
     "words",
-    ["Unable to set Chassis Power Control to Up/On\n", "Error sending Chassis Status command\n", "", "Killed\n"],
+    ["Unable to set Chassis Power Control to Up/On\n", "Error sending Chassis Status command\n", ""],
 )
 def test_a_reason_that_belongs_to_another_question_is_none(why: str, words: str) -> None:
     """A request that was not answered may have arrived."""
