@@ -24,6 +24,7 @@ from evac.engine.generations import Generations
 from evac.engine.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.hanging import Hanging, Hangs, Protections
 from evac.engine.leading import LEADER, Leadership
+from evac.engine.lease_span import LeaseSpan
 from evac.engine.mistakes import enduring
 from evac.engine.own_task import in_own_task
 from evac.engine.replacing import Concerned
@@ -67,7 +68,8 @@ class Parts:
     protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
     sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
     stores whose commits have waited for nobody for as long. estate: digest of what plans are made of now.
-    leader_ttl_ms: how long a dead leader keeps the others waiting. generations: None: no agent is asked.
+    leader_ttl_ms: how long a dead leader keeps the others waiting, up to four times that where all is slow.
+    generations: None: no agent is asked.
     """
 
     site: str
@@ -127,6 +129,7 @@ class Controller:
         self.standings: dict[str, Standing] = {}
         self._witness: Witness | None = None
         pause_s = max(LEAD_AGAIN_S, parts.leader_ttl_ms / 10_000)
+        self._span = LeaseSpan(parts.leader_ttl_ms)
         self._candidacy = Candidacy(self._desk.store, self._take_office, pause_s, self._cannot_lead)
         if parts.generations is not None:
             parts.generations.on_newer = self._superseded
@@ -217,8 +220,7 @@ class Controller:
                 term.conductor.lost()
 
         leadership = await Leadership.acquire(
-            self._desk.store, self._desk.owner, self.parts.leader_ttl_ms, self._desk.clock, lost, LEADER,
-            generation,
+            self._desk.store, self._desk.owner, self._span.ms, self._desk.clock, lost, LEADER, generation,
         )  # fmt: skip
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
@@ -263,6 +265,7 @@ class Controller:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._mind(term), name="lease")
                 tasks.create_task(self._mind_generation(term), name="generation")
+                tasks.create_task(self._span.mind(term.leadership, self._desk.store), name="span")
                 tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
                 tasks.create_task(term.chronicle.run(), name="chronicle")
@@ -277,6 +280,8 @@ class Controller:
             )
         finally:
             self._term = None
+            if term.leadership.given_up:
+                self._span.lost(self._desk.clock.monotonic_ms())
             if self.parts.generations is not None and self.parts.generations.newer is not None:
                 await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
             await term.leadership.release()

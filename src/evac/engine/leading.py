@@ -42,7 +42,8 @@ class Leadership:
     """One lease, held. Made by `acquire`; `release` ends it.
 
     on_lost: called once, when the lease is over or too little of it is left to be sure. trouble: why it could
-    not be renewed the last time, in words; empty where it could, or nobody knows.
+    not be renewed the last time, in words; empty where it could, or nobody knows. given_up: it could not be
+    kept.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Leadership:
         self._usable_ms = lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
         self._safe_ms = asked_ms + self._usable_ms
         self._lost = False
+        self.given_up = False
         self.trouble: tuple[str, ...] = ()
         self._over = asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name=f"lease {lease.name}")
@@ -127,7 +129,7 @@ class Leadership:
 
     def _give_up(self) -> None:
         if not self._lost:
-            self._lost = True
+            self._lost = self.given_up = True
             self._over.set()
             self._on_lost()
 
@@ -139,15 +141,17 @@ class Leadership:
             self._give_up()
 
     async def _renew(self) -> None:
-        """Three times a ttl. What was not answered is tried again until too little is left."""
-        pause_s = self.lease.ttl_ms / 3_000
+        """Three times a ttl, counted from when it was asked for: where an answer takes long, the next one is
+        asked for at once. What was not answered is tried again until too little is left.
+        """
+        every_ms = self.lease.ttl_ms // 3
+        ask_ms = self._safe_ms - self._usable_ms + every_ms
         while not self._lost:
-            left_ms = self.left_ms
-            if left_ms <= 0:
+            now_ms = self._clock.monotonic_ms()
+            if now_ms >= self._safe_ms:
                 return
-            await asyncio.sleep(min(pause_s, left_ms / 1_000))
+            await asyncio.sleep(max(0, min(ask_ms, self._safe_ms) - now_ms) / 1_000)
             asked_ms = self._clock.monotonic_ms()
-            pause_s = self.lease.ttl_ms / 3_000
             try:
                 async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
                     await self._store.renew(self.lease)
@@ -155,7 +159,8 @@ class Leadership:
                 return
             except (TimeoutError, Unavailable) as error:
                 self.trouble = (str(error),) if isinstance(error, Unavailable) else ()
-                pause_s = _PAUSE_LEAST_S
+                ask_ms = self._clock.monotonic_ms() + round(_PAUSE_LEAST_S * 1_000)
                 continue
             self.trouble = ()
             self._safe_ms = asked_ms + self._usable_ms
+            ask_ms = asked_ms + every_ms
