@@ -413,11 +413,10 @@ class Conductor:
                 return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
         return None
 
-    def runs_of(self, kind: str, phases: Collection[str]) -> dict[str, RunExecution]:
-        """Runs in hand of one step of this kind, in one of these phases: data set -> its run."""
+    def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
+        """Runs in hand that stand in one of these phases."""
         runs = [run.execution for run in self._runs.values() if run.execution is not None]
-        found = [one for one in runs if one.view.phase in phases and len(one.view.steps) == 1]
-        return {one.view.steps[0].data_set: one for one in found if one.view.steps[0].kind == kind}
+        return [one for one in runs if one.view.phase in phases]
 
     async def replace_plan(
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()

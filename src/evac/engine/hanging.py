@@ -3,8 +3,9 @@
     withdrawn/<store>     {"epoch", "times"}: how often a run that waited for approval was withdrawn since the
                           epoch stands, so that the next time its copy is gone it gets a run of its own
 
-Where the run waits for a person, and commits go on by themselves meanwhile, it is withdrawn: approved later,
-it would change a store in which nothing is wrong.
+Where the run waits for a person, to approve it or because its step failed, and commits go on by themselves
+meanwhile, it is withdrawn: later it would change a store in which nothing is wrong. A copy that a run under
+way is bringing back to a new primary is waited for: until then nothing else could change the roles anyway.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import orjson
 
 from evac.engine.conducting import Conductor, Desk
 from evac.engine.datasets import Epoch
+from evac.engine.drawer import digest_of
 from evac.engine.execution import RunExecution
 from evac.engine.guards import Permit, check_mode
 from evac.engine.protecting import Roles
@@ -25,7 +27,7 @@ from evac.engine.reading import incident_key
 from evac.engine.wanted import Wanted
 from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, StalePlan, Unavailable
 from evac.run.decide import EVAC
-from evac.run.values import Event
+from evac.run.values import ENDED, Event, RunPhase
 from evac.run.view import RunView
 from evac.store.port import Compare, Put
 
@@ -39,7 +41,10 @@ Say = Callable[[Any, str, str, Mapping[str, Any]], None]
 """Kind of notice, site, words, data."""
 
 WITHDRAWN: Final = "withdrawn/"
-ASKING: Final = ("pending", "awaiting_approval")
+ASKING: Final = ("pending", "awaiting_approval", "paused")
+_MOVING: Final = ("running",)
+_NOT_ENDED: Final = frozenset(get_args(RunPhase)) - ENDED
+_TO_COME: Final = ("pending", "ready", "running", "unknown")
 
 
 class Hanging:
@@ -79,7 +84,12 @@ class Hanging:
                 await self._protect_store(site, epoch, found[store], words)
 
     async def _protect_store(self, site: str, epoch: Epoch, data: bytes, words: str) -> None:
-        """The next epoch names the incident, so that two leaders make one run of it."""
+        """The next epoch names the incident, so that two leaders make one run of it. Every try of its step is
+        an epoch: nobody is asked for the same a second time while the first is open.
+        """
+        await self._conductor.ready()
+        if digest_of(data) in {run.view.spec.plan for run in self._conductor.runs_in(_NOT_ENDED)}:
+            return
         mode = self._desk.policy.mode
         check_mode(mode, self._desk.store.quorum, self._voters)
         times, _ = await self._withdrawn(epoch)
@@ -107,13 +117,20 @@ class Hanging:
                     epoch = await self._desk.sets.read(store)
                     if not epoch.settled or self._answered.get(store) == epoch.number:
                         continue
+                    if any(_brings_back(run.view, store) for run in self._conductor.runs_in(_MOVING)):
+                        continue
                     await self._try_protect(store, sites)
                     self._answered[store] = epoch.number
-            if commits_go_on is not None and (asking := self._conductor.runs_of("protect", ASKING)):
+            if commits_go_on is not None and (asking := self._asking()):
                 for store in sorted(asking.keys() & set(commits_go_on())):
                     with contextlib.suppress(Conflict, Unavailable, RunError, StalePlan):
                         await self._withdraw(store, asking[store])
             await asyncio.sleep(period_s)
+
+    def _asking(self) -> dict[str, RunExecution]:
+        """Store -> its run that waits for a person."""
+        runs = [run for run in self._conductor.runs_in(ASKING) if _asks(run.view)]
+        return {run.view.steps[0].data_set: run for run in runs}
 
     async def _try_protect(self, store: str, sites: Sequence[str]) -> None:
         """Raises LeaseLost, Conflict, Unavailable; what else stands against it is said."""
@@ -154,4 +171,17 @@ class Hanging:
 
 
 def _asks(view: RunView) -> bool:
+    """Whether the one step of it waits for a person, and nothing that it began may still happen."""
+    if len(view.steps) != 1 or view.steps[0].kind != "protect":
+        return False
+    if view.phase == "paused":
+        return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
     return view.phase in ASKING
+
+
+def _brings_back(view: RunView, store: str) -> bool:
+    """Whether a copy is yet to follow again, by a step that has not failed."""
+    steps = enumerate(view.steps)
+    return any(
+        step.kind == "rejoin" and step.data_set == store and view.phases[i] in _TO_COME for i, step in steps
+    )

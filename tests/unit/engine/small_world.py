@@ -22,7 +22,7 @@ from evac.engine.guards import Guards
 from evac.engine.pace_gate import HealthOf
 from evac.engine.policies import Policies
 from evac.engine.protecting import bound_of, is_protection
-from evac.model.errors import Unavailable, UnsafePlan
+from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
@@ -40,7 +40,7 @@ COVERED = Envelope(sites=("pangyo", "anyang"), stores=("chat",))
 
 class Systems:
     """All real systems: what was done to which, and who ordered it. stuck: verbs that never end. unseen: verb
-    and site of what nobody can see the outcome of.
+    and site of what nobody can see the outcome of. refused: verb -> why it cannot be done now.
     """
 
     def __init__(self) -> None:
@@ -49,6 +49,7 @@ class Systems:
         self.stuck: set[str] = set()
         self.unseen: set[tuple[str, str]] = set()
         self.slow: dict[str, float] = {}
+        self.refused: dict[str, str] = {}
         self.undone: list[tuple[str, Any]] = []
         self.name = "simulated"
         self.verbs: frozenset[Verb] = frozenset()
@@ -58,6 +59,8 @@ class Systems:
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         self.log.append((action.verb, action.target, action.at, order.token, order.epoch))
+        if action.verb in self.refused:
+            raise Retryable("not-ready", self.refused[action.verb])
         if action.verb in self.stuck:
             await asyncio.sleep(3_600)
         await asyncio.sleep(self.slow.get(action.verb, 0))

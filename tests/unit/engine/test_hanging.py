@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
+import pytest
 
+from evac.actions.port import Action
+from evac.engine.binding import Bound
+from evac.engine.protecting import is_protection
 from evac.engine.reading import events_of
+from evac.run.values import RunStep
 from evac.store.port import Entry, Put
 from tests.unit.engine.small_world import SiteStore, World, play, policy_of
 
@@ -117,6 +123,63 @@ def test_what_a_person_approved_is_not_withdrawn() -> None:
         assert "step_succeeded" in kinds
 
     play(story, copies.world("hold"))
+
+
+def test_a_protection_whose_step_failed_is_withdrawn_when_commits_go_on() -> None:
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.refused["protect"] = "dc-ansan does not stream now"
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        await world.until(lambda: any("paused" in words for words in world.words("run")))
+        await asyncio.sleep(2)
+        assert await _open(world) == [run], "a person may say retry for as long as commits wait"
+        copies.go_on()
+        await _until_open(world, 0)
+        assert (await events_of(world.store, run))[-1].data["phase"] == "cancelled"
+
+    play(story, copies.world("act"))
+
+
+class Rejoining(World):
+    """After a promotion the third copy follows the new primary."""
+
+    async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
+        bound = await super().bind(data, run, incident, digest)
+        if is_protection(data):
+            return bound
+        step = RunStep(
+            "rejoin:chat:ansan", "rejoin", "chat", 200, 100, ("promote:chat",), data_set="chat", site="ansan"
+        )
+        action = Action("rejoin", "chat", "simulated", "ansan", {}, {"primary": "anyang"})
+        spec = replace(bound.spec, steps=(*bound.spec.steps, step))
+        return Bound(spec, {**bound.actions, step.id: (action,)})
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
+    """Its commits hang until it follows; where it does not in the end, another one is looked for."""
+    copies = Copies()
+    policy = policy_of("act")
+    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=60_000))
+    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging, virtual=True)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["rejoin"] = 8
+        world.burn("pangyo")
+        await world.until(lambda: "rejoin" in world.systems.verbs_done())
+        copies.hang()
+        await asyncio.sleep(7.5)
+        assert not any("protect" in run for run in await _open(world))
+        if follows:
+            copies.go_on()
+        await asyncio.sleep(2)
+        assert any("chat-protect-2" in words for words in world.words("loss")) is not follows
+
+    play(story, world)
 
 
 def test_a_run_that_is_made_before_a_new_leader_knows_what_was_left_open_is_carried_out_once() -> None:
