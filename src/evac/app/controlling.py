@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -182,7 +182,7 @@ async def compose(
     parts = Parts(
         site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
-        protections=lambda lost, roles: _protections(seen.files, policies.now, lost, roles), hangs=seen.hangs,
+        protections=partial(_protections, seen, policies), hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
@@ -329,9 +329,10 @@ def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe
 
 
 async def _protections(
-    estate: Estate, policy: RunPolicy, lost: Sequence[str], roles: Mapping[str, protecting.Roles]
-) -> Mapping[str, bytes]:
-    return protecting.plans_for(estate, policy, lost, roles)
+    seen: SeenEstate, policies: Policies, lost: Sequence[str], roles: Mapping[str, protecting.Roles],
+    left: Collection[str],
+) -> Mapping[str, bytes]:  # fmt: skip
+    return protecting.plans_for(seen.files, policies.now, lost, roles, left)
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:

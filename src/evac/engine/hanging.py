@@ -5,7 +5,8 @@
 
 Where the run waits for a person, to approve it or because its step failed, and commits go on by themselves
 meanwhile, it is withdrawn: later it would change a store in which nothing is wrong. A copy that a run under
-way is bringing back to a new primary is waited for: until then nothing else could change the roles anyway.
+way is bringing back to a new primary is waited for, and then looked at again: until then nothing else could
+change the roles anyway.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from evac.engine.conducting import Conductor, Desk
 from evac.engine.datasets import Epoch
 from evac.engine.drawer import digest_of
 from evac.engine.execution import RunExecution
-from evac.engine.guards import Permit, check_mode
+from evac.engine.guards import Permit, check_mode, read_register
 from evac.engine.protecting import Roles
 from evac.engine.reading import incident_key
 from evac.engine.wanted import Wanted
@@ -31,8 +32,9 @@ from evac.run.values import ENDED, Event, RunPhase
 from evac.run.view import RunView
 from evac.store.port import Compare, Put
 
-Protections = Callable[[Sequence[str], Mapping[str, Roles]], Awaitable[Mapping[str, bytes]]]
-"""Lost sites and the roles that changed since the estate was written -> plans of stores to protect."""
+Protections = Callable[[Sequence[str], Mapping[str, Roles], Collection[str]], Awaitable[Mapping[str, bytes]]]
+"""Lost sites, the roles that changed since the estate was written, and sites that are left, whose copies are
+no choice -> plans of stores to protect."""
 
 Hangs = Callable[[], Mapping[str, Sequence[str]]]
 """Stores -> sites of synchronous copies that have not followed for too long, though the sites may live."""
@@ -73,7 +75,9 @@ class Hanging:
             return
         epochs = await self._desk.sets.read_all()
         roles = {e.store: Roles(e.holder, e.synchronous) for e in epochs.values() if e.settled}
-        found = await self._protections(sorted({*self._lost(), *silent}), roles)
+        register = await read_register(self._desk.store)
+        left = sorted(site for site, mark in register.items() if mark != "active")
+        found = await self._protections(sorted({*self._lost(), *silent}), roles, left)
         for store in sorted(found if only is None else {*found} & {*only}):
             words = f"{store} lost its synchronous replica in {site}"
             if self._desk.policy.mode == "advise":
@@ -110,7 +114,9 @@ class Hanging:
         commits_go_on: stores whose commits were seen to wait for nobody, for as long as it takes to believe
         that they hang.
         """
-        period_s = self._desk.policy.profile.period_ms / 1_000
+        profile, clock = self._desk.policy.profile, self._desk.clock
+        seen_again_ms = 2 * (profile.suspect_ms + profile.confirm_ms)
+        brought_ms: dict[str, int] = {}
         while True:
             for store, sites in hangs().items():
                 with contextlib.suppress(Conflict, Unavailable):
@@ -118,6 +124,8 @@ class Hanging:
                     if not epoch.settled or self._answered.get(store) == epoch.number:
                         continue
                     if any(_brings_back(run.view, store) for run in self._conductor.runs_in(_MOVING)):
+                        brought_ms[store] = clock.monotonic_ms()
+                    if clock.monotonic_ms() - brought_ms.get(store, -seen_again_ms) < seen_again_ms:
                         continue
                     await self._try_protect(store, sites)
                     self._answered[store] = epoch.number
@@ -125,7 +133,7 @@ class Hanging:
                 for store in sorted(asking.keys() & set(commits_go_on())):
                     with contextlib.suppress(Conflict, Unavailable, RunError, StalePlan):
                         await self._withdraw(store, asking[store])
-            await asyncio.sleep(period_s)
+            await asyncio.sleep(profile.period_ms / 1_000)
 
     def _asking(self) -> dict[str, RunExecution]:
         """Store -> its run that waits for a person."""

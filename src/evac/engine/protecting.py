@@ -38,12 +38,13 @@ class Roles:
 
 
 def plans_for(
-    estate: Estate, policy: RunPolicy, lost: Collection[str], roles: Mapping[str, Roles]
-) -> dict[str, bytes]:
+    estate: Estate, policy: RunPolicy, lost: Collection[str], roles: Mapping[str, Roles],
+    left: Collection[str] = (),
+) -> dict[str, bytes]:  # fmt: skip
     """Store -> canonical bytes of the plan that protects it after these sites were lost.
 
-    roles: of stores whose roles changed since the estate was written. Only stores whose primary lives, and
-    that had a synchronous copy in a lost site and none elsewhere.
+    roles: of stores whose roles changed since the estate was written. left: sites whose copies are no choice.
+    Only stores whose primary lives, and that had a synchronous copy in a lost site and none elsewhere.
     """
     top = topology(estate)
     found: dict[str, bytes] = {}
@@ -56,7 +57,7 @@ def plans_for(
             continue
         primary = _endpoint(estate, store.id, holder)
         if primary is not None:
-            found[store.id] = _plan(policy, store, primary, _next(estate, top, store, holder, lost))
+            found[store.id] = _plan(policy, store, primary, _next(estate, top, store, holder, {*lost, *left}))
     return found
 
 
@@ -113,13 +114,13 @@ def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
     )
 
 
-def _next(estate: Estate, top: Topology, store: Store, holder: str, lost: Collection[str]) -> str:
+def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collection[str]) -> str:
     """The name of the copy that lives nearest to being synchronous; empty where there is none."""
     rows = []
     for member in store.members:
         site = site_of(top, member.at) or ""
         endpoint = _endpoint(estate, store.id, site)
-        if site in lost or site == holder or endpoint is None or member.mode not in _ORDER:
+        if site in gone or site == holder or endpoint is None or member.mode not in _ORDER:
             continue
         if "name" in endpoint.settings:
             rows.append((_ORDER[member.mode], site, str(endpoint.settings["name"])))

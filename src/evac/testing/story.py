@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, cast
@@ -204,7 +204,9 @@ class Story:
     async def _plan(self, lost: tuple[str, ...]) -> bytes:
         return plans.loss_plan(self.shape, self.policy, self.roles(), lost)
 
-    async def _protections(self, lost: Sequence[str], roles: Mapping[str, Roles]) -> Mapping[str, bytes]:
+    async def _protections(
+        self, lost: Sequence[str], roles: Mapping[str, Roles], left: Collection[str]
+    ) -> Mapping[str, bytes]:
         """As `engine.protecting.plans_for` does: stores whose primary lives, and whose commits hang."""
         found = {}
         seen = self.roles()
@@ -219,7 +221,7 @@ class Story:
             )
             if engine != "postgres" or not holder or holder in lost or not sync or not set(sync) <= set(lost):
                 continue
-            others = [site for site in self.options.sites if site not in lost and site != holder]
+            others = [site for site in self.options.sites if site not in {*lost, *left, holder}]
             names = [f"dc-{others[0]}"] if others and self.options.on_sync_loss != "async" else []
             found[store] = plans.protection(store, holder, names)
         return found

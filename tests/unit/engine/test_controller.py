@@ -358,7 +358,7 @@ PROTECT = orjson.dumps(
 )  # fmt: skip
 
 
-async def _protections(lost: list[str], roles: dict[str, Roles]) -> dict[str, bytes]:
+async def _protections(lost: list[str], roles: dict[str, Roles], left: list[str]) -> dict[str, bytes]:
     if "chat" in roles and roles["chat"].synchronous == ("dc-ansan",):
         return {}  # it is protected already
     return {"chat": PROTECT, "mail": PROTECT} if "anyang" in lost else {}
@@ -415,7 +415,7 @@ def test_a_lost_synchronous_replica_is_replaced_under_the_next_epoch() -> None:
         }
     )  # fmt: skip
 
-    async def protections(lost: list[str], roles: object) -> dict[str, bytes]:
+    async def protections(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
         return {"chat": protect} if lost == ["anyang"] else {}
 
     async def story(world: World) -> None:

@@ -26,7 +26,7 @@ PROTECT = orjson.dumps(
 )  # fmt: skip
 
 
-async def _protections(lost: list[str], roles: object) -> dict[str, bytes]:
+async def _protections(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
     return {"chat": PROTECT} if "anyang" in lost else {}
 
 

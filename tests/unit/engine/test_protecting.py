@@ -47,6 +47,14 @@ def test_the_next_copy_follows_on_the_primary_that_lives() -> None:
     assert _names(ESTATE, _policy("next"), ["anyang"], {}) == ("pangyo", ["dc-ansan"])
 
 
+def test_a_copy_in_a_site_that_is_left_is_no_choice() -> None:
+    now = {"chat": Roles("anyang", ("dc-ansan",))}
+    plan = plans_for(ESTATE, _policy("next"), ["ansan"], now, ["pangyo"])["chat"]
+    assert orjson.loads(plan)["protect"]["synchronous"] == []
+    plan = plans_for(ESTATE, _policy("next"), ["ansan"], now)["chat"]
+    assert orjson.loads(plan)["protect"]["synchronous"] == ["dc-pangyo"]
+
+
 @pytest.mark.parametrize("lost", [["ansan"], ["pangyo"], ["anyang", "pangyo"], []])
 def test_nothing_where_no_synchronous_copy_or_the_primary_itself_is_lost(lost: list[str]) -> None:
     assert _names(ESTATE, _policy("next"), lost, {}) is None
