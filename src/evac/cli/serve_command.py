@@ -54,7 +54,11 @@ if TYPE_CHECKING:
 @bundle_options
 @status_options
 @agent_options
-@click.option("--lease", type=Length(), help="How long the leader's lease lasts, like 5s.")
+@click.option(
+    "--lease",
+    type=Length(),
+    help="How long the leader's lease lasts, like 5s; where all is slow up to four times that.",
+)
 @as_of_option
 @store_option
 def serve(
