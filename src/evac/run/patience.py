@@ -17,10 +17,11 @@ _BUSY_FACTOR = 2
 
 
 def deadline_ms(patience: Patience, step: RunStep) -> int:
-    """How long one try may take: what the plan says, else a multiple of what it predicts."""
-    if step.deadline_ms:
-        return step.deadline_ms
-    return max(patience.deadline_least_ms, patience.deadline_factor * step.duration_ms)
+    """How long one try may take: what the plan says, else a multiple of what it predicts; never less than the
+    policy gives every step.
+    """
+    wanted = step.deadline_ms or patience.deadline_factor * step.duration_ms
+    return max(patience.deadline_least_ms, wanted)
 
 
 def stuck_ms(patience: Patience, step: RunStep) -> int:

@@ -122,7 +122,8 @@ def test_patience() -> None:
     assert again_ms(patience, 1, 5_000) == 5_000
     assert backoff_ms(patience, 10_000) == 350
     assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000)) == 20_000
-    assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000, deadline_ms=7)) == 7
+    assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000, deadline_ms=30_000)) == 30_000
+    assert deadline_ms(patience, RunStep("a", "start", "a", 0, 5_000, deadline_ms=7)) == 10_000
 
 
 @pytest.mark.parametrize(
