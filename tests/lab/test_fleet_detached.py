@@ -1,11 +1,17 @@
 """A fleet in the background: it answers when the command comes back, and ends when it is told to."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from evac.lab.fleet import detached
 from evac.lab.fleet.running import read_state
+from evac.lab.fleet.serving import FleetFailed
 
 FREE = ("--port", "0", "--admin-port", "0", "--quiet")
 
@@ -27,3 +33,26 @@ def test_it_answers_when_the_command_comes_back_and_ends_when_told(tmp_path: Pat
     assert _fleet(tmp_path, "--end").returncode == 0
     assert read_state(tmp_path / "state") is None
     assert "no fleet runs" in _fleet(tmp_path, "--end").stderr
+
+
+def test_nothing_is_left_of_one_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {tmp_path}/pid\nwhile :; do sleep 0.1; done\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(detached, "START_S", 1.0)
+    monkeypatch.setattr(detached, "STOP_S", 0.2)
+    with pytest.raises(FleetFailed, match="did not start"):
+        detached.begin(["lab", "fleet"], tmp_path / "state")
+    group, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 10.0
+    while (lives := _lives(group)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # init takes what was below it a moment to reap
+    assert not lives
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -20,6 +20,17 @@ LOG_FILE: Final = "fleet.log"
 START_S: Final = 180.0
 END_S: Final = 30.0
 _LOOK_S: Final = 0.1
+STOP_S: Final = 5.0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Of one that did not start: nothing of it is left when this returns."""
+    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            return
 
 
 def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -43,8 +54,7 @@ def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
             process.returncode = 0  # it lives on when this command ends: not ours to wait for
             return about
         time.sleep(_LOOK_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    _end(process)
     words = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise FleetFailed(
         "fleet-start", "it did not start: " + " ".join(words[-3:])[-400:], f"see {folder / LOG_FILE}"
