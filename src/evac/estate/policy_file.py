@@ -130,7 +130,8 @@ _WINDOW: Final = Record((
 _PATIENCE: Final = Record((
     Field("attempts", "attempts", small_count(1, 100), "tries of a step in all", default=4),
     Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
-    Field("deadline_least", "deadline_least_ms", _DURATION, "the shortest deadline of a step",
+    Field("deadline_least", "deadline_least_ms", _DURATION,
+          "the shortest deadline of a step, also where its plan says less",
           default=10_000),
     Field("backoff", "backoff_ms", _DURATION, "before the second try; doubles", default=500),
     Field("backoff_most", "backoff_most_ms", _DURATION, "the longest wait between tries", default=30_000),
