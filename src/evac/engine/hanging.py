@@ -1,12 +1,13 @@
 """Commits that hang because a synchronous copy is gone: a small run a store, under its next epoch.
 
-    withdrawn/<store>     {"epoch", "times"}: how often a run that waited for approval was withdrawn since the
+    withdrawn/<store>     {"epoch", "times"}: how often a run that waited for a person was withdrawn since the
                           epoch stands, so that the next time its copy is gone it gets a run of its own
 
 Where the run waits for a person, to approve it or because its step failed, and commits go on by themselves
 meanwhile, it is withdrawn: later it would change a store in which nothing is wrong. A copy that a run under
 way is bringing back to a new primary is waited for, and then looked at again: until then nothing else could
-change the roles anyway.
+change the roles anyway. A copy that could not confirm may be able to later: as long as commits hang, what
+failed is tried again, after the longest wait between tries.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ WITHDRAWN: Final = "withdrawn/"
 ASKING: Final = ("pending", "awaiting_approval", "paused")
 _MOVING: Final = ("running",)
 _NOT_ENDED: Final = frozenset(get_args(RunPhase)) - ENDED
+_SEEN_AGAIN_MOST_MS: Final = 10_000
 _TO_COME: Final = ("pending", "ready", "running", "unknown")
 
 
@@ -64,6 +66,7 @@ class Hanging:
         self._desk, self._voters, self._conductor = desk, voters, conductor
         self._protections, self._lost, self._say = protections, lost, say
         self._answered: dict[str, int] = {}
+        self._failed_ms: dict[str, int] = {}
 
     async def protect(
         self, site: str, silent: Sequence[str] = (), only: Collection[str] | None = None
@@ -115,11 +118,12 @@ class Hanging:
         that they hang.
         """
         profile, clock = self._desk.policy.profile, self._desk.clock
-        seen_again_ms = 2 * (profile.suspect_ms + profile.confirm_ms)
+        seen_again_ms = min(2 * (profile.suspect_ms + profile.confirm_ms), _SEEN_AGAIN_MOST_MS)
         brought_ms: dict[str, int] = {}
         while True:
             for store, sites in hangs().items():
                 with contextlib.suppress(Conflict, Unavailable):
+                    await self._try_again(store)
                     epoch = await self._desk.sets.read(store)
                     if not epoch.settled or self._answered.get(store) == epoch.number:
                         continue
@@ -139,6 +143,21 @@ class Hanging:
         """Store -> its run that waits for a person."""
         runs = [run for run in self._conductor.runs_in(ASKING) if _asks(run.view)]
         return {run.view.steps[0].data_set: run for run in runs}
+
+    async def _try_again(self, store: str) -> None:
+        """The step of its run that failed, once that is long enough ago. Raises Conflict, Unavailable."""
+        execution = self._asking().get(store)
+        if execution is None or not _failed(execution.view):
+            self._failed_ms.pop(store, None)
+            return
+        now_ms = self._desk.clock.monotonic_ms()
+        since_ms = self._failed_ms.setdefault(store, now_ms)
+        if now_ms - since_ms < execution.view.spec.patience.backoff_most_ms:
+            return
+        step, data = execution.view.steps[0].id, {"who": EVAC, "reason": f"the commits of {store} still hang"}
+        with contextlib.suppress(RunError, StalePlan):  # a person was quicker
+            await execution.say(Event("step_retried", 0, step, data=data), fits=_failed)
+        self._failed_ms.pop(store, None)
 
     async def _try_protect(self, store: str, sites: Sequence[str]) -> None:
         """Raises LeaseLost, Conflict, Unavailable; what else stands against it is said."""
@@ -182,9 +201,12 @@ def _asks(view: RunView) -> bool:
     """Whether the one step of it waits for a person, and nothing that it began may still happen."""
     if len(view.steps) != 1 or view.steps[0].kind != "protect":
         return False
-    if view.phase == "paused":
-        return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
-    return view.phase in ASKING
+    return _failed(view) if view.phase == "paused" else view.phase in ASKING
+
+
+def _failed(view: RunView) -> bool:
+    """Whether it pauses by itself, because its one step failed."""
+    return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
 
 
 def _brings_back(view: RunView, store: str) -> bool:

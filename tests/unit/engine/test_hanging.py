@@ -143,6 +143,32 @@ def test_a_protection_whose_step_failed_is_withdrawn_when_commits_go_on() -> Non
     play(story, copies.world("act"))
 
 
+def test_a_step_that_failed_is_tried_again_as_long_as_commits_hang() -> None:
+    copies = Copies()
+    policy = policy_of("act")
+    policy = replace(policy, patience=replace(policy.patience, backoff_most_ms=5_000))
+    world = World(policy, protections=_protections, virtual=True)
+    world.hangs = lambda: {} if ("protect", "chat") in world.systems.done else copies.hanging
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.refused["protect"] = "dc-ansan does not stream now"
+        copies.hang()
+        (run,) = await _until_open(world, 1)
+        await asyncio.sleep(3)
+        assert len(world.systems.verbs_done()) == 3, "as often as policy says"
+        await asyncio.sleep(4)
+        assert len(world.systems.verbs_done()) == 6
+        world.systems.refused.clear()
+        await asyncio.sleep(8)
+        events = await events_of(world.store, run)
+        assert events[-1].data["phase"] == "succeeded"
+        assert {one.data["who"] for one in events if one.kind == "step_retried"} == {"evac"}
+        assert len(await world.store.list("incident/")) == 1
+
+    play(story, world)
+
+
 class Rejoining(World):
     """After a promotion the third copy follows the new primary."""
 
