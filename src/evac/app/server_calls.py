@@ -187,9 +187,9 @@ class ServerCalls:
     @contextlib.asynccontextmanager
     async def asked(
         self, method: str, path: str, params: Mapping[str, Any] | None, body: bytes,
-        headers: Mapping[str, str], silence_s: float | None = None,
+        headers: Mapping[str, str],
     ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
-        """A good answer whose body was not read yet. silence_s: how long nothing may come. Raises Cut,
+        """A good answer whose body was not read yet; how long it may take is the caller's. Raises Cut,
         EvacError.
         """
         session = self._opened()
@@ -198,7 +198,7 @@ class ServerCalls:
         try:
             async with session.request(
                 method, self._base + path, params=plain, data=body or None, headers=sent,
-                allow_redirects=False, timeout=self._patience(silence_s),
+                allow_redirects=False, timeout=self._patience(),
             ) as response:  # fmt: skip
                 await self._check(response)
                 yield response
@@ -266,8 +266,8 @@ class ServerCalls:
             str(told.get("kind", "")), status, code, words or f"it answers {status}", hint or AGAIN
         )
 
-    def _patience(self, silence_s: float | None = None) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s, sock_read=silence_s)
+    def _patience(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s)
 
     def _authority(self) -> dict[str, str]:
         token = self.server.token

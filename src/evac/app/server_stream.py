@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 import orjson
 
 from evac.app.server_calls import Cut, Later, ServerCalls, strange
@@ -60,20 +62,36 @@ async def _connection(calls: ServerCalls, path: str, last: int) -> AsyncIterator
     headers = {"Accept": MEDIA, "Cache-Control": "no-store"}
     if last:
         headers["Last-Event-ID"] = str(last)
-    try:
-        async with calls.asked("GET", path, None, b"", headers, SILENCE_S) as response:
-            if response.content_type != MEDIA:
-                raise strange("a stream is none")
-            parser = Parser()
-            while True:
+    async with AsyncExitStack() as held:
+        response = await _begun(calls, path, headers, held)
+        parser = Parser()
+        while True:
+            try:
                 async with asyncio.timeout(SILENCE_S):
                     part = await response.content.readany()
-                if not part:
-                    return
-                for message in parser.feed(part):
-                    yield message
+            except TimeoutError as error:
+                raise Cut(
+                    "server-timeout", f"the stream was silent for {SILENCE_S:g} s", "try again"
+                ) from error
+            if not part:
+                return
+            for message in parser.feed(part):
+                yield message
+
+
+async def _begun(
+    calls: ServerCalls, path: str, headers: dict[str, str], held: AsyncExitStack
+) -> aiohttp.ClientResponse:
+    """The stream whose head came within the time of any answer. Raises EvacError."""
+    head_s = calls.server.timeout_s
+    try:
+        async with asyncio.timeout(head_s):
+            response = await held.enter_async_context(calls.asked("GET", path, None, b"", headers))
     except TimeoutError as error:
-        raise Cut("server-timeout", f"the stream was silent for {SILENCE_S:g} s", "try again") from error
+        raise Cut("server-timeout", f"the stream did not begin in {head_s:g} s", "try again") from error
+    if response.content_type != MEDIA:
+        raise strange("a stream is none")
+    return response
 
 
 class Parser:
