@@ -27,7 +27,7 @@ from evac.actions.postgres_fence import (
     unfence,
 )
 from evac.actions.postgres_link import KeptLinks, Link, Member, linked, member_of
-from evac.actions.postgres_peers import other_primaries
+from evac.actions.postgres_peers import ask_peers, writable_of
 from evac.actions.postgres_promote import promote, promote_problems
 from evac.actions.postgres_rejoin import rejoin, rejoin_problems
 from evac.actions.postgres_replicas import follows, protect, protect_problems, protected
@@ -132,8 +132,7 @@ async def _others(action: Action, order: Order, facts: PostgresFacts, seen: Auth
     """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
     if action.verb != "promote" or _is_done(action, order, facts, seen):
         return ()
-    writable, _ = await other_primaries(action, facts.system)
-    return tuple(writable)
+    return tuple(writable_of(await ask_peers(action), facts.system))
 
 
 def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> list[str]:

@@ -31,6 +31,7 @@ SELECT pg_is_in_recovery() AS standby,
        (SELECT status FROM pg_stat_wal_receiver) AS receiver,
        (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver) AS sender,
        current_setting('primary_conninfo') <> '' AS has_upstream,
+       current_setting('primary_conninfo') LIKE '%application_name=''evac-fetch''%' AS fetching,
        current_setting('synchronous_standby_names') AS sync_names,
        current_setting('synchronous_commit') AS sync_commit,
        current_setting('default_transaction_read_only') = 'on' AS read_only,
@@ -67,6 +68,8 @@ CONFIRMED = frozenset({"on", "remote_apply"})
 """Values of synchronous_commit under which an acknowledged commit is on the standby's disk."""
 FENCE_MEMBER = "evac-fence"
 """Begins the name of a standby that never exists: a demoted primary waits for it and acknowledges nothing."""
+FETCH_NAME = "evac-fetch"
+"""Under which a candidate follows another copy for a moment, just before it is promoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ class StandbySeen:
 @dataclass(frozen=True, slots=True)
 class PostgresFacts:
     """One member, now. lsn: of a primary what it has written, of a standby what it holds. lag_ms: age of the
-    last replayed commit where something is left to replay, else 0. upstream: whom it receives from. folder:
-    of its data. authority: what it wrote down of the orders that it obeyed.
+    last replayed commit where something is left to replay, else 0. upstream: whom it receives from.
+    fetching: whether that is another copy, for a moment. folder: of its data. authority: what it wrote down
+    of the orders that it obeyed.
     """
 
     role: Literal["primary", "standby"]
@@ -105,6 +109,7 @@ class PostgresFacts:
     standbys: tuple[StandbySeen, ...] = ()
     folder: str = ""
     authority: str = ""
+    fetching: bool = False
 
     @property
     def fenced(self) -> bool:
@@ -162,7 +167,7 @@ async def read_facts(link: Link) -> PostgresFacts:
         receiver=row["receiver"] or "", upstream=row["sender"] or "", has_upstream=row["has_upstream"],
         sync=parse_sync_set(row["sync_names"]), synchronous_commit=row["sync_commit"],
         read_only=row["read_only"], fsync=row["fsync"], version=row["version"], system=row["system"],
-        standbys=standbys, folder=row["folder"], authority=row["authority"] or "",
+        standbys=standbys, folder=row["folder"], authority=row["authority"] or "", fetching=row["fetching"],
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from evac.actions.postgres_authority import Authority, alone, obey
 from evac.actions.postgres_conninfo import all_of, literal
 from evac.actions.postgres_facts import FENCE_MEMBER, PostgresFacts, lsn_text, read_facts
 from evac.actions.postgres_link import Link, Member
-from evac.actions.postgres_peers import other_primaries, peers_of
+from evac.actions.postgres_peers import ask_peers, silent_of, writable_of
 from evac.actions.postgres_settings import POLL_S, reload, set_sync, set_system, stir
 from evac.model.errors import Permanent
 
@@ -43,8 +43,9 @@ def standing_problems(action: Action, member: Member) -> list[str]:
 
 
 def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
-    """Whether this standby receives nothing and will not begin to."""
-    return facts.role == "standby" and not facts.has_upstream and not facts.receiver and seen.fence > 0
+    """Whether this standby receives nothing of its primary and will not begin to."""
+    silent = facts.fetching or not (facts.has_upstream or facts.receiver)
+    return facts.role == "standby" and silent and seen.fence > 0
 
 
 async def fence(link: Link, action: Action, order: Order) -> Evidence:
@@ -58,9 +59,9 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
                 return {**facts.evidence(), "proof": "sync", "already": True}
             raise Permanent("not-a-standby", f"{link.member.address} is a primary: it cannot be cut off")
         seen = await obey(link, seen, order, fence=max(1, order.epoch))
-        if not cut_off(facts, seen):
-            await _cut(link, facts)
-        facts = await _until_silent(link)
+        if facts.fetching or not cut_off(facts, seen):
+            await cut(link, facts)
+        facts = await until_silent(link)
     return {
         **facts.evidence(), "proof": "sync", "candidate": link.member.name, "epoch": order.epoch,
         "standing_age_ms": whole(action.parameters, "standing_age_ms", 0),
@@ -68,17 +69,31 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
     }  # fmt: skip
 
 
-async def _cut(link: Link, facts: PostgresFacts) -> None:
-    if facts.has_upstream:
-        await link.change(
-            "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
-            f"TO {literal(f'{facts.folder}/{UPSTREAM_FILE}')}"
-        )
+async def cut(link: Link, facts: PostgresFacts) -> None:
+    """Follows nobody any more; whom it followed is put aside. The receiver may run for a moment yet."""
+    await put_aside(link, facts)
     await set_system(link, "primary_conninfo", "")
     await reload(link)
 
 
-async def _until_silent(link: Link) -> PostgresFacts:
+async def put_aside(link: Link, facts: PostgresFacts) -> None:
+    """Keeps whom the member follows, where that is its primary, for `kept_upstream`."""
+    if facts.has_upstream and not facts.fetching:
+        await link.change(
+            "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
+            f"TO {literal(f'{facts.folder}/{UPSTREAM_FILE}')}"
+        )
+
+
+async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
+    """The primary_conninfo of now, or of before a fence; "" where there is none."""
+    if facts.has_upstream and not facts.fetching:
+        return str(await link.value("SELECT current_setting('primary_conninfo')"))
+    kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
+    return bytes.fromhex(kept.strip()).decode() if kept else ""
+
+
+async def until_silent(link: Link) -> PostgresFacts:
     """Two looks in a row without a receiver, and not a byte more between them."""
     last = -1
     while True:
@@ -98,12 +113,12 @@ async def unfence(link: Link, order: Order) -> Evidence:
             raise Permanent(
                 "store-moved", f"{link.member.address} is a primary now: a store that moved stays"
             )
-        if not facts.has_upstream:
-            kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
+        if facts.fetching or not facts.has_upstream:
+            kept = await kept_upstream(link, facts)
             if not kept:
                 raise Permanent("upstream-forgotten", f"{link.member.address} does not know whom it followed",
                                 "let it rejoin the primary")  # fmt: skip
-            await set_system(link, "primary_conninfo", bytes.fromhex(kept.strip()).decode(), secret=True)
+            await set_system(link, "primary_conninfo", kept, secret=True)
         await obey(link, seen, order, fence=0)
         await reload(link)
         facts = await read_facts(link)
@@ -159,8 +174,8 @@ async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
             raise Permanent(
                 "store-moved", f"{link.member.address} is a standby: a store that moved stays moved"
             )
-        peers = peers_of(action)
-        writable, silent = await other_primaries(action, facts.system)
+        peers = await ask_peers(action)
+        writable, silent = writable_of(peers, facts.system), silent_of(peers)
         if writable or silent or not peers:
             raise Permanent("undo-unsafe", "it is not certain that no other primary exists: "
                             f"{', '.join(writable or silent) or 'no peers are named'}")  # fmt: skip

@@ -8,11 +8,12 @@ from evac.actions.data_peers import another_primary
 from evac.actions.given import many, text
 from evac.actions.port import Action, Evidence, Order
 from evac.actions.postgres_authority import Authority, alone, obey
+from evac.actions.postgres_catch_up import catch_up
 from evac.actions.postgres_conninfo import SyncSet, all_of
 from evac.actions.postgres_facts import PostgresFacts, lsn_number, lsn_text, read_facts
 from evac.actions.postgres_fence import cut_off
 from evac.actions.postgres_link import Link
-from evac.actions.postgres_peers import other_primaries
+from evac.actions.postgres_peers import ask_peers, silent_of, writable_of
 from evac.actions.postgres_settings import POLL_S, reload, set_system
 from evac.model.errors import Permanent
 
@@ -51,14 +52,13 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
         if facts.role == "primary":
             return _promoted_already(link, facts, await obey(link, seen, order))
         before = facts
-        (writable, silent), facts = await asyncio.gather(
-            other_primaries(action, facts.system), _until_least(link, action, facts)
-        )
-        if writable:
+        peers, facts = await asyncio.gather(ask_peers(action), _until_least(link, action, facts))
+        if writable := writable_of(peers, facts.system):
             raise another_primary(writable[0])
         if problems := promote_problems(action, facts, seen):
             raise Permanent("promote-refused", problems[0], "fence the old primary first")
         seen = await obey(link, seen, order)
+        facts, fetched = await catch_up(link, facts, peers)
         await set_system(link, "synchronous_standby_names", wanted.text())
         if facts.read_only:
             await set_system(link, "default_transaction_read_only", "off")
@@ -67,8 +67,8 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
         after = await _until_primary(link, wanted)
     return {
         **after.evidence(), "proof": text(action.parameters, "proof", "sync"), "epoch": order.epoch,
-        "timeline_before": before.timeline, "held": lsn_text(facts.lsn),
-        "silent_peers": " ".join(silent)[:500],
+        "timeline_before": before.timeline, "held": lsn_text(facts.lsn), **fetched,
+        "silent_peers": " ".join(silent_of(peers))[:500],
     }  # fmt: skip
 
 

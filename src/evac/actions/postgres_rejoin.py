@@ -38,21 +38,16 @@ from evac.actions.postgres_authority import (
 from evac.actions.postgres_conninfo import PASSFILE, passfile_line
 from evac.actions.postgres_facts import PostgresFacts, lsn_text, read_facts
 from evac.actions.postgres_fence import cut_off
-from evac.actions.postgres_history import Control, Stretch, fork_of, parse_history, segment_name
-from evac.actions.postgres_link import Link, Member, linked, member_of
+from evac.actions.postgres_history import Control, Stretch, fork_of, parse_history
+from evac.actions.postgres_link import Member, linked, member_of
 from evac.actions.postgres_programs import Place, control, place_of, program, start, stop
 from evac.actions.postgres_replicas import follow, follows, upstream_of
+from evac.actions.postgres_timelines import history_of, timeline_held
 from evac.model.errors import ActionError, Permanent, Retryable
 
 OURS = ("primary_conninfo", "synchronous_standby_names", "default_transaction_read_only", "evac.authority",
         "recovery_target_timeline")  # fmt: skip
 """Settings of postgresql.auto.conf that a rejoin decides."""
-_SEGMENT_BYTES = "SELECT pg_size_bytes(current_setting('wal_segment_size'))"
-_NEWEST_TIMELINE = """
-SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() AS log
-WHERE length(name) = 24 AND substr(name, 9) = $1
-  AND EXISTS (SELECT FROM pg_ls_waldir() AS other WHERE other.name = left(log.name, 8) || '.history')
-"""
 NO_ANSWER = ("postgres-silent", "postgres-unreachable")
 MEMBER_S = 3.0
 """How long a member that may be dead gets to answer."""
@@ -109,7 +104,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
             raise Retryable(
                 "not-a-primary", f"{primary.address} is not a primary that takes writes", after_ms=500
             )
-        history = await _history(upstream, theirs.timeline)
+        history = await history_of(upstream, theirs.timeline)
         done = await _follow_if_standby(action, order, primary, theirs, history)
         if done is not None:
             return done
@@ -139,13 +134,6 @@ async def _own_facts(action: Action, order: Order) -> PostgresFacts:
         return facts
 
 
-async def _history(link: Link, timeline: int) -> tuple[Stretch, ...]:
-    if timeline == 1:
-        return parse_history("", 1)
-    path = f"pg_wal/{timeline:08X}.history"
-    return parse_history(await link.value("SELECT pg_read_file($1, 0, 1000000, true)", path) or "", timeline)
-
-
 async def _follow_if_standby(
     action: Action, order: Order, primary: Member, theirs: PostgresFacts, history: tuple[Stretch, ...]
 ) -> Evidence | None:
@@ -159,8 +147,8 @@ async def _follow_if_standby(
             if ours.role == "primary":
                 return None
             if not follows(ours, primary) or cut_off(ours, seen):
-                timeline = await _timeline_held(link, ours)
-                if not _holds_nothing_else(timeline, ours.lsn, await _history(link, timeline), history):
+                timeline = await timeline_held(link, ours)
+                if not _holds_nothing_else(timeline, ours.lsn, await history_of(link, timeline), history):
                     return None
                 ours = await follow(link, primary, seen, order, partial(_write_passfile, action))
             else:
@@ -171,22 +159,6 @@ async def _follow_if_standby(
         if _place(action) is None or error.code not in NO_ANSWER:
             raise
         return None
-
-
-async def _timeline_held(link: Link, ours: PostgresFacts) -> int:
-    """The timeline that the last byte of a standby is of.
-
-    Its control file tells that of its last restart point alone, minutes ago, and its receiver, which knows,
-    is gone with its primary; but the file of the log that the byte lies in has it in its name.
-    """
-    if ours.receiver or not ours.lsn:
-        return ours.timeline
-    try:
-        segment_bytes = int(await link.value(_SEGMENT_BYTES))
-        found = await link.value(_NEWEST_TIMELINE, segment_name(0, ours.lsn - 1, segment_bytes)[8:])
-    except ActionError:  # who may not list the log takes the slow way, which is right as well
-        return ours.timeline
-    return max(ours.timeline, int(found or 0))
 
 
 def _holds_nothing_else(held: int, lsn: int, own: tuple[Stretch, ...], history: tuple[Stretch, ...]) -> bool:

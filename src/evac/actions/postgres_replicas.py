@@ -9,7 +9,7 @@ from evac.actions.port import Action, Evidence, Order
 from evac.actions.postgres_authority import Authority, alone, obey
 from evac.actions.postgres_conninfo import PASSFILE, SyncSet, all_of, format_conninfo, parse_conninfo
 from evac.actions.postgres_facts import PostgresFacts, read_facts
-from evac.actions.postgres_fence import UPSTREAM_FILE
+from evac.actions.postgres_fence import kept_upstream
 from evac.actions.postgres_link import Link, Member
 from evac.actions.postgres_settings import reload, set_sync, set_system, stir
 from evac.model.errors import Retryable
@@ -89,10 +89,7 @@ async def follow(
     link: Link, primary: Member, seen: Authority, order: Order, write_passfile: Callable[[], str]
 ) -> PostgresFacts:
     """Points a running standby at another primary and waits until it streams from there."""
-    current = await link.value("SELECT current_setting('primary_conninfo')")
-    if not current:
-        kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
-        current = bytes.fromhex(kept.strip()).decode() if kept else ""
+    current = await kept_upstream(link, await read_facts(link))
     await obey(link, seen, order, fence=0)
     upstream = upstream_of(current, link.member, primary, write_passfile)
     await set_system(link, "primary_conninfo", upstream, secret=True)

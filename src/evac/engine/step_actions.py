@@ -226,8 +226,11 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     if target is None or step.candidate.startswith("backup@"):
         return ()
     old_end = _first(ground, store.id, old, STORE_DRIVERS)
-    synchronous = synchronous_after(ground, store, new)
-    return (_act("promote", target, candidate=new, synchronous=synchronous, **_peer("old", old_end)),)
+    told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
+    copies = [end.settings for end in followers(ground, store, new) if end.driver == target.driver]
+    if target.driver == "postgres" and copies:
+        told["copies"] = tuple(f"{one['host']}:{one.get('port', 5432)}" for one in copies if "host" in one)
+    return (_act("promote", target, **told, **_peer("old", old_end)),)
 
 
 def old_of(step: str) -> str:

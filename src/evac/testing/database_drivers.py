@@ -43,6 +43,7 @@ class _DatabaseDriver(SimulatedDriver):
             return {**member.evidence(), "already": True}
         if member.role == "primary":
             raise Permanent("demoted", f"{member.name} is a primary that was demoted")
+        database.catch_up(member.site, given.many(action.parameters, "copies"))
         database.promote(member.site, given.many(action.parameters, "synchronous"))
         if given.text(action.parameters, "proof", "sync") not in ("sync", "demote"):
             database.excused |= database.missing(member)  # a person agreed at the gate to what is lost

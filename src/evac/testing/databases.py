@@ -180,6 +180,19 @@ class Database:
             del member.log[len(member.log) - len(lost) :]
             self.excused.update(lost)
 
+    def catch_up(self, site: str, copies: Iterable[str]) -> None:
+        """Fetches what the fullest of the copies that answer holds alone; not where this one receives."""
+        member = self.members[site]
+        fuller = [
+            one.log
+            for one in (self.members[name] for name in copies)
+            if one.role == "standby" and self.alive(one) and self.reach(site, one.site)
+            and one.timeline == member.timeline and _is_prefix(member.log, one.log)
+        ]  # fmt: skip
+        fullest = max(fuller, key=len, default=member.log)
+        if not any(self.streams(one, member) for one in self.members.values()):
+            member.log.extend(fullest[len(member.log) :])
+
     def promote(self, site: str, sync: Iterable[str]) -> None:
         member = self.members[site]
         member.role, member.upstream, member.read_only = "primary", "", False

@@ -157,6 +157,7 @@ class _Making:
         )  # fmt: skip
         parameters: dict[str, Value] = {
             "candidate": new, "old_host": old, "synchronous": tuple(move["synchronous"]),
+            **({"copies": tuple(move["others"])} if engine == "postgres" and move["others"] else {}),
         }  # fmt: skip
         action = _database("promote", store, engine, new, parameters)
         gate = f"promoting {store} may lose writes" if move["gate"] else ""

@@ -6,16 +6,20 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from evac.actions.data_peers import ANOTHER_PRIMARY
 from evac.actions.postgres import PostgresDriver
-from evac.actions.postgres_facts import lsn_number
+from evac.actions.postgres_conninfo import format_conninfo, literal
+from evac.actions.postgres_facts import FETCH_NAME, lsn_number
 from evac.lab.servers.postgres import PostgresServer
 from evac.model.errors import Permanent, Retryable
 from tests.contract.actions.postgres_world import (
+    PASSWORD,
     SITES,
+    DataSet,
     Ledger,
     connect,
     data_set,
@@ -259,3 +263,92 @@ def test_a_planned_switchover_loses_nothing_and_the_old_primary_acknowledges_not
             await query(world.anyang, "INSERT INTO messages VALUES (-6, 0, 'yes') RETURNING id", 2.0)
 
         asyncio.run(story())
+
+
+def test_a_candidate_fetches_what_another_copy_has_before_it_is_promoted(server_folder: Path) -> None:
+    """Else that copy would have to be rewound, and commits that wait for it would wait for seconds."""
+    replicas = ("dc-anyang", "dc-ansan")
+    with data_set(server_folder, synchronous=(), replicas=replicas) as world:
+
+        async def story() -> None:
+            driver, ansan = PostgresDriver(), world.members["dc-ansan"]
+            await _alone(world, ansan, 101)
+            await driver.execute(world.fence(), order())
+            copies = (f"{ansan.host}:{ansan.port}",)
+            action = world.action("promote", "dc-anyang", copies=copies)
+            evidence = await driver.execute(action, order())
+            assert evidence["fetched_from"] == copies[0]
+            assert cast(int, evidence["fetched_bytes"]) > 0
+            assert "short_of" not in evidence
+            assert await _ids(world.anyang) == {101}
+            assert await query(world.anyang, "SELECT current_setting('primary_conninfo')") == [("",)]
+            follow = world.rejoin("dc-ansan", "dc-anyang", how="follow")
+            assert (await driver.execute(follow, order()))["rewound"] is False
+
+        asyncio.run(story())
+
+
+def test_a_fetch_that_broke_off_is_no_hole_in_the_fence(server_folder: Path) -> None:
+    """A controller died while its candidate followed another copy: the next cuts it off, and goes on."""
+    replicas = ("dc-anyang", "dc-ansan")
+    with data_set(server_folder, synchronous=(), replicas=replicas) as world:
+
+        async def story() -> None:
+            driver, ansan = PostgresDriver(), world.members["dc-ansan"]
+            await _alone(world, ansan, 101)
+            fence = world.fence()
+            await driver.execute(fence, order())
+            before = await query(world.anyang, "SELECT pg_read_file('evac_upstream')")
+            upstream = format_conninfo({
+                "host": ansan.host, "port": str(ansan.port), "user": "postgres", "password": PASSWORD,
+                "application_name": FETCH_NAME,
+            })  # fmt: skip
+            world.anyang.sql(f"ALTER SYSTEM SET primary_conninfo = {literal(upstream)}")
+            world.anyang.sql("SELECT pg_reload_conf()")
+            async with asyncio.timeout(10):
+                while await _ids(world.anyang) != {101}:
+                    await asyncio.sleep(0.05)
+            action = world.action("promote", "dc-anyang", copies=(f"{ansan.host}:{ansan.port}",))
+            assert (await driver.check(action, order())).ready
+            assert (await driver.observe(fence, order())).outcome == "done"
+            assert (await driver.execute(fence, order()))["receiver"] == "none"
+            assert await query(world.anyang, "SELECT pg_read_file('evac_upstream')") == before
+            assert "fetched_from" not in await driver.execute(action, order())
+            assert await _ids(world.anyang) == {101}
+
+        asyncio.run(story())
+
+
+def test_nothing_is_fetched_of_a_copy_that_gives_nothing(server_folder: Path) -> None:
+    """It is promoted as it is, in bounded time; whom it followed before the fence is not forgotten."""
+    replicas = ("dc-anyang", "dc-ansan")
+    with data_set(server_folder, synchronous=(), replicas=replicas) as world:
+
+        async def story() -> None:
+            driver, ansan = PostgresDriver(), world.members["dc-ansan"]
+            await _alone(world, ansan, 101)
+            with (ansan.data / "pg_hba.conf").open("r+") as access:
+                rules = access.read()
+                access.seek(0)
+                access.write("host replication all 0.0.0.0/0 reject\n" + rules)
+            ansan.sql("SELECT pg_reload_conf()")
+            await driver.execute(world.fence(), order())
+            action = world.action("promote", "dc-anyang", copies=(f"{ansan.host}:{ansan.port}",))
+            evidence = await driver.execute(action, order())
+            assert evidence["fetched_bytes"] == 0
+            assert evidence["short_of"]
+            assert evidence["role"] == "primary"
+            assert await _ids(world.anyang) == set()
+
+        asyncio.run(story())
+
+
+async def _alone(world: DataSet, copy: PostgresServer, id_: int) -> None:
+    """A write that the old primary sent to `copy` before it burnt, and not to anyang."""
+    world.anyang.stop()
+    await query(world.pangyo, f"INSERT INTO messages VALUES ({id_}, 0, 'hello')")
+    async with asyncio.timeout(10):
+        while await _ids(copy) != {id_}:
+            await asyncio.sleep(0.05)
+    world.pangyo.kill()
+    world.anyang.start()

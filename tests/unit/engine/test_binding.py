@@ -99,6 +99,7 @@ def test_promotion_leads_the_other_copy_to_the_new_primary_and_keeps_it_synchron
     (follow,) = found.actions["rejoin:messages:ansan"]
     assert next(s for s in found.spec.steps if s.id == "rejoin:messages:ansan").after == ("promote:messages",)
     assert (promote.at, promote.parameters["synchronous"]) == ("anyang", ("dc-ansan",))
+    assert promote.parameters["copies"] == ("127.0.0.3:5432",), "a fuller copy gives what it has first"
     assert (follow.verb, follow.at, follow.parameters["how"]) == ("rejoin", "ansan", "follow")
     assert follow.parameters["primary_host"] == "127.0.0.2"
 
