@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date
@@ -162,7 +163,7 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     it, or read it in full before; what says the same thing twice, which takes half of the time, is not looked
     for again.
     """
-    document = _document(data, name)
+    document = _document(data, name, own)
     if document.get("kind") != "evac-plan":
         raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -240,7 +241,7 @@ def read(path: Path) -> tuple[Plan, str]:
     return decode(data, str(path)), plan_digest(data)
 
 
-def _document(data: bytes, name: str) -> dict[str, Any]:
+def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
     try:
         if _depth(data) > DEPTH_LIMIT:
             raise PlanError(
@@ -248,7 +249,12 @@ def _document(data: bytes, name: str) -> dict[str, Any]:
                 f"{name} is nested deeper than {DEPTH_LIMIT} levels",
                 "make it anew: evac plan",
             )
-        document = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
+        document = json.loads(
+            data.decode(), parse_float=_no_float, parse_constant=_no_float,
+            object_pairs_hook=None if own else _once_each,
+        )  # fmt: skip
+    except _TwiceError as error:
+        raise PlanError("plan-format", f"{name}: the key {error} stands twice", _FIRST) from error
     except (ValueError, RecursionError) as error:
         raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):
@@ -273,6 +279,18 @@ def _shape(error: Exception) -> str:
         if isinstance(error, ValueError)
         else "its lists and mappings are not where they belong"
     )
+
+
+class _TwiceError(Exception):
+    """Of two values of one key nobody knows which was meant."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _TwiceError(repr(counts.most_common(1)[0][0][:80]))
+    return found
 
 
 def _no_float(text: str) -> Any:

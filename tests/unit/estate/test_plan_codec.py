@@ -111,6 +111,8 @@ def test_what_evac_wrote_itself_is_read_the_same_and_every_other_mistake_is_stil
         (b'{"bound":' + b"9" * 5_000 + b"}", "a number of thousands of digits"),
         (b'{"bound":NaN}', "NaN is not an integer"),
         (b"[]", "no evac plan"),
+        (b'{"kind":"evac-plan","shed":[],"shed":[]}', "the key 'shed' stands twice"),
+        (b'{"steps":[{"id":"a","id":"b"}]}', "the key 'id' stands twice"),
         (b"evac: 1\nsites: {a: {}}\n", "not JSON"),
         (b"[" * 200_000, "nested deeper"),
     ],
