@@ -40,6 +40,7 @@ __all__ = [
     "prange",
     "spliced",
     "unlocked_kernel",
+    "vector_kernel",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -183,6 +184,13 @@ def unlocked_kernel(function: Function) -> Function:
     than the 5 ms that it may wait for the lock afterwards.
     """
     return _compiled(function, {"nogil": True, **_UNCOUNTED})
+
+
+def vector_kernel(function: Function) -> Function:
+    """As `kernel`, for plain loops over floats: a division by zero is not asked for, which would keep the
+    processor from doing several at once.
+    """
+    return _compiled(function, {"error_model": "numpy", **_UNCOUNTED})
 
 
 def inner(function: Function) -> Function:

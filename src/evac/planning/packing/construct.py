@@ -14,6 +14,8 @@ from evac.planning.packing.state import CHECKS, State, copy_state, new_state
 
 LEARNERS: Final = 2000
 """Servers on which prices are learned before any replica is placed."""
+MANY: Final = 16_000
+"""From so many servers on half of the learners are enough: prices are learned while they are filled, too."""
 LESSONS: Final = 20
 PLENTY: Final = 1 << 40
 WORK_UNIT: Final = 1_000_000
@@ -108,7 +110,7 @@ def _learn(packing: Packing, market: Market, servers: Int64Array) -> None:
     wanted = np.maximum(packing.left, 0)
     for lesson in range(LESSONS):
         prices.shuffle(servers, market.random)
-        sample = servers[:LEARNERS]
+        sample = servers[: LEARNERS if servers.size < MANY else LEARNERS // 2]
         share = sample.size / max(1, servers.size)
         rate = 0.1 / (1.0 + lesson / 3.0)
         prices.fill_all(packing.state, trial, sample, wanted, share, rate, True)

@@ -118,12 +118,12 @@ def domain_room(state: State, service: int, block: int) -> int:
     room = UNBOUNDED
     site = state.block_site[block]
     if site >= 0:
-        room = min(room, state.site_cap[service] - state.in_site[service, site])
+        room = min(room, state.site_cap[service] - state.in_site[site, service])
     rack, feed = state.block_rack[block], state.block_feed[block]
     if rack >= 0:
-        room = min(room, state.rack_cap[service] - state.in_rack[service, rack])
+        room = min(room, state.rack_cap[service] - state.in_rack[rack, service])
     if feed >= 0:
-        room = min(room, state.feed_cap[service] - state.in_feed[service, feed])
+        room = min(room, state.feed_cap[service] - state.in_feed[feed, service])
     return max(room, 0)
 
 
@@ -197,11 +197,11 @@ def _count_in(state: State, service: int, position: int, count: int) -> None:
         state.free[position, r] -= count * state.demand[service, r]
     block = state.block_of[position]
     if state.block_rack[block] >= 0:
-        state.in_rack[service, state.block_rack[block]] += count
+        state.in_rack[state.block_rack[block], service] += count
     if state.block_feed[block] >= 0:
-        state.in_feed[service, state.block_feed[block]] += count
+        state.in_feed[state.block_feed[block], service] += count
     if state.block_site[block] >= 0:
-        state.in_site[service, state.block_site[block]] += count
+        state.in_site[state.block_site[block], service] += count
     state.standing[service] += count
     if state.group[service] >= 0:
         state.group_standing[state.group[service]] += count

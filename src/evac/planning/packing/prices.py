@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.compiled import allocating_kernel, kernel
+from evac.planning.compiled import allocating_kernel, kernel, vector_kernel
 from evac.planning.packing.kernels import domain_room, move_in
 from evac.planning.packing.problem import Int64Array
 from evac.planning.packing.state import CHECKS, State
@@ -31,6 +31,12 @@ SPARED_MAX: Final = 4
 """Replicas of a server that are, one at a time, tried to do without."""
 WINDOW: Final = 240
 """Services that one server is offered: enough to fill it well, and the cost no longer grows with S."""
+FEW: Final = 24
+"""So many columns are scored one after another as fast as several at once."""
+CHEAPEST: Final = 1e-9
+"""Least share of room that a replica is said to take."""
+NEVER: Final = -np.inf
+"""Score of what does not fit, and value of what may not join."""
 TIER_STEP: Final = 1000.0
 """Worth of a replica over one of the next tier."""
 
@@ -43,7 +49,9 @@ class Market(NamedTuple):
     shuffled (S): services in a seeded order, of which each server sees a window. random (1): state
     of the generator. The rest is scratch: offer, fitting, act (services); here, picked (S) and group_here
     (groups): what stands or is picked on the server at hand; out, best, own (PICKS_MAX): picks;
-    sums (3, T): weight per tier of the picks, the best picks and what stood there; room, share (R).
+    sums (3, T): weight per tier of the picks, the best picks and what stood there; room (R). What may be
+    taken next stands in columns, so that the processor scores several at once: act, value, cost, score
+    (columns), needs (R, columns; quantities, which are below 2^48, as floats).
     """
 
     worth: FloatArray
@@ -64,7 +72,10 @@ class Market(NamedTuple):
     own: Int64Array
     sums: Int64Array
     room: Int64Array
-    share: FloatArray
+    needs: FloatArray
+    value: FloatArray
+    cost: FloatArray
+    score: FloatArray
 
 
 def new_market(
@@ -95,7 +106,10 @@ def new_market(
         own=np.zeros(PICKS_MAX, dtype=np.int64),
         sums=np.zeros((3, tiers), dtype=np.int64),
         room=np.zeros(state.free.shape[1], dtype=np.int64),
-        share=np.zeros(state.free.shape[1], dtype=np.float64),
+        needs=np.zeros((state.free.shape[1], services + PICKS_MAX)),
+        value=np.zeros(services + PICKS_MAX),
+        cost=np.zeros(services + PICKS_MAX),
+        score=np.zeros(services + PICKS_MAX),
     )
 
 
@@ -180,48 +194,82 @@ def _shortlist(state: State, market: Market, block: int, offered: int) -> int:
 
 
 @kernel
-def _narrow(state: State, market: Market, block: int, fitting: int) -> int:
-    """Those of the shortlist that still fit what room is left: `act`."""
-    room, demand, act = market.room, state.demand, market.act
-    kept = 0
-    for i in range(fitting):
-        service = market.fitting[i]
-        if _fits(room, demand, service) and _may_join(state, market, service, block):
-            act[kept] = service
-            kept += 1
-    return kept
+def _set_columns(state: State, market: Market, services: Int64Array, columns: int) -> None:
+    """Services become columns: what their replicas are worth and need."""
+    act, value, price, needs, demand = market.act, market.value, market.price, market.needs, state.demand
+    for k in range(columns):
+        service = services[k]
+        act[k], value[k] = service, price[service]
+        for r in range(needs.shape[0]):
+            needs[r, k] = demand[service, r]
 
 
 @kernel
-def _best_of(
-    act: Int64Array,
-    kept: int,
-    price: FloatArray,
-    demand: Int64Array,
-    room: Int64Array,
-    share: FloatArray,
+def _narrow(state: State, market: Market, block: int, fitting: int) -> int:
+    """Those of the shortlist that still fit what room is left become columns: their number."""
+    room, demand, act = market.room, state.demand, market.act
+    columns = 0
+    for i in range(fitting):
+        service = market.fitting[i]
+        if _fits(room, demand, service) and _may_join(state, market, service, block):
+            act[columns] = service
+            columns += 1
+    _set_columns(state, market, act, columns)
+    return columns
+
+
+@vector_kernel
+def _score(
+    score: FloatArray, cost: FloatArray, value: FloatArray, needs: FloatArray, room: Int64Array, columns: int,
     thrifty: bool,
-) -> tuple[int, int]:
-    """The service of `act[:kept]` with most price (thrifty: over its share of room); how many still fit."""
-    best, chosen, still = -1.0, -1, 0
-    for r in range(share.shape[0]):
-        share[r] = 1.0 / max(room[r], 1)
-    for i in range(kept):
-        service = act[i]
-        cost = 1e-9 if thrifty else 1.0
-        fits = True
-        for r in range(share.shape[0]):
-            need = demand[service, r]
-            fits = fits and need <= room[r]
-            if thrifty:
-                cost = max(cost, need * share[r])
-        if not fits:
-            continue
-        act[still] = service
-        still += 1
-        score = price[service] / cost
-        if score > best:
-            best, chosen = score, service
+) -> None:  # fmt: skip
+    """The score of each column: its value, thrifty: over its largest share of room; NEVER if it fits not."""
+    if columns < FEW:
+        for k in range(columns):
+            score[k] = _score_one(value[k], needs, room, k, thrifty)
+        return
+    for k in range(columns):
+        score[k] = value[k]
+        cost[k] = CHEAPEST
+    for r in range(room.shape[0]):
+        least = float(room[r])
+        share = 1.0 / max(room[r], 1)
+        for k in range(columns):
+            score[k] = score[k] if needs[r, k] <= least else NEVER
+        if thrifty:
+            for k in range(columns):
+                here = needs[r, k] * share
+                cost[k] = here if here > cost[k] else cost[k]
+    if thrifty:
+        for k in range(columns):
+            score[k] = score[k] / cost[k]
+
+
+@vector_kernel
+def _score_one(value: float, needs: FloatArray, room: Int64Array, column: int, thrifty: bool) -> float:
+    """As `_score`, for one column; the same to the last bit."""
+    cost = CHEAPEST
+    for r in range(room.shape[0]):
+        need = needs[r, column]
+        if need > room[r]:
+            return NEVER
+        if thrifty:
+            cost = max(cost, need * (1.0 / max(room[r], 1)))
+    return value / cost if thrifty else value
+
+
+@kernel
+def _best_of(score: FloatArray, columns: int) -> tuple[int, int]:
+    """The first column of highest score, -1 where none may be taken; how many may."""
+    best, still = NEVER, 0
+    for k in range(columns):
+        still += score[k] >= 0.0
+        best = score[k] if score[k] > best else best
+    if still == 0:
+        return -1, 0
+    chosen = 0
+    while score[chosen] != best:
+        chosen += 1
     return chosen, still
 
 
@@ -237,35 +285,50 @@ def _take(state: State, market: Market, service: int, taken: int) -> int:
 
 
 @kernel
-def _strike(state: State, market: Market, block: int, service: int, kept: int) -> int:
-    """Strike from `act` what may not join any more once a service was taken."""
+def _strike(state: State, market: Market, block: int, column: int, columns: int) -> int:
+    """Strike the columns that may not join any more once that of a column was taken; how many these are."""
+    service = market.act[column]
     again = _may_join(state, market, service, block)
     group = state.group[service]
     if again and group < 0:
-        return kept
+        return 0
+    struck = 0
+    for k in range(columns):
+        if market.act[k] == service or (group >= 0 and state.group[market.act[k]] == group):
+            struck += market.score[k] >= 0.0
+            market.value[k] = NEVER
+    return struck
+
+
+@kernel
+def _close_up(market: Market, columns: int) -> int:
+    """Leave out the columns that may never be taken again; the others stay in order."""
     still = 0
-    for i in range(kept):
-        other = market.act[i]
-        if other != service and (group < 0 or state.group[other] != group):
-            market.act[still] = other
+    for k in range(columns):
+        if market.score[k] >= 0.0 and market.value[k] >= 0.0:
+            market.act[still] = market.act[k]
+            market.value[still] = market.value[k]
+            for r in range(market.needs.shape[0]):
+                market.needs[r, still] = market.needs[r, k]
             still += 1
     return still
 
 
 @kernel
-def _fill(state: State, market: Market, block: int, fitting: int, taken: int, thrifty: bool) -> int:
-    """Extend `out[:taken]` greedily from the shortlist; `room`, `left`, notes go along. Its new length."""
-    kept = _narrow(state, market, block, fitting)
-    checks = fitting
+def _fill(state: State, market: Market, block: int, columns: int, taken: int, thrifty: bool) -> int:
+    """Extend `out[:taken]` greedily from the columns; `room`, `left`, notes go along. Its new length."""
+    kept = columns
+    checks = 0
     while kept > 0 and taken < market.out.shape[0]:
         checks += kept
-        service, kept = _best_of(
-            market.act, kept, market.price, state.demand, market.room, market.share, thrifty
-        )
-        if service < 0:
+        _score(market.score, market.cost, market.value, market.needs, market.room, columns, thrifty)
+        column, kept = _best_of(market.score, columns)
+        if column < 0:
             break
-        taken = _take(state, market, service, taken)
-        kept = _strike(state, market, block, service, kept)
+        taken = _take(state, market, market.act[column], taken)
+        kept -= _strike(state, market, block, column, columns)
+        if 2 * kept < columns:
+            columns = _close_up(market, columns)
     state.meta[CHECKS] += checks
     return taken
 
@@ -292,8 +355,11 @@ def _offer_window(market: Market, window: int) -> int:
     services = market.shuffled.shape[0]
     length = int(min(window, services))
     start = draw(market.random, services) if length < services else 0
-    for i in range(length):
-        market.offer[i] = market.shuffled[(start + i) % services]
+    before_end = min(length, services - start)
+    for i in range(before_end):
+        market.offer[i] = market.shuffled[start + i]
+    for i in range(before_end, length):
+        market.offer[i] = market.shuffled[i - before_end]
     return length
 
 
@@ -329,8 +395,10 @@ def fill_all(
         block = state.block_of[position]
         _look_at(state, market, position)
         note(state, market, position, 1)
-        fitting = _shortlist(state, market, block, _offer_window(market, WINDOW))
-        length = _fill(state, market, block, fitting, 0, True)
+        columns = _shortlist(state, market, block, _offer_window(market, WINDOW))
+        state.meta[CHECKS] += columns
+        _set_columns(state, market, market.fitting, columns)
+        length = _fill(state, market, block, columns, 0, True)
         for j in range(length):
             taken[market.out[j]] += 1
         _put_down(state, market, length)
@@ -401,13 +469,14 @@ def _retry(state: State, market: Market, position: int, fitting: int, own: int, 
     """One way to fill the position again: from nothing (variants -2, -1), or with all of its own but one."""
     _look_at(state, market, position)
     block = state.block_of[position]
-    if variant < 0:
-        return _fill(state, market, block, fitting, 0, variant == -2)
     taken = 0
-    for i in range(own):
-        if i != variant:
-            taken = _take(state, market, market.own[i], taken)
-    return _fill(state, market, block, fitting, taken, False)
+    if variant >= 0:
+        for i in range(own):
+            if i != variant:
+                taken = _take(state, market, market.own[i], taken)
+    state.meta[CHECKS] += fitting
+    columns = _narrow(state, market, block, fitting)
+    return _fill(state, market, block, columns, taken, variant == -2)
 
 
 @kernel

@@ -36,9 +36,10 @@ class State(NamedTuple):
     block_feed -1 for a row that schedules itself, as no cap counts it; pool_first (P + 1): blocks of a
     pool; tree (2W, K): maxima, leaves at W + block; key_unit (R); demand, group, max_per_server,
     rack_cap, feed_cap, site_cap, eligible: as in the problem; key (S, K): the demand as tree keys;
-    in_rack, in_feed, in_site (S, domains), standing (S), group_standing (groups): replicas there now,
-    present ones included; head (V), entry_*: linked lists of what stands on a position (entry_fixed:
-    present before, not placed here); log (L, 4): service, position, count, fixed.
+    in_rack, in_feed, in_site (domains, S: whoever fills a server asks for many services of one domain),
+    standing (S), group_standing (groups): replicas there now, present ones included; head (V), entry_*:
+    linked lists of what stands on a position (entry_fixed: present before, not placed here); log (L, 4):
+    service, position, count, fixed.
     """
 
     free: Int64Array
@@ -192,4 +193,4 @@ def _cap(values: Int64Array) -> Int64Array:
 
 
 def _counters(services: int, domain: Int32Array) -> Int32Array:
-    return np.zeros((services, int(domain.max(initial=-1)) + 1), dtype=np.int32)
+    return np.zeros((int(domain.max(initial=-1)) + 1, services), dtype=np.int32)
