@@ -154,7 +154,7 @@ def end_to_end(servers: int) -> dict[str, float]:
     return found
 
 
-def main(sizes: tuple[int, ...] = SIZES, budget_s: int = 45) -> None:
+def main(sizes: tuple[int, ...] = SIZES, budget_s: int = 25) -> None:
     """Print a table of stages by size, with the growth from each size to the next."""
     rows: list[dict[str, Any]] = []
     for servers in sizes:
