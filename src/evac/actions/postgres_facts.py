@@ -87,8 +87,8 @@ class StandbySeen:
 class PostgresFacts:
     """One member, now. lsn: of a primary what it has written, of a standby what it holds. lag_ms: age of the
     last replayed commit where something is left to replay, else 0. upstream: whom it receives from.
-    fetching: whether that is another copy, for a moment. folder: of its data. authority: what it wrote down
-    of the orders that it obeyed.
+    has_upstream: whether it is set to follow a primary; fetching: another copy, for a moment. folder: of its
+    data. authority: what it wrote down of the orders that it obeyed.
     """
 
     role: Literal["primary", "standby"]
@@ -164,10 +164,11 @@ async def read_facts(link: Link) -> PostgresFacts:
         role="standby" if standby else "primary", timeline=row["timeline"],
         lsn=held if standby else row["written"], received=row["received"], replayed=row["replayed"],
         lag_ms=row["replay_age_ms"] if standby and held > row["replayed"] else 0,
-        receiver=row["receiver"] or "", upstream=row["sender"] or "", has_upstream=row["has_upstream"],
+        receiver=row["receiver"] or "", upstream=row["sender"] or "",
+        has_upstream=row["has_upstream"] and not row["fetching"], fetching=row["fetching"],
         sync=parse_sync_set(row["sync_names"]), synchronous_commit=row["sync_commit"],
         read_only=row["read_only"], fsync=row["fsync"], version=row["version"], system=row["system"],
-        standbys=standbys, folder=row["folder"], authority=row["authority"] or "", fetching=row["fetching"],
+        standbys=standbys, folder=row["folder"], authority=row["authority"] or "",
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ async def cut(link: Link, facts: PostgresFacts) -> None:
 
 async def put_aside(link: Link, facts: PostgresFacts) -> None:
     """Keeps whom the member follows, where that is its primary, for `kept_upstream`."""
-    if facts.has_upstream and not facts.fetching:
+    if facts.has_upstream:
         await link.change(
             "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
             f"TO {literal(f'{facts.folder}/{UPSTREAM_FILE}')}"
@@ -87,7 +87,7 @@ async def put_aside(link: Link, facts: PostgresFacts) -> None:
 
 async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
     """The primary_conninfo of now, or of before a fence; "" where there is none."""
-    if facts.has_upstream and not facts.fetching:
+    if facts.has_upstream:
         return str(await link.value("SELECT current_setting('primary_conninfo')"))
     kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
     return bytes.fromhex(kept.strip()).decode() if kept else ""
@@ -98,7 +98,7 @@ async def until_silent(link: Link) -> PostgresFacts:
     last = -1
     while True:
         facts = await read_facts(link)
-        silent = not facts.receiver and not facts.has_upstream
+        silent = not (facts.receiver or facts.has_upstream or facts.fetching)
         if silent and facts.received == last:
             return facts
         last = facts.received if silent else -1
@@ -113,7 +113,7 @@ async def unfence(link: Link, order: Order) -> Evidence:
             raise Permanent(
                 "store-moved", f"{link.member.address} is a primary now: a store that moved stays"
             )
-        if facts.fetching or not facts.has_upstream:
+        if not facts.has_upstream:
             kept = await kept_upstream(link, facts)
             if not kept:
                 raise Permanent("upstream-forgotten", f"{link.member.address} does not know whom it followed",

@@ -227,7 +227,7 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
         return ()
     old_end = _first(ground, store.id, old, STORE_DRIVERS)
     told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
-    copies = [end.settings for end in followers(ground, store, new) if end.driver == target.driver]
+    copies = [end.settings for end in followers(ground, store, new) if end.driver == "postgres"]
     if target.driver == "postgres" and copies:
         told["copies"] = tuple(f"{one['host']}:{one.get('port', 5432)}" for one in copies if "host" in one)
     return (_act("promote", target, **told, **_peer("old", old_end)),)

@@ -254,7 +254,8 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
             object_pairs_hook=None if own else _once_each,
         )  # fmt: skip
     except _TwiceError as error:
-        raise PlanError("plan-format", f"{name}: the key {error} stands twice", _FIRST) from error
+        words = f"{name}: the key {error} stands twice"
+        raise PlanError("plan-format", words, "make it anew: evac plan") from error
     except (ValueError, RecursionError) as error:
         raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):

@@ -181,7 +181,7 @@ class Database:
             self.excused.update(lost)
 
     def catch_up(self, site: str, copies: Iterable[str]) -> None:
-        """Fetches what the fullest of the copies that answer holds alone; not where this one receives."""
+        """A member that receives nothing takes over what the fullest copy that answers holds beyond it."""
         member = self.members[site]
         fuller = [
             one.log

@@ -311,6 +311,8 @@ def test_a_fetch_that_broke_off_is_no_hole_in_the_fence(server_folder: Path) -> 
             action = world.action("promote", "dc-anyang", copies=(f"{ansan.host}:{ansan.port}",))
             assert (await driver.check(action, order())).ready
             assert (await driver.observe(fence, order())).outcome == "done"
+            unfence = world.action("unfence", "dc-anyang")
+            assert (await driver.observe(unfence, order())).outcome == "absent", "it follows no primary"
             assert (await driver.execute(fence, order()))["receiver"] == "none"
             assert await query(world.anyang, "SELECT pg_read_file('evac_upstream')") == before
             assert "fetched_from" not in await driver.execute(action, order())
@@ -333,8 +335,10 @@ def test_nothing_is_fetched_of_a_copy_that_gives_nothing(server_folder: Path) ->
                 access.write("host replication all 0.0.0.0/0 reject\n" + rules)
             ansan.sql("SELECT pg_reload_conf()")
             await driver.execute(world.fence(), order())
+            before = await query(world.anyang, "SELECT pg_read_file('evac_upstream')")
             action = world.action("promote", "dc-anyang", copies=(f"{ansan.host}:{ansan.port}",))
             evidence = await driver.execute(action, order())
+            assert await query(world.anyang, "SELECT pg_read_file('evac_upstream')") == before
             assert evidence["fetched_bytes"] == 0
             assert evidence["short_of"]
             assert evidence["role"] == "primary"

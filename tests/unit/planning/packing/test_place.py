@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from evac.model.errors import InvalidInput
 from evac.planning.packing.construct import first_fit_order
+from evac.planning.packing.prices import FEW, NEVER, _score
 from evac.planning.place import PackingProblem, Placement, fluid_bound, place
 from tests.unit.planning.packing.instances import (
     best_score,
@@ -191,3 +192,19 @@ def _one_server(
         weight=np.array(weight or [1] * services),
         tier=np.array(tier),
     )
+
+
+@pytest.mark.parametrize("thrifty", [True, False])
+def test_many_columns_are_scored_as_each_by_itself(thrifty: bool) -> None:
+    rng = np.random.default_rng(7)
+    columns, room = 4 * FEW, np.array([5, 0, 900, -3])
+    needs = np.floor(rng.random((4, columns)) * np.array([[8.0], [1.2], [1_000.0], [0.0]]))
+    needs[3] = np.where(rng.random(columns) < 0.5, -3.0, 0.0)
+    value = rng.random(columns)
+    value[::5] = NEVER
+    many, cost, one = np.zeros(columns), np.zeros(columns), np.zeros(1)
+    _score(many, cost, value, needs, room, columns, thrifty)
+    for k in range(columns):
+        _score(one, cost, value[k : k + 1], np.ascontiguousarray(needs[:, k : k + 1]), room, 1, thrifty)
+        assert many[k] == one[0]
+    assert {np.isneginf(score) for score in many} == {True, False}
