@@ -47,7 +47,8 @@ def last_run(lab: LabFolder) -> RunView:
 
 def told(lab: LabFolder) -> str:
     view = last_run(lab)
-    return json.dumps([view.phase, waiting(view), view.failures, view.evidence], default=str)
+    steps = {step.id: [view.phases[i], view.whys.get(i, "")] for i, step in enumerate(view.steps)}
+    return json.dumps([view.phase, waiting(view), steps, view.failures, view.evidence], default=str)
 
 
 def sites(lab: LabFolder) -> dict[str, status.SiteStatus]:

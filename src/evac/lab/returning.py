@@ -12,7 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import orjson
 
@@ -53,6 +54,7 @@ PLAN_BUDGET_MS: Final = 1_000
 _PAUSE_SECONDS: Final = 0.25
 _WHO: Final = "evac lab"
 Told = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callabl
         await _until_left(store, site)
         declared = next(one for one in estates.load(folder.estate).stores if one.engine == "postgresql")
         sets = DataSets(store, f"{_WHO}/{site}", SystemClock())
-        async with sets.hold(declared.id, START_MS) as held:
+        async with AsyncExitStack() as started:
+            held = await _once_free(lambda: started.enter_async_context(sets.hold(declared.id, START_MS)))
             epoch = await sets.read(declared.id)
             home = declared.primary.at if declared.primary is not None else ""
             if not epoch.settled or (epoch.holder or home) != site:
@@ -173,19 +176,22 @@ async def _rejoin_all(
         step, key = f"rejoin:{data_set.id}", f"lab/{site}/{data_set.id}"
         order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
         try:
-            rejoined[data_set.id] = await _until_taken(drivers, action, order)
+            driver = drivers.get(action.driver)
+            rejoined[data_set.id] = await _once_free(partial(driver.execute, action, order))
             told(f"{data_set.id} at {site} follows {primary}: {_words(rejoined[data_set.id])}")
         except ActionError as error:
             trouble.append(f"{data_set.id} at {site}: {error.message}")
     return rejoined, tuple(trouble)
 
 
-async def _until_taken(drivers: Drivers, action: Action, order: Order) -> Evidence:
-    """Tries again while that is all an error asks for: a site that has just come back is not all there."""
+async def _once_free(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks again while that is all an error wants: a site that has just come back is not all there, and
+    whoever changes the roles of a store keeps its lease a moment longer than its run.
+    """
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
-            return await drivers.get(action.driver).execute(action, order)
+            return await ask()
         except Retryable as error:
             if time.monotonic() > deadline:
                 raise

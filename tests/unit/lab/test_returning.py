@@ -21,7 +21,7 @@ stores:
 """
 
 
-async def asked(tmp_path: Path, site: str, epoch: Epoch | None) -> tuple[bool, int]:
+async def asked(tmp_path: Path, site: str, epoch: Epoch | None, held_ms: int = 0) -> tuple[bool, int]:
     """What `as_it_was` answers, and how often it started something."""
     folder = LabFolder(tmp_path)
     folder.estate.mkdir()
@@ -32,6 +32,8 @@ async def asked(tmp_path: Path, site: str, epoch: Epoch | None) -> tuple[bool, i
     if epoch is not None:
         key = key_of("db")
         await store.transact((Compare(key, 0),), (Put(key, encode(epoch)),))
+    if held_ms:
+        await store.acquire("store/db", "anyang/1", held_ms)
 
     def start() -> bool:
         starts.append(site)
@@ -57,3 +59,7 @@ def test_who_is_still_the_primary_by_the_epoch_runs_on(
     tmp_path: Path, site: str, epoch: Epoch | None, runs_on: bool
 ) -> None:
     assert asyncio.run(asked(tmp_path, site, epoch)) == (runs_on, int(runs_on))
+
+
+def test_whoever_holds_the_store_a_moment_longer_than_its_run_is_waited_for(tmp_path: Path) -> None:
+    assert asyncio.run(asked(tmp_path, "pangyo", None, held_ms=1_500)) == (True, 1)
