@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -36,14 +37,34 @@ def need_servers() -> None:
 @contextmanager
 def lab_folder() -> Iterator[LabFolder]:
     """A folder that the user of PostgreSQL may reach; the lab in it is ended whatever happens."""
-    path = Path(tempfile.mkdtemp(prefix="evac-lab-"))
-    path.chmod(0o755)
-    folder = LabFolder(path)
-    try:
-        yield folder
-    finally:
-        world.down(folder)
-        shutil.rmtree(path, ignore_errors=True)
+    with _turn():
+        path = Path(tempfile.mkdtemp(prefix="evac-lab-"))
+        path.chmod(0o755)
+        folder = LabFolder(path)
+        try:
+            yield folder
+        finally:
+            world.down(folder)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One lab at a time: its sites stand for machines of their own, and two labs on two cores leave each a
+    third of one.
+    """
+    with (Path(tempfile.gettempdir()) / f"evac-test-labs-{os.getuid()}").open("w") as file:
+        if not _turns:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _turns.append(file.name)
+        try:
+            yield
+        finally:
+            _turns.pop()
+
+
+_turns: list[str] = []
+"""Labs of this process; all of them share its turn."""
 
 
 def _few(controllers: bool) -> Options:

@@ -137,6 +137,9 @@ class Link:
                 code = getattr(error, "sqlstate", "") or type(error).__name__
                 raise Permanent("postgres-refused", f"{self.member.address} refused ({code})") from None
             raise translate(self.member, error, self._changed) from error
+        except asyncio.CancelledError:  # the server may work on it still: nobody else gets this connection
+            self._broken = True
+            raise
 
     async def close(self) -> None:
         """Says goodbye where that can be done at once; else it is done behind our back."""

@@ -29,7 +29,7 @@ watch: %(watch)s
 stores:
   messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
   presence: {fence_proofs: [none], async_promotion: allow, most_lost: 60 s}
-patience: {deadline_least: 5 s, backoff: 100 ms, backoff_most: 2 s}
+patience: {backoff: 100 ms, backoff_most: 2 s}
 pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 """
 

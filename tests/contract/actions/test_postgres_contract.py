@@ -10,6 +10,7 @@ import pytest
 
 from evac.actions.port import Action
 from evac.actions.postgres import PostgresDriver
+from evac.actions.postgres_link import KeptLinks, member_of
 from evac.lab.servers.postgres import PostgresServer
 from tests.contract.actions.postgres_world import PASSWORD, DataSet, data_set, query
 from tests.contract.actions.suite import Case, keep_contract, order
@@ -127,3 +128,24 @@ async def _move_to_anyang(world: DataSet) -> None:
     await driver.execute(world.fence(), order())
     world.pangyo.kill()
     await driver.execute(world.action("promote", "dc-anyang"), order())
+
+
+def test_a_call_that_was_given_up_leaves_no_connection_to_the_next_one(server_folder: Path) -> None:
+    """The next try of a step that took too long is not told that its connection is still at work."""
+    with data_set(server_folder, replicas=()) as world:
+        member, links = member_of(world.action("promote", "dc-pangyo")), KeptLinks()
+
+        async def slow() -> None:
+            async with links.linked(member, 5.0) as link:
+                await link.value("SELECT pg_sleep(4)")
+
+        async def story() -> object:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await slow()
+            async with links.linked(member, 2.0) as link:
+                answer = await link.value("SELECT 1")
+            await links.close()
+            return answer
+
+        assert asyncio.run(story()) == 1
