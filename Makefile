@@ -8,6 +8,10 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 # Outside a terminal uv keeps quiet about progress; it never asks anything.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+# The distribution's Python where it is new enough: it is built with profiles, and a third faster than one without.
+# UV_PYTHON names another.
+SYSTEM_PYTHON := $(shell /usr/bin/python3 -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON)))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -24,7 +28,7 @@ setup: $(READY) ## install everything into .venv and compile the kernels
 	.tools/bin/pip install --quiet uv
 
 $(INSTALLED): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
-	$(UV) sync --frozen
+	$(UV) sync --frozen $(ON_PYTHON)
 	@touch $@
 
 packages: $(INSTALLED) ## install what Python needs into .venv, and compile nothing
@@ -99,7 +103,7 @@ bench-serve: $(READY) ## measure the war room at 90,000 servers (ARGS="--servers
 # The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
 bench-referees: .venv-bench/.ready ## install the referees that bench compares with
 .venv-bench/.ready: bench/requirements.txt | $(filter .tools/bin/uv,$(UV))
-	$(UV) venv --quiet --allow-existing .venv-bench
+	$(UV) venv --quiet --allow-existing $(ON_PYTHON) .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r $<
 	@touch $@
 

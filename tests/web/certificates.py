@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from evac.lab.agent_certificates import key_usage
+
 
 @dataclass(frozen=True, slots=True)
 class Papers:
@@ -58,6 +60,9 @@ def _signed(
         .not_valid_before(begin)
         .not_valid_after(begin + timedelta(days=2))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(key_usage(signs_certificates=issuer is None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .sign(by, hashes.SHA256())
     )

@@ -15,6 +15,7 @@ from typing import Final
 
 from evac.actions import given
 from evac.actions.port import Value
+from evac.actions.tls import judge_alike
 from evac.model.errors import Permanent
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
@@ -73,10 +74,10 @@ def _unverified() -> ssl.SSLContext:
 
 def _verified(reference: str) -> ssl.SSLContext:
     if not reference:
-        return ssl.create_default_context()
+        return judge_alike(ssl.create_default_context())
     path = _path(reference, "ca")
     try:
-        return ssl.create_default_context(cafile=str(path))
+        return judge_alike(ssl.create_default_context(cafile=str(path)))
     except (OSError, ssl.SSLError) as error:
         raise Permanent("setting-wrong", f"ca: {path} holds no certificates that can be read") from error
 

@@ -80,7 +80,19 @@ def _signed(
         .not_valid_before(now - _GOOD)
         .not_valid_after(now + _GOOD)
         .add_extension(x509.BasicConstraints(ca=san is None, path_length=None), critical=True)
+        .add_extension(key_usage(signs_certificates=san is None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
     )
     if san is not None:
         made = made.add_extension(x509.SubjectAlternativeName([san]), critical=False)
     return made.sign(by, hashes.SHA256())
+
+
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """What the key of a certificate may be used for: Python 3.13 believes no authority that does not say."""
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates, encipher_only=False, decipher_only=False,
+    )  # fmt: skip

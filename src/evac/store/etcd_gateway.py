@@ -251,6 +251,7 @@ class Gateway:
         authority, certificate, key = self._tls
         try:
             context = ssl.create_default_context(cafile=authority or None)
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as `actions.tls.judge_alike`
             if certificate:
                 context.load_cert_chain(certificate, key or None)
         except (OSError, ssl.SSLError) as error:

@@ -13,15 +13,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from evac.actions.tls import TlsFiles
+from evac.lab.agent_certificates import key_usage
 
 DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates into a folder. file: its own certificate."""
+    """Signs certificates into a folder. file: its own certificate. bare: as authorities of old did, with
+    nothing said of keys.
+    """
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
-        self._folder, self._name = folder, name
+    def __init__(self, folder: Path, name: str = "authority", bare: bool = False) -> None:
+        self._folder, self._name, self._bare = folder, name, bare
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self._signed(name, self._key.public_key(), True, (), 2 * DAY))
@@ -52,6 +55,13 @@ class Authority:
             .not_valid_after(now + good)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        if not self._bare:
+            by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            made = (
+                made.add_extension(key_usage(signs_certificates=ca), critical=True)
+                .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+                .add_extension(by, critical=False)
+            )
         if names:
             made = made.add_extension(
                 x509.SubjectAlternativeName([_name(one) for one in names]), critical=False

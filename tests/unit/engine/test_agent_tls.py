@@ -258,3 +258,14 @@ def test_a_name_of_the_subject_counts_only_where_there_is_no_other() -> None:
         "a",
         "::1",
     ]
+
+
+def test_an_authority_that_says_nothing_of_keys_is_believed_by_every_python(tmp_path: Path) -> None:
+    ours = Authority(tmp_path, bare=True)
+    door, peer = tls(ours.sign("agent", "127.0.0.1"), ours.file), Peer(ours.sign("controller", "controller"))
+
+    async def story() -> None:
+        async with running(behind(tmp_path, door)) as agent:
+            assert "mark" in await asked(agent.url, peer)
+
+    asyncio.run(story())

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from evac.lab.agent_certificates import key_usage
 from evac.lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
 from evac.lab.fleet.tls import Certificates
 
@@ -72,16 +73,8 @@ def _signed(
     return builder.sign(by, hashes.SHA256())
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-
-
 def _authority_uses() -> list[Extension]:
-    return [(x509.BasicConstraints(ca=True, path_length=0), True), (_usage(signs_certificates=True), True)]
+    return [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage(signs_certificates=True), True)]
 
 
 def _server_uses(authority: ec.EllipticCurvePrivateKey) -> list[Extension]:
@@ -90,7 +83,7 @@ def _server_uses(authority: ec.EllipticCurvePrivateKey) -> list[Extension]:
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
     return [
         (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_usage(signs_certificates=False), True),
+        (key_usage(signs_certificates=False), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
         (x509.SubjectAlternativeName(names), False),
         (issuer, False),
