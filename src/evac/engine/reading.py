@@ -5,19 +5,18 @@ Whoever takes over says so first; by that, whatever ran without a result becomes
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from evac.engine.clock import Clock, RunClock
 from evac.engine.codec import decode_all, encode
 from evac.engine.recording import Leading
+from evac.model.collector import collector_at_rest
 from evac.model.errors import Corrupt, RunError
 from evac.run.state import RunView, apply, plans_of, replay
 from evac.run.values import ENDED, Event, RunSpec
 from evac.store.journal import Journal, read
 from evac.store.port import Change, Compare, Store
-from evac.store.segments import Segment
 
 SpecOf = Callable[[str], Awaitable[RunSpec]]
 """Plan digest -> what the run executes of it."""
@@ -59,19 +58,8 @@ async def take_over(
     store: Store, run: str, spec_of: SpecOf, leading: Leading, clock: Clock, owner: str
 ) -> tuple[Journal, RunView]:
     """The run as its journal says, ours from now on. Raises `Corrupt`, `RunError`, `LeaseLost`."""
-    events: list[Event] = []
-
-    def keep(segment: Segment) -> None:
-        events.extend(decode_all(segment.records))
-
-    collecting = gc.isenabled()
-    gc.disable()  # to look for cycles in a million small tuples takes longer than to read them
-    try:
-        journal = await Journal.open(store, run, keep)
-        view = await _view_of(run, events, spec_of)
-    finally:
-        if collecting:
-            gc.enable()
+    with collector_at_rest():  # to look for cycles in a million small tuples takes longer than to read them
+        journal, view = await _read_back(store, run, spec_of)
     if view.phase not in ENDED:
         changed = Event("leader_changed", RunClock(clock, view.last_ms).now_ms(), data={
             "owner": owner, "token": leading.token,
@@ -80,6 +68,13 @@ async def take_over(
         await journal.append((encode(changed),), leading.lease)
         apply(view, changed)
     return journal, view
+
+
+async def _read_back(store: Store, run: str, spec_of: SpecOf) -> tuple[Journal, RunView]:
+    """The events are gone when it returns."""
+    events: list[Event] = []
+    journal = await Journal.open(store, run, lambda segment: events.extend(decode_all(segment.records)))
+    return journal, await _view_of(run, events, spec_of)
 
 
 async def _view_of(run: str, events: list[Event], spec_of: SpecOf) -> RunView:
