@@ -13,6 +13,7 @@ from evac.engine.lease_span import LeaseSpan
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
+from evac.testing.virtual_loop import VirtualLoop, run
 from tests.unit.engine.worlds import run_async
 
 
@@ -83,13 +84,23 @@ class SlowStore(MemoryStore):
         await super().renew(lease)
 
 
+class OfLoop:
+    """The time of a loop, which stands still while somebody else has the processor."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.now_ms = self.monotonic_ms = loop.now_ms
+
+
 def test_a_lease_is_kept_where_its_store_takes_nearly_half_of_it_to_answer() -> None:
+    loop = VirtualLoop(1, later_permille=0)
+    clock = OfLoop(loop)
+
     async def story() -> None:
-        store, told = SlowStore(), []
+        store, told = SlowStore(clock.monotonic_ms), []
         store.slow_s = 0.3
-        leadership = await Leadership.acquire(store, "a", 900, SystemClock(), lambda: told.append("lost"))
-        await asyncio.sleep(3.0)
+        leadership = await Leadership.acquire(store, "a", 900, clock, lambda: told.append("lost"))
+        await asyncio.sleep(30.0)
         assert (told, leadership.holding) == ([], True)
         await leadership.release()
 
-    run_async(story())
+    run(loop, story())
