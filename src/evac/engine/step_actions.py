@@ -252,9 +252,10 @@ def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]:
     """Names of the members that confirm commits once `new` is the primary: the nearest copy that lives on,
-    where the store was synchronous and policy says `next`; else none.
+    where the store was synchronous, or may lose nothing, and policy says `next`; else none. That no copy was
+    seen to confirm commits in the moment of the plan (one that reconnects is not) makes none asynchronous.
     """
-    kept = any(m.mode == "sync" for m in store.members)
+    kept = store.rpo_ms == 0 or any(m.mode == "sync" for m in store.members)
     if not kept or ground.policy.store(store.id).on_sync_loss != "next":
         return ()
     names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]

@@ -295,3 +295,15 @@ def test_a_copy_that_came_back_is_led_to_the_primary_by_the_run_itself(tmp_path:
     assert (step.kind, step.manual, step.deadline_ms >= 60_000) == ("rejoin", False, True)
     by_hand = bound(observed(estate(tmp_path, TRAFFIC), away), Scenario("restore", ("pangyo",)))
     assert next(s for s in by_hand.spec.steps if s.id == step.id).manual
+
+
+@pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])
+def test_a_store_that_may_lose_nothing_stays_synchronous_where_no_copy_confirms_at_the_moment(
+    tmp_path: Path, rpo_ms: int | None, kept: tuple[str, ...]
+) -> None:
+    roles = {"anyang": "primary", "ansan": "async", "pangyo": "async"}
+    away = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
+    seen = observed(estate(tmp_path), away)
+    seen = replace(seen, stores=(replace(seen.stores[0], rpo_ms=rpo_ms),))
+    (promote,) = bound(seen, Scenario("failback", ("pangyo",))).actions["promote:messages"]
+    assert promote.parameters["synchronous"] == kept
