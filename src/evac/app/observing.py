@@ -107,15 +107,20 @@ def waits_for(facts: Any) -> tuple[str, ...]:
 
 
 def _role(endpoint: Endpoint, facts: Any) -> tuple[Role, int | None, str]:
-    """What a driver's facts mean. A primary that was demoted is none."""
+    """What a driver's facts mean. A primary that was demoted is none; a copy that only reconnects, or whose
+    primary died, is still one.
+    """
     if facts.role in ("primary", "master"):
         confirms = [
             one.name for one in getattr(facts, "standbys", ()) if one.sync_state in ("sync", "quorum")
         ]
         writable = getattr(facts, "writable", True)
         return ("primary" if writable else "none"), 0, ",".join(confirms)
-    streaming = facts.link_up if hasattr(facts, "link_up") else facts.receiver == "streaming"
-    return ("async" if streaming else "none"), int(facts.lag_ms or 0), str(endpoint.settings.get("name", ""))
+    name = str(endpoint.settings.get("name", ""))
+    if facts.link_up if hasattr(facts, "link_up") else facts.receiver == "streaming":
+        return "async", int(facts.lag_ms or 0), name
+    is_set = getattr(facts, "has_upstream", True) or getattr(facts, "fetching", False)
+    return ("detached" if is_set else "none"), None, name
 
 
 def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:

@@ -43,6 +43,8 @@ SOON_S: Final = 0.25
 """After a check that found less than policy counts on; doubled until it finds it, up to the usual time."""
 MOVED_MS: Final = 10_000
 """A primary that was just made waits for its copies until they have been led to it: that is no loss."""
+_DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
+"""What a copy that follows nobody is said to be behind; longer than that: not known."""
 PUTS_MOST: Final = 64
 """Of one transaction."""
 _MOST: Final = 10_000
@@ -160,7 +162,7 @@ class SeenEstate:
         epochs = await sets.read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
-        seen = merged(self.observation, now, holders, newer)
+        seen = aged(merged(self.observation, now, holders, newer), self._sightings)
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
         same = seen.members == self.observation.members and self._heeded == heeded
         if not same or self._told_digest not in ("", self.digest):
@@ -321,6 +323,9 @@ def merged(
     only where the holder's own copy answers and says that it is none: else an old primary that came back
     would be believed while the true one burns. newer: the same of those alone that were settled after
     `before`: without a certain primary, that holder is it, unless its copy answers and says that it is none.
+
+    A synchronous copy that reconnects is synchronous still while its primary waits for it: nothing was
+    acknowledged without it.
     """
     old = _by_store(before)
     found: list[MemberSeen] = []
@@ -335,11 +340,37 @@ def merged(
             was = known.get(site)
             if not certain:
                 found += [was] if was is not None else []
-            elif member.role == "unreachable" and was is not None and was.role != "primary":
+            elif was is not None and _stays(was, member, members):
                 found.append(was)
             else:
                 found.append(MemberSeen(store, site, member.role))
     return Observation(now.at_ms, tuple(found))
+
+
+def aged(seen: Observation, sightings: Mapping[str, Following]) -> Observation:
+    """With what a copy that follows nobody just now was behind when its primary was last seen. In coarse
+    steps: it is another estate, and other plans, at each.
+    """
+    found: list[MemberSeen] = []
+    for member in seen.members:
+        known = sightings[member.store].known if member.store in sightings else None
+        copy = None if known is None else known.copy(member.site)
+        if member.role == "detached" and known is not None and copy is not None and copy.holds_ms:
+            behind_ms = known.at_ms - copy.holds_ms
+            lag_ms = next((step for step in _DETACHED_STEPS_MS if step >= behind_ms), None)
+            member = replace(member, lag_ms=lag_ms)
+        found.append(member)
+    return replace(seen, members=tuple(found))
+
+
+def _stays(was: MemberSeen, now: MemberSeen, members: Mapping[str, MemberSeen]) -> bool:
+    """Whether a copy beside a certain primary is what it was: it is silent, or synchronous and reconnects
+    while its primary acknowledges nothing without it.
+    """
+    if now.role == "unreachable":
+        return was.role != "primary"
+    waited_for = any(now.detail in one.waits_for for one in members.values())
+    return was.role == "sync" and now.role == "detached" and waited_for
 
 
 def _is_primary(member: MemberSeen | None) -> bool:
@@ -350,7 +381,7 @@ def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSe
     """A copy of a store whose primary is this holder, which nobody saw. Another that was the primary, or says
     so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
     """
-    follows = {member.role, was.role if was is not None else "none"} & {"sync", "async"}
+    follows = {member.role, was.role if was is not None else "none"} & {"sync", "async", "detached"}
     role: Role = "async" if follows and member.role != "primary" and not _is_primary(was) else "none"
     if member.site == holder:
         role = "primary"
@@ -376,7 +407,7 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
     """digest: of the estate as observed, so that whoever has no files knows which plans are made of it.
     changes: store -> changes of its epoch that were known before the look.
     """
-    rows = [[m.store, m.site, m.role] for m in observation.members]
+    rows = [[m.store, m.site, m.role, *([] if m.lag_ms is None else [m.lag_ms])] for m in observation.members]
     told = {"at_ms": observation.at_ms, "estate": digest, "members": rows, "changes": dict(changes)}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
 

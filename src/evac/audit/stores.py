@@ -241,7 +241,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
 
 def _promotable(store: Store, gone: tuple[bool, ...]) -> tuple[Copy, ...]:
     return tuple(
-        Copy(m.at, "promote", (store.promote_ms or 0) + (m.lag_ms or 0), 0 if m.mode == "sync" else m.lag_ms)
+        Copy(m.at, "promote", (store.promote_ms or 0) + m.replay_ms, 0 if m.mode == "sync" else m.lag_ms)
         for m, dead in zip(store.members, gone, strict=True)
         if not dead and m.mode != "none"
     )

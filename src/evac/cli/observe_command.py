@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def observe(estate: Path, power: bool, output: str) -> int:
     """Ask every copy of every store what it is now: primary, synchronous, how far behind.
 
-    A copy that does not answer is unreachable, which is an answer; exit 16: one refuses us, or what the
+    A copy that does not answer is unreachable, which is an answer; one that answers and receives nothing
+    just now is detached. Exit 16: one refuses us, or what the
     estate says of it cannot be used. With --power, exit 16: the power of some servers is not known; exit 1:
     no controller told any. A password that is refused is tried a handful of times, all controllers together,
     and no more.

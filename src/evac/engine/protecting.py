@@ -120,7 +120,7 @@ def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collec
     for member in store.members:
         site = site_of(top, member.at) or ""
         endpoint = _endpoint(estate, store.id, site)
-        if site in gone or site == holder or endpoint is None or member.mode not in _ORDER:
+        if site in gone or site == holder or endpoint is None or member.mode not in _ORDER or member.detached:
             continue
         if "name" in endpoint.settings:
             rows.append((_ORDER[member.mode], site, str(endpoint.settings["name"])))

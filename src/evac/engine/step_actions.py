@@ -302,16 +302,18 @@ def agent_of(estate: Estate, site: str) -> Endpoint | None:
 
 
 def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
-    """Endpoints of the other copies that live on, synchronous ones first."""
+    """Endpoints of the other copies that live on, synchronous ones first, and last those that follow nobody
+    just now: a copy that lost its primary is led to the new one like any other.
+    """
     order = {"sync": 0, "async": 1, "primary": 2}
-    rows: list[tuple[int, str, Endpoint]] = []
+    rows: list[tuple[bool, int, str, Endpoint]] = []
     for member in store.members:
         site = site_of(ground.top, member.at) or ""
         endpoint = _first(ground, store.id, site, STORE_DRIVERS)
         if endpoint is None or site == new or site in ground.lost or member.mode == "none":
             continue
-        rows.append((order[member.mode], site, endpoint))
-    return tuple(endpoint for _, _, endpoint in sorted(rows, key=lambda row: row[:2]))
+        rows.append((member.detached, order[member.mode], site, endpoint))
+    return tuple(endpoint for *_, endpoint in sorted(rows, key=lambda row: row[:3]))
 
 
 def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:

@@ -196,9 +196,10 @@ def _copies(
             continue
         if store.promote_ms is None:
             unknown.add(f"stores/{store.id}/promote")
-        live = scenario.kind in ("evacuate", "failback") or member.mode in ("sync", "primary")
-        behind_ms = member.lag_ms or 0
-        yield _Copy(member.at, "promote", (store.promote_ms or 0) + behind_ms, 0 if live else member.lag_ms)
+        catches_up = scenario.kind == "failback" or (scenario.kind == "evacuate" and not member.detached)
+        live = catches_up or member.mode in ("sync", "primary")
+        duration_ms = (store.promote_ms or 0) + member.replay_ms
+        yield _Copy(member.at, "promote", duration_ms, 0 if live else member.lag_ms)
 
 
 def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[_Copy]:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from evac.model.canonical import fields_in_order, keys_in_order, ordered, written
-from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, Store
+from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, Store, StoreMember
 from evac.model.units import QUANTITY_LIMIT
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
@@ -74,6 +74,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"power_margin_permille"}),
         Service: frozenset({"public_name", "purges"}),
+        StoreMember: frozenset({"detached"}),
     }
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""

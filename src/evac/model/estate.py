@@ -230,12 +230,20 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class StoreMember:
-    """A copy of a store: `at` is a fault domain path or a server name."""
+    """A copy of a store: `at` is a fault domain path or a server name. detached: as it was
+    observed, it follows nobody just now: it holds what it last received, and can be led to another primary.
+    """
 
     at: str
     mode: ReplicationMode
     lag_ms: int | None = None
     votes: int = 1
+    detached: bool = False
+
+    @property
+    def replay_ms(self) -> int:
+        """How long a promotion waits for what it received and has not written down yet."""
+        return 0 if self.detached else self.lag_ms or 0
 
 
 @dataclass(frozen=True, slots=True)

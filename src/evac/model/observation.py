@@ -14,7 +14,7 @@ from evac.model.canonical import digest
 from evac.model.domain import Topology, site_of, topology
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 
-Role = Literal["primary", "sync", "async", "none", "unreachable"]
+Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
 _LAG_STEPS_MS: Final = (
     0,
     1_000,
@@ -32,10 +32,12 @@ _LAG_STEPS_MS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MemberSeen:
-    """One copy of a store: role `unreachable` keeps what the estate says. lag_ms None: not known. waits_for:
-    of a primary whose commits hang, names of the synchronous members that do not follow it. position: bytes
-    of its log that it holds, comparable only within one `history`; None where the engine does not say. error:
-    of one that is unreachable: code, words and what to do, where its answer or our settings say why.
+    """One copy of a store: role `unreachable` keeps what the estate says; `detached` is a copy that is set to
+    follow and receives nothing just now, `none` one that follows nobody, or was demoted. lag_ms None: not
+    known. waits_for: of a primary whose commits hang, names of the synchronous members that do not follow it.
+    position: bytes of its log that it holds, comparable only within one `history`; None where the engine does
+    not say. error: of one that is unreachable: code, words and what to do, where its answer or our settings
+    say why.
     """
 
     store: str
@@ -88,6 +90,8 @@ def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
         return member
     if seen.role == "unreachable":
         return replace(member, mode="none") if member.mode == "primary" else member
+    if seen.role == "detached":
+        return replace(member, mode="async", lag_ms=seen.lag_ms, detached=True)
     mode: ReplicationMode = seen.role
     lag = _lag(member, seen)
     return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)

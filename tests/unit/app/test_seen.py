@@ -1,10 +1,15 @@
 """What controllers believe of stores: certain roles only, no old primary while the true one burns."""
 
+from dataclasses import replace
+
 import pytest
 
-from evac.app.seen import changes_in, decode, encode, merged
+from evac.app.seen import aged, changes_in, decode, encode, merged
+from evac.engine.sightings import CopySeen, Following, Sighting
+from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
-from evac.model.observation import MemberSeen, Observation, Role
+from evac.model.estate import Estate, Site, Store, StoreMember
+from evac.model.observation import MemberSeen, Observation, Role, observed
 
 
 def seen(**roles: Role) -> Observation:
@@ -78,6 +83,53 @@ def test_a_new_primary_is_believed_only_where_nothing_speaks_against_it() -> Non
     elsewhere = seen(pangyo="primary", anyang="sync", ansan="async")
     assert roles(merged(HEALTHY, elsewhere, known, known)) == roles(elsewhere)
     assert roles(merged(HEALTHY, BURNT, {"db": "osan"}, {"db": "osan"})) == roles(HEALTHY)
+
+
+WAITS = MemberSeen("db", "pangyo", "primary", waits_for=("dc-anyang",))
+FLAPS = MemberSeen("db", "anyang", "detached", detail="dc-anyang")
+
+
+@pytest.mark.parametrize(
+    ("pangyo", "anyang", "becomes"),
+    [
+        (WAITS, FLAPS, "sync"),
+        (replace(WAITS, waits_for=()), FLAPS, "detached"),
+        (replace(WAITS, waits_for=("dc-ansan",)), FLAPS, "detached"),
+        (WAITS, replace(FLAPS, role="none"), "none"),
+    ],
+)
+def test_a_synchronous_copy_that_reconnects_is_one_while_nothing_is_acknowledged_without_it(
+    pangyo: MemberSeen, anyang: MemberSeen, becomes: Role
+) -> None:
+    ansan = MemberSeen("db", "ansan", "detached", detail="dc-ansan")
+    after = merged(HEALTHY, Observation(0, (anyang, ansan, pangyo)))
+    assert roles(after) == {"pangyo": "primary", "anyang": becomes, "ansan": "detached"}
+    assert roles(merged(Observation(0), Observation(0, (FLAPS, ansan, WAITS))))["anyang"] == "detached"
+
+
+@pytest.mark.parametrize(
+    ("behind_ms", "lag_ms"), [(0, 10_000), (10_001, 60_000), (80_000_000, 86_400_000), (90_000_000, None)]
+)
+def test_what_follows_nobody_is_behind_by_what_was_last_seen_of_it(
+    behind_ms: int, lag_ms: int | None
+) -> None:
+    known, at_ms = Following(), 100_000_000
+    copies = (CopySeen("ansan", 7, at_ms, at_ms - behind_ms), CopySeen("anyang", 7, at_ms, 0))
+    known.wrote(Sighting("db", "pangyo", "s/1", 9, at_ms, copies))
+    look = seen(pangyo="primary", anyang="detached", ansan="detached")
+    found = aged(look, {"db": known})
+    assert [one.lag_ms for one in found.members] == [lag_ms, None, None], "of anyang nothing is known"
+    assert decode(encode(found, "", {})).members == found.members
+    assert aged(look, {}) == look
+
+
+def test_a_copy_that_follows_nobody_is_a_copy_of_unknown_age_in_the_estate() -> None:
+    members = (StoreMember("anyang", "sync"), StoreMember("pangyo", "primary"))
+    estate = Estate("two", sites=(Site("anyang"), Site("pangyo")), stores=(Store("db", "db", "pg", members),))
+    (store,) = observed(estate, seen(pangyo="primary", anyang="detached")).stores
+    assert store.members[0] == StoreMember("anyang", "async", None, detached=True)
+    again = observed(estate, seen(pangyo="primary", anyang="sync"))
+    assert estate_digest(again) == estate_digest(estate), "digests of what follows are as they were"
 
 
 def test_what_the_last_look_knew_of_epochs() -> None:

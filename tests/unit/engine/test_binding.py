@@ -7,6 +7,7 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.binding import Bound, bind
+from evac.engine.step_actions import followers, ground_of
 from evac.estate.example import pangyo
 from evac.model.errors import StalePlan
 from evac.model.estate import Estate
@@ -295,6 +296,22 @@ def test_a_copy_that_came_back_is_led_to_the_primary_by_the_run_itself(tmp_path:
     assert (step.kind, step.manual, step.deadline_ms >= 60_000) == ("rejoin", False, True)
     by_hand = bound(observed(estate(tmp_path, TRAFFIC), away), Scenario("restore", ("pangyo",)))
     assert next(s for s in by_hand.spec.steps if s.id == step.id).manual
+
+
+def test_a_copy_that_follows_nobody_just_now_is_led_to_the_new_primary_after_all_others(
+    tmp_path: Path,
+) -> None:
+    of = estate(tmp_path)
+    roles = {"pangyo": "primary", "anyang": "sync", "ansan": "detached"}
+    seen = Observation(0, tuple(MemberSeen("messages", site, role) for site, role in roles.items()))  # type: ignore[arg-type]
+    found = bound(observed(of, seen))
+    (promote,), (follow,) = found.actions["promote:messages"], found.actions["rejoin:messages:ansan"]
+    assert promote.parameters["synchronous"] == ("dc-ansan",), "nothing else could confirm its commits"
+    assert (follow.verb, follow.at) == ("rejoin", "ansan")
+    both = replace(seen, members=(*seen.members[:1], replace(seen.members[1], role="detached"),
+                                  replace(seen.members[2], role="async")))  # fmt: skip
+    ground = ground_of(observed(of, both), plan(of, lose("pangyo")), LAX)
+    assert [end.at for end in followers(ground, ground.estate.stores[0], "")] == ["ansan", "anyang"]
 
 
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])

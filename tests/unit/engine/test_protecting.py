@@ -4,6 +4,8 @@ policy.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -53,6 +55,13 @@ def test_a_copy_in_a_site_that_is_left_is_no_choice() -> None:
     assert orjson.loads(plan)["protect"]["synchronous"] == []
     plan = plans_for(ESTATE, _policy("next"), ["ansan"], now)["chat"]
     assert orjson.loads(plan)["protect"]["synchronous"] == ["dc-pangyo"]
+
+
+def test_a_copy_that_follows_nobody_just_now_confirms_nothing() -> None:
+    (store,) = ESTATE.stores
+    away = tuple(replace(one, detached=one.at == "ansan") for one in store.members)
+    estate = replace(ESTATE, stores=(replace(store, members=away),))
+    assert _names(estate, _policy("next"), ["anyang"], {}) == ("pangyo", [])
 
 
 @pytest.mark.parametrize("lost", [["ansan"], ["pangyo"], ["anyang", "pangyo"], []])

@@ -122,6 +122,18 @@ def test_failing_back_makes_the_home_primary_and_an_evacuation_loses_nothing() -
     assert [(c.id, c.loss_ms) for c in away.candidates] == [("b", 0)]
 
 
+@pytest.mark.parametrize(("kind", "loss_ms"), [("evacuate", 10_000), ("lose", 10_000), ("failback", 0)])
+def test_nobody_waits_for_a_copy_that_follows_nobody_but_on_the_way_home(kind: str, loss_ms: int) -> None:
+    home = kind == "failback"
+    roles: tuple[tuple[str, Role], ...] = (("a", "detached"), ("b", "primary")) if home else (
+        ("a", "primary"), ("b", "detached"))  # fmt: skip
+    (store,) = two_sites().stores
+    seen = Observation(0, tuple(MemberSeen(store.id, site, role, 10_000) for site, role in roles))
+    grace = 60_000 if kind == "evacuate" else 0
+    (left,) = derive(observed(two_sites(), seen), Scenario(kind, ("a",), grace)).stores  # type: ignore[arg-type]
+    assert [(c.id, c.loss_ms) for c in left.candidates] == [("a/h1/r1" if home else "b", loss_ms)]
+
+
 def test_losing_a_rack_moves_no_traffic() -> None:
     assert not derive(two_sites(), lose("a/h1/r2")).services.shift.any()
 
