@@ -362,8 +362,8 @@ def price_table(heads: Heads, prices: Iterable[tuple[str, int, int]]) -> NDArray
 def _size(heads: Heads, milestone: Milestone, prices: NDArray[np.object_]) -> int:
     kind, service = milestone
     need = int(heads.room.need[service, 0 if kind == "base" else 1])
-    room = heads.room.services.get(service)
-    if not need or room is None or not room.pools:
+    room = heads.room.services.get(service) if need else None
+    if room is None or not room.pools:
         return 0
     demand = [int(d) for d in heads.instance.services.demand[service]]
     cheapest: int = min(sum(p * d for p, d in zip(prices[pool], demand, strict=True)) for pool in room.pools)
@@ -460,6 +460,8 @@ def placement_value(heads: Heads, rows: PlacementRows) -> tuple[int, dict[Milest
     site = _service_prices(rows.site, index, sites)
     value = 0
     of_u: dict[Milestone, int] = {}
+    wanted = room.need.astype(np.bool_) & np.stack([s.base_lost, s.top_lost], axis=1)
+    room.services.look(np.flatnonzero(wanted.any(axis=1)).tolist())
     for pool, resource in zip(*np.nonzero(price), strict=True):
         total = int(room.usable[heads.instance.rows.pool == pool, resource].sum())
         value -= price[pool, resource] * total
@@ -508,8 +510,8 @@ def _placed_worth(
     site: dict[int, int],
 ) -> int:
     need = int(heads.room.need[service, column])
-    room = heads.room.services.get(service)
-    if not need or room is None or not room.pools:
+    room = heads.room.services.get(service) if need else None
+    if room is None or not room.pools:
         return 0
     demand = [int(d) for d in heads.instance.services.demand[service]]
     where = heads.instance.pools

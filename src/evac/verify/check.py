@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evac.model.collector import collector_at_rest
 from evac.model.derive import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
@@ -45,6 +46,7 @@ class Verdict:
         return not self.violations
 
 
+@collector_at_rest()
 def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None) -> Verdict:
     """Re-derive everything from estate and plan. Never raises for a bad plan: it says what is wrong.
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from evac.planning.bound.solve import BoundResult, Draft, bound, bound_of, draft_of
+from evac.planning.bound.solve import BoundResult, bound
 
-__all__ = ["BoundResult", "Draft", "bound", "bound_of", "draft_of"]
+__all__ = ["BoundResult", "bound"]

@@ -14,7 +14,7 @@ import numpy as np
 from evac.planning.bound.problem import FloatArray, Problem
 from evac.planning.bound.relaxation import Relaxed
 
-_PACE = 2.0
+_PACE = 8.0
 _CHUNK = 256
 _NEAR = 5e-4
 """The search ends when the ceiling is this near."""
@@ -44,7 +44,8 @@ class Ascended:
 def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> Ascended:
     """Splits after some iterations, fewer where the ceiling is near.
 
-    mean_outage: ticks that a unit of weight costs in a good plan.
+    mean_outage: ticks below which differences of worth count in full: half of what a unit of weight costs in
+    the relaxation. It, the pace and how that slows down were tried on the example companies.
     """
     from evac.planning.bound import kernels
 

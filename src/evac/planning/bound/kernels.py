@@ -325,7 +325,7 @@ def ascend(
         weigh_options(
             order, head, lost, horizon, start, kind, target, worth, theta, wait, short, value, worthwhile
         )  # fmt: skip
-        shift_shares(start, theta, worthwhile, pace / np.sqrt(1.0 + k / 50.0), mean)
+        shift_shares(start, theta, worthwhile, pace / (1.0 + k / 30.0), mean)
     return best, counted
 
 

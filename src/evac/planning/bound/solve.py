@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,8 @@ from evac.planning.bound.ascent import ascend, relaxed_split
 from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of_lost, whole
 from evac.planning.bound.network import Network, network_of
-from evac.planning.bound.problem import FloatArray, Problem, problem_of
-from evac.planning.bound.relaxation import Relaxation, Relaxed
+from evac.planning.bound.problem import FloatArray, problem_of
+from evac.planning.bound.relaxation import Relaxation
 from evac.planning.bound.rounding import certificate_of, placement_of
 from evac.planning.bound.rows import CapacityChoice, capacity_choice, plain_prices, supply_choices
 
@@ -32,55 +31,20 @@ class BoundResult:
     boot_tools: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Draft:
-    """What a proof takes from its instance alone: it can be made before any plan is known."""
-
-    facts: Facts
-    relaxed: Relaxed
-    placement: PlacementRows
-    problem: Problem
-
-
 def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int | None = None) -> BoundResult:
     """The certified lower bound on the objective of every plan of an instance.
 
     work: iterations of the weight splitting, about a millisecond each at 1,200 services; the linear
     relaxation before it comes on top. Where heads alone reach the best objective, nothing is left to be
     proved. seed changes nothing: the search draws no numbers.
-    best_objective: of the best plan known; it sets the pace of the search and nothing else.
+    best_objective: of the best plan known; left out, the same is found, and heads alone are not asked first.
     """
     del seed
     facts, sweep = facts_of_lost(instance)
-    if _is_proved(facts, best_objective):
-        return _result(facts, work)
-    return _searched(_drafted(whole(facts, sweep)), work, best_objective)
-
-
-def draft_of(instance: Instance) -> Draft | None:
-    """The first part of `bound`, for whoever has nothing better to do meanwhile; None where nothing that is
-    lost weighs anything.
-    """
-    facts, sweep = facts_of_lost(instance)
-    return _drafted(whole(facts, sweep)) if facts.lost_weight else None
-
-
-def bound_of(
-    instance: Instance, begun: Callable[[], Draft | None], *, work: int, best_objective: int
-) -> BoundResult:
-    """As `bound`, from its first part, once it is there."""
-    draft = begun()
-    if draft is None:
-        return bound(instance, work=work, best_objective=best_objective)
-    if _is_proved(draft.facts, best_objective):
-        return _result(draft.facts, work)
-    return _searched(draft, work, best_objective)
-
-
-def _is_proved(facts: Facts, best_objective: int | None) -> bool:
-    """Whether heads alone prove it all."""
     tight = best_objective is not None and facts.sum_of_heads >= best_objective
-    return tight or not facts.lost_weight
+    if tight or not facts.lost_weight:
+        return _result(facts, work)
+    return _searched(whole(facts, sweep), work)
 
 
 def _result(facts: Facts, work: int, found: tuple[int, Certificate] | None = None) -> BoundResult:
@@ -88,21 +52,16 @@ def _result(facts: Facts, work: int, found: tuple[int, Certificate] | None = Non
     return BoundResult(value, facts.sum_of_heads, certificate, work, facts.heads.waits.get("boot", 0))
 
 
-def _drafted(facts: Facts) -> Draft:
+def _searched(facts: Facts, work: int) -> BoundResult:
     network = network_of(facts)
     choices = _capacity_choices(facts, network)
     relaxed = Relaxation(facts, network, choices=choices).solve()
     placement = placement_of(facts, relaxed)
     problem = problem_of(facts, network, supply_choices(facts), choices, _reserve(facts, placement))
-    return Draft(facts, relaxed, placement, problem)
-
-
-def _searched(draft: Draft, work: int, best_objective: int | None) -> BoundResult:
-    facts, relaxed, problem = draft.facts, draft.relaxed, draft.problem
-    ascended = ascend(problem, relaxed, work, _mean_outage(facts, relaxed, best_objective))
+    ascended = ascend(problem, relaxed, work, relaxed.objective / facts.lost_weight / 2.0)
     found = (facts.sum_of_heads, Certificate())
     for split in (relaxed_split(problem, relaxed), *ascended.splits):
-        certificate = certificate_of(problem, split, draft.placement)
+        certificate = certificate_of(problem, split, placement)
         value = evaluate(facts, certificate)
         if value > found[0]:
             found = (value, certificate)
@@ -151,8 +110,3 @@ def _reserve(facts: Facts, placement: PlacementRows) -> FloatArray:
 
 def _owner(facts: Facts, s: int) -> int:
     return s if facts.lost[s] else len(facts.instance.services) + s
-
-
-def _mean_outage(facts: Facts, relaxed: Relaxed, best_objective: int | None) -> float:
-    total = relaxed.objective if best_objective is None else float(best_objective)
-    return total / max(1, facts.lost_weight)
