@@ -3,6 +3,10 @@
 A step begins when all it waits for has ended and every limit it uses has room; among steps that wait
 for one limit, the one planned earlier goes first. What the plan holds inside a step after an offset
 is held from its start here, for the same length: equal offsets only move a limit's clock.
+
+Whatever ends at one tick ends together: then who became ready begins, or waits in line, and then every line
+that room was made for moves on. Events lie in buckets, one a tick up to a hundred thousand ticks: there are
+tens of thousands of a trial, and a heap of them would take most of its time.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -19,11 +23,14 @@ CHAIN = 48
 PASSED_OVER = 8
 """Steps held back elsewhere that one release looks past: draining whole queues costs their square."""
 
+BUCKETS = 1 << 17
+
 
 class Net(NamedTuple):
     """What all trials share. waits: N counts of steps waited for; after_*: CSR step -> steps that wait
-    for it; use_*: CSR step -> uses, hold negative: the whole step; queue_from: CSR limit -> room for
-    all steps that use it."""
+    for it; use_*: CSR step -> uses, those held alike together, hold negative: the whole step; groups_from:
+    CSR step -> groups of uses held alike; group_from: CSR group -> its uses; queue_from: CSR limit -> room
+    for all steps that use it."""
 
     waits: Any
     after_from: Any
@@ -32,6 +39,8 @@ class Net(NamedTuple):
     use_limit: Any
     use_units: Any
     use_hold: Any
+    groups_from: Any
+    group_from: Any
     capacity: Any
     queue_from: Any
     horizon: Any
@@ -40,7 +49,9 @@ class Net(NamedTuple):
 class Run(NamedTuple):
     """One trial. length: N drawn ticks, negative where the step fails for good; end: N ticks, horizon
     + 1 is never; blame: the step waited for last, or -2 - limit; free: room of each limit; queue,
-    waiting: a heap of steps a limit; event_*: a heap of (tick, what)."""
+    waiting: a heap of steps a limit; ready: a heap of steps; made: releases of each limit at this tick;
+    roomy: a heap of limits that had any; first, after, when: events by bucket, a step that ends or N + a
+    group that is released; count: of events that lie ahead, of ready steps, of roomy limits."""
 
     length: Any
     end: Any
@@ -49,47 +60,64 @@ class Run(NamedTuple):
     free: Any
     queue: Any
     waiting: Any
-    event_key: Any
-    event_value: Any
+    ready: Any
+    made: Any
+    roomy: Any
+    first: Any
+    after: Any
+    when: Any
+    count: Any
+
+
+AHEAD, READY, ROOMY = 0, 1, 2
 
 
 @kernel
-def _push(keys, values, size, key, value):
+def _push(heap, size, key):
     at = size
     while at > 0:
         parent = (at - 1) >> 1
-        if keys[parent] < key or (keys[parent] == key and values[parent] <= value):
+        if heap[parent] <= key:
             break
-        keys[at] = keys[parent]
-        values[at] = values[parent]
+        heap[at] = heap[parent]
         at = parent
-    keys[at] = key
-    values[at] = value
+    heap[at] = key
 
 
 @kernel
-def _pop(keys, values, size):
+def _pop(heap, size):
     """Remove the least; the heap then has size - 1 entries."""
-    key = keys[size - 1]
-    value = values[size - 1]
+    key = heap[size - 1]
     at = 0
     last = size - 1
     while True:
         child = 2 * at + 1
         if child >= last:
             break
-        right = child + 1
-        if right < last and (
-            keys[right] < keys[child] or (keys[right] == keys[child] and values[right] < values[child])
-        ):
-            child = right
-        if key < keys[child] or (key == keys[child] and value <= values[child]):
+        if child + 1 < last and heap[child + 1] < heap[child]:
+            child += 1
+        if key <= heap[child]:
             break
-        keys[at] = keys[child]
-        values[at] = values[child]
+        heap[at] = heap[child]
         at = child
-    keys[at] = key
-    values[at] = value
+    heap[at] = key
+
+
+@kernel
+def _bucket(net, run, tick):
+    return tick * run.first.shape[0] // (net.horizon + 1)
+
+
+@kernel
+def _later(net, run, event, tick):
+    """An event at a tick; beyond the horizon nobody looks."""
+    if tick > net.horizon:
+        return
+    place = _bucket(net, run, tick)
+    run.when[event] = tick
+    run.after[event] = run.first[place]
+    run.first[place] = event
+    run.count[AHEAD] += 1
 
 
 @kernel
@@ -105,44 +133,87 @@ def _wall(net, run, step):
 
 
 @kernel
-def _admit(net, run, step, now, events):
-    """Begin a step, or let it wait at the limit that keeps it back. Returns the number of events."""
-    count = run.length.shape[0]
+def _admit(net, run, step, now):
+    """Begin a step, or let it wait at the limit that keeps it back. Returns whether it begins."""
     wall = _wall(net, run, step)
     if wall >= 0:
-        heap = run.queue[net.queue_from[wall] : net.queue_from[wall + 1]]
-        _push(heap, heap, run.waiting[wall], step, step)
+        _push(run.queue[net.queue_from[wall] : net.queue_from[wall + 1]], run.waiting[wall], step)
         run.waiting[wall] += 1
         run.blame[step] = -2 - wall
-        return events
+        return False
     length = run.length[step]
     for u in range(net.use_from[step], net.use_from[step + 1]):
         run.free[net.use_limit[u]] -= net.use_units[u]
-        held = net.use_hold[u] if net.use_hold[u] >= 0 else abs(length)
-        _push(run.event_key, run.event_value, events, now + held, 2 * count + u)
-        events += 1
+    for g in range(net.groups_from[step], net.groups_from[step + 1]):
+        hold = net.use_hold[net.group_from[g]]
+        _later(net, run, run.length.shape[0] + g, now + (hold if hold >= 0 else abs(length)))
     if length >= 0 and now + length <= net.horizon:
         run.end[step] = now + length
-        _push(run.event_key, run.event_value, events, run.end[step], count + step)
-        events += 1
-    return events
+        _later(net, run, step, run.end[step])
+    return True
 
 
 @kernel
-def _ended(net, run, step, now, events):
+def _ended(net, run, step, now):
     """Steps that waited for this one alone are ready now."""
     for a in range(net.after_from[step], net.after_from[step + 1]):
         other = net.after_to[a]
         run.left[other] -= 1
-        run.blame[other] = step
+        before = run.blame[other]
+        if before < step or run.end[before] < now:
+            run.blame[other] = step
         if run.left[other] == 0:
-            _push(run.event_key, run.event_value, events, now, other)
-            events += 1
-    return events
+            _push(run.ready, run.count[READY], other)
+            run.count[READY] += 1
 
 
 @kernel
-def _let_in(net, run, limit, now, events, patience):
+def _released(net, run, group):
+    for u in range(net.group_from[group], net.group_from[group + 1]):
+        limit = net.use_limit[u]
+        run.free[limit] += net.use_units[u]
+        if run.made[limit] == 0:
+            _push(run.roomy, run.count[ROOMY], limit)
+            run.count[ROOMY] += 1
+        run.made[limit] += 1
+
+
+@kernel
+def _happen(net, run, now):
+    """All events of this tick, which is the first that has any."""
+    place = _bucket(net, run, now)
+    event, kept = run.first[place], -1
+    while event >= 0:
+        following = run.after[event]
+        if run.when[event] != now:
+            run.after[event] = kept
+            kept = event
+        else:
+            run.count[AHEAD] -= 1
+            if event < run.length.shape[0]:
+                _ended(net, run, event, now)
+            else:
+                _released(net, run, event - run.length.shape[0])
+        event = following
+    run.first[place] = kept
+
+
+@kernel
+def _next_tick(net, run, now):
+    """The first tick from `now` on that has an event; there is one."""
+    place = _bucket(net, run, now)
+    while run.first[place] < 0:
+        place += 1
+    event = run.first[place]
+    tick = run.when[event]
+    while event >= 0:
+        tick = min(tick, run.when[event])
+        event = run.after[event]
+    return tick
+
+
+@kernel
+def _let_in(net, run, limit, now, patience):
     """Let in who waits, earliest planned first, while there is room and patience with who cannot."""
     while run.waiting[limit] > 0 and patience > 0:
         step = run.queue[net.queue_from[limit]]
@@ -152,63 +223,74 @@ def _let_in(net, run, limit, now, events, patience):
                 units = max(units, net.use_units[u])
         if run.free[limit] < units:
             break
-        heap = run.queue[net.queue_from[limit] : net.queue_from[limit + 1]]
-        _pop(heap, heap, run.waiting[limit])
+        _pop(run.queue[net.queue_from[limit] : net.queue_from[limit + 1]], run.waiting[limit])
         run.waiting[limit] -= 1
-        before = events
-        events = _admit(net, run, step, now, events)
-        if events == before:
+        if not _admit(net, run, step, now):
             patience -= 1
-    return events
 
 
 @kernel
-def _left_waiting(net, run, now, events):
+def _begin(net, run, now):
+    """Who is ready begins or waits in line; then the lines move on for which room was made."""
+    while run.count[READY] > 0:
+        step = run.ready[0]
+        _pop(run.ready, run.count[READY])
+        run.count[READY] -= 1
+        _admit(net, run, step, now)
+    while run.count[ROOMY] > 0:
+        limit = run.roomy[0]
+        _pop(run.roomy, run.count[ROOMY])
+        run.count[ROOMY] -= 1
+        patience = PASSED_OVER * run.made[limit]
+        run.made[limit] = 0
+        _let_in(net, run, limit, now, patience)
+
+
+@kernel
+def _left_waiting(net, run, now):
     """Nothing is under way any more: whoever still waits is let in without a limit of patience."""
     for limit in range(net.capacity.shape[0]):
-        if events == 0:
-            events = _let_in(net, run, limit, now, events, run.length.shape[0] + 1)
-    return events
+        if run.count[AHEAD] == 0:
+            _let_in(net, run, limit, now, run.length.shape[0] + 1)
 
 
 @allocating_kernel
 def play(net, length, end, blame):
     """One trial: fills `end` and `blame`, N each."""
-    count = length.shape[0]
-    size = 2 * count + net.use_from[count] + 1
+    count, limits = length.shape[0], net.capacity.shape[0]
+    events = count + net.groups_from[count]
     run = Run(
         length,
         end,
         blame,
         net.waits.copy(),
         net.capacity.copy(),
-        np.empty(net.queue_from[net.capacity.shape[0]] + 1, np.int64),
-        np.zeros(net.capacity.shape[0], np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
+        np.empty(net.queue_from[limits] + 1, np.int64),
+        np.zeros(limits, np.int64),
+        np.empty(count + 1, np.int64),
+        np.zeros(limits, np.int64),
+        np.empty(limits + 1, np.int64),
+        np.full(min(net.horizon + 1, BUCKETS), -1, np.int64),
+        np.empty(events, np.int64),
+        np.empty(events, np.int64),
+        np.zeros(3, np.int64),
     )
-    events = 0
     for step in range(count):
         end[step] = net.horizon + 1
         blame[step] = -1
         if run.left[step] == 0:
-            _push(run.event_key, run.event_value, events, 0, step)
-            events += 1
-    while events > 0 and run.event_key[0] <= net.horizon:
-        now = run.event_key[0]
-        what = run.event_value[0]
-        _pop(run.event_key, run.event_value, events)
-        events -= 1
-        if what < count:
-            events = _admit(net, run, what, now, events)
-        elif what < 2 * count:
-            events = _ended(net, run, what - count, now, events)
-        else:
-            limit = net.use_limit[what - 2 * count]
-            run.free[limit] += net.use_units[what - 2 * count]
-            events = _let_in(net, run, limit, now, events, PASSED_OVER)
-        if events == 0:
-            events = _left_waiting(net, run, now, events)
+            _push(run.ready, run.count[READY], step)
+            run.count[READY] += 1
+    now = 0
+    _begin(net, run, now)
+    while True:
+        if run.count[AHEAD] == 0:
+            _left_waiting(net, run, now)
+        if run.count[AHEAD] == 0:
+            break
+        now = _next_tick(net, run, now)
+        _happen(net, run, now)
+        _begin(net, run, now)
 
 
 @njit(cache=True, parallel=True)

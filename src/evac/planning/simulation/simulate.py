@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.errors import InvalidInput
-from evac.model.instance import WHOLE, Instance
+from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome, Plan, Step
 from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS, Uncertainty
 from evac.planning.simulation.uses import StepUses
@@ -125,7 +126,8 @@ def warm() -> None:
     zero, one, edges = (np.array(column, np.int64) for column in ([0], [1], [0, 1]))
     net = Net(
         waits=zero, after_from=np.zeros(2, np.int64), after_to=zero[:0], use_from=edges, use_limit=zero,
-        use_units=one, use_hold=-one, capacity=one, queue_from=edges, horizon=10,
+        use_units=one, use_hold=-one, groups_from=edges, group_from=edges, capacity=one, queue_from=edges,
+        horizon=10,
     )  # fmt: skip
     ends, chains = np.empty((2, 1), np.int64), np.full((2, CHAIN), -1, np.int64)
     play_all(net, np.ones((2, 1), np.int64), zero, ends, chains)
@@ -143,7 +145,8 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
         for name in step.after:
             followers[index[name]].append(n)
             waits[n] += 1
-    uses = [lookup.of(step) for step in steps]
+    uses = [sorted(lookup.of(step), key=_hold) for step in steps]
+    groups = [[len(list(alike)) for _, alike in groupby(row, _hold)] for row in uses]
     flat = [(u, step) for row, step in zip(uses, steps, strict=True) for u in row]
     limit = np.array([u.limit for u, _ in flat], np.int64)
     net = Net(
@@ -153,13 +156,20 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
         use_from=_offsets(len(u) for u in uses),
         use_limit=limit,
         use_units=np.array([u.units * step.count for u, step in flat], np.int64),
-        use_hold=np.array([-1 if u.hold == WHOLE else u.hold for u, _ in flat], np.int64),
+        use_hold=np.array([_hold(u) for u, _ in flat], np.int64),
+        groups_from=_offsets(len(row) for row in groups),
+        group_from=_offsets(size for row in groups for size in row),
         capacity=np.array([x.capacity for x in instance.limits], np.int64),
         queue_from=_offsets(np.bincount(limit, minlength=len(instance.limits))),
         horizon=instance.horizon,
     )
     length = np.array([(s.end_ms - s.start_ms) // instance.tick_ms for s in steps], np.int64)
     return _Arrays(steps, length, net)
+
+
+def _hold(use: Use) -> int:
+    """Ticks; -1 is as long as the step."""
+    return -1 if use.hold == WHOLE else use.hold
 
 
 def _offsets(lengths: Iterable[int]) -> Ints:
