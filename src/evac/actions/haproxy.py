@@ -166,7 +166,9 @@ def _wanted(job: _Job, action: Action) -> dict[str, _Wanted]:
     out = _Wanted("maint" if job.hard else "drain")
     if action.verb == "shift":
         to, away, share = given.shares(action)
-        return _shared(_all_of(job, to), _all_of(job, away), share, out)
+        # Where nothing of the service stands nothing is taken out: all sites that are left are named here.
+        gone = tuple(site for site in away if site in job.sites)
+        return _shared(_all_of(job, to), _all_of(job, gone), share, out)
     if action.verb in ("fence", "unfence"):
         old = _of(job, given.text(action.parameters, "old", action.at))
         return dict.fromkeys(old, _Wanted("maint") if action.verb == "fence" else _Wanted("ready"))

@@ -26,12 +26,18 @@ Values = Mapping[str, Any]
 Quantity = Callable[[str], Decimal | None]
 
 
+NO_MATTER: Final = -1
+AS_IT_SAYS: Final = -2
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """part: what the object shall hold. ready: pods that must be ready then, -1 where it does not matter."""
+    """part: what the object shall hold. ready: pods that must be ready then, -1 where it does not matter,
+    AS_IT_SAYS: all that it asks for, one at the least.
+    """
 
     part: Values
-    ready: int = -1
+    ready: int = NO_MATTER
 
 
 def wanted_of(action: Action, kind: str) -> Wanted:
@@ -41,7 +47,8 @@ def wanted_of(action: Action, kind: str) -> Wanted:
         count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=100_000)
         return Wanted({"spec": {"replicas": count}}, count)
     if kind in WORKLOADS and action.verb == "verify":
-        return Wanted({}, given.whole(parameters, "expect", most=100_000))
+        expect = parameters.get("expect")
+        return Wanted({}, AS_IT_SAYS if expect is None else given.whole(parameters, "expect", most=100_000))
     if kind in WORKLOADS and action.verb == "run" and "priority_class" in parameters:
         name = given.text(parameters, "priority_class")
         return Wanted({"spec": {"template": {"spec": {"priorityClassName": name}}}})
@@ -66,15 +73,17 @@ def fits(found: Values, part: Values, quantity: Quantity) -> bool:
 
 def is_ready(found: Values, wanted: Wanted) -> bool:
     """Whether the cluster has done what its object says: every wanted pod is ready, none is too many."""
-    if wanted.ready < 0:
+    if wanted.ready == NO_MATTER:
         return True
     status = _table(found, "status")
+    asked = int(_table(found, "spec").get("replicas", 1))
+    least = max(1, asked) if wanted.ready == AS_IT_SAYS else wanted.ready
     if wanted.part and int(status.get("observedGeneration") or 0) < int(
         _table(found, "metadata").get("generation") or 0
     ):
         return False
     ready, there = int(status.get("readyReplicas") or 0), int(status.get("replicas") or 0)
-    return ready >= wanted.ready and (not wanted.part or there == wanted.ready)
+    return ready >= least and (not wanted.part or there == least)
 
 
 def replaced(found: Values, part: Values) -> dict[str, Any]:

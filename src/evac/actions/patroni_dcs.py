@@ -127,7 +127,7 @@ class Dcs:
         urls = [part.strip() for entry in many(settings, "etcd") for part in entry.split(",") if part.strip()]
         if not urls:
             raise Permanent("setting-missing", "etcd is not given", "write the client URLs of etcd's members")
-        self._urls = [url if "://" in url else f"http://{url}" for url in urls]
+        self._urls = [(url if "://" in url else f"http://{url}").rstrip("/") for url in urls]
         self.scope = text(settings, "scope")
         namespace = "/" + text(settings, "namespace", "/service").strip("/")
         self.root = f"{namespace}/{self.scope}/"

@@ -43,7 +43,21 @@ class ProcessDriver:
         return await self._do(action, order)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        return await self._do(_reversed(action), order)
+        back = _reversed(action)
+        if action.verb == "scale" and not order.dry_run:
+            await self._refuse_if_moved_on(action, back, order)
+        return await self._do(back, order)
+
+    async def _refuse_if_moved_on(self, action: Action, back: Action, order: Order) -> None:
+        """Raises `Permanent` where another step has scaled the unit since: it would be undone as well."""
+        seen = process_client.evidence_of(await self._send("observe", action, order, order.timeout_s))
+        wanted = seen.get("wanted")
+        if wanted not in (_replicas(action), _replicas(back)):
+            raise Permanent(
+                "undo-moved-on",
+                f"{action.target}: since then another step asked for {wanted}",
+                "take that one back first",
+            )
 
     async def observe(self, action: Action, order: Order) -> Observed:
         try:
@@ -111,6 +125,7 @@ def _reversed(action: Action) -> Action:
     if action.verb in ("start", "boot"):
         return Action("stop", action.target, action.driver, action.at, action.settings, {})
     if action.verb == "stop":
+        parameters.pop("replicas", None)  # of the stop: none
         if "from_replicas" in parameters:
             parameters["replicas"] = parameters["from_replicas"]
         return Action("start", action.target, action.driver, action.at, action.settings, parameters)

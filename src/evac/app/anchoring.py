@@ -59,7 +59,7 @@ def agents_of(estate: Estate) -> dict[str, AgentAt]:
     for endpoint in estate.endpoints:
         if endpoint.driver == "process" and "agent" in endpoint.settings:
             secret = str(endpoint.settings.get("secret", ""))
-            found[endpoint.at] = (str(endpoint.settings["agent"]), secret, peer)
+            found.setdefault(endpoint.at, (str(endpoint.settings["agent"]), secret, peer))
     return found
 
 

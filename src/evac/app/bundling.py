@@ -378,10 +378,13 @@ def _references(estate: Estate) -> dict[str, list[str]]:
     """Reference -> what needs it, in words."""
     found: dict[str, list[str]] = {}
     for endpoint in estate.endpoints:
+        where = f"{endpoint.driver} of {endpoint.subject} at {endpoint.at}"
         for value in endpoint.settings.values():
-            if isinstance(value, str) and _REFERENCE.fullmatch(value):
-                where = f"{endpoint.driver} of {endpoint.subject} at {endpoint.at}"
-                found.setdefault(value, []).append(where)
+            for part in value if isinstance(value, tuple) else (value,):
+                whole = str(part)
+                for text in (whole, whole.partition("=")[2]):  # `NAME=reference`, of what a program is given
+                    if _REFERENCE.fullmatch(text):
+                        found.setdefault(text, []).append(where)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from evac.actions.given import text, whole
 from evac.actions.peers import Lines, peer_of
 from evac.actions.port import Action
 from evac.actions.registry import Drivers
@@ -25,9 +26,12 @@ from evac.model.estate import Endpoint, Estate, Store
 from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.run_policy import RunPolicy
 from evac.watch import probes
+from evac.watch.values import Seen
 from evac.watch.witness import Probe
 
 LOOK_S: Final = 2.0
+REFUSED: Final = "postgres-refused"
+"""Code of a PostgreSQL that answers, and to us says no."""
 AT_ONCE: Final = 32
 _FACTS: Final = frozenset({"patroni", "postgres", "redis"})
 
@@ -216,8 +220,7 @@ def _probe(
             url = str(settings.get("observe_url") or settings.get("url", ""))
             return Probe("user", endpoint.id, probes.http(session, url)) if url else None
         case "redis":
-            ask = probes.redis_ping(str(settings.get("host", "")), int(str(settings.get("port", 6379))))
-            return Probe("data", endpoint.id, ask)
+            return Probe("data", endpoint.id, _ping(endpoint))
         case "postgres":
             return Probe(
                 "data", endpoint.id, probes.database(_answers(endpoint, drivers, timeout_s), endpoint.id)
@@ -227,11 +230,27 @@ def _probe(
     return None
 
 
+def _ping(endpoint: Endpoint) -> probes.Ask:
+    """A port that is no number is told when it is asked, and says nothing of the site."""
+
+    async def ask() -> Seen:
+        host, port = text(endpoint.settings, "host"), whole(endpoint.settings, "port", 6_379, 65_535)
+        return await probes.redis_ping(host, port)()
+
+    return ask
+
+
 def _answers(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Callable[[], Awaitable[bool]]:
     async def answers() -> bool:
+        """Whoever refuses our password answers. What is wrong with us alone, such as a secret that cannot be
+        read, is raised: it says nothing of the site.
+        """
         driver: Any = drivers.get(endpoint.driver)
         try:
             await driver.facts(action_of(endpoint), timeout_s)
+        except Permanent as error:
+            if error.code != REFUSED:
+                raise
         except ActionError:
             return False
         return True

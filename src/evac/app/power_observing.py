@@ -100,5 +100,9 @@ def _actions(estate: Estate, number: int) -> list[Action]:
 
 
 def _endpoint(estate: Estate, site: str) -> Endpoint | None:
-    ends = (e for e in estate.endpoints if e.subject == site and e.at == site and e.driver in BOOT_DRIVERS)
+    ends = (
+        e
+        for e in estate.endpoints
+        if e.subject == site and e.at == site and e.driver in BOOT_DRIVERS and "fence" not in e.settings
+    )
     return min(ends, key=lambda one: one.id, default=None)

@@ -17,7 +17,7 @@ from evac.engine.boot_steps import fed_already, in_time, longest_first, with_pow
 from evac.engine.losing import labels_of, within
 from evac.engine.permitting import wait_ms
 from evac.engine.sightings import Basis, Loss
-from evac.engine.step_actions import Ground, actions_of, follow_actions, ground_of, old_of, yielding
+from evac.engine.step_actions import BEFORE, Ground, actions_of, follow_actions, ground_of, old_of, yielding
 from evac.model.derive_limits import limits_of
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
@@ -175,7 +175,10 @@ def _act_of(ground: Ground, step: Step, actions: tuple[Action, ...]) -> str:
 
 
 def _digest(actions: tuple[Action, ...]) -> str:
-    told = [(a.verb, a.target, a.driver, a.at, sorted(a.parameters.items())) for a in actions]
+    told = [
+        (a.verb, a.target, a.driver, a.at, sorted((k, v) for k, v in a.parameters.items() if k != BEFORE))
+        for a in actions
+    ]
     return blake2b(repr(told).encode(), digest_size=6).hexdigest()
 
 

@@ -26,8 +26,13 @@ FOLLOWING_DRIVERS: Final = frozenset({"postgres", "redis"})
 """Whose copies are led to a new primary one by one; Patroni does that by itself."""
 TRAFFIC_DRIVERS: Final = frozenset({"dns", "haproxy"})
 UNIT_DRIVERS: Final = frozenset({"kubernetes", "process"})
+BEFORE: Final = "from_replicas"
+"""Parameter: what a unit had before it was scaled. It changes nothing of what the step does."""
 _FENCE_DRIVERS: Final[Mapping[Proof, frozenset[str]]] = MappingProxyType(
-    {"network": frozenset({"command", "haproxy", "http"}), "power": frozenset({"command", "http", "redfish"})}
+    {
+        "network": frozenset({"command", "haproxy", "http"}),
+        "power": frozenset({"command", "http", "ipmi", "redfish"}),
+    }
 )
 """Which endpoints of the lost site close its network, or take its power: those with `fence: PROOF`."""
 
@@ -188,7 +193,12 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     for proof in ground.policy.store(store.id).proofs:
         if proof == "none":
             return (Action("fence", store.id, "noop", new, {}, {"proof": proof, **where}),)
-        if proof == "sync" and new_end is not None and _was_sync(ground, store, new):
+        if (
+            proof == "sync"
+            and new_end is not None
+            and new_end.driver == "postgres"
+            and _was_sync(ground, store, new)
+        ):
             return (_act("fence", new_end, proof=proof, **where),)
         if proof == "lease" and ground.policy.store(store.id).self_fence:
             ttl = ground.policy.store(store.id).lease_ttl_ms
@@ -317,27 +327,33 @@ def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
 
 
 def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
-    """Scale a service at a site to what it then has there; stop it where it is left."""
+    """Scale a service at a site to what it then has there; stop it where it is left. What it had before is
+    said too: whoever takes the step back scales to that.
+    """
+    before: dict[str, int] = {}
     if step.kind == "stop":
         sites = {site for service, site in totals if service == step.target and site in ground.lost}
         sites |= {site for site in ground.lost if (step.target, site) in ground.endpoints}
         changes = dict.fromkeys(sorted(sites), 0)
+        before = {site: totals.get((step.target, site), 0) for site in changes}
     else:
         sign = -1 if step.kind == "shed" else 1
         changes = {}
         for name, count in step.servers:
             site = _site_named(ground, name)
             key = (step.target, site)
+            before.setdefault(site, totals.get(key, 0))
             totals[key] = max(0, totals.get(key, 0) + sign * count)
             changes[site] = totals[key]
     found = [
-        (_first(ground, step.target, site, UNIT_DRIVERS), many) for site, many in sorted(changes.items())
+        (_first(ground, step.target, site, UNIT_DRIVERS), many, before[site])
+        for site, many in sorted(changes.items())
     ]
-    if not found or any(endpoint is None for endpoint, _ in found):
+    if not found or any(endpoint is None for endpoint, _, _ in found):
         return ()
     return tuple(
-        _act("stop" if many == 0 else "scale", endpoint, replicas=many)
-        for endpoint, many in found
+        _act("stop" if many == 0 else "scale", endpoint, replicas=many, **{BEFORE: there})
+        for endpoint, many, there in found
         if endpoint is not None
     )
 
@@ -408,7 +424,8 @@ def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
     assert ground.boots is not None
     site = _site_named(ground, step.target)
-    endpoint = _first(ground, site, site, BOOT_DRIVERS) if site else None
+    ends = (e for e in ground.endpoints.get((site, site), ()) if e.driver in BOOT_DRIVERS)
+    endpoint = next((e for e in ends if "fence" not in e.settings), None) if site else None
     told = ground.boots.parameters(step.target)
     if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):
         return (replace(_act("boot", endpoint, **told), target=step.target),)

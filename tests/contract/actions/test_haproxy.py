@@ -158,6 +158,15 @@ def test_a_share_is_what_clients_get(world: World) -> None:
     assert 80 <= world.who_answers(400)["anyang"] <= 120
 
 
+def test_a_site_that_is_left_and_where_the_service_never_stood_holds_nothing_up(world: World) -> None:
+    left = world.shift(away=("osan", "pangyo"))
+    asyncio.run(HaproxyDriver().execute(left, order()))
+    assert world.who_answers(6) == {"anyang": 6}
+    assert asyncio.run(HaproxyDriver().observe(left, order())).outcome == "done"
+    with pytest.raises(Permanent, match="none of the site osan"):
+        asyncio.run(HaproxyDriver().execute(world.shift(to="osan"), order()))
+
+
 def test_nobody_is_taken_out_before_somebody_takes_over(world: World) -> None:
     world.sites.pop("anyang").close()
     driver = HaproxyDriver()

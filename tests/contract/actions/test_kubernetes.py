@@ -108,6 +108,16 @@ def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
     assert asyncio.run(KubernetesDriver().execute(look, order()))["ready"] == 6
 
 
+@pytest.mark.parametrize(("asked", "ready", "outcome"), [(2, 2, "done"), (2, 1, "absent"), (0, 0, "absent")])
+def test_a_plan_that_says_no_number_wants_all_pods_that_the_object_asks_for(
+    server: ApiServer, kubeconfig: str, asked: int, ready: int, outcome: str
+) -> None:
+    chat = server.objects[CHAT]
+    chat["spec"]["replicas"], chat["status"] = asked, {"replicas": ready, "readyReplicas": ready}
+    look = action(kubeconfig, "verify", "Deployment", "chat")
+    assert asyncio.run(KubernetesDriver().observe(look, order())).outcome == outcome
+
+
 def test_what_somebody_else_changed_at_the_same_instant_is_seen(server: ApiServer, kubeconfig: str) -> None:
     scale = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
     server.before_patch = [{"metadata": {"annotations": {"evac-fencing-token": "9"}}}]

@@ -111,10 +111,22 @@ def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site
         assert site.answering() == 3
         await driver.undo(site.action("scale", replicas=3, from_replicas=1), order())
         assert site.answering() == 1
+        await driver.execute(site.action("scale", replicas=2), order())
+        with pytest.raises(Permanent, match="since then another step asked for 2"):
+            await driver.undo(site.action("scale", replicas=3, from_replicas=1), order())
+        assert site.answering() == 2
+        await driver.undo(site.action("scale", replicas=2, from_replicas=1), order())
+        await driver.undo(site.action("scale", replicas=2, from_replicas=1), order())
+        assert site.answering() == 1, "done twice, it is done"
         with pytest.raises(Permanent, match="at most 4"):
             await driver.execute(site.action("scale", replicas=9), order())
-        await driver.execute(site.action("stop"), order())
+        await driver.execute(site.action("stop", replicas=0, from_replicas=3), order())
         assert site.answering() == 0
+        await driver.undo(site.action("stop", replicas=0, from_replicas=3), order())
+        assert site.answering() == 3
+        await driver.execute(site.action("stop", replicas=0), order())
+        await driver.undo(site.action("stop", replicas=0), order())
+        assert site.answering() == 2, "nobody says how many there were: as many as the agent's file says"
         await driver.close()
 
     asyncio.run(story())

@@ -23,6 +23,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.leading import LEADER, Leadership
 from evac.estate.bundle_format import BundleDamaged, Source, open_bundle, write_bundle
 from evac.model.errors import InvalidInput, NotAllowed, StoreError, UnknownDomain
+from evac.model.estate import Endpoint, Estate, Site
 from evac.model.generation import generation_of
 from evac.store.anchors import verify_chain
 from evac.store.generation import read_generation
@@ -461,3 +462,18 @@ def test_a_laptop_comes_home_into_a_store_of_several_sites(tmp_path: Path) -> No
         assert full.value.code == "store-not-empty"
     finally:
         members.stop()
+
+
+def test_references_of_a_list_and_of_a_program_are_found() -> None:
+    settings = {"argv": ("pdu", "off"), "env": ("LANG=C", "PDU=file:/etc/evac/pdu", "KEY=env:PDU_KEY")}
+    ends = (
+        Endpoint("pdu", "north", "north", "command", settings),
+        Endpoint(
+            "names", "web", "north", "dns", {"key_secret": "file:/etc/evac/pdu", "records": ("a=north:::1",)}
+        ),
+    )
+    found = bundling._references(Estate("two", sites=(Site("north"),), endpoints=ends))
+    assert found == {
+        "file:/etc/evac/pdu": ["command of north at north", "dns of web at north"],
+        "env:PDU_KEY": ["command of north at north"],
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.engine.binding import Bound, bind
+from evac.engine.binding import Bound, _digest, bind
 from evac.engine.step_actions import followers, ground_of
 from evac.estate.example import pangyo
 from evac.model.errors import StalePlan
@@ -85,6 +85,43 @@ def test_without_an_accepted_proof_a_person_vouches(tmp_path: Path, policy: RunP
     found = bound(estate(tmp_path), policy=policy)
     (fence,) = found.actions["fence:messages"]
     assert (fence.verb, fence.driver, fence.parameters["proof"]) == ("attest", "manual", "attest")
+
+
+def test_what_was_there_before_is_said_and_changes_nothing_of_what_a_step_is(tmp_path: Path) -> None:
+    found = bound(estate(tmp_path))
+    scales = [a for s in found.spec.steps if s.kind == "start" for a in found.actions[s.id]]
+    assert [(a.verb, a.at, a.parameters["replicas"], a.parameters["from_replicas"]) for a in scales] == [
+        ("scale", "ansan", 2, 0)
+    ]
+    (start,) = (step for step in found.spec.steps if step.kind == "start")
+    other = replace(scales[0], parameters={**scales[0].parameters, "from_replicas": 2})
+    assert _digest((other,)) == start.act
+    more = replace(scales[0], parameters={**scales[0].parameters, "replicas": 4})
+    assert _digest((more,)) != start.act
+
+
+@pytest.mark.parametrize("driver", ["redis", "patroni"])
+def test_a_driver_that_cannot_prove_a_fence_by_its_copy_leaves_it_to_the_next_proof(
+    tmp_path: Path, driver: str
+) -> None:
+    found = bound(estate(tmp_path, DATABASES.replace("driver: postgres", f"driver: {driver}") + TRAFFIC))
+    (fence,) = found.actions["fence:messages"]
+    assert (fence.verb, fence.driver, fence.parameters["proof"]) == ("attest", "manual", "attest")
+
+
+@pytest.mark.parametrize("driver", ["ipmi", "redfish"])
+def test_a_controller_takes_the_power_as_a_fence(tmp_path: Path, driver: str) -> None:
+    reached = "{fence: power, address: 10.0.0.9, user: evac, password: 'env:BMC'}"
+    end = f"  bmc: {{for: pangyo, at: pangyo, driver: {driver}, settings: {reached}}}\n"
+    policy = RunPolicy(stores={"messages": StorePolicy("messages", ("power", "attest"))})
+    found = bound(estate(tmp_path, DATABASES + end), policy=policy)
+    (fence,) = found.actions["fence:messages"]
+    assert (fence.verb, fence.driver, fence.at, fence.parameters["proof"]) == (
+        "fence",
+        driver,
+        "pangyo",
+        "power",
+    )
 
 
 def test_a_lost_sync_replica_is_no_proof(tmp_path: Path) -> None:

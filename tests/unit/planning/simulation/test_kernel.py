@@ -13,7 +13,7 @@ from evac.planning.simulation.kernel import BUCKETS, CHAIN, Net, play_all
 
 @dataclass
 class Case:
-    """lengths: negative where a step fails for good; uses: (limit, units, hold) of each step, -1: all of it."""
+    """lengths: negative where a step fails for good; uses: (limit, units, hold) of each, -1: all of it."""
 
     after: list[list[int]]
     uses: list[list[tuple[int, int, int]]]
