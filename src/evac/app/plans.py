@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 LARGE: Final = 100
 """Services from which on it is worth a thread to prove the bound of a plan beside it."""
 
-GENERATION_US: Final = 800
-GENERATION_US_PER_1000_SERVERS: Final = 250
+GENERATION_US: Final = 1_500
+GENERATION_US_PER_1000_SERVERS: Final = 450
 """What one generation of the search takes on the reference machine: measured on the example company as
 mended, from 1,000 to 90,000 servers. A budget is at most what the search takes: it ends when it finds
 nothing more."""
