@@ -28,13 +28,12 @@ Quantity = Callable[[str], Decimal | None]
 
 NO_MATTER: Final = -1
 AS_IT_SAYS: Final = -2
+"""All pods that the object asks for, one at the least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """part: what the object shall hold. ready: pods that must be ready then, -1 where it does not matter,
-    AS_IT_SAYS: all that it asks for, one at the least.
-    """
+    """part: what the object shall hold. ready: pods that must be ready then, or NO_MATTER, or AS_IT_SAYS."""
 
     part: Values
     ready: int = NO_MATTER
@@ -75,9 +74,9 @@ def is_ready(found: Values, wanted: Wanted) -> bool:
     """Whether the cluster has done what its object says: every wanted pod is ready, none is too many."""
     if wanted.ready == NO_MATTER:
         return True
-    status = _table(found, "status")
-    asked = int(_table(found, "spec").get("replicas", 1))
-    least = max(1, asked) if wanted.ready == AS_IT_SAYS else wanted.ready
+    status, least = _table(found, "status"), wanted.ready
+    if least == AS_IT_SAYS:
+        least = max(1, int(_table(found, "spec").get("replicas") or 1))
     if wanted.part and int(status.get("observedGeneration") or 0) < int(
         _table(found, "metadata").get("generation") or 0
     ):

@@ -13,7 +13,7 @@ import numpy as np
 from evac.actions.port import Action
 from evac.actions.power_sweep import Looks, PowerSeen, sweep
 from evac.actions.registry import Drivers
-from evac.engine.boot_binding import BOOT_DRIVERS
+from evac.engine.boot_binding import boot_endpoint
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import BMC_NO
 
@@ -100,9 +100,4 @@ def _actions(estate: Estate, number: int) -> list[Action]:
 
 
 def _endpoint(estate: Estate, site: str) -> Endpoint | None:
-    ends = (
-        e
-        for e in estate.endpoints
-        if e.subject == site and e.at == site and e.driver in BOOT_DRIVERS and "fence" not in e.settings
-    )
-    return min(ends, key=lambda one: one.id, default=None)
+    return boot_endpoint(e for e in estate.endpoints if e.subject == site and e.at == site)

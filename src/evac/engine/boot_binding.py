@@ -25,9 +25,18 @@ from evac.model.power import PowerTable, power_table, stated_budgets
 from evac.run.values import KEPT, RunLimit
 
 BOOT_DRIVERS: Final = frozenset({"ipmi", "redfish"})
+
 HANDS: Final = "hands"
 Uses = tuple[tuple[str, int, int], ...]
 """(limit, units, hold_ms), as a run step has them."""
+
+
+def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
+    """Of the endpoints of a site, the one by which its servers are booted: the first by id that is no fence,
+    for a fence is the controller of one machine.
+    """
+    boots = (end for end in ends if end.driver in BOOT_DRIVERS and "fence" not in end.settings)
+    return min(boots, key=lambda end: end.id, default=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.actions.port import Action, Value, Verb
-from evac.engine.boot_binding import BOOT_DRIVERS, Boots, boots_of, circuit_action, place_words
+from evac.engine.boot_binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
@@ -424,8 +424,7 @@ def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
     assert ground.boots is not None
     site = _site_named(ground, step.target)
-    ends = (e for e in ground.endpoints.get((site, site), ()) if e.driver in BOOT_DRIVERS)
-    endpoint = next((e for e in ends if "fence" not in e.settings), None) if site else None
+    endpoint = boot_endpoint(ground.endpoints.get((site, site), ()))
     told = ground.boots.parameters(step.target)
     if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):
         return (replace(_act("boot", endpoint, **told), target=step.target),)

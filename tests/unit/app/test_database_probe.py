@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evac.actions.registry import Drivers
-from evac.app.observing import _answers
+from evac.app.observing import _answers, _ping
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint
 from evac.watch import probes
@@ -51,3 +51,10 @@ def test_whoever_refuses_us_answers(error: Exception | None, opinion: str) -> No
 def test_what_is_wrong_with_us_says_nothing_of_the_site(code: str) -> None:
     with pytest.raises(Permanent, match="ours"):
         ask(Permanent(code, "ours"))
+
+
+@pytest.mark.parametrize("port", ["many", 70_000, True])
+def test_a_port_that_is_none_says_nothing_of_the_site(port: str | int) -> None:
+    end = Endpoint("presence", "presence", "pangyo", "redis", {"host": "127.0.0.1", "port": port})
+    with pytest.raises(Permanent, match="port"):
+        asyncio.run(_ping(end)())

@@ -7,10 +7,11 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.binding import Bound, _digest, bind
+from evac.engine.boot_binding import boot_endpoint
 from evac.engine.step_actions import followers, ground_of
 from evac.estate.example import pangyo
 from evac.model.errors import StalePlan
-from evac.model.estate import Estate
+from evac.model.estate import Endpoint, Estate
 from evac.model.observation import MemberSeen, Observation, observed
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
@@ -122,6 +123,13 @@ def test_a_controller_takes_the_power_as_a_fence(tmp_path: Path, driver: str) ->
         "pangyo",
         "power",
     )
+
+
+def test_the_controller_of_a_fence_boots_nothing() -> None:
+    fence = Endpoint("a-fence", "pangyo", "pangyo", "redfish", {"fence": "power", "address": "10.0.0.9"})
+    boots = [Endpoint(name, "pangyo", "pangyo", "ipmi", {"user": "evac"}) for name in ("c", "b")]
+    assert boot_endpoint([fence, *boots]) is boots[1]
+    assert boot_endpoint([fence]) is None
 
 
 def test_a_lost_sync_replica_is_no_proof(tmp_path: Path) -> None:
