@@ -20,7 +20,7 @@ PARTS: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
     "wave": ("With power and boot limits", boot_wave.figures),
     "replaced": ("Another plan in the middle of the wave", boot_replace.figures),
     "peers": ("What people would script today, power-on alone", boot_peers.figures),
-}  # fmt: skip
+}
 
 
 def main(arguments: Sequence[str]) -> int:

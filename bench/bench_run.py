@@ -68,10 +68,17 @@ def scheduled_spec(run: str, steps: int, seed: int = 7) -> tuple[RunSpec, int]:
         end = max(end, now)
         heappush(ready, n + SLOTS * 2)
     made = tuple(
-        RunStep(f"start/{n}", "start", "t", starts[n], takes[n],
-                (f"start/{n - SLOTS * 2}",) if n >= SLOTS * 2 else (), (("api", 1, 0),))
+        RunStep(
+            f"start/{n}",
+            "start",
+            "t",
+            starts[n],
+            takes[n],
+            (f"start/{n - SLOTS * 2}",) if n >= SLOTS * 2 else (),
+            (("api", 1, 0),),
+        )
         for n in range(steps)
-    )  # fmt: skip
+    )
     return RunSpec(run, "incident", "plan", made, (RunLimit("api", "slots", SLOTS),), approvals=0), end
 
 

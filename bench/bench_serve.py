@@ -42,9 +42,15 @@ LARGE_STEPS: Final = 100_000
 LARGE_BEGUN: Final = 1_000
 READY_S: Final = 600.0
 READS: Final = (
-    "/v1/situation", "/v1/estate", "/v1/services?limit=100", "/v1/audit/losses?kind=site",
-    "/v1/findings?limit=20", "/v1/plans", "/v1/runs", "/v1/domains?limit=100",
-)  # fmt: skip
+    "/v1/situation",
+    "/v1/estate",
+    "/v1/services?limit=100",
+    "/v1/audit/losses?kind=site",
+    "/v1/findings?limit=20",
+    "/v1/plans",
+    "/v1/runs",
+    "/v1/domains?limit=100",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,13 @@ def _loaded(room: Room) -> dict[str, Any]:
     """What the reading program says."""
     command = [sys.executable, "-m", "bench.serve_load", str(room.port), str(room.seconds)]
     done = subprocess.run(
-        [*command, str(CONNECTIONS), *READS], capture_output=True, text=True, check=True,
-        timeout=room.seconds + 120, cwd=Path(__file__).resolve().parents[1],
-    )  # fmt: skip
+        [*command, str(CONNECTIONS), *READS],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=room.seconds + 120,
+        cwd=Path(__file__).resolve().parents[1],
+    )
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
@@ -261,14 +271,14 @@ PARTS: Mapping[str, tuple[str, Callable[[Room], Iterator[Figure]]]] = {
     "what-if": ("What if", what_if),
     "events": ("Server-sent events", events),
     "large": ("A large run", large),
-}  # fmt: skip
+}
 
 
 ALONE: Mapping[str, tuple[str, Callable[[int], Iterator[Figure]]]] = {
     "plans": ("Standing plans of every fault domain above a rack", plans),
     "leader": ("The leader is killed", leader),
     "day": ("A day of the controller", day),
-}  # fmt: skip
+}
 """Parts that need no room: how many servers is all they are told."""
 
 

@@ -61,9 +61,23 @@ def fleet(folder: Path, servers: int, *options: str) -> Iterator[FleetProcess]:
     """Its estate lies in `folder`/estate. It is ended in any case."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "evac", "lab", "fleet", "--servers", str(servers), "--port", "0",
-        "--admin-port", "0", "--folder", str(folder / "state"), "-o", str(folder / "estate"), *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "evac",
+        "lab",
+        "fleet",
+        "--servers",
+        str(servers),
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--folder",
+        str(folder / "state"),
+        "-o",
+        str(folder / "estate"),
+        *options,
+    ]
     with (folder / "errors").open("wb") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
     assert process.stdout is not None

@@ -93,8 +93,15 @@ def _wrong_password(servers: int) -> Iterator[Figure]:
         found = _child("wrong-password", process, folder)
         stats = process.stats()
         refused = stats["requests"]["unauthorized"]
-        yield Figure("refusals", "wrong password: refusals until the run stands", refused, "", 5, "at most",
-                     f"after {found['seconds']:.1f} s: {found['phase']}")  # fmt: skip
+        yield Figure(
+            "refusals",
+            "wrong password: refusals until the run stands",
+            refused,
+            "",
+            5,
+            "at most",
+            f"after {found['seconds']:.1f} s: {found['phase']}",
+        )
         yield Figure("stands", "  run stands (1: yes)", float(found["phase"] == "paused"), "", 1)
         yield Figure("lockouts", "  accounts locked", stats["lockouts"], "", 0, "at most")
 
@@ -123,8 +130,10 @@ def _child(what: str, process: FleetProcess, folder: Path) -> dict[str, Any]:
     about.write_text(json.dumps(process.about), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "bench.boot_power_on", what, str(about), str(folder)],
-        stdout=subprocess.PIPE, timeout=CHILD_SECONDS, check=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        timeout=CHILD_SECONDS,
+        check=True,
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -132,9 +141,13 @@ def _child(what: str, process: FleetProcess, folder: Path) -> dict[str, Any]:
 def settings_of(about: dict[str, Any], password: str = "") -> dict[str, str | int]:
     trust = {"pin": about["pin"]} if about["pin"] else {}
     return {
-        "user": about["user"], "password": password or about["password"], "scheme": about["scheme"],
-        "port": about["port"], "requests_at_once": AT_ONCE, **trust,
-    }  # fmt: skip
+        "user": about["user"],
+        "password": password or about["password"],
+        "scheme": about["scheme"],
+        "port": about["port"],
+        "requests_at_once": AT_ONCE,
+        **trust,
+    }
 
 
 def actions_of(
@@ -143,13 +156,23 @@ def actions_of(
     settings, boot_ms = settings_of(about, password), int(BOOT_MS / about["speed"])
     return {
         f"boot:{one.name}": (
-            Action("boot", one.name, "redfish", about["site"], settings, {
-                "server": one.name, "address": one.address, "serial": one.serial, "network": "all",
-                "boot_ms": boot_ms,
-            }),
+            Action(
+                "boot",
+                one.name,
+                "redfish",
+                about["site"],
+                settings,
+                {
+                    "server": one.name,
+                    "address": one.address,
+                    "serial": one.serial,
+                    "network": "all",
+                    "boot_ms": boot_ms,
+                },
+            ),
         )
         for one in servers
-    }  # fmt: skip
+    }
 
 
 async def _run_all(about: dict[str, Any], folder: Path, password: str = "") -> dict[str, Any]:
@@ -179,8 +202,16 @@ async def _run_all(about: dict[str, Any], folder: Path, password: str = "") -> d
     await driver.close()
     await store.close()
     on_at, on_used, on_fleet_s = last if isinstance(last, tuple) else (begin + seconds, used + cpu, 0.0)
-    return {"phase": phase, "seconds": seconds, "up_s": seconds, "on_s": on_at - begin, "cpu_s": cpu,
-            "on_cpu_s": on_used - used, "on_fleet_s": on_fleet_s, "sent": driver.requests_sent}  # fmt: skip
+    return {
+        "phase": phase,
+        "seconds": seconds,
+        "up_s": seconds,
+        "on_s": on_at - begin,
+        "cpu_s": cpu,
+        "on_cpu_s": on_used - used,
+        "on_fleet_s": on_fleet_s,
+        "sent": driver.requests_sent,
+    }
 
 
 async def _last_power_on(about: dict[str, Any], servers: int) -> tuple[float, float, float]:
@@ -211,8 +242,10 @@ async def _wrong(about: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 WHAT: dict[str, Callable[[dict[str, Any], Path], Any]] = {
-    "power-on": _run_all, "sweep": _sweep_all, "wrong-password": _wrong,
-}  # fmt: skip
+    "power-on": _run_all,
+    "sweep": _sweep_all,
+    "wrong-password": _wrong,
+}
 
 
 def main(arguments: list[str]) -> int:

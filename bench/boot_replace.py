@@ -122,10 +122,22 @@ def _boot(n: int) -> RunStep:
     rack = n // PER_RACK
     feed = f"f{rack // RACKS_PER_FEED}"
     uses = (
-        (f"power:{feed}", 400, KEPT), (f"power:r{rack}", 400, KEPT), ("power:hall", 400, KEPT),
-        (f"inrush:{feed}", 800, 2_000), ("boots:b", 1, 0), ("addresses:b", 1, 0),
-    )  # fmt: skip
+        (f"power:{feed}", 400, KEPT),
+        (f"power:r{rack}", 400, KEPT),
+        ("power:hall", 400, KEPT),
+        (f"inrush:{feed}", 800, 2_000),
+        ("boots:b", 1, 0),
+        ("addresses:b", 1, 0),
+    )
     return RunStep(
-        f"boot:s{n:06d}", "boot", f"s{n:06d}", 10 * n, 240_000, (f"power:{feed}",), uses, rack=f"r{rack}",
-        feeds=(feed,), boot_server="b",
-    )  # fmt: skip
+        f"boot:s{n:06d}",
+        "boot",
+        f"s{n:06d}",
+        10 * n,
+        240_000,
+        (f"power:{feed}",),
+        uses,
+        rack=f"r{rack}",
+        feeds=(feed,),
+        boot_server="b",
+    )

@@ -170,10 +170,14 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
     await leading.release()
     await store.close()
     return {
-        "phase": view.phase, "on_ms": max(up) - view.started_ms, "forecast_ms": said - view.started_ms,
-        "up": len(up), "floor": len(view.quarantined), "cpu_s": time.process_time(),
+        "phase": view.phase,
+        "on_ms": max(up) - view.started_ms,
+        "forecast_ms": said - view.started_ms,
+        "up": len(up),
+        "floor": len(view.quarantined),
+        "cpu_s": time.process_time(),
         "failures": dict(failures),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

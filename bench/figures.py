@@ -53,9 +53,14 @@ class Figure:
 
 
 def median(
-    name: str, what: str, samples: Sequence[float], unit: str, target: float | None = None,
-    sense: Sense = "at least", note: str = "",
-) -> Figure:  # fmt: skip
+    name: str,
+    what: str,
+    samples: Sequence[float],
+    unit: str,
+    target: float | None = None,
+    sense: Sense = "at least",
+    note: str = "",
+) -> Figure:
     """The median of some samples; without any it was not measured."""
     value = statistics.median(samples) if samples else None
     return Figure(name, what, value, unit, target, sense, note, tuple(samples))
@@ -141,9 +146,13 @@ class Table:
         rows = [{**asdict(figure), "met": figure.met} for figure in self.figures]
         facts = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
         return {
-            "schema_version": 1, "title": self.title, "began": self.began, "machine": facts,
-            "figures": rows, "troubles": self.troubles,
-        }  # fmt: skip
+            "schema_version": 1,
+            "title": self.title,
+            "began": self.began,
+            "machine": facts,
+            "figures": rows,
+            "troubles": self.troubles,
+        }
 
 
 def parts_of(asked: str, parts: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:

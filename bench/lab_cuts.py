@@ -37,9 +37,15 @@ def cuts(table: Table, options: world.Options, times: int) -> None:
     table.add(
         median("cut_first_write", "cut to first acknowledged write", firsts, "s", note=f"{done} cuts"),
         Figure("cuts_lost", "acknowledged messages lost", lost if done else None, "", 0, "at most"),
-        Figure("cuts_double_primary", "two primaries accepting writes", double if done else None, "s", 0,
-               "at most"),
-    )  # fmt: skip
+        Figure(
+            "cuts_double_primary",
+            "two primaries accepting writes",
+            double if done else None,
+            "s",
+            0,
+            "at most",
+        ),
+    )
 
 
 def _cut(table: Table, folder: LabFolder, leader: bool) -> float | None:

@@ -159,7 +159,12 @@ def _safety(table: Table, series: Series, key: str) -> None:
         Figure(f"{key}_unserved", "fires after which nobody could write", failed, "fires", 0, "at most"),
         Figure(f"{key}_lost", "acknowledged messages lost", series.lost, "", 0, "at most", note),
         Figure(
-            f"{key}_double_primary", "two primaries accepting writes", series.double_primary_seconds, "s", 0,
-            "at most", "over the whole life of the labs",
+            f"{key}_double_primary",
+            "two primaries accepting writes",
+            series.double_primary_seconds,
+            "s",
+            0,
+            "at most",
+            "over the whole life of the labs",
         ),
-    )  # fmt: skip
+    )

@@ -170,11 +170,21 @@ def _one(table: Table, folder: LabFolder, delay: float) -> None:
         table.trouble(person.trouble)
     shown = None if person.most_lost_ms is None else person.most_lost_ms / 1_000
     table.add(
-        Figure(f"{key}_shown", "most that may be lost, shown before approval", shown, "s",
-               note=person.shown or "no gate was shown"),
-        Figure(f"{key}_first_write", "fire to first acknowledged write, a person's consent included",
-               fire.first_write_seconds, "s", note=f"{fire.state}; {_words(fire)}"),
-    )  # fmt: skip
+        Figure(
+            f"{key}_shown",
+            "most that may be lost, shown before approval",
+            shown,
+            "s",
+            note=person.shown or "no gate was shown",
+        ),
+        Figure(
+            f"{key}_first_write",
+            "fire to first acknowledged write, a person's consent included",
+            fire.first_write_seconds,
+            "s",
+            note=f"{fire.state}; {_words(fire)}",
+        ),
+    )
     _named(table, folder, site, fire, key, shown)
 
 
@@ -209,14 +219,32 @@ def _named(table: Table, folder: LabFolder, site: str, fire: Fire, key: str, sho
     missing = {one for one in lost if one not in kept}
     seconds = _span(folder, lost, fire.burnt_at)
     table.add(
-        Figure(f"{key}_lost", "acknowledged messages lost", len(lost), "",
-               note=f"the oldest acknowledged {seconds * 1_000:.0f} ms before the fire" if lost else ""),
-        Figure(f"{key}_beyond", "lost beyond what was shown", max(0.0, seconds - (shown or 0.0)), "s", 0,
-               "at most"),
-        Figure(f"{key}_unnamed", "lost and not named when the old primary returned", len(missing), "", 0,
-               "at most", f"evac kept {evidence.get('diverged_transactions', 0)} transactions, "
-               f"{evidence.get('rows_by_table', '') or 'no rows'}"),
-    )  # fmt: skip
+        Figure(
+            f"{key}_lost",
+            "acknowledged messages lost",
+            len(lost),
+            "",
+            note=f"the oldest acknowledged {seconds * 1_000:.0f} ms before the fire" if lost else "",
+        ),
+        Figure(
+            f"{key}_beyond",
+            "lost beyond what was shown",
+            max(0.0, seconds - (shown or 0.0)),
+            "s",
+            0,
+            "at most",
+        ),
+        Figure(
+            f"{key}_unnamed",
+            "lost and not named when the old primary returned",
+            len(missing),
+            "",
+            0,
+            "at most",
+            f"evac kept {evidence.get('diverged_transactions', 0)} transactions, "
+            f"{evidence.get('rows_by_table', '') or 'no rows'}",
+        ),
+    )
 
 
 def _archived(folder: Path) -> str:

@@ -52,9 +52,11 @@ def noise(table: Table, options: world.Options, seconds: float) -> None:
 
 def _kinds(profile: str, linked: bool) -> Sequence[tuple[str, Trouble]]:
     found: list[tuple[str, Trouble]] = [
-        ("watchers pause 2 s", _pause_watchers), ("servers pause 2 s", _pause_server),
-        ("processors starve", _starve), ("a site runs a fifth of the time", _slow),
-    ]  # fmt: skip
+        ("watchers pause 2 s", _pause_watchers),
+        ("servers pause 2 s", _pause_server),
+        ("processors starve", _starve),
+        ("a site runs a fifth of the time", _slow),
+    ]
     if linked:
         found.append(("30 % loss", _lose))
     if profile == "cautious":
@@ -80,11 +82,18 @@ def _one(
     except (labs.NotAtRest, EvacError) as error:
         table.trouble(f"noise, profile {profile}: {error}")
     table.add(
-        Figure(f"false_evacuations_{profile}", f"false evacuations, profile {profile}",
-               None if runs is None else len(runs), "", 0, "at most", ", ".join(runs or ())),
+        Figure(
+            f"false_evacuations_{profile}",
+            f"false evacuations, profile {profile}",
+            None if runs is None else len(runs),
+            "",
+            0,
+            "at most",
+            ", ".join(runs or ()),
+        ),
         Figure(f"noise_lost_{profile}", "acknowledged messages lost", lost, "", 0, "at most"),
         Figure(f"noise_double_{profile}", "two primaries accepting writes", double, "s", 0, "at most"),
-    )  # fmt: skip
+    )
 
 
 def _choose(folder: LabFolder, profile: str) -> None:

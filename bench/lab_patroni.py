@@ -132,9 +132,15 @@ class Client:
 
     async def _connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(
-            host=self.hosts, port=[PORTS["postgres"]] * len(self.hosts), user=USER, password=PASSWORD,
-            database="postgres", target_session_attrs="read-write", timeout=CONNECT_SECONDS, ssl=False,
-        )  # fmt: skip
+            host=self.hosts,
+            port=[PORTS["postgres"]] * len(self.hosts),
+            user=USER,
+            password=PASSWORD,
+            database="postgres",
+            target_session_attrs="read-write",
+            timeout=CONNECT_SECONDS,
+            ssl=False,
+        )
 
     def first_after(self, moment: float, burnt: str) -> float | None:
         """When the first write that began after a moment was acknowledged, by any host but the burnt one."""
@@ -181,11 +187,18 @@ def _cluster(offset: int, timers: Timers) -> Iterator[Cluster]:
     }
     members = {
         site.name: patroni(
-            path / site.name / "patroni", site.host("postgres"), PORTS["api"], PORTS["postgres"], site.member,
-            scope=SCOPE, etcd=f"{site.host('etcd')}:{PORTS['client']}", timers=timers, password=PASSWORD,
+            path / site.name / "patroni",
+            site.host("postgres"),
+            PORTS["api"],
+            PORTS["postgres"],
+            site.member,
+            scope=SCOPE,
+            etcd=f"{site.host('etcd')}:{PORTS['client']}",
+            timers=timers,
+            password=PASSWORD,
         )
         for site in sites
-    }  # fmt: skip
+    }
     cluster = Cluster(sites, etcd, members)
     try:
         for server in etcd.values():

@@ -41,8 +41,14 @@ async def measure(steps: int, workflows: int, seconds: float) -> float:
 
 def main() -> None:
     url, steps, workflows, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    DBOS(config={"name": "bench-peer", "system_database_url": url, "log_level": "ERROR",
-                 "run_admin_server": False})  # fmt: skip
+    DBOS(
+        config={
+            "name": "bench-peer",
+            "system_database_url": url,
+            "log_level": "ERROR",
+            "run_admin_server": False,
+        }
+    )
     DBOS.launch()
     try:
         rate = asyncio.run(measure(steps, workflows, seconds))

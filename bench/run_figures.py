@@ -61,9 +61,13 @@ def _simulator(table: Table) -> list[Figure]:
         return [Figure("simulated_fires", words, None, "fires/s", 300)]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.bench_sim"], capture_output=True, text=True, check=False,
-            timeout=SIMULATOR_SECONDS, cwd=Path(__file__).resolve().parents[1],
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.bench_sim"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SIMULATOR_SECONDS,
+            cwd=Path(__file__).resolve().parents[1],
+        )
     except subprocess.TimeoutExpired:
         table.trouble(f"bench/bench_sim.py did not end in {SIMULATOR_SECONDS:g} s")
         return [Figure("simulated_fires", words, None, "fires/s", 300)]

@@ -39,8 +39,15 @@ def day(servers: int) -> Iterator[Figure]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S + 30, check=False)
     hours: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line]
     if len(hours) <= SETTLED:
-        yield Figure("day_memory", "memory of the controller over a simulated day", None, "MiB", 1_024,
-                     "at most", f"{len(hours)} hours passed; {done.stderr[-200:]}")  # fmt: skip
+        yield Figure(
+            "day_memory",
+            "memory of the controller over a simulated day",
+            None,
+            "MiB",
+            1_024,
+            "at most",
+            f"{len(hours)} hours passed; {done.stderr[-200:]}",
+        )
         return
     most = max(hour["mib"] for hour in hours)
     growth = hours[-1]["mib"] - hours[SETTLED]["mib"]

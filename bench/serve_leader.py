@@ -92,9 +92,11 @@ class _Controllers:
     def start(self, site: str) -> None:
         command = [sys.executable, "-m", "evac", "serve", str(self._estate), "--site", site]
         self._running[site] = subprocess.Popen(
-            [*command, "--store", self._address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [*command, "--store", self._address],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def kill(self, site: str) -> None:
         """With everything that it started."""

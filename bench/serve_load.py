@@ -98,9 +98,13 @@ async def load(port: int, seconds: float, connections: int, paths: Sequence[str]
     took.sort()
     shown = {f"p{p}_ms": 1e3 * took[min(len(took) - 1, len(took) * p // 100)] for p in (50, 95, 99)}
     return {
-        "answers": len(took), "failures": sum(reader.failed for reader in readers), "seconds": lasted,
-        "processor_s": time.process_time(), "max_ms": 1e3 * took[-1], **shown,
-    }  # fmt: skip
+        "answers": len(took),
+        "failures": sum(reader.failed for reader in readers),
+        "seconds": lasted,
+        "processor_s": time.process_time(),
+        "max_ms": 1e3 * took[-1],
+        **shown,
+    }
 
 
 def main(arguments: Sequence[str]) -> int:

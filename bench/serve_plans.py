@@ -36,8 +36,9 @@ FIRST_SECONDS: Final = 2_400.0
 """How long all plans from nothing may take: a slow machine has to come to the changes."""
 TELL_SECONDS: Final = 15.0
 CHANGES: Final[Mapping[str, tuple[str, str]]] = {
-    "start": ("start: 30 s", "start: 40 s"), "rto": ("rto: 2 h", "rto: 3 h"),
-}  # fmt: skip
+    "start": ("start: 30 s", "start: 40 s"),
+    "rto": ("rto: 2 h", "rto: 3 h"),
+}
 """What is changed of the first service of the example, which stands in every hall: (before, after)."""
 SIZES: Final = (3_000, 9_000)
 
@@ -65,9 +66,12 @@ def plans(servers: int, sizes: Sequence[int] = SIZES) -> Iterator[Figure]:
         found = asyncio.run(_measured(size, changes))
         first = found["all"]
         yield Figure(
-            f"plans_{size}_all", f"{size:,} servers: {first.scenarios} scenarios, all from nothing",
-            first.seconds, "s", note=_note(first),
-        )  # fmt: skip
+            f"plans_{size}_all",
+            f"{size:,} servers: {first.scenarios} scenarios, all from nothing",
+            first.seconds,
+            "s",
+            note=_note(first),
+        )
         for name in changes:
             told, last = found[name], size == servers
             what = f"{size:,} servers: all fresh after another {name} of one service"

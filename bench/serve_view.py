@@ -40,8 +40,16 @@ def view(port: int) -> Iterator[Figure]:
             weights.append(weight / 1e3)
         browser.close()
     note = f"{VIEWS} contexts that have seen nothing; drawn and read"
-    yield Figure("view", "first view of the page Now in Chromium, median", statistics.median(drawn), "s", 1,
-                 "at most", note, tuple(drawn))  # fmt: skip
+    yield Figure(
+        "view",
+        "first view of the page Now in Chromium, median",
+        statistics.median(drawn),
+        "s",
+        1,
+        "at most",
+        note,
+        tuple(drawn),
+    )
     yield Figure(
         "view_weight", "what is sent for it: page, style, scripts", max(weights), "kB", 300, "at most"
     )

@@ -68,12 +68,18 @@ def _servers(rng: np.random.Generator) -> tuple[ServerDraft, ...]:
         dark = bool(rng.random() < 0.4) and k > 0
         found.append(
             ServerDraft(
-                f"v{k}", str(rng.choice(_SITES)),
-                int(rng.integers(3, 10)) * 1_000, int(rng.integers(8, 33)) * 1_024,
-                dark=dark, rack=int(rng.integers(-1, 2)), feed=int(rng.integers(-1, 2)),
-                watts=300 if dark else 0, boot_kind=int(rng.integers(0, 2)), power=(0,),
+                f"v{k}",
+                str(rng.choice(_SITES)),
+                int(rng.integers(3, 10)) * 1_000,
+                int(rng.integers(8, 33)) * 1_024,
+                dark=dark,
+                rack=int(rng.integers(-1, 2)),
+                feed=int(rng.integers(-1, 2)),
+                watts=300 if dark else 0,
+                boot_kind=int(rng.integers(0, 2)),
+                power=(0,),
             )
-        )  # fmt: skip
+        )
     if rng.random() < 0.3:
         found.append(ServerDraft("zpool", "west", 6_000, 16_384, is_pool=True))
     return tuple(found)
@@ -91,23 +97,31 @@ def _services(rng: np.random.Generator, rows: tuple[str, ...]) -> tuple[ServiceD
         soft = {n for n in names[:k] if n not in hard and rng.random() < 0.2}
         found.append(
             ServiceDraft(
-                name, int(rng.integers(0, 4)), int(rng.choice([10, 100, 500, 2_000])), replicas,
+                name,
+                int(rng.integers(0, 4)),
+                int(rng.choice([10, 100, 500, 2_000])),
+                replicas,
                 (1, 2) if rng.random() < 0.6 else (1, 1),
-                int(rng.integers(1, 5)) * 1_000, int(rng.integers(1, 9)) * 1_024,
-                start=int(rng.choice([20, 40])), verify=int(rng.choice([0, 10])),
+                int(rng.integers(1, 5)) * 1_000,
+                int(rng.integers(1, 9)) * 1_024,
+                start=int(rng.choice([20, 40])),
+                verify=int(rng.choice([0, 10])),
                 change=int(rng.choice([0, 20])),
-                settle=int(rng.choice([0, 30])), shed=int(rng.choice([0, 10])),
+                settle=int(rng.choice([0, 30])),
+                shed=int(rng.choice([0, 10])),
                 per_server=int(rng.integers(1, 3)),
                 rack_cap=UNBOUNDED if rng.random() < 0.7 else 1,
                 feed_cap=UNBOUNDED if rng.random() < 0.8 else 1,
                 site_cap=UNBOUNDED if rng.random() < 0.7 else int(rng.integers(1, 3)),
                 running=tuple(str(rng.choice(rows)) for _ in range(survivors)),
-                sheddable=bool(rng.random() < 0.5), shift=bool(rng.random() < 0.7),
-                hard=tuple(sorted(hard)), soft=tuple(sorted(soft)),
+                sheddable=bool(rng.random() < 0.5),
+                shift=bool(rng.random() < 0.7),
+                hard=tuple(sorted(hard)),
+                soft=tuple(sorted(soft)),
                 stores=("d0",) if rng.random() < 0.25 else (("d1",) if rng.random() < 0.1 else ()),
                 sites=(str(rng.choice(_SITES)),) if rng.random() < 0.15 else None,
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

@@ -160,10 +160,13 @@ def test_axe_finds_nothing(opened: Open, name: str, scheme: str) -> None:
     [
         ("color-contrast", "() => { document.querySelector('.verdict').style.color = '#999'; }"),
         ("svg-img-alt", "() => document.querySelectorAll('#gantt-t, #gantt-d').forEach(e => e.remove())"),
-        ("scrollable-region-focusable", "() => document.querySelectorAll('.scroll').forEach(e => "
-         "{ e.removeAttribute('tabindex'); e.style.width = '60px'; })"),
+        (
+            "scrollable-region-focusable",
+            "() => document.querySelectorAll('.scroll').forEach(e => "
+            "{ e.removeAttribute('tabindex'); e.style.width = '60px'; })",
+        ),
     ],
-)  # fmt: skip
+)
 def test_axe_would_find_a_flaw(opened: Open, rule: str, flaw: str) -> None:
     page = opened("small").page
     page.evaluate(flaw)

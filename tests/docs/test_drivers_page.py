@@ -64,7 +64,8 @@ def test_an_estate_may_name_every_driver_and_nothing_else() -> None:
 
 def test_what_is_missing_is_found(project_root: Path) -> None:
     assert sections_of(["# A\n`b`\n## `dns`, `x`\n`port`\n```yaml\n`zone`\n```\n## Other\n`ttl`\n"]) == {
-        "dns": {"port"}, "x": {"port"}
-    }  # fmt: skip
+        "dns": {"port"},
+        "x": {"port"},
+    }
     assert {"host", "user", "data", "archive_rows", "start"} <= settings_of(project_root, "postgres")
     assert {"label", "insecure", "login"} <= settings_of(project_root, "redfish")

@@ -57,9 +57,14 @@ class World:
 
     def evac(self, *words: str, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "evac", *words], capture_output=True, text=True, env=self.env,
-            timeout=PATIENCE_S, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "evac", *words],
+            capture_output=True,
+            text=True,
+            env=self.env,
+            timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
@@ -116,9 +121,18 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def apply(world: World) -> str:
     world.evac(
-        "apply", str(world.folder / "p"), str(world.folder / "estate"), "--execute", "--reason", "fire",
-        "--incident", "inc-1", "--confirm", "pangyo", code=13,
-    )  # fmt: skip
+        "apply",
+        str(world.folder / "p"),
+        str(world.folder / "estate"),
+        "--execute",
+        "--reason",
+        "fire",
+        "--incident",
+        "inc-1",
+        "--confirm",
+        "pangyo",
+        code=13,
+    )
     return world.run()
 
 

@@ -63,7 +63,13 @@ def _spec(told: dict[str, Any]) -> RunSpec:
         key: tuple(value) if isinstance(value, list) else value for key, value in told["envelope"].items()
     }
     pace = Pace(**{**told["pace"], "shares": tuple(told["pace"]["shares"])})
-    return RunSpec(**{
-        **told, "steps": steps, "limits": tuple(RunLimit(**limit) for limit in told["limits"]),
-        "envelope": Envelope(**given), "patience": Patience(**told["patience"]), "pace": pace,
-    })  # fmt: skip
+    return RunSpec(
+        **{
+            **told,
+            "steps": steps,
+            "limits": tuple(RunLimit(**limit) for limit in told["limits"]),
+            "envelope": Envelope(**given),
+            "patience": Patience(**told["patience"]),
+            "pace": pace,
+        }
+    )

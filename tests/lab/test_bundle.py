@@ -72,9 +72,12 @@ class Laptop:
         env = {name: value for name, value in os.environ.items() if not name.startswith("EVAC_AGENT_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "evac", *argv, "--reason", "two sites burnt"], stdout=log, stderr=log,
-                env=env, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "evac", *argv, "--reason", "two sites burnt"],
+                stdout=log,
+                stderr=log,
+                env=env,
+                start_new_session=True,
+            )
 
     @property
     def store(self) -> list[str]:

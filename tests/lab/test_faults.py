@@ -64,9 +64,11 @@ def test_writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknow
     assert writes(lab, within_s=1.0) == 0
     name = lab.need().topology.site("ansan").member
     by_hand.sql(
-        lab, "pangyo", f"""alter system set synchronous_standby_names = 'FIRST 1 ("{name}")'""",
+        lab,
+        "pangyo",
+        f"""alter system set synchronous_standby_names = 'FIRST 1 ("{name}")'""",
         "select pg_reload_conf()",
-    )  # fmt: skip
+    )
     assert writes(lab) >= 5
 
 

@@ -49,9 +49,14 @@ def _strike(fleet: Running, server: int, fault: str) -> None:
 
 
 def _ask(
-    fleet: Running, server: int, path: str = SYSTEM, body: object = None, *,
-    timeout: float = 1.0, password: str | None = None,
-) -> tuple[int, dict[str, Any], dict[str, str]]:  # fmt: skip
+    fleet: Running,
+    server: int,
+    path: str = SYSTEM,
+    body: object = None,
+    *,
+    timeout: float = 1.0,
+    password: str | None = None,
+) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body, headers."""
     word = base64.b64encode(f"evac:{password or fleet.password}".encode()).decode()
     connection = http.client.HTTPConnection(address_of(server), fleet.about["port"], timeout=timeout)

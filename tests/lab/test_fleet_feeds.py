@@ -64,16 +64,26 @@ class Carried:
         server = self.estate.fleet.name.tolist().index(target.encode())
         about = self.fleet.about
         settings = {"scheme": about["scheme"], "user": about["user"], "password": about["password"]}
-        told = {"server": target, "address": f"{address_of(server)}:{about['port']}", "boot_ms": 600,
-                "serial": self.estate.fleet.serial[server].decode(), "network": "hall"}  # fmt: skip
+        told = {
+            "server": target,
+            "address": f"{address_of(server)}:{about['port']}",
+            "boot_ms": 600,
+            "serial": self.estate.fleet.serial[server].decode(),
+            "network": "hall",
+        }
         return (Action("boot", target, "redfish", "here", settings, told),)
 
     def driver(self, name: str) -> Driver:
         return self.redfish if name == "redfish" else ManualDriver()
 
     async def ask(self, verb: requests.RequestVerb, step: str) -> None:
-        request = requests.Request(f"{len(self.events):06d}-{step}"[:40].replace("/", "-").replace(":", "-"),
-                                   verb, "mina", "looked at it", step=step)  # fmt: skip
+        request = requests.Request(
+            f"{len(self.events):06d}-{step}"[:40].replace("/", "-").replace(":", "-"),
+            verb,
+            "mina",
+            "looked at it",
+            step=step,
+        )
         put = Put(requests.key_of("r", request.id), requests.encode(request))
         await self.store.transact((), (put,))
 
@@ -108,8 +118,9 @@ def test_feeds_that_trip_when_all_is_up_are_seen_and_their_servers_come_back(tmp
         assert fleet.admin("stats")["resets"]["power_ons_max"] <= 2
         assert fleet.admin("stats")["requests"]["most_at_once_to_one"] == 1
     assert [event.data["feed"] for event in run.events if event.kind == "feed_tripped"] == [
-        "pangyo/hall-1/feed-01a", "pangyo/hall-1/feed-01b",
-    ]  # fmt: skip
+        "pangyo/hall-1/feed-01a",
+        "pangyo/hall-1/feed-01b",
+    ]
     assert run.told == []
 
 

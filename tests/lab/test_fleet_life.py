@@ -156,8 +156,11 @@ def test_its_estate_is_well_formed_and_can_be_served_again(tmp_path: Path) -> No
         first = fleet.admin("servers?from=44")["servers"][0]
     done = subprocess.run(
         [sys.executable, "-m", "evac", "check", str(estate)],
-        timeout=60, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        timeout=60,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout.decode()
     assert fleet.password not in "".join(path.read_text() for path in estate.iterdir())
     with running(tmp_path, "--estate", str(estate), "--site", "pangyo", *FAST) as again:

@@ -33,12 +33,13 @@ ETCD_TTL_MS = 2_000
 """etcd counts leases in seconds."""
 PATIENCE = Patience(attempts=4, backoff_ms=10, deadline_least_ms=4_000)
 SPEC = RunSpec(
-    "run", "fire", "plan",
-    tuple(
-        RunStep(f"s{n}", "start", f"s{n}", n, 10, (f"s{n - 2}",) if n > 1 else ()) for n in range(STEPS)
-    ),
-    patience=PATIENCE, approvals=0,
-)  # fmt: skip
+    "run",
+    "fire",
+    "plan",
+    tuple(RunStep(f"s{n}", "start", f"s{n}", n, 10, (f"s{n - 2}",) if n > 1 else ()) for n in range(STEPS)),
+    patience=PATIENCE,
+    approvals=0,
+)
 
 
 class FileDriver:

@@ -30,9 +30,35 @@ def test_a_slice_of_seeds_keeps_every_rule(part: int) -> None:
 
 
 FOUND_ONCE = (
-    518, 570, 862, 986, 1057, 1163, 1712, 2352, 2514, 2606, 2907, 4459, 4740, 6529, 9050, 13686, 20650, 32762,
-    35010, 505070, 515834, 607469, 632253, 634702, 834379, 838342, 839488, 839897,
-)  # fmt: skip
+    518,
+    570,
+    862,
+    986,
+    1057,
+    1163,
+    1712,
+    2352,
+    2514,
+    2606,
+    2907,
+    4459,
+    4740,
+    6529,
+    9050,
+    13686,
+    20650,
+    32762,
+    35010,
+    505070,
+    515834,
+    607469,
+    632253,
+    634702,
+    834379,
+    838342,
+    839488,
+    839897,
+)
 """Seeds that once broke a rule: an old primary believed, a plan for a run that had ended, a loss that a
 person only said, a fence vouched for, an answer to somebody who was cancelled, a site taken for lost that
 had come back before its name was typed, names typed while the plan was made anew, a run that was made

@@ -84,9 +84,15 @@ def away_for_a_moment() -> WaveOptions:
     )
     racks = sorted({row[1] for row in rows})
     return WaveOptions(
-        7, rows, tuple((rack, "h0") for rack in racks), tuple((one, 10**6) for one in (*racks, "f0", "h0")),
-        (("f0", 600),), 100, (Happening(60.0, "boot-server", "b0", 12.0),), 0.0,
-    )  # fmt: skip
+        7,
+        rows,
+        tuple((rack, "h0") for rack in racks),
+        tuple((one, 10**6) for one in (*racks, "f0", "h0")),
+        (("f0", 600),),
+        100,
+        (Happening(60.0, "boot-server", "b0", 12.0),),
+        0.0,
+    )
 
 
 def test_a_boot_server_that_is_away_for_a_moment_costs_no_sound_server() -> None:

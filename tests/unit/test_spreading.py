@@ -22,5 +22,7 @@ def test_each_stretch_begins_with_its_own_servers_and_ends_with_what_others_may_
     items = list(enumerate(["contract"] * 4 + ["lab"] * 3 + ["unit"] * 20 + ["web"] * 3))
     found = [folder for _, folder in spread(items, 3, lambda item: item[1])]
     assert [found[i : i + 10] for i in (0, 10, 20)] == [
-        ["lab"] * 3 + ["unit"] * 7, ["contract"] * 4 + ["unit"] * 6, ["web"] * 3 + ["unit"] * 7,
-    ]  # fmt: skip
+        ["lab"] * 3 + ["unit"] * 7,
+        ["contract"] * 4 + ["unit"] * 6,
+        ["web"] * 3 + ["unit"] * 7,
+    ]

@@ -39,25 +39,38 @@ def made() -> Made:
 def spec_of(digest: str, approvals: int = 0) -> RunSpec:
     steps = tuple(
         RunStep(
-            s.id, s.kind, s.target, s.start_ms, s.end_ms - s.start_ms, s.after, manual=s.id == BY_HAND,
+            s.id,
+            s.kind,
+            s.target,
+            s.start_ms,
+            s.end_ms - s.start_ms,
+            s.after,
+            manual=s.id == BY_HAND,
             safe_undo=s.kind in ("shed", "shift", "start"),
         )
         for s in made().plan.steps
-    )  # fmt: skip
+    )
     title = made().plan.scenario.title
     return RunSpec(
-        RUN, "fire-1", digest, steps, envelope=Envelope((LOST,), ("carts",), 500, 10), approvals=approvals,
+        RUN,
+        "fire-1",
+        digest,
+        steps,
+        envelope=Envelope((LOST,), ("carts",), 500, 10),
+        approvals=approvals,
         labels={"scenario": title},
-    )  # fmt: skip
+    )
 
 
 def events_of(spec: RunSpec, now_ms: int, ran_ms: int, bad: str, slow: float = 1.6) -> list[Event]:
     """The journal of a run that began some time ago. bad: a step that fails for good."""
     lengths = {s.id: round(s.duration_ms * slow) for s in spec.steps}
     world = World(
-        spec, lambda step, attempt: "refuse" if step == bad else "ok", lambda step: lengths[step],
+        spec,
+        lambda step, attempt: "refuse" if step == bad else "ok",
+        lambda step: lengths[step],
         now_ms=now_ms - ran_ms,
-    )  # fmt: skip
+    )
     world.begin()
     while world.step() and world.now_ms < now_ms:
         pass
@@ -75,15 +88,29 @@ async def burn(
     await put_bound(store, Bound(spec, {}), lease)
     told = encode_all(events_of(spec, now_ms, ran_ms, bad))
     await Journal.create(store, RUN, lease, records=told)
-    drawn = {"plan": digest, "estate": made().plan.estate_digest, "at_ms": now_ms - 3_600_000, "took_ms": 900,
-             "problem": "", "judged": __version__}  # fmt: skip
+    drawn = {
+        "plan": digest,
+        "estate": made().plan.estate_digest,
+        "at_ms": now_ms - 3_600_000,
+        "took_ms": 900,
+        "problem": "",
+        "judged": __version__,
+    }
     none = {"plan": "", "estate": "", "at_ms": now_ms - 60_000, "took_ms": 5, "problem": "no site is left"}
-    opened = {"incident": "fire-1", "plan": digest, "approvals": approvals, "ends": {}, "leaving": [LOST],
-              "mark": "lost"}  # fmt: skip
+    opened = {
+        "incident": "fire-1",
+        "plan": digest,
+        "approvals": approvals,
+        "ends": {},
+        "leaving": [LOST],
+        "mark": "lost",
+    }
     puts = {
-        "incident/fire-1": {"run": RUN, "plan": digest}, OPEN + RUN: opened, key_of((LOST,)): drawn,
+        "incident/fire-1": {"run": RUN, "plan": digest},
+        OPEN + RUN: opened,
+        key_of((LOST,)): drawn,
         key_of((LOST, "south")): none,
-    }  # fmt: skip
+    }
     await store.transact((), tuple(Put(key, orjson.dumps(value)) for key, value in puts.items()), lease)
     return digest
 

@@ -59,9 +59,11 @@ class IdentityProvider:
     async def _discovery(self, request: web.Request) -> web.Response:
         self.asked.append("discovery")
         told = {
-            "issuer": self.issuer, "authorization_endpoint": f"{self.issuer}/authorize",
-            "token_endpoint": f"{self.issuer}/token", "jwks_uri": f"{self.issuer}/keys",
-        }  # fmt: skip
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{self.issuer}/keys",
+        }
         return web.json_response(told | self.about)
 
     async def _jwks(self, request: web.Request) -> web.Response:

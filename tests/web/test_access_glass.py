@@ -146,10 +146,12 @@ def test_one_that_is_none_any_more_is_refused_and_logged(
 ) -> None:
     past = {"from_ms": signer.now_ms - 900_000, "until_ms": signer.now_ms - 1}
     wrong = {
-        "glass-expired": signer.sign(**past), "glass-signature": signer.sign()[:-8] + "AAAAAAAA",
-        "role": signer.sign("olga", "approve"), "glass-unreadable": "evac-glass-1.x.y",
+        "glass-expired": signer.sign(**past),
+        "glass-signature": signer.sign()[:-8] + "AAAAAAAA",
+        "role": signer.sign("olga", "approve"),
+        "glass-unreadable": "evac-glass-1.x.y",
         "glass-too-long": signer.sign(uses=50),
-    }  # fmt: skip
+    }
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)

@@ -25,13 +25,21 @@ def jwt(header: dict[str, str], claims: dict[str, object], signature: str = "") 
 
 
 BEARERS = (
-    "", "x", "Bearer", "Bearer ", f"Basic {base64.b64encode(b'kim:open sesame').decode()}",
+    "",
+    "x",
+    "Bearer",
+    "Bearer ",
+    f"Basic {base64.b64encode(b'kim:open sesame').decode()}",
     f"Bearer {TOKEN}x",
-    f"Bearer {TOKEN[:-1]}", "Bearer evac_", "Bearer " + "evac_" + "t" * 5_000,
+    f"Bearer {TOKEN[:-1]}",
+    "Bearer evac_",
+    "Bearer " + "evac_" + "t" * 5_000,
     "Bearer " + jwt({"alg": "none"}, {"sub": "kim", "exp": 9_999_999_999}),
-    "Bearer " + jwt({"alg": "HS256"}, {"sub": "kim", "exp": 9_999_999_999}, "c2ln"), "Bearer \x01\x02",
-    f"bearer\t{TOKEN}", f"Bearer {TOKEN},{TOKEN}",
-)  # fmt: skip
+    "Bearer " + jwt({"alg": "HS256"}, {"sub": "kim", "exp": 9_999_999_999}, "c2ln"),
+    "Bearer \x01\x02",
+    f"bearer\t{TOKEN}",
+    f"Bearer {TOKEN},{TOKEN}",
+)
 
 
 @pytest.mark.parametrize("given", BEARERS)
@@ -47,10 +55,18 @@ def test_a_token_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
 
 
 COOKIES = (
-    "evac_session=", "evac_session", "evac_session=" + "a" * 42, "evac_session=" + "a" * 43,
-    "evac_session=" + "a" * 20_000, "evac_session=\x01\xff", "=;=;==;;;", "evac_session=a; evac_session=b",
-    'evac_session="' + "\\101" * 43 + '"', "a=b; " * 3_000, "__Host-evac_session=" + "a" * 43,
-)  # fmt: skip
+    "evac_session=",
+    "evac_session",
+    "evac_session=" + "a" * 42,
+    "evac_session=" + "a" * 43,
+    "evac_session=" + "a" * 20_000,
+    "evac_session=\x01\xff",
+    "=;=;==;;;",
+    "evac_session=a; evac_session=b",
+    'evac_session="' + "\\101" * 43 + '"',
+    "a=b; " * 3_000,
+    "__Host-evac_session=" + "a" * 43,
+)
 
 
 @pytest.mark.parametrize("cookie", COOKIES)

@@ -113,11 +113,12 @@ def test_somebody_in_the_file_is_that_person_whatever_the_provider_calls_her(tmp
 @pytest.mark.parametrize(
     ("name", "oidc", "roles", "status"),
     [
-        ("kim", True, "{sre: operator, leads: approver}", 200), ("kim", False, "", 303),
+        ("kim", True, "{sre: operator, leads: approver}", 200),
+        ("kim", False, "", 303),
         ("kim", True, "{leads: approver}", 303),
         ("ANN@example.com", True, "{sre: operator, leads: approver}", 303),
     ],
-)  # fmt: skip
+)
 def test_a_login_ends_with_what_the_file_says_of_its_provider(
     tmp_path: Path, name: str, oidc: bool, roles: str, status: int
 ) -> None:
@@ -141,18 +142,30 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"iss": "http://127.0.0.1/other"}, "another issuer"), ({"aud": "somebody"}, "somebody else"),
-        ({"aud": ["evac", "other"]}, "another client"), ({"azp": "other"}, "another client"),
-        ({"exp": 1}, "is over"), ({"exp": None}, "does not say exp"), ({"iat": 2**40}, "not good yet"),
-        ({"nbf": 2**40}, "not good yet"), ({"nbf": "soon"}, "not good yet"),
-        ({"nonce": "x" * 43}, "another login"), ({"nonce": None}, "another login"),
-        ({"sub": ""}, "names nobody"), ({"sub": 17}, "names nobody"),
-        ({"exp": True}, "does not say exp"), ({"exp": float("nan")}, "does not say exp"),
-        ({"email": ""}, "no name"), ({"email": ["a"]}, "no name"),
-        ({"email": "a\u202eb"}, "no name"), ({"email": "KIM"}, "somebody else is called"),
-        ({"groups": []}, "no role"), ({"groups": "other"}, "no role"), ({"groups": {"sre": 1}}, "no role"),
+        ({"iss": "http://127.0.0.1/other"}, "another issuer"),
+        ({"aud": "somebody"}, "somebody else"),
+        ({"aud": ["evac", "other"]}, "another client"),
+        ({"azp": "other"}, "another client"),
+        ({"exp": 1}, "is over"),
+        ({"exp": None}, "does not say exp"),
+        ({"iat": 2**40}, "not good yet"),
+        ({"nbf": 2**40}, "not good yet"),
+        ({"nbf": "soon"}, "not good yet"),
+        ({"nonce": "x" * 43}, "another login"),
+        ({"nonce": None}, "another login"),
+        ({"sub": ""}, "names nobody"),
+        ({"sub": 17}, "names nobody"),
+        ({"exp": True}, "does not say exp"),
+        ({"exp": float("nan")}, "does not say exp"),
+        ({"email": ""}, "no name"),
+        ({"email": ["a"]}, "no name"),
+        ({"email": "a\u202eb"}, "no name"),
+        ({"email": "KIM"}, "somebody else is called"),
+        ({"groups": []}, "no role"),
+        ({"groups": "other"}, "no role"),
+        ({"groups": {"sre": 1}}, "no role"),
     ],
-)  # fmt: skip
+)
 def test_a_token_that_says_something_else_is_refused(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
@@ -185,14 +198,15 @@ def test_a_token_that_the_provider_did_not_sign_is_refused(tmp_path: Path) -> No
         other = jwk.RSAKey.generate_key(2048, {"kid": "one"})
         good, public = provider.key, provider.keys[0].as_pem(private=False)
         for key, header, token in (
-            (other, {"alg": "RS256", "kid": "one"}, None), (other, {"alg": "RS256"}, None),
+            (other, {"alg": "RS256", "kid": "one"}, None),
+            (other, {"alg": "RS256"}, None),
             (good, {"alg": "RS256", "kid": "unknown"}, None),
             (good, {"alg": "RS256", "kid": "one"}, unsigned),
             (good, {"alg": "RS256", "kid": "one"}, lambda text: confused(text, public)),
             (good, {"alg": "RS256", "kid": "one"}, lambda text: text[:-8] + "AAAAAAAA"),
             (good, {"alg": "RS256", "kid": "one"}, lambda text: "rubbish"),
             (good, {"alg": "RS256", "kid": "one"}, lambda text: "W10.W10.W10"),
-        ):  # fmt: skip
+        ):
             provider.key, provider.header, provider.token = key, header, token or (lambda text: text)
             told = await sign_in(client)
             assert told.status_code == 403, header
@@ -208,12 +222,15 @@ def test_an_answer_counts_in_the_browser_that_asked_and_once(tmp_path: Path) -> 
         query = await at_provider(await to_provider(client))
         flow = client.cookies["evac_flow"]
         for cookies, changed in (
-            ({}, query), ({"evac_flow": flow[:-3] + "AAA"}, query), ({"evac_flow": "x.y"}, query),
-            ({"evac_flow": flow}, query | {"state": "x" * 43}), ({"evac_flow": flow}, query | {"code": ""}),
+            ({}, query),
+            ({"evac_flow": flow[:-3] + "AAA"}, query),
+            ({"evac_flow": "x.y"}, query),
+            ({"evac_flow": flow}, query | {"state": "x" * 43}),
+            ({"evac_flow": flow}, query | {"code": ""}),
             ({"evac_flow": flow}, query | {"iss": "http://127.0.0.1/other"}),
             ({"evac_flow": flow}, query | {"error": "access_denied"}),
             ({"evac_flow": flow}, query | {"code": "x"}),
-        ):  # fmt: skip
+        ):
             client.cookies.clear()
             for name, value in cookies.items():
                 client.cookies.set(name, value)

@@ -75,8 +75,12 @@ def test_the_routes_of_a_login_are_open_or_name_a_role(tmp_path: Path) -> None:
     found = {(method, route.path): route for route in routes(access) for method in route.methods}
     more = found.keys() - {(m, r.path) for r in routes() for m in r.methods}
     assert {path for _, path in more} == {
-        "/sign-in", "/sign-in/break-glass", "/sign-in/oidc", "/sign-in/oidc/back", "/sign-out",
-    }  # fmt: skip
+        "/sign-in",
+        "/sign-in/break-glass",
+        "/sign-in/oidc",
+        "/sign-in/oidc/back",
+        "/sign-out",
+    }
     assert all(declared(route) for route in found.values())
     assert role_of(found["POST", "/sign-out"]) == "viewer"
 

@@ -43,9 +43,11 @@ def people(folder: Path, clock: HandClock | None = None, *, secure: bool = False
     secret.write_text("open sesame\n")
     secret.chmod(0o600)
     known = {
-        "kim": Person("kim", "approver", f"file:{secret}"), "vi": Person("vi", "viewer", f"file:{secret}"),
-        "gone": Person("gone", "admin", "file:/nowhere/at/all"), "keyless": Person("keyless", "admin"),
-    }  # fmt: skip
+        "kim": Person("kim", "approver", f"file:{secret}"),
+        "vi": Person("vi", "viewer", f"file:{secret}"),
+        "gone": Person("gone", "admin", "file:/nowhere/at/all"),
+        "keyless": Person("keyless", "admin"),
+    }
     tokens = {
         "ci": Token("ci", "operator", digest_of(TOKEN)),
         "laptop": Token("laptop", "admin", digest_of(TOKEN + "2"), "vi"),

@@ -106,7 +106,8 @@ def test_what_if_answers_for_one_and_for_several_and_refuses_what_is_not_there()
         assert unknown.json()["code"] == "unknown-domain"
         several = (await client.post("/v1/what-if", json={"domains": ["atlantis", "lemuria"]})).json()
         assert (several["code"], several["detail"]) == (
-            "unknown-domain", "no fault domains 'atlantis', 'lemuria' in the estate",
-        )  # fmt: skip
+            "unknown-domain",
+            "no fault domains 'atlantis', 'lemuria' in the estate",
+        )
 
     play(story)

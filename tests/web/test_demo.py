@@ -35,9 +35,13 @@ def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
     said = tmp_path / "said"
     with said.open("w") as out:
         demo = subprocess.Popen(
-            [sys.executable, "-c", PLAY], stdout=out, stderr=out, env=env, start_new_session=True,
+            [sys.executable, "-c", PLAY],
+            stdout=out,
+            stderr=out,
+            env=env,
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     try:
         found = until(lambda: re.search(r"open (http://[^/]+)/now", said.read_text()), "it says its address")
         with httpx2.Client(base_url=found[1], timeout=PATIENCE_S) as client:
@@ -55,9 +59,13 @@ def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
 def test_nothing_is_left_of_one_that_is_killed(tmp_path: Path) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", PLAY], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True,
+        [sys.executable, "-c", PLAY],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=env,
+        text=True,
         stdin=subprocess.DEVNULL,
-    ) as demo:  # fmt: skip
+    ) as demo:
         try:
             assert demo.stdout is not None
             found = next(filter(None, (re.search(r"open (http://[^/]+)/now", line) for line in demo.stdout)))
@@ -94,8 +102,13 @@ def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[s
     for words in (["serve"], ["serve", "x", "--site", "a", "--port", "1"]):
         assert evac(words) == 2
         assert "error" in capsys.readouterr().err.lower()
-    others = {"ESTATE": ["x"], "--listen": ["--listen", "0.0.0.0:1"], "--bundle": ["--bundle", "x.bundle"],
-              "--status-page": ["--status-page", "x"], "--store": ["--store", "memory:"]}  # fmt: skip
+    others = {
+        "ESTATE": ["x"],
+        "--listen": ["--listen", "0.0.0.0:1"],
+        "--bundle": ["--bundle", "x.bundle"],
+        "--status-page": ["--status-page", "x"],
+        "--store": ["--store", "memory:"],
+    }
     for name, words in others.items():
         assert evac(["serve", "--demo", *words]) == 2
         assert f"leave {name} out" in capsys.readouterr().err

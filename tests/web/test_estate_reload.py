@@ -77,9 +77,11 @@ def running(tmp_path: Path) -> Iterator[Running]:
     command = [sys.executable, "-m", "evac", "serve", str(tmp_path / "estate"), "--site", "pangyo"]
     command += ["--store", f"sqlite:{tmp_path / 's.sqlite'}", "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
-        command, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, stdin=subprocess.DEVNULL,
+        command,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         until_ready(f"http://127.0.0.1:{port}/readyz", process)
         yield Running(tmp_path, f"http://127.0.0.1:{port}", process)

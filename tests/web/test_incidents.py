@@ -75,11 +75,17 @@ def test_the_api_says_what_records_and_people_say() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{"kind": "note", "text": " \n"}, {"kind": "state", "name": "Mail", "value": "fine"}, {"kind": "gossip"},
-     {"kind": "fact", "name": "clients_affected", "value": "many"}, {"kind": "note", "text": "a\x00b"},
-     {"kind": "note", "text": "safe\u202egnp.exe"}, {"kind": "update", "name": "\x9b31m", "text": "x"},
-     {"kind": "state", "name": "Nobody", "value": "degraded"}],
-)  # fmt: skip
+    [
+        {"kind": "note", "text": " \n"},
+        {"kind": "state", "name": "Mail", "value": "fine"},
+        {"kind": "gossip"},
+        {"kind": "fact", "name": "clients_affected", "value": "many"},
+        {"kind": "note", "text": "a\x00b"},
+        {"kind": "note", "text": "safe\u202egnp.exe"},
+        {"kind": "update", "name": "\x9b31m", "text": "x"},
+        {"kind": "state", "name": "Nobody", "value": "degraded"},
+    ],
+)
 def test_what_does_not_hold_together_is_not_written(body: dict[str, str]) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
@@ -138,8 +144,9 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert "Nobody writes this page outside" in seen
             status = (await client.get("/v1/status")).json()
             assert {one["name"]: one["state"] for one in status["components"]} == {
-                "Payment": "major outage", "Web shop": "major outage",
-            }  # fmt: skip
+                "Payment": "major outage",
+                "Web shop": "major outage",
+            }
             assert "fire-1" not in json.dumps(status), "names inside are told to nobody"
             assert "They are back." in (await client.get("/v1/status/feed")).text
             kinds = [row["kind"] for row in (await client.get(NOTES)).json()["items"]]

@@ -203,10 +203,15 @@ def test_it_rests_on_the_access_file_of_now_and_on_a_whole_record(rooms: Rooms) 
         (entry,) = [one for one in await rooms.store.list(PREFIX) if b"kim" in one.value]
         told = orjson.loads(entry.value)
         for wrong in (
-            b"{", b"[]", b"{}", orjson.dumps({**told, "role": "god"}),
-            orjson.dumps({**told, "until_ms": "x"}), orjson.dumps({**told, "until_ms": 1}),
-            orjson.dumps({**told, "proof": "machine"}), orjson.dumps({**told, "name": "vi"}),
-        ):  # fmt: skip
+            b"{",
+            b"[]",
+            b"{}",
+            orjson.dumps({**told, "role": "god"}),
+            orjson.dumps({**told, "until_ms": "x"}),
+            orjson.dumps({**told, "until_ms": 1}),
+            orjson.dumps({**told, "proof": "machine"}),
+            orjson.dumps({**told, "name": "vi"}),
+        ):
             await rooms.store.transact((), (Put(entry.key, wrong),))
             async with rooms.client(rooms.access(), value) as other:
                 assert await name_of(other) == "", wrong

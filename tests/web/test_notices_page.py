@@ -57,14 +57,16 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         await primed(office)
         rows: dict[str, Any] = (await client.get("/v1/notices/told")).json()
         assert [(row["state"], row["words"]) for row in rows["items"]] == [
-            ("begins", LOST.words), ("begins", WORSE.words),
-        ]  # fmt: skip
+            ("begins", LOST.words),
+            ("begins", WORSE.words),
+        ]
         assert [(w["channel"], w["state"], w["tries"]) for w in rows["items"][0]["deliveries"]] == [
             ("desk", "delivered", 1)
         ]
         assert [(w["channel"], w["state"], w["problem"]) for w in rows["items"][1]["deliveries"]] == [
-            ("desk", "waits", "it answers 503"), ("plans", "waits", ""),
-        ]  # fmt: skip
+            ("desk", "waits", "it answers 503"),
+            ("plans", "waits", ""),
+        ]
         more = (await client.get("/v1/notices/told", params={"limit": 1})).json()
         assert more["next"] == str(more["items"][0]["number"])
         rest = (await client.get("/v1/notices/told", params={"after": more["next"]})).json()
@@ -72,8 +74,9 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         seen = (await client.get("/v1/notices/channels")).json()
         assert seen["by"] == "south"
         assert [(one["name"], one["waiting"], one["sent"]) for one in seen["channels"]] == [
-            ("desk", 1, 1), ("plans", 1, 0),
-        ]  # fmt: skip
+            ("desk", 1, 1),
+            ("plans", 1, 0),
+        ]
         assert "env:" not in str(seen), "where an address stands is nobody's business here"
         tag = (await client.get("/v1/notices/channels")).headers["etag"]
         again = await client.get("/v1/notices/channels", headers={"if-none-match": tag})

@@ -72,8 +72,14 @@ def test_a_plan_that_lies_ready_says_how_it_is_carried_out() -> None:
 def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none_that_is_ready() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         assert office.facts is not None
-        told = {"plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
-                "problem": "", "judged": "0.0.1"}  # fmt: skip
+        told = {
+            "plan": "sha256:" + "0" * 64,
+            "estate": office.facts.digest,
+            "at_ms": 2_000,
+            "took_ms": 1,
+            "problem": "",
+            "judged": "0.0.1",
+        }
         waits = "0 plans of 1 lie ready. 1 is not judged yet. It is being looked at again."
         for words, ready in (("not judged yet", waits), ("ready", "1 plan of 1 lies")):
             await office.store.transact((), (Put("drawer/south", orjson.dumps(told)),))
@@ -115,10 +121,18 @@ def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
         rows = [("feed", f"south/feed-{n:03}", n) for n in range(240)] + [("site", "south", 9)]
         for kind, lost, people in rows:
             told = {
-                "plan": "sha256:" + "0" * 64, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1,
-                "problem": "", "basis": "x", "kind": kind, "people": people, "searched": kind == "site",
-                "made_ms": 1_000, "judged": __version__,
-            }  # fmt: skip
+                "plan": "sha256:" + "0" * 64,
+                "estate": office.facts.digest,
+                "at_ms": 2_000,
+                "took_ms": 1,
+                "problem": "",
+                "basis": "x",
+                "kind": kind,
+                "people": people,
+                "searched": kind == "site",
+                "made_ms": 1_000,
+                "judged": __version__,
+            }
             await office.store.transact((), (Put(f"drawer/{lost}", orjson.dumps(told)),))
         await office.look()
         office.refresh()

@@ -72,9 +72,12 @@ def test_a_refusal_says_which_kind_of_error_it_is_so_that_whoever_asked_ends_as_
         again = (await client.post("/v1/runs?wait_s=1", json=body, headers=KEY)).json()
         assert again["proposal"] == told["proposal"]
         assert {name: again[name] for name in ("state", "code", "why", "kind", "hint")} == {
-            "state": "refused", "code": "plan-stale", "why": "of another estate", "kind": "stale-plan",
+            "state": "refused",
+            "code": "plan-stale",
+            "why": "of another estate",
+            "kind": "stale-plan",
             "hint": "evac plan",
-        }  # fmt: skip
+        }
 
     play(story)
 

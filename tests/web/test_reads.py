@@ -58,13 +58,17 @@ def test_the_losses_say_what_the_audit_says() -> None:
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/v1/nothing", 404, "not-found"), ("/v1/services/nobody", 404, "not-found"),
-        ("/v1/runs/nobody", 404, "run-unknown"), ("/v1/runs/nobody/events", 404, "run-unknown"),
-        ("/v1/plans/sha256:" + "0" * 64, 404, "plan-unknown"), ("/v1/plans/x", 422, "request-invalid"),
-        ("/v1/services?limit=0", 422, "request-invalid"), ("/v1/hold", 404, "no-hold"),
+        ("/v1/nothing", 404, "not-found"),
+        ("/v1/services/nobody", 404, "not-found"),
+        ("/v1/runs/nobody", 404, "run-unknown"),
+        ("/v1/runs/nobody/events", 404, "run-unknown"),
+        ("/v1/plans/sha256:" + "0" * 64, 404, "plan-unknown"),
+        ("/v1/plans/x", 422, "request-invalid"),
+        ("/v1/services?limit=0", 422, "request-invalid"),
+        ("/v1/hold", 404, "no-hold"),
         ("/v1/stream?after=-1", 422, "request-invalid"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_a_problem_with_a_code(path: str, status: int, code: str) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         found = await client.get(path)

@@ -128,7 +128,7 @@ def test_a_list_names_the_plan_in_force_both_ways(
         ("running", [STARTED, PAUSED, RESUMED]),
         ("rolling_back", [STARTED, BACK, PAUSED, RESUMED]),
     ],
-)  # fmt: skip
+)
 def test_a_list_says_where_a_run_stands_both_ways(state: str, events: list[Event]) -> None:
     store = MemoryStore()
     asyncio.run(written(store, PLANS[1:2], events))
@@ -149,9 +149,13 @@ def test_a_run_whose_journal_cannot_be_read_hides_no_other(ended: bool) -> None:
     asyncio.run(spoil(store, "run-2"))
     spoilt, whole = alike_all(store)
     assert spoilt == {
-        "run": "run-2", "incident": "i-run-2", "plan_digest": "", "state": "corrupt", "scenario": "",
+        "run": "run-2",
+        "incident": "i-run-2",
+        "plan_digest": "",
+        "state": "corrupt",
+        "scenario": "",
         "started_at": None,
-    }  # fmt: skip
+    }
     assert (whole["run"], whole["state"]) == ("run-1", "failed" if ended else "running")
 
 

@@ -174,15 +174,27 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
     assert [step["id"] for step in shown["steps"]][:2] == ["fence:db", "promote:db"]
     assert "fence:db by hand" in evac.alike("run", "show", fire).out
     for words in (
-        ("run", "list"), ("run", "list", "--output", "json"), ("run", "events", fire),
-        ("run", "events", fire, "--output", "text"), ("run", "verify", fire), ("run", "verify"),
-        ("run", "quarantine", fire), ("run", "quarantine", fire, "--output", "csv"),
-        ("run", "quarantine", fire, "--output", "html"), ("drawer", "list"), ("status",),
-        ("status", "--output", "json"), ("incident", "list"), ("incident", "list", "--output", "json"),
-        *(("incident", paper, fire, "--output", form) for paper in ("show", "timeline", "report")
-          for form in ("text", "json", "markdown", "html")),
+        ("run", "list"),
+        ("run", "list", "--output", "json"),
+        ("run", "events", fire),
+        ("run", "events", fire, "--output", "text"),
+        ("run", "verify", fire),
+        ("run", "verify"),
+        ("run", "quarantine", fire),
+        ("run", "quarantine", fire, "--output", "csv"),
+        ("run", "quarantine", fire, "--output", "html"),
+        ("drawer", "list"),
+        ("status",),
+        ("status", "--output", "json"),
+        ("incident", "list"),
+        ("incident", "list", "--output", "json"),
+        *(
+            ("incident", paper, fire, "--output", form)
+            for paper in ("show", "timeline", "report")
+            for form in ("text", "json", "markdown", "html")
+        ),
         ("incident", "timeline", fire, "--all"),
-    ):  # fmt: skip
+    ):
         assert evac.alike(*words).code == 0, words
     estate = str(ways.folder / "estate")
     assert evac.alike("what-if", "pangyo", here=("--estate", estate)).code == 0
@@ -213,14 +225,16 @@ def test_the_next_command_goes_the_same_way(evac: Evac, fire: str, ways: Ways) -
 
 def test_the_same_is_refused_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
     for code, words in (
-        (1, ("run", "show", "nothing")), (1, ("incident", "show", "nothing")),
-        (2, ("drawer", "get", "sha256:000000000000")), (1, ("incident", "note", "nothing", "words")),
+        (1, ("run", "show", "nothing")),
+        (1, ("incident", "show", "nothing")),
+        (2, ("drawer", "get", "sha256:000000000000")),
+        (1, ("incident", "note", "nothing", "words")),
         (2, ("incident", "note", fire, "", "--kind", "update")),
         (2, ("incident", "note", fire, "--kind", "fact", "--name", "weather", "--value", "wet")),
         (10, ("run", "retry", fire, "fence:db", "--reason", "again")),
         (10, ("run", "skip", fire, "nothing", "--reason", "no such step")),
         (1, ("run", "pause", "nothing", "--reason", "why")),
-    ):  # fmt: skip
+    ):
         said = evac.alike(*words)
         assert said.code == code, (words, said)
         assert "next:" in said.words
@@ -236,11 +250,12 @@ def test_what_a_server_would_not_read_is_refused(
     if by == "environment":
         monkeypatch.setenv("EVAC_SERVER", server)
     for option, words in (
-        ("ESTATE", ["apply", "p", "estate"]), ("--policy", ["apply", "p", "--policy", "policy.yaml"]),
+        ("ESTATE", ["apply", "p", "estate"]),
+        ("--policy", ["apply", "p", "--policy", "policy.yaml"]),
         ("ESTATE and --policy", ["apply", "p", "estate", "--policy", "p.yaml", "--execute", "--reason", "r"]),
         ("--estate", ["what-if", "pangyo", "--estate", "estate"]),
         ("ESTATE", ["incident", "status-page", "estate", "-o", str(tmp_path / "out")]),
-    ):  # fmt: skip
+    ):
         assert program([*words, *named]) == 2, words
         told = " ".join(capsys.readouterr().err.split())
         assert f"{option} would not be read: the server" in told, (words, told)

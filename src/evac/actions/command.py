@@ -126,10 +126,17 @@ def _not_there(action: Action, key: str) -> list[str]:
 def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str], tuple[Secret, ...]]:
     """The order in EVAC_ variables, and what `env` of the settings names (`NAME=value`, or a reference)."""
     variables = {
-        "EVAC_WHAT": what, "EVAC_VERB": action.verb, "EVAC_TARGET": action.target, "EVAC_SITE": action.at,
-        "EVAC_RUN": order.run, "EVAC_STEP": order.step, "EVAC_KEY": order.key, "EVAC_TOKEN": str(order.token),
-        "EVAC_EPOCH": str(order.epoch), "EVAC_REASON": order.reason,
-    }  # fmt: skip
+        "EVAC_WHAT": what,
+        "EVAC_VERB": action.verb,
+        "EVAC_TARGET": action.target,
+        "EVAC_SITE": action.at,
+        "EVAC_RUN": order.run,
+        "EVAC_STEP": order.step,
+        "EVAC_KEY": order.key,
+        "EVAC_TOKEN": str(order.token),
+        "EVAC_EPOCH": str(order.epoch),
+        "EVAC_REASON": order.reason,
+    }
     for key, value in action.parameters.items():
         variables[f"EVAC_PARAMETER_{_upper(key)}"] = _words(value)
     given_ones, hidden = _given(action.settings)

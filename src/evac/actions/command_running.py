@@ -46,9 +46,14 @@ async def run_program(
         raise Permanent("command-missing", "no command is given")
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, env=dict(env), cwd=cwd or None, start_new_session=True,
-        )  # fmt: skip
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd or None,
+            start_new_session=True,
+        )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "an argument holds a null character"
         raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error

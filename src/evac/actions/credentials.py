@@ -79,9 +79,10 @@ class Credential:
                 raise
         if self._closed:
             raise NothingSent(
-                CODE, f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
+                CODE,
+                f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
                 "mend the password that evac was given, then begin anew",
-            )  # fmt: skip
+            )
         self._in_flight += 1
 
     def leave(self, address: str, verdict: Verdict) -> None:

@@ -30,9 +30,11 @@ async def takes_connections(host: str, port: int, wait_s: float = CONNECT_MS / 1
 
 def another_primary(address: str) -> Retryable:
     return Retryable(
-        ANOTHER_PRIMARY, f"{address} answers as a primary that takes writes", "demote or fence it first",
+        ANOTHER_PRIMARY,
+        f"{address} answers as a primary that takes writes",
+        "demote or fence it first",
         after_ms=100,
-    )  # fmt: skip
+    )
 
 
 def only_others(addresses: Sequence[str], problems: Sequence[str]) -> ActionError | None:

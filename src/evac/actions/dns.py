@@ -56,8 +56,10 @@ class DnsDriver:
             dns_records.wanted(job.names, action, dns_wire.values(found))
         except (ActionError, NoAnswer) as error:
             return Checked((str(error),))
-        problems = [f"{words} is answered, which the estate does not know" for words in
-                    dns_records.foreign(job.names, dns_wire.values(found))]  # fmt: skip
+        problems = [
+            f"{words} is answered, which the estate does not know"
+            for words in dns_records.foreign(job.names, dns_wire.values(found))
+        ]
         if token > order.token:
             problems.append(str(given.stale_token(job.names.zone, token, order)))
         return Checked(tuple(problems[:_NAMED]), {"server": str(job.server), "names": len(found)})

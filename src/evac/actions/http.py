@@ -194,13 +194,20 @@ def _body(action: Action, order: Order, what: str) -> bytes:
     """What is asked, in canonical JSON, the same for every try of a step. Settings are ours and stay here."""
     return orjson.dumps(
         {
-            "what": what, "verb": action.verb, "target": action.target, "site": action.at,
+            "what": what,
+            "verb": action.verb,
+            "target": action.target,
+            "site": action.at,
             "parameters": {key: action.parameters[key] for key in sorted(action.parameters)},
-            "run": order.run, "step": order.step, "reason": order.reason, "ticket": order.ticket,
-            "token": order.token, "epoch": order.epoch,
+            "run": order.run,
+            "step": order.step,
+            "reason": order.reason,
+            "ticket": order.ticket,
+            "token": order.token,
+            "epoch": order.epoch,
         },
         option=orjson.OPT_SORT_KEYS,
-    )  # fmt: skip
+    )
 
 
 def _judge(answer: Answer) -> None:

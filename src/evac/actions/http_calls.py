@@ -75,9 +75,15 @@ class Caller:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def call(
-        self, method: str, url: str, *, timeout_s: float, body: bytes = b"",
-        headers: Mapping[str, str] | None = None, line: ssl.SSLContext | None = None,
-    ) -> Answer:  # fmt: skip
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        line: ssl.SSLContext | None = None,
+    ) -> Answer:
         """line: of https, None: as this machine believes. Raises `NotReached` or `NotAnswered`, and
         `Permanent` for an URL that is none.
         """
@@ -99,10 +105,17 @@ class Caller:
     async def _call(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], line: ssl.SSLContext | None
     ) -> Answer:
-        async with self._session_for(url) as session, session.request(
-            method, url, data=body or None, headers=headers, allow_redirects=False,
-            ssl=True if line is None else line,
-        ) as response:  # fmt: skip
+        async with (
+            self._session_for(url) as session,
+            session.request(
+                method,
+                url,
+                data=body or None,
+                headers=headers,
+                allow_redirects=False,
+                ssl=True if line is None else line,
+            ) as response,
+        ):
             parts = bytearray()
             async for part in response.content.iter_chunked(65_536):
                 parts += part
@@ -140,8 +153,10 @@ class Caller:
 def _session(force_close: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=force_close),
-        timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
-    )  # fmt: skip
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
 
 
 def check_url(url: str) -> None:

@@ -93,16 +93,22 @@ def read_target(action: Action) -> Target:
     address = given.text(told, "address", "") or given.text(settings, "address")
     host, _, number = address_of(address, port).rpartition(":")
     return Target(
-        host.strip("[]"), number, given.text(told, "server", action.target),
-        given.text(told, "serial", "").strip(), given.text(told, "network", "") or action.at,
+        host.strip("[]"),
+        number,
+        given.text(told, "server", action.target),
+        given.text(told, "serial", "").strip(),
+        given.text(told, "network", "") or action.at,
         given.whole(told, "boot_ms", 0, 86_400_000),
-        given.text(settings, "user"), given.text(settings, "password"),
-        given.text(settings, "program", "ipmitool"), one_of(settings, "privilege", PRIVILEGES),
-        _cipher(settings), one_of(settings, "boot_source", SOURCES),
+        given.text(settings, "user"),
+        given.text(settings, "password"),
+        given.text(settings, "program", "ipmitool"),
+        one_of(settings, "privilege", PRIVILEGES),
+        _cipher(settings),
+        one_of(settings, "boot_source", SOURCES),
         max(1, given.whole(settings, "requests_at_once", REQUESTS_AT_ONCE, 4_096)),
         max(1, given.whole(settings, "refusals_at_most", REFUSALS_AT_MOST, 100)),
         float(max(1, given.whole(settings, "answer_s", ANSWER_S, 120))),
-    )  # fmt: skip
+    )
 
 
 def _cipher(settings: Mapping[str, Value]) -> str:
@@ -133,8 +139,11 @@ class Asker:
         power = {"on": "on", "off": "off"}.get(words.get("system power", ""), "")
         if not power:
             raise Retryable("bmc-half-dead", f"{target.address} does not say whether {target.server} is on")
-        faults = [name for name in ("main power fault", "power control fault", "power overload")
-                  if words.get(name) == "true"]  # fmt: skip
+        faults = [
+            name
+            for name in ("main power fault", "power control fault", "power overload")
+            if words.get(name) == "true"
+        ]
         drives = "drive fault" if words.get("drive fault") == "true" else ""
         return Chassis(power, ", ".join(faults), drives)
 
@@ -190,9 +199,10 @@ class Asker:
         try:
             left = ends - asyncio.get_running_loop().time()
             ended = await run_program(
-                arguments(target, command), timeout_s=max(0.0, min(target.answer_s, left)),
+                arguments(target, command),
+                timeout_s=max(0.0, min(target.answer_s, left)),
                 env=environment({"IPMI_PASSWORD": credential.secret.reveal()}),
-            )  # fmt: skip
+            )
             verdict = verdict_of(ended)
             return understood(target, ended)
         finally:
@@ -203,9 +213,26 @@ def arguments(target: Target, command: tuple[str, ...]) -> list[str]:
     """-v: without it a refused password looks like silence."""
     cipher = ["-C", target.cipher] if target.cipher else []
     return [
-        target.program, "-v", "-I", "lanplus", "-H", target.host, "-p", target.port, "-U", target.user, "-E",
-        "-L", target.privilege, "-N", "1", "-R", "2", *cipher, *command,
-    ]  # fmt: skip
+        target.program,
+        "-v",
+        "-I",
+        "lanplus",
+        "-H",
+        target.host,
+        "-p",
+        target.port,
+        "-U",
+        target.user,
+        "-E",
+        "-L",
+        target.privilege,
+        "-N",
+        "1",
+        "-R",
+        "2",
+        *cipher,
+        *command,
+    ]
 
 
 def verdict_of(ended: Ended) -> Verdict:

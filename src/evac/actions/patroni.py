@@ -236,8 +236,11 @@ def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
 def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
     evidence = {**cluster.evidence(), **_warnings(cluster), "member": _name(action)}
     if action.verb == "fence":
-        return {**evidence, "proof": "lease",
-                "limits": "a Patroni that hangs demotes nothing; only a watchdog does"}  # fmt: skip
+        return {
+            **evidence,
+            "proof": "lease",
+            "limits": "a Patroni that hangs demotes nothing; only a watchdog does",
+        }
     if action.verb == "demote":
         return {**evidence, "proof": "demote", "limits": "Patroni demotes it in the switchover, in order"}
     if action.verb == "rejoin":
@@ -279,9 +282,10 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
     limit = max(0.1, dcs.left_s() - 0.2 if path == "/switchover" else min(REST_S, dcs.left_s()))
     try:
         async with (
-            asyncio.timeout(limit), aiohttp.ClientSession(headers=headers) as session,
+            asyncio.timeout(limit),
+            aiohttp.ClientSession(headers=headers) as session,
             session.request(method, url + path, json=body) as answer,
-        ):  # fmt: skip
+        ):
             words = (await whole_answer(answer, MAX_ANSWER)).decode("utf-8", "replace")
     except aiohttp.ClientConnectorError as error:
         raise Retryable("patroni-unreachable", f"{url} cannot be reached", after_ms=300) from error

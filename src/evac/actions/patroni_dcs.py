@@ -73,11 +73,16 @@ class Cluster:
         """For the journal. alone_s: about what Patroni would need without evac."""
         ttl, loop_wait = int(self.config.get("ttl", 30)), int(self.config.get("loop_wait", 10))
         seen: dict[str, str | int | bool] = {
-            "leader": self.leader or "none", "sync": " ".join(self.sync), "synchronous": self.synchronous,
-            "strict": bool(self.config.get("synchronous_mode_strict")), "ttl": ttl, "loop_wait": loop_wait,
-            "retry_timeout": int(self.config.get("retry_timeout", 10)), "alone_s": ttl + loop_wait,
+            "leader": self.leader or "none",
+            "sync": " ".join(self.sync),
+            "synchronous": self.synchronous,
+            "strict": bool(self.config.get("synchronous_mode_strict")),
+            "ttl": ttl,
+            "loop_wait": loop_wait,
+            "retry_timeout": int(self.config.get("retry_timeout", 10)),
+            "alone_s": ttl + loop_wait,
             "timeline": int(self.members.get(self.leader, {}).get("timeline", 0)),
-        }  # fmt: skip
+        }
         return seen | ({"standby_cluster_of": self.standby_of} if self.standby_of else {})
 
 
@@ -283,11 +288,16 @@ def _cluster(scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict
     }
     claim, revision = _claim(claims)
     return Cluster(
-        scope=scope, leader=values.get("leader", ""), config=_json(values.get("config", "")), members=members,
+        scope=scope,
+        leader=values.get("leader", ""),
+        config=_json(values.get("config", "")),
+        members=members,
         sync=tuple(name for name in str(sync.get("sync_standby") or "").split(",") if name),
-        claim=claim, claim_revision=revision, leader_revision=revisions.get("leader", 0),
+        claim=claim,
+        claim_revision=revision,
+        leader_revision=revisions.get("leader", 0),
         extra={"initialize": values.get("initialize", ""), "failover": values.get("failover", "")},
-    )  # fmt: skip
+    )
 
 
 def _claim(claims: list[dict[str, Any]]) -> tuple[Claim, int]:

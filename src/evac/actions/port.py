@@ -16,9 +16,23 @@ from typing import Final, Literal, Protocol
 from evac.model.errors import ActionError
 
 Verb = Literal[
-    "fence", "unfence", "promote", "demote", "rejoin", "protect", "boot", "start", "stop", "scale", "drain",
-    "ready", "shift", "verify", "attest", "run",
-]  # fmt: skip
+    "fence",
+    "unfence",
+    "promote",
+    "demote",
+    "rejoin",
+    "protect",
+    "boot",
+    "start",
+    "stop",
+    "scale",
+    "drain",
+    "ready",
+    "shift",
+    "verify",
+    "attest",
+    "run",
+]
 """fence: the old primary cannot acknowledge a write. protect: make a replica synchronous, or fall back as
 policy says. rejoin: make what was a primary a replica of the new one. drain, ready: take a backend out, put
 it back.

@@ -42,9 +42,12 @@ class Archived:
     def evidence(self) -> dict[str, str | int | bool]:
         tables = " ".join(f"{table}={count}" for table, count in self.rows.items())
         return {
-            "archive": str(self.folder), "fork": self.fork, "diverged_transactions": self.transactions,
-            "diverged_rows": sum(self.rows.values()), "rows_by_table": tables[:900],
-        }  # fmt: skip
+            "archive": str(self.folder),
+            "fork": self.fork,
+            "diverged_transactions": self.transactions,
+            "diverged_rows": sum(self.rows.values()),
+            "rows_by_table": tables[:900],
+        }
 
 
 def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
@@ -52,8 +55,11 @@ def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
     given = text(action.parameters, "archive", text(action.settings, "archive", ""))
     top = given.removeprefix("file:")
     if not top.startswith("/"):
-        raise Permanent("archive-missing", "no folder is given for what the old primary had alone",
-                        "write archive into the endpoint or the step")  # fmt: skip
+        raise Permanent(
+            "archive-missing",
+            "no folder is given for what the old primary had alone",
+            "write archive into the endpoint or the step",
+        )
     name = text(action.settings, "name", "member").replace("/", "_")
     return Path(top) / f"{name}-{timeline:08X}-{lsn_text(lsn).replace('/', '-')}"
 
@@ -105,9 +111,10 @@ def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool
 def _segments_from(place: Place, first: str) -> list[Path]:
     """Segments of the fork's timeline or a later one that begin with or after `first`."""
     return sorted(
-        path for path in (place.data / "pg_wal").iterdir()
+        path
+        for path in (place.data / "pg_wal").iterdir()
         if len(path.name) == 24 and path.name[8:] >= first[8:] and path.name[:8] >= first[:8]
-    )  # fmt: skip
+    )
 
 
 def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, int]) -> None:
@@ -115,8 +122,11 @@ def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, in
     first = segment_name(*fork, found.segment_bytes)
     segments = _segments_from(place, first)
     if not any(path.name[8:] == first[8:] for path in segments):
-        raise Permanent("log-gone", f"the log from the fork on is no longer there ({first})",
-                        "keep a copy of the data folder by hand, then rejoin with a fresh copy")  # fmt: skip
+        raise Permanent(
+            "log-gone",
+            f"the log from the fork on is no longer there ({first})",
+            "keep a copy of the data folder by hand, then rejoin with a fresh copy",
+        )
     need = sum(path.stat().st_size for path in segments)
     partial.mkdir(parents=True, exist_ok=True)
     partial.chmod(0o700)
@@ -165,9 +175,13 @@ async def _dump_rows(
     xids = sorted({str(xid) for commit in commits for xid in commit.xids})
     try:
         connection = await asyncpg.connect(
-            host=member.host, port=member.port, user=member.user, database=member.dbname, timeout=10,
+            host=member.host,
+            port=member.port,
+            user=member.user,
+            database=member.dbname,
+            timeout=10,
             statement_cache_size=0,
-        )  # fmt: skip
+        )
         try:
             names = await _tables(connection, tables)
             return {

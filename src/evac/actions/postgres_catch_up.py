@@ -50,8 +50,9 @@ async def catch_up(
     await cut(link, facts)
     facts = await until_silent(link)
     told: dict[str, str | int | bool] = {
-        "fetched_from": fullest.member.address, "fetched_bytes": max(0, facts.lsn - before),
-    }  # fmt: skip
+        "fetched_from": fullest.member.address,
+        "fetched_bytes": max(0, facts.lsn - before),
+    }
     return facts, told if whole else {**told, "short_of": lsn_text(wanted)}
 
 
@@ -62,9 +63,11 @@ def _lsn(peer: Peer) -> int:
 def _is_fuller(peer: Peer, facts: PostgresFacts) -> bool:
     theirs = peer.facts
     return (
-        theirs is not None and theirs.role == "standby" and theirs.system == facts.system
+        theirs is not None
+        and theirs.role == "standby"
+        and theirs.system == facts.system
         and theirs.lsn > facts.lsn
-    )  # fmt: skip
+    )
 
 
 async def _of_one_history(link: Link, facts: PostgresFacts, peer: Peer) -> bool:

@@ -128,18 +128,25 @@ class PostgresFacts:
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""
         seen: dict[str, str | int | bool] = {
-            "role": self.role, "timeline": self.timeline, "lsn": lsn_text(self.lsn), "version": self.version,
-        }  # fmt: skip
+            "role": self.role,
+            "timeline": self.timeline,
+            "lsn": lsn_text(self.lsn),
+            "version": self.version,
+        }
         if self.role == "standby":
             seen |= {
-                "lag_ms": self.lag_ms, "receiver": self.receiver or "none", "upstream": self.upstream,
+                "lag_ms": self.lag_ms,
+                "receiver": self.receiver or "none",
+                "upstream": self.upstream,
                 "replayed": lsn_text(self.replayed),
-            }  # fmt: skip
+            }
         else:
             seen |= {
-                "synchronous": self.sync.text(), "strict": self.sync.every_one, "writable": self.writable,
+                "synchronous": self.sync.text(),
+                "strict": self.sync.every_one,
+                "writable": self.writable,
                 "standbys": " ".join(f"{one.name}:{one.sync_state}" for one in self.standbys)[:500],
-            }  # fmt: skip
+            }
         return seen
 
 
@@ -161,15 +168,26 @@ async def read_facts(link: Link) -> PostgresFacts:
     standbys = tuple(_standby(one) for one in orjson.loads(row["standbys"] or "[]"))
     held = max(row["received"], row["replayed"])
     return PostgresFacts(
-        role="standby" if standby else "primary", timeline=row["timeline"],
-        lsn=held if standby else row["written"], received=row["received"], replayed=row["replayed"],
+        role="standby" if standby else "primary",
+        timeline=row["timeline"],
+        lsn=held if standby else row["written"],
+        received=row["received"],
+        replayed=row["replayed"],
         lag_ms=row["replay_age_ms"] if standby and held > row["replayed"] else 0,
-        receiver=row["receiver"] or "", upstream=row["sender"] or "",
-        has_upstream=row["has_upstream"] and not row["fetching"], fetching=row["fetching"],
-        sync=parse_sync_set(row["sync_names"]), synchronous_commit=row["sync_commit"],
-        read_only=row["read_only"], fsync=row["fsync"], version=row["version"], system=row["system"],
-        standbys=standbys, folder=row["folder"], authority=row["authority"] or "",
-    )  # fmt: skip
+        receiver=row["receiver"] or "",
+        upstream=row["sender"] or "",
+        has_upstream=row["has_upstream"] and not row["fetching"],
+        fetching=row["fetching"],
+        sync=parse_sync_set(row["sync_names"]),
+        synchronous_commit=row["sync_commit"],
+        read_only=row["read_only"],
+        fsync=row["fsync"],
+        version=row["version"],
+        system=row["system"],
+        standbys=standbys,
+        folder=row["folder"],
+        authority=row["authority"] or "",
+    )
 
 
 def _standby(row: Mapping[str, Any]) -> StandbySeen:
@@ -191,9 +209,11 @@ async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], ma
         *(f"{row['what']} sets {row['setting']}" for row in lowered if not _confirmed(str(row["setting"]))),
     ]
     evidence: Evidence = {
-        **facts.evidence(), "candidate": candidate, "strict": not problems,
+        **facts.evidence(),
+        "candidate": candidate,
+        "strict": not problems,
         "limits": "reads are not fenced; a session may lower synchronous_commit for itself",
-    }  # fmt: skip
+    }
     return Checked(tuple(dict.fromkeys(problems)), evidence)
 
 

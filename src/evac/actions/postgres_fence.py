@@ -63,10 +63,13 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
             await cut(link, facts)
         facts = await until_silent(link)
     return {
-        **facts.evidence(), "proof": "sync", "candidate": link.member.name, "epoch": order.epoch,
+        **facts.evidence(),
+        "proof": "sync",
+        "candidate": link.member.name,
+        "epoch": order.epoch,
         "standing_age_ms": whole(action.parameters, "standing_age_ms", 0),
         "limits": "the old primary may still answer reads",
-    }  # fmt: skip
+    }
 
 
 async def cut(link: Link, facts: PostgresFacts) -> None:
@@ -116,8 +119,11 @@ async def unfence(link: Link, order: Order) -> Evidence:
         if not facts.has_upstream:
             kept = await kept_upstream(link, facts)
             if not kept:
-                raise Permanent("upstream-forgotten", f"{link.member.address} does not know whom it followed",
-                                "let it rejoin the primary")  # fmt: skip
+                raise Permanent(
+                    "upstream-forgotten",
+                    f"{link.member.address} does not know whom it followed",
+                    "let it rejoin the primary",
+                )
             await set_system(link, "primary_conninfo", kept, secret=True)
         await obey(link, seen, order, fence=0)
         await reload(link)
@@ -160,10 +166,11 @@ async def demote(link: Link, order: Order) -> Evidence:
             await link.pause(POLL_S)
         facts = await read_facts(link)
     return {
-        **demoted_evidence(facts), "sessions_ended": int(ended),
+        **demoted_evidence(facts),
+        "sessions_ended": int(ended),
         "epoch": order.epoch,
         "limits": "a session that sets transaction_read_only off and synchronous_commit off can still write",
-    }  # fmt: skip
+    }
 
 
 async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
@@ -177,8 +184,11 @@ async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
         peers = await ask_peers(action)
         writable, silent = writable_of(peers, facts.system), silent_of(peers)
         if writable or silent or not peers:
-            raise Permanent("undo-unsafe", "it is not certain that no other primary exists: "
-                            f"{', '.join(writable or silent) or 'no peers are named'}")  # fmt: skip
+            raise Permanent(
+                "undo-unsafe",
+                "it is not certain that no other primary exists: "
+                f"{', '.join(writable or silent) or 'no peers are named'}",
+            )
         await obey(link, seen, order)
         await set_system(link, "default_transaction_read_only", "off")
         await set_sync(link, all_of(many(action.parameters, "synchronous")))

@@ -107,8 +107,10 @@ def parse_control(text: str) -> Control:
     }
     try:
         return Control(
-            values["Database system identifier"], int(values["Latest checkpoint's TimeLineID"]),
-            values["Database cluster state"], int(values["Bytes per WAL segment"]),
-        )  # fmt: skip
+            values["Database system identifier"],
+            int(values["Latest checkpoint's TimeLineID"]),
+            values["Database cluster state"],
+            int(values["Bytes per WAL segment"]),
+        )
     except (KeyError, ValueError) as error:
         raise Permanent("control-unreadable", "pg_controldata did not say what was expected") from error

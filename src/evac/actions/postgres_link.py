@@ -75,9 +75,13 @@ def member_of(action: Action, prefix: str = "") -> Member:
 
 def _member(values: Mapping[str, Value]) -> Member:
     return Member(
-        text(values, "host"), whole(values, "port", 5432, 65_535), text(values, "user", "postgres"),
-        text(values, "password", ""), text(values, "dbname", "postgres"), text(values, "name", ""),
-    )  # fmt: skip
+        text(values, "host"),
+        whole(values, "port", 5432, 65_535),
+        text(values, "user", "postgres"),
+        text(values, "password", ""),
+        text(values, "dbname", "postgres"),
+        text(values, "name", ""),
+    )
 
 
 class Link:
@@ -191,11 +195,16 @@ async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
     attempt: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
         asyncpg.connect(
-            host=member.host, port=member.port, user=member.user, database=member.dbname,
-            password=secret.reveal() if secret else None, timeout=max(limit, ATTEMPT_S),
-            statement_cache_size=16, server_settings={"application_name": "evac"},
+            host=member.host,
+            port=member.port,
+            user=member.user,
+            database=member.dbname,
+            password=secret.reveal() if secret else None,
+            timeout=max(limit, ATTEMPT_S),
+            statement_cache_size=16,
+            server_settings={"application_name": "evac"},
         )
-    )  # fmt: skip
+    )
     try:
         await asyncio.wait((attempt,), timeout=limit)
     except asyncio.CancelledError:

@@ -63,9 +63,13 @@ def place_of(action: Action) -> Place | None:
 
 
 async def program(
-    place: Place, *argv: str, timeout_s: float, password: Member | None = None, output: Path | None = None,
+    place: Place,
+    *argv: str,
+    timeout_s: float,
+    password: Member | None = None,
+    output: Path | None = None,
     allowed: tuple[int, ...] = (0,),
-) -> str:  # fmt: skip
+) -> str:
     """Runs one of the programs and returns what it said, at most `OUTPUT_BYTES`. output: a file for it
     instead. Raises `Permanent` for a code that is not allowed, `OutcomeUnknown` when it takes too long.
     """
@@ -74,9 +78,16 @@ async def program(
     with contextlib.ExitStack() as stack:
         target: Any = stack.enter_context(output.open("wb")) if output else asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            str(place.bin / argv[0]), *argv[1:], stdin=asyncio.subprocess.DEVNULL, stdout=target,
-            stderr=asyncio.subprocess.STDOUT, env=env, cwd="/", start_new_session=True, **_identity(place),
-        )  # fmt: skip
+            str(place.bin / argv[0]),
+            *argv[1:],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=target,
+            stderr=asyncio.subprocess.STDOUT,
+            env=env,
+            cwd="/",
+            start_new_session=True,
+            **_identity(place),
+        )
         try:
             async with asyncio.timeout(max(0.1, timeout_s)):
                 said = await process.stdout.read(OUTPUT_BYTES) if process.stdout else b""

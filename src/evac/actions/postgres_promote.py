@@ -66,17 +66,24 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
         await link.change("SELECT pg_promote(false)")
         after = await _until_primary(link, wanted)
     return {
-        **after.evidence(), "proof": text(action.parameters, "proof", "sync"), "epoch": order.epoch,
-        "timeline_before": before.timeline, "held": lsn_text(facts.lsn), **fetched,
+        **after.evidence(),
+        "proof": text(action.parameters, "proof", "sync"),
+        "epoch": order.epoch,
+        "timeline_before": before.timeline,
+        "held": lsn_text(facts.lsn),
+        **fetched,
         "silent_peers": " ".join(silent_of(peers))[:500],
-    }  # fmt: skip
+    }
 
 
 def _promoted_already(link: Link, facts: PostgresFacts, seen: Authority) -> Evidence:
     """A try before this one got there; its synchronous set was in place before it."""
     if facts.read_only or facts.fenced:
-        raise Permanent("demoted", f"{link.member.address} is a primary that was demoted",
-                        "let it rejoin, or take the demotion back")  # fmt: skip
+        raise Permanent(
+            "demoted",
+            f"{link.member.address} is a primary that was demoted",
+            "let it rejoin, or take the demotion back",
+        )
     return {**facts.evidence(), "epoch": seen.epoch, "already": True}
 
 

@@ -45,8 +45,13 @@ from evac.actions.postgres_replicas import follow, follows, upstream_of
 from evac.actions.postgres_timelines import history_of, timeline_held
 from evac.model.errors import ActionError, Permanent, Retryable
 
-OURS = ("primary_conninfo", "synchronous_standby_names", "default_transaction_read_only", "evac.authority",
-        "recovery_target_timeline")  # fmt: skip
+OURS = (
+    "primary_conninfo",
+    "synchronous_standby_names",
+    "default_transaction_read_only",
+    "evac.authority",
+    "recovery_target_timeline",
+)
 """Settings of postgresql.auto.conf that a rejoin decides."""
 NO_ANSWER = ("postgres-silent", "postgres-unreachable")
 MEMBER_S = 3.0
@@ -110,8 +115,11 @@ async def rejoin(action: Action, order: Order) -> Evidence:
             return done
         place = _place(action)
         if place is None:
-            raise Permanent("needs-hands", f"{member_of(action).address} must be rewound on its own machine",
-                            "let the site's agent do it: settings data and bin")  # fmt: skip
+            raise Permanent(
+                "needs-hands",
+                f"{member_of(action).address} must be rewound on its own machine",
+                "let the site's agent do it: settings data and bin",
+            )
         # pg_rewind reads the timeline from the control file, which a promotion leaves to the next checkpoint.
         await upstream.change("CHECKPOINT")
     try:
@@ -186,15 +194,22 @@ async def _by_hand(
         await stop(place)
         fork = fork_of(await asyncio.to_thread(_local_history, place, found), history)
         if fork[0] == theirs.timeline and not found.was_standby:
-            raise Permanent("same-timeline", "both are primaries of one timeline, so none can be rewound",
-                            "keep both, and ask a person")  # fmt: skip
+            raise Permanent(
+                "same-timeline",
+                "both are primaries of one timeline, so none can be rewound",
+                "keep both, and ask a person",
+            )
         if fork[0] != theirs.timeline and holds_log_after(place, found, fork):
             kept = await archive(place, action, found, fork, deadline - loop.time())
     how = await _replace_data(place, action, kept, deadline)
     await asyncio.to_thread(_write_settings, place, action, kept, seen, order)
     _unfinished(place).unlink(missing_ok=True)
-    evidence: Evidence = {**(kept.evidence() if kept else {}), "rewound": how == "rewind", "how": how,
-                          "epoch": order.epoch}  # fmt: skip
+    evidence: Evidence = {
+        **(kept.evidence() if kept else {}),
+        "rewound": how == "rewind",
+        "how": how,
+        "epoch": order.epoch,
+    }
     if text(action.settings, "start", "pg_ctl") == "unit":
         return {**evidence, "started": False}
     await start(place, max(1.0, deadline - loop.time()))
@@ -241,8 +256,11 @@ def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:
     if found.system != theirs.system:
         raise Permanent("other-data", "the data folder holds another data set than the primary to follow")
     if found.timeline > theirs.timeline:
-        raise Permanent("newer-than-primary", f"this member is on timeline {found.timeline}, the primary to "
-                        f"follow on {theirs.timeline}: it may be the old one")  # fmt: skip
+        raise Permanent(
+            "newer-than-primary",
+            f"this member is on timeline {found.timeline}, the primary to "
+            f"follow on {theirs.timeline}: it may be the old one",
+        )
 
 
 def _local_history(place: Place, found: Control) -> tuple[Stretch, ...]:
@@ -281,8 +299,21 @@ async def _copy_anew(place: Place, action: Action, timeout_s: float) -> None:
     fresh.mkdir(mode=0o700)
     place.give(fresh)
     primary = _primary(action)
-    argv = ("pg_basebackup", "-h", primary.host, "-p", str(primary.port), "-U", primary.user,
-            "-D", str(fresh), "-X", "stream", "-c", "fast")  # fmt: skip
+    argv = (
+        "pg_basebackup",
+        "-h",
+        primary.host,
+        "-p",
+        str(primary.port),
+        "-U",
+        primary.user,
+        "-D",
+        str(fresh),
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+    )
     await program(place, *argv, timeout_s=timeout_s, password=primary)
     if not (place.data / "PG_VERSION").exists():
         (fresh / "postgresql.auto.conf").write_text("")

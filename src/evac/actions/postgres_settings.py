@@ -14,8 +14,10 @@ async def set_system(link: Link, name: str, value: str | None, *, secret: bool =
     """ALTER SYSTEM; None resets. Not yet reloaded."""
     if secret:
         # The statement holds a password: this session's statements stay out of the server's log.
-        await link.change("SET log_statement = 'none'; SET log_min_duration_statement = -1;"
-                          "SET log_min_error_statement = 'panic'")  # fmt: skip
+        await link.change(
+            "SET log_statement = 'none'; SET log_min_duration_statement = -1;"
+            "SET log_min_error_statement = 'panic'"
+        )
     if value is None:
         await link.change(f"ALTER SYSTEM RESET {name}")
     else:

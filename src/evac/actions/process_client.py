@@ -127,10 +127,17 @@ class AgentClient:
 def order_values(order: Order) -> dict[str, Any]:
     """An order as the agent reads it."""
     return {
-        "run": order.run, "step": order.step, "attempt": order.attempt, "token": order.token,
-        "epoch": order.epoch, "reason": order.reason, "timeout_ms": int(order.timeout_s * 1_000),
-        "key": order.key, "ticket": order.ticket, "dry_run": order.dry_run,
-    }  # fmt: skip
+        "run": order.run,
+        "step": order.step,
+        "attempt": order.attempt,
+        "token": order.token,
+        "epoch": order.epoch,
+        "reason": order.reason,
+        "timeout_ms": int(order.timeout_s * 1_000),
+        "key": order.key,
+        "ticket": order.ticket,
+        "dry_run": order.dry_run,
+    }
 
 
 def evidence_of(answer: Mapping[str, Any]) -> dict[str, str | int | bool]:

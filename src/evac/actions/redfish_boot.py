@@ -42,10 +42,16 @@ RESERVE_S: Final = 12.0
 Begun = Literal["on", "switched", "unsure"]
 """on: it was on already. unsure: power was asked for, and nobody knows whether the request arrived."""
 _STAGES: Final = (
-    "PrimaryProcessorInitializationStarted", "BusInitializationStarted", "MemoryInitializationStarted",
-    "SecondaryProcessorInitializationStarted", "PCIResourceConfigStarted",
-    "SystemHardwareInitializationComplete", "SetupEntered", "OSBootStarted", "OSRunning",
-)  # fmt: skip
+    "PrimaryProcessorInitializationStarted",
+    "BusInitializationStarted",
+    "MemoryInitializationStarted",
+    "SecondaryProcessorInitializationStarted",
+    "PCIResourceConfigStarted",
+    "SystemHardwareInitializationComplete",
+    "SetupEntered",
+    "OSBootStarted",
+    "OSRunning",
+)
 
 
 @dataclass(slots=True)
@@ -296,6 +302,8 @@ def is_wrong_image(seen: System, target: Target) -> bool:
 def evidence_of(seen: System, target: Target) -> dict[str, str | int | bool]:
     """What every look says of a server."""
     return {
-        "power": seen.power, "health": seen.health or "unknown", "serial": seen.serial,
+        "power": seen.power,
+        "health": seen.health or "unknown",
+        "serial": seen.serial,
         "tls": target.access.trust.words,
-    }  # fmt: skip
+    }

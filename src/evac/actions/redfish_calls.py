@@ -342,9 +342,14 @@ class Talk:
         return content(self.target.address, answer)
 
     async def ask(
-        self, method: Method, path: str, body: Mapping[str, Any] | None = None, *, last: bool = False,
+        self,
+        method: Method,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        last: bool = False,
         etag: str = "",
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """The answer, whatever its status, but for those that are about who asks, and when."""
         wire, target = self._wire, self.target
         credential = wire.credential(target.access)

@@ -49,9 +49,12 @@ async def see(talk: Talk, path: str) -> Circuit:
     action = next((one for one in (_part(actions, BREAKER), _part(actions, POWER)) if one), {})
     target, allowed = action.get("target"), action.get("PowerState@Redfish.AllowableValues")
     return Circuit(
-        text(found, "UserLabel") or text(found, "Name"), text(found, "PowerState"),
-        text(found, "BreakerState"), str(target) if is_own_path(target) else "", words_of(allowed),
-    )  # fmt: skip
+        text(found, "UserLabel") or text(found, "Name"),
+        text(found, "PowerState"),
+        text(found, "BreakerState"),
+        str(target) if is_own_path(target) else "",
+        words_of(allowed),
+    )
 
 
 async def look(wire: Wire, target: Target, ends: float) -> Circuit:
@@ -61,7 +64,7 @@ async def look(wire: Wire, target: Target, ends: float) -> Circuit:
 
 async def move(
     wire: Wire, target: Target, action: Action, order: Order, ends: float, fresh: Fresh
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """Closes or opens the breaker, once, and looks until it is. fresh: what was seen of it a moment ago.
     Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
     """
@@ -136,9 +139,12 @@ def is_as_wanted(action: Action, seen: Circuit) -> bool:
 
 def evidence_of(seen: Circuit, target: Target) -> dict[str, str | int | bool]:
     return {
-        "circuit": target.circuit, "label": seen.label, "power": seen.power.lower() or "unknown",
-        "breaker": seen.breaker.lower() or "unknown", "tls": target.access.trust.words,
-    }  # fmt: skip
+        "circuit": target.circuit,
+        "label": seen.label,
+        "power": seen.power.lower() or "unknown",
+        "breaker": seen.breaker.lower() or "unknown",
+        "tls": target.access.trust.words,
+    }
 
 
 def _part(found: Any, key: str) -> dict[str, Any]:

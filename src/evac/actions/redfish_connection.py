@@ -75,9 +75,17 @@ class Connection(asyncio.Protocol):
     """A connection that was made by `connect`."""
 
     __slots__ = (
-        "_answer", "_buffer", "_gone", "_head", "_loop", "_touched", "_transport", "on_gone", "reused",
+        "_answer",
+        "_buffer",
+        "_gone",
+        "_head",
+        "_loop",
+        "_touched",
+        "_transport",
+        "on_gone",
+        "reused",
         "stays_open",
-    )  # fmt: skip
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -294,9 +302,13 @@ async def connect(
             _, made = await loop.create_connection(lambda: Connection(loop), sock=link)
             return made
         _, made = await loop.create_connection(
-            lambda: Connection(loop), sock=link, ssl=trust, server_hostname=name or host,
-            ssl_handshake_timeout=speak_s, ssl_shutdown_timeout=SHUTDOWN_S,
-        )  # fmt: skip
+            lambda: Connection(loop),
+            sock=link,
+            ssl=trust,
+            server_hostname=name or host,
+            ssl_handshake_timeout=speak_s,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
         return made
     except ssl.SSLCertVerificationError as error:
         raise NotTrusted(f"its certificate is not believed: {error.verify_message}") from error

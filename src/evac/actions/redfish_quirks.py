@@ -56,16 +56,18 @@ VENDORS: Final = (
     # POST is done before BootProgress was known: Gen9 and Gen10 say it in their own words. They refuse the
     # boot source on the system itself where there is a resource of pending settings.
     Quirks(
-        "ilo", ("hpe", "hp", "hewlett packard enterprise"),
+        "ilo",
+        ("hpe", "hp", "hewlett packard enterprise"),
         progress=("Oem", "Hpe", "PostState"),
-        up=frozenset({"FinishedPost", "InPostDiscoveryComplete"}), pending=True,
+        up=frozenset({"FinishedPost", "InPostDiscoveryComplete"}),
+        pending=True,
     ),
     Quirks("xcc", ("lenovo",), whole=True),
     # No ForceOn; GracefulShutdown only while an agent runs in the system.
     Quirks("openbmc", ("openbmc",), on=("On", "PushPowerButton")),
     Quirks("ami", ("ami", "american megatrends", "american megatrends international"), etag=True),
     Quirks("supermicro", ("supermicro",), etag=True, whole=True),
-)  # fmt: skip
+)
 
 
 def quirks_of(resource: Mapping[str, Any]) -> Quirks:

@@ -79,10 +79,14 @@ class Reader:
         told = action.parameters
         address = given.text(told, "address", "") or given.text(action.settings, "address")
         return Target(
-            access, address_of(address, access.port), given.text(told, "network", "") or action.at,
-            given.text(told, "server", action.target), given.text(told, "serial", "").strip(),
-            given.whole(told, "boot_ms", 0, 86_400_000), _circuit(action),
-        )  # fmt: skip
+            access,
+            address_of(address, access.port),
+            given.text(told, "network", "") or action.at,
+            given.text(told, "server", action.target),
+            given.text(told, "serial", "").strip(),
+            given.whole(told, "boot_ms", 0, 86_400_000),
+            _circuit(action),
+        )
 
     def _access(self, settings: Mapping[str, Value]) -> Access:
         kept = self._kept.get(id(settings))
@@ -100,13 +104,17 @@ def read_access(settings: Mapping[str, Value]) -> Access:
     scheme = one_of(settings, "scheme", ("https", "http"))
     port = given.whole(settings, "port", 443 if scheme == "https" else 80, 65_535)
     return Access(
-        scheme, port, given.text(settings, "user"), given.text(settings, "password"),
-        one_of(settings, "login", ("basic", "session")) == "session", read_trust(settings, scheme),
+        scheme,
+        port,
+        given.text(settings, "user"),
+        given.text(settings, "password"),
+        one_of(settings, "login", ("basic", "session")) == "session",
+        read_trust(settings, scheme),
         one_of(settings, "boot_source", SOURCES),
         max(1, given.whole(settings, "requests_at_once", REQUESTS_AT_ONCE, 4_096)),
         max(1, given.whole(settings, "refusals_at_most", REFUSALS_AT_MOST, 100)),
         float(max(1, given.whole(settings, "answer_s", ANSWER_S, 120))),
-    )  # fmt: skip
+    )
 
 
 def one_of(settings: Mapping[str, Value], key: str, allowed: tuple[str, ...]) -> str:

@@ -22,8 +22,12 @@ TEXT_MOST: Final = 128
 UP: Final = "OSRunning"
 Power = Literal["on", "off", "rising", "falling", ""]
 _POWERS: Final[Mapping[str, Power]] = {
-    "On": "on", "Off": "off", "PoweringOn": "rising", "PoweringOff": "falling", "Paused": "on",
-}  # fmt: skip
+    "On": "on",
+    "Off": "off",
+    "PoweringOn": "rising",
+    "PoweringOff": "falling",
+    "Paused": "on",
+}
 _WORST: Final = ("critical", "warning", "ok")
 
 
@@ -105,13 +109,21 @@ def read(path: str, found: Mapping[str, Any]) -> System:
     storage = _part(found, "Storage").get("@odata.id")
     reset = action.get("target")
     return System(
-        path, _POWERS.get(text(found, "PowerState"), ""), _progress(found, quirks),
-        text(found, "LastResetTime"), tuple(filter(None, (text(found, key) for key in quirks.serials))),
-        text(found, "HostName"), _health(_part(found, "Status")),
-        str(reset) if is_own_path(reset) else "", words_of(types), words_of(targets),
-        text(boot, "BootSourceOverrideMode"), str(pending) if is_own_path(pending) else "",
-        str(storage) if is_own_path(storage) else "", quirks,
-    )  # fmt: skip
+        path,
+        _POWERS.get(text(found, "PowerState"), ""),
+        _progress(found, quirks),
+        text(found, "LastResetTime"),
+        tuple(filter(None, (text(found, key) for key in quirks.serials))),
+        text(found, "HostName"),
+        _health(_part(found, "Status")),
+        str(reset) if is_own_path(reset) else "",
+        words_of(types),
+        words_of(targets),
+        text(boot, "BootSourceOverrideMode"),
+        str(pending) if is_own_path(pending) else "",
+        str(storage) if is_own_path(storage) else "",
+        quirks,
+    )
 
 
 def _progress(found: Mapping[str, Any], quirks: Quirks) -> str:

@@ -146,8 +146,11 @@ class RedisDriver(StoreDriver):
             peers = [f"{peer['host']}:{peer['port']}" for peer in _peers(action)]
             writable, silent = await _other_primaries(action, order)
             if writable or silent or not peers:
-                raise Permanent("undo-unsafe", "it is not certain that no other primary exists: "
-                                f"{', '.join(writable or silent) or 'no peers are named'}")  # fmt: skip
+                raise Permanent(
+                    "undo-unsafe",
+                    "it is not certain that no other primary exists: "
+                    f"{', '.join(writable or silent) or 'no peers are named'}",
+                )
             needed = len(many(action.parameters, "synchronous"))
             if facts.needed != needed:
                 await server.transact([("CONFIG", "SET", "min-replicas-to-write", needed)], order)
@@ -181,10 +184,16 @@ class _Server:
         """Connects at the first call; closed at the end. Errors of the client become ours."""
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         self._client = client.Redis(
-            host=self.host, port=self.port, password=self._secret.reveal() if self._secret else None,
-            socket_timeout=CALL_S, socket_connect_timeout=CALL_S, single_connection_client=False,
-            max_connections=2, retry=Retry(NoBackoff(), 0), decode_responses=True,
-        )  # fmt: skip
+            host=self.host,
+            port=self.port,
+            password=self._secret.reveal() if self._secret else None,
+            socket_timeout=CALL_S,
+            socket_connect_timeout=CALL_S,
+            single_connection_client=False,
+            max_connections=2,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
         try:
             yield self
         finally:
@@ -209,15 +218,20 @@ class _Server:
         primary = info.get("role") == "master"
         offset = info.get("master_repl_offset" if primary else "slave_repl_offset", "0")
         return RedisFacts(
-            role="primary" if primary else "replica", offset=int(offset),
+            role="primary" if primary else "replica",
+            offset=int(offset),
             upstream="" if primary else f"{info.get('master_host')}:{info.get('master_port')}",
             link_up=info.get("master_link_status") == "up",
             lag_ms=0 if primary else max(0, int(info.get("master_last_io_seconds_ago", "-1"))) * 1_000,
-            replicas=int(info.get("connected_slaves", "0")), needed=_needed(needed),
-            version=info.get("redis_version", ""), history=info.get("master_replid", ""),
+            replicas=int(info.get("connected_slaves", "0")),
+            needed=_needed(needed),
+            version=info.get("redis_version", ""),
+            history=info.get("master_replid", ""),
             forked_history=info.get("master_replid2", ""),
-            forked_at=int(info.get("second_repl_offset", "-1")), token=token, epoch=epoch,
-        )  # fmt: skip
+            forked_at=int(info.get("second_repl_offset", "-1")),
+            token=token,
+            epoch=epoch,
+        )
 
     async def transact(
         self, commands: Sequence[Sequence[str | int]], order: Order, *, record_first: bool = False

@@ -62,11 +62,15 @@ class RemoteDriver:
         values = {
             "what": what,
             "action": {
-                "verb": action.verb, "target": action.target, "driver": self._local, "at": action.at,
-                "settings": dict(action.settings), "parameters": dict(action.parameters),
+                "verb": action.verb,
+                "target": action.target,
+                "driver": self._local,
+                "at": action.at,
+                "settings": dict(action.settings),
+                "parameters": dict(action.parameters),
             },
             "order": process_client.order_values(order),
-        }  # fmt: skip
+        }
         return await self._client.send(self._agent, self._secret, ACT_PATH, values, order.timeout_s)
 
 
@@ -108,9 +112,13 @@ class AgentPermits:
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float, what: str
     ) -> dict[str, Any]:
         values = {
-            "what": what, "store": store, "epoch": epoch, "ttl_ms": ttl_ms, "token": token,
+            "what": what,
+            "store": store,
+            "epoch": epoch,
+            "ttl_ms": ttl_ms,
+            "token": token,
             "mark": self._marks.get(store, ""),
-        }  # fmt: skip
+        }
         answer = await self._client.send(self._agent, self._secret, PERMIT_PATH, values, timeout_s)
         self._marks[store] = str(answer.get("mark", ""))
         return answer
@@ -130,9 +138,12 @@ class AgentAnchors:
         generation.
         """
         values = {
-            "stream": stream, "segment": segment, "records": records, "hash": digest,
+            "stream": stream,
+            "segment": segment,
+            "records": records,
+            "hash": digest,
             "generation": generation,
-        }  # fmt: skip
+        }
         return await self._client.send(self._agent, self._secret, ANCHOR_PATH, values, timeout_s)
 
     async def heads(self, stream: str, timeout_s: float, generation: int = 0) -> list[Mapping[str, Any]]:

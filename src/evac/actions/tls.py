@@ -26,10 +26,17 @@ _EXPIRED: Final = frozenset({9, 10})
 _NAME: Final = frozenset({62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH."""
 _REFUSED: Final = (
-    "unknown_ca", "unknown ca", "bad_certificate", "bad certificate", "certificate_expired",
-    "certificate expired", "certificate_unknown", "certificate unknown", "unsupported_certificate",
+    "unknown_ca",
+    "unknown ca",
+    "bad_certificate",
+    "bad certificate",
+    "certificate_expired",
+    "certificate expired",
+    "certificate_unknown",
+    "certificate unknown",
+    "unsupported_certificate",
     "access denied",
-)  # fmt: skip
+)
 _MISSING: Final = ("certificate_required", "certificate required", "handshake_failure", "handshake failure")
 _PLAIN: Final = ("wrong_version_number", "wrong version number", "http_request", "record layer failure")
 
@@ -148,12 +155,16 @@ def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
     if error.verify_code in _EXPIRED:
         return TlsTrouble("tls-expired", f"its certificate is not good now: {words}", "renew its certificate")
     if error.verify_code in _NAME:
-        return TlsTrouble("tls-name", f"its certificate is of another name: {words}",
-                          "use the name that is in it, or make one of that name")  # fmt: skip
+        return TlsTrouble(
+            "tls-name",
+            f"its certificate is of another name: {words}",
+            "use the name that is in it, or make one of that name",
+        )
     return TlsTrouble(
-        "tls-authority", f"nobody that is believed signed its certificate: {words}",
+        "tls-authority",
+        f"nobody that is believed signed its certificate: {words}",
         "name the authority that did (ca)",
-    )  # fmt: skip
+    )
 
 
 def _failed(error: ssl.SSLError) -> TlsTrouble:

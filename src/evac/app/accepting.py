@@ -115,9 +115,13 @@ class Forethought:
     """
 
     def __init__(
-        self, store: Store, drawer: LyingReady, checker: Checker, sites: Sequence[str],
+        self,
+        store: Store,
+        drawer: LyingReady,
+        checker: Checker,
+        sites: Sequence[str],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._drawer, self._checker = store, drawer, checker
         self._sites, self._pause = sites, pause
         self._tried: deque[tuple[str, str]] = deque(maxlen=KEPT)

@@ -83,9 +83,14 @@ async def _seen(action: Action, drivers: Drivers) -> bool:
 
 async def _attest(store: Store, run: str, step: str, reason: str, at_ms: int) -> None:
     request = requests.Request(
-        runs.new_id(at_ms), "attest", f"evac adopt for {runs.who_am_i()}", reason, step=step, at_ms=at_ms,
+        runs.new_id(at_ms),
+        "attest",
+        f"evac adopt for {runs.who_am_i()}",
+        reason,
+        step=step,
+        at_ms=at_ms,
         evidence={"adopted": True},
-    )  # fmt: skip
+    )
     await runs.ask(store, run, request)
     if not await runs.settled(store, run, request.id):
         raise NotAllowed(

@@ -103,9 +103,14 @@ class HeadChore:
     """
 
     def __init__(
-        self, store: Store, sinks: Mapping[str, Sink], clock: Clock, tell: Tell, site: str,
+        self,
+        store: Store,
+        sinks: Mapping[str, Sink],
+        clock: Clock,
+        tell: Tell,
+        site: str,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._sinks, self._clock, self._tell = store, sinks, clock, tell
         self._site, self._pause = site, pause
         self._guard: Lease | None = None

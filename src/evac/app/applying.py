@@ -80,9 +80,13 @@ class DryRun:
 
 
 async def load(
-    plan_path: Path, estate_path: Path, policy_path: Path | None, drivers: Drivers, now_ms: int,
+    plan_path: Path,
+    estate_path: Path,
+    policy_path: Path | None,
+    drivers: Drivers,
+    now_ms: int,
     store: Store | None = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
     UnsafePlan where the checker refuses it.
 
@@ -101,9 +105,14 @@ async def load(
 
 
 async def fit(
-    plan: Plan, data: bytes, digest: str, estate_path: Path, policy_path: Path | None, drivers: Drivers,
+    plan: Plan,
+    data: bytes,
+    digest: str,
+    estate_path: Path,
+    policy_path: Path | None,
+    drivers: Drivers,
     now_ms: int,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """A plan that was read, with the estate and the roles of now. Raises StalePlan as `load`, UnsafePlan for
     one that the checker refuses.
     """
@@ -220,8 +229,9 @@ async def ensure_controller(
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "ab") as output:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         for _ in range(int(START_S / 0.1)):
             lease = await store.holder(LEADER)

@@ -62,9 +62,10 @@ def put(made: Path, target: Path) -> None:
         made.rename(target)
     except OSError as error:
         raise InvalidInput(
-            "bundle-folder", f"{target} cannot be put in place: {error.strerror}",
+            "bundle-folder",
+            f"{target} cannot be put in place: {error.strerror}",
             "name a new folder: --into NEWDIR",
-        ) from error  # fmt: skip
+        ) from error
     _sync(target.parent)
 
 
@@ -88,9 +89,10 @@ def remove_leftovers(folder: Path, own: Path | None = None) -> None:
             continue  # Its process is done with it.
         except OSError as error:
             raise InvalidInput(
-                "bundle-leftover", f"{path} was left by an opening that was cut off, and cannot be removed: "
-                f"{error.strerror}", "remove it: it may hold secrets that shares opened",
-            ) from error  # fmt: skip
+                "bundle-leftover",
+                f"{path} was left by an opening that was cut off, and cannot be removed: {error.strerror}",
+                "remove it: it may hold secrets that shares opened",
+            ) from error
 
 
 def _remove(path: Path, folder: Path) -> None:
@@ -100,15 +102,18 @@ def _remove(path: Path, folder: Path) -> None:
             foreign = sorted({one.name for one in held} - _OURS)
         if foreign:
             raise InvalidInput(
-                "bundle-leftover", f"{path} looks like what an opening left that was cut off, but holds "
-                f"{foreign[0][:80]!r}, which no opening writes", "look at it, and move it away or remove it",
-            )  # fmt: skip
+                "bundle-leftover",
+                f"{path} looks like what an opening left that was cut off, but holds "
+                f"{foreign[0][:80]!r}, which no opening writes",
+                "look at it, and move it away or remove it",
+            )
         locked = _lock(handle)
         if locked is None:
             raise InvalidInput(
-                "bundle-leftover", f"whether another process still needs {path} cannot be known: no file is "
-                "locked on this disk", "when none opens a bundle, remove it: it may hold secrets",
-            )  # fmt: skip
+                "bundle-leftover",
+                f"whether another process still needs {path} cannot be known: no file is locked on this disk",
+                "when none opens a bundle, remove it: it may hold secrets",
+            )
         if not locked:
             raise _busy(folder)
         if _is_still(path, handle):
@@ -162,6 +167,7 @@ def _absolute(folder: Path) -> Path:
 
 def _busy(folder: Path) -> InvalidInput:
     return InvalidInput(
-        "bundle-busy", f"another process is opening {folder} at this moment",
+        "bundle-busy",
+        f"another process is opening {folder} at this moment",
         "wait for it, or name a new folder: --into NEWDIR",
-    )  # fmt: skip
+    )

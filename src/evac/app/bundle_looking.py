@@ -18,18 +18,29 @@ def look(path: Path, now_ms: int) -> dict[str, Any]:
         told = manifest_of(bundle)
         made_ms = told["made_at_ms"]
         return {
-            "file": path.name, "digest": f"sha256:{bundle.digest}", "bytes": path.stat().st_size,
+            "file": path.name,
+            "digest": f"sha256:{bundle.digest}",
+            "bytes": path.stat().st_size,
             "made_at_ms": made_ms,
-            "age_ms": max(0, now_ms - made_ms), "evac": told["evac"],
+            "age_ms": max(0, now_ms - made_ms),
+            "evac": told["evac"],
             **{name: told.get(name) for name in _SHOWN},
             "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
-        }  # fmt: skip
+        }
 
 
 _SHOWN: Final = (
-    "estate", "generation", "plans", "journals", "epochs", "open_runs", "references", "sealed", "wheels",
+    "estate",
+    "generation",
+    "plans",
+    "journals",
+    "epochs",
+    "open_runs",
+    "references",
+    "sealed",
+    "wheels",
     "left_out",
-)  # fmt: skip
+)
 
 
 def problems_of(path: Path) -> list[tuple[str, str]]:
@@ -51,10 +62,13 @@ def problems_of(path: Path) -> list[tuple[str, str]]:
 def contents_sheet(told: dict[str, Any]) -> Sheet:
     """For a terminal or for paper."""
     generation, sealed = told["generation"] or {}, told["sealed"]
-    lock = "nothing" if not sealed else (
-        f"{sum(1 for row in told['references'] if row['sealed'])} secrets and {len(sealed['files'])} files; "
-        f"{sealed['needed']} of {sealed['people']} people open them (shares {sealed['name']})"
-    )  # fmt: skip
+    lock = "nothing"
+    if sealed:
+        secrets = sum(1 for row in told["references"] if row["sealed"])
+        lock = (
+            f"{secrets} secrets and {len(sealed['files'])} files; "
+            f"{sealed['needed']} of {sealed['people']} people open them (shares {sealed['name']})"
+        )
     facts = (
         ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
         ("digest", told["digest"]),
@@ -66,10 +80,15 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not in it"),
     )
     plans = [
-        (" + ".join(row["lost"]), row["kind"], utc(row["at_ms"]) if row["at_ms"] else "with the bundle",
-         row["digest"][:19], row["part"])
+        (
+            " + ".join(row["lost"]),
+            row["kind"],
+            utc(row["at_ms"]) if row["at_ms"] else "with the bundle",
+            row["digest"][:19],
+            row["part"],
+        )
         for row in told["plans"]
-    ]  # fmt: skip
+    ]
     journals = [
         (row["stream"], str(row["segments"]), str(row["records"]), row["hash"][:12])
         for row in told["journals"]
@@ -78,13 +97,24 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         Part("", facts=facts),
         Part("Plans", head=("loss", "kind", "made", "digest", "part"), rows=plans),
         Part("Journals", head=("stream", "segments", "records", "head"), rows=journals),
-        Part("Data sets", head=("store", "epoch", "primary"),
-             rows=[(row["store"], str(row["epoch"]), row["holder"] or "-") for row in told["epochs"]]),
-        Part("What drivers need", head=("reference", "for", "under lock"),
-             rows=[(row["reference"], "; ".join(row["for"]), "yes" if row["sealed"] else "no")
-                   for row in told["references"]]),
-        Part("What is missing", head=("what", "why"),
-             rows=[(row["what"], row["why"]) for row in told["left_out"]]),
-    )  # fmt: skip
+        Part(
+            "Data sets",
+            head=("store", "epoch", "primary"),
+            rows=[(row["store"], str(row["epoch"]), row["holder"] or "-") for row in told["epochs"]],
+        ),
+        Part(
+            "What drivers need",
+            head=("reference", "for", "under lock"),
+            rows=[
+                (row["reference"], "; ".join(row["for"]), "yes" if row["sealed"] else "no")
+                for row in told["references"]
+            ],
+        ),
+        Part(
+            "What is missing",
+            head=("what", "why"),
+            rows=[(row["what"], row["why"]) for row in told["left_out"]],
+        ),
+    )
     shown = tuple(part for part in parts if part.facts or part.rows)
     return Sheet(f"Bundle {told['file']}", "", shown, f"next: evac serve --bundle {told['file']}")

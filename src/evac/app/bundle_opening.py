@@ -124,10 +124,15 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
                 opened = left or Generation(number, os.urandom(8).hex(), now_ms)
                 held = _make_store(place / STORE, bundle, opened, asked, filled=left is not None)
                 told = {
-                    "bundle": bundle.digest, "generation": number, "opener": opened.opener,
-                    "at_ms": opened.at_ms, "who": asked.who, "reason": asked.reason,
-                    "confirmed": list(asked.confirm), "store": asked.store,
-                }  # fmt: skip
+                    "bundle": bundle.digest,
+                    "generation": number,
+                    "opener": opened.opener,
+                    "at_ms": opened.at_ms,
+                    "who": asked.who,
+                    "reason": asked.reason,
+                    "confirmed": list(asked.confirm),
+                    "store": asked.store,
+                }
                 (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
                 put(place, asked.into)
         found = _opened(asked.into, bundle, told, again=False)
@@ -170,9 +175,13 @@ def _other_folder(folder: Path, why: str) -> InvalidInput:
 def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
     policy, other = bundle.values["policy"], str(told.get("store", ""))
     return Opened(
-        folder, _estate(folder, bundle), folder / policy if policy else None, int(told["generation"]), again,
+        folder,
+        _estate(folder, bundle),
+        folder / policy if policy else None,
+        int(told["generation"]),
+        again,
         other=other,
-    )  # fmt: skip
+    )
 
 
 def _estate(folder: Path, bundle: Bundle) -> Path:
@@ -277,9 +286,10 @@ def _next(
         typed = " ".join(f"--confirm {site}" for site in unnamed)
         why = "; ".join(f"{site}: {silent[site]}" for site in unnamed)
         raise NotAllowed(
-            "site-silent", f"nobody can tell the agents of {', '.join(unnamed)}: {why}",
+            "site-silent",
+            f"nobody can tell the agents of {', '.join(unnamed)}: {why}",
             f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
-        )  # fmt: skip
+        )
     own: int = bundle.values["generation"]["number"]
     newest = max([own, *(number for number, _ in known.values())])
     if newest > own and not asked.generation:
@@ -287,9 +297,10 @@ def _next(
     number = asked.generation or newest + 1
     if not newest < number <= GENERATION_MOST:
         raise NotAllowed(
-            "generation-older", f"generation {newest} was opened already; {number} does not follow it",
+            "generation-older",
+            f"generation {newest} was opened already; {number} does not follow it",
             f"name one above {newest}: --generation {newest + 1}",
-        )  # fmt: skip
+        )
     return number
 
 
@@ -297,9 +308,8 @@ def _taken(site: str, number: int) -> NotAllowed:
     return NotAllowed(
         "generation-taken",
         f"the agent of {site} knows generation {number}, which somebody else opened",
-        f"go on with that controller; to take over from it: --generation {number + 1} "
-        "--into NEWDIR",
-    )  # fmt: skip
+        f"go on with that controller; to take over from it: --generation {number + 1} --into NEWDIR",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,13 @@ class _Kept:
 
 
 def plans_of(
-    estate: Estate, policy: RunPolicy, entries: Mapping[str, bytes], budget_ms: int, room: Path,
+    estate: Estate,
+    policy: RunPolicy,
+    entries: Mapping[str, bytes],
+    budget_ms: int,
+    room: Path,
     tell: Callable[[float, str], None] = lambda share, words: None,
-) -> Planned:  # fmt: skip
+) -> Planned:
     """Plans for each site and each pair of sites, then for groups, halls and feeds, with a runbook each.
 
     entries: of the store, by key. budget_ms: of the search for those that are smaller than a site and do not
@@ -107,9 +111,13 @@ def without_small_plans(entries: Mapping[str, bytes]) -> dict[str, bytes]:
     gone = {
         ready.plan
         for key, ready in found.items()
-        if key in small and ready is not None and ready.plan and ready.plan not in kept
-        and f"plan-kept/{ready.plan}" not in entries and ready.plan.encode() not in used
-    }  # fmt: skip
+        if key in small
+        and ready is not None
+        and ready.plan
+        and ready.plan not in kept
+        and f"plan-kept/{ready.plan}" not in entries
+        and ready.plan.encode() not in used
+    }
     return {
         key: value
         for key, value in entries.items()

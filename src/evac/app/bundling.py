@@ -133,9 +133,10 @@ class _Making:
 
 
 def make_bundle(
-    asked: Asked, tell: Callable[[float, str], None] = lambda share, words: None,
+    asked: Asked,
+    tell: Callable[[float, str], None] = lambda share, words: None,
     draw: sealing.Draw = os.urandom,
-) -> Written:  # fmt: skip
+) -> Written:
     """Reads everything, writes one file. Same input, same bytes, but for what is locked up: its key is new
     each time. Raises EstateError, InvalidInput, StoreError.
     """
@@ -167,10 +168,14 @@ def _make(
     making.sources.append(Source("START.txt", _start(making).encode()))
     left_out = [{key: _printable(words) for key, words in row.items()} for row in making.left_out]
     values = {
-        **making.values, "evac": evac.__version__, "made_at_ms": asked.at_ms, "plans": list(planned.rows),
-        "left_out": left_out, "wheels": wheels,
+        **making.values,
+        "evac": evac.__version__,
+        "made_at_ms": asked.at_ms,
+        "plans": list(planned.rows),
+        "left_out": left_out,
+        "wheels": wheels,
         "estate": {"name": estate.name, "digest": estate_digest(estate)},
-    }  # fmt: skip
+    }
     _check_read(making.sources)
     with bundle_beside(asked.target, values, making.sources) as made:
         _check_shape(made.path)
@@ -184,10 +189,11 @@ def _check_read(sources: Sequence[Source]) -> None:
         size = len(source.data) if isinstance(source.data, bytes) else 0
         if source.name.startswith(("store/", "sealed/")) and size > MAX_READ_BYTES:
             raise InvalidInput(
-                "bundle-size", f"{source.name} has {size:,} bytes; at most {MAX_READ_BYTES:,} of a part are "
+                "bundle-size",
+                f"{source.name} has {size:,} bytes; at most {MAX_READ_BYTES:,} of a part are "
                 "read when a bundle is opened",
                 "without --store the bundle still has estate, policy, plans and runbooks",
-            )  # fmt: skip
+            )
 
 
 def _check_shape(path: Path) -> None:
@@ -196,9 +202,10 @@ def _check_shape(path: Path) -> None:
             manifest_of(bundle)
     except BundleDamaged as error:
         raise InvalidInput(
-            "bundle-unreadable", f"what was written would not be opened: {error.message}",
+            "bundle-unreadable",
+            f"what was written would not be opened: {error.message}",
             "names of files and secrets that cannot be printed are not carried: rename them",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
@@ -275,9 +282,15 @@ def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
         making.sources.append(Source(part, b"".join(_text(one).encode() + b"\n" for one in segments)))
         last = decode(stream, len(segments), segments[-1])
         journals.append(
-            {"stream": stream, "part": part, "segments": last.number, "records": last.last, "hash": last.hash,
-             "token": last.token}
-        )  # fmt: skip
+            {
+                "stream": stream,
+                "part": part,
+                "segments": last.number,
+                "records": last.last,
+                "hash": last.hash,
+                "token": last.token,
+            }
+        )
     making.values["journals"] = journals
     making.values["generation"] = {"number": generation.number, "opener": generation.opener}
     making.values["epochs"] = _epochs(copied.entries)
@@ -351,9 +364,10 @@ def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
             continue
         if path.name in found and found[path.name].resolve() != path.resolve():
             raise InvalidInput(
-                "seal-name", f"two files would be {path.name} under the lock: {found[path.name]} and {path}",
+                "seal-name",
+                f"two files would be {path.name} under the lock: {found[path.name]} and {path}",
                 "give one of them another name",
-            )  # fmt: skip
+            )
         found[path.name] = path
         agents.discard(path.name)
     return {name: path for name, path in found.items() if name not in agents}
@@ -399,10 +413,13 @@ def _start(making: _Making) -> str:
     """The page that needs nothing but eyes."""
     needed = making.asked.shares[0] if making.asked.shares else 0
     return START.format(
-        name=making.estate.name, file=making.asked.target.name, python="3.11", extras=EXTRAS,
+        name=making.estate.name,
+        file=making.asked.target.name,
+        python="3.11",
+        extras=EXTRAS,
         with_shares=f"with the shares of {needed} people and " if needed else "",
         shares="--share FILE " * needed,
-    )  # fmt: skip
+    )
 
 
 def _printable(words: str) -> str:

@@ -58,9 +58,12 @@ class CertificateChore:
     """Of whoever leads: looks every ten minutes, and says of each certificate once a day that it ends."""
 
     def __init__(
-        self, agents: Mapping[str, AgentAt], clock: Clock, tell: Tell,
+        self,
+        agents: Mapping[str, AgentAt],
+        clock: Clock,
+        tell: Tell,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._agents, self._clock, self._tell, self._pause = agents, clock, tell, pause
         self._told: dict[str, int] = {}
 

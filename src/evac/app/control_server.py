@@ -75,11 +75,15 @@ class ServerControl:
     async def runs(self) -> Sequence[Document]:
         rows = [
             {
-                "run": row["run"], "incident": row["incident"], "plan_digest": row["plan"],
-                "state": row["state"], "scenario": row["scenario"], "started_at": moment(row["created_ms"]),
+                "run": row["run"],
+                "incident": row["incident"],
+                "plan_digest": row["plan"],
+                "state": row["state"],
+                "scenario": row["scenario"],
+                "started_at": moment(row["created_ms"]),
             }
             for row in await self._rows(_path("runs"))
-        ]  # fmt: skip
+        ]
         return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
 
     async def run(self, name: str, most: int | None = None) -> Document:
@@ -133,11 +137,19 @@ class ServerControl:
 
     async def ask(self, name: str, request: Request) -> Taken:
         body: dict[str, Any] = {
-            "verb": request.verb, "who": request.who or runs.who_am_i(), "reason": request.reason,
-            "step": request.step, "for_ms": request.for_ms, "then": request.then, "ticket": request.ticket,
-            "signature": request.signature, "evidence": dict(request.evidence), "typed": list(request.typed),
-            "limit": request.limit, "value": request.value,
-        }  # fmt: skip
+            "verb": request.verb,
+            "who": request.who or runs.who_am_i(),
+            "reason": request.reason,
+            "step": request.step,
+            "for_ms": request.for_ms,
+            "then": request.then,
+            "ticket": request.ticket,
+            "signature": request.signature,
+            "evidence": dict(request.evidence),
+            "typed": list(request.typed),
+            "limit": request.limit,
+            "value": request.value,
+        }
         if request.envelope is not None:
             body["envelope"] = to_data(request.envelope)
         told = await self._waited("POST", _path("runs", name, "requests"), body)
@@ -191,8 +203,13 @@ class ServerControl:
         await self._calls.change("PUT", _path("plans", plan.digest), plan.data, timeout_s=LONG_S)
 
     async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
-        body = {"plan": plan.digest, "incident": incident, "reason": reason, "typed": list(typed),
-                "who": runs.who_am_i()}  # fmt: skip
+        body = {
+            "plan": plan.digest,
+            "incident": incident,
+            "reason": reason,
+            "typed": list(typed),
+            "who": runs.who_am_i(),
+        }
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)
         if told["state"] == "refused":
             said = (shown(told.get(name, "")) for name in ("code", "why", "kind", "hint"))
@@ -226,20 +243,30 @@ class ServerControl:
         told = await self._read(_path("situation"))
         open_runs = {row["run"] for row in told["open_runs"]}
         hold = told["hold"]
-        shown_hold = None if hold is None else {
-            "who": hold["who"], "reason": hold["reason"], "at": moment(hold["at_ms"]),
-        }  # fmt: skip
+        shown_hold = (
+            None
+            if hold is None
+            else {
+                "who": hold["who"],
+                "reason": hold["reason"],
+                "at": moment(hold["at_ms"]),
+            }
+        )
         notices = [
             Notice(one["number"], one["kind"], one["at_ms"], one["site"], one["words"])
             for one in told["notices"][-NOTICES_SHOWN:]
         ]
         return status_document(
-            told["quorum"]["store"], told["leader"]["owner"], shown_hold,
+            told["quorum"]["store"],
+            told["leader"]["owner"],
+            shown_hold,
             {one["id"]: one["mark"] for one in told["sites"] if one["mark"]},
             [row for row in await self.runs() if row["run"] in open_runs],
-            [_drawn(row) for row in told["drawer"]], notices, told.get("generation", 0),
+            [_drawn(row) for row in told["drawer"]],
+            notices,
+            told.get("generation", 0),
             (told.get("newer") or {"generation": 0})["generation"],
-        )  # fmt: skip
+        )
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:
         body = {"domains": list(domains)}
@@ -276,9 +303,12 @@ class ServerControl:
         params = {name: value for name in ("title", "url") if (value := getattr(about, name))}
         found = await self._read(_path("status", "files"), params)
         return StatusFiles(
-            str(found["page"]), str(found["feed"]), str(found["document"]), str(found["overall"]),
+            str(found["page"]),
+            str(found["feed"]),
+            str(found["document"]),
+            str(found["overall"]),
             int(found["components"]),
-        )  # fmt: skip
+        )
 
     async def _read(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return (await self._calls.read(path, params)).document()
@@ -290,9 +320,14 @@ class ServerControl:
             raise strange("a document is no text") from error
 
     async def _change(
-        self, method: str, path: str, body: Mapping[str, Any], key: str = "",
-        params: Mapping[str, Any] | None = None, timeout_s: float = 0.0,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        key: str = "",
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float = 0.0,
+    ) -> dict[str, Any]:
         data = orjson.dumps(body)
         return (await self._calls.change(method, path, data, key, params, timeout_s)).document()
 
@@ -328,9 +363,10 @@ def _items(page: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _check_version(document: Mapping[str, Any]) -> None:
     if document.get("schema_version") != SCHEMA_VERSION:
         raise EvacError(
-            "server-version", f"the server writes version {shown(document.get('schema_version'))} of this",
+            "server-version",
+            f"the server writes version {shown(document.get('schema_version'))} of this",
             "use the evac of the server's version",
-        )  # fmt: skip
+        )
 
 
 def _event(row: Mapping[str, Any]) -> dict[str, Any]:

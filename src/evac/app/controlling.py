@@ -129,9 +129,12 @@ def read_policy(path: Path, given: Path | None, estate: Estate) -> RunPolicy:
 
 
 async def compose(
-    setting: Setting, tell: Tell, clock: Clock | None = None, hands: Mapping[str, Maker] | None = None,
+    setting: Setting,
+    tell: Tell,
+    clock: Clock | None = None,
+    hands: Mapping[str, Maker] | None = None,
     targets: Mapping[str, Sequence[Probe]] | None = None,
-) -> Composed:  # fmt: skip
+) -> Composed:
     """Reads the files and puts a controller together. Raises EstateError, NotAllowed, StoreError.
 
     hands: drivers by name, and targets: site -> probes, instead of those of the estate's endpoints.
@@ -168,10 +171,14 @@ async def compose(
     )
     permits.append(
         Permitting(
-            store, desk.sets, policy, clock, lambda site: _permitter(estate, agents, site),
+            store,
+            desk.sets,
+            policy,
+            clock,
+            lambda site: _permitter(estate, agents, site),
             lambda name: _primary_of(seen, name),
         )
-    )  # fmt: skip
+    )
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     if targets is None and setting.watch:
@@ -180,24 +187,41 @@ async def compose(
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
     parts = Parts(
-        site=setting.site, sites=sites, desk=desk, drawer=drawer, targets=targets or {},
+        site=setting.site,
+        sites=sites,
+        desk=desk,
+        drawer=drawer,
+        targets=targets or {},
         control=_control(estate, setting.site, session) if setting.watch else None,
-        protections=partial(_protections, seen, policies), hangs=seen.hangs,
+        protections=partial(_protections, seen, policies),
+        hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
-            seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore,
+            seen.look,
+            seen.check_standing,
+            permits[0].chore,
+            PlanJournal(store).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
-        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy), generations=generations,
+        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
+        generations=generations,
         estate=lambda: seen.digest,
-    )  # fmt: skip
+    )
     made.append(Controller(parts))
     return Composed(
-        made[0], store, drivers, session, worker, seen, [*anchors.values(), *tellers.values()],
-        agents, mender, Forethought(store, drawer, checker, drawn),
-    )  # fmt: skip
+        made[0],
+        store,
+        drivers,
+        session,
+        worker,
+        seen,
+        [*anchors.values(), *tellers.values()],
+        agents,
+        mender,
+        Forethought(store, drawer, checker, drawn),
+    )
 
 
 HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}
@@ -240,9 +264,16 @@ def _ttl_ms(policy: RunPolicy) -> int:
 
 
 def _desk(
-    setting: Setting, estate: Estate, policies: Policies, store: Store, driver: Callable[[str], Driver],
-    clock: Clock, seen: SeenEstate, tell: Tell, checker: Checker,
-) -> Desk:  # fmt: skip
+    setting: Setting,
+    estate: Estate,
+    policies: Policies,
+    store: Store,
+    driver: Callable[[str], Driver],
+    clock: Clock,
+    seen: SeenEstate,
+    tell: Tell,
+    checker: Checker,
+) -> Desk:
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
     pooled = pooled_of(estate)
@@ -251,13 +282,22 @@ def _desk(
         return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
 
     return Desk(
-        store=store, clock=clock, policies=policies, owner=owner,
-        guards=Guards(store, clock, serving, pooled), sets=DataSets(store, owner, clock, LINGER_MS),
-        accept=checker.accept, bind=bound, driver=driver, tell=tell,
-        standing=seen.standing, loss=seen.loss,
+        store=store,
+        clock=clock,
+        policies=policies,
+        owner=owner,
+        guards=Guards(store, clock, serving, pooled),
+        sets=DataSets(store, owner, clock, LINGER_MS),
+        accept=checker.accept,
+        bind=bound,
+        driver=driver,
+        tell=tell,
+        standing=seen.standing,
+        loss=seen.loss,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
-        boundary=setting.boundary, behind=seen.behind,
-    )  # fmt: skip
+        boundary=setting.boundary,
+        behind=seen.behind,
+    )
 
 
 def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
@@ -329,9 +369,12 @@ def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe
 
 
 async def _protections(
-    seen: SeenEstate, policies: Policies, lost: Sequence[str], roles: Mapping[str, protecting.Roles],
+    seen: SeenEstate,
+    policies: Policies,
+    lost: Sequence[str],
+    roles: Mapping[str, protecting.Roles],
     left: Collection[str],
-) -> Mapping[str, bytes]:  # fmt: skip
+) -> Mapping[str, bytes]:
     return protecting.plans_for(seen.files, policies.now, lost, roles, left)
 
 

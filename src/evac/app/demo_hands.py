@@ -159,14 +159,23 @@ class StoreHands(Hands):
             store.lsn += GROWS
         streams = store.primary not in self.company.burnt
         return PostgresFacts(
-            role="primary" if primary else "standby", timeline=store.timeline, lsn=store.lsn,
-            received=store.lsn, replayed=store.lsn, lag_ms=0,
+            role="primary" if primary else "standby",
+            timeline=store.timeline,
+            lsn=store.lsn,
+            received=store.lsn,
+            replayed=store.lsn,
+            lag_ms=0,
             receiver="" if primary else "streaming" if streams else "stopped",
-            upstream="" if primary else store.names[store.primary], has_upstream=not primary,
-            sync=self._sync(store) if primary else SyncSet(), synchronous_commit="on", read_only=False,
-            fsync=True, version=VERSION, system=f"demo-{action.target}",
+            upstream="" if primary else store.names[store.primary],
+            has_upstream=not primary,
+            sync=self._sync(store) if primary else SyncSet(),
+            synchronous_commit="on",
+            read_only=False,
+            fsync=True,
+            version=VERSION,
+            system=f"demo-{action.target}",
             standbys=self._standbys(store) if primary else (),
-        )  # fmt: skip
+        )
 
     def _sync(self, store: Copies) -> SyncSet:
         others = tuple(name for site, name in store.names.items() if site != store.primary)

@@ -250,9 +250,13 @@ class _Story:
         lost = await runs.losses_of(self.store, view, at_ms)
         most = max([view.spec.envelope.most_lost_ms, *(one.most_ms or 0 for one in lost)])
         request = requests.Request(
-            runs.new_id(at_ms), "approve", WHO, "the demonstration plays the person on duty", at_ms=at_ms,
+            runs.new_id(at_ms),
+            "approve",
+            WHO,
+            "the demonstration plays the person on duty",
+            at_ms=at_ms,
             envelope=replace(view.spec.envelope, most_lost_ms=most),
-        )  # fmt: skip
+        )
         await runs.ask(self.store, run, request)
         await runs.settled(self.store, run, request.id)
 

@@ -116,9 +116,14 @@ def read_standing(path: Path) -> Standing | None:
         with path.open("rb") as stream:
             told = orjson.loads(stream.read(STANDING_MOST))
         return Standing(
-            int(told["taken_ms"]), int(told["problems"]), str(told["first"]), str(told["restart"]),
-            int(told["since_ms"]), int(told["policy_ms"]), bool(told["policy"]),
-        )  # fmt: skip
+            int(told["taken_ms"]),
+            int(told["problems"]),
+            str(told["first"]),
+            str(told["restart"]),
+            int(told["since_ms"]),
+            int(told["policy_ms"]),
+            bool(told["policy"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -52,9 +52,10 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
     if watches and site not in now:
         return f"the site {site}, in which this controller stands, is gone"
     for words, names in (
-        ("gone", was.keys() - now.keys()), ("new", now.keys() - was.keys()),
+        ("gone", was.keys() - now.keys()),
+        ("new", now.keys() - was.keys()),
         ("there for something else", {name for name in was.keys() & now.keys() if was[name] != now[name]}),
-    ):  # fmt: skip
+    ):
         if names:
             return f"the site {min(names)} is {words}"
     agents, others = ({at: found[:2] for at, found in agents_of(one).items()} for one in (old, new))

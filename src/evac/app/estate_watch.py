@@ -52,9 +52,15 @@ class EstateWatch:
     """One beside a running controller. watches: it is one of several controllers."""
 
     def __init__(
-        self, copies: Copies, made: Composed, as_of: date | None, clock: Clock, *, watches: bool,
+        self,
+        copies: Copies,
+        made: Composed,
+        as_of: date | None,
+        clock: Clock,
+        *,
+        watches: bool,
         look_s: float = LOOK_S,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._copies, self._made, self._as_of, self._clock = copies, made, as_of, clock
         self._watches, self._look_s = watches, look_s
         self._say: Say = made.controller.say

@@ -23,9 +23,13 @@ def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:
 
 
 def paper(
-    found: Dossier, about: Summary, kind: PaperKind, form: PaperForm, now_ms: int,
+    found: Dossier,
+    about: Summary,
+    kind: PaperKind,
+    form: PaperForm,
+    now_ms: int,
     entries: Sequence[Entry] | None = None,
-) -> str | Sheet:  # fmt: skip
+) -> str | Sheet:
     """One paper of one incident. entries: its timeline, where it is known already."""
     if kind == "report":
         told = basics(found, about, now_ms)

@@ -125,9 +125,12 @@ async def watched(store: Store) -> tuple[Notice, ...]:
 
 
 async def dossier(
-    store: Store, name: str, now_ms: int, notices: tuple[Notice, ...] | None = None,
+    store: Store,
+    name: str,
+    now_ms: int,
+    notices: tuple[Notice, ...] | None = None,
     fold_of: Callable[[str, str], RunFold] = RunFold,
-) -> Dossier:  # fmt: skip
+) -> Dossier:
     """All of one incident, by its name or that of its run. fold_of: (run, incident) -> what was read of it
     before. Raises RunError where there is none.
     """

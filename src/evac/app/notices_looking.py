@@ -107,9 +107,12 @@ class Looker:
         references, plans = concerns.of_plans(state.references, await self._drawn(seen))
         holds: dict[Kind, tuple[Concern, ...]] = {"site": concerns.of_sites(state.verdicts), "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
-            "finding": self._findings, "tool": lambda: self._tools(state), "lag": self._lags,
-            "run": lambda: self._runs(state), "status-page": self._exports,
-        }  # fmt: skip
+            "finding": self._findings,
+            "tool": lambda: self._tools(state),
+            "lag": self._lags,
+            "run": lambda: self._runs(state),
+            "status-page": self._exports,
+        }
         for kind, part in parts.items():
             found = await _looked(part)
             if found is not None:
@@ -187,11 +190,13 @@ class Looker:
             await self._read_cost(digest)
         return [
             Drawn(
-                "+".join(one.lost), self._costs.get(one.plan) if one.searched else None,
-                "" if one.plan else one.problem, not estate or one.estate == estate,
+                "+".join(one.lost),
+                self._costs.get(one.plan) if one.searched else None,
+                "" if one.plan else one.problem,
+                not estate or one.estate == estate,
             )
             for one in ready
-        ]  # fmt: skip
+        ]
 
     async def _read_cost(self, digest: str) -> None:
         """The weighted outage of a plan; a plan that is not there whole has none, and is read again."""
@@ -246,19 +251,26 @@ def _kept(state: State, runs: set[str]) -> list[Concern]:
     return [
         held.concern
         for key, held in sorted(state.memory.open.items())
-        if held.concern.kind == "run" and held.gone_ms is None and not key.endswith(_UNREAD)
+        if held.concern.kind == "run"
+        and held.gone_ms is None
+        and not key.endswith(_UNREAD)
         and key.removeprefix("run/").rpartition("/")[0] in runs
-    ]  # fmt: skip
+    ]
 
 
 def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
     """Open runs that nobody is told of: run -> why its journal cannot be read, and how many are too many."""
     found = [
-        Concern(f"run/{run}{_UNREAD}", "run", "error",
-                concerns.short(f"{run} is open and cannot be read, so nobody hears what it waits for: {why}"),
-                f"evac run verify {run}", concerns.WAITS_MS)
+        Concern(
+            f"run/{run}{_UNREAD}",
+            "run",
+            "error",
+            concerns.short(f"{run} is open and cannot be read, so nobody hears what it waits for: {why}"),
+            f"evac run verify {run}",
+            concerns.WAITS_MS,
+        )
         for run, why in sorted(problems.items())
-    ]  # fmt: skip
+    ]
     if beyond:
         words = f"{beyond} open runs are not looked at: {OPEN_MOST} are at most"
         found.append(Concern(_BEYOND, "run", "error", words, "evac run list", concerns.WAITS_MS))

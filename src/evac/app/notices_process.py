@@ -48,10 +48,18 @@ class Teller:
     """Tells people for as long as it may. leads: whether the controller that it belongs to leads now."""
 
     def __init__(
-        self, store: Store, channels: Mapping[str, Channel], sendings: Mapping[str, Sending], looker: Looker,
-        clock: Clock, owner: str, leads: Leads, say: Say, make_id: Callable[[], str] | None = None,
+        self,
+        store: Store,
+        channels: Mapping[str, Channel],
+        sendings: Mapping[str, Sending],
+        looker: Looker,
+        clock: Clock,
+        owner: str,
+        leads: Leads,
+        say: Say,
+        make_id: Callable[[], str] | None = None,
         ttl_ms: int = TTL_MS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._channels, self._sendings = store, channels, sendings
         self._looker, self._clock, self._owner, self._leads, self._say = looker, clock, owner, leads, say
         self._make_id = make_id or (lambda: f"evac_{secrets.token_hex(16)}")

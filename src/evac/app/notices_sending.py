@@ -88,11 +88,16 @@ def document_of(message: Message, link: str = "") -> dict[str, Any]:
     return {
         **head,
         "data": {
-            "id": message.id, "kind": message.kind, "state": message.state, "severity": message.severity,
-            "words": message.words, "next": message.hint, "concerns": list(message.keys[:100]),
+            "id": message.id,
+            "kind": message.kind,
+            "state": message.state,
+            "severity": message.severity,
+            "words": message.words,
+            "next": message.hint,
+            "concerns": list(message.keys[:100]),
             "room": link,
         },
-    }  # fmt: skip
+    }
 
 
 def text_of(message: Message, link: str = "") -> tuple[str, str]:
@@ -159,11 +164,17 @@ class Webhook:
         signer = Signer(_key(secret_of(self._channel.secret).reveal()))
         body = orjson.dumps(document_of(message, self._link))
         at = _moment(self._now_ms())
-        return url, {
-            "webhook-id": message.id, "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": signer.sign(message.id, at, body.decode()),
-            "content-type": "application/json", "user-agent": "evac",
-        }, body  # fmt: skip
+        return (
+            url,
+            {
+                "webhook-id": message.id,
+                "webhook-timestamp": str(int(at.timestamp())),
+                "webhook-signature": signer.sign(message.id, at, body.decode()),
+                "content-type": "application/json",
+                "user-agent": "evac",
+            },
+            body,
+        )
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         if self._session is None:

@@ -104,10 +104,15 @@ class Office:
     """
 
     def __init__(
-        self, store: Store, reckoner: Reckoner, clock: Clock, site: str = "",
-        rehearser: Rehearser | None = None, edition: Callable[[], str] = lambda: "",
+        self,
+        store: Store,
+        reckoner: Reckoner,
+        clock: Clock,
+        site: str = "",
+        rehearser: Rehearser | None = None,
+        edition: Callable[[], str] = lambda: "",
         standing: Callable[[], Standing | None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._edition, self._standing_of = edition, standing
         self._standing: Standing | None = None
         self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
@@ -318,21 +323,35 @@ class Office:
         facts = self.facts
         sites = [site.id for site in facts.sites] if facts else []
         return Situation(
-            version=version, at_ms=self.clock.now_ms(), sites=self._ballots.sites(self._marks),
+            version=version,
+            at_ms=self.clock.now_ms(),
+            sites=self._ballots.sites(self._marks),
             leader=self._leader,
             quorum=QuorumSeen(
-                self.store.name, self.store.quorum, self._ballots.voting(), quorum_of(sites), self._answers,
-                self._answers_ms, self._unread,
+                self.store.name,
+                self.store.quorum,
+                self._ballots.voting(),
+                quorum_of(sites),
+                self._answers,
+                self._answers_ms,
+                self._unread,
             ),
-            generation=self._generation, newer=self._newer, hold=self._hold,
+            generation=self._generation,
+            newer=self._newer,
+            hold=self._hold,
             drawer=tuple(_ready(one, facts) for one in self._drawer),
-            open_runs=(*open_runs, *self.register.unread), ended_runs=ended[:ENDED_SHOWN],
+            open_runs=(*open_runs, *self.register.unread),
+            ended_runs=ended[:ENDED_SHOWN],
             notices=tuple(self._notices)[-20:],
             notice=self._notices[-1].number if self._notices else 0,
-            noted=self.incidents.noted, exports=self.incidents.exports,
-            estate=facts.digest if facts else "", problem=self._problem, on_disk=_on_disk(self._standing),
-            policy=self.rules.digest if self.rules else "", controller=self._controller,
-        )  # fmt: skip
+            noted=self.incidents.noted,
+            exports=self.incidents.exports,
+            estate=facts.digest if facts else "",
+            problem=self._problem,
+            on_disk=_on_disk(self._standing),
+            policy=self.rules.digest if self.rules else "",
+            controller=self._controller,
+        )
 
     def runs(self) -> tuple[RunShort, ...]:
         """All runs: open ones first, then ended ones, newest first."""
@@ -352,10 +371,14 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
     rehearser = Rehearser(setting.estate, setting.policy)
     return Office(
-        open_store(setting.store), worker, clock or SystemClock(), setting.site, rehearser,
+        open_store(setting.store),
+        worker,
+        clock or SystemClock(),
+        setting.site,
+        rehearser,
         lambda: edition_of(setting.estate),
         lambda: None if setting.standing is None else read_standing(setting.standing),
-    )  # fmt: skip
+    )
 
 
 async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -389,10 +412,20 @@ def _hold(entry: Entry | None) -> HoldSeen | None:
 
 
 def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
-    return None if standing is None else EstateOnDisk(
-        standing.taken_ms, standing.problems, standing.first, standing.restart, standing.since_ms,
-        words_of(standing), standing.policy_ms, standing.policy,
-    )  # fmt: skip
+    return (
+        None
+        if standing is None
+        else EstateOnDisk(
+            standing.taken_ms,
+            standing.problems,
+            standing.first,
+            standing.restart,
+            standing.since_ms,
+            words_of(standing),
+            standing.policy_ms,
+            standing.policy,
+        )
+    )
 
 
 def _marks(entry: Entry | None) -> Mapping[str, str]:
@@ -405,7 +438,16 @@ def _marks(entry: Entry | None) -> Mapping[str, str]:
 
 def _ready(ready: drawer.Ready, facts: EstateFacts | None) -> ReadyPlan:
     return ReadyPlan(
-        "+".join(ready.lost), ready.lost, ready.plan, ready.estate, ready.at_ms, ready.took_ms, ready.problem,
-        None if facts is None else facts.digest == ready.estate, ready.kind, ready.people, ready.searched,
+        "+".join(ready.lost),
+        ready.lost,
+        ready.plan,
+        ready.estate,
+        ready.at_ms,
+        ready.took_ms,
+        ready.problem,
+        None if facts is None else facts.digest == ready.estate,
+        ready.kind,
+        ready.people,
+        ready.searched,
         ready.made_ms,
-    )  # fmt: skip
+    )

@@ -92,8 +92,13 @@ class Counter:
             return known
         now_ms = self._clock.now_ms()
         number = runs.new_id(now_ms)
-        told = {"proposal": number, "plan": digest, "incident": proposal.incident, "who": asked.who,
-                "at_ms": now_ms}  # fmt: skip
+        told = {
+            "proposal": number,
+            "plan": digest,
+            "incident": proposal.incident,
+            "who": asked.who,
+            "at_ms": now_ms,
+        }
         key, value = runs.proposal_entry(number, digest, proposal)
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
@@ -132,8 +137,13 @@ class Counter:
         if begins and made.incident in await incidents.names(self._store):
             raise Conflict(made.incident, f"there is an incident {made.incident} already")
         _, compares, changes = await incidents.note_changes(self._store, made, new or begins)
-        told = {"note": made.id, "incident": made.incident, "kind": made.kind, "who": made.who,
-                "at_ms": now_ms}  # fmt: skip
+        told = {
+            "note": made.id,
+            "incident": made.incident,
+            "kind": made.kind,
+            "who": made.who,
+            "at_ms": now_ms,
+        }
         return await self._once(asked, 201, told, compares, changes)
 
     async def known(self, asked: Asked) -> Answer | None:
@@ -148,15 +158,20 @@ class Counter:
         kept = orjson.loads(entry.value)
         if kept["body"] != asked.body:
             raise InvalidInput(
-                "idempotency-reused", "this idempotency key was used for another question",
+                "idempotency-reused",
+                "this idempotency key was used for another question",
                 "send a new key with a new question",
-            )  # fmt: skip
+            )
         return Answer(int(kept["status"]), kept["answer"], again=True)
 
     async def _once(
-        self, asked: Asked, status: int, told: Mapping[str, Any], compares: Sequence[Compare],
+        self,
+        asked: Asked,
+        status: int,
+        told: Mapping[str, Any],
+        compares: Sequence[Compare],
         changes: Sequence[Change],
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """Writes it with its key in one transaction; who comes second gets the first one's answer."""
         answer = Answer(status, told)
         if not asked.key:

@@ -192,21 +192,34 @@ def facts_of(report: AuditReport, files: str) -> EstateFacts:
     rooms = tuple(_rooms(report))
     losses = tuple(_losses(report))
     return EstateFacts(
-        name=estate.name, as_of=report.as_of, digest=report.digest or "", files=files, counts=_counts(estate),
-        sites=tuple(_sites(report, rooms, drilled)), rooms=rooms, services=tuple(_services(report)),
+        name=estate.name,
+        as_of=report.as_of,
+        digest=report.digest or "",
+        files=files,
+        counts=_counts(estate),
+        sites=tuple(_sites(report, rooms, drilled)),
+        rooms=rooms,
+        services=tuple(_services(report)),
         stores=tuple(_store(report, store) for store in estate.stores),
-        domains=tuple(_domains(report, drilled)), losses=losses,
+        domains=tuple(_domains(report, drilled)),
+        losses=losses,
         findings=tuple(finding_facts(finding) for finding in report.findings),
-    )  # fmt: skip
+    )
 
 
 def _counts(estate: Estate) -> dict[str, int]:
     return {
-        "sites": len(estate.sites), "halls": len(estate.halls), "feeds": len(estate.feeds),
-        "racks": len(estate.racks), "groups": len(estate.groups), "servers": len(estate.fleet),
-        "pools": len(estate.pools), "services": len(estate.services), "stores": len(estate.stores),
+        "sites": len(estate.sites),
+        "halls": len(estate.halls),
+        "feeds": len(estate.feeds),
+        "racks": len(estate.racks),
+        "groups": len(estate.groups),
+        "servers": len(estate.fleet),
+        "pools": len(estate.pools),
+        "services": len(estate.services),
+        "stores": len(estate.stores),
         "replicas": int(estate.replicas.count.sum()),
-    }  # fmt: skip
+    }
 
 
 def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
@@ -258,14 +271,18 @@ def _sites(
         states = np.bincount(fleet.state[mine], minlength=len(SERVER_STATES)).tolist()
         day, kind = drilled.get(site.id, (None, ""))
         yield SiteFacts(
-            id=site.id, role=site.role, people=site.people, servers=int(mine.sum()),
+            id=site.id,
+            role=site.role,
+            people=site.people,
+            servers=int(mine.sum()),
             states=dict(zip(SERVER_STATES, states, strict=True)),
             halls=sum(1 for hall in estate.halls if hall.site == site.id),
             racks=int((impacts.top.rack_site == number).sum()),
             services=int((impacts.presence.per_site[number] > 0).sum()),
             headroom=_joined([room.amounts for room in rooms if room.site == site.id]),
-            drilled=day, drill_kind=kind,
-        )  # fmt: skip
+            drilled=day,
+            drill_kind=kind,
+        )
 
 
 def _joined(parts: list[tuple[Amount, ...]]) -> tuple[Amount, ...]:
@@ -290,12 +307,19 @@ def _services(report: AuditReport) -> Iterator[ServiceFacts]:
             if replicas or role or fate != "unaffected":
                 places.append(ServiceAt(site.id, replicas, role, fate, ready))
         yield ServiceFacts(
-            id=service.id, family=service.family, owner=service.owner, tier=service.tier,
-            people=service.people, rto_ms=service.rto_ms, rpo_ms=service.rpo_ms,
-            replicas=int(impacts.presence.n[row]), stores=tuple(families),
+            id=service.id,
+            family=service.family,
+            owner=service.owner,
+            tier=service.tier,
+            people=service.people,
+            rto_ms=service.rto_ms,
+            rpo_ms=service.rpo_ms,
+            replicas=int(impacts.presence.n[row]),
+            stores=tuple(families),
             needs=tuple(need.target for need in service.needs if need.kind == "service"),
-            sites=tuple(places), public_name=service.public_name,
-        )  # fmt: skip
+            sites=tuple(places),
+            public_name=service.public_name,
+        )
 
 
 def _fates_by_site(report: AuditReport) -> dict[tuple[str, int], tuple[str, int | None]]:
@@ -325,11 +349,16 @@ def _store(report: AuditReport, store: Store) -> StoreFacts:
     top = report.impacts.top
     verified = [backup.verified for backup in store.backups if backup.verified is not None]
     return StoreFacts(
-        id=store.id, family=store.family, engine=store.engine, primary=primary_site(top, store),
-        home=(site_of(top, store.home) or "") if store.home else "", rpo_ms=store.rpo_ms,
+        id=store.id,
+        family=store.family,
+        engine=store.engine,
+        primary=primary_site(top, store),
+        home=(site_of(top, store.home) or "") if store.home else "",
+        rpo_ms=store.rpo_ms,
         copies=tuple(CopyFacts(site_of(top, m.at) or "", m.at, m.mode, m.lag_ms) for m in store.members),
-        backups=len(store.backups), restored=max(verified, default=None),
-    )  # fmt: skip
+        backups=len(store.backups),
+        restored=max(verified, default=None),
+    )
 
 
 def _domains(report: AuditReport, drilled: Mapping[str, tuple[date, str]]) -> Iterator[DomainFacts]:
@@ -355,12 +384,26 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         text = said.text
         because = said.because[0][0] if said.because else _why(report, row)
     return LossFacts(
-        domain=row.domain, kind=row.kind, verdict=row.verdict, down=row.down, recovers=row.recovered,
-        degraded=row.degraded, never_back=row.lost, unknown=row.unknown, late=row.late,
-        people_down=row.people_down, worst_recovery_ms=row.worst_ready_ms, data_loss_ms=row.data_loss_ms,
-        stores_lost=row.stores_lost, stores_gone=row.stores_gone, to_place=row.to_place, placed=row.placed,
-        sheds=row.sheds, text=text, because=because,
-    )  # fmt: skip
+        domain=row.domain,
+        kind=row.kind,
+        verdict=row.verdict,
+        down=row.down,
+        recovers=row.recovered,
+        degraded=row.degraded,
+        never_back=row.lost,
+        unknown=row.unknown,
+        late=row.late,
+        people_down=row.people_down,
+        worst_recovery_ms=row.worst_ready_ms,
+        data_loss_ms=row.data_loss_ms,
+        stores_lost=row.stores_lost,
+        stores_gone=row.stores_gone,
+        to_place=row.to_place,
+        placed=row.placed,
+        sheds=row.sheds,
+        text=text,
+        because=because,
+    )
 
 
 def _why(report: AuditReport, row: LossRow) -> str:
@@ -382,7 +425,15 @@ def _why(report: AuditReport, row: LossRow) -> str:
 def finding_facts(finding: Finding) -> FindingFacts:
     """One finding in the words of the API."""
     return FindingFacts(
-        finding.fingerprint, finding.rule, finding.code, finding.severity, finding.subject, finding.message,
-        finding.fix, finding.domains, finding.chain, finding.path,
+        finding.fingerprint,
+        finding.rule,
+        finding.code,
+        finding.severity,
+        finding.subject,
+        finding.message,
+        finding.fix,
+        finding.domains,
+        finding.chain,
+        finding.path,
         str(finding.place) if finding.place.file and finding.place.line else "",
-    )  # fmt: skip
+    )

@@ -96,13 +96,23 @@ def _plan_in_force(dossier: Dossier) -> str:
 
 def short_of(about: Summary, run: str) -> IncidentShort:
     return IncidentShort(
-        incident=about.incident, title=about.title, state=about.state, sites=about.sites,
-        begun_ms=about.begun_ms, begun_by=str(about.begun), detected_ms=about.detected_ms,
-        ended_ms=about.ended_ms, ended_by=None if about.ended is None else str(about.ended),
-        commander=about.commander, commander_since_ms=about.commander_since_ms,
-        people_least=about.people_least, people_most=about.people_most, still_down=about.still_down,
-        services=sum(1 for fate in about.fates if fate.touched), run=run,
-    )  # fmt: skip
+        incident=about.incident,
+        title=about.title,
+        state=about.state,
+        sites=about.sites,
+        begun_ms=about.begun_ms,
+        begun_by=str(about.begun),
+        detected_ms=about.detected_ms,
+        ended_ms=about.ended_ms,
+        ended_by=None if about.ended is None else str(about.ended),
+        commander=about.commander,
+        commander_since_ms=about.commander_since_ms,
+        people_least=about.people_least,
+        people_most=about.people_most,
+        still_down=about.still_down,
+        services=sum(1 for fate in about.fates if fate.touched),
+        run=run,
+    )
 
 
 def felt(about: Summary) -> list[Fate]:

@@ -143,11 +143,15 @@ class NoticeBoard:
             held = [one for one in state_of(entry.value).memory.open.values() if one.told is not None]
             return tuple(
                 ConcernOpen(
-                    one.concern.key, one.concern.kind, one.told or one.concern.severity, one.concern.words,
-                    one.concern.hint, one.since_ms,
+                    one.concern.key,
+                    one.concern.kind,
+                    one.told or one.concern.severity,
+                    one.concern.words,
+                    one.concern.hint,
+                    one.since_ms,
                 )
                 for one in held
-            )  # fmt: skip
+            )
         return ()
 
     def page(self, after: int, limit: int) -> tuple[NoticeTold, ...]:
@@ -158,9 +162,16 @@ class NoticeBoard:
 def _channel(name: str, box: Box) -> ChannelSeen:
     first = box.waiting[0] if box.waiting else None
     return ChannelSeen(
-        name, box.about, len(box.waiting), first.made_ms if first else 0, first.next_ms if first else 0,
-        box.problem, box.sent, box.sent_ms, box.given_up,
-    )  # fmt: skip
+        name,
+        box.about,
+        len(box.waiting),
+        first.made_ms if first else 0,
+        first.next_ms if first else 0,
+        box.problem,
+        box.sent,
+        box.sent_ms,
+        box.given_up,
+    )
 
 
 def _told(rows: Iterable[tuple[int, Message | Delivery]], boxes: Mapping[str, Box]) -> tuple[NoticeTold, ...]:
@@ -180,8 +191,16 @@ def _told(rows: Iterable[tuple[int, Message | Delivery]], boxes: Mapping[str, Bo
             ways.setdefault(one.number, []).append(seen)
     return tuple(
         NoticeTold(
-            number, one.id, one.kind, one.state, one.severity, one.words, one.hint, one.at_ms,
-            tuple(sorted(ways.get(number, ()), key=lambda way: way.channel)), one.title,
+            number,
+            one.id,
+            one.kind,
+            one.state,
+            one.severity,
+            one.words,
+            one.hint,
+            one.at_ms,
+            tuple(sorted(ways.get(number, ()), key=lambda way: way.channel)),
+            one.title,
         )
         for number, one in messages.items()
-    )  # fmt: skip
+    )

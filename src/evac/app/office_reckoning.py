@@ -81,9 +81,10 @@ class Worker:
         wanted = tuple(sorted(set(domains)))
         if not 0 < len(wanted) <= DOMAINS_MOST:
             raise InvalidInput(
-                "what-if-domains", f"a question names 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
+                "what-if-domains",
+                f"a question names 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
                 "GET /v1/domains lists them",
-            )  # fmt: skip
+            )
         return await self._ask(_what_if, observation, wanted)
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:

@@ -49,20 +49,43 @@ def short_of(view: RunView, created_ms: int) -> RunShort:
     """The line of a run that was replayed."""
     ended = view.phase in ENDED
     return RunShort(
-        run=view.spec.run, incident=view.spec.incident, state=view.phase,
-        scenario=view.spec.labels.get("scenario", ""), plan=view.plans[-1], created_ms=created_ms,
-        started_ms=max(0, view.started_ms), ended_ms=view.last_ms if ended else 0, events=view.events,
-        steps=len(view.steps), counts=dict(sorted(view.counts.items())),
-        waits=() if ended else tuple(waiting(view)[:20]), why=view.end_why, held=view.held, open=not ended,
-    )  # fmt: skip
+        run=view.spec.run,
+        incident=view.spec.incident,
+        state=view.phase,
+        scenario=view.spec.labels.get("scenario", ""),
+        plan=view.plans[-1],
+        created_ms=created_ms,
+        started_ms=max(0, view.started_ms),
+        ended_ms=view.last_ms if ended else 0,
+        events=view.events,
+        steps=len(view.steps),
+        counts=dict(sorted(view.counts.items())),
+        waits=() if ended else tuple(waiting(view)[:20]),
+        why=view.end_why,
+        held=view.held,
+        open=not ended,
+    )
 
 
 def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
     """The line of a run whose journal cannot be read."""
     return RunShort(
-        run=run, incident=incident, state=CORRUPT, scenario="", plan="", created_ms=0, started_ms=0,
-        ended_ms=0, events=0, steps=0, counts={}, waits=(), why=why, held="", open=is_open,
-    )  # fmt: skip
+        run=run,
+        incident=incident,
+        state=CORRUPT,
+        scenario="",
+        plan="",
+        created_ms=0,
+        started_ms=0,
+        ended_ms=0,
+        events=0,
+        steps=0,
+        counts={},
+        waits=(),
+        why=why,
+        held="",
+        open=is_open,
+    )
 
 
 class RunFollower:
@@ -193,13 +216,22 @@ class Register:
         first, last, head = await self._ends(run)
         ended = last.kind == "run_ended"
         line = RunShort(
-            run=run, incident=incident or str(first.data.get("incident", "")),
+            run=run,
+            incident=incident or str(first.data.get("incident", "")),
             state=str(last.data.get("phase", "")) if ended else "unfinished",
-            scenario=str(first.data.get("scenario", "")), plan=str(first.data.get("plan", "")),
-            created_ms=first.at_ms, started_ms=0, ended_ms=last.at_ms if ended else 0, events=head,
-            steps=0, counts={}, waits=(), why=str(last.data.get("why", "")) if ended else "", held="",
+            scenario=str(first.data.get("scenario", "")),
+            plan=str(first.data.get("plan", "")),
+            created_ms=first.at_ms,
+            started_ms=0,
+            ended_ms=last.at_ms if ended else 0,
+            events=head,
+            steps=0,
+            counts={},
+            waits=(),
+            why=str(last.data.get("why", "")) if ended else "",
+            held="",
             open=False,
-        )  # fmt: skip
+        )
         if await was_bound_again(self._store, run, line.plan):
             with contextlib.suppress(RunError, Corrupt):
                 view = await self._replayer.view_of(run)

@@ -68,10 +68,17 @@ class Ballots:
             state, reason, by, kinds = self._verdict(site, bool(ballots))
             found.append(
                 SiteSeen(
-                    site, role, state, self._since(site, state), reason, by, kinds, marks.get(site, ""),
+                    site,
+                    role,
+                    state,
+                    self._since(site, state),
+                    reason,
+                    by,
+                    kinds,
+                    marks.get(site, ""),
                     tuple(self._vote(ballot) for ballot in votes),
                 )
-            )  # fmt: skip
+            )
         return tuple(found)
 
     def _verdict(self, site: str, watched: bool) -> tuple[Standing, str, tuple[str, ...], tuple[str, ...]]:

@@ -79,9 +79,12 @@ def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
         known = {wanted[0]: report.rows[0]}
     row = known[wanted[0]]
     return WhatIf(
-        wanted, report.digest or "", loss_facts(report, row), tuple(_fates(report, row)),
+        wanted,
+        report.digest or "",
+        loss_facts(report, row),
+        tuple(_fates(report, row)),
         tuple(_capacity(report, report.impacts.losses.index[row.domain])),
-    )  # fmt: skip
+    )
 
 
 def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
@@ -96,12 +99,17 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
         place = graph.index[one.service]
         service = impacts.estate.services[place]
         yield FateOf(
-            service.id, service.tier, service.people, one.fate, one.recovery_ms, service.rto_ms,
+            service.id,
+            service.tier,
+            service.people,
+            one.fate,
+            one.recovery_ms,
+            service.rto_ms,
             why[one.fate](context, place, number) if one.fate in why else (),
             tuple(names[other] for other in graph.hard[place] if down[other]),
             tuple(names[other] for other in graph.soft[place] if down[other]),
             tuple(family for family in graph.families[place] if family in gone),
-        )  # fmt: skip
+        )
 
 
 def _capacity(report: AuditReport, number: int) -> Iterator[CapacityOf]:

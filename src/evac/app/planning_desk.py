@@ -232,9 +232,12 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
         desk = _at(place, observation)
         policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
         made = made_of(
-            desk.estate, lose(*lost), policy=policy, work=work_in(ms, len(desk.estate.fleet)),
+            desk.estate,
+            lose(*lost),
+            policy=policy,
+            work=work_in(ms, len(desk.estate.fleet)),
             known=(desk.digest, desk.instance(lost)),
-        )  # fmt: skip
+        )
         told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
         words = why_not(
             check(desk.estate, plan_codec.decode(told.data, own=True), (desk.digest, desk.instance(lost)))
@@ -321,9 +324,11 @@ def _headed_document(desk: _Desk, lost: tuple[str, ...], document: dict[str, Any
     for one in document["services"]:
         one["rto_ms"] = rto_ms.get(one["service"])
     head = {
-        "name": estate.name, "lost": list(lose(*lost).domains), "estate_digest": desk.digest,
+        "name": estate.name,
+        "lost": list(lose(*lost).domains),
+        "estate_digest": desk.digest,
         "as_of": None if estate.as_of is None else estate.as_of.isoformat(),
-    }  # fmt: skip
+    }
     assert head.keys() <= document.keys()
     document.update(head)
     return document

@@ -74,9 +74,14 @@ class PlanningWorker:
     """
 
     def __init__(
-        self, path: Path, as_of: date | None, policy: RunPolicy, budget_ms: int = BUDGET_MS,
-        seen: Callable[[], Observation] = lambda: Observation(0), servers: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        as_of: date | None,
+        policy: RunPolicy,
+        budget_ms: int = BUDGET_MS,
+        seen: Callable[[], Observation] = lambda: Observation(0),
+        servers: int = 0,
+    ) -> None:
         self._place = Place(str(path), as_of, waivers_of(policy))
         self._budget_ms, self._seen, self._large = budget_ms, seen, servers > SMALL
         self.lanes = lanes_for(servers)
@@ -120,9 +125,13 @@ class PlanningWorker:
         return [Wanted(one.lost, one.kind, one.people, one.takes) for one in found]
 
     async def stand(
-        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> Made:  # fmt: skip
+    ) -> Made:
         """See `Planning`."""
         from evac.app import planning_desk
 
@@ -172,9 +181,14 @@ class PlanningWorker:
         return based
 
     async def _lies_there(
-        self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, known: Ready,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        now: _Known,
+        based: Based,
+        known: Ready,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> tuple[Made | None, bool]:  # fmt: skip
+    ) -> tuple[Made | None, bool]:
         """The plan that lies there, where it was made of the same and the checker accepts it, and whether the
         checker does not: a plan that cannot be judged is refused.
         """
@@ -191,9 +205,14 @@ class PlanningWorker:
         return self._lay(lost, now, based, told, known.searched, again=True), False
 
     async def _shared(
-        self, lane: int, lost: tuple[str, ...], work: Work, now: _Known, based: Based,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        now: _Known,
+        based: Based,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> Made | None:  # fmt: skip
+    ) -> Made | None:
         """The plan of another loss in this estate that is made of the same."""
         lies = now.made.get(str(based.basis))
         if lies is None or (work == "search" and not lies.searched):

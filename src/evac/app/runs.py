@@ -119,9 +119,10 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
         answer = await answer_to(store, number, wait_s)
     except Unavailable as error:
         raise OutcomeUnknown(
-            "proposal-unsure", f"{error.message}; a run may have been made, or may yet be",
+            "proposal-unsure",
+            f"{error.message}; a run may have been made, or may yet be",
             "look first: evac run list",
-        ) from error  # fmt: skip
+        ) from error
     if answer is None:
         raise Unavailable("no controller leads, so nobody took the plan")
     if "run" in answer:
@@ -141,9 +142,11 @@ class Refusal:
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Refusal:
         return cls(
-            str(answer.get("code", "refused")), str(answer.get("refused", REFUSED)),
-            str(answer.get("kind", "")), str(answer.get("hint", "")),
-        )  # fmt: skip
+            str(answer.get("code", "refused")),
+            str(answer.get("refused", REFUSED)),
+            str(answer.get("kind", "")),
+            str(answer.get("hint", "")),
+        )
 
 
 def refusal(no: Refusal) -> EvacError:
@@ -156,10 +159,16 @@ def refusal(no: Refusal) -> EvacError:
 def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, bytes]:
     """Key and value of a proposal, of a plan that is in the store."""
     told = {
-        "incident": proposal.incident, "plan": digest, "reason": proposal.reason, "mode": "hold",
-        "leaving": list(proposal.leaving), "mark": proposal.mark, "ends": dict(proposal.ends or {}),
-        "typed": list(proposal.typed), "who": proposal.who,
-    }  # fmt: skip
+        "incident": proposal.incident,
+        "plan": digest,
+        "reason": proposal.reason,
+        "mode": "hold",
+        "leaving": list(proposal.leaving),
+        "mark": proposal.mark,
+        "ends": dict(proposal.ends or {}),
+        "typed": list(proposal.typed),
+        "who": proposal.who,
+    }
     return PROPOSAL + number, orjson.dumps(told)
 
 
@@ -326,9 +335,11 @@ async def _row(store: Store, run: str) -> dict[str, Any]:
     under_way = not ended and await store.get(OPEN + run) is not None
     plan, scenario = await _in_force(store, run, events)
     return {
-        "plan_digest": plan, "state": ended or (_phase_in(events) if under_way else "unfinished"),
-        "scenario": scenario, "started_at": moment(events[0].at_ms),
-    }  # fmt: skip
+        "plan_digest": plan,
+        "state": ended or (_phase_in(events) if under_way else "unfinished"),
+        "scenario": scenario,
+        "started_at": moment(events[0].at_ms),
+    }
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:

@@ -112,9 +112,10 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share]) -> Material:
     strangers = [share for share in shares if share.lock != lock]
     if strangers:
         raise InvalidInput(
-            "share-foreign", f"share {strangers[0].point} is of another bundle",
+            "share-foreign",
+            f"share {strangers[0].point} is of another bundle",
             f"this one asks for shares of {lock.name}",
-        )  # fmt: skip
+        )
     if len(found) < lock.needed:
         raise InvalidInput(
             "share-missing", f"{len(found)} of {lock.needed} shares are here", "ask more people for theirs"
@@ -125,9 +126,10 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share]) -> Material:
         data = _cipher(key, lock).decrypt(sealed[:12], sealed[12:], canonical_json(lock.values()))
     except (InvalidTag, ValueError) as error:
         raise InvalidInput(
-            "share-wrong", "the shares do not open the material, or it was changed",
+            "share-wrong",
+            "the shares do not open the material, or it was changed",
             "check the digest of the bundle, and each share",
-        ) from error  # fmt: skip
+        ) from error
     return _material(data)
 
 
@@ -166,9 +168,10 @@ def check_folders(people: int, folders: Sequence[Path]) -> None:
     """Whether that many people can be given their shares there. Raises InvalidInput."""
     if len(folders) not in (1, people):
         raise InvalidInput(
-            "share-folders", f"{len(folders)} folders are named for {people} shares",
+            "share-folders",
+            f"{len(folders)} folders are named for {people} shares",
             "name one folder a person, or one for all",
-        )  # fmt: skip
+        )
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
             raise InvalidInput(
@@ -204,9 +207,10 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
     except OSError as error:
         take_back(written)
         raise InvalidInput(
-            "share-folders", f"{path} cannot be written: {error.strerror}; nobody was given a share",
+            "share-folders",
+            f"{path} cannot be written: {error.strerror}; nobody was given a share",
             "name other folders: --shares-to DIR",
-        ) from error  # fmt: skip
+        ) from error
     except BaseException:
         take_back(written)
         raise

@@ -40,15 +40,19 @@ WORDS_MOST: Final = 600
 AGAIN: Final = "try again, or look into the log of the server"
 PROBLEM: Final = "application/problem+json"
 HINTS: Final = {
-    "run-unknown": "evac run list", "incident-unknown": "evac incident list",
-    "plan-unknown": "evac plan, and apply its file", "what-if-domains": "name 1 to 64 fault domains",
-    "not-authenticated": "set EVAC_TOKEN, or --token-file FILE", "cursor-unknown": "ask again",
-    "request-invalid": "evac COMMAND --help", "host-unknown": "use the name that the server goes by",
+    "run-unknown": "evac run list",
+    "incident-unknown": "evac incident list",
+    "plan-unknown": "evac plan, and apply its file",
+    "what-if-domains": "name 1 to 64 fault domains",
+    "not-authenticated": "set EVAC_TOKEN, or --token-file FILE",
+    "cursor-unknown": "ask again",
+    "request-invalid": "evac COMMAND --help",
+    "host-unknown": "use the name that the server goes by",
     "tls-authority": "name its authority: --ca FILE",
     "tls-client-missing": "add --client-cert FILE --client-key FILE",
     "tls-client-refused": "show one that the server believes: --client-cert FILE --client-key FILE",
     "tls-plain": "write http:// where it serves without TLS",
-}  # fmt: skip
+}
 """What to type next, where the server's own hint is for programs."""
 
 
@@ -92,18 +96,21 @@ class Reply:
 
 def strange(words: str) -> EvacError:
     return EvacError(
-        "server-answer", f"the server does not answer as a war room does: {words}",
+        "server-answer",
+        f"the server does not answer as a war room does: {words}",
         "check --server; server and program are best of one version",
-    )  # fmt: skip
+    )
 
 
 class ServerCalls:
     """Makes calls; close it. pause: waits, for tests."""
 
     def __init__(
-        self, server: Server, pause: Callable[[float], Any] = asyncio.sleep,
+        self,
+        server: Server,
+        pause: Callable[[float], Any] = asyncio.sleep,
         new_key: Callable[[], str] = lambda: randomness.token_hex(16),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.server, self._pause, self.new_key = server, pause, new_key
         self._base = checked_url(server)
         files = TlsFiles(server.ca, server.cert, server.key)
@@ -118,10 +125,16 @@ class ServerCalls:
         return await self._again(lambda: self.once("GET", path, params=params))
 
     async def change(
-        self, method: str, path: str, body: bytes = b"", key: str = "",
-        params: Mapping[str, Any] | None = None, timeout_s: float = 0.0, media: str = "application/json",
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        key: str = "",
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float = 0.0,
+        media: str = "application/json",
         headers: Mapping[str, str] | None = None,
-    ) -> Reply:  # fmt: skip
+    ) -> Reply:
         """key: one for all tries; without one the call has to be one that may be made twice, such as a
         question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown where something
         with a key may have been done and the server does not say so any more.
@@ -137,9 +150,10 @@ class ServerCalls:
                 error.hint = "ask again: nothing of it is done twice"
                 raise
             raise OutcomeUnknown(
-                "server-no-answer", f"{error.message}; what was asked may have been done",
+                "server-no-answer",
+                f"{error.message}; what was asked may have been done",
                 f"look first: {_where_to_look(path)}",
-            ) from error  # fmt: skip
+            ) from error
 
     async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
         """lasting: once a try was cut it may have been done, so that a later one that meets no room says
@@ -168,9 +182,15 @@ class ServerCalls:
         raise AssertionError("unreachable")
 
     async def once(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: bytes = b"",
-        headers: Mapping[str, str] | None = None, timeout_s: float = 0.0,
-    ) -> Reply:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 0.0,
+    ) -> Reply:
         """One call. Raises Cut, Later, EvacError."""
         whole_s = timeout_s or self.server.timeout_s
         try:
@@ -186,9 +206,13 @@ class ServerCalls:
 
     @contextlib.asynccontextmanager
     async def asked(
-        self, method: str, path: str, params: Mapping[str, Any] | None, body: bytes,
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: bytes,
         headers: Mapping[str, str],
-    ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer whose body was not read yet; how long it may take is the caller's. Raises Cut,
         EvacError.
         """
@@ -197,9 +221,14 @@ class ServerCalls:
         plain = {name: _text(value) for name, value in (params or {}).items()}
         try:
             async with session.request(
-                method, self._base + path, params=plain, data=body or None, headers=sent,
-                allow_redirects=False, timeout=self._patience(),
-            ) as response:  # fmt: skip
+                method,
+                self._base + path,
+                params=plain,
+                data=body or None,
+                headers=sent,
+                allow_redirects=False,
+                timeout=self._patience(),
+            ) as response:
                 await self._check(response)
                 yield response
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -214,9 +243,10 @@ class ServerCalls:
             return _tls(self._base, trouble)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return EvacError(
-                UNREACHABLE, f"{self._base} cannot be reached",
+                UNREACHABLE,
+                f"{self._base} cannot be reached",
                 "is it up, and is that its address? evac serve --listen",
-            )  # fmt: skip
+            )
         if self._context is not None and isinstance(error, aiohttp.ClientConnectionError):
             parts = urlsplit(self._base)
             trouble = await why_cut(
@@ -235,9 +265,10 @@ class ServerCalls:
             return
         if 300 <= status < 400:
             raise EvacError(
-                "server-redirect", f"{self._base} points elsewhere ({status}), which is not followed",
+                "server-redirect",
+                f"{self._base} points elsewhere ({status}), which is not followed",
                 "name the server itself with --server",
-            )  # fmt: skip
+            )
         error = await self._problem(response)
         if status in (429, 503):
             raise Later(error, _seconds(response.headers.get("Retry-After", "")))
@@ -259,7 +290,7 @@ class ServerCalls:
                 "server-version",
                 f"{self._base} does not know this; it may be of another version than {__version__}",
                 "use the evac of the server's version",
-            )  # fmt: skip
+            )
         if status == 429:
             hint = f"try again in {response.headers.get('Retry-After', 'a few')} s"
         return error_of(
@@ -279,10 +310,13 @@ class ServerCalls:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=8, ssl=context),
                 timeout=self._patience(),
-                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
                 headers={"User-Agent": f"evac/{__version__}", "Accept-Encoding": "identity"},
-                max_line_size=16_384, max_field_size=16_384,
-            )  # fmt: skip
+                max_line_size=16_384,
+                max_field_size=16_384,
+            )
         return self._session
 
 
@@ -303,9 +337,10 @@ def checked_url(server: Server) -> str:
         good = False
     if not good or parts.username or parts.password or parts.query or parts.fragment:
         raise InvalidInput(
-            "server-url", f"'{_bare(server.url)}' is no address of a server",
+            "server-url",
+            f"'{_bare(server.url)}' is no address of a server",
             "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
-        )  # fmt: skip
+        )
     if parts.scheme == "http":
         if (server.token is not None or server.cert is not None) and not _is_here(parts.hostname or ""):
             raise InvalidInput(
@@ -341,9 +376,10 @@ async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
         parts += part
         if len(parts) > most:
             raise EvacError(
-                "server-answer-large", f"an answer of more than {most:,} bytes was not read on",
+                "server-answer-large",
+                f"an answer of more than {most:,} bytes was not read on",
                 "check --server: no war room says so much",
-            )  # fmt: skip
+            )
     return bytes(parts)
 
 

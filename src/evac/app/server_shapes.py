@@ -13,33 +13,63 @@ Shape = type | tuple[Any, ...] | list[Any] | dict[str, Any]
 
 _TEXT_OR_NONE: Final = (str, NoneType)
 _STEP: Final = {
-    "id": str, "state": str, "attempts": int, "started_at": _TEXT_OR_NONE, "ended_at": _TEXT_OR_NONE,
-    "evidence": dict, "error": ({"code": str, "message": str}, NoneType), "waits_for": str, "gate": str,
-}  # fmt: skip
+    "id": str,
+    "state": str,
+    "attempts": int,
+    "started_at": _TEXT_OR_NONE,
+    "ended_at": _TEXT_OR_NONE,
+    "evidence": dict,
+    "error": ({"code": str, "message": str}, NoneType),
+    "waits_for": str,
+    "gate": str,
+}
 _FORECAST: Final = {
-    "servers": int, "up": int, "to_the_floor": int, "all_on_at": _TEXT_OR_NONE,
-    "planned_all_on_at": _TEXT_OR_NONE, "waits_for_a_person": bool, "services": dict,
-}  # fmt: skip
+    "servers": int,
+    "up": int,
+    "to_the_floor": int,
+    "all_on_at": _TEXT_OR_NONE,
+    "planned_all_on_at": _TEXT_OR_NONE,
+    "waits_for_a_person": bool,
+    "services": dict,
+}
 RUN: Final = {
-    "run": str, "incident": str, "question": str, "plan_digest": str, "state": str, "leader": str,
-    "held_by": str, "why": str, "approved_by": [str], "approvals_needed": int,
-    "envelope": {"sites": [str], "stores": [str], "most_lost_ms": int, "most_shed": int}, "to_type": [str],
-    "events": int, "waits_for": [str],
+    "run": str,
+    "incident": str,
+    "question": str,
+    "plan_digest": str,
+    "state": str,
+    "leader": str,
+    "held_by": str,
+    "why": str,
+    "approved_by": [str],
+    "approvals_needed": int,
+    "envelope": {"sites": [str], "stores": [str], "most_lost_ms": int, "most_shed": int},
+    "to_type": [str],
+    "events": int,
+    "waits_for": [str],
     "most_lost": [{"store": str, "candidate": str, "milliseconds": (int, NoneType), "words": str}],
     "forecast": (_FORECAST, NoneType),
     "limits_changed": ([{"limit": str, "now": int, "whole": int, "held": int}], NoneType),
-    "started_at": _TEXT_OR_NONE, "ended_at": _TEXT_OR_NONE, "as_of": str, "in_doubt": int,
-    "undo_failed": int, "counts": dict, "steps": [_STEP],
-}  # fmt: skip
+    "started_at": _TEXT_OR_NONE,
+    "ended_at": _TEXT_OR_NONE,
+    "as_of": str,
+    "in_doubt": int,
+    "undo_failed": int,
+    "counts": dict,
+    "steps": [_STEP],
+}
 DRY_RUN: Final = {
-    "plan_digest": str, "question": str, "ready": bool, "needs_approval": [str],
+    "plan_digest": str,
+    "question": str,
+    "ready": bool,
+    "needs_approval": [str],
     "steps": [{"id": str, "actions": [str], "problems": [str], "manual": bool, "gate": str}],
-}  # fmt: skip
+}
 PROOF: Final = {"stream": str, "segments": int, "records": int, "anchors": int, "problems": [str]}
 WHAT_IF: Final = {
     "domains": [str],
     "services": [{"service": str, "fate": str, "recovery_ms": (int, NoneType), "chain": [str]}],
-}  # fmt: skip
+}
 
 
 def checked(value: dict[str, Any], shape: Shape, what: str) -> dict[str, Any]:

@@ -38,11 +38,15 @@ async def status(store: Store) -> dict[str, Any]:
     opened = {entry.key.removeprefix(OPEN) for entry in await pages(store, OPEN)}
     marks = await store.get(SITES_KEY)
     return status_document(
-        store.name, "" if lease is None else lease.owner, _hold(held),
+        store.name,
+        "" if lease is None else lease.owner,
+        _hold(held),
         {} if marks is None else orjson.loads(marks.value),
         [row for row in await runs.list_runs(store) if row["run"] in opened],
-        await drawer_rows(store), (await watched(store))[-NOTICES_SHOWN:], *await _generations(store),
-    )  # fmt: skip
+        await drawer_rows(store),
+        (await watched(store))[-NOTICES_SHOWN:],
+        *await _generations(store),
+    )
 
 
 async def _generations(store: Store) -> tuple[int, int]:
@@ -55,29 +59,47 @@ def _hold(held: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if held is None:
         return None
     return {
-        "who": str(held.get("who", "")), "reason": str(held.get("reason", "")),
+        "who": str(held.get("who", "")),
+        "reason": str(held.get("reason", "")),
         "at": moment(int(held.get("at_ms", 0))),
-    }  # fmt: skip
+    }
 
 
 def status_document(
-    store: str, leader: str, hold: Mapping[str, Any] | None, marks: Mapping[str, str],
-    open_runs: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]], notices: Sequence[Notice],
-    generation: int = 0, newer: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+    store: str,
+    leader: str,
+    hold: Mapping[str, Any] | None,
+    marks: Mapping[str, str],
+    open_runs: Sequence[Mapping[str, Any]],
+    plans: Sequence[Mapping[str, Any]],
+    notices: Sequence[Notice],
+    generation: int = 0,
+    newer: int = 0,
+) -> dict[str, Any]:
     """hold: who, reason, at. open_runs: rows of `evac run list`; plans: rows of the drawer. newer: the
     generation that took the place of this store, 0 for none.
     """
     return {
-        "schema_version": SCHEMA_VERSION, "store": store, "leader": leader, "hold": hold,
-        "generation": generation, "newer_generation": newer,
-        "sites": dict(sorted(marks.items())), "runs": list(open_runs), "plans": list(plans),
+        "schema_version": SCHEMA_VERSION,
+        "store": store,
+        "leader": leader,
+        "hold": hold,
+        "generation": generation,
+        "newer_generation": newer,
+        "sites": dict(sorted(marks.items())),
+        "runs": list(open_runs),
+        "plans": list(plans),
         "notices": [
-            {"number": one.number, "at": moment(one.at_ms), "kind": one.kind, "site": one.site,
-             "words": one.words}
+            {
+                "number": one.number,
+                "at": moment(one.at_ms),
+                "kind": one.kind,
+                "site": one.site,
+                "words": one.words,
+            }
             for one in notices
         ],
-    }  # fmt: skip
+    }
 
 
 async def drawer_rows(store: Store) -> list[dict[str, Any]]:
@@ -97,9 +119,14 @@ def drawer_row(
     if plan and not estate:
         problem = problem or NOT_JUDGED
     return {
-        "scenario": scenario, "lost": list(lost), "plan": plan, "estate": estate, "at": moment(at_ms),
-        "took_ms": took_ms, "problem": problem,
-    }  # fmt: skip
+        "scenario": scenario,
+        "lost": list(lost),
+        "plan": plan,
+        "estate": estate,
+        "at": moment(at_ms),
+        "took_ms": took_ms,
+        "problem": problem,
+    }
 
 
 async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping[str, Any]:

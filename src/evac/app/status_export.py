@@ -56,18 +56,24 @@ FAILED: Final = 1
 def files_of(page: StatusPage, url: str) -> dict[str, bytes]:
     """The page as files, in the order in which they are written."""
     return {
-        "status.json": status_json(page).encode(), "feed.xml": status_feed(page, url).encode(),
+        "status.json": status_json(page).encode(),
+        "feed.xml": status_feed(page, url).encode(),
         "index.html": status_html(page).encode(),
-    }  # fmt: skip
+    }
 
 
 class Exporter:
     """One for a process. tell: is told in words when the export fails, and when it works again."""
 
     def __init__(
-        self, store: Store, about: About, target: Target, tell: Callable[[str], None], site: str = "",
+        self,
+        store: Store,
+        about: About,
+        target: Target,
+        tell: Callable[[str], None],
+        site: str = "",
         clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._about, self._target, self._tell = store, about, target, tell
         self._key, self._clock = incidents.EXPORTED + (site or "-"), clock or SystemClock()
         self._written: object = None
@@ -127,8 +133,12 @@ class Exporter:
         await self._say()
 
     async def _say(self) -> None:
-        told = {"at_ms": self._clock.now_ms(), "ok_ms": self._ok_ms, "since_ms": self._since_ms,
-                "problem": self._problem}  # fmt: skip
+        told = {
+            "at_ms": self._clock.now_ms(),
+            "ok_ms": self._ok_ms,
+            "since_ms": self._since_ms,
+            "problem": self._problem,
+        }
         with contextlib.suppress(StoreError):
             await self._store.transact((), (Put(self._key, orjson.dumps(told)),))
 

@@ -63,9 +63,10 @@ def target_of(folder: Path, push: str = "") -> Target:
         raise InvalidInput("status-push", f"'{push[:60]}' has an open quote", "close it") from error
     if words and not any(FOLDER in word for word in words):
         raise InvalidInput(
-            "status-push", "the command does not say where the folder goes",
+            "status-push",
+            "the command does not say where the folder goes",
             "write {folder} where its path belongs: rsync -a {folder}/ status.example:/srv/status/",
-        )  # fmt: skip
+        )
     if len(words) > ARGUMENTS_MOST:
         raise InvalidInput(
             "status-push", f"a command has {ARGUMENTS_MOST} arguments at most", "write a script, and name it"

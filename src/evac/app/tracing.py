@@ -72,8 +72,18 @@ class Tracer:
 
         kind = SpanKind.INTERNAL if one.parent else SpanKind.SERVER
         moments = [Event(name, timestamp=at_ms * _NS) for at_ms, name in one.moments]
-        self._end(one.name, one.trace, one.id, one.parent, kind, one.begin_ms * _NS, one.end_ms * _NS,
-                  dict(one.attributes), one.error, moments)  # fmt: skip
+        self._end(
+            one.name,
+            one.trace,
+            one.id,
+            one.parent,
+            kind,
+            one.begin_ms * _NS,
+            one.end_ms * _NS,
+            dict(one.attributes),
+            one.error,
+            moments,
+        )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A span of a request. route: its template, so that no name of a thing is in it."""
@@ -81,30 +91,59 @@ class Tracer:
 
         end_ns = time.time_ns()
         about: dict[str, str | int] = {
-            "http.request.method": method, "http.route": route, "http.response.status_code": status,
-        }  # fmt: skip
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        }
         error = str(status) if status >= 500 else ""
         if error:
             about["error.type"] = error
         begin_ns = end_ns - int(seconds * 1e9)
-        self._end(f"{method} {route}", secrets.token_bytes(16), secrets.token_bytes(8), b"", SpanKind.SERVER,
-                  begin_ns, end_ns, about, error, [])  # fmt: skip
+        self._end(
+            f"{method} {route}",
+            secrets.token_bytes(16),
+            secrets.token_bytes(8),
+            b"",
+            SpanKind.SERVER,
+            begin_ns,
+            end_ns,
+            about,
+            error,
+            [],
+        )
 
     def _end(
-        self, name: str, trace: bytes, number: bytes, parent: bytes, kind: Any, begin_ns: int, end_ns: int,
-        attributes: dict[str, str | int], error: str, moments: Sequence[Any],
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        trace: bytes,
+        number: bytes,
+        parent: bytes,
+        kind: Any,
+        begin_ns: int,
+        end_ns: int,
+        attributes: dict[str, str | int],
+        error: str,
+        moments: Sequence[Any],
+    ) -> None:
         from opentelemetry.sdk.trace import ReadableSpan
         from opentelemetry.trace.status import Status, StatusCode
 
         status = Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET)
         self._processor.on_end(
             ReadableSpan(
-                name, _context(trace, number), _context(trace, parent) if parent else None, self._resource,
-                attributes, moments, kind=kind, status=status, start_time=begin_ns, end_time=end_ns,
+                name,
+                _context(trace, number),
+                _context(trace, parent) if parent else None,
+                self._resource,
+                attributes,
+                moments,
+                kind=kind,
+                status=status,
+                start_time=begin_ns,
+                end_time=end_ns,
                 instrumentation_scope=self._scope,
             )
-        )  # fmt: skip
+        )
 
     def flush(self) -> None:
         """Sends what waits; for tests, and before the end."""

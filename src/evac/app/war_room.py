@@ -47,10 +47,14 @@ def check_libraries() -> None:
 
 
 async def keep(
-    arguments: Sequence[str], tell: Callable[[str], None], program: str = sys.executable,
-    module: str = MODULE, name: str = "the war room", handed: Sequence[int] = (),
+    arguments: Sequence[str],
+    tell: Callable[[str], None],
+    program: str = sys.executable,
+    module: str = MODULE,
+    name: str = "the war room",
+    handed: Sequence[int] = (),
     line: Callable[[], bytes] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
 
     arguments: of the module; tell: is told in words, by that name, when it ended; handed: numbers of open
@@ -73,14 +77,22 @@ async def keep(
 
 
 async def _once(
-    program: str, module: str, arguments: Sequence[str], handed: Sequence[int],
+    program: str,
+    module: str,
+    arguments: Sequence[str],
+    handed: Sequence[int],
     line: Callable[[], bytes] | None,
-) -> int:  # fmt: skip
+) -> int:
     """One life of the process; its exit code."""
     process = await asyncio.create_subprocess_exec(
-        program, "-m", module, *arguments, stdin=asyncio.subprocess.PIPE, start_new_session=True,
+        program,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,
         pass_fds=handed,
-    )  # fmt: skip
+    )
     telling = None if line is None else asyncio.create_task(_tell_lines(process.stdin, line))
     try:
         return await process.wait()

@@ -175,9 +175,19 @@ def capacity(
     if own is None or not question.same_fits or own.wanted is not wanted:
         own = settled(supply, losses, wanted, own)
     result = Capacity(
-        to_place, placed.copy(), own.boots.copy(), {}, {}, known, reach, supply.found, supply, wanted,
-        own, {},
-    )  # fmt: skip
+        to_place,
+        placed.copy(),
+        own.boots.copy(),
+        {},
+        {},
+        known,
+        reach,
+        supply.found,
+        supply,
+        wanted,
+        own,
+        {},
+    )
     for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
@@ -187,9 +197,14 @@ def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) ->
     """Placement in an estate that differs only in which services go first."""
     supply = old.supply.reordered(top)
     result = replace(
-        old, placed=old.placed.copy(), boots=old.boots.copy(), boot_rank=dict(old.boot_rank),
-        short=dict(old.short), supply=supply, fillings=dict(old.fillings),
-    )  # fmt: skip
+        old,
+        placed=old.placed.copy(),
+        boots=old.boots.copy(),
+        boot_rank=dict(old.boot_rank),
+        short=dict(old.short),
+        supply=supply,
+        fillings=dict(old.fillings),
+    )
     before, after = old.supply.wants.order, supply.wants.order
     question = _Question(supply, losses, lost)
     for number in sorted(old.boot_rank):
@@ -375,8 +390,14 @@ def _free_by_pool(left: Shapes, pools: int) -> IntColumn:
 
 
 def _sum(one: Short, other: Short) -> Short:
-    return Short(one.classes, one.resource, one.missing + other.missing, one.replicas + other.replicas,
-                 one.services + other.services, one.fragmented)  # fmt: skip
+    return Short(
+        one.classes,
+        one.resource,
+        one.missing + other.missing,
+        one.replicas + other.replicas,
+        one.services + other.services,
+        one.fragmented,
+    )
 
 
 def _short_of(label: str, need: list[int], room: list[int], replicas: int, services: int) -> list[Short]:

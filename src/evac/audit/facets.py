@@ -25,12 +25,19 @@ WIRES: Final = frozenset({"needs", "pace", "traffic", "stores", "tools", "limits
 """What dependencies, stores and times follow from."""
 
 _FIELDS: Final = {
-    "expiring": ("expiring",), "automations": ("automations",), "rehearsals": ("rehearsals",),
-    "recovery_groups": ("recovery_groups",), "links": ("links",), "stores": ("stores",), "tools": ("tools",),
-    "limits": ("limits", "horizon_ms", "tier_weights"), "waits": ("detection_ms", "approval_ms"),
-    "caps": ("limits",), "dates": ("as_of", "changed"),
+    "expiring": ("expiring",),
+    "automations": ("automations",),
+    "rehearsals": ("rehearsals",),
+    "recovery_groups": ("recovery_groups",),
+    "links": ("links",),
+    "stores": ("stores",),
+    "tools": ("tools",),
+    "limits": ("limits", "horizon_ms", "tier_weights"),
+    "waits": ("detection_ms", "approval_ms"),
+    "caps": ("limits",),
+    "dates": ("as_of", "changed"),
     "structure": ("halls", "feeds", "racks", "groups", "classes", "boot_servers", "pools"),
-}  # fmt: skip
+}
 
 _LOOKED_AT_APART: Final = ("name", "sites", "services", "facts", "fleet", "replicas", "places")
 """Fields of an estate that are no facet by themselves, or that no result follows from."""
@@ -41,19 +48,33 @@ _PLACES: Final = ("name", "site", "rack", "pool")
 _SERVICE_FACTS: Final = {
     "structure": ("id",),
     "room": (
-        "family", "demand", "spread", "conflict_group", "eligible_classes", "eligible_sites", "sheddable",
+        "family",
+        "demand",
+        "spread",
+        "conflict_group",
+        "eligible_classes",
+        "eligible_sites",
+        "sheddable",
         "single_run",
     ),
     "presence": ("replicas", "share", "sites"),
     "objectives": (
-        "degraded_people", "paid", "rto_ms", "rpo_ms", "shed_rehearsed", "owner", "tier", "people", "purges",
+        "degraded_people",
+        "paid",
+        "rto_ms",
+        "rpo_ms",
+        "shed_rehearsed",
+        "owner",
+        "tier",
+        "people",
+        "purges",
         "sheddable",
     ),
     "order": ("tier", "people"),
     "needs": ("needs",),
     "traffic": ("traffic",),
     "pace": ("start_ms", "warm_ms", "verify_ms", "shed_ms"),
-}  # fmt: skip
+}
 
 
 def changed_facets(old: Estate, new: Estate) -> frozenset[str]:
@@ -126,9 +147,10 @@ def placed_elsewhere(old: Estate, new: Estate) -> BoolColumn:
     names = np.union1d(before.service[first:last], after.service[first:end])
     edges = np.stack([names, names + 1])
     both = zip(
-        np.searchsorted(before.service, edges).T.tolist(), np.searchsorted(after.service, edges).T.tolist(),
+        np.searchsorted(before.service, edges).T.tolist(),
+        np.searchsorted(after.service, edges).T.tolist(),
         strict=True,
-    )  # fmt: skip
+    )
     for name, (one, other) in zip(names.tolist(), both, strict=True):
         found[name] |= any(
             not np.array_equal(getattr(before, c)[slice(*one)], getattr(after, c)[slice(*other)])
@@ -153,9 +175,12 @@ def _differing(before: Replicas, after: Replicas) -> tuple[int, int, int]:
 def taking_other(old: Estate, new: Estate) -> BoolColumn:
     """(S,) services of which a replica takes something else, or which may be shed or no longer."""
     return np.array(
-        [one is not other and (one.demand != other.demand or one.sheddable != other.sheddable)
-         for one, other in zip(old.services, new.services, strict=True)], np.bool_,
-    )  # fmt: skip
+        [
+            one is not other and (one.demand != other.demand or one.sheddable != other.sheddable)
+            for one, other in zip(old.services, new.services, strict=True)
+        ],
+        np.bool_,
+    )
 
 
 def changed_families(old: Estate, new: Estate) -> set[str]:

@@ -88,9 +88,14 @@ def _fits(offer: Offer, chosen: IndexColumn) -> Fits:
 
 def _asking_of(wants: Wants, chosen: IndexColumn) -> Asking:
     return Asking(
-        wants.demand[chosen], wants.known[chosen], wants.per_server[chosen], wants.site_cap[chosen],
-        wants.kinds, wants.kind[chosen], np.arange(len(chosen), dtype=np.int32),
-    )  # fmt: skip
+        wants.demand[chosen],
+        wants.known[chosen],
+        wants.per_server[chosen],
+        wants.site_cap[chosen],
+        wants.kinds,
+        wants.kind[chosen],
+        np.arange(len(chosen), dtype=np.int32),
+    )
 
 
 def _picked(room: Room, rows: RowNumbers, servers: IntColumn) -> _Shapes:
@@ -140,10 +145,12 @@ def _shapes_changed(old: Room, new: Room) -> tuple[_Shapes, BoolColumn]:
     """Shapes of bare servers of which there are more or fewer, by how many, and (servers,) those that are of
     another shape. Of rooms with the same pools."""
     bare = [np.flatnonzero(~room.is_pool) for room in (old, new)]
-    table = np.concatenate([
-        np.column_stack([room.stage[rows], room.pool[rows], room.amounts[rows]]).astype(np.int64)
-        for room, rows in zip((old, new), bare, strict=True)
-    ])  # fmt: skip
+    table = np.concatenate(
+        [
+            np.column_stack([room.stage[rows], room.pool[rows], room.amounts[rows]]).astype(np.int64)
+            for room, rows in zip((old, new), bare, strict=True)
+        ]
+    )
     first, group = alike(table, len(table)) or (np.empty(0, np.int32), np.empty(0, np.int32))
     of_old, of_new = group[: len(bare[0])], group[len(bare[0]) :]
     more = np.zeros(len(first), np.int64)

@@ -295,10 +295,12 @@ class Standing:
     def replaced(self, part: Standing, services: IndexColumn) -> Standing:
         """The same, with some services replaced by those of a part."""
         return Standing(
-            replaced(self.lost, part.lost, services), spliced_taken(self.taken, part.taken, services),
-            spliced(self.short, part.short, services), spliced(self.endpoints, part.endpoints, services),
+            replaced(self.lost, part.lost, services),
+            spliced_taken(self.taken, part.taken, services),
+            spliced(self.short, part.short, services),
+            spliced(self.endpoints, part.endpoints, services),
             replaced(self.loose, part.loose, services),
-        )  # fmt: skip
+        )
 
 
 def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
@@ -307,9 +309,12 @@ def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
     return Standing(
-        lost, taken, pairs.only(left < found.m[pairs.service]), pairs_of(endpoints_lost(found, losses, lost)),
+        lost,
+        taken,
+        pairs.only(left < found.m[pairs.service]),
+        pairs_of(endpoints_lost(found, losses, lost)),
         unjudged(top, found, losses),
-    )  # fmt: skip
+    )
 
 
 def _ground(top: Topology, losses: Losses, found: Presence, stands: Standing, room: Capacity) -> Ground:
@@ -340,9 +345,11 @@ def struck(ground: Ground, wiring: Wiring, movable: BoolColumn) -> Struck:
     direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
     bits = spread(wiring.order, direct)
     return Struck(
-        moved.marked(losses, services), unpacked(direct, losses).marked(losses, services), bits,
+        moved.marked(losses, services),
+        unpacked(direct, losses).marked(losses, services),
+        bits,
         unpacked(bits, losses),
-    )  # fmt: skip
+    )
 
 
 def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Impacts:
@@ -357,21 +364,31 @@ def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Imp
     open_question = kept.of(
         ("open",),
         (ground.standing, ground.presence, ground.capacity.room_known, wiring.graph, wiring.families),
-        partial(_open, ground, wiring), _alike,
-    )  # fmt: skip
+        partial(_open, ground, wiring),
+        _alike,
+    )
     gone, size = ready >= NEVER, (len(ground.losses), len(wiring.graph.hard))
     return Impacts(
-        ground=ground, wiring=wiring, hit=hit, damage=damage, chains=chains, line=line, ready=ready,
+        ground=ground,
+        wiring=wiring,
+        hit=hit,
+        damage=damage,
+        chains=chains,
+        line=line,
+        ready=ready,
         down=kept.of(("down",), (hit.down,), partial(hit.down.marked, *size)),
         open=open_question,
         fate=kept.of(
-            ("fate",), (ground.standing.taken.pairs, wiring.graph, hit, open_question, gone.tobytes()),
-            partial(_fates, ground, wiring, hit, gone, open_question), _alike,
+            ("fate",),
+            (ground.standing.taken.pairs, wiring.graph, hit, open_question, gone.tobytes()),
+            partial(_fates, ground, wiring, hit, gone, open_question),
+            _alike,
         ),
         ready_ms=kept.of(("ready",), (hit.down, ready), partial(_by_loss, hit.down, ready, size)),
         untimed=_untimed(ground, wiring, damage, kept),
-        methods=_methods(ground.losses) if before is None else before.methods, kept=kept,
-    )  # fmt: skip
+        methods=_methods(ground.losses) if before is None else before.methods,
+        kept=kept,
+    )
 
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -382,13 +399,17 @@ def _hit(ground: Ground, wiring: Wiring, kept: Kept) -> tuple[Struck, Damage]:
     """What is down, and what that is worth."""
     movable = _movable(ground.top)
     hit = kept.of(
-        ("hit",), (ground.short, ground.endpoints, wiring.graph, wiring.families, movable.tobytes()),
-        partial(struck, ground, wiring, movable), Struck.same,
-    )  # fmt: skip
+        ("hit",),
+        (ground.short, ground.endpoints, wiring.graph, wiring.families, movable.tobytes()),
+        partial(struck, ground, wiring, movable),
+        Struck.same,
+    )
     damage = kept.of(
-        ("damage",), (hit, ground.lost, ground.presence, ground.capacity),
-        partial(_damage, ground, hit), Damage.same,
-    )  # fmt: skip
+        ("damage",),
+        (hit, ground.lost, ground.presence, ground.capacity),
+        partial(_damage, ground, hit),
+        Damage.same,
+    )
     return hit, damage
 
 
@@ -396,14 +417,17 @@ def _chains(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> Recov
     graph, order, families, pairs = wiring.graph, wiring.order, wiring.families, damage.pairs
     levels = kept.of(("levels",), (order,), partial(levels_of, order))
     chains = kept.of(
-        ("chains",), (graph, families, pairs),
+        ("chains",),
+        (graph, families, pairs),
         partial(Chains, graph, levels, families, pairs, len(ground.losses)),
-    )  # fmt: skip
+    )
     estate = ground.top.estate
     return kept.of(
-        ("recovery",), (wiring.times, chains, damage, estate.detection_ms, estate.approval_ms),
-        partial(recovery, estate, wiring.times, chains, damage), Recovery.same,
-    )  # fmt: skip
+        ("recovery",),
+        (wiring.times, chains, damage, estate.detection_ms, estate.approval_ms),
+        partial(recovery, estate, wiring.times, chains, damage),
+        Recovery.same,
+    )
 
 
 def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTable:
@@ -427,9 +451,10 @@ def _line(top: Topology, wiring: Wiring, kept: Kept) -> Line:
     )
     followed = (wiring.graph, order, wiring.times, wiring.course, wiring.returns, estate.limits, rank)
     return kept.of(
-        ("line",), followed,
+        ("line",),
+        followed,
         partial(line_of, estate, wiring.graph, order, wiring.times, course, rank),
-    )  # fmt: skip
+    )
 
 
 def _ready(
@@ -508,9 +533,15 @@ def _damage(ground: Ground, hit: Struck) -> Damage:
         rows = by_loss[edges[number] : edges[number + 1]]
         stuck[rows] |= short.for_good[pairs.service[rows]] > 0
     return Damage(
-        pairs, len(ground.losses), starts, pairs.of(hit.moved), stuck & pairs.of(hit.direct), boots,
-        by_loss, edges,
-    )  # fmt: skip
+        pairs,
+        len(ground.losses),
+        starts,
+        pairs.of(hit.moved),
+        stuck & pairs.of(hit.direct),
+        boots,
+        by_loss,
+        edges,
+    )
 
 
 def _task(room: Capacity, damage: Damage, number: int) -> Task:
@@ -530,8 +561,9 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> Bool
     return kept.of(
         ("untimed",),
         (ground.top.estate.stores, wiring.graph, wiring.families, damage, known.tobytes(), no_ttl.tobytes()),
-        partial(_vague, ground, wiring, damage, no_ttl), _alike,
-    )  # fmt: skip
+        partial(_vague, ground, wiring, damage, no_ttl),
+        _alike,
+    )
 
 
 def _vague(ground: Ground, wiring: Wiring, damage: Damage, no_ttl: BoolColumn) -> BoolColumn:

@@ -79,8 +79,9 @@ def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
         server = server_row(estate, name)
         taken[server] = (racks + sites + len(taken), int(of_server[server]))
         of_server[server] = taken[server][0]
-    site = np.concatenate([top.rack_site, np.arange(sites, dtype=np.int32),
-                           fleet.site[list(taken)]]).astype(np.int32)  # fmt: skip
+    site = np.concatenate([top.rack_site, np.arange(sites, dtype=np.int32), fleet.site[list(taken)]]).astype(
+        np.int32
+    )
     return Rows(len(site), site, of_server, of_site, taken)
 
 

@@ -70,13 +70,19 @@ def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, wanted: 
     entries = len(left) + splits_of(wanted, wants.site_cap < UNBOUNDED, sites)
     resources, blocks = len(room.free), blocks_of(entries)
     shapes = Shapes(
-        free=np.empty((entries, resources), np.int64), servers=np.empty(entries, np.int64),
-        pool=np.empty(entries, np.int32), site=np.empty(entries, np.int32),
-        stage=np.empty(entries, np.int32), is_pool=np.empty(entries, np.bool_), size=np.zeros(2, np.int64),
-        boots=np.zeros(sites, np.int64), bounds=np.zeros((STAGES, len(room.pool_site), 2), np.int64),
+        free=np.empty((entries, resources), np.int64),
+        servers=np.empty(entries, np.int64),
+        pool=np.empty(entries, np.int32),
+        site=np.empty(entries, np.int32),
+        stage=np.empty(entries, np.int32),
+        is_pool=np.empty(entries, np.bool_),
+        size=np.zeros(2, np.int64),
+        boots=np.zeros(sites, np.int64),
+        bounds=np.zeros((STAGES, len(room.pool_site), 2), np.int64),
         refused=np.full((len(wants.kinds), sites + 1, resources), _NO_DEMAND),
-        most=np.zeros((blocks, resources), np.int64), loose=np.zeros(blocks, np.bool_),
-    )  # fmt: skip
+        most=np.zeros((blocks, resources), np.int64),
+        loose=np.zeros(blocks, np.bool_),
+    )
     open_shapes(shapes, left, room.amounts, room.pool, room.site, room.stage, room.is_pool)
     return shapes
 

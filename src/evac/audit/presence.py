@@ -58,8 +58,13 @@ def presence(top: Topology, rows: Rows, services: IndexColumn | None = None) -> 
     for number in range(len(estate.sites)):
         per_site[number] = counts[rows.site == number].sum(axis=0)
     n = per_site.sum(axis=0).astype(np.int64)
-    m = np.array([ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-                  for s, k in zip(named, n, strict=True)], np.int64)  # fmt: skip
+    m = np.array(
+        [
+            ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+            for s, k in zip(named, n, strict=True)
+        ],
+        np.int64,
+    )
     m[~counted] = np.minimum(n, 1)[~counted]
     loose, pooled = _loose(top, rows, replicas, counts, counted)
     return Presence(counts, per_site, n, m, counted, loose, pooled)

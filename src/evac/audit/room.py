@@ -158,8 +158,10 @@ def used_amounts(top: Topology, demand: IntColumn, kept: BoolColumn | None = Non
     """What replicas take; `kept` (S,) leaves out services that are shed."""
     taken = demand if kept is None else demand * kept[:, None]
     estate = top.estate
-    return Used(_taken(estate.replicas, ON_SERVER, taken, len(estate.fleet)),
-                _taken(estate.replicas, ON_POOL, taken, len(estate.pools)))  # fmt: skip
+    return Used(
+        _taken(estate.replicas, ON_SERVER, taken, len(estate.fleet)),
+        _taken(estate.replicas, ON_POOL, taken, len(estate.pools)),
+    )
 
 
 def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntColumn:
@@ -388,8 +390,10 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
     for number, pool in enumerate(estate.pools):
         total = pool_capacity(top, number)
         if pool.site in full and (total[0] is not None or total[1] is not None):
-            left = [UNBOUNDED if t is None else t * pool.quota_permille // 1000 - int(u)
-                    for t, u in zip(total, used[number], strict=True)]  # fmt: skip
+            left = [
+                UNBOUNDED if t is None else t * pool.quota_permille // 1000 - int(u)
+                for t, u in zip(total, used[number], strict=True)
+            ]
             free.append([max(0, amount) for amount in left])
             numbers.append(number)
     return np.array(free, np.int64).reshape(len(numbers), RESOURCE_COUNT), numbers
@@ -413,9 +417,14 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
     eligible = _eligible(top, room, every)
     kinds, which = np.unique(eligible, axis=0, return_inverse=True)
     return Wants(
-        demand, known, *_spreads(top, every, n), eligible, kinds, which.reshape(-1).astype(np.int32),
+        demand,
+        known,
+        *_spreads(top, every, n),
+        eligible,
+        kinds,
+        which.reshape(-1).astype(np.int32),
         order_of_services(top),
-    )  # fmt: skip
+    )
 
 
 def wants_again(

@@ -120,9 +120,12 @@ def _touched(impacts: Impacts, chosen: IndexColumn) -> _Touched:
     number, service = np.divmod(place, max(1, fate.shape[1]))
     loss = chosen[number]
     return _Touched(
-        number, service, fate.reshape(-1)[place], impacts.ready_ms[loss, service],
+        number,
+        service,
+        fate.reshape(-1)[place],
+        impacts.ready_ms[loss, service],
         impacts.untimed[loss, service],
-    )  # fmt: skip
+    )
 
 
 def _rows(impacts: Impacts, chosen: IndexColumn) -> Iterator[LossRow]:
@@ -146,23 +149,33 @@ def _rows(impacts: Impacts, chosen: IndexColumn) -> Iterator[LossRow]:
         data_loss, stores_lost, stores_gone = stores[i]
         short = impacts.capacity.short.get(n)
         yield LossRow(
-            domain=losses.ids[n], kind=losses.kinds[n], members=losses.members[n],
+            domain=losses.ids[n],
+            kind=losses.kinds[n],
+            members=losses.members[n],
             method=impacts.methods[n],
-            verdict=_verdict(
-                counts[LOST][i], stores_gone, counts[UNKNOWN][i], down[i], counts[DEGRADED][i]
-            ),
-            down=down[i], recovered=counts[RECOVERS][i], degraded=counts[DEGRADED][i],
+            verdict=_verdict(counts[LOST][i], stores_gone, counts[UNKNOWN][i], down[i], counts[DEGRADED][i]),
+            down=down[i],
+            recovered=counts[RECOVERS][i],
+            degraded=counts[DEGRADED][i],
             lost=counts[LOST][i],
-            unknown=counts[UNKNOWN][i], late=late[i], untimed=untimed[i],
-            people_down=touched[i], worst_ready_ms=int(worst[i]),
-            data_loss_ms=data_loss, stores_lost=stores_lost, stores_gone=stores_gone,
-            to_place=int(impacts.capacity.to_place[n]), placed=int(impacts.capacity.placed[n]),
+            unknown=counts[UNKNOWN][i],
+            late=late[i],
+            untimed=untimed[i],
+            people_down=touched[i],
+            worst_ready_ms=int(worst[i]),
+            data_loss_ms=data_loss,
+            stores_lost=stores_lost,
+            stores_gone=stores_gone,
+            to_place=int(impacts.capacity.to_place[n]),
+            placed=int(impacts.capacity.placed[n]),
             sheds=short is not None and short.sheds,
-            short=() if short is None else tuple(
-                CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts
-            ),
-            service=named[part], fate=fate[part], ready_ms=ready[part],
-        )  # fmt: skip
+            short=()
+            if short is None
+            else tuple(CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts),
+            service=named[part],
+            fate=fate[part],
+            ready_ms=ready[part],
+        )
 
 
 def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:

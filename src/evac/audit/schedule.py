@@ -100,8 +100,12 @@ def weights_of(estate: Estate) -> FloatColumn:
     """(S,) people who wait for a service, weighted by its tier; one more, so that all count."""
     last = len(estate.tier_weights) - 1
     return np.array(
-        [(s.people or 0) * estate.tier_weights[last if s.tier is None else min(s.tier, last)] + 1
-         for s in estate.services], np.float64)  # fmt: skip
+        [
+            (s.people or 0) * estate.tier_weights[last if s.tier is None else min(s.tier, last)] + 1
+            for s in estate.services
+        ],
+        np.float64,
+    )
 
 
 def priorities(weight: FloatColumn, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
@@ -237,13 +241,19 @@ def _gates(estate: Estate, times: Times, line: Line, chains: Recovery, number: i
         return UNLIMITED if limit is None else limit
 
     return Gates(
-        released=int(chains.released[number]), boots=wait("boot"), starts=wait("start"),
-        checks=wait("verify"), shifts=wait("shift"), starts_by_hand=back["start"] >= NEVER,
-        boot=times.boot, boots_at_once=known(line.boots_at_once),
+        released=int(chains.released[number]),
+        boots=wait("boot"),
+        starts=wait("start"),
+        checks=wait("verify"),
+        shifts=wait("shift"),
+        starts_by_hand=back["start"] >= NEVER,
+        boot=times.boot,
+        boots_at_once=known(line.boots_at_once),
         scale=1 if rate is None else max(1, rate.count),
         window=UNLIMITED if rate is None else rate.window_ms,
-        manual=times.manual.get("start", 0), hands=known(limits.hands_at_once),
-    )  # fmt: skip
+        manual=times.manual.get("start", 0),
+        hands=known(limits.hands_at_once),
+    )
 
 
 def _stores_back(top: Topology, line: Line, stores: Stores, chains: Recovery, number: int) -> IntColumn:

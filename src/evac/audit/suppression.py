@@ -76,14 +76,29 @@ def apply_suppressions(
 def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
     if not suppression.reason.strip() or suppression.until is None:
         missing = "a reason" if not suppression.reason.strip() else "an end date"
-        return _finding(suppression, INVALID_RULE, "error", f"has no {missing[2:].strip()} and does nothing",
-                        "Write `reason:` and `until:`.")  # fmt: skip
+        return _finding(
+            suppression,
+            INVALID_RULE,
+            "error",
+            f"has no {missing[2:].strip()} and does nothing",
+            "Write `reason:` and `until:`.",
+        )
     if as_of is None:
-        return _finding(suppression, INVALID_RULE, "error", "does nothing: the date of the audit is unknown",
-                        "Write `as_of:` in the estate or pass --as-of.")  # fmt: skip
+        return _finding(
+            suppression,
+            INVALID_RULE,
+            "error",
+            "does nothing: the date of the audit is unknown",
+            "Write `as_of:` in the estate or pass --as-of.",
+        )
     if suppression.until < as_of:
-        return _finding(suppression, ENDED_RULE, "warning", f"ended on {suppression.until}",
-                        "Mend what it put aside, or decide again and write a new end date.")  # fmt: skip
+        return _finding(
+            suppression,
+            ENDED_RULE,
+            "warning",
+            f"ended on {suppression.until}",
+            "Mend what it put aside, or decide again and write a new end date.",
+        )
     return None
 
 
@@ -95,7 +110,11 @@ def _finding(
     suppression: Suppression, rule: tuple[str, str], severity: Severity, words: str, fix: str
 ) -> Finding:
     return Finding(
-        rule=rule[0], code=rule[1], severity=severity, subject=f"{suppression.rule} {suppression.subject}",
+        rule=rule[0],
+        code=rule[1],
+        severity=severity,
+        subject=f"{suppression.rule} {suppression.subject}",
         message=f"the suppression of {suppression.rule} for {suppression.subject} {words}",
-        fix=fix, place=suppression.place,
-    )  # fmt: skip
+        fix=fix,
+        place=suppression.place,
+    )

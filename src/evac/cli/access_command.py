@@ -84,15 +84,26 @@ def check(file: Path, output: str) -> int:
 @click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one thing that may be asked.")
 @click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file knows the key.")
 @click.option("--reason", required=True, help="Why; it goes into the journal with every use.")
-@click.option("--key", required=True, metavar="REFERENCE", help="Your private key: file:/path, env:NAME or "
-              "command:/path.")  # fmt: skip
+@click.option(
+    "--key",
+    required=True,
+    metavar="REFERENCE",
+    help="Your private key: file:/path, env:NAME or command:/path.",
+)
 @click.option("--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="How long.")
 @click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="How often.")
 @quiet_option
 def break_glass(
-    run: str, incident: str, purpose: str, who: str, reason: str, key: str, minutes: int, uses: int,
+    run: str,
+    incident: str,
+    purpose: str,
+    who: str,
+    reason: str,
+    key: str,
+    minutes: int,
+    uses: int,
     quiet: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Sign a credential for the day when nobody can sign in: offline, for one thing, for a while.
 
     It needs no network and no store. It stands for a login, never for a role or for the policy, and its use

@@ -25,9 +25,13 @@ def agent_options(command: Command) -> Command:
     @click.option("--agent-plain", is_flag=True, help="Ask agents of other machines in the clear.")
     @functools.wraps(command)
     def wrapped(
-        *values: Any, agent_ca: Path | None, agent_cert: Path | None, agent_key: Path | None,
-        agent_plain: bool, **named: Any,
-    ) -> Any:  # fmt: skip
+        *values: Any,
+        agent_ca: Path | None,
+        agent_cert: Path | None,
+        agent_key: Path | None,
+        agent_plain: bool,
+        **named: Any,
+    ) -> Any:
         for name, path in ((CA, agent_ca), (CERT, agent_cert), (KEY, agent_key)):
             if path is not None:
                 os.environ[name] = str(path.absolute())

@@ -37,9 +37,18 @@ if TYPE_CHECKING:
 @output_option("text", "json")
 @quiet_option
 def apply(
-    plan: Path, estate: Path | None, execute: bool, reason: str, incident: str | None,
-    confirm: tuple[str, ...], policy: Path | None, detach: bool, where: Where, output: str, quiet: bool,
-) -> int:  # fmt: skip
+    plan: Path,
+    estate: Path | None,
+    execute: bool,
+    reason: str,
+    incident: str | None,
+    confirm: tuple[str, ...],
+    policy: Path | None,
+    detach: bool,
+    where: Where,
+    output: str,
+    quiet: bool,
+) -> int:
     """Say what a plan would do now, asking every system; with --execute, carry it out.
 
     PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and the first twelve
@@ -135,9 +144,16 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
 @where_options
 @quiet_option
 def approve(
-    run: str, reason: str, who: str | None, ticket: str, key: Path | None, step: str,
-    confirm: tuple[str, ...], where: Where, quiet: bool,
-) -> int:  # fmt: skip
+    run: str,
+    reason: str,
+    who: str | None,
+    ticket: str,
+    key: Path | None,
+    step: str,
+    confirm: tuple[str, ...],
+    where: Where,
+    quiet: bool,
+) -> int:
     """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
     from evac.engine.signatures import Approval, read_key, sign
     from evac.run.envelope import from_data
@@ -165,9 +181,18 @@ def approve(
         signed = Approval(str(document["run"]), document["plan_digest"], needed, name, reason, ticket)
         signature = sign(signed, read_key(key))
     code = request(
-        where, run, "approve", name, reason, quiet, step=step, ticket=ticket, signature=signature,
-        envelope=None if step else needed, typed=tuple(sorted({*confirm, *to_type})),
-    )  # fmt: skip
+        where,
+        run,
+        "approve",
+        name,
+        reason,
+        quiet,
+        step=step,
+        ticket=ticket,
+        signature=signature,
+        envelope=None if step else needed,
+        typed=tuple(sorted({*confirm, *to_type})),
+    )
     if code == exits.DONE and not step:
         after, _ = where.do(look)
         if after["state"] == "awaiting_approval":
@@ -180,9 +205,10 @@ def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
     others = [site for site in dict.fromkeys(confirm) if site not in leaving]
     if others and leaving:
         raise InvalidInput(
-            "not-left", f"{', '.join(others)} was confirmed, and is not left here",
+            "not-left",
+            f"{', '.join(others)} was confirmed, and is not left here",
             f"what is left: {', '.join(sorted(leaving))}",
-        )  # fmt: skip
+        )
 
 
 def covering(needed: Envelope, losses: Sequence[Mapping[str, Any]]) -> Envelope:

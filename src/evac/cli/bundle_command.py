@@ -35,29 +35,59 @@ def bundle() -> None:
 
 @bundle.command()
 @estate_argument
-@click.option("-o", "--out", "target", type=click.Path(path_type=Path, dir_okay=False), required=True,
-              help="The file to write.")  # fmt: skip
-@click.option("--store", help="The store whose journals and registers are carried. [default: EVAC_STORE; "
-              "else none]")  # fmt: skip
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Policy file. "
-              "[default: policy.yaml in the folder of the estate]")  # fmt: skip
-@click.option("--wheelhouse", type=click.Path(path_type=Path, file_okay=False, exists=True),
-              help="Folder with evac and all that it needs, as make wheelhouse writes it.")  # fmt: skip
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write.",
+)
+@click.option(
+    "--store", help="The store whose journals and registers are carried. [default: EVAC_STORE; else none]"
+)
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Policy file. [default: policy.yaml in the folder of the estate]",
+)
+@click.option(
+    "--wheelhouse",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder with evac and all that it needs, as make wheelhouse writes it.",
+)
 @click.option(
     "--share", metavar="K/N", help="Lock up what the references of drivers name; K of N people open it."
 )
-@click.option("--shares-to", type=click.Path(path_type=Path, file_okay=False, exists=True), multiple=True,
-              help="Folder for the shares: one for all, or one a person.")  # fmt: skip
+@click.option(
+    "--shares-to",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    multiple=True,
+    help="Folder for the shares: one for all, or one a person.",
+)
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="One more reference or file to lock up.")
-@click.option("--budget", type=Length(), default="60s", show_default=True, help="Search for plans of "
-              "halls, feeds and groups that do not lie ready, counted in work.")  # fmt: skip
+@click.option(
+    "--budget",
+    type=Length(),
+    default="60s",
+    show_default=True,
+    help="Search for plans of halls, feeds and groups that do not lie ready, counted in work.",
+)
 @as_of_option
 @quiet_option
 def make(
-    estate: Path, target: Path, store: str | None, policy: Path | None, wheelhouse: Path | None,
-    share: str | None, shares_to: tuple[Path, ...], seal: tuple[str, ...], budget: int, as_of: date | None,
+    estate: Path,
+    target: Path,
+    store: str | None,
+    policy: Path | None,
+    wheelhouse: Path | None,
+    share: str | None,
+    shares_to: tuple[Path, ...],
+    seal: tuple[str, ...],
+    budget: int,
+    as_of: date | None,
     quiet: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Write a bundle. The same input gives the same bytes, but for what is locked up.
 
     SOURCE_DATE_EPOCH, seconds since 1970, stands for the present moment where it is set.
@@ -65,9 +95,18 @@ def make(
     from evac.app import bundling
 
     asked = bundling.Asked(
-        estate, target, _now_ms(), store or os.environ.get("EVAC_STORE"), policy, wheelhouse,
-        _shares(share), shares_to, seal, as_of, budget,
-    )  # fmt: skip
+        estate,
+        target,
+        _now_ms(),
+        store or os.environ.get("EVAC_STORE"),
+        policy,
+        wheelhouse,
+        _shares(share),
+        shares_to,
+        seal,
+        as_of,
+        budget,
+    )
     with progress("bundle", quiet) as told:
         made = bundling.make_bundle(asked, told)
     click.echo(f"{made.target}: {made.parts} parts, {made.plans} plans, sha256:{made.digest}")

@@ -46,18 +46,32 @@ def bundle_options(command: Command) -> Command:
     file = click.Path(path_type=Path, dir_okay=False)
 
     @click.option("--bundle", type=file, help="Start from this bundle, as a new generation; needs no ESTATE.")
-    @click.option("--into", type=click.Path(path_type=Path, file_okay=False), help="Of --bundle: the new "
-                  "folder. [default: one by its digest, beside the other states of this user]")  # fmt: skip
+    @click.option(
+        "--into",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Of --bundle: the new "
+        "folder. [default: one by its digest, beside the other states of this user]",
+    )
     @click.option("--share", type=file, multiple=True, help="Of --bundle: file with the share of a person.")
     @click.option("--ask-shares", is_flag=True, help="Of --bundle: ask for shares at the terminal, unseen.")
-    @click.option("--confirm", multiple=True, metavar="SITE", help="Of --bundle: this site is lost; its "
-                  "agent cannot be told.")  # fmt: skip
+    @click.option(
+        "--confirm",
+        multiple=True,
+        metavar="SITE",
+        help="Of --bundle: this site is lost; its agent cannot be told.",
+    )
     @click.option("--reason", default="", help="Of --bundle: why; it goes into the journal.")
     @functools.wraps(command)
     def wrapped(
-        *values: Any, bundle: Path | None, into: Path | None, share: tuple[Path, ...], ask_shares: bool,
-        confirm: tuple[str, ...], reason: str, **named: Any,
-    ) -> Any:  # fmt: skip
+        *values: Any,
+        bundle: Path | None,
+        into: Path | None,
+        share: tuple[Path, ...],
+        ask_shares: bool,
+        confirm: tuple[str, ...],
+        reason: str,
+        **named: Any,
+    ) -> Any:
         asked = BundleAsked(bundle, into, share, ask_shares, confirm, reason)
         return command(*values, asked=asked, **named)
 
@@ -116,8 +130,10 @@ def _say(opened: Opened, told: Mapping[str, str]) -> None:
     if opened.silent:
         say(f"agents that do not answer, and are told as soon as they do: {', '.join(opened.silent)}")
     if opened.held:
-        say(f"held: {', '.join(opened.held)} was under way when the bundle was made; look at it, then: "
-            f"evac hold --release --store {opened.store}")  # fmt: skip
+        say(
+            f"held: {', '.join(opened.held)} was under way when the bundle was made; look at it, then: "
+            f"evac hold --release --store {opened.store}"
+        )
     if told:
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in told.items())
         say(f"in another terminal first: export {words}")

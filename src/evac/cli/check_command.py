@@ -91,8 +91,10 @@ def schema(what: str, target: Path | None) -> None:
     from evac.report.schemas import AUDIT_SCHEMA, PLAN_SCHEMA
 
     made = {
-        "plan": lambda: PLAN_SCHEMA, "audit": lambda: AUDIT_SCHEMA, "access": access_schema,
+        "plan": lambda: PLAN_SCHEMA,
+        "audit": lambda: AUDIT_SCHEMA,
+        "access": access_schema,
         "notices": notices_schema,
-    }  # fmt: skip
+    }
     found = made.get(what, estate_schema)()
     emit(json.dumps(found, indent=2, ensure_ascii=False) + "\n", target)

@@ -40,30 +40,58 @@ if TYPE_CHECKING:
     "--password", default="", metavar="REFERENCE", help="env:NAME or file:/path. Default: a new one."
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same fleet.")
-@click.option("--speed", type=click.FloatRange(0.01, 10_000), default=1.0, show_default=True,
-              help="Divides every duration.")  # fmt: skip
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.01, 10_000),
+    default=1.0,
+    show_default=True,
+    help="Divides every duration.",
+)
 @click.option(
     "--spread", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of boot times."
 )
-@click.option("--faults", "faulty", default="", metavar="SHARES",
-              help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.")  # fmt: skip
+@click.option(
+    "--faults",
+    "faulty",
+    default="",
+    metavar="SHARES",
+    help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.",
+)
 @click.option("--racks-down", type=click.IntRange(0), default=0, help="So many racks have a dead switch.")
 @click.option(
     "--dies", multiple=True, metavar="BOOT-SERVER@SECONDS", help="A boot server dies in the middle."
 )
-@click.option("--power-on", type=click.Choice(["on", "dark", "last"]), default="dark", show_default=True,
-              help="What servers do when power returns.")  # fmt: skip
-@click.option("--at-start", type=click.Choice(["off", "on", "open"]), default="off", show_default=True,
-              help="off: breakers closed, servers off; on: all up; open: no power.")  # fmt: skip
+@click.option(
+    "--power-on",
+    type=click.Choice(["on", "dark", "last"]),
+    default="dark",
+    show_default=True,
+    help="What servers do when power returns.",
+)
+@click.option(
+    "--at-start",
+    type=click.Choice(["off", "on", "open"]),
+    default="off",
+    show_default=True,
+    help="off: breakers closed, servers off; on: all up; open: no power.",
+)
 @click.option("--no-limits", is_flag=True, help="Feeds, racks and halls carry everything.")
 @click.option(
     "--latency", type=click.FloatRange(0, 10_000), default=5.0, show_default=True, help="ms an answer."
 )
-@click.option("--bmc-boot", type=click.FloatRange(0, 3_600), default=30.0, show_default=True,
-              help="Seconds until a BMC answers once it has power.")  # fmt: skip
+@click.option(
+    "--bmc-boot",
+    type=click.FloatRange(0, 3_600),
+    default=30.0,
+    show_default=True,
+    help="Seconds until a BMC answers once it has power.",
+)
 @click.option("--for", "longest", type=click.FloatRange(0.1), help="Seconds, then it ends by itself.")
-@click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
-              help="Where password, certificates and pid file lie. Default: in the lab's.")  # fmt: skip
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where password, certificates and pid file lie. Default: in the lab's.",
+)
 @click.option("--detach", is_flag=True, help="Come back once it answers; it goes on in the background.")
 @click.option("--end", "ending", is_flag=True, help="End the fleet that runs in this folder.")
 @quiet_option
@@ -139,18 +167,29 @@ def _wish(options: Mapping[str, Any]) -> Wish:
 
     start: Literal["off", "on", "open"] = options["at_start"]
     settings = Settings(
-        speed=options["speed"], seed=options["seed"], spread=options["spread"],
-        latency_ms=round(options["latency"]), bmc_boot_ms=round(options["bmc_boot"] * 1_000),
-        racks_down=options["racks_down"], dying=tuple(_moment(one) for one in options["dies"]),
-        closed=start != "open", running=start == "on", was_running=start == "open",
-    )  # fmt: skip
+        speed=options["speed"],
+        seed=options["seed"],
+        spread=options["spread"],
+        latency_ms=round(options["latency"]),
+        bmc_boot_ms=round(options["bmc_boot"] * 1_000),
+        racks_down=options["racks_down"],
+        dying=tuple(_moment(one) for one in options["dies"]),
+        closed=start != "open",
+        running=start == "on",
+        was_running=start == "open",
+    )
     shares = read_shares(options["faulty"]) if options["faulty"] else dict(DEFAULT_SHARES)
     return Wish(
         folder=_folder(options),
-        ports=Ports(options["port"], options["admin_port"]), shares=Shares(shares), settings=settings,
-        tls=options["tls"], user=options["user"], password=options["password"],
-        out=options["out"].absolute() if options["out"] else None, longest_s=options["longest"],
-    )  # fmt: skip
+        ports=Ports(options["port"], options["admin_port"]),
+        shares=Shares(shares),
+        settings=settings,
+        tls=options["tls"],
+        user=options["user"],
+        password=options["password"],
+        out=options["out"].absolute() if options["out"] else None,
+        longest_s=options["longest"],
+    )
 
 
 def _moment(word: str) -> tuple[str, int]:

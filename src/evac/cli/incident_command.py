@@ -94,9 +94,16 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 @where_options
 @quiet_option
 def note(
-    incident: str, text: str, kind: str, name: str, value: str, new: bool, who: str | None, where: Where,
+    incident: str,
+    text: str,
+    kind: str,
+    name: str,
+    value: str,
+    new: bool,
+    who: str | None,
+    where: Where,
     quiet: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Write something down. An update is public; a draft is not."""
     from evac.incident.notes import Note
 
@@ -108,9 +115,13 @@ def note(
 @incident.command(name="status-page")
 @click.argument("estate", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False),
+    "-o",
+    "--out",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
     help="Folder for index.html, feed.xml and status.json.",
-)  # fmt: skip
+)
 @click.option("--title", default="", help="Whose page it is. [default: the name of the estate]")
 @click.option(
     "--url", default="https://status.example/", show_default=True, help="Its address, for the feed."

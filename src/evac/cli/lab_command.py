@@ -83,9 +83,15 @@ def _confirm(site: str, confirm: str | None) -> None:
 @folder_option
 @quiet_option
 def up(
-    world: str, offset: int, writers: int, delay: float, by_hand: bool, clocks: bool, folder: Path | None,
+    world: str,
+    offset: int,
+    writers: int,
+    delay: float,
+    by_hand: bool,
+    clocks: bool,
+    folder: Path | None,
     quiet: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Start the three sites, the controllers, a messenger and its clients."""
     from evac.lab import namespaces
     from evac.lab import world as worlds
@@ -179,9 +185,16 @@ def _to_show(state: LabState, run: str) -> str:
 @folder_option
 @quiet_option
 def burn(
-    site: str, leader: bool, no_wait: bool, longest: float, confirm: str | None, reason: str, output: str,
-    folder: Path | None, quiet: bool,
-) -> int:  # fmt: skip
+    site: str,
+    leader: bool,
+    no_wait: bool,
+    longest: float,
+    confirm: str | None,
+    reason: str,
+    output: str,
+    folder: Path | None,
+    quiet: bool,
+) -> int:
     """Kill everything in a site at the same instant; returns when the run has ended."""
     from evac.lab import episodes, faults, leadership
 

@@ -43,8 +43,10 @@ def observe(estate: Path, power: bool, output: str) -> int:
             for m in seen.members
         ]
         document: dict[str, Any] = {
-            "schema_version": 1, "observed_at": moment(seen.at_ms), "members": rows,
-        }  # fmt: skip
+            "schema_version": 1,
+            "observed_at": moment(seen.at_ms),
+            "members": rows,
+        }
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
         emit(json.dumps(document, indent=2) + "\n", None)
@@ -133,11 +135,14 @@ async def _look(estate: Path, power: bool) -> tuple[Observation, PowerFacts | No
 def _power_rows(facts: PowerFacts) -> list[dict[str, Any]]:
     return [
         {
-            "site": site.site, "asked": site.asked, "cannot_be_asked": site.beside, "counts": site.counts(),
+            "site": site.site,
+            "asked": site.asked,
+            "cannot_be_asked": site.beside,
+            "counts": site.counts(),
             "servers": [one._asdict() for one in site.seen],
         }
         for site in facts.sites
-    ]  # fmt: skip
+    ]
 
 
 def _power_page(page: Page, facts: PowerFacts) -> None:

@@ -18,18 +18,35 @@ PAGE = "october-2022.html"
 
 @click.command("october-2022")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("october-2022"),
-    show_default=True, help="Folder for the page and all that was made on the way.",
-)  # fmt: skip
-@click.option("--servers", type=click.IntRange(3_000, 90_000), default=90_000, show_default=True,
-              help="Of the whole company; Pangyo has 32,000 of every 90,000.")  # fmt: skip
-@click.option("--speed", type=click.IntRange(1, 600), default=100, show_default=True,
-              help="Seconds of the cold start in one second here.")  # fmt: skip
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("october-2022"),
+    show_default=True,
+    help="Folder for the page and all that was made on the way.",
+)
+@click.option(
+    "--servers",
+    type=click.IntRange(3_000, 90_000),
+    default=90_000,
+    show_default=True,
+    help="Of the whole company; Pangyo has 32,000 of every 90,000.",
+)
+@click.option(
+    "--speed",
+    type=click.IntRange(1, 600),
+    default=100,
+    show_default=True,
+    help="Seconds of the cold start in one second here.",
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same faults.")
 @click.option(
-    "--budget", type=Length(most_s=600), default="5s", show_default=True,
+    "--budget",
+    type=Length(most_s=600),
+    default="5s",
+    show_default=True,
     help="Search effort of each plan, like 60s; counted in work.",
-)  # fmt: skip
+)
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:
     """15 October 2022 again: Pangyo goes dark, and everything that follows.

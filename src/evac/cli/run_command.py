@@ -242,9 +242,17 @@ def request(where: Where, run: str, verb: Any, who: str | None, reason: str, qui
 
 
 def request_each(
-    where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, steps: Named, racks: Named,
-    halls: Named, **more: Any,
-) -> int:  # fmt: skip
+    where: Where,
+    run: str,
+    verb: Any,
+    who: str | None,
+    reason: str,
+    quiet: bool,
+    steps: Named,
+    racks: Named,
+    halls: Named,
+    **more: Any,
+) -> int:
     """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
     the floor; says what became of each.
     """
@@ -369,9 +377,16 @@ def skip(run: str, steps: Named, reason: str, who: str | None, where: Where, qui
     click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it."),
 )
 def attest(
-    run: str, steps: Named, racks: Named, halls: Named, reason: str, who: str | None, seen: Named,
-    where: Where, quiet: bool,
-) -> int:  # fmt: skip
+    run: str,
+    steps: Named,
+    racks: Named,
+    halls: Named,
+    reason: str,
+    who: str | None,
+    seen: Named,
+    where: Where,
+    quiet: bool,
+) -> int:
     """Vouch by name that steps are done: a fence that only a person can see, work done by hand, servers of a
     rack that people booted.
 
@@ -405,9 +420,15 @@ def limit(run: str, limit: str, value: str, reason: str, who: str | None, where:
 @store_option
 @quiet_option
 def adopt(
-    plan: str, estate: str, incident: str, reason: str, confirm: tuple[str, ...], generation: int,
-    store: str | None, quiet: bool,
-) -> int:  # fmt: skip
+    plan: str,
+    estate: str,
+    incident: str,
+    reason: str,
+    confirm: tuple[str, ...],
+    generation: int,
+    store: str | None,
+    quiet: bool,
+) -> int:
     """Where a journal was lost: look at the world, and begin a run from what it shows as done."""
     from pathlib import Path
 

@@ -36,18 +36,30 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("estate", type=click.Path(path_type=Path), required=False)
 @click.option("--site", help="The site this controller stands in.  [required]")
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file. [default: "
-              "policy.yaml in the folder of the estate]")  # fmt: skip
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Policy file. [default: policy.yaml in the folder of the estate]",
+)
 @click.option("--no-watch", is_flag=True, help="Only carry out what is asked for: no probes, no verdicts.")
 @click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
 @click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
-@click.option("--access", type=click.Path(path_type=Path, dir_okay=False), help="Access file of the war "
-              "room. [default: access.yaml in the folder of the estate]")  # fmt: skip
-@click.option("--notices", type=click.Path(path_type=Path, dir_okay=False), help="Who is told when something "
-              "is wrong. [default: notices.yaml in the folder of the estate]")  # fmt: skip
-@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="Certificate of the war "
-              "room, PEM. [default: as the access file says]")  # fmt: skip
+@click.option(
+    "--access",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Access file of the war room. [default: access.yaml in the folder of the estate]",
+)
+@click.option(
+    "--notices",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Who is told when something is wrong. [default: notices.yaml in the folder of the estate]",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate of the war room, PEM. [default: as the access file says]",
+)
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
 @click.option("--demo", is_flag=True, help="Serve a simulated company, of which a site burns, instead.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Of --demo; 0: any free one. [default: 8400]")
@@ -62,11 +74,25 @@ if TYPE_CHECKING:
 @as_of_option
 @store_option
 def serve(
-    estate: Path | None, site: str | None, policy: Path | None, no_watch: bool, until_idle: int,
-    generation: int, listen: str | None, access: Path | None, tls_cert: Path | None, tls_key: Path | None,
-    lease: int | None, as_of: date | None, store: str | None, status: StatusAsked, demo: bool,
-    port: int | None, notices: Path | None, asked: BundleAsked,
-) -> int:  # fmt: skip
+    estate: Path | None,
+    site: str | None,
+    policy: Path | None,
+    no_watch: bool,
+    until_idle: int,
+    generation: int,
+    listen: str | None,
+    access: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    lease: int | None,
+    as_of: date | None,
+    store: str | None,
+    status: StatusAsked,
+    demo: bool,
+    port: int | None,
+    notices: Path | None,
+    asked: BundleAsked,
+) -> int:
     """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
 
     One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one. With
@@ -101,9 +127,18 @@ def serve(
     from evac.app import controlling, runs
 
     setting = controlling.Setting(
-        estate, site, store or runs.default_store(), policy, as_of, not no_watch, lease, not no_watch,
-        until_idle / 1_000, generation, anchors=asked.bundle is not None,
-    )  # fmt: skip
+        estate,
+        site,
+        store or runs.default_store(),
+        policy,
+        as_of,
+        not no_watch,
+        lease,
+        not no_watch,
+        until_idle / 1_000,
+        generation,
+        anchors=asked.bundle is not None,
+    )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     _run(setting, room, status.arguments(setting), _notices(setting, notices))
     return exits.DONE
@@ -234,9 +269,12 @@ def _watch_files(copies: Copies, made: Composed, setting: Setting) -> asyncio.Ta
 
 
 async def _serve(
-    setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None,
+    setting: Setting,
+    room: list[str] | None,
+    status: list[str] | None,
+    notices: list[str] | None,
     copies: Copies | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """The controller, and beside it, as long as it lives, the war room, the export of the status page, what
     tells people, and what takes a changed estate.
     """

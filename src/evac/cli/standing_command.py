@@ -50,9 +50,12 @@ def list_command(where: Where, output: str) -> None:
 @drawer.command()
 @click.argument("plan", metavar="DIGEST")
 @click.option(
-    "-o", "--out", "target", type=click.Path(path_type=Path, dir_okay=False),
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Write the plan to a file instead of stdout.",
-)  # fmt: skip
+)
 @where_options
 def get(plan: str, target: Path | None, where: Where) -> None:
     """A plan that is kept, as evac plan -o writes it; sha256: and the first twelve letters will do."""

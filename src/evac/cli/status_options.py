@@ -38,9 +38,10 @@ class StatusAsked:
         target_of(self.folder, self.push)
         if setting.store == "memory:":
             raise InvalidInput(
-                "status-store", "a store in memory is seen by no other process",
+                "status-store",
+                "a store in memory is seen by no other process",
                 "name one: --store sqlite:PATH",
-            )  # fmt: skip
+            )
         if self.url and not self.url.startswith(("https://", "http://")):
             raise InvalidInput(
                 "url-invalid", f"{self.url[:60]} is no address of a page", "begin it with https://"
@@ -56,20 +57,28 @@ def status_options(command: Command) -> Command:
     """Gives a command `status`, a StatusAsked."""
 
     @click.option(
-        "--status-page", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        "--status-page",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
         help="Keep the public status page there, anew at every change; outside all sites.",
-    )  # fmt: skip
+    )
     @click.option(
-        "--status-push", default="", metavar="COMMAND",
+        "--status-push",
+        default="",
+        metavar="COMMAND",
         help="Takes that folder elsewhere, without a shell: 'rsync -a {folder}/ HOST:/srv/status/'.",
-    )  # fmt: skip
+    )
     @click.option("--status-title", default="", help="Whose page it is. [default: the name of the estate]")
     @click.option("--status-url", default="", metavar="URL", help="Its address, for the feed.")
     @functools.wraps(command)
     def wrapped(
-        *values: Any, status_page: Path | None, status_push: str, status_title: str, status_url: str,
+        *values: Any,
+        status_page: Path | None,
+        status_push: str,
+        status_title: str,
+        status_url: str,
         **named: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         asked = StatusAsked(status_page, status_push, status_title, status_url)
         return command(*values, status=asked, **named)
 

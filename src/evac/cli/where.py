@@ -99,13 +99,16 @@ def where_options(command: Command) -> Command:
     existing = click.Path(path_type=Path, dir_okay=False)
 
     @click.option(
-        "--store", metavar="URL", help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        "--store",
+        metavar="URL",
+        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
         "[default: $EVAC_STORE, else a SQLite file of this user]",
-    )  # fmt: skip
+    )
     @click.option(
-        "--server", metavar="URL", help="Instead: a controller's war room, like https://evac.example:8400. "
-        "[default: $EVAC_SERVER]",
-    )  # fmt: skip
+        "--server",
+        metavar="URL",
+        help="Instead: a controller's war room, like https://evac.example:8400. [default: $EVAC_SERVER]",
+    )
     @click.option("--token-file", type=existing, help="Who asks there. [default: $EVAC_TOKEN]")
     @click.option("--token-command", default="", metavar="/PATH", help="A program that prints the token.")
     @click.option("--client-cert", type=existing, help="Certificate of this client, PEM.")
@@ -113,19 +116,30 @@ def where_options(command: Command) -> Command:
     @click.option("--ca", type=existing, help="Whose certificates are believed, PEM. [default: the system's]")
     @functools.wraps(command)
     def wrapped(
-        *values: Any, store: str | None, server: str | None, token_file: Path | None, token_command: str,
-        client_cert: Path | None, client_key: Path | None, ca: Path | None, **named: Any,
-    ) -> Any:  # fmt: skip
+        *values: Any,
+        store: str | None,
+        server: str | None,
+        token_file: Path | None,
+        token_command: str,
+        client_cert: Path | None,
+        client_key: Path | None,
+        ca: Path | None,
+        **named: Any,
+    ) -> Any:
         if store and server:
             raise click.UsageError("--store and --server are two ways to the same: name one")
         chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
         if not chosen and (token_file or token_command or client_cert or client_key or ca):
             raise click.UsageError("tokens and certificates belong to --server: name one")
         told = {
-            "--store": store, "--server": server, "--token-file": token_file,
-            "--token-command": token_command, "--client-cert": client_cert,
-            "--client-key": client_key, "--ca": ca,
-        }  # fmt: skip
+            "--store": store,
+            "--server": server,
+            "--token-file": token_file,
+            "--token-command": token_command,
+            "--client-cert": client_cert,
+            "--client-key": client_key,
+            "--ca": ca,
+        }
         way.remember(told, server=bool(chosen))
         where = Where(store, chosen, token_file, token_command, client_cert, client_key, ca)
         return command(*values, where=where, **named)

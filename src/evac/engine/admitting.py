@@ -92,9 +92,10 @@ class GuardedAdmission:
             self._loss(step, actions)
         async with AsyncExitStack() as stack:
             permit, before, held = await _all_of(
-                self._guard(step, actions, doing), self._sets.read(store),
+                self._guard(step, actions, doing),
+                self._sets.read(store),
                 stack.enter_async_context(self._sets.hold(store, self._set_ttl_ms)),
-            )  # fmt: skip
+            )
             epoch, change = self._open(before, run, step, actions, doing)
             work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
             forget = _forget(store) if doing == "start" and step.kind == "protect" else Permit()
@@ -115,9 +116,10 @@ class GuardedAdmission:
         if doing != "start":
             if doing == "undo" and (step.kind != "fence" or before.begun):
                 raise NotAllowed(
-                    "undo-store", f"what was done to {before.store} is not taken back: a store stays moved",
+                    "undo-store",
+                    f"what was done to {before.store} is not taken back: a store stays moved",
                     "plan the way back: evac plan --failback",
-                )  # fmt: skip
+                )
             return before, datasets.stay(before)
         old, candidate = _ends(actions)
         policy = self._policy().store(before.store)
@@ -207,15 +209,20 @@ class _StoreWork:
         if self._kind == "fence" and event.kind == "step_attested":
             old, candidate = _ends(self._actions)
             claimed, _ = datasets.claim(
-                epoch, holder=old, candidate=candidate, purpose="promote", run=self._run,
+                epoch,
+                holder=old,
+                candidate=candidate,
+                purpose="promote",
+                run=self._run,
                 fenced=" ".join(_fenced(event)),
-            )  # fmt: skip
+            )
             return datasets.prove(claimed, "attest", self._policy().store(epoch.store))[1]
         if self._kind == "fence" and happened == "done" and not epoch.settled:
             raise NotAllowed(
-                "overtaken", f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",
+                "overtaken",
+                f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",
                 "see: evac run show " + epoch.run,
-            )  # fmt: skip
+            )
         return datasets.stay(epoch)
 
 

@@ -119,12 +119,16 @@ class Agent:
     async def _health(self, request: web.Request) -> web.Response:
         """An answer of the application, not of the kernel: it comes from the loop that does the work."""
         values = {
-            "answer": "evac agent", "site": self.config.site, "lag_ms": self._lag.worst_ms(),
-            "at_ms": agent_memory.wall_ms(), "token": self._ledger.highest,
+            "answer": "evac agent",
+            "site": self.config.site,
+            "lag_ms": self._lag.worst_ms(),
+            "at_ms": agent_memory.wall_ms(),
+            "token": self._ledger.highest,
             "generation": self._ledger.generation,
-            "units": self._units.running_now(), "fences": self._permits.report(),
+            "units": self._units.running_now(),
+            "fences": self._permits.report(),
             "tls": None if self.door is None else self.door.report(),
-        }  # fmt: skip
+        }
         return web.Response(body=orjson.dumps(values), content_type="application/json")
 
     async def _answer(self, request: web.Request) -> web.Response:

@@ -136,11 +136,17 @@ def read_order(values: Mapping[str, Any]) -> Order:
     """The order of a request. Raises `Permanent`."""
     said = _table(values, "order")
     return Order(
-        run=_words(said, "run"), step=_words(said, "step"), attempt=_number(said, "attempt"),
-        token=_number(said, "token"), epoch=_number(said, "epoch"), reason=_words(said, "reason"),
-        timeout_s=min(_number(said, "timeout_ms"), MAX_TIMEOUT_MS) / 1_000, key=_words(said, "key"),
-        ticket=_words(said, "ticket"), dry_run=said.get("dry_run") is True,
-    )  # fmt: skip
+        run=_words(said, "run"),
+        step=_words(said, "step"),
+        attempt=_number(said, "attempt"),
+        token=_number(said, "token"),
+        epoch=_number(said, "epoch"),
+        reason=_words(said, "reason"),
+        timeout_s=min(_number(said, "timeout_ms"), MAX_TIMEOUT_MS) / 1_000,
+        key=_words(said, "key"),
+        ticket=_words(said, "ticket"),
+        dry_run=said.get("dry_run") is True,
+    )
 
 
 def read_action(values: Mapping[str, Any]) -> Action:
@@ -150,9 +156,13 @@ def read_action(values: Mapping[str, Any]) -> Action:
     if verb not in get_args(Verb):
         raise Permanent("order-wrong", f"nobody can {verb}")
     return Action(
-        cast("Verb", verb), _words(said, "target"), _words(said, "driver"), _words(said, "at"),
-        _settings(said, "settings"), _settings(said, "parameters"),
-    )  # fmt: skip
+        cast("Verb", verb),
+        _words(said, "target"),
+        _words(said, "driver"),
+        _words(said, "at"),
+        _settings(said, "settings"),
+        _settings(said, "parameters"),
+    )
 
 
 def _settings(values: Mapping[str, Any], key: str) -> dict[str, str | int | bool | tuple[str, ...]]:

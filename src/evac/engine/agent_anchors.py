@@ -65,9 +65,10 @@ class Anchors:
             _refuse_backwards(stream, last, head)
         elif len(list(self._folder.glob("*.jsonl"))) >= MAX_STREAMS:
             raise Permanent(
-                "anchor-full", f"the agent keeps heads of {MAX_STREAMS:,} journals and takes no other",
+                "anchor-full",
+                f"the agent keeps heads of {MAX_STREAMS:,} journals and takes no other",
                 "take files of journals that are over out of the folder anchors of its state",
-            )  # fmt: skip
+            )
         if count >= LINES_MOST:
             count = self._thin(path)
         append_line(path, orjson.dumps(asdict(head)))

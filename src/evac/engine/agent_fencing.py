@@ -94,9 +94,15 @@ class FenceHand:
     async def _act(self, fence: FenceConfig, timeout_s: float) -> None:
         action = action_of(fence.action, fence.store, self._site)
         order = Order(
-            run="self-fence", step=fence.store, attempt=1, token=0, epoch=self._permits.epoch(fence.store),
-            reason="the permit ran out", timeout_s=max(timeout_s, 0.1), key=f"self-fence/{fence.store}",
-        )  # fmt: skip
+            run="self-fence",
+            step=fence.store,
+            attempt=1,
+            token=0,
+            epoch=self._permits.epoch(fence.store),
+            reason="the permit ran out",
+            timeout_s=max(timeout_s, 0.1),
+            key=f"self-fence/{fence.store}",
+        )
         driver = self._make(action.driver)
         try:
             async with asyncio.timeout(order.timeout_s + 1.0):
@@ -111,9 +117,13 @@ class FenceHand:
 def action_of(values: Mapping[str, Any], store: str, site: str) -> Action:
     """The action of a fence's table: verb (demote where none), driver, settings, parameters."""
     return Action(
-        values.get("verb", "demote"), store, str(values.get("driver", "")), site,
-        _plain(values.get("settings", {})), _plain(values.get("parameters", {})),
-    )  # fmt: skip
+        values.get("verb", "demote"),
+        store,
+        str(values.get("driver", "")),
+        site,
+        _plain(values.get("settings", {})),
+        _plain(values.get("parameters", {})),
+    )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,9 +134,13 @@ def _run(fence: FenceConfig, timeout_s: float, epoch: int) -> None:
     """The fence's program, with nothing of its group left when its time is over. Raises `FenceFailed`."""
     variables = environment({"EVAC_STORE": fence.store, "EVAC_EPOCH": str(epoch)})
     with subprocess.Popen(
-        fence.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=variables, start_new_session=True,
-    ) as process:  # fmt: skip
+        fence.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=variables,
+        start_new_session=True,
+    ) as process:
         try:
             code = process.wait(max(timeout_s, 0.1))
         except subprocess.TimeoutExpired as error:

@@ -136,9 +136,14 @@ class OwnInstance:
         with self._log.open("ab") as log:
             return _Child(
                 [filled(unit, self._index, word) for word in unit.argv],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=unit.cwd or None, env=variables,
-                start_new_session=True, **_as_user(unit.user),
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=unit.cwd or None,
+                env=variables,
+                start_new_session=True,
+                **_as_user(unit.user),
+            )
 
     def _adopt(self) -> None:
         """What the file says of an earlier agent's process, if that very process still runs."""

@@ -111,11 +111,15 @@ class Permits:
             now = self._now_ms()
             return [
                 {
-                    "store": store, "epoch": one.epoch, "state": one.state, "tries": one.tries,
-                    "why": one.why, "left_ms": max(0, one.until_ms - now) if one.boot == self._boot else 0,
+                    "store": store,
+                    "epoch": one.epoch,
+                    "state": one.state,
+                    "tries": one.tries,
+                    "why": one.why,
+                    "left_ms": max(0, one.until_ms - now) if one.boot == self._boot else 0,
                 }
                 for store, one in sorted(self._standings.items())
-            ]  # fmt: skip
+            ]
 
     def _is_due(self, store: str) -> bool:
         one = self._standings[store]

@@ -64,9 +64,13 @@ def states_now(
     """The same without a loop, from any thread."""
     try:
         ended = subprocess.run(
-            [*systemctl, *QUIET, *ASK, "--", *names], check=False, timeout=timeout_s, capture_output=True,
-            stdin=subprocess.DEVNULL, env=environment({}),
-        )  # fmt: skip
+            [*systemctl, *QUIET, *ASK, "--", *names],
+            check=False,
+            timeout=timeout_s,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=environment({}),
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unseen(names, type(error).__name__) from error
     if ended.returncode != 0:
@@ -81,9 +85,13 @@ def kill_now(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -
     for words in (("stop", "--no-block"), ("kill", "--signal=SIGKILL")):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(
-                [*systemctl, *QUIET, *words, "--", *names], check=False, timeout=timeout_s,
-                capture_output=True, stdin=subprocess.DEVNULL, env=environment({}),
-            )  # fmt: skip
+                [*systemctl, *QUIET, *words, "--", *names],
+                check=False,
+                timeout=timeout_s,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                env=environment({}),
+            )
 
 
 class SystemdInstance:
@@ -151,9 +159,10 @@ def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
         load, active = told.get("LoadState", ""), told.get("ActiveState", "")
         if load not in _THERE and (needed or load != "not-found"):
             raise Permanent(
-                "unit-not-there", f"systemd knows no unit {name} ({_line(load) or 'it says nothing'})",
+                "unit-not-there",
+                f"systemd knows no unit {name} ({_line(load) or 'it says nothing'})",
                 "mend its name in the agent's file",
-            )  # fmt: skip
+            )
         if not active:
             raise _unseen([name], "it does not say how the unit is")
         found[name] = SystemdState(load, active, told.get("TasksCurrent", "") not in _NONE)

@@ -46,9 +46,15 @@ class Bound:
 
 
 def bind(
-    estate: Estate, plan: Plan, policy: RunPolicy, *, run: str, incident: str, digest: str,
+    estate: Estate,
+    plan: Plan,
+    policy: RunPolicy,
+    *,
+    run: str,
+    incident: str,
+    digest: str,
     losses: Mapping[str, Loss] = MappingProxyType({}),
-) -> Bound:  # fmt: skip
+) -> Bound:
     """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses,
     by what was seen; of others what the plan says.
     """
@@ -85,20 +91,29 @@ def bind(
         steps.append(fed)
         actions[fed.id] = (action,)
     spec = RunSpec(
-        run=run, incident=incident, plan=digest, steps=tuple(steps), limits=_limits(ground, steps),
-        envelope=needed, patience=policy.patience,
+        run=run,
+        incident=incident,
+        plan=digest,
+        steps=tuple(steps),
+        limits=_limits(ground, steps),
+        envelope=needed,
+        patience=policy.patience,
         pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
-        approvals=policy.approvals, horizon_ms=plan.horizon_ms,
+        approvals=policy.approvals,
+        horizon_ms=plan.horizon_ms,
         mend_ms=MEND_MS if any(step.kind == "boot" for step in steps) else 0,
         labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
-    )  # fmt: skip
+    )
     return Bound(spec, MappingProxyType(actions))
 
 
 def _run_step(
-    ground: Ground, step: Step, actions: tuple[Action, ...], windows: Mapping[str, int],
+    ground: Ground,
+    step: Step,
+    actions: tuple[Action, ...],
+    windows: Mapping[str, int],
     losses: Mapping[str, Loss],
-) -> RunStep:  # fmt: skip
+) -> RunStep:
     held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
@@ -107,15 +122,22 @@ def _run_step(
     rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
     manual = all(action.driver == "manual" for action in actions)
     return RunStep(
-        id=step.id, kind="rejoin" if rejoins else step.kind, target=step.target, start_ms=step.start_ms,
-        duration_ms=_duration_ms(step, actions), after=step.after, uses=tuple(held),
+        id=step.id,
+        kind="rejoin" if rejoins else step.kind,
+        target=step.target,
+        start_ms=step.start_ms,
+        duration_ms=_duration_ms(step, actions),
+        after=step.after,
+        uses=tuple(held),
         deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
         gate=_gate(ground, step, losses),
         safe_undo=step.kind in ("shed", "shift", "start"),
-        manual=manual, words=_words(actions[0]) if manual and actions else "",
-        data_set=step.target if moves_store else "", site=actions[0].at if actions else "",
+        manual=manual,
+        words=_words(actions[0]) if manual and actions else "",
+        data_set=step.target if moves_store else "",
+        site=actions[0].at if actions else "",
         act=_act_of(ground, step, actions),
-    )  # fmt: skip
+    )
 
 
 def _words(action: Action) -> str:
@@ -191,9 +213,15 @@ def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
 def _follow_step(promote: Step, site: str) -> RunStep:
     """Leads one copy to the new primary; nothing but the copy itself waits for it."""
     return RunStep(
-        id=f"rejoin:{promote.target}:{site}", kind="rejoin", target=promote.target, start_ms=promote.end_ms,
-        duration_ms=promote.end_ms - promote.start_ms, after=(promote.id,), site=site, deadline_ms=REJOIN_MS,
-    )  # fmt: skip
+        id=f"rejoin:{promote.target}:{site}",
+        kind="rejoin",
+        target=promote.target,
+        start_ms=promote.end_ms,
+        duration_ms=promote.end_ms - promote.start_ms,
+        after=(promote.id,),
+        site=site,
+        deadline_ms=REJOIN_MS,
+    )
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
@@ -227,11 +255,15 @@ def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
 def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
     used, tick_ms = {limit for step in steps for limit, _, _ in step.uses}, ground.plan.tick_ms
     found = [
-        RunLimit(limit.id, "slots" if limit.window is None else "rate", limit.capacity,
-                 (limit.window or 0) * tick_ms)
+        RunLimit(
+            limit.id,
+            "slots" if limit.window is None else "rate",
+            limit.capacity,
+            (limit.window or 0) * tick_ms,
+        )
         for limit in limits_of(ground.estate, tick_ms).limits
         if limit.id in used
-    ]  # fmt: skip
+    ]
     found += [
         RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
     ]

@@ -98,10 +98,14 @@ class Boots:
         class_row = int(self.estate.fleet.server_class[row])
         boot_ms = self.estate.classes[class_row].boot_ms if class_row >= 0 else None
         return {
-            "server": server, "address": address, "serial": serial, "position": position,
+            "server": server,
+            "address": address,
+            "serial": serial,
+            "position": position,
             "network": (rack.hall or "") if rack is not None else "",
-            "rack": rack.id if rack is not None else "", "boot_ms": boot_ms or 0,
-        }  # fmt: skip
+            "rack": rack.id if rack is not None else "",
+            "boot_ms": boot_ms or 0,
+        }
 
     def reached_by(self, server: str, endpoint: Endpoint | None) -> bool:
         """Whether a driver can boot it: a BMC whose address is known, and somebody who may ask it."""
@@ -131,10 +135,15 @@ class Boots:
         holds = {} if planned is None else {self.table.limits[u.limit].id: u.hold for u in planned.uses}
         length = step.end_ms - step.start_ms
         return tuple(
-            (limit, units, 0 if step.manual or holds.get(limit, WHOLE) == WHOLE
-             else length + holds[limit] * self.tick_ms)
+            (
+                limit,
+                units,
+                0
+                if step.manual or holds.get(limit, WHOLE) == WHOLE
+                else length + holds[limit] * self.tick_ms,
+            )
             for limit, units in step.uses
-        )  # fmt: skip
+        )
 
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
@@ -158,10 +167,17 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
     budgets = power.of_servers(fleet.rack, fleet.site)
     beside = power.sums(budgets[on], fleet.watts[on]).tolist()
     return Boots(
-        estate, plan.tick_ms, MappingProxyType(rows), power, budgets, table, energy,
-        MappingProxyType(_first_offsets(estate, table, found)), _power_limits(top, power, beside),
+        estate,
+        plan.tick_ms,
+        MappingProxyType(rows),
+        power,
+        budgets,
+        table,
+        energy,
+        MappingProxyType(_first_offsets(estate, table, found)),
+        _power_limits(top, power, beside),
         frozenset(step.target for step in plan.steps if step.kind == "power"),
-    )  # fmt: skip
+    )
 
 
 def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tuple[RunLimit, ...]:
@@ -169,11 +185,14 @@ def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tu
     stated, margin = stated_budgets(top), top.estate.limits.power_margin_permille
     return tuple(
         RunLimit(
-            f"power:{name}", "slots", max(0, watts - on),
-            whole=less_margin(stated.get(name, watts), margin), beside=on,
+            f"power:{name}",
+            "slots",
+            max(0, watts - on),
+            whole=less_margin(stated.get(name, watts), margin),
+            beside=on,
         )
         for name, watts, on in zip(power.names, power.watts, beside, strict=True)
-    )  # fmt: skip
+    )
 
 
 def _uses_of(estate: Estate, table: LimitTable, row: int) -> tuple[Use, ...]:

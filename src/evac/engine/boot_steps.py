@@ -23,10 +23,16 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     rack = boots.rack(server)
     fed = [POWER + feed for feed in feeds if POWER + feed not in made.after]
     return replace(
-        made, uses=(*boots.uses(server, made.manual), *beyond_plan), after=(*made.after, *fed), feeds=feeds,
-        rack="" if rack is None else rack.id, boot_server=boots.boot_server(server),
-        lag_ms=boots.lag_ms(server), site=made.site or server_site(boots, server), cold=boots.is_cold(server),
-    )  # fmt: skip
+        made,
+        uses=(*boots.uses(server, made.manual), *beyond_plan),
+        after=(*made.after, *fed),
+        feeds=feeds,
+        rack="" if rack is None else rack.id,
+        boot_server=boots.boot_server(server),
+        lag_ms=boots.lag_ms(server),
+        site=made.site or server_site(boots, server),
+        cold=boots.is_cold(server),
+    )
 
 
 def server_site(boots: Boots, server: str) -> str:
@@ -65,10 +71,12 @@ def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -
                 needs_ms = step.duration_ms + carried_ms if hold else max(step.duration_ms, carried_ms)
                 latest[name, step.duration_ms] = end_ms - needs_ms
     start = {
-        step.id: min((latest[name, step.duration_ms] for name, _, hold in step.uses
-                      if name in capacity and hold >= 0), default=step.start_ms)
+        step.id: min(
+            (latest[name, step.duration_ms] for name, _, hold in step.uses if name in capacity and hold >= 0),
+            default=step.start_ms,
+        )
         for step in boots
-    }  # fmt: skip
+    }
     return [
         replace(step, start_ms=max(0, min(step.start_ms, start[step.id]))) if step.id in start else step
         for step in steps

@@ -36,16 +36,25 @@ def encode_bound(bound: Bound) -> bytes:
     }
     return orjson.dumps(
         {
-            "version": _VERSION, "run": spec.run, "incident": spec.incident, "plan": spec.plan,
-            "envelope": envelope.to_data(spec.envelope), "approvals": spec.approvals,
-            "monitor_ms": spec.monitor_ms, "horizon_ms": spec.horizon_ms, "mend_ms": spec.mend_ms,
+            "version": _VERSION,
+            "run": spec.run,
+            "incident": spec.incident,
+            "plan": spec.plan,
+            "envelope": envelope.to_data(spec.envelope),
+            "approvals": spec.approvals,
+            "monitor_ms": spec.monitor_ms,
+            "horizon_ms": spec.horizon_ms,
+            "mend_ms": spec.mend_ms,
             "labels": dict(spec.labels),
-            "patience": _fields(spec.patience), "pace": _fields(spec.pace),
+            "patience": _fields(spec.patience),
+            "pace": _fields(spec.pace),
             "limits": [_limit_row(limit) for limit in spec.limits],
-            "steps": [_step_row(step) for step in spec.steps], "actions": actions, "settings": settings.rows,
+            "steps": [_step_row(step) for step in spec.steps],
+            "actions": actions,
+            "settings": settings.rows,
         },
         option=orjson.OPT_SORT_KEYS,
-    )  # fmt: skip
+    )
 
 
 def decode_bound(data: bytes) -> Bound:
@@ -56,14 +65,20 @@ def decode_bound(data: bytes) -> Bound:
             raise Corrupt(f"a bound run of version {found['version']} cannot be read here")
         pace = found["pace"]
         spec = RunSpec(
-            run=found["run"], incident=found["incident"], plan=found["plan"],
+            run=found["run"],
+            incident=found["incident"],
+            plan=found["plan"],
             steps=tuple(_step_of(row) for row in found["steps"]),
             limits=tuple(RunLimit(*row) for row in found["limits"]),
-            envelope=envelope.from_data(found["envelope"]), patience=Patience(**found["patience"]),
-            pace=Pace(**{**pace, "shares": tuple(pace["shares"])}), approvals=found["approvals"],
-            monitor_ms=found["monitor_ms"], horizon_ms=found["horizon_ms"], mend_ms=found.get("mend_ms", 0),
+            envelope=envelope.from_data(found["envelope"]),
+            patience=Patience(**found["patience"]),
+            pace=Pace(**{**pace, "shares": tuple(pace["shares"])}),
+            approvals=found["approvals"],
+            monitor_ms=found["monitor_ms"],
+            horizon_ms=found["horizon_ms"],
+            mend_ms=found.get("mend_ms", 0),
             labels=MappingProxyType(found["labels"]),
-        )  # fmt: skip
+        )
         settings = [_values(one) for one in found.get("settings", ())]
         actions = {
             step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
@@ -84,10 +99,22 @@ def _limit_row(limit: RunLimit) -> list[Any]:
 
 def _step_row(step: RunStep) -> list[Any]:
     row = [
-        step.id, step.kind, step.target, step.start_ms, step.duration_ms, list(step.after),
-        [list(use) for use in step.uses], step.deadline_ms, step.gate, step.manual, step.safe_undo,
-        step.data_set, step.site, step.paced, step.act,
-    ]  # fmt: skip
+        step.id,
+        step.kind,
+        step.target,
+        step.start_ms,
+        step.duration_ms,
+        list(step.after),
+        [list(use) for use in step.uses],
+        step.deadline_ms,
+        step.gate,
+        step.manual,
+        step.safe_undo,
+        step.data_set,
+        step.site,
+        step.paced,
+        step.act,
+    ]
     of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
     if step.cold:
         return [*row, *of_boot, step.words, True]

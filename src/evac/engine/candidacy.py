@@ -24,9 +24,12 @@ class Candidacy(Generic[Term]):
     """
 
     def __init__(
-        self, store: Store, take: Callable[[], Awaitable[Term]], pause_s: float,
+        self,
+        store: Store,
+        take: Callable[[], Awaitable[Term]],
+        pause_s: float,
         tell: Callable[[Corrupt], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._take, self._pause_s, self._tell = store, take, pause_s, tell
         self._unread = ""
         self.why = ""

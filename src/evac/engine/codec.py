@@ -38,9 +38,13 @@ def decode_all(records: Sequence[bytes]) -> list[Event]:
         if type(row) is list and len(row) == _FIELDS:
             kind, at_ms, step, attempt, data = row
             if (
-                type(at_ms) is int and type(attempt) is int and type(step) is str and type(data) is dict
-                and type(kind) is str and kind in EVENT_DATA
-            ):  # fmt: skip
+                type(at_ms) is int
+                and type(attempt) is int
+                and type(step) is str
+                and type(data) is dict
+                and type(kind) is str
+                and kind in EVENT_DATA
+            ):
                 events.append(make(Event, row))  # as Event._make, which would only count the fields again
                 continue
         raise Corrupt(f"a record of a journal is no event: {str(row)[:80]}")

@@ -126,9 +126,14 @@ class Conductor:
         self._ending = Ending(desk.store, desk.guards, desk.sets, self.guard, self._trouble)
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
         self._drift = DriftWatch(
-            desk.driver, desk.clock, self._drifted, self._may_redo,
-            lasts=self._lasts, span_ms=desk.drift_ms, period_ms=desk.drift_period_ms,
-        )  # fmt: skip
+            desk.driver,
+            desk.clock,
+            self._drifted,
+            self._may_redo,
+            lasts=self._lasts,
+            span_ms=desk.drift_ms,
+            period_ms=desk.drift_period_ms,
+        )
 
     @property
     def guard(self) -> Lease:
@@ -188,18 +193,26 @@ class Conductor:
         clock = run.clock = RunClock(self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
-            "scenario": spec.labels.get("scenario", ""), "envelope": envelope.to_data(spec.envelope),
-            "mode": wanted.mode, "reason": wanted.reason, "names": sorted(wanted.names),
+            "scenario": spec.labels.get("scenario", ""),
+            "envelope": envelope.to_data(spec.envelope),
+            "mode": wanted.mode,
+            "reason": wanted.reason,
+            "names": sorted(wanted.names),
             **({"who": wanted.who} if wanted.who else {}),
-        }  # fmt: skip
+        }
         making = create_run(
-            self._desk.store, spec, self._lead, clock, data,
+            self._desk.store,
+            spec,
+            self._lead,
+            clock,
+            data,
             (Compare(incident_key(spec.incident), 0), *permit.compares),
             (
-                Put(incident_key(spec.incident), orjson.dumps(made)), Put(OPEN + name, run.opened()),
+                Put(incident_key(spec.incident), orjson.dumps(made)),
+                Put(OPEN + name, run.opened()),
                 *permit.changes,
             ),
-        )  # fmt: skip
+        )
         journal, view = await self._doubted.making(name, making, self._tasks)
         self._runs[name] = run
         self._desk.policies.keep(name, policy)
@@ -354,19 +367,33 @@ class Conductor:
 
         actions = LiveActions(actions_of, evidence, desk.standing, desk.clock.now_ms)
         terms = Terms(
-            name, actions, desk.driver, self._lead, run.policy.patience,
-            view.spec.labels.get("scenario", ""), yields=lambda step: run.yields_of(now(), step),
+            name,
+            actions,
+            desk.driver,
+            self._lead,
+            run.policy.patience,
+            view.spec.labels.get("scenario", ""),
+            yields=lambda step: run.yields_of(now(), step),
             proofs=lambda step: fencing.lasting_fences(now(), step),
-        )  # fmt: skip
+        )
         return RunExecution(
-            desk.store, journal, view, self._lead, terms, clock,
+            desk.store,
+            journal,
+            view,
+            self._lead,
+            terms,
+            clock,
             admission=GuardedAdmission(
-                desk.guards, desk.sets, policy, actions, pace=self._pace(run, view, actions),
+                desk.guards,
+                desk.sets,
+                policy,
+                actions,
+                pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
             request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
-        )  # fmt: skip
+        )
 
     def _pace(self, run: InHand, view: RunView, actions: LiveActions) -> PaceGate | None:
         if self._desk.health is None:
@@ -457,8 +484,12 @@ class Conductor:
         typed = frozenset(view.typed)
         permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
         data_of = {
-            "plan": digest, "why": why, "lost": sorted(lost), "approvals": approvals, "names": names,
-        }  # fmt: skip
+            "plan": digest,
+            "why": why,
+            "lost": sorted(lost),
+            "approvals": approvals,
+            "names": names,
+        }
         await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
@@ -498,9 +529,15 @@ class Conductor:
     def _watch(self, run: InHand, step: str, attempt: int) -> None:
         key = f"{run.spec.run}/{step}/again"
         order = Order(
-            run.spec.run, step, attempt, self._lead.token, run.epochs.get(step, 0), "it drifted",
-            DRIFT_TIMEOUT_S, key,
-        )  # fmt: skip
+            run.spec.run,
+            step,
+            attempt,
+            self._lead.token,
+            run.epochs.get(step, 0),
+            "it drifted",
+            DRIFT_TIMEOUT_S,
+            key,
+        )
         if run.execution is not None:
             self._drift.add(step, run.actions_of(run.execution.view, step), order)
 

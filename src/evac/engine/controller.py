@@ -159,9 +159,14 @@ class Controller:
         """Watches, votes, judges and competes for the lease, until cancelled."""
         answered = await self._answered_before()
         witness = self._witness = Witness(
-            self.parts.site, self.parts.targets, self._profile, self._desk.clock, self._vote,
-            self.parts.control, answered,
-        )  # fmt: skip
+            self.parts.site,
+            self.parts.targets,
+            self._profile,
+            self._desk.clock,
+            self._vote,
+            self.parts.control,
+            answered,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(witness.run(), name="witness")
             tasks.create_task(self._publisher.run(), name="votes out")
@@ -220,14 +225,24 @@ class Controller:
                 term.conductor.lost()
 
         leadership = await Leadership.acquire(
-            self._desk.store, self._desk.owner, self._span.ms, self._desk.clock, lost, LEADER, generation,
-        )  # fmt: skip
+            self._desk.store,
+            self._desk.owner,
+            self._span.ms,
+            self._desk.clock,
+            lost,
+            LEADER,
+            generation,
+        )
         chronicle = Chronicle(self._desk.store, leadership.lease)
         conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
         hanging = Hanging(
-            self._desk, len(self.parts.sites), conductor, self.parts.protections, self._lost_now,
+            self._desk,
+            len(self.parts.sites),
+            conductor,
+            self.parts.protections,
+            self._lost_now,
             lambda kind, site, words, data: self._say(terms[0], kind, site, words, data),
-        )  # fmt: skip
+        )
         terms.append(_Term(leadership, conductor, chronicle, hanging))
         return terms[0]
 

@@ -80,11 +80,18 @@ def decode(store: str, entry: Entry | None) -> Epoch:
     try:
         document: dict[str, Any] = orjson.loads(entry.value)
         epoch = Epoch(
-            store, int(document["epoch"]), str(document["holder"]), str(document["candidate"]),
-            str(document["purpose"]), str(document["rung"]), str(document["run"]), bool(document["begun"]),
-            tuple(str(name) for name in document["synchronous"]), entry.revision,
+            store,
+            int(document["epoch"]),
+            str(document["holder"]),
+            str(document["candidate"]),
+            str(document["purpose"]),
+            str(document["rung"]),
+            str(document["run"]),
+            bool(document["begun"]),
+            tuple(str(name) for name in document["synchronous"]),
+            entry.revision,
             int(document.get("changes", 0)),
-        )  # fmt: skip
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(store) from error
     if epoch.purpose not in _PURPOSES or epoch.rung not in ("", *RUNGS):
@@ -128,9 +135,18 @@ def claim(
         if before.begun and before.candidate not in names_in(fenced):
             raise _in_doubt(before)
     after = Epoch(
-        before.store, before.number + 1, before.holder or holder, candidate, purpose, "", run, False,
-        before.synchronous, before.revision, before.changes,
-    )  # fmt: skip
+        before.store,
+        before.number + 1,
+        before.holder or holder,
+        candidate,
+        purpose,
+        "",
+        run,
+        False,
+        before.synchronous,
+        before.revision,
+        before.changes,
+    )
     return after, _change(before, after)
 
 
@@ -142,9 +158,10 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
         raise NotAllowed("not-claimed", f"{before.store}: nobody claimed an epoch that needs a fence")
     if not _is_taken(rung, policy):
         raise NotAllowed(
-            "proof-refused", f"{before.store}: policy does not take the fence proof {rung or 'none'}",
+            "proof-refused",
+            f"{before.store}: policy does not take the fence proof {rung or 'none'}",
             f"policy takes: {', '.join(policy.proofs)}",
-        )  # fmt: skip
+        )
     after = replace(before, rung=rung)
     return after, _change(before, after)
 
@@ -162,9 +179,10 @@ def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple
         raise NotAllowed("not-claimed", f"{before.store}: {candidate} did not claim epoch {before.number}")
     if before.purpose == "promote" and not _is_taken(before.rung, policy):
         raise NotAllowed(
-            "not-fenced", f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
+            "not-fenced",
+            f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
             "prove the fence, or attest it: evac run attest",
-        )  # fmt: skip
+        )
     after = replace(before, begun=True, changes=before.changes + (before.purpose == "protect"))
     return after, _change(before, after)
 
@@ -191,7 +209,7 @@ def _in_doubt(epoch: Epoch) -> NotAllowed:
         f"evac run attest {epoch.run} {step} --seen fenced={epoch.candidate} where it can write no more, "
         f"or --seen primary={epoch.candidate} where it is the primary",
         "look at it first: evac run show " + epoch.run,
-    )  # fmt: skip
+    )
 
 
 def stay(epoch: Epoch) -> Permit:
@@ -277,9 +295,11 @@ class DataSets:
             lease = await self._store.acquire(f"store/{store}", self._owner, ttl_ms)
         except LockHeld as error:
             raise Retryable(
-                HELD, f"{error.owner} is changing the roles of {store}",
-                "it goes on when that has ended", max(100, error.ttl_ms),
-            ) from error  # fmt: skip
+                HELD,
+                f"{error.owner} is changing the roles of {store}",
+                "it goes on when that has ended",
+                max(100, error.ttl_ms),
+            ) from error
         return HeldSet(self._store, store, lease, self._clock, asked_ms)
 
     async def _let_go(self, held: HeldSet) -> None:

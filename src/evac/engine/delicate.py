@@ -36,9 +36,14 @@ class Bench(Protocol):
     view: RunView
 
     async def ask(
-        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit,
+        self,
+        kind: str,
+        step: RunStep,
+        attempt: int,
+        data: dict[str, Any],
+        permit: Permit,
         under_way: bool = False,
-    ) -> None: ...  # fmt: skip
+    ) -> None: ...
 
     def try_of(self, doing: str, i: int, epoch: int) -> Try: ...
 

@@ -49,9 +49,21 @@ from evac.model.errors import (
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 __all__ = [
-    "Drawer", "Made", "Planner", "Planning", "Ready", "decode", "digest_of", "find_plan", "get_plan",
-    "joined", "key_of", "lend_plan", "put_plan", "scenarios_of",
-]  # fmt: skip
+    "Drawer",
+    "Made",
+    "Planner",
+    "Planning",
+    "Ready",
+    "decode",
+    "digest_of",
+    "find_plan",
+    "get_plan",
+    "joined",
+    "key_of",
+    "lend_plan",
+    "put_plan",
+    "scenarios_of",
+]
 
 PART_BYTES: Final = 512 * 1024
 MAX_PLAN_PARTS: Final = 1_024
@@ -94,9 +106,13 @@ class Planning(Protocol):
         ...
 
     async def stand(
-        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> Made:  # fmt: skip
+    ) -> Made:
         """A plan for the estate as it is now that the checker accepts: `known` again, where it still fits,
         else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan where the checker refuses
         `known` and there is no other, EvacError where none can be made or the checker refuses what was made.
@@ -116,9 +132,13 @@ class _Plain:
         return ()
 
     async def stand(
-        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> Made:  # fmt: skip
+    ) -> Made:
         return Made(await self._planner(lost))
 
 
@@ -218,10 +238,18 @@ def decode(entry: Entry) -> Ready | None:
         names, plan = tuple(lost.split("+")) if lost else (), str(told["plan"])
         estate = "" if plan and told.get("judged") != __version__ else str(told["estate"])
         return Ready(
-            names, plan, estate, at_ms, int(told["took_ms"]), str(told["problem"]),
-            str(told.get("basis", "")), str(told.get("kind", "") or ("site", "pair")[len(names) > 1]),
-            int(told.get("people", 0)), bool(told.get("searched", True)), int(told.get("made_ms", at_ms)),
-        )  # fmt: skip
+            names,
+            plan,
+            estate,
+            at_ms,
+            int(told["took_ms"]),
+            str(told["problem"]),
+            str(told.get("basis", "")),
+            str(told.get("kind", "") or ("site", "pair")[len(names) > 1]),
+            int(told.get("people", 0)),
+            bool(told.get("searched", True)),
+            int(told.get("made_ms", at_ms)),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -368,7 +396,7 @@ class Drawer:
 
     async def _stand(
         self, choice: Choice, estate: str, lane: int, old: Ready | None
-    ) -> tuple[Ready, bytes, bool]:  # fmt: skip
+    ) -> tuple[Ready, bytes, bool]:
         """The entry of a scenario, the bytes of its plan, none where there is a problem, and whether what
         lies there stays then.
         """
@@ -386,9 +414,18 @@ class Drawer:
             stays = stays and not isinstance(error, UnsafePlan)
         took_ms, now_ms = self._clock.monotonic_ms() - began_ms, self._clock.now_ms()
         ready = Ready(
-            wanted.lost, digest_of(made.data) if made.data else "", estate, now_ms, took_ms, problem,
-            made.basis, wanted.kind, wanted.people, made.searched, now_ms,
-        )  # fmt: skip
+            wanted.lost,
+            digest_of(made.data) if made.data else "",
+            estate,
+            now_ms,
+            took_ms,
+            problem,
+            made.basis,
+            wanted.kind,
+            wanted.people,
+            made.searched,
+            now_ms,
+        )
         if made.confirmed and old is not None:
             ready = replace(ready, took_ms=old.took_ms, made_ms=old.made_ms)
         return ready, made.data, stays
@@ -451,12 +488,19 @@ async def _pages(store: Store, prefix: str) -> list[Entry]:
 def _encode(ready: Ready) -> bytes:
     return orjson.dumps(
         {
-            "plan": ready.plan, "estate": ready.estate, "at_ms": ready.at_ms, "took_ms": ready.took_ms,
-            "problem": ready.problem, "basis": ready.basis, "kind": ready.kind, "people": ready.people,
-            "searched": ready.searched, "made_ms": ready.made_ms,
+            "plan": ready.plan,
+            "estate": ready.estate,
+            "at_ms": ready.at_ms,
+            "took_ms": ready.took_ms,
+            "problem": ready.problem,
+            "basis": ready.basis,
+            "kind": ready.kind,
+            "people": ready.people,
+            "searched": ready.searched,
+            "made_ms": ready.made_ms,
             "judged": __version__ if ready.plan and ready.estate else "",
         }
-    )  # fmt: skip
+    )
 
 
 def _part_key(digest: str, number: int) -> str:

@@ -381,9 +381,12 @@ class RunExecution:
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
     async def _ask(
-        self, event: Event, permit: Permit, step: RunStep | None = None,
+        self,
+        event: Event,
+        permit: Permit,
+        step: RunStep | None = None,
         fits: Callable[[RunView], bool] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if self._over:
             raise _over(self.view)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -392,9 +395,14 @@ class RunExecution:
         await answer
 
     async def ask(
-        self, kind: str, step: RunStep, attempt: int, data: dict[str, Any], permit: Permit,
+        self,
+        kind: str,
+        step: RunStep,
+        attempt: int,
+        data: dict[str, Any],
+        permit: Permit,
         under_way: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Writes an event of a delicate step. under_way: it had begun, so that a new plan keeps it. Raises
         `Conflict` when what rides along does not hold, RunError when the plan or the state is another one.
         """

@@ -209,9 +209,15 @@ class FeedWatch:
             if action.verb != BOOT or action.driver not in BOOT_DRIVERS:
                 continue
             order = Order(
-                view.spec.run, step.id, attempt, self._leading.token, 0, "its feed is watched", ASK_S,
+                view.spec.run,
+                step.id,
+                attempt,
+                self._leading.token,
+                0,
+                "its feed is watched",
+                ASK_S,
                 f"{view.spec.run}/{step.id}/feed",
-            )  # fmt: skip
+            )
             try:
                 async with self._at_once, asyncio.timeout(ASK_S + MORE_S):
                     seen = await self._driver(action.driver).observe(action, order)

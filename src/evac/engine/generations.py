@@ -45,9 +45,13 @@ class Generations:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, agents: Mapping[str, Asker], *,
+        self,
+        store: Store,
+        clock: Clock,
+        agents: Mapping[str, Asker],
+        *,
         strict: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store, self._clock, self._agents, self._strict = store, clock, agents, strict
         self.on_newer: Callable[[Newer], None] = lambda newer: None
         self.on_raised: Callable[[], None] = lambda: None
@@ -103,9 +107,11 @@ class Generations:
             self.check()
         if at in self._agents and not self._is_fresh(self.answered.get(at)) and self._strict():
             raise Retryable(
-                "generation-unknown", f"the agent of {at} does not say whether a newer generation acts there",
-                "start the agent, or say generation: told in the policy", AGAIN_MS,
-            )  # fmt: skip
+                "generation-unknown",
+                f"the agent of {at} does not say whether a newer generation acts there",
+                "start the agent, or say generation: told in the policy",
+                AGAIN_MS,
+            )
 
     async def ask(self) -> None:
         """One round over all agents; whoever wants one meanwhile waits for the same."""

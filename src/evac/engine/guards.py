@@ -141,16 +141,18 @@ class Guards:
         for site in leaving:
             if register.get(site) != "active":
                 raise NotAllowed(
-                    "site-left", f"{site} is {register.get(site, 'not in the register')} already",
+                    "site-left",
+                    f"{site} is {register.get(site, 'not in the register')} already",
                     "evac run list shows the run that leaves it",
-                )  # fmt: skip
+                )
         left = [site for site, state in register.items() if state != "active" and site not in leaving]
         names = {*leaving, *left}
         if len(names) > 1 and not names <= set(typed):
             raise NotAllowed(
-                "second-site", f"{', '.join(sorted(names))} would be left at the same time",
+                "second-site",
+                f"{', '.join(sorted(names))} would be left at the same time",
                 f"type all of the names to go on: {', '.join(sorted(names))}",
-            )  # fmt: skip
+            )
         if not (self._serving - names):
             raise NotAllowed("every-site", "no site would be left to serve", "restore a site first")
         draft.put(SITES_KEY, register | dict.fromkeys(leaving, mark))
@@ -166,9 +168,10 @@ class Guards:
         back = [site for site in sites if mark != "active" and register[site] == "active"]
         if back:
             raise NotAllowed(
-                "site-back", f"{', '.join(back)} came back meanwhile, and is not left by a run that ends",
+                "site-back",
+                f"{', '.join(back)} came back meanwhile, and is not left by a run that ends",
                 "leave it by a run of its own",
-            )  # fmt: skip
+            )
         draft.put(SITES_KEY, register | dict.fromkeys(sites, mark))
         return draft.permit()
 
@@ -214,10 +217,11 @@ class Guards:
         window = self._window_of(sites, windows)
         if window is not None:
             raise Retryable(
-                "maintenance", f"maintenance: {window.reason or 'no effect on these sites'}",
+                "maintenance",
+                f"maintenance: {window.reason or 'no effect on these sites'}",
                 "wait for its end: a run keeps the windows that it was made under",
                 window.end_ms - self._clock.now_ms(),
-            )  # fmt: skip
+            )
 
     def _window_of(self, sites: set[str], windows: Sequence[Window]) -> Window | None:
         now_ms = self._clock.now_ms()
@@ -257,9 +261,10 @@ class Guards:
         rest = pools - {site}
         if not any(register.get(other) == "active" for other in rest):
             raise NotAllowed(
-                "pooled-nowhere", f"without {site}, {action.target} would get its traffic nowhere",
+                "pooled-nowhere",
+                f"without {site}, {action.target} would get its traffic nowhere",
                 "make another site ready first",
-            )  # fmt: skip
+            )
         await self._pool(draft, action.target, rest)
 
     async def _may_ready(self, draft: Draft, action: Action) -> None:
@@ -274,9 +279,10 @@ class Guards:
         state = (await _register(draft)).get(site, "not in the register of sites")
         if state not in good:
             raise NotAllowed(
-                "site-left", f"{service} cannot get traffic at {site or 'no site'}: it is {state}",
+                "site-left",
+                f"{service} cannot get traffic at {site or 'no site'}: it is {state}",
                 "restore the site first",
-            )  # fmt: skip
+            )
 
     async def _pools(self, draft: Draft, service: str) -> set[str]:
         everything = await draft.get(POOLED_KEY)

@@ -64,11 +64,15 @@ class InHand:
         """The value under `open/`."""
         return orjson.dumps(
             {
-                "incident": self.spec.incident, "plan": self.spec.plan, "approvals": self.approvals,
-                "ends": dict(self.ends), "leaving": list(self.leaving), "mark": self.mark,
+                "incident": self.spec.incident,
+                "plan": self.spec.plan,
+                "approvals": self.approvals,
+                "ends": dict(self.ends),
+                "leaving": list(self.leaving),
+                "mark": self.mark,
                 "policy": policies.to_data(self.policy),
             }
-        )  # fmt: skip
+        )
 
 
 def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
@@ -79,6 +83,11 @@ def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
     spec = RunSpec(name, told["incident"], told["plan"], ())
     made = policies.from_data(told["policy"]) if "policy" in told else policy
     return InHand(
-        spec, told["ends"], {}, made, tuple(told.get("leaving", ())), told.get("mark", "lost"),
+        spec,
+        told["ends"],
+        {},
+        made,
+        tuple(told.get("leaving", ())),
+        told.get("mark", "lost"),
         int(told["approvals"]),
-    )  # fmt: skip
+    )

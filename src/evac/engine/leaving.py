@@ -41,6 +41,7 @@ def must_be_lost(site: str, state: SiteState) -> None:
         raise Retryable("not-judged", f"whether {site} is lost is not known at the moment")
     if state in ("healthy", "isolated"):
         raise NotAllowed(
-            "site-back", f"{site} is {state}, and it is not left as a lost site",
+            "site-back",
+            f"{site} is {state}, and it is not left as a lost site",
             "approve the plan that counts on it again, or cancel the run",
-        )  # fmt: skip
+        )

@@ -55,9 +55,13 @@ def decode_standing(store: str, value: bytes) -> Standing:
     try:
         found = orjson.loads(value)
         return Standing(
-            store, str(found["member"]), str(found["candidate"]), str(found["primary"]),
-            int(found["at_ms"]), int(found["changes"]),
-        )  # fmt: skip
+            store,
+            str(found["member"]),
+            str(found["candidate"]),
+            str(found["primary"]),
+            int(found["at_ms"]),
+            int(found["changes"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise NotAllowed("guard-unreadable", f"the standing fact of {store} cannot be read") from error
 
@@ -132,15 +136,14 @@ class LiveActions:
         """Only where it was seen of this candidate and this old primary, and not in the future."""
         fact = self._standing(action.target)
         if fact is None or (fact.candidate, fact.primary) != (
-            action.parameters.get("candidate"), action.parameters.get("old")
-        ):  # fmt: skip
+            action.parameters.get("candidate"),
+            action.parameters.get("old"),
+        ):
             return {}
         age_ms = self._now_ms() - fact.at_ms
         if age_ms < 0:
             return {}
-        return {
-            "standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes
-        }  # fmt: skip
+        return {"standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes}
 
     def _proof_of(self, action: Action) -> dict[str, Value]:
         seen = self._evidence(f"fence:{action.target}")

@@ -107,9 +107,12 @@ class LossGuard:
     """
 
     def __init__(
-        self, now: Callable[[], RunView], policy: Callable[[], RunPolicy],
-        seen: Callable[[Loss, int, int], Loss], now_ms: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self,
+        now: Callable[[], RunView],
+        policy: Callable[[], RunPolicy],
+        seen: Callable[[Loss, int, int], Loss],
+        now_ms: Callable[[], int],
+    ) -> None:
         self._now, self._policy, self._seen, self._now_ms = now, policy, seen, now_ms
 
     def __call__(self, step: RunStep, actions: Sequence[Action]) -> None:
@@ -126,9 +129,11 @@ class LossGuard:
         if within(loss, self._policy()):
             return
         raise Retryable(
-            "loss-grown", f"it would lose {loss.words}, and policy lets it go on by itself for less",
-            f"agree to it: evac approve {view.spec.run} --step {step.id} --reason WHY", AGAIN_MS,
-        )  # fmt: skip
+            "loss-grown",
+            f"it would lose {loss.words}, and policy lets it go on by itself for less",
+            f"agree to it: evac approve {view.spec.run} --step {step.id} --reason WHY",
+            AGAIN_MS,
+        )
 
 
 def within(loss: Loss, policy: RunPolicy) -> bool:

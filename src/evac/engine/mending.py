@@ -74,9 +74,13 @@ async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Troubl
     before = view.plans[-1]
     view.specs[spec.plan] = spec
     data = {
-        "plan": spec.plan, "why": trouble.words, "lost": list(view.accounted),
-        "approvals": view.spec.approvals, "names": list(view.names), "given_up": "stays",
-    }  # fmt: skip
+        "plan": spec.plan,
+        "why": trouble.words,
+        "lost": list(view.accounted),
+        "approvals": view.spec.approvals,
+        "names": list(view.names),
+        "given_up": "stays",
+    }
     await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
 
 

@@ -128,9 +128,7 @@ class PaceGate:
 async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]) -> None:
     """A person resumed what health had stopped: the pace is free again, and what went back is moved anew."""
     data = {"share": 1, "wait_ms": view.spec.pace.wait_ms, "why": f"resumed by {who}"}
-    back = [
-        step.id for i, step in enumerate(view.steps) if step.paced and view.phases[i] == "undone"
-    ]  # fmt: skip
+    back = [step.id for i, step in enumerate(view.steps) if step.paced and view.phases[i] == "undone"]
     with contextlib.suppress(RunError):  # what is not allowed any more was decided otherwise meanwhile
         await say(Event("pace_changed", 0, data=data))
         for name in back:

@@ -228,9 +228,14 @@ class Performer:
         return kind, data | {"off": True}
 
     async def _do_one(
-        self, one: Try, driver: Driver, action: Action, order: Order, evidence: dict[str, Any],
+        self,
+        one: Try,
+        driver: Driver,
+        action: Action,
+        order: Order,
+        evidence: dict[str, Any],
         acting: _Acting,
-    ) -> Outcome | None:  # fmt: skip
+    ) -> Outcome | None:
         """None where the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
@@ -347,9 +352,17 @@ class Performer:
     def _order(self, one: Try, number: int, limit_ms: int) -> Order:
         terms = self._terms
         return Order(
-            terms.run, one.step.id, one.attempt, terms.authority.token, one.epoch, terms.reason,
-            limit_ms / 1_000, _key(terms.run, one.step.id, number), terms.ticket, terms.dry_run,
-        )  # fmt: skip
+            terms.run,
+            one.step.id,
+            one.attempt,
+            terms.authority.token,
+            one.epoch,
+            terms.reason,
+            limit_ms / 1_000,
+            _key(terms.run, one.step.id, number),
+            terms.ticket,
+            terms.dry_run,
+        )
 
 
 class _Acting:

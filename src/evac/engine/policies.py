@@ -95,30 +95,36 @@ def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
         return made
     names = sorted({*made.stores, *now.stores})
     return replace(
-        made, mode=min(made.mode, now.mode, key=MODES.index), approvals=max(made.approvals, now.approvals),
-        approvers=now.approvers or made.approvers, envelope=_within_both(made.envelope, now.envelope),
+        made,
+        mode=min(made.mode, now.mode, key=MODES.index),
+        approvals=max(made.approvals, now.approvals),
+        approvers=now.approvers or made.approvers,
+        envelope=_within_both(made.envelope, now.envelope),
         stores=MappingProxyType({name: _store(made.store(name), now.store(name)) for name in names}),
         windows=tuple(dict.fromkeys((*made.windows, *now.windows))),
         generation="asked" if "asked" in (made.generation, now.generation) else "told",
-    )  # fmt: skip
+    )
 
 
 def _within_both(one: Envelope, other: Envelope) -> Envelope:
     return Envelope(
         tuple(site for site in one.sites if site in other.sites),
         tuple(store for store in one.stores if store in other.stores),
-        min(one.most_lost_ms, other.most_lost_ms), min(one.most_shed, other.most_shed),
-    )  # fmt: skip
+        min(one.most_lost_ms, other.most_lost_ms),
+        min(one.most_shed, other.most_shed),
+    )
 
 
 def _store(made: StorePolicy, now: StorePolicy) -> StorePolicy:
     return StorePolicy(
-        made.store, tuple(proof for proof in made.proofs if proof in now.proofs),
-        made.self_fence and now.self_fence, now.lease_ttl_ms,
+        made.store,
+        tuple(proof for proof in made.proofs if proof in now.proofs),
+        made.self_fence and now.self_fence,
+        now.lease_ttl_ms,
         min(made.on_sync_loss, now.on_sync_loss, key=SYNC_LOSSES.index),
         min(made.async_promotion, now.async_promotion, key=PROMOTIONS.index),
         min(made.most_lost_ms, now.most_lost_ms),
-    )  # fmt: skip
+    )
 
 
 def changes(old: RunPolicy, new: RunPolicy) -> tuple[str, ...]:

@@ -50,10 +50,18 @@ async def wanted_of(store: Store, entry: Entry) -> Wanted:
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
         wanted = Wanted(
-            str(told["incident"]), await get_plan(store, told["plan"]), str(told["reason"]),
-            str(told.get("mode", "hold")), tuple(told.get("leaving", ())), told.get("mark", "evacuating"),
-            dict(told.get("ends", {})), None, tuple(told.get("typed", ())), (), str(told.get("who", "")),
-        )  # fmt: skip
+            str(told["incident"]),
+            await get_plan(store, told["plan"]),
+            str(told["reason"]),
+            str(told.get("mode", "hold")),
+            tuple(told.get("leaving", ())),
+            told.get("mark", "evacuating"),
+            dict(told.get("ends", {})),
+            None,
+            tuple(told.get("typed", ())),
+            (),
+            str(told.get("who", "")),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
     await _must_have_no_run(store, wanted.incident)

@@ -38,9 +38,12 @@ class Roles:
 
 
 def plans_for(
-    estate: Estate, policy: RunPolicy, lost: Collection[str], roles: Mapping[str, Roles],
+    estate: Estate,
+    policy: RunPolicy,
+    lost: Collection[str],
+    roles: Mapping[str, Roles],
     left: Collection[str] = (),
-) -> dict[str, bytes]:  # fmt: skip
+) -> dict[str, bytes]:
     """Store -> canonical bytes of the plan that protects it after these sites were lost.
 
     roles: of stores whose roles changed since the estate was written. left: sites whose copies are no choice.
@@ -70,22 +73,37 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     try:
         told: dict[str, Any] = orjson.loads(data)["protect"]
         action = Action(
-            "protect", told["store"], told["driver"], told["at"], MappingProxyType(told["settings"]),
+            "protect",
+            told["store"],
+            told["driver"],
+            told["at"],
+            MappingProxyType(told["settings"]),
             MappingProxyType({"candidate": told["at"], "synchronous": tuple(told["synchronous"])}),
-        )  # fmt: skip
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"the plan {digest[:19]} cannot be read") from error
     step = RunStep(
-        id=f"protect:{action.target}", kind="protect", target=action.target, start_ms=0,
-        duration_ms=DURATION_MS, data_set=action.target, site=action.at,
-    )  # fmt: skip
+        id=f"protect:{action.target}",
+        kind="protect",
+        target=action.target,
+        start_ms=0,
+        duration_ms=DURATION_MS,
+        data_set=action.target,
+        site=action.at,
+    )
     wanted = policy.store(action.target).on_sync_loss
     agreed = wanted == "async" or (wanted == "next" and bool(action.parameters["synchronous"]))
     spec = RunSpec(
-        run=run, incident=incident, plan=digest, steps=(step,), envelope=Envelope(stores=(action.target,)),
-        patience=policy.patience, pace=policy.pace, approvals=0 if agreed else policy.approvals,
+        run=run,
+        incident=incident,
+        plan=digest,
+        steps=(step,),
+        envelope=Envelope(stores=(action.target,)),
+        patience=policy.patience,
+        pace=policy.pace,
+        approvals=0 if agreed else policy.approvals,
         labels=MappingProxyType({"scenario": _words(action)}),
-    )  # fmt: skip
+    )
     return Bound(spec, MappingProxyType({step.id: (action,)}))
 
 

@@ -37,9 +37,13 @@ async def create_run(
 ) -> tuple[Journal, RunView]:
     """A new run: its journal with its first event. Raises `Conflict` where it is there already."""
     data = {
-        "run": spec.run, "incident": spec.incident, "plan": spec.plan, "owner": leading.lease.owner,
-        "token": leading.token, **data,
-    }  # fmt: skip
+        "run": spec.run,
+        "incident": spec.incident,
+        "plan": spec.plan,
+        "owner": leading.lease.owner,
+        "token": leading.token,
+        **data,
+    }
     created = Event("run_created", clock.now_ms(), data=data)
     leading.check()
     journal = await Journal.create(store, spec.run, leading.lease, compares, changes, (encode(created),))
@@ -61,9 +65,14 @@ async def take_over(
     with collector_at_rest():  # to look for cycles in a million small tuples takes longer than to read them
         journal, view = await _read_back(store, run, spec_of)
     if view.phase not in ENDED:
-        changed = Event("leader_changed", RunClock(clock, view.last_ms).now_ms(), data={
-            "owner": owner, "token": leading.token,
-        })  # fmt: skip
+        changed = Event(
+            "leader_changed",
+            RunClock(clock, view.last_ms).now_ms(),
+            data={
+                "owner": owner,
+                "token": leading.token,
+            },
+        )
         leading.check()
         await journal.append((encode(changed),), leading.lease)
         apply(view, changed)

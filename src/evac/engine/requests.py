@@ -76,13 +76,23 @@ def encode(request: Request) -> bytes:
     _check(request)
     value = orjson.dumps(
         {
-            "verb": request.verb, "who": request.who, "reason": request.reason, "step": request.step,
-            "at_ms": request.at_ms, "for_ms": request.for_ms, "then": request.then, "ticket": request.ticket,
+            "verb": request.verb,
+            "who": request.who,
+            "reason": request.reason,
+            "step": request.step,
+            "at_ms": request.at_ms,
+            "for_ms": request.for_ms,
+            "then": request.then,
+            "ticket": request.ticket,
             "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
-            "signature": request.signature, "evidence": dict(request.evidence), "typed": list(request.typed),
-            "limit": request.limit, "value": request.value, "glass": request.glass,
+            "signature": request.signature,
+            "evidence": dict(request.evidence),
+            "typed": list(request.typed),
+            "limit": request.limit,
+            "value": request.value,
+            "glass": request.glass,
         }
-    )  # fmt: skip
+    )
     if len(value) > VALUE_MOST:
         raise RunError("request-too-long", f"a request of {len(value)} bytes; {VALUE_MOST} are the most")
     return value
@@ -94,12 +104,23 @@ def decode(key: str, value: bytes) -> Request:
         told = orjson.loads(value)
         given = None if told.get("envelope") is None else envelope.from_data(told["envelope"])
         request = Request(
-            key.rpartition("/")[2], told["verb"], told["who"], told["reason"], told.get("step", ""),
-            int(told.get("at_ms", 0)), int(told.get("for_ms", 0)), told.get("then", "stay"),
-            told.get("ticket", ""), given, told.get("signature", ""), dict(told.get("evidence", {})),
-            tuple(str(name) for name in told.get("typed", ())), told.get("limit", ""), told.get("value", ""),
+            key.rpartition("/")[2],
+            told["verb"],
+            told["who"],
+            told["reason"],
+            told.get("step", ""),
+            int(told.get("at_ms", 0)),
+            int(told.get("for_ms", 0)),
+            told.get("then", "stay"),
+            told.get("ticket", ""),
+            given,
+            told.get("signature", ""),
+            dict(told.get("evidence", {})),
+            tuple(str(name) for name in told.get("typed", ())),
+            told.get("limit", ""),
+            told.get("value", ""),
             told.get("glass", ""),
-        )  # fmt: skip
+        )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
     _check(request)
@@ -155,9 +176,11 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
         given = request.envelope if request.envelope is not None else view.spec.envelope
         _check_typed(view, request)
         data |= {
-            "ticket": request.ticket, "envelope": envelope.to_data(given), "signature": request.signature,
+            "ticket": request.ticket,
+            "envelope": envelope.to_data(given),
+            "signature": request.signature,
             "typed": sorted(set(request.typed)),
-        }  # fmt: skip
+        }
     elif kind == "paused":
         if request.for_ms > terms.pause_most_ms:
             raise NotAllowed(
@@ -174,11 +197,17 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
 
 _KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "approve": "approved", "pause": "paused", "resume": "resumed", "retry": "step_retried",
-        "skip": "step_skipped", "cancel": "cancelled", "undo": "rollback_started", "attest": "step_attested",
+        "approve": "approved",
+        "pause": "paused",
+        "resume": "resumed",
+        "retry": "step_retried",
+        "skip": "step_skipped",
+        "cancel": "cancelled",
+        "undo": "rollback_started",
+        "attest": "step_attested",
         "limit": "limit_changed",
     }
-)  # fmt: skip
+)
 
 
 def _check_typed(view: RunView, request: Request) -> None:
@@ -187,9 +216,10 @@ def _check_typed(view: RunView, request: Request) -> None:
     if missing:
         names = " ".join(f"--confirm {name}" for name in view.names)
         raise NotAllowed(
-            "second-site", f"{', '.join(view.names)} are left at the same time: type all of their names "
+            "second-site",
+            f"{', '.join(view.names)} are left at the same time: type all of their names "
             f"(evac approve {view.spec.run} {names} --reason WHY)",
-        )  # fmt: skip
+        )
 
 
 def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
@@ -211,9 +241,10 @@ def _check_undo(view: RunView, request: Request, i: int) -> None:
     step = view.steps[i]
     if step.data_set or step.kind == "promote":
         raise NotAllowed(
-            "undo-store", f"{step.id} moved a store, and a store that moved stays moved",
+            "undo-store",
+            f"{step.id} moved a store, and a store that moved stays moved",
             "plan the way back: evac plan --failback",
-        )  # fmt: skip
+        )
     above = [
         view.steps[j].id
         for j in view.dependents[i]

@@ -78,10 +78,15 @@ class Sighting:
         copies = [[one.site, one.position, one.at_ms, one.holds_ms] for one in self.copies]
         return orjson.dumps(
             {
-                "primary": self.primary, "history": self.history, "position": self.position,
-                "at_ms": self.at_ms, "copies": copies, "token": self.token, "kept": list(self.kept),
+                "primary": self.primary,
+                "history": self.history,
+                "position": self.position,
+                "at_ms": self.at_ms,
+                "copies": copies,
+                "token": self.token,
+                "kept": list(self.kept),
             }
-        )  # fmt: skip
+        )
 
 
 def decode_sighting(store: str, value: bytes) -> Sighting:
@@ -92,9 +97,16 @@ def decode_sighting(store: str, value: bytes) -> Sighting:
         copies = tuple(CopySeen(str(row[0]), *(int(one) for one in row[1:4])) for row in found["copies"])
         last_ms, kept_ms = (int(one) for one in found.get("kept", (0, 0)))
         return Sighting(
-            store, str(found["primary"]), str(found["history"]), position, at_ms, copies,
-            ((at_ms, position),), int(found.get("token", 0)), (last_ms, kept_ms),
-        )  # fmt: skip
+            store,
+            str(found["primary"]),
+            str(found["history"]),
+            position,
+            at_ms,
+            copies,
+            ((at_ms, position),),
+            int(found.get("token", 0)),
+            (last_ms, kept_ms),
+        )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise NotAllowed("guard-unreadable", f"what was last seen of {store} cannot be read") from error
 
@@ -266,9 +278,16 @@ def loss_of(
         return Loss(store, primary, candidate, None, "unknown", sighting.at_ms, until_ms=until_ms)
     behind_ms = max(0, sighting.at_ms - copy.holds_ms)
     return Loss(
-        store, primary, candidate, until_ms - copy.holds_ms, "seen", sighting.at_ms, behind_ms, until_ms,
+        store,
+        primary,
+        candidate,
+        until_ms - copy.holds_ms,
+        "seen",
+        sighting.at_ms,
+        behind_ms,
+        until_ms,
         sighting.name,
-    )  # fmt: skip
+    )
 
 
 def _seconds(milliseconds: int | None) -> str:

@@ -38,11 +38,20 @@ class Approval:
 
     def message(self) -> bytes:
         """Canonical bytes; the purpose keeps a signature from being used for anything else."""
-        return canonical_json({
-            "purpose": _PURPOSE, "run": self.run, "plan": self.plan, "who": self.who, "reason": self.reason,
-            "ticket": self.ticket, "sites": self.envelope.sites, "stores": self.envelope.stores,
-            "most_lost_ms": self.envelope.most_lost_ms, "most_shed": self.envelope.most_shed,
-        })  # fmt: skip
+        return canonical_json(
+            {
+                "purpose": _PURPOSE,
+                "run": self.run,
+                "plan": self.plan,
+                "who": self.who,
+                "reason": self.reason,
+                "ticket": self.ticket,
+                "sites": self.envelope.sites,
+                "stores": self.envelope.stores,
+                "most_lost_ms": self.envelope.most_lost_ms,
+                "most_shed": self.envelope.most_shed,
+            }
+        )
 
 
 def new_key(path: Path) -> str:
@@ -108,6 +117,7 @@ def check(approval: Approval, signature: str, policy: RunPolicy) -> None:
         Ed25519PublicKey.from_public_bytes(base64.b64decode(approver.key)).verify(raw, approval.message())
     except (ValueError, InvalidSignature) as error:
         raise NotAllowed(
-            "signature-invalid", f"the signature is not {approval.who}'s, or not of this plan and envelope",
+            "signature-invalid",
+            f"the signature is not {approval.who}'s, or not of this plan and envelope",
             "sign again: evac approve RUN --key FILE",
-        ) from error  # fmt: skip
+        ) from error

@@ -84,9 +84,13 @@ def in_order(sites: Sequence[str], more: Sequence[Wanted]) -> tuple[Wanted, ...]
 
 
 def choose(
-    wanted: Sequence[Wanted], ready: Mapping[tuple[str, ...], Ready], estate: str,
-    busy: Collection[tuple[str, ...]], old_before_ms: int, searches: bool,
-) -> Choice | None:  # fmt: skip
+    wanted: Sequence[Wanted],
+    ready: Mapping[tuple[str, ...], Ready],
+    estate: str,
+    busy: Collection[tuple[str, ...]],
+    old_before_ms: int,
+    searches: bool,
+) -> Choice | None:
     """What is done next; None where everything is as it should be.
 
     busy: scenarios at which somebody works; what shares its plan with one of them waits for that.

@@ -74,8 +74,13 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
     for store in estate.stores:
         by_family[store.family] = (*by_family.get(store.family, ()), store)
     return Ground(
-        estate=estate, plan=plan, policy=policy, top=top, lost=lost if leaving else frozenset(),
-        healthy=plan.scenario.kind != "lose", endpoints=MappingProxyType(by_key),
+        estate=estate,
+        plan=plan,
+        policy=policy,
+        top=top,
+        lost=lost if leaving else frozenset(),
+        healthy=plan.scenario.kind != "lose",
+        endpoints=MappingProxyType(by_key),
         stores=MappingProxyType({store.id: store for store in estate.stores}),
         live=MappingProxyType(_live(estate, top, gone)),
         candidates=MappingProxyType(
@@ -85,12 +90,14 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
                 if s.candidate
             }
         ),
-        pool_sites=MappingProxyType(pools), started=MappingProxyType(_started(top, pools, plan)),
+        pool_sites=MappingProxyType(pools),
+        started=MappingProxyType(_started(top, pools, plan)),
         families=MappingProxyType(
             {s.id: tuple(d.target for d in s.needs if d.kind == "store" and d.hard) for s in estate.services}
         ),
-        by_family=MappingProxyType(by_family), boots=boots_of(top, plan),
-    )  # fmt: skip
+        by_family=MappingProxyType(by_family),
+        boots=boots_of(top, plan),
+    )
 
 
 def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, dict[str, int]]:
@@ -169,9 +176,13 @@ def _first(ground: Ground, subject: str, site: str, drivers: frozenset[str]) -> 
 
 def _act(verb: Verb, endpoint: Endpoint, **parameters: Value) -> Action:
     return Action(
-        verb, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings,
+        verb,
+        endpoint.subject,
+        endpoint.driver,
+        endpoint.at,
+        endpoint.settings,
         MappingProxyType(dict(sorted(parameters.items()))),
-    )  # fmt: skip
+    )
 
 
 def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
@@ -181,9 +192,10 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     old_end, new_end = (_first(ground, store.id, site, STORE_DRIVERS) for site in (old, new))
     if ground.plan.scenario.kind == "failback" and old == new:
         raise StalePlan(
-            "plan-stale", f"{store.id} is at home already: its primary is seen at {new}",
+            "plan-stale",
+            f"{store.id} is at home already: its primary is seen at {new}",
             "evac plan --observe, and apply that",
-        )  # fmt: skip
+        )
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if old == new:
         # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
@@ -204,10 +216,11 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
             ttl = ground.policy.store(store.id).lease_ttl_ms
             return (Action("fence", store.id, "lease", old, {}, {"proof": proof, "ttl_ms": ttl, **where}),)
         closers = [
-            endpoint for endpoint in ground.endpoints.get((old, old), ())
+            endpoint
+            for endpoint in ground.endpoints.get((old, old), ())
             if endpoint.settings.get("fence") == proof
             and endpoint.driver in _FENCE_DRIVERS.get(proof, frozenset())
-        ]  # fmt: skip
+        ]
         if closers:
             return tuple(_act("fence", endpoint, proof=proof, **where) for endpoint in closers)
     return ()

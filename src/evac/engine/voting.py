@@ -50,9 +50,15 @@ def decode(entry: Entry) -> Vote | None:
         if not opinions <= _OPINIONS:
             return None
         return Vote(
-            witness, target, document["opinion"], evidence, int(document["since_ms"]),
-            int(document["at_ms"]), int(document["number"]), str(document.get("reason", "")),
-        )  # fmt: skip
+            witness,
+            target,
+            document["opinion"],
+            evidence,
+            int(document["since_ms"]),
+            int(document["at_ms"]),
+            int(document["number"]),
+            str(document.get("reason", "")),
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

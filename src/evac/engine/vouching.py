@@ -88,10 +88,16 @@ class Vouching:
         after, permit = datasets.vouch(epoch, primary)
         words = f"{request.who} vouches: the primary of {epoch.store} is at {primary} ({request.full_reason})"
         record = {
-            "who": request.who, "reason": request.full_reason, "at_ms": self._clock.now_ms(), "run": run,
-            "step": request.step, "primary": primary, "candidate": epoch.candidate, "epoch": after.number,
+            "who": request.who,
+            "reason": request.full_reason,
+            "at_ms": self._clock.now_ms(),
+            "run": run,
+            "step": request.step,
+            "primary": primary,
+            "candidate": epoch.candidate,
+            "epoch": after.number,
             "evidence": dict(request.evidence),
-        }  # fmt: skip
+        }
         kept = Put(f"{VOUCHED}{epoch.store}/{epoch.number:06d}", orjson.dumps(record))
         return permit | Permit((), (kept,)), words
 

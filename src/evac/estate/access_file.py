@@ -95,13 +95,19 @@ def _read_path(raw: str) -> str:
 
 _TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})
 _REFERENCE: Final = Scalar(
-    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`", read_reference, str,
-    {"type": "string", "pattern": "^(env:.|file:/|command:/)"}, quoted=True,
-)  # fmt: skip
+    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
+    read_reference,
+    str,
+    {"type": "string", "pattern": "^(env:.|file:/|command:/)"},
+    quoted=True,
+)
 _HASH: Final = Scalar(
-    "hash of a token, `sha256:...`", _read_digest, lambda value: f"sha256:{value}",
-    {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}, quoted=True,
-)  # fmt: skip
+    "hash of a token, `sha256:...`",
+    _read_digest,
+    lambda value: f"sha256:{value}",
+    {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    quoted=True,
+)
 _URL: Final = Scalar("address, such as `https://id.example.com`", _read_url, str, _TEXT_SCHEMA, quoted=True)
 _HOST_NAME: Final = Scalar(
     "name of a host, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True
@@ -127,45 +133,81 @@ PERSON_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the person may do", required=True),
     Field("password", "password", _REFERENCE, "where the password for the sign-in page stands", default=""),
     Field("key", "key", ED25519_KEY, "public key for break-glass credentials", default=""),
-    Field("subject", "subject", text(),
-          "`sub` of the person at the identity provider; `''`: not known there"),
-)  # fmt: skip
+    Field(
+        "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
+    ),
+)
 TOKEN_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the token may do", required=True),
     Field("hash", "digest", _HASH, "hash of the token", required=True),
-    Field("of", "of", reference("person"), "the person it acts for; without one it approves nothing",
-          default=""),
+    Field(
+        "of", "of", reference("person"), "the person it acts for; without one it approves nothing", default=""
+    ),
     Field("ends", "ends_ms", MOMENT, "from then on it is refused", default=0),
-)  # fmt: skip
-_PROVIDER: Final = Record((
-    Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
-    Field("client", "client", text(), "the client id that it gave to evac", required=True),
-    Field("client_secret", "secret", _REFERENCE, "where the client secret stands", default=""),
-    Field("scopes", "scopes", Listed(text(), ordered=True), "what is asked for",
-          default=("openid", "profile")),
-    Field("name_claim", "name_claim", text(), "claim that names a person; one that people cannot change",
-          default="sub"),
-    Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
-    Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
-), _provider)  # fmt: skip
-_TLS: Final = Record((
-    Field("cert", "cert", _PATH, "certificate, and those between it and its authority", required=True),
-    Field("key", "key", _PATH, "its private key", required=True),
-    Field("client_ca", "client_ca", _PATH, "whoever connects shows a certificate of this authority",
-          default=""),
-), a.Tls)  # fmt: skip
-_SESSIONS: Final = Record((
-    Field("idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000),
-    Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
-), a.Sessions)  # fmt: skip
-_GLASS: Final = Record((
-    Field("most", "most_ms", _DURATION, "a credential never lasts longer", default=14_400_000),
-    Field("uses", "uses", small_count(1, 100), "a credential is never used more often", default=3),
-), a.GlassRules)  # fmt: skip
-_LIMITS: Final = Record((
-    Field("sign_in", "sign_in", rate(), "false proofs from one address", default=a.Limits().sign_in),
-    Field("requests", "requests", rate(), "requests of one person or program", default=a.Limits().requests),
-), a.Limits)  # fmt: skip
+)
+_PROVIDER: Final = Record(
+    (
+        Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
+        Field("client", "client", text(), "the client id that it gave to evac", required=True),
+        Field("client_secret", "secret", _REFERENCE, "where the client secret stands", default=""),
+        Field(
+            "scopes",
+            "scopes",
+            Listed(text(), ordered=True),
+            "what is asked for",
+            default=("openid", "profile"),
+        ),
+        Field(
+            "name_claim",
+            "name_claim",
+            text(),
+            "claim that names a person; one that people cannot change",
+            default="sub",
+        ),
+        Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
+        Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
+    ),
+    _provider,
+)
+_TLS: Final = Record(
+    (
+        Field("cert", "cert", _PATH, "certificate, and those between it and its authority", required=True),
+        Field("key", "key", _PATH, "its private key", required=True),
+        Field(
+            "client_ca",
+            "client_ca",
+            _PATH,
+            "whoever connects shows a certificate of this authority",
+            default="",
+        ),
+    ),
+    a.Tls,
+)
+_SESSIONS: Final = Record(
+    (
+        Field(
+            "idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000
+        ),
+        Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
+    ),
+    a.Sessions,
+)
+_GLASS: Final = Record(
+    (
+        Field("most", "most_ms", _DURATION, "a credential never lasts longer", default=14_400_000),
+        Field("uses", "uses", small_count(1, 100), "a credential is never used more often", default=3),
+    ),
+    a.GlassRules,
+)
+_LIMITS: Final = Record(
+    (
+        Field("sign_in", "sign_in", rate(), "false proofs from one address", default=a.Limits().sign_in),
+        Field(
+            "requests", "requests", rate(), "requests of one person or program", default=a.Limits().requests
+        ),
+    ),
+    a.Limits,
+)
 
 FIELDS: Final = (
     Field("address", "address", _URL, "address of the room as browsers know it", default=""),
@@ -175,7 +217,7 @@ FIELDS: Final = (
     Field("sessions", "sessions", _SESSIONS, "how long a login lasts", default=a.Sessions()),
     Field("break_glass", "glass", _GLASS, "bounds of credentials signed offline", default=a.GlassRules()),
     Field("limits", "limits", _LIMITS, "how often", default=a.Limits()),
-)  # fmt: skip
+)
 _PERSON_RECORD: Final = Record(PERSON_FIELDS, _person)
 _TOKEN_RECORD: Final = Record(TOKEN_FIELDS, _token)
 _TOP: Final = Record(FIELDS, dict)
@@ -217,10 +259,13 @@ def access_schema() -> dict[str, Any]:
         entries = {"type": "object", "additionalProperties": record_schema(fields)}
         top["properties"][key] = {"description": words, "anyOf": [entries, {"type": "null"}]}
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, "title": "evac access",
-        "description": "Who may do what in the war room.", **top,
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "evac access",
+        "description": "Who may do what in the war room.",
+        **top,
         "$defs": {"fact": {"type": "object", "required": ["value"]}},
-    }  # fmt: skip
+    }
 
 
 def _rules(root: Node, problems: Problems) -> a.AccessRules:
@@ -280,9 +325,11 @@ def _check_people(
             problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
         if person.subject is None and rules.provider is not None:
             problems.add(
-                "subject-missing", f"it is not said who {shown(name)} is at the identity provider", place,
+                "subject-missing",
+                f"it is not said who {shown(name)} is at the identity provider",
+                place,
                 "write subject: SUB, or subject: '' for somebody who is not known there",
-            )  # fmt: skip
+            )
 
 
 def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems: Problems) -> None:
@@ -293,9 +340,11 @@ def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems
         place = pair[1].fields[name][0].place
         if not token.of and token.role in ("approver", "admin"):
             problems.add(
-                "program-approves", f"{shown(name)} acts for nobody, and may not approve", place,
+                "program-approves",
+                f"{shown(name)} acts for nobody, and may not approve",
+                place,
                 "say whom it acts for: of: PERSON, or give it the role operator",
-            )  # fmt: skip
+            )
         if not token.of and alike(name) in taken:
             problems.add("id-taken", f"a person is called {shown(name)} too", place, "rename the token")
         if (other := digests.setdefault(token.digest, name)) != name:

@@ -103,8 +103,13 @@ def totals(replicas: Replicas, services: int) -> IntColumn:
     ).astype(np.int64)
 
 
-def check_room(services: tuple[Service, ...], pools: tuple[Any, ...], servers: ServerRows, rows: ReplicaRows,
-               reader: Reader) -> None:  # fmt: skip
+def check_room(
+    services: tuple[Service, ...],
+    pools: tuple[Any, ...],
+    servers: ServerRows,
+    rows: ReplicaRows,
+    reader: Reader,
+) -> None:
     """Warn of servers and pools that hold more than they have, and of replicas too close together."""
     replicas = rows.replicas
     _check_spread(services, rows, reader.problems)

@@ -186,17 +186,19 @@ def _check_written(beside: Path) -> None:
                 raise problem
     except BundleDamaged as error:
         raise InvalidInput(
-            "bundle-unreadable", f"what was written cannot be read again: {error.message}",
+            "bundle-unreadable",
+            f"what was written cannot be read again: {error.message}",
             "make the bundle again; on another disk, if it stays so",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _too_large(part: str) -> InvalidInput:
     what = f"{part} would be a part of more than" if part else "the bundle would have more than"
     return InvalidInput(
-        "bundle-size", f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
+        "bundle-size",
+        f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
         "carry less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
-    )  # fmt: skip
+    )
 
 
 def _entry(name: str, stored: frozenset[str]) -> zipfile.ZipInfo:
@@ -364,9 +366,10 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
         raise BundleDamaged("the manifest is not that of a bundle", MANIFEST)
     if values.get("version") != VERSION:
         raise InvalidInput(
-            "bundle-version", f"this bundle has the format {str(values.get('version'))[:20]}, not {VERSION}",
+            "bundle-version",
+            f"this bundle has the format {str(values.get('version'))[:20]}, not {VERSION}",
             "open it with the evac of its own wheelhouse",
-        )  # fmt: skip
+        )
     return values
 
 

@@ -12,18 +12,29 @@ MOST: Final = 2**53
 ROWS_MOST: Final = 200_000
 
 SHAPE: Final[Mapping[str, Any]] = {
-    "made_at_ms": int, "evac": str, "estate_file": str, "policy": str,
-    "estate": {"name": str, "digest": str}, "generation": {"number": int, "opener": str},
-    "plans": [{"lost": [str], "kind": str, "digest": str, "from": str, "at_ms": int, "part": str,
-               "runbook": str}],
+    "made_at_ms": int,
+    "evac": str,
+    "estate_file": str,
+    "policy": str,
+    "estate": {"name": str, "digest": str},
+    "generation": {"number": int, "opener": str},
+    "plans": [
+        {"lost": [str], "kind": str, "digest": str, "from": str, "at_ms": int, "part": str, "runbook": str}
+    ],
     "journals": [{"stream": str, "part": str, "segments": int, "records": int, "hash": str, "token": int}],
     "epochs": [{"store": str, "epoch": int, "holder": str}],
-    "open_runs": [str], "wheels": [str], "left_out": [{"what": str, "why": str}],
+    "open_runs": [str],
+    "wheels": [str],
+    "left_out": [{"what": str, "why": str}],
     "references": [{"reference": str, "for": [str], "sealed": bool}],
-}  # fmt: skip
+}
 SEALED: Final[Mapping[str, Any]] = {
-    "name": str, "needed": int, "people": int, "part": str, "files": [str],
-}  # fmt: skip
+    "name": str,
+    "needed": int,
+    "people": int,
+    "part": str,
+    "files": [str],
+}
 
 
 def manifest_of(bundle: Bundle) -> Mapping[str, Any]:

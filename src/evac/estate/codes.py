@@ -128,7 +128,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("channel-mixed", _NOTICES, "A channel for users that would also tell them what is internal."),
     ("channel-way", _NOTICES, "A channel of neither way, of both, or with what belongs to the other one."),
     ("too-many-channels", _NOTICES, "More channels than messages are sent to (16)."),
-)  # fmt: skip
+)
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-unknown", _FACTS, "Provenance of a value that the estate does not state."),

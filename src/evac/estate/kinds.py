@@ -21,9 +21,19 @@ ID: Final = re.compile(r"[^\W_][\w.:@-]*(?:/[^\W_][\w.:@-]*)*")
 """Ids begin with a letter or digit; `/` parts a path."""
 
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType(
-    {"true": True, "True": True, "TRUE": True, "yes": True, "Yes": True, "false": False, "False": False,
-     "FALSE": False, "no": False, "No": False}
-)  # fmt: skip
+    {
+        "true": True,
+        "True": True,
+        "TRUE": True,
+        "yes": True,
+        "Yes": True,
+        "false": False,
+        "False": False,
+        "FALSE": False,
+        "no": False,
+        "No": False,
+    }
+)
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NOTHING: Final[tuple[Any, ...]] = (None, "unknown")
 
@@ -165,8 +175,17 @@ def with_fact(kind: Scalar | Listed | Record | Records | Mapped | Placed) -> dic
     """The schema of a value that may be unknown or carry its provenance inline."""
     if isinstance(kind, Record | Records | Mapped):
         return {"anyOf": [kind.schema(), {"enum": list(_NOTHING)}]}
-    return {"anyOf": [kind.schema(), {"enum": list(_NOTHING)}, {"$ref": "#/$defs/fact", "required": ["value"],
-            "properties": {"value": {"anyOf": [kind.schema(), {"enum": list(_NOTHING)}]}}}]}  # fmt: skip
+    return {
+        "anyOf": [
+            kind.schema(),
+            {"enum": list(_NOTHING)},
+            {
+                "$ref": "#/$defs/fact",
+                "required": ["value"],
+                "properties": {"value": {"anyOf": [kind.schema(), {"enum": list(_NOTHING)}]}},
+            },
+        ]
+    }
 
 
 def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:

@@ -107,9 +107,13 @@ def _assemble(
     values["services"] = with_counts(values["services"], replicas, reader)
     check_room(values["services"], values["pools"], servers, replicas, reader)
     return Estate(
-        **values, facts=reader.facts.all(), intervals=intervals_of(reader.intervals), fleet=servers.fleet,
-        replicas=replicas.replicas, places=PlaceIndex(reader.places),
-    )  # fmt: skip
+        **values,
+        facts=reader.facts.all(),
+        intervals=intervals_of(reader.intervals),
+        fleet=servers.fleet,
+        replicas=replicas.replicas,
+        places=PlaceIndex(reader.places),
+    )
 
 
 def _read_tables(

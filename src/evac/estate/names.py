@@ -67,9 +67,13 @@ def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
 
 
 _SECTION_OF: Final = {
-    "site": "sites", "hall": "halls", "feed": "feeds", "class": "classes", "service": "services",
+    "site": "sites",
+    "hall": "halls",
+    "feed": "feeds",
+    "class": "classes",
+    "service": "services",
     "store": "stores",
-}  # fmt: skip
+}
 
 
 def _refused(reference: Reference, assembly: Assembly) -> bool:

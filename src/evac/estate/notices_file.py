@@ -28,9 +28,12 @@ SCHEMA_ID: Final = "urn:evac:notices:1"
 CHANNELS_MOST: Final = 16
 
 _REFERENCE: Final = Scalar(
-    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`", read_reference, str,
-    {"type": "string", "pattern": "^(env:.|file:/|command:/)"}, quoted=True,
-)  # fmt: skip
+    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
+    read_reference,
+    str,
+    {"type": "string", "pattern": "^(env:.|file:/|command:/)"},
+    quoted=True,
+)
 
 
 def _read_link(raw: str) -> str:
@@ -46,23 +49,30 @@ def _read_link(raw: str) -> str:
     return raw
 
 
-_LINK: Final = Scalar("address, such as `https://war.example.com`", _read_link, str,
-                      {"type": "string", "pattern": "^https?://"}, quoted=True)  # fmt: skip
+_LINK: Final = Scalar(
+    "address, such as `https://war.example.com`",
+    _read_link,
+    str,
+    {"type": "string", "pattern": "^https?://"},
+    quoted=True,
+)
 
 CHANNEL_FIELDS: Final = (
     Field("apprise", "apprise", _REFERENCE, "where the URL stands that apprise sends to", default=""),
     Field("webhook", "webhook", _REFERENCE, "or where the address of a signed webhook stands", default=""),
-    Field("secret", "secret", _REFERENCE, "where the key of a webhook stands, `whsec_` and base64",
-          default=""),
-    Field("kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds",
-          default=()),
+    Field(
+        "secret", "secret", _REFERENCE, "where the key of a webhook stands, `whsec_` and base64", default=""
+    ),
+    Field(
+        "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()
+    ),
     Field("least", "least", choice(SEVERITIES), "nothing milder is sent there", default="warning"),
     Field("clear", "clear", flag(), "a webhook may go where TLS does not hide it", default=False),
-)  # fmt: skip
+)
 FIELDS: Final = (
     Field("room", "room", _LINK, "address of the war room, for links in messages", default=""),
     Field("page", "page", _LINK, "address of the public status page, for links in updates", default=""),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +118,21 @@ def notices_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a notices file."""
     top = record_schema(FIELDS)
     entries = {
-        "type": "object", "additionalProperties": record_schema(CHANNEL_FIELDS), "minProperties": 1,
+        "type": "object",
+        "additionalProperties": record_schema(CHANNEL_FIELDS),
+        "minProperties": 1,
         "maxProperties": CHANNELS_MOST,
-    }  # fmt: skip
+    }
     top["properties"]["channels"] = {"description": "channels, by name", **entries}
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID,
-        "title": "evac notices", "description": "Who is told, over which channel, of what.", **top,
-        "required": ["channels"], "$defs": {"fact": {"type": "object", "required": ["value"]}},
-    }  # fmt: skip
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "evac notices",
+        "description": "Who is told, over which channel, of what.",
+        **top,
+        "required": ["channels"],
+        "$defs": {"fact": {"type": "object", "required": ["value"]}},
+    }
 
 
 def _rules(root: Node, problems: Problems) -> NoticeRules:
@@ -125,8 +141,12 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
     values = reader.arguments(_TOP, root, "notices")
     links = {key: str(values.get(key, "")) if isinstance(values, dict) else "" for key in ("room", "page")}
     if pair is None or pair[1].is_unknown or (pair[1].kind == MAP and not pair[1].fields):
-        problems.add("nobody-told", "no channel is named, so nobody is told anything", root.place,
-                     "write channels: {NAME: {apprise: env:NAME}}")  # fmt: skip
+        problems.add(
+            "nobody-told",
+            "no channel is named, so nobody is told anything",
+            root.place,
+            "write channels: {NAME: {apprise: env:NAME}}",
+        )
         return NoticeRules()
     if pair[1].kind != MAP:
         problems.add("wrong-type", "channels is a mapping of names", pair[1].place, "write NAME: {}")
@@ -142,8 +162,12 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
         written = _Written(**made)
         _check(name, value, key, problems)
         if UPDATE in written.kinds and len(set(written.kinds)) > 1:
-            problems.add("channel-mixed", f"{shown(name)} would tell users what is for you alone", key.place,
-                         "name kinds: update alone, and another channel for the rest")  # fmt: skip
+            problems.add(
+                "channel-mixed",
+                f"{shown(name)} would tell users what is for you alone",
+                key.place,
+                "name kinds: update alone, and another channel for the rest",
+            )
         found[name] = written.channel(name)
     if len(found) > CHANNELS_MOST:
         hint = "let several people share one"
@@ -155,11 +179,20 @@ def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
     """A channel is of one way, and has what that way needs."""
     said = value.fields.keys()  # also what was refused: that is told by itself
     if ("apprise" in said) == ("webhook" in said):
-        problems.add("channel-way", f"{shown(name)} needs apprise: or webhook:, and one of them", key.place,
-                     "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME")  # fmt: skip
+        problems.add(
+            "channel-way",
+            f"{shown(name)} needs apprise: or webhook:, and one of them",
+            key.place,
+            "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME",
+        )
     if "webhook" in said and "secret" not in said:
-        problems.add("value-missing", f"the webhook {shown(name)} has no key to sign with", key.place,
-                     "add secret: env:NAME; evac notices key makes one")  # fmt: skip
+        problems.add(
+            "value-missing",
+            f"the webhook {shown(name)} has no key to sign with",
+            key.place,
+            "add secret: env:NAME; evac notices key makes one",
+        )
     if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
-        problems.add("channel-way", f"secret and clear of {shown(name)} are of webhooks", key.place,
-                     "leave them out")  # fmt: skip
+        problems.add(
+            "channel-way", f"secret and clear of {shown(name)} are of webhooks", key.place, "leave them out"
+        )

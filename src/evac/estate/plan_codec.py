@@ -250,9 +250,11 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
                 "make it anew: evac plan",
             )
         document = json.loads(
-            data.decode(), parse_float=_no_float, parse_constant=_no_float,
+            data.decode(),
+            parse_float=_no_float,
+            parse_constant=_no_float,
             object_pairs_hook=None if own else _once_each,
-        )  # fmt: skip
+        )
     except _TwiceError as error:
         words = f"{name}: the key {error} stands twice"
         raise PlanError("plan-format", words, "make it anew: evac plan") from error

@@ -87,82 +87,157 @@ def _store_policy(store: str, **values: Any) -> rp.StorePolicy:
     return rp.StorePolicy(store, **values)
 
 
-_WATCH: Final = Record((
-    Field("profile", "profile", choice(tuple(sorted(rp.PROFILES))), "how fast to believe",
-          default="cautious"),
-    Field("period", "period_ms", _DURATION, "between two probes"),
-    Field("deadline", "deadline_ms", _DURATION, "until a probe without an answer is missed"),
-    Field("misses", "misses", small_count(1, 1_000), "missed in a row until a witness says down"),
-    Field("suspect", "suspect_ms", _DURATION, "how long until a site is suspected"),
-    Field("confirm", "confirm_ms", _DURATION, "how long a quorum must agree until a site counts as lost"),
-    Field("clear", "clear_ms", _DURATION, "how long it must answer until it counts as healthy again"),
-    Field("kinds", "kinds", small_count(2, 5), "independent kinds of evidence that must agree"),
-), _watch)  # fmt: skip
+_WATCH: Final = Record(
+    (
+        Field(
+            "profile",
+            "profile",
+            choice(tuple(sorted(rp.PROFILES))),
+            "how fast to believe",
+            default="cautious",
+        ),
+        Field("period", "period_ms", _DURATION, "between two probes"),
+        Field("deadline", "deadline_ms", _DURATION, "until a probe without an answer is missed"),
+        Field("misses", "misses", small_count(1, 1_000), "missed in a row until a witness says down"),
+        Field("suspect", "suspect_ms", _DURATION, "how long until a site is suspected"),
+        Field("confirm", "confirm_ms", _DURATION, "how long a quorum must agree until a site counts as lost"),
+        Field("clear", "clear_ms", _DURATION, "how long it must answer until it counts as healthy again"),
+        Field("kinds", "kinds", small_count(2, 5), "independent kinds of evidence that must agree"),
+    ),
+    _watch,
+)
 
-_ENVELOPE: Final = Record((
-    Field("sites", "sites", _SITES, "sites that may be left", default=()),
-    Field("stores", "stores", _STORES, "stores that may be promoted", default=()),
-    Field("most_lost", "most_lost_ms", _DURATION, "the most data that may be lost, of any store", default=0),
-    Field("most_shed", "most_shed", _COUNT, "the most people whose services may be shed", default=0),
-), rp.Envelope)  # fmt: skip
+_ENVELOPE: Final = Record(
+    (
+        Field("sites", "sites", _SITES, "sites that may be left", default=()),
+        Field("stores", "stores", _STORES, "stores that may be promoted", default=()),
+        Field(
+            "most_lost", "most_lost_ms", _DURATION, "the most data that may be lost, of any store", default=0
+        ),
+        Field("most_shed", "most_shed", _COUNT, "the most people whose services may be shed", default=0),
+    ),
+    rp.Envelope,
+)
 
 STORE_FIELDS: Final = (
-    Field("fence_proofs", "proofs", Listed(choice(rp.FENCE_PROOFS), ordered=True),
-          "proofs of the fence of the old primary that are good enough",
-          default=("network", "power", "attest")),
-    Field("self_fence", "self_fence", flag(), "true: members turn read-only when their lease ends",
-          default=False),
+    Field(
+        "fence_proofs",
+        "proofs",
+        Listed(choice(rp.FENCE_PROOFS), ordered=True),
+        "proofs of the fence of the old primary that are good enough",
+        default=("network", "power", "attest"),
+    ),
+    Field(
+        "self_fence",
+        "self_fence",
+        flag(),
+        "true: members turn read-only when their lease ends",
+        default=False,
+    ),
     Field("lease", "lease_ttl_ms", _DURATION, "how long that lease lasts", default=15_000),
-    Field("on_sync_loss", "on_sync_loss", choice(("next", "async", "ask")),
-          "when the synchronous replica is lost: the next one, asynchronous, or ask", default="ask"),
-    Field("async_promotion", "async_promotion", choice(("ask", "allow", "never")),
-          "whether a replica that may have lost writes is promoted", default="ask"),
+    Field(
+        "on_sync_loss",
+        "on_sync_loss",
+        choice(("next", "async", "ask")),
+        "when the synchronous replica is lost: the next one, asynchronous, or ask",
+        default="ask",
+    ),
+    Field(
+        "async_promotion",
+        "async_promotion",
+        choice(("ask", "allow", "never")),
+        "whether a replica that may have lost writes is promoted",
+        default="ask",
+    ),
     Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: the most that may be lost", default=0),
-)  # fmt: skip
+)
 
-_WINDOW: Final = Record((
-    Field("from", "begin_ms", MOMENT, "when it begins", required=True),
-    Field("to", "end_ms", MOMENT, "when it ends", required=True),
-    Field("sites", "sites", _SITES, "the sites it is about; else all", default=()),
-    Field("reason", "reason", text(), "why", default=""),
-), rp.Window)  # fmt: skip
+_WINDOW: Final = Record(
+    (
+        Field("from", "begin_ms", MOMENT, "when it begins", required=True),
+        Field("to", "end_ms", MOMENT, "when it ends", required=True),
+        Field("sites", "sites", _SITES, "the sites it is about; else all", default=()),
+        Field("reason", "reason", text(), "why", default=""),
+    ),
+    rp.Window,
+)
 
-_PATIENCE: Final = Record((
-    Field("attempts", "attempts", small_count(1, 100), "tries of a step in all", default=4),
-    Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
-    Field("deadline_least", "deadline_least_ms", _DURATION,
-          "the shortest deadline of a step, also where its plan says less",
-          default=10_000),
-    Field("backoff", "backoff_ms", _DURATION, "before the second try; doubles", default=500),
-    Field("backoff_most", "backoff_most_ms", _DURATION, "the longest wait between tries", default=30_000),
-    Field("stuck_factor", "stuck_factor", small_count(1, 100), "of the predicted time, until an alarm",
-          default=2),
-), rp.Patience)  # fmt: skip
+_PATIENCE: Final = Record(
+    (
+        Field("attempts", "attempts", small_count(1, 100), "tries of a step in all", default=4),
+        Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
+        Field(
+            "deadline_least",
+            "deadline_least_ms",
+            _DURATION,
+            "the shortest deadline of a step, also where its plan says less",
+            default=10_000,
+        ),
+        Field("backoff", "backoff_ms", _DURATION, "before the second try; doubles", default=500),
+        Field("backoff_most", "backoff_most_ms", _DURATION, "the longest wait between tries", default=30_000),
+        Field(
+            "stuck_factor",
+            "stuck_factor",
+            small_count(1, 100),
+            "of the predicted time, until an alarm",
+            default=2,
+        ),
+    ),
+    rp.Patience,
+)
 
-_PACE: Final = Record((
-    Field("shares", "shares", _SHARES, "shares of the traffic that is moved, growing to 100 %",
-          default=(1_000,)),
-    Field("wait", "wait_ms", _DURATION, "between two shares", default=0),
-    Field("errors", "errors_permille", permille(), "above it evac slows down; above twice that it stops",
-          default=50),
-), rp.Pace)  # fmt: skip
+_PACE: Final = Record(
+    (
+        Field(
+            "shares",
+            "shares",
+            _SHARES,
+            "shares of the traffic that is moved, growing to 100 %",
+            default=(1_000,),
+        ),
+        Field("wait", "wait_ms", _DURATION, "between two shares", default=0),
+        Field(
+            "errors",
+            "errors_permille",
+            permille(),
+            "above it evac slows down; above twice that it stops",
+            default=50,
+        ),
+    ),
+    rp.Pace,
+)
 
 FIELDS: Final = (
-    Field("mode", "mode", choice(("advise", "hold", "act")),
-          "advise only; hold: prepare and wait for approval; act by itself", default="advise"),
+    Field(
+        "mode",
+        "mode",
+        choice(("advise", "hold", "act")),
+        "advise only; hold: prepare and wait for approval; act by itself",
+        default="advise",
+    ),
     Field("approvals", "approvals", small_count(1, 5), "persons who must approve", default=1),
     Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
-    Field("envelope", "envelope", _ENVELOPE, "what evac may do without asking, in mode act",
-          default=rp.Envelope()),
+    Field(
+        "envelope",
+        "envelope",
+        _ENVELOPE,
+        "what evac may do without asking, in mode act",
+        default=rp.Envelope(),
+    ),
     Field("watch", "profile", _WATCH, "how a lost site is recognised", default=rp.PROFILES["cautious"]),
     Field("windows", "windows", Records(_WINDOW), "maintenance: no new effect inside", default=()),
     Field("patience", "patience", _PATIENCE, "how steps are tried", default=rp.Patience()),
     Field("pace", "pace", _PACE, "how traffic is moved", default=rp.Pace()),
     Field("driver_limits", "driver_limits", Mapped(text(), _COUNT), "actions at once, by driver", default={}),
-    Field("generation", "generation", choice(("told", "asked")),
-          "whether an effect waits for the agent of its site to know of no newer generation", default="told"),
+    Field(
+        "generation",
+        "generation",
+        choice(("told", "asked")),
+        "whether an effect waits for the agent of its site to know of no newer generation",
+        default="told",
+    ),
     Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
-)  # fmt: skip
+)
 _STORE_RECORD: Final = Record(STORE_FIELDS, _store_policy)
 _TOP: Final = Record(FIELDS, dict)
 

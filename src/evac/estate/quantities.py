@@ -114,12 +114,43 @@ _DIMENSIONS: Final[Mapping[str, str]] = MappingProxyType(
     | {"%": "a share"}
 )
 _SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "m": "min", "mins": "min", "minute": "min",
-     "minutes": "min", "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "day": "d", "days": "d", "week": "w",
-     "weeks": "w", "msec": "ms", "bps": "bit/s", "kbps": "kbit/s", "mbps": "Mbit/s", "gbps": "Gbit/s",
-     "tbps": "Tbit/s", "gb/s": "Gbit/s", "mb/s": "Mbit/s", "g": "GiB", "gi": "GiB", "mi": "MiB", "ti": "TiB",
-     "watt": "W", "watts": "W", "cpu": "cores", "cpus": "cores", "vcpu": "cores", "vcpus": "cores"}
-)  # fmt: skip
+    {
+        "sec": "s",
+        "secs": "s",
+        "second": "s",
+        "seconds": "s",
+        "m": "min",
+        "mins": "min",
+        "minute": "min",
+        "minutes": "min",
+        "hr": "h",
+        "hrs": "h",
+        "hour": "h",
+        "hours": "h",
+        "day": "d",
+        "days": "d",
+        "week": "w",
+        "weeks": "w",
+        "msec": "ms",
+        "bps": "bit/s",
+        "kbps": "kbit/s",
+        "mbps": "Mbit/s",
+        "gbps": "Gbit/s",
+        "tbps": "Tbit/s",
+        "gb/s": "Gbit/s",
+        "mb/s": "Mbit/s",
+        "g": "GiB",
+        "gi": "GiB",
+        "mi": "MiB",
+        "ti": "TiB",
+        "watt": "W",
+        "watts": "W",
+        "cpu": "cores",
+        "cpus": "cores",
+        "vcpu": "cores",
+        "vcpus": "cores",
+    }
+)
 
 
 @lru_cache(maxsize=8_192)

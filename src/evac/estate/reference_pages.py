@@ -193,8 +193,11 @@ def _unit_rows() -> list[str]:
         units = " ".join(f"`{unit}`" for unit in quantity.units)
         note = ", or none" if quantity.bare else ""
         rows.append(f"| {quantity.name.removeprefix('a ')} | {units}{note} | {base} | {rounded} |")
-    return [*rows, "| share | `60 %`, `3/5` | exact | quotas and odds down, to a thousandth |",
-            "| rate | `600 per minute`, `50 per 10 s` | count and window | - |"]  # fmt: skip
+    return [
+        *rows,
+        "| share | `60 %`, `3/5` | exact | quotas and odds down, to a thousandth |",
+        "| rate | `600 per minute`, `50 per 10 s` | count and window | - |",
+    ]
 
 
 def _absent(spec: Field) -> str:

@@ -229,9 +229,14 @@ HEAD: Final[tuple[Field, ...]] = (
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
     Field("detection", "detection_ms", _TAKES, "from the loss until it is known", default=0),
     Field("approval", "approval_ms", _TAKES, "from knowing until a person has approved", default=0),
-    Field("tier_weights", "tier_weights", Listed(small_count(0, 10**6), ordered=True),
-          "what a user-minute of tier 0, 1, 2, ... weighs", default=(8, 4, 2, 1)),
-)  # fmt: skip
+    Field(
+        "tier_weights",
+        "tier_weights",
+        Listed(small_count(0, 10**6), ordered=True),
+        "what a user-minute of tier 0, 1, 2, ... weighs",
+        default=(8, 4, 2, 1),
+    ),
+)
 
 _SERVICE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "the product family it belongs to", default=""),
@@ -347,100 +352,233 @@ _LIMITS: Final[tuple[Field, ...]] = (
 )
 
 SECTIONS: Final[tuple[Section, ...]] = (
-    Section("sites", "sites", "ids", (
-        Field("role", "role", choice(("full", "witness", "edge")),
-              "a witness only votes; an edge only serves traffic", default="full"),
-        Field("people", "people", text(), "who is there or comes first"),
-        Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
-        Field("ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"),
-        Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
-    ), m.Site, "Buildings."),
-    Section("halls", "halls", "ids", (
-        Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
-        Field("cooling", "cooling_watts", _POWER, "heat of servers that its cooling carries off"),
-        Field("network_up", "network_up_ms", _TAKES, "from power until its switches and BMCs answer",
-              default=0),
-        Field("bmc_requests_at_once", "bmc_requests_at_once", _AT_ONCE,
-              "requests to BMCs that its management network stands at one time"),
-    ), _hall, "Halls; the path begins with the site.", path_id=True),
-    Section("feeds", "feeds", "ids", (
-        Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
-        Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
-        Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
-        Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
-    ), _feed, "Power feeds; the path begins with the site.", path_id=True),
-    Section("racks", "racks", "ids", (
-        Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
-        Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
-        Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
-    ), _rack, "Racks; the path begins with the site. Many racks go into the table `racks`.", path_id=True),
-    Section("groups", "groups", "ids", (
-        Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
-        Field("members", "members", Listed(_DOMAIN), "what fails together", required=True, default=()),
-    ), _group, "Shared-fate groups that lie across sites, halls and racks."),
-    Section("classes", "classes", "ids", (
-        *_capacity("capacity"),
-        Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
-        Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
-        Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
-        Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power while it boots"),
-        Field("inrush_hold", "inrush_ms", _TAKES, "how long the inrush lasts", default=0),
-        Field("image", "image_mbps", measure(q.BANDWIDTH_NEEDED, "high"), "bandwidth its boot image needs"),
-        Field("image_offset", "image_offset_ms", _DURATION, "from power-on to the fetch", default=0),
-        Field("image_hold", "image_hold_ms", _TAKES, "how long the image is fetched", default=0),
-        Field("power_on", "power_on", choice(("on", "dark", "last")), "what it does when power returns"),
-    ), m.ServerClass, "Kinds of servers."),
-    Section("boot_servers", "boot_servers", "ids", (
-        Field("site", "site", reference("site"), "the site it serves; else all"),
-        Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
-        Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
-        Field("boots", "boots", rate("low"), "addresses (DHCP) it gives out in any window"),
-    ), m.BootServer, "What a boot needs."),
-    Section("pools", "pools", "ids", (
-        Field("site", "site", reference("site"), "the site it is at", required=True),
-        *_capacity("capacity"),
-        Field("quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000),
-        Field("starts", "starts", rate("low"), "replica starts in any window"),
-    ), m.Pool, "What schedules itself: Kubernetes, a VM cloud."),
-    Section("links", "links", "list", (
-        Field("ends", "ends", Listed(reference("site")), "the two sites", required=True),
-        Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic that fits through"),
-        Field("connections", "connections", _AT_ONCE, "connections that fit through"),
-    ), _link, "Links between sites."),
+    Section(
+        "sites",
+        "sites",
+        "ids",
+        (
+            Field(
+                "role",
+                "role",
+                choice(("full", "witness", "edge")),
+                "a witness only votes; an edge only serves traffic",
+                default="full",
+            ),
+            Field("people", "people", text(), "who is there or comes first"),
+            Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
+            Field(
+                "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
+            ),
+            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+        ),
+        m.Site,
+        "Buildings.",
+    ),
+    Section(
+        "halls",
+        "halls",
+        "ids",
+        (
+            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+            Field("cooling", "cooling_watts", _POWER, "heat of servers that its cooling carries off"),
+            Field(
+                "network_up",
+                "network_up_ms",
+                _TAKES,
+                "from power until its switches and BMCs answer",
+                default=0,
+            ),
+            Field(
+                "bmc_requests_at_once",
+                "bmc_requests_at_once",
+                _AT_ONCE,
+                "requests to BMCs that its management network stands at one time",
+            ),
+        ),
+        _hall,
+        "Halls; the path begins with the site.",
+        path_id=True,
+    ),
+    Section(
+        "feeds",
+        "feeds",
+        "ids",
+        (
+            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
+            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
+            Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
+        ),
+        _feed,
+        "Power feeds; the path begins with the site.",
+        path_id=True,
+    ),
+    Section(
+        "racks",
+        "racks",
+        "ids",
+        (
+            Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
+            Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
+            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+        ),
+        _rack,
+        "Racks; the path begins with the site. Many racks go into the table `racks`.",
+        path_id=True,
+    ),
+    Section(
+        "groups",
+        "groups",
+        "ids",
+        (
+            Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
+            Field("members", "members", Listed(_DOMAIN), "what fails together", required=True, default=()),
+        ),
+        _group,
+        "Shared-fate groups that lie across sites, halls and racks.",
+    ),
+    Section(
+        "classes",
+        "classes",
+        "ids",
+        (
+            *_capacity("capacity"),
+            Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
+            Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
+            Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
+            Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power while it boots"),
+            Field("inrush_hold", "inrush_ms", _TAKES, "how long the inrush lasts", default=0),
+            Field(
+                "image", "image_mbps", measure(q.BANDWIDTH_NEEDED, "high"), "bandwidth its boot image needs"
+            ),
+            Field("image_offset", "image_offset_ms", _DURATION, "from power-on to the fetch", default=0),
+            Field("image_hold", "image_hold_ms", _TAKES, "how long the image is fetched", default=0),
+            Field("power_on", "power_on", choice(("on", "dark", "last")), "what it does when power returns"),
+        ),
+        m.ServerClass,
+        "Kinds of servers.",
+    ),
+    Section(
+        "boot_servers",
+        "boot_servers",
+        "ids",
+        (
+            Field("site", "site", reference("site"), "the site it serves; else all"),
+            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
+            Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
+            Field("boots", "boots", rate("low"), "addresses (DHCP) it gives out in any window"),
+        ),
+        m.BootServer,
+        "What a boot needs.",
+    ),
+    Section(
+        "pools",
+        "pools",
+        "ids",
+        (
+            Field("site", "site", reference("site"), "the site it is at", required=True),
+            *_capacity("capacity"),
+            Field(
+                "quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000
+            ),
+            Field("starts", "starts", rate("low"), "replica starts in any window"),
+        ),
+        m.Pool,
+        "What schedules itself: Kubernetes, a VM cloud.",
+    ),
+    Section(
+        "links",
+        "links",
+        "list",
+        (
+            Field("ends", "ends", Listed(reference("site")), "the two sites", required=True),
+            Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic that fits through"),
+            Field("connections", "connections", _AT_ONCE, "connections that fit through"),
+        ),
+        _link,
+        "Links between sites.",
+    ),
     Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
     Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),
     Section("stores", "stores", "ids", _STORE, _store, "Data.", lines=True),
-    Section("recovery_groups", "recovery_groups", "ids", (
-        Field("stores", "stores", Listed(reference("store")), "the stores", required=True, default=()),
-        Field("tolerance", "tolerance_ms", _DURATION, "how far apart they may be", default=0),
-    ), _recovery_group, "Stores that must come back to one point in time."),
-    Section("expiring", "expiring", "ids", (
-        Field("kind", "kind", text(), "certificate, key, licence, signature, ...", default="certificate"),
-        Field("expires", "expires", day(), "the last day it is good for"),
-        Field("at", "at", _DOMAIN, "where it is kept"),
-        Field("used_by", "used_by", Listed(reference("service")), "what needs it", default=()),
-    ), _expiring, "What expires: certificates, keys, licences, signatures."),
-    Section("automations", "automations", "ids", (
-        Field("kind", "kind", text(), "gitops, configuration management, autoscaler, ...", default="gitops"),
-        Field("undoes", "undoes", Listed(choice(STEP_KINDS)), "kinds of steps it would undo", default=()),
-        Field("manages", "manages", Listed(reference("service")), "the services it manages", default=()),
-        Field("can_be_paused", "can_be_paused", flag(), "whether a person can hold it"),
-    ), _automation, "Automation that would undo a step."),
-    Section("rehearsals", "rehearsals", "list", (
-        Field("domain", "domain", _DOMAIN, "the fault domain whose loss was rehearsed", required=True),
-        Field("done", "done", day(), "when", required=True),
-        Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
-        Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
-    ), m.Rehearsal, "Losses that were rehearsed."),
-    Section("endpoints", "endpoints", "ids", (
-        Field("for", "subject", reference("subject", "name of a service, a store, a site or a feed"),
-              "what it acts for", required=True),
-        Field("at", "at", reference("site"), "the site where it acts", required=True),
-        Field("driver", "driver", choice(m.ENDPOINT_DRIVERS), "what speaks to it", required=True),
-        Field("settings", "settings", Mapped(text(), _TEXTS),
-              "addresses, names, references of secrets (`env:NAME`, `file:/path`); never a secret"),
-    ), _endpoint, "How the real systems are reached.", lines=True),
-)  # fmt: skip
+    Section(
+        "recovery_groups",
+        "recovery_groups",
+        "ids",
+        (
+            Field("stores", "stores", Listed(reference("store")), "the stores", required=True, default=()),
+            Field("tolerance", "tolerance_ms", _DURATION, "how far apart they may be", default=0),
+        ),
+        _recovery_group,
+        "Stores that must come back to one point in time.",
+    ),
+    Section(
+        "expiring",
+        "expiring",
+        "ids",
+        (
+            Field("kind", "kind", text(), "certificate, key, licence, signature, ...", default="certificate"),
+            Field("expires", "expires", day(), "the last day it is good for"),
+            Field("at", "at", _DOMAIN, "where it is kept"),
+            Field("used_by", "used_by", Listed(reference("service")), "what needs it", default=()),
+        ),
+        _expiring,
+        "What expires: certificates, keys, licences, signatures.",
+    ),
+    Section(
+        "automations",
+        "automations",
+        "ids",
+        (
+            Field(
+                "kind", "kind", text(), "gitops, configuration management, autoscaler, ...", default="gitops"
+            ),
+            Field("undoes", "undoes", Listed(choice(STEP_KINDS)), "kinds of steps it would undo", default=()),
+            Field("manages", "manages", Listed(reference("service")), "the services it manages", default=()),
+            Field("can_be_paused", "can_be_paused", flag(), "whether a person can hold it"),
+        ),
+        _automation,
+        "Automation that would undo a step.",
+    ),
+    Section(
+        "rehearsals",
+        "rehearsals",
+        "list",
+        (
+            Field("domain", "domain", _DOMAIN, "the fault domain whose loss was rehearsed", required=True),
+            Field("done", "done", day(), "when", required=True),
+            Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
+            Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
+        ),
+        m.Rehearsal,
+        "Losses that were rehearsed.",
+    ),
+    Section(
+        "endpoints",
+        "endpoints",
+        "ids",
+        (
+            Field(
+                "for",
+                "subject",
+                reference("subject", "name of a service, a store, a site or a feed"),
+                "what it acts for",
+                required=True,
+            ),
+            Field("at", "at", reference("site"), "the site where it acts", required=True),
+            Field("driver", "driver", choice(m.ENDPOINT_DRIVERS), "what speaks to it", required=True),
+            Field(
+                "settings",
+                "settings",
+                Mapped(text(), _TEXTS),
+                "addresses, names, references of secrets (`env:NAME`, `file:/path`); never a secret",
+            ),
+        ),
+        _endpoint,
+        "How the real systems are reached.",
+        lines=True,
+    ),
+)
 
 TOOLS: Final = Mapped(choice(TOOL_ROLES), _SERVICES)
 """`tools`: the services that fill each role."""

@@ -74,12 +74,21 @@ def read_servers(
     width = max(int(names.str.len_bytes().max() or 1), 1)  # type: ignore[arg-type]
     fleet = Fleet(
         name=as_bytes(names.gather(order), width),
-        site=site[order], rack=rack[order], server_class=classes[order], pool=pool[order],
-        boot_server=boot[order], state=state[order],
-        capacity=capacity[order], capacity_known=capacity_known[order],
-        watts=watts[order], watts_known=watts_known[order], bmc=bmc[order],
-        bmc_address=reached.address[order], serial=reached.serial[order], position=reached.position[order],
-    )  # fmt: skip
+        site=site[order],
+        rack=rack[order],
+        server_class=classes[order],
+        pool=pool[order],
+        boot_server=boot[order],
+        state=state[order],
+        capacity=capacity[order],
+        capacity_known=capacity_known[order],
+        watts=watts[order],
+        watts_known=watts_known[order],
+        bmc=bmc[order],
+        bmc_address=reached.address[order],
+        serial=reached.serial[order],
+        position=reached.position[order],
+    )
     return ServerRows(fleet, table, order)
 
 

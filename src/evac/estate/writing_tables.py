@@ -97,8 +97,11 @@ def _beside_class(
 def replicas_frame(estate: Estate) -> pl.DataFrame:
     """One row a binding."""
     replicas = estate.replicas
-    names = (names_of(estate.fleet.name), pl.Series([p.id for p in estate.pools], dtype=pl.String),
-             pl.Series([s.id for s in estate.sites], dtype=pl.String))  # fmt: skip
+    names = (
+        names_of(estate.fleet.name),
+        pl.Series([p.id for p in estate.pools], dtype=pl.String),
+        pl.Series([s.id for s in estate.sites], dtype=pl.String),
+    )
     starts = np.cumsum([0, len(names[0]), len(names[1])])
     offset = np.where(
         replicas.kind == ON_SERVER, starts[0], np.where(replicas.kind == ON_POOL, starts[1], starts[2])

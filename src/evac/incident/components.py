@@ -23,8 +23,13 @@ DAYS: Final = 90
 NAMED_MOST: Final = 5
 DayState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance", "unknown"]
 GRAVITY: Final[Mapping[str, int]] = {
-    "unknown": 0, "operational": 1, "maintenance": 2, "degraded": 3, "partial outage": 4, "major outage": 5,
-}  # fmt: skip
+    "unknown": 0,
+    "operational": 1,
+    "maintenance": 2,
+    "degraded": 3,
+    "partial outage": 4,
+    "major outage": 5,
+}
 _OUTAGE: Final = frozenset({"partial outage", "major outage"})
 
 
@@ -105,8 +110,12 @@ def public_names(estate: Estate) -> dict[str, str]:
 
 
 def status_page(
-    title: str, names: Mapping[str, str], told: Sequence[tuple[Dossier, Summary]], known_ms: int, now_ms: int,
-) -> StatusPage:  # fmt: skip
+    title: str,
+    names: Mapping[str, str],
+    told: Sequence[tuple[Dossier, Summary]],
+    known_ms: int,
+    now_ms: int,
+) -> StatusPage:
     """names: service -> public name. told: every incident, also those that are notes alone."""
     changes = _changes(names, told)
     said: dict[str, list[Note]] = {}
@@ -208,9 +217,12 @@ def _day(spans: Sequence[Span], number: int, now_ms: int) -> Day:
     state = max(lasted, key=lambda one: GRAVITY[one])
     outage = sum(ms for one, ms in lasted.items() if one in _OUTAGE)
     return Day(
-        day, state, _minutes(outage), _minutes(lasted.get("degraded", 0)),
+        day,
+        state,
+        _minutes(outage),
+        _minutes(lasted.get("degraded", 0)),
         _minutes(lasted.get("maintenance", 0)),
-    )  # fmt: skip
+    )
 
 
 def _minutes(milliseconds: int) -> int:

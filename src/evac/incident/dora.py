@@ -58,10 +58,13 @@ def classify(dossier: Dossier, about: Summary, report: Basics) -> Classification
     critical = _of_yes("Article 6", "critical services affected", said, "critical_services")
     malicious = _of_yes("Article 9(5)(b)", "malicious and unauthorised access", said, "malicious_access")
     others = (
-        _clients(said, about), _of_yes("Article 9(2)", "reputational impact", said, "reputation_touched"),
-        _duration(report, critical), _states(said),
-        _of_yes("Article 9(5)(a)", "data losses", said, "data_losses"), _costs(said),
-    )  # fmt: skip
+        _clients(said, about),
+        _of_yes("Article 9(2)", "reputational impact", said, "reputation_touched"),
+        _duration(report, critical),
+        _states(said),
+        _of_yes("Article 9(5)(a)", "data losses", said, "data_losses"),
+        _costs(said),
+    )
     major, why = _major(critical, malicious, others)
     return Classification(major, why, (critical, malicious, *others), tuple(_fields(dossier, report, said)))
 
@@ -198,29 +201,54 @@ def _first_fields(dossier: Dossier, report: Basics, said: Said) -> tuple[_Row, .
         ("1.2", "Name of the entity submitting the report", said.text("entity")),
         ("1.6", "LEI code of the financial entity affected", said.text("lei")),
         ("1.7", "Primary contact person name", said.text("contact")),
-        ("2.1", "Incident reference code assigned by the financial entity",
-         Stated(dossier.incident, "its name here")),
+        (
+            "2.1",
+            "Incident reference code assigned by the financial entity",
+            Stated(dossier.incident, "its name here"),
+        ),
         ("2.2", "Date and time of detection of the major ICT-related incident", report.detected),
-        ("2.3", "Date and time of classification of the ICT-related incident as major",
-         said.moment("classified_at")),
-        ("2.4", "Description of the major ICT-related incident",
-         Stated(report.title, "the question of its first run")),
-        ("2.8", "Indication whether the major ICT-related incident originates from a third-party provider "
-                "or another financial entity", said.text("origin_third_party")),
+        (
+            "2.3",
+            "Date and time of classification of the ICT-related incident as major",
+            said.moment("classified_at"),
+        ),
+        (
+            "2.4",
+            "Description of the major ICT-related incident",
+            Stated(report.title, "the question of its first run"),
+        ),
+        (
+            "2.8",
+            "Indication whether the major ICT-related incident originates from a third-party provider "
+            "or another financial entity",
+            said.text("origin_third_party"),
+        ),
         ("2.9", "Activation of business continuity plan, if activated", _activated(dossier)),
-        ("3.1", "Incident reference code provided by the competent authority",
-         said.text("authority_reference")),
+        (
+            "3.1",
+            "Incident reference code provided by the competent authority",
+            said.text("authority_reference"),
+        ),
         ("3.2", "Date and time of occurrence of the major ICT-related incident", report.start),
-        ("3.3", "Date and time when services, activities or operations have been recovered",
-         Stated(all_back, "the last service that came back" if all_back else "not all are back")),
+        (
+            "3.3",
+            "Date and time when services, activities or operations have been recovered",
+            Stated(all_back, "the last service that came back" if all_back else "not all are back"),
+        ),
         ("3.4", "Number of clients affected", report.people),
-        ("3.5", "Percentage of clients affected",
-         _percent(_share(said, "clients_affected", "clients_total"))),
+        (
+            "3.5",
+            "Percentage of clients affected",
+            _percent(_share(said, "clients_affected", "clients_total")),
+        ),
         ("3.6", "Number of financial counterparts affected", said.count("counterparts_affected")),
-        ("3.7", "Percentage of financial counterparts affected",
-         _percent(_share(said, "counterparts_affected", "counterparts_total"))),
+        (
+            "3.7",
+            "Percentage of financial counterparts affected",
+            _percent(_share(said, "counterparts_affected", "counterparts_total")),
+        ),
         ("3.8", "Impact on relevant clients or financial counterparts", said.text("relevant_clients")),
-    )  # fmt: skip
+    )
 
 
 def _later_fields(report: Basics, said: Said) -> tuple[_Row, ...]:
@@ -235,32 +263,54 @@ def _later_fields(report: Basics, said: Said) -> tuple[_Row, ...]:
     losses = "; ".join(f"{one.store}: {one.words}" for one in report.losses) or None
     return (
         ("3.9", "Number of affected transactions", said.count("transactions_affected")),
-        ("3.10", "Percentage of affected transactions",
-         _percent(_share(said, "transactions_affected", "transactions_daily"))),
+        (
+            "3.10",
+            "Percentage of affected transactions",
+            _percent(_share(said, "transactions_affected", "transactions_daily")),
+        ),
         ("3.11", "Value of affected transactions", said.text("transactions_value")),
         ("3.13", "Reputational impact", said.text("reputation_touched")),
         ("3.14", "Contextual information about the reputational impact", said.text("reputation_words")),
         ("3.15", "Duration of the major ICT-related incident", _spanned(report.duration)),
         ("3.16", "Service downtime", _spanned(downtime)),
-        ("3.19", "Description of how the major ICT-related incident has an impact in other Member States",
-         said.text("member_states_words")),
-        ("3.21", "Description of the data losses", _first(said.text("data_losses_words"),
-                                                         Stated(losses, "the most that promotions lost"))),
+        (
+            "3.19",
+            "Description of how the major ICT-related incident has an impact in other Member States",
+            said.text("member_states_words"),
+        ),
+        (
+            "3.21",
+            "Description of the data losses",
+            _first(said.text("data_losses_words"), Stated(losses, "the most that promotions lost")),
+        ),
         ("3.22", "Classification criterion 'Critical services affected'", said.text("critical_services")),
-        ("3.27", "Information about affected functional areas and business processes",
-         Stated(services, "services that were down")),
-        ("3.33", "Temporary actions/measures taken or planned to be taken to recover from the incident",
-         Stated("yes" if report.actions else None, f"{len(report.actions)} actions in the journal")),
-        ("3.34", "Description of any temporary actions and measures taken or planned to be taken to recover "
-                 "from the incident", said.text("measures")),
+        (
+            "3.27",
+            "Information about affected functional areas and business processes",
+            Stated(services, "services that were down"),
+        ),
+        (
+            "3.33",
+            "Temporary actions/measures taken or planned to be taken to recover from the incident",
+            Stated("yes" if report.actions else None, f"{len(report.actions)} actions in the journal"),
+        ),
+        (
+            "3.34",
+            "Description of any temporary actions and measures taken or planned to be taken to recover "
+            "from the incident",
+            said.text("measures"),
+        ),
         ("4.5", "Information about the root causes of the incident", report.cause),
         ("4.6", "Incident resolution summary", said.text("resolution")),
-        ("4.7", "Date and time when the incident root cause was addressed",
-         said.moment("cause_addressed_at")),
+        (
+            "4.7",
+            "Date and time when the incident root cause was addressed",
+            said.moment("cause_addressed_at"),
+        ),
         ("4.8", "Date and time when the incident was resolved", report.end),
         ("4.13", "Amount of gross direct and indirect costs and losses", said.count("costs_eur")),
         ("4.14", "Amount of financial recoveries", said.count("recoveries_eur")),
-    )  # fmt: skip
+    )
 
 
 def _first(*found: Stated) -> Stated:

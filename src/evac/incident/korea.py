@@ -46,16 +46,27 @@ def duties(dossier: Dossier, about: Summary, report: Basics) -> tuple[Duty, ...]
     return (
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",
-            "tell users of the interruption", "without delay", about.detected_ms or None, told,
-            (("that the service is interrupted", report.start), ("cause", report.cause),
-             ("what is done about it", measures), ("where to ask", said.text("contact"))),
+            "tell users of the interruption",
+            "without delay",
+            about.detected_ms or None,
+            told,
+            (
+                ("that the service is interrupted", report.start),
+                ("cause", report.cause),
+                ("what is done about it", measures),
+                ("where to ask", said.text("contact")),
+            ),
         ),
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",
             "tell users of damages",
-            f"within {DAMAGES_DAYS} days after the service resumed or its cause was removed", due_ms,
+            f"within {DAMAGES_DAYS} days after the service resumed or its cause was removed",
+            due_ms,
             said.moment("damages_notified_at"),
-            (("who may claim", said.text("damages_claimants")), ("basis", said.text("damages_basis")),
-             ("procedure", said.text("damages_procedure"))),
+            (
+                ("who may claim", said.text("damages_claimants")),
+                ("basis", said.text("damages_basis")),
+                ("procedure", said.text("damages_procedure")),
+            ),
         ),
-    )  # fmt: skip
+    )

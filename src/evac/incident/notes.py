@@ -65,9 +65,11 @@ def checked(note: Note) -> Note:
     if not note.who.strip():
         raise _wrong("a note says who wrote it", "name a person")
     for what, words, most in (
-        ("who", note.who, NAME_MOST), ("text", note.text, TEXT_MOST), ("name", note.name, NAME_MOST),
+        ("who", note.who, NAME_MOST),
+        ("text", note.text, TEXT_MOST),
+        ("name", note.name, NAME_MOST),
         ("value", note.value, TEXT_MOST),
-    ):  # fmt: skip
+    ):
         if len(words) > most:
             raise _wrong(f"{what} has {len(words):,} characters", f"at most {most:,}; write several notes")
         if _CONTROL.search(words):

@@ -251,6 +251,12 @@ def _service(fate: Fate, until_ms: int) -> ServiceReport:
     first = next(change for change in fate.changes if change.level == "down")
     basis = f"down: {first.source}; " + (f"back: {back.source}" if back is not None else "not back")
     return ServiceReport(
-        fate.service, fate.tier, fate.people, first.at_ms, back.at_ms if back is not None else None,
-        fate.lasted_ms("down", until_ms), fate.rto_ms, basis,
-    )  # fmt: skip
+        fate.service,
+        fate.tier,
+        fate.people,
+        first.at_ms,
+        back.at_ms if back is not None else None,
+        fate.lasted_ms("down", until_ms),
+        fate.rto_ms,
+        basis,
+    )

@@ -83,9 +83,10 @@ def book(plan: Plan, digest: str, owners: Mapping[str, str], people: Mapping[str
     """
     if len(plan.steps) > STEPS_MOST:
         raise InvalidInput(
-            "runbook-size", f"a plan of {len(plan.steps):,} steps is too long for paper",
+            "runbook-size",
+            f"a plan of {len(plan.steps):,} steps is too long for paper",
             f"at most {STEPS_MOST:,} steps; plan for a smaller fault domain",
-        )  # fmt: skip
+        )
     waves: dict[int, list[Step]] = {}
     for step in sorted(plan.steps, key=lambda step: (step.start_ms, step.id)):
         waves.setdefault(step.wave, []).append(step)

@@ -34,8 +34,15 @@ _LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
     "moving": ("moving", "is being moved while it serves"),
     "up": ("restored", "is back in full"),
 }
-_NOTE_KINDS: Final = {"command": "command taken", "draft": "draft", "update": "published", "state": "status",
-                      "fact": "fact", "resolved": "resolved", "note": "note"}  # fmt: skip
+_NOTE_KINDS: Final = {
+    "command": "command taken",
+    "draft": "draft",
+    "update": "published",
+    "state": "status",
+    "fact": "fact",
+    "resolved": "resolved",
+    "note": "note",
+}
 
 
 class Telling:
@@ -63,10 +70,16 @@ class Telling:
         self.places.append((self._latest_ms, _RUN, self.run, number, 0))
         self.entries.append(
             Entry(
-                event.at_ms, kind, words, Source(self.run, number), self._incident, self.run, event.step,
+                event.at_ms,
+                kind,
+                words,
+                Source(self.run, number),
+                self._incident,
+                self.run,
+                event.step,
                 weight,
             )
-        )  # fmt: skip
+        )
 
 
 def telling_of(incident: str, record: RunRecord) -> Telling:
@@ -133,9 +146,15 @@ def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
         run = str(notice.data.get("run", ""))
         weight = "main" if notice.kind in ("verdict", "loss", "trouble", "refused") else "detail"
         entry = Entry(
-            notice.at_ms, notice.kind, notice.words, Source(WATCH, notice.number), dossier.incident, run,
-            str(notice.data.get("step", "")), weight,  # type: ignore[arg-type]
-        )  # fmt: skip
+            notice.at_ms,
+            notice.kind,
+            notice.words,
+            Source(WATCH, notice.number),
+            dossier.incident,
+            run,
+            str(notice.data.get("step", "")),
+            weight,  # type: ignore[arg-type]
+        )
         yield latest, _WATCH, WATCH, notice.number, 0, entry
 
 
@@ -169,9 +188,13 @@ def _moved(fate: Fate) -> bool:
 def _of_people(dossier: Dossier) -> Iterator[_Placed]:
     for number, note in enumerate(in_order(dossier.notes)):
         entry = Entry(
-            note.at_ms, _NOTE_KINDS[note.kind], _said(note), note_source(note), dossier.incident,
+            note.at_ms,
+            _NOTE_KINDS[note.kind],
+            _said(note),
+            note_source(note),
+            dossier.incident,
             weight="detail" if note.kind == "fact" else "main",
-        )  # fmt: skip
+        )
         yield note.at_ms, _NOTE, note.id, number, 0, entry
 
 

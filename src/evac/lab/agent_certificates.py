@@ -49,8 +49,10 @@ def environment(folder: Path, site: str = "") -> Mapping[str, str]:
     """Of the controller of a site, or of an operator."""
     name = f"controller-{site}" if site else OPERATOR
     return {
-        CA: str(folder / "ca.pem"), CERT: str(folder / f"{name}.pem"), KEY: str(folder / f"{name}.key"),
-    }  # fmt: skip
+        CA: str(folder / "ca.pem"),
+        CERT: str(folder / f"{name}.pem"),
+        KEY: str(folder / f"{name}.key"),
+    }
 
 
 def operator(folder: Path) -> Peer:
@@ -92,7 +94,13 @@ def _signed(
 def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     """What the key of a certificate may be used for: Python 3.13 believes no authority that does not say."""
     return x509.KeyUsage(
-        digital_signature=not signs_certificates, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

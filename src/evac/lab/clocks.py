@@ -36,9 +36,11 @@ def environment(folder: LabFolder, site: str) -> Mapping[str, str]:
     if not path.exists():
         path.write_text("+0", encoding="ascii")
     return {
-        "LD_PRELOAD": str(found), "FAKETIME_TIMESTAMP_FILE": str(path), "FAKETIME_CACHE_DURATION": "1",
+        "LD_PRELOAD": str(found),
+        "FAKETIME_TIMESTAMP_FILE": str(path),
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
+    }
 
 
 def ahead(folder: LabFolder, sites: Iterable[str]) -> dict[str, float]:

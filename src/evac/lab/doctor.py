@@ -44,9 +44,16 @@ def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
     """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need."""
     missing = ground_checks.missing_programs()
     rows = [
-        _programs(missing), _modules(), _old_lab(folder), _ports(folder, offset), _space(folder), _linux(),
-        _namespaces(), _clocks(), *_certificates(),
-    ]  # fmt: skip
+        _programs(missing),
+        _modules(),
+        _old_lab(folder),
+        _ports(folder, offset),
+        _space(folder),
+        _linux(),
+        _namespaces(),
+        _clocks(),
+        *_certificates(),
+    ]
     return Diagnosis(tuple(rows), ground_checks.install_command(missing))
 
 

@@ -57,9 +57,14 @@ def fire(
 
 
 def _follow(
-    folder: LabFolder, state: LabState, begun: Fire, patience: Patience, told: Told, before: Before,
+    folder: LabFolder,
+    state: LabState,
+    begun: Fire,
+    patience: Patience,
+    told: Told,
+    before: Before,
     until: float,
-) -> Fire:  # fmt: skip
+) -> Fire:
     """Looks again and again until both are done, or patience ends. until: when nothing of the site lived any
     more.
     """

@@ -75,19 +75,26 @@ def document(ground: Ground, delay_ms: float = 0) -> dict[str, Any]:
         "pools": {f"{site}-pool": {"site": site, **_POOL} for site in sites},
         "services": _services(sites),
         "stores": _stores(1 + math.ceil(ROUND_TRIPS * 2 * delay_ms / 1_000)),
-    }  # fmt: skip
+    }
 
 
 def _services(sites: list[str]) -> dict[str, Any]:
     return {
         SERVICE: {
-            "owner": "lab", "tier": 0, "people": 1_000, "rto": "30 s", "rpo": "0 s",
-            "demand": {"cpu": "100 mCPU", "memory": "64 MiB"}, "replicas": dict.fromkeys(sites, 1),
-            "share": "1/3", "start": "2 s", "verify": "1 s",
+            "owner": "lab",
+            "tier": 0,
+            "people": 1_000,
+            "rto": "30 s",
+            "rpo": "0 s",
+            "demand": {"cpu": "100 mCPU", "memory": "64 MiB"},
+            "replicas": dict.fromkeys(sites, 1),
+            "share": "1/3",
+            "start": "2 s",
+            "verify": "1 s",
             "needs": [{"store": "messages"}, {"store": "presence", "hard": False}],
             "traffic": {"kind": "dns", "ttl": "1 s", "change": "1 s", "settle": "1 s"},
         },
-    }  # fmt: skip
+    }
 
 
 def _stores(seconds: int) -> dict[str, Any]:
@@ -126,34 +133,92 @@ def endpoints(ground: Ground) -> dict[str, Any]:
 def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
     secrets = ground.secrets
     return [
-        ("messages", _endpoint("messages", "postgres", {
-            "host": site.host("postgres"), "port": PORTS["postgres"], "user": postgres.USER,
-            "password": secrets.reference("postgres"), "dbname": ground.database.name, "name": site.member,
-            "data": str(ground.folder.data(site.name, "postgres") / "data"),
-            "bin": postgres.program_folder(), "system_user": postgres.USER,
-            "archive": str(ground.folder.archive),
-        })),
-        ("presence", _endpoint("presence", "redis", {
-            "host": site.host("redis"), "port": PORTS["redis"], "password": secrets.reference("redis"),
-        })),
-        ("names", _endpoint(SERVICE, "dns", {
-            "server": site.host("dns"), "port": PORTS["dns"], "zone": ZONE, "key_name": KEY_NAME,
-            "key_secret": secrets.reference("dns"), "key_algorithm": "hmac-sha256",
-            "records": [f"{SERVICE}={_each(ground, 'haproxy', ':')}"],
-        })),
-        ("balancer", _endpoint(SERVICE, "haproxy", {
-            "host": site.host("haproxy"), "port": PORTS["runtime"], "backend": SERVICE,
-            "servers": [f"{one.name}={one.name}" for one in ground.topology.sites],
-        })),
-        ("door", _endpoint(SERVICE, "http", {
-            "url": f"{site.url('haproxy')}/health", "method": "GET",
-            "observe_url": f"{site.url('haproxy')}/health",
-        })),
+        (
+            "messages",
+            _endpoint(
+                "messages",
+                "postgres",
+                {
+                    "host": site.host("postgres"),
+                    "port": PORTS["postgres"],
+                    "user": postgres.USER,
+                    "password": secrets.reference("postgres"),
+                    "dbname": ground.database.name,
+                    "name": site.member,
+                    "data": str(ground.folder.data(site.name, "postgres") / "data"),
+                    "bin": postgres.program_folder(),
+                    "system_user": postgres.USER,
+                    "archive": str(ground.folder.archive),
+                },
+            ),
+        ),
+        (
+            "presence",
+            _endpoint(
+                "presence",
+                "redis",
+                {
+                    "host": site.host("redis"),
+                    "port": PORTS["redis"],
+                    "password": secrets.reference("redis"),
+                },
+            ),
+        ),
+        (
+            "names",
+            _endpoint(
+                SERVICE,
+                "dns",
+                {
+                    "server": site.host("dns"),
+                    "port": PORTS["dns"],
+                    "zone": ZONE,
+                    "key_name": KEY_NAME,
+                    "key_secret": secrets.reference("dns"),
+                    "key_algorithm": "hmac-sha256",
+                    "records": [f"{SERVICE}={_each(ground, 'haproxy', ':')}"],
+                },
+            ),
+        ),
+        (
+            "balancer",
+            _endpoint(
+                SERVICE,
+                "haproxy",
+                {
+                    "host": site.host("haproxy"),
+                    "port": PORTS["runtime"],
+                    "backend": SERVICE,
+                    "servers": [f"{one.name}={one.name}" for one in ground.topology.sites],
+                },
+            ),
+        ),
+        (
+            "door",
+            _endpoint(
+                SERVICE,
+                "http",
+                {
+                    "url": f"{site.url('haproxy')}/health",
+                    "method": "GET",
+                    "observe_url": f"{site.url('haproxy')}/health",
+                },
+            ),
+        ),
         ("member", _endpoint(site.name, "etcd", {"url": site.url("etcd")})),
-        ("unit", _endpoint(SERVICE, "process", {
-            "agent": site.url("agent"), "secret": secrets.reference("agent"), "unit": SERVICE,
-        })),
-    ]  # fmt: skip
+        (
+            "unit",
+            _endpoint(
+                SERVICE,
+                "process",
+                {
+                    "agent": site.url("agent"),
+                    "secret": secrets.reference("agent"),
+                    "unit": SERVICE,
+                },
+            ),
+        ),
+    ]
 
 
 def _endpoint(subject: str, driver: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:

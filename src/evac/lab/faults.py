@@ -127,19 +127,24 @@ def disturb(
         def changed(links: Links) -> Links:
             calm = links.without_cut(site)
             return replace(
-                calm, one_way=(*calm.one_way, *dropped),
+                calm,
+                one_way=(*calm.one_way, *dropped),
                 loss={**calm.loss, **(dict.fromkeys([*out, *into], loss) if loss else {})},
                 delays={**calm.delays, **(dict.fromkeys([*out, *into], delay_ms) if delay_ms else {})},
-            )  # fmt: skip
+            )
 
         namespaces.Network(folder, state).change(changed)
     return Struck("disturbed", site, at, 0)
 
 
 def flap(
-    folder: LabFolder, site: str, times: int = 5, down_s: float = 0.7, up_s: float = 2.0,
+    folder: LabFolder,
+    site: str,
+    times: int = 5,
+    down_s: float = 0.7,
+    up_s: float = 2.0,
     sleep: Sleep = time.sleep,
-) -> Struck:  # fmt: skip
+) -> Struck:
     """Cuts a site off and joins it again, several times; it is joined when this returns or is interrupted."""
     first = 0.0
     try:

@@ -69,11 +69,16 @@ def measured(fire: Fire, records: Sequence[Record], until: float = 0.0) -> Fire:
     """
     found = ledger.measure(records, fire.burnt_at, until)
     return replace(
-        fire, first_write_seconds=found.first_write_seconds, last_client_seconds=found.last_client_seconds,
-        clients=found.clients, clients_recovered=found.recovered, acknowledged=found.acknowledged,
-        failed_tries=found.failed, longest_gap_seconds=found.longest_gap_seconds,
+        fire,
+        first_write_seconds=found.first_write_seconds,
+        last_client_seconds=found.last_client_seconds,
+        clients=found.clients,
+        clients_recovered=found.recovered,
+        acknowledged=found.acknowledged,
+        failed_tries=found.failed,
+        longest_gap_seconds=found.longest_gap_seconds,
         double_primary_seconds=found.double_primary_seconds,
-    )  # fmt: skip
+    )
 
 
 def with_losses(fire: Fire, lost: Sequence[str]) -> Fire:

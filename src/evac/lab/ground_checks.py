@@ -17,9 +17,11 @@ from evac.lab.topology import PORTS, Topology
 
 SPACE_MIB: Final = 1_500
 _PROGRAMS: Final = (
-    ("etcd", etcd.PACKAGE), ("redis-server", redis.PACKAGE), ("haproxy", haproxy.PACKAGE),
+    ("etcd", etcd.PACKAGE),
+    ("redis-server", redis.PACKAGE),
+    ("haproxy", haproxy.PACKAGE),
     ("knotd", dns.PACKAGE),
-)  # fmt: skip
+)
 _HOST_OF_PORT: Final = {"peer": "etcd", "runtime": "haproxy"}
 
 

@@ -31,8 +31,11 @@ _AGAIN_SECONDS: Final = 0.25
 _RUN_PREFIX: Final = "incident/"
 _WATCH_STREAM: Final = "watch"
 _STEP_MILESTONES: Final = {
-    "fence": "fenced", "promote": "promoted", "protect": "promoted", "shift": "shifted"
-}  # fmt: skip
+    "fence": "fenced",
+    "promote": "promoted",
+    "protect": "promoted",
+    "shift": "shifted",
+}
 """Kind of step -> milestone. Another synchronous replica is to a hanging primary what a promotion is to a
 lost one: from then on writes go through.
 """
@@ -292,6 +295,7 @@ def _phase(rest: Sequence[Any]) -> str:
 def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:
     """When verdicts said of the site that it is lost. A record is [kind, at_ms, site, words, data]."""
     return [
-        int(at_ms) for kind, at_ms, about, _, data in watched
+        int(at_ms)
+        for kind, at_ms, about, _, data in watched
         if kind == "verdict" and about == site and data.get("state") == "lost"
-    ]  # fmt: skip
+    ]

@@ -133,9 +133,13 @@ def measure(records: Iterable[Record], burnt_at: float, until: float = 0.0) -> M
     return Measured(
         round(min(first.values()), 3) if first else None,
         round(max(first.values()), 3) if first and len(first) == len(clients) else None,
-        len(clients), len(first), len(acks), failed, round(max(gaps, default=0.0), 3),
+        len(clients),
+        len(first),
+        len(acks),
+        failed,
+        round(max(gaps, default=0.0), 3),
         round(double_primary_seconds(rows), 3),
-    )  # fmt: skip
+    )
 
 
 def acknowledged(records: Iterable[Record]) -> set[str]:

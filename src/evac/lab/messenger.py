@@ -113,9 +113,11 @@ class Messenger:
             usable = [one for one in idle if not one.closed]
             idle[:] = usable[:-1]
             name = f"messenger-{self.config.site}"
-            one = usable[-1] if usable else await self.config.database.connect(
-                self.config.database.hosts[site], name
-            )  # fmt: skip
+            one = (
+                usable[-1]
+                if usable
+                else await self.config.database.connect(self.config.database.hosts[site], name)
+            )
             try:
                 yield one
             except BaseException:
@@ -212,9 +214,15 @@ def main(arguments: list[str]) -> None:
     """Entry of the process: `python -m evac.lab.messenger CONFIG`."""
     config = read_config(Path(arguments[0]))
     web.run_app(
-        application(config), host=config.host, port=config.port, print=None, access_log=None,
-        handle_signals=True, shutdown_timeout=0.5, reuse_port=True,
-    )  # fmt: skip
+        application(config),
+        host=config.host,
+        port=config.port,
+        print=None,
+        access_log=None,
+        handle_signals=True,
+        shutdown_timeout=0.5,
+        reuse_port=True,
+    )
 
 
 if __name__ == "__main__":

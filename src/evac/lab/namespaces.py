@@ -67,8 +67,10 @@ def remove(state: LabState) -> None:
         if site.namespace:
             subprocess.run(
                 [find_program("ip", PACKAGE), "netns", "del", site.namespace],
-                check=False, capture_output=True, timeout=10,
-            )  # fmt: skip
+                check=False,
+                capture_output=True,
+                timeout=10,
+            )
 
 
 def client_device(topology: Topology) -> str:

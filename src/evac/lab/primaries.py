@@ -26,9 +26,13 @@ _NOT_REPLICATED: Final = "01000"
 """Class of the warning with which PostgreSQL says that a commit was cut short before it was replicated."""
 
 Failures: Final = (
-    OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     EOFError,
-)  # fmt: skip
+)
 """What a database may answer with instead of a result."""
 
 
@@ -46,10 +50,16 @@ class Database:
         """A connection to one host. Raises one of `Failures`."""
         async with asyncio.timeout(CONNECT_SECONDS):
             raw = await asyncpg.connect(
-                host=host, port=self.port, user=self.user, password=self.password or None,
-                database=self.name, timeout=CONNECT_SECONDS, statement_cache_size=16, ssl=False,
+                host=host,
+                port=self.port,
+                user=self.user,
+                password=self.password or None,
+                database=self.name,
+                timeout=CONNECT_SECONDS,
+                statement_cache_size=16,
+                ssl=False,
                 server_settings={"application_name": application},
-            )  # fmt: skip
+            )
         return Connection(raw)
 
 

@@ -81,9 +81,14 @@ class Process:
         command = [*self.prefix, *self._as_user(), *self.argv]
         with self.log.open("ab") as output:
             self.popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                cwd=self.cwd, env={**os.environ, **self.env}, start_new_session=True,
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.cwd,
+                env={**os.environ, **self.env},
+                start_new_session=True,
+            )
 
     def _as_user(self) -> tuple[str, ...]:
         if not self.user or not may_change_user():
@@ -148,9 +153,14 @@ def run_once(
     """Runs a short program to its end and returns its output. Raises `ServerFailed` when it fails."""
     as_user = Process("", (), Path("/dev/null"), user)._as_user()
     done = subprocess.run(
-        [*as_user, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, **(env or {})}, timeout=timeout_s, check=False,
-    )  # fmt: skip
+        [*as_user, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **(env or {})},
+        timeout=timeout_s,
+        check=False,
+    )
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
         raise ServerFailed(

@@ -11,9 +11,13 @@ from typing import Final
 from evac.lab.fires import MILESTONES, SCHEMA_VERSION, Fire
 
 _WORDS: Final = {
-    "detected": "detected", "decided": "decided", "fenced": "old primary fenced",
-    "promoted": "every primary can acknowledge", "shifted": "traffic shifted", "ended": "run ended",
-}  # fmt: skip
+    "detected": "detected",
+    "decided": "decided",
+    "fenced": "old primary fenced",
+    "promoted": "every primary can acknowledge",
+    "shifted": "traffic shifted",
+    "ended": "run ended",
+}
 _COLUMNS: Final[tuple[tuple[str, Callable[[Fire], float | None]], ...]] = (
     ("detected", lambda fire: fire.seconds.get("detected")),
     ("promoted", lambda fire: fire.seconds.get("promoted")),

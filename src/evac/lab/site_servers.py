@@ -73,17 +73,28 @@ class Ground:
 def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServer:
     peers = {one.name: f"http://{one.host('etcd')}:{PORTS['peer']}" for one in ground.topology.sites}
     return etcd.etcd(
-        ground.folder.data(site.name, "etcd"), site.host("etcd"), PORTS["etcd"], PORTS["peer"], site.name,
-        peers, prefix=site.prefix, fresh=fresh,
-    )  # fmt: skip
+        ground.folder.data(site.name, "etcd"),
+        site.host("etcd"),
+        PORTS["etcd"],
+        PORTS["peer"],
+        site.name,
+        peers,
+        prefix=site.prefix,
+        fresh=fresh,
+    )
 
 
 def postgres_primary(ground: Ground, site: Site) -> postgres.PostgresServer:
     """The first primary: nothing is acknowledged before the replica in the second site has it."""
     return postgres.primary(
-        ground.folder.data(site.name, "postgres"), site.host("postgres"), PORTS["postgres"], site.member,
-        {"synchronous_commit": "on"}, password=ground.secrets.value("postgres"), prefix=site.prefix,
-    )  # fmt: skip
+        ground.folder.data(site.name, "postgres"),
+        site.host("postgres"),
+        PORTS["postgres"],
+        site.member,
+        {"synchronous_commit": "on"},
+        password=ground.secrets.value("postgres"),
+        prefix=site.prefix,
+    )
 
 
 def postgres_standby(ground: Ground, of: postgres.PostgresServer, site: Site) -> postgres.PostgresServer:
@@ -102,16 +113,27 @@ def redis_server(ground: Ground, site: Site) -> redis.RedisServer:
         folder = ground.folder.data(first.name, "redis")
         of = redis.RedisServer(first.name, first.host("redis"), port, folder, password)
     return redis.redis(
-        ground.folder.data(site.name, "redis"), site.host("redis"), port, site.name, of=of,
-        password=password, prefix=site.prefix,
-    )  # fmt: skip
+        ground.folder.data(site.name, "redis"),
+        site.host("redis"),
+        port,
+        site.name,
+        of=of,
+        password=password,
+        prefix=site.prefix,
+    )
 
 
 def dns_server(ground: Ground, site: Site) -> dns.DnsServer:
     return dns.DnsServer(
-        f"dns {site.name}", site.host("dns"), PORTS["dns"], ground.folder.data(site.name, "dns"), ZONE,
-        KEY_NAME, ground.secrets.value("dns"), site.prefix,
-    )  # fmt: skip
+        f"dns {site.name}",
+        site.host("dns"),
+        PORTS["dns"],
+        ground.folder.data(site.name, "dns"),
+        ZONE,
+        KEY_NAME,
+        ground.secrets.value("dns"),
+        site.prefix,
+    )
 
 
 def dns_records(topology: Topology) -> list[tuple[str, str, str]]:
@@ -125,25 +147,39 @@ def balancer(ground: Ground, site: Site) -> haproxy.Balancer:
     """
     servers = tuple(
         haproxy.Backend(
-            one.name, one.host("messenger"), PORTS["messenger"],
+            one.name,
+            one.host("messenger"),
+            PORTS["messenger"],
             weight=haproxy.WEIGHT_MOST if one.name == site.name else 1,
         )
         for one in ground.topology.sites
-    )  # fmt: skip
+    )
     return haproxy.Balancer(
-        f"haproxy {site.name}", site.host("haproxy"), PORTS["haproxy"], PORTS["runtime"],
-        ground.folder.data(site.name, "haproxy"), SERVICE, servers, check="/health", check_ms=500,
+        f"haproxy {site.name}",
+        site.host("haproxy"),
+        PORTS["haproxy"],
+        PORTS["runtime"],
+        ground.folder.data(site.name, "haproxy"),
+        SERVICE,
+        servers,
+        check="/health",
+        check_ms=500,
         prefix=site.prefix,
-    )  # fmt: skip
+    )
 
 
 def messenger_config(ground: Ground, site: Site) -> Path:
     """Writes the configuration of a site's messenger; returns the file."""
     path = ground.folder.data(site.name, "messenger") / "config.json"
     config = messenger.MessengerConfig(
-        site.name, site.host("messenger"), PORTS["messenger"], ground.database,
-        ground.topology.hosts("redis"), PORTS["redis"], ground.secrets.value("redis"),
-    )  # fmt: skip
+        site.name,
+        site.host("messenger"),
+        PORTS["messenger"],
+        ground.database,
+        ground.topology.hosts("redis"),
+        PORTS["redis"],
+        ground.secrets.value("redis"),
+    )
     messenger.write_config(path, config)
     return path
 

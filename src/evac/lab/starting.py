@@ -45,9 +45,17 @@ class Starter:
         process.env = {**process.env, proc_table.MARK: f"{self.folder.mark}{site}"}
         process.start()
         running = Running(
-            site, role, process.pid, proc_table.started(process.pid), process.argv, str(process.log),
-            process.user, process.prefix, str(process.cwd or ""), dict(process.env),
-        )  # fmt: skip
+            site,
+            role,
+            process.pid,
+            proc_table.started(process.pid),
+            process.argv,
+            str(process.log),
+            process.user,
+            process.prefix,
+            str(process.cwd or ""),
+            dict(process.env),
+        )
         with self._lock:
             self._started.append(process)
             self._state = self._state.with_process(running)

@@ -67,11 +67,15 @@ def look(folder: LabFolder, state: LabState) -> Status:
     rows = asyncio.run(_look(ground))
     sites = tuple(
         SiteStatus(
-            site.name, _state_of(state, site), servers := _servers(state, site, postgres), postgres,
-            _redis(site, master, servers), names,
+            site.name,
+            _state_of(state, site),
+            servers := _servers(state, site, postgres),
+            postgres,
+            _redis(site, master, servers),
+            names,
         )
         for site, (postgres, names) in zip(state.topology.sites, rows, strict=True)
-    )  # fmt: skip
+    )
     writes, failures, last = pulse(folder.ledger)
     return Status(state.world, state.phase, sites, writes, failures, last, _watchers(state))
 

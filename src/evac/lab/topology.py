@@ -18,12 +18,27 @@ SITES: Final = ("pangyo", "anyang", "ansan")
 """Where the primary stands at first, where the synchronous replica, where the asynchronous one."""
 
 HOSTS: Final = {
-    "etcd": 2, "postgres": 3, "redis": 4, "dns": 5, "haproxy": 6, "messenger": 7, "agent": 8, "controller": 9,
-}  # fmt: skip
+    "etcd": 2,
+    "postgres": 3,
+    "redis": 4,
+    "dns": 5,
+    "haproxy": 6,
+    "messenger": 7,
+    "agent": 8,
+    "controller": 9,
+}
 PORTS: Final = {
-    "etcd": 2379, "peer": 2380, "postgres": 5432, "redis": 6379, "dns": 5353, "haproxy": 8080,
-    "runtime": 9999, "messenger": 8000, "agent": 7070, "controller": 7071,
-}  # fmt: skip
+    "etcd": 2379,
+    "peer": 2380,
+    "postgres": 5432,
+    "redis": 6379,
+    "dns": 5353,
+    "haproxy": 8080,
+    "runtime": 9999,
+    "messenger": 8000,
+    "agent": 7070,
+    "controller": 7071,
+}
 HALLS: Final = {
     "hall-1": ("etcd", "postgres", "controller"),
     "hall-2": ("redis", "dns", "haproxy", "agent", "messenger"),

@@ -53,11 +53,13 @@ class Links:
     def without_cut(self, site: str) -> Links:
         """Everything about the site is as it was: no cut, no loss, no delay of its own."""
         return replace(
-            self, number=self.number + 1, cut=tuple(one for one in self.cut if one != site),
+            self,
+            number=self.number + 1,
+            cut=tuple(one for one in self.cut if one != site),
             one_way=tuple(one for one in self.one_way if site not in one.split(">")),
             loss={way: share for way, share in self.loss.items() if site not in way.split(">")},
             delays={way: delay for way, delay in self.delays.items() if site not in way.split(">")},
-        )  # fmt: skip
+        )
 
     def drops(self, source: str, target: str, chance: float) -> bool:
         """Whether a packet from one to the other is lost; chance: a random number from 0 to 1."""

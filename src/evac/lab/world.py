@@ -277,9 +277,16 @@ def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
     path = starter.folder.path / "clients.json"
     first = ground.topology.clients if options.world == "loopback" else ""
     config = clients.ClientsConfig(
-        SERVICE_NAME, PORTS["haproxy"], ground.topology.hosts("dns"), PORTS["dns"],
-        str(starter.folder.ledger), ground.database, first, options.writers, options.pause_s,
-    )  # fmt: skip
+        SERVICE_NAME,
+        PORTS["haproxy"],
+        ground.topology.hosts("dns"),
+        PORTS["dns"],
+        str(starter.folder.ledger),
+        ground.database,
+        first,
+        options.writers,
+        options.pause_s,
+    )
     clients.write_config(path, config)
     process = _own(starter, commands.clients(path), None, "clients")
     starter.wait(process, lambda: _written(starter.folder.ledger), READY_SECONDS, "clients")

@@ -54,9 +54,11 @@ def estate_after(estate: Estate, plan: Plan) -> Estate:
     gone = plan.scenario.kind in _GOES
     replicas = _replicas(top, lost, plan, gone)
     return replace(
-        estate, fleet=_fleet(estate.fleet, lost, plan, gone, replicas), replicas=replicas,
+        estate,
+        fleet=_fleet(estate.fleet, lost, plan, gone, replicas),
+        replicas=replicas,
         stores=tuple(_store(top, lost, store, plan) for store in estate.stores),
-    )  # fmt: skip
+    )
 
 
 def _replicas(top: Topology, lost: Loss, plan: Plan, gone: bool) -> Replicas:

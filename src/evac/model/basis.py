@@ -31,9 +31,24 @@ from evac.model.instance import Instance
 NOBODY: Final = "-"
 _ALWAYS: Final = ("conflict", "base_lost", "top_lost", "shift", "blocked")
 _IN_PLAY: Final = (
-    "tier", "people", "n", "m", "surviving", "demand", "start", "verify", "change", "settle", "shed",
-    "per_server", "rack_cap", "feed_cap", "site_cap", "base_weight", "top_weight",
-)  # fmt: skip
+    "tier",
+    "people",
+    "n",
+    "m",
+    "surviving",
+    "demand",
+    "start",
+    "verify",
+    "change",
+    "settle",
+    "shed",
+    "per_server",
+    "rack_cap",
+    "feed_cap",
+    "site_cap",
+    "base_weight",
+    "top_weight",
+)
 _STOPPED: Final = ("tier", "people", "shed", "base_weight", "top_weight")
 _TAKES: Final = ("n", "m", "surviving", "demand", "per_server", "rack_cap", "feed_cap", "site_cap")
 _LENGTH: Final = 24

@@ -233,9 +233,15 @@ def _services(
     )
     unknown |= same.unknown
     return replace(
-        same.services, surviving=hit.surviving, demand=rows.demand, base_lost=hit.base_lost,
-        top_lost=hit.top_lost, shift=hit.shift, blocked=hit.blocked, lost_stores=hit.lost_stores,
-    )  # fmt: skip
+        same.services,
+        surviving=hit.surviving,
+        demand=rows.demand,
+        base_lost=hit.base_lost,
+        top_lost=hit.top_lost,
+        shift=hit.shift,
+        blocked=hit.blocked,
+        lost_stores=hit.lost_stores,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -337,8 +343,10 @@ def _hits(
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
     """(S,) smallest counts that serve."""
-    shares = [ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-              for s, k in zip(services, n, strict=True)]  # fmt: skip
+    shares = [
+        ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+        for s, k in zip(services, n, strict=True)
+    ]
     return np.array(shares, np.int64)
 
 

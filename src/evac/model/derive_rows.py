@@ -104,9 +104,21 @@ def rows_of(top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, t
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
     return RowSet(
-        rows, tuple(names), present, pools, eligible, bare.kinds, power, demand, notes,
-        energy.steps, powered_by, bring_up, bare.left_off, frozenset(unknown),
-    )  # fmt: skip
+        rows,
+        tuple(names),
+        present,
+        pools,
+        eligible,
+        bare.kinds,
+        power,
+        demand,
+        notes,
+        energy.steps,
+        powered_by,
+        bring_up,
+        bare.left_off,
+        frozenset(unknown),
+    )
 
 
 def _demand(top: Topology) -> IntColumn:

@@ -254,8 +254,12 @@ def is_lost(top: Topology, lost: Loss, at: str) -> bool:
     A group stands nowhere. Raises UnknownDomain.
     """
     domain = resolve(top, at)
-    masks = {"site": (lost.sites, top.site_index), "hall": (lost.halls, top.hall_index),
-             "feed": (lost.feeds, top.feed_index), "rack": (lost.racks, top.rack_index)}  # fmt: skip
+    masks = {
+        "site": (lost.sites, top.site_index),
+        "hall": (lost.halls, top.hall_index),
+        "feed": (lost.feeds, top.feed_index),
+        "rack": (lost.racks, top.rack_index),
+    }
     if domain.kind in masks:
         mask, index = masks[domain.kind]
         return bool(mask[index[domain.id]])

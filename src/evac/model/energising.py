@@ -190,9 +190,14 @@ class _Energising:
             self.refused.setdefault(rack, "its power would be back only after the horizon")
         self._without_feeds()
         return Energy(
-            tuple(self.steps), self.power_at, self._least(), self._network(),
-            self.by_itself & self._has_power(), self.step_of, MappingProxyType(self.refused),
-        )  # fmt: skip
+            tuple(self.steps),
+            self.power_at,
+            self._least(),
+            self._network(),
+            self.by_itself & self._has_power(),
+            self.step_of,
+            MappingProxyType(self.refused),
+        )
 
     def _gain(self) -> list[float]:
         """(feeds,) servers that each would give power to."""
@@ -297,8 +302,10 @@ class _Energising:
         """(R + 1,) ticks from power until the switches and BMCs of a rack answer."""
         up = {hall.id: self._ticks(hall.network_up_ms) for hall in self.estate.halls}
         dark = self.lost.racks & ~self.live
-        found = [up.get(rack.hall or "", 0) if here else 0
-                 for rack, here in zip(self.estate.racks, dark.tolist(), strict=True)]  # fmt: skip
+        found = [
+            up.get(rack.hall or "", 0) if here else 0
+            for rack, here in zip(self.estate.racks, dark.tolist(), strict=True)
+        ]
         return np.array([*found, 0], np.int64)
 
     def _has_power(self) -> BoolColumn:

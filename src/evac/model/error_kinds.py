@@ -7,11 +7,17 @@ from typing import Final
 from evac.model import errors as e
 
 KINDS: Final[tuple[tuple[str, type[e.EvacError]], ...]] = (
-    ("stale-plan", e.StalePlan), ("unsafe-plan", e.UnsafePlan), ("unknown-domain", e.UnknownDomain),
-    ("invalid-input", e.InvalidInput), ("not-allowed", e.NotAllowed), ("lock-held", e.LockHeld),
-    ("outcome-unknown", e.OutcomeUnknown), ("run", e.RunError), ("store", e.StoreError),
+    ("stale-plan", e.StalePlan),
+    ("unsafe-plan", e.UnsafePlan),
+    ("unknown-domain", e.UnknownDomain),
+    ("invalid-input", e.InvalidInput),
+    ("not-allowed", e.NotAllowed),
+    ("lock-held", e.LockHeld),
+    ("outcome-unknown", e.OutcomeUnknown),
+    ("run", e.RunError),
+    ("store", e.StoreError),
     ("error", e.EvacError),
-)  # fmt: skip
+)
 _BY_STATUS: Final = {401: "not-allowed", 403: "not-allowed", 422: "invalid-input", 400: "invalid-input"}
 
 

@@ -101,10 +101,11 @@ class Superseded(LeaseLost):
 
     def __init__(self, own: int, newer: int) -> None:
         EvacError.__init__(
-            self, "superseded",
+            self,
+            "superseded",
             f"generation {newer} was opened; this store is of generation {own} and acts no more",
             "go on with the controller that opened it; leave this one stopped",
-        )  # fmt: skip
+        )
         self.name, self.own, self.newer = "generation", own, newer
 
 

@@ -110,12 +110,22 @@ def empty_fleet() -> Fleet:
     index = np.empty(0, np.int32)
     code = np.empty(0, np.uint8)
     return Fleet(
-        name=np.empty(0, "S1"), site=index, rack=index, server_class=index, pool=index, boot_server=index,
-        state=code, capacity=np.empty((0, RESOURCE_COUNT), np.int64),
-        capacity_known=np.empty((0, RESOURCE_COUNT), np.bool_), watts=np.empty(0, np.int64),
-        watts_known=np.empty(0, np.bool_), bmc=code,
-        bmc_address=no_names(0), serial=no_names(0), position=no_names(0),
-    )  # fmt: skip
+        name=np.empty(0, "S1"),
+        site=index,
+        rack=index,
+        server_class=index,
+        pool=index,
+        boot_server=index,
+        state=code,
+        capacity=np.empty((0, RESOURCE_COUNT), np.int64),
+        capacity_known=np.empty((0, RESOURCE_COUNT), np.bool_),
+        watts=np.empty(0, np.int64),
+        watts_known=np.empty(0, np.bool_),
+        bmc=code,
+        bmc_address=no_names(0),
+        serial=no_names(0),
+        position=no_names(0),
+    )
 
 
 def empty_replicas() -> Replicas:

@@ -66,10 +66,14 @@ def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
     names = tuple(budgets)
     index = {name: row for row, name in enumerate(names)}
     racks = [
-        [*(index.get(feed, -1) for feed in (*rack.feeds, "", "")[:2]), index.get(rack.hall or "", -1),
-         index.get(rack.id, -1), index.get(rack.site, -1)]
+        [
+            *(index.get(feed, -1) for feed in (*rack.feeds, "", "")[:2]),
+            index.get(rack.hall or "", -1),
+            index.get(rack.id, -1),
+            index.get(rack.site, -1),
+        ]
         for rack in top.estate.racks
-    ]  # fmt: skip
+    ]
     return PowerTable(
         names,
         tuple(less_margin(watts, margin) for watts in budgets.values()),

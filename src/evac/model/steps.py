@@ -8,19 +8,55 @@ from __future__ import annotations
 from typing import Final, Literal
 
 StepKind = Literal[
-    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest",
-    "power", "reprotect",
-]  # fmt: skip
+    "approve",
+    "fence",
+    "promote",
+    "boot",
+    "start",
+    "verify",
+    "shift",
+    "shed",
+    "stop",
+    "attest",
+    "power",
+    "reprotect",
+]
 STEP_KINDS: Final[tuple[StepKind, ...]] = (
-    "approve", "fence", "promote", "boot", "start", "verify", "shift", "shed", "stop", "attest",
-    "power", "reprotect",
-)  # fmt: skip
+    "approve",
+    "fence",
+    "promote",
+    "boot",
+    "start",
+    "verify",
+    "shift",
+    "shed",
+    "stop",
+    "attest",
+    "power",
+    "reprotect",
+)
 
 TOOL_ROLES: Final = (
-    "deploy", "registry", "identity", "vpn", "dns-control", "registrar", "monitoring", "paging",
-    "chat", "inventory", "secrets", "time", "boot", "evac", "dhcp", "images", "licences",
-    "management-network", "unseal",
-)  # fmt: skip
+    "deploy",
+    "registry",
+    "identity",
+    "vpn",
+    "dns-control",
+    "registrar",
+    "monitoring",
+    "paging",
+    "chat",
+    "inventory",
+    "secrets",
+    "time",
+    "boot",
+    "evac",
+    "dhcp",
+    "images",
+    "licences",
+    "management-network",
+    "unseal",
+)
 """What recovery itself needs. A company names the service that fills each role."""
 
 TOOLS_OF_KIND: Final[dict[StepKind, tuple[str, ...]]] = {

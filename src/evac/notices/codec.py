@@ -79,15 +79,14 @@ def state_bytes(state: State) -> bytes:
         {
             "open": [asdict(held) for held in memory.open.values()],
             "adopted": {kind: sorted(keys) for kind, keys in memory.adopted.items()},
-            "news": dict(memory.news), "watched": state.watched,
+            "news": dict(memory.news),
+            "watched": state.watched,
             "verdicts": {site: list(pair) for site, pair in state.verdicts.items()},
-            "references": {
-                loss: [one.least, one.worse, one.cost] for loss, one in state.references.items()
-            },
+            "references": {loss: [one.least, one.worse, one.cost] for loss, one in state.references.items()},
             "published": None if state.published is None else dict(state.published),
         },
         option=orjson.OPT_SORT_KEYS,
-    )  # fmt: skip
+    )
 
 
 def state_of(value: bytes) -> State:
@@ -98,16 +97,18 @@ def state_of(value: bytes) -> State:
         adopted: dict[Kind, frozenset[str]] = {k: frozenset(v) for k, v in told["adopted"].items()}
         published = told.get("published")
         memory = Memory(
-            MappingProxyType({one.concern.key: one for one in held}), MappingProxyType(adopted),
+            MappingProxyType({one.concern.key: one for one in held}),
+            MappingProxyType(adopted),
             MappingProxyType({str(name): int(at_ms) for name, at_ms in told["news"].items()}),
-        )  # fmt: skip
+        )
         return State(
-            memory, int(told["watched"]),
+            memory,
+            int(told["watched"]),
             MappingProxyType({site: (str(a), str(b)) for site, (a, b) in told["verdicts"].items()}),
             MappingProxyType(
                 {k: Reference(int(a), bool(b), int(c)) for k, (a, b, c) in told["references"].items()}
             ),
             None if published is None else {str(key): int(at_ms) for key, at_ms in published.items()},
-        )  # fmt: skip
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt("what was known of notices cannot be read") from error

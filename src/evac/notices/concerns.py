@@ -70,8 +70,10 @@ def short(words: str) -> str:
 def of_sites(verdicts: Mapping[str, tuple[str, str]]) -> tuple[Concern, ...]:
     """Site -> (verdict, reason)."""
     grave: Mapping[str, tuple[Severity, int]] = {
-        "lost": ("critical", 0), "isolated": ("error", SUSPECT_MS), "suspect": ("warning", SUSPECT_MS),
-    }  # fmt: skip
+        "lost": ("critical", 0),
+        "isolated": ("error", SUSPECT_MS),
+        "suspect": ("warning", SUSPECT_MS),
+    }
     found = []
     for site, (state, reason) in sorted(verdicts.items()):
         if state in grave:
@@ -131,11 +133,15 @@ def of_pages(exports: Iterable[tuple[str, int, str]], now_ms: int) -> tuple[Conc
     """(site, since_ms, problem) of each that writes the public status page."""
     return tuple(
         Concern(
-            f"status-page/{site}", "status-page", "warning",
-            short(f"the public status page is not written by {site}: {problem}"), "see to where it goes",
+            f"status-page/{site}",
+            "status-page",
+            "warning",
+            short(f"the public status page is not written by {site}: {problem}"),
+            "see to where it goes",
         )
-        for site, since_ms, problem in sorted(exports) if problem and now_ms - since_ms >= PAGE_MS
-    )  # fmt: skip
+        for site, since_ms, problem in sorted(exports)
+        if problem and now_ms - since_ms >= PAGE_MS
+    )
 
 
 def of_plans(
@@ -213,8 +219,9 @@ def of_updates(
     fresh = [] if before is None else [row for row in rows if row[0] not in before]
     return known, tuple(
         News(UPDATE, "info", text, title=short(title))
-        for _, at_ms, title, text in fresh if now_ms - at_ms < PUBLISHED_MS
-    )  # fmt: skip
+        for _, at_ms, title, text in fresh
+        if now_ms - at_ms < PUBLISHED_MS
+    )
 
 
 def _span(ms: int) -> str:

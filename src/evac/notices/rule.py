@@ -42,13 +42,18 @@ ADOPTING: Final[frozenset[Kind]] = frozenset({"finding", "tool"})
 
 _MANY: Final[Mapping[Kind, str]] = MappingProxyType(
     {
-        "site": "verdicts on sites", "run": "things wait for a person", "break-glass": "uses of break-glass",
-        "trouble": "things could not be done", "tool": "tools stand in one site only",
-        "lag": "copies lag beyond what was promised", "plan": "plans got worse, or are missing",
-        "finding": "new errors of the audit", "status-page": "status pages are not written",
+        "site": "verdicts on sites",
+        "run": "things wait for a person",
+        "break-glass": "uses of break-glass",
+        "trouble": "things could not be done",
+        "tool": "tools stand in one site only",
+        "lag": "copies lag beyond what was promised",
+        "plan": "plans got worse, or are missing",
+        "finding": "new errors of the audit",
+        "status-page": "status pages are not written",
         "update": "updates were published",
     }
-)  # fmt: skip
+)
 _OVER: Final[Mapping[Kind, str]] = MappingProxyType({"finding": "errors of the audit are gone"})
 
 

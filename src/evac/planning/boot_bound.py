@@ -84,9 +84,14 @@ def wave_bound(instance: Instance, rows: Ints, tools: Tools = Tools()) -> WaveBo
             hold = kind.duration if use.hold == WHOLE else use.hold
             if use.units and hold:
                 line = (
-                    kind.ready_least, kind.duration, use.units, use.offset, hold, int(counts[k]),
+                    kind.ready_least,
+                    kind.duration,
+                    use.units,
+                    use.offset,
+                    hold,
+                    int(counts[k]),
                     int(kind.by_hand),
-                )  # fmt: skip
+                )
                 lines.setdefault(use.limit, []).append(line)
     for limit in sorted(lines):
         capacity = instance.limits[limit].capacity

@@ -162,8 +162,9 @@ def _say_once(why: str) -> None:
         _SAID.append(why)
         _LOG.warning(
             "the compiled planner is not kept, and the next start compiles it again: %s. "
-            "Make room there, or name another folder: NUMBA_CACHE_DIR", why,
-        )  # fmt: skip
+            "Make room there, or name another folder: NUMBA_CACHE_DIR",
+            why,
+        )
 
 
 vars(dispatcher)["FunctionCache"] = _Kept

@@ -176,9 +176,15 @@ class _Board:
         up_ms = max((int(self.up_ms[self.row_of[name]]) for name in placed), default=0)
         late = max(0, up_ms - step.start_ms)
         made = replace(
-            step, id=id, pool=pool, servers=tuple(sorted(placed.items())), count=sum(placed.values()),
-            after=tuple(sorted({*other, *boots})), start_ms=step.start_ms + late, end_ms=step.end_ms + late,
-        )  # fmt: skip
+            step,
+            id=id,
+            pool=pool,
+            servers=tuple(sorted(placed.items())),
+            count=sum(placed.values()),
+            after=tuple(sorted({*other, *boots})),
+            start_ms=step.start_ms + late,
+            end_ms=step.end_ms + late,
+        )
         held: dict[str, int] = {}
         for use in self.uses.of(made):
             limit = self.instance.limits[use.limit].id

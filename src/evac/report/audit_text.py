@@ -47,12 +47,17 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
     shown = important(report.rows, len(report.rows) if whole else LOSSES_SHOWN)
     rows = [
         (
-            row.verdict, row.domain, number(row.down), number(row.lost), number(row.degraded),
+            row.verdict,
+            row.domain,
+            number(row.down),
+            number(row.lost),
+            number(row.degraded),
             people(row.people_down),
-            _last_back(row), number(row.late),
+            _last_back(row),
+            number(row.late),
         )
         for row in shown
-    ]  # fmt: skip
+    ]
     heads = (
         "verdict",
         "when this is lost",

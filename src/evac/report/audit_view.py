@@ -30,13 +30,17 @@ CASES_MOST: Final = 400
 
 EACH: Final = "each"
 VERDICT_WORDS: Final[dict[Verdict, str]] = {
-    "loss": "take services for good", "unknown": "cannot be judged",
-    "degraded": "hurt but everything comes back", "ok": "touch no service",
-}  # fmt: skip
+    "loss": "take services for good",
+    "unknown": "cannot be judged",
+    "degraded": "hurt but everything comes back",
+    "ok": "touch no service",
+}
 OF_ONE: Final[dict[Verdict, str]] = {
-    "loss": "takes services for good", "unknown": "cannot be judged",
-    "degraded": "hurts but everything comes back", "ok": "touches no service",
-}  # fmt: skip
+    "loss": "takes services for good",
+    "unknown": "cannot be judged",
+    "degraded": "hurts but everything comes back",
+    "ok": "touches no service",
+}
 
 
 def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -87,15 +91,26 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
     levels = Counter(f.severity for f in findings)
     late = sum(1 for row in report.rows if row.late)
     return [
-        Card("take services for good", number(verdicts["loss"]),
-             f"of {number(len(report.rows))} losses tried", "error" if verdicts["loss"] else "ok"),
-        Card("cannot be judged", number(verdicts["unknown"]), "losses, for want of facts",
-             "unknown" if verdicts["unknown"] else "ok"),
+        Card(
+            "take services for good",
+            number(verdicts["loss"]),
+            f"of {number(len(report.rows))} losses tried",
+            "error" if verdicts["loss"] else "ok",
+        ),
+        Card(
+            "cannot be judged",
+            number(verdicts["unknown"]),
+            "losses, for want of facts",
+            "unknown" if verdicts["unknown"] else "ok",
+        ),
         Card("bring services back too late", number(late), "losses miss an rto", "warning" if late else "ok"),
-        Card("errors to mend", number(levels["error"]),
-             f"and {plural(levels['warning'], 'warning')}, {plural(levels['note'], 'note')}",
-             "error" if levels["error"] else "ok"),
-    ]  # fmt: skip
+        Card(
+            "errors to mend",
+            number(levels["error"]),
+            f"and {plural(levels['warning'], 'warning')}, {plural(levels['note'], 'note')}",
+            "error" if levels["error"] else "ok",
+        ),
+    ]
 
 
 def _verdict_words(report: AuditReport) -> str:
@@ -113,9 +128,11 @@ def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
     lines = []
     for row in rows:
         pieces = (
-            ("never", row.lost, "never back"), ("cannot-tell", row.unknown, "not known"),
-            ("returns", row.recovered, "back later"), ("fewer", row.degraded, "with fewer replicas"),
-        )  # fmt: skip
+            ("never", row.lost, "never back"),
+            ("cannot-tell", row.unknown, "not known"),
+            ("returns", row.recovered, "back later"),
+            ("fewer", row.degraded, "with fewer replicas"),
+        )
         parts = tuple(
             svg.Part(count / whole, style, f"{row.domain}: {plural(count, 'service')} {words}")
             for style, count, words in pieces
@@ -157,12 +174,16 @@ def finding_parts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
             by_rule.setdefault(finding.rule, []).append(finding)
         rules = [
             {
-                "rule": rule, "code": found[0].code, "title": titles.get(rule, rule.replace("-", " ")),
-                "count": plural(len(found), "case"), "fixes": fixes[:FIXES_OPEN], "more": fixes[FIXES_OPEN:],
+                "rule": rule,
+                "code": found[0].code,
+                "title": titles.get(rule, rule.replace("-", " ")),
+                "count": plural(len(found), "case"),
+                "fixes": fixes[:FIXES_OPEN],
+                "more": fixes[FIXES_OPEN:],
             }
             for rule, found in by_rule.items()
             for fixes in [_fixes(found)]
-        ]  # fmt: skip
+        ]
         if rules:
             parts.append({"severity": severity, "words": plural(len(mine), severity), "rules": rules})
     return parts
@@ -236,9 +257,23 @@ def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
 
 
 _AS_THEY_ARE: Final = (
-    "kind", "verdict", "down", "recovered", "degraded", "unknown", "late", "untimed", "people_down",
-    "data_loss_ms", "stores_lost", "stores_gone", "to_place", "placed", "sheds", "short",
-)  # fmt: skip
+    "kind",
+    "verdict",
+    "down",
+    "recovered",
+    "degraded",
+    "unknown",
+    "late",
+    "untimed",
+    "people_down",
+    "data_loss_ms",
+    "stores_lost",
+    "stores_gone",
+    "to_place",
+    "placed",
+    "sheds",
+    "short",
+)
 
 
 def _scenario(report: AuditReport, row: LossRow) -> dict[str, Any]:

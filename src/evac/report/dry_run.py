@@ -19,13 +19,16 @@ def dry_run_document(
 ) -> dict[str, Any]:
     """For programs."""
     return {
-        "schema_version": 1, "plan_digest": digest, "question": title,
-        "ready": not any(row[2] for row in rows), "needs_approval": list(needs_approval),
+        "schema_version": 1,
+        "plan_digest": digest,
+        "question": title,
+        "ready": not any(row[2] for row in rows),
+        "needs_approval": list(needs_approval),
         "steps": [
             {"id": step, "actions": list(words), "problems": list(problems), "manual": manual, "gate": gate}
             for step, words, problems, manual, gate in rows
         ],
-    }  # fmt: skip
+    }
 
 
 def dry_run_text(document: Mapping[str, Any], saved_as: str, width: int, colour: bool) -> str:

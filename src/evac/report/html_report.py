@@ -20,9 +20,13 @@ __all__ = ["Planned", "html_report"]
 
 Parts = list[tuple[str, str]]
 TEMPLATES: Final = (
-    "report.html.j2", "parts.html.j2", "plan.html.j2", "simulation.html.j2", "audit.html.j2",
+    "report.html.j2",
+    "parts.html.j2",
+    "plan.html.j2",
+    "simulation.html.j2",
+    "audit.html.j2",
     "numbers.html.j2",
-)  # fmt: skip
+)
 
 
 def html_report(
@@ -41,9 +45,14 @@ def html_report(
         context |= plan_context(estate, planned)
         wave = [("wave", "Servers and power")] if context["wave"] else []
         parts += [
-            ("answer", "The answer"), ("curve", "Outage"), ("order", "Order"), *wave, ("room", "Room"),
-            ("given-up", "Given up"), ("matrix", "Services and sites"),
-        ]  # fmt: skip
+            ("answer", "The answer"),
+            ("curve", "Outage"),
+            ("order", "Order"),
+            *wave,
+            ("room", "Room"),
+            ("given-up", "Given up"),
+            ("matrix", "Services and sites"),
+        ]
     if planned is not None and planned.simulation is not None:
         context |= simulation_context(planned.plan, planned.simulation)
         parts.append(("odds", "How sure"))
@@ -53,8 +62,12 @@ def html_report(
     if planned is not None:
         parts.append(("numbers", "All numbers"))
     context |= {
-        "title": title, "lead": lead, "footer": footer, "parts": parts, "style": Markup(_file("report.css")),
-    }  # fmt: skip
+        "title": title,
+        "lead": lead,
+        "footer": footer,
+        "parts": parts,
+        "style": Markup(_file("report.css")),
+    }
     return str(_environment().get_template("report.html.j2").render(context))
 
 

@@ -39,13 +39,19 @@ def alert_rows(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
     """Alerts with their place spelled out."""
     return [
         {
-            "rule": a.rule, "severity": a.severity, "subject": a.subject, "message": a.message, "fix": a.fix,
-            "file": a.place.file, "line": a.place.line, "column": a.place.column,
+            "rule": a.rule,
+            "severity": a.severity,
+            "subject": a.subject,
+            "message": a.message,
+            "fix": a.fix,
+            "file": a.place.file,
+            "line": a.place.line,
+            "column": a.place.column,
             "fingerprint": a.fingerprint,
             "domains": list(a.domains),
         }
         for a in alerts
-    ]  # fmt: skip
+    ]
 
 
 def check_json(

@@ -166,13 +166,24 @@ def _cards(story: October) -> list[Card]:
     over = wave.ended_ms - wave.began_ms
     return [
         Card("Messages can be sent again", duration(story.messenger_ms), "about 10 h in 2022", "ok"),
-        Card("The last service is back", duration(story.last_ms), "127 h 30 min in 2022",
-             "error" if story.last_ms is None else "ok"),
-        Card(f"{number(wave.came_up)} of {number(wave.servers)} servers are up", duration(over),
-             f"no order can beat {duration(wave.bound_ms)}; by hand, over days, in 2022"),
-        Card("Feeds tripped", number(wave.trips), "counted by the simulated feeds",
-             "error" if wave.trips else "ok"),
-    ]  # fmt: skip
+        Card(
+            "The last service is back",
+            duration(story.last_ms),
+            "127 h 30 min in 2022",
+            "error" if story.last_ms is None else "ok",
+        ),
+        Card(
+            f"{number(wave.came_up)} of {number(wave.servers)} servers are up",
+            duration(over),
+            f"no order can beat {duration(wave.bound_ms)}; by hand, over days, in 2022",
+        ),
+        Card(
+            "Feeds tripped",
+            number(wave.trips),
+            "counted by the simulated feeds",
+            "error" if wave.trips else "ok",
+        ),
+    ]
 
 
 def _rows(story: October) -> list[tuple[str, str, str]]:

@@ -69,12 +69,15 @@ def cards(planned: Planned) -> list[Card]:
         Card("the last of them after", duration(last) if last is not None else "-", "from the loss on"),
         _objectives(plan),
         _data(plan),
-        Card("before the first step", duration(lead),
-             f"{duration(plan.detection_ms)} to detect, {duration(plan.approval_ms)} to approve"),
+        Card(
+            "before the first step",
+            duration(lead),
+            f"{duration(plan.detection_ms)} to detect, {duration(plan.approval_ms)} to approve",
+        ),
         Card("outage", outage, f"user-minutes in {duration(plan.horizon_ms)}"),
         _gap(plan),
         _check(planned.verdict),
-    ]  # fmt: skip
+    ]
 
 
 def _grave(plan: Plan) -> str:
@@ -133,9 +136,13 @@ def tier_rows(plan: Plan) -> list[dict[str, Any]]:
         gone = sum(1 for o in mine if o.state in plan_view.GONE)
         rows.append(
             {
-                "tier": tier, "services": number(len(mine)),
+                "tier": tier,
+                "services": number(len(mine)),
                 "times": [duration(t) for t in picked] or ["-"] * 3,
-                "missed": number(missed), "gone": number(gone), "bad": bool(missed), "lost": bool(gone),
+                "missed": number(missed),
+                "gone": number(gone),
+                "bad": bool(missed),
+                "lost": bool(gone),
             }
-        )  # fmt: skip
+        )
     return rows

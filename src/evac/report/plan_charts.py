@@ -26,8 +26,10 @@ FOREVER: Final = float("inf")
 MANY_LATE: Final = 0.2
 
 PHASES: Final[Mapping[str, str]] = {
-    "start": "starts", "verify": "is checked", "shift": "its traffic moves",
-}  # fmt: skip
+    "start": "starts",
+    "verify": "is checked",
+    "shift": "its traffic moves",
+}
 KIND_WORDS: Final[Mapping[str, str]] = {
     "approve": "approve",
     "fence": "fence old primaries",

@@ -97,12 +97,16 @@ def _work(plan: Plan, upto: float) -> dict[str, Any]:
     chart = svg.gantt("work", "The work by kind over time", words + ".", drawn, upto, lead)
     rows = [
         {
-            "words": plan_charts.KIND_WORDS[w.kind], "kind": w.kind, "steps": number(w.steps),
-            "actions": number(w.actions), "by_hand": number(w.by_hand),
-            "begin": seconds(w.begin), "end": seconds(w.end),
+            "words": plan_charts.KIND_WORDS[w.kind],
+            "kind": w.kind,
+            "steps": number(w.steps),
+            "actions": number(w.actions),
+            "by_hand": number(w.by_hand),
+            "begin": seconds(w.begin),
+            "end": seconds(w.end),
         }
         for w in found
-    ]  # fmt: skip
+    ]
     return {"chart": chart if rows else "", "rows": rows}
 
 
@@ -132,19 +136,25 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     chart = svg.gantt(f"chain{chain.tier}", title, description, rows, upto, lead)
     links = [
         {
-            "words": link.words, "begin": seconds(link.begin), "takes": seconds(link.end - link.begin),
+            "words": link.words,
+            "begin": seconds(link.begin),
+            "takes": seconds(link.end - link.begin),
             "waited": seconds(link.waited) if link.waited else "-",
         }
         for link in chain.links
-    ]  # fmt: skip
+    ]
     waited = sum(link.waited for link in chain.links)
     working = sum(link.end - link.begin for link in chain.links)
     told = f"{plural(len(links), 'step')}: {seconds(working)} of work"
     told += f", {seconds(waited)} of waiting for room or a turn." if waited else ", no waiting between them."
     return {
-        "tier": chain.tier, "words": words, "told": told, "chart": chart, "links": links,
+        "tier": chain.tier,
+        "words": words,
+        "told": told,
+        "chart": chart,
+        "links": links,
         "open": len(links) <= CHAIN_OPEN,
-    }  # fmt: skip
+    }
 
 
 def _rooms(estate: Estate, rows: Sequence[plan_view.CapacityRow]) -> dict[str, Any]:
@@ -188,11 +198,16 @@ def _room_words(row: plan_view.CapacityRow) -> dict[str, str]:
         return amount(row.resource, value)
 
     return {
-        "site": row.site, "resource": row.resource, "whole": words(row.whole), "share": _used(row),
-        "used_before": words(row.before.used), "used_after": words(row.after.used),
-        "dark_before": words(row.before.dark), "dark_after": words(row.after.dark),
+        "site": row.site,
+        "resource": row.resource,
+        "whole": words(row.whole),
+        "share": _used(row),
+        "used_before": words(row.before.used),
+        "used_after": words(row.after.used),
+        "dark_before": words(row.before.dark),
+        "dark_after": words(row.after.dark),
         "gone": words(max(row.before.gone, row.after.gone)),
-    }  # fmt: skip
+    }
 
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
@@ -240,10 +255,13 @@ def _store(store: StoreOutcome, lead_ms: int) -> dict[str, str]:
     else:
         lost, state = (duration(store.loss_ms), "warning") if store.loss_ms else ("none", "ok")
     return {
-        "store": store.store, "candidate": plan_charts.place_words(store.candidate) or "nowhere",
+        "store": store.store,
+        "candidate": plan_charts.place_words(store.candidate) or "nowhere",
         "back": duration(store.primary_ms + lead_ms) if store.primary_ms is not None else "never",
-        "loss": lost, "state": state, "waiver": store.waiver,
-    }  # fmt: skip
+        "loss": lost,
+        "state": state,
+        "waiver": store.waiver,
+    }
 
 
 def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[plan_view.MatrixRow]) -> dict[str, Any]:

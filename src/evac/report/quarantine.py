@@ -27,8 +27,17 @@ from evac.run.view import RunView
 
 SCHEMA_VERSION: Final = 1
 COLUMNS: Final = (
-    "hall", "rack", "position", "server", "serial", "code", "reason", "what_to_do", "may_draw_power", "tries",
-)  # fmt: skip
+    "hall",
+    "rack",
+    "position",
+    "server",
+    "serial",
+    "code",
+    "reason",
+    "what_to_do",
+    "may_draw_power",
+    "tries",
+)
 NETWORK: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
 WAITS: Final = "then it is tried again by itself"
 SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
@@ -119,9 +128,17 @@ def _left(
     step, place = view.steps[i], place_of(view.steps[i].id)
     hall, rack = str(place.get("network", "")), str(place.get("rack", "") or step.rack)
     return Left(
-        hall, rack, str(place.get("position", "")), step.target, str(place.get("serial", "")), code, reason,
-        remedy, i in view.keeping, view.attempts[i],
-    )  # fmt: skip
+        hall,
+        rack,
+        str(place.get("position", "")),
+        step.target,
+        str(place.get("serial", "")),
+        code,
+        reason,
+        remedy,
+        i in view.keeping,
+        view.attempts[i],
+    )
 
 
 def _sorted(rows: Iterable[Left]) -> tuple[Left, ...]:
@@ -137,9 +154,17 @@ def _natural(text: str) -> tuple[tuple[int, str], ...]:
 
 def _row(one: Left) -> tuple[str, ...]:
     return (
-        one.hall, one.rack, one.position, one.server, one.serial, one.code, one.reason, one.remedy,
-        "yes" if one.draws else "no", str(one.tries),
-    )  # fmt: skip
+        one.hall,
+        one.rack,
+        one.position,
+        one.server,
+        one.serial,
+        one.code,
+        one.reason,
+        one.remedy,
+        "yes" if one.draws else "no",
+        str(one.tries),
+    )
 
 
 def quarantine_csv(found: Quarantine) -> str:
@@ -166,9 +191,12 @@ def quarantine_json(found: Quarantine) -> str:
         ]
 
     document = {
-        "schema_version": SCHEMA_VERSION, "run": found.run, "boots": found.boots, "down": rows(found.down),
+        "schema_version": SCHEMA_VERSION,
+        "run": found.run,
+        "boots": found.boots,
+        "down": rows(found.down),
         "degraded": rows(found.degraded),
-    }  # fmt: skip
+    }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -180,12 +208,19 @@ def quarantine_read(text: str) -> Quarantine:
         def rows(name: str) -> tuple[Left, ...]:
             return tuple(
                 Left(
-                    str(row["hall"]), str(row["rack"]), str(row["position"]), str(row["server"]),
-                    str(row["serial"]), str(row["code"]), str(row["reason"]), str(row["what_to_do"]),
-                    bool(row["may_draw_power"]), int(row["tries"]),
+                    str(row["hall"]),
+                    str(row["rack"]),
+                    str(row["position"]),
+                    str(row["server"]),
+                    str(row["serial"]),
+                    str(row["code"]),
+                    str(row["reason"]),
+                    str(row["what_to_do"]),
+                    bool(row["may_draw_power"]),
+                    int(row["tries"]),
                 )
                 for row in told[name]
-            )  # fmt: skip
+            )
 
         return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
     except (ValueError, KeyError, TypeError) as error:
@@ -205,9 +240,17 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
             page.line(f"{words}, {hall}" if hall else words, "bold")
             page.table(
                 ("rack", "unit", "server", "serial", "what is wrong, what to do"),
-                [(_short(o.rack, hall) or "-", o.position or "-", o.server, o.serial or "-",
-                  f"{o.reason}: {o.remedy} [{o.code}]") for o in here],
-            )  # fmt: skip
+                [
+                    (
+                        _short(o.rack, hall) or "-",
+                        o.position or "-",
+                        o.server,
+                        o.serial or "-",
+                        f"{o.reason}: {o.remedy} [{o.code}]",
+                    )
+                    for o in here
+                ],
+            )
     page.line()
     page.line(f"to print: evac run quarantine {found.run} --output html --to floor.html", "dim")
     page.line(

@@ -32,7 +32,10 @@ def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
 def _template() -> Template:
     text = resources.files("evac.report").joinpath("templates", _NAME).read_text("utf-8")
     environment = Environment(
-        loader=DictLoader({_NAME: text}), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=DictLoader({_NAME: text}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     return environment.get_template(_NAME)

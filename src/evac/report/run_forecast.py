@@ -40,9 +40,12 @@ FORECASTS: Final = Forecaster()
 def forecast_facts(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Rows of (name, words, style), of the document of a forecast."""
     words, style = _servers(
-        said["servers"], said["up"], said["to_the_floor"], _ms(said["all_on_at"]),
+        said["servers"],
+        said["up"],
+        said["to_the_floor"],
+        _ms(said["all_on_at"]),
         _ms(said["planned_all_on_at"]),
-    )  # fmt: skip
+    )
     if said["waits_for_a_person"]:
         words, style = f"{words}; as if what waits for a person were done now", "warning"
     yield "servers", words, style
@@ -96,16 +99,26 @@ def forecast_document(said: Forecast | None) -> dict[str, Any] | None:
     if said is None:
         return None
     return {
-        "made_at": _moment(said.at_ms), "servers": said.boots, "up": said.up, "to_the_floor": said.floor,
-        "all_on_at": _moment(said.on_ms), "planned_all_on_at": _moment(said.planned_on_ms),
-        "ends_at": _moment(said.end_ms), "waits_for_a_person": said.waits,
+        "made_at": _moment(said.at_ms),
+        "servers": said.boots,
+        "up": said.up,
+        "to_the_floor": said.floor,
+        "all_on_at": _moment(said.on_ms),
+        "planned_all_on_at": _moment(said.planned_on_ms),
+        "ends_at": _moment(said.end_ms),
+        "waits_for_a_person": said.waits,
         "services": {name: _moment(at_ms) for name, at_ms in said.services.items()},
         "learned": [
-            {"kind": one.kind, "predicted_ms": one.predicted_ms, "measured": one.measured,
-             "failed": one.failed, "permille": one.permille}
+            {
+                "kind": one.kind,
+                "predicted_ms": one.predicted_ms,
+                "measured": one.measured,
+                "failed": one.failed,
+                "permille": one.permille,
+            }
             for one in said.learned
         ],
-    }  # fmt: skip
+    }
 
 
 def _moment(at_ms: int) -> str | None:

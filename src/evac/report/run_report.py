@@ -37,9 +37,19 @@ _OTHER_COLUMNS: Final = 24
 """What try, took, indent and the spaces between columns take."""
 _LEAST_DETAIL: Final = 20
 _TELLING: Final = (
-    "attested_by", "proof", "role", "synchronous", "diverged_transactions", "lost_bytes", "archive",
-    "upstream", "answers", "running", "wanted", "status",
-)  # fmt: skip
+    "attested_by",
+    "proof",
+    "role",
+    "synchronous",
+    "diverged_transactions",
+    "lost_bytes",
+    "archive",
+    "upstream",
+    "answers",
+    "running",
+    "wanted",
+    "status",
+)
 _QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
 """Facts that programs read: they are in the JSON."""
 _GRAVE: Final = (
@@ -54,9 +64,15 @@ _GRAVE: Final = (
     "succeeded",
 )
 _STYLE_OF: Final = {
-    "succeeded": "ok", "succeeded_with_exceptions": "warning", "failed": "error", "timed_out": "error",
-    "cancelled": "warning", "paused": "warning", "awaiting_approval": "warning", "rolling_back": "warning",
-}  # fmt: skip
+    "succeeded": "ok",
+    "succeeded_with_exceptions": "warning",
+    "failed": "error",
+    "timed_out": "error",
+    "cancelled": "warning",
+    "paused": "warning",
+    "awaiting_approval": "warning",
+    "rolling_back": "warning",
+}
 
 
 Document = Mapping[str, Any]
@@ -111,23 +127,42 @@ def run_head(shown: RunShown) -> dict[str, Any]:
     view = shown.view
     over = view.phase in ENDED
     return {
-        "schema_version": SCHEMA_VERSION, "run": view.spec.run, "incident": view.spec.incident,
-        "question": view.spec.labels.get("scenario", ""), "plan_digest": view.plans[-1], "state": view.phase,
-        "leader": shown.leader, "token": view.token, "graceful": view.graceful, "held_by": view.held,
-        "why": view.end_why, "approved_by": sorted(view.approved_by),
-        "approvals_needed": view.spec.approvals, "envelope": to_data(view.spec.envelope),
-        "to_type": list(view.untyped), "events": view.events, "waits_for": waiting(view),
+        "schema_version": SCHEMA_VERSION,
+        "run": view.spec.run,
+        "incident": view.spec.incident,
+        "question": view.spec.labels.get("scenario", ""),
+        "plan_digest": view.plans[-1],
+        "state": view.phase,
+        "leader": shown.leader,
+        "token": view.token,
+        "graceful": view.graceful,
+        "held_by": view.held,
+        "why": view.end_why,
+        "approved_by": sorted(view.approved_by),
+        "approvals_needed": view.spec.approvals,
+        "envelope": to_data(view.spec.envelope),
+        "to_type": list(view.untyped),
+        "events": view.events,
+        "waits_for": waiting(view),
         "most_lost": [
-            {"store": one.store, "candidate": one.candidate, "milliseconds": one.most_ms, "basis": one.basis,
-             "words": one.words}
+            {
+                "store": one.store,
+                "candidate": one.candidate,
+                "milliseconds": one.most_ms,
+                "basis": one.basis,
+                "words": one.words,
+            }
             for one in shown.losses
         ],
         "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
         "limits_changed": limits_changed(view),
-        "started_at": moment(view.started_ms), "ended_at": moment(view.last_ms) if over else None,
-        "as_of": moment(shown.now_ms), "in_doubt": len(view.doubtful), "undo_failed": len(view.undo_broken),
+        "started_at": moment(view.started_ms),
+        "ended_at": moment(view.last_ms) if over else None,
+        "as_of": moment(shown.now_ms),
+        "in_doubt": len(view.doubtful),
+        "undo_failed": len(view.undo_broken),
         "counts": dict(sorted(view.counts.items())),
-    }  # fmt: skip
+    }
 
 
 def limits_changed(view: RunView) -> list[dict[str, Any]]:
@@ -141,9 +176,10 @@ def by_need(view: RunView, most: int) -> list[int]:
     """
     rank = {phase: n for n, phase in enumerate(_GRAVE)}
     return heapq.nsmallest(
-        most, range(len(view.steps)),
+        most,
+        range(len(view.steps)),
         key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
-    )  # fmt: skip
+    )
 
 
 def step_row(view: RunView, i: int) -> dict[str, Any]:
@@ -152,12 +188,18 @@ def step_row(view: RunView, i: int) -> dict[str, Any]:
     code, message = view.failures.get(i, ("", ""))
     began, ended = moment(view.started[i]), moment(view.ended[i])
     return {
-        "id": step.id, "kind": step.kind, "target": step.target, "state": view.phases[i],
-        "attempts": view.attempts[i], "started_at": began, "ended_at": ended,
+        "id": step.id,
+        "kind": step.kind,
+        "target": step.target,
+        "state": view.phases[i],
+        "attempts": view.attempts[i],
+        "started_at": began,
+        "ended_at": ended,
         "evidence": dict(view.evidence.get(i, {})),
         "error": {"code": code, "message": message} if code else None,
-        "waits_for": why_waits(view, i), "gate": view.gates.get(i) or step.gate,
-    }  # fmt: skip
+        "waits_for": why_waits(view, i),
+        "gate": view.gates.get(i) or step.gate,
+    }
 
 
 def run_json(document: Document) -> str:
@@ -342,8 +384,9 @@ def _table(page: Page, document: Document, width: int, most: int) -> None:
             (row["id"], row["state"], str(row["attempts"]), _took(row, now_ms), _detail(row, left))
             for row in rows
         ],
-        right=(2, 3), whole=(0,) if left >= _LEAST_DETAIL else (),
-    )  # fmt: skip
+        right=(2, 3),
+        whole=(0,) if left >= _LEAST_DETAIL else (),
+    )
     if whole > len(rows):
         page.line(f"and {plural(whole - len(rows), 'step')} more: evac run show --output json", "dim")
 

@@ -20,16 +20,20 @@ from evac.run.values import Event
 OPEN_MOST: Final = 200_000
 _RESULTS: Final = MappingProxyType(
     {
-        "succeeded": "success", "succeeded_with_exceptions": "success", "failed": "failure",
-        "cancelled": "cancellation", "timed_out": "timeout",
+        "succeeded": "success",
+        "succeeded_with_exceptions": "success",
+        "failed": "failure",
+        "cancelled": "cancellation",
+        "timed_out": "timeout",
     }
-)  # fmt: skip
+)
 _WAITS: Final = MappingProxyType(
     {
-        "approval_needed": ("approval", ("run_started",)), "paused": ("pause", ("resumed", "cancelled")),
+        "approval_needed": ("approval", ("run_started",)),
+        "paused": ("pause", ("resumed", "cancelled")),
         "held": ("hold", ("released",)),
     }
-)  # fmt: skip
+)
 """What begins a wait -> its name, and what ends it."""
 
 
@@ -138,14 +142,19 @@ class RunSpans:
             kind, _, target = event.step.partition(":")
             word = f"{way} {kind}".strip()
             self._steps[event.step, way] = _Open(
-                word, f"{event.step}/{self._fed}", event.at_ms,
+                word,
+                f"{event.step}/{self._fed}",
+                event.at_ms,
                 {
-                    "cicd.pipeline.run.id": self.run, "cicd.pipeline.task.name": event.step[:200],
+                    "cicd.pipeline.run.id": self.run,
+                    "cicd.pipeline.task.name": event.step[:200],
                     "cicd.pipeline.task.run.id": f"{event.step}/{event.attempt}"[:200],
-                    "cicd.pipeline.task.type": "deploy", "evac.step.kind": word, "evac.target": target[:200],
+                    "cicd.pipeline.task.type": "deploy",
+                    "evac.step.kind": word,
+                    "evac.target": target[:200],
                     "evac.attempt": event.attempt,
                 },
-            )  # fmt: skip
+            )
         return found
 
     def _lost(self, known: _Open, at_ms: int) -> RunSpan:
@@ -168,9 +177,16 @@ class RunSpans:
             one.attributes["error.type"] = error[:100]
         parent = _id(self.run, "") if one.key else b""
         return RunSpan(
-            one.name, self.trace, _id(self.run, one.key), parent, one.begin_ms, max(one.begin_ms, at_ms),
-            MappingProxyType(one.attributes), error, tuple(one.moments[:100]),
-        )  # fmt: skip
+            one.name,
+            self.trace,
+            _id(self.run, one.key),
+            parent,
+            one.begin_ms,
+            max(one.begin_ms, at_ms),
+            MappingProxyType(one.attributes),
+            error,
+            tuple(one.moments[:100]),
+        )
 
 
 def _result(event: Event) -> tuple[str, str]:

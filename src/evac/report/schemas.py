@@ -30,23 +30,43 @@ def _rows(row: dict[str, Any]) -> dict[str, Any]:
 _STEP: Final = _object(
     "One step. It begins at start_ms at the earliest and when every step named in after has ended.",
     {
-        "id": _TEXT, "kind": _TEXT, "target": _TEXT, "after": _NAMES, "start_ms": _COUNT,
+        "id": _TEXT,
+        "kind": _TEXT,
+        "target": _TEXT,
+        "after": _NAMES,
+        "start_ms": _COUNT,
         "duration_ms": _COUNT,
         "uses": {"type": "object", "additionalProperties": _COUNT, "description": "limit -> units held"},
     },
-    count=_COUNT, wave=_COUNT, milestone=_TEXT, pool=_TEXT, candidate=_TEXT, rung=_TEXT,
-    manual={"type": "boolean"}, tools=_NAMES, precheck=_TEXT, gate=_TEXT, undo=_TEXT, deadline_ms=_COUNT,
-)  # fmt: skip
+    count=_COUNT,
+    wave=_COUNT,
+    milestone=_TEXT,
+    pool=_TEXT,
+    candidate=_TEXT,
+    rung=_TEXT,
+    manual={"type": "boolean"},
+    tools=_NAMES,
+    precheck=_TEXT,
+    gate=_TEXT,
+    undo=_TEXT,
+    deadline_ms=_COUNT,
+)
 
 _SERVICE: Final = _object(
     "What becomes of an affected service. restored_ms counts from the release of the plan, recovery_ms "
     "from the loss, detection and approval included; null: not within the horizon.",
     {
-        "service": _TEXT, "restored_ms": _COUNT_OR_NULL, "recovery_ms": _COUNT_OR_NULL,
-        "rto_ms": _COUNT_OR_NULL, "base_outage_ms": _COUNT, "top_outage_ms": _COUNT, "tier": _COUNT,
-        "people": _COUNT, "state": {"enum": ["restored", "degraded", "shed", "unplaced", "running"]},
+        "service": _TEXT,
+        "restored_ms": _COUNT_OR_NULL,
+        "recovery_ms": _COUNT_OR_NULL,
+        "rto_ms": _COUNT_OR_NULL,
+        "base_outage_ms": _COUNT,
+        "top_outage_ms": _COUNT,
+        "tier": _COUNT,
+        "people": _COUNT,
+        "state": {"enum": ["restored", "degraded", "shed", "unplaced", "running"]},
     },
-)  # fmt: skip
+)
 
 _PLACEMENT: Final = _object("Replicas started.", {"service": _TEXT, "server": _TEXT, "count": _COUNT})
 
@@ -89,11 +109,17 @@ _FATE: Final = _object(
 _FINDING: Final = _object(
     "One finding; scenario is the worst loss it holds for, path the fact to change.",
     {
-        "rule": _TEXT, "severity": {"enum": ["error", "warning", "note"]}, "scenario": _TEXT,
+        "rule": _TEXT,
+        "severity": {"enum": ["error", "warning", "note"]},
+        "scenario": _TEXT,
         "subject": _TEXT,
-        "message": _TEXT, "fix": _TEXT, "path": _TEXT, "fingerprint": _TEXT, "domains": _NAMES,
+        "message": _TEXT,
+        "fix": _TEXT,
+        "path": _TEXT,
+        "fingerprint": _TEXT,
+        "domains": _NAMES,
     },
-)  # fmt: skip
+)
 
 AUDIT_SCHEMA: Final[dict[str, Any]] = {
     "$schema": _DIALECT,

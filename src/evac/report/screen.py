@@ -14,10 +14,19 @@ from rich.text import Text
 from evac.report.words import shown
 
 STYLES: Final = {
-    "error": "bold red", "warning": "yellow", "note": "blue", "ok": "green", "loss": "bold red",
-    "degraded": "yellow", "unknown": "magenta", "restored": "green", "shed": "yellow", "unplaced": "bold red",
-    "running": "green", "dim": "dim",
-}  # fmt: skip
+    "error": "bold red",
+    "warning": "yellow",
+    "note": "blue",
+    "ok": "green",
+    "loss": "bold red",
+    "degraded": "yellow",
+    "unknown": "magenta",
+    "restored": "green",
+    "shed": "yellow",
+    "unplaced": "bold red",
+    "running": "green",
+    "dim": "dim",
+}
 
 
 NAMES: Final = ("next: ", "to print: ")
@@ -53,9 +62,12 @@ class Page:
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def table(
-        self, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = (),
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        right: Iterable[int] = (),
         whole: Iterable[int] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A table; the cells are plain words, a cell that is a state gets its colour. whole: columns that are
         never broken, because people copy what stands in them.
         """
@@ -72,10 +84,16 @@ class Page:
         """Without trailing white space, ending in a newline."""
         stream = io.StringIO()
         console = Console(
-            file=stream, width=self._width, force_terminal=self._colour, no_color=not self._colour,
-            color_system="standard" if self._colour else None, highlight=False, markup=False, emoji=False,
+            file=stream,
+            width=self._width,
+            force_terminal=self._colour,
+            no_color=not self._colour,
+            color_system="standard" if self._colour else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
             legacy_windows=False,
-        )  # fmt: skip
+        )
         for part in self._parts:
             console.print(part, soft_wrap=isinstance(part, Text) and part.plain.lstrip().startswith(NAMES))
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

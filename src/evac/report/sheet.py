@@ -47,13 +47,14 @@ def sheet_of(data: Any) -> Sheet:
     try:
         parts = tuple(
             Part(
-                str(part["title"]), str(part["words"]),
+                str(part["title"]),
+                str(part["words"]),
                 [(str(name), str(value)) for name, value in part["facts"]],
                 [str(one) for one in part["head"]],
                 [[str(cell) for cell in row] for row in part["rows"]],
             )
             for part in data["parts"]
-        )  # fmt: skip
+        )
         return Sheet(str(data["title"]), str(data["lead"]), parts, str(data["footer"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput("sheet-invalid", "this is no sheet", "ask a server of this version") from error

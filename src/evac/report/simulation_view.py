@@ -31,13 +31,16 @@ def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
         ],
         "at_risk": [
             {
-                "service": s.service, "tier": s.tier, "odds": share(s.meets_rto_permille or 0),
-                "p90": duration(s.recovery_ms[1]), "rto": duration(s.rto_ms),
+                "service": s.service,
+                "tier": s.tier,
+                "odds": share(s.meets_rto_permille or 0),
+                "p90": duration(s.recovery_ms[1]),
+                "rto": duration(s.rto_ms),
             }
             for s in at_risk[:20]
         ],
         "often": [{"name": _words(c, steps), "odds": share(c.permille)} for c in found.critical[:10]],
-    }  # fmt: skip
+    }
 
 
 def _words(critical: Critical, steps: Mapping[str, Step]) -> str:

@@ -33,10 +33,13 @@ def status_text(document: Document, width: int, colour: bool) -> str:
         ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
         ("store", document["store"], ""),
         *_generation(document),
-        ("hold", f"by {hold['who']} since {hold['at']}: {hold['reason']}" if hold else "none",
-         "warning" if hold else ""),
+        (
+            "hold",
+            f"by {hold['who']} since {hold['at']}: {hold['reason']}" if hold else "none",
+            "warning" if hold else "",
+        ),
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document["sites"].items()),
-    ]  # fmt: skip
+    ]
     page.facts(rows)
     if runs:
         page.line()
@@ -100,6 +103,9 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
 def _fate(row: Document) -> tuple[str, str, str, str, str]:
     back, count = row["recovery_ms"], row.get("people")
     return (
-        row["service"], row["fate"], "-" if back is None else duration(back),
-        "-" if count is None else people(count), ", ".join(row["chain"][1:]) or "-",
-    )  # fmt: skip
+        row["service"],
+        row["fate"],
+        "-" if back is None else duration(back),
+        "-" if count is None else people(count),
+        ", ".join(row["chain"][1:]) or "-",
+    )

@@ -24,17 +24,24 @@ def status_feed(page: StatusPage, link: str) -> str:
     ]
     items.sort(key=lambda item: (-item[0], item[1], item[2]))
     lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>', '<rss version="2.0">', "<channel>",
-        f"<title>{_text(page.title)}</title>", f"<link>{_text(link)}</link>",
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<rss version="2.0">',
+        "<channel>",
+        f"<title>{_text(page.title)}</title>",
+        f"<link>{_text(link)}</link>",
         f"<description>{_text(page.title)}: published updates</description>",
         f"<lastBuildDate>{_date(page.made_ms)}</lastBuildDate>",
-    ]  # fmt: skip
+    ]
     for at_ms, title, text in items[:ITEMS_MOST]:
         guid = sha256(f"{at_ms}\0{title}\0{text}".encode()).hexdigest()
         lines += [
-            "<item>", f"<title>{_text(title)}</title>", f"<description>{_text(text)}</description>",
-            f'<guid isPermaLink="false">{guid}</guid>', f"<pubDate>{_date(at_ms)}</pubDate>", "</item>",
-        ]  # fmt: skip
+            "<item>",
+            f"<title>{_text(title)}</title>",
+            f"<description>{_text(text)}</description>",
+            f'<guid isPermaLink="false">{guid}</guid>',
+            f"<pubDate>{_date(at_ms)}</pubDate>",
+            "</item>",
+        ]
     return "\n".join([*lines, "</channel>", "</rss>", ""])
 
 

@@ -20,8 +20,26 @@ LABEL_LIMIT: Final = 42
 CURVE_HEIGHT: Final = 150
 CURVE_WIDTH: Final = 1000
 _STEPS: Final = (
-    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800,
-)  # fmt: skip
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10800,
+    21600,
+    43200,
+    86400,
+    172800,
+)
 _LEAST_PERCENT: Final = 0.3
 _EDGE_PERCENT: Final = 3.0
 """Words of an axis this near to an end stand beside their rule, not under it: they stay on the page."""
@@ -184,8 +202,10 @@ def shares(name: str, title: str, description: str, rows: Sequence[Shares], tall
         for under, parts in enumerate(row.bars):
             lines += _parts(parts, 3 + under * (tall + 1), tall)
         if row.value:
-            lines.append(f'<text x="100%" dx="8" y="{3 + len(row.bars) * (tall + 1) / 2 + 4:g}" '
-                         f'class="value">{escape(row.value)}</text>')  # fmt: skip
+            lines.append(
+                f'<text x="100%" dx="8" y="{3 + len(row.bars) * (tall + 1) / 2 + 4:g}" '
+                f'class="value">{escape(row.value)}</text>'
+            )
         lines.append("</g></g>")
     return "".join([*lines, "</svg>"])
 

@@ -40,9 +40,11 @@ def wave_context(estate: Estate, plan: Plan) -> dict[str, Any] | None:
 
 def _off(entry: LeftOff) -> dict[str, str]:
     return {
-        "domain": entry.domain, "reason": entry.reason, "count": number(len(entry.servers)),
+        "domain": entry.domain,
+        "reason": entry.reason,
+        "count": number(len(entry.servers)),
         "servers": ", ".join(entry.servers),
-    }  # fmt: skip
+    }
 
 
 def _words(plan: Plan) -> str:
@@ -111,8 +113,13 @@ def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> 
             words += f", of {number(budget)} W that {name} may draw."
         title = f"Power of {name} over time"
         highest = float(max(most, budget or 0)) * 1.05
-        found.append({"site": name, "words": words,
-                      "chart": svg.curves(f"power{site}", title, words, series, upto, highest)})  # fmt: skip
+        found.append(
+            {
+                "site": name,
+                "words": words,
+                "chart": svg.curves(f"power{site}", title, words, series, upto, highest),
+            }
+        )
     return found
 
 

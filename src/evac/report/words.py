@@ -12,10 +12,14 @@ SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warn
 
 
 _STEERS: Final = dict.fromkeys(
-    (*(n for n in range(0x20) if n not in (0x09, 0x0A)), *range(0x7F, 0xA0), *range(0x202A, 0x202F),
-     *range(0x2066, 0x206A)),
+    (
+        *(n for n in range(0x20) if n not in (0x09, 0x0A)),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    ),
     "\ufffd",
-)  # fmt: skip
+)
 
 
 def shown(text: str) -> str:

@@ -33,9 +33,26 @@ class Agenda:
     """
 
     __slots__ = (
-        "asleep", "blocked", "boots", "fences", "held", "now_ms", "observe", "offered", "parked", "places",
-        "promised", "ready", "spent", "standing", "stands", "stuck", "timers", "trying", "undo",
-    )  # fmt: skip
+        "asleep",
+        "blocked",
+        "boots",
+        "fences",
+        "held",
+        "now_ms",
+        "observe",
+        "offered",
+        "parked",
+        "places",
+        "promised",
+        "ready",
+        "spent",
+        "standing",
+        "stands",
+        "stuck",
+        "timers",
+        "trying",
+        "undo",
+    )
 
     def __init__(self, view: RunView, now_ms: int) -> None:
         self.now_ms = now_ms

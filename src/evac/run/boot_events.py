@@ -18,9 +18,19 @@ from evac.run.view import RunView
 BOOT: Final = "boot"
 REFUSED: Final = "credentials-refused"
 OWN: Final = frozenset(
-    {"command-missing", "command-not-started", "driver-library-missing", "driver-unknown", "secret-missing",
-     "secret-open", "secret-reference", "secret-short", "secret-too-large", "secret-unreadable"}
-)  # fmt: skip
+    {
+        "command-missing",
+        "command-not-started",
+        "driver-library-missing",
+        "driver-unknown",
+        "secret-missing",
+        "secret-open",
+        "secret-reference",
+        "secret-short",
+        "secret-too-large",
+        "secret-unreadable",
+    }
+)
 """Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
 _MAY_BE_OWN: Final = ("agent-", "driver-", "setting-", "tls-")
 INRUSH: Final = "inrush:"

@@ -144,12 +144,15 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
     """
     return [
         Event(
-            "step_retried", now_ms, view.steps[i].id, view.attempts[i],
+            "step_retried",
+            now_ms,
+            view.steps[i].id,
+            view.attempts[i],
             {"who": "evac", "reason": MENDED if _is_refused(view, i) else MADE_GOOD},
         )
         for i in sorted(view.refused)[:_AT_ONCE]
         if view.phases[i] == "failed" or i in view.quarantined
-    ]  # fmt: skip
+    ]
 
 
 def _is_refused(view: RunView, i: int) -> bool:

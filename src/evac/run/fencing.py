@@ -159,10 +159,12 @@ def lasting_fences(view: RunView, step: str) -> list[str]:
     mine = view.steps[view.number(step)]
     fences = fences_of(view) if view.agenda is None else view.agenda.fences
     return [
-        view.steps[i].id for i in fences.get(mine.data_set or mine.target, [])
+        view.steps[i].id
+        for i in fences.get(mine.data_set or mine.target, [])
         if view.phases[i] == "succeeded"
-        and view.evidence.get(i, {}).get("proof") in LASTING and "attested_by" not in view.evidence[i]
-    ]  # fmt: skip
+        and view.evidence.get(i, {}).get("proof") in LASTING
+        and "attested_by" not in view.evidence[i]
+    ]
 
 
 def is_fenced(view: RunView, i: int, fences: Mapping[str, list[int]]) -> bool:

@@ -55,11 +55,17 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     gone = len(view.quarantined - open_ones)
     lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in open_ones)
     return Forecast(
-        now_ms, len(boots), sum(1 for i in boots if view.phases[i] == "succeeded"), lost + play.floor,
+        now_ms,
+        len(boots),
+        sum(1 for i in boots if view.phases[i] == "succeeded"),
+        lost + play.floor,
         max((play.ends.get(i, view.ended[i]) for i in boots), default=0),
-        max(view.started_ms, 0) + planned if boots else 0, play.now_ms,
-        MappingProxyType(play.services()), measured.summary(), play.waits,
-    )  # fmt: skip
+        max(view.started_ms, 0) + planned if boots else 0,
+        play.now_ms,
+        MappingProxyType(play.services()),
+        measured.summary(),
+        play.waits,
+    )
 
 
 class _Play:

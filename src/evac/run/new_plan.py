@@ -19,13 +19,33 @@ from evac.run.values import Event, RunStep, StepPhase
 from evac.run.view import BUSY, PART, RunView
 
 STEP_SETS: Final = (
-    "gates_open", "manual_running", "undo_wanted", "in_undo", "doubtful", "stuck", "undo_broken", "leftover",
-    "quarantined", "blind", "hung", "cycled", "booting",
-)  # fmt: skip
+    "gates_open",
+    "manual_running",
+    "undo_wanted",
+    "in_undo",
+    "doubtful",
+    "stuck",
+    "undo_broken",
+    "leftover",
+    "quarantined",
+    "blind",
+    "hung",
+    "cycled",
+    "booting",
+)
 STEP_FACTS: Final = (
-    "unclear", "undo_tries", "not_before", "evidence", "failures", "whys", "given_up", "turns",
-    "signs", "served", "rush_ms",
-)  # fmt: skip
+    "unclear",
+    "undo_tries",
+    "not_before",
+    "evidence",
+    "failures",
+    "whys",
+    "given_up",
+    "turns",
+    "signs",
+    "served",
+    "rush_ms",
+)
 """Fields of the view that hold numbers of steps, and those that hold something for such a number."""
 
 

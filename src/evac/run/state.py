@@ -330,9 +330,13 @@ def _paused(view: RunView, event: Event) -> None:
     _run_moves(view, event, "paused")
     data = event.data
     view.pause = Pause(
-        data.get("by", "operator"), data.get("who", ""), data.get("reason", ""),
-        data.get("until_ms", 0), data.get("then", "stay"), back,
-    )  # fmt: skip
+        data.get("by", "operator"),
+        data.get("who", ""),
+        data.get("reason", ""),
+        data.get("until_ms", 0),
+        data.get("then", "stay"),
+        back,
+    )
 
 
 def _resumed(view: RunView, event: Event) -> None:
@@ -405,46 +409,103 @@ def _run_ended(view: RunView, event: Event) -> None:
 
 _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyType(
     {
-        "run_created": _run_created, "approval_needed": _approval_needed, "approved": _approved,
-        "run_started": _run_started, "leader_changed": _leader_changed, "step_started": _step_started,
-        "step_succeeded": _step_succeeded, "step_failed": _step_failed, "step_unknown": _step_unknown,
-        "step_observed": _step_observed, "step_waits": _step_waits, "step_skipped": _step_skipped,
-        "step_attested": _step_attested, "step_retried": _step_retried, "step_stuck": _step_stuck,
-        "gate_opened": _gate_opened, "undo_asked": _undo_asked, "undo_started": _undo_started,
-        "undo_done": _undo_done, "undo_failed": _undo_failed, "paused": _paused, "resumed": _resumed,
-        "held": _held, "released": _released, "cancelled": _cancelled, "rollback_started": _rollback_started,
-        "plan_replaced": _plan_replaced, "made_ungraceful": _made_ungraceful, "pace_changed": _pace_changed,
-        "limit_changed": boot_events.limit_changed, "feeds_seen": boot_events.feeds_seen,
+        "run_created": _run_created,
+        "approval_needed": _approval_needed,
+        "approved": _approved,
+        "run_started": _run_started,
+        "leader_changed": _leader_changed,
+        "step_started": _step_started,
+        "step_succeeded": _step_succeeded,
+        "step_failed": _step_failed,
+        "step_unknown": _step_unknown,
+        "step_observed": _step_observed,
+        "step_waits": _step_waits,
+        "step_skipped": _step_skipped,
+        "step_attested": _step_attested,
+        "step_retried": _step_retried,
+        "step_stuck": _step_stuck,
+        "gate_opened": _gate_opened,
+        "undo_asked": _undo_asked,
+        "undo_started": _undo_started,
+        "undo_done": _undo_done,
+        "undo_failed": _undo_failed,
+        "paused": _paused,
+        "resumed": _resumed,
+        "held": _held,
+        "released": _released,
+        "cancelled": _cancelled,
+        "rollback_started": _rollback_started,
+        "plan_replaced": _plan_replaced,
+        "made_ungraceful": _made_ungraceful,
+        "pace_changed": _pace_changed,
+        "limit_changed": boot_events.limit_changed,
+        "feeds_seen": boot_events.feeds_seen,
         "switched_on": boot_events.switched_on,
-        "feed_tripped": boot_events.feed_tripped, "boot_server_lost": boot_events.boot_server_lost,
-        "request_refused": _plain, "drift_seen": _drift_seen, "monitoring_started": _monitoring_started,
+        "feed_tripped": boot_events.feed_tripped,
+        "boot_server_lost": boot_events.boot_server_lost,
+        "request_refused": _plain,
+        "drift_seen": _drift_seen,
+        "monitoring_started": _monitoring_started,
         "run_ended": _run_ended,
     }
-)  # fmt: skip
+)
 
 
 def fingerprint(view: RunView) -> str:
     """A digest of all that the events determine. Two views with the same one decide alike."""
     steps = [
         (
-            step.id, view.phases[i], view.attempts[i], view.tries[i], view.started[i], view.ended[i],
-            view.waits[i], [name for name in STEP_SETS if i in getattr(view, name)],
+            step.id,
+            view.phases[i],
+            view.attempts[i],
+            view.tries[i],
+            view.started[i],
+            view.ended[i],
+            view.waits[i],
+            [name for name in STEP_SETS if i in getattr(view, name)],
             [(name, _plainly(getattr(view, name)[i])) for name in STEP_FACTS if i in getattr(view, name)],
         )
         for i, step in enumerate(view.steps)
-    ]  # fmt: skip
+    ]
     approved = sorted((who, sorted(envelope.to_data(e).items())) for who, e in view.approved_by.items())
     whole = (
-        view.spec.run, view.spec.plan, view.plans, view.phase, view.created, view.asked,
-        approved, view.approvals,
-        view.token, view.owner, view.held, view.pause, view.cancel_who, view.cancel_why, view.rolled_back,
-        view.graceful, view.exceptions, view.lost, view.drift, view.pace_wait_ms, view.pace_stopped,
-        sorted(view.pace_next.items()), view.started_ms, view.monitoring_ms, view.end_why,
-        view.last_ms, view.events,
-        view.names, sorted(view.typed), view.accounted, sorted(view.origin.items()),
-        sorted(view.past.items()), sorted(view.renamed.items()), view.limits.held(view.last_ms), steps,
+        view.spec.run,
+        view.spec.plan,
+        view.plans,
+        view.phase,
+        view.created,
+        view.asked,
+        approved,
+        view.approvals,
+        view.token,
+        view.owner,
+        view.held,
+        view.pause,
+        view.cancel_who,
+        view.cancel_why,
+        view.rolled_back,
+        view.graceful,
+        view.exceptions,
+        view.lost,
+        view.drift,
+        view.pace_wait_ms,
+        view.pace_stopped,
+        sorted(view.pace_next.items()),
+        view.started_ms,
+        view.monitoring_ms,
+        view.end_why,
+        view.last_ms,
+        view.events,
+        view.names,
+        sorted(view.typed),
+        view.accounted,
+        sorted(view.origin.items()),
+        sorted(view.past.items()),
+        sorted(view.renamed.items()),
+        view.limits.held(view.last_ms),
+        steps,
         *view.of_boots(),
-    )  # fmt: skip
+    )
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 

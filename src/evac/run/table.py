@@ -16,8 +16,14 @@ RunTable = Mapping[tuple[RunPhase, str], RunPhase]
 StepTable = Mapping[tuple[StepPhase, str], StepPhase]
 
 LIVE: Final[tuple[RunPhase, ...]] = (
-    "pending", "awaiting_approval", "running", "paused", "cancelling", "rolling_back", "monitoring",
-)  # fmt: skip
+    "pending",
+    "awaiting_approval",
+    "running",
+    "paused",
+    "cancelling",
+    "rolling_back",
+    "monitoring",
+)
 _BEGUN: Final = LIVE[1:]
 
 _RUN_MOVES: Final = """

@@ -13,9 +13,18 @@ from evac.run.view import RunView
 
 SILENT: Final = "bmc-silent"
 _TOLD: Final = frozenset(
-    {"bmc-lying", "bmc-not-allowed", "bmc-password", "bmc-tls", "bmc-wrong-serial", "server-boot-loop",
-     "server-no-boot", "server-power-fault", "server-wrong-image"}
-)  # fmt: skip
+    {
+        "bmc-lying",
+        "bmc-not-allowed",
+        "bmc-password",
+        "bmc-tls",
+        "bmc-wrong-serial",
+        "server-boot-loop",
+        "server-no-boot",
+        "server-power-fault",
+        "server-wrong-image",
+    }
+)
 """Failures that only an answer can tell. Others may have been found without one: a turn that did not come, a
 password with which nothing is sent any more, a program that broke.
 """

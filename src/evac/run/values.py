@@ -14,9 +14,19 @@ from typing import Any, Final, Literal, NamedTuple
 from evac.model.run_policy import Envelope, Pace, Patience
 
 RunPhase = Literal[
-    "pending", "awaiting_approval", "running", "paused", "cancelling", "rolling_back", "monitoring",
-    "succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out",
-]  # fmt: skip
+    "pending",
+    "awaiting_approval",
+    "running",
+    "paused",
+    "cancelling",
+    "rolling_back",
+    "monitoring",
+    "succeeded",
+    "succeeded_with_exceptions",
+    "failed",
+    "cancelled",
+    "timed_out",
+]
 """cancelling: nothing new starts, what runs is waited for."""
 StepPhase = Literal[
     "pending", "ready", "running", "succeeded", "failed", "skipped", "unknown", "undoing", "undone"
@@ -31,7 +41,16 @@ SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
 EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "run_created": (
-            "run", "incident", "plan", "scenario", "envelope", "mode", "reason", "owner", "token", "names",
+            "run",
+            "incident",
+            "plan",
+            "scenario",
+            "envelope",
+            "mode",
+            "reason",
+            "owner",
+            "token",
+            "names",
             "who",
         ),
         "approval_needed": ("outside",),
@@ -72,7 +91,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "monitoring_started": (),
         "run_ended": ("phase", "why"),
     }
-)  # fmt: skip
+)
 """Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
 
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than

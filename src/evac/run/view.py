@@ -309,17 +309,33 @@ class RunView:
     def of_boots(self) -> tuple[Any, ...]:
         """What events of boots determine, for the fingerprint; nothing where there were none."""
         found = (
-            sorted(self.keeping.items()), self.limits.apart, sorted(self.capacities.items()),
-            sorted(self.refused), self.refusing, self.lacks, sorted(self.quarantined),
+            sorted(self.keeping.items()),
+            self.limits.apart,
+            sorted(self.capacities.items()),
+            sorted(self.refused),
+            self.refusing,
+            self.lacks,
+            sorted(self.quarantined),
             sorted(self.given_up.items()),
-            sorted(self.gates.items()), sorted(self.tripped.items()),
+            sorted(self.gates.items()),
+            sorted(self.tripped.items()),
             sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
-            sorted(self.opened_feeds), sorted(self.lost_servers.items()), sorted(self.tripped_ms.items()),
+            sorted(self.opened_feeds),
+            sorted(self.lost_servers.items()),
+            sorted(self.tripped_ms.items()),
             sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
-            sorted(self.alone), sorted(self.alone_ms.items()), sorted(self.blind), sorted(self.hung),
-            sorted(self.turns.items()), sorted(self.cycled), sorted(self.signs.items()), sorted(self.fed),
-            sorted(self.heard.items()), sorted(self.misset), sorted(self.rush_ms.items()),
-        )  # fmt: skip
+            sorted(self.alone),
+            sorted(self.alone_ms.items()),
+            sorted(self.blind),
+            sorted(self.hung),
+            sorted(self.turns.items()),
+            sorted(self.cycled),
+            sorted(self.signs.items()),
+            sorted(self.fed),
+            sorted(self.heard.items()),
+            sorted(self.misset),
+            sorted(self.rush_ms.items()),
+        )
         return found if any(found) else ()
 
     def _wire(self) -> Iterator[None]:
@@ -450,6 +466,12 @@ class RunView:
         """One step as people see it."""
         i = self.number(step)
         return StepView(
-            step, self.phases[i], self.attempts[i], self.started[i], self.ended[i],
-            self.evidence.get(i, {}), self.failures.get(i, ("", "")), self.whys.get(i, ""),
-        )  # fmt: skip
+            step,
+            self.phases[i],
+            self.attempts[i],
+            self.started[i],
+            self.ended[i],
+            self.evidence.get(i, {}),
+            self.failures.get(i, ("", "")),
+            self.whys.get(i, ""),
+        )

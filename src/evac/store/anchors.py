@@ -117,19 +117,22 @@ class _Walk:
     def _chain(self, segment: Segment, gap: bool) -> None:
         if not gap and segment.previous != self.hash:
             self._add(
-                "changed", segment.number,
+                "changed",
+                segment.number,
                 f"segment {segment.number} does not follow from segment {segment.number - 1}",
-            )  # fmt: skip
+            )
         if not gap and self.records >= 0 and segment.first != self.records + 1:
             self._add(
-                "changed", segment.number,
+                "changed",
+                segment.number,
                 f"segment {segment.number} begins at record {segment.first}, not {self.records + 1}",
-            )  # fmt: skip
+            )
         if segment.token < self.token:
             self._add(
-                "token-fell", segment.number,
+                "token-fell",
+                segment.number,
                 f"segment {segment.number} was written under token {segment.token}, after {self.token}",
-            )  # fmt: skip
+            )
         self.hash, self.records = segment.hash, segment.last
         self.token = max(self.token, segment.token)
 

@@ -24,9 +24,21 @@ from evac.store.sqlite_file import connect, in_words, prepare
 JOURNALS: Final = "journal/"
 LEFT_KEYS: Final = frozenset({"sign", GENERATION_KEY, SUPERSEDED_KEY})
 LEFT: Final = (
-    "answer/", "answered/", "asked/", "notices/", "permit/", "proposal/", "request/", "session/",
-    "sighting/", "standing/", "status-export/", "votes/", "withdrawn/", "witness/",
-)  # fmt: skip
+    "answer/",
+    "answered/",
+    "asked/",
+    "notices/",
+    "permit/",
+    "proposal/",
+    "request/",
+    "session/",
+    "sighting/",
+    "standing/",
+    "status-export/",
+    "votes/",
+    "withdrawn/",
+    "witness/",
+)
 TRIES: Final = 4
 FILL_BYTES: Final = 1_000_000
 PAGE: Final = 64
@@ -86,10 +98,11 @@ async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: t
     """
     if await store.list("", limit=1):
         raise StoreError(
-            "store-not-empty", "the store holds something already, and what it holds is not overwritten",
+            "store-not-empty",
+            "the store holds something already, and what it holds is not overwritten",
             "name an empty one: new members, or another prefix (?prefix=NAME); what was cut off when the "
             "store was full already goes on with the very same command",
-        )  # fmt: skip
+        )
     batch: list[Put] = []
     size = 0
     for key, value in entries:

@@ -63,9 +63,13 @@ class EtcdStore:
         if not endpoints:
             raise StoreError("store-url", "etcd needs the address of a member", "name one for each site")
         self._gateway = Gateway(
-            endpoints, user=user, password=password, tls=(ca, cert, key),
-            attempt_s=attempt_s, deadline_s=deadline_s,
-        )  # fmt: skip
+            endpoints,
+            user=user,
+            password=password,
+            tls=(ca, cert, key),
+            attempt_s=attempt_s,
+            deadline_s=deadline_s,
+        )
         self._entries = f"{prefix}/entry/"
         self._leases = f"{prefix}/lease/"
         self._closed = False
@@ -96,9 +100,10 @@ class EtcdStore:
 
     async def _page(self, prefix: str, start: str, limit: int, deadline: float) -> Sequence[Entry]:
         body = {
-            "key": text_key(self._entries + start), "limit": limit,
+            "key": text_key(self._entries + start),
+            "limit": limit,
             "range_end": text_key(self._entries + prefix + PREFIX_END),
-        }  # fmt: skip
+        }
         return self._read_entries(await self._gateway.call("/v3/kv/range", body, deadline))
 
     async def transact(
@@ -204,18 +209,22 @@ class EtcdStore:
         """The request. Where it fails it reads the guard's key, then every compared key."""
         tests = [
             {
-                "key": text_key(self._entries + compare.key), "target": "MOD", "result": "EQUAL",
+                "key": text_key(self._entries + compare.key),
+                "target": "MOD",
+                "result": "EQUAL",
                 "mod_revision": str(compare.revision),
             }
             for compare in compares
-        ]  # fmt: skip
+        ]
         if guard is not None:
             tests.append(
                 {
-                    "key": text_key(self._leases + guard.name), "target": "CREATE", "result": "EQUAL",
+                    "key": text_key(self._leases + guard.name),
+                    "target": "CREATE",
+                    "result": "EQUAL",
                     "create_revision": str(guard.token),
                 }
-            )  # fmt: skip
+            )
         reads = [
             {"request_range": {"key": text_key(self._entries + compare.key), "keys_only": True}}
             for compare in compares

@@ -71,9 +71,10 @@ async def raise_generation(store: Store, number: int, opener: str, at_ms: int) -
             return found
         if number < found.number:
             raise NotAllowed(
-                "generation-older", f"this store is of generation {found.number}, above {number}",
+                "generation-older",
+                f"this store is of generation {found.number}, above {number}",
                 f"leave --generation out, or name one above {found.number}",
-            )  # fmt: skip
+            )
         wanted = Generation(number, opener, at_ms)
         try:
             at = entry.revision if entry is not None else 0

@@ -177,9 +177,11 @@ class Journal:
                 fresh = first.done == 0
                 try:
                     await self._commit(
-                        batch.records, first.guard,
-                        first.compares if fresh else (), first.changes if fresh else (),
-                    )  # fmt: skip
+                        batch.records,
+                        first.guard,
+                        first.compares if fresh else (),
+                        first.changes if fresh else (),
+                    )
                 except EvacError as error:
                     self._fail(batch, error)
                 else:

@@ -66,17 +66,19 @@ def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.username:
             raise StoreError(
-                "store-url", f"{_without_secrets(endpoint)!r} is no address of an etcd member",
+                "store-url",
+                f"{_without_secrets(endpoint)!r} is no address of an etcd member",
                 f"write one of: {FORMS}",
-            )  # fmt: skip
+            )
     if not endpoints:
         raise StoreError("store-url", "etcd needs the address of a member", f"write one of: {FORMS}")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(options) - ETCD_OPTIONS):
         raise StoreError(
-            "store-url", f"etcd has no option {', '.join(unknown)}",
+            "store-url",
+            f"etcd has no option {', '.join(unknown)}",
             f"the options are: {', '.join(sorted(ETCD_OPTIONS))}",
-        )  # fmt: skip
+        )
     return endpoints, options
 
 
@@ -85,10 +87,14 @@ def _open_etcd(rest: str) -> Store:
 
     endpoints, options = _read_etcd(rest)
     return EtcdStore(
-        endpoints, user=options.get("user", ""), password=options.get("password", ""),
-        ca=options.get("ca", ""), cert=options.get("cert", ""), key=options.get("key", ""),
+        endpoints,
+        user=options.get("user", ""),
+        password=options.get("password", ""),
+        ca=options.get("ca", ""),
+        cert=options.get("cert", ""),
+        key=options.get("key", ""),
         prefix=options.get("prefix", "evac"),
-    )  # fmt: skip
+    )
 
 
 def _without_secrets(url: str) -> str:

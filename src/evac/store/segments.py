@@ -22,8 +22,13 @@ MAX_BODY_BYTES: Final = 768 * 1024
 MAX_HEADER_BYTES: Final = 2_048
 MAX_STREAM_BYTES: Final = 200
 _KINDS: Final = (
-    ("segment", int), ("first", int), ("count", int), ("token", int), ("stream", str), ("previous", str),
-)  # fmt: skip
+    ("segment", int),
+    ("first", int),
+    ("count", int),
+    ("token", int),
+    ("stream", str),
+    ("previous", str),
+)
 HEADER_FIELDS: Final = frozenset({"v", "stream", "segment", "first", "count", "token", "previous"})
 
 
@@ -69,9 +74,14 @@ def encode(
 ) -> bytes:
     """The value of a segment."""
     header = {
-        "v": FORMAT, "stream": stream, "segment": number, "first": first, "count": len(records),
-        "token": token, "previous": previous,
-    }  # fmt: skip
+        "v": FORMAT,
+        "stream": stream,
+        "segment": number,
+        "first": first,
+        "count": len(records),
+        "token": token,
+        "previous": previous,
+    }
     return b"\n".join((orjson.dumps(header), *records))
 
 

@@ -99,9 +99,10 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _refuse_others(connection: sqlite3.Connection, path: Path, version: int, known: int) -> None:
     if version > known:
         raise StoreError(
-            "store-newer", f"{path} was written by a newer evac (tables {version}, known {known})",
+            "store-newer",
+            f"{path} was written by a newer evac (tables {version}, known {known})",
             "use that version, or another file",
-        )  # fmt: skip
+        )
     used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if used and not _is_ours(connection):
         raise StoreError("store-foreign", f"{path} is a database of another program", "name another file")

@@ -24,11 +24,23 @@ def calm_options(seed: int, fire: str = "burn") -> Options:
     quiet = dict.fromkeys(options.faults, 0)
     weather = {**dict.fromkeys(options.weather, 0), "slow_ms": 2}
     return replace(
-        options, mode="act", databases=(("messages", "postgres", "pangyo", "anyang"),),
-        proofs=(("messages", ("sync", "attest")),), services=("web", "mail"), on_sync_loss="next",
-        drift_ppm=(0, 0, 0), wall_offset_ms=(0, 0, 0), lying_disks=(), ttl_ms=1_500, detect_ms=400,
-        weather=weather, faults=quiet, happenings=fires, chaos_ms=8_000, person_every_ms=0,
-    )  # fmt: skip
+        options,
+        mode="act",
+        databases=(("messages", "postgres", "pangyo", "anyang"),),
+        proofs=(("messages", ("sync", "attest")),),
+        services=("web", "mail"),
+        on_sync_loss="next",
+        drift_ppm=(0, 0, 0),
+        wall_offset_ms=(0, 0, 0),
+        lying_disks=(),
+        ttl_ms=1_500,
+        detect_ms=400,
+        weather=weather,
+        faults=quiet,
+        happenings=fires,
+        chaos_ms=8_000,
+        person_every_ms=0,
+    )
 
 
 def struck_story(options: Options, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:

@@ -115,10 +115,13 @@ class PostgresSimulated(_DatabaseDriver):
         return [
             one.name
             for one in self.database(action).members.values()
-            if one is not member and one.writable and one.path and one.powered
+            if one is not member
+            and one.writable
+            and one.path
+            and one.powered
             and self.world.reach(member.site, one.site)
             and one.site == given.text(action.parameters, "old_host", "")
-        ]  # fmt: skip
+        ]
 
     def _promote_problems(self, action: Action, member: Member) -> list[str]:
         others: list[str] = []

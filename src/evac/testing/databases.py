@@ -103,9 +103,11 @@ class Database:
         if member.role != "standby" or member.upstream != primary.site or primary.role != "primary":
             return False
         return (
-            self.reach(primary.site, member.site) and self.alive(member) and self.alive(primary)
+            self.reach(primary.site, member.site)
+            and self.alive(member)
+            and self.alive(primary)
             and _is_prefix(member.log, primary.log)
-        )  # fmt: skip
+        )
 
     def acknowledges(self, member: Member) -> bool:
         """Whether a client that reaches this member would be told that its write is safe."""
@@ -186,9 +188,12 @@ class Database:
         fuller = [
             one.log
             for one in (self.members[name] for name in copies)
-            if one.role == "standby" and self.alive(one) and self.reach(site, one.site)
-            and one.timeline == member.timeline and _is_prefix(member.log, one.log)
-        ]  # fmt: skip
+            if one.role == "standby"
+            and self.alive(one)
+            and self.reach(site, one.site)
+            and one.timeline == member.timeline
+            and _is_prefix(member.log, one.log)
+        ]
         fullest = max(fuller, key=len, default=member.log)
         if not any(self.streams(one, member) for one in self.members.values()):
             member.log.extend(fullest[len(member.log) :])

@@ -198,9 +198,14 @@ class CommandSimulated(_KeyedDriver):
 def makers(world: World, process: Process) -> dict[str, Maker]:
     """How each driver is made for one process (`registry.Drivers`); people and nothing are the real ones."""
     kinds: tuple[type[SimulatedDriver], ...] = (
-        PostgresSimulated, RedisSimulated, HaproxySimulated, DnsSimulated, ProcessSimulated, HttpSimulated,
+        PostgresSimulated,
+        RedisSimulated,
+        HaproxySimulated,
+        DnsSimulated,
+        ProcessSimulated,
+        HttpSimulated,
         CommandSimulated,
-    )  # fmt: skip
+    )
     found: dict[str, Maker] = {kind.name: _maker(kind, world, process) for kind in kinds}
     found["manual"] = ManualDriver
     found["noop"] = lambda: SharedNoop(world)

@@ -241,9 +241,13 @@ class _Request:
     __slots__ = ("answer", "call", "changes", "given", "way")
 
     def __init__(
-        self, way: SiteStore, call: Callable[..., Coroutine[Any, Any, Any]], given: tuple[Any, ...],
-        answer: asyncio.Future[Any], changes: bool,
-    ) -> None:  # fmt: skip
+        self,
+        way: SiteStore,
+        call: Callable[..., Coroutine[Any, Any, Any]],
+        given: tuple[Any, ...],
+        answer: asyncio.Future[Any],
+        changes: bool,
+    ) -> None:
         self.way, self.call, self.given, self.answer, self.changes = way, call, given, answer, changes
 
     def send(self) -> None:

@@ -237,8 +237,12 @@ def _services(draft: Draft) -> Services:
     base_lost, top_lost, n, m = _lost(drafts, hard, soft, stores)
     people = _column([s.people for s in drafts])
     degraded = np.array(
-        [s.people * (k - q) // k if s.degraded is None else s.degraded
-         for s, k, q in zip(drafts, n.tolist(), m.tolist(), strict=True)], np.int64)  # fmt: skip
+        [
+            s.people * (k - q) // k if s.degraded is None else s.degraded
+            for s, k, q in zip(drafts, n.tolist(), m.tolist(), strict=True)
+        ],
+        np.int64,
+    )
     weight = np.array(draft.tier_weights, np.int64)[[s.tier for s in drafts]]
     shift = np.array([s.shift for s in drafts], np.bool_) & base_lost
     demand = np.zeros((len(drafts), RESOURCE_COUNT), np.int64)

@@ -51,17 +51,26 @@ def loss_plan(
     kept = [site for site in shape.sites if site not in lost]
     return canonical_json(
         {
-            "kind": "evacuate" if healthy else "loss", "lost": sorted(lost), "kept": kept,
-            "moves": [move for move in moves if move["new"]], "services": list(shape.services),
+            "kind": "evacuate" if healthy else "loss",
+            "lost": sorted(lost),
+            "kept": kept,
+            "moves": [move for move in moves if move["new"]],
+            "services": list(shape.services),
             "seed": shape.seed,
         }
-    )  # fmt: skip
+    )
 
 
 def _move(
-    shape: Shape, policy: RunPolicy, store: str, engine: str, roles: Mapping[str, str], old: str,
-    lost: Sequence[str], healthy: bool,
-) -> dict[str, Any]:  # fmt: skip
+    shape: Shape,
+    policy: RunPolicy,
+    store: str,
+    engine: str,
+    roles: Mapping[str, str],
+    old: str,
+    lost: Sequence[str],
+    healthy: bool,
+) -> dict[str, Any]:
     ranked = sorted(
         (role != "sync", site)
         for site, role in roles.items()
@@ -74,10 +83,15 @@ def _move(
     proof = next((one for one in wanted.proofs if one != "sync" or was_sync), "attest")
     follows = engine == "postgres" and was_sync and wanted.on_sync_loss == "next"
     return {
-        "store": store, "engine": engine, "old": old, "new": new, "proof": "demote" if healthy else proof,
-        "synchronous": [f"dc-{site}" for site in others[:1]] if follows else [], "others": others,
+        "store": store,
+        "engine": engine,
+        "old": old,
+        "new": new,
+        "proof": "demote" if healthy else proof,
+        "synchronous": [f"dc-{site}" for site in others[:1]] if follows else [],
+        "others": others,
         "gate": engine == "postgres" and not was_sync and not healthy,
-    }  # fmt: skip
+    }
 
 
 def restore_plan(shape: Shape, roles: Roles, site: str) -> bytes:
@@ -99,13 +113,21 @@ def bind(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest: str
     else:
         made.move()
     needs = Envelope(
-        tuple(told.get("lost", ())), tuple(move["store"] for move in told.get("moves", ())),
+        tuple(told.get("lost", ())),
+        tuple(move["store"] for move in told.get("moves", ())),
         max((5_000 for move in told.get("moves", ()) if move["gate"]), default=0),
-    )  # fmt: skip
+    )
     spec = RunSpec(
-        run, incident, digest, tuple(made.steps), LIMITS, needs, policy.patience, policy.pace,
+        run,
+        incident,
+        digest,
+        tuple(made.steps),
+        LIMITS,
+        needs,
+        policy.patience,
+        policy.pace,
         policy.approvals,
-    )  # fmt: skip
+    )
     return Bound(spec, made.actions)
 
 
@@ -152,13 +174,19 @@ class _Making:
         ends: dict[str, Value] = {"old": old, "candidate": new}
         proof = move["proof"]
         fence = self.step(
-            f"fence:{store}", "fence", store, [self._fence(store, engine, proof, ends)], data_set=store,
+            f"fence:{store}",
+            "fence",
+            store,
+            [self._fence(store, engine, proof, ends)],
+            data_set=store,
             manual=proof == "attest",
-        )  # fmt: skip
+        )
         parameters: dict[str, Value] = {
-            "candidate": new, "old_host": old, "synchronous": tuple(move["synchronous"]),
+            "candidate": new,
+            "old_host": old,
+            "synchronous": tuple(move["synchronous"]),
             **({"copies": tuple(move["others"])} if engine == "postgres" and move["others"] else {}),
-        }  # fmt: skip
+        }
         action = _database("promote", store, engine, new, parameters)
         gate = f"promoting {store} may lose writes" if move["gate"] else ""
         promote = self.step(
@@ -187,9 +215,14 @@ class _Making:
         return Action("attest", store, "manual", new, {}, {**parameters, "instructions": "look"})
 
     def _service(
-        self, number: int, service: str, to: str, promoted: Sequence[str], kept: Sequence[str],
+        self,
+        number: int,
+        service: str,
+        to: str,
+        promoted: Sequence[str],
+        kept: Sequence[str],
         lost: Sequence[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         before: tuple[str, ...] = ()
         if number % 3 == 2:
             room = Action("stop", f"{service}-batch", "process", to, _agent(to), {"from_replicas": 1})
@@ -221,8 +254,11 @@ def protection(store: str, site: str, synchronous: Sequence[str]) -> bytes:
     return canonical_json(
         {
             "protect": {
-                "store": store, "driver": "postgres", "at": site,
-                "settings": {"host": site, "name": f"dc-{site}"}, "synchronous": list(synchronous),
+                "store": store,
+                "driver": "postgres",
+                "at": site,
+                "settings": {"host": site, "name": f"dc-{site}"},
+                "synchronous": list(synchronous),
             }
         }
-    )  # fmt: skip
+    )

@@ -70,9 +70,11 @@ class Options:
         covered = Envelope(self.sites, tuple(name for name, _ in self.proofs), 10_000)
         return RunPolicy(
             mode=self.mode,  # type: ignore[arg-type]
-            envelope=covered, profile=WATCHING, stores=stores,
+            envelope=covered,
+            profile=WATCHING,
+            stores=stores,
             patience=Patience(4, 4, 1_500, 100, 1_000, 2),
-        )  # fmt: skip
+        )
 
     def lines(self) -> list[str]:
         """One line an option, for people."""
@@ -90,25 +92,38 @@ def draw(seed: int, whole: bool | None = None) -> Options:
     loud = random.random()
     chaos_ms = 4_000 + int(random.random() * (14_000 if whole else 8_000))
     return Options(
-        seed=seed, whole=whole, mode="act" if random.random() < 0.85 else "hold", databases=databases,
+        seed=seed,
+        whole=whole,
+        mode="act" if random.random() < 0.85 else "hold",
+        databases=databases,
         proofs=proofs,
         services=tuple(f"service-{n}" for n in range(1 + int(random.random() * 5))),
         on_sync_loss=random.choice(("next", "next", "async", "ask")),
         drift_ppm=tuple(int((random.random() - 0.5) * 40_000) for _ in SITES),
         wall_offset_ms=tuple(_some(random, 0.3, 7_200_000) - _some(random, 0.3, 7_200_000) for _ in SITES),
         lying_disks=tuple(site for site in SITES if random.random() < 0.1),
-        detect_ms=300 + int(random.random() * 900), ttl_ms=random.choice((800, 1_500, 3_000)),
-        store_lost_too=random.random() < 0.5, weather=_weather(random, loud),
-        faults=_faults(random, loud), happenings=_happenings(random, databases, chaos_ms, whole),
-        chaos_ms=chaos_ms, person_every_ms=random.choice((0, 0, 700, 1_500)),
-        pause_verbs=random.random() < 0.3, strike=_strike(random),
-    )  # fmt: skip
+        detect_ms=300 + int(random.random() * 900),
+        ttl_ms=random.choice((800, 1_500, 3_000)),
+        store_lost_too=random.random() < 0.5,
+        weather=_weather(random, loud),
+        faults=_faults(random, loud),
+        happenings=_happenings(random, databases, chaos_ms, whole),
+        chaos_ms=chaos_ms,
+        person_every_ms=random.choice((0, 0, 700, 1_500)),
+        pause_verbs=random.random() < 0.3,
+        strike=_strike(random),
+    )
 
 
 def _stores(random: Random) -> tuple[Any, Any]:
     ladders: list[tuple[Proof, ...]] = [
-        ("sync", "attest"), ("sync", "network"), ("network", "attest"), ("power",), ("attest",), ("sync",),
-    ]  # fmt: skip
+        ("sync", "attest"),
+        ("sync", "network"),
+        ("network", "attest"),
+        ("power",),
+        ("attest",),
+        ("sync",),
+    ]
     databases, proofs = [], []
     for number in range(1 + int(random.random() * 2.5)):
         name = f"messages-{number}"
@@ -135,18 +150,25 @@ def _some(random: Random, likely: float, most: int) -> int:
 
 def _weather(random: Random, loud: float) -> dict[str, int]:
     return {
-        "lost": _some(random, loud, 80), "reply_lost": _some(random, loud, 80),
-        "doubled": _some(random, loud, 100), "late": _some(random, loud, 40),
-        "slow_ms": random.choice((2, 4, 15, 60)), "late_lease_ms": _some(random, 0.4, 1_500),
-    }  # fmt: skip
+        "lost": _some(random, loud, 80),
+        "reply_lost": _some(random, loud, 80),
+        "doubled": _some(random, loud, 100),
+        "late": _some(random, loud, 40),
+        "slow_ms": random.choice((2, 4, 15, 60)),
+        "late_lease_ms": _some(random, 0.4, 1_500),
+    }
 
 
 def _faults(random: Random, loud: float) -> dict[str, int]:
     return {
-        "fail": _some(random, loud, 150), "refuse": _some(random, loud * 0.5, 60),
-        "hang": _some(random, loud, 80), "hang_done": _some(random, loud, 80), "lie": _some(random, loud, 80),
-        "slow": _some(random, loud, 150), "blind": _some(random, loud, 100),
-    }  # fmt: skip
+        "fail": _some(random, loud, 150),
+        "refuse": _some(random, loud * 0.5, 60),
+        "hang": _some(random, loud, 80),
+        "hang_done": _some(random, loud, 80),
+        "lie": _some(random, loud, 80),
+        "slow": _some(random, loud, 150),
+        "blind": _some(random, loud, 100),
+    }
 
 
 def _happenings(random: Random, databases: Any, chaos_ms: int, whole: bool) -> tuple[Happening, ...]:
@@ -163,10 +185,28 @@ def _happenings(random: Random, databases: Any, chaos_ms: int, whole: bool) -> t
     for _ in range(int(random.random() * 5)):
         at_ms = begin_ms + int(random.random() * chaos_ms)
         what = random.choice(
-            ("kill", "kill", "stop", "stop", "kill leader", "kill leader", "stop leader", "stop leader",
-             "burn", "cut", "cut link", "mend", "restore", "flap", "clock", "replan", "drift", "hold",
-             "restore run")
-        )  # fmt: skip
+            (
+                "kill",
+                "kill",
+                "stop",
+                "stop",
+                "kill leader",
+                "kill leader",
+                "stop leader",
+                "stop leader",
+                "burn",
+                "cut",
+                "cut link",
+                "mend",
+                "restore",
+                "flap",
+                "clock",
+                "replan",
+                "drift",
+                "hold",
+                "restore run",
+            )
+        )
         for_ms = int(random.random() * 5_000)
         found.append(Happening(at_ms, what, random.choice(SITES), int(random.random() * 60), for_ms))
     if random.random() < 0.5:

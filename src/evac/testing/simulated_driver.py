@@ -65,9 +65,13 @@ class SimulatedDriver(ABC):
             site = self.site(action)
             where = (self.name, action.target, site)
             done, under_way = await world.ask(
-                self.process, site, lambda: (self.is_done(action, order), world.under_way.get(where, 0)),
-                order, "look", 0,
-            )  # fmt: skip
+                self.process,
+                site,
+                lambda: (self.is_done(action, order), world.under_way.get(where, 0)),
+                order,
+                "look",
+                0,
+            )
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
         if under_way or int(world.loop.random.random() * 1_000) < world.faults.blind:

@@ -139,11 +139,21 @@ class Story:
         pooled = dict.fromkeys(options.services, options.sites)
         guards = Guards(store, process, options.sites, pooled)
         desk = Desk(
-            store, process, Policies(policy), owner, guards, DataSets(store, owner, process), _as_given,
-            self.bind, Drivers(makers(world, process)).get, self._hear,
-            standing=self._standing, drift_period_ms=1_000, drift_ms=20_000,
+            store,
+            process,
+            Policies(policy),
+            owner,
+            guards,
+            DataSets(store, owner, process),
+            _as_given,
+            self.bind,
+            Drivers(makers(world, process)).get,
+            self._hear,
+            standing=self._standing,
+            drift_period_ms=1_000,
+            drift_ms=20_000,
             boundary=lambda number: self._boundary(process),
-        )  # fmt: skip
+        )
         drawer = Drawer(store, process, options.sites if options.whole else (), self._plan, self._estate)
         targets: Mapping[str, Sequence[Probe]] = {}
         if options.whole:
@@ -157,9 +167,16 @@ class Story:
             lambda lease: self._check(store, process, lease),
         ]
         return Parts(
-            process.site, options.sites, desk, drawer, targets, protections=self._protections,
-            anchors=[keep], chores=chores, leader_ttl_ms=options.ttl_ms,
-        )  # fmt: skip
+            process.site,
+            options.sites,
+            desk,
+            drawer,
+            targets,
+            protections=self._protections,
+            anchors=[keep],
+            chores=chores,
+            leader_ttl_ms=options.ttl_ms,
+        )
 
     def _probes(self, process: Process, target: str) -> list[Probe]:
         def probe(kind: EvidenceKind) -> Probe:

@@ -58,8 +58,10 @@ def draw(seed: int) -> WaveOptions:
     racks, feeds = rng.randrange(6, 16), rng.randrange(2, 5)
     dual = rng.random() < 0.4
     faulty = rng.choice((0.0, 0.05, 0.15))
-    classes = [(rng.randrange(200, 700), rng.uniform(1.2, 2.2), rng.uniform(2, 10), rng.uniform(20, 90))
-               for _ in range(3)]  # fmt: skip
+    classes = [
+        (rng.randrange(200, 700), rng.uniform(1.2, 2.2), rng.uniform(2, 10), rng.uniform(20, 90))
+        for _ in range(3)
+    ]
     servers: list[Row] = []
     halls = []
     for rack in range(racks):
@@ -68,8 +70,19 @@ def draw(seed: int) -> WaveOptions:
         for n in range(PER_RACK):
             watts, rush, rush_s, boot_s = classes[rng.randrange(3)]
             fault: Fault = rng.choice(FAULTS) if rng.random() < faulty else ""
-            servers.append((f"s{rack}-{n}", f"r{rack}", mine, f"b{rng.randrange(2)}", watts,
-                            int(watts * rush), round(rush_s, 1), round(boot_s, 1), fault))  # fmt: skip
+            servers.append(
+                (
+                    f"s{rack}-{n}",
+                    f"r{rack}",
+                    mine,
+                    f"b{rng.randrange(2)}",
+                    watts,
+                    int(watts * rush),
+                    round(rush_s, 1),
+                    round(boot_s, 1),
+                    fault,
+                )
+            )
     budgets, happenings = _budgets(rng, servers, dict(halls)), _happenings(rng, racks, feeds)
     if rng.random() < 0.4:  # the utility gives less at first, and more later
         domain = rng.choice([name for name in sorted(budgets) if name[0] in "fh"])
@@ -110,9 +123,18 @@ def draw(seed: int) -> WaveOptions:
         happenings = [one for one in happenings if one.what != "switch"]
         happenings.append(Happening(0.0, "network", where, late.uniform(20, 900)))
     return WaveOptions(
-        seed, tuple(servers), tuple(halls), tuple(budgets.items()), tuple(inrush.items()), at_once,
-        tuple(sorted(happenings, key=lambda one: one.at_s)), dawdles, unseen, in_flight, successor_dies_s,
-    )  # fmt: skip
+        seed,
+        tuple(servers),
+        tuple(halls),
+        tuple(budgets.items()),
+        tuple(inrush.items()),
+        at_once,
+        tuple(sorted(happenings, key=lambda one: one.at_s)),
+        dawdles,
+        unseen,
+        in_flight,
+        successor_dies_s,
+    )
 
 
 def _in_flight(rng: Random, servers: list[Row]) -> tuple[Happening, ...]:
@@ -180,19 +202,33 @@ def spec_of(options: WaveOptions) -> RunSpec:
         uses += [(f"inrush:{feed}", rush, int(rush_s * 1_000)) for feed in mine]
         steps.append(
             RunStep(
-                f"boot:{name}", "boot", name, int(1_000 * (200 - boot_s)), int(boot_s * 1_000),
-                tuple(f"power:{feed}" for feed in mine), (*uses, (f"boots:{boot_server}", 1, 0)), site="here",
-                rack=rack, feeds=mine, boot_server=boot_server, cold=True,
+                f"boot:{name}",
+                "boot",
+                name,
+                int(1_000 * (200 - boot_s)),
+                int(boot_s * 1_000),
+                tuple(f"power:{feed}" for feed in mine),
+                (*uses, (f"boots:{boot_server}", 1, 0)),
+                site="here",
+                rack=rack,
+                feeds=mine,
+                boot_server=boot_server,
+                cold=True,
             )
-        )  # fmt: skip
+        )
     limits = [RunLimit(f"power:{domain}", "slots", watts) for domain, watts in options.budgets]
     limits += [RunLimit(f"inrush:{feed}", "slots", watts) for feed, watts in options.inrush]
     several = sorted({"b0", "b1"} | {row[3] for row in options.servers})
     limits += [RunLimit(f"boots:{name}", "slots", options.at_once) for name in several]
     return RunSpec(
-        "run-1", "dark", "plan-1", tuple(steps), tuple(limits), approvals=0,
+        "run-1",
+        "dark",
+        "plan-1",
+        tuple(steps),
+        tuple(limits),
+        approvals=0,
         patience=Patience(attempts=4, deadline_factor=3, deadline_least_ms=20_000),
-    )  # fmt: skip
+    )
 
 
 def actions_of(spec: RunSpec) -> dict[str, tuple[Action, ...]]:

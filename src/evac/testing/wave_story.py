@@ -224,9 +224,13 @@ class WaveStory:
         self._driver = driver = FloorDriver(self.floor, process, self.loop, self.options.dawdles)
         driver.refuses = self.refused
         terms = Terms(
-            "run-1", lambda step: self.actions[step.partition("~")[0]], lambda name: driver, leading,
-            self.spec.patience, "simulation",
-        )  # fmt: skip
+            "run-1",
+            lambda step: self.actions[step.partition("~")[0]],
+            lambda name: driver,
+            leading,
+            self.spec.patience,
+            "simulation",
+        )
         if self.view is None:
             journal, self.view = await create_run(self.store, self.spec, leading, process, {})
         else:

@@ -268,9 +268,15 @@ class World:
     # How a controller reaches a server.
 
     async def ask(
-        self, process: Process, site: str, serve: Callable[[], T], order: Order, what: str, takes_s: float,
+        self,
+        process: Process,
+        site: str,
+        serve: Callable[[], T],
+        order: Order,
+        what: str,
+        takes_s: float,
         where: tuple[str, str, str] = ("", "", ""),
-    ) -> T:  # fmt: skip
+    ) -> T:
         """A question, or an order, to a server in a site. Raises what the server raises; `Retryable` where it
         was never reached, `OutcomeUnknown` where a change may have been made.
         """

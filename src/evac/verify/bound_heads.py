@@ -52,9 +52,15 @@ class _Facts:
     def of(cls, instance: Instance) -> _Facts:
         s = instance.services
         return cls(
-            s.base_lost.tolist(), s.top_lost.tolist(), s.blocked.tolist(), s.shift.astype(bool).tolist(),
-            s.start.tolist(), s.verify.tolist(), (s.change + s.settle).tolist(), s.component.tolist(),
-        )  # fmt: skip
+            s.base_lost.tolist(),
+            s.top_lost.tolist(),
+            s.blocked.tolist(),
+            s.shift.astype(bool).tolist(),
+            s.start.tolist(),
+            s.verify.tolist(),
+            (s.change + s.settle).tolist(),
+            s.component.tolist(),
+        )
 
 
 @dataclass(slots=True, eq=False)

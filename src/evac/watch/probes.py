@@ -44,9 +44,12 @@ Line = Callable[[str], ssl.SSLContext | None]
 
 
 def http(
-    session: aiohttp.ClientSession, url: str, kind: EvidenceKind = "user", text: str = "",
+    session: aiohttp.ClientSession,
+    url: str,
+    kind: EvidenceKind = "user",
+    text: str = "",
     line: Line = lambda url: None,
-) -> Ask:  # fmt: skip
+) -> Ask:
     """A request as a user makes it. Any answer of the application counts, below 500 and with `text` in it."""
 
     async def ask() -> Seen:

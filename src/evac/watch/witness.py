@@ -23,10 +23,17 @@ PULSE_MS: Final = 50
 
 NO_ANSWER: Final = frozenset(
     {
-        errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT,
-        errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EPIPE,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
     }
-)  # fmt: skip
+)
 """What the network says of a system that is not there. Any other error is trouble of the witness itself."""
 
 

@@ -36,10 +36,16 @@ stable `code` and a `hint`. Streams are server-sent events whose ids are journal
 def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     """The application without a server. The office is followed and closed by whoever opened it."""
     app = FastAPI(
-        title="evac", version=__version__, description=DESCRIPTION, openapi_url="/v1/openapi.json",
-        docs_url=None, redoc_url=None, license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        separate_input_output_schemas=False, dependencies=[Depends(Declared())],
-    )  # fmt: skip
+        title="evac",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        separate_input_output_schemas=False,
+        dependencies=[Depends(Declared())],
+    )
     if isinstance(access, KeepsLogins):
         access.keep_in(office.store)
     metrics = Metrics(office)

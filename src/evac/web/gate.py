@@ -85,8 +85,10 @@ class Gate:
             if message["type"] == "http.response.start":
                 told.status = message["status"]
                 message["headers"] = [
-                    *message["headers"], *self._fixed, (b"x-request-id", number.encode()),
-                ]  # fmt: skip
+                    *message["headers"],
+                    *self._fixed,
+                    (b"x-request-id", number.encode()),
+                ]
             await send(message)
 
         try:

@@ -95,10 +95,20 @@ def _placed(count: int, arrows: Sequence[Arrow]) -> _Places:
     from fast_sugiyama import from_edges
 
     edges = sorted({(arrow.begin, arrow.end) for arrow in arrows if arrow.begin != arrow.end})
-    layouts = from_edges(
-        edges, minimum_length=1, vertex_spacing=_UNIT, dummy_vertices=True, dummy_size=_UNIT,
-        ranking_type="down", crossing_minimization="barycenter", transpose=True,
-    ) if edges else []  # fmt: skip
+    layouts = (
+        from_edges(
+            edges,
+            minimum_length=1,
+            vertex_spacing=_UNIT,
+            dummy_vertices=True,
+            dummy_size=_UNIT,
+            ranking_type="down",
+            crossing_minimization="barycenter",
+            transpose=True,
+        )
+        if edges
+        else []
+    )
     deepest = max((y for positions, *_ in layouts for _, (_, y) in positions), default=0.0)
     boxes: dict[int, _Point] = {}
     ways: dict[tuple[int, int], tuple[_Point, ...]] = {}

@@ -31,9 +31,12 @@ class Metrics:
             "evac_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "evac_http_request_seconds", "Time until the answer was sent.", ("route",),
-            buckets=BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
+            "evac_http_request_seconds",
+            "Time until the answer was sent.",
+            ("route",),
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
         self._counts: dict[tuple[str, str, int], Counter] = {}
         self._times: dict[str, Histogram] = {}
         self.also: Callable[[str, str, int, float], None] | None = None
@@ -121,9 +124,10 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
     yield open_ones
     waiting = GaugeMetricFamily("evac_notices_waiting", "Messages that wait.", labels=("channel",))
     oldest = GaugeMetricFamily(
-        "evac_notices_oldest_timestamp_seconds", "Since when the first one waits; 0: none does.",
+        "evac_notices_oldest_timestamp_seconds",
+        "Since when the first one waits; 0: none does.",
         labels=("channel",),
-    )  # fmt: skip
+    )
     failing = GaugeMetricFamily("evac_notices_failing", "1 while nothing gets through.", labels=("channel",))
     sent = CounterMetricFamily("evac_notices_delivered", "Messages delivered.", labels=("channel",))
     lost = CounterMetricFamily("evac_notices_given_up", "Messages never delivered.", labels=("channel",))

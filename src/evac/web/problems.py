@@ -30,18 +30,42 @@ REQUEST_ID: Final = "evac_request"
 _LOG: Final = logging.getLogger("evac.web")
 
 _BY_CODE: Final[Mapping[str, int]] = {
-    "run-unknown": 404, "plan-unknown": 404, "unknown-domain": 404, "no-hold": 404, "not-found": 404,
-    "cursor-unknown": 404, "incident-unknown": 404,
-    "idempotency-reused": 409, "not-confirmed": 409, "plan-mismatch": 409, "plan-name": 409,
-    "changed-meanwhile": 412, "run-over": 409, "request-refused": 409, "body-too-large": 413,
-    "host-unknown": 421, "cross-site": 403, "media-type": 415, "header-too-large": 431,
-    "host-twice": 400, "oidc-down": 503,
-}  # fmt: skip
+    "run-unknown": 404,
+    "plan-unknown": 404,
+    "unknown-domain": 404,
+    "no-hold": 404,
+    "not-found": 404,
+    "cursor-unknown": 404,
+    "incident-unknown": 404,
+    "idempotency-reused": 409,
+    "not-confirmed": 409,
+    "plan-mismatch": 409,
+    "plan-name": 409,
+    "changed-meanwhile": 412,
+    "run-over": 409,
+    "request-refused": 409,
+    "body-too-large": 413,
+    "host-unknown": 421,
+    "cross-site": 403,
+    "media-type": 415,
+    "header-too-large": 431,
+    "host-twice": 400,
+    "oidc-down": 503,
+}
 _BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
-    (Unauthenticated, 401), (TooMany, 429), (e.NotAllowed, 403), (e.UnknownDomain, 404),
-    (TooManyViewers, 503), (e.Conflict, 409), (e.LockHeld, 409), (e.Unavailable, 503), (e.Corrupt, 500),
-    (e.StalePlan, 409), (e.StoreError, 503), (e.EvacError, 422),
-)  # fmt: skip
+    (Unauthenticated, 401),
+    (TooMany, 429),
+    (e.NotAllowed, 403),
+    (e.UnknownDomain, 404),
+    (TooManyViewers, 503),
+    (e.Conflict, 409),
+    (e.LockHeld, 409),
+    (e.Unavailable, 503),
+    (e.Corrupt, 500),
+    (e.StalePlan, 409),
+    (e.StoreError, 503),
+    (e.EvacError, 422),
+)
 RETRY_AFTER_S: Final = "5"
 _UNREADABLE: Final = "the body cannot be read: it is nested too deep, or no UTF-8"
 _SEND_JSON: Final = "send an object of JSON, with content-type: application/json"
@@ -65,9 +89,16 @@ def problem(
 ) -> Response:
     """One problem document."""
     told = {
-        "type": f"urn:evac:problem:{code}", "title": HTTPStatus(status).phrase, "status": status,
-        "code": code, "kind": kind, "detail": detail, "hint": hint, "request": request, **(more or {}),
-    }  # fmt: skip
+        "type": f"urn:evac:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "kind": kind,
+        "detail": detail,
+        "hint": hint,
+        "request": request,
+        **(more or {}),
+    }
     headers = {"cache-control": "no-store"}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = RETRY_AFTER_S

@@ -44,9 +44,13 @@ DEMO: Final = "This is a demonstration: the company, its sites and what they do 
 
 
 async def serve(
-    office: OfficeSetting, listen: Listen, access: Access, setting: WebSetting,
-    certificate: RoomCertificate | None = None, handed: int | None = None,
-) -> None:  # fmt: skip
+    office: OfficeSetting,
+    listen: Listen,
+    access: Access,
+    setting: WebSetting,
+    certificate: RoomCertificate | None = None,
+    handed: int | None = None,
+) -> None:
     """Serves until SIGTERM, SIGINT, or until standard input ends. certificate: where TLS ends here. handed:
     the number of a socket that listens there already.
 
@@ -59,11 +63,21 @@ async def serve(
     if tracer is not None:
         app.state.room.metrics.also = tracer.request
     config = uvicorn.Config(
-        app, host=listen.host, port=listen.port, access_log=False,
-        log_level="warning", server_header=False, date_header=True, backlog=BACKLOG, lifespan="off",
-        timeout_graceful_shutdown=STOP_S, h11_max_incomplete_event_size=setting.header_most,
-        proxy_headers=False, http=prompt_protocol(), ws="none",
-    )  # fmt: skip
+        app,
+        host=listen.host,
+        port=listen.port,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=True,
+        backlog=BACKLOG,
+        lifespan="off",
+        timeout_graceful_shutdown=STOP_S,
+        h11_max_incomplete_event_size=setting.header_most,
+        proxy_headers=False,
+        http=prompt_protocol(),
+        ws="none",
+    )
     if certificate is not None:
         config.load()
         config.ssl = certificate.context

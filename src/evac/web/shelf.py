@@ -50,9 +50,10 @@ class Kept:
         """The body, or 304 where `known`, the value of `If-None-Match`, names its tag."""
         same = known is not None and matches(known, self.tag)
         start: Message = {
-            "type": "http.response.start", "status": 304 if same else 200,
+            "type": "http.response.start",
+            "status": 304 if same else 200,
             "headers": self.same if same else self.whole,
-        }  # fmt: skip
+        }
         await send(start)
         await send({"type": "http.response.body", "body": b"" if same else self.body})
 

@@ -24,10 +24,12 @@ BACKLOG: Final = 500
 """Messages read from the journal at a time."""
 NUMBER_MOST: Final = 2**53
 LAST_EVENT: Final[dict[str, Any]] = {
-    "name": "Last-Event-ID", "in": "header", "required": False,
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
     "description": "Number of the last message that was read; goes before `after`.",
     "schema": {"type": "string", "pattern": "^[0-9]{0,15}$"},
-}  # fmt: skip
+}
 
 Backlog = Callable[[int, int], Awaitable[Sequence[tuple[int, str, Any]]]]
 """(number, limit) -> (number, name, data) of messages after that number."""
@@ -50,9 +52,14 @@ def after_of(request: Request) -> int | None:
 
 
 def stream(
-    hub: Hub, topics: Sequence[str], backlog: Backlog, after: int, say: Callable[[News], bytes | None],
-    heartbeat_s: float, ends: Callable[[], bool] = lambda: False,
-) -> StreamingResponse:  # fmt: skip
+    hub: Hub,
+    topics: Sequence[str],
+    backlog: Backlog,
+    after: int,
+    say: Callable[[News], bytes | None],
+    heartbeat_s: float,
+    ends: Callable[[], bool] = lambda: False,
+) -> StreamingResponse:
     """An answer that goes on. Raises TooManyViewers before it begins.
 
     say: the bytes of one piece of news, None for what is not for this stream. ends: whether nothing more can
@@ -65,9 +72,14 @@ def stream(
 
 
 async def _body(
-    hub: Hub, topics: Sequence[str], backlog: Backlog, after: int, say: Callable[[News], bytes | None],
-    heartbeat_s: float, ends: Callable[[], bool],
-) -> AsyncIterator[bytes]:  # fmt: skip
+    hub: Hub,
+    topics: Sequence[str],
+    backlog: Backlog,
+    after: int,
+    say: Callable[[News], bytes | None],
+    heartbeat_s: float,
+    ends: Callable[[], bool],
+) -> AsyncIterator[bytes]:
     """The viewer listens before the journal is read, so that nothing falls between the two."""
     last = after
     with hub.viewer(*topics) as viewer:

@@ -66,31 +66,43 @@ def deployment(name: str, replicas: int) -> dict[str, Any]:
     """As recorded of an API server of version 1.31, without what nobody here reads."""
     labels = {"app": name}
     return {
-        "apiVersion": "apps/v1", "kind": "Deployment",
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
         "metadata": {
-            "name": name, "namespace": "chat", "uid": "3f0e", "resourceVersion": "1001", "generation": 1,
-            "creationTimestamp": "2026-11-02T03:04:05Z", "labels": labels, "annotations": {"team": "chat"},
+            "name": name,
+            "namespace": "chat",
+            "uid": "3f0e",
+            "resourceVersion": "1001",
+            "generation": 1,
+            "creationTimestamp": "2026-11-02T03:04:05Z",
+            "labels": labels,
+            "annotations": {"team": "chat"},
         },
         "spec": {
-            "replicas": replicas, "selector": {"matchLabels": labels},
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {"containers": [{"name": "chat", "image": "registry.test/chat:7"}]},
             },
         },
         "status": {
-            "observedGeneration": 1, "replicas": replicas, "readyReplicas": replicas,
+            "observedGeneration": 1,
+            "replicas": replicas,
+            "readyReplicas": replicas,
             "availableReplicas": replicas,
         },
-    }  # fmt: skip
+    }
 
 
 def quota(name: str, **hard: str) -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "ResourceQuota",
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
         "metadata": {"name": name, "namespace": "chat", "uid": "77aa", "resourceVersion": "1002"},
-        "spec": {"hard": hard}, "status": {"hard": hard, "used": {"cpu": "3"}},
-    }  # fmt: skip
+        "spec": {"hard": hard},
+        "status": {"hard": hard, "used": {"cpu": "3"}},
+    }
 
 
 class ApiServer:
@@ -188,9 +200,14 @@ class ApiServer:
 
     def _status(self, code: int, reason: str, message: str) -> dict[str, Any]:
         return {
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
-            "reason": reason, "code": code,
-        }  # fmt: skip
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "code": code,
+        }
 
     def _deleted(self, found: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}

@@ -41,14 +41,18 @@ class OddBmc:
         self.resources = {
             SYSTEMS: {"Members": [{"@odata.id": SYSTEM}]},
             SYSTEM: {
-                "PowerState": "Off", "SerialNumber": "S1", "Status": {"Health": "OK"},
+                "PowerState": "Off",
+                "SerialNumber": "S1",
+                "Status": {"Health": "OK"},
                 "BootProgress": {"LastState": "None"},
-                "Actions": {"#ComputerSystem.Reset": {
-                    "target": RESET,
-                    "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"],
-                }},
+                "Actions": {
+                    "#ComputerSystem.Reset": {
+                        "target": RESET,
+                        "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"],
+                    }
+                },
             },
-        } | self.resources  # fmt: skip
+        } | self.resources
         self.up_with = self.up_with or {"BootProgress": {"LastState": "OSRunning"}}
 
     @property
@@ -108,9 +112,13 @@ class OddBmc:
             "answer_s": 2,
         }
         told: dict[str, Value] = {
-            "server": "web-1", "address": f"127.0.0.1:{self.port}", "serial": "S1", "network": "hall",
-            "boot_ms": 200, **more,
-        }  # fmt: skip
+            "server": "web-1",
+            "address": f"127.0.0.1:{self.port}",
+            "serial": "S1",
+            "network": "hall",
+            "boot_ms": 200,
+            **more,
+        }
         return Action("boot", "web-1", "redfish", "pangyo", {**given, **(settings or {})}, told)
 
 

@@ -43,9 +43,13 @@ class World:
 
     def action(self, verb: Verb, member: PatroniMember, **parameters: Value) -> Action:
         settings: dict[str, Value] = {
-            "scope": member.scope, "url": member.url, "etcd": self.store.url, "name": member.name,
-            "rest_user": "evac", "rest_password": "env:EVAC_TEST_PATRONI",
-        }  # fmt: skip
+            "scope": member.scope,
+            "url": member.url,
+            "etcd": self.store.url,
+            "name": member.name,
+            "rest_user": "evac",
+            "rest_password": "env:EVAC_TEST_PATRONI",
+        }
         return Action(verb, "store-messages", "patroni", "anyang", settings, parameters)
 
     def key(self, key: str) -> str:
@@ -65,11 +69,17 @@ def cluster(folder: Path, names: tuple[str, str] = ("dc-pangyo", "dc-anyang")) -
         store = etcd(folder / "etcd", host, free_port(), free_port(), "only")
         members = [
             patroni(
-                folder / name, host, free_port(), free_port(), name, scope="messages",
-                etcd=store.url.removeprefix("http://"), password=PASSWORD,
+                folder / name,
+                host,
+                free_port(),
+                free_port(),
+                name,
+                scope="messages",
+                etcd=store.url.removeprefix("http://"),
+                password=PASSWORD,
             )
             for name in names
-        ]  # fmt: skip
+        ]
     except MissingProgram as error:
         pytest.skip(str(error))
     try:
@@ -105,10 +115,17 @@ def standby_cluster(folder: Path) -> Iterator[tuple[PostgresServer, World]]:
         source = postgres.primary(folder / "source", host, free_port(), "source", password=PASSWORD)
         store = etcd(folder / "etcd", host, free_port(), free_port(), "only")
         member = patroni(
-            folder / "standby", host, free_port(), free_port(), "dc-pangyo", scope="messages",
-            etcd=store.url.removeprefix("http://"), password=PASSWORD, follows=(host, source.port),
+            folder / "standby",
+            host,
+            free_port(),
+            free_port(),
+            "dc-pangyo",
+            scope="messages",
+            etcd=store.url.removeprefix("http://"),
+            password=PASSWORD,
+            follows=(host, source.port),
             synchronous=False,
-        )  # fmt: skip
+        )
     except MissingProgram as error:
         pytest.skip(str(error))
     try:

@@ -43,9 +43,13 @@ class DataSet:
     def settings(self, name: str, *, by_hand: bool = False) -> dict[str, Value]:
         member = self.members[name]
         found: dict[str, Value] = {
-            "host": member.host, "port": member.port, "user": member.user,
-            "password": "env:EVAC_TEST_PASSWORD", "dbname": "postgres", "name": name,
-        }  # fmt: skip
+            "host": member.host,
+            "port": member.port,
+            "user": member.user,
+            "password": "env:EVAC_TEST_PASSWORD",
+            "dbname": "postgres",
+            "name": name,
+        }
         if by_hand:
             found |= {"data": str(member.data), "bin": member.bin, "system_user": "postgres"}
         return found
@@ -62,9 +66,12 @@ class DataSet:
     def rejoin(self, name: str, to: str, **parameters: Value) -> Action:
         primary = self.members[to]
         given: dict[str, Value] = {
-            "primary_host": primary.host, "primary_port": primary.port, "primary_name": to,
-            "archive": str(self.folder / "archive"), **parameters,
-        }  # fmt: skip
+            "primary_host": primary.host,
+            "primary_port": primary.port,
+            "primary_name": to,
+            "archive": str(self.folder / "archive"),
+            **parameters,
+        }
         return self.action("rejoin", name, by_hand=True, **given)
 
 
@@ -110,9 +117,14 @@ async def query(server: PostgresServer, text: str, timeout_s: float = 5.0) -> li
 
 async def connect(server: PostgresServer) -> asyncpg.Connection:
     return await asyncpg.connect(
-        host=server.host, port=server.port, user="postgres", password=PASSWORD, database="postgres",
-        timeout=3.0, statement_cache_size=0,
-    )  # fmt: skip
+        host=server.host,
+        port=server.port,
+        user="postgres",
+        password=PASSWORD,
+        database="postgres",
+        timeout=3.0,
+        statement_cache_size=0,
+    )
 
 
 @dataclass(slots=True)

@@ -63,17 +63,26 @@ def settings_of(fleet: Running, **more: Value) -> dict[str, Value]:
     about = fleet.about
     trust: dict[str, Value] = {"pin": about["pin"]} if about["pin"] else {}
     return {
-        "user": about["user"], "password": about["password"], "scheme": about["scheme"],
-        "port": about["port"], **trust, **more,
-    }  # fmt: skip
+        "user": about["user"],
+        "password": about["password"],
+        "scheme": about["scheme"],
+        "port": about["port"],
+        **trust,
+        **more,
+    }
 
 
-def action(fleet: Running, server: int, verb: Verb = "boot", settings: dict[str, Value] | None = None,
-           **more: Value) -> Action:  # fmt: skip
+def action(
+    fleet: Running, server: int, verb: Verb = "boot", settings: dict[str, Value] | None = None, **more: Value
+) -> Action:
     told: dict[str, Value] = {
-        "server": name_of(fleet, server), "address": address_of(server), "serial": serial_of(server),
-        "network": "hall", "boot_ms": BOOT_MS, **more,
-    }  # fmt: skip
+        "server": name_of(fleet, server),
+        "address": address_of(server),
+        "serial": serial_of(server),
+        "network": "hall",
+        "boot_ms": BOOT_MS,
+        **more,
+    }
     return Action(verb, name_of(fleet, server), "redfish", "pangyo", settings or settings_of(fleet), told)
 
 

@@ -36,9 +36,15 @@ async def nothing() -> None:
 def order(**changes: object) -> Order:
     """An ordinary order of an ordinary leader."""
     base = Order(
-        run="run-1", step="step-1", attempt=1, token=7, epoch=3, reason="contract", timeout_s=15.0,
+        run="run-1",
+        step="step-1",
+        attempt=1,
+        token=7,
+        epoch=3,
+        reason="contract",
+        timeout_s=15.0,
         key="run-1/step-1",
-    )  # fmt: skip
+    )
     return replace(base, **changes)  # type: ignore[arg-type]
 
 

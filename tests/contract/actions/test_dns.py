@@ -58,10 +58,15 @@ class Zone:
 
     def settings(self, **more: Value) -> dict[str, Value]:
         return {
-            "server": self.server.host, "port": self.server.port, "zone": ZONE, "key_name": "evac-key",
-            "key_secret": "env:EVAC_TEST_DNS_KEY", "key_algorithm": "hmac-sha256",
-            "records": tuple(f"{name}=pangyo:{PANGYO},anyang:{ANYANG}" for name in self.names), **more,
-        }  # fmt: skip
+            "server": self.server.host,
+            "port": self.server.port,
+            "zone": ZONE,
+            "key_name": "evac-key",
+            "key_secret": "env:EVAC_TEST_DNS_KEY",
+            "key_algorithm": "hmac-sha256",
+            "records": tuple(f"{name}=pangyo:{PANGYO},anyang:{ANYANG}" for name in self.names),
+            **more,
+        }
 
     def shift(self, share: int = 1_000, **more: Value) -> Action:
         parameters: dict[str, Value] = {"to": "anyang", "away": "pangyo", "share": share}
@@ -94,9 +99,16 @@ def contract_case(zone: Zone) -> Case:
         zone.process.signal(signal.SIGCONT)
 
     return Case(
-        DnsDriver(), zone.shift(), state, is_done, silence=silence, speak=speak, tokens=True, undo="done",
+        DnsDriver(),
+        zone.shift(),
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        undo="done",
         secrets=(zone.server.key_secret,),
-    )  # fmt: skip
+    )
 
 
 def test_the_contract_is_kept(zone: Zone) -> None:

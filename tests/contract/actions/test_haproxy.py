@@ -75,9 +75,16 @@ class World:
             for name in SITES
         )
         self.balancer = servers.Balancer(
-            "lb", "127.0.0.1", free_port(), free_port(), folder / "lb", "chat", backends, check="/",
+            "lb",
+            "127.0.0.1",
+            free_port(),
+            free_port(),
+            folder / "lb",
+            "chat",
+            backends,
+            check="/",
             check_ms=50,
-        )  # fmt: skip
+        )
         servers.prepare(self.balancer)
         self.process = servers.start(self.balancer)
 
@@ -107,9 +114,12 @@ class World:
 
     def settings(self, **more: Value) -> dict[str, Value]:
         return {
-            "host": self.balancer.host, "port": self.balancer.admin_port, "backend": "chat",
-            "servers": tuple(f"{name}={name}-1" for name in SITES), **more,
-        }  # fmt: skip
+            "host": self.balancer.host,
+            "port": self.balancer.admin_port,
+            "backend": "chat",
+            "servers": tuple(f"{name}={name}-1" for name in SITES),
+            **more,
+        }
 
     def shift(self, share: int = 1_000, **more: Value) -> Action:
         parameters = {"to": "anyang", "away": "pangyo", "share": share, **more}

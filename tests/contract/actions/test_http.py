@@ -114,9 +114,12 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 def action(receiver: Receiver, **settings: Value) -> Action:
     given: dict[str, Value] = {
-        "url": receiver.url + "/do", "undo_url": receiver.url + "/undo", "secret": "env:EVAC_TEST_HOOK",
-        "observe_url": receiver.url + "/observe?pass=hush", **settings,
-    }  # fmt: skip
+        "url": receiver.url + "/do",
+        "undo_url": receiver.url + "/undo",
+        "secret": "env:EVAC_TEST_HOOK",
+        "observe_url": receiver.url + "/observe?pass=hush",
+        **settings,
+    }
     return Action("drain", "edge", "http", "pangyo", given, {"site": "pangyo"})
 
 
@@ -158,10 +161,17 @@ def test_the_contract_is_kept(receiver: Receiver) -> None:
         receiver.silent.clear()
 
     case = Case(
-        HttpDriver(), action(receiver), state, is_done, silence=silence, speak=speak, tokens=True,
+        HttpDriver(),
+        action(receiver),
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
         refusals=("http-refused",),
-        undo="done", secrets=(SECRET, SECRET.removeprefix("whsec_"), "hush"),
-    )  # fmt: skip
+        undo="done",
+        secrets=(SECRET, SECRET.removeprefix("whsec_"), "hush"),
+    )
     asyncio.run(keep_contract(case))
 
 
@@ -173,21 +183,35 @@ def test_every_try_of_a_step_has_the_same_key_and_one_effect(receiver: Receiver)
 
 def test_the_example_of_the_standard_is_signed_as_it_says() -> None:
     headers = signed_headers(
-        Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "msg_p5jXN8AQM9LWM0D4loKWxJek",
-        b'{"test": 2432232314}', 1_614_265_330,
-    )  # fmt: skip
+        Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        b'{"test": 2432232314}',
+        1_614_265_330,
+    )
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (301, Permanent), (302, Permanent), (307, Permanent), (400, Permanent), (401, Permanent),
-        (404, Permanent), (409, Permanent), (410, Permanent), (422, Permanent), (408, Retryable),
-        (425, Retryable), (429, Retryable), (503, Retryable), (500, OutcomeUnknown), (502, OutcomeUnknown),
+        (301, Permanent),
+        (302, Permanent),
+        (307, Permanent),
+        (400, Permanent),
+        (401, Permanent),
+        (404, Permanent),
+        (409, Permanent),
+        (410, Permanent),
+        (422, Permanent),
+        (408, Retryable),
+        (425, Retryable),
+        (429, Retryable),
+        (503, Retryable),
+        (500, OutcomeUnknown),
+        (502, OutcomeUnknown),
         (504, OutcomeUnknown),
     ],
-)  # fmt: skip
+)
 def test_what_an_answer_means(receiver: Receiver, status: int, error: type[Exception]) -> None:
     receiver.answers = [(status, {"Location": receiver.url + "/do"}, b"")]
     with pytest.raises(error):
@@ -242,12 +266,15 @@ def test_an_answer_without_end_is_not_read_to_its_end(receiver: Receiver) -> Non
     ("answer", "outcome"),
     [
         ((200, {}, b'{"outcome":"done","a":1,"b":[1],"c":{"d":2}}'), "done"),
-        ((200, {}, b'{"outcome":"absent"}'), "absent"), ((404, {}, b""), "absent"),
-        ((200, {}, b'{"outcome":"perhaps"}'), "unclear"), ((200, {}, b"<html>"), "unclear"),
-        ((200, {}, b"[]"), "unclear"), ((500, {}, b'{"outcome":"done"}'), "unclear"),
+        ((200, {}, b'{"outcome":"absent"}'), "absent"),
+        ((404, {}, b""), "absent"),
+        ((200, {}, b'{"outcome":"perhaps"}'), "unclear"),
+        ((200, {}, b"<html>"), "unclear"),
+        ((200, {}, b"[]"), "unclear"),
+        ((500, {}, b'{"outcome":"done"}'), "unclear"),
         ((302, {"Location": "/observe"}, b""), "unclear"),
     ],
-)  # fmt: skip
+)
 def test_only_a_clear_word_is_clear(receiver: Receiver, answer: Any, outcome: str) -> None:
     receiver.answers = [answer]
     seen = observe(action(receiver, observe_url=receiver.url + "/observe-as-told"))

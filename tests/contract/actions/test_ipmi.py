@@ -108,8 +108,10 @@ class Simulator:
         self.secret.write_text(PASSWORD, encoding="ascii")
         self.process = subprocess.Popen(
             ["ipmi_sim", "-c", folder / "lan.conf", "-f", folder / "commands", "-s", folder / "state", "-n"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._wait()
 
     def _wait(self) -> None:
@@ -147,9 +149,13 @@ class Simulator:
     def action(self, verb: Verb = "boot", settings: dict[str, Value] | None = None, **more: Value) -> Action:
         given: dict[str, Value] = {"user": "evac", "password": f"file:{self.secret}", **(settings or {})}
         told: dict[str, Value] = {
-            "server": "web-1", "address": f"127.0.0.1:{self.port}", "serial": SERIAL, "network": "hall",
-            "boot_ms": 300, **more,
-        }  # fmt: skip
+            "server": "web-1",
+            "address": f"127.0.0.1:{self.port}",
+            "serial": SERIAL,
+            "network": "hall",
+            "boot_ms": 300,
+            **more,
+        }
         return Action(verb, "web-1", "ipmi", "pangyo", given, told)
 
 
@@ -181,10 +187,15 @@ def case_of(simulator: Simulator, action: Action, done_at: str) -> Case:
         os.killpg(simulator.process.pid, number)
 
     return Case(
-        IpmiDriver(), action, state, is_done,
-        silence=lambda: signal_it(signal.SIGSTOP), speak=lambda: signal_it(signal.SIGCONT),
-        secrets=(PASSWORD,), silent_timeout_s=1.5,
-    )  # fmt: skip
+        IpmiDriver(),
+        action,
+        state,
+        is_done,
+        silence=lambda: signal_it(signal.SIGSTOP),
+        speak=lambda: signal_it(signal.SIGCONT),
+        secrets=(PASSWORD,),
+        silent_timeout_s=1.5,
+    )
 
 
 def test_the_contract_is_kept_by_a_boot(simulator: Simulator) -> None:

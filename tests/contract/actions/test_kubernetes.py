@@ -72,9 +72,16 @@ def contract(server: ApiServer, wanted: Action, path: str, done: object) -> Case
         server.silent.clear()
 
     return Case(
-        KubernetesDriver(), wanted, state, is_done, silence=silence, speak=speak, tokens=True, undo="done",
+        KubernetesDriver(),
+        wanted,
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        undo="done",
         secrets=(BEARER,),
-    )  # fmt: skip
+    )
 
 
 def test_the_contract_is_kept_for_a_scale(server: ApiServer, kubeconfig: str) -> None:
@@ -165,11 +172,15 @@ def test_a_priority_is_given_to_pods_and_taken_back(server: ApiServer, kubeconfi
 @pytest.mark.parametrize(
     ("method", "code", "error"),
     [
-        ("GET", 500, Retryable), ("GET", 429, Retryable), ("GET", 403, Permanent),
+        ("GET", 500, Retryable),
+        ("GET", 429, Retryable),
+        ("GET", 403, Permanent),
         ("PATCH", 500, OutcomeUnknown),
-        ("PATCH", 429, Retryable), ("PATCH", 403, Permanent), ("PATCH", 422, Permanent),
+        ("PATCH", 429, Retryable),
+        ("PATCH", 403, Permanent),
+        ("PATCH", 422, Permanent),
     ],
-)  # fmt: skip
+)
 def test_what_an_error_of_the_server_means(
     server: ApiServer, kubeconfig: str, method: str, code: int, error: type[Exception]
 ) -> None:

@@ -16,9 +16,10 @@ from evac.cli import exits
 from evac.cli.main import run
 
 pytestmark = [
-    pytest.mark.servers, pytest.mark.enable_socket,
+    pytest.mark.servers,
+    pytest.mark.enable_socket,
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
-]  # fmt: skip
+]
 HOST = "127.0.0.1"
 WRONG = "not-what-it-is"
 
@@ -74,8 +75,9 @@ def test_a_wrong_password_is_said_and_a_silent_copy_is_an_answer(
     assert run(["observe", estate]) == exits.UNKNOWN
     out, error = capsys.readouterr()
     assert [line.split()[:3] for line in out.splitlines()[1:3]] == [
-        ["db", "a", "refused"], ["db", "b", "unreachable"],
-    ]  # fmt: skip
+        ["db", "a", "refused"],
+        ["db", "b", "unreachable"],
+    ]
     assert f"error: db at a: {HOST}:{port}: " in error
     assert "[redis-refused]" in error
     assert "next: check the password and rights of the endpoint" in error

@@ -83,9 +83,16 @@ def test_a_member_whose_name_begins_with_any_is_never_called_ready(server_folder
 
 @pytest.mark.parametrize(
     ("name", "misread"),
-    [("anyang", True), ("ANYthing", True), ("first_floor", True), ("dc-anyang", False), ("any-yang", False),
-     ("pangyo", False), ("many", False)],
-)  # fmt: skip
+    [
+        ("anyang", True),
+        ("ANYthing", True),
+        ("first_floor", True),
+        ("dc-anyang", False),
+        ("any-yang", False),
+        ("pangyo", False),
+        ("many", False),
+    ],
+)
 def test_which_names_are_misread(name: str, misread: bool) -> None:
     assert misread_name(name) is misread
 

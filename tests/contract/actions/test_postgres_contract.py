@@ -36,9 +36,16 @@ def _case(
         server.resume()
 
     return Case(
-        driver=PostgresDriver(), action=action, state=state, is_done=is_done, silence=silence, speak=speak,
-        tokens=True, secrets=(PASSWORD,), **changes,
-    )  # type: ignore[arg-type]  # fmt: skip
+        driver=PostgresDriver(),
+        action=action,
+        state=state,
+        is_done=is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        secrets=(PASSWORD,),
+        **changes,
+    )  # type: ignore[arg-type]
 
 
 async def _yes(server: PostgresServer, text: str) -> bool:
@@ -107,9 +114,9 @@ def test_rejoin_of_a_running_standby(server_folder: Path) -> None:
         async def is_done() -> bool:
             port = world.anyang.port
             return await _yes(
-                ansan, f"count(*) = 1 FROM pg_stat_wal_receiver WHERE sender_port = {port}"
-                " AND status = 'streaming'"
-            )  # fmt: skip
+                ansan,
+                f"count(*) = 1 FROM pg_stat_wal_receiver WHERE sender_port = {port} AND status = 'streaming'",
+            )
 
         action = world.rejoin("dc-ansan", "dc-anyang")
         remote = Action(

@@ -248,9 +248,12 @@ def test_a_planned_switchover_loses_nothing_and_the_old_primary_acknowledges_not
             with pytest.raises(Exception, match="read-only"):
                 await query(world.pangyo, "INSERT INTO messages VALUES (-5, 0, 'no') RETURNING id")
             promote = world.action(
-                "promote", "dc-anyang", proof="network", least_lsn=str(demoted["last_lsn"]),
+                "promote",
+                "dc-anyang",
+                proof="network",
+                least_lsn=str(demoted["last_lsn"]),
                 peers=(_address(world.pangyo),),
-            )  # fmt: skip
+            )
             await driver.execute(promote, order())
             assert not set(ledger.acknowledged) - await _ids(world.anyang)
             with pytest.raises(Permanent, match="not certain"):
@@ -299,10 +302,15 @@ def test_a_fetch_that_broke_off_is_no_hole_in_the_fence(server_folder: Path) -> 
             fence = world.fence()
             await driver.execute(fence, order())
             before = await query(world.anyang, "SELECT pg_read_file('evac_upstream')")
-            upstream = format_conninfo({
-                "host": ansan.host, "port": str(ansan.port), "user": "postgres", "password": PASSWORD,
-                "application_name": FETCH_NAME,
-            })  # fmt: skip
+            upstream = format_conninfo(
+                {
+                    "host": ansan.host,
+                    "port": str(ansan.port),
+                    "user": "postgres",
+                    "password": PASSWORD,
+                    "application_name": FETCH_NAME,
+                }
+            )
             world.anyang.sql(f"ALTER SYSTEM SET primary_conninfo = {literal(upstream)}")
             world.anyang.sql("SELECT pg_reload_conf()")
             async with asyncio.timeout(10):

@@ -26,8 +26,13 @@ def observe(estate: str, *options: str, code: int = exits.DONE) -> subprocess.Co
 
 
 def test_every_server_is_on_off_or_unknown_for_a_reason(tmp_path: Path) -> None:
-    broken = {"dead": "bmc-silent", "hanging": "bmc-hanging", "half-dead": "bmc-half-dead",
-              "wrong-serial": "bmc-wrong-serial", "sessions-full": "bmc-busy"}  # fmt: skip
+    broken = {
+        "dead": "bmc-silent",
+        "hanging": "bmc-hanging",
+        "half-dead": "bmc-half-dead",
+        "wrong-serial": "bmc-wrong-serial",
+        "sessions-full": "bmc-busy",
+    }
     with fleet_of(tmp_path) as fleet:
         done(*(action(fleet, server) for server in range(10)))
         for number, fault in enumerate(broken, 20):

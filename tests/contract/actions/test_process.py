@@ -93,9 +93,16 @@ def test_the_contract_is_kept(site: Site) -> None:
         site.process.signal(signal.SIGCONT)
 
     case = Case(
-        ProcessDriver(), site.action("start"), state, is_done, silence=silence, speak=speak, tokens=True,
-        undo="done", secrets=(agents.KEY,),
-    )  # fmt: skip
+        ProcessDriver(),
+        site.action("start"),
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        undo="done",
+        secrets=(agents.KEY,),
+    )
     asyncio.run(keep_contract(case))
 
 
@@ -194,9 +201,16 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
         site.process.signal(signal.SIGCONT)
 
     case = Case(
-        driver, Action("run", "router", "command", "pangyo", settings), state, is_done, silence=silence,
-        speak=speak, tokens=True, undo="done", secrets=(agents.KEY,),
-    )  # fmt: skip
+        driver,
+        Action("run", "router", "command", "pangyo", settings),
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        undo="done",
+        secrets=(agents.KEY,),
+    )
     asyncio.run(keep_contract(case))
 
 

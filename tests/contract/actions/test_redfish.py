@@ -54,23 +54,35 @@ def test_the_contract_is_kept_by_a_boot(fleet: Running) -> None:
         await asyncio.to_thread(fleet.admin, "faults", {"fault": fault, "servers": [name_of(fleet, server)]})
 
     case = Case(
-        RedfishDriver(), action(fleet, server), state, is_done,
-        silence=lambda: strike("hanging"), speak=lambda: strike("none"), undo="done",
+        RedfishDriver(),
+        action(fleet, server),
+        state,
+        is_done,
+        silence=lambda: strike("hanging"),
+        speak=lambda: strike("none"),
+        undo="done",
         secrets=(fleet.password,),
-    )  # fmt: skip
+    )
     asyncio.run(keep_contract(case))
     assert shown(fleet, server)["power_ons"] == 1
 
 
 BEFORE_POWER = {
-    "dead": "bmc-silent", "refusing": "bmc-silent", "hanging": "bmc-hanging", "half-dead": "bmc-half-dead",
-    "sessions-full": "bmc-busy", "wrong-serial": "bmc-wrong-serial",
+    "dead": "bmc-silent",
+    "refusing": "bmc-silent",
+    "hanging": "bmc-hanging",
+    "half-dead": "bmc-half-dead",
+    "sessions-full": "bmc-busy",
+    "wrong-serial": "bmc-wrong-serial",
     "changed-password": "bmc-password",
-}  # fmt: skip
+}
 AFTER_POWER = {
-    "lying": "bmc-lying", "boot-loop": "server-boot-loop", "no-boot": "server-no-boot",
-    "wrong-image": "server-wrong-image", "read-only": "bmc-not-allowed",
-}  # fmt: skip
+    "lying": "bmc-lying",
+    "boot-loop": "server-boot-loop",
+    "no-boot": "server-no-boot",
+    "wrong-image": "server-wrong-image",
+    "read-only": "bmc-not-allowed",
+}
 
 
 def test_what_is_wrong_is_told_apart_before_any_power(fleet: Running) -> None:

@@ -110,10 +110,13 @@ def test_hpe_takes_its_boot_source_at_the_pending_settings_and_says_post_in_its_
     bmc = OddBmc()
     pending = f"{SYSTEM}/Settings"
     del bmc.system["BootProgress"]
-    bmc.system.update({
-        "Manufacturer": "HPE", "Oem": {"Hpe": {"PostState": "PowerOff"}},
-        "@Redfish.Settings": {"SettingsObject": {"@odata.id": pending}},
-    })  # fmt: skip
+    bmc.system.update(
+        {
+            "Manufacturer": "HPE",
+            "Oem": {"Hpe": {"PostState": "PowerOff"}},
+            "@Redfish.Settings": {"SettingsObject": {"@odata.id": pending}},
+        }
+    )
     bmc.up_with = {"Oem": {"Hpe": {"PostState": "FinishedPost"}}}
     assert boot(bmc, settings={"boot_source": "pxe"})["state"] == "up"
     wanted = {"Boot": {"BootSourceOverrideTarget": "Pxe", "BootSourceOverrideEnabled": "Once"}}
@@ -195,11 +198,13 @@ def test_what_somebody_else_switched_on_is_not_switched_off_though_it_is_the_wro
 HOSTILE: dict[str, tuple[bytes | None, str]] = {
     "another place": (http(307, None, "Location: http://127.0.0.1:1/redfish/v1/Systems"), "bmc-unsupported"),
     "links to another host": (
-        http(200, {"Members": [{"@odata.id": "http://evil.example/redfish/v1/Systems/1"}]}), "bmc-half-dead",
+        http(200, {"Members": [{"@odata.id": "http://evil.example/redfish/v1/Systems/1"}]}),
+        "bmc-half-dead",
     ),
     "links upwards": (http(200, {"Members": [{"@odata.id": "/redfish/v1/../admin"}]}), "bmc-half-dead"),
     "links with a request in them": (
-        http(200, {"Members": [{"@odata.id": "/redfish/v1/Systems/1 HTTP/1.1\r\nX: y"}]}), "bmc-half-dead",
+        http(200, {"Members": [{"@odata.id": "/redfish/v1/Systems/1 HTTP/1.1\r\nX: y"}]}),
+        "bmc-half-dead",
     ),
     "no JSON": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "bmc-half-dead"),
     "a list": (http(200, [1, 2]), "bmc-half-dead"),
@@ -207,7 +212,8 @@ HOSTILE: dict[str, tuple[bytes | None, str]] = {
     "large": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", "bmc-half-dead"),
     "endless": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, "bmc-half-dead"),
     "two lengths": (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", "bmc-half-dead",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "bmc-half-dead",
     ),
     "chunks and a length": (
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -215,12 +221,13 @@ HOSTILE: dict[str, tuple[bytes | None, str]] = {
     ),
     "packed": (
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(b"{}"))
-        + gzip.compress(b"{}"), "bmc-half-dead",
+        + gzip.compress(b"{}"),
+        "bmc-half-dead",
     ),
     "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "bmc-half-dead"),
     "nothing": (None, "bmc-silent"),
     "half": (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "bmc-hanging"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -283,9 +290,11 @@ def closed(answer: bytes | None, does_it: bool) -> tuple[Any, list[str]]:
     None: the connection ends without one.
     """
     circuit: dict[str, Any] = {
-        "UserLabel": "feed-1", "PowerState": "Off", "BreakerState": "Off",
+        "UserLabel": "feed-1",
+        "PowerState": "Off",
+        "BreakerState": "Off",
         "Actions": {"#Circuit.BreakerControl": {"target": BREAKER}},
-    }  # fmt: skip
+    }
     bmc = OddBmc({FEEDER: circuit})
 
     def told() -> bytes | None:

@@ -71,8 +71,10 @@ async def ask(server: RedisServer, *command: str) -> Any:
 
 def action(verb: Verb, server: RedisServer, **parameters: Value) -> Action:
     settings: dict[str, Value] = {
-        "host": server.host, "port": server.port, "password": "env:EVAC_TEST_REDIS",
-    }  # fmt: skip
+        "host": server.host,
+        "port": server.port,
+        "password": "env:EVAC_TEST_REDIS",
+    }
     return Action(verb, "store-presence", "redis", "anyang", settings, parameters)
 
 
@@ -80,9 +82,10 @@ def case(what: Action, server: RedisServer, is_done: Callable[[], Awaitable[bool
     async def state() -> object:
         # A replica's offset grows by pings alone; what it is and what it was told do not.
         return [
-            (await ask(server, "ROLE"))[0], await ask(server, "GET", "evac:authority"),
+            (await ask(server, "ROLE"))[0],
+            await ask(server, "GET", "evac:authority"),
             await ask(server, "CONFIG", "GET", "min-replicas-to-write"),
-        ]  # fmt: skip
+        ]
 
     async def silence() -> None:
         server.pause()
@@ -91,9 +94,16 @@ def case(what: Action, server: RedisServer, is_done: Callable[[], Awaitable[bool
         server.resume()
 
     return Case(
-        RedisDriver(), what, state, is_done, silence=silence, speak=speak, tokens=True, secrets=(PASSWORD,),
+        RedisDriver(),
+        what,
+        state,
+        is_done,
+        silence=silence,
+        speak=speak,
+        tokens=True,
+        secrets=(PASSWORD,),
         **changes,
-    )  # fmt: skip
+    )
 
 
 def _address(server: RedisServer) -> str:

@@ -68,8 +68,12 @@ def _moved(stage: Stage) -> None:
 
 
 STANDING: Mapping[str, Value] = {
-    "proof": "sync", "old": "pangyo", "candidate": "anyang", "standing": "dc-anyang", "standing_age_ms": 10,
-}  # fmt: skip
+    "proof": "sync",
+    "old": "pangyo",
+    "candidate": "anyang",
+    "standing": "dc-anyang",
+    "standing_age_ms": 10,
+}
 SCALE: Mapping[str, Value] = {"replicas": 2, "from_replicas": 0}
 SHIFT: Mapping[str, Value] = {"to": "anyang", "away": "pangyo", "share": 1_000}
 
@@ -86,54 +90,94 @@ def _cases() -> dict[str, Told]:
 
     return {
         "postgres fence": (
-            pg("fence", **STANDING), store, lambda s: s.member("anyang").cut_off, "done", True, _nothing,
+            pg("fence", **STANDING),
+            store,
+            lambda s: s.member("anyang").cut_off,
+            "done",
+            True,
+            _nothing,
         ),
         "postgres promote": (
-            pg("promote", candidate="anyang", synchronous=("dc-ansan",)), store,
-            lambda s: s.member("anyang").writable, "refused", True, _fenced,
+            pg("promote", candidate="anyang", synchronous=("dc-ansan",)),
+            store,
+            lambda s: s.member("anyang").writable,
+            "refused",
+            True,
+            _fenced,
         ),
         "postgres demote": (
-            pg("demote", "pangyo"), store, lambda s: s.member("pangyo").read_only, "refused", True, _nothing,
+            pg("demote", "pangyo"),
+            store,
+            lambda s: s.member("pangyo").read_only,
+            "refused",
+            True,
+            _nothing,
         ),
         "postgres protect": (
-            pg("protect", "pangyo", synchronous=("dc-ansan",)), store,
-            lambda s: s.member("pangyo").sync == ("dc-ansan",), "refused", True, _nothing,
+            pg("protect", "pangyo", synchronous=("dc-ansan",)),
+            store,
+            lambda s: s.member("pangyo").sync == ("dc-ansan",),
+            "refused",
+            True,
+            _nothing,
         ),
         "postgres rejoin": (
-            pg("rejoin", primary_host="ansan"), store,
-            lambda s: s.member("anyang").upstream == "ansan", "refused", True,
+            pg("rejoin", primary_host="ansan"),
+            store,
+            lambda s: s.member("anyang").upstream == "ansan",
+            "refused",
+            True,
             _moved,
         ),
         "redis promote": (
             Action("promote", "presence", "redis", "anyang", {"host": "anyang"}, {"candidate": "anyang"}),
             cache,
-            lambda s: s.member("anyang", "presence").writable, "refused", True, _nothing,
+            lambda s: s.member("anyang", "presence").writable,
+            "refused",
+            True,
+            _nothing,
         ),
         "haproxy shift": (
             Action("shift", "web", "haproxy", "anyang", {"host": "anyang"}, SHIFT),
             lambda s: sorted(s.world.proxies["web", "anyang"].to),
-            lambda s: s.world.proxies["web", "anyang"].to == {"anyang"}, "done", False, _nothing,
+            lambda s: s.world.proxies["web", "anyang"].to == {"anyang"},
+            "done",
+            False,
+            _nothing,
         ),
         "dns shift": (
             Action("shift", "web", "dns", "anyang", {"server": "anyang"}, SHIFT),
             lambda s: sorted(s.world.names["web", "anyang"].to),
-            lambda s: s.world.names["web", "anyang"].to == {"anyang"}, "done", True, _nothing,
+            lambda s: s.world.names["web", "anyang"].to == {"anyang"},
+            "done",
+            True,
+            _nothing,
         ),
         "process scale": (
             Action("scale", "web", "process", "anyang", {"agent": "anyang"}, SCALE),
             lambda s: (s.world.units["web", "anyang"].count, s.world.units["web", "anyang"].token),
-            lambda s: s.world.units["web", "anyang"].count == 2, "done", True, _nothing,
+            lambda s: s.world.units["web", "anyang"].count == 2,
+            "done",
+            True,
+            _nothing,
         ),
         "http run": (
-            Action("run", "page", "http", "anyang", {"url": "anyang"}), lambda s: sorted(s.world.done_by_key),
-            lambda s: bool(s.world.done_by_key), "done", False, _nothing,
+            Action("run", "page", "http", "anyang", {"url": "anyang"}),
+            lambda s: sorted(s.world.done_by_key),
+            lambda s: bool(s.world.done_by_key),
+            "done",
+            False,
+            _nothing,
         ),
         "command fence": (
             Action("fence", "messages", "command", "ansan", {}, {"proof": "power", "old": "pangyo"}),
-            lambda s: s.member("pangyo").powered, lambda s: not s.member("pangyo").powered, "refused", False,
+            lambda s: s.member("pangyo").powered,
+            lambda s: not s.member("pangyo").powered,
+            "refused",
+            False,
             _nothing,
         ),
-    }  # fmt: skip
+    }
 
 
 CASES = _cases()
@@ -153,10 +197,16 @@ def test_the_contract_is_kept(name: str) -> None:
         prepare(stage)
 
     case = Case(
-        makers(world, stage.process)[action.driver](), action, _later(state, stage), _later(is_done, stage),
-        prepare=prepared, silence=None if action.driver == "command" else silence, tokens=False,
-        undo="done" if undo == "done" else "refused", order=stage.order,
-    )  # fmt: skip
+        makers(world, stage.process)[action.driver](),
+        action,
+        _later(state, stage),
+        _later(is_done, stage),
+        prepare=prepared,
+        silence=None if action.driver == "command" else silence,
+        tokens=False,
+        undo="done" if undo == "done" else "refused",
+        order=stage.order,
+    )
     run(stage.loop, keep_contract(case))
     if tokens:
         _refuses_an_older_leader(name)

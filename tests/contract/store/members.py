@@ -52,13 +52,31 @@ class Members:
         for i in range(self.count):
             peer, client = f"http://127.0.0.1:{self.ports[2 * i + 1]}", self.endpoints[i]
             argv = (
-                etcd_program() or "etcd", "--name", f"m{i}", "--data-dir", str(self.folder / f"m{i}"),
-                "--listen-client-urls", client, "--advertise-client-urls", client,
-                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                "--initial-cluster", cluster, "--initial-cluster-state", "new",
-                "--heartbeat-interval", "50", "--election-timeout", "500",
-                "--log-level", "error", *self.extra,
-            )  # fmt: skip
+                etcd_program() or "etcd",
+                "--name",
+                f"m{i}",
+                "--data-dir",
+                str(self.folder / f"m{i}"),
+                "--listen-client-urls",
+                client,
+                "--advertise-client-urls",
+                client,
+                "--listen-peer-urls",
+                peer,
+                "--initial-advertise-peer-urls",
+                peer,
+                "--initial-cluster",
+                cluster,
+                "--initial-cluster-state",
+                "new",
+                "--heartbeat-interval",
+                "50",
+                "--election-timeout",
+                "500",
+                "--log-level",
+                "error",
+                *self.extra,
+            )
             process = Process(f"etcd m{i}", argv, self.folder / f"m{i}.log")
             self.processes.append(process)
             process.start()

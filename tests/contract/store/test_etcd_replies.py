@@ -348,9 +348,14 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 def test_tls_with_a_certificate_of_both_sides(tmp_path: Path) -> None:
     pem, secret = _certificate(tmp_path)
     extra = (
-        "--cert-file", str(pem), "--key-file", str(secret), "--trusted-ca-file", str(pem),
+        "--cert-file",
+        str(pem),
+        "--key-file",
+        str(secret),
+        "--trusted-ca-file",
+        str(pem),
         "--client-cert-auth",
-    )  # fmt: skip
+    )
     members = Members(tmp_path, 1, "https", extra)
 
     async def story() -> None:

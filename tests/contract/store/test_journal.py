@@ -38,8 +38,10 @@ def test_records_come_back_in_order_with_their_numbers(case: Case) -> None:
         again = await Journal.open(store, "run-1")
         assert again.head == journal.head == await head_of(store, "run-1")
         assert [pair async for pair in records_after(store, "run-1", 705)] == [
-            (706, lines(1, 705)[0]), (707, lines(1, 706)[0]), (708, lines(1, 707)[0]),
-        ]  # fmt: skip
+            (706, lines(1, 705)[0]),
+            (707, lines(1, 706)[0]),
+            (708, lines(1, 707)[0]),
+        ]
         assert [n async for n, _ in records_after(store, "run-1", 257, limit=2)] == [258, 259]
         assert [n async for n, _ in records_after(store, "run-1", 708)] == []
         assert await verify_chain(store, "run-1", [journal.head]) == []
@@ -203,9 +205,14 @@ async def _forge(store: Store, number: int, **changes: object) -> None:
     assert entry is not None
     old = decode("run-1", number, entry.value)
     fields = {
-        "stream": "run-1", "number": number, "first": old.first, "token": old.token,
-        "previous": old.previous, "records": old.records, **changes,
-    }  # fmt: skip
+        "stream": "run-1",
+        "number": number,
+        "first": old.first,
+        "token": old.token,
+        "previous": old.previous,
+        "records": old.records,
+        **changes,
+    }
     await store.transact([], [Put(key_of("run-1", number), encode(**fields))])  # type: ignore[arg-type]
 
 

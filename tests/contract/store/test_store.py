@@ -66,8 +66,9 @@ def test_all_changes_of_a_transaction_share_one_revision(case: Case) -> None:
         revision = await store.transact([Compare("a", old)], [Delete("a"), Put("b", b"1"), Put("c", b"2")])
         assert revision > old
         assert [(entry.key, entry.revision) for entry in await store.list("")] == [
-            ("b", revision), ("c", revision),
-        ]  # fmt: skip
+            ("b", revision),
+            ("c", revision),
+        ]
 
     tell(case, story)
 

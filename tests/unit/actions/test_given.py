@@ -73,9 +73,11 @@ def test_records_are_names_types_and_addresses_of_sites() -> None:
     names = dns_records.read_names(SETTINGS)
     assert names.zone == "evac.test."
     assert set(names.records) == {
-        RecordKey("chat.evac.test.", "A"), RecordKey("chat.evac.test.", "AAAA"),
-        RecordKey("evac.test.", "A"), RecordKey("img.evac.test.", "A"),
-    }  # fmt: skip
+        RecordKey("chat.evac.test.", "A"),
+        RecordKey("chat.evac.test.", "AAAA"),
+        RecordKey("evac.test.", "A"),
+        RecordKey("img.evac.test.", "A"),
+    }
     wanted = dns_records.wanted(names, shift(), {})
     assert wanted[RecordKey("chat.evac.test.", "A")] == {"192.0.2.2", "192.0.2.3"}
     assert wanted[RecordKey("chat.evac.test.", "AAAA")] == {"2001:db8::2"}
@@ -106,10 +108,13 @@ def test_a_name_is_never_left_without_an_answer_but_may_lose_one_type() -> None:
 @pytest.mark.parametrize(
     ("share", "addresses"),
     [
-        (0, {"192.0.2.9"}), (499, {"192.0.2.9"}), (500, {"192.0.2.9", "192.0.2.8"}),
-        (999, {"192.0.2.9", "192.0.2.8"}), (1_000, {"192.0.2.8"}),
+        (0, {"192.0.2.9"}),
+        (499, {"192.0.2.9"}),
+        (500, {"192.0.2.9", "192.0.2.8"}),
+        (999, {"192.0.2.9", "192.0.2.8"}),
+        (1_000, {"192.0.2.8"}),
     ],
-)  # fmt: skip
+)
 def test_dns_never_gives_more_than_the_share_asked_for(share: int, addresses: set[str]) -> None:
     names = dns_records.read_names(SETTINGS, ("@",))
     assert dns_records.wanted(names, shift(share=share), {})[RecordKey("evac.test.", "A")] == addresses

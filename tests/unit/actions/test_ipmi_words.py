@@ -10,10 +10,22 @@ from evac.actions.ipmi_program import Target, Unanswered, understood
 from evac.model.errors import ActionError, Permanent, Retryable
 
 TARGET = Target(
-    host="192.0.2.7", port="623", server="web-1", serial="", network="", boot_ms=0, user="evac",
-    password="file:/secret", program="ipmitool", privilege="ADMINISTRATOR", cipher="", boot_source="none",
-    requests_at_once=1, refusals_at_most=5, answer_s=10.0,
-)  # fmt: skip
+    host="192.0.2.7",
+    port="623",
+    server="web-1",
+    serial="",
+    network="",
+    boot_ms=0,
+    user="evac",
+    password="file:/secret",
+    program="ipmitool",
+    privilege="ADMINISTRATOR",
+    cipher="",
+    boot_source="none",
+    requests_at_once=1,
+    refusals_at_most=5,
+    answer_s=10.0,
+)
 
 PREAMBLE = """\
 Loading IANA PEN Registry...

@@ -49,10 +49,15 @@ def test_what_cannot_be_read_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "strict"),
     [
-        ('FIRST 1 ("dc-anyang")', True), ("FIRST 2 (a, b)", True), ("ANY 2 (a, b)", True),
-        ("FIRST 1 (a, b)", False), ("ANY 1 (a, b)", False), ("*", False), ("", False),
+        ('FIRST 1 ("dc-anyang")', True),
+        ("FIRST 2 (a, b)", True),
+        ("ANY 2 (a, b)", True),
+        ("FIRST 1 (a, b)", False),
+        ("ANY 1 (a, b)", False),
+        ("*", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_cutting_one_off_stops_all_commits_only_where_each_must_confirm(text: str, strict: bool) -> None:
     assert parse_sync_set(text).every_one is strict
 
@@ -71,8 +76,12 @@ def test_a_connection_string_is_read_back(pairs: dict[str, str]) -> None:
 def test_a_connection_string_as_a_person_writes_it() -> None:
     text = r"host = 10.0.0.1 port=5432  password='it\'s' options=a\ b user=''"
     assert parse_conninfo(text) == {
-        "host": "10.0.0.1", "port": "5432", "password": "it's", "options": "a b", "user": "",
-    }  # fmt: skip
+        "host": "10.0.0.1",
+        "port": "5432",
+        "password": "it's",
+        "options": "a b",
+        "user": "",
+    }
 
 
 def test_an_unreadable_connection_string_is_not_repeated() -> None:

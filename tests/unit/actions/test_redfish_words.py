@@ -47,10 +47,18 @@ def test_a_resource_without_sense_is_unknown_in_everything(words: dict[str, obje
 @pytest.mark.parametrize(
     "path",
     [
-        "http://x/redfish/v1/Systems/1", "//x/redfish/v1/a", "/redfish/v1/../x", "/redfish/v2/Systems/1",
-        "/redfish/v1/a b", "/redfish/v1/a?b=c", "/redfish/v1/a\r\nX: y", "/redfish/v1/a//b", 7, None,
+        "http://x/redfish/v1/Systems/1",
+        "//x/redfish/v1/a",
+        "/redfish/v1/../x",
+        "/redfish/v2/Systems/1",
+        "/redfish/v1/a b",
+        "/redfish/v1/a?b=c",
+        "/redfish/v1/a\r\nX: y",
+        "/redfish/v1/a//b",
+        7,
+        None,
     ],
-)  # fmt: skip
+)
 def test_a_link_to_elsewhere_is_not_followed(path: object) -> None:
     assert not is_own_path(path)
 

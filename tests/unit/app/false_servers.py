@@ -32,9 +32,7 @@ class Heard:
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    told: Told, context: ssl.SSLContext | None = None, port: int = 0
-) -> AsyncIterator[Heard]:  # fmt: skip
+async def serving(told: Told, context: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Heard]:
     """A server that answers each request by `told`, and closes each connection after one."""
     heard, open_now = Heard(), set[asyncio.Task[None]]()
 

@@ -260,11 +260,15 @@ def test_a_plan_in_a_file_keeps_its_other_refusals() -> None:
 @pytest.mark.parametrize(
     ("kind", "named", "missing"),
     [
-        ("lose", (), ["north"]), ("lose", ("south",), ["north"]), ("lose", ("north",), []),
-        ("evacuate", (), ["north"]), ("failback", (), []), ("failback", ("north",), ["south"]),
+        ("lose", (), ["north"]),
+        ("lose", ("south",), ["north"]),
+        ("lose", ("north",), []),
+        ("evacuate", (), ["north"]),
+        ("failback", (), []),
+        ("failback", ("north",), ["south"]),
         ("failback", ("south", "north"), []),
     ],
-)  # fmt: skip
+)
 def test_who_names_a_site_that_the_plan_is_not_about_means_another_plan(
     kind: str, named: tuple[str, ...], missing: list[str]
 ) -> None:
@@ -328,8 +332,10 @@ def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
     tmp_path: Path, judged: list[str]
 ) -> None:
     estate = load(SMALL)
-    plans = {site: make_plan(estate, scenario_of(estate, Question(lose=(site,))), budget_ms=0).data
-             for site in ("north", "south")}  # fmt: skip
+    plans = {
+        site: make_plan(estate, scenario_of(estate, Question(lose=(site,))), budget_ms=0).data
+        for site in ("north", "south")
+    }
     digest = estate_digest(estate)
     now = [digest]
 

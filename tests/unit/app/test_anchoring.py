@@ -241,9 +241,12 @@ def test_a_war_room_proves_them_too() -> None:
             answer = await client.post(f"/v1/journals/{path}/proof", json={})
             assert answer.status_code == 200
             assert answer.json() == {
-                "stream": path, "segments": 3 if path == "plans" else 0, "anchors": 0,
-                "records": 2 if path == "plans" else 0, "problems": [],
-            }  # fmt: skip
+                "stream": path,
+                "segments": 3 if path == "plans" else 0,
+                "anchors": 0,
+                "records": 2 if path == "plans" else 0,
+                "problems": [],
+            }
         heads = {"heads": [{"segment": 4, "records": 3, "hash": "0" * 64}]}
         answer = await client.post("/v1/journals/plans/proof", json=heads)
         assert answer.json()["problems"] == ["cut-off: segment 4 was anchored; the journal ends at 3"]

@@ -166,9 +166,11 @@ def test_a_new_store_goes_on_above_everything_that_the_old_one_reached(tmp_path:
         assert orjson.loads(hold.value)["who"] == "kim"
         words = [chronicle.decode(r).words async for s in read(store, "watch") for r in s.records]
         assert words == [
-            "notice 0", "notice 1", "notice 2",
+            "notice 0",
+            "notice 1",
+            "notice 2",
             "kim opened generation 1 from a bundle: fire; lost: north",
-        ]  # fmt: skip
+        ]
         journal = await Journal.open(store, "watch")
         await journal.append([b"more"], lease)
 
@@ -381,11 +383,21 @@ def test_a_manifest_of_another_shape_is_refused_in_words(tmp_path: Path) -> None
     with open_bundle(make(tmp_path, store=None)) as bundle:
         values, sources = bundle.values, [Source(name, bundle.read(name)) for name in bundle.parts]
     wrong = {
-        "made_at_ms": -1, "evac": "\x1b[2J", "estate": [], "generation": {"number": 4_000, "opener": ""},
-        "plans": [{"lost": "north"}], "journals": {"stream": 1}, "policy": "../../etc/passwd",
-        "estate_file": "../private.key", "left_out": [None], "open_runs": None, "wheels": [1],
-        "sealed": {"name": "x"}, "references": True, "epochs": [{"store": "a", "epoch": True, "holder": ""}],
-    }  # fmt: skip
+        "made_at_ms": -1,
+        "evac": "\x1b[2J",
+        "estate": [],
+        "generation": {"number": 4_000, "opener": ""},
+        "plans": [{"lost": "north"}],
+        "journals": {"stream": 1},
+        "policy": "../../etc/passwd",
+        "estate_file": "../private.key",
+        "left_out": [None],
+        "open_runs": None,
+        "wheels": [1],
+        "sealed": {"name": "x"},
+        "references": True,
+        "epochs": [{"store": "a", "epoch": True, "holder": ""}],
+    }
     for key, value in wrong.items():
         path = tmp_path / "wrong.bundle"
         write_bundle(path, values | {key: value}, sources)
@@ -424,11 +436,16 @@ def test_plans_that_only_lie_ready_are_carried_once() -> None:
         return orjson.dumps({"plan": digest, "estate": "e", "at_ms": 1, "took_ms": 1, "problem": ""})
 
     entries = {
-        "drawer/north": ready("sha256:a"), "plan/sha256:a/000000": b"a",
-        "drawer/north/hall-1": ready("sha256:b"), "plan/sha256:b/000000": b"b",
-        "drawer/north/hall-2": ready("sha256:c"), "plan/sha256:c/000000": b"c",
-        "drawer/north/hall-3": ready("sha256:a"), "open/run-1": b'{"plan":"sha256:c"}', "sites": b"{}",
-    }  # fmt: skip
+        "drawer/north": ready("sha256:a"),
+        "plan/sha256:a/000000": b"a",
+        "drawer/north/hall-1": ready("sha256:b"),
+        "plan/sha256:b/000000": b"b",
+        "drawer/north/hall-2": ready("sha256:c"),
+        "plan/sha256:c/000000": b"c",
+        "drawer/north/hall-3": ready("sha256:a"),
+        "open/run-1": b'{"plan":"sha256:c"}',
+        "sites": b"{}",
+    }
     gone = {"drawer/north/hall-1", "drawer/north/hall-2", "drawer/north/hall-3", "plan/sha256:b/000000"}
     assert without_small_plans(entries).keys() == entries.keys() - gone
 

@@ -66,8 +66,9 @@ def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
             await chore.look()
             await chore.look()
             assert [(one.site, one.words.partition(" ends on")[0]) for one in told] == [
-                ("", "our certificate for agents"), ("pangyo", "the certificate of the agent of pangyo"),
-            ]  # fmt: skip
+                ("", "our certificate for agents"),
+                ("pangyo", "the certificate of the agent of pangyo"),
+            ]
             clock.ahead_ms = DAY_MS
             await chore.look()
             assert len(told) == 4
@@ -85,8 +86,9 @@ def test_figures_and_the_doctor_name_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert late.cert is not None
     (found,) = Certificates({"agents": soon.cert, "war room": tmp_path / "none"}).collect()
     assert {one.labels["certificate"]: one.value for one in found.samples} == {
-        "agents": end_of(soon.cert) / 1_000, "war room": 0,
-    }  # fmt: skip
+        "agents": end_of(soon.cert) / 1_000,
+        "war room": 0,
+    }
     monkeypatch.delenv(CERT, raising=False)
     assert own_certificates() == {}
     assert _certificates() == []

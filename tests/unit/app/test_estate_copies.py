@@ -69,8 +69,14 @@ def test_the_policy_goes_with_it_wherever_it_lies(folder: Path, tmp_path: Path) 
     told = ["x", "--store", "s", "--policy", "p"]
     assert arguments_of(beside, told[:3]) == [str(beside.estate), "--store", "s"]
     assert arguments_of(other, told, room=True) == [
-        str(other.estate), "--store", "s", "--policy", str(other.policy), "--standing", str(other.standing)
-    ]  # fmt: skip
+        str(other.estate),
+        "--store",
+        "s",
+        "--policy",
+        str(other.policy),
+        "--standing",
+        str(other.standing),
+    ]
     (folder / "policy.yaml").write_text("mode: act\n")
     made = beside.with_policy_of(beside.copy(), beside.used)
     assert made.policy is not None
@@ -189,8 +195,12 @@ def test_a_full_disk_is_said_and_gone_on_from(folder: Path, tmp_path: Path) -> N
         [*own, code, sys.executable, FULL, folder, small], capture_output=True, text=True, check=True
     )
     assert told.stdout.splitlines() == [
-        f"no copy of it can be made in {small}: No space left on device", "it is full", "True", "16384", "[]",
-    ]  # fmt: skip
+        f"no copy of it can be made in {small}: No space left on device",
+        "it is full",
+        "True",
+        "16384",
+        "[]",
+    ]
 
 
 def test_what_has_no_line_of_a_file_is_said_as_it_is() -> None:

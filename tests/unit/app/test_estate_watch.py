@@ -201,9 +201,11 @@ def test_a_changed_policy_is_taken_whole_and_said_with_what_changed(tmp_path: Pa
         (notice,) = world.notices
         assert (notice.kind, seen.digest) == ("policy", digest)
         assert notice.data == {
-            "policy": desk.policies.digest, "before": before, "held": ["r1"],
+            "policy": desk.policies.digest,
+            "before": before,
+            "held": ["r1"],
             "changed": ["approvals", "envelope", "windows", "pace"],
-        }  # fmt: skip
+        }
         assert notice.words.endswith("where it is looser, it does not hold for r1")
         assert world.copies.policy is not None
         assert "approvals: 2" in world.copies.policy.read_text()
@@ -368,7 +370,7 @@ AGENT = '  p: {for: web, at: pangyo, driver: process, settings: {agent: "http://
         ("tier: 0", "tier: 1", ""),
         ("127.0.0.1:9", "127.0.0.1:10", ""),
     ],
-)  # fmt: skip
+)
 def test_what_a_controller_is_built_around_is_not_exchanged(
     old: str, new: str, why: str, tmp_path: Path
 ) -> None:

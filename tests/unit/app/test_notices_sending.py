@@ -26,8 +26,16 @@ pytestmark = [pytest.mark.enable_socket]
 
 HOOK = Channel("desk", "webhook", "env:HOOK_URL", "env:HOOK_KEY")
 CHAT = Channel("chat", "apprise", "env:CHAT_URL")
-MESSAGE = Message("evac_0123456789abcdef", "site", "begins", "critical", "pangyo is lost: no votes",
-                  "look at page Now", 1_792_000_000_000, ("site/pangyo",))  # fmt: skip
+MESSAGE = Message(
+    "evac_0123456789abcdef",
+    "site",
+    "begins",
+    "critical",
+    "pangyo is lost: no votes",
+    "look at page Now",
+    1_792_000_000_000,
+    ("site/pangyo",),
+)
 
 
 @pytest.fixture
@@ -162,9 +170,10 @@ def test_words_for_people_say_what_to_do_next_and_which_notice_it_is() -> None:
     title, body = text_of(MESSAGE, "https://war.example/notices")
     assert title == "evac, critical: pangyo is lost: no votes"
     assert body.splitlines()[1:] == [
-        "Next: look at page Now", "https://war.example/notices",
+        "Next: look at page Now",
+        "https://war.example/notices",
         "2026-10-14 17:46:40 UTC, notice evac_0123456",
-    ]  # fmt: skip
+    ]
     assert document_of(MESSAGE)["data"]["room"] == ""
 
 
@@ -186,8 +195,11 @@ def test_users_receive_what_was_published_and_nothing_else(receiver: Receiver) -
     ((name, document),) = receiver.got
     assert (name, document["type"]) == (MESSAGE.id, "evac.update.once")
     assert document["data"] == {
-        "id": MESSAGE.id, "title": "Chat", "text": update.words, "page": "https://status.example",
-    }  # fmt: skip
+        "id": MESSAGE.id,
+        "title": "Chat",
+        "text": update.words,
+        "page": "https://status.example",
+    }
     title, body = text_of(update, "https://status.example")
     assert title == "Chat"
     assert body == f"{update.words}\nhttps://status.example\n2026-10-14 17:46 UTC"

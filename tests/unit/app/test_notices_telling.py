@@ -51,8 +51,11 @@ CHANNELS = {
     "desk": Channel("desk", "webhook", "env:A", "env:B"),
     "plans": Channel("plans", "apprise", "env:A", kinds=frozenset({"plan"})),
 }
-RECKONED = Reckoned((("f1", "EV103", "dns is lost with what it recovers", "move it"),),
-                    {"dns": ("north", "south")}, {"ledger": 60_000})  # fmt: skip
+RECKONED = Reckoned(
+    (("f1", "EV103", "dns is lost with what it recovers", "move it"),),
+    {"dns": ("north", "south")},
+    {"ledger": 60_000},
+)
 
 
 class Hand(Clock):
@@ -134,20 +137,28 @@ def test_a_look_sees_what_the_leader_left() -> None:
         copies = (CopySeen("north", 5, 500_000, 400_000), CopySeen("south", 9, 500_000, 500_000))
         row = Sighting("ledger", "south", "h/1", 9, 500_000, copies)
         ready = {"plan": "", "estate": "sha256:old", "at_ms": 1, "took_ms": 1, "problem": "no room"}
-        await store.transact((), (
-            Put(SIGHTING + "ledger", row.encode()), Put(drawer.PREFIX + "north", orjson.dumps(ready)),
-            Put(OBSERVED, orjson.dumps({"at_ms": 1, "estate": "sha256:new", "members": []})),
-            Put("status-export/south", orjson.dumps({"since_ms": 1, "problem": "disk full"})),
-            Put("sites", orjson.dumps({"north": "lost", "south": "active"})),
-        ))  # fmt: skip
+        await store.transact(
+            (),
+            (
+                Put(SIGHTING + "ledger", row.encode()),
+                Put(drawer.PREFIX + "north", orjson.dumps(ready)),
+                Put(OBSERVED, orjson.dumps({"at_ms": 1, "estate": "sha256:new", "members": []})),
+                Put("status-export/south", orjson.dumps({"since_ms": 1, "problem": "disk full"})),
+                Put("sites", orjson.dumps({"north": "lost", "south": "active"})),
+            ),
+        )
         await watched(store, verdict("north", "lost"), Notice("trouble", 2, "", "a new trouble"))
         clock.ms += PLANS_MS
         state, keys = await looked(looker, state)
         assert keys == {
-            "site": ["site/north"], "finding": ["finding/f1"], "tool": ["tool/dns"],
-            "lag": ["lag/ledger/north"], "plan": ["plan/none/north", "plan/stale"], "run": [],
+            "site": ["site/north"],
+            "finding": ["finding/f1"],
+            "tool": ["tool/dns"],
+            "lag": ["lag/ledger/north"],
+            "plan": ["plan/none/north", "plan/stale"],
+            "run": [],
             "status-page": ["status-page/south"],
-        }  # fmt: skip
+        }
         await watched(store, verdict("north", "unknown"), Notice("trouble", 3, "", "another trouble"))
         state, known = await looker.look(state)
         assert [one.words for one in known.news] == ["another trouble"]
@@ -164,8 +175,11 @@ def test_a_plan_that_costs_a_fifth_more_is_seen_by_its_bytes() -> None:
         store, clock = MemoryStore(), Hand()
         looker, state = Looker(store, Told(), clock), State()
         for objective, searched, expected in (
-            (1_000, True, []), (1_199, True, []), (9_000, False, []), (1_200, True, ["plan/worse/north"]),
-        ):  # fmt: skip
+            (1_000, True, []),
+            (1_199, True, []),
+            (9_000, False, []),
+            (1_200, True, ["plan/worse/north"]),
+        ):
             digest = await drawer.put_plan(store, orjson.dumps({"objective": objective}))
             ready = {
                 "plan": digest,
@@ -494,8 +508,20 @@ def test_a_file_that_changes_is_read_again_and_a_wrong_one_is_not_taken(tmp_path
 
 
 def start(store: str, notices: Path, receiver: Receiver) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "evac.app.notices_process", str(ESTATE), "--store", store,
-               "--notices", str(notices), "--site", "north", "--lease-ms", "2000"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "evac.app.notices_process",
+        str(ESTATE),
+        "--store",
+        store,
+        "--notices",
+        str(notices),
+        "--site",
+        "north",
+        "--lease-ms",
+        "2000",
+    ]
     secret = {"DESK_URL": receiver.url, "DESK_KEY": KEY}
     return subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **secret})
 

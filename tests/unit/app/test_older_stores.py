@@ -75,9 +75,12 @@ def test_what_an_earlier_version_wrote_is_read(path: Path, tmp_path: Path) -> No
         view = await runs.view_of(store, RUN)
         assert view.phase == "running"
         assert {view.steps[i].id: phase for i, phase in enumerate(view.phases)} == {
-            "fence:db": "succeeded", "promote:db": "running", "start:web:base:1": "pending",
-            "verify:web:base": "pending", "shift:web": "pending",
-        }  # fmt: skip
+            "fence:db": "succeeded",
+            "promote:db": "running",
+            "start:web:base:1": "pending",
+            "verify:web:base": "pending",
+            "shift:web": "pending",
+        }
         proof = await runs.verify(store, RUN, [])
         assert proof.problems == ()
         assert proof.segments == 9

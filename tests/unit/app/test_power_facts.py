@@ -44,11 +44,16 @@ THEN = '"observed_at": "2026-11-03T12:00:00Z"'
 @pytest.mark.parametrize(
     "text",
     [
-        "", "no", "[]", "{}", '{"power": null}', f'{{"power": {{{THEN}}}}}',
+        "",
+        "no",
+        "[]",
+        "{}",
+        '{"power": null}',
+        f'{{"power": {{{THEN}}}}}',
         f'{{"power": {{{THEN}, "sites": [{{"servers": [{{"server": "a"}}]}}]}}}}',
         f'{{"power": {{{THEN}, "sites": [{{"servers": [{{"server": 1, "power": "on"}}]}}]}}}}',
     ],
-)  # fmt: skip
+)
 def test_other_files_are_refused_in_words(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InvalidInput):

@@ -84,7 +84,9 @@ async def half(asked: Asked, writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize(
     ("told", "code"),
     [
-        (endless, "server-answer-large"), (half, "server-broke-off"), (always(answer([1])), "server-answer"),
+        (endless, "server-answer-large"),
+        (half, "server-broke-off"),
+        (always(answer([1])), "server-answer"),
         (always(b"SSH-2.0-x\r\n"), "server-broke-off"),
         (always(answer(b"<html>", media="text/html")), "server-answer"),
         (always(answer({}, more="content-encoding: gzip\r\n")), "server-answer"),
@@ -93,7 +95,7 @@ async def half(asked: Asked, writer: asyncio.StreamWriter) -> None:
         (always(problem(404, "not-found")), "server-version"),
         (always(answer(b"x" * 40_000, "500 Bad", more=f"x: {'y' * 20_000}\r\n")), "server-broke-off"),
     ],
-)  # fmt: skip
+)
 def test_what_no_room_says_is_one_clear_error(told: Told, code: str) -> None:
     error = refused(told)
     assert (error.code, exit_code(error)) == (code, 1)
@@ -117,13 +119,19 @@ def test_a_server_that_hangs_or_is_not_there_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("status", "code", "kind", "exit"),
     [
-        (401, "token-unknown", "error", 4), (403, "role", "not-allowed", 4),
-        (409, "plan-stale", "stale-plan", 12), (409, "lock-held", "lock-held", 11),
-        (422, "request-invalid", "invalid-input", 2), (404, "unknown-domain", "unknown-domain", 2),
-        (404, "run-unknown", "run", 1), (409, "run-over", "run", 1),
-        (412, "changed-meanwhile", "error", 1), (422, "old-server", "", 2), (500, "internal", "error", 1),
+        (401, "token-unknown", "error", 4),
+        (403, "role", "not-allowed", 4),
+        (409, "plan-stale", "stale-plan", 12),
+        (409, "lock-held", "lock-held", 11),
+        (422, "request-invalid", "invalid-input", 2),
+        (404, "unknown-domain", "unknown-domain", 2),
+        (404, "run-unknown", "run", 1),
+        (409, "run-over", "run", 1),
+        (412, "changed-meanwhile", "error", 1),
+        (422, "old-server", "", 2),
+        (500, "internal", "error", 1),
     ],
-)  # fmt: skip
+)
 def test_a_problem_has_the_code_and_the_exit_of_the_error_that_it_was(
     status: int, code: str, kind: str, exit: int
 ) -> None:
@@ -132,8 +140,11 @@ def test_a_problem_has_the_code_and_the_exit_of_the_error_that_it_was(
 
 
 def test_words_of_a_server_cannot_steer_a_terminal() -> None:
-    told = answer({"code": "x\x1b[2J", "detail": "\x1b]0;owned\x07\u202egnp" + "z" * 5_000}, "403 No",
-                  "application/problem+json")  # fmt: skip
+    told = answer(
+        {"code": "x\x1b[2J", "detail": "\x1b]0;owned\x07\u202egnp" + "z" * 5_000},
+        "403 No",
+        "application/problem+json",
+    )
     error = refused(always(told))
     assert error.message.isprintable()
     assert len(error.message) < 700
@@ -166,13 +177,17 @@ def test_a_change_of_which_nobody_knows_says_so() -> None:
         ("evac status", lambda calls: ServerControl(calls).hold("kim", "why")),
         ("evac status", lambda calls: ServerControl(calls).release("kim", "why")),
         ("evac run list", lambda calls: ServerControl(calls).propose(plan, "i", "why", ())),
-        ("evac incident timeline fire-1 --all",
-         lambda calls: ServerControl(calls).note(Note("", "fire-1", "note", "kim", 0, text="seen"), False)),
-    ):  # fmt: skip
+        (
+            "evac incident timeline fire-1 --all",
+            lambda calls: ServerControl(calls).note(Note("", "fire-1", "note", "kim", 0, text="seen"), False),
+        ),
+    ):
         heard = asyncio.run(ask(never, change))
         assert (heard[0].code, exit_code(heard[0]), heard[0].hint) == (
-            "server-no-answer", 16, f"look first: {hint}",
-        )  # fmt: skip
+            "server-no-answer",
+            16,
+            f"look first: {hint}",
+        )
         assert len({one.headers["idempotency-key"] for one in heard[1]}) == 1
 
 
@@ -191,9 +206,11 @@ def test_what_changes_nothing_or_the_same_twice_leaves_no_doubt_when_its_answer_
 
 
 LATER = [
-    problem(503, "store-unavailable"), problem(429, "too-many-requests", more="retry-after: 500\r\n"),
-    problem(500, "internal"), answer(b"<html>", "502 Bad", media="text/html"),
-]  # fmt: skip
+    problem(503, "store-unavailable"),
+    problem(429, "too-many-requests", more="retry-after: 500\r\n"),
+    problem(500, "internal"),
+    answer(b"<html>", "502 Bad", media="text/html"),
+]
 
 
 @pytest.mark.parametrize("said", LATER)
@@ -339,9 +356,10 @@ LIES = [
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_found_before_it_is_shown(lie: dict[str, Any]) -> None:
     for question in (
-        lambda calls: ServerControl(calls).run("r"), lambda calls: ServerControl(calls).proof("r", ()),
+        lambda calls: ServerControl(calls).run("r"),
+        lambda calls: ServerControl(calls).proof("r", ()),
         lambda calls: ServerControl(calls).what_if(("a",), None),
-    ):  # fmt: skip
+    ):
         assert refused(always(answer(lie)), question).code in ("server-answer", "server-version")
 
 
@@ -407,10 +425,21 @@ def run_of(events: int) -> dict[str, Any]:
     numbers = dict.fromkeys(("approvals_needed", "in_doubt", "undo_failed"), 0)
     envelope = {"sites": [], "stores": [], "most_lost_ms": 0, "most_shed": 0}
     return {
-        **texts, **nothing, **numbers, "schema_version": 1, "state": "running", "envelope": envelope,
-        "events": events, "forecast": None, "started_at": None, "ended_at": None, "next": None,
-        "as_of": "2026-11-26T10:00:00.000Z", "counts": {}, "evidence": {},
-    }  # fmt: skip
+        **texts,
+        **nothing,
+        **numbers,
+        "schema_version": 1,
+        "state": "running",
+        "envelope": envelope,
+        "events": events,
+        "forecast": None,
+        "started_at": None,
+        "ended_at": None,
+        "next": None,
+        "as_of": "2026-11-26T10:00:00.000Z",
+        "counts": {},
+        "evidence": {},
+    }
 
 
 def test_who_follows_a_run_is_told_when_the_stream_is_refused() -> None:

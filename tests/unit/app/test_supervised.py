@@ -72,9 +72,14 @@ def test_what_is_said(systemd: Systemd) -> None:
     one.alive("leads\nREADY=1")
     one.stopping()
     assert systemd.heard() == [
-        "STATUS=follows", "READY=1", "WATCHDOG=1", "STATUS=leads READY=1", "WATCHDOG=1", "STOPPING=1",
+        "STATUS=follows",
+        "READY=1",
+        "WATCHDOG=1",
+        "STATUS=leads READY=1",
+        "WATCHDOG=1",
+        "STOPPING=1",
         "STATUS=ends",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_watchdog_of_another_process_is_not_ours(systemd: Systemd) -> None:
@@ -123,8 +128,18 @@ def test_a_loop_that_hangs_says_nothing(systemd: Systemd) -> None:
 
 
 def test_a_controller_is_ready_leads_and_says_that_it_ends(systemd: Systemd, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "evac", "serve", str(ESTATE), "--site", "north", "--store",
-               f"sqlite:{tmp_path / 'evac.sqlite'}", "--no-watch"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "evac",
+        "serve",
+        str(ESTATE),
+        "--site",
+        "north",
+        "--store",
+        f"sqlite:{tmp_path / 'evac.sqlite'}",
+        "--no-watch",
+    ]
     told = {**os.environ, "NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "400000"}
     process = subprocess.Popen(command, env=told, stderr=subprocess.DEVNULL)
     try:

@@ -49,9 +49,16 @@ def bindings(estate: Estate, rows: Sequence[tuple[str, int, str, int]]) -> Repli
 def service(name: str, **facts: object) -> Service:
     """A service with everything known."""
     plain: dict[str, object] = {
-        "family": name, "tier": 0, "people": 1_000, "rto_ms": HOUR, "demand": (1_000, 1_024, 10, 0),
-        "replicas": 6, "share": 0.5, "start_ms": 30_000, "traffic": Traffic("none"),
-    }  # fmt: skip
+        "family": name,
+        "tier": 0,
+        "people": 1_000,
+        "rto_ms": HOUR,
+        "demand": (1_000, 1_024, 10, 0),
+        "replicas": 6,
+        "share": 0.5,
+        "start_ms": 30_000,
+        "traffic": Traffic("none"),
+    }
     plain |= facts
     plain["share"] = Fraction(plain["share"])  # type: ignore[arg-type]
     return Service(name, **plain)  # type: ignore[arg-type]
@@ -70,20 +77,23 @@ def sound(cores: int = 100) -> Estate:
         detection_ms=60_000,
         approval_ms=60_000,
         sites=tuple(Site(name) for name in SITES),
-        pools=tuple(
-            Pool(f"{name}-pool", name, (cores * 1_000, cores * 4_096, 10_000, 0)) for name in SITES
-        ),
+        pools=tuple(Pool(f"{name}-pool", name, (cores * 1_000, cores * 4_096, 10_000, 0)) for name in SITES),
         services=services,
         stores=(
             Store(
-                "orders", "orders", "postgresql",
+                "orders",
+                "orders",
+                "postgresql",
                 tuple(StoreMember(s, m, 0) for s, m in zip(SITES, ("primary", "sync", "sync"), strict=True)),
-                automatic=True, rpo_ms=0, fence_ms=5_000, promote_ms=10_000,
+                automatic=True,
+                rpo_ms=0,
+                fence_ms=5_000,
+                promote_ms=10_000,
             ),
         ),
         tools=MappingProxyType(dict.fromkeys(TOOL_ROLES, ("deploy",))),
         rehearsals=tuple(Rehearsal(name, date(2026, 9, 1)) for name in SITES),
-    )  # fmt: skip
+    )
     rows = [(s.id, ON_POOL, f"{site}-pool", 2) for s in services for site in SITES]
     return replace(estate, replicas=bindings(estate, rows))
 

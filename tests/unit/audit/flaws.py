@@ -147,9 +147,10 @@ def ended(estate: Estate) -> Estate:
 def narrow(estate: Estate) -> Estate:
     sites = tuple(replace(s, ingress_mbps=10) for s in estate.sites)
     return with_service(
-        replace(estate, sites=sites), service("crowd", traffic=Traffic("anycast", mbps=1_000)),
+        replace(estate, sites=sites),
+        service("crowd", traffic=Traffic("anycast", mbps=1_000)),
         [(s.id, 2) for s in estate.sites],
-    )  # fmt: skip
+    )
 
 
 def rival(estate: Estate) -> Estate:
@@ -205,4 +206,4 @@ FLAWS = (
     Flaw("a backup never tested", untested, "backup-never-verified", "orders at west", "warning"),
     Flaw("a group that comes back apart", apart, "recovery-group-apart", "both", "warning"),
     Flaw("a store nobody knows where", unknown_members, "unknown-facts", "stores/*/members", "warning"),
-)  # fmt: skip
+)

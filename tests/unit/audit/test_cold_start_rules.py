@@ -86,8 +86,9 @@ def test_doubles_and_gaps_of_bmcs() -> None:
     fleet = replace(estate.fleet, bmc_address=address, serial=serial)
     found = findings(replace(estate, fleet=fleet), "bmc-unreachable")
     assert [(f.severity, f.message.split(" of ")[0]) for f in found] == [
-        ("warning", "2 servers"), ("note", "1 server"),
-    ]  # fmt: skip
+        ("warning", "2 servers"),
+        ("note", "1 server"),
+    ]
 
 
 def test_a_column_that_nobody_keeps_is_no_gap() -> None:

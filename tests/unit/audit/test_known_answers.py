@@ -14,12 +14,27 @@ from evac.estate.importing import import_estate
 from tests.unit.audit.estates import found
 
 EQIAD = {
-    "aux-k8s-ctrl", "k8s-ingress-aux", "jaeger-collector-grpc", "jaeger-collector-http", "jaeger-query",
-    "cloudelastic-chi-https", "cloudelastic-chi-https-public", "cloudelastic-omega-https",
-    "cloudelastic-omega-https-public", "cloudelastic-psi-https", "cloudelastic-psi-https-public",
-    "datahubsearch", "druid-public-broker", "k8s-ingress-dse", "labweb-ssl", "dse-k8s-ctrl", "superset",
-    "superset-next", "mpic", "mpic-next",
-}  # fmt: skip
+    "aux-k8s-ctrl",
+    "k8s-ingress-aux",
+    "jaeger-collector-grpc",
+    "jaeger-collector-http",
+    "jaeger-query",
+    "cloudelastic-chi-https",
+    "cloudelastic-chi-https-public",
+    "cloudelastic-omega-https",
+    "cloudelastic-omega-https-public",
+    "cloudelastic-psi-https",
+    "cloudelastic-psi-https-public",
+    "datahubsearch",
+    "druid-public-broker",
+    "k8s-ingress-dse",
+    "labweb-ssl",
+    "dse-k8s-ctrl",
+    "superset",
+    "superset-next",
+    "mpic",
+    "mpic-next",
+}
 CODFW = {"k8s-ingress-ml-staging", "ml-staging-ctrl", "inference-staging"}
 HIDDEN = {"eventgate-analytics", "eventgate-analytics-external", "mw-page-content-change-enrich"}
 

@@ -32,22 +32,37 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
     count = len(site)
     sites = np.array(site, np.int32)
     return Room(
-        free=np.ascontiguousarray(free.T), count=np.ones(count, np.int64), pool=sites, site=sites,
-        stage=np.zeros(count, np.int32), is_pool=np.zeros(count, np.bool_), pool_names=("a:", "b:"),
-        pool_site=np.arange(2, dtype=np.int32), pool_class=np.full(2, -1, np.int32),
-        server_shape=np.arange(count, dtype=np.int32), row_start=np.zeros(1, np.int64),
-        row_server=np.empty(0, np.int32), levels=np.empty((0, 6), np.int64), bits=6, finer=0,
-    )  # fmt: skip
+        free=np.ascontiguousarray(free.T),
+        count=np.ones(count, np.int64),
+        pool=sites,
+        site=sites,
+        stage=np.zeros(count, np.int32),
+        is_pool=np.zeros(count, np.bool_),
+        pool_names=("a:", "b:"),
+        pool_site=np.arange(2, dtype=np.int32),
+        pool_class=np.full(2, -1, np.int32),
+        server_shape=np.arange(count, dtype=np.int32),
+        row_start=np.zeros(1, np.int64),
+        row_server=np.empty(0, np.int32),
+        levels=np.empty((0, 6), np.int64),
+        bits=6,
+        finer=0,
+    )
 
 
 def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room: Room) -> Wants:
     services = len(demand)
     eligible = np.ones((services, 2), np.bool_)
     return Wants(
-        demand, np.ones(services, np.bool_), np.array(per_server, np.int64), np.array(site_cap, np.int64),
-        eligible, eligible[:1], np.zeros(services, np.int32),
+        demand,
+        np.ones(services, np.bool_),
+        np.array(per_server, np.int64),
+        np.array(site_cap, np.int64),
+        eligible,
+        eligible[:1],
+        np.zeros(services, np.int32),
         np.arange(services, dtype=np.int32),
-    )  # fmt: skip
+    )
 
 
 def _one_by_one(free: np.ndarray, site: list[int], wants: Wants, counts: list[int]) -> list[int]:
@@ -76,9 +91,10 @@ amounts = st.integers(0, 6)
     st.lists(st.tuples(amounts, amounts, st.integers(0, 1)), min_size=1, max_size=40),
     st.lists(
         st.tuples(amounts, amounts, st.integers(1, 8), st.integers(1, 3), st.sampled_from([BIG, 1, 3])),
-        min_size=1, max_size=6,
+        min_size=1,
+        max_size=6,
     ),
-)  # fmt: skip
+)
 def test_shapes_place_what_first_fit_places(
     servers: list[tuple[int, int, int]], services: list[tuple[int, int, int, int, int]]
 ) -> None:

@@ -42,13 +42,16 @@ def evac(tmp_path: Path) -> Callable[..., Result]:
         events = [
             Event("approved", now, "", 0, {"who": "mina", "reason": "go", "typed": []}),
             Event("run_started", now),
-            *(Event(kind, now, f"power:pangyo/{feed}", 1, {}) for feed in "ab"
-              for kind in ("step_started", "step_succeeded")),
+            *(
+                Event(kind, now, f"power:pangyo/{feed}", 1, {})
+                for feed in "ab"
+                for kind in ("step_started", "step_succeeded")
+            ),
             *(Event("step_started", now, f"boot:s{n}", 1, {}) for n in (0, 1)),
             Event("step_succeeded", now, "boot:s0", 1, {"evidence": {"state": "up"}}),
             Event("step_failed", now, "boot:s1", 1, lost),
             Event("step_skipped", now, "boot:s1", 1, {"who": "evac", "reason": "left to the floor"}),
-        ]  # fmt: skip
+        ]
         await journal.append([encode(event) for event in events], leading.lease)
         await store.transact((), (Put(OPEN + "r", b"{}"),))
         await leading.release()
@@ -68,11 +71,17 @@ def test_the_list_for_the_floor_comes_in_every_form(evac: Callable[..., Result],
     assert "1 server of 8 not up" in text.output
     told = json.loads(evac("quarantine", "r", "--output", "json").output)
     assert told["down"][0] == {
-        "hall": "pangyo/h1", "rack": "pangyo/h1/r1", "position": "11", "server": "s1", "serial": "SN1",
-        "code": "bmc-wrong-serial", "reason": "another machine answers at this address",
+        "hall": "pangyo/h1",
+        "rack": "pangyo/h1/r1",
+        "position": "11",
+        "server": "s1",
+        "serial": "SN1",
+        "code": "bmc-wrong-serial",
+        "reason": "another machine answers at this address",
         "what_to_do": "compare the serial number on the box with the inventory; mend address or cable",
-        "may_draw_power": False, "tries": 1,
-    }  # fmt: skip
+        "may_draw_power": False,
+        "tries": 1,
+    }
     assert "down,pangyo/h1,pangyo/h1/r1,11,s1,SN1," in evac("quarantine", "r", "--output", "csv").output
     page = tmp_path / "floor.html"
     assert evac("quarantine", "r", "--output", "html", "--to", str(page)).exit_code == 0
@@ -132,8 +141,9 @@ def test_several_steps_are_asked_for_in_order_and_each_once(
     said = evac("skip", "r", "boot:s4", "boot:s3", "boot:s4", "--reason", "condemned")
     assert "no leader took 2 of them yet" in said.stderr
     assert [(one.verb, one.step, one.reason) for one in asked()] == [
-        ("skip", "boot:s4", "condemned"), ("skip", "boot:s3", "condemned"),
-    ]  # fmt: skip
+        ("skip", "boot:s4", "condemned"),
+        ("skip", "boot:s3", "condemned"),
+    ]
 
 
 @pytest.mark.parametrize(

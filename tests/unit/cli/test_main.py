@@ -166,11 +166,15 @@ def test_a_mistake_of_our_own_is_said_plainly(
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.EstateError(()), 2), (errors.UnknownDomain("c", "m"), 2), (errors.InvalidInput("c", "m"), 2),
-        (errors.UnsafePlan("c", "m"), 10), (errors.StalePlan("c", "m"), 12), (errors.Infeasible("c", "m"), 1),
+        (errors.EstateError(()), 2),
+        (errors.UnknownDomain("c", "m"), 2),
+        (errors.InvalidInput("c", "m"), 2),
+        (errors.UnsafePlan("c", "m"), 10),
+        (errors.StalePlan("c", "m"), 12),
+        (errors.Infeasible("c", "m"), 1),
         (errors.EvacError("c", "m"), 1),
     ],
-)  # fmt: skip
+)
 def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> None:
     assert exits.exit_code(error) == code
 
@@ -178,10 +182,15 @@ def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> 
 @pytest.mark.parametrize(
     ("phase", "held", "code"),
     [
-        ("running", False, 0), ("running", True, 13), ("paused", False, 13), ("awaiting_approval", True, 13),
-        ("succeeded", True, 0), ("cancelled", True, 1), ("failed", True, 14),
+        ("running", False, 0),
+        ("running", True, 13),
+        ("paused", False, 13),
+        ("awaiting_approval", True, 13),
+        ("succeeded", True, 0),
+        ("cancelled", True, 1),
+        ("failed", True, 14),
     ],
-)  # fmt: skip
+)
 def test_a_run_that_waits_for_a_person_is_13_also_while_a_hold_stands(
     phase: RunPhase, held: bool, code: int
 ) -> None:

@@ -33,21 +33,30 @@ def test_options_of_this_command_are_repeated_in_the_next() -> None:
 @pytest.mark.parametrize(
     ("said", "with_server", "with_store"),
     [
-        ("next: evac apply p ESTATE --execute", "next: evac apply p --execute W",
-         "next: evac apply p ESTATE --execute W"),
-        ("next: evac run verify --estate ESTATE", "next: evac run verify W",
-         "next: evac run verify --estate ESTATE W"),
+        (
+            "next: evac apply p ESTATE --execute",
+            "next: evac apply p --execute W",
+            "next: evac apply p ESTATE --execute W",
+        ),
+        (
+            "next: evac run verify --estate ESTATE",
+            "next: evac run verify W",
+            "next: evac run verify --estate ESTATE W",
+        ),
         ("next: evac what-if pangyo; look", "next: evac what-if pangyo W; look", None),
         ("next: evac plan, and apply its file", None, None),
         ("next: evac status --store sqlite:x", None, None),
         ("next: evac running late", None, None),
         ("a notice: evac approve r1", None, None),
         ('{"hint": "evac run list"}', None, None),
-        ("error: two sites (evac approve r1 --confirm a) [second-site]",
-         "error: two sites (evac approve r1 --confirm a W) [second-site]", None),
+        (
+            "error: two sites (evac approve r1 --confirm a) [second-site]",
+            "error: two sites (evac approve r1 --confirm a W) [second-site]",
+            None,
+        ),
         ("\x1b[2mnext: evac drawer list\x1b[0m", "\x1b[2mnext: evac drawer list W\x1b[0m", None),
     ],
-)  # fmt: skip
+)
 def test_only_commands_that_are_named_as_the_next_are_completed(
     said: str, with_server: str | None, with_store: str | None
 ) -> None:

@@ -58,9 +58,13 @@ def service(folder: Path, **changes: Any) -> UnitConfig:
     program = folder / "service.py"
     program.write_text(SERVICE, encoding="utf-8")
     values: dict[str, Any] = {
-        "name": "chat", "argv": (sys.executable, str(program), "{port}", str(folder / "sick")),
-        "port": free_ports(4), "check_url": "http://127.0.0.1:{port}/", "stop_ms": 500, "most": 4,
-    }  # fmt: skip
+        "name": "chat",
+        "argv": (sys.executable, str(program), "{port}", str(folder / "sick")),
+        "port": free_ports(4),
+        "check_url": "http://127.0.0.1:{port}/",
+        "stop_ms": 500,
+        "most": 4,
+    }
     return UnitConfig(**{**values, **changes})
 
 

@@ -39,9 +39,14 @@ class Authority:
         return TlsFiles(self.file, cert, secret)
 
     def _signed(
-        self, name: str, key: ec.EllipticCurvePublicKey, ca: bool, names: tuple[str, ...], good: timedelta,
+        self,
+        name: str,
+        key: ec.EllipticCurvePublicKey,
+        ca: bool,
+        names: tuple[str, ...],
+        good: timedelta,
         begin: timedelta = -DAY,
-    ) -> bytes:  # fmt: skip
+    ) -> bytes:
         now = datetime.now(UTC)
         called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._name)])

@@ -184,18 +184,35 @@ class World:
         guards = Guards(store, clock, self.serving, {"web": ("pangyo",)})
         generations = Generations(store, clock, self.agents, strict=lambda: policies.asks_generation)
         desk = Desk(
-            store, clock, policies, owner, guards, DataSets(store, owner, clock), self.accept,
+            store,
+            clock,
+            policies,
+            owner,
+            guards,
+            DataSets(store, owner, clock),
+            self.accept,
             self.bind,
-            generations.guarded(lambda name: self.systems), self.notices.append, drift_period_ms=50,
-            health=self.health, behind=self.behind,
-        )  # fmt: skip
+            generations.guarded(lambda name: self.systems),
+            self.notices.append,
+            drift_period_ms=50,
+            health=self.health,
+            behind=self.behind,
+        )
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
         return Parts(
-            site, self.sites, desk, drawer, targets, protections=self.protections, hangs=self.hangs,
-            commits_go_on=self.commits_go_on, anchors=[self._anchor], leader_ttl_ms=self.leader_ttl_ms,
+            site,
+            self.sites,
+            desk,
+            drawer,
+            targets,
+            protections=self.protections,
+            hangs=self.hangs,
+            commits_go_on=self.commits_go_on,
+            anchors=[self._anchor],
+            leader_ttl_ms=self.leader_ttl_ms,
             generations=generations,
-        )  # fmt: skip
+        )
 
     async def accept(self, data: bytes) -> None:
         """As a checker that refuses, where a test wants one."""
@@ -262,8 +279,15 @@ class World:
         if self.shares and told.get("healthy"):
             steps = [*steps[:-1], *self._shares(steps[-1], actions)]
         needs = Envelope(sites=tuple(told["lost"]), stores=("chat",))
-        spec = RunSpec(run, incident, digest, tuple(steps), envelope=needs, patience=self.policy.patience,
-                       pace=self.policy.pace)  # fmt: skip
+        spec = RunSpec(
+            run,
+            incident,
+            digest,
+            tuple(steps),
+            envelope=needs,
+            patience=self.policy.patience,
+            pace=self.policy.pace,
+        )
         return Bound(spec, actions)
 
     def _shares(self, step: RunStep, actions: dict[str, tuple[Action, ...]]) -> list[RunStep]:

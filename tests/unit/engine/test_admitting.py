@@ -60,9 +60,14 @@ class _Desk:
         await self.store.transact(permit.compares, permit.changes)
 
     async def go(
-        self, kind: str, event: str = "step_succeeded", data: Any = None, run: str = "r1",
-        doing: Doing = "start", target: str = "chat",
-    ) -> int:  # fmt: skip
+        self,
+        kind: str,
+        event: str = "step_succeeded",
+        data: Any = None,
+        run: str = "r1",
+        doing: Doing = "start",
+        target: str = "chat",
+    ) -> int:
         """A step from its start to its result; the epoch it went under."""
         step = _step(kind, target)
         async with self.admission.enter(run, step, 1, doing) as admitted:
@@ -233,10 +238,20 @@ def test_what_was_seen_before_a_change_is_not_written_after_it(ended: str) -> No
 def test_a_fence_refuses_a_precheck_of_another_synchronous_set() -> None:
     async def story(desk: _Desk) -> None:
         fence = Action(
-            "fence", "chat", "postgres", "anyang", {},
-            {"proof": "sync", "old": "pangyo", "candidate": "anyang", "standing": "dc-anyang",
-             "standing_age_ms": 10, "standing_changes": 0},
-        )  # fmt: skip
+            "fence",
+            "chat",
+            "postgres",
+            "anyang",
+            {},
+            {
+                "proof": "sync",
+                "old": "pangyo",
+                "candidate": "anyang",
+                "standing": "dc-anyang",
+                "standing_age_ms": 10,
+                "standing_changes": 0,
+            },
+        )
         desk.actions["fence:chat"] = (fence,)
         await desk.go("protect")
         with pytest.raises(NotAllowed, match="has changed since it was prechecked"):

@@ -43,9 +43,17 @@ def fences_of(made: AgentConfig) -> dict[str, Any]:
 async def start_unit(made: AgentConfig, token: int = 5, epoch: int = 3) -> dict[str, Any]:
     client = AgentClient()
     order = {
-        "run": "run-1", "step": "s", "attempt": 1, "token": token, "epoch": epoch, "reason": "test",
-        "timeout_ms": 3_000, "key": "run-1/s", "ticket": "", "dry_run": False,
-    }  # fmt: skip
+        "run": "run-1",
+        "step": "s",
+        "attempt": 1,
+        "token": token,
+        "epoch": epoch,
+        "reason": "test",
+        "timeout_ms": 3_000,
+        "key": "run-1/s",
+        "ticket": "",
+        "dry_run": False,
+    }
     values = {"what": "execute", "verb": "start", "unit": "sleeper", "replicas": 1, "order": order}
     url = f"http://{made.host}:{made.port}"
     try:
@@ -178,12 +186,13 @@ def test_a_fence_that_fails_is_tried_again_until_it_holds(tmp_path: Path) -> Non
 def test_a_driver_can_be_the_hand_of_the_fence(tmp_path: Path) -> None:
     done = tmp_path / "demoted"
     action = {
-        "verb": "stop", "driver": "command",
+        "verb": "stop",
+        "driver": "command",
         "settings": {
             "argv": ["/usr/bin/touch", str(done)],
             "observe_argv": ["/usr/bin/test", "-e", str(done)],
         },
-    }  # fmt: skip
+    }
     made = agents.config(tmp_path, fences=(fence(action=action),))
 
     async def story() -> None:

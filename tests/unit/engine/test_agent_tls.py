@@ -82,16 +82,32 @@ def test_each_side_proves_who_it_is_and_each_failure_has_its_own_code(tmp_path: 
         (door, replace(controller, ca=strangers.file), "tls-authority", Retryable),
         (door, replace(controller, cert=None, key=None), "tls-client-missing", Permanent),
         (door, ours.sign("other", "evil.example"), "tls-client-name", Permanent),
-        (door, replace(strangers.sign("foreign", "controller.anyang.example"), ca=ours.file),
-         "tls-client-refused", OutcomeUnknown),
-        (door, ours.sign("old", "controller.anyang.example", good=timedelta(hours=-1)), "tls-client-refused",
-         OutcomeUnknown),
-        (tls(ours.sign("ended", "127.0.0.1", good=timedelta(hours=-1)), ours.file), controller, "tls-expired",
-         Retryable),
-        (tls(ours.sign("early", "127.0.0.1", begin=timedelta(hours=1)), ours.file), controller, "tls-expired",
-         Retryable),
+        (
+            door,
+            replace(strangers.sign("foreign", "controller.anyang.example"), ca=ours.file),
+            "tls-client-refused",
+            OutcomeUnknown,
+        ),
+        (
+            door,
+            ours.sign("old", "controller.anyang.example", good=timedelta(hours=-1)),
+            "tls-client-refused",
+            OutcomeUnknown,
+        ),
+        (
+            tls(ours.sign("ended", "127.0.0.1", good=timedelta(hours=-1)), ours.file),
+            controller,
+            "tls-expired",
+            Retryable,
+        ),
+        (
+            tls(ours.sign("early", "127.0.0.1", begin=timedelta(hours=1)), ours.file),
+            controller,
+            "tls-expired",
+            Retryable,
+        ),
         (tls(ours.sign("elsewhere", "10.9.9.9"), ours.file), controller, "tls-name", Retryable),
-    ]  # fmt: skip
+    ]
 
     async def story() -> None:
         async with running(behind(tmp_path, door)) as agent:

@@ -268,9 +268,11 @@ class Systemd:
 def test_systemds_units_are_moved_by_systemctl_and_left_to_it(tmp_path: Path) -> None:
     systemd = Systemd(tmp_path)
     made = agents.config(
-        tmp_path, UnitConfig("chat", systemd="chat@{index}.service", most=3),
-        UnitConfig("refused", systemd="refused.service"), systemctl=systemd.argv,
-    )  # fmt: skip
+        tmp_path,
+        UnitConfig("chat", systemd="chat@{index}.service", most=3),
+        UnitConfig("refused", systemd="refused.service"),
+        systemctl=systemd.argv,
+    )
 
     async def story() -> None:
         units = await started(made)
@@ -312,10 +314,13 @@ def test_a_unit_that_systemd_ran_before_the_agent_is_seen_stopped_and_fenced(tmp
 @pytest.mark.parametrize(
     "state",
     [
-        {"gone": True}, {"postgres.service": "deactivating"}, {"postgres.service": "activating"},
-        {"tasks": ["postgres.service"]}, {"active": ["postgres.service"], "stays": True},
+        {"gone": True},
+        {"postgres.service": "deactivating"},
+        {"postgres.service": "activating"},
+        {"tasks": ["postgres.service"]},
+        {"active": ["postgres.service"], "stays": True},
     ],
-)  # fmt: skip
+)
 def test_what_is_not_seen_to_be_down_is_no_fence(tmp_path: Path, state: dict[str, object]) -> None:
     """Neither a systemd that cannot be asked, nor a unit that starts, ends, or left a process behind."""
     systemd = Systemd(tmp_path, **state)

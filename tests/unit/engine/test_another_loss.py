@@ -257,9 +257,13 @@ async def evacuate(world: World, stuck: str) -> str:
     data = world.evacuation("pangyo", "anyang")
     await put_plan(world.store, data)
     wanted = {
-        "incident": "move-1", "plan": digest_of(data), "reason": "a new roof", "leaving": ["pangyo"],
-        "mark": "evacuating", "ends": {"pangyo": "evacuated"},
-    }  # fmt: skip
+        "incident": "move-1",
+        "plan": digest_of(data),
+        "reason": "a new roof",
+        "leaving": ["pangyo"],
+        "mark": "evacuating",
+        "ends": {"pangyo": "evacuated"},
+    }
     await world.store.transact((), [Put("proposal/p1", orjson.dumps(wanted))])
     async with asyncio.timeout(5):
         while not await world.store.list("open/"):

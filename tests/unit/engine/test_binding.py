@@ -133,8 +133,14 @@ def test_the_controller_of_a_fence_boots_nothing() -> None:
 
 
 def test_a_lost_sync_replica_is_no_proof(tmp_path: Path) -> None:
-    seen = Observation(0, (MemberSeen("messages", "anyang", "none"), MemberSeen("messages", "ansan", "async"),
-                           MemberSeen("messages", "pangyo", "primary")))  # fmt: skip
+    seen = Observation(
+        0,
+        (
+            MemberSeen("messages", "anyang", "none"),
+            MemberSeen("messages", "ansan", "async"),
+            MemberSeen("messages", "pangyo", "primary"),
+        ),
+    )
     found = bound(observed(estate(tmp_path), seen))
     assert found.actions["fence:messages"][0].driver == "manual"
 
@@ -170,8 +176,11 @@ def test_a_loss_of_writes_is_a_gate_unless_policy_allows_it(tmp_path: Path) -> N
 def test_traffic_moves_at_every_proxy_and_name_server_outside_the_loss(tmp_path: Path) -> None:
     moves = bound(estate(tmp_path)).actions["shift:messenger"]
     assert {(a.driver, a.at) for a in moves} == {
-        ("haproxy", "anyang"), ("haproxy", "ansan"), ("dns", "anyang"), ("dns", "ansan"),
-    }  # fmt: skip
+        ("haproxy", "anyang"),
+        ("haproxy", "ansan"),
+        ("dns", "anyang"),
+        ("dns", "ansan"),
+    }
     assert {(a.parameters["to"], a.parameters["away"]) for a in moves} == {("anyang", "pangyo")}
     assert [a.driver for a in moves] == ["haproxy", "haproxy", "dns", "dns"]
 
@@ -227,7 +236,7 @@ def test_limits_of_a_large_plan_are_carried_over(tmp_path: Path) -> None:
     assert all(limit.window_ms > 0 for limit in found.spec.limits if limit.kind == "rate")
     assert {s.data_set for s in found.spec.steps if s.kind == "promote"} == {
         s.target for s in found.spec.steps if s.kind == "promote"
-    }  # fmt: skip
+    }
 
 
 SHARED = replace(LAX, pace=Pace((100, 500, 1_000)))
@@ -246,8 +255,10 @@ def test_an_orderly_shift_grows_in_shares_and_what_follows_waits_for_the_last(tm
     found = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",)), SHARED)
     ((first, after, _),) = shifts(whole)
     assert shifts(found) == [
-        (first, after, {100}), (f"{first}:2", (first,), {500}), (f"{first}:3", (f"{first}:2",), {1_000}),
-    ]  # fmt: skip
+        (first, after, {100}),
+        (f"{first}:2", (first,), {500}),
+        (f"{first}:3", (f"{first}:2",), {1_000}),
+    ]
     assert all(step.paced for step in found.spec.steps if step.kind == "shift")
     assert found.spec.pace.wait_ms == 1_000, "nothing is seen of traffic that has just come"
     (second,) = {action.parameters["from_share"] for action in found.actions[f"{first}:2"]}
@@ -353,8 +364,14 @@ def test_a_copy_that_follows_nobody_just_now_is_led_to_the_new_primary_after_all
     (promote,), (follow,) = found.actions["promote:messages"], found.actions["rejoin:messages:ansan"]
     assert promote.parameters["synchronous"] == ("dc-ansan",), "nothing else could confirm its commits"
     assert (follow.verb, follow.at) == ("rejoin", "ansan")
-    both = replace(seen, members=(*seen.members[:1], replace(seen.members[1], role="detached"),
-                                  replace(seen.members[2], role="async")))  # fmt: skip
+    both = replace(
+        seen,
+        members=(
+            *seen.members[:1],
+            replace(seen.members[1], role="detached"),
+            replace(seen.members[2], role="async"),
+        ),
+    )
     ground = ground_of(observed(of, both), plan(of, lose("pangyo")), LAX)
     assert [end.at for end in followers(ground, ground.estate.stores[0], "")] == ["ansan", "anyang"]
 

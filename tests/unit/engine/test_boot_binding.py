@@ -120,9 +120,14 @@ def test_a_driver_is_told_everything_of_a_server() -> None:
     (action,) = bound().actions["boot:s1"]
     assert (action.verb, action.driver, action.target, action.at) == ("boot", "redfish", "s1", "pangyo")
     assert dict(action.parameters) == {
-        "server": "s1", "address": "10.0.0.2", "serial": "SN1", "position": "11", "network": "pangyo/h1",
-        "rack": "pangyo/h1/r1", "boot_ms": 100_000,
-    }  # fmt: skip
+        "server": "s1",
+        "address": "10.0.0.2",
+        "serial": "SN1",
+        "position": "11",
+        "network": "pangyo/h1",
+        "rack": "pangyo/h1/r1",
+        "boot_ms": 100_000,
+    }
 
 
 @pytest.mark.parametrize("server", ["s2", "s3"])

@@ -351,11 +351,14 @@ def test_whoever_takes_a_run_over_watches_what_was_done_before() -> None:
 PROTECT = orjson.dumps(
     {
         "protect": {
-            "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+            "store": "chat",
+            "driver": "simulated",
+            "at": "pangyo",
+            "settings": {},
             "synchronous": ["dc-ansan"],
         }
     }
-)  # fmt: skip
+)
 
 
 async def _protections(lost: list[str], roles: dict[str, Roles], left: list[str]) -> dict[str, bytes]:
@@ -409,11 +412,14 @@ def test_a_lost_synchronous_replica_is_replaced_under_the_next_epoch() -> None:
     protect = orjson.dumps(
         {
             "protect": {
-                "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+                "store": "chat",
+                "driver": "simulated",
+                "at": "pangyo",
+                "settings": {},
                 "synchronous": ["dc-ansan"],
             }
         }
-    )  # fmt: skip
+    )
 
     async def protections(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
         return {"chat": protect} if lost == ["anyang"] else {}
@@ -463,9 +469,13 @@ def test_what_a_person_proposes_is_run_or_refused_with_words() -> None:
         data = await world.plan(("pangyo",))
         await put_plan(world.store, data)
         wanted = {
-            "incident": "move-1", "plan": digest_of(data), "reason": "a new roof", "leaving": ["pangyo"],
-            "mark": "evacuating", "ends": {"pangyo": "evacuated"},
-        }  # fmt: skip
+            "incident": "move-1",
+            "plan": digest_of(data),
+            "reason": "a new roof",
+            "leaving": ["pangyo"],
+            "mark": "evacuating",
+            "ends": {"pangyo": "evacuated"},
+        }
 
         async def propose(name: str, value: object) -> dict[str, str]:
             await world.store.transact((), [Put(f"proposal/{name}", orjson.dumps(value))])

@@ -279,8 +279,9 @@ def test_a_person_who_vouches_for_the_candidate_in_doubt_lets_another_claim() ->
     for words in ("", "pangyo", "anyangs"):
         with pytest.raises(NotAllowed, match="--seen fenced=anyang"):
             claim(begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1", fenced=words)
-    after, _ = claim(begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1",
-                     fenced="pangyo, anyang")  # fmt: skip
+    after, _ = claim(
+        begun, holder="pangyo", candidate="ansan", purpose="promote", run="r1", fenced="pangyo, anyang"
+    )
     assert (after.candidate, after.number, after.begun, after.rung) == ("ansan", 2, False, "")
 
 

@@ -81,9 +81,13 @@ def _run(story: Coroutine[Any, Any, None]) -> None:
 
 def test_scenarios_are_each_site_and_each_pair() -> None:
     assert scenarios_of(SITES) == (
-        ("ansan",), ("anyang",), ("pangyo",),
-        ("ansan", "anyang"), ("ansan", "pangyo"), ("anyang", "pangyo"),
-    )  # fmt: skip
+        ("ansan",),
+        ("anyang",),
+        ("pangyo",),
+        ("ansan", "anyang"),
+        ("ansan", "pangyo"),
+        ("anyang", "pangyo"),
+    )
     assert scenarios_of(("a", "b")) == (("a",), ("b",)), "without both there is nothing to plan"
     assert scenarios_of(("a",)) == ()
 
@@ -281,9 +285,13 @@ class _Keeper:
         return self.more
 
     async def stand(
-        self, lane: int, lost: tuple[str, ...], work: Work, known: Ready | None,
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
-    ) -> Made:  # fmt: skip
+    ) -> Made:
         self.asked.append((lane, "+".join(lost), work))
         await asyncio.sleep(0)
         if work in self.fails:

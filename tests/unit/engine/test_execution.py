@@ -27,8 +27,14 @@ from tests.unit.run.test_replay import starts_without_a_look_between
 
 
 def test_every_kind_of_outcome_ends_well_or_asks() -> None:
-    how = {"b": ["retry", "ok"], "c": ["lost"], "d": ["gone", "ok"], "e": ["liar"], "f": ["broken", "ok"],
-           "g": ["unready", "ok"]}  # fmt: skip
+    how = {
+        "b": ["retry", "ok"],
+        "c": ["lost"],
+        "d": ["gone", "ok"],
+        "e": ["liar"],
+        "f": ["broken", "ok"],
+        "g": ["unready", "ok"],
+    }
     driver = WorldDriver(lambda step, attempt: (how.get(step, []) + ["ok"] * 9)[attempt - 1])
 
     async def story() -> None:

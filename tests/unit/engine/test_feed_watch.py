@@ -42,20 +42,28 @@ def names(view: RunView, found: Mapping[str, Sequence[int]]) -> dict[str, list[s
 
 def test_racks_take_turns_and_what_hangs_on_one_feed_alone_is_asked_for_it() -> None:
     view = view_of(
-        boot("a1", "ra", "f1"), boot("a2", "ra", "f1"), boot("b1", "rb", "f1"), boot("b2", "rb", "f1"),
-        boot("c1", "rc", "f1", "f2"), boot("c2", "rc", "f1", "f2"), boot("d1", "rd", "f1"),
-    )  # fmt: skip
+        boot("a1", "ra", "f1"),
+        boot("a2", "ra", "f1"),
+        boot("b1", "rb", "f1"),
+        boot("b2", "rb", "f1"),
+        boot("c1", "rc", "f1", "f2"),
+        boot("c2", "rc", "f1", "f2"),
+        boot("d1", "rd", "f1"),
+    )
     found = names(view, servers_behind(view, by({"boot:d1": "manual"})))
     assert found == {"f1": ["a1", "b1", "a2", "b2"], "f2": ["c1", "c2"]}
 
 
 def test_a_feed_that_nobody_watches_is_named() -> None:
     view = view_of(
-        boot("a1", "ra", "f1"), boot("a2", "ra", "f1"),
-        boot("b1", "rb", "f2"), boot("b2", "rb", "f2"),
+        boot("a1", "ra", "f1"),
+        boot("a2", "ra", "f1"),
+        boot("b1", "rb", "f2"),
+        boot("b2", "rb", "f2"),
         boot("c1", "rc", "f3"),
-        boot("d1", "rd", "f4"), boot("d2", "rd", "f4"),
-    )  # fmt: skip
+        boot("d1", "rd", "f4"),
+        boot("d2", "rd", "f4"),
+    )
     hands = {"boot:b1": "manual", "boot:b2": "manual", "boot:d1": "manual", "boot:d2": "manual"}
     power = {f"power:f{n}": "manual" for n in (1, 2, 3)} | {"power:f4": "circuit"}
     assert unwatched(view, by(hands | power)) == ("f2", "f3"), "f1 by its servers, f4 by its circuit"
@@ -102,10 +110,16 @@ def wave(*happenings: Happening, feeds: int = 3, per_rack: int = 4) -> WaveOptio
     )
     domains = sorted({one[1] for one in servers} | {f"f{n}" for n in range(feeds)} | {"h0"})
     return WaveOptions(
-        7, servers, tuple((one[1], "h0") for one in servers), tuple((one, 10**6) for one in domains),
-        tuple((f"f{n}", 10**6) for n in range(feeds)), 100, happenings, 0.0,
+        7,
+        servers,
+        tuple((one[1], "h0") for one in servers),
+        tuple((one, 10**6) for one in domains),
+        tuple((f"f{n}", 10**6) for n in range(feeds)),
+        100,
+        happenings,
+        0.0,
         tuple(f"f{n}" for n in range(feeds)),
-    )  # fmt: skip
+    )
 
 
 def played(options: WaveOptions) -> WaveOutcome:

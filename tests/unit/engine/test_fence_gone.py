@@ -61,9 +61,15 @@ def tried(systems: Systems, *, attempt: int = 1, dry_run: bool = False) -> tuple
     driver: Any = systems
     actions = {"fence:db": (FENCE,), "promote:db": (PROMOTE,)}
     terms = Terms(
-        "r1", actions.__getitem__, lambda name: driver, Leader(), Patience(attempts=2), dry_run=dry_run,
-        yields=lambda step: (DEMOTE,), proofs=lambda step: ("fence:db",),
-    )  # fmt: skip
+        "r1",
+        actions.__getitem__,
+        lambda name: driver,
+        Leader(),
+        Patience(attempts=2),
+        dry_run=dry_run,
+        yields=lambda step: (DEMOTE,),
+        proofs=lambda step: ("fence:db",),
+    )
     performer = Performer(terms, lambda: None)
     return asyncio.run(performer.start(Try(STEP, STEP.id, attempt, attempt, epoch=3)))
 
@@ -118,9 +124,11 @@ def test_only_a_proof_that_lasts_as_long_as_a_device_is_looked_at(
     view = RunView(RunSpec("r1", "i1", "p1", (fence, promote, other)))
     told: dict[str, Any] = {"token": 1, "epoch": 0, "deadline_ms": 9_000}
     for event in (
-        Event("run_created", 1, data={"plan": "p1"}), Event("run_started", 1),
-        Event("step_started", 1, "fence:db", 1, told), Event(kind, 2, "fence:db", 1, data),
-    ):  # fmt: skip
+        Event("run_created", 1, data={"plan": "p1"}),
+        Event("run_started", 1),
+        Event("step_started", 1, "fence:db", 1, told),
+        Event(kind, 2, "fence:db", 1, data),
+    ):
         apply(view, event)
     assert lasting_fences(view, "promote:db") == looked_at
     assert lasting_fences(view, "promote:mail") == []

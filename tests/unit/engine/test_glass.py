@@ -48,16 +48,24 @@ def test_it_says_what_was_signed(signed: tuple[str, dict[str, str]]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("who", "lee", "glass-signature"), ("verb", "cancel", "glass-signature"),
-        ("run", "fire-2", "glass-signature"), ("until_ms", 2**53, "glass-unreadable"),
-        ("until_ms", NOW + 7_200_000, "glass-signature"), ("uses", 2, "glass-signature"),
-        ("uses", 101, "glass-unreadable"), ("uses", True, "glass-unreadable"),
-        ("incident", "fire-1", "glass-unreadable"), ("purpose", "evac approval 1", "glass-unreadable"),
-        ("verb", "hold", "glass-unreadable"), ("who", "\ud800", "glass-unreadable"),
-        ("who", ["kim"], "glass-unreadable"), ("more", 1, "glass-unreadable"),
-        ("id", "../x", "glass-unreadable"), ("who", "kim\nlee", "glass-unreadable"),
+        ("who", "lee", "glass-signature"),
+        ("verb", "cancel", "glass-signature"),
+        ("run", "fire-2", "glass-signature"),
+        ("until_ms", 2**53, "glass-unreadable"),
+        ("until_ms", NOW + 7_200_000, "glass-signature"),
+        ("uses", 2, "glass-signature"),
+        ("uses", 101, "glass-unreadable"),
+        ("uses", True, "glass-unreadable"),
+        ("incident", "fire-1", "glass-unreadable"),
+        ("purpose", "evac approval 1", "glass-unreadable"),
+        ("verb", "hold", "glass-unreadable"),
+        ("who", "\ud800", "glass-unreadable"),
+        ("who", ["kim"], "glass-unreadable"),
+        ("more", 1, "glass-unreadable"),
+        ("id", "../x", "glass-unreadable"),
+        ("who", "kim\nlee", "glass-unreadable"),
     ],
-)  # fmt: skip
+)
 def test_what_was_changed_is_refused(
     signed: tuple[str, dict[str, str]], name: str, value: object, code: str
 ) -> None:
@@ -88,10 +96,11 @@ def test_it_is_good_for_its_time_and_no_longer_than_the_file_lets_it() -> None:
     check_time(GRANT, NOW - SKEW_MS, rules)
     check_time(GRANT, GRANT.until_ms - 1, rules)
     for grant, now, code in (
-        (GRANT, GRANT.until_ms, "glass-expired"), (GRANT, NOW - SKEW_MS - 1, "glass-early"),
+        (GRANT, GRANT.until_ms, "glass-expired"),
+        (GRANT, NOW - SKEW_MS - 1, "glass-early"),
         (replace(GRANT, until_ms=GRANT.until_ms + 1), NOW, "glass-too-long"),
         (replace(GRANT, uses=2), NOW, "glass-too-long"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(NotAllowed) as raised:
             check_time(grant, now, rules)
         assert raised.value.code == code
@@ -107,8 +116,11 @@ def test_the_command_signs_without_a_network_or_a_store(
     told = capsys.readouterr()
     grant = read(told.out.strip(), {"kim": public})
     assert (grant.verb, grant.run, grant.uses, grant.until_ms - grant.from_ms) == (
-        "approve", "fire-1-north", 1, 1_800_000
-    )  # fmt: skip
+        "approve",
+        "fire-1-north",
+        1,
+        1_800_000,
+    )
     assert told.out.strip() not in told.err
     piped = [*line[:-3], f"command:/bin/cat {tmp_path / 'kim.pem'}"]
     assert run(piped) == 0
@@ -123,9 +135,14 @@ def test_nothing_is_signed_that_says_too_little(tmp_path: Path) -> None:
     new_key(tmp_path / "kim.pem")
     key = read_key(tmp_path / "kim.pem")
     for wrong in (
-        replace(GRANT, reason=" "), replace(GRANT, who=""), replace(GRANT, run=""), replace(GRANT, uses=0),
-        replace(GRANT, incident="fire-1"), replace(GRANT, verb="hold"), replace(GRANT, until_ms=NOW),
-    ):  # fmt: skip
+        replace(GRANT, reason=" "),
+        replace(GRANT, who=""),
+        replace(GRANT, run=""),
+        replace(GRANT, uses=0),
+        replace(GRANT, incident="fire-1"),
+        replace(GRANT, verb="hold"),
+        replace(GRANT, until_ms=NOW),
+    ):
         with pytest.raises(InvalidInput):
             issue(wrong, key)
 

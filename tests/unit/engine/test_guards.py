@@ -86,8 +86,11 @@ def test_the_register_is_made_once_and_keeps_what_it_knows() -> None:
         assert await ensure_register(store, SITES) == Permit()
         await _use(store, await ensure_register(store, (*SITES, "sejong")))
         assert await read_register(store) == {
-            "anyang": "active", "ansan": "active", "pangyo": "lost", "sejong": "active",
-        }  # fmt: skip
+            "anyang": "active",
+            "ansan": "active",
+            "pangyo": "lost",
+            "sejong": "active",
+        }
 
     _run(story())
 
@@ -213,9 +216,11 @@ def test_traffic_never_goes_to_a_site_that_is_left() -> None:
         store, guards = await _world()
         await _use(store, await guards.may_leave(["pangyo"], "lost"))
         for action in (
-            _act("shift", to="pangyo", away="anyang"), _act("ready", site="pangyo"),
-            _act("drain", "search", site="anyang"), _act("shift", to="", away=""),
-        ):  # fmt: skip
+            _act("shift", to="pangyo", away="anyang"),
+            _act("ready", site="pangyo"),
+            _act("drain", "search", site="anyang"),
+            _act("shift", to="", away=""),
+        ):
             with pytest.raises(NotAllowed):
                 await guards.may_act(_steps(action), ())
         await _use(store, await guards.may_act(_steps(_act("shift", to="anyang", away="pangyo")), ()))

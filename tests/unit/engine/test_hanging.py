@@ -19,11 +19,14 @@ from tests.unit.engine.small_world import SiteStore, World, play, policy_of
 PROTECT = orjson.dumps(
     {
         "protect": {
-            "store": "chat", "driver": "simulated", "at": "pangyo", "settings": {},
+            "store": "chat",
+            "driver": "simulated",
+            "at": "pangyo",
+            "settings": {},
             "synchronous": ["dc-ansan"],
         }
     }
-)  # fmt: skip
+)
 
 
 async def _protections(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
@@ -47,9 +50,12 @@ class Copies:
 
     def world(self, mode: str) -> World:
         return World(
-            policy_of(mode), protections=_protections, hangs=lambda: self.hanging,
-            commits_go_on=lambda: self.going_on, virtual=True,
-        )  # fmt: skip
+            policy_of(mode),
+            protections=_protections,
+            hangs=lambda: self.hanging,
+            commits_go_on=lambda: self.going_on,
+            virtual=True,
+        )
 
 
 async def _open(world: World) -> list[str]:

@@ -9,8 +9,9 @@ from evac.engine.datasets import Epoch
 from evac.engine.live_actions import LiveActions, Standing, decode_standing, refuse_old_standing
 from evac.model.errors import NotAllowed
 
-FENCE = Action("fence", "messages", "postgres", "anyang", {},
-               {"proof": "sync", "old": "pangyo", "candidate": "anyang"})  # fmt: skip
+FENCE = Action(
+    "fence", "messages", "postgres", "anyang", {}, {"proof": "sync", "old": "pangyo", "candidate": "anyang"}
+)
 PROMOTE = Action("promote", "messages", "postgres", "anyang", {}, {"candidate": "anyang"})
 FACT = Standing("messages", "dc-anyang", "anyang", "pangyo", 10_000, 4)
 

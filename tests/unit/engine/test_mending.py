@@ -30,9 +30,10 @@ SPEC = RunSpec(
     "run", "incident", "plan", (*BOOTS, START, VERIFY), patience=PATIENCE, approvals=0, mend_ms=400
 )
 MENDED = replace(
-    SPEC, plan="mended",
+    SPEC,
+    plan="mended",
     steps=(BOOTS[0], BOOTS[2], replace(START, after=("boot:a", "boot:c"), act="on a, c"), VERIFY),
-)  # fmt: skip
+)
 
 
 class DeadServer(NoopDriver):

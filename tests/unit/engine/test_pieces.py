@@ -42,11 +42,17 @@ def test_an_event_is_one_line_and_comes_back(event: Event) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"{}", b"[]", b'["nonsense",1,"",0,{}]', b'["resumed","1","",0,{}]', b'["resumed",1,"",0,[]]',
-        b'["resumed",1,"",0,{}],["resumed",1,"",0,{}]', b'["resumed",1.5,"",0,{}]',
+        b"",
+        b"{}",
+        b"[]",
+        b'["nonsense",1,"",0,{}]',
+        b'["resumed","1","",0,{}]',
+        b'["resumed",1,"",0,[]]',
+        b'["resumed",1,"",0,{}],["resumed",1,"",0,{}]',
+        b'["resumed",1.5,"",0,{}]',
         b'["resumed",true,"",0,{}]',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_event_is_corrupt(line: bytes) -> None:
     with pytest.raises(Corrupt):
         decode_all([line])
@@ -136,9 +142,15 @@ def _view(steps: int = 2) -> RunView:
 
 def test_a_request_comes_back_as_it_was_written() -> None:
     request = Request(
-        "r1", "approve", "mina", "fire", at_ms=5, ticket="T-1", envelope=Envelope(("pangyo",), ("a",), 3, 4),
+        "r1",
+        "approve",
+        "mina",
+        "fire",
+        at_ms=5,
+        ticket="T-1",
+        envelope=Envelope(("pangyo",), ("a",), 3, 4),
         signature="x",
-    )  # fmt: skip
+    )
     assert requests.decode(requests.key_of("run", "r1"), requests.encode(request)) == request
 
 

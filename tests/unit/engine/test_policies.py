@@ -42,20 +42,30 @@ from tests.unit.engine.small_world import SITES, World, play, policy_of
 
 NAMES = st.lists(st.sampled_from(["a", "b", "c"]), unique=True).map(tuple)
 STORE = st.builds(
-    StorePolicy, st.just("a"), st.lists(st.sampled_from(FENCE_PROOFS), unique=True).map(tuple), st.booleans(),
-    st.integers(1, 9), st.sampled_from(SYNC_LOSSES), st.sampled_from(PROMOTIONS), st.integers(0, 9),
-)  # fmt: skip
+    StorePolicy,
+    st.just("a"),
+    st.lists(st.sampled_from(FENCE_PROOFS), unique=True).map(tuple),
+    st.booleans(),
+    st.integers(1, 9),
+    st.sampled_from(SYNC_LOSSES),
+    st.sampled_from(PROMOTIONS),
+    st.integers(0, 9),
+)
 POLICY = st.builds(
-    RunPolicy, st.sampled_from(MODES), st.integers(1, 3),
+    RunPolicy,
+    st.sampled_from(MODES),
+    st.integers(1, 3),
     st.lists(st.builds(Approver, st.sampled_from("kl"), st.just("key")), max_size=2).map(tuple),
     st.builds(Envelope, NAMES, NAMES, st.integers(0, 9), st.integers(0, 9)),
     st.sampled_from(tuple(PROFILES.values())),
     st.dictionaries(st.just("a"), STORE).map(MappingProxyType),
     st.lists(st.builds(Window, st.integers(0, 3), st.integers(4, 6), NAMES), max_size=2).map(tuple),
-    st.builds(Patience, st.integers(1, 4)), st.builds(Pace, st.just((100, 1_000)), st.integers(0, 5)),
-    st.dictionaries(st.just("dns"), st.integers(1, 5)).map(MappingProxyType), st.integers(1, 9),
+    st.builds(Patience, st.integers(1, 4)),
+    st.builds(Pace, st.just((100, 1_000)), st.integers(0, 5)),
+    st.dictionaries(st.just("dns"), st.integers(1, 5)).map(MappingProxyType),
+    st.integers(1, 9),
     st.sampled_from(("told", "asked")),
-)  # fmt: skip
+)
 
 
 @given(POLICY, POLICY)

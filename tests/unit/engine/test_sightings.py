@@ -60,7 +60,7 @@ def loss(sighting: Sighting | None, until_ms: int, declared_ms: int | None = 1_0
         (((1_000, 50, 50), (3_000, 90, None)), 9_000),  # it does not answer: what it held, it holds
         (((1_000, 50, 50), (3_000, 90, 40)), 9_000),  # a copy never holds less than it held
     ],
-)  # fmt: skip
+)
 def test_what_a_copy_held_at_a_look_is_not_lost(
     looks: tuple[tuple[int, int, int | None], ...], most_ms: int
 ) -> None:

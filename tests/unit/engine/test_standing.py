@@ -11,9 +11,11 @@ from evac.engine.standing import Choice, Ready, Wanted, choose, in_order
 
 SITES = ("a", "b", "c")
 MORE = (
-    Wanted(("a/hall",), "hall", 10), Wanted(("a/feed",), "feed", 500), Wanted(("a",), "site", 7),
+    Wanted(("a/hall",), "hall", 10),
+    Wanted(("a/feed",), "feed", 500),
+    Wanted(("a",), "site", 7),
     Wanted(("campus",), "group", 500),
-)  # fmt: skip
+)
 ORDER = in_order(SITES, MORE)
 
 
@@ -23,8 +25,16 @@ def entries(estate: str, **more: object) -> dict[tuple[str, ...], Ready]:
 
 def test_sites_come_first_then_pairs_then_domains_by_people() -> None:
     assert [one.name for one in ORDER] == [
-        "a", "b", "c", "a+b", "a+c", "b+c", "a/feed", "campus", "a/hall",
-    ]  # fmt: skip
+        "a",
+        "b",
+        "c",
+        "a+b",
+        "a+c",
+        "b+c",
+        "a/feed",
+        "campus",
+        "a/hall",
+    ]
     assert ORDER[0].people == 7
 
 

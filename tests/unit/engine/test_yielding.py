@@ -51,9 +51,14 @@ class Database:
 def promoted(database: Database, *, yields: bool = True, dry_run: bool = False) -> str:
     driver: Any = database
     terms = Terms(
-        "r1", lambda step: (PROMOTE,), lambda name: driver, Leader(), Patience(), dry_run=dry_run,
+        "r1",
+        lambda step: (PROMOTE,),
+        lambda name: driver,
+        Leader(),
+        Patience(),
+        dry_run=dry_run,
         yields=lambda step: (DEMOTE,) if yields and step == STEP.id else (),
-    )  # fmt: skip
+    )
     performer = Performer(terms, lambda: None)
     kind, data = asyncio.run(performer.start(Try(STEP, STEP.id, 1, epoch=3)))
     return f"{kind} {data.get('code', '')}".strip()

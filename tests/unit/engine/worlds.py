@@ -106,9 +106,14 @@ class Ground:
     def terms(self, leading: Leadership) -> Terms:
         default = (Action("run", "x", "world"),)
         return Terms(
-            "run-1", lambda step: self.actions.get(step, default), lambda name: self.driver, leading,
-            self.spec.patience, "test", dry_run=self.dry_run,
-        )  # fmt: skip
+            "run-1",
+            lambda step: self.actions.get(step, default),
+            lambda name: self.driver,
+            leading,
+            self.spec.patience,
+            "test",
+            dry_run=self.dry_run,
+        )
 
     async def lead(self, owner: str = "a", ttl_ms: int = 5_000) -> Leadership:
         return await Leadership.acquire(self.store, owner, ttl_ms, SystemClock())

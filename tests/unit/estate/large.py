@@ -78,13 +78,27 @@ def _service(row: int, services: int) -> Service:
     ]
     needs.append(Dependency(f"store-{row % max(1, services // 6):05d}", "store"))
     return Service(
-        id=f"svc-{row:05d}", family=f"family-{row % 12}", owner=f"team-{row % 90}", tier=row % 4,
-        people=1_000 * row, degraded_people=100 * row, paid=row % 2 == 0, rto_ms=1_800_000, rpo_ms=0,
-        demand=(500, 1_024, 4, 0), share=Fraction(3, 5),
+        id=f"svc-{row:05d}",
+        family=f"family-{row % 12}",
+        owner=f"team-{row % 90}",
+        tier=row % 4,
+        people=1_000 * row,
+        degraded_people=100 * row,
+        paid=row % 2 == 0,
+        rto_ms=1_800_000,
+        rpo_ms=0,
+        demand=(500, 1_024, 4, 0),
+        share=Fraction(3, 5),
         spread=Spread(8, Fraction(1, 10), None, Fraction(2, 3)),
-        sheddable=True, shed_rehearsed=date(2026, 5, 1), needs=tuple(needs), start_ms=40_000, warm_ms=60_000,
-        verify_ms=10_000, shed_ms=10_000, traffic=Traffic("dns", 60_000, 5_000, 60_000, 8_000, 400_000),
-    )  # fmt: skip
+        sheddable=True,
+        shed_rehearsed=date(2026, 5, 1),
+        needs=tuple(needs),
+        start_ms=40_000,
+        warm_ms=60_000,
+        verify_ms=10_000,
+        shed_ms=10_000,
+        traffic=Traffic("dns", 60_000, 5_000, 60_000, 8_000, 400_000),
+    )
 
 
 def _store(row: int) -> Store:
@@ -101,15 +115,21 @@ def _fleet(servers: int, racks: tuple[Rack, ...], random: np.random.Generator) -
     nowhere = np.full(servers, -1, np.int32)
     return Fleet(
         name=np.array([f"srv{row:07d}" for row in range(servers)], "S10"),
-        site=site_of_rack[rack], rack=rack, server_class=kind, pool=nowhere, boot_server=nowhere,
-        state=random.choice(np.array([0, 0, 0, 1, 2], np.uint8), servers), capacity=capacity,
-        capacity_known=np.ones((servers, 4), np.bool_), watts=np.where(kind == 0, 450, 350).astype(np.int64),
+        site=site_of_rack[rack],
+        rack=rack,
+        server_class=kind,
+        pool=nowhere,
+        boot_server=nowhere,
+        state=random.choice(np.array([0, 0, 0, 1, 2], np.uint8), servers),
+        capacity=capacity,
+        capacity_known=np.ones((servers, 4), np.bool_),
+        watts=np.where(kind == 0, 450, 350).astype(np.int64),
         watts_known=np.ones(servers, np.bool_),
         bmc=np.full(servers, BMC_YES, np.uint8),
         bmc_address=_texts(f"10.{k // 62_500}.{k // 250 % 250}.{k % 250 + 1}" for k in range(servers)),
         serial=_texts(f"SN{k:08d}" for k in range(servers)),
         position=_texts(str(k % 40 + 1) for k in range(servers)),
-    )  # fmt: skip
+    )
 
 
 def _texts(texts: Iterable[str]) -> NameColumn:

@@ -53,16 +53,20 @@ def problems(folder: Path, text: str) -> set[tuple[str, int]]:
 def test_everything_written_is_read(tmp_path: Path) -> None:
     found = rules(tmp_path, WHOLE)
     assert (found.people["kim"].role, found.people["kim"].subject, found.people["lee"].subject) == (
-        "approver", "17", ""
-    )  # fmt: skip
+        "approver",
+        "17",
+        "",
+    )
     assert found.tokens["laptop"].of == "kim"
     assert found.tokens["grafana"].ends_ms == 1_796_083_200_000
     assert found.provider is not None
     assert found.provider.roles == {"sre": "operator"}
     assert found.provider.name_claim == "sub"
     assert (found.sessions.idle_ms, found.glass.most_ms, found.limits.sign_in) == (
-        600_000, 3_600_000, Rate(5, 60_000)
-    )  # fmt: skip
+        600_000,
+        3_600_000,
+        Rate(5, 60_000),
+    )
     assert found.hosts == ("war2.example.com",)
     jsonschema.validate(yaml.safe_load(WHOLE), access_schema())
 
@@ -82,9 +86,15 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
     )
     found = problems(tmp_path, text)
     assert found == {
-        ("key-unknown", 1), ("not-a-choice", 3), ("secret-in-clear", 4), ("key-unknown", 5),
-        ("program-approves", 7), ("not-a-hash", 8), ("name-unknown", 9), ("address-open", 10),
-    }  # fmt: skip
+        ("key-unknown", 1),
+        ("not-a-choice", 3),
+        ("secret-in-clear", 4),
+        ("key-unknown", 5),
+        ("program-approves", 7),
+        ("not-a-hash", 8),
+        ("name-unknown", 9),
+        ("address-open", 10),
+    }
 
 
 def test_what_is_misspelt_is_guessed_and_a_secret_is_never_said(tmp_path: Path) -> None:

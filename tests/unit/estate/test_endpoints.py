@@ -33,9 +33,13 @@ def test_settings_are_typed_and_survive_being_written(tmp_path: Path) -> None:
     (endpoint,) = loaded.endpoints
     assert (endpoint.subject, endpoint.at, endpoint.driver) == ("db", "pangyo", "postgres")
     assert dict(endpoint.settings) == {
-        "argv": ("ls", "-l", "007"), "code": "007", "host": "127.0.0.1", "password": "env:PW", "port": 5432,
+        "argv": ("ls", "-l", "007"),
+        "code": "007",
+        "host": "127.0.0.1",
+        "password": "env:PW",
+        "port": 5432,
         "tls": False,
-    }  # fmt: skip
+    }
     estates.write(loaded, tmp_path / "two")
     again = estates.load(tmp_path / "two")
     assert again.endpoints == loaded.endpoints

@@ -45,9 +45,14 @@ def test_everything_written_is_read(tmp_path: Path) -> None:
     assert found.room == "https://war.example.com:8400"
     assert found.channels["on-call"] == Channel("on-call", "apprise", "env:ON_CALL", least="error")
     assert found.channels["tickets"] == Channel(
-        "tickets", "webhook", "file:/etc/evac/url", "command:/bin/get evac",
-        frozenset({"finding", "plan"}), "warning", True,
-    )  # fmt: skip
+        "tickets",
+        "webhook",
+        "file:/etc/evac/url",
+        "command:/bin/get evac",
+        frozenset({"finding", "plan"}),
+        "warning",
+        True,
+    )
     assert found.channels["desk"].kinds == frozenset({"site"})
     assert found.page == "https://status.example.com"
     assert [one.name for one in found.channels.values() if one.public] == ["users"]
@@ -68,10 +73,16 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         "  users: {apprise: env:A, kinds: [update, run]}\n"
     )
     assert problems(tmp_path, text) == {
-        ("key-unknown", 1), ("secret-in-clear", 3), ("value-missing", 4),
-        ("channel-way", 5), ("channel-way", 6), ("not-a-choice", 7), ("channel-way", 8), ("id-invalid", 9),
+        ("key-unknown", 1),
+        ("secret-in-clear", 3),
+        ("value-missing", 4),
+        ("channel-way", 5),
+        ("channel-way", 6),
+        ("not-a-choice", 7),
+        ("channel-way", 8),
+        ("id-invalid", 9),
         ("channel-mixed", 10),
-    }  # fmt: skip
+    }
 
 
 def test_an_address_in_clear_is_told_without_a_word_of_it(tmp_path: Path) -> None:

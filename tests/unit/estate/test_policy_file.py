@@ -58,9 +58,13 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         policy(tmp_path, text)
     found = {(d.code, d.place.line) for d in raised.value.diagnostics}
     assert found == {
-        ("not-a-choice", 1), ("not-a-choice", 2), ("not-a-key", 3), ("out-of-range", 1), ("key-unknown", 5),
+        ("not-a-choice", 1),
+        ("not-a-choice", 2),
+        ("not-a-key", 3),
+        ("out-of-range", 1),
+        ("key-unknown", 5),
         ("not-a-moment", 6),
-    }  # fmt: skip
+    }
 
 
 def test_names_are_checked_against_the_estate(tmp_path: Path) -> None:
@@ -73,8 +77,9 @@ def test_names_are_checked_against_the_estate(tmp_path: Path) -> None:
     with pytest.raises(EstateError) as raised:
         load_policy(folder / "policy.yaml", loaded)
     assert {d.message for d in raised.value.diagnostics} == {
-        "the estate has no store 'messages'", "the estate has no site 'anyang'"
-    }  # fmt: skip
+        "the estate has no store 'messages'",
+        "the estate has no site 'anyang'",
+    }
 
 
 def test_more_approvals_than_approvers_is_refused(tmp_path: Path) -> None:

@@ -139,9 +139,19 @@ def test_a_sample_of_every_section_validates_and_loads(tmp_path: Path) -> None:
 
 
 SHAPES = {
-    "key-unknown", "value-missing", "wrong-type", "not-a-number", "unit-missing", "unit-unknown",
-    "unit-wrong-dimension", "negative", "not-a-rate", "not-a-choice", "not-a-flag", "version-unknown",
-}  # fmt: skip
+    "key-unknown",
+    "value-missing",
+    "wrong-type",
+    "not-a-number",
+    "unit-missing",
+    "unit-unknown",
+    "unit-wrong-dimension",
+    "negative",
+    "not-a-rate",
+    "not-a-choice",
+    "not-a-flag",
+    "version-unknown",
+}
 """Codes of what a schema can see: the shape of single values."""
 
 

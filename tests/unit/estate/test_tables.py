@@ -77,9 +77,12 @@ def test_bindings_are_sorted_and_fill_in_the_count(tmp_path: Path) -> None:
     columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
     assert rows == [
-        (0, ON_SERVER, 0, 2), (0, ON_SERVER, 1, 1), (0, ON_POOL, 0, 3),
-        (1, AT_SITE, 0, 5), (1, AT_SITE, 1, 4),
-    ]  # fmt: skip
+        (0, ON_SERVER, 0, 2),
+        (0, ON_SERVER, 1, 1),
+        (0, ON_POOL, 0, 3),
+        (1, AT_SITE, 0, 5),
+        (1, AT_SITE, 1, 4),
+    ]
     assert [service.replicas for service in estate.services] == [6, 9]
 
 

@@ -16,15 +16,46 @@ from tests.unit.estate.large import large_estate
 
 YAML = "evac: 1\nsites: {a: {}}\n"
 GOOD = (
-    "10.64.1.2", "10.64.1.2:8443", "bmc-s1", "BMC-s1.mgmt.example.net:443", "[fd00::1]", "[fd00::1]:443",
-    "[::]", "[1:2:3:4:5:6:7:8]", "[1::8]", "a" * 63 + ".example", "0x1.example",
-)  # fmt: skip
+    "10.64.1.2",
+    "10.64.1.2:8443",
+    "bmc-s1",
+    "BMC-s1.mgmt.example.net:443",
+    "[fd00::1]",
+    "[fd00::1]:443",
+    "[::]",
+    "[1:2:3:4:5:6:7:8]",
+    "[1::8]",
+    "a" * 63 + ".example",
+    "0x1.example",
+)
 BAD = (
-    "10.64.1.256", "10.64.1", "10.64.1.2.3", "10.64.1.2:0", "10.64.1.2:65536", "10.64.1.2:", "fd00::1",
-    "[fd00::1", "[fd00:::1]", "[1:2:3:4:5:6:7:8:9]", "[fd00::1]x", "-s1", "s1-", "a..b", "a" * 64, "a b",
-    "https://s1", "s1/redfish", "user@s1", "s1:port", "s1\u00e9", "s1\x00", "%31", ".".join(["a" * 60] * 5),
-    "[fe80::1%eth0]", "s1:8443:9",
-)  # fmt: skip
+    "10.64.1.256",
+    "10.64.1",
+    "10.64.1.2.3",
+    "10.64.1.2:0",
+    "10.64.1.2:65536",
+    "10.64.1.2:",
+    "fd00::1",
+    "[fd00::1",
+    "[fd00:::1]",
+    "[1:2:3:4:5:6:7:8:9]",
+    "[fd00::1]x",
+    "-s1",
+    "s1-",
+    "a..b",
+    "a" * 64,
+    "a b",
+    "https://s1",
+    "s1/redfish",
+    "user@s1",
+    "s1:port",
+    "s1\u00e9",
+    "s1\x00",
+    "%31",
+    ".".join(["a" * 60] * 5),
+    "[fe80::1%eth0]",
+    "s1:8443:9",
+)
 
 
 def folder_of(path: Path, servers: str, yaml: str = YAML) -> Path:
@@ -42,8 +73,10 @@ def test_the_columns_are_read_in_the_order_of_names(tmp_path: Path) -> None:
     rows = "server,site,bmc,bmc_address,serial,position\n" + rows
     fleet = load(folder_of(tmp_path, rows)).fleet
     assert [fleet.bmc_of(row) for row in range(3)] == [
-        ("10.0.0.1", "", "U17"), ("bmc-2:8443", "0017", ""), ("", "", ""),
-    ]  # fmt: skip
+        ("10.0.0.1", "", "U17"),
+        ("bmc-2:8443", "0017", ""),
+        ("", "", ""),
+    ]
     assert fleet.bmc.tolist() == [BMC_YES, BMC_YES, 2]
 
 
@@ -84,8 +117,9 @@ def test_doubles_are_said_and_kept(tmp_path: Path) -> None:
     rows = "server,site,bmc_address,serial\ns1,a,bmc-1,A\ns2,a,BMC-1,B\ns3,a,bmc-3,A\n"
     result = check(folder_of(tmp_path, rows))
     assert {(d.code, d.severity, str(d.place)) for d in result.diagnostics if "twice" in d.code} == {
-        ("bmc-address-twice", "warning", "servers.csv:3:6"), ("serial-twice", "warning", "servers.csv:4:12"),
-    }  # fmt: skip
+        ("bmc-address-twice", "warning", "servers.csv:3:6"),
+        ("serial-twice", "warning", "servers.csv:4:12"),
+    }
     assert result.estate is not None
 
 

@@ -60,9 +60,14 @@ def test_the_same_bytes_every_time(tables: str, tmp_path: Path) -> None:
     write(load(tmp_path / "one"), tmp_path / "two", tables=tables)  # type: ignore[arg-type]
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == [
-        "estate.schema.json", "estate.yaml", f"racks.{tables}", f"replicas.{tables}", f"servers.{tables}",
-        "services.yaml", "stores.yaml",
-    ]  # fmt: skip
+        "estate.schema.json",
+        "estate.yaml",
+        f"racks.{tables}",
+        f"replicas.{tables}",
+        f"servers.{tables}",
+        "services.yaml",
+        "stores.yaml",
+    ]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -108,9 +113,11 @@ def test_expired_facts_stay_unknown(tmp_path: Path) -> None:
     estate = load(ESTATES / "small", date(2027, 6, 1))
     again = read_back(estate, tmp_path / "out", "csv")
     assert_same(estate, again)
-    assert again.facts == estate.facts == (
-        Fact("services/pay/people", "billing report", date(2026, 10, 1), 90, True),
-    )  # fmt: skip
+    assert (
+        again.facts
+        == estate.facts
+        == (Fact("services/pay/people", "billing report", date(2026, 10, 1), 90, True),)
+    )
 
 
 def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -131,8 +138,11 @@ def test_replacing_keeps_what_is_not_the_estate(tmp_path: Path) -> None:
     (target / "notes" / "a.txt").write_text("x")
     write(replace(load(ESTATES / "first"), name="again"), target, replace=True)
     assert sorted(path.name for path in target.iterdir()) == [
-        "estate.schema.json", "estate.yaml", "notes", "overlay.yaml",
-    ]  # fmt: skip
+        "estate.schema.json",
+        "estate.yaml",
+        "notes",
+        "overlay.yaml",
+    ]
     assert (target / "notes" / "a.txt").read_text() == "x"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

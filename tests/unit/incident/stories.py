@@ -52,9 +52,25 @@ def plan_of(
     kind: ScenarioKind = "lose", steps: Sequence[Step] = STEPS, outcomes: Sequence[Outcome] = OUTCOMES
 ) -> Plan:
     return Plan(
-        "fire", Scenario(kind, ("pangyo",)), "sha256:estate", "test", 0, 0, 1_000, 3_600_000, 0, (1,),
-        tuple(steps), tuple(outcomes), (), 0, 0, 0, 0, Certificate.__new__(Certificate),
-    )  # fmt: skip
+        "fire",
+        Scenario(kind, ("pangyo",)),
+        "sha256:estate",
+        "test",
+        0,
+        0,
+        1_000,
+        3_600_000,
+        0,
+        (1,),
+        tuple(steps),
+        tuple(outcomes),
+        (),
+        0,
+        0,
+        0,
+        0,
+        Certificate.__new__(Certificate),
+    )
 
 
 def spec_of(plan: Plan) -> RunSpec:
@@ -96,9 +112,11 @@ def note(kind: Any, after_ms: int, text: str = "", name: str = "", value: str = 
 
 
 def fire(
-    notes: Sequence[Note] = (), plan: Plan | None = None, events: Sequence[Event] | None = None,
+    notes: Sequence[Note] = (),
+    plan: Plan | None = None,
+    events: Sequence[Event] | None = None,
     notices: Sequence[Notice] = NOTICES,
-) -> Dossier:  # fmt: skip
+) -> Dossier:
     plan = plan or plan_of()
     told = carried_out(plan) if events is None else events
     record = RunRecord(spec_of(plan), told, (), {DIGEST: plan})

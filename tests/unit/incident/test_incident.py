@@ -70,8 +70,10 @@ def test_a_step_left_out_proves_nothing() -> None:
 
 
 def test_what_is_taken_back_is_down_again() -> None:
-    plan = plan_of(steps=[step("start", "web", "base"), step("boot", "spare", after=["start:web:base"])],
-                   outcomes=[outcome("web", "restored", 1, 4_000)])  # fmt: skip
+    plan = plan_of(
+        steps=[step("start", "web", "base"), step("boot", "spare", after=["start:web:base"])],
+        outcomes=[outcome("web", "restored", 1, 4_000)],
+    )
     events = [e for e in carried_out(plan) if e.kind != "run_ended"]
     at = next(n for n, e in enumerate(events) if e.step == "start:web:base" and e.kind == "step_succeeded")
     undo = events[at]._replace(

@@ -33,8 +33,12 @@ def page_of(dossier: Dossier, now_ms: int = T0 + HOUR, known_ms: int = T0 - 10 *
 def test_components_follow_their_services() -> None:
     found = {one.name: one for one in page_of(fire()).components}
     assert [span.state for span in found["Chat"].spans] == [
-        "operational", "major outage", "partial outage", "degraded", "operational",
-    ]  # fmt: skip
+        "operational",
+        "major outage",
+        "partial outage",
+        "degraded",
+        "operational",
+    ]
     assert found["Reports"].state == "major outage"
     assert found["Mail"].state == "operational"
     assert page_of(fire()).overall == "major outage"
@@ -109,8 +113,11 @@ def test_a_title_that_was_drafted_is_published_as_it_was_written() -> None:
 
 def test_what_is_down_is_named_by_what_it_matters() -> None:
     assert [listed("abcdef"[:n]) for n in (1, 2, 6)] == ["a", "a and b", "a, b, c, d, e and f"]
-    fates = (Fate("ads", 3, 0, None, (down := (Change(1, "down", Source("r", 1)),))),
-             Fate("chat", 0, 5, None, down), Fate("login", 0, 9, None, down))  # fmt: skip
+    fates = (
+        Fate("ads", 3, 0, None, (down := (Change(1, "down", Source("r", 1)),))),
+        Fate("chat", 0, 5, None, down),
+        Fate("login", 0, 9, None, down),
+    )
     assert replace(summary(fire()), fates=fates).still_down == ("login", "chat", "ads")
 
 

@@ -16,8 +16,14 @@ from evac.store.port import Put
 
 
 def plan(site: str, estate: str) -> Put:
-    told = {"plan": "sha256:1", "estate": estate, "at_ms": 1, "took_ms": 1, "problem": "",
-            "judged": __version__}  # fmt: skip
+    told = {
+        "plan": "sha256:1",
+        "estate": estate,
+        "at_ms": 1,
+        "took_ms": 1,
+        "problem": "",
+        "judged": __version__,
+    }
     return Put(key_of((site,)), orjson.dumps(told))
 
 

@@ -13,14 +13,39 @@ from evac.lab.status import SiteStatus, Status
 from evac.lab.wan_router import Links, read_links, write_links
 
 CONTRACT = {
-    "lost_site", "leader_burnt", "detected_seconds", "decided_seconds", "promoted_seconds",
-    "first_write_seconds", "last_client_seconds", "acknowledged", "lost", "double_primary_seconds",
-}  # fmt: skip
+    "lost_site",
+    "leader_burnt",
+    "detected_seconds",
+    "decided_seconds",
+    "promoted_seconds",
+    "first_write_seconds",
+    "last_client_seconds",
+    "acknowledged",
+    "lost",
+    "double_primary_seconds",
+}
 FIRE = Fire(
-    1, "burn", "pangyo", 1_000.0, 0, True, "demo", "run-1", "succeeded",
+    1,
+    "burn",
+    "pangyo",
+    1_000.0,
+    0,
+    True,
+    "demo",
+    "run-1",
+    "succeeded",
     {"detected": 1.75, "decided": 1.8, "fenced": 1.9, "promoted": 2.0, "shifted": 2.1, "ended": 3.0},
-    2.2, 2.9, 20, 20, 4_321, 17, 0, (), 2.2, 0.0,
-)  # fmt: skip
+    2.2,
+    2.9,
+    20,
+    20,
+    4_321,
+    17,
+    0,
+    (),
+    2.2,
+    0.0,
+)
 
 
 def test_the_contract_of_a_fire() -> None:
@@ -64,8 +89,10 @@ def test_fires_are_remembered_in_order(tmp_path: Path) -> None:
         fires.begin(folder, Struck("burn", site, 5.0, 3), 0, leader_burnt=False)
     fires.write(folder, replace(FIRE, number=11, lost_ids=("a", "b")))
     assert [(fire.number, fire.lost_site) for fire in fires.read_all(folder)] == [
-        (1, "pangyo"), (2, "anyang"), (11, "pangyo")
-    ]  # fmt: skip
+        (1, "pangyo"),
+        (2, "anyang"),
+        (11, "pangyo"),
+    ]
     assert fires.read_all(folder)[-1].lost_ids == ("a", "b")
 
 
@@ -88,8 +115,13 @@ def test_milestones_are_read_from_the_journal() -> None:
     found = facts("r", events, watched, "pangyo", 100.0)
     assert found.phase == "succeeded"
     assert found.seconds == {
-        "decided": 1.8, "fenced": 1.9, "promoted": 2.1, "shifted": 2.5, "ended": 3.0, "detected": 1.75
-    }  # fmt: skip
+        "decided": 1.8,
+        "fenced": 1.9,
+        "promoted": 2.1,
+        "shifted": 2.5,
+        "ended": 3.0,
+        "detected": 1.75,
+    }
 
 
 def test_two_runs_of_one_fire_are_one_story() -> None:
@@ -123,8 +155,11 @@ def test_a_leader_whose_clock_is_ahead_is_read_as_a_true_clock_would_have_dated_
 
 def test_the_site_of_a_leader() -> None:
     assert [site_in(owner) for owner in ("pangyo", "anyang/host-7", "seoul", "pangyonara")] == [
-        "pangyo", "anyang", "", ""
-    ]  # fmt: skip
+        "pangyo",
+        "anyang",
+        "",
+        "",
+    ]
 
 
 def test_the_doctor_ends_with_one_command() -> None:

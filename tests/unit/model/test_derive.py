@@ -125,8 +125,9 @@ def test_failing_back_makes_the_home_primary_and_an_evacuation_loses_nothing() -
 @pytest.mark.parametrize(("kind", "loss_ms"), [("evacuate", 10_000), ("lose", 10_000), ("failback", 0)])
 def test_nobody_waits_for_a_copy_that_follows_nobody_but_on_the_way_home(kind: str, loss_ms: int) -> None:
     home = kind == "failback"
-    roles: tuple[tuple[str, Role], ...] = (("a", "detached"), ("b", "primary")) if home else (
-        ("a", "primary"), ("b", "detached"))  # fmt: skip
+    roles: tuple[tuple[str, Role], ...] = (
+        (("a", "detached"), ("b", "primary")) if home else (("a", "primary"), ("b", "detached"))
+    )
     (store,) = two_sites().stores
     seen = Observation(0, tuple(MemberSeen(store.id, site, role, 10_000) for site, role in roles))
     grace = 60_000 if kind == "evacuate" else 0

@@ -21,8 +21,11 @@ def steps(instance: Instance) -> list[tuple[str, int, int]]:
 def test_feeds_are_closed_by_two_pairs_of_hands_those_with_most_servers_first(tmp_path: Path) -> None:
     found = restored(tmp_path)
     assert steps(found) == [
-        ("a/h1/f1", 0, 120), ("a/h2/f1", 0, 120), ("a/h1/f2", 120, 240), ("a/h2/f2", 120, 240),
-    ]  # fmt: skip
+        ("a/h1/f1", 0, 120),
+        ("a/h2/f1", 0, 120),
+        ("a/h1/f2", 120, 240),
+        ("a/h2/f2", 120, 240),
+    ]
     assert {kind.ready for kind in found.boot_kinds} == {120}
     assert all(step.manual for step in found.power_steps)
 

@@ -78,10 +78,12 @@ def test_everything_that_was_put_waits_was_sent_or_was_given_up(steps: list[tupl
             one = b.due(box, now_ms)
             if one is not None:
                 box = (
-                    b.failed(box, one.number, "no", now_ms) if name == "failed"
-                    else b.delivered(box, one.number, now_ms) if name == "delivered"
+                    b.failed(box, one.number, "no", now_ms)
+                    if name == "failed"
+                    else b.delivered(box, one.number, now_ms)
+                    if name == "delivered"
                     else b.given_up(box, one.number)
-                )  # fmt: skip
+                )
         for row in b.hopeless(box, now_ms):
             box = b.given_up(box, row.number)
         numbers = [one.number for one in box.waiting]

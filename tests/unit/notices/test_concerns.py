@@ -30,8 +30,9 @@ def test_only_verdicts_that_worry_are_concerns() -> None:
         {"a": ("healthy", ""), "b": ("lost", "no votes"), "c": ("suspect", ""), "d": ("unknown", "")}
     )
     assert [(one.key, one.severity, one.words) for one in found] == [
-        ("site/b", "critical", "b is lost: no votes"), ("site/c", "warning", "c is suspect"),
-    ]  # fmt: skip
+        ("site/b", "critical", "b is lost: no votes"),
+        ("site/c", "warning", "c is suspect"),
+    ]
     assert found[0].patience_ms == 0
     assert found[1].patience_ms > 0
 
@@ -68,8 +69,9 @@ def test_a_lag_is_a_concern_beyond_what_was_promised_and_not_at_it() -> None:
 def test_each_thing_that_a_run_waits_for_is_a_concern_of_its_own() -> None:
     found = of_runs({"run-1": ("approval by 1 more person", "promote:db failed: retry or skip")})
     assert [one.words for one in found] == [
-        "run-1 waits for approval by 1 more person", "run-1: promote:db failed: retry or skip",
-    ]  # fmt: skip
+        "run-1 waits for approval by 1 more person",
+        "run-1: promote:db failed: retry or skip",
+    ]
     assert len({one.key for one in found}) == 2
 
 

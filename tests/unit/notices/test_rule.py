@@ -115,9 +115,12 @@ def test_news_are_told_once_for_a_while() -> None:
 
 names = st.sampled_from(["a", "b", "c"])
 rows = st.builds(
-    concern, names, st.sampled_from(["site", "finding", "tool"]), st.sampled_from(SEVERITIES),
+    concern,
+    names,
+    st.sampled_from(["site", "finding", "tool"]),
+    st.sampled_from(SEVERITIES),
     st.sampled_from([0, PATIENCE_MS]),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -163,9 +166,22 @@ def test_whatever_is_seen_the_invariants_hold(seen: list[Known]) -> None:
         assert {key for key, held in memory.open.items() if held.told is not None} == set(begun)
 
 
-@given(st.lists(st.builds(Message, st.just(""), st.sampled_from(KINDS), st.sampled_from(["begins", "over"]),
-                          st.sampled_from(SEVERITIES), st.text("ab", max_size=3), st.just(""), st.just(0),
-                          st.just(("k",))), max_size=60))  # fmt: skip
+@given(
+    st.lists(
+        st.builds(
+            Message,
+            st.just(""),
+            st.sampled_from(KINDS),
+            st.sampled_from(["begins", "over"]),
+            st.sampled_from(SEVERITIES),
+            st.text("ab", max_size=3),
+            st.just(""),
+            st.just(0),
+            st.just(("k",)),
+        ),
+        max_size=60,
+    )
+)
 def test_bundles_lose_no_key_and_are_few(drafts: list[Message]) -> None:
     found = bundled(drafts)
     assert sum(len(one.keys) for one in found) == len(drafts)

@@ -40,9 +40,15 @@ RACKS = "rack,feeds\n" + "".join(
     f"a/h{hall}/r{rack},a/h{hall}/f1+a/h{hall}/f2\n" for hall in (1, 2) for rack in (1, 2)
 )
 FACTS = {
-    "POWER_SITE": "power_budget: 100 kW", "HALL": "cooling: 50 kW", "FEED": "inrush_budget: 2 kW",
-    "POLICY": "dark", "MANUAL": "2 min", "LIMITS": "power_margin: 1 %", "SHOP": "owner: us", "ENDPOINTS": "",
-}  # fmt: skip
+    "POWER_SITE": "power_budget: 100 kW",
+    "HALL": "cooling: 50 kW",
+    "FEED": "inrush_budget: 2 kW",
+    "POLICY": "dark",
+    "MANUAL": "2 min",
+    "LIMITS": "power_margin: 1 %",
+    "SHOP": "owner: us",
+    "ENDPOINTS": "",
+}
 
 
 def dark_site(folder: Path, per_rack: int = 3, **facts: str) -> Estate:

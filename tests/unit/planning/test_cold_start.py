@@ -97,9 +97,12 @@ def test_people_take_as_long_as_the_estate_says_and_the_bound_knows_their_hands(
 
 def test_late_tools_hold_up_nobody_who_presses_a_button(tmp_path: Path) -> None:
     made = planned(
-        tmp_path, OLD_BMC="no", LIMITS="power_margin: 1 %",
-        ENDPOINTS="tools: {dhcp: [shop]}", MANUAL="2 min, boot: 1 h",
-    )  # fmt: skip
+        tmp_path,
+        OLD_BMC="no",
+        LIMITS="power_margin: 1 %",
+        ENDPOINTS="tools: {dhcp: [shop]}",
+        MANUAL="2 min, boot: 1 h",
+    )
     assert made.wave is not None
     first = min(step.start_ms for step in boots(made) if step.target.endswith("x"))
     assert first < 10 * 60_000
@@ -166,7 +169,7 @@ def test_a_primary_that_left_keeps_its_old_home_fenced_until_it_follows(tmp_path
     seen = Observation(
         0,
         (MemberSeen("orders", "a", "unreachable"), MemberSeen("orders", "b", "primary")),
-    )  # fmt: skip
+    )
     now = observed(estate, seen)
     made = plan(now, Scenario("restore", ("a",)))
     assert check(now, made).violations == ()

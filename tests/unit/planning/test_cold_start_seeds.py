@@ -20,19 +20,23 @@ def made_up(seed: int, folder: Path) -> tuple[Estate, Scenario]:
     rng = Random(seed)
     feed = f"inrush_budget: {rng.choice((700, 1000, 1700, 5000))} W, boots_at_once: {rng.randint(1, 4)}"
     estate = dark_site(
-        folder, per_rack=rng.randint(1, 6), POLICY=rng.choice(("on", "last", "dark", "unknown")),
+        folder,
+        per_rack=rng.randint(1, 6),
+        POLICY=rng.choice(("on", "last", "dark", "unknown")),
         FEED=f"{feed}, power_budget: {rng.choice((900, 2000, 4000))} W",
         HALL=f"cooling: {rng.choice((1, 2, 5))} kW, network_up: {rng.choice((0, 1, 3))} min",
-        LIMITS=f"power_margin: {rng.choice((1, 10))} %", MANUAL=f"{rng.choice((1, 5, 40))} min",
+        LIMITS=f"power_margin: {rng.choice((1, 10))} %",
+        MANUAL=f"{rng.choice((1, 5, 40))} min",
         SHOP=rng.choice(("owner: us", "purges: true")),
-    )  # fmt: skip
+    )
     if rng.random() < 0.5:
         by_hand = {"boot": 600_000, "start": 60_000, "verify": 1_000} if rng.random() < 0.7 else {}
         manual = MappingProxyType({**estate.limits.manual_ms, **by_hand})
         estate = replace(
-            estate, tools=MappingProxyType({"time": ("shop",)}),
+            estate,
+            tools=MappingProxyType({"time": ("shop",)}),
             limits=replace(estate.limits, manual_ms=manual),
-        )  # fmt: skip
+        )
     given = ((rng.choice(("a", "a/h1", "a/h1/f1", "a/h1/r1")), rng.choice((300, 900, 2_500))),)
     return estate, Scenario("restore", rng.choice(DOMAINS), None, given if rng.random() < 0.5 else ())
 

@@ -80,15 +80,25 @@ stores:
     ("promote", "more", "why"),
     [
         ("1 s", "]}", "store db has no copy and no backup that is left"),
-        ("1 s", ", {at: south, mode: async, lag: 20 s}]}",
-         "store db: its copy at south may lack more than its rpo allows; --waive db takes it all the same"),
-        ("1 s", "], backups: [{at: south, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]}",
-         "store db: its backup at south may lack more than its rpo allows; --waive db takes it all the same"),
-        ("1 s", ", {at: south, mode: async}]}",
-         "store db: nobody knows what its copy lacks; --waive db takes it all the same"),
+        (
+            "1 s",
+            ", {at: south, mode: async, lag: 20 s}]}",
+            "store db: its copy at south may lack more than its rpo allows; --waive db takes it all the same",
+        ),
+        (
+            "1 s",
+            "], backups: [{at: south, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]}",
+            "store db: its backup at south may lack more than its rpo allows; "
+            "--waive db takes it all the same",
+        ),
+        (
+            "1 s",
+            ", {at: south, mode: async}]}",
+            "store db: nobody knows what its copy lacks; --waive db takes it all the same",
+        ),
         ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
     ],
-)  # fmt: skip
+)
 def test_why_data_does_not_come_back_and_what_would_change_that(
     promote: str, more: str, why: str, tmp_path: Path
 ) -> None:
@@ -121,11 +131,15 @@ def test_a_tier_gives_way_however_tight_time_and_booted_servers_are(seed: int, w
 @pytest.mark.parametrize(
     "scenario",
     [
-        lose("pangyo"), lose("gasan", "anyang"), lose("pangyo/hall-1"), Scenario("restore", ("pangyo",)),
-        Scenario("evacuate", ("pangyo",), 900_000), Scenario("failback", ("pangyo",)),
+        lose("pangyo"),
+        lose("gasan", "anyang"),
+        lose("pangyo/hall-1"),
+        Scenario("restore", ("pangyo",)),
+        Scenario("evacuate", ("pangyo",), 900_000),
+        Scenario("failback", ("pangyo",)),
     ],
     ids=lambda s: s.title,
-)  # fmt: skip
+)
 def test_every_kind_of_question_gets_a_plan_that_holds(mended: Estate, scenario: Scenario) -> None:
     found = plan(mended, scenario, work=2)
     assert check(mended, found).violations == ()

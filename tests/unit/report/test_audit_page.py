@@ -109,8 +109,10 @@ def test_fixes_that_differ_by_name_alone_are_one() -> None:
     (rule,) = part["rules"]
     assert [fix["fix"] for fix in rule["fixes"]] == ["Run each at a second site."]
     assert [case["subject"] for fix in rule["fixes"] for case in (*fix["open"], *fix["rest"])] == [
-        "pay", "pay-web", "mail",
-    ]  # fmt: skip
+        "pay",
+        "pay-web",
+        "mail",
+    ]
 
 
 def test_a_single_finding_keeps_its_own_fix() -> None:
@@ -143,9 +145,15 @@ def test_long_lists_are_cut_and_say_so(count: int) -> None:
 
 def test_what_a_file_names_never_becomes_markup(estate: Estate, report: AuditReport) -> None:
     bad = Finding(
-        "service-lost", "EV100", "error", HOSTILE, f"{HOSTILE} is lost", f"Copy {HOSTILE}.",
-        (HOSTILE,), place=Place(HOSTILE, 3, 1),
-    )  # fmt: skip
+        "service-lost",
+        "EV100",
+        "error",
+        HOSTILE,
+        f"{HOSTILE} is lost",
+        f"Copy {HOSTILE}.",
+        (HOSTILE,),
+        place=Place(HOSTILE, 3, 1),
+    )
     rows = tuple(replace(row, domain=f"{HOSTILE}{n}") for n, row in enumerate(report.rows))
     text = page_of(estate, replace(report, rows=rows), (bad, replace(bad, subject="x")))
     assert "<script" not in text

@@ -30,10 +30,19 @@ def story() -> October:
         32_000, 31_300, 400, 700, 0, 0, 17 * HOUR, 20 * HOUR, 2 * HOUR, ((17 * HOUR, 0), (20 * HOUR, 31_300))
     )
     return October(
-        90_000, 32_000, 1_182, 47_000_000, chapters, ((0, 1_182), (HOUR, 2), (20 * HOUR, 0)), wave,
-        HOUR, 20 * HOUR, 22 * HOUR, (),
+        90_000,
+        32_000,
+        1_182,
+        47_000_000,
+        chapters,
+        ((0, 1_182), (HOUR, 2), (20 * HOUR, 0)),
+        wave,
+        HOUR,
+        20 * HOUR,
+        22 * HOUR,
+        (),
         (Assumption("boot of a server", "5 min", "assumed: no figure published"),),
-    )  # fmt: skip
+    )
 
 
 def test_the_published_hours_stand_beside_ours(story: October) -> None:

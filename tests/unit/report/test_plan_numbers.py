@@ -191,8 +191,10 @@ def outage(outcome: Outcome, second: float, made: Plan) -> tuple[int, int, int]:
     limit = float("inf") if outcome.rto_ms is None else outcome.rto_ms / 1000
     down = begin <= second < back
     return (
-        outcome.people * down, outcome.people * (limit <= second < back), outcome.people * (second < limit)
-    )  # fmt: skip
+        outcome.people * down,
+        outcome.people * (limit <= second < back),
+        outcome.people * (second < limit),
+    )
 
 
 def value_at(points: tuple[tuple[float, float], ...], second: float) -> float:

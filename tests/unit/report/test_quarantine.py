@@ -24,9 +24,11 @@ from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 def place_of(step: str) -> dict[str, Any]:
     number = int(step.rpartition("s")[2])
     return {
-        "network": f"here/hall-{1 + number // 6}", "rack": f"here/hall-{1 + number // 6}/r{number // 3}",
-        "position": str(20 - number), "serial": f"SN{number}",
-    }  # fmt: skip
+        "network": f"here/hall-{1 + number // 6}",
+        "rack": f"here/hall-{1 + number // 6}/r{number // 3}",
+        "position": str(20 - number),
+        "serial": f"SN{number}",
+    }
 
 
 def found() -> Quarantine:

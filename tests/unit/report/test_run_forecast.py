@@ -12,9 +12,17 @@ from tests.unit.run.waves import Wave
 
 DAY = 1_764_000_000_000 - 1_764_000_000_000 % 86_400_000
 SAID = Forecast(
-    DAY, 32_000, 12_345, 612, DAY + 53_520_000, DAY + 53_160_000, DAY + 60_000_000,
-    {"web": DAY + 43_200_000, "mail": DAY + 43_260_000}, (), False,
-)  # fmt: skip
+    DAY,
+    32_000,
+    12_345,
+    612,
+    DAY + 53_520_000,
+    DAY + 53_160_000,
+    DAY + 60_000_000,
+    {"web": DAY + 43_200_000, "mail": DAY + 43_260_000},
+    (),
+    False,
+)
 
 
 def words(said: Forecast) -> str:

@@ -37,8 +37,19 @@ def test_recorded_runs_fold_into_whole_traces(path: Path) -> None:
 
 
 STORY = [
-    Event("run_created", 1_000, "", 0, {"incident": "fire", "plan": "sha256:ab", "scenario": "lose pangyo",
-                                        "reason": "hunter2", "mode": "act"}),
+    Event(
+        "run_created",
+        1_000,
+        "",
+        0,
+        {
+            "incident": "fire",
+            "plan": "sha256:ab",
+            "scenario": "lose pangyo",
+            "reason": "hunter2",
+            "mode": "act",
+        },
+    ),
     Event("approval_needed", 1_000, "", 0, {"outside": ["hunter2"]}),
     Event("approved", 4_000, "", 0, {"who": "kim", "reason": "hunter2"}),
     Event("run_started", 4_000, "", 0, {"token": 1}),
@@ -53,16 +64,19 @@ STORY = [
     Event("step_failed", 7_200, "start:web:1", 1, {"code": "http-500", "message": "hunter2"}),
     Event("step_skipped", 7_300, "start:web:1", 0, {"who": "kim", "reason": "hunter2"}),
     Event("run_ended", 8_000, "", 0, {"phase": "succeeded_with_exceptions", "why": "hunter2"}),
-]  # fmt: skip
+]
 
 
 def test_a_story_in_spans() -> None:
     spans = folded("run-1", STORY)
     assert [(one.name, one.begin_ms, one.end_ms, one.error) for one in spans] == [
-        ("wait for approval", 1_000, 4_000, ""), ("promote", 4_100, 4_300, "absent"),
-        ("promote", 5_000, 6_000, ""), ("wait for pause", 5_100, 7_000, ""),
-        ("start", 7_100, 7_200, "http-500"), ("RUN lose pangyo", 1_000, 8_000, ""),
-    ]  # fmt: skip
+        ("wait for approval", 1_000, 4_000, ""),
+        ("promote", 4_100, 4_300, "absent"),
+        ("promote", 5_000, 6_000, ""),
+        ("wait for pause", 5_100, 7_000, ""),
+        ("start", 7_100, 7_200, "http-500"),
+        ("RUN lose pangyo", 1_000, 8_000, ""),
+    ]
     attempt, root = spans[2].attributes, spans[-1].attributes
     assert attempt["cicd.pipeline.task.name"] == "promote:db:1"
     assert attempt["cicd.pipeline.task.run.id"] == "promote:db:1/2"
@@ -81,6 +95,7 @@ def test_what_is_open_at_the_end_is_closed_as_not_known() -> None:
     ended = Event("run_ended", 5_000, "", 0, {"phase": "cancelled", "why": ""})
     spans = folded("run-1", [*STORY[:5], ended])
     assert [(one.name, one.error) for one in spans[-2:]] == [
-        ("promote", "outcome-unknown"), ("RUN lose pangyo", "cancelled"),
-    ]  # fmt: skip
+        ("promote", "outcome-unknown"),
+        ("RUN lose pangyo", "cancelled"),
+    ]
     assert spans[-1].attributes["cicd.pipeline.result"] == "cancellation"

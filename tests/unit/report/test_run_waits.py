@@ -64,8 +64,9 @@ def test_the_words_lie_with_the_bound_run() -> None:
 
 def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
     power = RunStep("power:f1", "power", "f1", 0, 1)
-    spec = RunSpec("dark-1", "dark", "p1", (power, RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",))),
-                   approvals=0)  # fmt: skip
+    spec = RunSpec(
+        "dark-1", "dark", "p1", (power, RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",))), approvals=0
+    )
     view = under_way(
         Event("feed_tripped", 2, data={"feed": "f1", "why": "seen open", "open": True}), spec=spec
     )
@@ -121,9 +122,10 @@ def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> N
 def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_pause_ends() -> None:
     failed = {"code": "credentials-refused", "message": "401", "again_ms": -1}
     view = under_way(
-        Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_failed", 3, "boot:s2", 1, failed),
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, failed),
         Event("paused", 4, data={"by": "step", "who": "evac", "reason": "mend the password"}),
-    )  # fmt: skip
+    )
     assert waiting(view) == ["the pause to end (step: mend the password)"]
 
 

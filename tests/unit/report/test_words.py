@@ -10,10 +10,17 @@ from evac.report import words
 @pytest.mark.parametrize(
     ("milliseconds", "said"),
     [
-        (None, "not within the horizon"), (0, "0 s"), (250, "250 ms"), (45_000, "45 s"), (60_000, "1 min"),
-        (750_000, "12 min 30 s"), (11_100_000, "3 h 05 min"), (7_200_000, "2 h"), (187_200_000, "2 d 04 h"),
+        (None, "not within the horizon"),
+        (0, "0 s"),
+        (250, "250 ms"),
+        (45_000, "45 s"),
+        (60_000, "1 min"),
+        (750_000, "12 min 30 s"),
+        (11_100_000, "3 h 05 min"),
+        (7_200_000, "2 h"),
+        (187_200_000, "2 d 04 h"),
     ],
-)  # fmt: skip
+)
 def test_durations(milliseconds: int | None, said: str) -> None:
     assert words.duration(milliseconds) == said
 

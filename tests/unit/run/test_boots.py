@@ -108,9 +108,13 @@ def test_a_limit_is_said_in_percent_watts_or_units(value: str, capacity: int) ->
 
 @pytest.mark.parametrize(
     ("limit", "value", "code"),
-    [("power:g0", "90%", "limit-unknown"), ("power:f0", "lots", "limit-value"),
-     ("boots:b0", "3 kW", "limit-value"), ("power:f0", "-3", "limit-value")],
-)  # fmt: skip
+    [
+        ("power:g0", "90%", "limit-unknown"),
+        ("power:f0", "lots", "limit-value"),
+        ("boots:b0", "3 kW", "limit-value"),
+        ("power:f0", "-3", "limit-value"),
+    ],
+)
 def test_a_limit_that_cannot_be_is_refused_with_words(limit: str, value: str, code: str) -> None:
     world = begun(wave(1))
     world.step()
@@ -148,9 +152,13 @@ def test_refused_credentials_stop_everything_until_a_person_goes_on() -> None:
     for step in boots:
         i = world.view.index[step]
         world.say(
-            "step_failed", step, world.view.attempts[i],
-            code="credentials-refused", message="401", again_ms=-1,
-        )  # fmt: skip
+            "step_failed",
+            step,
+            world.view.attempts[i],
+            code="credentials-refused",
+            message="401",
+            again_ms=-1,
+        )
     acts = len(world.acts)
     assert started
     assert world.finish() == "paused"
@@ -369,10 +377,13 @@ def alone() -> Wave:
     """A wave with one boot server only, just after it died: nothing that began before comes up."""
     spec = roomy(7)
     steps = tuple(
-        replace(step, boot_server="b0" if step.boot_server else "",
-                uses=tuple(use for use in step.uses if not use[0].startswith("boots:")))
+        replace(
+            step,
+            boot_server="b0" if step.boot_server else "",
+            uses=tuple(use for use in step.uses if not use[0].startswith("boots:")),
+        )
         for step in spec.steps
-    )  # fmt: skip
+    )
     limits = tuple(one for one in spec.limits if not one.id.startswith("boots:"))
     hall = tuple(replace(one, capacity=4_000) if one.id == "power:hall" else one for one in limits)
     world = begun(replace(spec, steps=steps, limits=hall))

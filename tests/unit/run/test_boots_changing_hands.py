@@ -72,9 +72,9 @@ def test_a_new_leader_counts_what_rushes_for_the_rest_of_it_and_what_may_arrive_
     rest = (1, 9, 11, HOLD_MS - 1, HOLD_MS + 1, ARRIVES_MS + HOLD_MS - 1, ARRIVES_MS + HOLD_MS + 1)
     assert [held(world, took_over + ms) for ms in rest] == [300, 300, 200, 200, 100, 100, 0]
     again = replay(world.spec, world.events)
-    assert again.rush_ms == {
-        0: took_over - 50, 1: took_over, 2: took_over + ARRIVES_MS
-    }, "by the clock of the new leader"  # fmt: skip
+    assert again.rush_ms == {0: took_over - 50, 1: took_over, 2: took_over + ARRIVES_MS}, (
+        "by the clock of the new leader"
+    )
     world.now_ms = took_over + 2_000
     world.say("leader_changed", owner="c3", token=3)
     assert world.view.rush_ms[2] == took_over + 2_000 + ARRIVES_MS, "no event says that time passed"

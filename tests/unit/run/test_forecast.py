@@ -20,8 +20,10 @@ def fleet(servers: int, at_once: int = 40) -> RunSpec:
     for n in range(servers):
         feed, boot_server = f"f{n // 400}", f"b{n % 8}"
         uses = (
-            (f"power:{feed}", 400, KEPT), (f"inrush:{feed}", 700, 20_000), (f"boots:{boot_server}", 1, 0),
-        )  # fmt: skip
+            (f"power:{feed}", 400, KEPT),
+            (f"inrush:{feed}", 700, 20_000),
+            (f"boots:{boot_server}", 1, 0),
+        )
         takes_ms = 300_000 if n % 3 else 200_000
         steps.append(RunStep(f"boot:s{n}", "boot", f"s{n}", n, takes_ms, (), uses, feeds=(feed,)))
     last = tuple(step.id for step in steps[-200:])

@@ -18,9 +18,10 @@ START = RunStep("start:chat:base:1", "start", "chat", 1_000, 1_000, ("boot:a", "
 VERIFY = RunStep("verify:chat:base", "verify", "chat", 2_000, 1_000, ("start:chat:base:1",))
 SPEC = RunSpec("run", "incident", "plan", (*BOOTS, START, VERIFY), approvals=0, mend_ms=HELD_MS)
 MENDED = replace(
-    SPEC, plan="mended",
+    SPEC,
+    plan="mended",
     steps=(BOOTS[0], replace(START, after=("boot:a",), act="on a"), VERIFY),
-)  # fmt: skip
+)
 
 
 class Run:

@@ -59,9 +59,16 @@ def begun(*events: Event) -> tuple[list[Event], RunView]:
 
 
 REPLACED = Event(
-    "plan_replaced", 5, data={"plan": "p2", "why": "loss", "lost": ["anyang", "pangyo"], "approvals": 1,
-                              "names": ["anyang", "pangyo"]},
-)  # fmt: skip
+    "plan_replaced",
+    5,
+    data={
+        "plan": "p2",
+        "why": "loss",
+        "lost": ["anyang", "pangyo"],
+        "approvals": 1,
+        "names": ["anyang", "pangyo"],
+    },
+)
 START = Event("step_started", 1, "shift:w", 1, {"token": 1, "epoch": 0, "deadline_ms": 10})
 
 
@@ -81,8 +88,7 @@ def test_a_second_site_needs_an_approval_and_all_names_and_is_replayed_alike() -
     (effect,) = decide(view, 10)
     assert effect.event is not None
     assert effect.event.kind == "run_started"
-    again = replay(spec("p1", ONE), [*story, *rest, typed],
-                   (spec("p2", OTHER, sites=("anyang", "pangyo")),))  # fmt: skip
+    again = replay(spec("p1", ONE), [*story, *rest, typed], (spec("p2", OTHER, sites=("anyang", "pangyo")),))
     assert fingerprint(again) == fingerprint(view)
 
 
@@ -97,10 +103,12 @@ def test_steps_come_from_the_plan_that_they_were_begun_under() -> None:
     [
         (Event("step_failed", 6, "shift:w", 1, {"code": "c", "message": "m", "again_ms": 0}),),
         (Event("step_failed", 6, "shift:w", 1, {"code": "c", "message": "m", "again_ms": -1}),),
-        (Event("step_unknown", 6, "shift:w", 1, {"message": "?"}),
-         Event("step_observed", 7, "shift:w", 1, {"outcome": "absent", "evidence": {}})),
+        (
+            Event("step_unknown", 6, "shift:w", 1, {"message": "?"}),
+            Event("step_observed", 7, "shift:w", 1, {"outcome": "absent", "evidence": {}}),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_the_new_plan_does_not_know_is_not_tried_again(events: tuple[Event, ...]) -> None:
     _, view = begun(START, REPLACED, *events)
     assert view.step("shift:w").phase == "skipped"

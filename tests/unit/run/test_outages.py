@@ -22,11 +22,16 @@ def spec_of(boot_servers: int, servers: int = 12, cold: bool = True) -> RunSpec:
     """Room for all at once; boots of boot server b0, or of b0 and b1 in turn."""
     spec = wave(7, servers)
     steps = tuple(
-        replace(step, boot_server=f"b{n % boot_servers}", cold=cold,
-                uses=tuple(use for use in step.uses if not use[0].startswith("boots:")))
-        if step.kind == "boot" else step
+        replace(
+            step,
+            boot_server=f"b{n % boot_servers}",
+            cold=cold,
+            uses=tuple(use for use in step.uses if not use[0].startswith("boots:")),
+        )
+        if step.kind == "boot"
+        else step
         for n, step in enumerate(spec.steps)
-    )  # fmt: skip
+    )
     return replace(spec, steps=steps, limits=tuple(replace(limit, capacity=ROOM) for limit in spec.limits))
 
 

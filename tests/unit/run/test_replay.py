@@ -48,8 +48,12 @@ def test_every_prefix_leads_to_the_same_end(seed: int, steps: int) -> None:
     assert not overused(spec, whole.events)
     for cut in range(1, len(whole.events) + 1):
         again = World(spec, seeded_outcomes(seed), now_ms=whole.events[cut - 1].at_ms)
-        again.done = {event.step for event in whole.events[:cut] if event.kind == "step_started"
-                      and seeded_outcomes(seed)(event.step, event.attempt) in ("ok", "lost")}  # fmt: skip
+        again.done = {
+            event.step
+            for event in whole.events[:cut]
+            if event.kind == "step_started"
+            and seeded_outcomes(seed)(event.step, event.attempt) in ("ok", "lost")
+        }
         again.take_over(whole.events[:cut])
         assert again.finish() == "succeeded"
         assert again.done == {f"s{n}" for n in range(steps)}

@@ -106,8 +106,9 @@ def test_pace_follows_health() -> None:
     assert judge(pace, 1_000, Health(10, 0)).verdict == "wait"
     assert judge(pace, 4_000, Health(1_000, 50)) == judge(pace, 4_000, Health(1_000, 60, 10))
     assert (judge(pace, 4_000, Health(1_000, 0)).verdict, judge(pace, 4_000, Health(1_000, 0)).wait_ms) == (
-        "go", 2_000,
-    )  # fmt: skip
+        "go",
+        2_000,
+    )
     slow = judge(pace, 1_000, Health(1_000, 51))
     assert (slow.verdict, slow.wait_ms, slow.undo) == ("slow", 2_000, False)
     stop = judge(pace, 1_000, Health(1_000, 101))
@@ -189,12 +190,21 @@ def test_nobody_takes_room_for_which_a_step_was_woken_in_vain(seed: int) -> None
     names = ("watts", "slots")
     limits = tuple(RunLimit(name, "slots", rng.randrange(8, 20)) for name in names)
     steps = tuple(
-        RunStep(f"s{n:02}", "start", "t", rng.randrange(50), 1, (),
-                tuple((name, rng.randrange(1, 8), 0) for name in names if rng.random() < 0.8))
+        RunStep(
+            f"s{n:02}",
+            "start",
+            "t",
+            rng.randrange(50),
+            1,
+            (),
+            tuple((name, rng.randrange(1, 8), 0) for name in names if rng.random() < 0.8),
+        )
         for n in range(30)
-    )  # fmt: skip
-    world = World(RunSpec("r", "i", "p1", steps, limits, approvals=0),
-                  takes_ms=lambda step: 1 + random.Random(f"{seed}{step}").randrange(50))  # fmt: skip
+    )
+    world = World(
+        RunSpec("r", "i", "p1", steps, limits, approvals=0),
+        takes_ms=lambda step: 1 + random.Random(f"{seed}{step}").randrange(50),
+    )
     world.begin()
     while True:
         if rng.random() < 0.5:
@@ -234,10 +244,17 @@ def test_room_goes_to_the_first_planned_of_all_that_wait_for_it(seed: int) -> No
     """Against a walk over the whole plan at every start: one unit each, so whoever is first must get it."""
     rng = random.Random(seed)
     steps = tuple(
-        RunStep(f"s{n:02}", "start", "t", rng.randrange(50), 1, (f"s{n - 6:02}",) if n >= 6 else (),
-                (("api", 1, 0),))
+        RunStep(
+            f"s{n:02}",
+            "start",
+            "t",
+            rng.randrange(50),
+            1,
+            (f"s{n - 6:02}",) if n >= 6 else (),
+            (("api", 1, 0),),
+        )
         for n in range(30)
-    )  # fmt: skip
+    )
     spec = RunSpec("r", "i", "p1", steps, (RunLimit("api", "slots", 3),), approvals=0)
     world = World(spec, takes_ms=lambda step: 1 + random.Random(f"{seed}{step}").randrange(50))
     put, order = world.put, {step.id: (step.start_ms, step.id) for step in steps}

@@ -24,10 +24,12 @@ def wave(seed: int, servers: int = 24, plan: str = "p1") -> RunSpec:
     for n in range(servers):
         feed, rack = f"f{n % 2}", f"r{n // 6}"
         uses = (
-            (f"power:{feed}", watts[n], KEPT), ("power:hall", watts[n], KEPT),
+            (f"power:{feed}", watts[n], KEPT),
+            ("power:hall", watts[n], KEPT),
             (f"power:{rack}", watts[n], KEPT),
-            (f"inrush:{feed}", 2 * watts[n], 60), (f"boots:b{n % 3}", 1, 0),
-        )  # fmt: skip
+            (f"inrush:{feed}", 2 * watts[n], 60),
+            (f"boots:b{n % 3}", 1, 0),
+        )
         steps.append(
             RunStep(
                 f"boot:s{n}",

@@ -47,23 +47,30 @@ def without(plan: Plan, step: str) -> Plan:
 
 WRONG: dict[str, tuple[str, str, Callable[[Plan], Plan]]] = {
     "before its replacement serves": (
-        "F25", "stop:deploy", lambda p: changed(p, "stop:deploy", start_ms=0, end_ms=0, after=()),
+        "F25",
+        "stop:deploy",
+        lambda p: changed(p, "stop:deploy", start_ms=0, end_ms=0, after=()),
     ),
     "while nothing takes its place": (
-        "F25", "stop:web", lambda p: changed(p, "stop:web", start_ms=0, end_ms=0),
+        "F25",
+        "stop:web",
+        lambda p: changed(p, "stop:web", start_ms=0, end_ms=0),
     ),
     "without waiting for what takes its place": (
-        "F5", "stop:deploy", lambda p: changed(p, "stop:deploy", after=()),
+        "F5",
+        "stop:deploy",
+        lambda p: changed(p, "stop:deploy", after=()),
     ),
     "never": ("F25", "pay", lambda p: without(p, "stop:pay")),
     "twice": (
-        "F25", "stop:again",
+        "F25",
+        "stop:again",
         lambda p: replace(p, steps=(*p.steps, replace(p.steps[0], id="stop:again"))),
     ),
     "though it stands elsewhere": ("F25", "stop:web", lambda p: changed(p, "stop:web", target="cmdb")),
     "though nobody knows it": ("F2", "stop:web", lambda p: changed(p, "stop:web", target="nobody")),
     "for too short a time": ("F25", "stop:ads", lambda p: changed(p, "stop:ads", end_ms=5_000)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", WRONG)

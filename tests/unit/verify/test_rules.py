@@ -196,8 +196,20 @@ def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> Non
 
 def test_starts_that_no_window_is_free_for_are_no_lack_of_room(instance: Instance) -> None:
     plan = left_out(worked_plan(instance), "pay")
-    starts = [Step(f"start:{n}", "start", "search", n * 1_000, n * 1_000 + 60_000, count=2, milestone="base",
-                   pool="anyang:", servers=(("a1", 1), ("a2", 1))) for n in range(0, 3_600, 30)]  # fmt: skip
+    starts = [
+        Step(
+            f"start:{n}",
+            "start",
+            "search",
+            n * 1_000,
+            n * 1_000 + 60_000,
+            count=2,
+            milestone="base",
+            pool="anyang:",
+            servers=(("a1", 1), ("a2", 1)),
+        )
+        for n in range(0, 3_600, 30)
+    ]
     busy = replace(plan, steps=(*plan.steps, *starts))
     assert not left(instance, busy, 1)
     assert left(instance, replace(plan, steps=(*plan.steps, *starts[:110])), 1)
@@ -223,8 +235,17 @@ def test_room_that_a_shed_would_make_too_late_is_of_no_use(instance: Instance) -
 
 
 def test_slots_are_taken_where_they_are_free(instance: Instance) -> None:
-    busy = Step("start:x", "start", "search", 100_000, 200_000, count=1, manual=True, pool="anyang:",
-                servers=(("a1", 1),))  # fmt: skip
+    busy = Step(
+        "start:x",
+        "start",
+        "search",
+        100_000,
+        200_000,
+        count=1,
+        manual=True,
+        pool="anyang:",
+        servers=(("a1", 1),),
+    )
     plan = replace(left_out(worked_plan(instance), "pay"), steps=(busy,))
     reading = read(by_hand(instance, 50), plan)
     times, slots = milestones(reading), Slots(reading)

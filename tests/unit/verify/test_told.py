@@ -57,7 +57,7 @@ TOLD: list[tuple[str, str, str, Callable[[Plan], Plan]]] = [
     ("F3", "boot:a2", "a deadline too short", lambda p: step(p, "boot:a2", deadline_ms=119_999)),
     ("F1", "boot:a2", "beyond all clocks", lambda p: step(p, "boot:a2", start_ms=10**33, end_ms=10**33)),
     ("F3", "boot:a2", "a count that nobody counts", lambda p: step(p, "boot:a2", count=2**70)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("rule", "subject", "words", "change"), TOLD, ids=[row[2] for row in TOLD])

@@ -78,9 +78,10 @@ def test_a_boot_before_its_power_is_found(company: tuple[Estate, Plan]) -> None:
 
 def test_a_boot_that_does_not_say_what_powers_it_is_found(company: tuple[Estate, Plan]) -> None:
     bad = change(
-        company[1], pressed,
+        company[1],
+        pressed,
         lambda s: replace(s, after=tuple(name for name in s.after if not name.startswith("power:"))),
-    )  # fmt: skip
+    )
     assert rules(company, bad) == {"F5"}
 
 

@@ -141,9 +141,13 @@ def test_a_lone_site_believes_nothing_of_the_others() -> None:
 
 def test_a_site_that_the_others_do_not_reach_says_nothing_of_them() -> None:
     votes = [
-        down("anyang", "ansan"), down("pangyo", "ansan"), ballot("ansan", "pangyo", "down"),
-        ballot("ansan", "anyang", "down"), down("anyang", "pangyo"), ballot("pangyo", "anyang", "up"),
-    ]  # fmt: skip
+        down("anyang", "ansan"),
+        down("pangyo", "ansan"),
+        ballot("ansan", "pangyo", "down"),
+        ballot("ansan", "anyang", "down"),
+        down("anyang", "pangyo"),
+        ballot("pangyo", "anyang", "up"),
+    ]
     assert _states(votes) == {"anyang": "unknown", "ansan": "isolated", "pangyo": "unknown"}
 
 
@@ -265,9 +269,11 @@ def test_never_lost_without_two_other_sites_and_enough_kinds(
         carried = [
             b.vote
             for b in votes
-            if b.vote.target == site and b.proven and -b.seen_at_ms <= profile.vote_ttl_ms
+            if b.vote.target == site
+            and b.proven
+            and -b.seen_at_ms <= profile.vote_ttl_ms
             and b.vote.opinion == "down"
-        ]  # fmt: skip
+        ]
         assert len({vote.witness for vote in carried} - {site}) >= quorum_of(sites) >= 2
         kinds = [
             kind

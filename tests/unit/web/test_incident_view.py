@@ -18,5 +18,7 @@ def test_a_page_that_nobody_writes_any_more_is_not_said_to_be_well() -> None:
         NOW,
     )
     assert [(row["one"].site, row["state"], row["at_ms"]) for row in rows] == [
-        ("a", "written", NOW - LATE_MS), ("b", "late", NOW - LATE_MS - 1), ("c", "failed", NOW - 5),
-    ]  # fmt: skip
+        ("a", "written", NOW - LATE_MS),
+        ("b", "late", NOW - LATE_MS - 1),
+        ("c", "failed", NOW - 5),
+    ]

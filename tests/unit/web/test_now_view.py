@@ -33,8 +33,11 @@ def service(name: str, *places: tuple[str, int, str]) -> ServiceFacts:
     ],
 )
 def test_it_says_why_the_gravest_first(places: Any, primary: str, why: str | None) -> None:
-    store = SimpleNamespace(family="x", home="b" if primary == "a" else "a" if primary == "b" else "",
-                            primary="" if primary == "home" else primary)  # fmt: skip
+    store = SimpleNamespace(
+        family="x",
+        home="b" if primary == "a" else "a" if primary == "b" else "",
+        primary="" if primary == "home" else primary,
+    )
     facts: Any = SimpleNamespace(stores=[store], services=[service("x", *places)])
     rows = _unwell(facts, {"a": site("a"), "b": site("b", "lost")})
     assert [row["why"] for row in rows] == ([] if why is None else [why])

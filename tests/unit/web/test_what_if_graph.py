@@ -10,9 +10,7 @@ from evac.app.office_facts import EstateFacts, LossFacts
 from evac.app.office_what_if import FateOf, WhatIf
 from evac.web.pages.what_if_graph import BOXES_MOST, REASONS_MOST, graph
 
-LOSS = LossFacts(
-    "south", "site", "loss", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, False, "", ""
-)  # fmt: skip
+LOSS = LossFacts("south", "site", "loss", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, False, "", "")
 
 
 def fate(
@@ -68,8 +66,9 @@ def test_every_box_says_its_state_in_words() -> None:
 def test_one_service_is_shown_with_all_it_needs_and_implied_arrows_left_out() -> None:
     services = [
         fate("mail", "identity", "why", needs=("identity", "session")),
-        fate("identity", "session", "why", needs=("session",)), fate("session", "why"),
-    ]  # fmt: skip
+        fate("identity", "session", "why", needs=("session",)),
+        fate("session", "why"),
+    ]
     found = shown(services, "mail", ("identity", "session", "search"))
     assert boxes(found) == 3
     assert found["svg"].count('class="arrow"') == 2

@@ -26,13 +26,17 @@ def check(context: Context) -> Iterator[Finding]:
             else:
                 continue
             yield _MAKER.make(
-                context, "warning", f"{store.id} at {backup.at}",
+                context,
+                "warning",
+                f"{store.id} at {backup.at}",
                 f"the backup of {store.id} at {backup.at} {words}",
                 "Restore it, check it, and write down the day and the rate.",
                 paths=(
-                    f"stores/{store.id}/backups/{number}", f"stores/{store.id}/backups", f"stores/{store.id}",
+                    f"stores/{store.id}/backups/{number}",
+                    f"stores/{store.id}/backups",
+                    f"stores/{store.id}",
                 ),
-            )  # fmt: skip
+            )
 
 
 RULE = Rule(

@@ -65,11 +65,14 @@ def _found(
     what = f"share their {words} with another" if severity == "warning" else f"have no {words} in the estate"
     number = context.impacts.losses.index.get(site)
     yield _MAKER.make(
-        context, severity, f"{site}:{column}",
+        context,
+        severity,
+        f"{site}:{column}",
         f"{counted(count, 'server')} of {site} {what}: {listed(names, _NAMED, count)}",
         f"Correct the column `{column}` of the table of servers.",
-        losses=[] if number is None else [number], paths=(f"sites/{site}", "servers"),
-    )  # fmt: skip
+        losses=[] if number is None else [number],
+        paths=(f"sites/{site}", "servers"),
+    )
 
 
 RULE = Rule(

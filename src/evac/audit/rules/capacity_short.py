@@ -45,15 +45,18 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
     severity: Severity = "error" if errors else "warning"
     short_of = "their smallest share" if errors else "full service"
     return _MAKER.make(
-        context, severity, f"{classes}: {resource}",
+        context,
+        severity,
+        f"{classes}: {resource}",
         f"after the loss of {context.names(losses)[0]}, {counted(short.replicas, 'replica')} of"
         f" {counted(short.services, 'service')} lack {missing} on {classes} for {short_of}"
         + (f" (also: {listed(context.names(losses)[1:])})" if len(losses) > 1 else ""),
         _more(classes, resource)
         if short.missing
         else f"Keep whole {classes} servers empty: the room is there but no server has enough of it.",
-        losses=losses, paths=(f"classes/{classes.split('+', maxsplit=1)[0]}", "classes"),
-    )  # fmt: skip
+        losses=losses,
+        paths=(f"classes/{classes.split('+', maxsplit=1)[0]}", "classes"),
+    )
 
 
 def _more(classes: str, resource: str) -> str:

@@ -31,11 +31,14 @@ def check(context: Context) -> Iterator[Finding]:
             chain = _chain(context, before, met[0])
             names = listed([context.estate.services[service].id for service in met])
             yield _MAKER.make(
-                context, "warning", name,
+                context,
+                "warning",
+                name,
                 f"{name} (time) needs {names}, whose certificates cannot be checked without a clock",
                 "Let clocks start without them: from a local source of time, or with a wider tolerance.",
-                chain=chain, paths=(f"services/{name}/needs/0", f"services/{name}", "tools/time"),
-            )  # fmt: skip
+                chain=chain,
+                paths=(f"services/{name}/needs/0", f"services/{name}", "tools/time"),
+            )
 
 
 def _chain(context: Context, before: dict[int, int], last: int) -> tuple[str, ...]:

@@ -28,12 +28,15 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if losses and not by_hand else "warning"
         where = f"; the loss of {listed(context.names(losses))} takes all of them" if losses else ""
         yield _MAKER.make(
-            context, severity, names[0],
+            context,
+            severity,
+            names[0],
             f"{listed(names, 6)} need each other to start, so none can start first{where}",
             "Let one of them start without the others: `needed_to: serve`, a cached copy, or a way by hand.",
-            losses=losses, chain=(*names, names[0]),
+            losses=losses,
+            chain=(*names, names[0]),
             paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),
-        )  # fmt: skip
+        )
 
 
 def start_circles(context: Context) -> list[list[int]]:

@@ -21,11 +21,13 @@ def check(context: Context) -> Iterator[Finding]:
         clashes = slower + _looser(service, graph.families[number], loosest)
         if clashes:
             yield _MAKER.make(
-                context, "warning", service.id,
+                context,
+                "warning",
+                service.id,
                 f"{service.id} promises more than what it needs: {listed(clashes)}",
                 "Tighten the objective of the dependency, or relax the one of the service.",
                 paths=(f"services/{service.id}/rto", f"services/{service.id}/rpo", f"services/{service.id}"),
-            )  # fmt: skip
+            )
 
 
 def _slower(context: Context, own: int, needs: Sequence[int], rto: list[int | None]) -> list[str]:

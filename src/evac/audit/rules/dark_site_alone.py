@@ -39,11 +39,14 @@ def check(context: Context) -> Iterator[Finding]:
         then = "hands must boot what they stand on first" if by_hand else "nothing there can boot"
         first = next(iter(missing))
         yield _MAKER.make(
-            context, severity, site.id,
+            context,
+            severity,
+            site.id,
             f"a cold start of {site.id} needs {what}, which is down with it: {then}",
             "Give each of them a copy that serves without this site, or a way that needs none.",
-            losses=[number], paths=(f"tools/{first}", f"services/{missing[first][0]}"),
-        )  # fmt: skip
+            losses=[number],
+            paths=(f"tools/{first}", f"services/{missing[first][0]}"),
+        )
 
 
 RULE = Rule(

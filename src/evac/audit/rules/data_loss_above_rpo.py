@@ -29,12 +29,15 @@ def check(context: Context) -> Iterator[Finding]:
         worst = max((o.loss_ms for n, o in known), default=UNKNOWN_MS)
         amount = duration(worst) if worst >= 0 else "an unknown amount"
         yield _MAKER.make(
-            context, severity, store.id,
+            context,
+            severity,
+            store.id,
             f"{store.id} loses {amount} of data with {listed(context.names(losses))};"
             f" {whose} allows {duration(limit)}",
             "Keep a synchronous copy, or one that lags less, outside the domain; or state what you accept.",
-            losses=losses, paths=(f"stores/{store.id}/rpo", f"stores/{store.id}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"stores/{store.id}/rpo", f"stores/{store.id}"),
+        )
 
 
 def objective(context: Context, row: int) -> tuple[int | None, str]:

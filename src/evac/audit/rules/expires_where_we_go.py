@@ -28,11 +28,14 @@ def check(context: Context) -> Iterator[Finding]:
         where = f" at {item.at}" if item.at else ""
         users = f"; used by {listed(item.used_by)}" if item.used_by else ""
         yield _MAKER.make(
-            context, severity, item.id,
+            context,
+            severity,
+            item.id,
             f"{item.kind} {item.id}{where} {words}{users}",
             "Renew it before it is needed, at every site that may have to take over.",
-            losses=_elsewhere(context, item), paths=(f"expiring/{item.id}/expires", f"expiring/{item.id}"),
-        )  # fmt: skip
+            losses=_elsewhere(context, item),
+            paths=(f"expiring/{item.id}/expires", f"expiring/{item.id}"),
+        )
 
 
 def _state(item: Expiring, today: date | None) -> tuple[Severity, str] | None:

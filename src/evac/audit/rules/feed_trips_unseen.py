@@ -39,13 +39,15 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         why = _FEW if known else "the estate names no circuit, and no endpoint for the BMCs of the site"
         yield _MAKER.make(
-            context, "warning" if known else "note", site.id,
+            context,
+            "warning" if known else "note",
+            site.id,
             f"nobody would see {counted(len(feeds), 'feed')} of {site.id} trip in a cold start: "
             f"{listed(feeds)}: {why}",
             _FIX if known else "Name an endpoint for the BMCs of the site (redfish, ipmi), or for each feed.",
             losses=[losses[site.id]] if site.id in losses else [],
             paths=(f"feeds/{feeds[0]}", f"sites/{site.id}"),
-        )  # fmt: skip
+        )
 
 
 def _behind(context: Context) -> tuple[IntColumn, IntColumn]:
@@ -62,9 +64,10 @@ def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -
     them that can be asked."""
     estate = context.estate
     circuits = {
-        e.subject for e in estate.endpoints
+        e.subject
+        for e in estate.endpoints
         if e.driver == "redfish" and e.at == site and "circuit" in e.settings
-    }  # fmt: skip
+    }
     return [
         feed.id
         for row, feed in enumerate(estate.feeds)

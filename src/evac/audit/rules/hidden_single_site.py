@@ -38,13 +38,16 @@ def check(context: Context) -> Iterator[Finding]:
         name = estate.services[service].id
         chain = _chain(context, service, site, roots, stores)
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"{name} runs at several sites but needs {chain[-1]}"
             f" (lost with {listed(context.names(numbers))})",
             f"Give {chain[-1].split(' ', 1)[0]} an instance at a second site, or make the dependency soft.",
-            losses=[*grave, *(n for n in numbers if n not in grave)], chain=chain,
+            losses=[*grave, *(n for n in numbers if n not in grave)],
+            chain=chain,
             paths=(f"services/{name}/needs/0", f"services/{name}"),
-        )  # fmt: skip
+        )
 
 
 def _stores_of_one_site(context: Context) -> dict[str, int]:

@@ -20,9 +20,10 @@ FloatTable = NDArray[np.float64]
 def check(context: Context) -> Iterator[Finding]:
     """Error where all surviving ingress together is too small; warning where one site or link would be."""
     numbers = [
-        n for n, kind in enumerate(context.impacts.losses.kinds)
+        n
+        for n, kind in enumerate(context.impacts.losses.kinds)
         if kind in ("site", "group", "pair") and context.impacts.losses.sites[n].any()
-    ]  # fmt: skip
+    ]
     if numbers:
         estate = context.estate
         sites = context.full_sites | np.array([s.role == "edge" for s in estate.sites], np.bool_)
@@ -82,12 +83,15 @@ def _site_finding(
     name = context.estate.sites[site].id
     show = bandwidth if what == "bandwidth" else "{:,} connections".format
     return _MAKER.make(
-        context, severity, f"{name}: {what}",
+        context,
+        severity,
+        f"{name}: {what}",
         f"{show(worst[1])} would arrive at {name} after the loss of {listed(context.names(losses))};"
         f" its ingress takes {show(limit)}",
         "Widen the ingress, send the traffic to several sites, or shed what may be shed.",
-        losses=losses, paths=(f"sites/{name}/ingress", f"sites/{name}"),
-    )  # fmt: skip
+        losses=losses,
+        paths=(f"sites/{name}/ingress", f"sites/{name}"),
+    )
 
 
 def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
@@ -111,12 +115,15 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
         losses = [worst[0], *(n for n in context.worst_first(n for n, _ in found) if n != worst[0])]
         name = " - ".join(link.ends)
         yield _MAKER.make(
-            context, "warning", name,
+            context,
+            "warning",
+            name,
             f"up to {bandwidth(worst[1])} would cross {name} after the loss of"
             f" {listed(context.names(losses))}; the link takes {bandwidth(link.bandwidth_mbps or 0)}",
             "Widen the link, or keep what these services need at the same site as they are.",
-            losses=losses, paths=(f"links/{row}",),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"links/{row}",),
+        )
 
 
 def _edges(context: Context) -> tuple[IntColumn, IntColumn]:

@@ -51,14 +51,16 @@ def check(context: Context) -> Iterator[Finding]:
         worst = max(feeds, key=lambda one: (one.wanted - one.free, one.feed))
         keep = max(one.keep_percent for one in feeds)
         yield _MAKER.make(
-            context, "warning" if severe else "note", site,
+            context,
+            "warning" if severe else "note",
+            site,
             f"servers that start again by themselves may trip {counted(len(feeds), 'feed')} of "
             f"{site} in a cold start: {listed([one.feed for one in feeds])}: {worst.feed} has "
             f"{worst.free} W of inrush free beside the wave, and they draw up to {worst.wanted} W",
             f"Keep {keep} % free: limits: power_margin: {keep} %; or allow fewer boots at once on a feed.",
             losses=[losses[site]] if site in losses else [],
             paths=(f"feeds/{worst.feed}/inrush_budget", f"feeds/{worst.feed}", f"sites/{site}"),
-        )  # fmt: skip
+        )
 
 
 def _short_feeds(context: Context) -> Iterator[_Short]:
@@ -68,8 +70,13 @@ def _short_feeds(context: Context) -> Iterator[_Short]:
     watts, behind = _inrush(context)
     count = behind.sum(axis=1)
     looping = np.maximum(1, -(-count * LOOPING_PERMILLE // 1_000))
-    booting = np.array([n if f.boots_at_once is None else f.boots_at_once
-                        for f, n in zip(estate.feeds, count.tolist(), strict=True)], np.int64)  # fmt: skip
+    booting = np.array(
+        [
+            n if f.boots_at_once is None else f.boots_at_once
+            for f, n in zip(estate.feeds, count.tolist(), strict=True)
+        ],
+        np.int64,
+    )
     most, unasked = _largest(watts, behind, booting), _largest(watts, behind, looping)
     there, sent, alone = count.tolist(), most.tolist(), unasked.tolist()
     for row, feed in enumerate(estate.feeds):

@@ -25,9 +25,10 @@ def check(context: Context) -> Iterator[Finding]:
             latest[item.domain] = item
     for kind in _KINDS:
         states = [
-            (n, words) for n in losses.of_kind(kind).tolist()
+            (n, words)
+            for n in losses.of_kind(kind).tolist()
             if (words := _state(context, latest.get(losses.ids[n])))
-        ]  # fmt: skip
+        ]
         if kind == "site":
             yield from (_site(context, n, words) for n, words in states if _runs_something(context, n))
         elif states:
@@ -57,20 +58,27 @@ def _state(context: Context, done: Rehearsal | None) -> str:
 def _site(context: Context, number: int, words: str) -> Finding:
     name = context.impacts.losses.ids[number]
     return _MAKER.make(
-        context, "warning", name, f"the loss of {name} {words}",
+        context,
+        "warning",
+        name,
+        f"the loss of {name} {words}",
         f"Rehearse it: evac plan ESTATE --lose {name}, play the plan, then do it for real on a quiet day.",
-        losses=(number,), paths=(f"rehearsals/{name}", "rehearsals", f"sites/{name}"),
-    )  # fmt: skip
+        losses=(number,),
+        paths=(f"rehearsals/{name}", "rehearsals", f"sites/{name}"),
+    )
 
 
 def _kind(context: Context, kind: str, numbers: list[int]) -> Finding:
     names = context.names(numbers)
     return _MAKER.make(
-        context, "note", f"every {kind}",
+        context,
+        "note",
+        f"every {kind}",
         f"{counted(len(names), kind)} not rehearsed since the last change: {listed(names)}",
         "Rehearse at least one of each kind; simulations count.",
-        losses=numbers, paths=("rehearsals", ""),
-    )  # fmt: skip
+        losses=numbers,
+        paths=("rehearsals", ""),
+    )
 
 
 RULE = Rule(

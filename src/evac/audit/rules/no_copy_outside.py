@@ -22,12 +22,15 @@ def check(context: Context) -> Iterator[Finding]:
         losses = context.worst_first(errors) + context.worst_first(n for n in bare if n not in errors)
         severity: Severity = "error" if errors else "warning"
         yield _MAKER.make(
-            context, severity, store.id,
+            context,
+            severity,
+            store.id,
             f"{store.id} has no copy outside {listed(context.names(losses))}: its data is lost with it"
             + ("" if errors else ", though another instance of its family is left"),
             "Add a member or a backup (with size and restore rate) in another site.",
-            losses=losses, paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
+        )
 
 
 RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check, reads=("stores",))

@@ -66,10 +66,14 @@ def _no_way_to_promote(context: Context) -> list[bool]:
 
 def _finding(context: Context, store: Store, words: str, losses: list[int], error: bool) -> Finding:
     return _MAKER.make(
-        context, "error" if error else "warning", store.id, f"{store.id} {words}",
+        context,
+        "error" if error else "warning",
+        store.id,
+        f"{store.id} {words}",
         "Name its primary and its copies, let a quorum promote it, and say so with `automatic: true`.",
-        losses=losses, paths=(f"stores/{store.id}/automatic", f"stores/{store.id}"),
-    )  # fmt: skip
+        losses=losses,
+        paths=(f"stores/{store.id}/automatic", f"stores/{store.id}"),
+    )
 
 
 RULE = Rule(

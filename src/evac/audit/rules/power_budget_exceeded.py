@@ -29,11 +29,14 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if losses else "warning"
         when = f", and they are missed after the loss of {listed(context.names(losses))}" if losses else ""
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"the power budget of {name} leaves {counted(int(counts[row]), 'dark server')} off{when}",
             "Raise the budget, or move dark servers to where there is power for them.",
-            losses=losses, paths=_paths(context, name),
-        )  # fmt: skip
+            losses=losses,
+            paths=_paths(context, name),
+        )
 
 
 def _paths(context: Context, name: str) -> tuple[str, ...]:

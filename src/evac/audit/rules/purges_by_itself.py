@@ -35,11 +35,13 @@ def check(context: Context) -> Iterator[Finding]:
         why += [f"{listed(robots)} would start it again, and cannot be paused"] if robots else []
         if why:
             yield _MAKER.make(
-                context, "warning", entry.id,
+                context,
+                "warning",
+                entry.id,
                 f"{entry.id} deletes old data by itself, and {' and '.join(why)}",
                 "Let it start only when a person says so: after a restore what is old may be all there is.",
                 paths=(f"services/{entry.id}/purges", f"services/{entry.id}"),
-            )  # fmt: skip
+            )
 
 
 RULE = Rule(

@@ -26,12 +26,15 @@ def check(context: Context) -> Iterator[Finding]:
         outcome = context.impacts.stores.at(row, losses[0])
         votes = f"{outcome.votes_gone} of {outcome.votes}" if outcome else "most"
         yield _MAKER.make(
-            context, severity, store.id,
+            context,
+            severity,
+            store.id,
             f"{store.id} has {votes} votes in {context.names(losses)[0]}"
             f" and stops writing with the loss of {listed(context.names(losses))}",
             "Lay the votes out over three domains so that none has the majority; a witness may be one.",
-            losses=losses, paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
+        )
 
 
 RULE = Rule(

@@ -24,11 +24,14 @@ def check(context: Context) -> Iterator[Finding]:
         losses = errors or context.worst_first(tied)
         severity: Severity = "error" if errors else "warning"
         yield _MAKER.make(
-            context, severity, store.id,
+            context,
+            severity,
+            store.id,
             f"{store.id} keeps half of its votes, no majority, without {listed(context.names(losses))}",
             "Use an odd number of votes over three domains.",
-            losses=losses, paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
+        )
 
 
 RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check, reads=("stores",))

@@ -20,11 +20,13 @@ def check(context: Context) -> Iterator[Finding]:
         if len(sites) == 2:
             names = " and ".join(sorted(s or "?" for s in sites))
             yield _MAKER.make(
-                context, "warning", store.id,
+                context,
+                "warning",
+                store.id,
                 f"{store.id} votes at {names} only: the loss of one of them always costs the majority",
                 "Add a voting member, or a witness that keeps no data, at a third site.",
                 paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
-            )  # fmt: skip
+            )
 
 
 RULE = Rule(

@@ -23,13 +23,16 @@ def check(context: Context) -> Iterator[Finding]:
         name = context.estate.services[service].id
         ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_ms[service])
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"{name} is back after {duration(ready)} at the soonest known ({impacts.methods[worst]});"
             f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
-            losses=losses, chain=why_down(context, service, worst),
+            losses=losses,
+            chain=why_down(context, service, worst),
             paths=(f"services/{name}/rto", f"services/{name}"),
-        )  # fmt: skip
+        )
 
 
 RULE = Rule(

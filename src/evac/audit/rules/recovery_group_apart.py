@@ -22,12 +22,15 @@ def check(context: Context) -> Iterator[Finding]:
             worst = max(apart, key=lambda n: (apart[n], -n))
             losses = [worst, *(n for n in context.worst_first(apart) if n != worst)]
             yield _MAKER.make(
-                context, "warning", group.id,
+                context,
+                "warning",
+                group.id,
                 f"the stores of {group.id} come back {duration(apart[worst])} apart after the loss of"
                 f" {listed(context.names(losses))}; {duration(group.tolerance_ms)} is tolerated",
                 "Replicate them together, or take backups of the whole group at one point in time.",
-                losses=losses, paths=(f"recovery_groups/{group.id}",),
-            )  # fmt: skip
+                losses=losses,
+                paths=(f"recovery_groups/{group.id}",),
+            )
 
 
 def _apart(context: Context, group: RecoveryGroup, rows: list[int]) -> dict[int, int]:

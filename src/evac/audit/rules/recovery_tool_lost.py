@@ -21,8 +21,14 @@ _MAKER = Maker("recovery-tool-lost", "EV103")
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
     roles, impacts = _roles(context), context.impacts
-    parts = (impacts.hit, impacts.ground.standing, impacts.presence, impacts.graph, impacts.families,
-             context.estate.tools)  # fmt: skip
+    parts = (
+        impacts.hit,
+        impacts.ground.standing,
+        impacts.presence,
+        impacts.graph,
+        impacts.families,
+        context.estate.tools,
+    )
     chains = impacts.kept.of((_MAKER.rule,), parts, partial(_references, context, tuple(roles)))
     for tool in sorted(roles):
         if chains[tool]:
@@ -68,13 +74,16 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[t
     itself = ", and its own recovery needs it" if chain else ""
     ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
     return _MAKER.make(
-        context, severity, name,
+        context,
+        severity,
+        name,
         f"{name} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
         f"Run {name} so that it serves with any one domain lost, or rehearse a way by hand for: "
         f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
-        losses=ordered, chain=chain or why_down(context, tool, worst),
+        losses=ordered,
+        chain=chain or why_down(context, tool, worst),
         paths=(f"tools/{roles[0]}", f"services/{name}"),
-    )  # fmt: skip
+    )
 
 
 def _is_error(context: Context, tool: int, number: int) -> bool:

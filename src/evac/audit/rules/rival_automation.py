@@ -35,12 +35,15 @@ def check(context: Context) -> Iterator[Finding]:
         severity = _severity(item, bool(losses))
         managed = listed(item.manages) if item.manages else "what it manages is not known"
         yield _MAKER.make(
-            context, severity, item.id,
+            context,
+            severity,
+            item.id,
             f"{item.kind} {item.id} undoes {', '.join(item.undoes)} ({managed});"
             f" {_PAUSE[item.can_be_paused]}",
             "Make it possible to pause it, and pause it first in every plan; or change what it follows.",
-            losses=losses, paths=(f"automations/{item.id}/can_be_paused", f"automations/{item.id}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"automations/{item.id}/can_be_paused", f"automations/{item.id}"),
+        )
 
 
 def _severity(item: Automation, needed: bool) -> Severity:

@@ -20,11 +20,14 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         names = [context.estate.services[s].id for s in members]
         yield _MAKER.make(
-            context, "note", names[0],
+            context,
+            "note",
+            names[0],
             f"{listed(names, 6)} need each other to serve: they are restored together, with the slowest",
             "Make one dependency of the circle soft if it can serve without.",
-            chain=(*names, names[0]), paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),
-        )  # fmt: skip
+            chain=(*names, names[0]),
+            paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),
+        )
 
 
 RULE = Rule(

@@ -28,11 +28,14 @@ def check(context: Context) -> Iterator[Finding]:
             yield _by_hand(context, number, by_hand, int(here.sum()), losses)
         elif unknown:
             yield _MAKER.make(
-                context, "note", site.id,
+                context,
+                "note",
+                site.id,
                 f"whether {counted(unknown, 'server')} of {site.id} can be booted from afar is not known",
                 "Say in the column `bmc` of the server table whether a server has remote control.",
-                losses=losses, paths=(f"sites/{site.id}",),
-            )  # fmt: skip
+                losses=losses,
+                paths=(f"sites/{site.id}",),
+            )
 
 
 def _strictest(context: Context, site: int) -> int:
@@ -50,11 +53,14 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
     severity: Severity = "error" if grave else "warning"
     takes = f": {duration(needed)} with {hands} hands" if needed is not None else ""
     return _MAKER.make(
-        context, severity, site,
+        context,
+        severity,
+        site,
         f"only a hand can boot {count:,} of {counted(total, 'server')} at {site}{takes}",
         "Fit them with remote control (a BMC), or plan for the hands.",
-        losses=losses, paths=(f"sites/{site}",),
-    )  # fmt: skip
+        losses=losses,
+        paths=(f"sites/{site}",),
+    )
 
 
 RULE = Rule(

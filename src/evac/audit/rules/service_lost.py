@@ -22,11 +22,15 @@ def check(context: Context) -> Iterator[Finding]:
         chain = why_lost(context, service, worst)
         name = context.estate.services[service].id
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"{name} does not come back after the loss of {listed(context.names(losses))}: {chain[-1]}",
             "Give what stands at the end of the chain a copy, a way to start or room outside the domain.",
-            losses=losses, chain=chain, paths=(f"services/{name}",),
-        )  # fmt: skip
+            losses=losses,
+            chain=chain,
+            paths=(f"services/{name}",),
+        )
 
 
 RULE = Rule(

@@ -18,12 +18,15 @@ def check(context: Context) -> Iterator[Finding]:
     untried = [s.id for s in context.estate.services if s.sheddable and s.shed_rehearsed is None]
     if losses and untried:
         yield _MAKER.make(
-            context, "warning", "shedding",
+            context,
+            "warning",
+            "shedding",
             f"after the loss of {listed(context.names(losses))} services must be shed;"
             f" {counted(len(untried), 'service')} that may be shed never was: {listed(untried)}",
             "Stop each of them once on purpose and write down the day.",
-            losses=losses, paths=(f"services/{untried[0]}/shed_rehearsed", f"services/{untried[0]}"),
-        )  # fmt: skip
+            losses=losses,
+            paths=(f"services/{untried[0]}/shed_rehearsed", f"services/{untried[0]}"),
+        )
 
 
 RULE = Rule(

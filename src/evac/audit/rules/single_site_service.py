@@ -23,11 +23,14 @@ def check(context: Context) -> Iterator[Finding]:
         name, where = estate.services[service].id, estate.sites[site].id
         severity: Severity = "error" if context.grave[number, service] else "warning"
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"{name} stands at {where} only{_outlook(context, service, number)}",
             f"Run enough replicas of {name} to serve at a second site.",
-            losses=(number,), paths=(f"services/{name}/replicas", f"services/{name}"),
-        )  # fmt: skip
+            losses=(number,),
+            paths=(f"services/{name}/replicas", f"services/{name}"),
+        )
 
 
 def _outlook(context: Context, service: int, number: int) -> str:

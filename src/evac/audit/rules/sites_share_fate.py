@@ -31,11 +31,14 @@ def check(context: Context) -> Iterator[Finding]:
             f": {counted(len(names), 'service')} that no single site takes ({listed(names)})" if names else ""
         )
         yield _MAKER.make(
-            context, severity, group.id,
+            context,
+            severity,
+            group.id,
             f"{listed(_sites(context, group), 5)} share a fate ({group.kind}, {group.id}){taken}",
             "Separate what they share, or stop counting them as places to go for each other.",
-            losses=(number,), paths=(f"groups/{group.id}",),
-        )  # fmt: skip
+            losses=(number,),
+            paths=(f"groups/{group.id}",),
+        )
 
 
 def _sites(context: Context, group: SharedFate) -> list[str]:

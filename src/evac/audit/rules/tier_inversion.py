@@ -21,12 +21,14 @@ def check(context: Context) -> Iterator[Finding]:
         if lower:
             names = [f"{d.id} (tier {d.tier})" for d in lower]
             yield _MAKER.make(
-                context, "warning", service.id,
+                context,
+                "warning",
+                service.id,
                 f"{service.id} (tier {service.tier}) cannot serve without {listed(names)}",
                 f"Raise {lower[0].id} to tier {service.tier}, or make the dependency soft.",
                 chain=(service.id, lower[0].id),
                 paths=(f"services/{lower[0].id}/tier", f"services/{service.id}"),
-            )  # fmt: skip
+            )
 
 
 RULE = Rule(

@@ -16,11 +16,13 @@ def check(context: Context) -> Iterator[Finding]:
     missing = [role for role in TOOL_ROLES if role not in DARK_ROLES and not context.estate.tools.get(role)]
     if missing:
         yield _MAKER.make(
-            context, "warning", "tools",
+            context,
+            "warning",
+            "tools",
             f"no service is named for {', '.join(missing)}: whether recovery still has it is unknown",
             "Name under `tools:` the service that fills each role, evac included.",
             paths=("tools", ""),
-        )  # fmt: skip
+        )
 
 
 RULE = Rule(

@@ -37,12 +37,15 @@ def _slow(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if grave else "warning"
         ttl = "an unknown TTL" if unknown else f"a TTL of {duration(service.traffic.ttl_ms or 0)}"
         yield _MAKER.make(
-            context, severity, service.id,
+            context,
+            severity,
+            service.id,
             f"the traffic of {service.id} moves in {duration(least)} at the least with {ttl};"
             f" its rto is {duration(service.rto_ms)} (loss of {listed(context.names(ordered))})",
             "Lower the TTL well below the rto, or use anycast or a load balancer in front.",
-            losses=ordered, paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),
-        )  # fmt: skip
+            losses=ordered,
+            paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),
+        )
 
 
 def _least(context: Context, service: Service) -> int:
@@ -64,11 +67,14 @@ def _without_control(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if late else "warning"
         shown = late or losses
         yield _MAKER.make(
-            context, severity, name,
+            context,
+            severity,
+            name,
             f"{name} (dns-control) is lost with {listed(context.names(shown))}, where traffic must be moved",
             f"Run {name} at two sites, or keep a second way to change the zones.",
-            losses=shown, paths=("tools/dns-control", f"services/{name}"),
-        )  # fmt: skip
+            losses=shown,
+            paths=("tools/dns-control", f"services/{name}"),
+        )
 
 
 def _too_late(context: Context, tool: int, number: int) -> bool:

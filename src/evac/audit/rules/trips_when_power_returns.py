@@ -40,11 +40,14 @@ def check(context: Context) -> Iterator[Finding]:
         if silent:
             names = [estate.classes[row].id for row in unknown]
             yield _MAKER.make(
-                context, "note", site.id,
+                context,
+                "note",
+                site.id,
                 f"what {counted(silent, 'server')} of {site.id} do when power returns is not known",
                 f"Say it: `power_on: dark`, `on` or `last` of {listed(names)}.",
-                losses=losses, paths=(f"classes/{names[0]}/power_on", f"classes/{names[0]}"),
-            )  # fmt: skip
+                losses=losses,
+                paths=(f"classes/{names[0]}/power_on", f"classes/{names[0]}"),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,12 @@ def _returning(context: Context, number: int, drawn: _Drawn) -> _Returning:
     top, estate, place = context.impacts.top, context.estate, drawn.grid.places[number]
     fleet, scenario = estate.fleet, Scenario("restore", (estate.sites[number].id,))
     columns = (fleet.state, fleet.server_class, fleet.watts, fleet.watts_known)
-    parts = (*(column[place.servers].tobytes() for column in columns), *drawn.elsewhere(number),
-             estate.limits, estate.horizon_ms)  # fmt: skip
+    parts = (
+        *(column[place.servers].tobytes() for column in columns),
+        *drawn.elsewhere(number),
+        estate.limits,
+        estate.horizon_ms,
+    )
     work = partial(_energised, top, place.lost, scenario, drawn.grid.power)
     return context.impacts.kept.of((_MAKER.rule, *scenario.domains), parts, work)
 
@@ -153,18 +160,26 @@ def _site(context: Context, number: int, found: _Returning, losses: list[int]) -
     paths = (*(f"classes/{name}/power_on" for name in found.classes), f"sites/{site}")
     if found.refused:
         yield _MAKER.make(
-            context, "error", site,
+            context,
+            "error",
+            site,
             f"{counted(len(found.refused), 'rack')} of {site} trip their feed when power returns, "
             f"each alone: {listed(found.refused)}: {found.why}",
-            _FIX, losses=losses, paths=paths,
-        )  # fmt: skip
+            _FIX,
+            losses=losses,
+            paths=paths,
+        )
     if found.staged:
         yield _MAKER.make(
-            context, "warning", site,
+            context,
+            "warning",
+            site,
             f"feeds of {site} would trip when power returns: {counted(found.staged, 'rack')} of what comes "
             "on by itself must be switched on one by one, by hand",
-            _FIX, losses=losses, paths=paths,
-        )  # fmt: skip
+            _FIX,
+            losses=losses,
+            paths=paths,
+        )
 
 
 RULE = Rule(

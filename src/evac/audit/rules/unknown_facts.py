@@ -24,9 +24,13 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _open_verdicts(context)
     if context.as_of is None:
         yield _MAKER.make(
-            context, "note", "as_of", "the date of the audit is not known, so nothing can be out of date",
-            "Write `as_of:` in the estate or pass --as-of.", paths=("as_of", ""),
-        )  # fmt: skip
+            context,
+            "note",
+            "as_of",
+            "the date of the audit is not known, so nothing can be out of date",
+            "Write `as_of:` in the estate or pass --as-of.",
+            paths=("as_of", ""),
+        )
 
 
 _KINDS: Final[tuple[tuple[str, Severity, str], ...]] = (
@@ -95,11 +99,13 @@ def _kind(
     context: Context, subject: str, severity: Severity, words: str, found: list[str], noun: str, name: str
 ) -> Finding:
     return _MAKER.make(
-        context, severity, subject,
+        context,
+        severity,
+        subject,
         f"of {counted(len(found), noun)} it is not known {words}: {listed(found, 5)}",
         f"Write `{name}:` for them, the most important first; evac check lists what is worth most.",
         paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
-    )  # fmt: skip
+    )
 
 
 def _open_verdicts(context: Context) -> Iterator[Finding]:
@@ -116,13 +122,16 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
             context.estate.services[s].id for s in np.flatnonzero(unknown[losses].any(axis=0)).tolist()
         ]
         yield _MAKER.make(
-            context, "warning", f"verdicts at {name}",
+            context,
+            "warning",
+            f"verdicts at {name}",
             f"{counted(len(losses), 'loss', 'losses')} at {name} cannot be judged for"
             f" {counted(len(services), 'service')}: {listed(services)}",
             "Say on which servers or racks their replicas and stores stand, what room there is elsewhere,"
             " and what a replica takes.",
-            losses=context.worst_first(losses), paths=(f"sites/{name}", ""),
-        )  # fmt: skip
+            losses=context.worst_first(losses),
+            paths=(f"sites/{name}", ""),
+        )
 
 
 RULE = Rule(

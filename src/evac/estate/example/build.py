@@ -44,9 +44,10 @@ def pangyo(
     """
     if not LEAST_SERVERS <= servers <= MOST_SERVERS:
         raise InvalidInput(
-            "example-size", f"the example has no company of {servers:,} servers",
+            "example-size",
+            f"the example has no company of {servers:,} servers",
             f"ask for {LEAST_SERVERS:,} to {MOST_SERVERS:,} servers",
-        )  # fmt: skip
+        )
     ground = lay_out(servers)
     machines = stand_up(ground)
     blueprints = catalogue(service_target(servers))
@@ -65,18 +66,30 @@ def pangyo(
     grounded = with_budgets(ground, fleet, bare_sites, mended)
     fates = groups(mended)
     estate = Estate(
-        name="pangyo-mended" if mended else "pangyo", as_of=as_of, changed=as_of - timedelta(days=31),
-        detection_ms=60_000 if mended else 600_000, approval_ms=300_000 if mended else 1_800_000,
-        sites=grounded.sites, halls=grounded.halls, feeds=grounded.feeds, racks=grounded.racks,
-        groups=fates, classes=classes(mended), boot_servers=boot_servers(servers), links=links,
-        services=found, stores=stores,
-        recovery_groups=recovery_groups(stores), tools=operations.tools(blueprints),
+        name="pangyo-mended" if mended else "pangyo",
+        as_of=as_of,
+        changed=as_of - timedelta(days=31),
+        detection_ms=60_000 if mended else 600_000,
+        approval_ms=300_000 if mended else 1_800_000,
+        sites=grounded.sites,
+        halls=grounded.halls,
+        feeds=grounded.feeds,
+        racks=grounded.racks,
+        groups=fates,
+        classes=classes(mended),
+        boot_servers=boot_servers(servers),
+        links=links,
+        services=found,
+        stores=stores,
+        recovery_groups=recovery_groups(stores),
+        tools=operations.tools(blueprints),
         limits=operations.limits(servers, mended),
         expiring=operations.expiring(blueprints, mended, as_of),
         automations=operations.automations(blueprints, mended),
         rehearsals=operations.rehearsals(grounded.halls, fates, mended, as_of),
-        fleet=fleet, replicas=replicas,
-    )  # fmt: skip
+        fleet=fleet,
+        replicas=replicas,
+    )
     return replace(estate, facts=facts(estate, blueprints, mended, as_of - timedelta(days=30)))
 
 

@@ -10,9 +10,23 @@ from typing import Final, Literal
 
 Machine = Literal["web", "general", "memory", "storage", "gpu"]
 Component = Literal[
-    "infra", "tool", "platform", "login", "gateway", "members", "data", "cache", "core",
-    "worker", "model", "api", "front", "batch", "analytics", "training",
-]  # fmt: skip
+    "infra",
+    "tool",
+    "platform",
+    "login",
+    "gateway",
+    "members",
+    "data",
+    "cache",
+    "core",
+    "worker",
+    "model",
+    "api",
+    "front",
+    "batch",
+    "analytics",
+    "training",
+]
 
 FULL_SERVICE_COUNT: Final = 1_200
 SMALLEST_SERVICE_COUNT: Final = 150
@@ -59,47 +73,110 @@ def _family(name: str, users: int, tier: int, paid: bool, features: str) -> Fami
 
 
 FAMILIES: Final = (
-    _family("advertising", 400_000, 2, True,
-            "serving bidding targeting campaign billing reporting creative review audience attribution "
-            "budget experiment catalogue insight"),
-    _family("bank", 18_000_000, 0, True,
-            "deposit transfer card ledger limits loan exchange savings mortgage notice certificate "
-            "open-banking consultation statement campaign"),
-    _family("games", 6_000_000, 2, True,
-            "matchmaking lobby inventory shop ranking guild chat patch replay event coupon mail season "
-            "telemetry"),
-    _family("identity", 47_000_000, 0, False,
-            "sign-in profile verification devices sign-up consent certificate history"),
-    _family("mail", 8_000_000, 1, False,
-            "inbox receive send attachments contacts spam-filter folders search import"),
-    _family("maps", 14_000_000, 1, False,
-            "route tiles places navigation geocode traffic transit street-view indoor bookmarks review "
-            "editor"),
-    _family("messenger", 47_000_000, 0, False,
-            "chat push group-chat friends media presence open-chat profile read-marks voice-call sync "
-            "video-call stickers channel gift reactions calendar polls live archive"),
-    _family("music", 5_000_000, 2, True,
-            "stream library playlist search chart recommendation lyrics download licence radio artist "
-            "concert"),
-    _family("pay", 24_000_000, 0, True,
-            "payment authorisation wallet transfer ledger fraud card settlement refund merchant bills points "
-            "coupon membership statement"),
-    _family("platform", 6_000, 1, False,
-            "build data-lake code-review ticket wiki api-portal experiment mobile-release tracing-ui cost"),
-    _family("ride-hailing", 12_000_000, 1, True,
-            "dispatch ride fare driver rider taxi reservation receipt parking bike designated-driver fleet "
-            "settlement"),
-    _family("search", 20_000_000, 1, False,
-            "query ranking index suggest image news video spelling knowledge blog shopping trends "
-            "safe-search crawl"),
-)  # fmt: skip
+    _family(
+        "advertising",
+        400_000,
+        2,
+        True,
+        "serving bidding targeting campaign billing reporting creative review audience attribution "
+        "budget experiment catalogue insight",
+    ),
+    _family(
+        "bank",
+        18_000_000,
+        0,
+        True,
+        "deposit transfer card ledger limits loan exchange savings mortgage notice certificate "
+        "open-banking consultation statement campaign",
+    ),
+    _family(
+        "games",
+        6_000_000,
+        2,
+        True,
+        "matchmaking lobby inventory shop ranking guild chat patch replay event coupon mail season telemetry",
+    ),
+    _family(
+        "identity",
+        47_000_000,
+        0,
+        False,
+        "sign-in profile verification devices sign-up consent certificate history",
+    ),
+    _family(
+        "mail",
+        8_000_000,
+        1,
+        False,
+        "inbox receive send attachments contacts spam-filter folders search import",
+    ),
+    _family(
+        "maps",
+        14_000_000,
+        1,
+        False,
+        "route tiles places navigation geocode traffic transit street-view indoor bookmarks review editor",
+    ),
+    _family(
+        "messenger",
+        47_000_000,
+        0,
+        False,
+        "chat push group-chat friends media presence open-chat profile read-marks voice-call sync "
+        "video-call stickers channel gift reactions calendar polls live archive",
+    ),
+    _family(
+        "music",
+        5_000_000,
+        2,
+        True,
+        "stream library playlist search chart recommendation lyrics download licence radio artist concert",
+    ),
+    _family(
+        "pay",
+        24_000_000,
+        0,
+        True,
+        "payment authorisation wallet transfer ledger fraud card settlement refund merchant bills points "
+        "coupon membership statement",
+    ),
+    _family(
+        "platform",
+        6_000,
+        1,
+        False,
+        "build data-lake code-review ticket wiki api-portal experiment mobile-release tracing-ui cost",
+    ),
+    _family(
+        "ride-hailing",
+        12_000_000,
+        1,
+        True,
+        "dispatch ride fare driver rider taxi reservation receipt parking bike designated-driver fleet "
+        "settlement",
+    ),
+    _family(
+        "search",
+        20_000_000,
+        1,
+        False,
+        "query ranking index suggest image news video spelling knowledge blog shopping trends "
+        "safe-search crawl",
+    ),
+)
 """Users at peak: the messenger's 47 million are as the example is described; the others are assumed."""
 
 
 def _named(
-    name: str, level: int, tier: int, machine: Machine, component: Component,
-    engine: str | None = None, role: str | None = None, users: int = 0,
-) -> Blueprint:  # fmt: skip
+    name: str,
+    level: int,
+    tier: int,
+    machine: Machine,
+    component: Component,
+    engine: str | None = None,
+    role: str | None = None,
+    users: int = 0,
+) -> Blueprint:
     family = "identity" if component == "login" else "platform"
     return Blueprint(name, family, "", component, level, tier, machine, -1, engine, role, users)
 
@@ -154,9 +231,13 @@ SHARED_PLATFORM: Final = (
 )
 
 _STACK: Final[tuple[tuple[Component, int, Machine], ...]] = (
-    ("data", 2, "storage"), ("cache", 2, "memory"), ("core", 3, "general"), ("worker", 3, "general"),
-    ("api", 4, "web"), ("front", 5, "web"),
-)  # fmt: skip
+    ("data", 2, "storage"),
+    ("cache", 2, "memory"),
+    ("core", 3, "general"),
+    ("worker", 3, "general"),
+    ("api", 4, "web"),
+    ("front", 5, "web"),
+)
 _DATA_ENGINES: Final = ("mysql", "hbase", "mysql", "cassandra", "mongodb", "mysql", "postgresql")
 
 
@@ -206,16 +287,32 @@ def _feature(family: Family, feature: str, rank: int) -> list[Blueprint]:
 
 
 def _part(
-    family: Family, feature: str, rank: int, component: Component, level: int, tier: int, machine: Machine,
-    engine: str, users: int,
-) -> Blueprint:  # fmt: skip
+    family: Family,
+    feature: str,
+    rank: int,
+    component: Component,
+    level: int,
+    tier: int,
+    machine: Machine,
+    engine: str,
+    users: int,
+) -> Blueprint:
     stored = component in ("data", "analytics")
     notice = {"front": 1_000, "api": 100, "worker": 30, "model": 20}.get(component, 0)
     people = users * notice // 1_000 if notice else (40 + 7 * rank if component in SHEDDABLE else 0)
     return Blueprint(
-        f"{family.id}-{feature}-{component}", family.id, feature, component, level, tier, machine,
-        rank, ("hadoop" if component == "analytics" else engine) if stored else None, None, people,
-    )  # fmt: skip
+        f"{family.id}-{feature}-{component}",
+        family.id,
+        feature,
+        component,
+        level,
+        tier,
+        machine,
+        rank,
+        ("hadoop" if component == "analytics" else engine) if stored else None,
+        None,
+        people,
+    )
 
 
 def _front_users(family: Family, rank: int) -> int:

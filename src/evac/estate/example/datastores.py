@@ -23,11 +23,20 @@ QUORUM_ENGINES: Final = frozenset({"etcd", "kafka"})
 _LAG_PER_TIER_MS: Final = (3_000, 20_000, 90_000, 600_000)
 _GROUPS: Final = (
     ("chat-history", ("messenger-chat-data", "messenger-friends-data", "messenger-group-chat-data"), 5_000),
-    ("money", (
-        "bank-deposit-data", "bank-ledger-data", "bank-transfer-data", "pay-authorisation-data",
-        "pay-ledger-data", "pay-payment-data", "pay-wallet-data",
-    ), 0),
-)  # fmt: skip
+    (
+        "money",
+        (
+            "bank-deposit-data",
+            "bank-ledger-data",
+            "bank-transfer-data",
+            "pay-authorisation-data",
+            "pay-ledger-data",
+            "pay-payment-data",
+            "pay-wallet-data",
+        ),
+        0,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +78,13 @@ def _draw_one(blueprint: Blueprint, draw: Generator) -> _Drawn:
     stretch = float(draw.uniform(0.4, 1.0))
     size = int(min(60_000.0, 400.0 * float(draw.lognormal(0.0, 1.4))))
     return _Drawn(
-        (halls[0], halls[1], halls[2]), 20_000 + 1_000 * seconds[0], 10_000 + 1_000 * (seconds[1] // 3),
-        int(_LAG_PER_TIER_MS[blueprint.tier] * stretch), max(10, size), float(draw.uniform()),
-    )  # fmt: skip
+        (halls[0], halls[1], halls[2]),
+        20_000 + 1_000 * seconds[0],
+        10_000 + 1_000 * (seconds[1] // 3),
+        int(_LAG_PER_TIER_MS[blueprint.tier] * stretch),
+        max(10, size),
+        float(draw.uniform()),
+    )
 
 
 def _sites(blueprint: Blueprint, counts: IntColumn) -> list[str]:
@@ -128,15 +141,26 @@ def _flawed_store(blueprint: Blueprint, sites: list[str], drawn: _Drawn, as_of: 
 
 
 def _store(
-    blueprint: Blueprint, members: tuple[StoreMember, ...], backups: tuple[Backup, ...], drawn: _Drawn,
-    quorum: bool, automatic: bool,
-) -> Store:  # fmt: skip
+    blueprint: Blueprint,
+    members: tuple[StoreMember, ...],
+    backups: tuple[Backup, ...],
+    drawn: _Drawn,
+    quorum: bool,
+    automatic: bool,
+) -> Store:
     name = store_id(blueprint.id)
     return Store(
-        id=name, family=name, engine=blueprint.engine or "", members=members, backups=backups, quorum=quorum,
-        automatic=automatic, rpo_ms=RPO_MS[blueprint.tier], fence_ms=drawn.fence_ms,
+        id=name,
+        family=name,
+        engine=blueprint.engine or "",
+        members=members,
+        backups=backups,
+        quorum=quorum,
+        automatic=automatic,
+        rpo_ms=RPO_MS[blueprint.tier],
+        fence_ms=drawn.fence_ms,
         promote_ms=drawn.promote_ms,
-    )  # fmt: skip
+    )
 
 
 def recovery_groups(stores: tuple[Store, ...]) -> tuple[RecoveryGroup, ...]:

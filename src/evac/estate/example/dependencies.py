@@ -25,28 +25,59 @@ SELF_CONTAINED_TOOLS: Final = frozenset(
 """Tools that in the mended company read no store they would have to wait for: each replica has a copy."""
 
 _COMMON: Final = (
-    "config", "discovery", "identity-session", "sql-proxy", "message-bus", "cache-proxy", "object-storage",
-    "feature-flags", "id-generator", "rate-limiter", "key-management", "notification-hub", "identity-tokens",
-    "identity-accounts", "job-scheduler", "audit-log", "thumbnailer", "workflow-engine", "geo-ip",
-    "abuse-filter", "content-origin", "sms-sender", "identity-consent", "log-pipeline", "trace-pipeline",
-)  # fmt: skip
+    "config",
+    "discovery",
+    "identity-session",
+    "sql-proxy",
+    "message-bus",
+    "cache-proxy",
+    "object-storage",
+    "feature-flags",
+    "id-generator",
+    "rate-limiter",
+    "key-management",
+    "notification-hub",
+    "identity-tokens",
+    "identity-accounts",
+    "job-scheduler",
+    "audit-log",
+    "thumbnailer",
+    "workflow-engine",
+    "geo-ip",
+    "abuse-filter",
+    "content-origin",
+    "sms-sender",
+    "identity-consent",
+    "log-pipeline",
+    "trace-pipeline",
+)
 """What everybody uses, by popularity: the k-th is drawn with weight 1/k (Zipf)."""
 
 _CROSS_FAMILY: Final = {
-    "advertising": "search-query", "bank": "pay-authorisation", "games": "pay-payment",
-    "mail": "identity-profile", "maps": "search-query", "messenger": "pay-payment",
-    "music": "pay-payment", "pay": "bank-deposit",
-    "ride-hailing": "maps-route", "search": "identity-sign-in", "identity": "messenger-push",
+    "advertising": "search-query",
+    "bank": "pay-authorisation",
+    "games": "pay-payment",
+    "mail": "identity-profile",
+    "maps": "search-query",
+    "messenger": "pay-payment",
+    "music": "pay-payment",
+    "pay": "bank-deposit",
+    "ride-hailing": "maps-route",
+    "search": "identity-sign-in",
+    "identity": "messenger-push",
     "platform": "identity-sign-in",
-}  # fmt: skip
+}
 """Feature of another family that a family leans on; its core is the target."""
 
 
 _CYCLES: Final[tuple[tuple[str, str, NeededTo], ...]] = (
-    ("config", "discovery", "start"), ("discovery", "config", "start"),
-    ("secrets", "workforce-login", "start"), ("workforce-login", "secrets", "start"),
-    ("identity-session", "identity-tokens", "serve"), ("identity-tokens", "identity-session", "serve"),
-)  # fmt: skip
+    ("config", "discovery", "start"),
+    ("discovery", "config", "start"),
+    ("secrets", "workforce-login", "start"),
+    ("workforce-login", "secrets", "start"),
+    ("identity-session", "identity-tokens", "serve"),
+    ("identity-tokens", "identity-session", "serve"),
+)
 """Flaws: (source, target, needed to) of pairs that wait for each other."""
 
 
@@ -66,9 +97,13 @@ def draw_needs(blueprints: tuple[Blueprint, ...], draw: Generator) -> Needs:
 
 
 def _add(
-    needs: Needs, by_id: dict[str, Blueprint], source: Blueprint, target: str,
-    hard: bool = True, needed_to: NeededTo = "serve",
-) -> None:  # fmt: skip
+    needs: Needs,
+    by_id: dict[str, Blueprint],
+    source: Blueprint,
+    target: str,
+    hard: bool = True,
+    needed_to: NeededTo = "serve",
+) -> None:
     """A dependency on a service, kept only where level and tier allow it; hard wins over soft."""
     other = by_id.get(target)
     if other is None or other.id == source.id:
@@ -114,20 +149,24 @@ def _template(component: str, stem: str, family: str) -> tuple[tuple[str, bool, 
         "data": (config, ("sql-proxy", True, "serve"), ("key-management", False, "serve")),
         "cache": (discovery, ("cache-proxy", True, "serve")),
         "core": (
-            data, (f"{family}-members", True, "serve"), (f"{stem}-cache", False, "serve"),
-            (f"{stem}-model", False, "serve"), discovery,
+            data,
+            (f"{family}-members", True, "serve"),
+            (f"{stem}-cache", False, "serve"),
+            (f"{stem}-model", False, "serve"),
+            discovery,
         ),
         "worker": (("message-bus", True, "serve"), data, config),
         "api": ((f"{stem}-core", True, "serve"), session, (f"{stem}-worker", False, "serve")),
         "front": (
-            (f"{stem}-api", True, "serve"), (f"{family}-gateway", True, "serve"),
+            (f"{stem}-api", True, "serve"),
+            (f"{family}-gateway", True, "serve"),
             ("content-origin", False, "serve"),
         ),
         "batch": (data, objects, scheduler),
         "training": (data, objects, scheduler),
         "analytics": (objects, ("message-bus", True, "serve")),
         "model": (objects, ("message-bus", False, "serve")),
-    }  # fmt: skip
+    }
     return templates.get(component, ())
 
 

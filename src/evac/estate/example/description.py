@@ -13,9 +13,12 @@ def describe(estate: Estate) -> tuple[str, ...]:
     domains = sum(map(len, (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)))
     families = {service.family for service in estate.services}
     counted = (
-        (len(estate.sites), "sites"), (len(estate.halls), "halls"), (len(estate.feeds), "feeds"),
-        (len(estate.racks), "racks"), (len(estate.groups), "shared fates"),
-    )  # fmt: skip
+        (len(estate.sites), "sites"),
+        (len(estate.halls), "halls"),
+        (len(estate.feeds), "feeds"),
+        (len(estate.racks), "racks"),
+        (len(estate.groups), "shared fates"),
+    )
     sites, witnesses = _sites_of(estate, "full"), _sites_of(estate, "witness")
     replicas, needs = int(estate.replicas.count.sum()), _dependencies(estate)
     return (

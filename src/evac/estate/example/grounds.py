@@ -35,14 +35,30 @@ BMC_REQUESTS_PER_HALL: Final = 64
 
 
 def _class(
-    name: str, cores: int, gib: int, disk_gib: int, accelerators: int, watts: int,
-    boot_minutes: int, odds_permille: int, inrush_watts: int,
-) -> ServerClass:  # fmt: skip
+    name: str,
+    cores: int,
+    gib: int,
+    disk_gib: int,
+    accelerators: int,
+    watts: int,
+    boot_minutes: int,
+    odds_permille: int,
+    inrush_watts: int,
+) -> ServerClass:
     """A boot loads its image in the second minute, at 400 Mbit/s for 90 s."""
     return ServerClass(
-        name, (cores * 1_000, gib * 1_024, disk_gib, accelerators), watts, boot_minutes * 60_000,
-        odds_permille, inrush_watts, 20_000, 400, 60_000, 90_000, "dark",
-    )  # fmt: skip
+        name,
+        (cores * 1_000, gib * 1_024, disk_gib, accelerators),
+        watts,
+        boot_minutes * 60_000,
+        odds_permille,
+        inrush_watts,
+        20_000,
+        400,
+        60_000,
+        90_000,
+        "dark",
+    )
 
 
 CLASSES: Final = (
@@ -123,9 +139,13 @@ def lay_out(servers: int) -> Ground:
             Hall(name, name.split("/")[0], None, None, BMC_REQUESTS_PER_HALL, NETWORK_UP_MS) for name in ids
         ),
         feeds=_feeds(ids, rows.tolist()),
-        site=site.astype(np.int32), hall=hall.astype(np.int32), row=row.astype(np.int32),
-        machine=_machine(spread), spread=spread, size=size.astype(np.int32),
-    )  # fmt: skip
+        site=site.astype(np.int32),
+        hall=hall.astype(np.int32),
+        row=row.astype(np.int32),
+        machine=_machine(spread),
+        spread=spread,
+        size=size.astype(np.int32),
+    )
 
 
 def _hall_ids() -> tuple[str, ...]:
@@ -164,18 +184,22 @@ def _feeds(halls: tuple[str, ...], rows: list[int]) -> tuple[Feed, ...]:
 
 def _feed(hall: str, row: int, side: str) -> Feed:
     return Feed(
-        _feed_id(hall, row, side), hall.split("/", maxsplit=1)[0],
-        inrush_budget_watts=INRUSH_PER_FEED_WATTS, boots_at_once=BOOTS_PER_FEED,
-    )  # fmt: skip
+        _feed_id(hall, row, side),
+        hall.split("/", maxsplit=1)[0],
+        inrush_budget_watts=INRUSH_PER_FEED_WATTS,
+        boots_at_once=BOOTS_PER_FEED,
+    )
 
 
 def _rack(hall: str, number: int, in_row: int, digits: int) -> Rack:
     row = number // RACKS_PER_ROW
     sides = "ab" if in_row % SINGLE_FED_EVERY != 7 else "ab"[row % 2]
     return Rack(
-        f"{hall}/r{number + 1:0{digits}d}", hall.split("/", maxsplit=1)[0], hall,
+        f"{hall}/r{number + 1:0{digits}d}",
+        hall.split("/", maxsplit=1)[0],
+        hall,
         tuple(_feed_id(hall, row, side) for side in sides),
-    )  # fmt: skip
+    )
 
 
 def groups(mended: bool) -> tuple[SharedFate, ...]:

@@ -94,12 +94,22 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
     capacity = np.array([c.capacity for c in CLASSES], np.int64)
     watts = np.array([c.watts for c in CLASSES], np.int64)
     return Fleet(
-        name=_names(ground, machines), site=machines.site, rack=machines.rack, server_class=machines.machine,
-        pool=np.full(count, -1, np.int32), boot_server=ground.hall[machines.rack], state=state,
-        capacity=capacity[machines.machine], capacity_known=np.ones((count, capacity.shape[1]), np.bool_),
-        watts=watts[machines.machine], watts_known=np.ones(count, np.bool_), bmc=bmc,
-        bmc_address=_addresses(bmc), serial=_serials(count), position=_positions(machines.slot),
-    )  # fmt: skip
+        name=_names(ground, machines),
+        site=machines.site,
+        rack=machines.rack,
+        server_class=machines.machine,
+        pool=np.full(count, -1, np.int32),
+        boot_server=ground.hall[machines.rack],
+        state=state,
+        capacity=capacity[machines.machine],
+        capacity_known=np.ones((count, capacity.shape[1]), np.bool_),
+        watts=watts[machines.machine],
+        watts_known=np.ones(count, np.bool_),
+        bmc=bmc,
+        bmc_address=_addresses(bmc),
+        serial=_serials(count),
+        position=_positions(machines.slot),
+    )
 
 
 def _addresses(bmc: CodeColumn) -> NameColumn:

@@ -24,20 +24,36 @@ from evac.model.estate import (
 )
 from evac.model.steps import TOOL_ROLES
 
-MANUAL_MS: Final = MappingProxyType({
-    "approve": 1_800_000, "attest": 600_000, "boot": 600_000, "fence": 1_200_000, "power": 120_000,
-    "promote": 1_800_000, "reprotect": 3_600_000, "shed": 600_000, "shift": 900_000, "start": 1_200_000,
-    "stop": 600_000, "verify": 300_000,
-})  # fmt: skip
+MANUAL_MS: Final = MappingProxyType(
+    {
+        "approve": 1_800_000,
+        "attest": 600_000,
+        "boot": 600_000,
+        "fence": 1_200_000,
+        "power": 120_000,
+        "promote": 1_800_000,
+        "reprotect": 3_600_000,
+        "shed": 600_000,
+        "shift": 900_000,
+        "start": 1_200_000,
+        "stop": 600_000,
+        "verify": 300_000,
+    }
+)
 """Least duration of a step done by hand. Assumed; that 32,000 servers were booted by hand is published."""
 
 _FLAWED_INGRESS_PERCENT: Final = {"anyang": 30, "bundang": 15, "gasan": 25, "pangyo": 90}
 
 
-ALSO_FILLS: Final = MappingProxyType({
-    "dhcp": ("boot-control",), "images": ("image-registry",), "licences": ("inventory",),
-    "management-network": ("bastion",), "unseal": ("key-management",),
-})  # fmt: skip
+ALSO_FILLS: Final = MappingProxyType(
+    {
+        "dhcp": ("boot-control",),
+        "images": ("image-registry",),
+        "licences": ("inventory",),
+        "management-network": ("bastion",),
+        "unseal": ("key-management",),
+    }
+)
 """Roles of a cold start that services fill beside their own work. Assumed."""
 
 MARGIN_PERMILLE: Final = 50
@@ -74,15 +90,18 @@ def sites_and_links(services: tuple[Service, ...], mended: bool) -> tuple[tuple[
     connections = sum(s.traffic.connections or 0 for s in services) * 5 // 4
     sites = [
         Site(
-            name, people=f"{name} facility team",
+            name,
+            people=f"{name} facility team",
             ingress_mbps=mbps * _ingress_percent(name, mended) // 100,
             ingress_connections=connections * _ingress_percent(name, mended) // 100,
         )
         for name in SITE_IDS
-    ]  # fmt: skip
+    ]
     witness = Site(WITNESS, "witness", "network operations", 1_000, 10_000, 20_000)
-    links = [Link(pair, mbps * (100 if mended else 20) // 100, connections * (100 if mended else 20) // 100)
-             for pair in combinations(SITE_IDS, 2)]  # fmt: skip
+    links = [
+        Link(pair, mbps * (100 if mended else 20) // 100, connections * (100 if mended else 20) // 100)
+        for pair in combinations(SITE_IDS, 2)
+    ]
     links += [Link((name, WITNESS), 10_000, 100_000) for name in SITE_IDS]
     return tuple(sorted([*sites, witness], key=lambda s: s.id)), tuple(
         sorted(links, key=lambda link: link.ends)

@@ -22,9 +22,12 @@ from evac.model.fleet import DARK, ON_SERVER, SERVING, SPARE, BoolColumn, IndexC
 from evac.model.units import UNBOUNDED, floor_share
 
 MIXED_CLASSES: Final = {
-    "general": ("general",), "gpu": ("gpu",), "memory": ("memory",), "storage": ("storage",),
+    "general": ("general",),
+    "gpu": ("gpu",),
+    "memory": ("memory",),
+    "storage": ("storage",),
     "web": ("general", "web"),
-}  # fmt: skip
+}
 """Classes a service may run on; the example places it on its own class as long as that has room."""
 
 
@@ -176,9 +179,11 @@ class _Floor:
         target = [np.sort(np.concatenate([servers for _, servers in parts])) for parts in self.placed]
         rows = np.repeat(np.arange(len(target), dtype=np.int32), [len(servers) for servers in target])
         return Replicas(
-            rows, np.full(len(rows), ON_SERVER, np.uint8), np.concatenate(target).astype(np.int32),
+            rows,
+            np.full(len(rows), ON_SERVER, np.uint8),
+            np.concatenate(target).astype(np.int32),
             np.ones(len(rows), np.int64),
-        )  # fmt: skip
+        )
 
 
 def _circle(ground: Ground, machines: Machines, site: int, machine: int, state: int) -> _Circle:

@@ -26,11 +26,23 @@ PLATFORM_RTO_MS: Final = 1_800_000
 """Tier 0 of the two lowest levels, on which all the rest waits."""
 
 _SECONDS: Final = {
-    "infra": (30, 0), "tool": (30, 0), "platform": (30, 0), "login": (30, 10), "gateway": (20, 10),
-    "members": (40, 10), "data": (60, 10), "cache": (20, 90), "core": (40, 20), "worker": (30, 0),
-    "model": (90, 60), "api": (30, 10), "front": (20, 10), "batch": (30, 0), "analytics": (60, 0),
+    "infra": (30, 0),
+    "tool": (30, 0),
+    "platform": (30, 0),
+    "login": (30, 10),
+    "gateway": (20, 10),
+    "members": (40, 10),
+    "data": (60, 10),
+    "cache": (20, 90),
+    "core": (40, 20),
+    "worker": (30, 0),
+    "model": (90, 60),
+    "api": (30, 10),
+    "front": (20, 10),
+    "batch": (30, 0),
+    "analytics": (60, 0),
     "training": (120, 0),
-}  # fmt: skip
+}
 """(start, warm) of one replica. Assumed."""
 
 _RACK_SHARES: Final = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 4), Fraction(1, 3), Fraction(1, 2))
@@ -91,18 +103,33 @@ def _service(
     demand = sizes.demand[row].tolist()
     batch = blueprint.component in SHEDDABLE
     return Service(
-        id=blueprint.id, family=blueprint.family, owner=f"team-{blueprint.family}", tier=blueprint.tier,
-        people=blueprint.users, degraded_people=blueprint.users // 200 if replicas <= 12 else 0,
-        paid=_PAID[blueprint.family], rto_ms=_rto_ms(blueprint, kit.mended), rpo_ms=RPO_MS[blueprint.tier],
-        demand=(demand[0], demand[1], demand[2], demand[3]), replicas=replicas, share=sizes.share[row],
-        spread=kit.spread[row], conflict_group="heavy-io" if row in kit.conflicts else None,
-        eligible_classes=MIXED_CLASSES[blueprint.machine], eligible_sites=eligible_sites(blueprint),
-        sheddable=batch, shed_rehearsed=kit.as_of - timedelta(days=17) if batch and kit.mended else None,
+        id=blueprint.id,
+        family=blueprint.family,
+        owner=f"team-{blueprint.family}",
+        tier=blueprint.tier,
+        people=blueprint.users,
+        degraded_people=blueprint.users // 200 if replicas <= 12 else 0,
+        paid=_PAID[blueprint.family],
+        rto_ms=_rto_ms(blueprint, kit.mended),
+        rpo_ms=RPO_MS[blueprint.tier],
+        demand=(demand[0], demand[1], demand[2], demand[3]),
+        replicas=replicas,
+        share=sizes.share[row],
+        spread=kit.spread[row],
+        conflict_group="heavy-io" if row in kit.conflicts else None,
+        eligible_classes=MIXED_CLASSES[blueprint.machine],
+        eligible_sites=eligible_sites(blueprint),
+        sheddable=batch,
+        shed_rehearsed=kit.as_of - timedelta(days=17) if batch and kit.mended else None,
         single_run=blueprint.component == "batch" and blueprint.rank % 6 == 0,
         needs=tuple(needs[blueprint.id][key] for key in sorted(needs[blueprint.id])),
-        start_ms=start * 1_000, warm_ms=warm * 1_000, verify_ms=10_000, shed_ms=10_000,
-        traffic=_traffic(blueprint, kit.mended, luck), purges=blueprint.id in PURGE,
-    )  # fmt: skip
+        start_ms=start * 1_000,
+        warm_ms=warm * 1_000,
+        verify_ms=10_000,
+        shed_ms=10_000,
+        traffic=_traffic(blueprint, kit.mended, luck),
+        purges=blueprint.id in PURGE,
+    )
 
 
 def _rto_ms(blueprint: Blueprint, mended: bool) -> int:

@@ -30,10 +30,23 @@ SCARCE: Final = {"general": 0, "gpu": 3, "memory": 1, "storage": 2, "web": 0}
 
 _SIGMA: Final = 1.15
 _WEIGHT: Final = {
-    "infra": 2.5, "tool": 0.12, "platform": 1.0, "login": 2.0, "gateway": 2.2, "members": 1.0, "data": 1.0,
-    "cache": 1.2, "core": 1.5, "worker": 0.8, "model": 1.0, "api": 1.6, "front": 1.3, "batch": 1.3,
-    "analytics": 1.3, "training": 1.5,
-}  # fmt: skip
+    "infra": 2.5,
+    "tool": 0.12,
+    "platform": 1.0,
+    "login": 2.0,
+    "gateway": 2.2,
+    "members": 1.0,
+    "data": 1.0,
+    "cache": 1.2,
+    "core": 1.5,
+    "worker": 0.8,
+    "model": 1.0,
+    "api": 1.6,
+    "front": 1.3,
+    "batch": 1.3,
+    "analytics": 1.3,
+    "training": 1.5,
+}
 _LADDER: Final = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2)
 _GPU_LADDER: Final = (1 / 8, 1 / 4, 1 / 2)
 """Sizes of a replica as parts of a server: people buy and cut machines so that parts fill them."""

@@ -12,8 +12,12 @@ from evac.estate.document import LIST, MAP, Node, read_document
 from evac.estate.problems import Problems
 
 _NOUNS: Final[Mapping[str, str]] = {
-    "sites": "site", "classes": "class", "pools": "pool", "services": "service", "stores": "store",
-}  # fmt: skip
+    "sites": "site",
+    "classes": "class",
+    "pools": "pool",
+    "services": "service",
+    "stores": "store",
+}
 _SHOWN_MAX: Final = 80
 
 

@@ -41,9 +41,10 @@ def read_before(target: Path, kind: str) -> Before:
         return Before()
     if not document.startswith(f"{HEADER_MARK}{kind}\n"):
         raise InvalidInput(
-            "import-would-overwrite", f"{document_name(kind)} was not written by an import",
+            "import-would-overwrite",
+            f"{document_name(kind)} was not written by an import",
             "rename it, or import into another folder",
-        )  # fmt: skip
+        )
     tables = {}
     for name in _tables_of(document):
         text = _text(target / f"{name}.csv", TABLE_BYTES_MAX)
@@ -88,9 +89,10 @@ def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
         taken = [n for n in (name, f"{stem}.parquet") if os.path.lexists(target / n)]
         if taken:
             raise InvalidInput(
-                "import-would-overwrite", f"{taken[0]} is there already and was not written by this import",
+                "import-would-overwrite",
+                f"{taken[0]} is there already and was not written by this import",
                 "move it away, or import into another folder",
-            )  # fmt: skip
+            )
 
 
 def overlay_in(target: Path) -> Path | None:
@@ -109,9 +111,10 @@ def overlay_text(target: Path, given: Path | None, example: str) -> str | None:
         return wanted
     if given is not None and given.resolve() != there.resolve() and _text(there, YAML_BYTES_MAX) != wanted:
         raise InvalidInput(
-            "overlay-exists", f"{there.name} is in the folder already and differs from {given.name}",
+            "overlay-exists",
+            f"{there.name} is in the folder already and differs from {given.name}",
             "an overlay is never overwritten: merge the two by hand, then import without --overlay",
-        )  # fmt: skip
+        )
     return None
 
 

@@ -124,8 +124,13 @@ def _read_row(row: Row, reading: _Reading) -> None:
         )
         return
     if len(name) > ID_MAX or not _NAME.fullmatch(name):
-        reading.note("import-name", f"{shown(name)} cannot be the name of a host", row, "host",
-                     "letters, digits and . _ - : @")  # fmt: skip
+        reading.note(
+            "import-name",
+            f"{shown(name)} cannot be the name of a host",
+            row,
+            "host",
+            "letters, digits and . _ - : @",
+        )
         return
     facts = {}
     for meaning in _FACTS:
@@ -175,8 +180,13 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     """A name as an id: blanks become dashes, and the first spelling of a name counts."""
     name = "-".join(text.split())
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning != "rack"):
-        reading.note("import-name", f"{shown(text)} cannot be the name of a {meaning}", row, meaning,
-                     "letters, digits and . _ - : @")  # fmt: skip
+        reading.note(
+            "import-name",
+            f"{shown(text)} cannot be the name of a {meaning}",
+            row,
+            meaning,
+            "letters, digits and . _ - : @",
+        )
         return None
     first = reading.spelled.setdefault((meaning, name.lower()), name)
     if first != text and (meaning, text) not in reading.changed:

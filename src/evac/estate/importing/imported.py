@@ -32,10 +32,19 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "racks": ("rack", "hall"),
     "replicas": ("service", "target", "count"),
     "servers": (
-        "server", "site", "rack", "class", "state", "pool", "cpu_millicores", "memory_mib", "disk_gib",
-        "accelerators", "watts",
+        "server",
+        "site",
+        "rack",
+        "class",
+        "state",
+        "pool",
+        "cpu_millicores",
+        "memory_mib",
+        "disk_gib",
+        "accelerators",
+        "watts",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(slots=True)

@@ -23,10 +23,12 @@ _QUANTITY: Final = re.compile(
     r"\+?(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e(\d{1,2})|E(\d{1,2})|([numkMGTPE]|[KMGTPE]i))?", re.ASCII
 )
 _SUFFIXES: Final = {
-    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1_000),
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1_000),
     **{letter: Fraction(10 ** (3 * power)) for power, letter in enumerate("kMGTPE", 1)},
     **{f"{letter}i": Fraction(2 ** (10 * power)) for power, letter in enumerate("KMGTPE", 1)},
-}  # fmt: skip
+}
 _ACCELERATOR: Final = re.compile(r"[a-z0-9.-]+/(?:gpu|tpu|fpga|neuron\w*|gaudi|mig-.*)", re.ASCII)
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
@@ -70,8 +72,12 @@ def _request(container: Node, resource: str, problems: Problems) -> Fraction | N
         return None
     amount = parse_amount(node.text)
     if amount is None or amount > QUANTITY_LIMIT:
-        problems.add("import-word-unknown", f"{shown(node.text)} is no amount of {resource}", node.place,
-                     "the demand stays unknown; write it like 500m or 2Gi")  # fmt: skip
+        problems.add(
+            "import-word-unknown",
+            f"{shown(node.text)} is no amount of {resource}",
+            node.place,
+            "the demand stays unknown; write it like 500m or 2Gi",
+        )
         return None
     return amount
 

@@ -96,9 +96,15 @@ def _variables(
 
 
 def _add_call(
-    workload: Workload, host: str, node: Node, why: str, init: bool,
-    behind: dict[tuple[str, str], list[Workload]], calls: Calls, problems: Problems,
-) -> None:  # fmt: skip
+    workload: Workload,
+    host: str,
+    node: Node,
+    why: str,
+    init: bool,
+    behind: dict[tuple[str, str], list[Workload]],
+    calls: Calls,
+    problems: Problems,
+) -> None:
     key, inside = _service_key(host, workload.namespace, behind)
     if key is None:
         if inside:

@@ -17,14 +17,36 @@ from evac.estate.importing.source_files import at, is_id, word
 from evac.estate.problems import Problems
 
 _ENGINES: Final[Mapping[str, str]] = {
-    "cassandra": "cassandra", "clickhouse": "clickhouse", "cockroach": "cockroachdb", "consul": "consul",
-    "couchdb": "couchdb", "elasticsearch": "elasticsearch", "etcd": "etcd", "influxdb": "influxdb",
-    "kafka": "kafka", "mariadb": "mariadb", "memcached": "memcached", "minio": "minio", "mongo": "mongodb",
-    "mongodb": "mongodb", "mysql": "mysql", "nats": "nats", "neo4j": "neo4j", "opensearch": "opensearch",
-    "postgis": "postgresql", "postgres": "postgresql", "postgresql": "postgresql", "rabbitmq": "rabbitmq",
-    "redis": "redis", "scylla": "scylla", "solr": "solr", "timescaledb": "postgresql", "valkey": "valkey",
-    "vault": "vault", "zookeeper": "zookeeper",
-}  # fmt: skip
+    "cassandra": "cassandra",
+    "clickhouse": "clickhouse",
+    "cockroach": "cockroachdb",
+    "consul": "consul",
+    "couchdb": "couchdb",
+    "elasticsearch": "elasticsearch",
+    "etcd": "etcd",
+    "influxdb": "influxdb",
+    "kafka": "kafka",
+    "mariadb": "mariadb",
+    "memcached": "memcached",
+    "minio": "minio",
+    "mongo": "mongodb",
+    "mongodb": "mongodb",
+    "mysql": "mysql",
+    "nats": "nats",
+    "neo4j": "neo4j",
+    "opensearch": "opensearch",
+    "postgis": "postgresql",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "rabbitmq": "rabbitmq",
+    "redis": "redis",
+    "scylla": "scylla",
+    "solr": "solr",
+    "timescaledb": "postgresql",
+    "valkey": "valkey",
+    "vault": "vault",
+    "zookeeper": "zookeeper",
+}
 """Name of an image, without registry and tag, -> engine."""
 
 _IMAGE_NAME: Final = re.compile(r"(?:.*/)?([^/:@]+)(?::[^/]*)?(?:@.*)?")

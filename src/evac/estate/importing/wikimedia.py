@@ -84,9 +84,13 @@ def _add_servers(found: WikimediaSource, imported: Imported, problems: Problems)
 
 
 def _add_calls(
-    found: WikimediaSource, sites: tuple[str, ...], deployed: dict[str, list[str]], needs: Needs,
-    imported: Imported, problems: Problems,
-) -> None:  # fmt: skip
+    found: WikimediaSource,
+    sites: tuple[str, ...],
+    deployed: dict[str, list[str]],
+    needs: Needs,
+    imported: Imported,
+    problems: Problems,
+) -> None:
     """Calls through the service mesh: hard, and needed to serve.
 
     A listener may name a site: the caller then reaches the copy there, wherever the caller runs.
@@ -123,9 +127,13 @@ def _group(what: str, names: Collection[str]) -> Unknown:
 
 
 def _add_services(
-    found: WikimediaSource, hosts: Hosts, deployed: dict[str, list[str]], needs: Needs,
-    imported: Imported, problems: Problems,
-) -> None:  # fmt: skip
+    found: WikimediaSource,
+    hosts: Hosts,
+    deployed: dict[str, list[str]],
+    needs: Needs,
+    imported: Imported,
+    problems: Problems,
+) -> None:
     led = _led_by_geodns(found)
     for name, entry in found.catalogue.items():
         if not is_id(name, entry.place, problems):
@@ -174,8 +182,12 @@ def _share(entry: CatalogueEntry, counts: dict[str, int], problems: Problems) ->
         percent = f"{Fraction(entry.threshold) * 100}"
         threshold = parse_share(f"{percent} %" if "/" not in percent else _as_fraction(entry.threshold))
     except (QuantityError, ValueError, ZeroDivisionError):
-        problems.add("import-word-unknown", f"depool_threshold {shown(entry.threshold)} is no share of hosts",
-                     entry.threshold_place, "its share stays unknown")  # fmt: skip
+        problems.add(
+            "import-word-unknown",
+            f"depool_threshold {shown(entry.threshold)} is no share of hosts",
+            entry.threshold_place,
+            "its share stays unknown",
+        )
         return {}
     least = -(-threshold.numerator * min(counts.values()) // threshold.denominator)
     share = Fraction(max(1, least), sum(counts.values()))
@@ -218,8 +230,9 @@ def _report_open(found: WikimediaSource, hosts: Hosts, imported: Imported) -> No
         _group("DNS records that no catalogue service owns", found.records.keys() - owned)
     )
     empty = [
-        e.name for e in found.catalogue.values()
+        e.name
+        for e in found.catalogue.values()
         if e.cluster and (e.cluster, e.conftool_service or "") not in hosts
-    ]  # fmt: skip
+    ]
     imported.unknown.append(_group("load-balanced services without a host", empty))
     imported.unknown = [group for group in imported.unknown if group.count]

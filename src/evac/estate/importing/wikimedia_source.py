@@ -84,8 +84,12 @@ def read_wikimedia(source: Path, problems: Problems) -> WikimediaSource:
     """Read the folder. The catalogue and conftool's node data must be there, the rest may be."""
     found = WikimediaSource()
     if not source.is_dir():
-        problems.add("import-source-missing", f"{source.name} is not a folder", Place(str(source)),
-                     "name the folder that holds puppet/service.yaml")  # fmt: skip
+        problems.add(
+            "import-source-missing",
+            f"{source.name} is not a folder",
+            Place(str(source)),
+            "name the folder that holds puppet/service.yaml",
+        )
         return found
     catalogue = next((source / name for name in CATALOGUE_FILES if (source / name).exists()), None)
     conftool = next((source / name for name in CONFTOOL_FOLDERS if (source / name).is_dir()), None)
@@ -116,14 +120,18 @@ def _read_catalogue(root: Node | None, found: WikimediaSource, problems: Problem
         )
     for name, key, node in services:
         found.catalogue[name] = CatalogueEntry(
-            name=name, place=key.place,
-            description=word(node, "description") or "", state=word(node, "state"),
-            sites=words(node, "sites"), cluster=word(node, "lvs", "conftool", "cluster"),
+            name=name,
+            place=key.place,
+            description=word(node, "description") or "",
+            state=word(node, "state"),
+            sites=words(node, "sites"),
+            cluster=word(node, "lvs", "conftool", "cluster"),
             conftool_service=word(node, "lvs", "conftool", "service"),
             threshold=word(node, "lvs", "depool_threshold"),
             threshold_place=(at(node, "lvs", "depool_threshold") or key).place,
-            discovery=_discovery(at(node, "discovery")), addresses=frozenset(_scalars(at(node, "ip"))),
-        )  # fmt: skip
+            discovery=_discovery(at(node, "discovery")),
+            addresses=frozenset(_scalars(at(node, "ip"))),
+        )
 
 
 def _discovery(node: Node | None) -> tuple[tuple[str, bool | None], ...]:

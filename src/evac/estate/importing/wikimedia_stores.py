@@ -21,8 +21,12 @@ Needs: TypeAlias = dict[str, dict[tuple[str, str], dict[str, Value]]]
 
 
 def add_stores(
-    found: WikimediaSource, sites: tuple[str, ...], needs: Needs, imported: Imported, problems: Problems,
-) -> dict[str, list[str]]:  # fmt: skip
+    found: WikimediaSource,
+    sites: tuple[str, ...],
+    needs: Needs,
+    imported: Imported,
+    problems: Problems,
+) -> dict[str, list[str]]:
     """Add store instances and who needs their families; return service -> sites it is deployed in."""
     deployed: dict[str, list[str]] = {}
     for edge in found.store_edges:

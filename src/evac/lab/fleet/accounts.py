@@ -20,11 +20,19 @@ SESSION_IDLE_MS: Final = 300_000
 ACCOUNTS_MOST: Final = 16
 LOCKOUT_THRESHOLD: Final = 5
 LOCKOUT_MS: Final = 300_000
-PRIVILEGES: Final = MappingProxyType({
-    "Administrator": ("Login", "ConfigureManager", "ConfigureUsers", "ConfigureComponents", "ConfigureSelf"),
-    "Operator": ("Login", "ConfigureComponents", "ConfigureSelf"),
-    "ReadOnly": ("Login", "ConfigureSelf"),
-})  # fmt: skip
+PRIVILEGES: Final = MappingProxyType(
+    {
+        "Administrator": (
+            "Login",
+            "ConfigureManager",
+            "ConfigureUsers",
+            "ConfigureComponents",
+            "ConfigureSelf",
+        ),
+        "Operator": ("Login", "ConfigureComponents", "ConfigureSelf"),
+        "ReadOnly": ("Login", "ConfigureSelf"),
+    }
+)
 _HEADERS_KEPT: Final = 1_024
 
 

@@ -127,13 +127,20 @@ class AdminDoor:
     def _server(self, row: int, now: int) -> Json:
         machines, ground = self.fleet.machines, self.fleet.ground
         return {
-            "number": row, "server": ground.name_of(row), "address": address_of(row),
-            "serial": ground.serial_of(row), "rack": ground.racks[int(ground.rack[row])].id,
-            "fault": FAULTS[machines.fault[row]], "power": "off" if machines.state[row] == OFF else "on",
-            "progress": machines.progress(row, now), "up": bool(machines.up[row]),
-            "resets": int(machines.resets[row]), "power_ons": int(machines.power_ons[row]),
-            "requests": int(self.fleet.stats.requests[row]), "boots": int(machines.boots[row]),
-        }  # fmt: skip
+            "number": row,
+            "server": ground.name_of(row),
+            "address": address_of(row),
+            "serial": ground.serial_of(row),
+            "rack": ground.racks[int(ground.rack[row])].id,
+            "fault": FAULTS[machines.fault[row]],
+            "power": "off" if machines.state[row] == OFF else "on",
+            "progress": machines.progress(row, now),
+            "up": bool(machines.up[row]),
+            "resets": int(machines.resets[row]),
+            "power_ons": int(machines.power_ons[row]),
+            "requests": int(self.fleet.stats.requests[row]),
+            "boots": int(machines.boots[row]),
+        }
 
     def power(self) -> Json:
         """Every feed, hall and rack: load, peak, budget, breaker, and its circuit if it is a feed."""
@@ -142,15 +149,20 @@ class AdminDoor:
         circuit = {domain: row + 1 for row, domain in enumerate(circuits.feeds(self.fleet))}
         found = [
             {
-                "id": id, "kind": grid.kinds[row], "closed": grid.closed[row], "tripped": grid.tripped[row],
-                "watts": grid.load[row][STEADY], "inrush_watts": grid.load[row][INRUSH],
-                "peak_watts": grid.peak[row][STEADY], "peak_inrush_watts": grid.peak[row][INRUSH],
+                "id": id,
+                "kind": grid.kinds[row],
+                "closed": grid.closed[row],
+                "tripped": grid.tripped[row],
+                "watts": grid.load[row][STEADY],
+                "inrush_watts": grid.load[row][INRUSH],
+                "peak_watts": grid.peak[row][STEADY],
+                "peak_inrush_watts": grid.peak[row][INRUSH],
                 "budget_watts": _known(grid.budget[row][STEADY]),
                 "budget_inrush_watts": _known(grid.budget[row][INRUSH]),
                 **({"circuit": f"/redfish/v1/{circuits.FEEDERS}/{circuit[row]}"} if row in circuit else {}),
             }
             for row, id in enumerate(grid.ids)
-        ]  # fmt: skip
+        ]
         return {"domains": found}
 
     def _breaker(self, id: str, verb: str) -> Json:
@@ -182,9 +194,11 @@ class AdminDoor:
         self.fleet.machines.set_budget(domain, watts["power_watts"], watts["inrush_watts"], self.fleet.now())
         budget = self.fleet.grid.budget[domain]
         return {
-            "id": id, "power_watts": _known(budget[STEADY]), "inrush_watts": _known(budget[INRUSH]),
+            "id": id,
+            "power_watts": _known(budget[STEADY]),
+            "inrush_watts": _known(budget[INRUSH]),
             "trips": self.fleet.machines.trip_count - before,
-        }  # fmt: skip
+        }
 
     def _faults(self) -> Json:
         counts = np.bincount(self.fleet.machines.fault, minlength=len(FAULTS))
@@ -224,17 +238,27 @@ class AdminDoor:
 
 
 _PATHS: Final = (
-    "GET /stats", "GET /servers?state=&fault=&from=", "GET /timeline", "GET /power", "GET /faults",
-    "POST /feeds/ID/open", "POST /feeds/ID/close", "PUT /budget/ID", "POST /faults",
-    "POST /boot-servers/ID/kill", "POST /boot-servers/ID/revive",
-)  # fmt: skip
+    "GET /stats",
+    "GET /servers?state=&fault=&from=",
+    "GET /timeline",
+    "GET /power",
+    "GET /faults",
+    "POST /feeds/ID/open",
+    "POST /feeds/ID/close",
+    "PUT /budget/ID",
+    "POST /faults",
+    "POST /boot-servers/ID/kill",
+    "POST /boot-servers/ID/revive",
+)
 
 
 def _requests(fleet: Fleet) -> Json:
     stats, resets, ons = fleet.stats, fleet.machines.resets, fleet.machines.power_ons
     return {
         "requests": {
-            "all": stats.total, "circuits": stats.circuits, "nobody": stats.nobody,
+            "all": stats.total,
+            "circuits": stats.circuits,
+            "nobody": stats.nobody,
             "servers_called": int((stats.requests > 0).sum()),
             "most_of_one": int(stats.requests.max(initial=0)),
             "most_at_once_to_one": int(stats.most_at_once.max(initial=0)),
@@ -242,23 +266,30 @@ def _requests(fleet: Fleet) -> Json:
             "unauthorized": stats.unauthorized,
         },
         "connections": {
-            "open": stats.connections, "most": stats.connections_most, "all": stats.connections_in_all,
-            "refused": stats.connections_refused, "filtered": stats.filtered,
+            "open": stats.connections,
+            "most": stats.connections_most,
+            "all": stats.connections_in_all,
+            "refused": stats.connections_refused,
+            "filtered": stats.filtered,
         },
         "sessions": {
-            "open": fleet.accounts.sessions_open, "opened": stats.sessions_opened,
+            "open": fleet.accounts.sessions_open,
+            "opened": stats.sessions_opened,
             "closed": stats.sessions_closed,
-            "expired": stats.sessions_expired, "refused": stats.sessions_refused,
+            "expired": stats.sessions_expired,
+            "refused": stats.sessions_refused,
             "most_of_one": stats.sessions_most,
         },
         "lockouts": stats.lockouts,
         "resets": {
-            "all": int(resets.sum()), "max": int(resets.max(initial=0)),
+            "all": int(resets.sum()),
+            "max": int(resets.max(initial=0)),
             "more_than_one": int((resets > 1).sum()),
-            "power_ons": int(ons.sum()), "power_ons_max": int(ons.max(initial=0)),
+            "power_ons": int(ons.sum()),
+            "power_ons_max": int(ons.max(initial=0)),
             "power_ons_more_than_one": int((ons > 1).sum()),
         },
-    }  # fmt: skip
+    }
 
 
 def _servers(fleet: Fleet) -> Json:
@@ -267,19 +298,29 @@ def _servers(fleet: Fleet) -> Json:
     powered = fleet.grid.rack_live[fleet.grid.rack_of]
     return {
         "servers": {
-            "all": len(on), "on": int(on.sum()), "up": int(up.sum()), "booting": int((on & ~up).sum()),
-            "no_power": int((~powered).sum()), "stalled": int((machines.stalled_at >= 0).sum()),
+            "all": len(on),
+            "on": int(on.sum()),
+            "up": int(up.sum()),
+            "booting": int((on & ~up).sum()),
+            "no_power": int((~powered).sum()),
+            "stalled": int((machines.stalled_at >= 0).sum()),
         }
-    }  # fmt: skip
+    }
 
 
 def _power(fleet: Fleet) -> Json:
     trips = [
-        {"at_ms": one.at_ms, "domain": one.domain, "kind": one.kind, "account": one.account,
-         "watts": one.watts,
-         "budget_watts": one.budget_watts, "lost": one.lost}
+        {
+            "at_ms": one.at_ms,
+            "domain": one.domain,
+            "kind": one.kind,
+            "account": one.account,
+            "watts": one.watts,
+            "budget_watts": one.budget_watts,
+            "lost": one.lost,
+        }
         for one in fleet.machines.trips
-    ]  # fmt: skip
+    ]
     return {"trips": {"count": fleet.machines.trip_count, "list": trips}, "samples": fleet.grid.samples}
 
 
@@ -287,10 +328,14 @@ def _in_state(fleet: Fleet, state: str) -> npt.NDArray[np.bool_]:
     machines = fleet.machines
     powered = fleet.grid.rack_live[fleet.grid.rack_of]
     masks = {
-        "all": np.ones(len(fleet.ground), np.bool_), "off": machines.state == OFF, "up": machines.up.copy(),
-        "booting": (machines.state == ON) & ~machines.up, "no-power": ~powered, "faulty": machines.fault > 0,
+        "all": np.ones(len(fleet.ground), np.bool_),
+        "off": machines.state == OFF,
+        "up": machines.up.copy(),
+        "booting": (machines.state == ON) & ~machines.up,
+        "no-power": ~powered,
+        "faulty": machines.fault > 0,
         "stalled": machines.stalled_at >= 0,
-    }  # fmt: skip
+    }
     found: npt.NDArray[np.bool_] = masks[state]
     return found
 

@@ -137,8 +137,14 @@ def information(key: str, *arguments: str, about: str = "") -> Json:
     return {**found, "RelatedProperties": [f"#/{about}"]} if about else found
 
 
-def refused(status: int, key: str, *arguments: str, allow: str = "GET, HEAD", about: str = "",
-            headers: tuple[tuple[str, str], ...] = ()) -> Answer:  # fmt: skip
+def refused(
+    status: int,
+    key: str,
+    *arguments: str,
+    allow: str = "GET, HEAD",
+    about: str = "",
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Answer:
     """An error as Redfish says it."""
     return refusals(status, [information(key, *arguments, about=about)], allow, headers)
 
@@ -151,13 +157,31 @@ def refusals(
     return Answer(status, {"error": error}, headers, allow=allow)
 
 
-_REASONS: Final = MappingProxyType({
-    200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
-    401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
-    409: "Conflict", 412: "Precondition Failed", 413: "Content Too Large", 415: "Unsupported Media Type",
-    428: "Precondition Required", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
-    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
-})  # fmt: skip
+_REASONS: Final = MappingProxyType(
+    {
+        200: "OK",
+        201: "Created",
+        202: "Accepted",
+        204: "No Content",
+        304: "Not Modified",
+        400: "Bad Request",
+        401: "Unauthorized",
+        403: "Forbidden",
+        404: "Not Found",
+        405: "Method Not Allowed",
+        406: "Not Acceptable",
+        409: "Conflict",
+        412: "Precondition Failed",
+        413: "Content Too Large",
+        415: "Unsupported Media Type",
+        428: "Precondition Required",
+        431: "Request Header Fields Too Large",
+        500: "Internal Server Error",
+        501: "Not Implemented",
+        503: "Service Unavailable",
+        505: "HTTP Version Not Supported",
+    }
+)
 
 
 def encode(answer: Answer, head_only: bool, keep_alive: bool) -> bytes:

@@ -54,9 +54,12 @@ Extension = tuple[x509.ExtensionType, bool]
 
 
 def _signed(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, issuer: x509.Name | None,
-    by: ec.EllipticCurvePrivateKey, extensions: list[Extension],
-) -> x509.Certificate:  # fmt: skip
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name | None,
+    by: ec.EllipticCurvePrivateKey,
+    extensions: list[Extension],
+) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()

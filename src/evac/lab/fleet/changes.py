@@ -27,10 +27,18 @@ from evac.lab.fleet.resources import (
     subscription,
 )
 
-_HOW: Final[Mapping[str, Reset]] = MappingProxyType({
-    "On": "on", "ForceOn": "on", "ForceOff": "off", "GracefulShutdown": "graceful-off",
-    "GracefulRestart": "graceful-restart", "ForceRestart": "restart", "PowerCycle": "cycle", "Nmi": "restart",
-})  # fmt: skip
+_HOW: Final[Mapping[str, Reset]] = MappingProxyType(
+    {
+        "On": "on",
+        "ForceOn": "on",
+        "ForceOff": "off",
+        "GracefulShutdown": "graceful-off",
+        "GracefulRestart": "graceful-restart",
+        "ForceRestart": "restart",
+        "PowerCycle": "cycle",
+        "Nmi": "restart",
+    }
+)
 DONE: Final = 204
 RETRY_AFTER_S: Final = 10
 _VENDORS_NO_ROOM: Final = "IDRAC.2.8.RAC0218"
@@ -246,15 +254,17 @@ def make_account(fleet: Fleet, server: int, request: Request, now: int) -> Answe
     return Answer(201, made, (("Location", made["@odata.id"]),), etag=made["@odata.etag"])
 
 
-_ACCOUNT_PROPERTIES: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType({
-    "UserName": lambda value: isinstance(value, str) and 1 <= len(value) <= 32 and ":" not in value,
-    "Password": lambda value: isinstance(value, str) and _PASSWORD_LEAST <= len(value) <= 64,
-    "RoleId": lambda value: isinstance(value, str) and value in PRIVILEGES,
-    "Enabled": lambda value: isinstance(value, bool),
-    "PasswordChangeRequired": lambda value: isinstance(value, bool),
-    "Locked": lambda value: value is False,
-    "AccountTypes": lambda value: value == ["Redfish"],
-})  # fmt: skip
+_ACCOUNT_PROPERTIES: Final[Mapping[str, Callable[[Any], bool]]] = MappingProxyType(
+    {
+        "UserName": lambda value: isinstance(value, str) and 1 <= len(value) <= 32 and ":" not in value,
+        "Password": lambda value: isinstance(value, str) and _PASSWORD_LEAST <= len(value) <= 64,
+        "RoleId": lambda value: isinstance(value, str) and value in PRIVILEGES,
+        "Enabled": lambda value: isinstance(value, bool),
+        "PasswordChangeRequired": lambda value: isinstance(value, bool),
+        "Locked": lambda value: value is False,
+        "AccountTypes": lambda value: value == ["Redfish"],
+    }
+)
 
 
 def _account_problems(body: Json) -> list[Json]:
@@ -329,8 +339,10 @@ def subscribe(fleet: Fleet, server: int, request: Request, now: int) -> Answer:
     id = str(kept.next_id)
     kept.next_id += 1
     kept.subscriptions[id] = {
-        "Destination": destination, "Protocol": "Redfish", "Context": str(body.get("Context", ""))[:256],
-    }  # fmt: skip
+        "Destination": destination,
+        "Protocol": "Redfish",
+        "Context": str(body.get("Context", ""))[:256],
+    }
     made = subscription(id, kept.subscriptions[id])
     return Answer(201, made, (("Location", made["@odata.id"]),))
 
@@ -341,15 +353,19 @@ def unsubscribe(fleet: Fleet, server: int, id: str, now: int) -> Answer:
 
 
 Change = Callable[[Fleet, int, Request, int], Answer]
-POSTS: Final[Mapping[str, tuple[str, Change]]] = MappingProxyType({
-    RESET_TARGET: ("ConfigureComponents", reset),
-    MANAGER_RESET_TARGET: ("ConfigureManager", reset_manager),
-    f"{V1}/AccountService/Accounts": ("ConfigureUsers", make_account),
-    f"{V1}/EventService/Subscriptions": ("ConfigureComponents", subscribe),
-})  # fmt: skip
+POSTS: Final[Mapping[str, tuple[str, Change]]] = MappingProxyType(
+    {
+        RESET_TARGET: ("ConfigureComponents", reset),
+        MANAGER_RESET_TARGET: ("ConfigureManager", reset_manager),
+        f"{V1}/AccountService/Accounts": ("ConfigureUsers", make_account),
+        f"{V1}/EventService/Subscriptions": ("ConfigureComponents", subscribe),
+    }
+)
 """Path -> (privilege that is needed, change)."""
-PATCHES: Final[Mapping[str, tuple[str, Change]]] = MappingProxyType({
-    f"{V1}/Systems/1": ("ConfigureComponents", patch_system),
-    f"{V1}/Chassis/1": ("ConfigureComponents", patch_chassis),
-    f"{V1}/Managers/1/NetworkProtocol": ("ConfigureManager", patch_network),
-})  # fmt: skip
+PATCHES: Final[Mapping[str, tuple[str, Change]]] = MappingProxyType(
+    {
+        f"{V1}/Systems/1": ("ConfigureComponents", patch_system),
+        f"{V1}/Chassis/1": ("ConfigureComponents", patch_chassis),
+        f"{V1}/Managers/1/NetworkProtocol": ("ConfigureManager", patch_network),
+    }
+)

@@ -26,19 +26,29 @@ def service_root(fleet: Fleet, server: int, _: int) -> Json:
 
 def equipment(_: Fleet, __: int, ___: int) -> Json:
     return named(
-        "PowerEquipment.v1_2_1.PowerEquipment", "PowerEquipment", "PowerEquipment", "Power Equipment",
-        Status={"State": "Enabled", "Health": "OK"}, Switchgear=link("PowerEquipment/Switchgear"),
+        "PowerEquipment.v1_2_1.PowerEquipment",
+        "PowerEquipment",
+        "PowerEquipment",
+        "Power Equipment",
+        Status={"State": "Enabled", "Health": "OK"},
+        Switchgear=link("PowerEquipment/Switchgear"),
         Links={"ManagedBy": [link("Managers/1")]},
-    )  # fmt: skip
+    )
 
 
 def switchgear(_: Fleet, __: int, ___: int) -> Json:
     return named(
-        "PowerDistribution.v1_3_1.PowerDistribution", "PowerEquipment/Switchgear/1", "1", "Switchgear",
-        EquipmentType="Switchgear", Manufacturer="Contoso", Model="SG1",
-        Status={"State": "Enabled", "Health": "OK"}, Feeders=link(FEEDERS),
+        "PowerDistribution.v1_3_1.PowerDistribution",
+        "PowerEquipment/Switchgear/1",
+        "1",
+        "Switchgear",
+        EquipmentType="Switchgear",
+        Manufacturer="Contoso",
+        Model="SG1",
+        Status={"State": "Enabled", "Health": "OK"},
+        Feeders=link(FEEDERS),
         Links={"ManagedBy": [link("Managers/1")]},
-    )  # fmt: skip
+    )
 
 
 def feeds(fleet: Fleet) -> list[int]:
@@ -70,17 +80,24 @@ def circuit(fleet: Fleet, id: str, domain: int) -> Json:
     load, budget = grid.load[domain], grid.budget[domain]
     path = f"{FEEDERS}/{id}"
     found = named(
-        "Circuit.v1_7_0.Circuit", path, id, grid.ids[domain], UserLabel=grid.ids[domain],
-        CircuitType="Feeder", PhaseWiringType="ThreePhase5Wire",
+        "Circuit.v1_7_0.Circuit",
+        path,
+        id,
+        grid.ids[domain],
+        UserLabel=grid.ids[domain],
+        CircuitType="Feeder",
+        PhaseWiringType="ThreePhase5Wire",
         PowerState="On" if closed else "Off",
         BreakerState="Normal" if closed else "Tripped" if tripped else "Off",
         Status={"State": "Enabled" if closed else "Disabled", "Health": "Critical" if tripped else "OK"},
         PowerWatts={"Reading": load[STEADY]},
-        Actions={"#Circuit.BreakerControl": {
-            "target": f"{V1}/{path}/{BREAKER_ACTION}",
-            "PowerState@Redfish.AllowableValues": list(BREAKER_STATES),
-        }},
-    )  # fmt: skip
+        Actions={
+            "#Circuit.BreakerControl": {
+                "target": f"{V1}/{path}/{BREAKER_ACTION}",
+                "PowerState@Redfish.AllowableValues": list(BREAKER_STATES),
+            }
+        },
+    )
     budgets = {"InrushWatts": load[INRUSH], "BudgetWatts": _known(budget[STEADY])}
     found["Oem"] = {"Evac": {**budgets, "InrushBudgetWatts": _known(budget[INRUSH])}}
     return found
@@ -90,13 +107,16 @@ def _known(watts: int) -> int | None:
     return None if watts == NO_LIMIT else watts
 
 
-OF_THE_SWITCHGEAR: Final[Mapping[str, Reader]] = MappingProxyType({
-    **SHARED,
-    V1: service_root,
-    f"{V1}/": service_root,
-    f"{V1}/PowerEquipment": equipment,
-    f"{V1}/PowerEquipment/Switchgear": fixed(
-        "PowerDistribution", "PowerEquipment/Switchgear", "Switchgear", "1"),
-    f"{V1}/PowerEquipment/Switchgear/1": switchgear,
-    f"{V1}/{FEEDERS}": feeders,
-})  # fmt: skip
+OF_THE_SWITCHGEAR: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        **SHARED,
+        V1: service_root,
+        f"{V1}/": service_root,
+        f"{V1}/PowerEquipment": equipment,
+        f"{V1}/PowerEquipment/Switchgear": fixed(
+            "PowerDistribution", "PowerEquipment/Switchgear", "Switchgear", "1"
+        ),
+        f"{V1}/PowerEquipment/Switchgear/1": switchgear,
+        f"{V1}/{FEEDERS}": feeders,
+    }
+)

@@ -41,9 +41,21 @@ class Connection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_body", "_busy", "_door", "_ending", "_headers", "_held", "_loop", "_parser", "_size", "_transport",
-        "_url", "_waiting", "server", "used_at",
-    )  # fmt: skip
+        "_body",
+        "_busy",
+        "_door",
+        "_ending",
+        "_headers",
+        "_held",
+        "_loop",
+        "_parser",
+        "_size",
+        "_transport",
+        "_url",
+        "_waiting",
+        "server",
+        "used_at",
+    )
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         self._door, self._loop = door, loop

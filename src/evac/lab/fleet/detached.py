@@ -45,8 +45,11 @@ def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     with (folder / LOG_FILE).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "evac", *arguments],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         about = read_state(folder)

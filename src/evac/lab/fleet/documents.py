@@ -11,17 +11,45 @@ from evac.lab.fleet.answers import MESSAGES, REGISTRY, SCHEMAS, Json
 
 REGISTRY_FILE: Final = f"{REGISTRY}.0.json"
 _VERSIONED: Final = (
-    "ServiceRoot.v1_15_0", "ComputerSystem.v1_20_0", "Storage.v1_15_0", "Drive.v1_17_0", "Chassis.v1_22_0",
-    "Power.v1_7_2", "PowerSubsystem.v1_1_0", "PowerSupply.v1_5_0", "EnvironmentMetrics.v1_3_0",
-    "Manager.v1_17_0", "ManagerNetworkProtocol.v1_9_0", "SessionService.v1_1_8", "Session.v1_5_0",
-    "AccountService.v1_12_0", "ManagerAccount.v1_10_0", "Role.v1_3_1", "EventService.v1_9_0",
-    "EventDestination.v1_13_0", "TaskService.v1_2_0", "MessageRegistryFile.v1_1_3",
-    "PowerEquipment.v1_2_1", "PowerDistribution.v1_3_1", "Circuit.v1_7_0",
-)  # fmt: skip
+    "ServiceRoot.v1_15_0",
+    "ComputerSystem.v1_20_0",
+    "Storage.v1_15_0",
+    "Drive.v1_17_0",
+    "Chassis.v1_22_0",
+    "Power.v1_7_2",
+    "PowerSubsystem.v1_1_0",
+    "PowerSupply.v1_5_0",
+    "EnvironmentMetrics.v1_3_0",
+    "Manager.v1_17_0",
+    "ManagerNetworkProtocol.v1_9_0",
+    "SessionService.v1_1_8",
+    "Session.v1_5_0",
+    "AccountService.v1_12_0",
+    "ManagerAccount.v1_10_0",
+    "Role.v1_3_1",
+    "EventService.v1_9_0",
+    "EventDestination.v1_13_0",
+    "TaskService.v1_2_0",
+    "MessageRegistryFile.v1_1_3",
+    "PowerEquipment.v1_2_1",
+    "PowerDistribution.v1_3_1",
+    "Circuit.v1_7_0",
+)
 _COLLECTIONS: Final = (
-    "ComputerSystem", "Storage", "Chassis", "PowerSupply", "Manager", "Session", "ManagerAccount", "Role",
-    "EventDestination", "Task", "MessageRegistryFile", "PowerDistribution", "Circuit",
-)  # fmt: skip
+    "ComputerSystem",
+    "Storage",
+    "Chassis",
+    "PowerSupply",
+    "Manager",
+    "Session",
+    "ManagerAccount",
+    "Role",
+    "EventDestination",
+    "Task",
+    "MessageRegistryFile",
+    "PowerDistribution",
+    "Circuit",
+)
 _DOCUMENT: Final = """<?xml version="1.0" encoding="UTF-8"?>
 <edmx:Edmx xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx" Version="4.0">
 {references}
@@ -61,17 +89,26 @@ def registry() -> bytes:
     """The messages this service uses, as a message registry."""
     messages: Json = {
         key: {
-            "Description": one.words, "Message": one.words, "MessageSeverity": one.severity,
+            "Description": one.words,
+            "Message": one.words,
+            "MessageSeverity": one.severity,
             "Severity": one.severity,
-            "NumberOfArgs": one.arguments, "Resolution": one.resolution,
+            "NumberOfArgs": one.arguments,
+            "Resolution": one.resolution,
             **({"ParamTypes": ["string"] * one.arguments} if one.arguments else {}),
         }
         for key, one in MESSAGES.items()
-    }  # fmt: skip
-    return orjson.dumps({
-        "@odata.type": "#MessageRegistry.v1_6_0.MessageRegistry", "Id": f"{REGISTRY}.0",
-        "Name": "Base Message Registry", "Language": "en",
-        "Description": "The messages that this service uses", "RegistryPrefix": "Base",
-        "RegistryVersion": f"{REGISTRY.partition('.')[2]}.0", "OwningEntity": "Evac",
-        "Messages": messages,
-    })  # fmt: skip
+    }
+    return orjson.dumps(
+        {
+            "@odata.type": "#MessageRegistry.v1_6_0.MessageRegistry",
+            "Id": f"{REGISTRY}.0",
+            "Name": "Base Message Registry",
+            "Language": "en",
+            "Description": "The messages that this service uses",
+            "RegistryPrefix": "Base",
+            "RegistryVersion": f"{REGISTRY.partition('.')[2]}.0",
+            "OwningEntity": "Evac",
+            "Messages": messages,
+        }
+    )

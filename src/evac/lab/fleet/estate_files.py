@@ -113,7 +113,7 @@ def document(ground: Ground, speed: float) -> dict[str, Any]:
         "pools": {f"{refuge}-pool": {"site": refuge, **_POOL}},
         "limits": {"hands_at_once": 10, "power_margin": MARGIN},
         "tools": dict(_TOOLS),
-    }  # fmt: skip
+    }
 
 
 def _budgets(domain: Domain) -> dict[str, str]:
@@ -127,12 +127,18 @@ def _budgets(domain: Domain) -> dict[str, str]:
 
 def _class(kind: Kind, speed: float) -> dict[str, Any]:
     return {
-        "cpu": f"{kind.cpu_millicores // 1_000} cores", "memory": f"{kind.memory_gib} GiB",
-        "disk": f"{kind.disk_gib} GiB", "accelerators": 0, "watts": f"{kind.watts} W",
-        "boot": _seconds(kind.boot_ms, speed), "boot_odds": "98 %", "inrush": f"{kind.inrush_watts} W",
-        "inrush_hold": _seconds(kind.inrush_ms, speed), "image_offset": _seconds(kind.image_offset_ms, speed),
+        "cpu": f"{kind.cpu_millicores // 1_000} cores",
+        "memory": f"{kind.memory_gib} GiB",
+        "disk": f"{kind.disk_gib} GiB",
+        "accelerators": 0,
+        "watts": f"{kind.watts} W",
+        "boot": _seconds(kind.boot_ms, speed),
+        "boot_odds": "98 %",
+        "inrush": f"{kind.inrush_watts} W",
+        "inrush_hold": _seconds(kind.inrush_ms, speed),
+        "image_offset": _seconds(kind.image_offset_ms, speed),
         "power_on": kind.policy,
-    }  # fmt: skip
+    }
 
 
 def _seconds(ms: int, speed: float) -> str:
@@ -180,12 +186,19 @@ def _service(
     speed: float,
 ) -> dict[str, Any]:
     return {
-        "owner": "lab", "tier": tier, "people": people, "rto": "4 h", "rpo": "0 s",
+        "owner": "lab",
+        "tier": tier,
+        "people": people,
+        "rto": "4 h",
+        "rpo": "0 s",
         "demand": {"cpu": f"{cores} cores", "memory": f"{memory} GiB", "disk": "20 GiB", "accelerators": 0},
-        "replicas": replicas, "share": "75 %", "start": _seconds(10_000, speed),
+        "replicas": replicas,
+        "share": "75 %",
+        "start": _seconds(10_000, speed),
         "verify": _seconds(5_000, speed),
-        "needs": [{"service": one, "needed_to": "start"} for one in needs], "traffic": {"kind": "none"},
-    }  # fmt: skip
+        "needs": [{"service": one, "needed_to": "start"} for one in needs],
+        "traffic": {"kind": "none"},
+    }
 
 
 def replicas_table(ground: Ground) -> str:
@@ -231,14 +244,28 @@ def servers_table(ground: Ground) -> str:
     racks, kinds = [place.id for place in ground.racks], [kind.id for kind in ground.kinds]
     boots = [*ground.boot_servers, ""]
     columns = zip(
-        ground.name.tolist(), ground.rack.tolist(), ground.kind.tolist(), ground.boot_server.tolist(),
-        ground.serial.tolist(), ground.position.tolist(), strict=True,
-    )  # fmt: skip
+        ground.name.tolist(),
+        ground.rack.tolist(),
+        ground.kind.tolist(),
+        ground.boot_server.tolist(),
+        ground.serial.tolist(),
+        ground.position.tolist(),
+        strict=True,
+    )
     for row, (name, rack, kind, boot, serial, position) in enumerate(columns):
-        rows.writerow((
-            name.decode(), racks[rack], kinds[kind], "serving", boots[boot], "yes", address_of(row),
-            serial.decode(), position.decode(),
-        ))  # fmt: skip
+        rows.writerow(
+            (
+                name.decode(),
+                racks[rack],
+                kinds[kind],
+                "serving",
+                boots[boot],
+                "yes",
+                address_of(row),
+                serial.decode(),
+                position.decode(),
+            )
+        )
     return out.getvalue()
 
 

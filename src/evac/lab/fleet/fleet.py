@@ -52,9 +52,14 @@ class Fleet:
     """Everything of one fleet that lives in memory."""
 
     def __init__(
-        self, ground: Ground, shares: Shares, settings: Settings, user: str, password: str,
+        self,
+        ground: Ground,
+        shares: Shares,
+        settings: Settings,
+        user: str,
+        password: str,
         clock: FleetClock | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.ground, self.settings = ground, settings
         self.clock = clock or FleetClock(settings.speed)
         self.stats = Stats(len(ground))

@@ -62,12 +62,19 @@ def ground_of(estate: Estate, site: str) -> Ground:
     kind = np.where(fleet.server_class[rows] < 0, len(kinds) - 1, fleet.server_class[rows]).astype(np.int32)
     nominal = np.array([one.watts for one in kinds], np.int64)[kind]
     return Ground(
-        site=site, name=fleet.name[rows], serial=fleet.serial[rows], position=fleet.position[rows],
-        rack=rack, kind=kind, boot_server=fleet.boot_server[rows].astype(np.int32),
+        site=site,
+        name=fleet.name[rows],
+        serial=fleet.serial[rows],
+        position=fleet.position[rows],
+        rack=rack,
+        kind=kind,
+        boot_server=fleet.boot_server[rows].astype(np.int32),
         watts=np.where(fleet.watts_known[rows], fleet.watts[rows], nominal),
-        racks=racks, kinds=kinds, boot_servers=tuple(one.id for one in estate.boot_servers),
+        racks=racks,
+        kinds=kinds,
+        boot_servers=tuple(one.id for one in estate.boot_servers),
         domains=_domains(estate, site, racks),
-    )  # fmt: skip
+    )
 
 
 def _order(addresses: np.ndarray, site: str) -> np.ndarray:
@@ -109,9 +116,14 @@ def _racks(estate: Estate, site: str) -> tuple[RackPlace, ...]:
 
 def _kind(one: ServerClass) -> Kind:
     return Kind(
-        one.id, one.watts or _WATTS, one.boot_ms or _BOOT_MS, one.inrush_watts or 0, one.inrush_ms,
-        one.image_offset_ms, one.power_on or "dark",
-    )  # fmt: skip
+        one.id,
+        one.watts or _WATTS,
+        one.boot_ms or _BOOT_MS,
+        one.inrush_watts or 0,
+        one.inrush_ms,
+        one.image_offset_ms,
+        one.power_on or "dark",
+    )
 
 
 def _domains(estate: Estate, site: str, racks: tuple[RackPlace, ...]) -> tuple[Domain, ...]:

@@ -61,9 +61,14 @@ class Machines:
     """
 
     def __init__(
-        self, ground: Ground, grid: PowerGrid, fault: npt.NDArray[np.uint8], seed: int, spread: float,
+        self,
+        ground: Ground,
+        grid: PowerGrid,
+        fault: npt.NDArray[np.uint8],
+        seed: int,
+        spread: float,
         bmc_boot_ms: int = 30_000,
-    ) -> None:  # fmt: skip
+    ) -> None:
         count = len(ground)
         self.ground, self.grid, self.fault = ground, grid, fault
         self.bmc_boot_ms = bmc_boot_ms

@@ -49,11 +49,15 @@ def make(servers: int, site: str = "pangyo", policy: Policy = "dark") -> Ground:
         name=_names(places, servers, site),
         serial=np.array([f"SN{row:07d}" for row in range(servers)], "S9"),
         position=np.array([str(1 + _UNITS_PER_SERVER * (row % PER_RACK)) for row in range(servers)], "S3"),
-        rack=rack, kind=kind, boot_server=(number // SERVERS_PER_BOOT_SERVER).astype(np.int32), watts=watts,
-        racks=places, kinds=classes,
+        rack=rack,
+        kind=kind,
+        boot_server=(number // SERVERS_PER_BOOT_SERVER).astype(np.int32),
+        watts=watts,
+        racks=places,
+        kinds=classes,
         boot_servers=tuple(f"{site}-boot-{row + 1}" for row in range(boots)),
         domains=tuple(_domains(site, places, kind, rack, classes)),
-    )  # fmt: skip
+    )
 
 
 def _place(site: str, rack: int) -> RackPlace:

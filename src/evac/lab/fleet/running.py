@@ -82,13 +82,24 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
 def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[str, Any]:
     """What a client must know, and the pid."""
     return {
-        "pid": os.getpid(), "started": proc_table.started(os.getpid()), "servers": len(fleet.ground),
-        "site": fleet.ground.site, "scheme": "https" if reach.pin else "http", "port": ports.controllers,
-        "first": address_of(0), "last": address_of(len(fleet.ground) - 1), "circuits": CIRCUITS_ADDRESS,
-        "admin": f"http://{ADMIN_HOST}:{ports.admin}", "user": reach.user, "password": reach.password,
-        "pin": reach.pin, "ca": str(reach.authority or ""),
-        "estate": str(wish.out) if wish.out else "", "seed": wish.settings.seed, "speed": wish.settings.speed,
-    }  # fmt: skip
+        "pid": os.getpid(),
+        "started": proc_table.started(os.getpid()),
+        "servers": len(fleet.ground),
+        "site": fleet.ground.site,
+        "scheme": "https" if reach.pin else "http",
+        "port": ports.controllers,
+        "first": address_of(0),
+        "last": address_of(len(fleet.ground) - 1),
+        "circuits": CIRCUITS_ADDRESS,
+        "admin": f"http://{ADMIN_HOST}:{ports.admin}",
+        "user": reach.user,
+        "password": reach.password,
+        "pin": reach.pin,
+        "ca": str(reach.authority or ""),
+        "estate": str(wish.out) if wish.out else "",
+        "seed": wish.settings.seed,
+        "speed": wish.settings.speed,
+    }
 
 
 def _password(wish: Wish) -> tuple[str, str]:

@@ -136,9 +136,13 @@ def _maker(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], Connecti
 
 
 def serve(
-    fleet: Fleet, ports: Ports, tls: ssl.SSLContext | None, about: Mapping[str, object],
-    ready: Callable[[Ports], None], longest_s: float | None = None,
-) -> None:  # fmt: skip
+    fleet: Fleet,
+    ports: Ports,
+    tls: ssl.SSLContext | None,
+    about: Mapping[str, object],
+    ready: Callable[[Ports], None],
+    longest_s: float | None = None,
+) -> None:
     """Serves a fleet until SIGTERM or SIGINT, or for so long. With uvloop where it is installed."""
 
     async def main() -> None:

@@ -47,7 +47,7 @@ def assumptions(
             "assumed: drawn from the seed for each step; boots are timed by the simulated fleet",
         ),
         Assumption("messages can be sent", "messenger-chat-front", source("services/messenger-chat-front")),
-    )  # fmt: skip
+    )
 
 
 def _servers_at(estate: Estate, site: str) -> int:

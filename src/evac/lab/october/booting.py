@@ -99,9 +99,12 @@ def with_addresses(estate: Estate, site: str) -> Estate:
 def with_endpoints(estate: Estate, site: str, fleet: Fleet) -> Estate:
     """The estate with its BMCs and breakers within reach of the driver."""
     settings: dict[str, str] = {
-        "scheme": "http", "port": str(fleet.port), "user": fleet.user, "password": fleet.password,
+        "scheme": "http",
+        "port": str(fleet.port),
+        "user": fleet.user,
+        "password": fleet.password,
         "answer_s": str(ANSWER_S),
-    }  # fmt: skip
+    }
     found = [Endpoint(f"bmc-{site}", site, site, "redfish", MappingProxyType(dict(settings)))]
     for domain in fleet.ask("power")["domains"]:
         if "circuit" in domain:
@@ -124,9 +127,14 @@ def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) 
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
     ended = [view.ended[i] - view.started_ms for i in boots if view.phases[i] == "succeeded"]
     return Booted(
-        Played(outcome.phase, steps, outcome.ended_ms * speed), len(wave.asked), heard.count, heard.degraded,
-        max(ended, default=0) * speed, _thinned(heard.up, view.started_ms, speed), wave.plan,
-    )  # fmt: skip
+        Played(outcome.phase, steps, outcome.ended_ms * speed),
+        len(wave.asked),
+        heard.count,
+        heard.degraded,
+        max(ended, default=0) * speed,
+        _thinned(heard.up, view.started_ms, speed),
+        wave.plan,
+    )
 
 
 @contextmanager

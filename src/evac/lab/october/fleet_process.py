@@ -51,10 +51,31 @@ def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Ite
     """A fleet of the servers of a site, without power, as long as the block lasts. Raises ServerFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     argv = [
-        sys.executable, "-m", "evac", "lab", "fleet", "--estate", str(estate), "--site", site,
-        "--seed", str(seed), "--speed", str(speed), "--latency", "0", "--at-start", "open", "--quiet",
-        "--port", "0", "--admin-port", "0", "--folder", str(folder),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "evac",
+        "lab",
+        "fleet",
+        "--estate",
+        str(estate),
+        "--site",
+        site,
+        "--seed",
+        str(seed),
+        "--speed",
+        str(speed),
+        "--latency",
+        "0",
+        "--at-start",
+        "open",
+        "--quiet",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--folder",
+        str(folder),
+    ]
     with (folder / "fleet.log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         try:

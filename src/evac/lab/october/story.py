@@ -34,10 +34,12 @@ POWER_PERMILLE: Final = 900
 """Nine tenths of the power came back first; that all of the site's share of it does is assumed."""
 FAULT_WORDS: Final = MappingProxyType(
     {
-        "dead": "servers whose controller is dead", "slow": "controllers that answer slowly",
-        "boot-loop": "servers in a boot loop", "wrong-serial": "addresses at which another server answers",
+        "dead": "servers whose controller is dead",
+        "slow": "controllers that answer slowly",
+        "boot-loop": "servers in a boot loop",
+        "wrong-serial": "addresses at which another server answers",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +99,45 @@ def _evacuate(estate: Estate, setting: Setting, book: _Book, released: int) -> T
     affected = len(told.made.plan.outcomes)
     book.chapters.append(
         Chapter(
-            "The fire", 0, released, "gone",
+            "The fire",
+            0,
+            released,
+            "gone",
             (
                 f"{number(_at(estate))} servers and {plural(affected, 'service')} are hit.",
                 f"Witnesses agree after {duration(estate.detection_ms)}; "
                 f"the plan is approved after another {duration(estate.approval_ms)}.",
             ),
-            "facts of the estate", 0,
+            "facts of the estate",
+            0,
         )
-    )  # fmt: skip
+    )
     book.chapters.append(
         Chapter(
-            "Evacuation", released, released + told.played.ended_ms, "start",
+            "Evacuation",
+            released,
+            released + told.played.ended_ms,
+            "start",
             (
                 f"{number(len(told.back))} of {plural(affected, 'service')} are back elsewhere.",
                 *_messenger(book),
             ),
-            "planned, checked, and carried out by the engine in virtual time", told.real_ms,
+            "planned, checked, and carried out by the engine in virtual time",
+            told.real_ms,
         )
-    )  # fmt: skip
+    )
     ended = released + told.played.ended_ms
     book.chapters.append(
         Chapter(
-            "No power", ended, max(ended, PUBLISHED_POWER_MS), "wait",
+            "No power",
+            ended,
+            max(ended, PUBLISHED_POWER_MS),
+            "wait",
             (f"{plural(affected - len(told.back), 'service')} wait for Pangyo.",),
-            "skipped", 0,
+            "skipped",
+            0,
         )
-    )  # fmt: skip
+    )
     return told
 
 
@@ -159,7 +173,10 @@ def _cold_start(
         book.back.setdefault(service, begin + at)
     book.chapters.append(
         Chapter(
-            "Cold start", begin, begin + max(booted.wave_ms, booted.played.ended_ms), "boot",
+            "Cold start",
+            begin,
+            begin + max(booted.wave_ms, booted.played.ended_ms),
+            "boot",
             (
                 f"{number(booted.came_up)} of {plural(booted.servers, 'server')} are up "
                 f"after {duration(booted.wave_ms)}.",
@@ -170,7 +187,7 @@ def _cold_start(
             f"{setting.speed} times as fast",
             int((time.monotonic() - began) * 1_000),
         )
-    )  # fmt: skip
+    )
     return booted, stats, bound_ms
 
 
@@ -202,21 +219,33 @@ def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
     moved = sum(1 for outcome in told.made.plan.outcomes if outcome.state in ("restored", "degraded"))
     book.chapters.append(
         Chapter(
-            "Fail back", begin, end, "shift",
+            "Fail back",
+            begin,
+            end,
+            "shift",
             (f"{plural(moved, 'service')} run in Pangyo again; nobody notices.",),
-            "planned, checked, and carried out by the engine in virtual time", told.real_ms,
+            "planned, checked, and carried out by the engine in virtual time",
+            told.real_ms,
         )
-    )  # fmt: skip
+    )
     return end
 
 
 def _wave(booted: Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter, speed: int) -> Wave:
     begin = chapter.begin_ms
     return Wave(
-        booted.servers, booted.came_up, booted.degraded, booted.servers - booted.came_up,
-        int(stats["trips"]["count"]), int(stats["resets"]["power_ons_more_than_one"]),
-        begin, begin + booted.wave_ms, bound_ms, tuple((begin + at, count) for at, count in booted.up), speed,
-    )  # fmt: skip
+        booted.servers,
+        booted.came_up,
+        booted.degraded,
+        booted.servers - booted.came_up,
+        int(stats["trips"]["count"]),
+        int(stats["resets"]["power_ons_more_than_one"]),
+        begin,
+        begin + booted.wave_ms,
+        bound_ms,
+        tuple((begin + at, count) for at, count in booted.up),
+        speed,
+    )
 
 
 def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> October:
@@ -233,9 +262,16 @@ def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> Oct
         for name, of in DEFAULT_SHARES.items()
     }
     return October(
-        servers=len(estate.fleet), burnt=_at(estate), services=len(affected),
+        servers=len(estate.fleet),
+        burnt=_at(estate),
+        services=len(affected),
         people=max(people[name] for name in affected),
-        chapters=tuple(book.chapters), back=tuple(points), wave=wave, messenger_ms=book.back.get(MESSENGER),
-        last_ms=None if missing else max(back.values()), home_ms=home, missing=missing,
+        chapters=tuple(book.chapters),
+        back=tuple(points),
+        wave=wave,
+        messenger_ms=book.back.get(MESSENGER),
+        last_ms=None if missing else max(back.values()),
+        home_ms=home,
+        missing=missing,
         assumptions=assumptions(estate, SITE, POWER_PERMILLE, shares),
-    )  # fmt: skip
+    )

@@ -39,15 +39,34 @@ class EtcdServer(OneProcess):
     def _argv(self) -> tuple[str, ...]:
         peer = f"http://{self.host}:{self.peer_port}"
         return (
-            find_program("etcd", PACKAGE), "--name", self.name, "--data-dir", str(self.folder / "data"),
-            "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-            "--initial-cluster", ",".join(f"{name}={url}" for name, url in self.peers.items()),
-            "--initial-cluster-state", "new" if self.fresh else "existing",
-            "--heartbeat-interval", "100", "--election-timeout", "1000",
-            "--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h",
-            "--log-level", "warn",
-        )  # fmt: skip
+            find_program("etcd", PACKAGE),
+            "--name",
+            self.name,
+            "--data-dir",
+            str(self.folder / "data"),
+            "--listen-client-urls",
+            self.url,
+            "--advertise-client-urls",
+            self.url,
+            "--listen-peer-urls",
+            peer,
+            "--initial-advertise-peer-urls",
+            peer,
+            "--initial-cluster",
+            ",".join(f"{name}={url}" for name, url in self.peers.items()),
+            "--initial-cluster-state",
+            "new" if self.fresh else "existing",
+            "--heartbeat-interval",
+            "100",
+            "--election-timeout",
+            "1000",
+            "--auto-compaction-mode",
+            "periodic",
+            "--auto-compaction-retention",
+            "1h",
+            "--log-level",
+            "warn",
+        )
 
     @property
     def url(self) -> str:
@@ -71,17 +90,31 @@ class EtcdServer(OneProcess):
         return False
 
     def _answers_in_its_namespace(self) -> bool:
-        argv = (*self.prefix, find_program("etcdctl", "etcd-client"), f"--endpoints={self.url}",
-                "--dial-timeout=1s", "--command-timeout=1s", "endpoint", "health")  # fmt: skip
+        argv = (
+            *self.prefix,
+            find_program("etcdctl", "etcd-client"),
+            f"--endpoints={self.url}",
+            "--dial-timeout=1s",
+            "--command-timeout=1s",
+            "endpoint",
+            "health",
+        )
         with contextlib.suppress(ServerFailed, subprocess.TimeoutExpired):
             return "is healthy" in run_once(argv, timeout_s=3.0)
         return False
 
 
 def etcd(
-    folder: Path, host: str, client_port: int, peer_port: int, name: str,
-    peers: Mapping[str, str] | None = None, *, prefix: tuple[str, ...] = (), fresh: bool = True,
-) -> EtcdServer:  # fmt: skip
+    folder: Path,
+    host: str,
+    client_port: int,
+    peer_port: int,
+    name: str,
+    peers: Mapping[str, str] | None = None,
+    *,
+    prefix: tuple[str, ...] = (),
+    fresh: bool = True,
+) -> EtcdServer:
     """A member under `folder`, not started; alone when `peers` is not given."""
     folder.mkdir(parents=True, exist_ok=True)
     cluster = dict(peers) if peers else {name: f"http://{host}:{peer_port}"}

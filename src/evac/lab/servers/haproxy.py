@@ -125,9 +125,11 @@ def _servers(servers: Sequence[Backend], balancer: Balancer) -> str:
     lines = [f"    option httpchk GET {balancer.check}"] if balancer.check else []
     for server in servers:
         words = [
-            "    server", server.name, f"{server.host}:{server.port}",
+            "    server",
+            server.name,
+            f"{server.host}:{server.port}",
             f"check inter {balancer.check_ms}ms fall 2 rise 1 weight {server.weight}",
-        ]  # fmt: skip
+        ]
         words += ["backup"] if server.backup else []
         words += ["disabled"] if server.drained else []
         lines.append(" ".join(words))

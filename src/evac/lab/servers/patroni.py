@@ -53,9 +53,14 @@ class PatroniMember:
     def __post_init__(self) -> None:
         argv = (find_program("patroni", PACKAGE), str(self.folder / "patroni.yml"))
         self.process = Process(
-            f"patroni {self.name}", argv, self.folder / "patroni.log", USER, self.prefix, cwd=self.folder,
+            f"patroni {self.name}",
+            argv,
+            self.folder / "patroni.log",
+            USER,
+            self.prefix,
+            cwd=self.folder,
             env={"PATH": f"{self.bin}:{os.environ.get('PATH', '')}", "LC_ALL": "C"},
-        )  # fmt: skip
+        )
 
     @property
     def url(self) -> str:
@@ -89,8 +94,21 @@ class PatroniMember:
 
     def sql(self, statement: str, timeout_s: float = 10.0) -> str:
         """Runs one statement through psql and returns its rows, one a line."""
-        argv = (*self.prefix, f"{self.bin}/psql", "-XAtq", "-h", self.host, "-p", str(self.postgres_port),
-                "-U", USER, "-d", "postgres", "-c", statement)  # fmt: skip
+        argv = (
+            *self.prefix,
+            f"{self.bin}/psql",
+            "-XAtq",
+            "-h",
+            self.host,
+            "-p",
+            str(self.postgres_port),
+            "-U",
+            USER,
+            "-d",
+            "postgres",
+            "-c",
+            statement,
+        )
         env = {"PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "2"}
         return run_once(argv, timeout_s=timeout_s, env=env).strip()
 
@@ -147,10 +165,20 @@ class PatroniMember:
 
 
 def patroni(
-    folder: Path, host: str, port: int, postgres_port: int, name: str, *, scope: str, etcd: str,
-    timers: Timers = SHORTEST, synchronous: bool = True, follows: tuple[str, int] | None = None,
-    password: str = "evac-lab", prefix: tuple[str, ...] = (),
-) -> PatroniMember:  # fmt: skip
+    folder: Path,
+    host: str,
+    port: int,
+    postgres_port: int,
+    name: str,
+    *,
+    scope: str,
+    etcd: str,
+    timers: Timers = SHORTEST,
+    synchronous: bool = True,
+    follows: tuple[str, int] | None = None,
+    password: str = "evac-lab",
+    prefix: tuple[str, ...] = (),
+) -> PatroniMember:
     """A member under `folder`, not started. etcd: host:port of its own etcd member. follows: host and port of
     another cluster's primary, which makes this a standby cluster.
     """
@@ -158,10 +186,14 @@ def patroni(
     folder.chmod(0o755)
     member = PatroniMember(scope, name, host, port, postgres_port, folder, password, prefix)
     dcs: dict[str, Any] = {
-        "ttl": timers.ttl, "loop_wait": timers.loop_wait, "retry_timeout": timers.retry_timeout,
-        "synchronous_mode": synchronous, "synchronous_mode_strict": synchronous,
-        "maximum_lag_on_failover": 1_048_576, "postgresql": {"use_pg_rewind": True},
-    }  # fmt: skip
+        "ttl": timers.ttl,
+        "loop_wait": timers.loop_wait,
+        "retry_timeout": timers.retry_timeout,
+        "synchronous_mode": synchronous,
+        "synchronous_mode_strict": synchronous,
+        "maximum_lag_on_failover": 1_048_576,
+        "postgresql": {"use_pg_rewind": True},
+    }
     if follows is not None:
         methods = {"create_replica_methods": ["basebackup"]}
         dcs["standby_cluster"] = {"host": follows[0], "port": follows[1], **methods}
@@ -175,25 +207,34 @@ def patroni(
 def _settings(member: PatroniMember, etcd: str, dcs: dict[str, Any]) -> dict[str, Any]:
     login = {"username": USER, "password": member.password}
     address, api = f"{member.host}:{member.postgres_port}", f"{member.host}:{member.port}"
-    access = ("local all all trust", "host all all 0.0.0.0/0 scram-sha-256",
-              "host replication all 0.0.0.0/0 scram-sha-256")  # fmt: skip
+    access = (
+        "local all all trust",
+        "host all all 0.0.0.0/0 scram-sha-256",
+        "host replication all 0.0.0.0/0 scram-sha-256",
+    )
     parameters = {key: value for key, value in DEFAULTS.items() if key != "hot_standby"}
     return {
-        "scope": member.scope, "name": member.name,
+        "scope": member.scope,
+        "name": member.name,
         "restapi": {"listen": api, "connect_address": api},
         "etcd3": {"host": etcd, "use_proxies": True},
         "bootstrap": {
-            "dcs": dcs, "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums"],
+            "dcs": dcs,
+            "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums"],
         },
         "postgresql": {
-            "listen": address, "connect_address": address, "data_dir": str(member.folder / "data"),
-            "bin_dir": member.bin, "pgpass": str(member.folder / "pgpass"), "parameters": parameters,
+            "listen": address,
+            "connect_address": address,
+            "data_dir": str(member.folder / "data"),
+            "bin_dir": member.bin,
+            "pgpass": str(member.folder / "pgpass"),
+            "parameters": parameters,
             "authentication": {"superuser": login, "replication": login, "rewind": login},
             "pg_hba": list(access),
         },
         "watchdog": {"mode": "off"},
         "tags": {},
-    }  # fmt: skip
+    }
 
 
 def wait_for_sync(members: Sequence[PatroniMember], standby: str, timeout_s: float = 60.0) -> None:

@@ -92,8 +92,23 @@ class PostgresServer:
 
     def sql(self, statement: str, timeout_s: float = 30.0, database: str = "postgres") -> str:
         """Runs one statement through psql and returns its rows, one a line."""
-        argv = (*self.prefix, f"{self.bin}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h",
-                self.host, "-p", str(self.port), "-U", USER, "-d", database, "-c", statement)  # fmt: skip
+        argv = (
+            *self.prefix,
+            f"{self.bin}/psql",
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            self.host,
+            "-p",
+            str(self.port),
+            "-U",
+            USER,
+            "-d",
+            database,
+            "-c",
+            statement,
+        )
         env = {"PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "2"}
         return run_once(argv, timeout_s=timeout_s, env=env).strip()
 
@@ -162,8 +177,21 @@ def primary(
     secret.write_text(password)
     secret.chmod(0o600)
     give_to(USER, folder)
-    argv = (f"{server.bin}/initdb", "-D", str(server.data), "-U", USER, "-A", "scram-sha-256", "--no-sync",
-            "-k", "-E", "UTF8", "--locale=C", f"--pwfile={secret}")  # fmt: skip
+    argv = (
+        f"{server.bin}/initdb",
+        "-D",
+        str(server.data),
+        "-U",
+        USER,
+        "-A",
+        "scram-sha-256",
+        "--no-sync",
+        "-k",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        f"--pwfile={secret}",
+    )
     run_once(argv, user=USER, timeout_s=120)
     with (server.data / "pg_hba.conf").open("a") as access:
         access.write("host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256\n")
@@ -183,19 +211,41 @@ def standby(
     """A copy of the running `of` that follows it under `name`, not started."""
     server = _laid_out(folder, host, port, name, of.password, of.prefix if prefix is None else prefix)
     give_to(USER, folder)
-    argv = (*server.prefix, *Process("", (), folder / "x", USER)._as_user(), f"{of.bin}/pg_basebackup",
-            "-h", of.host, "-p", str(of.port), "-U", USER, "-D", str(server.data), "-X", "stream",
-            "-c", "fast", "--no-sync")  # fmt: skip
+    argv = (
+        *server.prefix,
+        *Process("", (), folder / "x", USER)._as_user(),
+        f"{of.bin}/pg_basebackup",
+        "-h",
+        of.host,
+        "-p",
+        str(of.port),
+        "-U",
+        USER,
+        "-D",
+        str(server.data),
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+        "--no-sync",
+    )
     run_once(argv, timeout_s=120, env={"PGPASSWORD": of.password})
     (server.data / "standby.signal").touch(mode=0o600)
     # pg_basebackup -R writes no application_name, and without it no synchronous set ever matches.
     passwords = folder / "pgpass"
     passwords.touch(mode=0o600)
     passwords.write_text(passfile_line(USER, of.password))
-    upstream = format_conninfo({
-        "host": of.host, "port": str(of.port), "user": USER, "passfile": str(passwords),
-        "application_name": name, "connect_timeout": "2", "keepalives_idle": "2",
-    })  # fmt: skip
+    upstream = format_conninfo(
+        {
+            "host": of.host,
+            "port": str(of.port),
+            "user": USER,
+            "passfile": str(passwords),
+            "application_name": name,
+            "connect_timeout": "2",
+            "keepalives_idle": "2",
+        }
+    )
     in_file = _quoted(upstream.replace("\\", "\\\\"))
     (server.data / "postgresql.auto.conf").write_text(f"primary_conninfo = '{in_file}'\n")
     configure(server, {"cluster_name": name})
@@ -223,9 +273,11 @@ def set_synchronous(server: PostgresServer, names: tuple[str, ...]) -> None:
 
 
 def wait_for_standby(
-    server: PostgresServer, name: str, states: tuple[str, ...] = ("sync", "async", "quorum", "potential"),
+    server: PostgresServer,
+    name: str,
+    states: tuple[str, ...] = ("sync", "async", "quorum", "potential"),
     timeout_s: float = 20.0,
-) -> None:  # fmt: skip
+) -> None:
     """Waits until the primary streams to `name` in one of `states`. Raises `ServerFailed`."""
     allowed = ", ".join(f"'{state}'" for state in states)
     query = (

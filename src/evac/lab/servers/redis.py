@@ -53,18 +53,32 @@ class RedisServer(OneProcess):
 
 
 def redis(
-    folder: Path, host: str, port: int, name: str, *, of: RedisServer | None = None, password: str = "",
+    folder: Path,
+    host: str,
+    port: int,
+    name: str,
+    *,
+    of: RedisServer | None = None,
+    password: str = "",
     prefix: tuple[str, ...] = (),
-) -> RedisServer:  # fmt: skip
+) -> RedisServer:
     """A server under `folder`, not started; it follows `of` where given."""
     folder.mkdir(parents=True, exist_ok=True)
     source = (of.host, of.port) if of is not None else None
     server = RedisServer(name, host, port, folder, password, source, prefix)
     lines = [
-        f"bind {host}", f"port {port}", f"dir {folder}", "daemonize no", "appendonly yes",
-        "appendfsync everysec", 'save ""', "repl-timeout 5", "repl-ping-replica-period 1",
-        "repl-diskless-sync-delay 0", f"replica-announce-ip {host}",
-    ]  # fmt: skip
+        f"bind {host}",
+        f"port {port}",
+        f"dir {folder}",
+        "daemonize no",
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "repl-timeout 5",
+        "repl-ping-replica-period 1",
+        "repl-diskless-sync-delay 0",
+        f"replica-announce-ip {host}",
+    ]
     if password:
         lines += [f"requirepass {password}", f"masterauth {password}"]
     if source is not None:

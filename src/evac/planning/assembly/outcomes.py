@@ -92,9 +92,13 @@ def _latest(steps: Mapping[str, Step], step: Step) -> str:
 
 
 def _reason(
-    draft: Draft, times: Times, service: int, state: ServiceState, late: frozenset[int],
+    draft: Draft,
+    times: Times,
+    service: int,
+    state: ServiceState,
+    late: frozenset[int],
     helped: Mapping[str, set[str]],
-) -> str:  # fmt: skip
+) -> str:
     if state == "shed":
         some = sorted(helped.get(draft.instance.services.id[service], ()))
         return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"

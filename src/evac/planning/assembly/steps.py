@@ -19,37 +19,54 @@ from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
 from evac.planning.simulation.uses import StepUses
 
 PRECHECK: Final[dict[StepKind, str]] = {
-    "fence": "the loss is confirmed by quorum", "promote": "the old primary is fenced; lag is known",
-    "boot": "the feed has power; the BMC answers", "start": "the image is in the registry; room is free",
-    "verify": "all replicas have started", "shift": "the service answers in its new place",
-    "shed": "the service may be shed", "stop": "traffic has moved",
+    "fence": "the loss is confirmed by quorum",
+    "promote": "the old primary is fenced; lag is known",
+    "boot": "the feed has power; the BMC answers",
+    "start": "the image is in the registry; room is free",
+    "verify": "all replicas have started",
+    "shift": "the service answers in its new place",
+    "shed": "the service may be shed",
+    "stop": "traffic has moved",
     "power": "the fault is cleared; outlets of racks that come on by themselves are open",
-    "attest": "what it would delete or unseal is known", "reprotect": "the copy cannot write",
-}  # fmt: skip
+    "attest": "what it would delete or unseal is known",
+    "reprotect": "the copy cannot write",
+}
 GATE: Final[dict[StepKind, str]] = {
-    "fence": "the old primary refuses writes", "promote": "the new primary takes writes",
+    "fence": "the old primary refuses writes",
+    "promote": "the new primary takes writes",
     "boot": "the server is up",
-    "start": "replicas report ready", "verify": "checks pass", "shift": "traffic arrives, errors stay low",
-    "shed": "replicas have stopped", "stop": "replicas have stopped",
-    "power": "voltage is there, nothing tripped", "attest": "a person has freed it",
+    "start": "replicas report ready",
+    "verify": "checks pass",
+    "shift": "traffic arrives, errors stay low",
+    "shed": "replicas have stopped",
+    "stop": "replicas have stopped",
+    "power": "voltage is there, nothing tripped",
+    "attest": "a person has freed it",
     "reprotect": "the copy follows and has caught up",
-}  # fmt: skip
+}
 UNDO: Final[dict[StepKind, str]] = {
-    "fence": "none: unfence by hand after reprotecting", "promote": "none: a store that moved stays",
-    "boot": "leave it on", "start": "stop the replicas", "verify": "nothing to undo",
+    "fence": "none: unfence by hand after reprotecting",
+    "promote": "none: a store that moved stays",
+    "boot": "leave it on",
+    "start": "stop the replicas",
+    "verify": "nothing to undo",
     "shift": "point traffic back",
-    "shed": "start the replicas again", "stop": "start the replicas again",
-    "power": "open the breaker or the outlets again", "attest": "stop it again",
+    "shed": "start the replicas again",
+    "stop": "start the replicas again",
+    "power": "open the breaker or the outlets again",
+    "attest": "stop it again",
     "reprotect": "fence it again",
-}  # fmt: skip
+}
 MILES: Final = ("base", "top")
 _USUAL: Final[dict[StepKind, dict[str, object]]] = {
     kind: {
-        "precheck": PRECHECK.get(kind, ""), "gate": GATE.get(kind, ""), "undo": UNDO.get(kind, ""),
+        "precheck": PRECHECK.get(kind, ""),
+        "gate": GATE.get(kind, ""),
+        "undo": UNDO.get(kind, ""),
         "tools": tools,
     }
     for kind, tools in TOOLS_OF_KIND.items()
-}  # fmt: skip
+}
 """What steps of a kind say, unless they say otherwise."""
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
@@ -77,9 +94,13 @@ class Draft:
         tick = self.instance.tick_ms
         told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
         self.steps[name] = Step(
-            id=name, kind=kind, target=target, start_ms=start * tick, end_ms=end * tick,
+            id=name,
+            kind=kind,
+            target=target,
+            start_ms=start * tick,
+            end_ms=end * tick,
             **told,  # type: ignore[arg-type]
-        )  # fmt: skip
+        )
         return name
 
     def manual_ticks(self, kind: StepKind, regular: int, manual: bool) -> int:
@@ -124,14 +145,25 @@ def _stores(draft: Draft) -> None:
         at = int(entry["fence_at"])
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
         fence = draft.add(
-            "fence", store.id, f"fence:{store.id}", at, at + length, rung=store.fence_rung,
+            "fence",
+            store.id,
+            f"fence:{store.id}",
+            at,
+            at + length,
+            rung=store.fence_rung,
             manual=bool(entry["fence_manual"]),
-        )  # fmt: skip
+        )
         candidate = store.candidates[int(entry["candidate"])]
         draft.promote_of[row] = draft.add(
-            "promote", store.id, f"promote:{store.id}", int(entry["promote_at"]), int(entry["primary_at"]),
-            candidate=candidate.id, manual=bool(entry["promote_manual"]), after=(fence,),
-        )  # fmt: skip
+            "promote",
+            store.id,
+            f"promote:{store.id}",
+            int(entry["promote_at"]),
+            int(entry["primary_at"]),
+            candidate=candidate.id,
+            manual=bool(entry["promote_manual"]),
+            after=(fence,),
+        )
 
 
 def _boots(draft: Draft) -> None:
@@ -142,9 +174,16 @@ def _boots(draft: Draft) -> None:
     for row, at, on_at, manual, pool in lines:
         name = instance.row_names[row]
         draft.boot_of[row] = draft.add(
-            "boot", name, f"boot:{name}", at, on_at, servers=((name, 1),), manual=bool(manual),
-            pool=instance.pools[pool].id, **boot_fields(draft, row),
-        )  # fmt: skip
+            "boot",
+            name,
+            f"boot:{name}",
+            at,
+            on_at,
+            servers=((name, 1),),
+            manual=bool(manual),
+            pool=instance.pools[pool].id,
+            **boot_fields(draft, row),
+        )
 
 
 class _Batch(NamedTuple):
@@ -181,10 +220,15 @@ def _sheds(draft: Draft) -> None:
     victims, rows = board.present["service"][log["entry"]], board.present["row"][log["entry"]]
     lines = np.stack(
         [
-            victims, np.zeros_like(rows), log["at"], draft.instance.rows.pool[rows], log["manual"], rows,
+            victims,
+            np.zeros_like(rows),
+            log["at"],
+            draft.instance.rows.pool[rows],
+            log["manual"],
+            rows,
             log["count"],
         ]
-    )  # fmt: skip
+    )
     started_on = _started_on(draft, rows)
     ordinal: dict[int, int] = {}
     for batch, placed in _batches(lines[:, log["count"] > 0]):
@@ -192,10 +236,17 @@ def _sheds(draft: Draft) -> None:
         length = draft.manual_ticks("shed", int(s.shed[batch.service]), bool(batch.manual))
         helped = {o for row in placed for o in started_on.get(row, ()) if s.tier[o] < s.tier[batch.service]}
         name = draft.add(
-            "shed", s.id[batch.service], f"shed:{s.id[batch.service]}:{number}", batch.at, batch.at + length,
-            count=sum(placed.values()), servers=_servers(draft, placed), manual=bool(batch.manual),
-            pool=draft.instance.pools[batch.pool].id, for_services=tuple(sorted(s.id[o] for o in helped)),
-        )  # fmt: skip
+            "shed",
+            s.id[batch.service],
+            f"shed:{s.id[batch.service]}:{number}",
+            batch.at,
+            batch.at + length,
+            count=sum(placed.values()),
+            servers=_servers(draft, placed),
+            manual=bool(batch.manual),
+            pool=draft.instance.pools[batch.pool].id,
+            for_services=tuple(sorted(s.id[o] for o in helped)),
+        )
         for row in placed:
             draft.sheds_on.setdefault(row, []).append(name)
 
@@ -224,10 +275,18 @@ def _starts(draft: Draft) -> None:
         tick = draft.instance.tick_ms
         sheds = _ended_sheds(draft, rows, batch.at * tick)
         draft.add(
-            "start", s.id[batch.service], name, batch.at, batch.at + length, count=sum(rows.values()),
-            milestone=MILES[batch.mile], pool=draft.instance.pools[batch.pool].id,
-            servers=_servers(draft, rows), manual=bool(batch.manual), after=tuple(sorted(boots | sheds)),
-        )  # fmt: skip
+            "start",
+            s.id[batch.service],
+            name,
+            batch.at,
+            batch.at + length,
+            count=sum(rows.values()),
+            milestone=MILES[batch.mile],
+            pool=draft.instance.pools[batch.pool].id,
+            servers=_servers(draft, rows),
+            manual=bool(batch.manual),
+            after=tuple(sorted(boots | sheds)),
+        )
         draft.starts_of.setdefault(key, []).append(name)
 
 
@@ -258,9 +317,15 @@ def _checks(draft: Draft) -> None:
             length = draft.manual_ticks("shift", int(s.change[service] + s.settle[service]), manual)
             before = draft.last_of[service]
             draft.last_of[service] = draft.add(
-                "shift", s.id[service], f"shift:{s.id[service]}", at, at + length, milestone="base",
-                manual=manual, after=(before,),
-            )  # fmt: skip
+                "shift",
+                s.id[service],
+                f"shift:{s.id[service]}",
+                at,
+                at + length,
+                milestone="base",
+                manual=manual,
+                after=(before,),
+            )
 
 
 def _after(draft: Draft) -> dict[str, tuple[str, ...]]:

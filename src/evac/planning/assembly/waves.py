@@ -24,9 +24,14 @@ def power_steps(draft: Draft) -> None:
     steps = draft.instance.power_steps
     for step in steps:
         draft.add(
-            "power", step.target, f"power:{step.target}", step.start, step.end, manual=step.manual,
+            "power",
+            step.target,
+            f"power:{step.target}",
+            step.start,
+            step.end,
+            manual=step.manual,
             after=tuple(f"power:{steps[number].target}" for number in step.after),
-        )  # fmt: skip
+        )
 
 
 def boot_fields(draft: Draft, row: int) -> dict[str, object]:
@@ -65,9 +70,15 @@ def reprotect_steps(draft: Draft) -> None:
             since = max(since, int(entry["primary_at"]))
         if since + copy.ticks <= instance.horizon:
             draft.add(
-                "reprotect", copy.store, f"reprotect:{copy.store}:{copy.member}", since, since + copy.ticks,
-                candidate=copy.member, manual=True, after=after,
-            )  # fmt: skip
+                "reprotect",
+                copy.store,
+                f"reprotect:{copy.store}:{copy.member}",
+                since,
+                since + copy.ticks,
+                candidate=copy.member,
+                manual=True,
+                after=after,
+            )
 
 
 def left_off(instance: Instance, board: Board) -> tuple[LeftOff, ...]:

@@ -56,9 +56,16 @@ def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: flo
     nodes = (head, facts.lost, problem.reserve, horizon)
     graph = (options.start, options.kind, options.target, options.worth)
     rows = (
-        members.start, members.speed, members.size, members.release, members.arrivals,
-        members.first, members.gain_start, members.gain_tick, members.gain,
-    )  # fmt: skip
+        members.start,
+        members.speed,
+        members.size,
+        members.release,
+        members.arrivals,
+        members.first,
+        members.gain_start,
+        members.gain_tick,
+        members.gain,
+    )
     theta = _first_fractions(problem, relaxed)
     flow, best_flow, sum_flow = (np.zeros(len(theta)) for _ in range(3))
     sum_wait = np.zeros(len(members.milestone))
@@ -66,9 +73,23 @@ def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: flo
     while done < iterations:
         some = min(_CHUNK, iterations - done)
         best, counted = kernels.ascend(
-            some, done + 1, _PACE, max(1.0, mean_outage), best, counted,
-            order, weight, *nodes, *graph, *rows, theta, flow, best_flow, sum_flow, sum_wait,
-        )  # fmt: skip
+            some,
+            done + 1,
+            _PACE,
+            max(1.0, mean_outage),
+            best,
+            counted,
+            order,
+            weight,
+            *nodes,
+            *graph,
+            *rows,
+            theta,
+            flow,
+            best_flow,
+            sum_flow,
+            sum_wait,
+        )
         done += some
         ceiling = kernels.ceiling_of(order, weight, head, facts.lost, *graph, sum_wait / counted)
         average = kernels.value_of(*nodes, *graph, *rows, sum_flow / counted)

@@ -65,18 +65,25 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
     for s, component in enumerate(instance.services.component.tolist()):
         members.setdefault(component, []).append(s)
     heads = Heads(
-        [0] * count, [0] * count, [0] * len(instance.stores), [0] * count, [0] * count,
-        [0] * count, [0] * len(instance.stores), [0] * count, [0] * count, [0] * count,
-        [members[c] for c in sorted(members)], pools_of(room),
-    )  # fmt: skip
+        [0] * count,
+        [0] * count,
+        [0] * len(instance.stores),
+        [0] * count,
+        [0] * count,
+        [0] * count,
+        [0] * len(instance.stores),
+        [0] * count,
+        [0] * count,
+        [0] * count,
+        [members[c] for c in sorted(members)],
+        pools_of(room),
+    )
     _set_waves_and_tails(instance, needs, heads)
     tables = _tables(instance, needs, room, heads)
     longest = max((b.duration for b in instance.boot_kinds), default=0)
     heads.boot_wait = int(
-        run_passes(
-            tables, instance.horizon, instance.first_boot, instance.boots_by_hand, longest, _PASSES
-        )
-    )  # fmt: skip
+        run_passes(tables, instance.horizon, instance.first_boot, instance.boots_by_hand, longest, _PASSES)
+    )
     for name in ("base", "top", "store", "begin", "verified", "shifting", "fenced"):
         setattr(heads, name, getattr(tables, name).tolist())
     kinds = [kind for kind, need in instance.tools.items() if need.services]
@@ -126,23 +133,39 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
     found = {name: np.zeros(len(s), np.int64) for name in ("base", "top", "begin", "verified", "shifting")}
     option_first, options = _ragged([store.allowed for store in stores])
     return Tables(
-        *_columns(heads.components), *_columns([services for services, _ in around]),
-        *_columns([lost for _, lost in around]), *_columns(s.soft),
-        option_first, _column(c.duration for c in options),
+        *_columns(heads.components),
+        *_columns([services for services, _ in around]),
+        *_columns([lost for _, lost in around]),
+        *_columns(s.soft),
+        option_first,
+        _column(c.duration for c in options),
         np.array([c.kind == "promote" for c in options], np.bool_),
         *_columns([need.services for need in tools]),
         manual=_column(-1 if need.manual is None else need.manual for need in tools),
         place=_column(kinds.index(kind) if kind in kinds else -1 for kind in KINDS),
         fence=_column(store.fence for store in stores),
-        base_lost=s.base_lost, blocked=s.blocked, shifts=s.shift, start=s.start, verify=s.verify,
-        shift=s.change + s.settle, base_starts=needs.base_starts, top_starts=needs.top_starts,
-        base_total=needs.base_total, both_total=needs.base_total + needs.top_total,
-        fits=room.per_site.sum(axis=1), base_wave=_column(heads.base_wave),
-        top_wave=_column(heads.top_wave), base_tick=room.base_tick, top_tick=room.top_tick,
-        top_lost=np.flatnonzero(s.top_lost), **found, store=np.zeros(len(stores), np.int64),
-        fenced=np.zeros(len(stores), np.int64), entered=np.full(len(heads.components), -1, np.int64),
+        base_lost=s.base_lost,
+        blocked=s.blocked,
+        shifts=s.shift,
+        start=s.start,
+        verify=s.verify,
+        shift=s.change + s.settle,
+        base_starts=needs.base_starts,
+        top_starts=needs.top_starts,
+        base_total=needs.base_total,
+        both_total=needs.base_total + needs.top_total,
+        fits=room.per_site.sum(axis=1),
+        base_wave=_column(heads.base_wave),
+        top_wave=_column(heads.top_wave),
+        base_tick=room.base_tick,
+        top_tick=room.top_tick,
+        top_lost=np.flatnonzero(s.top_lost),
+        **found,
+        store=np.zeros(len(stores), np.int64),
+        fenced=np.zeros(len(stores), np.int64),
+        entered=np.full(len(heads.components), -1, np.int64),
         waits=np.zeros(len(kinds), np.int64),
-    )  # fmt: skip
+    )
 
 
 def _column(values: Iterable[int]) -> IntColumn:

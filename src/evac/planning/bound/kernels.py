@@ -248,9 +248,16 @@ def price_rows(
         a, b = row_start[row], row_start[row + 1]
         if speed[row] > 0.0:
             busy_times(
-                weight[a:b], size[a:b], release[a:b], arrivals[a:b], speed[row], horizon,
-                heap[a:b], left[a:b], wait[a:b],
-            )  # fmt: skip
+                weight[a:b],
+                size[a:b],
+                release[a:b],
+                arrivals[a:b],
+                speed[row],
+                horizon,
+                heap[a:b],
+                left[a:b],
+                wait[a:b],
+            )
         else:
             e, f = gain_start[row], gain_start[row + 1]
             room_waits(weight[a:b], size[a:b], first[row], gain_tick[e:f], gain[e:f], horizon, wait[a:b])
@@ -301,16 +308,40 @@ def ascend(
     heap, left = np.zeros(members, np.int64), np.zeros(members)
     for k in range(begin, begin + iterations):
         spread_flows(
-            order, weight, head, lost, reserve, horizon,
-            start, kind, target, worth, theta, flow, received, short,
-        )  # fmt: skip
+            order,
+            weight,
+            head,
+            lost,
+            reserve,
+            horizon,
+            start,
+            kind,
+            target,
+            worth,
+            theta,
+            flow,
+            received,
+            short,
+        )
         for o in range(options):
             if kind[o] == SHARE:
                 shares[target[o]] = flow[o]
         price_rows(
-            row_start, speed, size, release, arrivals, first, gain_start, gain_tick, gain, horizon,
-            shares, wait, heap, left,
-        )  # fmt: skip
+            row_start,
+            speed,
+            size,
+            release,
+            arrivals,
+            first,
+            gain_start,
+            gain_tick,
+            gain,
+            horizon,
+            shares,
+            wait,
+            heap,
+            left,
+        )
         now = dual_value(head, lost, reserve, horizon, start, kind, target, worth, wait, flow)
         if now > best:
             best = now
@@ -324,7 +355,7 @@ def ascend(
         sum_wait += wait
         weigh_options(
             order, head, lost, horizon, start, kind, target, worth, theta, wait, short, value, worthwhile
-        )  # fmt: skip
+        )
         shift_shares(start, theta, worthwhile, pace / (1.0 + k / 30.0), mean)
     return best, counted
 
@@ -357,9 +388,21 @@ def value_of(
         if kind[o] == SHARE:
             shares[target[o]] = flow[o]
     price_rows(
-        row_start, speed, size, release, arrivals, first, gain_start, gain_tick, gain, horizon,
-        shares, wait, np.zeros(members, np.int64), np.zeros(members),
-    )  # fmt: skip
+        row_start,
+        speed,
+        size,
+        release,
+        arrivals,
+        first,
+        gain_start,
+        gain_tick,
+        gain,
+        horizon,
+        shares,
+        wait,
+        np.zeros(members, np.int64),
+        np.zeros(members),
+    )
     return dual_value(head, lost, reserve, horizon, start, kind, target, worth, wait, flow)
 
 

@@ -284,18 +284,51 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
     demand, eligible = services.demand[s], instance.eligible[s]
     per_server, most = int(services.per_server[s]), int(services.n[s])
     fill_fit(
-        shapes.room, shapes.pool, shapes.is_pool, shapes.fit, shapes.wanted, shapes.shape, shapes.row,
-        shapes.cell, shapes.first, demand, eligible, per_server, most, wanted, cells.total, table.fit,
-    )  # fmt: skip
+        shapes.room,
+        shapes.pool,
+        shapes.is_pool,
+        shapes.fit,
+        shapes.wanted,
+        shapes.shape,
+        shapes.row,
+        shapes.cell,
+        shapes.first,
+        demand,
+        eligible,
+        per_server,
+        most,
+        wanted,
+        cells.total,
+        table.fit,
+    )
     fill_standing(
-        table.room, demand, *table.span(s), not services.sheddable[s], instance.rows.pool,
-        instance.rows.is_pool, cells.of, eligible, per_server, most, wanted,
-        cells.total, table.fit, table.wanted,
-    )  # fmt: skip
+        table.room,
+        demand,
+        *table.span(s),
+        not services.sheddable[s],
+        instance.rows.pool,
+        instance.rows.is_pool,
+        cells.of,
+        eligible,
+        per_server,
+        most,
+        wanted,
+        cells.total,
+        table.fit,
+        table.wanted,
+    )
     powered = sum_cells(
-        cells.total, cells.pool, cells.dark, cells.rack_key, cells.feed_key, table.total,
-        table.by_rack.total, table.by_rack.outside, table.by_feed.total, table.by_feed.outside,
-    )  # fmt: skip
+        cells.total,
+        cells.pool,
+        cells.dark,
+        cells.rack_key,
+        cells.feed_key,
+        table.total,
+        table.by_rack.total,
+        table.by_rack.outside,
+        table.by_feed.total,
+        table.by_feed.outside,
+    )
     return int(powered)
 
 

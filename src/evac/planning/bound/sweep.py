@@ -162,9 +162,14 @@ def sum_cells(
 
 @kernel
 def fill_pools(
-    total: IntColumn, pool: IndexColumn, rows: IndexColumn, counts: IntColumn, cap: int, here: IntColumn,
+    total: IntColumn,
+    pool: IndexColumn,
+    rows: IndexColumn,
+    counts: IntColumn,
+    cap: int,
+    here: IntColumn,
     found: IntColumn,
-) -> None:  # fmt: skip
+) -> None:
     """Fills here (P) with what stands of a service on rows now, and found (P) with the most that each pool
     can hold by the cap of its site.
     """
@@ -177,9 +182,17 @@ def fill_pools(
 
 @kernel
 def cap_pools(
-    total: IntColumn, outside: IntColumn, key: IndexColumn, pool: IndexColumn, rows: IndexColumn,
-    counts: IntColumn, cap: int, there: IntColumn, most: IntColumn, found: IntColumn,
-) -> None:  # fmt: skip
+    total: IntColumn,
+    outside: IntColumn,
+    key: IndexColumn,
+    pool: IndexColumn,
+    rows: IndexColumn,
+    counts: IntColumn,
+    cap: int,
+    there: IntColumn,
+    most: IntColumn,
+    found: IntColumn,
+) -> None:
     """Lowers found (P) to what parts hold, each at most `cap`, or what stands there now. total (K): of each
     part within a pool; outside (P): where there is none; key (V), pool (K): of each row, of each part; there,
     most: scratch.

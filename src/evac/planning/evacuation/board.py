@@ -68,39 +68,49 @@ _PAIR: Final = (np.int64, (2,))
 
 SERVICE_TYPE: Final = _record(
     ("demand", *_VECTOR),
-    *_fields("base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
-             "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
-             "component shift_set first_present last_present sheddable"),
-
-    ("verify_at", *_PAIR), ("verify_manual", *_PAIR),
-    *_fields("head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-             "leaves breach spared written_off"),
-)  # fmt: skip
+    *_fields(
+        "base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
+        "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
+        "component shift_set first_present last_present sheddable",
+    ),
+    ("verify_at", *_PAIR),
+    ("verify_manual", *_PAIR),
+    *_fields(
+        "head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
+        "leaves breach spared written_off",
+    ),
+)
 ROW_TYPE: Final = _record(
-    ("room", *_VECTOR), ("power", np.int64, (POWER_COLUMNS,)),
+    ("room", *_VECTOR),
+    ("power", np.int64, (POWER_COLUMNS,)),
     *_fields("site rack feed pool group place is_pool dark watts rises"),
-
-    ("free", *_VECTOR), ("unshed", *_VECTOR), ("spare", *_VECTOR),
+    ("free", *_VECTOR),
+    ("unshed", *_VECTOR),
+    ("spare", *_VECTOR),
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
-)  # fmt: skip
+)
 GROUP_TYPE: Final = _record(
     *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand"),
-
-    *_fields("first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark",
-             "boot_begun hand_begun"),
-)  # fmt: skip
+    *_fields(
+        "first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark", "boot_begun hand_begun"
+    ),
+)
 POOL_TYPE: Final = _record(
     *_fields("start_set shed_set first_dark last_dark"),
-
     *_fields("booted_count first_booted"),
-    ("busy_from", *_PAIR), ("busy_to", *_PAIR), ("busy_ticks", *_PAIR), ("busy_at", *_PAIR),
-    ("begun_from", *_PAIR), ("begun_to", *_PAIR), ("begun_ticks", *_PAIR), ("begun_at", *_PAIR),
-)  # fmt: skip
+    ("busy_from", *_PAIR),
+    ("busy_to", *_PAIR),
+    ("busy_ticks", *_PAIR),
+    ("busy_at", *_PAIR),
+    ("begun_from", *_PAIR),
+    ("begun_to", *_PAIR),
+    ("begun_ticks", *_PAIR),
+    ("begun_at", *_PAIR),
+)
 STORE_TYPE: Final = _record(
     *_fields("fence fence_set first_candidate last_candidate"),
-
     *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
-)  # fmt: skip
+)
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left given kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))

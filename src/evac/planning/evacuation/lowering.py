@@ -223,9 +223,27 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
     s = instance.services
     count = len(s)
     table = np.zeros(count, b.SERVICE_TYPE)
-    for name in ("start", "verify", "shed", "per_server", "rack_cap", "feed_cap", "site_cap", "conflict",
-                 "tier", "shift", "base_lost", "top_lost", "blocked", "surviving", "base_weight",
-                 "top_weight", "component", "sheddable", "demand"):  # fmt: skip
+    for name in (
+        "start",
+        "verify",
+        "shed",
+        "per_server",
+        "rack_cap",
+        "feed_cap",
+        "site_cap",
+        "conflict",
+        "tier",
+        "shift",
+        "base_lost",
+        "top_lost",
+        "blocked",
+        "surviving",
+        "base_weight",
+        "top_weight",
+        "component",
+        "sheddable",
+        "demand",
+    ):
         table[name] = getattr(s, name)
     table["serves"] = s.m
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]

@@ -54,8 +54,11 @@ def items_of(board: Board, instance: Instance) -> Items:
     active += [components + s for s in np.flatnonzero(services["top_starts"]).tolist()]
     for service in np.flatnonzero(services["top_starts"]).tolist():
         own = int(services["component"][service])
-        needs.append(np.append(needs[own], components + service) if services[service]["base_lost"]
-                     else np.array([components + service], np.int64))  # fmt: skip
+        needs.append(
+            np.append(needs[own], components + service)
+            if services[service]["base_lost"]
+            else np.array([components + service], np.int64)
+        )
     by_item = needs[:components] + [np.zeros(0, np.int64)] * len(services)
     for service, closure in zip(
         np.flatnonzero(services["top_starts"]).tolist(), needs[components:], strict=True
@@ -136,8 +139,10 @@ def _start_ticks(board: Board) -> Floats:
 
 def _shared_ticks(board: Board) -> float:
     """Ticks one start takes of the limits that every pool shares."""
-    sets = [{int(board.use[k]["limit"]): k for k in _ragged(board, b.USES, int(p["start_set"])).tolist()}
-            for p in board.pool]  # fmt: skip
+    sets = [
+        {int(board.use[k]["limit"]): k for k in _ragged(board, b.USES, int(p["start_set"])).tolist()}
+        for p in board.pool
+    ]
     shared = set.intersection(*(set(s) for s in sets)) if sets else set()
     found = 0.0
     for limit in sorted(shared):

@@ -220,9 +220,14 @@ def _narrow(state: State, market: Market, block: int, fitting: int) -> int:
 
 @vector_kernel
 def _score(
-    score: FloatArray, cost: FloatArray, value: FloatArray, needs: FloatArray, room: Int64Array, columns: int,
+    score: FloatArray,
+    cost: FloatArray,
+    value: FloatArray,
+    needs: FloatArray,
+    room: Int64Array,
+    columns: int,
     thrifty: bool,
-) -> None:  # fmt: skip
+) -> None:
     """The score of each column: its value, thrifty: over its largest share of room; NEVER if it fits not."""
     if columns < FEW:
         for k in range(columns):

@@ -71,9 +71,13 @@ def improve(
     count = start_order.size
     chance = np.array([mixed(np.uint64(seed))])
     trial = Trial(
-        start_order.copy(), np.zeros(count, np.int64), start_order.copy(), np.zeros(count, np.int64),
-        np.empty(count, np.int64), np.zeros(count, np.bool_),
-    )  # fmt: skip
+        start_order.copy(),
+        np.zeros(count, np.int64),
+        start_order.copy(),
+        np.zeros(count, np.int64),
+        np.empty(count, np.int64),
+        np.zeros(count, np.bool_),
+    )
     trial.place[start_order] = np.arange(count)
     restore(saved, 0, profile, floor)
     _advance(net, profile, floor, saved, trial.order, 0, count, count, trial.finish)

@@ -44,9 +44,11 @@ def members_for(tasks: int, work: int) -> Members:
     """A population that fits the work: large enough not to inbreed, small enough to converge."""
     members = min(2_000, max(24, 3 * isqrt(work // GENERATIONS_EACH)))
     return Members(
-        np.zeros((members, tasks), np.int64), np.zeros(members, np.int64), np.zeros(members, np.uint64),
+        np.zeros((members, tasks), np.int64),
+        np.zeros(members, np.int64),
+        np.zeros(members, np.uint64),
         np.zeros(1, np.int64),
-    )  # fmt: skip
+    )
 
 
 @allocating_kernel

@@ -107,11 +107,15 @@ def in_line(ways: Ways, pace: Pace, gates: Gates, asked: Asked, slots: IntColumn
     """
     components = pace.rank.shape[0]
     run = _Run(
-        np.full(components, gates.released), np.zeros(components, np.int64),
-        np.zeros(components, np.bool_), np.zeros(components + 1, np.int64),
-        np.zeros(components + 1, np.int64), np.zeros(2, np.int64), slots,
+        np.full(components, gates.released),
+        np.zeros(components, np.int64),
+        np.zeros(components, np.bool_),
+        np.zeros(components + 1, np.int64),
+        np.zeros(components + 1, np.int64),
+        np.zeros(2, np.int64),
+        slots,
         np.zeros(asked.starts.shape[0], np.int64),
-    )  # fmt: skip
+    )
     for service in range(asked.starts.shape[0]):
         if asked.starts[service] > 0:
             run.starting[pace.component[service]] = True

@@ -95,9 +95,12 @@ def scratch_for(net: Net) -> Scratch:
     """Scratch space for the tasks."""
     span, count = _span(net), net.duration.size
     return Scratch(
-        np.zeros(span + 1, np.uint64), np.zeros(count, np.int64), np.zeros(count, np.int64),
-        np.zeros(count, np.int64), np.zeros(span + 2, np.int64),
-    )  # fmt: skip
+        np.zeros(span + 1, np.uint64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(span + 2, np.int64),
+    )
 
 
 def _fields(net: Net) -> tuple[Ints, int]:

@@ -125,10 +125,19 @@ def warm() -> None:
 
     zero, one, edges = (np.array(column, np.int64) for column in ([0], [1], [0, 1]))
     net = Net(
-        waits=zero, after_from=np.zeros(2, np.int64), after_to=zero[:0], use_from=edges, use_limit=zero,
-        use_units=one, use_hold=-one, groups_from=edges, group_from=edges, capacity=one, queue_from=edges,
+        waits=zero,
+        after_from=np.zeros(2, np.int64),
+        after_to=zero[:0],
+        use_from=edges,
+        use_limit=zero,
+        use_units=one,
+        use_hold=-one,
+        groups_from=edges,
+        group_from=edges,
+        capacity=one,
+        queue_from=edges,
         horizon=10,
-    )  # fmt: skip
+    )
     ends, chains = np.empty((2, 1), np.int64), np.full((2, CHAIN), -1, np.int64)
     play_all(net, np.ones((2, 1), np.int64), zero, ends, chains)
 

@@ -46,8 +46,13 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
     if grant.verb != verb or (grant.run or run) != run or (grant.incident or incident) != incident:
         LOG.warning(
             "break-glass %s of %s refused: it is for %s of %s, not for %s of %s",
-            grant.id, actor.name, grant.verb, grant.run or grant.incident, verb, run,
-        )  # fmt: skip
+            grant.id,
+            actor.name,
+            grant.verb,
+            grant.run or grant.incident,
+            verb,
+            run,
+        )
         raise NotAllowed(
             "glass-purpose",
             f"the credential is for {grant.verb} of {grant.run or grant.incident}, not for {verb} of {run}",
@@ -73,8 +78,14 @@ async def spend(
     number = await _count(store, grant, asked, run, now_ms)
     LOG.warning(
         "break-glass %s of %s: use %d of %d, %s of %s, from %s",
-        grant.id, grant.who, number, grant.uses, grant.verb, run, address_of(request),
-    )  # fmt: skip
+        grant.id,
+        grant.who,
+        number,
+        grant.uses,
+        grant.verb,
+        run,
+        address_of(request),
+    )
     head = f"{BREAK_GLASS} {grant.id[:8]}, use {number} of {grant.uses}"
     words = f'{head}: signed for "{grant.reason[:SIGNED_FOR_MOST]}"'
     text = (

@@ -80,9 +80,10 @@ async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, re
         given = _token_in(body)
     if not hmac.compare_digest(given, actor.csrf.encode()):
         raise NotAllowed(
-            "csrf", "this change does not carry the token of your login",
+            "csrf",
+            "this change does not carry the token of your login",
             "open the page again and send it from there; programs send a token: evac access token",
-        )  # fmt: skip
+        )
     return receive if body is None else _again(body, receive)
 
 

@@ -142,9 +142,19 @@ class SessionKeep:
             if told["proof"] not in ("password", "oidc"):
                 return None
             return Session(
-                str(told["name"]), told["role"], told["proof"], str(told["rests"]), now, now - idle,
-                now + left, csrf_of(value), "", revision, now, now,
-            )  # fmt: skip
+                str(told["name"]),
+                told["role"],
+                told["proof"],
+                str(told["rests"]),
+                now,
+                now - idle,
+                now + left,
+                csrf_of(value),
+                "",
+                revision,
+                now,
+                now,
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -163,10 +173,14 @@ class SessionKeep:
         now, wall = self._clock.monotonic_ms(), self._clock.now_ms()
         session.saved_ms = now
         told = {
-            "name": session.name, "role": session.role, "proof": session.proof, "rests": session.rests,
-            "made_ms": wall - (now - session.made_ms), "seen_ms": wall - (now - session.seen_ms),
+            "name": session.name,
+            "role": session.role,
+            "proof": session.proof,
+            "rests": session.rests,
+            "made_ms": wall - (now - session.made_ms),
+            "seen_ms": wall - (now - session.seen_ms),
             "until_ms": wall + (session.until_ms - now),
-        }  # fmt: skip
+        }
         name = _name(key_of(value))
         with contextlib.suppress(EvacError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):

@@ -33,8 +33,18 @@ from evac.web.access.port import SIGN_IN
 
 BACK: Final = f"{SIGN_IN}/oidc/back"
 ALGORITHMS: Final = (
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
-)  # fmt: skip
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+)
 BASIC: Final = "client_secret_basic"
 FLOW_MS: Final = 600_000
 TIMEOUT_S: Final = 5.0
@@ -51,9 +61,10 @@ class ProviderDown(EvacError):
 
     def __init__(self, issuer: str, words: str) -> None:
         super().__init__(
-            "oidc-down", f"the identity provider {issuer} cannot be asked: {words}",
+            "oidc-down",
+            f"the identity provider {issuer} cannot be asked: {words}",
             "sign in with a password, or break the glass: evac access break-glass --help",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +96,15 @@ class Oidc:
         flow = Flow(state, nonce, verifier, where, self._now())
         challenge = _plain(hashlib.sha256(flow.verifier.encode()).digest())
         query = {
-            "response_type": "code", "client_id": self.provider.client, "redirect_uri": self._back,
-            "scope": " ".join(self.provider.scopes), "state": flow.state, "nonce": flow.nonce,
-            "code_challenge": challenge, "code_challenge_method": "S256",
-        }  # fmt: skip
+            "response_type": "code",
+            "client_id": self.provider.client,
+            "redirect_uri": self._back,
+            "scope": " ".join(self.provider.scopes),
+            "state": flow.state,
+            "nonce": flow.nonce,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
         where_to = about["authorization_endpoint"]
         return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", self._sealed(flow)
 
@@ -112,9 +128,12 @@ class Oidc:
         """The ID token for a code."""
         about = await self._discovered()
         form = {
-            "grant_type": "authorization_code", "code": code, "redirect_uri": self._back,
-            "client_id": self.provider.client, "code_verifier": verifier,
-        }  # fmt: skip
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._back,
+            "client_id": self.provider.client,
+            "code_verifier": verifier,
+        }
         headers = {"accept": "application/json"}
         if self.provider.secret:
             secret = (await asyncio.to_thread(secret_of, self.provider.secret)).reveal()

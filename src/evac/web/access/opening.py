@@ -52,9 +52,10 @@ def choose(
         context_of(tls)
     if not listen.loopback and not _names(rules, listen):
         raise InvalidInput(
-            "hosts-missing", f"{listen.host} is every address, and no name is known that the room goes by",
+            "hosts-missing",
+            f"{listen.host} is every address, and no name is known that the room goes by",
             "say it in the access file: address: https://HOST:PORT",
-        )  # fmt: skip
+        )
     return Opened(rules, path, tls, listen)
 
 
@@ -86,9 +87,10 @@ def context_of(tls: Tls) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError, ValueError) as error:
         raise InvalidInput(
-            "tls-unusable", f"the certificate cannot be used: {_said(error)}",
+            "tls-unusable",
+            f"the certificate cannot be used: {_said(error)}",
             "name PEM files: the certificate with those above it, and its key without a password",
-        ) from error  # fmt: skip
+        ) from error
     return context
 
 

@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 STATE: Final = "evac_actor"
 SIGN_IN: Final = "/sign-in"
 OPEN_PATHS: Final = frozenset(
-    {"/healthz", "/readyz", "/", "/static/evac.css", SIGN_IN, f"{SIGN_IN}/oidc", f"{SIGN_IN}/oidc/back",
-     f"{SIGN_IN}/break-glass"}
-)  # fmt: skip
+    {
+        "/healthz",
+        "/readyz",
+        "/",
+        "/static/evac.css",
+        SIGN_IN,
+        f"{SIGN_IN}/oidc",
+        f"{SIGN_IN}/oidc/back",
+        f"{SIGN_IN}/break-glass",
+    }
+)
 """What anybody may ask: whoever restarts a process has no login, and the sign-in page has a style."""
 
 CSRF_HEADER: Final = "x-csrf-token"
@@ -38,9 +46,11 @@ class Unauthenticated(EvacError):
     """Nobody is logged in, or what was shown proves nothing."""
 
     def __init__(
-        self, message: str = "this needs a login", hint: str = "log in, or send a token",
+        self,
+        message: str = "this needs a login",
+        hint: str = "log in, or send a token",
         code: str = "not-authenticated",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(code, message, hint)
 
 

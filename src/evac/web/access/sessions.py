@@ -57,9 +57,15 @@ class SessionBook:
         return len(self._known)
 
     def open(
-        self, name: str, role: Role, proof: Proof, rests: str, rules: Sessions,
-        most_ms: int | None = None, glass: str = "",
-    ) -> str:  # fmt: skip
+        self,
+        name: str,
+        role: Role,
+        proof: Proof,
+        rests: str,
+        rules: Sessions,
+        most_ms: int | None = None,
+        glass: str = "",
+    ) -> str:
         """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
         now = self._now_ms()
         length = rules.whole_ms if most_ms is None else min(rules.whole_ms, most_ms)

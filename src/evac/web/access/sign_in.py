@@ -88,10 +88,17 @@ def page(people: People, where: str, error: EvacError | None = None, name: str =
     token = secrets.token_urlsafe(32)
     provider = people.rules.provider
     body = frame.render(
-        "sign_in.html.j2", SIGN_IN, people.clock.now_ms(), where=where, token=token, name=name,
-        problem="" if error is None else sentence(error), passwords=_passwords(people), keys=_keys(people),
+        "sign_in.html.j2",
+        SIGN_IN,
+        people.clock.now_ms(),
+        where=where,
+        token=token,
+        name=name,
+        problem="" if error is None else sentence(error),
+        passwords=_passwords(people),
+        keys=_keys(people),
         provider="" if provider is None else provider.issuer,
-    )  # fmt: skip
+    )
     found = Response(body, 200 if error is None else status_of(error), NO_STORE, frame.HTML)
     if isinstance(error, TooMany):
         found.headers["retry-after"] = str(error.wait_s)

@@ -27,7 +27,21 @@ from evac.web.api import (
 )
 
 ROUTERS: Sequence[APIRouter] = (
-    situation.router, estate.router, plans.router, runs.router, requests.router, hold.router,
-    what_if.router, incidents.router, notices.router, plan_journal.router, runbooks.router, status.router,
-    proposals.router, proofs.router, papers.router, me.router, health.router,
-)  # fmt: skip
+    situation.router,
+    estate.router,
+    plans.router,
+    runs.router,
+    requests.router,
+    hold.router,
+    what_if.router,
+    incidents.router,
+    notices.router,
+    plan_journal.router,
+    runbooks.router,
+    status.router,
+    proposals.router,
+    proofs.router,
+    papers.router,
+    me.router,
+    health.router,
+)

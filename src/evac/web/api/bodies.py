@@ -47,9 +47,10 @@ class Ask(Body):
     """A request to a run. step: of retry, skip, undo, attest. typed: names of sites that the person typed."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True,
+        extra="forbid",
+        strict=True,
         json_schema_extra={"examples": [{"verb": "pause", "reason": "people inside", "for_ms": 600_000}]},
-    )  # fmt: skip
+    )
     verb: Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
     step: Name = ""
     for_ms: Milliseconds = 0

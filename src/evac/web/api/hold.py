@@ -64,10 +64,12 @@ async def begin(
 
 @router.delete("/hold", responses=answers(Released, 404, 409, 412, 422, 503))
 async def end(
-    request: Request, actor: Annotated[Actor, Depends(need("operator"))],
+    request: Request,
+    actor: Annotated[Actor, Depends(need("operator"))],
     reason: Annotated[str, Query(min_length=1, max_length=2_000, pattern=r"\S")],
-    who: Annotated[str, Query(max_length=512)] = "", key: IdempotencyKey = "",
-) -> Response:  # fmt: skip
+    who: Annotated[str, Query(max_length=512)] = "",
+    key: IdempotencyKey = "",
+) -> Response:
     """Ends the hold. `If-Match` ends only the one that was read."""
     room = room_of(request)
     asked = asked_of(actor, Body(reason=reason, who=who), key, "release")

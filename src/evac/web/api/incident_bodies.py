@@ -85,9 +85,10 @@ class IncidentBody(_Written):
     """An incident that people open by their first note, before anything is carried out."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True,
+        extra="forbid",
+        strict=True,
         json_schema_extra={"examples": [{"incident": "fire-7", "text": "smoke in hall 2"}]},
-    )  # fmt: skip
+    )
     incident: Annotated[str, Field(pattern=KEY, max_length=128)]
     text: Said
 
@@ -95,5 +96,6 @@ class IncidentBody(_Written):
 def note_of(incident: str, body: _Written) -> Note:
     """The note without its id, its writer and its moment."""
     told = body.model_dump(mode="json", exclude={"who"})
-    return Note("", incident, told["kind"], "", 0, told.get("text", ""), told.get("name", ""),
-                told.get("value", ""))  # fmt: skip
+    return Note(
+        "", incident, told["kind"], "", 0, told.get("text", ""), told.get("name", ""), told.get("value", "")
+    )

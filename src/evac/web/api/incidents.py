@@ -111,9 +111,11 @@ async def incidents(request: Request, after: After = "", limit: Limit = LIMIT) -
 
 @router.post("/incidents", status_code=201, responses=answers(NoteTold, 400, 409, 413, 422, 503, status=201))
 async def begin(
-    request: Request, body: IncidentBody, actor: Annotated[Actor, Depends(need("operator"))],
+    request: Request,
+    body: IncidentBody,
+    actor: Annotated[Actor, Depends(need("operator"))],
     key: IdempotencyKey = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """Opens an incident by its first note, before any plan is carried out. 409 where there is one already."""
     room = room_of(request)
     asked = _asked(actor, body.who, key, "incident", body.model_dump(mode="json"))
@@ -131,22 +133,30 @@ async def incident(request: Request, incident: IncidentName) -> Response:
 def shown(file: IncidentFile) -> IncidentShown:
     fates = tuple(
         FateShown(
-            fate.service, fate.tier, fate.people, fate.level, fate.rto_ms,
+            fate.service,
+            fate.tier,
+            fate.people,
+            fate.level,
+            fate.rto_ms,
             tuple(ChangeShown(c.at_ms, c.level, str(c.source)) for c in fate.changes),
         )
         for fate in felt(file.about)
-    )  # fmt: skip
+    )
     return IncidentShown(file.short, fates, len(file.dossier.notes), len(file.entries), file.digest)
 
 
 @router.get(
-    "/incidents/{incident}/timeline", dependencies=READ,
+    "/incidents/{incident}/timeline",
+    dependencies=READ,
     responses=answers(paged(EntryShown), 304, 404, 422, 503),
-)  # fmt: skip
+)
 async def timeline(
-    request: Request, incident: IncidentName, after: AfterNumber = 0, limit: Limit = LIMIT,
+    request: Request,
+    incident: IncidentName,
+    after: AfterNumber = 0,
+    limit: Limit = LIMIT,
     whole: Annotated[bool, Query(description="Every record; else what the story needs.")] = False,
-) -> Response:  # fmt: skip
+) -> Response:
     """What happened, in order; each line names the record that proves it."""
     file = await room_of(request).office.incidents.file(incident)
     rows = [e for e in file.entries if whole or e.weight == "main"]
@@ -158,9 +168,16 @@ async def timeline(
 
 def entry_shown(number: int, entry: Entry) -> EntryShown:
     return EntryShown(
-        number, entry.at_ms, entry.kind, entry.words, entry.run, entry.step, entry.weight,
-        entry.source.stream, entry.source.number,
-    )  # fmt: skip
+        number,
+        entry.at_ms,
+        entry.kind,
+        entry.words,
+        entry.run,
+        entry.step,
+        entry.weight,
+        entry.source.stream,
+        entry.source.number,
+    )
 
 
 @router.get(
@@ -177,14 +194,18 @@ async def notes(
 
 
 @router.post(
-    "/incidents/{incident}/notes", status_code=201,
+    "/incidents/{incident}/notes",
+    status_code=201,
     responses=answers(NoteTold, 400, 404, 409, 413, 422, 503, status=201),
-)  # fmt: skip
+)
 async def write(
-    request: Request, incident: IncidentName, body: NoteBody,
-    actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = "",
+    request: Request,
+    incident: IncidentName,
+    body: NoteBody,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "",
     new: Annotated[bool, Query(description="The incident may be one that nobody knows yet.")] = False,
-) -> Response:  # fmt: skip
+) -> Response:
     """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
     fact for the report, or that it is over. It is never changed; a later one puts right what was wrong.
     """
@@ -212,9 +233,10 @@ def _check_component(room: WarRoom, name: str) -> None:
     known = sorted({one.public_name for one in room.facts.services if one.public_name})
     if name not in known:
         raise InvalidInput(
-            "component-unknown", f"the status page shows no component {name[:80]!r}",
+            "component-unknown",
+            f"the status page shows no component {name[:80]!r}",
             f"one of {listed(known, 20)}" if known else "give a service of the estate a public_name",
-        )  # fmt: skip
+        )
 
 
 def _asked(actor: Actor, who: str, key: str, *about: object) -> Asked:

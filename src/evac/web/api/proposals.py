@@ -27,9 +27,10 @@ router = APIRouter(prefix="/v1", tags=["plans"])
 WAIT_MOST_S: Final = 20
 PLAN: Final[dict[str, Any]] = {
     "requestBody": {
-        "required": True, "content": {JSON: {"schema": {"type": "object", "description": "A plan file."}}},
+        "required": True,
+        "content": {JSON: {"schema": {"type": "object", "description": "A plan file."}}},
     }
-}  # fmt: skip
+}
 
 
 class Propose(Body):
@@ -88,9 +89,11 @@ class DryRunTold(BaseModel):
 
 
 @router.put(
-    "/plans/{digest}", status_code=201, responses=answers(PlanKept, 400, 409, 413, 422, 503, status=201),
+    "/plans/{digest}",
+    status_code=201,
+    responses=answers(PlanKept, 400, 409, 413, 422, 503, status=201),
     openapi_extra=PLAN,
-)  # fmt: skip
+)
 async def hand_over(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
@@ -154,11 +157,14 @@ Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait f
 
 @router.post(
     "/runs", status_code=202, responses=answers(ProposalTold, 404, 409, 400, 413, 422, 503, status=202)
-)  # fmt: skip
+)
 async def propose(
-    request: Request, body: Propose, actor: Annotated[Actor, Depends(need("operator"))],
-    key: IdempotencyKey = "", wait_s: Wait = WAIT_MOST_S,
-) -> Response:  # fmt: skip
+    request: Request,
+    body: Propose,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "",
+    wait_s: Wait = WAIT_MOST_S,
+) -> Response:
     """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
     where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named;
     422 (`plan-wrong`) where the checker does not accept it.

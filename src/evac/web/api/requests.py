@@ -41,13 +41,18 @@ Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait f
 
 
 @router.post(
-    "/runs/{run}/requests", status_code=202,
+    "/runs/{run}/requests",
+    status_code=202,
     responses=answers(RequestTold, 404, 409, 412, 400, 413, 422, 503, status=202),
-)  # fmt: skip
+)
 async def ask(
-    request: Request, run: RunName, body: Ask, actor: Annotated[Actor, Depends(need_to_ask())],
-    key: IdempotencyKey = "", wait_s: Wait = 0,
-) -> Response:  # fmt: skip
+    request: Request,
+    run: RunName,
+    body: Ask,
+    actor: Annotated[Actor, Depends(need_to_ask())],
+    key: IdempotencyKey = "",
+    wait_s: Wait = 0,
+) -> Response:
     """approve, pause, resume, retry, skip, cancel, undo, attest, limit. Answers at once that it is written
     down; with `wait_s` what became of it. `If-Match` with the tag of the run refuses it when anything
     happened since.
@@ -89,9 +94,22 @@ def _request(body: Ask) -> RunRequest:
         told = body.envelope
         envelope = Envelope(tuple(told.sites), tuple(told.stores), told.most_lost_ms, told.most_shed)
     return RunRequest(
-        "", body.verb, "", body.reason, body.step, 0, body.for_ms, body.then, body.ticket, envelope,
-        body.signature, body.evidence, tuple(body.typed), body.limit, body.value,
-    )  # fmt: skip
+        "",
+        body.verb,
+        "",
+        body.reason,
+        body.step,
+        0,
+        body.for_ms,
+        body.then,
+        body.ticket,
+        envelope,
+        body.signature,
+        body.evidence,
+        tuple(body.typed),
+        body.limit,
+        body.value,
+    )
 
 
 async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[str, str]:

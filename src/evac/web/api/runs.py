@@ -153,9 +153,10 @@ def numbered(number: int, event: Event) -> Numbered:
 
 
 @router.get(
-    "/runs/{run}/stream", responses=answers(None, 404, 422, 503, media=streams.MEDIA),
+    "/runs/{run}/stream",
+    responses=answers(None, 404, 422, 503, media=streams.MEDIA),
     openapi_extra={"parameters": [streams.LAST_EVENT]},
-)  # fmt: skip
+)
 async def stream(request: Request, run: RunName, after: AfterNumber | None = None) -> Response:
     """Server-sent events of a run. `event`: its id is its number in the journal, and `Last-Event-ID` goes on
     after it. `end`: the run has ended, and there will be no more. From the first event on, unless told
@@ -175,6 +176,11 @@ async def stream(request: Request, run: RunName, after: AfterNumber | None = Non
         return streams.message("event", numbered(news.number, news.value), news.number)
 
     return streams.stream(
-        room.office.hub, (topic_of(name),), backlog, begin, say, room.setting.heartbeat_s,
+        room.office.hub,
+        (topic_of(name),),
+        backlog,
+        begin,
+        say,
+        room.setting.heartbeat_s,
         lambda: view.phase in ENDED or not register.follows(name),
-    )  # fmt: skip
+    )

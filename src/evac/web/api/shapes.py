@@ -27,10 +27,12 @@ DigestBegun = Annotated[
 IdempotencyKey = Annotated[
     str,
     Header(
-        alias="Idempotency-Key", max_length=200, pattern=r"^[!-~]*$",
+        alias="Idempotency-Key",
+        max_length=200,
+        pattern=r"^[!-~]*$",
         description="Asking twice with the same key is asking once; kept for a day.",
     ),
-]  # fmt: skip
+]
 
 
 PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
@@ -73,14 +75,18 @@ def paged(row: type[Any]) -> type[BaseModel]:
 
 _WORDS: Final = {
     400: "The body is no JSON.",
-    304: "Not changed since the `ETag` in `If-None-Match`.", 401: "Nobody is logged in.",
-    403: "This role may not, or policy does not let it.", 404: "There is no such thing.",
-    409: "The state of the world does not allow it.", 412: "It is not as `If-Match` says.",
-    413: "The body is too large.", 422: "The question does not make sense.",
+    304: "Not changed since the `ETag` in `If-None-Match`.",
+    401: "Nobody is logged in.",
+    403: "This role may not, or policy does not let it.",
+    404: "There is no such thing.",
+    409: "The state of the world does not allow it.",
+    412: "It is not as `If-Match` says.",
+    413: "The body is too large.",
+    422: "The question does not make sense.",
     429: "More often than the access file lets somebody ask; `Retry-After` says how long to wait.",
     500: "Something failed that should not; the id of the request is in the log.",
     503: "The store does not answer, or the estate is being read.",
-}  # fmt: skip
+}
 
 
 def answers(

@@ -41,9 +41,10 @@ async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT
 
 
 @router.get(
-    "/stream", responses=answers(None, 422, 503, media=streams.MEDIA),
+    "/stream",
+    responses=answers(None, 422, 503, media=streams.MEDIA),
     openapi_extra={"parameters": [streams.LAST_EVENT]},
-)  # fmt: skip
+)
 async def stream(request: Request, after: AfterNumber | None = None) -> Response:
     """Server-sent events. `notice`: its id is its number in the journal, and `Last-Event-ID` goes on after
     it. `situation`: the version of the situation changed; read /v1/situation. Begins with what comes next,

@@ -57,8 +57,15 @@ async def files(request: Request, title: Title = "", url: Address = URL) -> Resp
     names = public_names(room)
     found = await room.office.incidents.public(About(title or room.facts.name, names))
     page, rss, document = status_files(found, url)
-    body = dump({"page": page, "feed": rss, "document": document, "overall": found.overall,
-                 "components": len(found.components)})  # fmt: skip
+    body = dump(
+        {
+            "page": page,
+            "feed": rss,
+            "document": document,
+            "overall": found.overall,
+            "components": len(found.components),
+        }
+    )
     return tagged(request, body, tag_of(body))
 
 

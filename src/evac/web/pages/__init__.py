@@ -11,9 +11,15 @@ from fastapi import APIRouter, FastAPI
 from evac.web.pages import carrying_out, frame, incident, notices, now, plan, run, what_if
 
 ROUTERS: Sequence[APIRouter] = (
-    now.router, what_if.router, incident.router, notices.router, plan.router, carrying_out.router, run.router,
+    now.router,
+    what_if.router,
+    incident.router,
+    notices.router,
+    plan.router,
+    carrying_out.router,
+    run.router,
     frame.router,
-)  # fmt: skip
+)
 
 
 def mount_static(app: FastAPI) -> None:

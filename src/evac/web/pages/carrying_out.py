@@ -93,10 +93,12 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
     typed = forms.confirmed(fields, wanted.confirm)
     try:
         body = proposals.Propose(
-            reason=fields["reason"].strip(), who=fields.get("who", "").strip(), plan=wanted.digest,
+            reason=fields["reason"].strip(),
+            who=fields.get("who", "").strip(),
+            plan=wanted.digest,
             incident=fields.get("incident", "").strip(),
             typed=typed,
-        )  # fmt: skip
+        )
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("incident",):

@@ -108,9 +108,13 @@ def problem(told: Mapping[str, Any]) -> bytes:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     made = Environment(
-        loader=FileSystemLoader(folder("templates")), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, auto_reload=False,
-    )  # fmt: skip
+        loader=FileSystemLoader(folder("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
     made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
     made.globals.update(plural=plural, announced="")
     return made

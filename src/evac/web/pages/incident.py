@@ -40,10 +40,16 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
 
     def make() -> bytes:
         return frame.render(
-            "incidents.html.j2", PATH, now_ms, rows=incident_view.list_rows(rows, now_ms), total=len(names),
-            begin=begin, end=end, before=begin - ROWS if begin else None,
+            "incidents.html.j2",
+            PATH,
+            now_ms,
+            rows=incident_view.list_rows(rows, now_ms),
+            total=len(names),
+            begin=begin,
+            end=end,
+            before=begin - ROWS if begin else None,
             after=end if end < len(names) else None,
-        )  # fmt: skip
+        )
 
     return room.shelf.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make, frame.HTML)
 
@@ -86,18 +92,25 @@ async def status(request: Request) -> Response:
 
     def make() -> bytes:
         return frame.render(
-            "status.html.j2", PATH, now_ms, page=page, overall=OVERALL[page.overall],
-            components=component_rows(page), exported=incident_view.exported(exports, now_ms),
-        )  # fmt: skip
+            "status.html.j2",
+            PATH,
+            now_ms,
+            page=page,
+            overall=OVERALL[page.overall],
+            components=component_rows(page),
+            exported=incident_view.exported(exports, now_ms),
+        )
 
     return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
 
 
 @router.get(PATH + "/{incident}/write")
 async def form(
-    request: Request, incident: IncidentName, kind: writing.Kind,
+    request: Request,
+    incident: IncidentName,
+    kind: writing.Kind,
     actor: Annotated[Actor, Depends(need("operator"))],
-) -> Response:  # fmt: skip
+) -> Response:
     """The form for one kind of note."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)

@@ -23,41 +23,76 @@ NAMED_MOST: Final = 12
 MINUTE_MS: Final = 60_000
 LATE_MS: Final = 3 * REFRESH_MS
 _SAID_OF_MANY: Final[Mapping[str, str]] = {
-    "down": "are down", "degraded": "serve, but less than they should", "moving": "are being moved",
-    "restored": "serve again", "moved": "have moved",
-}  # fmt: skip
+    "down": "are down",
+    "degraded": "serve, but less than they should",
+    "moving": "are being moved",
+    "restored": "serve again",
+    "moved": "have moved",
+}
 LEVEL_CLASS: Final[Mapping[str, str]] = {
-    "down": "error", "degraded": "warning", "moving": "warning", "up": "ok",
-}  # fmt: skip
+    "down": "error",
+    "degraded": "warning",
+    "moving": "warning",
+    "up": "ok",
+}
 LEVEL_WORDS: Final[Mapping[str, str]] = {
-    "down": "down", "degraded": "less than it should", "moving": "being moved", "up": "back",
-}  # fmt: skip
+    "down": "down",
+    "degraded": "less than it should",
+    "moving": "being moved",
+    "up": "back",
+}
 KIND_CLASS: Final[Mapping[str, str]] = {
-    "down": "error", "failed": "error", "loss": "error", "trouble": "error", "refused": "error",
-    "degraded": "warning", "paused": "warning", "skipped": "warning", "verdict": "warning",
-    "restored": "ok", "moved": "ok", "resolved": "ok", "published": "note", "command taken": "note",
-    "approved": "note", "note": "note", "draft": "note", "fact": "note", "status": "note",
-}  # fmt: skip
+    "down": "error",
+    "failed": "error",
+    "loss": "error",
+    "trouble": "error",
+    "refused": "error",
+    "degraded": "warning",
+    "paused": "warning",
+    "skipped": "warning",
+    "verdict": "warning",
+    "restored": "ok",
+    "moved": "ok",
+    "resolved": "ok",
+    "published": "note",
+    "command taken": "note",
+    "approved": "note",
+    "note": "note",
+    "draft": "note",
+    "fact": "note",
+    "status": "note",
+}
 ASKS: Final[tuple[tuple[str, str], ...]] = (
-    ("note", "Write a note"), ("update", "Tell users"), ("command", "Say who commands"),
-    ("state", "Say how a component is"), ("fact", "State a fact"), ("resolved", "Say that it is over"),
-)  # fmt: skip
+    ("note", "Write a note"),
+    ("update", "Tell users"),
+    ("command", "Say who commands"),
+    ("state", "Say how a component is"),
+    ("fact", "State a fact"),
+    ("resolved", "Say that it is over"),
+)
 
 
 def list_rows(rows: Iterable[IncidentShort], now_ms: int) -> list[dict[str, Any]]:
     return [
         {
-            "one": row, "state": _state(row), "lasts": _lasts(row, now_ms),
-            "down": listed(row.still_down, 3) or "nothing", "people": _people(row),
+            "one": row,
+            "state": _state(row),
+            "lasts": _lasts(row, now_ms),
+            "down": listed(row.still_down, 3) or "nothing",
+            "people": _people(row),
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def context(
-    file: IncidentFile, made: Draft, whole: bool, begin: int, now_ms: int,
+    file: IncidentFile,
+    made: Draft,
+    whole: bool,
+    begin: int,
+    now_ms: int,
     exports: Sequence[ExportSeen],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Everything the page of one incident shows."""
     row = file.short
     total = len(file.entries if whole else file.story)
@@ -67,18 +102,29 @@ def context(
     known = {note.name for note in file.dossier.notes if note.kind == "fact"}
     services = [_service(fate, now_ms, file) for fate in felt(file.about)]
     return {
-        "one": row, "answer": _answer(row, len(services), now_ms),
+        "one": row,
+        "answer": _answer(row, len(services), now_ms),
         "cards": _cards(row, len(services), file.about.begun),
         "asks": [ask for ask in ASKS if row.ended_ms is None or ask[0] != "resolved"],
-        "entries": _lines(file, whole, total - end, total - begin), "whole": whole,
-        "begin": begin, "end": end, "total": total,
-        "before": begin - ENTRIES if begin else None, "after": end if end < total else None,
-        "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
-        "draft": made, "updates": updates[:UPDATES_MOST], "updates_rest": max(0, len(updates) - UPDATES_MOST),
-        "facts": len(known & set(FACTS)), "facts_all": len(FACTS), "plan": file.digest,
+        "entries": _lines(file, whole, total - end, total - begin),
+        "whole": whole,
+        "begin": begin,
+        "end": end,
+        "total": total,
+        "before": begin - ENTRIES if begin else None,
+        "after": end if end < total else None,
+        "services": services[:SERVICES_MOST],
+        "services_rest": max(0, len(services) - SERVICES_MOST),
+        "draft": made,
+        "updates": updates[:UPDATES_MOST],
+        "updates_rest": max(0, len(updates) - UPDATES_MOST),
+        "facts": len(known & set(FACTS)),
+        "facts_all": len(FACTS),
+        "plan": file.digest,
         "at_ms": max([now_ms, *(entry.at_ms for entry in file.entries[-1:])]),
-        "losses": file.dossier.losses, "exported": exported(exports, now_ms),
-    }  # fmt: skip
+        "losses": file.dossier.losses,
+        "exported": exported(exports, now_ms),
+    }
 
 
 def _state(row: IncidentShort) -> str:
@@ -129,11 +175,12 @@ def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
     """
     return [
         {
-            "one": row, "at_ms": row.since_ms if row.problem else row.ok_ms,
+            "one": row,
+            "at_ms": row.since_ms if row.problem else row.ok_ms,
             "state": "failed" if row.problem else "late" if now_ms - row.ok_ms > LATE_MS else "written",
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, Any]]:
@@ -141,12 +188,21 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
     more = "at some time; nobody knows how many use several" if touched > 1 else "at some time"
     return [
         _card("first sign", "", f"proved by {_proof(begun)[0]}", "", row.begun_ms),
-        _card("still down", number(down), listed(row.still_down, 3) or "nothing",
-              "" if over else "error" if down else "ok"),
+        _card(
+            "still down",
+            number(down),
+            listed(row.still_down, 3) or "nothing",
+            "" if over else "error" if down else "ok",
+        ),
         _card("people without a service", _people(row), more if row.people_most else "as far as records say"),
-        _card("commands", row.commander or "nobody yet", "" if row.commander else "somebody should say so",
-              "" if row.commander or over else "warning", since_ms=row.commander_since_ms),
-    ]  # fmt: skip
+        _card(
+            "commands",
+            row.commander or "nobody yet",
+            "" if row.commander else "somebody should say so",
+            "" if row.commander or over else "warning",
+            since_ms=row.commander_since_ms,
+        ),
+    ]
 
 
 def _card(
@@ -161,13 +217,16 @@ def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
     late = fate.rto_ms is not None and down_ms > fate.rto_ms
     back = fate.restored
     return {
-        "id": fate.service, "tier": fate.tier, "people": fate.people,
+        "id": fate.service,
+        "tier": fate.tier,
+        "people": fate.people,
         "words": LEVEL_WORDS[fate.level] + (", late" if late and fate.level != "down" else ""),
         "state": "error" if late else LEVEL_CLASS[fate.level],
-        "since_ms": fate.down_since_ms or 0, "back_ms": back.at_ms if back is not None else 0,
+        "since_ms": fate.down_since_ms or 0,
+        "back_ms": back.at_ms if back is not None else 0,
         "down": duration(down_ms // 1_000 * 1_000) if down_ms else "-",
         "rto": duration(fate.rto_ms) if fate.rto_ms is not None else "-",
-    }  # fmt: skip
+    }
 
 
 def _lines(file: IncidentFile, whole: bool, first: int, last: int) -> list[dict[str, Any]]:
@@ -182,9 +241,12 @@ def _line(row: Sequence[Entry]) -> dict[str, Any]:
         names = [entry.words.partition(" ")[0] for entry in row]
         words = f"{plural(len(row), 'service')} {_SAID_OF_MANY[first.kind]}: {listed(names, NAMED_MOST)}"
     return {
-        "at_ms": first.at_ms, "state": KIND_CLASS.get(first.kind, ""), "words": words,
-        "main": first.weight == "main", "proof": _proof(first.source),
-    }  # fmt: skip
+        "at_ms": first.at_ms,
+        "state": KIND_CLASS.get(first.kind, ""),
+        "words": words,
+        "main": first.weight == "main",
+        "proof": _proof(first.source),
+    }
 
 
 def _proof(source: Source) -> tuple[str, str]:

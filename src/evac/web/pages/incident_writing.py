@@ -54,14 +54,18 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
         "Open an incident",
         "Before any plan is carried out. A plan that is applied under its name joins it.",
     ),
-}  # fmt: skip
+}
 BUTTONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "update": (("update", "Publish"), ("draft", "Keep as a draft")),
 }
 _SAVE: Final[Mapping[str, str]] = {
-    "note": "Write it down", "command": "Write it down", "state": "Publish", "fact": "Write it down",
-    "resolved": "It is over", "new": "Open it",
-}  # fmt: skip
+    "note": "Write it down",
+    "command": "Write it down",
+    "state": "Publish",
+    "fact": "Write it down",
+    "resolved": "It is over",
+    "new": "Open it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,13 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
 
 def _names_of(kind: str) -> tuple[str, ...]:
     """Fields of each kind of note."""
-    more = {"command": ("value",), "draft": ("name",), "update": ("name",), "state": ("name", "value"),
-            "fact": ("name", "value")}  # fmt: skip
+    more = {
+        "command": ("value",),
+        "draft": ("name",),
+        "update": ("name",),
+        "state": ("name", "value"),
+        "fact": ("name", "value"),
+    }
     return ("kind", "text", *more.get(kind, ()))
 
 
@@ -153,8 +162,13 @@ def _sentence(error: ValidationError) -> str:
     """What is wrong with a field, in words of the form."""
     first = error.errors()[0]
     where = str(first["loc"][-1]) if first["loc"] else "it"
-    words = {"text": "the text", "name": "the name", "value": "what you say", "who": "your name",
-             "incident": "the name of the incident"}.get(where, where)  # fmt: skip
+    words = {
+        "text": "the text",
+        "name": "the name",
+        "value": "what you say",
+        "who": "your name",
+        "incident": "the name of the incident",
+    }.get(where, where)
     if first["type"] in ("string_too_short", "missing") or not str(first.get("input", "")).strip():
         return f"{words} is missing"
     if first["type"] == "string_too_long":

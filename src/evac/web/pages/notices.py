@@ -21,8 +21,11 @@ router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 
 _LOOK: Final[dict[Severity, str]] = {
-    "critical": "error", "error": "error", "warning": "warning", "info": "ok",
-}  # fmt: skip
+    "critical": "error",
+    "error": "error",
+    "warning": "warning",
+    "info": "ok",
+}
 _STATES: Final = {"begins": "", "worse": "graver: ", "over": "", "once": ""}
 
 
@@ -54,11 +57,21 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
         lines = [_line(one) for one in told[::-1][begin:end]]
         concerns = sorted(seen.concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
         return frame.render(
-            "notices.html.j2", PATH, now_ms, seen=seen, answer=answer_of(seen), looks=_LOOK,
-            concerns=concerns, channels=[(one, *channel_words(one, ages)) for one in seen.channels],
-            lines=lines, total=len(told), begin=begin, end=end,
-            before=begin - ROWS if begin else None, after=end if end < len(told) else None,
-        )  # fmt: skip
+            "notices.html.j2",
+            PATH,
+            now_ms,
+            seen=seen,
+            answer=answer_of(seen),
+            looks=_LOOK,
+            concerns=concerns,
+            channels=[(one, *channel_words(one, ages)) for one in seen.channels],
+            lines=lines,
+            total=len(told),
+            begin=begin,
+            end=end,
+            before=begin - ROWS if begin else None,
+            after=end if end < len(told) else None,
+        )
 
     stamp = (seen, told[-1:], now_ms, begin, len(told))
     return room.shelf.answer(request, f"page notices {begin}", stamp, make, frame.HTML)

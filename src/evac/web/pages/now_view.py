@@ -24,19 +24,28 @@ STORES_MOST: Final = 10
 NOTICES_MOST: Final = 12
 NO_FAMILY: Final = "-"
 KINDS: Final = (
-    ("site", "site", "sites"), ("group", "shared fate", "shared fates"), ("hall", "hall", "halls"),
-    ("feed", "power feed", "power feeds"), ("rack", "rack", "racks"),
-)  # fmt: skip
+    ("site", "site", "sites"),
+    ("group", "shared fate", "shared fates"),
+    ("hall", "hall", "halls"),
+    ("feed", "power feed", "power feeds"),
+    ("rack", "rack", "racks"),
+)
 STATE_CLASS: Final[Mapping[str, str]] = {
-    "healthy": "ok", "suspect": "warning", "lost": "error", "isolated": "error", "unknown": "unknown",
+    "healthy": "ok",
+    "suspect": "warning",
+    "lost": "error",
+    "isolated": "error",
+    "unknown": "unknown",
     "unwatched": "unknown",
-}  # fmt: skip
+}
 STATE_WORDS: Final[Mapping[str, str]] = {"isolated": "cut off", "unwatched": "not watched"}
 VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warning", "ok": "ok"}
 VERDICT_WORDS: Final = {
-    "loss": "services are lost", "unknown": "cannot be judged", "degraded": "everything comes back",
+    "loss": "services are lost",
+    "unknown": "cannot be judged",
+    "degraded": "everything comes back",
     "ok": "nothing stops",
-}  # fmt: skip
+}
 RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
 UNWELL: Final = frozenset({"suspect", "lost", "isolated"})
 LEFT: Final = frozenset({"lost", "evacuated", "evacuating"})
@@ -54,21 +63,33 @@ def context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[str, 
     """Everything the page shows. facts None: the estate was not read yet; the world is shown all the same."""
     seen = {site.id: site for site in now.sites}
     shared = {
-        "now": now, "at_ms": at_ms, "answer": _answer(now, facts), "warnings": _warnings(now),
-        "cards": list(_cards(now, facts)), "runs": [_run(run) for run in now.open_runs],
-        "ended": now.ended_runs[:5], "notices": now.notices[::-1][:NOTICES_MOST], "facts": facts,
-    }  # fmt: skip
+        "now": now,
+        "at_ms": at_ms,
+        "answer": _answer(now, facts),
+        "warnings": _warnings(now),
+        "cards": list(_cards(now, facts)),
+        "runs": [_run(run) for run in now.open_runs],
+        "ended": now.ended_runs[:5],
+        "notices": now.notices[::-1][:NOTICES_MOST],
+        "facts": facts,
+    }
     if facts is None:
         return shared
     unwell = _unwell(facts, seen)
     return shared | {
         "sites": [_site(site, facts, now) for site in now.sites],
-        "site_ids": [site.id for site in now.sites], "site_losses": list(_site_losses(now, facts)),
-        "kinds": list(_kinds(facts)), "gravest": _gravest(facts), "families": list(_families(facts, seen)),
-        "unwell": unwell[:UNWELL_MOST], "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
-        "unwell_more": len(unwell) > UNWELL_MOST, "rooms": list(_rooms(facts)),
-        "restores": _restores(facts.stores), "findings": _findings(facts),
-    }  # fmt: skip
+        "site_ids": [site.id for site in now.sites],
+        "site_losses": list(_site_losses(now, facts)),
+        "kinds": list(_kinds(facts)),
+        "gravest": _gravest(facts),
+        "families": list(_families(facts, seen)),
+        "unwell": unwell[:UNWELL_MOST],
+        "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
+        "unwell_more": len(unwell) > UNWELL_MOST,
+        "rooms": list(_rooms(facts)),
+        "restores": _restores(facts.stores),
+        "findings": _findings(facts),
+    }
 
 
 def words_of(state: str) -> str:
@@ -150,21 +171,32 @@ def _warnings(now: Situation) -> list[str]:
 def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]]:
     leader = now.leader
     nobody = _neither(now) or "nothing moves"
-    yield _card("leads", leader.site or "nobody", _term(now) if leader.owner else nobody,
-                "" if leader.owner else "error")  # fmt: skip
+    yield _card(
+        "leads",
+        leader.site or "nobody",
+        _term(now) if leader.owner else nobody,
+        "" if leader.owner else "error",
+    )
     voting = len(now.quorum.voting)
     enough = voting >= now.quorum.needed
-    yield _card("sites that vote", f"{voting} of {len(now.sites)}",
-                f"{now.quorum.needed} are needed: {listed(list(now.quorum.voting)) or 'no witness votes'}",
-                "ok" if enough else "warning" if voting else "unknown")  # fmt: skip
+    yield _card(
+        "sites that vote",
+        f"{voting} of {len(now.sites)}",
+        f"{now.quorum.needed} are needed: {listed(list(now.quorum.voting)) or 'no witness votes'}",
+        "ok" if enough else "warning" if voting else "unknown",
+    )
     waits = sum(1 for run in now.open_runs if run.waits)
     more = f"{plural(waits, 'waits', 'wait')} for a person" if waits else "none waits for a person"
     yield _card("runs under way", str(len(now.open_runs)), more, "warning" if waits else "")
     if facts is not None:
         sites = [loss for loss in facts.losses if loss.kind == "site"]
         bad = [loss.domain for loss in sites if loss.verdict == "loss"]
-        yield _card("sites that may not be lost", f"{len(bad)} of {len(sites)}",
-                    listed(bad) or "every site can be lost", "error" if bad else "ok")  # fmt: skip
+        yield _card(
+            "sites that may not be lost",
+            f"{len(bad)} of {len(sites)}",
+            listed(bad) or "every site can be lost",
+            "error" if bad else "ok",
+        )
 
 
 def _term(now: Situation) -> str:
@@ -180,21 +212,28 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
     known = next((one for one in facts.sites if one.id == site.id), None)
     amounts = known.headroom if known else ()
     return {
-        "seen": site, "state": STATE_CLASS[site.state], "words": words_of(site.state), "facts": known,
-        "leads": now.leader.site == site.id, "room": [one for one in map(share, amounts[:2]) if one],
-        "kinds": ", ".join(site.kinds), "left": site.mark in LEFT,
+        "seen": site,
+        "state": STATE_CLASS[site.state],
+        "words": words_of(site.state),
+        "facts": known,
+        "leads": now.leader.site == site.id,
+        "room": [one for one in map(share, amounts[:2]) if one],
+        "kinds": ", ".join(site.kinds),
+        "left": site.mark in LEFT,
         "votes": [
             f"{vote.witness} says {vote.opinion}{'' if vote.fresh else ' (old)'}"
             + (f": {vote.reason}" if vote.reason else "")
             for vote in site.votes
         ],
-    }  # fmt: skip
+    }
 
 
 _RESOURCE_WORDS: Final = {
-    "cpu_millicores": ("cpu", "cores", 1_000), "memory_mib": ("memory", "GiB", 1_024),
-    "disk_gib": ("disk", "TiB", 1_024), "accelerators": ("accelerators", "", 1),
-}  # fmt: skip
+    "cpu_millicores": ("cpu", "cores", 1_000),
+    "memory_mib": ("memory", "GiB", 1_024),
+    "disk_gib": ("disk", "TiB", 1_024),
+    "accelerators": ("accelerators", "", 1),
+}
 
 
 def share(amount: Amount) -> dict[str, Any] | None:
@@ -205,20 +244,26 @@ def share(amount: Amount) -> dict[str, Any] | None:
     percent = 100 * amount.free // amount.total
     whole, free = number(amount.total // size), number(amount.free // size)
     return {
-        "name": name, "percent": percent, "free": f"{free} {unit}".strip(),
+        "name": name,
+        "percent": percent,
+        "free": f"{free} {unit}".strip(),
         "total": f"{whole} {unit}".strip(),
         "state": "error" if percent < 10 else "warning" if percent < 25 else "",
-    }  # fmt: skip
+    }
 
 
 def _run(run: RunShort) -> dict[str, Any]:
     done = sum(run.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
     state = "error" if run.state == CORRUPT else "warning" if run.waits else "note"
     return {
-        "run": run, "words": run.state.replace("_", " "), "done": number(done),
-        "steps": plural(run.steps, "step"), "state": state,
-        "failed": run.counts.get("failed", 0), "unknown": run.counts.get("unknown", 0),
-    }  # fmt: skip
+        "run": run,
+        "words": run.state.replace("_", " "),
+        "done": number(done),
+        "steps": plural(run.steps, "step"),
+        "state": state,
+        "failed": run.counts.get("failed", 0),
+        "unknown": run.counts.get("unknown", 0),
+    }
 
 
 def _site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
@@ -226,9 +271,10 @@ def _site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]
     days = {domain.id: domain.drilled for domain in facts.domains}
     for loss in sorted((one for one in facts.losses if one.kind == "site"), key=_gravity):
         yield loss_row(loss) | {
-            "plan": _plan_words(ready.get(loss.domain)), "plan_ms": _plan_ms(ready.get(loss.domain)),
+            "plan": _plan_words(ready.get(loss.domain)),
+            "plan_ms": _plan_ms(ready.get(loss.domain)),
             "drilled": days.get(loss.domain),
-        }  # fmt: skip
+        }
 
 
 def _plan_words(plan: ReadyPlan | None) -> str:
@@ -249,10 +295,14 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
     """A loss in words."""
     text = loss.text.partition(": ")[2].partition(", because ")[0]
     return {
-        "domain": loss.domain, "verdict": VERDICT_WORDS[loss.verdict], "state": VERDICT_CLASS[loss.verdict],
-        "text": text or f"{plural(loss.down, 'service')} down", "because": loss.because,
-        "people": loss.people_down, "worst_ms": loss.worst_recovery_ms if loss.recovers else None,
-    }  # fmt: skip
+        "domain": loss.domain,
+        "verdict": VERDICT_WORDS[loss.verdict],
+        "state": VERDICT_CLASS[loss.verdict],
+        "text": text or f"{plural(loss.down, 'service')} down",
+        "because": loss.because,
+        "people": loss.people_down,
+        "worst_ms": loss.worst_recovery_ms if loss.recovers else None,
+    }
 
 
 def _gravity(loss: LossFacts) -> tuple[int, int, int, str]:
@@ -267,9 +317,11 @@ def _kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
             told = [f"{VERDICT_WORDS[v]} in {number(counts[v])}" for v in RANK if counts[v]]
             gravest = next(v for v in RANK if counts[v])
             yield {
-                "kind": kind, "name": plural(counts.total(), one, many), "words": "; ".join(told),
+                "kind": kind,
+                "name": plural(counts.total(), one, many),
+                "words": "; ".join(told),
                 "state": VERDICT_CLASS[gravest],
-            }  # fmt: skip
+            }
 
 
 def _gravest(facts: EstateFacts) -> list[dict[str, Any]]:
@@ -298,9 +350,11 @@ def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict
                 words += f", {number(primaries)} primary"
             cells.append(Cell(words, _trouble(site) if running or primaries else ""))
         yield {
-            "name": family or "no family", "path": quote(family or NO_FAMILY, safe=""),
-            "count": plural(len(groups[family]), "service"), "cells": cells,
-        }  # fmt: skip
+            "name": family or "no family",
+            "path": quote(family or NO_FAMILY, safe=""),
+            "count": plural(len(groups[family]), "service"),
+            "cells": cells,
+        }
 
 
 def _trouble(site: SiteSeen) -> str:
@@ -340,10 +394,13 @@ def service_row(service: ServiceFacts, seen: Mapping[str, SiteSeen]) -> dict[str
     """One service, site by site."""
     places = _at(service)
     return {
-        "id": service.id, "tier": "-" if service.tier is None else str(service.tier),
-        "tier_key": 9 if service.tier is None else service.tier, "people_key": service.people or 0,
-        "people": service.people, "cells": [_cell(places.get(site.id), site) for site in seen.values()],
-    }  # fmt: skip
+        "id": service.id,
+        "tier": "-" if service.tier is None else str(service.tier),
+        "tier_key": 9 if service.tier is None else service.tier,
+        "people_key": service.people or 0,
+        "people": service.people,
+        "cells": [_cell(places.get(site.id), site) for site in seen.values()],
+    }
 
 
 def _cell(place: ServiceAt | None, site: SiteSeen) -> Cell:
@@ -359,9 +416,12 @@ def _rooms(facts: EstateFacts) -> Iterator[dict[str, Any]]:
     for room in facts.rooms:
         shares = [part for part in map(share, room.amounts) if part]
         yield {
-            "site": room.site, "name": room.name or "no class", "kind": room.kind,
-            "servers": number(room.servers), "shares": shares,
-        }  # fmt: skip
+            "site": room.site,
+            "name": room.name or "no class",
+            "kind": room.kind,
+            "servers": number(room.servers),
+            "shares": shares,
+        }
 
 
 def _restores(stores: Sequence[StoreFacts]) -> dict[str, Any]:
@@ -373,16 +433,23 @@ def _restores(stores: Sequence[StoreFacts]) -> dict[str, Any]:
     never = sorted(store.id for store in kept if store.restored is None)
     newest: date | None = done[-1][0] if done else None
     return {
-        "stores": plural(len(stores), "store"), "kept": len(kept), "bare": len(stores) - len(kept),
-        "done": len(done), "never": len(never), "never_names": listed(never, STORES_MOST),
-        "oldest": done[:STORES_MOST], "newest": newest,
-    }  # fmt: skip
+        "stores": plural(len(stores), "store"),
+        "kept": len(kept),
+        "bare": len(stores) - len(kept),
+        "done": len(done),
+        "never": len(never),
+        "never_names": listed(never, STORES_MOST),
+        "oldest": done[:STORES_MOST],
+        "newest": newest,
+    }
 
 
 def _findings(facts: EstateFacts) -> dict[str, Any]:
     counts = Counter(finding.severity for finding in facts.findings)
-    return {"counts": [(plural(counts[s], s), s) for s in ("error", "warning", "note")],
-            "first": facts.findings[:5]}  # fmt: skip
+    return {
+        "counts": [(plural(counts[s], s), s) for s in ("error", "warning", "note")],
+        "first": facts.findings[:5],
+    }
 
 
 def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str, Any]:
@@ -401,8 +468,12 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
     found = sorted((loss for loss in facts.losses if loss.kind == kind), key=_gravity)
     name = next(many for one, _, many in KINDS if one == kind)
     return {
-        "kind": kind, "name": name, "rows": [loss_row(loss) for loss in found[begin : begin + most]],
-        "begin": begin, "end": min(len(found), begin + most), "total": len(found),
+        "kind": kind,
+        "name": name,
+        "rows": [loss_row(loss) for loss in found[begin : begin + most]],
+        "begin": begin,
+        "end": min(len(found), begin + most),
+        "total": len(found),
         "before": max(0, begin - most) if begin else None,
         "after": begin + most if begin + most < len(found) else None,
-    }  # fmt: skip
+    }

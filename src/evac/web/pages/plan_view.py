@@ -26,16 +26,22 @@ GROUPS: Final = 20
 RUNS: Final = 5
 STORES: Final = 30
 ALL_KINDS: Final = (
-    ("", "scenario", "scenarios"), ("site", "site", "sites"), ("pair", "pair of sites", "pairs of sites"),
-    ("group", "shared fate", "shared fates"), ("hall", "hall", "halls"),
+    ("", "scenario", "scenarios"),
+    ("site", "site", "sites"),
+    ("pair", "pair of sites", "pairs of sites"),
+    ("group", "shared fate", "shared fates"),
+    ("hall", "hall", "halls"),
     ("feed", "power feed", "power feeds"),
-)  # fmt: skip
+)
 KIND_NAMES: Final = {name: one for name, one, _ in ALL_KINDS}
 KIND_RANK: Final = {"site": 0, "pair": 1}
 RUNG_WORDS: Final = {
-    "none": "nothing to fence", "demote": "asked to step down", "isolate": "cut off from the network",
-    "power-off": "powered off", "destroy": "destroyed",
-}  # fmt: skip
+    "none": "nothing to fence",
+    "demote": "asked to step down",
+    "isolate": "cut off from the network",
+    "power-off": "powered off",
+    "destroy": "destroyed",
+}
 
 
 def drawer_context(now: Situation, kind: str, begin: int, most: int) -> dict[str, Any]:
@@ -89,12 +95,16 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
         words, state = "ready, being improved", "note"
     bad = state in ("error", "warning", "unknown")
     return {
-        "plan": plan, "words": words, "state": state, "name": " and ".join(plan.lost) or plan.scenario,
-        "took": duration(plan.took_ms), "kind": KIND_NAMES.get(plan.kind, plan.kind),
+        "plan": plan,
+        "words": words,
+        "state": state,
+        "name": " and ".join(plan.lost) or plan.scenario,
+        "took": duration(plan.took_ms),
+        "kind": KIND_NAMES.get(plan.kind, plan.kind),
         "confirmed": plan.made_ms and plan.at_ms > plan.made_ms,
         "made_ms": plan.made_ms or plan.at_ms,
         "key": (not bad, KIND_RANK.get(plan.kind, 2), -plan.people, len(plan.lost), plan.scenario),
-    }  # fmt: skip
+    }
 
 
 def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: int) -> dict[str, Any]:
@@ -104,16 +114,28 @@ def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: 
     waits = ready is not None and ready.current is False
     upto = plan_charts.span_seconds(plan)
     return {
-        "title": plan.scenario.title, "digest": digest, "answer": answer(planned), "ready": ready,
+        "title": plan.scenario.title,
+        "digest": digest,
+        "answer": answer(planned),
+        "ready": ready,
         "stale": bool(now.estate and plan.estate_digest and waits and ready and ready.estate),
         "unjudged": bool(waits and ready and not ready.estate),
-        "cards": cards(planned)[:-1], "tiers": tier_rows(plan), "runs": _runs(digest, now),
-        "lead": duration(plan.detection_ms + plan.approval_ms), "work": _work(plan, upto),
-        "gantt": _gantt(plan), "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
-        "given_up": _given_up(plan), "stores": _stores(plan), "rungs": _rungs(plan),
-        "waves": _waves(plan), "services": _services(plan, services), "steps": _steps(plan, steps),
-        "facts": _facts(plan, digest), "typed": _typed(plan, digest, now) if ready and not waits else "",
-    }  # fmt: skip
+        "cards": cards(planned)[:-1],
+        "tiers": tier_rows(plan),
+        "runs": _runs(digest, now),
+        "lead": duration(plan.detection_ms + plan.approval_ms),
+        "work": _work(plan, upto),
+        "gantt": _gantt(plan),
+        "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
+        "given_up": _given_up(plan),
+        "stores": _stores(plan),
+        "rungs": _rungs(plan),
+        "waves": _waves(plan),
+        "services": _services(plan, services),
+        "steps": _steps(plan, steps),
+        "facts": _facts(plan, digest),
+        "typed": _typed(plan, digest, now) if ready and not waits else "",
+    }
 
 
 def _typed(plan: Plan, digest: str, now: Situation) -> str:
@@ -136,7 +158,7 @@ def _work(plan: Plan, upto: float) -> dict[str, Any]:
     rows = [
         (KIND_WORDS[w.kind], *map(number, (w.steps, w.actions, w.by_hand)), seconds(w.begin), seconds(w.end))
         for w in found
-    ]  # fmt: skip
+    ]
     if not rows:
         return {"chart": "", "rows": []}
     drawn, lead = plan_charts.work_rows(plan, upto), plan_charts.lead_seconds(plan)
@@ -165,7 +187,7 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
         "words": f"{chain.service}, back last of tier {chain.tier}, after {seconds(chain.back)}",
         "told": f"{plural(len(chain.links), 'step')}, with {seconds(waited)} of waiting for room or a turn.",
         "chart": svg.gantt(f"chain{chain.tier}", name, told, plan_charts.chain_rows(chain), upto, lead),
-    }  # fmt: skip
+    }
 
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
@@ -173,12 +195,16 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
     words = {"shed": ("shed to make room", "warning"), "unplaced": ("not coming back", "error")}
     return [
         {
-            "words": words[g.state][0], "state": words[g.state][1], "reason": g.reason,
-            "count": plural(len(g.services), "service"), "people": people(g.people),
-            "services": ", ".join(g.services[:GROUPS]), "rest": max(0, len(g.services) - GROUPS),
+            "words": words[g.state][0],
+            "state": words[g.state][1],
+            "reason": g.reason,
+            "count": plural(len(g.services), "service"),
+            "people": people(g.people),
+            "services": ", ".join(g.services[:GROUPS]),
+            "rest": max(0, len(g.services) - GROUPS),
         }
         for g in views.given_up(plan)[:GROUPS]
-    ]  # fmt: skip
+    ]
 
 
 def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
@@ -224,8 +250,15 @@ def _waves(plan: Plan) -> list[dict[str, Any]]:
         kinds = Counter(step.kind for step in found[wave])
         told = "; ".join(f"{KIND_WORDS[kind]}: {number(count)}" for kind, count in sorted(kinds.items()))
         begin, end = min(s.start_ms for s in found[wave]), max(s.end_ms for s in found[wave])
-        rows.append({"wave": wave, "steps": number(len(found[wave])), "words": told,
-                     "begin": duration(begin + lead), "end": duration(end + lead)})  # fmt: skip
+        rows.append(
+            {
+                "wave": wave,
+                "steps": number(len(found[wave])),
+                "words": told,
+                "begin": duration(begin + lead),
+                "end": duration(end + lead),
+            }
+        )
     return rows[:STEPS]
 
 
@@ -242,12 +275,17 @@ def _steps(plan: Plan, begin: int) -> dict[str, Any]:
     found = _page(sorted(plan.steps, key=lambda s: (s.start_ms, s.id)), begin, STEPS)
     found["rows"] = [
         {
-            "id": s.id, "words": step_words(s), "wave": s.wave, "begin": duration(s.start_ms + lead),
-            "takes": duration(s.end_ms - s.start_ms), "after": ", ".join(s.after[:3]) or "-",
-            "more": max(0, len(s.after) - 3), "gate": s.gate,
+            "id": s.id,
+            "words": step_words(s),
+            "wave": s.wave,
+            "begin": duration(s.start_ms + lead),
+            "takes": duration(s.end_ms - s.start_ms),
+            "after": ", ".join(s.after[:3]) or "-",
+            "more": max(0, len(s.after) - 3),
+            "gate": s.gate,
         }
         for s in found["rows"]
-    ]  # fmt: skip
+    ]
     return found
 
 
@@ -255,9 +293,13 @@ def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
     begin = min(begin, max(0, len(rows) - 1)) // most * most
     end = min(len(rows), begin + most)
     return {
-        "rows": list(rows[begin:end]), "total": len(rows), "begin": begin, "end": end,
-        "before": begin - most if begin else None, "after": end if end < len(rows) else None,
-    }  # fmt: skip
+        "rows": list(rows[begin:end]),
+        "total": len(rows),
+        "begin": begin,
+        "end": end,
+        "before": begin - most if begin else None,
+        "after": end if end < len(rows) else None,
+    }
 
 
 def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:

@@ -112,10 +112,17 @@ def projected(view: RunView, now_ms: int) -> Projection:
     said = forecast(view, now_ms)
     coming = {name: at for name, at in said.services.items() if name not in back or at > back[name]}
     return Projection(
-        now_ms, begun, planned, max(said.end_ms, now_ms), False, coming,
-        {name: at for name, at in back.items() if name not in coming}, behind(view, now_ms), said.waits,
+        now_ms,
+        begun,
+        planned,
+        max(said.end_ms, now_ms),
+        False,
+        coming,
+        {name: at for name, at in back.items() if name not in coming},
+        behind(view, now_ms),
+        said.waits,
         servers_words(said),
-    )  # fmt: skip
+    )
 
 
 def booted(view: RunView) -> tuple[str, str]:

@@ -41,10 +41,16 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
     def make() -> bytes:
         end = min(len(found), begin + ROWS)
         return frame.render(
-            "runs.html.j2", PATH, now_ms, rows=run_view.run_rows(found[begin:end]), total=len(found),
-            begin=begin, end=end, before=begin - ROWS if begin else None,
+            "runs.html.j2",
+            PATH,
+            now_ms,
+            rows=run_view.run_rows(found[begin:end]),
+            total=len(found),
+            begin=begin,
+            end=end,
+            before=begin - ROWS if begin else None,
             after=end if end < len(found) else None,
-        )  # fmt: skip
+        )
 
     return room.shelf.answer(request, f"page runs {begin}", (now.version, now_ms), make, frame.HTML)
 
@@ -61,10 +67,16 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     plan = await _plan(room, view)
     begun = max(0, view.events - run_view.EVENTS)
     shown = run_view.Shown(
-        view, said, plan, next((row.created_ms for row in room.office.runs() if row.run == name), 0),
-        tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost), now,
-        await register.events(name, begun, run_view.EVENTS), show, begin,
-    )  # fmt: skip
+        view,
+        said,
+        plan,
+        next((row.created_ms for row in room.office.runs() if row.run == name), 0),
+        tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost),
+        now,
+        await register.events(name, begun, run_view.EVENTS),
+        show,
+        begin,
+    )
 
     def make() -> bytes:
         return frame.render("run.html.j2", PATH, said.at_ms, **run_view.context(shown))
@@ -84,17 +96,27 @@ async def events(
     begin = max(0, last - ROWS)
     found = await room.office.register.events(view.spec.run, begin, last - begin) if last > 0 else []
     body = frame.render(
-        "run_events.html.j2", PATH, _now_ms(room), run=view.spec.run, rows=run_view.event_rows(view, found),
-        first=begin + 1, last=last, total=view.events, older=begin + 1 if begin else None,
-    )  # fmt: skip
+        "run_events.html.j2",
+        PATH,
+        _now_ms(room),
+        run=view.spec.run,
+        rows=run_view.event_rows(view, found),
+        first=begin + 1,
+        last=last,
+        total=view.events,
+        older=begin + 1 if begin else None,
+    )
     return Response(body, 200, {"cache-control": "no-cache"}, frame.HTML)
 
 
 @router.get(PATH + "/{run}/ask")
 async def form(
-    request: Request, run: RunName, actor: Annotated[Actor, Depends(need_to_ask())],
-    verb: run_asking.Verb, step: Annotated[str, Query(max_length=512)] = "",
-) -> Response:  # fmt: skip
+    request: Request,
+    run: RunName,
+    actor: Annotated[Actor, Depends(need_to_ask())],
+    verb: run_asking.Verb,
+    step: Annotated[str, Query(max_length=512)] = "",
+) -> Response:
     """The form for one thing that is asked of a run: what it does, why, and names that must be typed."""
     room = room_of(request)
     view = await room.office.register.view(run)
@@ -123,9 +145,12 @@ def _form(
     room: WarRoom, actor: Actor, wanted: run_asking.Question, fields: dict[str, str], status: int
 ) -> Response:
     context: dict[str, Any] = {
-        "wanted": wanted, "fields": run_asking.prefilled(fields), "actor": actor,
-        "may": may_ask(actor, wanted.verb), "needed": role_for(wanted.verb),
-    }  # fmt: skip
+        "wanted": wanted,
+        "fields": run_asking.prefilled(fields),
+        "actor": actor,
+        "may": may_ask(actor, wanted.verb),
+        "needed": role_for(wanted.verb),
+    }
     body = frame.render("run_ask.html.j2", PATH, _now_ms(room), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 

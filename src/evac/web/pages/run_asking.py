@@ -35,9 +35,15 @@ WAIT_S: Final = 5
 """So long a page waits for the leader's answer."""
 CONFIRMED: Final = frozenset({"cancel", "undo"})
 TITLES: Final[Mapping[str, str]] = {
-    "approve": "Approve", "pause": "Pause", "resume": "Resume", "retry": "Retry", "skip": "Skip",
-    "undo": "Undo", "attest": "Vouch for", "cancel": "Cancel",
-}  # fmt: skip
+    "approve": "Approve",
+    "pause": "Pause",
+    "resume": "Resume",
+    "retry": "Retry",
+    "skip": "Skip",
+    "undo": "Undo",
+    "attest": "Vouch for",
+    "cancel": "Cancel",
+}
 _OF_RUN: Final[Mapping[str, str]] = {
     "approve": "The run may begin, within what is listed here. It asks again for anything beyond.",
     "pause": "No step is begun until the pause ends. What is under way goes on.",
@@ -88,9 +94,16 @@ async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Questi
         facts += [("last failure", f"{message} [{code}]")] if code else []
     name = step or view.spec.run
     return Question(
-        view.spec.run, verb, step, f"{TITLES[verb]} {name}", words, names_to_type(view, verb), tuple(facts),
-        envelope, verb in CONFIRMED,
-    )  # fmt: skip
+        view.spec.run,
+        verb,
+        step,
+        f"{TITLES[verb]} {name}",
+        words,
+        names_to_type(view, verb),
+        tuple(facts),
+        envelope,
+        verb in CONFIRMED,
+    )
 
 
 def names_to_type(view: RunView, verb: str) -> tuple[str, ...]:
@@ -154,10 +167,15 @@ def _body(wanted: Question, fields: Mapping[str, str], typed: list[str]) -> Ask:
         raise InvalidInput("minutes", f"'{minutes[:20]}' is no number of minutes")
     whole = int(minutes[:9] or 0) if wanted.verb == "pause" else 0
     return Ask(
-        reason=fields["reason"].strip(), who=fields.get("who", "").strip(), verb=wanted.verb,  # type: ignore[arg-type]
-        step=wanted.step, for_ms=min(whole, 10**6) * 60_000, ticket=fields.get("ticket", "").strip(),
-        envelope=_envelope(wanted, fields), typed=typed if wanted.verb == "approve" else [],
-    )  # fmt: skip
+        reason=fields["reason"].strip(),
+        who=fields.get("who", "").strip(),
+        verb=wanted.verb,  # type: ignore[arg-type]
+        step=wanted.step,
+        for_ms=min(whole, 10**6) * 60_000,
+        ticket=fields.get("ticket", "").strip(),
+        envelope=_envelope(wanted, fields),
+        typed=typed if wanted.verb == "approve" else [],
+    )
 
 
 def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | None:
@@ -167,6 +185,8 @@ def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | Non
     shown, needed = fields.get("most_lost_ms", ""), wanted.envelope
     most = int(shown[:15]) if shown.isascii() and shown.isdigit() else needed.most_lost_ms
     return EnvelopeBody(
-        sites=list(needed.sites), stores=list(needed.stores), most_lost_ms=min(most, needed.most_lost_ms),
+        sites=list(needed.sites),
+        stores=list(needed.stores),
+        most_lost_ms=min(most, needed.most_lost_ms),
         most_shed=needed.most_shed,
-    )  # fmt: skip
+    )

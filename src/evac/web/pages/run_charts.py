@@ -80,10 +80,15 @@ def charts(view: RunView, said: Projection, outcomes: Iterable[Outcome]) -> dict
     return {
         "kinds": svg.gantt("kinds", "Work by kind of step", _told(found, now), kinds, upto),
         "services": svg.gantt(
-            "services", "Services, as planned and as they come back",
-            "The table of services says the same in words.", rows, upto,
-        ) if rows else "",
-    }  # fmt: skip
+            "services",
+            "Services, as planned and as they come back",
+            "The table of services says the same in words.",
+            rows,
+            upto,
+        )
+        if rows
+        else "",
+    }
 
 
 def _kind_label(kind: str, span: Span) -> str:

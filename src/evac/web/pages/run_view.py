@@ -23,18 +23,38 @@ SERVICES_MOST: Final = 100
 STEPS: Final = 50
 EVENTS: Final = 25
 GRAVE: Final = (
-    "failed", "unknown", "undoing", "running", "ready", "pending", "undone", "skipped", "succeeded",
-)  # fmt: skip
+    "failed",
+    "unknown",
+    "undoing",
+    "running",
+    "ready",
+    "pending",
+    "undone",
+    "skipped",
+    "succeeded",
+)
 STEP_CLASS: Final[Mapping[str, str]] = {
-    "failed": "error", "unknown": "unknown", "undoing": "warning", "undone": "warning", "skipped": "warning",
-    "succeeded": "ok", "running": "note",
-}  # fmt: skip
+    "failed": "error",
+    "unknown": "unknown",
+    "undoing": "warning",
+    "undone": "warning",
+    "skipped": "warning",
+    "succeeded": "ok",
+    "running": "note",
+}
 STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "done", "pending": "not yet"}
 RUN_CLASS: Final[Mapping[str, str]] = {
-    "succeeded": "ok", "succeeded_with_exceptions": "warning", "failed": "error", "timed_out": "error",
-    "cancelled": "warning", "paused": "warning", "awaiting_approval": "warning", "rolling_back": "warning",
-    "unfinished": "unknown", CORRUPT: "error",
-}  # fmt: skip
+    "succeeded": "ok",
+    "succeeded_with_exceptions": "warning",
+    "failed": "error",
+    "timed_out": "error",
+    "cancelled": "warning",
+    "paused": "warning",
+    "awaiting_approval": "warning",
+    "rolling_back": "warning",
+    "unfinished": "unknown",
+    CORRUPT: "error",
+}
 FAR_OFF: Final = 1 << 62
 
 
@@ -60,20 +80,31 @@ def context(shown: Shown) -> dict[str, Any]:
     late = [row for row in services if row["late"]]
     wants = waiting(view) if view.phase not in ENDED else []
     return {
-        "run": view.spec.run, "incident": view.spec.incident, "at_ms": said.at_ms,
-        "scenario": view.spec.labels.get("scenario", ""), "plan": view.plans[-1],
-        "answer": _answer(shown, len(wants), len(late)), "cards": _cards(shown, services, late),
+        "run": view.spec.run,
+        "incident": view.spec.incident,
+        "at_ms": said.at_ms,
+        "scenario": view.spec.labels.get("scenario", ""),
+        "plan": view.plans[-1],
+        "answer": _answer(shown, len(wants), len(late)),
+        "cards": _cards(shown, services, late),
         "waits": [_wait(view, words) for words in wants[:WAITS_MOST]],
-        "waits_rest": max(0, len(wants) - WAITS_MOST), "asks": _asks(view), "held": view.held,
-        "servers": said.servers, "losses": shown.losses, "ended": view.phase in ENDED,
+        "waits_rest": max(0, len(wants) - WAITS_MOST),
+        "asks": _asks(view),
+        "held": view.held,
+        "servers": said.servers,
+        "losses": shown.losses,
+        "ended": view.phase in ENDED,
         "limits": [limit_words(row) for row in limits_changed(view)],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
-        "services": services[:SERVICES_MOST], "services_rest": max(0, len(services) - SERVICES_MOST),
-        "objectives": shown.plan is not None, "waits_counted": said.waits,
+        "services": services[:SERVICES_MOST],
+        "services_rest": max(0, len(services) - SERVICES_MOST),
+        "objectives": shown.plan is not None,
+        "waits_counted": said.waits,
         "steps": steps_page(view, shown.show, shown.begin, said.at_ms),
-        "events": event_rows(view, shown.events), "events_all": view.events,
+        "events": event_rows(view, shown.events),
+        "events_all": view.events,
         "events_after": max(0, view.events - len(shown.events)),
-    }  # fmt: skip
+    }
 
 
 def _answer(shown: Shown, wants: int, late: int) -> tuple[str, str]:
@@ -212,12 +243,20 @@ def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: 
     late = bool(limit) and not given_up and not stays and (when > limit or bool(past))
     words, state = ("stays up", "ok") if stays else _standing(one, back, late, bool(limit), when)
     return {
-        "id": name, "tier": "-" if one is None else str(one.tier), "tier_key": 9 if one is None else one.tier,
-        "people_key": 0 if one is None else one.people, "people": None if one is None else one.people,
-        "planned": "-" if stays else hour(planned), "when": "-" if stays else hour(when), "back": back,
-        "limit": hour(limit), "limit_ms": limit,
-        "late": late, "words": words, "state": state,
-    }  # fmt: skip
+        "id": name,
+        "tier": "-" if one is None else str(one.tier),
+        "tier_key": 9 if one is None else one.tier,
+        "people_key": 0 if one is None else one.people,
+        "people": None if one is None else one.people,
+        "planned": "-" if stays else hour(planned),
+        "when": "-" if stays else hour(when),
+        "back": back,
+        "limit": hour(limit),
+        "limit_ms": limit,
+        "late": late,
+        "words": words,
+        "state": state,
+    }
 
 
 def _standing(one: Outcome | None, back: bool, late: bool, stated: bool, when: int) -> tuple[str, str]:
@@ -243,11 +282,17 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
     end = min(len(found), begin + STEPS)
     return {
-        "rows": [_step(view, i, now_ms) for i in found[begin:end]], "total": len(found), "begin": begin,
-        "end": end, "before": begin - STEPS if begin else None, "after": end if end < len(found) else None,
-        "show": show, "kinds": [(p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}")
-                                for p in GRAVE if view.counts.get(p)],
-    }  # fmt: skip
+        "rows": [_step(view, i, now_ms) for i in found[begin:end]],
+        "total": len(found),
+        "begin": begin,
+        "end": end,
+        "before": begin - STEPS if begin else None,
+        "after": end if end < len(found) else None,
+        "show": show,
+        "kinds": [
+            (p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}") for p in GRAVE if view.counts.get(p)
+        ],
+    }
 
 
 def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
@@ -263,11 +308,18 @@ def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
         took = duration(max(0, end - view.started[i]))
     planned = view.started_ms + step.start_ms if view.started_ms > 0 else 0
     return {
-        "id": step.id, "kind": words_of(step.kind), "state": STEP_CLASS.get(phase, ""),
-        "words": STEP_STATE.get(phase, phase), "tries": view.attempts[i], "planned": hour(planned),
-        "began": hour(view.started[i]), "took": took, "predicted": duration(step.duration_ms),
-        "detail": detail, "verbs": step_verbs(view, i),
-    }  # fmt: skip
+        "id": step.id,
+        "kind": words_of(step.kind),
+        "state": STEP_CLASS.get(phase, ""),
+        "words": STEP_STATE.get(phase, phase),
+        "tries": view.attempts[i],
+        "planned": hour(planned),
+        "began": hour(view.started[i]),
+        "took": took,
+        "predicted": duration(step.duration_ms),
+        "detail": detail,
+        "verbs": step_verbs(view, i),
+    }
 
 
 def event_rows(view: RunView, events: Iterable[tuple[int, Event]]) -> list[dict[str, Any]]:
@@ -286,10 +338,12 @@ def run_rows(rows: Sequence[RunShort]) -> list[dict[str, Any]]:
     """Lines of runs."""
     return [
         {
-            "run": row, "words": row.state.replace("_", " "), "waits": listed(list(row.waits), 2),
+            "run": row,
+            "words": row.state.replace("_", " "),
+            "waits": listed(list(row.waits), 2),
             "state": "warning" if row.waits else RUN_CLASS.get(row.state, "note"),
             "done": number(sum(row.counts.get(phase, 0) for phase in ("succeeded", "skipped"))),
             "steps": plural(row.steps, "step") if row.steps else "",
         }
         for row in rows
-    ]  # fmt: skip
+    ]

@@ -32,8 +32,12 @@ LEAD_OF_SERVICE: Final = (
     "An arrow that others imply is left out."
 )
 STATES: Final = {
-    "lost": "error", "recovers": "warning", "degraded": "note", "unknown": "unknown", "": "ok",
-}  # fmt: skip
+    "lost": "error",
+    "recovers": "warning",
+    "degraded": "note",
+    "unknown": "unknown",
+    "": "ok",
+}
 RANK: Final = {"lost": 0, "unknown": 1, "recovers": 2, "degraded": 3}
 
 
@@ -103,8 +107,10 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
     degraded = sum(1 for one in fates.values() if one.fate == "degraded")
     more = []
     if rest:
-        more.append(f"{plural(len(rest), 'reason')} more {'takes' if len(rest) == 1 else 'take'} "
-                    f"{plural(hidden, 'service')} down; the table below has the chain of each.")  # fmt: skip
+        more.append(
+            f"{plural(len(rest), 'reason')} more {'takes' if len(rest) == 1 else 'take'} "
+            f"{plural(hidden, 'service')} down; the table below has the chain of each."
+        )
     if degraded:
         verb = "serves" if degraded == 1 else "serve"
         more.append(
@@ -116,9 +122,12 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
     if len(shown) == 1:
         said = said.replace("1 reasons", "1 reason")
     return {
-        "svg": part.drawn("spread", "How the loss spreads", said), "of": "", "told": told, "more": more,
+        "svg": part.drawn("spread", "How the loss spreads", said),
+        "of": "",
+        "told": told,
+        "more": more,
         "lead": LEAD,
-    }  # fmt: skip
+    }
 
 
 def _reasons(services: Iterable[FateOf]) -> list[_Reason]:
@@ -151,9 +160,11 @@ def _draw_reason(
         part.arrows[f"more {key}", reason.root] = False
     rows = [one for one in reason.behind if one.service == reason.root] + chosen
     return {
-        "why": reason.why, "count": plural(len(reason.behind), "service"),
-        "rows": [row_of(one) for one in rows], "rest": len(rest),
-    }  # fmt: skip
+        "why": reason.why,
+        "count": plural(len(reason.behind), "service"),
+        "rows": [row_of(one) for one in rows],
+        "rest": len(rest),
+    }
 
 
 def _draw_chain(
@@ -181,9 +192,12 @@ def _own_reason(one: FateOf | None) -> str:
 def row_of(one: FateOf) -> dict[str, Any]:
     """A service with its fate and its chain: names, and at the end the reason."""
     return {
-        "id": one.service, "words": fate_words(one), "state": STATES[one.fate],
-        "path": list(one.chain[:-1]) or [one.service], "why": one.chain[-1] if len(one.chain) > 1 else "",
-    }  # fmt: skip
+        "id": one.service,
+        "words": fate_words(one),
+        "state": STATES[one.fate],
+        "path": list(one.chain[:-1]) or [one.service],
+        "why": one.chain[-1] if len(one.chain) > 1 else "",
+    }
 
 
 def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequence[str]) -> dict[str, Any]:
@@ -210,11 +224,12 @@ def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequenc
         more.append(f"{counted}: {listed(users, STANDING_MOST)}.")
     said = f"{of}: {fate_words(one)}. {plural(len(part.boxes) - 1, 'service')} that it needs or uses."
     return {
-        "svg": part.drawn("spread", f"What {of} needs", said), "of": of, "told": [
-            {"why": "", "count": "", "rows": told, "rest": 0}
-        ], "more": more,
+        "svg": part.drawn("spread", f"What {of} needs", said),
+        "of": of,
+        "told": [{"why": "", "count": "", "rows": told, "rest": 0}],
+        "more": more,
         "lead": f"{of}: {fate_words(one)}. {LEAD_OF_SERVICE}",
-    }  # fmt: skip
+    }
 
 
 def _spread(part: _Part, fates: Mapping[str, FateOf], query: str, of: str) -> int:

@@ -12,8 +12,11 @@ from evac.report import svg
 
 ALL: Final = "all sites"
 SHORT: Final = {
-    "cpu_millicores": "cpu", "memory_mib": "memory", "disk_gib": "disk", "accelerators": "accelerators",
-}  # fmt: skip
+    "cpu_millicores": "cpu",
+    "memory_mib": "memory",
+    "disk_gib": "disk",
+    "accelerators": "accelerators",
+}
 SITES_OPEN: Final = 6
 
 
@@ -30,10 +33,13 @@ def _summed(rows: Iterable[CapacityOf]) -> list[CapacityOf]:
     for row in rows:
         sum_of = found.get(row.resource, CapacityOf(ALL, row.resource, 0, 0, 0, 0, 0))
         found[row.resource] = replace(
-            sum_of, total=sum_of.total + row.total, used=sum_of.used + row.used,
-            total_left=sum_of.total_left + row.total_left, used_left=sum_of.used_left + row.used_left,
+            sum_of,
+            total=sum_of.total + row.total,
+            used=sum_of.used + row.used,
+            total_left=sum_of.total_left + row.total_left,
+            used_left=sum_of.used_left + row.used_left,
             moved_in=sum_of.moved_in + row.moved_in,
-        )  # fmt: skip
+        )
     return list(found.values())
 
 
@@ -48,8 +54,12 @@ def _panel(number: int, rows: Sequence[CapacityOf]) -> dict[str, Any]:
     told = "; ".join(f"{SHORT[row.resource]} {_shares(row)} used" for row in rows) + "."
     bars = [svg.Shares(SHORT[row.resource], _bars(row), _shares(row)) for row in rows]
     title = f"Room of {site} before and after"
-    return {"site": site, "words": words, "state": state,
-            "chart": svg.shares(f"room{number}", title, told, bars, 8)}  # fmt: skip
+    return {
+        "site": site,
+        "words": words,
+        "state": state,
+        "chart": svg.shares(f"room{number}", title, told, bars, 8),
+    }
 
 
 def _bars(row: CapacityOf) -> tuple[tuple[svg.Part, ...], ...]:
@@ -88,9 +98,13 @@ def _shares(row: CapacityOf) -> str:
 def _words(row: CapacityOf) -> dict[str, str]:
     free = max(0, row.total_left - row.used_left - row.moved_in)
     amounts = {
-        "total": row.total, "used": row.used, "gone": row.total - row.total_left, "left": row.used_left,
-        "moved": row.moved_in, "free": free,
-    }  # fmt: skip
+        "total": row.total,
+        "used": row.used,
+        "gone": row.total - row.total_left,
+        "left": row.used_left,
+        "moved": row.moved_in,
+        "free": free,
+    }
     name = SHORT[row.resource]
     told = {key: amount(name, value).removesuffix(f" {name}") for key, value in amounts.items()}
     return told | {"site": row.site, "resource": name, "share": _shares(row)}

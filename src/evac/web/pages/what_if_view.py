@@ -21,9 +21,11 @@ FOUND_MOST: Final = 60
 SERVICES: Final = 100
 FINDINGS_MOST: Final = 20
 FATES: Final = {
-    "lost": ("does not come back", "error"), "recovers": ("down, comes back", "warning"),
-    "degraded": ("degraded", "warning"), "unknown": ("cannot be judged", "unknown"),
-}  # fmt: skip
+    "lost": ("does not come back", "error"),
+    "recovers": ("down, comes back", "warning"),
+    "degraded": ("degraded", "warning"),
+    "unknown": ("cannot be judged", "unknown"),
+}
 
 
 def context(
@@ -31,9 +33,13 @@ def context(
 ) -> dict[str, Any]:
     """The form, and the answer where something was asked."""
     shared = {
-        "estate": facts.name, "wanted": list(wanted), "find": find, "ticks": list(_ticks(facts, wanted)),
-        "found": _found(facts, wanted, find), "asked": answer is not None,
-    }  # fmt: skip
+        "estate": facts.name,
+        "wanted": list(wanted),
+        "find": find,
+        "ticks": list(_ticks(facts, wanted)),
+        "found": _found(facts, wanted, find),
+        "asked": answer is not None,
+    }
     return shared if answer is None else shared | _answered(facts, answer, begin, of)
 
 
@@ -47,17 +53,20 @@ def _ticks(facts: EstateFacts, wanted: Sequence[str]) -> Iterator[dict[str, Any]
         if mine:
             ticked = any(domain.id in wanted for domain in mine)
             yield {
-                "name": plural(len(mine), one, many), "open": kind in OPEN_KINDS or ticked,
+                "name": plural(len(mine), one, many),
+                "open": kind in OPEN_KINDS or ticked,
                 "boxes": [_box(domain, wanted) for domain in mine[:TICKS_MOST]],
                 "rest": max(0, len(mine) - TICKS_MOST),
-            }  # fmt: skip
+            }
 
 
 def _box(domain: DomainFacts, wanted: Sequence[str]) -> dict[str, Any]:
     return {
-        "id": domain.id, "ticked": domain.id in wanted, "words": VERDICT_WORDS.get(domain.verdict, ""),
+        "id": domain.id,
+        "ticked": domain.id in wanted,
+        "words": VERDICT_WORDS.get(domain.verdict, ""),
         "state": VERDICT_CLASS.get(domain.verdict, "unknown"),
-    }  # fmt: skip
+    }
 
 
 def _found(facts: EstateFacts, wanted: Sequence[str], find: str) -> dict[str, Any]:
@@ -67,10 +76,9 @@ def _found(facts: EstateFacts, wanted: Sequence[str], find: str) -> dict[str, An
     ticked = [d for d in facts.domains if d.id in wanted and d.id not in shown and d not in hits[:FOUND_MOST]]
     return {
         "boxes": [_box(domain, wanted) for domain in (*ticked, *hits[:FOUND_MOST])],
-        "rest": max(0, len(hits) - FOUND_MOST), "none": bool(find) and not hits and not any(
-            find.lower() in name.lower() for name in shown
-        ),
-    }  # fmt: skip
+        "rest": max(0, len(hits) - FOUND_MOST),
+        "none": bool(find) and not hits and not any(find.lower() in name.lower() for name in shown),
+    }
 
 
 def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[str, Any]:
@@ -80,16 +88,27 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     end = min(len(rows), begin + SERVICES)
     findings = _findings(facts, answer.domains)
     return {
-        "verdict": (VERDICT_WORDS[loss.verdict], VERDICT_CLASS[loss.verdict]), "text": loss.text,
-        "because": loss.because, "cards": _cards(answer), "rows": [_row(one) for one in rows[begin:end]],
-        "total": len(rows), "begin": begin, "end": end, "before": begin - SERVICES if begin else None,
-        "after": end if end < len(rows) else None, "findings": findings[:FINDINGS_MOST],
-        "findings_rest": max(0, len(findings) - FINDINGS_MOST), "rooms": rooms(answer.capacity),
-        "graph": graph(facts, answer, of), "of": of,
+        "verdict": (VERDICT_WORDS[loss.verdict], VERDICT_CLASS[loss.verdict]),
+        "text": loss.text,
+        "because": loss.because,
+        "cards": _cards(answer),
+        "rows": [_row(one) for one in rows[begin:end]],
+        "total": len(rows),
+        "begin": begin,
+        "end": end,
+        "before": begin - SERVICES if begin else None,
+        "after": end if end < len(rows) else None,
+        "findings": findings[:FINDINGS_MOST],
+        "findings_rest": max(0, len(findings) - FINDINGS_MOST),
+        "rooms": rooms(answer.capacity),
+        "graph": graph(facts, answer, of),
+        "of": of,
         "of_unknown": bool(of) and all(service.id != of for service in facts.services),
-        "placed": (number(loss.placed), number(loss.to_place)), "short": loss.placed < loss.to_place,
-        "sheds": loss.sheds, "stale": answer.estate != facts.digest,
-    }  # fmt: skip
+        "placed": (number(loss.placed), number(loss.to_place)),
+        "short": loss.placed < loss.to_place,
+        "sheds": loss.sheds,
+        "stale": answer.estate != facts.digest,
+    }
 
 
 def _cards(answer: WhatIf) -> list[dict[str, str]]:
@@ -118,11 +137,17 @@ def _row(one: FateOf) -> dict[str, Any]:
     words, state = FATES.get(one.fate, (one.fate, "unknown"))
     late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
     return {
-        "id": one.service, "tier": "-" if one.tier is None else str(one.tier), "people": one.people,
-        "words": words, "state": state, "late": late, "path": row_of(one)["path"], "why": row_of(one)["why"],
+        "id": one.service,
+        "tier": "-" if one.tier is None else str(one.tier),
+        "people": one.people,
+        "words": words,
+        "state": state,
+        "late": late,
+        "path": row_of(one)["path"],
+        "why": row_of(one)["why"],
         "back": "-" if one.recovery_ms is None or one.fate != "recovers" else duration(one.recovery_ms),
         "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
-    }  # fmt: skip
+    }
 
 
 def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:

@@ -129,9 +129,14 @@ def _give_way(estate: Estate, free: Ints, lost: NDArray[np.bool_], surplus: Ints
 
 
 def _restart(
-    estate: Estate, row: int, count: int, demand: Ints, free: Ints, open_servers: NDArray[np.bool_],
+    estate: Estate,
+    row: int,
+    count: int,
+    demand: Ints,
+    free: Ints,
+    open_servers: NDArray[np.bool_],
     lost: NDArray[np.bool_],
-) -> int:  # fmt: skip
+) -> int:
     service, fleet = estate.services[row], estate.fleet
     own = estate.replicas.target[estate.replicas.service == row]
     own = own[~lost[own]]

@@ -31,9 +31,19 @@ def test_the_company_has_the_size_that_was_asked_for(flawed: Estate) -> None:
     assert 1_150 <= len(flawed.services) <= 1_250
     assert int(flawed.replicas.count.sum()) == 200_000
     assert {s.family for s in flawed.services} == {
-        "advertising", "bank", "games", "identity", "mail", "maps", "messenger", "music", "pay", "platform",
-        "ride-hailing", "search",
-    }  # fmt: skip
+        "advertising",
+        "bank",
+        "games",
+        "identity",
+        "mail",
+        "maps",
+        "messenger",
+        "music",
+        "pay",
+        "platform",
+        "ride-hailing",
+        "search",
+    }
     assert max(s.people or 0 for s in flawed.services) == 47_000_000
 
 

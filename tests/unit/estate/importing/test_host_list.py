@@ -74,12 +74,20 @@ def test_every_documented_name_is_recognised(meaning: str) -> None:
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
-        ("memory_gb", ("memory", "GB")), ("RAM [MiB]", ("memory", "MiB")), ("Disk (TB)", ("disk", "TB")),
-        ("power_kw", ("watts", "kW")), ("Power (watts)", ("watts", "W")), ("watts", ("watts", "W")),
-        ("Host Name", ("host", None)), ("data-center", ("site", None)), ("rack_gb", None),
-        ("colour", None), ("cpu_gb", None), ("", None),
+        ("memory_gb", ("memory", "GB")),
+        ("RAM [MiB]", ("memory", "MiB")),
+        ("Disk (TB)", ("disk", "TB")),
+        ("power_kw", ("watts", "kW")),
+        ("Power (watts)", ("watts", "W")),
+        ("watts", ("watts", "W")),
+        ("Host Name", ("host", None)),
+        ("data-center", ("site", None)),
+        ("rack_gb", None),
+        ("colour", None),
+        ("cpu_gb", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_units_in_the_names_of_columns(name: str, meaning: tuple[str, str | None] | None) -> None:
     assert understand(name) == meaning
 
@@ -124,9 +132,11 @@ def test_spellings_blanks_and_states_are_changed_only_with_a_word(tmp_path: Path
     estate, result = imported(tmp_path, "host,site,state\nh1,FRA 1,on\nh2,fra 1,moving\nh3,FRA 1,\nh4,,on\n")
     assert [s.id for s in estate.sites] == ["FRA-1"]
     assert [(d.code, str(d.place)) for d in result.diagnostics] == [
-        ("import-name-changed", "hosts.csv:2:4"), ("import-name-changed", "hosts.csv:3:4"),
-        ("import-word-unknown", "hosts.csv:3:10"), ("import-host-nowhere", "hosts.csv:5:4"),
-    ]  # fmt: skip
+        ("import-name-changed", "hosts.csv:2:4"),
+        ("import-name-changed", "hosts.csv:3:4"),
+        ("import-word-unknown", "hosts.csv:3:10"),
+        ("import-host-nowhere", "hosts.csv:5:4"),
+    ]
     assert len(estate.fleet) == 3
     assert next(u for u in result.unknown if u.what.startswith("hosts without a site")).names == ("h4",)
 

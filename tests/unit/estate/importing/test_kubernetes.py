@@ -100,12 +100,27 @@ def test_boutique_cart_has_a_store_that_nothing_can_back_up(boutique: tuple[Esta
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("100m", Fraction(1, 10)), ("2", 2), ("0.5", Fraction(1, 2)), ("1.", 1), (".5", Fraction(1, 2)),
-        ("64Mi", 64 * 2**20), ("1e3", 1_000), ("2E2", 200), ("3E", 3 * 10**18), ("1Ki", 1_024), ("5k", 5_000),
-        ("7n", Fraction(7, 10**9)), ("1.5Gi", 3 * 2**29), ("", None), ("1 Gi", None), ("-1", None),
-        ("NaN", None), ("1e999", None), ("1GB", None),
+        ("100m", Fraction(1, 10)),
+        ("2", 2),
+        ("0.5", Fraction(1, 2)),
+        ("1.", 1),
+        (".5", Fraction(1, 2)),
+        ("64Mi", 64 * 2**20),
+        ("1e3", 1_000),
+        ("2E2", 200),
+        ("3E", 3 * 10**18),
+        ("1Ki", 1_024),
+        ("5k", 5_000),
+        ("7n", Fraction(7, 10**9)),
+        ("1.5Gi", 3 * 2**29),
+        ("", None),
+        ("1 Gi", None),
+        ("-1", None),
+        ("NaN", None),
+        ("1e999", None),
+        ("1GB", None),
     ],
-)  # fmt: skip
+)
 def test_amounts(text: str, value: Fraction | None) -> None:
     assert parse_amount(text) == value
 
@@ -139,8 +154,12 @@ def test_kinds_of_workloads(tmp_path: Path) -> None:
     estate, _, written = imported(tmp_path, text)
     services = {s.id: s for s in estate.services}
     assert {name: s.replicas for name, s in services.items()} == {
-        "agent": None, "billing": 1, "db": 3, "idle": None, "web": 1,
-    }  # fmt: skip
+        "agent": None,
+        "billing": 1,
+        "db": 3,
+        "idle": None,
+        "web": 1,
+    }
     assert [name for name, s in services.items() if s.single_run] == ["billing"]
     assert "# CronJob in default; schedule 0 3 * * *; priority class low" in written
     assert "one replica on every node" in written
@@ -218,8 +237,10 @@ def test_disruption_budgets_autoscalers_and_spread(tmp_path: Path) -> None:
     estate, _, written = imported(tmp_path, text)
     services = {s.id: s for s in estate.services}
     assert {n: s.share for n, s in services.items()} == {
-        "web": Fraction(3, 5), "api": Fraction(2, 5), "db": Fraction(3, 4),
-    }  # fmt: skip
+        "web": Fraction(3, 5),
+        "api": Fraction(2, 5),
+        "db": Fraction(3, 4),
+    }
     assert {n: s.spread.per_server for n, s in services.items()} == {"web": 1, "api": 2, "db": 4}
     assert "autoscaled up to 20 replicas at peak" in written
     assert "spread over topology.kubernetes.io/zone with a skew of 1, if possible" in written
@@ -251,8 +272,12 @@ def test_names_stay_short_and_never_clash(tmp_path: Path) -> None:
     text += deployment("job", kind="StatefulSet") + deployment("one", meta=", namespace: shop")
     estate, _, _ = imported(tmp_path, text)
     assert [s.id for s in estate.services] == [
-        "default.job.daemonset", "default.job.statefulset", "default.web", "one", "shop.web",
-    ]  # fmt: skip
+        "default.job.daemonset",
+        "default.job.statefulset",
+        "default.web",
+        "one",
+        "shop.web",
+    ]
 
 
 def test_lists_folders_and_what_is_ignored(tmp_path: Path) -> None:

@@ -19,12 +19,27 @@ from tests.unit.estate.importing.known_answers import (
 )
 
 EQIAD_ONLY = {
-    "aux-k8s-ctrl", "k8s-ingress-aux", "jaeger-collector-http", "jaeger-collector-grpc", "jaeger-query",
-    "cloudelastic-chi-https", "cloudelastic-omega-https", "cloudelastic-psi-https",
-    "cloudelastic-chi-https-public", "cloudelastic-omega-https-public", "cloudelastic-psi-https-public",
-    "datahubsearch", "druid-public-broker", "k8s-ingress-dse", "labweb-ssl", "dse-k8s-ctrl", "superset",
-    "superset-next", "mpic", "mpic-next",
-}  # fmt: skip
+    "aux-k8s-ctrl",
+    "k8s-ingress-aux",
+    "jaeger-collector-http",
+    "jaeger-collector-grpc",
+    "jaeger-query",
+    "cloudelastic-chi-https",
+    "cloudelastic-omega-https",
+    "cloudelastic-psi-https",
+    "cloudelastic-chi-https-public",
+    "cloudelastic-omega-https-public",
+    "cloudelastic-psi-https-public",
+    "datahubsearch",
+    "druid-public-broker",
+    "k8s-ingress-dse",
+    "labweb-ssl",
+    "dse-k8s-ctrl",
+    "superset",
+    "superset-next",
+    "mpic",
+    "mpic-next",
+}
 CODFW_ONLY = {"k8s-ingress-ml-staging", "ml-staging-ctrl", "inference-staging"}
 HIDDEN = {"eventgate-analytics", "eventgate-analytics-external", "mw-page-content-change-enrich"}
 BEYOND_THE_CATALOGUE = {

@@ -32,9 +32,15 @@ class Hand:
 
 
 def ground(
-    servers: int = 4, *, feed_watts: int | None = None, feed_inrush: int | None = None,
-    rack_watts: int | None = None, hall_watts: int | None = None, racks: int = 1, kind: Kind = KIND,
-) -> Ground:  # fmt: skip
+    servers: int = 4,
+    *,
+    feed_watts: int | None = None,
+    feed_inrush: int | None = None,
+    rack_watts: int | None = None,
+    hall_watts: int | None = None,
+    racks: int = 1,
+    kind: Kind = KIND,
+) -> Ground:
     """So many servers in each rack; every rack hangs on the feeds a and b."""
     count = servers * racks
     places = tuple(RackPlace(f"s/h/r{row}", "s/h", ("s/h/a", "s/h/b")) for row in range(racks))
@@ -50,10 +56,15 @@ def ground(
         name=np.array([f"n{row:02d}" for row in range(count)], "S8"),
         serial=np.array([f"SN{row}" for row in range(count)], "S8"),
         position=np.array([str(row + 1) for row in range(count)], "S3"),
-        rack=np.repeat(np.arange(racks, dtype=np.int32), servers), kind=np.zeros(count, np.int32),
-        boot_server=np.zeros(count, np.int32), watts=np.full(count, kind.watts, np.int64),
-        racks=places, kinds=(kind,), boot_servers=("boot-1",), domains=domains,
-    )  # fmt: skip
+        rack=np.repeat(np.arange(racks, dtype=np.int32), servers),
+        kind=np.zeros(count, np.int32),
+        boot_server=np.zeros(count, np.int32),
+        watts=np.full(count, kind.watts, np.int64),
+        racks=places,
+        kinds=(kind,),
+        boot_servers=("boot-1",),
+        domains=domains,
+    )
 
 
 def machines(of: Ground, *, closed: bool = True, spread: float = 0.0, bmc_boot_ms: int = 0) -> Machines:
@@ -73,9 +84,16 @@ class Client:
         self.controller = Controller(self.fleet)
 
     def ask(
-        self, method: str, path: str, body: object = None, *, server: int = 0,
-        password: str | None = PASSWORD, user: str = USER, headers: dict[str, str] | None = None,
-    ) -> Answer:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        server: int = 0,
+        password: str | None = PASSWORD,
+        user: str = USER,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
         sent = dict(headers or {})
         if password is not None:
             word = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -46,9 +46,13 @@ TARGETS = [
     ("POST", f"{V1}/PowerEquipment/Switchgear/1/Feeders/1/Actions/Circuit.BreakerControl"),
 ]
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from(WORDS), st.text(string.printable, max_size=80),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(WORDS),
+    st.text(string.printable, max_size=80),
+)
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
@@ -75,18 +79,29 @@ def test_the_answer_is_always_one_of_the_service(method: str, path: str, body: o
 
 
 ADMIN = [
-    "faults", "budget/s", "budget/s/h/a", "feeds/s/h/a/open", "feeds/s/h/close", "feeds//open",
-    "boot-servers/boot-1/kill", "boot-servers/boot-1/revive", "servers", "", "x%00",
-]  # fmt: skip
+    "faults",
+    "budget/s",
+    "budget/s/h/a",
+    "feeds/s/h/a/open",
+    "feeds/s/h/close",
+    "feeds//open",
+    "boot-servers/boot-1/kill",
+    "boot-servers/boot-1/revive",
+    "servers",
+    "",
+    "x%00",
+]
 ADMIN_NAMES = ("fault", "servers", "rack", "hall", "feed", "share", "seed", "power_watts", "inrush_watts")
 ADMIN_BODIES = st.dictionaries(st.sampled_from(ADMIN_NAMES), VALUES, max_size=5) | VALUES
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]), path=st.sampled_from(ADMIN), body=ADMIN_BODIES,
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]),
+    path=st.sampled_from(ADMIN),
+    body=ADMIN_BODIES,
     query=st.builds(str.__add__, st.sampled_from(["state=", "fault=", "from="]), st.text(max_size=9)),
-)  # fmt: skip
+)
 def test_the_admin_interface_says_what_is_wrong_with_any_request(
     method: str, path: str, body: object, query: str
 ) -> None:

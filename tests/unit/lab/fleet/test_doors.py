@@ -45,9 +45,16 @@ def _connection(door: ControllerDoor, loop: Loop) -> Droppable:
 
 @pytest.mark.parametrize(
     ("address", "server"),
-    [("127.64.0.1", 0), ("127.64.0.4", 3), ("127.64.255.1", -1), ("127.64.0.5", None), ("127.0.0.1", None),
-     ("10.64.0.1", None), ("", None)],
-)  # fmt: skip
+    [
+        ("127.64.0.1", 0),
+        ("127.64.0.4", 3),
+        ("127.64.255.1", -1),
+        ("127.64.0.5", None),
+        ("127.0.0.1", None),
+        ("10.64.0.1", None),
+        ("", None),
+    ],
+)
 def test_the_address_says_who_was_called(address: str, server: int | None) -> None:
     door, loop = _door()
     assert door.enter(_connection(door, loop), address) == server

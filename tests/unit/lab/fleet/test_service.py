@@ -70,25 +70,50 @@ def test_the_rest_is_for_those_who_are_known(path: str) -> None:
         ("PUT", SYSTEM, {}, 405, "OperationNotAllowed"),
         ("FLY", SYSTEM, None, 501, "GeneralError"),
         ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", {}, 400, "ActionParameterMissing"),
-        ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", {"ResetType": "Up"}, 400,
-         "ActionParameterValueNotInList"),
-        ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", {"Type": "On"}, 400,
-         "ActionParameterNotSupported"),
+        (
+            "POST",
+            f"{SYSTEM}/Actions/ComputerSystem.Reset",
+            {"ResetType": "Up"},
+            400,
+            "ActionParameterValueNotInList",
+        ),
+        (
+            "POST",
+            f"{SYSTEM}/Actions/ComputerSystem.Reset",
+            {"Type": "On"},
+            400,
+            "ActionParameterNotSupported",
+        ),
         ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", [], 400, "MalformedJSON"),
         ("PATCH", SYSTEM, {"PowerState": "On"}, 400, "PropertyNotWritable"),
         ("PATCH", SYSTEM, {"Boot": {"BootSourceOverrideTarget": "Tape"}}, 400, "PropertyValueNotInList"),
         ("PATCH", SYSTEM, {"AssetTag": 5}, 400, "PropertyValueTypeError"),
         ("POST", SESSIONS, {"UserName": USER}, 400, "PropertyMissing"),
         ("POST", SESSIONS, {"UserName": USER, "Password": "no"}, 401, "ResourceAtUriUnauthorized"),
-        ("POST", ACCOUNTS, {"UserName": "new", "Password": "short", "RoleId": "ReadOnly"}, 400,
-         "PropertyValueFormatError"),
-        ("POST", ACCOUNTS, {"UserName": USER, "Password": "long-enough", "RoleId": "ReadOnly"}, 400,
-         "ResourceInUse"),
+        (
+            "POST",
+            ACCOUNTS,
+            {"UserName": "new", "Password": "short", "RoleId": "ReadOnly"},
+            400,
+            "PropertyValueFormatError",
+        ),
+        (
+            "POST",
+            ACCOUNTS,
+            {"UserName": USER, "Password": "long-enough", "RoleId": "ReadOnly"},
+            400,
+            "ResourceInUse",
+        ),
         ("DELETE", f"{ACCOUNTS}/1", None, 403, "InsufficientPrivilege"),
-        ("POST", f"{V1}/EventService/Subscriptions", {"Destination": "ftp://x"}, 400,
-         "PropertyValueFormatError"),
+        (
+            "POST",
+            f"{V1}/EventService/Subscriptions",
+            {"Destination": "ftp://x"},
+            400,
+            "PropertyValueFormatError",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_says_what_is_wrong(method: str, path: str, body: object, status: int, key: str) -> None:
     answer = Client().ask(method, path, body)
     assert (answer.status, message_of(answer)) == (status, key)
@@ -293,9 +318,14 @@ def test_bytes_of_an_answer() -> None:
     head, _, body = sent.partition(b"\r\n\r\n")
     assert body == b'{"a":1}'
     assert head.split(b"\r\n") == [
-        b"HTTP/1.1 200 OK", b"OData-Version: 4.0", b"Cache-Control: no-cache", b"Allow: GET, HEAD",
-        b"Content-Type: application/json;charset=utf-8", b'ETag: "e"', b"Content-Length: 7",
-    ]  # fmt: skip
+        b"HTTP/1.1 200 OK",
+        b"OData-Version: 4.0",
+        b"Cache-Control: no-cache",
+        b"Allow: GET, HEAD",
+        b"Content-Type: application/json;charset=utf-8",
+        b'ETag: "e"',
+        b"Content-Length: 7",
+    ]
     assert encode(Answer(200, {"a": 1}), head_only=True, keep_alive=True).endswith(
         b"Content-Length: 7\r\n\r\n"
     )

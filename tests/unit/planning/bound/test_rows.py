@@ -64,8 +64,12 @@ def test_the_compiled_greedy_is_the_exact_one(
         np.array([float(w.amount) for _, w in order]),
         release,
         np.argsort(release, kind="stable").astype(np.int64),
-        float(speed), float(horizon), np.zeros(count, np.int64), np.zeros(count), out,
-    )  # fmt: skip
+        float(speed),
+        float(horizon),
+        np.zeros(count, np.int64),
+        np.zeros(count),
+        out,
+    )
     value = sum(weights[k] * exact[k] / (2 * speed * w.amount) for k, w in order)
     assert float(np.dot(out, [weights[k] for k in range(count)])) == pytest.approx(value)
 
@@ -96,10 +100,14 @@ def test_no_order_waits_less_for_room_than_by_weight_per_size(
     out = np.zeros(len(drawn))
     ticks = sorted(gains)
     kernels.room_waits(
-        np.array([float(weights[k]) for k in sizes]), np.array([float(sizes[k]) for k in sizes]),
-        float(first), np.array([float(t) for t in ticks]), np.array([float(gains[t]) for t in ticks]),
-        float(horizon), out,
-    )  # fmt: skip
+        np.array([float(weights[k]) for k in sizes]),
+        np.array([float(sizes[k]) for k in sizes]),
+        float(first),
+        np.array([float(t) for t in ticks]),
+        np.array([float(gains[t]) for t in ticks]),
+        float(horizon),
+        out,
+    )
     assert float(np.dot(out, [weights[k] for k in sizes])) == pytest.approx(best)
 
 

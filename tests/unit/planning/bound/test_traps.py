@@ -40,9 +40,10 @@ def works(found: Facts, *limits: int) -> dict[str, int]:
 def test_a_rate_window_can_outlive_its_step() -> None:
     """Trap 4: the middle of the window lies after the service is back, so its lead is negative."""
     found = facts(
-        service("s", start=5, verify=0, change=0, settle=0), limits=(Limit("starts", 1, 300),),
+        service("s", start=5, verify=0, change=0, settle=0),
+        limits=(Limit("starts", 1, 300),),
         start_uses=(Use(0, 1, 0, 300),),
-    )  # fmt: skip
+    )
     work = works_of(found, {0: 1})[found.name.index("s.base")]
     assert (work.amount, work.lead) == (300, 300 * (2 * 5 - 300))
     assert head(found, "s.base") == 5
@@ -90,10 +91,12 @@ def test_a_limit_of_one_pool_binds_only_who_cannot_go_elsewhere() -> None:
 def test_a_promotion_shared_by_services_is_counted_once() -> None:
     """Trap 6."""
     found = facts(
-        service("a", stores=("d",)), service("b", stores=("d",)),
-        stores=(StoreDraft("d", 20, (("east", 50), ("west", 30))),), limits=(Limit("promotions", 1),),
+        service("a", stores=("d",)),
+        service("b", stores=("d",)),
+        stores=(StoreDraft("d", 20, (("east", 50), ("west", 30))),),
+        limits=(Limit("promotions", 1),),
         promote_uses=(Use(0, 1),),
-    )  # fmt: skip
+    )
     assert works(found, 0) == {"d.primary": 30}
 
 
@@ -110,9 +113,10 @@ def test_as_many_actions_as_a_limit_allows_start_in_one_tick() -> None:
 def test_survivors_are_no_starts() -> None:
     """Trap 12."""
     found = facts(
-        service("s", replicas=4, share=(3, 4), running=("v1",)), limits=(Limit("starts", 1, 60),),
+        service("s", replicas=4, share=(3, 4), running=("v1",)),
+        limits=(Limit("starts", 1, 60),),
         start_uses=(Use(0, 1, 0, 60),),
-    )  # fmt: skip
+    )
     assert works(found, 0) == {"s.base": 2 * 60, "s.top": 60}
     assert found.heads.base_wave == [60]
 
@@ -137,8 +141,9 @@ def test_the_longest_start_and_wave_of_a_cycle_may_belong_to_different_members()
     found = facts(
         service("a", hard=("b",), start=10, replicas=3, share=(1, 1), verify=0, shift=False),
         service("b", hard=("a",), start=100, replicas=1, verify=0, shift=False),
-        limits=(Limit("starts", 1, 60),), start_uses=(Use(0, 1, 0, 60),),
-    )  # fmt: skip
+        limits=(Limit("starts", 1, 60),),
+        start_uses=(Use(0, 1, 0, 60),),
+    )
     assert head(found, "a.base") == 130
 
 
@@ -146,9 +151,10 @@ def test_the_longest_start_and_wave_of_a_cycle_may_belong_to_different_members()
 def test_a_check_waits_for_its_tool_or_is_done_by_hand(manual: int) -> None:
     """Trap 10: the tool checks itself by hand; another takes 10 ticks with it, or as long by hand."""
     found = facts(
-        service("s"), service("tool", shift=False, start=120, verify=10),
+        service("s"),
+        service("tool", shift=False, start=120, verify=10),
         tools={"verify": (("tool",), manual, ())},
-    )  # fmt: skip
+    )
     assert head(found, "tool.base") == 120 + manual
     assert head(found, "s.base") == min(30 + manual, 120 + manual + 10) + 60
 
@@ -224,10 +230,13 @@ def test_services_that_are_never_restored_do_no_work() -> None:
     """Trap 3: twenty services, one start a minute, and only ten minutes: giving up is allowed."""
     found = build(
         Draft(
-            horizon=600, services=tuple(service(f"s{k:02}") for k in range(20)), servers=(BIG,),
-            limits=(Limit("starts", 1, 60),), start_uses=(Use(0, 1, 0, 60),),
+            horizon=600,
+            services=tuple(service(f"s{k:02}") for k in range(20)),
+            servers=(BIG,),
+            limits=(Limit("starts", 1, 60),),
+            start_uses=(Use(0, 1, 0, 60),),
         )
-    )  # fmt: skip
+    )
     total = int(found.services.base_weight.sum() + found.services.top_weight.sum())
     assert bound(found, work=300).bound <= 600 * total
 

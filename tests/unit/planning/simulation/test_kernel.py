@@ -29,15 +29,21 @@ def drawn(seed: int, horizon: int) -> Case:
     for _ in range(count):
         some = draw.sample(range(limits), draw.randint(0, limits))
         holds = [draw.choice((-1, 0, draw.randint(1, longest))) for _ in some]
-        uses.append(sorted(((r, draw.randint(1, 3), h) for r, h in zip(some, holds, strict=True)),
-                           key=lambda use: use[2]))  # fmt: skip
+        uses.append(
+            sorted(
+                ((r, draw.randint(1, 3), h) for r, h in zip(some, holds, strict=True)), key=lambda use: use[2]
+            )
+        )
     return Case(
         after=[sorted(draw.sample(range(n), min(n, draw.randint(0, 2)))) for n in range(count)],
-        uses=uses, capacity=[draw.randint(2, 4) for _ in range(limits)],
-        lengths=[draw.choice((0, draw.randint(1, longest), draw.randint(1, 3), -draw.randint(1, 9)))
-                 for _ in range(count)],
+        uses=uses,
+        capacity=[draw.randint(2, 4) for _ in range(limits)],
+        lengths=[
+            draw.choice((0, draw.randint(1, longest), draw.randint(1, 3), -draw.randint(1, 9)))
+            for _ in range(count)
+        ],
         horizon=horizon,
-    )  # fmt: skip
+    )
 
 
 def told(case: Case) -> list[int]:
@@ -124,13 +130,19 @@ def net_of(case: Case) -> Net:
     followers = [[n for n, some in enumerate(case.after) if step in some] for step in range(len(case.after))]
     limit = ints([use[0] for use in flat])
     return Net(
-        waits=ints([len(some) for some in case.after]), after_from=edges([len(row) for row in followers]),
-        after_to=ints([n for row in followers for n in row]), use_from=edges([len(row) for row in case.uses]),
-        use_limit=limit, use_units=ints([use[1] for use in flat]), use_hold=ints([use[2] for use in flat]),
-        groups_from=edges([len(row) for row in groups]), group_from=edges([n for row in groups for n in row]),
+        waits=ints([len(some) for some in case.after]),
+        after_from=edges([len(row) for row in followers]),
+        after_to=ints([n for row in followers for n in row]),
+        use_from=edges([len(row) for row in case.uses]),
+        use_limit=limit,
+        use_units=ints([use[1] for use in flat]),
+        use_hold=ints([use[2] for use in flat]),
+        groups_from=edges([len(row) for row in groups]),
+        group_from=edges([n for row in groups for n in row]),
         capacity=ints(case.capacity),
-        queue_from=edges(np.bincount(limit, minlength=len(case.capacity)).tolist()), horizon=case.horizon,
-    )  # fmt: skip
+        queue_from=edges(np.bincount(limit, minlength=len(case.capacity)).tolist()),
+        horizon=case.horizon,
+    )
 
 
 @pytest.mark.parametrize("horizon", [3, 40, 30 * BUCKETS])

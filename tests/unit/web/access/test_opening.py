@@ -92,10 +92,12 @@ def test_a_certificate_that_is_of_no_use_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "access.yaml").write_text(PEOPLE)
     here = listen_of("127.0.0.1:0")
     for cert, key, code in (
-        (found.cert, found.client_key, "tls-unusable"), (found.key, found.key, "tls-unusable"),
-        (tmp_path / "nothing", found.key, "tls-unusable"), (found.cert, tmp_path / "nothing", "tls-unusable"),
+        (found.cert, found.client_key, "tls-unusable"),
+        (found.key, found.key, "tls-unusable"),
+        (tmp_path / "nothing", found.key, "tls-unusable"),
+        (found.cert, tmp_path / "nothing", "tls-unusable"),
         (found.cert, None, "tls-half"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(EvacError) as raised:
             choose(tmp_path, here, None, cert, key)
         assert raised.value.code == code
