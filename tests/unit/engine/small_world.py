@@ -22,14 +22,14 @@ from evac.engine.runs.pace_gate import HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sync_standby import bound_of, is_protection
+from evac.lab.virtual_loop import Process, VirtualLoop
+from evac.lab.virtual_loop import run as run_virtually
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
-from evac.testing.virtual_loop import Process, VirtualLoop
-from evac.testing.virtual_loop import run as run_virtually
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.witness import Probe
 

@@ -20,6 +20,7 @@ from evac.engine.runs.binding import Bound, bind
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run
+from evac.lab.virtual_loop import Process, VirtualLoop, run
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy
@@ -28,7 +29,6 @@ from evac.run.values import RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
-from evac.testing.virtual_loop import Process, VirtualLoop, run
 
 SLOWEST_PERMILLE: Final = 1_300
 FASTEST_PERMILLE: Final = 900

@@ -19,12 +19,12 @@ from evac.drivers.manual import ManualDriver
 from evac.drivers.noop import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
 from evac.drivers.registry import Maker
+from evac.lab.virtual_loop import Process
 from evac.model.errors import Permanent, Retryable
-from evac.testing.database_drivers import PostgresSimulated, RedisSimulated
-from evac.testing.databases import Member
-from evac.testing.simulated_driver import SimulatedDriver
-from evac.testing.virtual_loop import Process
-from evac.testing.world import Traffic, Units, World
+from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
+from tests.sim.databases import Member
+from tests.sim.simulated_driver import SimulatedDriver
+from tests.sim.world import Traffic, Units, World
 
 
 class _TrafficDriver(SimulatedDriver):
