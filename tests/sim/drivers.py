@@ -19,8 +19,8 @@ from evac.drivers.manual import ManualDriver
 from evac.drivers.noop import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
 from evac.drivers.registry import Maker
-from evac.lab.virtual_loop import Process
 from evac.model.errors import Permanent, Retryable
+from evac_lab.virtual_loop import Process
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
 from tests.sim.simulated_driver import SimulatedDriver

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from evac.lab.virtual_loop import Process, VirtualLoop
 from evac.model.errors import EvacError, LockHeld, Unavailable
 from evac.store.limits import PREFIX_END
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease
+from evac_lab.virtual_loop import Process, VirtualLoop
 
 T = TypeVar("T")
 DEADLINE_S: Final = 1.0

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from typing import Final
 
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.lab.virtual_loop import Process, VirtualLoop
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac_lab.virtual_loop import Process, VirtualLoop
 from tests.sim.floor import Floor, Server
 
 CONNECT_S: Final = 3.0

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.lab.virtual_loop import Process
 from evac.model.errors import ActionError, Permanent
+from evac_lab.virtual_loop import Process
 from tests.sim.world import World
 
 T = TypeVar("T")

@@ -30,7 +30,6 @@ from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sync_standby import Roles, bound_of, is_protection
-from evac.lab.virtual_loop import Process, VirtualLoop, run
 from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
@@ -38,6 +37,7 @@ from evac.store.port import Lease, Put
 from evac.watch.values import EvidenceKind, Seen, Verdict
 from evac.watch.verdict import Standing as Belief
 from evac.watch.witness import Probe
+from evac_lab.virtual_loop import Process, VirtualLoop, run
 from tests.sim import plans
 from tests.sim.databases import Engine
 from tests.sim.drivers import makers

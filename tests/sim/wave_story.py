@@ -26,7 +26,6 @@ from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
 from evac.engine.runs.requests import Request, RequestVerb
-from evac.lab.virtual_loop import Process, VirtualLoop
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
 from evac.run import silent_servers
 from evac.run.boot_events import POWER, SEVERAL_STALLED
@@ -35,6 +34,7 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
+from evac_lab.virtual_loop import Process, VirtualLoop
 from tests.sim.floor import HOPELESS, STEPS_IN_S, Server, WaveBroken
 from tests.sim.floor_driver import FloorDriver
 from tests.sim.wave_options import Happening, WaveOptions, actions_of, draw, floor_of, spec_of

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 from evac.drivers.port import Action, Order
 from evac.engine.lead.leadership import LEADER
-from evac.lab.virtual_loop import Process, VirtualLoop
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac_lab.virtual_loop import Process, VirtualLoop
 from tests.sim.databases import Database, Engine, Member
 from tests.sim.faulty_store import Cluster, Weather
 

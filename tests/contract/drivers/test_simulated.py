@@ -12,9 +12,9 @@ import pytest
 from evac.drivers import registry
 from evac.drivers.port import Action, Order, Value
 from evac.engine.lead.leadership import LEADER
-from evac.lab.virtual_loop import Process, VirtualLoop, run
 from evac.model.errors import Permanent
 from evac.model.generation import token_in
+from evac_lab.virtual_loop import Process, VirtualLoop, run
 from tests.contract.drivers.suite import Case, keep_contract, order
 from tests.sim.drivers import makers
 from tests.sim.faulty_store import at_once

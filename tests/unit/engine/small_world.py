@@ -22,8 +22,6 @@ from evac.engine.runs.pace_gate import HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sync_standby import bound_of, is_protection
-from evac.lab.virtual_loop import Process, VirtualLoop
-from evac.lab.virtual_loop import run as run_virtually
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
@@ -32,6 +30,8 @@ from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.witness import Probe
+from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import run as run_virtually
 
 SITES = ("anyang", "ansan", "pangyo")
 QUICK = WatchProfile("quick", 40, 25, 3, 120, 40, 200, 2, 300, 1_000)

@@ -10,10 +10,10 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.lead.lease_span import LeaseSpan
 from evac.engine.runs.open_runs import OPEN
-from evac.lab.virtual_loop import VirtualLoop, run
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
+from evac_lab.virtual_loop import VirtualLoop, run
 from tests.unit.engine.worlds import run_async
 
 

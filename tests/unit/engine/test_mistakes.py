@@ -13,10 +13,10 @@ import pytest
 from evac.engine.plans.library import put_plan
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.reading import events_of
-from evac.lab.virtual_loop import VirtualLoop, run
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
 from evac.net.internal_errors import INTERNAL, enduring, is_mistake
 from evac.store.port import Put
+from evac_lab.virtual_loop import VirtualLoop, run
 from tests.unit.engine.small_world import World, play, policy_of
 
 SECRET = "hunter2"
