@@ -30,8 +30,8 @@ from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.run.boot_events import GONE, POWER, SEVERAL
 from evac.run.silent_servers import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
-from evac.steps.registry import kind_of
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 LOOK_S: Final = 5.0
 AGAIN_S: Final = 2.0
