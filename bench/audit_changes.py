@@ -145,7 +145,7 @@ def audited_again(estate: Any, times: int = 5) -> dict[str, float]:
 
 def main(servers: int = 90_000, mended: bool = False) -> None:
     """Print one line a kind of change."""
-    from evac.estate.example import pangyo
+    from evac.estate.examples import pangyo
 
     for name, seconds in audited_again(pangyo(servers=servers, mended=mended)).items():
         print(f"{name:58s}{seconds:14.3f}")

@@ -33,7 +33,7 @@ from evac.audit.rows import loss_rows
 from evac.audit.rules import RULES
 from evac.audit.schedule import course_of
 from evac.audit.stores import store_hits
-from evac.model.affected import service_graph_again
+from evac.derive.affected import service_graph_again
 from evac.model.collector import collector_at_rest
 from evac.model.domain import Topology
 from evac.model.estate import Estate

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evac.audit import audit, reshaping, room, update
 from evac.audit.room import Room
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.planning.packing.alike import alike
 

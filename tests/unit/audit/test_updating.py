@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.audit import RULES, AuditReport, audit, update
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.diagnostic import Place
 from evac.model.estate import Dependency, Estate, Expiring, Store, StoreMember, Traffic
 from evac.model.fleet import ON_SERVER
