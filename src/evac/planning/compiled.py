@@ -141,7 +141,7 @@ def vector_kernel(function: Function) -> Function:
     return _kernel(function, {"error_model": "numpy", **UNCOUNTED})
 
 
-def parallel_kernel(function: Function) -> Function:
+def parallel_kernel(function: Callable[..., Any]) -> Any:
     """As `allocating_kernel`, for a loop over `prange` that uses all cores."""
     return _kernel(function, {"parallel": True, **COUNTED})
 
@@ -163,7 +163,7 @@ def spliced(function: Function) -> Function:
     return _kernel(function, {"inline": "always"})
 
 
-def njit(**options: Any) -> Callable[[Function], Function]:
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A kernel by numba's own options."""
     return lambda function: _kernel(function, options)
 

@@ -25,7 +25,7 @@ class Grid:
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._array, self.shape = array, array.shape
-        self._cells = memoryview(array)
+        self._cells = array.data
         self._rows = [view(row) for row in array]
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ def view(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.names:
             return Records(value)
-        return memoryview(value) if value.ndim == 1 else Grid(value)
+        return value.data if value.ndim == 1 else Grid(value)
     if isinstance(value, tuple):
         parts = [view(one) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
