@@ -39,7 +39,7 @@ $(READY): $(INSTALLED) src/evac/app/warm.py
 	@touch $@
 
 demo: $(READY) ## October 2022 again, from files to a report, in under two minutes
-	$(PYTHON) -m evac.app.demo
+	$(PYTHON) -m evac.app.demo.story
 
 lab: $(READY) ## three real sites on this machine: up, one burns and comes back, report, down
 	scripts/lab.sh

@@ -21,13 +21,13 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from bench.figures import Figure, median
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Driver, Evidence, Order
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Driver, Evidence, Order
 from evac.engine.clock import SystemClock
-from evac.engine.execution import RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run, take_over
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run, take_over
 from evac.lab.servers.etcd import EtcdServer, wait_for_all
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.store.etcd import EtcdStore

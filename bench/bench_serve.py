@@ -242,7 +242,7 @@ class _chronicle:
         self._store = open_store(room.store)
 
     async def __aenter__(self) -> Callable[[str], Any]:
-        from evac.engine.chronicle import STREAM, Notice, encode
+        from evac.engine.lead.watch_journal import STREAM, Notice, encode
         from evac.store.journal import Journal, head_of
 
         anchor = await head_of(self._store, STREAM)

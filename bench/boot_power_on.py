@@ -19,13 +19,13 @@ from typing import Any
 
 from bench.boot_fleet import FleetProcess, Server, fleet, servers_of
 from bench.figures import Figure
-from evac.actions.port import Action
-from evac.actions.redfish import RedfishDriver
+from evac.drivers.port import Action
+from evac.drivers.redfish.driver import RedfishDriver
 from evac.engine.clock import SystemClock
-from evac.engine.execution import RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
 from evac.run.values import RunSpec, RunStep
 from evac.store.sqlite import SqliteStore
 
@@ -223,7 +223,7 @@ async def _last_power_on(about: dict[str, Any], servers: int) -> tuple[float, fl
 
 
 async def _sweep_all(about: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from evac.actions.power_sweep import sweep
+    from evac.drivers.power_sweep import sweep
 
     driver = RedfishDriver()
     asked = [(driver, found[0]) for found in actions_of(about, servers_of(about)).values()]

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Evidence, Order
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Evidence, Order
 from evac.engine.clock import SystemClock
-from evac.engine.execution import RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.store.sqlite import SqliteStore
 

@@ -23,15 +23,15 @@ from typing import Any
 from bench.boot_fleet import FleetProcess, fleet
 from bench.figures import Figure
 from evac import estate as estates
-from evac.actions.redfish import RedfishDriver
-from evac.engine.binding import Bound, bind
-from evac.engine.bound_store import decode_bound, encode_bound
+from evac.drivers.redfish.driver import RedfishDriver
+from evac.engine.boots.feed_watch import FeedWatch
 from evac.engine.clock import SystemClock
-from evac.engine.execution import RunExecution
-from evac.engine.feed_watch import FeedWatch
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run, take_over
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound, bind
+from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run, take_over
 from evac.model.errors import Corrupt, LeaseLost, LockHeld
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Scenario

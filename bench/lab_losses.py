@@ -20,7 +20,7 @@ import orjson
 from bench import labs
 from bench.figures import Figure, Table
 from evac.app import runs
-from evac.engine.requests import Request
+from evac.engine.runs.requests import Request
 from evac.lab import (
     episodes,
     faults,

@@ -21,10 +21,10 @@ import orjson
 
 from bench.figures import Table
 from evac import estate as estates
-from evac.actions.registry import Drivers
 from evac.app.controlling import hands_of
+from evac.app.observed_stores import merged
 from evac.app.observing import observe
-from evac.app.seen import merged
+from evac.drivers.registry import Drivers
 from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
 from evac.lab.site_servers import Ground
 from evac.lab.starting import Starter

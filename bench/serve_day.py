@@ -115,8 +115,8 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _live(loop: _Loop, folder: Path) -> None:
     from evac.app.controlling import Setting, compose
-    from evac.app.office import Office
-    from evac.app.office_reckoning import Worker
+    from evac.office.office import Office
+    from evac.office.reckoning import Worker
     from evac.watch.values import Seen
     from evac.watch.witness import Probe
 

@@ -10,12 +10,12 @@ import orjson
 
 from bench.bench_run import lead, wide_spec
 from evac.app.runs import INCIDENT
-from evac.engine.binding import Bound
-from evac.engine.bound_store import put_bound
 from evac.engine.clock import SystemClock
-from evac.engine.codec import encode_all
-from evac.engine.in_hand import OPEN
-from evac.engine.reading import create_run
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.codec import encode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import create_run
 from evac.run.values import Event
 from evac.store.opening import open_store
 from evac.store.port import Put

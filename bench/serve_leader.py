@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure, worst
-from evac.app.plans import make_plan
+from evac.app.planner.plans import make_plan
 from evac.app.runs import Proposal, new_id, proposal_entry
-from evac.engine.drawer import put_plan
-from evac.engine.leading import LEADER
-from evac.engine.proposals import ANSWER
+from evac.engine.lead.leadership import LEADER
+from evac.engine.plans.library import put_plan
+from evac.engine.runs.proposals import ANSWER
 from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from evac.model.errors import EvacError
 from evac.model.scenario import lose

@@ -22,10 +22,10 @@ from typing import Any, Final
 
 from bench.figures import Figure
 from evac import estate as estates
-from evac.app.planning_worker import PlanningWorker
+from evac.app.planner.worker import PlanningWorker
 from evac.engine.clock import SystemClock
-from evac.engine.drawer import Drawer, Made, decode
-from evac.engine.standing import Wanted, Work
+from evac.engine.plans.library import Drawer, Made, decode
+from evac.engine.plans.queue import Wanted, Work
 from evac.model.digest import estate_digest
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store

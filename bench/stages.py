@@ -49,7 +49,7 @@ def measure(servers: int, budget_s: int) -> Figures:
     from evac import estate as estates
     from evac.app.warm import warm
     from evac.audit import audit
-    from evac.estate.example import pangyo
+    from evac.estate.examples import pangyo
 
     warm()
     times = 1 if servers > 100_000 else 3
@@ -70,8 +70,8 @@ def measure(servers: int, budget_s: int) -> Figures:
 
 def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) -> None:
     """Plans for the loss of Pangyo, first and final, each verified; the final one simulated."""
-    from evac.app.plans import make_plan
-    from evac.model.derive import derive
+    from evac.app.planner.plans import make_plan
+    from evac.derive.planning_instance import derive
     from evac.model.scenario import lose
     from evac.planning.simulation.simulate import simulate
     from evac.verify import check
@@ -101,7 +101,7 @@ def _planned(found: Figures, name: str, estate: Any, budget_s: int, times: int) 
 
 def _restored(found: Figures, name: str, estate: Any) -> None:
     """The cold start of Pangyo: planned with the usual budget, verified, how near to what limits allow."""
-    from evac.app.plans import DEFAULT_BUDGET_MS, make_plan
+    from evac.app.planner.plans import DEFAULT_BUDGET_MS, make_plan
     from evac.model.scenario import Scenario
     from evac.verify import check
 

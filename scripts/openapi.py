@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from evac.app.office import Office
-from evac.app.office_reckoning import Worker
 from evac.engine.clock import SystemClock
+from evac.office.office import Office
+from evac.office.reckoning import Worker
 from evac.store.memory import MemoryStore
 from evac.web.access.port import Loopback
 from evac.web.application import application

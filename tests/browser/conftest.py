@@ -16,15 +16,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from evac.audit import audit
-from evac.estate import example, load
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate import examples, load
 from evac.model.estate import Estate
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
-from evac.report.audit_view import audit_context
-from evac.report.html_report import Planned, html_report
 from evac.verify import check_instance
+from evac.views.audit_view import audit_context
+from evac.views.html_report import Planned, html_report
 
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
@@ -70,8 +70,8 @@ def pages(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("pages")
     texts = {
         "small": whole_page(load(project_root / "tests" / "fixtures" / "estates" / "small"), "north"),
-        "flawed": whole_page(example.pangyo(servers=1000), "pangyo"),
-        "mended": whole_page(example.pangyo(servers=1000, mended=True), "pangyo"),
+        "flawed": whole_page(examples.pangyo(servers=1000), "pangyo"),
+        "mended": whole_page(examples.pangyo(servers=1000, mended=True), "pangyo"),
     }
     found = {name: folder / f"{name}.html" for name in texts}
     for name, text in texts.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from evac.report.sheet import Part, Sheet, sheet_page
+from evac.views.sheet import Part, Sheet, sheet_page
 
 pytestmark = pytest.mark.browser
 

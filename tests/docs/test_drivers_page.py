@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.actions.registry import DRIVERS
+from evac.drivers.registry import DRIVERS
 from evac.model.estate import ENDPOINT_DRIVERS
 
 PAGES = ("drivers.md", "boot-drivers.md")

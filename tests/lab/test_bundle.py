@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.actions.peers import peer_of
-from evac.actions.port import Action, Driver, Order
-from evac.actions.postgres import PostgresDriver
-from evac.actions.process import ProcessDriver
 from evac.cli import exits
 from evac.cli.main import run
+from evac.drivers.port import Action, Driver, Order
+from evac.drivers.postgres.driver import PostgresDriver
+from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.process.peers import peer_of
 from evac.lab import agent_certificates, faults, journal_facts, ledger, restoring, status
 from evac.lab.state import LabFolder
 from evac.model.errors import Permanent

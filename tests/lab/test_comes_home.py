@@ -17,9 +17,9 @@ from evac.lab import episodes, faults, journal_facts, losses, restoring, status,
 from evac.lab.episodes import Patience
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabFolder
-from evac.report.run_report import waiting
 from evac.run.view import RunView
 from evac.store.port import Store
+from evac.views.run_report import waiting
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]

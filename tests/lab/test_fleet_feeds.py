@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.actions.manual import ManualDriver
-from evac.actions.port import Action, Driver
-from evac.actions.redfish import RedfishDriver
-from evac.engine import requests
+from evac.drivers.manual import ManualDriver
+from evac.drivers.port import Action, Driver
+from evac.drivers.redfish.driver import RedfishDriver
+from evac.engine.boots.feed_watch import FeedWatch
 from evac.engine.clock import SystemClock
-from evac.engine.execution import Hooks, RunExecution
-from evac.engine.feed_watch import FeedWatch
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs import requests
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
 from evac.lab.fleet.addresses import address_of
 from evac.model.estate import Estate
 from evac.model.run_policy import Patience

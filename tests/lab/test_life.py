@@ -11,7 +11,7 @@ import pytest
 from evac.cli import exits
 from evac.cli.main import run
 from evac.estate import check
-from evac.estate.policy_file import load_policy
+from evac.estate.codecs.policy import load_policy
 from evac.lab import doctor, ground_checks, proc_table, world
 from evac.lab.process import Process
 from evac.lab.starting import Starter

@@ -12,9 +12,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.engine import datasets
-from evac.engine.leading import Leadership
-from evac.engine.performing import Performer
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.performing import Performer
+from evac.engine.stores import datasets
 from evac.run import agenda, replan, state
 from evac.run.limits import Limits
 from evac.store import journal as journals

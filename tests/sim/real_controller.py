@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
 from evac.engine.clock import SystemClock
-from evac.engine.execution import Hooks, RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run, take_over
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run, take_over
 from evac.model.errors import Conflict, LeaseLost, LockHeld, Unavailable
 from evac.model.run_policy import Patience
 from evac.run.values import RunSpec, RunStep

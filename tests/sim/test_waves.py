@@ -7,9 +7,9 @@ from zlib import crc32
 
 import pytest
 
-from evac.actions.port import Action, Observed, Order
-from evac.engine import performing
-from evac.engine.power_gate import PowerGate
+from evac.drivers.port import Action, Observed, Order
+from evac.engine.boots.power_gate import PowerGate
+from evac.engine.runs import performing
 from evac.model.boot_codes import BOOTING
 from evac.run import boot_events, outages
 from evac.run.boot_events import SEVERAL_STALLED

@@ -9,12 +9,12 @@ from functools import lru_cache
 import orjson
 
 from evac import __version__
-from evac.app.plans import Made, make_plan
-from evac.engine.binding import Bound
-from evac.engine.bound_store import put_bound
-from evac.engine.codec import encode_all
-from evac.engine.drawer import key_of, put_plan
-from evac.engine.in_hand import OPEN
+from evac.app.planner.plans import Made, make_plan
+from evac.engine.plans.library import key_of, put_plan
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.codec import encode_all
+from evac.engine.runs.open_runs import OPEN
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose

@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from evac.app.office import Office
-from evac.app.office_reckoning import Worker
 from evac.engine.clock import SystemClock
+from evac.office.office import Office
+from evac.office.reckoning import Worker
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
 from evac.web.access.port import Access, Loopback

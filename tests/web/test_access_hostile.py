@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from starlette.websockets import WebSocket
 
-from evac.app.office import Office
+from evac.office.office import Office
 from tests.web.rooms import office_of, play, room_of
 from tests.web.test_access_sign_in import HTML, TOKEN, people
 

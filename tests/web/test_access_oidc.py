@@ -18,9 +18,9 @@ import pytest
 import pytest_socket
 from joserfc import jwk
 
-from evac.app.office import Office
 from evac.engine.clock import SystemClock
 from evac.model.access import AccessRules, Person, Provider
+from evac.office.office import Office
 from evac.web.access.people import People
 from tests.web.identity_provider import CLIENT, SECRET, IdentityProvider
 from tests.web.rooms import BASE, play

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from evac.engine.signatures import new_key
+from evac.engine.runs.signatures import new_key
 from tests.web.conftest import free_port, until_ready
 from tests.web.rooms import ESTATE
 from tests.web.test_now_page import opened

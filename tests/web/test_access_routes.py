@@ -13,8 +13,8 @@ from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 
-from evac.app.office import Office
 from evac.model.access import ROLES
+from evac.office.office import Office
 from evac.web.access.port import OPEN_PATHS, Access, Actor, Loopback, Need, declared
 from tests.web.rooms import office_of, play, room_of
 from tests.web.test_access_sign_in import people

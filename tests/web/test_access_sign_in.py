@@ -13,10 +13,10 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from evac.app.access import digest_of
-from evac.app.office import Office
-from evac.estate.access_file import load_access
+from evac.estate.codecs.access import load_access
 from evac.model.access import AccessRules, Person, Token
 from evac.model.estate import Rate
+from evac.office.office import Office
 from evac.web.access.people import People
 from evac.web.access.port import TooMany, Unauthenticated
 from tests.web.rooms import play

@@ -9,7 +9,7 @@ import httpx2
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
-from evac.app.office import Office
+from evac.office.office import Office
 from evac.store.memory import MemoryStore
 from evac.web.access.port import Actor
 from tests.web.rooms import play

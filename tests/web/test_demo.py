@@ -15,12 +15,12 @@ import httpx2
 import pytest
 import pytest_socket
 
-from evac.app import demo_room
+from evac.app.demo import room as demo_room
 from evac.cli.main import run as evac
 from tests.web.rooms import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
-PLAY = "from evac.app.demo_room import serve_demo; serve_demo(0, lambda w: print(w, flush=True), 60)"
+PLAY = "from evac.app.demo.room import serve_demo; serve_demo(0, lambda w: print(w, flush=True), 60)"
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from evac.app.office import Office
+from evac.office.office import Office
 from evac.store.memory import MemoryStore
 from tests.web.burning import BROKEN, RUN, burn_at
 from tests.web.conftest import PATIENCE_MS

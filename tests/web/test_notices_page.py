@@ -11,14 +11,14 @@ import orjson
 import pytest
 from playwright.sync_api import Browser
 
-from evac.app.notices_ledger import Ledger, new_messages
-from evac.app.office import Office
 from evac.engine.clock import SystemClock
-from evac.engine.drawer import key_of
-from evac.engine.plan_journal import PlanJournal
+from evac.engine.plans.journal import PlanJournal
+from evac.engine.plans.library import key_of
 from evac.notices.codec import State
 from evac.notices.rule import tell
 from evac.notices.values import UPDATE, Channel, Concern, Known, News
+from evac.office.notices.ledger import Ledger, new_messages
+from evac.office.office import Office
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Put, Store

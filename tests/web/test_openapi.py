@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.schemas import BaseSchema
 
-from evac.app import office as offices
+from evac.office import office as offices
 from tests.web.rooms import office_of, primed, room_of
 
 

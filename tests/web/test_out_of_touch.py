@@ -14,10 +14,10 @@ import httpx2
 import pytest
 import pytest_socket
 
-from evac.app import office as offices
-from evac.app.office import Office
 from evac.app.war_room import controller_line
 from evac.model.errors import Corrupt, Unavailable
+from evac.office import office as offices
+from evac.office.office import Office
 from evac.store.memory import MemoryStore
 from evac.store.port import Entry, Lease
 from tests.web.conftest import free_port

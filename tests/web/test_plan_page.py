@@ -6,12 +6,12 @@ import httpx2
 import orjson
 
 from evac import __version__
-from evac.app.office import Office
-from evac.app.standing_status import NOT_JUDGED, drawer_rows
-from evac.engine.drawer import put_plan
-from evac.report.words import percent
+from evac.engine.plans.library import put_plan
+from evac.office.office import Office
+from evac.office.status_summary import NOT_JUDGED, drawer_rows
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
+from evac.views.words import percent
 from tests.web.burning import LOST, RUN, burn, made
 from tests.web.rooms import play
 

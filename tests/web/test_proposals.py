@@ -9,12 +9,12 @@ from typing import Any
 import httpx2
 import orjson
 
-from evac.app.office import Office
 from evac.app.rehearsing import Rehearser
-from evac.engine.drawer import digest_of, get_plan
-from evac.engine.proposals import answered, refused
-from evac.estate import plan_codec
+from evac.engine.plans.library import digest_of, get_plan
+from evac.engine.runs.proposals import answered, refused
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import StalePlan
+from evac.office.office import Office
 from tests.web.burning import LOST, made
 from tests.web.rooms import ESTATE, play
 

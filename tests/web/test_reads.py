@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from evac.app.office import Office
+from evac.office.office import Office
 from tests.web.rooms import play
 
 LISTS = ("domains", "services", "stores", "findings", "audit/losses", "plans", "runs", "notices")

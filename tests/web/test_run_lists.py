@@ -11,16 +11,16 @@ import orjson
 import pytest
 
 from evac.app import runs
-from evac.app.control_server import ServerControl
-from evac.app.office import Office
-from evac.app.server_calls import Reply, ServerCalls
-from evac.engine.binding import Bound
-from evac.engine.bound_store import put_bound
+from evac.control.server import ServerControl
+from evac.control.server_calls import Reply, ServerCalls
 from evac.engine.clock import SystemClock
-from evac.engine.codec import encode
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import Leadership
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.codec import encode
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import create_run
+from evac.office.office import Office
 from evac.run.values import Event, RunSpec, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put

@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from evac.app.office import Office
-from evac.engine.requests import prefix_of
+from evac.engine.runs.requests import prefix_of
+from evac.office.office import Office
 from evac.run.state import replay
 from evac.store.memory import MemoryStore
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected

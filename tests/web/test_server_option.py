@@ -20,7 +20,7 @@ import pytest_socket
 
 from evac.app.access import TOKEN_PREFIX, digest_of
 from evac.cli.program import run as program
-from evac.engine.signatures import new_key
+from evac.engine.runs.signatures import new_key
 from tests.e2e.test_embedded_run import ESTATE
 from tests.web.conftest import free_port, until_ready
 from tests.web.rooms import until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from evac.app.office import Office
+from evac.office.office import Office
 from evac.web import shelf
 from tests.web.rooms import play
 from tests.web.test_changes import Named

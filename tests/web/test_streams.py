@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from evac.app.office import TOPIC_WATCH, Office
-from evac.app.office_hub import WAITING_MOST, Hub, News, TooManyViewers
-from evac.engine.chronicle import STREAM, Notice, encode
+from evac.engine.lead.watch_journal import STREAM, Notice, encode
+from evac.office.hub import WAITING_MOST, Hub, News, TooManyViewers
+from evac.office.office import TOPIC_WATCH, Office
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.web import streams

@@ -6,12 +6,12 @@ import asyncio
 
 import httpx2
 
-from evac.app.office import Office
-from evac.app.standing_status import status
 from evac.model.generation import token_in
-from evac.report.standing import status_text
+from evac.office.office import Office
+from evac.office.status_summary import status
 from evac.store.generation import Newer, raise_generation, write_newer
 from evac.store.memory import MemoryStore
+from evac.views.status import status_text
 from tests.web.rooms import play
 
 

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from evac.app.office import Office
+from evac.office.office import Office
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 

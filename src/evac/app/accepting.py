@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
-from evac.engine.drawer import Ready, digest_of
-from evac.engine.in_hand import OPEN
-from evac.engine.protecting import is_protection
-from evac.estate import plan_codec
+from evac.engine.plans.library import Ready, digest_of
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.sync_standby import is_protection
+from evac.estate.codecs import plan as plan_codec
 from evac.model.collector import collector_at_rest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan
 from evac.model.estate import Estate

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from evac.actions.port import Action, Order
-from evac.actions.registry import Drivers
 from evac.app import runs
 from evac.app.applying import ASKING_TOKEN, Loaded, ensure_controller, load
-from evac.engine import requests
-from evac.engine.binding import bind
+from evac.drivers.port import Action, Order
+from evac.drivers.registry import Drivers
+from evac.engine.runs import requests
+from evac.engine.runs.binding import bind
 from evac.model.errors import EvacError, NotAllowed
 from evac.store.opening import open_store
 from evac.store.port import Store

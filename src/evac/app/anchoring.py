@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.actions.peers import PLAIN_HINT, Peer, peer_of, plain_problem
-from evac.actions.remote import AgentAnchors
-from evac.actions.tls import client_context
-from evac.engine import chronicle, plan_journal
-from evac.engine.chronicle import Notice, Tell
+from evac.drivers.process.peers import PLAIN_HINT, Peer, peer_of, plain_problem
+from evac.drivers.process.remote import AgentAnchors
 from evac.engine.clock import Clock
+from evac.engine.lead import watch_journal
+from evac.engine.lead.watch_journal import Notice, Tell
+from evac.engine.plans import journal as plan_journal
 from evac.model.errors import (
     ActionError,
     Corrupt,
@@ -30,6 +30,7 @@ from evac.model.errors import (
 )
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
+from evac.net.tls import client_context
 from evac.notices import codec as notices
 from evac.store.anchors import Anchor
 from evac.store.journal import head_of, read
@@ -41,7 +42,7 @@ ASK_S: Final = 3.0
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
 READ_ON: Final = (notices.STREAM, plan_journal.STREAM)
-JOURNALS: Final = (chronicle.STREAM, *READ_ON)
+JOURNALS: Final = (watch_journal.STREAM, *READ_ON)
 """Those that are no run's."""
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
 SAID_MOST: Final = 64

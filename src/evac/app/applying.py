@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Final
 
 from evac import estate as estates
-from evac.actions.port import Action, Checked, Order
-from evac.actions.registry import Drivers
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
+from evac.app.observed_stores import merged
 from evac.app.observing import observe
-from evac.app.seen import merged
-from evac.engine.binding import Bound, bind
-from evac.engine.drawer import digest_of, find_plan, get_plan
-from evac.engine.guards import WHOLE
-from evac.engine.leading import LEADER
-from evac.estate import plan_codec
+from evac.drivers.port import Action, Checked, Order
+from evac.drivers.registry import Drivers
+from evac.engine.lead.leadership import LEADER
+from evac.engine.plans.library import digest_of, find_plan, get_plan
+from evac.engine.runs.binding import Bound, bind
+from evac.engine.stores.guards import WHOLE
+from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate

@@ -16,12 +16,12 @@ from typing import Final
 import aiohttp
 import orjson
 
-from evac.actions.peers import CERT, Lines
-from evac.actions.tls import ends_ms
 from evac.app.anchoring import AgentAt
-from evac.engine.chronicle import Notice, Tell
+from evac.drivers.process.peers import CERT, Lines
 from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.errors import EvacError
+from evac.net.tls import ends_ms
 from evac.store.port import Lease
 
 SOON_MS: Final = 30 * 86_400_000

@@ -16,46 +16,47 @@ from typing import Any, Final
 import aiohttp
 
 from evac import estate as estates
-from evac.actions.peers import Lines, Peer, peer_of
-from evac.actions.port import Driver, Verb
-from evac.actions.process import ProcessDriver
-from evac.actions.registry import Drivers, Maker
-from evac.actions.remote import AgentAnchors, AgentPermits, RemoteDriver
-from evac.actions.remote_generation import AgentGenerations
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
-from evac.app.mending import Mender
+from evac.app.observed_stores import SeenEstate
 from evac.app.observing import probes_of
-from evac.app.planning_worker import BUDGET_MS, PlanningWorker
-from evac.app.seen import SeenEstate
-from evac.app.turns import give_way
-from evac.engine import protecting, requests
-from evac.engine.binding import Bound, bind
-from evac.engine.bound_store import get_bound, put_bound
-from evac.engine.chronicle import Notice, Tell
+from evac.app.planner.replan import Mender
+from evac.app.planner.worker import BUDGET_MS, PlanningWorker
+from evac.app.switch_interval import give_way
+from evac.drivers.port import Driver, Verb
+from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.process.generation import AgentGenerations
+from evac.drivers.process.peers import Lines, Peer, peer_of
+from evac.drivers.process.remote import AgentAnchors, AgentPermits, RemoteDriver
+from evac.drivers.registry import Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import Desk
-from evac.engine.controller import AnchorSink, Controller, Parts
-from evac.engine.datasets import DataSets
-from evac.engine.drawer import Drawer
-from evac.engine.generations import Generations
-from evac.engine.guards import Guards, check_mode
-from evac.engine.in_hand import OPEN
-from evac.engine.mistakes import enduring
-from evac.engine.permitting import LeaseDriver, Permitting
-from evac.engine.plan_journal import PlanJournal
-from evac.engine.policies import Policies
-from evac.engine.proposals import PROPOSAL
-from evac.engine.signatures import Approval, check
-from evac.engine.step_actions import agent_of
-from evac.estate.policy_file import load_policy, policy_beside
+from evac.engine.lead.controller import AnchorSink, Controller, Parts
+from evac.engine.lead.generations import Generations
+from evac.engine.lead.policies import Policies
+from evac.engine.lead.watch_journal import Notice, Tell
+from evac.engine.plans.journal import PlanJournal
+from evac.engine.plans.library import Drawer
+from evac.engine.runs import requests
+from evac.engine.runs.binding import Bound, bind
+from evac.engine.runs.bound_store import get_bound, put_bound
+from evac.engine.runs.conductor import Desk
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.signatures import Approval, check
+from evac.engine.runs.step_actions import agent_of
+from evac.engine.stores import sync_standby
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import Guards, check_mode
+from evac.engine.stores.permits import LeaseDriver, Permitting
+from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.run_policy import RunPolicy
+from evac.net.internal_errors import enduring
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
@@ -316,8 +317,8 @@ async def bind_once(
 
     Raises StalePlan for a new run of a plan that was made from another estate than the present one.
     """
-    if protecting.is_protection(data):
-        return protecting.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    if sync_standby.is_protection(data):
+        return sync_standby.bound_of(data, policy, run=run, incident=incident, digest=digest)
     kept = run != "envelope"
     if kept:
         with contextlib.suppress(Corrupt):
@@ -372,10 +373,10 @@ async def _protections(
     seen: SeenEstate,
     policies: Policies,
     lost: Sequence[str],
-    roles: Mapping[str, protecting.Roles],
+    roles: Mapping[str, sync_standby.Roles],
     left: Collection[str],
 ) -> Mapping[str, bytes]:
-    return protecting.plans_for(seen.files, policies.now, lost, roles, left)
+    return sync_standby.plans_for(seen.files, policies.now, lost, roles, left)
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:
@@ -436,6 +437,6 @@ async def _until_idle(setting: Setting, store: Store) -> None:
 
 def notice_line(notice: Notice) -> str:
     """One line of a log: UTC, kind, words."""
-    from evac.report.run_report import moment
+    from evac.views.run_report import moment
 
     return f"{moment(notice.at_ms)} {notice.kind:8} {notice.words}"

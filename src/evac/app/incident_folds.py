@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from evac.app import runs
-from evac.engine.codec import decode_all
-from evac.engine.drawer import get_plan
-from evac.engine.protecting import is_protection
-from evac.estate import plan_codec
+from evac.engine.plans.library import get_plan
+from evac.engine.runs.codec import decode_all
+from evac.engine.stores.sync_standby import is_protection
+from evac.estate.codecs import plan as plan_codec
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling

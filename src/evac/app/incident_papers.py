@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evac.app.control import PaperForm, PaperKind
+from evac.control.port import PaperForm, PaperKind
 from evac.incident.dora import classify
 from evac.incident.incident import Dossier, Summary
 from evac.incident.korea import duties
 from evac.incident.regulator import basics
 from evac.incident.timeline import timeline
 from evac.incident.values import Entry
-from evac.report import incident_view as views
-from evac.report.sheet import Sheet, sheet_markdown, sheet_page
+from evac.views import incident_view as views
+from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 
 
 def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:

@@ -17,7 +17,7 @@ import orjson
 from evac.app import runs
 from evac.app.incident_folds import RunFold
 from evac.app.runs import INCIDENT
-from evac.engine.codec import decode_all
+from evac.engine.runs.codec import decode_all
 from evac.incident.components import StatusPage, status_page
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.notes import NOTES_MOST, Note, checked_new, from_data, to_data

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import aiohttp
 
-from evac.actions.given import text, whole
-from evac.actions.peers import Lines, peer_of
-from evac.actions.port import Action
-from evac.actions.registry import Drivers
-from evac.engine.datasets import Epoch
-from evac.engine.live_actions import Standing
-from evac.engine.step_actions import STORE_DRIVERS
+from evac.drivers.parameters import text, whole
+from evac.drivers.port import Action
+from evac.drivers.process.peers import Lines, peer_of
+from evac.drivers.registry import Drivers
+from evac.engine.runs.live_actions import Standing
+from evac.engine.runs.step_actions import STORE_DRIVERS
+from evac.engine.stores.datasets import Epoch
 from evac.model.domain import site_of, topology
 from evac.model.errors import ActionError, Permanent
 from evac.model.estate import Endpoint, Estate, Store
@@ -38,7 +38,7 @@ _FACTS: Final = frozenset({"patroni", "postgres", "redis"})
 
 def as_it_stands(estate: Estate, now_ms: int) -> Estate:
     """The estate with the roles that its stores have now; where that is not certain, as the files say."""
-    from evac.app.seen import merged
+    from evac.app.observed_stores import merged
 
     async def look() -> Observation:
         drivers = Drivers()

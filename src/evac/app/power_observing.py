@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.actions.port import Action
-from evac.actions.power_sweep import Looks, PowerSeen, sweep
-from evac.actions.registry import Drivers
-from evac.engine.boot_binding import boot_endpoint
+from evac.drivers.port import Action
+from evac.drivers.power_sweep import Looks, PowerSeen, sweep
+from evac.drivers.registry import Drivers
+from evac.engine.boots.binding import boot_endpoint
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import BMC_NO
 

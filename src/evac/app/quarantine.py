@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from evac.app import runs
-from evac.engine.bound_store import get_bound
-from evac.report.quarantine import Quarantine, quarantine_of
+from evac.engine.runs.bound_store import get_bound
 from evac.store.port import Store
+from evac.views.quarantine import Quarantine, quarantine_of
 
 
 async def quarantine(store: Store, run: str) -> Quarantine:

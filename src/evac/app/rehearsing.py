@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from evac.actions.registry import Drivers
 from evac.app.applying import Loaded, dry_run, fit
-from evac.estate import plan_codec
+from evac.drivers.registry import Drivers
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, Unavailable
-from evac.report.dry_run import dry_run_document
+from evac.views.dry_run import dry_run_document
 
 ANSWER_S: Final = 120.0
 Answer = TypeVar("Answer")

@@ -17,21 +17,21 @@ from typing import Any, Final
 import orjson
 
 from evac.app.accepting import WRONG, unsafe
-from evac.engine import requests
-from evac.engine.bound_store import get_bound
-from evac.engine.chronicle import STREAM as WATCH
-from evac.engine.chronicle import Notice
-from evac.engine.chronicle import decode as decode_notice
-from evac.engine.codec import decode_all
-from evac.engine.drawer import get_plan, put_plan
-from evac.engine.guards import HOLD_KEY
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import LEADER
-from evac.engine.losing import fenced_ms, known_losses, read_sightings
-from evac.engine.proposals import ANSWER, PROPOSAL
-from evac.engine.protecting import bound_of, is_protection
-from evac.engine.sightings import Loss
-from evac.estate import plan_codec
+from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.watch_journal import STREAM as WATCH
+from evac.engine.lead.watch_journal import Notice
+from evac.engine.lead.watch_journal import decode as decode_notice
+from evac.engine.plans.library import get_plan, put_plan
+from evac.engine.runs import requests
+from evac.engine.runs.bound_store import get_bound
+from evac.engine.runs.codec import decode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.proposals import ANSWER, PROPOSAL
+from evac.engine.stores.data_loss import fenced_ms, known_losses, read_sightings
+from evac.engine.stores.guards import HOLD_KEY
+from evac.engine.stores.sightings import Loss
+from evac.engine.stores.sync_standby import bound_of, is_protection
+from evac.estate.codecs import plan as plan_codec
 from evac.model.error_kinds import error_of
 from evac.model.errors import (
     Corrupt,
@@ -328,7 +328,7 @@ async def list_runs(store: Store) -> list[dict[str, Any]]:
 
 
 async def _row(store: Store, run: str) -> dict[str, Any]:
-    from evac.report.run_report import moment
+    from evac.views.run_report import moment
 
     events = await events_of(store, run)
     ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")

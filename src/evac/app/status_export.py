@@ -26,21 +26,21 @@ import orjson
 
 from evac import estate as estates
 from evac.app import incidents
-from evac.app.estate_copies import edition_of
-from evac.app.parent import until_ended
+from evac.app.estates.copies import edition_of
 from evac.app.public_status import URL, About, PublicStatus
+from evac.app.side_process import until_ended
 from evac.app.status_target import Target, target_of
-from evac.engine.chronicle import STREAM as WATCH
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.in_hand import OPEN
-from evac.engine.losing import pages
+from evac.engine.lead.watch_journal import STREAM as WATCH
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.data_loss import pages
 from evac.incident.components import StatusPage, public_names
 from evac.model.errors import EvacError, StoreError
-from evac.report.status_feed import status_feed
-from evac.report.status_page import status_html, status_json
 from evac.store.journal import head_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
+from evac.views.status_feed import status_feed
+from evac.views.status_page import status_html, status_json
 
 LOOK_S: Final = 1.0
 REFRESH_MS: Final = 300_000

@@ -23,17 +23,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from evac.app.parent import led_by_parent, until_ended
+from evac.app.side_process import led_by_parent, until_ended
 from evac.app.tracing import tracer_of
-from evac.engine.codec import decode_all
-from evac.engine.in_hand import OPEN
-from evac.engine.losing import pages
+from evac.engine.runs.codec import decode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.data_loss import pages
 from evac.model.errors import Corrupt, EvacError, Unavailable
-from evac.report.run_spans import RunSpan, RunSpans
 from evac.store.anchors import Anchor
 from evac.store.journal import read
 from evac.store.opening import open_store
 from evac.store.port import Delete, Entry, Put, Store
+from evac.views.run_spans import RunSpan, RunSpans
 
 PREFIX: Final = "traces/"
 LOOK_S: Final = 1.0

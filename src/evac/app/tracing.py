@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from evac import __version__
-from evac.report.run_spans import RunSpan
+from evac.views.run_spans import RunSpan
 
 LIBRARIES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 INSTALL: Final = "pip install 'evac[otel]'"

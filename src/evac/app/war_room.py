@@ -20,7 +20,7 @@ from evac.model.errors import InvalidInput
 
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
-NOTICES: Final = "evac.app.notices_process"
+NOTICES: Final = "evac.office.notices.process"
 TRACES: Final = "evac.app.traces_process"
 LIBRARIES: Final = ("fast_sugiyama", "fastapi", "joserfc", "multipart", "prometheus_client", "uvicorn")
 INSTALL: Final = "pip install 'evac[serve]'"

@@ -22,8 +22,8 @@ def _search() -> None:
 
 def _others() -> None:
     from evac.audit import audit
-    from evac.estate.example import pangyo
-    from evac.model.derive import derive
+    from evac.derive.planning_instance import derive
+    from evac.estate.examples import pangyo
     from evac.model.scenario import lose
     from evac.planning.bound import bound
     from evac.planning.simulation.simulate import warm as warm_simulation
@@ -46,7 +46,7 @@ APART: Final[Mapping[str, Callable[[], None]]] = MappingProxyType({"search": _se
 def warm() -> None:
     """Go once through every kernel, in the small and in the large form of each."""
     from evac.audit import audit
-    from evac.estate.example import pangyo
+    from evac.estate.examples import pangyo
     from evac.model.scenario import lose
     from evac.planning.plan import level_order, plan, plan_instance
     from evac.planning.simulation.simulate import simulate

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.affected import ServiceGraph
+from evac.derive.affected import ServiceGraph
+from evac.derive.graph import components
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.graph import components
 
 Kind = TypeVar("Kind", bound=np.generic)
 

@@ -56,7 +56,7 @@ from evac.audit.schedule import (
 )
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
-from evac.model.affected import ServiceGraph, service_graph
+from evac.derive.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn

@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.audit.closure import Order, Pairs, RowNumbers
 from evac.audit.stores import NEVER, FamilyHits
-from evac.model.affected import ServiceGraph
+from evac.derive.affected import ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.model.derive_limits import less_margin
+from evac.derive.limits import less_margin
+from evac.derive.power import stated_budgets
 from evac.model.domain import Topology
 from evac.model.fleet import (
     BMC_NO,
@@ -23,7 +24,6 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
 )
-from evac.model.power import stated_budgets
 
 
 @dataclass(frozen=True, slots=True, eq=False)

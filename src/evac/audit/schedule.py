@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evac.audit.closure import Order, RowNumbers
 from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, Outcome, StoreHits
-from evac.model.affected import ServiceGraph
+from evac.derive.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit.losses import Losses
-from evac.model.affected import ServiceGraph, store_is_lost
+from evac.derive.affected import ServiceGraph, store_is_lost
 from evac.model.domain import Topology, is_lost, loss, resolve, server_row
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn

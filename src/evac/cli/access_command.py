@@ -11,7 +11,7 @@ from evac.cli import exits
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say
 from evac.cli.run_command import now_ms
-from evac.engine.requests import VERBS
+from evac.engine.runs.requests import VERBS
 from evac.model.access import ROLES
 from evac.model.errors import InvalidInput
 
@@ -38,7 +38,7 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
     The token goes to stdout, the line to stderr. Only its hash is kept, in that line.
     """
     from evac.app.access import new_token
-    from evac.estate.kinds import ID
+    from evac.estate.format.kinds import ID
 
     for one in (name, *([person] if person else [])):
         if not ID.fullmatch(one):
@@ -56,7 +56,7 @@ def check(file: Path, output: str) -> int:
     """Read an access file: every problem with file, line and column, else who may do what."""
     import json
 
-    from evac.estate.access_file import load_access
+    from evac.estate.codecs.access import load_access
 
     rules = load_access(file)
     if output == "json":
@@ -111,7 +111,7 @@ def break_glass(
     """
     import secrets
 
-    from evac.engine import glass
+    from evac.engine import break_glass as glass
     from evac.model.access import Grant
 
     if bool(run) == bool(incident):
@@ -131,8 +131,8 @@ def break_glass(
 
 def _private_key(reference: str) -> Ed25519PrivateKey:
     """Raises NotAllowed, Permanent, never with a word of the key."""
-    from evac.actions.references import secret_of
-    from evac.engine.signatures import parse_key, read_key
+    from evac.drivers.references import secret_of
+    from evac.engine.runs.signatures import parse_key, read_key
 
     if reference.startswith("file:/"):
         return read_key(Path(reference.removeprefix("file:")))

@@ -19,9 +19,9 @@ def agent(file: Path) -> None:
     import logging
     import signal
 
-    from evac.app.supervised import Supervisor
-    from evac.engine.agent import run_agent
-    from evac.engine.agent_config import read_config
+    from evac.agent.config import read_config
+    from evac.agent.service import run_agent
+    from evac.app.systemd_notify import Supervisor
 
     config = read_config(file)
     supervisor = Supervisor()

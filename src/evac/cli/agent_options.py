@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from evac.actions.peers import ALLOWED, CA, CERT, KEY, PLAIN
 from evac.cli.options import Command
+from evac.drivers.process.peers import ALLOWED, CA, CERT, KEY, PLAIN
 
 
 def agent_options(command: Command) -> Command:

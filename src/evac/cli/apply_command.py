@@ -16,12 +16,12 @@ from evac.cli.options import output_option, plan_argument, quiet_option
 from evac.cli.output import emit, say, screen
 from evac.cli.run_command import follow, now_ms, request, run_argument
 from evac.cli.run_options import reason_option, who_option
-from evac.cli.where import Where, where_options
+from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
 
 if TYPE_CHECKING:
-    from evac.app.control import Control, Document, PlanGiven
+    from evac.control.port import Control, Document, PlanGiven
 
 
 @click.command()
@@ -73,9 +73,9 @@ def apply(
 def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -> PlanGiven:
     """The plan of a file, or the one of that digest where runs are kept."""
     from evac.app.applying import is_digest
-    from evac.app.control import PlanGiven
-    from evac.engine.drawer import digest_of
-    from evac.estate import plan_codec
+    from evac.control.port import PlanGiven
+    from evac.engine.plans.library import digest_of
+    from evac.estate.codecs import plan as plan_codec
 
     if is_digest(plan):
         data = where.do(lambda control: control.plan(str(plan)))
@@ -85,7 +85,7 @@ def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -
 
 
 def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, output: str) -> int:
-    from evac.report.dry_run import dry_run_text
+    from evac.views.dry_run import dry_run_text
 
     given = _given(plan, estate, policy, where)
     document = where.do(lambda control: control.rehearse(given))
@@ -101,7 +101,7 @@ def _propose(
     plan: PlanGiven, where: Where, reason: str, incident: str | None, confirm: tuple[str, ...], quiet: bool
 ) -> str:
     from evac.app import runs
-    from evac.estate import plan_codec
+    from evac.estate.codecs import plan as plan_codec
 
     scenario = plan_codec.decode(plan.data, plan.digest).scenario
     name = incident or f"{scenario.kind}-{now_ms()}"
@@ -155,7 +155,7 @@ def approve(
     quiet: bool,
 ) -> int:
     """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
-    from evac.engine.signatures import Approval, read_key, sign
+    from evac.engine.runs.signatures import Approval, read_key, sign
     from evac.run.envelope import from_data
 
     async def look(control: Control) -> tuple[Document, str]:
@@ -221,7 +221,7 @@ def covering(needed: Envelope, losses: Sequence[Mapping[str, Any]]) -> Envelope:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def new_key(file: Path) -> None:
     """Make a private key for approvals in FILE, and print the public key for the policy."""
-    from evac.engine.signatures import new_key as make
+    from evac.engine.runs.signatures import new_key as make
 
     try:
         public = make(file)

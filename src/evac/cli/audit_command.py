@@ -22,18 +22,18 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.cli.output import emit, progress, say, screen, write_whole
-from evac.estate.baseline_file import encode_baseline, read_baseline
-from evac.estate.suppressions import read_suppressions
+from evac.estate.codecs.baseline import encode_baseline, read_baseline
+from evac.estate.codecs.suppressions import read_suppressions
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
-from evac.report.alerts import of_findings
-from evac.report.audit_text import audit_text
-from evac.report.audit_view import audit_context, audit_json
-from evac.report.html_report import html_report
-from evac.report.machine import github, junit, sarif
-from evac.report.markdown import alerts_markdown
-from evac.report.words import plural
+from evac.views.alerts import of_findings
+from evac.views.audit_text import audit_text
+from evac.views.audit_view import audit_context, audit_json
+from evac.views.html_report import html_report
+from evac.views.machine import github, junit, sarif
+from evac.views.markdown import alerts_markdown
+from evac.views.words import plural
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def make(
 
     SOURCE_DATE_EPOCH, seconds since 1970, stands for the present moment where it is set.
     """
-    from evac.app import bundling
+    from evac.bundle import making as bundling
 
     asked = bundling.Asked(
         estate,
@@ -124,9 +124,9 @@ def make(
 @file_option
 def show(file: Path, output: str, target: Path | None) -> int:
     """What is in a bundle, how old it is, what is missing."""
-    from evac.app.bundle_looking import contents_sheet, look
-    from evac.report.json_out import document
-    from evac.report.sheet import sheet_markdown, sheet_page, sheet_text
+    from evac.bundle.contents import contents_sheet, look
+    from evac.views.json_out import document
+    from evac.views.sheet import sheet_markdown, sheet_page, sheet_text
 
     told = look(file, _now_ms())
     if output == "json":
@@ -144,7 +144,7 @@ def show(file: Path, output: str, target: Path | None) -> int:
 @click.option("--digest", help="The digest that was written down when the bundle was made.")
 def verify(file: Path, digest: str | None) -> int:
     """Is every part what was written, and does every journal follow from its start? Names what is damaged."""
-    from evac.app.bundle_looking import look, problems_of
+    from evac.bundle.contents import look, problems_of
 
     found = problems_of(file)
     for part, words in found:

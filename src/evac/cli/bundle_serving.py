@@ -19,7 +19,7 @@ from evac.cli.output import say
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.app.bundle_opening import Opened
+    from evac.bundle.opening import Opened
 
 SITE: Final = "bundle"
 """Where such a controller stands unless it is said: in no site."""
@@ -82,33 +82,33 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """Unpacks and opens, or goes on with what was opened before. From now on references of secrets are
     resolved from the opened material. Raises InvalidInput, NotAllowed, StoreError.
     """
-    from evac.app import bundle_opening, sealing
-    from evac.app.bundle_folder import GLASS
     from evac.app.runs import who_am_i
+    from evac.bundle import opening, sealing
+    from evac.bundle.folder import GLASS
 
     assert asked.bundle is not None
-    folder = asked.into or bundle_opening.default_folder(asked.bundle)
+    folder = asked.into or opening.default_folder(asked.bundle)
     again = folder.exists()
     if not again and not asked.reason:
         raise InvalidInput("bundle-reason", "a new generation is opened for a reason", "add --reason WHY")
     shares = [sealing.read_share_file(path) for path in asked.share]
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
-    opened = bundle_opening.open_from(
-        bundle_opening.Asked(
+    opened = opening.open_from(
+        opening.Asked(
             asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation, store
         ),
         time.time_ns() // 1_000_000,
     )
-    told = bundle_opening.environment_of(opened.folder / GLASS)
+    told = opening.environment_of(opened.folder / GLASS)
     os.environ.update(told)
     _say(opened, told)
     return opened
 
 
 def _prompted(bundle: Path, have: int) -> list[Any]:
-    from evac.app import sealing
-    from evac.app.bundle_looking import look
+    from evac.bundle import sealing
+    from evac.bundle.contents import look
 
     sealed = look(bundle, 0)["sealed"]
     if not sealed:

@@ -8,7 +8,7 @@ from evac.cli import exits
 from evac.cli.options import quiet_option
 from evac.cli.output import say
 from evac.cli.run_options import who_option
-from evac.cli.where import Where, where_options
+from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 

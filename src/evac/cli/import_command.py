@@ -9,10 +9,10 @@ import click
 from evac.cli import exits
 from evac.cli.options import output_option, quiet_option
 from evac.cli.output import say
-from evac.estate.importing import KINDS, ImportResult, import_estate
-from evac.report.alerts import of_diagnostics
-from evac.report.json_out import alert_rows, document, plain
-from evac.report.words import listed, plural
+from evac.estate.importers import KINDS, ImportResult, import_estate
+from evac.views.alerts import of_diagnostics
+from evac.views.json_out import alert_rows, document, plain
+from evac.views.words import listed, plural
 
 
 @click.command("import")

@@ -10,12 +10,12 @@ import click
 from evac.cli.options import file_option, output_option, plan_argument, quiet_option
 from evac.cli.output import emit, say, screen, write_whole
 from evac.cli.run_options import who_option
-from evac.cli.where import Where, where_options
+from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.app.control import PaperKind
-    from evac.report.sheet import Sheet
+    from evac.control.port import PaperKind
+    from evac.views.sheet import Sheet
 
 _KINDS = ("note", "command", "draft", "update", "state", "fact", "resolved")
 incident_argument = click.argument("incident", metavar="INCIDENT")
@@ -28,7 +28,7 @@ def incident() -> None:
 
 def _show(paper: str | Sheet, target: Path | None) -> None:
     """A document as it is; a sheet as the screen is wide."""
-    from evac.report.sheet import sheet_text
+    from evac.views.sheet import sheet_text
 
     if isinstance(paper, str):
         emit(paper, target)
@@ -133,7 +133,7 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 
     ESTATE names the components; with a server it is refused, because that has its own.
     """
-    from evac.app.control import StatusAbout
+    from evac.control.port import StatusAbout
 
     if estate is None and not where.server:
         raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
@@ -155,9 +155,9 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
     """A plan for paper, with the same ids of steps, for the day when no screen works."""
     from evac import estate as estates
-    from evac.estate import plan_codec
+    from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books
-    from evac.report.incident_view import runbook_json, runbook_sheet
+    from evac.views.incident_view import runbook_json, runbook_sheet
 
     made, digest = plan_codec.read(plan)
     book = books.runbook(made, digest, estates.load(estate) if estate is not None else None)

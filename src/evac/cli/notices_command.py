@@ -23,8 +23,8 @@ def check(file: Path, output: str) -> int:
     """Read a notices file: every problem with file, line and column, else what goes where."""
     import json
 
-    from evac.app.notices_sending import check_ways
-    from evac.estate.notices_file import load_notices
+    from evac.estate.codecs.notices import load_notices
+    from evac.office.notices.sending import check_ways
 
     rules = load_notices(file)
     check_ways(rules.channels)
@@ -57,9 +57,9 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     """
     import asyncio
 
-    from evac.app.notices_sending import check_ways, try_channels
-    from evac.estate.notices_file import load_notices
+    from evac.estate.codecs.notices import load_notices
     from evac.model.errors import InvalidInput
+    from evac.office.notices.sending import check_ways, try_channels
 
     rules = load_notices(file)
     check_ways(rules.channels)

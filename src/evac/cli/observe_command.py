@@ -17,7 +17,7 @@ from evac.cli.run_command import now_ms
 if TYPE_CHECKING:
     from evac.app.power_observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
-    from evac.report.screen import Page
+    from evac.views.screen import Page
 
 
 @click.command()
@@ -33,8 +33,8 @@ def observe(estate: Path, power: bool, output: str) -> int:
     no controller told any. A password that is refused is tried a handful of times, all controllers together,
     and no more.
     """
-    from evac.report.run_report import moment
-    from evac.report.screen import Page
+    from evac.views.run_report import moment
+    from evac.views.screen import Page
 
     seen, facts = asyncio.run(_look(estate, power))
     if output == "json":
@@ -89,10 +89,10 @@ def _asked(seen: Observation) -> int:
 
 def _known(facts: PowerFacts | None) -> int:
     """Says of how many servers the power is not known, why, and what to do; the exit code for it."""
-    from evac.actions.credentials import CODE as REFUSED
-    from evac.actions.power_sweep import NOT_ASKED
+    from evac.drivers.credentials import CODE as REFUSED
+    from evac.drivers.power_sweep import NOT_ASKED
     from evac.model.boot_codes import BOOT_CODES
-    from evac.report.words import plural
+    from evac.views.words import plural
 
     unknown = {} if facts is None else facts.unknown()
     if facts is None or not unknown:
@@ -110,7 +110,7 @@ def _known(facts: PowerFacts | None) -> int:
 
 
 def _why(code: str) -> str:
-    from evac.actions.power_sweep import NOT_ASKED
+    from evac.drivers.power_sweep import NOT_ASKED
     from evac.model.boot_codes import BOOT_CODES
 
     if code == NOT_ASKED:
@@ -120,9 +120,9 @@ def _why(code: str) -> str:
 
 async def _look(estate: Path, power: bool) -> tuple[Observation, PowerFacts | None]:
     from evac import estate as estates
-    from evac.actions.registry import Drivers
     from evac.app.observing import observe as look
     from evac.app.power_observing import observe_power
+    from evac.drivers.registry import Drivers
 
     drivers, loaded = Drivers(), estates.load(estate)
     try:

@@ -56,7 +56,7 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     hours, with every assumption and where it came from.
     """
     from evac.lab.october.story import Setting, october
-    from evac.report.october_page import october_page, october_text
+    from evac.views.october_page import october_page, october_text
 
     if out.exists() and any(out.iterdir()) and not (out / "company").is_dir():
         raise InvalidInput("october-folder", f"{out} holds something else", "name an empty folder: -o DIR")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from evac.cli.way import with_way
+from evac.cli.next_command import with_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def write_whole(target: Path, data: bytes) -> None:
 def say(words: str, quiet: bool = False) -> None:
     """Words for a person, on stderr."""
     if not quiet:
-        from evac.report.words import shown
+        from evac.views.words import shown
 
         click.echo(with_way(shown(words)), err=True)
 

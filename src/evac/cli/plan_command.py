@@ -11,7 +11,7 @@ import click
 from evac import __version__
 from evac import estate as estates
 from evac.app.accepting import why_not
-from evac.app.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
+from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
 from evac.cli import exits
 from evac.cli.options import (
     SEED_MAX,
@@ -23,14 +23,14 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.cli.output import emit, progress, say, screen, write_whole
-from evac.estate import plan_codec
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.planning.plan_diff import diff as plan_diff
-from evac.report.html_report import Planned, html_report
-from evac.report.plan_text import plan_text
-from evac.report.words import plural
 from evac.verify import Verdict, check
+from evac.views.html_report import Planned, html_report
+from evac.views.plan_text import plan_text
+from evac.views.words import plural
 
 
 @click.command()

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from evac import __version__
-from evac.cli import exits, way
+from evac.cli import exits, next_command
 from evac.model.errors import EstateError, EvacError
 
 COMMANDS: Final = {
@@ -29,9 +29,9 @@ COMMANDS: Final = {
     "observe": ("evac.cli.observe_command:observe", "What are the stores now, by what they say themselves?"),
     "apply": ("evac.cli.apply_command:apply", "What would a plan do now? With --execute: carry it out."),
     "approve": ("evac.cli.apply_command:approve", "Agree to a run, within its envelope."),
-    "status": ("evac.cli.standing_command:status", "How things stand: leader, hold, runs, plans, notices."),
-    "drawer": ("evac.cli.standing_command:drawer", "Plans that lie ready before a fire."),
-    "what-if": ("evac.cli.standing_command:what_if", "What the loss of these fault domains would do."),
+    "status": ("evac.cli.status_command:status", "How things stand: leader, hold, runs, plans, notices."),
+    "drawer": ("evac.cli.status_command:drawer", "Plans that lie ready before a fire."),
+    "what-if": ("evac.cli.status_command:what_if", "What the loss of these fault domains would do."),
     "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
     "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
     "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
@@ -83,7 +83,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    way.forget()
+    next_command.forget()
     try:
         code = cli.main(args=arguments, prog_name="evac", standalone_mode=False)
         return code if isinstance(code, int) else exits.DONE
@@ -125,7 +125,7 @@ def show(error: EvacError) -> None:
                 click.echo(f"    {row.hint}", err=True)
     click.echo(f"error: {error.message} [{error.code}]", err=True)
     if error.hint:
-        click.echo(way.with_way(f"next: {error.hint}"), err=True)
+        click.echo(next_command.with_way(f"next: {error.hint}"), err=True)
 
 
 def _system_error(error: OSError) -> int:

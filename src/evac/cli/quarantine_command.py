@@ -8,7 +8,7 @@ import click
 
 from evac.cli.options import output_option
 from evac.cli.output import emit, screen
-from evac.cli.where import Where, where_options
+from evac.cli.target import Where, where_options
 
 
 @click.command()
@@ -21,7 +21,7 @@ def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
 
     Sorted as one walks; html prints on A4. Servers that came up degraded are listed apart.
     """
-    from evac.report import quarantine as lists
+    from evac.views import quarantine as lists
 
     if output in ("csv", "html"):
         emit(where.do(lambda control: control.quarantine(run, "csv" if output == "csv" else "html")), to)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import exits, way
+from evac.cli import exits, next_command
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
 from evac.cli.run_options import log_file, reason_option, store_option, who_option
-from evac.cli.where import Where, where_options
+from evac.cli.target import Where, where_options
 
 if TYPE_CHECKING:
-    from evac.app.control import Control, Document
+    from evac.control.port import Control, Document
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
@@ -52,7 +52,7 @@ def list_command(where: Where, output: str) -> None:
     """All runs, oldest first."""
     import json
 
-    from evac.report.run_report import list_text
+    from evac.views.run_report import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
@@ -68,7 +68,7 @@ def list_command(where: Where, output: str) -> None:
 @output_option("text", "json")
 def show(run: str, where: Where, output: str) -> int:
     """Where a run stands, step by step; the exit code says it too."""
-    from evac.report.run_report import SHOWN, run_json
+    from evac.views.run_report import SHOWN, run_json
 
     document = where.do(lambda control: control.run(run, None if output == "json" else SHOWN))
     if output == "json":
@@ -79,7 +79,7 @@ def show(run: str, where: Where, output: str) -> int:
 
 
 def _page(document: Document) -> None:
-    from evac.report.run_report import run_text
+    from evac.views.run_report import run_text
 
     page = screen()
     emit(run_text(document, page.width, page.colour), None)
@@ -103,7 +103,7 @@ def watch(run: str, where: Where, quiet: bool) -> int:
 def follow(where: Where, run: str, quiet: bool) -> int:
     """Shows each change, and says at the end how it went. Ctrl-C detaches and says that the run goes on."""
     from evac.cli.run_screen import Teller
-    from evac.report.run_report import SHOWN
+    from evac.views.run_report import SHOWN
 
     async def work(control: Control) -> Document:
         teller = Teller(quiet)
@@ -139,7 +139,7 @@ def _waits(document: Document) -> bool:
 @output_option("jsonl", "text")
 def events(run: str, goes_on: bool, where: Where, output: str) -> int:
     """The journal of a run, one event a line."""
-    from evac.report.run_report import event_line
+    from evac.views.run_report import event_line
 
     async def work(control: Control) -> None:
         async with aclosing(control.events(run, goes_on)) as rows:
@@ -227,7 +227,7 @@ Named = tuple[str, ...]
 
 def request(where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any) -> int:
     """Asks, waits until the leader took it, and says what became of it."""
-    from evac.engine.requests import Request
+    from evac.engine.runs.requests import Request
 
     asked = Request("", verb, who or "", reason, **more)
     answer = where.do(lambda control: control.ask(run, asked))
@@ -256,7 +256,7 @@ def request_each(
     """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
     the floor; says what became of each.
     """
-    from evac.engine.requests import Request
+    from evac.engine.runs.requests import Request
 
     if not (steps or racks or halls):
         raise click.UsageError("name a STEP; or --rack or --hall, for every server there that is on the list")
@@ -286,7 +286,7 @@ def request_each(
 async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -> list[str]:
     """Boots of the servers there that did not come up. Raises InvalidInput for a place without any."""
     from evac.model.errors import InvalidInput
-    from evac.report.quarantine import quarantine_read
+    from evac.views.quarantine import quarantine_read
 
     if not (racks or halls):
         return []
@@ -434,7 +434,7 @@ def adopt(
 
     from evac.app.adopting import adopt as adopted
 
-    way.remember({"--store": store}, server=False)
+    next_command.remember({"--store": store}, server=False)
     made, done = adopted(
         Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evac.cli.output import say
-from evac.report.run_report import run_text
+from evac.views.run_report import run_text
 
 _BESIDE_STEPS = 18
 """Lines of the live screen that are no steps; what does not fit would be cut off."""

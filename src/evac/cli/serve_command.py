@@ -25,12 +25,12 @@ from evac.cli.output import say
 from evac.cli.run_options import store_option
 from evac.cli.status_options import StatusAsked, status_options
 from evac.model.errors import InvalidInput
-from evac.report.words import listed
+from evac.views.words import listed
 
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
-    from evac.app.estate_copies import Copies
-    from evac.engine.controller import Controller
+    from evac.app.estates.copies import Copies
+    from evac.engine.lead.controller import Controller
 
 
 @click.command()
@@ -150,11 +150,11 @@ def _run(
     """On a copy of the estate, so that it can be taken anew; on the files themselves where no copy can be
     had. Raises EstateError.
     """
-    from evac.app.estate_copies import Copies, NotCopied, arguments_of
+    from evac.app.estates.copies import Copies, NotCopied, arguments_of
 
     if os.environ.get("EVAC_DEBUG"):
         logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
-        logging.getLogger("evac.engine.mistakes").setLevel(logging.DEBUG)
+        logging.getLogger("evac.net.internal_errors").setLevel(logging.DEBUG)
     try:
         copies = Copies(setting.estate, setting.policy)
     except (NotCopied, OSError) as error:
@@ -187,7 +187,7 @@ def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
     if others := [name for name in _given() if name not in ("--demo", "--port")]:
         raise click.UsageError(f"--demo has a company of its own: leave {listed(others)} out")
-    from evac.app import demo_room
+    from evac.app.demo import room as demo_room
 
     demo_room.serve_demo(demo_room.PORT if port is None else port, say)
     return exits.DONE
@@ -227,12 +227,12 @@ def _notices(setting: Setting, named: Path | None) -> list[str] | None:
     """Arguments of the process that tells people; None where no file says whom. Raises EstateError,
     InvalidInput before anything starts.
     """
-    from evac.estate.notices_file import load_notices, notices_beside
+    from evac.estate.codecs.notices import load_notices, notices_beside
 
     path = named or notices_beside(setting.estate)
     if path is None:
         return None
-    from evac.app.notices_sending import check_ways
+    from evac.office.notices.sending import check_ways
 
     check_ways(load_notices(path).channels)
     if setting.store == "memory:":
@@ -259,7 +259,7 @@ def _traces(setting: Setting) -> list[str] | None:
 
 def _watch_files(copies: Copies, made: Composed, setting: Setting) -> asyncio.Task[None]:
     """SIGHUP asks for a look at once; in a terminal it still ends evac, when that is closed."""
-    from evac.app.estate_watch import EstateWatch
+    from evac.app.estates.watch import EstateWatch
     from evac.engine.clock import SystemClock
 
     watch = EstateWatch(copies, made, setting.as_of, SystemClock(), watches=setting.watch)
@@ -279,7 +279,7 @@ async def _serve(
     tells people, and what takes a changed estate.
     """
     from evac.app import controlling, war_room
-    from evac.app.supervised import Supervisor
+    from evac.app.systemd_notify import Supervisor
 
     supervisor = Supervisor()
     controllers: list[Controller] = []

@@ -18,16 +18,16 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.cli.output import emit, progress, screen
-from evac.estate import plan_codec
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan, UnsafePlan
 from evac.model.policy import Policy
 from evac.planning.simulation.faults import parse_faults
 from evac.planning.simulation.simulate import simulate as play
-from evac.report.json_out import simulate_json
-from evac.report.small_texts import simulate_text
 from evac.verify import check
+from evac.views.json_out import simulate_json
+from evac.views.small_texts import simulate_text
 
 
 @click.command()

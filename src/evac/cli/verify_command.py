@@ -19,12 +19,12 @@ from evac.cli.options import (
     plan_argument,
 )
 from evac.cli.output import emit, screen
-from evac.estate import plan_codec
+from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan
-from evac.report.json_out import verify_json
-from evac.report.small_texts import verify_text
 from evac.verify import check
+from evac.views.json_out import verify_json
+from evac.views.small_texts import verify_text
 
 
 @click.command()

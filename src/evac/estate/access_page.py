@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.estate.access_file import FIELDS, PERSON_FIELDS, TOKEN_FIELDS
+from evac.estate.codecs.access import FIELDS, PERSON_FIELDS, TOKEN_FIELDS
+from evac.estate.format.kinds import Field, Mapped, Record
 from evac.estate.key_tables import key_table, shown_default
-from evac.estate.kinds import Field, Mapped, Record
 
 _OPENING: Final = """\
 # Access files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from evac.estate.kinds import Field, Listed, Scalar
+from evac.estate.format.kinds import Field, Listed, Scalar
 
 
 def key_table(fields: Iterable[Field], absent: Callable[[Field], str]) -> list[str]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from evac.estate.assembling import Assembly, assemble, day_of
-from evac.estate.bindings import (
+from evac.estate.coverage import Coverage, coverage
+from evac.estate.format.assembling import Assembly, assemble, day_of
+from evac.estate.format.bindings import (
     ReplicaRows,
     ServerNames,
     ServerRows,
@@ -23,16 +24,15 @@ from evac.estate.bindings import (
     stated_in_yaml,
     with_counts,
 )
-from evac.estate.coverage import Coverage, coverage
-from evac.estate.document import Node, read_document
-from evac.estate.extremes import check_extremes
-from evac.estate.intervals import intervals_of
-from evac.estate.names import check_references, check_sense, known_names
-from evac.estate.overlay import merge_overlay
-from evac.estate.problems import Problems
-from evac.estate.provenance import FactBook
-from evac.estate.reading import PlaceIndex, Reader
-from evac.estate.sources import YAML_BYTES_MAX, EstateFiles, decode, find_files, read_bytes
+from evac.estate.format.document import Node, read_document
+from evac.estate.format.extremes import check_extremes
+from evac.estate.format.intervals import intervals_of
+from evac.estate.format.names import check_references, check_sense, known_names
+from evac.estate.format.overlay import merge_overlay
+from evac.estate.format.problems import Problems
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.reading import PlaceIndex, Reader
+from evac.estate.format.sources import YAML_BYTES_MAX, EstateFiles, decode, find_files, read_bytes
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
 from evac.model.estate import Estate
@@ -123,6 +123,6 @@ def _read_tables(
     in_yaml = stated_in_yaml(assembly.values, reader)
     if not files.tables:
         return no_servers(), bindings([in_yaml], None)
-    from evac.estate.tables_all import read_all
+    from evac.estate.tables.all import read_all
 
     return read_all(assembly, files, root, reader)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from evac.estate.codecs.notices import CHANNEL_FIELDS, FIELDS
+from evac.estate.format.kinds import Field
 from evac.estate.key_tables import key_table, shown_default
-from evac.estate.kinds import Field
-from evac.estate.notices_file import CHANNEL_FIELDS, FIELDS
 
 _OPENING: Final = """\
 # Notices files

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from evac.estate.codecs.policy import FIELDS, STORE_FIELDS
+from evac.estate.format.kinds import Field, Mapped, Record, Records
 from evac.estate.key_tables import key_table, shown_default
-from evac.estate.kinds import Field, Mapped, Record, Records
-from evac.estate.policy_file import FIELDS, STORE_FIELDS
 from evac.model.run_policy import PROFILES
 
 _OPENING: Final = """\

@@ -10,17 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate import quantities as q
-from evac.estate import sources
 from evac.estate.access_page import access_page
-from evac.estate.codes import CODES
+from evac.estate.format import quantities as q
+from evac.estate.format import sources
+from evac.estate.format.codes import CODES
+from evac.estate.format.kinds import Field, Record, Records
+from evac.estate.format.provenance import TABLE_COLUMNS
+from evac.estate.format.quantities import Quantity
+from evac.estate.format.spec import FACT, HEAD, SECTIONS
 from evac.estate.key_tables import key_table
-from evac.estate.kinds import Field, Record, Records
 from evac.estate.notices_page import notices_page
 from evac.estate.policy_page import policy_page
-from evac.estate.provenance import TABLE_COLUMNS
-from evac.estate.quantities import Quantity
-from evac.estate.spec import FACT, HEAD, SECTIONS
 from evac.model.steps import TOOL_ROLES
 
 _OPENING: Final = """\
@@ -228,7 +228,8 @@ def _nested(fields: tuple[Field, ...]) -> list[str]:
 
 
 def _bounds() -> str:
-    from evac.estate import document, tables
+    from evac.estate.format import document
+    from evac.estate.tables import reading as tables
 
     return f"""\
 ## Bounds

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from evac.actions.peers import CA, CERT, KEY, Peer, peer_of
+from evac.drivers.process.peers import CA, CERT, KEY, Peer, peer_of
 from evac.lab.topology import ZONE, Topology
 
 OPERATOR: Final = "operator"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from evac.actions.peers import CERT
 from evac.app.certificates import end_of, own_certificates, words_of
+from evac.drivers.process.peers import CERT
 from evac.lab import clocks, ground_checks, namespaces
 from evac.lab.state import LabError, LabFolder, living
 from evac.lab.topology import topology

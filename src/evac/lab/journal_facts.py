@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from evac.engine import drawer
-from evac.engine.guards import SITES_KEY
-from evac.engine.in_hand import OPEN
-from evac.engine.live_actions import PREFIX as STANDING
+from evac.engine.plans import library
+from evac.engine.runs.live_actions import PREFIX as STANDING
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import SITES_KEY
 from evac.lab.topology import SITES, Topology
 from evac.model.errors import EvacError, Unavailable
 from evac.run.decide import EVAC
@@ -145,16 +145,16 @@ def left_sites(topology: Topology, first: str = "", within_s: float = LEFT_SECON
         return ()
 
 
-async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, drawer.Ready]:
+async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, library.Ready]:
     """What lies in the drawer for the loss of each single site; what was made of other roles than those last
     seen is made anew and does not count.
     """
-    from evac.app.seen import KEY, digest_in
+    from evac.app.observed_stores import KEY, digest_in
 
-    keys = [KEY, *(drawer.key_of((site,)) for site in sites)]
+    keys = [KEY, *(library.key_of((site,)) for site in sites)]
     observed, *entries = await asyncio.gather(*(store.get(key) for key in keys))
     digest = "" if observed is None else digest_in(observed.value)
-    found = [drawer.decode(entry) for entry in entries if entry is not None]
+    found = [library.decode(entry) for entry in entries if entry is not None]
     return {ready.lost[0]: ready for ready in found if ready is not None and digest in ("", ready.estate)}
 
 

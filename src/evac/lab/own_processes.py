@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from evac.actions.peers import Peer
-from evac.actions.port import Action, Order
-from evac.actions.process import ProcessDriver
+from evac.drivers.port import Action, Order
+from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.process.peers import Peer
 from evac.lab import agent_certificates, commands, proc_table
 from evac.lab.journal_facts import store_url
 from evac.lab.process import Process

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from evac.actions.peers import Lines
+from evac.drivers.process.peers import Lines
 from evac.lab import agent_certificates, proc_table
 from evac.lab.journal_facts import store_url
 from evac.lab.network import network_of

@@ -18,30 +18,30 @@ from typing import Final, TypeVar
 import orjson
 
 from evac import estate as estates
-from evac.actions.port import Action, Evidence, Order
-from evac.actions.registry import Drivers
 from evac.app import runs
 from evac.app.controlling import hands_of
+from evac.app.observed_stores import KEY, decode, merged
 from evac.app.observing import observe
-from evac.app.plans import Question, make_plan, scenario_of
-from evac.app.seen import KEY, decode, merged
+from evac.app.planner.plans import Question, make_plan, scenario_of
+from evac.drivers.port import Action, Evidence, Order
+from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets
-from evac.engine.guards import SITES_KEY
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import LEADER
-from evac.engine.requests import Request
-from evac.engine.step_actions import rejoin_action
+from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.requests import Request
+from evac.engine.runs.step_actions import rejoin_action
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import SITES_KEY
 from evac.lab import agent_certificates
 from evac.lab.state import LabError, LabFolder
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation, observed
-from evac.report.run_report import waiting
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.store.opening import open_store
 from evac.store.port import Store
+from evac.views.run_report import waiting
 
 REJOIN_SECONDS: Final = 60.0
 READY_SECONDS: Final = 20.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.actions.peers import Lines
+from evac.drivers.process.peers import Lines
 from evac.lab import (
     agent_certificates,
     clients,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import numpy as np
 
 from evac import __version__
-from evac.model.derive import derive
+from evac.derive.intervals import bound_instance, interval_paths
+from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.intervals import bound_instance, interval_paths
 from evac.model.plan import Plan, Sensitivity
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
-from evac.run import unheard
-from evac.run.moving import refused, run_moves
+from evac.run import silent_servers
+from evac.run.transitions import refused, run_moves
 from evac.run.values import Event, StepPhase
 from evac.run.view import RunView
 
@@ -80,7 +80,7 @@ def is_up(view: RunView, i: int) -> None:
     if view.steps[i].kind == BOOT:
         view.misset.clear()
         if not view.steps[i].manual and "attested_by" not in view.evidence.get(i, ()):
-            unheard.hears(view, view.steps[i].feeds, view.last_ms)
+            silent_servers.hears(view, view.steps[i].feeds, view.last_ms)
     step = view.steps[i]
     for feed in step.feeds:
         view.gone.pop(feed, None)
@@ -118,8 +118,8 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
-    if unheard.tells(code) and view.steps[i].kind == BOOT:
-        unheard.hears(view, view.steps[i].feeds, event.at_ms)
+    if silent_servers.tells(code) and view.steps[i].kind == BOOT:
+        silent_servers.hears(view, view.steps[i].feeds, event.at_ms)
     own = code in OWN or (view.refusing and _may_be_own(code))
     if code == REFUSED or (own and view.steps[i].kind == BOOT):
         _refuses(view, code, event.data.get("message", ""))
@@ -129,7 +129,7 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         view.given_up[i] = event.at_ms
         if _may_be_own(code):
             _is_misset(view, i, event)
-        unheard.is_given_up(view, i)
+        silent_servers.is_given_up(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
     if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
@@ -281,7 +281,7 @@ def feeds_seen(view: RunView, event: Event) -> None:
     """A server behind each of them answered: whoever leads next knows that they had power."""
     run_moves(view, event, event.kind)
     view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
-    unheard.hears(view, event.data["feeds"], event.at_ms)
+    silent_servers.hears(view, event.data["feeds"], event.at_ms)
 
 
 def switched_on(view: RunView, event: Event) -> None:

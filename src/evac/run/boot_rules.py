@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from evac.run import outages, unheard
+from evac.run import outages, silent_servers
 from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -178,7 +178,7 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
         held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
         if not held and view.phases[i] in ("failed", "unknown"):
             code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
-            where = UNHEARD if unheard.is_unheard(view, i) else "left to the people on the floor"
+            where = UNHEARD if silent_servers.is_unheard(view, i) else "left to the people on the floor"
             data = {"who": "evac", "reason": f"{where} ({code or 'in doubt'})"}
             yield Event("step_skipped", now_ms, view.steps[i].id, view.attempts[i], data)
 

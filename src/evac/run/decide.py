@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from evac.run import envelope, outages, unheard
+from evac.run import envelope, outages, silent_servers
 from evac.run.agenda import Agenda
 from evac.run.boot_rules import next_ms as next_left_out_ms
 from evac.run.boot_rules import refusal
@@ -176,7 +176,7 @@ def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
     if view.settled:
         if agenda.undo or agenda.offered:
             return None
-        waits = outages.next_ms(view) is not None or unheard.waiting(view)
+        waits = outages.next_ms(view) is not None or silent_servers.waiting(view)
         if waits and not _is_late(view, now_ms):
             return None  # some are tried again before it ends
         if view.spec.monitor_ms:

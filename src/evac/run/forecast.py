@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
-from evac.run import outages, unheard
+from evac.run import outages, silent_servers
 from evac.run.agenda import Agenda
 from evac.run.learning import Learned, Measured
 from evac.run.values import RunStep
@@ -51,7 +51,7 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
     again = sum(outages.held(view, server) for server in view.alone)
-    open_ones = view.refused | unheard.are_waiting(view)
+    open_ones = view.refused | silent_servers.are_waiting(view)
     gone = len(view.quarantined - open_ones)
     lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in open_ones)
     return Forecast(
@@ -87,7 +87,7 @@ class _Play:
     def _prepare(self) -> None:
         """What is under way ends as drawn; what only a person can settle is settled at once."""
         view = self.view
-        again = view.refused | unheard.are_waiting(view)
+        again = view.refused | silent_servers.are_waiting(view)
         for i, phase in enumerate(view.phases):
             if phase in ("pending", "ready") and (i in view.gates or view.steps[i].gate):
                 self.waits = self.waits or phase == "ready"

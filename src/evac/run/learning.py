@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
-from evac.run import unheard
+from evac.run import silent_servers
 from evac.run.values import RunStep
 from evac.run.view import RunView
 
@@ -60,7 +60,7 @@ class Measured:
 
     def __init__(self, view: RunView, now_ms: int) -> None:
         self._alike: dict[tuple[str, int], _Alike] = {}
-        self._waiting = unheard.are_waiting(view)
+        self._waiting = silent_servers.are_waiting(view)
         self.failing: list[int] = []
         boots = []
         for i, step in enumerate(view.steps):

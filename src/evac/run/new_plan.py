@@ -14,7 +14,7 @@ from typing import Any, Final
 from evac.model.errors import RunError
 from evac.run import boot_events, envelope, replan
 from evac.run.limits import Limits
-from evac.run.moving import run_moves
+from evac.run.transitions import run_moves
 from evac.run.values import Event, RunStep, StepPhase
 from evac.run.view import BUSY, PART, RunView
 

@@ -14,13 +14,13 @@ from typing import Any, Final
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
 from evac.run import boot_events, envelope, new_plan
-from evac.run.moving import moves as _moves
-from evac.run.moving import of_attempt as _of_attempt
-from evac.run.moving import refused as _refused
-from evac.run.moving import run_moves as _run_moves
 from evac.run.new_plan import STEP_FACTS, STEP_SETS
 from evac.run.patience import LATE, is_hopeless
 from evac.run.table import STEP_TABLE
+from evac.run.transitions import moves as _moves
+from evac.run.transitions import of_attempt as _of_attempt
+from evac.run.transitions import refused as _refused
+from evac.run.transitions import run_moves as _run_moves
 from evac.run.values import Event, RunSpec
 from evac.run.view import Pause, RunView
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from evac.model.errors import Conflict, Corrupt, LeaseLost, LockHeld, StoreError, Unavailable
-from evac.store.etcd_gateway import (
+from evac.net.etcd_gateway import (
     AGAIN_S,
     GRPC_NOT_FOUND,
     AnswerTooLarge,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from evac.actions import given
-from evac.actions.data_peers import another_primary, only_others
-from evac.actions.port import Action, Evidence, Order, Verb
+from evac.drivers import parameters
+from evac.drivers.data_peers import another_primary, only_others
+from evac.drivers.port import Action, Evidence, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.testing.databases import Database, Member
 from evac.testing.simulated_driver import SimulatedDriver
@@ -22,7 +22,7 @@ class _DatabaseDriver(SimulatedDriver):
     )
 
     def site(self, action: Action) -> str:
-        return given.text(action.settings, "host")
+        return parameters.text(action.settings, "host")
 
     def database(self, action: Action) -> Database:
         return self.world.databases[action.target]
@@ -43,30 +43,30 @@ class _DatabaseDriver(SimulatedDriver):
             return {**member.evidence(), "already": True}
         if member.role == "primary":
             raise Permanent("demoted", f"{member.name} is a primary that was demoted")
-        database.catch_up(member.site, given.many(action.parameters, "copies"))
-        database.promote(member.site, given.many(action.parameters, "synchronous"))
-        if given.text(action.parameters, "proof", "sync") not in ("sync", "demote"):
+        database.catch_up(member.site, parameters.many(action.parameters, "copies"))
+        database.promote(member.site, parameters.many(action.parameters, "synchronous"))
+        if parameters.text(action.parameters, "proof", "sync") not in ("sync", "demote"):
             database.excused |= database.missing(member)  # a person agreed at the gate to what is lost
         self.world.check_promoted(database, member.site)
-        return {**member.evidence(), "proof": given.text(action.parameters, "proof", "sync")}
+        return {**member.evidence(), "proof": parameters.text(action.parameters, "proof", "sync")}
 
     def rejoin(self, action: Action, order: Order) -> Evidence:
         member = self.member(action)
-        primary = given.text(action.parameters, "primary_host")
+        primary = parameters.text(action.parameters, "primary_host")
         member.obey(order)
-        by_hand = given.text(action.parameters, "how", "") != "follow"
+        by_hand = parameters.text(action.parameters, "how", "") != "follow"
         self.database(action).follow(member.site, primary, by_hand)
         self.world.check_primaries()
         return member.evidence()
 
     def rejoin_problems(self, action: Action) -> list[str]:
-        primary = self.database(action).of(given.text(action.parameters, "primary_host"))
+        primary = self.database(action).of(parameters.text(action.parameters, "primary_host"))
         reached = self.world.reach(self.site(action), primary.site)
         return [] if primary.writable and reached else [f"{primary.name} is not a primary that answers"]
 
     def follows(self, action: Action) -> bool:
         database, member = self.database(action), self.member(action)
-        primary = database.of(given.text(action.parameters, "primary_host"))
+        primary = database.of(parameters.text(action.parameters, "primary_host"))
         return database.streams(primary, member)
 
 
@@ -99,10 +99,10 @@ class PostgresSimulated(_DatabaseDriver):
         return []
 
     def _standing_problems(self, action: Action, member: Member) -> list[str]:
-        standing = given.text(action.parameters, "standing", "")
+        standing = parameters.text(action.parameters, "standing", "")
         if standing != member.name:
             return [f"it was never prechecked that every commit needs {member.name}"]
-        age_ms = given.whole(action.parameters, "standing_age_ms", 2**53)
+        age_ms = parameters.whole(action.parameters, "standing_age_ms", 2**53)
         return ["the precheck is too old"] if age_ms > STANDING_MOST_MS else []
 
     def error(self, action: Action, order: Order) -> ActionError | None:
@@ -120,12 +120,12 @@ class PostgresSimulated(_DatabaseDriver):
             and one.path
             and one.powered
             and self.world.reach(member.site, one.site)
-            and one.site == given.text(action.parameters, "old_host", "")
+            and one.site == parameters.text(action.parameters, "old_host", "")
         ]
 
     def _promote_problems(self, action: Action, member: Member) -> list[str]:
         others: list[str] = []
-        if given.text(action.parameters, "proof", "sync") == "sync" and not member.cut_off:
+        if parameters.text(action.parameters, "proof", "sync") == "sync" and not member.cut_off:
             others.append("no fence proof: this standby is not cut off")
         least = _least(action)
         if len(member.log) < least and not member.upstream:
@@ -139,7 +139,7 @@ class PostgresSimulated(_DatabaseDriver):
         streaming = {one.name for one in database.members.values() if database.streams(member, one)}
         return [
             f"{name} does not stream now"
-            for name in given.many(action.parameters, "synchronous")
+            for name in parameters.many(action.parameters, "synchronous")
             if name not in streaming
         ]
 
@@ -198,7 +198,7 @@ class PostgresSimulated(_DatabaseDriver):
 
     def _protect(self, action: Action, order: Order, member: Member) -> Evidence:
         member.obey(order)
-        wanted = given.many(action.parameters, "synchronous")
+        wanted = parameters.many(action.parameters, "synchronous")
         if member.sync != wanted:
             if problems := self._protect_problems(action, member):
                 raise Retryable("protect-refused", problems[0], after_ms=200)
@@ -219,10 +219,10 @@ class PostgresSimulated(_DatabaseDriver):
             case "demote":
                 return member.demoted
             case "protect":
-                return member.writable and member.sync == given.many(action.parameters, "synchronous")
+                return member.writable and member.sync == parameters.many(action.parameters, "synchronous")
             case "rejoin":
                 return self.follows(action)
-        if given.text(action.parameters, "expect", "primary") == "standby":
+        if parameters.text(action.parameters, "expect", "primary") == "standby":
             return member.role == "standby" and bool(member.upstream)
         return member.writable
 
@@ -234,7 +234,7 @@ class PostgresSimulated(_DatabaseDriver):
 
 
 def _least(action: Action) -> int:
-    return int(given.text(action.parameters, "least_lsn", "0/0").partition("/")[2], 16)
+    return int(parameters.text(action.parameters, "least_lsn", "0/0").partition("/")[2], 16)
 
 
 def _short_of(member: Member, least: int) -> str:

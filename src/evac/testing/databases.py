@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from evac.actions.given import stale_token
-from evac.actions.port import Order
+from evac.drivers.parameters import stale_token
+from evac.drivers.port import Order
 from evac.model.errors import Permanent, Retryable
 
 Engine = Literal["postgres", "redis"]

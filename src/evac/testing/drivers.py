@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast
 
-from evac.actions import given
-from evac.actions.command import VERBS as COMMAND_VERBS
-from evac.actions.http import VERBS as HTTP_VERBS
-from evac.actions.manual import ManualDriver
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Driver, Evidence, Observed, Order, Verb
-from evac.actions.registry import Maker
+from evac.drivers import parameters
+from evac.drivers.command.driver import VERBS as COMMAND_VERBS
+from evac.drivers.http.driver import VERBS as HTTP_VERBS
+from evac.drivers.manual import ManualDriver
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
+from evac.drivers.registry import Maker
 from evac.model.errors import Permanent, Retryable
 from evac.testing.database_drivers import PostgresSimulated, RedisSimulated
 from evac.testing.databases import Member
@@ -39,14 +39,14 @@ class _TrafficDriver(SimulatedDriver):
     def _target(self, action: Action) -> set[str]:
         now = set(self.now(action).to)
         if action.verb == "shift":
-            to, away, share = given.shares(action)
-            return (now | set(to)) - (set(away) if share == given.PERMILLE else set())
-        site = given.text(action.parameters, "site", action.at)
+            to, away, share = parameters.shares(action)
+            return (now | set(to)) - (set(away) if share == parameters.PERMILLE else set())
+        site = parameters.text(action.parameters, "site", action.at)
         return now - {site} if action.verb == "drain" else now | {site}
 
     def refuse_stale(self, action: Action, order: Order) -> None:
         if self.tokens and order.token < self.now(action).token:
-            raise given.stale_token(self.site(action), self.now(action).token, order)
+            raise parameters.stale_token(self.site(action), self.now(action).token, order)
 
     def problems(self, action: Action, order: Order) -> list[str]:
         self.refuse_stale(action, order)
@@ -67,7 +67,7 @@ class _TrafficDriver(SimulatedDriver):
         return action.verb in ("shift", "drain", "ready")
 
     def take_back(self, action: Action, order: Order) -> Evidence:
-        return self.do(given.reversed_traffic(action), order)
+        return self.do(parameters.reversed_traffic(action), order)
 
 
 class HaproxySimulated(_TrafficDriver):
@@ -105,7 +105,7 @@ class ProcessSimulated(SimulatedDriver):
 
     def refuse_stale(self, action: Action, order: Order) -> None:
         if order.token < self.units(action).token:
-            raise given.stale_token(self.site(action), self.units(action).token, order)
+            raise parameters.stale_token(self.site(action), self.units(action).token, order)
 
     def problems(self, action: Action, order: Order) -> list[str]:
         self.refuse_stale(action, order)
@@ -129,7 +129,7 @@ class ProcessSimulated(SimulatedDriver):
 
     def take_back(self, action: Action, order: Order) -> Evidence:
         units = self.units(action)
-        before = given.whole(action.parameters, "from_replicas", 0 if action.verb != "stop" else 1)
+        before = parameters.whole(action.parameters, "from_replicas", 0 if action.verb != "stop" else 1)
         units.count, units.token = before, max(units.token, order.token)
         return {"running": units.count}
 
@@ -137,7 +137,7 @@ class ProcessSimulated(SimulatedDriver):
 def _replicas(action: Action) -> int:
     if action.verb == "stop":
         return 0
-    return given.whole(action.parameters, "replicas", given.whole(action.parameters, "expect", 1))
+    return parameters.whole(action.parameters, "replicas", parameters.whole(action.parameters, "expect", 1))
 
 
 class _KeyedDriver(SimulatedDriver):
@@ -148,7 +148,7 @@ class _KeyedDriver(SimulatedDriver):
     def do(self, action: Action, order: Order) -> Evidence:
         if action.verb == "fence":
             member = self._old(action)
-            if given.text(action.parameters, "proof") == "power":
+            if parameters.text(action.parameters, "proof") == "power":
                 member.powered = False
             else:
                 member.path = False
@@ -162,7 +162,7 @@ class _KeyedDriver(SimulatedDriver):
         return _what(action, order) in self.world.done_by_key
 
     def _old(self, action: Action) -> Member:
-        return self.world.databases[action.target].of(given.text(action.parameters, "old"))
+        return self.world.databases[action.target].of(parameters.text(action.parameters, "old"))
 
     def may_undo(self, action: Action) -> bool:
         return action.verb != "fence"
@@ -227,8 +227,8 @@ class SharedNoop(NoopDriver):
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         await super().execute(action, order)
-        return given.proof_of(action)
+        return parameters.proof_of(action)
 
     async def observe(self, action: Action, order: Order) -> Observed:
         seen = await super().observe(action, order)
-        return Observed(seen.outcome, given.proof_of(action)) if seen.outcome == "done" else seen
+        return Observed(seen.outcome, parameters.proof_of(action)) if seen.outcome == "done" else seen

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import nullcontext
 from typing import Final
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.testing.floor import Floor, Server

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from evac.derive.graph import components, reachable
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.graph import components, reachable
 from evac.model.instance import (
     BootKind,
     Candidate,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from evac.engine import requests
-from evac.engine.datasets import key_of
-from evac.engine.drawer import digest_of
-from evac.engine.guards import HOLD_KEY, SITES_KEY
-from evac.engine.proposals import PROPOSAL
-from evac.engine.requests import Request, RequestVerb
+from evac.engine.plans.library import digest_of
+from evac.engine.runs import requests
+from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.requests import Request, RequestVerb
+from evac.engine.stores.datasets import key_of
+from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.model.errors import EvacError
 from evac.run.fencing import fences_of, is_fenced
 from evac.run.values import ENDED, RunStep

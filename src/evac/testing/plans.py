@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from evac.actions.port import Action, Value, Verb
-from evac.engine.binding import Bound
+from evac.drivers.port import Action, Value, Verb
+from evac.engine.runs.binding import Bound
 from evac.model.canonical import canonical_json
 from evac.model.run_policy import Envelope, RunPolicy
 from evac.run.values import RunLimit, RunSpec, RunStep

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.codec import decode_all
-from evac.engine.datasets import names_in
-from evac.engine.guards import HOLD_KEY, POOLED_KEY, SITES_KEY
+from evac.engine.runs.codec import decode_all
+from evac.engine.stores.datasets import names_in
+from evac.engine.stores.guards import HOLD_KEY, POOLED_KEY, SITES_KEY
 from evac.model.run_policy import RunPolicy
 from evac.run.state import RunView, alike, apply, replay
 from evac.run.values import Event, RunLimit, RunSpec

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from evac.actions import given
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers import parameters
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent
 from evac.testing.virtual_loop import Process
 from evac.testing.world import World
@@ -54,7 +54,7 @@ class SimulatedDriver(ABC):
             self.world.accepts(order, "execute")
             found = self.do(action, order)
             self.world.say(f"{self.name}: {action.verb} {action.target} at {self.site(action)} ({order.key})")
-            return {**found, **given.proof_of(action)}
+            return {**found, **parameters.proof_of(action)}
 
         return await self._change(action, order, serve)
 
@@ -78,7 +78,7 @@ class SimulatedDriver(ABC):
             return Observed("unclear", {"why": "something is under way"})
         world.looked(order)
         if done:
-            return Observed("done", {"seen": site, **given.proof_of(action)})
+            return Observed("done", {"seen": site, **parameters.proof_of(action)})
         return Observed("absent", {"seen": site})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
@@ -105,7 +105,7 @@ class SimulatedDriver(ABC):
     # What each driver says for itself; all of these run at the server, at one instant.
 
     def site(self, action: Action) -> str:
-        return given.text(action.settings, self.host_key)
+        return parameters.text(action.settings, self.host_key)
 
     def problems(self, action: Action, order: Order) -> list[str]:
         return []

@@ -17,20 +17,20 @@ from typing import Any, Final, cast
 
 import orjson
 
-from evac.actions.registry import Drivers
-from evac.engine.binding import Bound
-from evac.engine.chronicle import Notice
-from evac.engine.conducting import Desk
-from evac.engine.controller import Controller, Parts
-from evac.engine.datasets import DataSets, Epoch, decode, key_of
-from evac.engine.drawer import Drawer
-from evac.engine.guards import Guards
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import LEADER
-from evac.engine.live_actions import PREFIX, Standing, decode_standing, keep_standing
-from evac.engine.mistakes import INTERNAL
-from evac.engine.policies import Policies
-from evac.engine.protecting import Roles, bound_of, is_protection
+from evac.drivers.registry import Drivers
+from evac.engine.lead.controller import Controller, Parts
+from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.policies import Policies
+from evac.engine.lead.watch_journal import Notice
+from evac.engine.plans.library import Drawer
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.conductor import Desk
+from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of
+from evac.engine.stores.guards import Guards
+from evac.engine.stores.sync_standby import Roles, bound_of, is_protection
+from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.port import Lease, Put

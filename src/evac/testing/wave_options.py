@@ -8,7 +8,7 @@ from random import Random
 from typing import Final, Literal
 from zlib import crc32
 
-from evac.actions.port import Action
+from evac.drivers.port import Action
 from evac.model.run_policy import Patience
 from evac.run.values import KEPT, RunLimit, RunSpec, RunStep
 from evac.testing.floor import FAULTS, Fault, Floor, Server

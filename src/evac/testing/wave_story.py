@@ -17,17 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from evac.actions.port import Order
-from evac.engine import requests
-from evac.engine.drift import Done, Drift, DriftWatch
-from evac.engine.execution import Hooks, RunExecution
-from evac.engine.feed_watch import FeedWatch
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run, take_over
-from evac.engine.requests import Request, RequestVerb
+from evac.drivers.port import Order
+from evac.engine.boots.feed_watch import FeedWatch
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs import requests
+from evac.engine.runs.drift import Done, Drift, DriftWatch
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run, take_over
+from evac.engine.runs.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
-from evac.run import unheard
+from evac.run import silent_servers
 from evac.run.boot_events import POWER, SEVERAL_STALLED
 from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
@@ -388,7 +388,7 @@ class WaveStory:
             for i in sorted(set(view.gates) - view.gates_open):
                 if view.phases[i] in ("pending", "ready"):
                     self.ask("approve", step=view.steps[i].id)
-            for feed in sorted({feed for feeds in unheard.waiting(view) for feed in feeds}):
+            for feed in sorted({feed for feeds in silent_servers.waiting(view) for feed in feeds}):
                 if not self.floor.closed[feed]:
                     self.floor.close(feed)
             if view.phase == "paused" and view.refusing and not self.refused:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from evac.actions.port import Action, Order
-from evac.engine.leading import LEADER
+from evac.drivers.port import Action, Order
+from evac.engine.lead.leadership import LEADER
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.testing.databases import Database, Engine, Member
 from evac.testing.faulty_store import Cluster, Weather

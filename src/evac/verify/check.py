@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evac.derive.intervals import bound_instance, interval_paths
+from evac.derive.planning_instance import derive
 from evac.model.collector import collector_at_rest
-from evac.model.derive import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.intervals import bound_instance, interval_paths
 from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.units import QUANTITY_LIMIT
@@ -27,8 +27,8 @@ from evac.verify.order import (
 from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
 from evac.verify.reading import Reading, Violation, read
 from evac.verify.room import check_placement, check_room, check_spread, final_state
+from evac.verify.statements import check_header, check_told
 from evac.verify.stops import check_stops
-from evac.verify.told import check_header, check_told
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.plan import Outcome
+from evac.verify.made_room import Ground, Leaving
 from evac.verify.milestones import Milestones, outages
 from evac.verify.reading import Reading
 from evac.verify.room import Final, free_room
 from evac.verify.time_left import time_left
-from evac.verify.way import Ground, Leaving
 
 Ints = NDArray[np.int64]
 

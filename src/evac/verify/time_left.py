@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Use
 from evac.model.steps import StepKind
 from evac.verify.limits import holdings
+from evac.verify.made_room import NEVER, Ready
 from evac.verify.milestones import Milestones
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Reading
-from evac.verify.way import NEVER, Ready
 
 Ints = NDArray[np.int64]
 

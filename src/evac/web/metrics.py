@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from evac.app.office import Office
-from evac.app.office_notices import NoticesSeen
-from evac.app.office_values import EstateOnDisk
 from evac.notices.values import KINDS
+from evac.office.notices.overview import NoticesSeen
+from evac.office.office import Office
+from evac.office.values import EstateOnDisk
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from evac.app.office_hub import TooManyViewers
 from evac.model import errors as e
 from evac.model.error_kinds import kind_of
+from evac.office.hub import TooManyViewers
 from evac.web.access.port import TooMany, Unauthenticated
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from evac.app.office import Office
-from evac.app.office_asking import Counter
-from evac.app.office_facts import EstateFacts
 from evac.model.errors import Unavailable
+from evac.office.facts import EstateFacts
+from evac.office.office import Office
+from evac.office.requests import Counter
 from evac.web.access.port import Access
 from evac.web.metrics import Metrics
 from evac.web.setting import WebSetting

@@ -21,14 +21,14 @@ from typing import Final
 
 import uvicorn
 
-from evac.app.office import OfficeSetting, beside, open_office
 from evac.app.open_files import raise_limit
-from evac.app.parent import parent_ends
 from evac.app.runs import who_am_i
+from evac.app.side_process import parent_ends
+from evac.app.switch_interval import give_way
 from evac.app.tracing import tracer_of
-from evac.app.turns import give_way
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
+from evac.office.office import OfficeSetting, beside, open_office
 from evac.web.access.opening import access_of, choose, setting_of
 from evac.web.access.port import Access
 from evac.web.access.renewing import RoomCertificate

@@ -14,8 +14,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from evac.app.office_hub import Hub, News
 from evac.model.errors import InvalidInput
+from evac.office.hub import Hub, News
 from evac.web.answering import dump
 
 MEDIA: Final = "text/event-stream"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from evac.model.errors import Conflict, LeaseLost, LockHeld, StoreError, Unavailable
-from evac.store import etcd_gateway
+from evac.net import etcd_gateway
 from evac.store.etcd import EtcdStore
 from evac.store.port import Compare, Delete, Put
 from tests.contract.store.conftest import connected

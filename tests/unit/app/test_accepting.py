@@ -16,11 +16,12 @@ import pytest
 from evac.app import accepting, runs
 from evac.app.accepting import Checker, Forethought, must_hold
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.plans import Made, Question, make_plan, scenario_of
+from evac.app.planner.plans import Made, Question, make_plan, scenario_of
 from evac.app.rehearsing import check_fit, rehearse
-from evac.engine.drawer import Ready, digest_of
-from evac.engine.protecting import plans_for
-from evac.estate import load, plan_codec
+from evac.engine.plans.library import Ready, digest_of
+from evac.engine.stores.sync_standby import plans_for
+from evac.estate import load
+from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, Unavailable, UnsafePlan
 from evac.model.estate import Estate

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import pytest_socket
 
-from evac.actions.peers import CERT, HERE, Peer
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.engine.chronicle import Notice
+from evac.drivers.process.peers import CERT, HERE, Peer
 from evac.engine.clock import SystemClock
+from evac.engine.lead.watch_journal import Notice
 from evac.lab.doctor import _certificates
 from evac.web.certificates import Certificates
+from tests.unit.agent.test_agent_tls import tls
 from tests.unit.engine.agents import REFERENCE, config, running
 from tests.unit.engine.authorities import Authority
-from tests.unit.engine.test_agent_tls import tls
 
 DAY_MS = 86_400_000
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evac.actions.registry import Drivers
 from evac.app.observing import _answers, _ping
+from evac.drivers.registry import Drivers
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint
 from evac.watch import probes

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.app.estate_copies import (
+from evac.app.estates.copies import (
     PREFIX,
     Copies,
     NotCopied,
@@ -109,7 +109,7 @@ def test_what_is_not_what_it_seems_is_not_copied(folder: Path, tmp_path: Path) -
 def test_what_a_killed_controller_left_is_taken_away_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     code = (
-        "import os, sys; from pathlib import Path; from evac.app.estate_copies import Copies; "
+        "import os, sys; from pathlib import Path; from evac.app.estates.copies import Copies; "
         "print(Copies(Path(sys.argv[1]), base=Path(sys.argv[2])).root, flush=True); os._exit(9)"
     )
     killed = subprocess.run(
@@ -156,7 +156,7 @@ def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_
 FULL = """
 import os, sys
 from pathlib import Path
-from evac.app.estate_copies import Copies, NotCopied, Standing, read_standing, words_of
+from evac.app.estates.copies import Copies, NotCopied, Standing, read_standing, words_of
 estate, base = Path(sys.argv[1]), Path(sys.argv[2])
 copies = Copies(estate, base=base)
 copies.say(Standing(1_000))

@@ -12,19 +12,19 @@ import pytest
 
 from evac import estate as estates
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.estate_copies import Copies, Edition, NotCopied, Standing, read_standing, words_of
-from evac.app.estate_turn import needs_restart, policy_waits
-from evac.app.estate_watch import EstateWatch
-from evac.app.notices_reckoning import NoticeReckoner
-from evac.app.office_reckoning import Worker
-from evac.app.plans import make_plan
-from evac.engine.chronicle import Notice
+from evac.app.estates.copies import Copies, Edition, NotCopied, Standing, read_standing, words_of
+from evac.app.estates.switch_over import needs_restart, policy_waits
+from evac.app.estates.watch import EstateWatch
+from evac.app.planner.plans import make_plan
 from evac.engine.clock import SystemClock
+from evac.engine.lead.watch_journal import Notice
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
 from evac.model.scenario import lose
+from evac.office.notices.reckoning import NoticeReckoner
+from evac.office.reckoning import Worker
 
 pytestmark = pytest.mark.enable_socket
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.actions.postgres_conninfo import SyncSet
-from evac.actions.postgres_facts import StandbySeen
-from evac.actions.registry import Drivers
+from evac.app.observed_stores import SeenEstate
 from evac.app.observing import waits_for
-from evac.app.seen import SeenEstate
+from evac.drivers.postgres.conninfo import SyncSet
+from evac.drivers.postgres.facts import StandbySeen
+from evac.drivers.registry import Drivers
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy
 from evac.store.memory import MemoryStore

@@ -14,14 +14,14 @@ import pytest
 
 from evac.app import incidents
 from evac.cli.main import run as evac
-from evac.engine.binding import Bound
-from evac.engine.bound_store import put_bound
-from evac.engine.chronicle import Notice as Told
-from evac.engine.chronicle import encode as encode_notice
-from evac.engine.codec import encode_all
-from evac.engine.drawer import put_plan
-from evac.engine.in_hand import OPEN
-from evac.estate import plan_codec
+from evac.engine.lead.watch_journal import Notice as Told
+from evac.engine.lead.watch_journal import encode as encode_notice
+from evac.engine.plans.library import put_plan
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.codec import encode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.estate.codecs import plan as plan_codec
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline
 from evac.model.certificate import Certificate

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from evac.app.mending import Mender, mended
-from evac.app.plans import Made, make_plan
-from evac.engine.mending import Trouble
-from evac.estate import plan_codec
-from evac.estate.example import pangyo
-from evac.model.after import estate_after
+from evac.app.planner.plans import Made, make_plan
+from evac.app.planner.replan import Mender, mended
+from evac.derive.after import estate_after
+from evac.engine.boots.replan import Trouble
+from evac.estate.codecs import plan as plan_codec
+from evac.estate.examples import pangyo
 from evac.model.digest import estate_digest
 from evac.model.errors import PlanError, StalePlan, UnknownDomain
 from evac.model.estate import Estate

@@ -16,17 +16,17 @@ import pytest
 
 from evac.app import incidents, runs
 from evac.app.controlling import Setting, compose
-from evac.engine import requests
 from evac.engine.clock import SystemClock
-from evac.engine.codec import decode_all
-from evac.engine.in_hand import OPEN
+from evac.engine.runs import requests
+from evac.engine.runs.codec import decode_all
+from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import Corrupt
-from evac.report.run_spans import RunSpans
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView
 from evac.store.journal import read
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
+from evac.views.run_spans import RunSpans
 
 STORES = sorted((Path(__file__).parents[2] / "fixtures" / "stores").glob("*.jsonl"))
 RUN = "inc-1-5704c69d"

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from evac.app.parent import until_ended
+from evac.app.side_process import until_ended
 
 
 async def _for_ever(left: list[str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.app import planning_desk as desk
-from evac.app.planning_desk import Based, Place, Told
-from evac.estate import plan_codec
-from evac.model.basis import may_keep
+from evac.app.planner import desk
+from evac.app.planner.desk import Based, Place, Told
+from evac.derive.basis import may_keep
+from evac.estate.codecs import plan as plan_codec
 from evac.model.observation import MemberSeen, Observation
 from evac.model.scenario import lose
 from evac.verify.check import check

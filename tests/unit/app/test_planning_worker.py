@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from evac import estate as estates
-from evac.app import planning_desk as desk
-from evac.app.planning_worker import PlanningWorker
+from evac.app.planner import desk
+from evac.app.planner.worker import PlanningWorker
 from evac.engine.clock import SystemClock
-from evac.engine.drawer import Drawer, Made, digest_of
-from evac.engine.standing import Ready, Work
-from evac.estate import plan_codec
+from evac.engine.plans.library import Drawer, Made, digest_of
+from evac.engine.plans.queue import Ready, Work
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput, UnsafePlan
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.plans import Question, scenario_of
+from evac.app.planner.plans import Question, scenario_of
 from evac.app.power_facts import servers_on
-from evac.estate import plan_codec
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput, UnknownDomain
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from evac import estate as estates
-from evac.app import controlling, estate_turn, runs
+from evac.app import controlling, runs
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.demo_hands import Company, company_of
-from evac.app.estate_copies import Copies
-from evac.app.estate_watch import EstateWatch
-from evac.engine import requests
-from evac.engine.chronicle import Notice
+from evac.app.demo.drivers import Company, company_of
+from evac.app.estates import switch_over
+from evac.app.estates.copies import Copies
+from evac.app.estates.watch import EstateWatch
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets
-from evac.engine.guards import read_register
-from evac.engine.reading import events_of
+from evac.engine.lead.watch_journal import Notice
+from evac.engine.runs import requests
+from evac.engine.runs.reading import events_of
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import read_register
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
@@ -198,7 +199,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[House
         store = MemoryStore(SystemClock().monotonic_ms, quorum=True)
         monkeypatch.setattr(controlling, "open_store", lambda url: store)
         company = company_of(estates.load(tmp_path / "estate"), 1)
-        monkeypatch.setattr(estate_turn, "probes_of", lambda *asked: company.targets(SITES, ""))
+        monkeypatch.setattr(switch_over, "probes_of", lambda *asked: company.targets(SITES, ""))
         house = House(tmp_path, store, company)
         try:
             for site in SITES:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from evac.app.seen import aged, changes_in, decode, encode, merged
-from evac.engine.sightings import CopySeen, Following, Sighting
+from evac.app.observed_stores import aged, changes_in, decode, encode, merged
+from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from evac.actions.port import Checked
-from evac.actions.registry import Drivers
-from evac.app import seen as module
-from evac.app.seen import SeenEstate
-from evac.engine import datasets
+from evac.app import observed_stores as module
+from evac.app.observed_stores import SeenEstate
+from evac.drivers.port import Checked
+from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets
-from evac.engine.live_actions import PREFIX, Standing
+from evac.engine.runs.live_actions import PREFIX, Standing
+from evac.engine.stores import datasets
+from evac.engine.stores.datasets import DataSets
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy, StorePolicy

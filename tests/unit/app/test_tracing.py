@@ -19,19 +19,19 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from evac.app import traces_process, tracing
-from evac.app.office import Office
 from evac.app.traces_process import PREFIX, RunTraces
 from evac.app.tracing import Tracer, tracer_of, wanted
-from evac.engine.codec import encode_all
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import LEADER
-from evac.report.run_spans import RunSpan
+from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.codec import encode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.office.office import Office
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
+from evac.views.run_spans import RunSpan
 from evac.web.application import application
-from tests.unit.report.test_run_spans import STORY
+from tests.unit.views.test_run_spans import STORY
 from tests.web.rooms import BASE, Loopback, WebSetting, office_of, primed
 
 NAMES = ["wait for approval", "promote", "promote", "wait for pause", "start", "RUN lose pangyo"]

@@ -10,7 +10,7 @@ import pytest
 
 from evac.audit import Suppression, apply_suppressions, audit, baseline_of, compare
 from evac.audit.findings import Finding, merged
-from evac.estate.suppressions import read_suppressions
+from evac.estate.codecs.suppressions import read_suppressions
 from evac.model.diagnostic import Place
 from evac.model.errors import EstateError
 from tests.unit.audit.estates import TODAY, sound

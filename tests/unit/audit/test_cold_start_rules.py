@@ -9,7 +9,7 @@ import pytest
 
 from evac.audit import audit
 from evac.audit.findings import Finding
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Automation, Dependency, Estate
 from evac.model.fleet import no_names
 from tests.unit.planning.dark import dark_site

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evac.audit import Finding, audit
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate, StoreMember
 from evac.model.fleet import CONDEMNED, DARK, SPARE
 

@@ -13,11 +13,11 @@ import pytest
 from evac.audit import audit
 from evac.audit.findings import Finding
 from evac.audit.rules import feed_trips_unseen
-from evac.engine import feed_watch
-from evac.engine.binding import bind
-from evac.engine.boot_binding import BOOT_DRIVERS
+from evac.engine.boots import feed_watch
+from evac.engine.boots.binding import BOOT_DRIVERS
+from evac.engine.runs.binding import bind
 from evac.estate import load
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO, BMC_YES, CONDEMNED
 from evac.model.run_policy import RunPolicy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evac.audit import audit
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.fleet import DARK, ON_SERVER
 
 

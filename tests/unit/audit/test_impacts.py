@@ -9,14 +9,14 @@ import pytest
 
 from evac.audit.impacts import Impacts, impacts
 from evac.audit.losses import losses, pairs
-from evac.estate.example import pangyo
-from evac.model.affected import (
+from evac.derive.affected import (
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
     replica_loss,
     stores_lost,
 )
+from evac.estate.examples import pangyo
 from evac.model.domain import loss, topology
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate

@@ -9,8 +9,8 @@ import pytest
 
 from evac.audit import AuditReport, audit
 from evac.estate import load
-from evac.estate.example import pangyo
-from evac.estate.importing import import_estate
+from evac.estate.examples import pangyo
+from evac.estate.importers import import_estate
 from tests.unit.audit.estates import found
 
 EQIAD = {

@@ -10,7 +10,7 @@ from evac.audit.impacts import impacts
 from evac.audit.losses import losses
 from evac.audit.own_server import settled, wanted_of
 from evac.audit.placing import open_packing, pack
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.domain import topology
 
 

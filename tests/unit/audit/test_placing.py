@@ -18,8 +18,8 @@ from evac.audit.presence import Presence, lost_counts, presence
 from evac.audit.reserves import load_of, power_of, reserves
 from evac.audit.room import Room, Used, Wants
 from evac.audit.supply import Supply, supply_of
-from evac.estate.example import pangyo
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate.examples import pangyo
 from evac.model.domain import Topology, topology
 from evac.model.fleet import BMC_NO, CONDEMNED, SERVING, SPARE
 from evac.model.scenario import lose

@@ -13,13 +13,13 @@ from click.testing import CliRunner, Result
 
 from evac.app.runs import OPEN
 from evac.cli.program import cli
-from evac.engine import requests
-from evac.engine.binding import Bound
-from evac.engine.bound_store import put_bound
 from evac.engine.clock import SystemClock
-from evac.engine.codec import encode
-from evac.engine.leading import Leadership
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs import requests
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.codec import encode
+from evac.engine.runs.reading import create_run
 from evac.run.values import Event
 from evac.store.port import Put
 from evac.store.sqlite import SqliteStore

@@ -16,10 +16,10 @@ from evac.cli import exits
 from evac.cli.main import run
 from evac.cli.plan_command import _accepted
 from evac.model import errors
-from evac.report.schemas import AUDIT_SCHEMA
 from evac.run.values import RunPhase
 from evac.verify import Verdict
 from evac.verify.reading import Violation
+from evac.views.schemas import AUDIT_SCHEMA
 
 
 @pytest.fixture

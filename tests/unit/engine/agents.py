@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from evac.engine.agent import Agent, start_agent
-from evac.engine.agent_config import AgentConfig, FenceConfig, UnitConfig
+from evac.agent.config import AgentConfig, FenceConfig, UnitConfig
+from evac.agent.service import Agent, start_agent
 from evac.lab.process import Process
-from tests.contract.actions.ports import free_port
+from tests.contract.drivers.ports import free_port
 
 KEY = "key-of-the-agents-0123456789"
 REFERENCE = "env:EVAC_TEST_AGENT_KEY"
@@ -96,8 +96,8 @@ def own_process(made: AgentConfig, text: str) -> Process:
     path = made.state.parent / "agent.toml"
     path.write_text(text, encoding="utf-8")
     program = (
-        "import asyncio, pathlib, sys; from evac.engine.agent import run_agent;"
-        "from evac.engine.agent_config import read_config;"
+        "import asyncio, pathlib, sys; from evac.agent.service import run_agent;"
+        "from evac.agent.config import read_config;"
         "asyncio.run(run_agent(read_config(pathlib.Path(sys.argv[1]))))"
     )
     started = Process("agent", (sys.executable, "-c", program, str(path)), path.with_suffix(".log"))

@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.engine.binding import Bound
-from evac.engine.chronicle import Notice
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.conducting import Desk
-from evac.engine.controller import Controller, Parts
-from evac.engine.datasets import DataSets
-from evac.engine.drawer import Drawer
-from evac.engine.generations import Asker, Generations
-from evac.engine.guards import Guards
-from evac.engine.pace_gate import HealthOf
-from evac.engine.policies import Policies
-from evac.engine.protecting import bound_of, is_protection
+from evac.engine.lead.controller import Controller, Parts
+from evac.engine.lead.generations import Asker, Generations
+from evac.engine.lead.policies import Policies
+from evac.engine.lead.watch_journal import Notice
+from evac.engine.plans.library import Drawer
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.conductor import Desk
+from evac.engine.runs.pace_gate import HealthOf
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import Guards
+from evac.engine.stores.sync_standby import bound_of, is_protection
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evac.app import runs
-from evac.engine.drawer import digest_of, put_plan
-from evac.engine.guards import read_register
+from evac.engine.plans.library import digest_of, put_plan
+from evac.engine.stores.guards import read_register
 from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
 from tests.unit.engine.test_another_loss import burns, events, five

@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.actions.port import Action
-from evac.engine.admission import Doing
-from evac.engine.admitting import GuardedAdmission
+from evac.drivers.port import Action
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets, Epoch
-from evac.engine.guards import Guards, Permit, ensure_register
-from evac.engine.live_actions import Standing, keep_standing
+from evac.engine.runs.admission import Doing
+from evac.engine.runs.admitting import GuardedAdmission
+from evac.engine.runs.live_actions import Standing, keep_standing
+from evac.engine.stores.datasets import DataSets, Epoch
+from evac.engine.stores.guards import Guards, Permit, ensure_register
 from evac.model.errors import Conflict, NotAllowed, Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy, Window
 from evac.run.values import Event, RunStep

@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.engine import requests
-from evac.engine.drawer import digest_of, put_plan
-from evac.engine.guards import read_register
-from evac.engine.reading import events_of
+from evac.engine.plans.library import digest_of, put_plan
+from evac.engine.runs import requests
+from evac.engine.runs.reading import events_of
+from evac.engine.stores.guards import read_register
 from evac.run.values import Event
 from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of

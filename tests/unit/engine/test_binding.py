@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.engine.binding import Bound, _digest, bind
-from evac.engine.boot_binding import boot_endpoint
-from evac.engine.step_actions import followers, ground_of
-from evac.estate.example import pangyo
+from evac.engine.boots.binding import boot_endpoint
+from evac.engine.runs.binding import Bound, _digest, bind
+from evac.engine.runs.step_actions import followers, ground_of
+from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import MemberSeen, Observation, observed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.candidacy import Candidacy
-from evac.engine.leading import LEADER, SIGN
+from evac.engine.lead.candidacy import Candidacy
+from evac.engine.lead.leadership import LEADER, SIGN
 from evac.model.errors import Corrupt, Superseded, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Lease, Put

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evac.engine.chronicle import STREAM, WAITING_MOST, Chronicle, Notice, decode, encode, of_event
+from evac.engine.lead.watch_journal import STREAM, WAITING_MOST, Chronicle, Notice, decode, encode, of_event
 from evac.model.errors import Corrupt, LeaseLost, Unavailable
 from evac.run.values import Event
 from evac.store.anchors import verify_chain

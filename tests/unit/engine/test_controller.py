@@ -9,12 +9,12 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from evac.actions.port import Action
-from evac.engine.binding import Bound
-from evac.engine.drawer import digest_of, put_plan
-from evac.engine.guards import read_register
-from evac.engine.protecting import Roles
-from evac.engine.reading import events_of
+from evac.drivers.port import Action
+from evac.engine.plans.library import digest_of, put_plan
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.reading import events_of
+from evac.engine.stores.guards import read_register
+from evac.engine.stores.sync_standby import Roles
 from evac.model.run_policy import Window
 from evac.run.values import RunStep
 from evac.store.anchors import verify_chain

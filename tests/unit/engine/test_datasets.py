@@ -11,8 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets, Epoch, begin, claim, decode, encode, not_done, prove, settle, vouch
-from evac.engine.guards import Permit
+from evac.engine.stores.datasets import (
+    DataSets,
+    Epoch,
+    begin,
+    claim,
+    decode,
+    encode,
+    not_done,
+    prove,
+    settle,
+    vouch,
+)
+from evac.engine.stores.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import StorePolicy
 from evac.store.memory import MemoryStore

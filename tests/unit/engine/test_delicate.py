@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from evac.engine import requests
-from evac.engine.admission import Admitted, Doing
-from evac.engine.execution import Hooks
-from evac.engine.guards import Permit
-from evac.engine.reading import events_of
-from evac.engine.requests import Request
+from evac.engine.runs import requests
+from evac.engine.runs.admission import Admitted, Doing
+from evac.engine.runs.execution import Hooks
+from evac.engine.runs.reading import events_of
+from evac.engine.runs.requests import Request
+from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError, Unavailable
 from evac.run.values import Event, RunLimit, RunStep
 from evac.store.memory import MemoryStore

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import orjson
 import pytest
 
-from evac.engine.reading import events_of
+from evac.engine.runs.reading import events_of
 from evac.model.errors import Unavailable
 from evac.store.port import Change, Compare, Entry, Lease, Put
 from tests.unit.engine.small_world import SiteStore, World, play

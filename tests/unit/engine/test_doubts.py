@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from evac.engine.reading import events_of
+from evac.engine.runs.reading import events_of
 from tests.unit.engine.small_world import World, play, policy_of
 
 

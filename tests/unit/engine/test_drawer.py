@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac import __version__
-from evac.engine.drawer import (
+from evac.engine.plans.library import (
     PART_BYTES,
     Drawer,
     Made,
@@ -26,7 +26,7 @@ from evac.engine.drawer import (
     put_plan,
     scenarios_of,
 )
-from evac.engine.standing import Wanted, Work
+from evac.engine.plans.queue import Wanted, Work
 from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError, UnsafePlan
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put

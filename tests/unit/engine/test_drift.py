@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.engine.drift import Done, Drift, DriftWatch
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.engine.runs.drift import Done, Drift, DriftWatch
 from evac.model.errors import Permanent
 
 ORDER = Order("r1", "shift:chat:0", 1, 7, 0, "fire", 1.0, "r1/shift:chat:0")

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.actions.port import Action
-from evac.engine import requests
-from evac.engine.execution import LATE_MS, Hooks, RunExecution
-from evac.engine.reading import events_of
-from evac.engine.requests import Request
+from evac.drivers.port import Action
+from evac.engine.runs import requests
+from evac.engine.runs.execution import LATE_MS, Hooks, RunExecution
+from evac.engine.runs.reading import events_of
+from evac.engine.runs.requests import Request
 from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.model.run_policy import Envelope
 from evac.run.state import fingerprint, replay
@@ -181,7 +181,7 @@ class LossyStore(MemoryStore):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_lost_answers_of_the_store_double_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evac.engine.recording.SETTLE_AGAIN_S", 0.001)
+    monkeypatch.setattr("evac.engine.runs.recording.SETTLE_AGAIN_S", 0.001)
     driver = WorldDriver()
 
     async def story() -> None:

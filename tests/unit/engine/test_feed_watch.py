@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evac.actions.port import Action
-from evac.engine.feed_watch import ALL_MS, NOBODY, FeedWatch, looks_tripped, servers_behind, unwatched
+from evac.drivers.port import Action
+from evac.engine.boots.feed_watch import ALL_MS, NOBODY, FeedWatch, looks_tripped, servers_behind, unwatched
 from evac.run.values import RunSpec, RunStep
 from evac.run.view import RunView
 from evac.testing.wave_options import Happening, Row, WaveOptions

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order
-from evac.engine.performing import Performer, Terms, Try
-from evac.engine.reading import events_of
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
+from evac.engine.runs.performing import Performer, Terms, Try
+from evac.engine.runs.reading import events_of
 from evac.model.errors import Retryable
 from evac.model.run_policy import Patience
 from evac.run.fencing import lasting_fences

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from evac.actions.port import Action, Order
-from evac.actions.remote import AgentAnchors, AgentPermits
-from evac.actions.remote_generation import AgentGenerations
-from evac.engine.agent_config import FenceConfig
-from evac.engine.agent_memory import TokenLedger
-from evac.engine.chronicle import STREAM, decode
+from evac.agent.config import FenceConfig
+from evac.agent.memory import TokenLedger
+from evac.drivers.port import Action, Order
+from evac.drivers.process.generation import AgentGenerations
+from evac.drivers.process.remote import AgentAnchors, AgentPermits
 from evac.engine.clock import SystemClock
-from evac.engine.generations import Generations, GuardedDriver
+from evac.engine.lead.generations import Generations, GuardedDriver
+from evac.engine.lead.watch_journal import STREAM, decode
 from evac.model.errors import NotAllowed, Permanent, Retryable, Superseded
 from evac.model.generation import token_in
 from evac.store.generation import Newer, raise_generation, read_newer
 from evac.store.journal import read
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Lease, Put
+from tests.unit.agent.test_agent import start_unit
 from tests.unit.engine import agents
 from tests.unit.engine.small_world import Systems, World, play, policy_of
-from tests.unit.engine.test_agent import start_unit
 
 
 class Ledger:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.cli.program import run
-from evac.engine.chronicle import of_event
-from evac.engine.glass import PREFIX, SKEW_MS, check_time, issue, read
-from evac.engine.signatures import new_key, read_key
+from evac.engine.break_glass import PREFIX, SKEW_MS, check_time, issue, read
+from evac.engine.lead.watch_journal import of_event
+from evac.engine.runs.signatures import new_key, read_key
 from evac.model.access import BREAK_GLASS, GlassRules, Grant
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.run.values import Event

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.actions.port import Action, Verb
-from evac.engine.guards import Guards, Permit, check_mode, ensure_register, read_register
+from evac.drivers.port import Action, Verb
+from evac.engine.stores.guards import Guards, Permit, check_mode, ensure_register, read_register
 from evac.model.errors import Conflict, NotAllowed, Retryable
 from evac.model.run_policy import Window
 from evac.store.memory import MemoryStore

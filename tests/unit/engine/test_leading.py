@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.leading import Leadership, begin
+from evac.engine.lead.leadership import Leadership, begin
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Lease
@@ -104,7 +104,7 @@ def test_a_lease_taken_away_is_noticed_at_the_next_renewal() -> None:
 STOPPED = """
 import asyncio, sys
 from evac.engine.clock import SystemClock
-from evac.engine.leading import Leadership
+from evac.engine.lead.leadership import Leadership
 from evac.model.errors import LeaseLost
 from evac.store.memory import MemoryStore
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from evac.engine.clock import SystemClock
-from evac.engine.in_hand import OPEN
-from evac.engine.leading import Leadership
-from evac.engine.lease_span import LeaseSpan
+from evac.engine.lead.leadership import Leadership
+from evac.engine.lead.lease_span import LeaseSpan
+from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put

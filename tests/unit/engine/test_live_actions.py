@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from evac.actions.port import Action
-from evac.engine.datasets import Epoch
-from evac.engine.live_actions import LiveActions, Standing, decode_standing, refuse_old_standing
+from evac.drivers.port import Action
+from evac.engine.runs.live_actions import LiveActions, Standing, decode_standing, refuse_old_standing
+from evac.engine.stores.datasets import Epoch
 from evac.model.errors import NotAllowed
 
 FENCE = Action(

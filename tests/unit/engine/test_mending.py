@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Evidence, Order
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Evidence, Order
+from evac.engine.boots.replan import Mending, Trouble, take_over_plan
 from evac.engine.clock import SystemClock
-from evac.engine.execution import RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.mending import Mending, Trouble, take_over_plan
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run, events_of
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run, events_of
 from evac.model.errors import InvalidInput, Permanent
 from evac.model.run_policy import Patience
 from evac.run.state import fingerprint, replay

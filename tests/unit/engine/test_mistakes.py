@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.engine.conducting import Conductor
-from evac.engine.drawer import put_plan
-from evac.engine.mistakes import INTERNAL, enduring, is_mistake
-from evac.engine.reading import events_of
+from evac.engine.plans.library import put_plan
+from evac.engine.runs.conductor import Conductor
+from evac.engine.runs.reading import events_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
+from evac.net.internal_errors import INTERNAL, enduring, is_mistake
 from evac.store.port import Put
 from evac.testing.virtual_loop import VirtualLoop, run
 from tests.unit.engine.small_world import World, play, policy_of

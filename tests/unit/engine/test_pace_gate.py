@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import orjson
 
-from evac.engine.drawer import digest_of, put_plan
+from evac.engine.plans.library import digest_of, put_plan
 from evac.model.run_policy import Pace
 from evac.run.pacing import Health
 from evac.store.port import Put

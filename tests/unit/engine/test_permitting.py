@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evac.actions.port import Action, Order
-from evac.engine.datasets import DataSets
-from evac.engine.permitting import LeaseDriver, Permitting, wait_ms
+from evac.drivers.port import Action, Order
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.permits import LeaseDriver, Permitting, wait_ms
 from evac.model.errors import Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.store.memory import MemoryStore

@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 import pytest
 
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Order
-from evac.engine import requests
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Order
 from evac.engine.clock import RunClock
-from evac.engine.codec import decode, decode_all, encode
 from evac.engine.pool import Pool
-from evac.engine.requests import Request, Terms, event_of
+from evac.engine.runs import requests
+from evac.engine.runs.codec import decode, decode_all, encode
+from evac.engine.runs.requests import Request, Terms, event_of
 from evac.model.errors import Corrupt, NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run.decide import decide

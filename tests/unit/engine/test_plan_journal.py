@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import orjson
 import pytest
 
-from evac.engine.drawer import key_of
-from evac.engine.plan_journal import STREAM, PlanJournal, plan_records
+from evac.engine.plans.journal import STREAM, PlanJournal, plan_records
+from evac.engine.plans.library import key_of
 from evac.model.errors import LeaseLost
 from evac.store.journal import read
 from evac.store.memory import MemoryStore

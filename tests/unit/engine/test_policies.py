@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.engine.in_hand import InHand, read_opened
-from evac.engine.policies import (
+from evac.engine.lead.policies import (
     MODES,
     PROMOTIONS,
     SYNC_LOSSES,
@@ -24,7 +23,8 @@ from evac.engine.policies import (
     stricter,
     to_data,
 )
-from evac.engine.reading import events_of
+from evac.engine.runs.open_runs import InHand, read_opened
+from evac.engine.runs.reading import events_of
 from evac.model.run_policy import (
     FENCE_PROOFS,
     PROFILES,

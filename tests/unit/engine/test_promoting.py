@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from evac.actions.port import Action, Checked, Evidence, Observed, Order
-from evac.engine.performing import Performer, Terms, Try
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
+from evac.engine.runs.performing import Performer, Terms, Try
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep

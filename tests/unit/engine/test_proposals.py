@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from evac.app import runs
-from evac.engine.drawer import digest_of, put_plan
-from evac.engine.guards import read_register
-from evac.engine.proposals import refused
+from evac.engine.plans.library import digest_of, put_plan
+from evac.engine.runs.proposals import refused
+from evac.engine.stores.guards import read_register
 from evac.model.errors import (
     EvacError,
     NotAllowed,

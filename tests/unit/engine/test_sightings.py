@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from evac.actions.port import Action
-from evac.engine.losing import LossGuard, labels_of, within
-from evac.engine.sightings import (
+from evac.drivers.port import Action
+from evac.engine.stores.data_loss import LossGuard, labels_of, within
+from evac.engine.stores.sightings import (
     Following,
     Loss,
     Sighting,

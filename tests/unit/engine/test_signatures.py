@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.signatures import Approval, check, new_key, read_key, sign
+from evac.engine.runs.signatures import Approval, check, new_key, read_key, sign
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, Envelope, RunPolicy
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.engine.standing import Choice, Ready, Wanted, choose, in_order
+from evac.engine.plans.queue import Choice, Ready, Wanted, choose, in_order
 
 SITES = ("a", "b", "c")
 MORE = (

@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.engine import datasets, requests
-from evac.engine.chronicle import Notice
 from evac.engine.clock import SystemClock
-from evac.engine.datasets import DataSets, Epoch
-from evac.engine.vouching import Vouching
+from evac.engine.lead.watch_journal import Notice
+from evac.engine.runs import requests
+from evac.engine.runs.attestation import Vouching
+from evac.engine.stores import datasets
+from evac.engine.stores.datasets import DataSets, Epoch
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import StorePolicy
 from evac.store.memory import MemoryStore

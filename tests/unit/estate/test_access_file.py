@@ -13,7 +13,7 @@ import yaml
 from evac import estate as estates
 from evac.app.access import ENDS_MOST_MS, digest_of, new_token
 from evac.cli.program import run
-from evac.estate.access_file import access_beside, access_schema, load_access
+from evac.estate.codecs.access import access_beside, access_schema, load_access
 from evac.model.access import AccessRules, Rate, least
 from evac.model.errors import EstateError, InvalidInput
 

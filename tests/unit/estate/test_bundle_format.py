@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evac.estate import bundle_format
-from evac.estate.bundle_format import MANIFEST, BundleDamaged, Source, open_bundle, write_bundle
+from evac.estate.codecs import bundle as bundle_format
+from evac.estate.codecs.bundle import MANIFEST, BundleDamaged, Source, open_bundle, write_bundle
 from evac.model.errors import InvalidInput
 
 SOURCES = [

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from evac.estate import check
-from evac.estate import sources as source_files
+from evac.estate.format import sources as source_files
 
 SECONDS_MAX = 5.0
 MEMORY_MIB_MAX = 200
@@ -137,7 +137,7 @@ def test_a_file_of_many_lines_is_refused_when_too_large(tmp_path: Path) -> None:
 def test_bounds_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estate(tmp_path, "evac: 1\nsites: {a: {}}\n")
     (tmp_path / "servers.csv").write_text("server,site\n" + "".join(f"s{k},a\n" for k in range(100)))
-    monkeypatch.setattr("evac.estate.tables.ROWS_MAX", 50)
+    monkeypatch.setattr("evac.estate.tables.reading.ROWS_MAX", 50)
     assert codes(tmp_path) == ["table-too-large"]
     (tmp_path / "servers.csv").unlink()
     pl.DataFrame({"server": [f"s{k}" for k in range(100)], "site": ["a"] * 100}).write_parquet(

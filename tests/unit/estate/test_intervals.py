@@ -7,12 +7,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from evac.derive.intervals import good_ends, interval_paths
 from evac.estate import check, load, schema, write
-from evac.estate.kinds import Field, Listed, Mapped, Record, Records, Scalar
-from evac.estate.spec import HEAD, SECTIONS
+from evac.estate.format.kinds import Field, Listed, Mapped, Record, Records, Scalar
+from evac.estate.format.spec import HEAD, SECTIONS
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate, Rate
-from evac.model.intervals import good_ends, interval_paths
 
 TEXT = """\
 evac: 1

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from evac import estate as estates
-from evac.estate.notices_file import CHANNELS_MOST, load_notices, notices_beside, notices_schema
+from evac.estate.codecs.notices import CHANNELS_MOST, load_notices, notices_beside, notices_schema
 from evac.model.errors import EstateError
 from evac.notices.values import Channel, NoticeRules
 

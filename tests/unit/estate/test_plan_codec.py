@@ -9,12 +9,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from evac.estate import plan_codec
+from evac.estate.codecs import plan as plan_codec
 from evac.model.certificate import Certificate
 from evac.model.errors import PlanError
 from evac.model.plan import Plan
-from evac.report.schemas import PLAN_SCHEMA
 from evac.testing.instances import worked_example
+from evac.views.schemas import PLAN_SCHEMA
 from tests.unit.verify.worked_plan import worked_plan
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.estate.policy_file import load_policy, policy_beside
+from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.errors import EstateError
 from evac.model.run_policy import PROFILES, Envelope, RunPolicy
 

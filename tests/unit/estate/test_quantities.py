@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.estate import quantities as q
-from evac.estate.quantities import Quantity, QuantityError
+from evac.estate.format import quantities as q
+from evac.estate.format.quantities import Quantity, QuantityError
 from evac.model.estate import Rate
 from evac.model.units import QUANTITY_LIMIT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evac.estate import check, schema
-from evac.estate.codes import CODES
+from evac.estate.format.codes import CODES
 from evac.estate.reference_pages import PAGES
 from tests.unit.estate.test_schema import VALIDATOR, as_json
 

@@ -7,8 +7,8 @@ import asyncio
 import orjson
 
 from evac import __version__
-from evac.app.seen import KEY, encode
-from evac.engine.drawer import key_of
+from evac.app.observed_stores import KEY, encode
+from evac.engine.plans.library import key_of
 from evac.lab.journal_facts import plans_ready
 from evac.model.observation import Observation
 from evac.store.memory import MemoryStore

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.datasets import Epoch, encode, key_of
-from evac.engine.leading import LEADER
+from evac.engine.lead.leadership import LEADER
+from evac.engine.stores.datasets import Epoch, encode, key_of
 from evac.lab import returning
 from evac.lab.state import LabFolder
 from evac.store.opening import open_store

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.estate import plan_codec
-from evac.model.after import estate_after
+from evac.derive.after import estate_after
+from evac.estate.codecs import plan as plan_codec
 from evac.model.fleet import ON_POOL
 from evac.model.observation import MemberSeen, Observation, observed
 from evac.model.plan import Plan, Step

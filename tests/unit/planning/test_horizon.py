@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from evac.derive.planning_instance import derive
 from evac.estate import load
-from evac.model.derive import derive
 from evac.model.errors import InvalidInput
 from evac.model.policy import Policy
 from evac.model.scenario import lose

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.plans import make_plan, work_in
-from evac.estate.example import pangyo
+from evac.app.planner.plans import make_plan, work_in
+from evac.derive.planning_instance import derive
+from evac.estate.codecs.plan import decode, encode
+from evac.estate.examples import pangyo
 from evac.estate.loading import load
-from evac.estate.plan_codec import decode, encode
-from evac.model.derive import derive
 from evac.model.errors import Infeasible
 from evac.model.estate import Estate
 from evac.model.instance import Instance

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from evac.app import plans
-from evac.estate.example import pangyo
+from evac.app.planner import plans
+from evac.derive.planning_instance import derive
+from evac.estate.examples import pangyo
 from evac.model.certificate import Certificate
-from evac.model.derive import derive
 from evac.model.errors import Infeasible
 from evac.model.instance import Instance
 from evac.model.scenario import lose

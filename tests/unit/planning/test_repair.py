@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from evac.app.plans import make_plan
-from evac.estate.example import pangyo
-from evac.model.after import estate_after
-from evac.model.derive import derive
+from evac.app.planner.plans import make_plan
+from evac.derive.after import estate_after
+from evac.derive.planning_instance import derive
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan

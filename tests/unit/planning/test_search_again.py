@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.wild_instances import wild_instance
-from evac.estate.example import pangyo
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate.examples import pangyo
 from evac.model.instance import Instance
 from evac.model.scenario import lose
 from evac.planning.compiled import kernel

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.engine.requests import Request, check_event, event_of
-from evac.engine.requests import Terms as RequestTerms
+from evac.engine.runs.requests import Request, check_event, event_of
+from evac.engine.runs.requests import Terms as RequestTerms
 from evac.model.errors import RunError
-from evac.report.run_report import step_row, waiting
 from evac.run.boot_rules import held_servers
 from evac.run.decide import decide
 from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
+from evac.views.run_report import step_row, waiting
 from tests.unit.run.waves import Wave, roomy, tight, watts_exceeded, wave
 
 

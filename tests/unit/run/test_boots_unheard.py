@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from evac.report.quarantine import quarantine_of
-from evac.report.run_report import waiting as waiting_words
-from evac.run import unheard
+from evac.run import silent_servers
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunStep
+from evac.views.quarantine import quarantine_of
+from evac.views.run_report import waiting as waiting_words
 from tests.unit.run.waves import Wave, roomy
 
 
@@ -42,7 +42,7 @@ def mute(silent: Callable[[RunStep], bool]) -> Mute:
 def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
     world = mute(lambda step: step.feeds == ("f0",))
     assert world.finish() == "running"
-    assert unheard.waiting(world.view) == {("f0",): 12}
+    assert silent_servers.waiting(world.view) == {("f0",): 12}
     assert [words for words in waiting_words(world.view) if "behind f0" in words]
     for step in sorted(world.silent):
         assert world.view.phases[world.view.index[step]] == "skipped"
@@ -54,7 +54,7 @@ def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
     }
     world.silent = frozenset({"boot:s0", "boot:s2", "boot:s4"})  # these are dead
     world.say("feeds_seen", feeds=["f0"])
-    assert not unheard.waiting(world.view)
+    assert not silent_servers.waiting(world.view)
     assert world.finish() == "succeeded_with_exceptions"
     assert {world.view.steps[i].target for i in world.view.quarantined} == {"s0", "s2", "s4"}
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
@@ -75,7 +75,7 @@ def test_only_what_a_controller_certainly_told_says_that_the_network_is_up(code:
     world = mute(lambda step: step.feeds == ("f0",))
     world.code = code
     assert world.finish() == ("running" if waits else "succeeded_with_exceptions")
-    assert sum(unheard.waiting(world.view).values()) == waits
+    assert sum(silent_servers.waiting(world.view).values()) == waits
 
 
 @pytest.mark.parametrize("told", ["feeds_seen", "failed", "few"])
@@ -91,4 +91,4 @@ def test_servers_that_are_silent_where_others_answer_go_to_the_floor(told: str) 
         world.silent -= {"boot:s0"}
     assert world.finish() == "succeeded_with_exceptions"
     assert len(world.view.quarantined) == {"feeds_seen": 12, "failed": 11, "few": 2}[told]
-    assert not unheard.waiting(world.view)
+    assert not silent_servers.waiting(world.view)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.model.errors import RunError
-from evac.report.run_report import waiting
 from evac.run import view as run_view
 from evac.run.decide import decide
 from evac.run.state import apply, apply_in_parts, fingerprint, replay
 from evac.run.values import Event, RunSpec
+from evac.views.run_report import waiting
 from tests.unit.run.waves import Wave, wave
 
 REPLACED = {"plan": "p2", "why": "again", "lost": []}

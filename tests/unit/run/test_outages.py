@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from evac.report.quarantine import quarantine_of
-from evac.report.run_report import waiting
 from evac.run.boot_events import SEVERAL_STALLED
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunSpec
+from evac.views.quarantine import quarantine_of
+from evac.views.run_report import waiting
 from tests.unit.run.waves import Wave, wave
 
 ROOM = 10**6

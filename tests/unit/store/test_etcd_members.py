@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from evac.model.errors import Unavailable
-from evac.store.etcd_gateway import AVOID_LEAST_S, Gateway
+from evac.net.etcd_gateway import AVOID_LEAST_S, Gateway
 
 pytestmark = pytest.mark.enable_socket
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.plans import Question, make_plan, scenario_of
+from evac.app.planner.plans import Question, make_plan, scenario_of
 from evac.estate import load
 from evac.model.estate import Estate
 from evac.model.plan import Plan

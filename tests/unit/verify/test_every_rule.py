@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from evac.derive.intervals import good_ends
 from evac.estate import load
-from evac.model.intervals import good_ends
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check

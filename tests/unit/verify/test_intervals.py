@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from evac.derive.intervals import good_ends
 from evac.estate import load
-from evac.estate.plan_codec import decode, encode
+from evac.estate.codecs.plan import decode, encode
 from evac.model.estate import Estate, Rate
-from evac.model.intervals import good_ends
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac.verify import check

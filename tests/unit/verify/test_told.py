@@ -13,7 +13,7 @@ from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.testing.instances import worked_example
 from evac.verify.check import check_instance
-from evac.verify.told import check_header
+from evac.verify.statements import check_header
 from tests.unit.verify.worked_plan import worked_plan
 
 

@@ -14,9 +14,9 @@ from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.planning.plan import plan_instance
+from evac.verify.made_room import NEVER, Bools, Ground, Leaving
 from evac.verify.reading import Reading, read
 from evac.verify.room import Final, final_state, free_room
-from evac.verify.way import NEVER, Bools, Ground, Leaving
 
 
 class Plain:

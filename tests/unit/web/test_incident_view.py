@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.app.office_values import ExportSeen
+from evac.office.values import ExportSeen
 from evac.web.pages.incident_view import LATE_MS, exported
 
 NOW = 1_800_000_000_000

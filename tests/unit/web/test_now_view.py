@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evac.app.office_facts import ServiceAt, ServiceFacts
-from evac.app.office_values import SiteSeen
+from evac.office.facts import ServiceAt, ServiceFacts
+from evac.office.values import SiteSeen
 from evac.web.pages.now_view import _unwell
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evac.report.run_forecast import forecast_facts
-from evac.report.run_report import RunShown, run_document, waiting
+from evac.views.run_forecast import forecast_facts
+from evac.views.run_report import RunShown, run_document, waiting
 from evac.web.pages.projection import projected
 from evac.web.pages.run_charts import charts
 from evac.web.pages.run_view import _wait, step_verbs, steps_page

@@ -6,8 +6,8 @@ import re
 from types import SimpleNamespace
 from typing import Any, cast
 
-from evac.app.office_facts import EstateFacts, LossFacts
-from evac.app.office_what_if import FateOf, WhatIf
+from evac.office.facts import EstateFacts, LossFacts
+from evac.office.what_if import FateOf, WhatIf
 from evac.web.pages.what_if_graph import BOXES_MOST, REASONS_MOST, graph
 
 LOSS = LossFacts("south", "site", "loss", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, False, "", "")

@@ -9,8 +9,8 @@ import numpy as np
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
+from evac.derive.graph import components
 from evac.model.diagnostic import Severity
-from evac.model.graph import components
 
 _MAKER = Maker("cold-start-cycle", "EV115")
 Edges = tuple[tuple[int, ...], ...]

@@ -11,7 +11,7 @@ import numpy as np
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
-from evac.model.derive_limits import less_margin
+from evac.derive.limits import less_margin
 from evac.model.fleet import CONDEMNED, IntColumn
 
 LOOPING_PERMILLE: Final = 5

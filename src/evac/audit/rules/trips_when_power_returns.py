@@ -10,11 +10,11 @@ import numpy as np
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
-from evac.model.derive_limits import limits_of
+from evac.derive.energising import energise
+from evac.derive.limits import limits_of
+from evac.derive.power import PowerTable, power_table
 from evac.model.domain import loss
-from evac.model.energising import energise
 from evac.model.fleet import CONDEMNED
-from evac.model.power import PowerTable, power_table
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 

@@ -104,7 +104,7 @@ def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[st
 
 def _password(wish: Wish) -> tuple[str, str]:
     """(reference, password). A new one lies in the folder, for its owner alone."""
-    from evac.actions.secrets import resolve
+    from evac.net.secrets import resolve
 
     if wish.password:
         return wish.password, resolve(wish.password).reveal()

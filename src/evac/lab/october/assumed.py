@@ -7,8 +7,8 @@ from typing import Final
 
 from evac.lab.october.playing import FASTEST_PERMILLE, SLOWEST_PERMILLE
 from evac.model.estate import Estate
-from evac.report.october_page import PUBLISHED_POWER_MS, Assumption
-from evac.report.words import duration, number, percent
+from evac.views.october_page import PUBLISHED_POWER_MS, Assumption
+from evac.views.words import duration, number, percent
 
 _PRESS: Final = "published: reports on the outage of 15 October 2022"
 UNKNOWN_SOURCE: Final = "assumed"

@@ -17,19 +17,19 @@ from typing import Final
 
 import numpy as np
 
-from evac.actions.port import Action, Driver, Value
-from evac.actions.registry import create
-from evac.app.mending import Mender
-from evac.app.plans import Made
-from evac.engine.binding import Bound
+from evac.app.planner.plans import Made
+from evac.app.planner.replan import Mender
+from evac.drivers.port import Action, Driver, Value
+from evac.drivers.registry import create
+from evac.engine.boots.feed_watch import FeedWatch
+from evac.engine.boots.replan import Mending, Trouble, take_over_plan
 from evac.engine.clock import SystemClock
-from evac.engine.execution import Hooks, RunExecution
-from evac.engine.feed_watch import FeedWatch
-from evac.engine.leading import Leadership
-from evac.engine.mending import Mending, Trouble, take_over_plan
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run
-from evac.estate import plan_codec
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
+from evac.estate.codecs import plan as plan_codec
 from evac.lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
 from evac.lab.october.fleet_process import Fleet
 from evac.lab.october.playing import RUN, Played, TimedDriver, bound_plan, played

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from evac.app.plans import Made, make_plan
+from evac.app.planner.plans import Made, make_plan
 from evac.lab.october.playing import Played, bound_plan, play, timed
 from evac.model.errors import RunError
 from evac.model.estate import Estate

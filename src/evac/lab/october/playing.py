@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from evac.actions.noop import NoopDriver
-from evac.actions.port import Action, Evidence, Order
-from evac.engine.binding import Bound, bind
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Evidence, Order
 from evac.engine.clock import Clock
-from evac.engine.execution import RunExecution
-from evac.engine.leading import Leadership
-from evac.engine.performing import Terms
-from evac.engine.reading import create_run
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound, bind
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy

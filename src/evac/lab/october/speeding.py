@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evac.engine.binding import Bound
+from evac.engine.runs.binding import Bound
 from evac.run.values import RunLimit, RunSpec, RunStep
 
 REQUESTS_MS = 3_000

@@ -14,19 +14,19 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.app.plans import Question, scenario_of
-from evac.estate.example import pangyo
+from evac.app.planner.plans import Question, scenario_of
+from evac.derive.after import estate_after
+from evac.estate.examples import pangyo
 from evac.lab.fleet.faults import DEFAULT_SHARES
 from evac.lab.october.assumed import assumptions
 from evac.lab.october.booting import Booted, boot, with_addresses, with_endpoints
 from evac.lab.october.chapters import Say, Told, planned, restored, tell
 from evac.lab.october.fleet_process import Fleet, serving
-from evac.model.after import estate_after
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
-from evac.report.october_page import PUBLISHED_POWER_MS, Chapter, October, Wave
-from evac.report.words import duration, number, percent, plural
+from evac.views.october_page import PUBLISHED_POWER_MS, Chapter, October, Wave
+from evac.views.words import duration, number, percent, plural
 
 SITE: Final = "pangyo"
 MESSENGER: Final = "messenger-chat-front"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac.actions.postgres_conninfo import format_conninfo, passfile_line
+from evac.drivers.postgres.conninfo import format_conninfo, passfile_line
 from evac.lab.process import MissingProgram, Process, ServerFailed, find_program, give_to, run_once
 from evac.lab.servers.family import kill_family, signal_family
 

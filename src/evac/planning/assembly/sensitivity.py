@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.model.affected import ServiceGraph, hit_by_dependency
+from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Instance, Rows, Services
 from evac.model.plan import Sensitivity, Step

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from evac.model.graph import components
+from evac.derive.graph import components
 from evac.planning.bound.facts import Facts
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.power import POWER_COLUMNS
+from evac.derive.power import POWER_COLUMNS
 from evac.model.steps import StepKind
 from evac.model.units import RESOURCE_COUNT
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from evac.model.power import POWER_COLUMNS
+from evac.derive.power import POWER_COLUMNS
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOT,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from evac.derive.graph import components
 from evac.model.errors import Infeasible
-from evac.model.graph import components
 from evac.model.instance import Instance
 from evac.planning.evacuation.lowering import static_kinds
 

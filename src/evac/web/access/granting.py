@@ -16,11 +16,11 @@ import orjson
 from starlette.requests import Request
 
 from evac.app import incidents, runs
-from evac.app.office_asking import Asked
-from evac.engine.requests import TEXT_MOST
+from evac.engine.runs.requests import TEXT_MOST
 from evac.incident.notes import Note
 from evac.model.access import BREAK_GLASS, Grant, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed
+from evac.office.requests import Asked
 from evac.store.port import Compare, Put, Store
 from evac.web.access.people import LOG, address_of
 from evac.web.access.port import Actor

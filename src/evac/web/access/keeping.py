@@ -23,8 +23,8 @@ from evac.model.access import ROLES, Sessions
 from evac.model.errors import Conflict, EvacError
 from evac.model.estate import Rate
 from evac.store.port import Compare, Delete, Lease, Put, Store
-from evac.web.access.often import Often, neighbourhood
 from evac.web.access.port import TooMany
+from evac.web.access.rate_limit import Often, neighbourhood
 from evac.web.access.sessions import Session, SessionBook, csrf_of, is_value, key_of
 
 PREFIX: Final = "session/"

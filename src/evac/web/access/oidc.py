@@ -24,9 +24,9 @@ import aiohttp
 from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
-from evac.actions.references import secret_of
+from evac.drivers.references import secret_of
 from evac.engine.clock import Clock
-from evac.estate.access_file import is_hidden
+from evac.estate.codecs.access import is_hidden
 from evac.model.access import Provider
 from evac.model.errors import EvacError, NotAllowed
 from evac.web.access.port import SIGN_IN

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from evac.estate.access_file import alike
+from evac.estate.codecs.access import alike
 from evac.model.access import ROLES, AccessRules, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
 from evac.web.access.guarding import going_on, path_within

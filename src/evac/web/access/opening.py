@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from evac.app.certificates import own_certificates
 from evac.engine.clock import Clock
-from evac.estate.access_file import access_beside, load_access
+from evac.estate.codecs.access import access_beside, load_access
 from evac.model.access import AccessRules, Tls
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.web.access.people import People

@@ -8,10 +8,10 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from evac.actions.peers import stamp_of
-from evac.actions.tls import Renewed, TlsFiles
+from evac.drivers.process.peers import stamp_of
 from evac.model.access import Tls
 from evac.model.errors import EvacError
+from evac.net.tls import Renewed, TlsFiles
 from evac.web.access.opening import context_of
 
 LOOK_S: Final = 5.0

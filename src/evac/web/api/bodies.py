@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from evac.engine.requests import TEXT_MOST
+from evac.engine.runs.requests import TEXT_MOST
 
 Text = Annotated[str, Field(max_length=TEXT_MOST)]
 Name = Annotated[str, Field(max_length=512)]

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app import office_facts as f
 from evac.model.errors import EvacError
+from evac.office import facts as f
 from evac.web.access.port import need
 from evac.web.answering import dump, page
 from evac.web.api.shapes import LIMIT, After, Limit, answers, paged

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from evac.app.office_values import HoldSeen
 from evac.model.errors import Conflict, EvacError, Unavailable
+from evac.office.values import HoldSeen
 from evac.web.access.port import Actor, need
 from evac.web.answering import check_match, dump, tagged
 from evac.web.api.bodies import Body, Hold

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from evac.app.office_asking import Answer, Asked, body_digest
-from evac.app.office_incidents import IncidentFile, IncidentShort, felt
 from evac.incident.dora import Classification, classify
 from evac.incident.drafting import Draft, draft
 from evac.incident.korea import Duty, duties
@@ -20,9 +18,11 @@ from evac.incident.notes import Note, in_order
 from evac.incident.regulator import Basics, basics
 from evac.incident.values import Entry
 from evac.model.errors import InvalidInput, RunError, Unavailable
-from evac.report import incident_view as views
-from evac.report.sheet import Sheet, sheet_markdown, sheet_page
-from evac.report.words import listed
+from evac.office.incidents import IncidentFile, IncidentShort, felt
+from evac.office.requests import Answer, Asked, body_digest
+from evac.views import incident_view as views
+from evac.views.sheet import Sheet, sheet_markdown, sheet_page
+from evac.views.words import listed
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump, tag_of, tagged
 from evac.web.api.incident_bodies import KEY, IncidentBody, IncidentName, NoteBody, StateSaid, note_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.app.office_notices import NoticesSeen, NoticeTold
+from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.web.access.port import need
 from evac.web.answering import dump, tag_of, tagged
 from evac.web.api.shapes import LIMIT, AfterNumber, Limit, answers, paged

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app import incident_papers, incidents
-from evac.app.control import PaperForm, PaperKind
-from evac.report.sheet import Sheet, sheet_data
+from evac.control.port import PaperForm, PaperKind
+from evac.views.sheet import Sheet, sheet_data
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, tag_of, tagged
 from evac.web.api.incident_bodies import IncidentName

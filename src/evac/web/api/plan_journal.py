@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.engine.plan_journal import STREAM, PlanRecord, plan_records
+from evac.engine.plans.journal import STREAM, PlanRecord, plan_records
 from evac.store.journal import head_of
 from evac.web.access.port import need
 from evac.web.answering import dump, tag_of, tagged

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.app.office_values import ReadyPlan
-from evac.engine.drawer import find_plan
+from evac.engine.plans.library import find_plan
+from evac.office.values import ReadyPlan
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, page, tagged
 from evac.web.api.shapes import LIMIT, After, DigestBegun, Limit, answers, paged

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app import runs as cases
 from evac.app.rehearsing import Rehearser
-from evac.engine.drawer import digest_of, lend_plan
-from evac.estate import plan_codec
+from evac.engine.plans.library import digest_of, lend_plan
+from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump

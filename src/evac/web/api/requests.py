@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from evac.app import runs as cases
-from evac.app.office_asking import Answer, Asked, body_digest
-from evac.engine.requests import Request as RunRequest
+from evac.engine.runs.requests import Request as RunRequest
 from evac.model.errors import Unavailable
 from evac.model.run_policy import Envelope
+from evac.office.requests import Answer, Asked, body_digest
 from evac.web.access.granting import check_may, check_reason, spend
 from evac.web.access.port import Actor, need_to_ask
 from evac.web.answering import JSON, check_match, dump

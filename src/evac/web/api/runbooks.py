@@ -6,10 +6,10 @@ import asyncio
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.estate import plan_codec
+from evac.estate.codecs import plan as plan_codec
 from evac.incident.runbook import Runbook, book
 from evac.model.errors import EvacError
-from evac.report import incident_view as views
+from evac.views import incident_view as views
 from evac.web.access.port import need
 from evac.web.api.incidents import Form, document, documents, written
 from evac.web.api.shapes import Digest

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app import runs as cases
-from evac.app.office_hub import News
-from evac.app.office_runs import topic_of
-from evac.app.office_values import RunShort
-from evac.report.run_report import LossShown, RunShown, by_need, moment, run_head, step_row
+from evac.office.hub import News
+from evac.office.runs import topic_of
+from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
+from evac.views.run_report import LossShown, RunShown, by_need, moment, run_head, step_row
 from evac.web import streams
 from evac.web.access.port import need
 from evac.web.answering import PART, dump, page, tag_of, tagged

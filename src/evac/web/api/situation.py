@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.app.office import TOPIC_SITUATION, TOPIC_WATCH
-from evac.app.office_hub import News
-from evac.app.office_values import Situation
 from evac.incident.values import Notice
+from evac.office.hub import News
+from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
+from evac.office.values import Situation
 from evac.web import streams
 from evac.web.access.port import need
 from evac.web.answering import dump, tag_of, tagged

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from evac.app.public_status import URL, About
 from evac.incident.components import StatusPage
-from evac.report.status_feed import status_feed
-from evac.report.status_files import status_files
-from evac.report.status_page import status_json
+from evac.views.status_feed import status_feed
+from evac.views.status_files import status_files
+from evac.views.status_page import status_json
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, tag_of, tagged
 from evac.web.api.incidents import public_names

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from evac.app.office_what_if import WhatIf
+from evac.office.what_if import WhatIf
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump
 from evac.web.api.bodies import WhatIfBody

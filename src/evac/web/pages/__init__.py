@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import carrying_out, frame, incident, notices, now, plan, run, what_if
+from evac.web.pages import create_run, frame, incident, notices, now, plan, run, what_if
 
 ROUTERS: Sequence[APIRouter] = (
     now.router,
@@ -16,7 +16,7 @@ ROUTERS: Sequence[APIRouter] = (
     incident.router,
     notices.router,
     plan.router,
-    carrying_out.router,
+    create_run.router,
     run.router,
     frame.router,
 )

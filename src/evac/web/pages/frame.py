@@ -20,8 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evac import __version__
-from evac.report.spelling import spelled
-from evac.report.words import duration, number, people, plural
+from evac.views.spelling import spelled
+from evac.views.words import duration, number, people, plural
 from evac.web.answering import tag_of, tagged
 
 HTML: Final = "text/html; charset=utf-8"
@@ -46,7 +46,7 @@ def folder(name: str) -> Path:
 @lru_cache(maxsize=1)
 def style() -> tuple[bytes, str]:
     """The one style sheet with its tag: that of the reports, so that both look alike, then what pages add."""
-    report = resources.files("evac.report").joinpath("templates", "report.css").read_bytes()
+    report = resources.files("evac.views").joinpath("templates", "report.css").read_bytes()
     body = report + folder("static").joinpath("room.css").read_bytes() + _places().encode()
     return body, tag_of(body)
 

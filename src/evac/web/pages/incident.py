@@ -9,8 +9,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.errors import EvacError
-from evac.report.incident_view import runbook_sheet
-from evac.report.status_page import OVERALL, component_rows
+from evac.views.incident_view import runbook_sheet
+from evac.views.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incident_bodies import IncidentName

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from evac.app.office_incidents import IncidentFile, IncidentShort, felt
-from evac.app.office_values import ExportSeen
 from evac.app.status_export import REFRESH_MS
 from evac.incident.drafting import Draft
 from evac.incident.notes import in_order
 from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
 from evac.incident.values import WATCH, Entry, Source
-from evac.report.words import duration, listed, number, people, plural
+from evac.office.incidents import IncidentFile, IncidentShort, felt
+from evac.office.values import ExportSeen
+from evac.views.words import duration, listed, number, people, plural
 
 ENTRIES: Final = 40
 SERVICES_MOST: Final = 60

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final, Literal, get_args
 from fastapi import Query, Request
 from pydantic import TypeAdapter, ValidationError
 
-from evac.app.office_incidents import IncidentFile
 from evac.incident.notes import COMPONENT_STATES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
+from evac.office.incidents import IncidentFile
 from evac.web import forms
 from evac.web.access.port import Actor
 from evac.web.api import incidents

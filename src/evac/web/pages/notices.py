@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app.office_notices import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
 from evac.notices.values import UPDATE, Severity, rank
-from evac.report.words import plural
+from evac.office.notices.overview import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
+from evac.views.words import plural
 from evac.web.access.port import need
 from evac.web.pages import frame
 from evac.web.room import room_of

@@ -13,10 +13,10 @@ from datetime import date
 from typing import Any, Final
 from urllib.parse import quote
 
-from evac.app.office_facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
-from evac.app.office_values import ReadyPlan, RunShort, SiteSeen, Situation
-from evac.report.words import listed, number, plural
+from evac.office.facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
+from evac.office.values import ReadyPlan, RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
+from evac.views.words import listed, number, plural
 
 UNWELL_MOST: Final = 30
 LOSSES_MOST: Final = 12

@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from evac.app.office_values import ReadyPlan, RunShort, Situation
-from evac.engine.typed import to_apply
+from evac.engine.runs.confirmation import to_apply
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
-from evac.report import plan_charts, svg
-from evac.report import plan_view as views
-from evac.report.plan_answer import Planned, answer, cards, tier_rows
-from evac.report.plan_charts import KIND_WORDS, Chain, seconds, step_words
-from evac.report.words import duration, number, people, percent, plural, user_minutes
-from evac.web.pages.carrying_out import leaving
+from evac.office.values import ReadyPlan, RunShort, Situation
+from evac.views import plan_charts, svg
+from evac.views import plan_view as views
+from evac.views.plan_answer import Planned, answer, cards, tier_rows
+from evac.views.plan_charts import KIND_WORDS, Chain, seconds, step_words
+from evac.views.words import duration, number, people, percent, plural, user_minutes
+from evac.web.pages.create_run import leaving
 
 SERVICES: Final = 50
 STEPS: Final = 50

@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 
 from evac.model.plan import Plan
-from evac.report.run_forecast import servers_words
-from evac.report.words import number
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
+from evac.views.run_forecast import servers_words
+from evac.views.words import number
 from evac.web.room import WarRoom
 
 TOLERANCE_MS: Final = 60_000
@@ -87,7 +87,7 @@ async def projection_of(room: WarRoom, view: RunView, now_ms: int) -> Projection
 
 async def plan_of(room: WarRoom, digest: str) -> Plan:
     """A plan that is kept, decoded; its digest says all of it. Raises Corrupt."""
-    from evac.estate import plan_codec
+    from evac.estate.codecs import plan as plan_codec
 
     kept: OrderedDict[str, Plan] = room.tables.setdefault("plans", OrderedDict())
     if digest not in kept:

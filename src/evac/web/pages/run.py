@@ -10,8 +10,8 @@ from evac.app import runs as cases
 from evac.model.access import role_for
 from evac.model.errors import EvacError
 from evac.model.plan import Plan
-from evac.report.run_report import LossShown
 from evac.run.view import RunView
+from evac.views.run_report import LossShown
 from evac.web.access.granting import may_ask
 from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api.shapes import RunName

@@ -16,7 +16,7 @@ from fastapi import Query, Request
 from pydantic import ValidationError
 
 from evac.app import runs as cases
-from evac.engine.requests import TEXT_MOST
+from evac.engine.runs.requests import TEXT_MOST
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView

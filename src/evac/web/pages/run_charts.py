@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from evac.model.plan import Outcome
-from evac.report import svg
-from evac.report.plan_charts import KIND_WORDS
-from evac.report.words import duration, number
 from evac.run.values import SETTLED
 from evac.run.view import RunView
+from evac.views import svg
+from evac.views.plan_charts import KIND_WORDS
+from evac.views.words import duration, number
 from evac.web.pages.projection import Projection
 
 SERVICES: Final = 30

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evac.app.office_values import RunShort, Situation
 from evac.incident.event_words import told
 from evac.model.plan import Outcome, Plan
-from evac.report.plan_view import GONE
-from evac.report.run_report import AGREE, LossShown, limit_words, limits_changed, waiting
-from evac.report.words import duration, listed, number, plural
+from evac.office.values import RunShort, Situation
 from evac.run.boot_rules import why_waits
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
+from evac.views.plan_view import GONE
+from evac.views.run_report import AGREE, LossShown, limit_words, limits_changed, waiting
+from evac.views.words import duration, listed, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
 from evac.web.pages.run_charts import charts, words_of
 
@@ -140,7 +140,7 @@ def _heading(said: Projection) -> str:
 
 
 def hour(at_ms: int) -> str:
-    from evac.report.run_forecast import clock
+    from evac.views.run_forecast import clock
 
     return f"{clock(at_ms)} UTC" if at_ms > 0 else "-"
 

@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app.office_reckoning import DOMAINS_MOST
-from evac.app.office_what_if import WhatIf
 from evac.model.errors import EvacError, Unavailable
+from evac.office.reckoning import DOMAINS_MOST
+from evac.office.what_if import WhatIf
 from evac.web.access.port import need
 from evac.web.pages import frame, what_if_view
 from evac.web.room import room_of

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from evac.app.office_facts import EstateFacts
-from evac.app.office_what_if import FateOf, WhatIf
-from evac.report.words import duration, listed, people, plural
+from evac.office.facts import EstateFacts
+from evac.office.what_if import FateOf, WhatIf
+from evac.views.words import duration, listed, people, plural
 from evac.web.layered import Arrow, Box, drawing
 
 REASONS_MOST: Final = 6

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from evac.app.office_what_if import CapacityOf
 from evac.audit.words import amount
-from evac.report import svg
+from evac.office.what_if import CapacityOf
+from evac.views import svg
 
 ALL: Final = "all sites"
 SHORT: Final = {

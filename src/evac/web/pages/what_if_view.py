@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from evac.app.office_facts import DomainFacts, EstateFacts, FindingFacts
-from evac.app.office_what_if import FateOf, WhatIf
-from evac.report.words import duration, number, people, plural
+from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
+from evac.office.what_if import FateOf, WhatIf
+from evac.views.words import duration, number, people, plural
 from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
 from evac.web.pages.what_if_graph import graph, gravity, row_of
 from evac.web.pages.what_if_rooms import rooms

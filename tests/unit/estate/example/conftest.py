@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.estate.example import pangyo
+from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from tests.unit.estate.example.checks import (
     base_counts,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evac.estate import load, write
-from evac.estate.example import describe, pangyo
+from evac.estate.examples import describe, pangyo
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evac.estate import load
-from evac.estate.importing import import_estate
+from evac.estate.importers import import_estate
 from evac.model.errors import InvalidInput
 
 HOSTS = "host,site,cores,app\nh1,x,4,shop\nh2,x,4,shop\nh3,y,8,login\n"

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.estate import load
-from evac.estate.importing import ImportResult, SourceError, import_estate
-from evac.estate.importing.cells import CELL_MAX, COLUMNS_MAX, read_cells
-from evac.estate.importing.host_headers import NAMES, STATES, understand
-from evac.estate.problems import Problems
+from evac.estate.format.problems import Problems
+from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers.cells import CELL_MAX, COLUMNS_MAX, read_cells
+from evac.estate.importers.host_headers import NAMES, STATES, understand
 from evac.model.estate import Estate
 from evac.model.fleet import SERVER_STATES
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from evac.estate import load
-from evac.estate.importing import ImportResult, SourceError, import_estate
-from evac.estate.importing.kubernetes_amounts import parse_amount
+from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers.kubernetes_amounts import parse_amount
 from evac.model.estate import Dependency, Estate
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.estate import load
-from evac.estate.importing import ImportResult, SourceError, import_estate
+from evac.estate.importers import ImportResult, SourceError, import_estate
 from evac.model.estate import Dependency, Estate
 from evac.model.fleet import ON_SERVER
 from tests.unit.estate.importing.known_answers import (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac import estate as estates
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
 from evac.model.scenario import lose
 from evac.planning.bound import bound, kernels
 from evac.planning.bound.capacity import Curve, by_density, waits_of

@@ -7,8 +7,8 @@ from functools import lru_cache
 import pytest
 
 from bench.wild_instances import wild_instance
-from evac.estate.example.build import pangyo
-from evac.model.derive import derive
+from evac.derive.planning_instance import derive
+from evac.estate.examples.build import pangyo
 from evac.model.estate import Estate
 from evac.model.scenario import Scenario, ScenarioKind
 from evac.planning.bound import bound

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from evac.actions import references
-from evac.actions.references import secret_of
+from evac.drivers import references
+from evac.drivers.references import secret_of
 from evac.model.access import Sessions
 from evac.model.errors import Permanent
 from evac.model.estate import Rate
 from evac.web.access import sessions as sessions_of
-from evac.web.access.often import NAMES_MOST, Often, neighbourhood
+from evac.web.access.rate_limit import NAMES_MOST, Often, neighbourhood
 from evac.web.access.sessions import OF_ONE_MOST, SessionBook
 
 

@@ -1,0 +1,219 @@
+"""What an agent does when it is told: units, and actions of local drivers, in turn for each target."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final, cast, get_args
+
+from evac.agent.config import AgentConfig
+from evac.agent.memory import TokenLedger
+from evac.agent.permits import Permits
+from evac.agent.units import Units, UnitSeen
+from evac.drivers.port import Action, Driver, Order, Verb
+from evac.drivers.process.client import error_values
+from evac.drivers.registry import Drivers
+from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+
+AT_ONCE: Final = 64
+MAX_TIMEOUT_MS: Final = 3_600_000
+_STARTING: Final = frozenset({"start", "boot"})
+_SLACK_S: Final = 1.0
+_CHANGING: Final = frozenset({"execute", "undo"})
+
+
+class Acting:
+    """Obeys orders. A token lower than any before is refused at the moment of acting, not of arriving."""
+
+    def __init__(
+        self, config: AgentConfig, units: Units, permits: Permits, ledger: TokenLedger, drivers: Drivers
+    ) -> None:
+        self._config, self._units, self._permits = config, units, permits
+        self._ledger, self._drivers = ledger, drivers
+        self._room = AT_ONCE
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def unit(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """An order for a unit of this site. Raises `ActionError`."""
+        order = read_order(values)
+        what, verb, name = _words(values, "what"), _words(values, "verb"), _words(values, "unit")
+        replicas = _number({"replicas": -1, **values}, "replicas", least=-1)
+        config, count = self._units.config(name), self._units.counts(name, replicas)
+        if what == "check":
+            return {"problems": self._problems(order, config.store), "evidence": {"most": config.room}}
+        if what == "observe" or verb == "verify":
+            return _seen(await self._units.see(name), verb, count)
+        if what != "execute":
+            raise Permanent("order-wrong", f"a unit cannot be told to {what}")
+        if order.dry_run:
+            return {"outcome": "absent", "evidence": {"would_want": count}}
+        async with self._turn(f"unit/{name}"):
+            self._obey(order, config.store if count else "")
+            if verb in _STARTING:
+                # Who starts a unit does not mean that what runs already shall end.
+                count = max(count, self._units.wanted(name))
+            seen = await self._units.set(name, count, order.timeout_s)
+        return _seen(seen, verb, count)
+
+    async def act(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """An action of a local driver. Raises `ActionError`."""
+        order, action, what = read_order(values), read_action(values), _words(values, "what")
+        driver = self._driver(action)
+        if what == "check":
+            checked = await _bounded(driver.check(action, order), order)
+            said = {"problems": list(checked.problems), "evidence": dict(checked.evidence)}
+            return said if checked.error is None else said | {"would": error_values(checked.error)}
+        if what == "observe":
+            observed = await _bounded(driver.observe(action, order), order)
+            return {"outcome": observed.outcome, "evidence": dict(observed.evidence)}
+        if what not in _CHANGING:
+            raise Permanent("order-wrong", f"an action cannot be told to {what}")
+        do = driver.execute if what == "execute" else driver.undo
+        async with self._turn(f"{action.driver}/{action.target}"):
+            if not order.dry_run:
+                self._obey(order, "")
+            return {"evidence": dict(await _bounded(do(action, order), order))}
+
+    def obey(self, token: int) -> None:
+        """Remembers the token. Raises `Permanent` for a lower one."""
+        self._ledger.obey(token)
+
+    def _obey(self, order: Order, store: str) -> None:
+        """store: of a unit that is to run; an order of an older epoch brings no fenced primary back."""
+        if store and order.epoch < self._permits.epoch(store):
+            raise Permanent(
+                "stale-epoch", f"{store} has the epoch {self._permits.epoch(store)}; {order.epoch} is older"
+            )
+        self._ledger.obey(order.token)
+
+    def _problems(self, order: Order, store: str) -> list[str]:
+        found = []
+        if order.token < self._ledger.highest:
+            found.append(f"the agent has obeyed the token {self._ledger.highest}; {order.token} is older")
+        if store and order.epoch < self._permits.epoch(store):
+            found.append(f"{store} has the epoch {self._permits.epoch(store)}; {order.epoch} is older")
+        return found
+
+    def _driver(self, action: Action) -> Driver:
+        if action.driver not in self._config.drivers:
+            raise Permanent(
+                "driver-not-allowed",
+                f"the agent of {self._config.site} does nothing with {action.driver}",
+                "name it under drivers in the agent's file",
+            )
+        return self._drivers.get(action.driver)
+
+    def _turn(self, target: str) -> _Turn:
+        lock = self._locks.get(target)
+        if lock is None:
+            lock = self._locks[target] = asyncio.Lock()
+        return _Turn(self, lock)
+
+
+class _Turn:
+    """The turn of one order at its target; at most `AT_ONCE` wait or act."""
+
+    def __init__(self, acting: Acting, lock: asyncio.Lock) -> None:
+        self._acting, self._lock = acting, lock
+
+    async def __aenter__(self) -> None:
+        if self._acting._room <= 0:
+            raise Retryable("agent-busy", "the agent has too much to do", after_ms=500)
+        self._acting._room -= 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._acting._room += 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._acting._room += 1
+
+
+def read_order(values: Mapping[str, Any]) -> Order:
+    """The order of a request. Raises `Permanent`."""
+    said = _table(values, "order")
+    return Order(
+        run=_words(said, "run"),
+        step=_words(said, "step"),
+        attempt=_number(said, "attempt"),
+        token=_number(said, "token"),
+        epoch=_number(said, "epoch"),
+        reason=_words(said, "reason"),
+        timeout_s=min(_number(said, "timeout_ms"), MAX_TIMEOUT_MS) / 1_000,
+        key=_words(said, "key"),
+        ticket=_words(said, "ticket"),
+        dry_run=said.get("dry_run") is True,
+    )
+
+
+def read_action(values: Mapping[str, Any]) -> Action:
+    """The action of a request. Raises `Permanent`."""
+    said = _table(values, "action")
+    verb = _words(said, "verb")
+    if verb not in get_args(Verb):
+        raise Permanent("order-wrong", f"nobody can {verb}")
+    return Action(
+        cast("Verb", verb),
+        _words(said, "target"),
+        _words(said, "driver"),
+        _words(said, "at"),
+        _settings(said, "settings"),
+        _settings(said, "parameters"),
+    )
+
+
+def _settings(values: Mapping[str, Any], key: str) -> dict[str, str | int | bool | tuple[str, ...]]:
+    found: dict[str, str | int | bool | tuple[str, ...]] = {}
+    for name, value in _table(values, key).items():
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            found[name] = tuple(value)
+        elif isinstance(value, str | int | bool):
+            found[name] = value
+        else:
+            raise Permanent("order-wrong", f"{key}.{name} is not a plain value")
+    return found
+
+
+async def _bounded(call: Any, order: Order) -> Any:
+    """Drivers keep their own deadline; this one holds if one does not."""
+    try:
+        async with asyncio.timeout(order.timeout_s + _SLACK_S):
+            return await call
+    except TimeoutError as error:
+        raise OutcomeUnknown("driver-hangs", "the driver did not end in time", "observe it first") from error
+
+
+def _seen(seen: UnitSeen, verb: str, count: int) -> dict[str, Any]:
+    """Whether a unit is as it was asked to be. A start is done with more instances too, others are exact."""
+    evidence: dict[str, Any] = {"wanted": seen.wanted, "running": seen.running, "working": seen.working}
+    more = verb in _STARTING or verb == "verify"
+    enough = seen.working >= count if more else seen.working == count == seen.running
+    if enough and (count > 0 or seen.running == 0):
+        return {"outcome": "done", "evidence": evidence}
+    evidence["why"] = f"{seen.working} of {count} work, {seen.running} run"
+    under_way = verb != "verify" and seen.wanted == count and count > 0
+    return {"outcome": "unclear" if under_way else "absent", "evidence": evidence}
+
+
+def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = values.get(key)
+    if not isinstance(found, dict):
+        raise Permanent("order-wrong", f"{key} is missing")
+    return found
+
+
+def _words(values: Mapping[str, Any], key: str) -> str:
+    found = values.get(key, "")
+    if not isinstance(found, str) or len(found) > 4_096:
+        raise Permanent("order-wrong", f"{key} must be a text")
+    return found
+
+
+def _number(values: Mapping[str, Any], key: str, least: int = 0) -> int:
+    found = values.get(key, 0)
+    if isinstance(found, bool) or not isinstance(found, int) or not least <= found < 2**63:
+        raise Permanent("order-wrong", f"{key} must be a number")
+    return found

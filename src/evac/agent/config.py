@@ -1,0 +1,169 @@
+"""What an agent is told by its configuration file (TOML): its site, its key, its units, its fences."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from evac.agent.tls import TlsConfig, check_plain
+from evac.model.errors import InvalidInput
+
+MAX_CONFIG_BYTES: Final = 1 << 20
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_T = TypeVar("_T")
+
+LOCAL_DRIVERS: Final = ("haproxy", "noop", "patroni", "postgres", "redis")
+"""What an agent does for others unless its file says otherwise: nothing that runs a program it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitConfig:
+    """One unit of a service. argv: its program, with `{index}` and `{port}` (port + index) filled in for each
+    instance; or systemd: the name of its unit, with `{index}`. user: whom it runs as, when we are root.
+
+    env: variables as they are; pass_env: names passed on from our own environment. check_url or check_argv:
+    how an instance is asked whether it works; without one, a running one counts. count: instances that a
+    plain start means; most: instances at most, of a systemd unit without `{index}` one. store: the data set
+    that it serves, if a fence stops it.
+    """
+
+    name: str
+    argv: tuple[str, ...] = ()
+    systemd: str = ""
+    user: str = ""
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    pass_env: tuple[str, ...] = ()
+    port: int = 0
+    check_url: str = ""
+    check_argv: tuple[str, ...] = ()
+    check_ms: int = 1_000
+    count: int = 1
+    most: int = 64
+    stop_ms: int = 5_000
+    store: str = ""
+
+    @property
+    def room(self) -> int:
+        """How many instances there can be."""
+        return min(self.most, 1) if self.systemd and "{index}" not in self.systemd else self.most
+
+
+@dataclass(frozen=True, slots=True)
+class FenceConfig:
+    """How a store's primary in this site is stopped when its permit is not renewed; only for stores whose
+    policy chose it. margin_ms: how long before the end of the permit it begins, so that it is over by then.
+
+    units: stopped at once; then argv is run; then action (a table: verb, driver, settings, parameters) done.
+    """
+
+    store: str
+    margin_ms: int = 3_000
+    timeout_ms: int = 2_500
+    again_ms: int = 500
+    units: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    action: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One agent. state: its folder. secret: reference of the key that orders are signed with. systemctl: the
+    program that moves systemd's units. drivers: what it does for others. allow_plain: it may listen without
+    TLS where others can reach it.
+    """
+
+    site: str
+    host: str
+    port: int
+    state: Path
+    secret: str
+    units: tuple[UnitConfig, ...] = ()
+    fences: tuple[FenceConfig, ...] = ()
+    drivers: tuple[str, ...] = LOCAL_DRIVERS
+    systemctl: tuple[str, ...] = ("systemctl",)
+    window_ms: int = 30_000
+    tls: TlsConfig | None = None
+    allow_plain: bool = False
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise InvalidInput("agent-config", "; ".join(problems), "mend the agent's file")
+
+
+def read_config(path: Path) -> AgentConfig:
+    """Raises `InvalidInput` for a file that cannot be read, and for a key that nobody knows."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise InvalidInput("agent-config", f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
+        values = tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput("agent-config", f"{path} cannot be read: {error}") from error
+    units = tuple(_made(UnitConfig, one, "units") for one in values.pop("units", []))
+    fences = tuple(_made(FenceConfig, one, "fences") for one in values.pop("fences", []))
+    tls = values.pop("tls", None)
+    if tls is not None:
+        values["tls"] = _made(TlsConfig, tls, "tls")
+    if "state" in values:
+        values["state"] = (path.parent / str(values["state"])).resolve()
+    return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
+
+
+def _made(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidInput("agent-config", f"{where}: nobody knows {', '.join(unknown)}")
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    try:
+        return kind(**plain)
+    except TypeError as error:
+        raise InvalidInput("agent-config", f"{where}: {error}") from error
+
+
+def _problems(config: AgentConfig) -> Iterable[str]:
+    names = [unit.name for unit in config.units]
+    if len(set(names)) != len(names):
+        yield "two units have the same name"
+    for unit in config.units:
+        yield from _unit_problems(unit)
+    for fence in config.fences:
+        yield from _fence_problems(fence, names)
+    problem = check_plain(config.host, config.tls, config.allow_plain)
+    if problem:
+        yield problem
+    if config.tls is not None:
+        yield from config.tls.problems
+    if not _NAME.fullmatch(config.site):
+        yield f"{config.site!r} is not the name of a site"
+
+
+def _unit_problems(unit: UnitConfig) -> Iterable[str]:
+    if not _NAME.fullmatch(unit.name):
+        yield f"{unit.name!r} is not the name of a unit"
+    if bool(unit.argv) == bool(unit.systemd):
+        yield f"{unit.name} needs either argv or systemd"
+    if not 0 <= unit.count <= unit.most:
+        yield f"{unit.name}: count must be between 0 and most"
+    elif unit.count > unit.room:
+        yield f"{unit.name}: {unit.systemd} is one instance; name it with {{index}} for more"
+    if unit.check_url and unit.check_argv:
+        yield f"{unit.name} has two checks"
+
+
+def _fence_problems(fence: FenceConfig, units: list[str]) -> Iterable[str]:
+    if not (fence.units or fence.argv or fence.action):
+        yield f"the fence of {fence.store} does nothing: give it units, argv or action"
+    if fence.timeout_ms > fence.margin_ms:
+        yield f"the fence of {fence.store} may take longer than its margin"
+    for name in fence.units:
+        if name not in units:
+            yield f"the fence of {fence.store} stops {name}, which is no unit"

@@ -1,0 +1,213 @@
+"""One instance of a unit: starts it, finds it again after the agent's restart, checks it, stops it whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from evac.agent import processes
+from evac.agent.config import UnitConfig
+from evac.agent.memory import read_values, write_values
+from evac.agent.processes import MARK, Running
+from evac.drivers.command.running import environment, run_program
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.net.http_calls import Caller, NotAnswered, NotReached
+
+MAX_LOG_BYTES: Final = 16 << 20
+_PAUSE_S: Final = 0.02
+_GONE_S: Final = 2.0
+
+
+class Instance(Protocol):
+    """What a supervisor needs of one instance, whoever runs it."""
+
+    restarts_itself: bool
+
+    async def running(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def stop(self, timeout_s: float) -> None: ...
+    async def works(self) -> bool: ...
+    def kill_now(self) -> None: ...
+    def is_gone(self) -> bool: ...
+
+
+class _Child(subprocess.Popen[bytes]):
+    """A process that may outlive us: to be forgotten while it runs is no mistake, as it is for others."""
+
+    def __del__(self, *_: object) -> None:
+        """Says nothing; whoever inherits the process waits for it."""
+
+
+class OwnInstance:
+    """An instance that the agent runs itself, as a process in a session of its own: it outlives the agent.
+
+    Persist before acting: the file says `starting` before the process exists, and names it after. One that
+    was started and never named is found by the mark in its environment.
+    """
+
+    restarts_itself = False
+
+    def __init__(self, unit: UnitConfig, index: int, folder: Path, caller: Caller) -> None:
+        self._unit, self._index, self._caller = unit, index, caller
+        self._file = folder / f"{unit.name}.{index}.json"
+        self._log = folder / f"{unit.name}.{index}.log"
+        self._mark = f"{folder.resolve()}:{unit.name}.{index}"
+        self._running: Running | None = None
+        self._child: _Child | None = None
+        self._killed: tuple[Running, ...] = ()
+        self._adopt()
+
+    @property
+    def pid(self) -> int:
+        return 0 if self._running is None else self._running.pid
+
+    async def running(self) -> bool:
+        self._reap()
+        return self._running is not None and self._running.alive
+
+    async def start(self) -> None:
+        """Starts it, if it does not run. Raises `Permanent` when it cannot be started."""
+        if await self.running():
+            return
+        write_values(self._file, {"state": "starting"})
+        try:
+            self._child = self._spawn()
+        except (OSError, ValueError, KeyError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise Permanent("unit-not-started", f"{self._unit.name} cannot be started: {why}") from error
+        self._running = processes.identify(self._child.pid)
+        if self._running is not None:
+            self._remember(self._running)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Asks it to end, then kills it and all that descend from it. Raises `OutcomeUnknown`."""
+        self._reap()
+        running = self._running
+        if running is None or not running.alive:
+            self._forget()
+            return
+        members = processes.family(running)
+        running.send(signal.SIGTERM)
+        await self._until_gone(members, min(timeout_s, self._unit.stop_ms / 1_000))
+        if running.alive:
+            members = (*members, *processes.family(running))
+        processes.kill(members)
+        await self._until_gone(members, _GONE_S)
+        if any(member.alive for member in members):
+            raise OutcomeUnknown("unit-not-stopped", f"{self._unit.name} does not end, though it was killed")
+        self._forget()
+
+    def kill_now(self) -> None:
+        """SIGKILL to all of it, at once and from any thread: a fence does not ask."""
+        running = self._running
+        if running is not None:
+            self._killed = processes.family(running)
+            processes.kill(self._killed)
+
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left, from any thread."""
+        running = self._running
+        left = (*self._killed, *(() if running is None else (running,)))
+        return not any(member.alive for member in left)
+
+    async def works(self) -> bool:
+        return await self.running() and await check(self._unit, self._index, self._caller)
+
+    def shorten_log(self) -> None:
+        """A log that grew too large is begun anew; its writers append, so they go on at the start."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                os.truncate(self._log, 0)
+
+    def _spawn(self) -> _Child:
+        unit = self._unit
+        passed = {name: os.environ[name] for name in unit.pass_env if name in os.environ}
+        variables = environment(
+            {**passed, **{key: filled(unit, self._index, value) for key, value in unit.env.items()}}
+        )
+        variables |= {MARK: self._mark, "EVAC_INDEX": str(self._index)}
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            return _Child(
+                [filled(unit, self._index, word) for word in unit.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=unit.cwd or None,
+                env=variables,
+                start_new_session=True,
+                **_as_user(unit.user),
+            )
+
+    def _adopt(self) -> None:
+        """What the file says of an earlier agent's process, if that very process still runs."""
+        values = read_values(self._file)
+        if not values:
+            return
+        named: Running | None = None
+        if values.get("pid"):
+            named = Running(int(values["pid"]), int(values["ticks"]), str(values["boot"]))
+        else:
+            named = processes.find_marked(self._mark)
+        if named is not None and named.alive:
+            self._running = named
+            self._remember(named)
+
+    def _remember(self, running: Running) -> None:
+        write_values(self._file, {"pid": running.pid, "ticks": running.ticks, "boot": running.boot})
+
+    def _forget(self) -> None:
+        self._running = None
+        self._file.unlink(missing_ok=True)
+
+    def _reap(self) -> None:
+        """A child of ours that ended stays a zombie until it is waited for."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
+    async def _until_gone(self, members: tuple[Running, ...], timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while loop.time() < deadline:
+            self._reap()
+            if not any(member.alive for member in members):
+                return
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def check(unit: UnitConfig, index: int, caller: Caller) -> bool:
+    """Whether the instance answers its check; a unit without one works when it runs."""
+    timeout_s = unit.check_ms / 1_000
+    if unit.check_url:
+        try:
+            answer = await caller.call("GET", filled(unit, index, unit.check_url), timeout_s=timeout_s)
+        except (NotReached, NotAnswered, ActionError):
+            return False
+        return 200 <= answer.status < 300
+    if unit.check_argv:
+        argv = [filled(unit, index, word) for word in unit.check_argv]
+        try:
+            return (await run_program(argv, env=environment({}), timeout_s=timeout_s)).code == 0
+        except ActionError:
+            return False
+    return True
+
+
+def filled(unit: UnitConfig, index: int, words: str) -> str:
+    """`{index}` and `{port}` as they are for this instance; other braces stay."""
+    return words.replace("{index}", str(index)).replace("{port}", str(unit.port + index))
+
+
+def _as_user(user: str) -> dict[str, Any]:
+    """Raises `KeyError` for a user nobody knows. Where we are not root, a process is ours in any case."""
+    if not user or os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

@@ -1,0 +1,235 @@
+"""The agent of a site: the local hand of evac. It knows no store, leads nothing, obeys signed orders only.
+
+    GET  /v1/health          that it lives, how late its loop is, what is wanted and permitted; not signed
+    POST /v1/unit            start, stop, scale, check a unit of this site
+    POST /v1/act             an action of a local driver
+    POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
+    POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
+    POST /v1/generation      be told of a generation, and tell the newest one known
+
+Every POST is signed with the site's key, and so is its answer. Orders, anchors and permits of a generation
+before the newest one known are refused. With `[tls]` in its file nobody is heard who shows no certificate
+that it believes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from evac.agent import memory
+from evac.agent.acting import Acting
+from evac.agent.anchors import Anchors, Head
+from evac.agent.config import AgentConfig
+from evac.agent.fencing import FenceHand
+from evac.agent.lag import LoopLag
+from evac.agent.memory import TokenLedger
+from evac.agent.orders import Gate, NotBelieved
+from evac.agent.permits import Permits
+from evac.agent.tls import Door
+from evac.agent.units import Units
+from evac.drivers.process import generation as remote_generation
+from evac.drivers.process import remote, signing
+from evac.drivers.process.client import error_values
+from evac.drivers.process.driver import PATH as UNIT_PATH
+from evac.drivers.registry import Drivers, create
+from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+
+MAX_REQUEST_BYTES: Final = 1 << 20
+HEALTH_PATH: Final = "/v1/health"
+_STATUS: Final[Mapping[type[ActionError], int]] = {Retryable: 503, Permanent: 409, OutcomeUnknown: 504}
+_Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+_log = logging.getLogger("evac.agent")
+
+
+class Agent:
+    """One running agent. Closing it, or killing it, stops nothing that it started."""
+
+    def __init__(self, config: AgentConfig, drivers: Drivers | None = None) -> None:
+        self.config = config
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._gate = Gate(secrets.resolve(config.secret), config.window_ms, memory.wall_ms, memory.boot_ms)
+        self._ledger = TokenLedger(config.state / "token.json")
+        self._permits = Permits(
+            config.fences, config.state / "permits.json", memory.boot_id(), memory.boot_ms
+        )
+        self._anchors = Anchors(config.state / "anchors")
+        self._units = Units(config)
+        self._drivers = drivers or Drivers()
+        self._acting = Acting(config, self._units, self._permits, self._ledger, self._drivers)
+        self._hand = FenceHand(self._permits, self._units, create, config.site)
+        self._lag = LoopLag()
+        self._runner: web.AppRunner | None = None
+        self.door = None if config.tls is None else Door(config.tls, memory.wall_ms)
+        self._routes: Mapping[str, _Handler] = {
+            UNIT_PATH: self._acting.unit,
+            remote.ACT_PATH: self._acting.act,
+            remote.PERMIT_PATH: self._permit,
+            remote.ANCHOR_PATH: self._anchor,
+            remote.HEADS_PATH: self._heads,
+            remote_generation.PATH: self._generation,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http{'s' if self.door else ''}://{self.config.host}:{self.config.port}"
+
+    async def start(self) -> None:
+        """Takes up what an earlier agent left, fences what is due, then listens. Raises `OSError` for a port
+        that is taken.
+        """
+        await self._units.start()
+        self._hand.start()
+        self._lag.start()
+        if self.door is not None:
+            self.door.start()
+        doors = [self.door.middleware] if self.door is not None else []
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=doors)
+        app.router.add_get(HEALTH_PATH, self._health)
+        for path in self._routes:
+            app.router.add_post(path, self._answer)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await self._runner.setup()
+        context = None if self.door is None else self.door.context
+        listening = web.TCPSite(
+            self._runner, self.config.host, self.config.port, reuse_address=True, ssl_context=context
+        )
+        await listening.start()
+
+    async def close(self) -> None:
+        """Listens no more. Units go on; permits stay on disk for the next agent."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self.door is not None:
+            await self.door.close()
+        await self._lag.close()
+        self._hand.close()
+        await self._units.close()
+        await self._drivers.close()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """An answer of the application, not of the kernel: it comes from the loop that does the work."""
+        values = {
+            "answer": "evac agent",
+            "site": self.config.site,
+            "lag_ms": self._lag.worst_ms(),
+            "at_ms": memory.wall_ms(),
+            "token": self._ledger.highest,
+            "generation": self._ledger.generation,
+            "units": self._units.running_now(),
+            "fences": self._permits.report(),
+            "tls": None if self.door is None else self.door.report(),
+        }
+        return web.Response(body=orjson.dumps(values), content_type="application/json")
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        """One signed order: believed, admitted once, obeyed, answered with a signature."""
+        body = await request.read()
+        try:
+            nonce = self._gate.believe(request.method, request.path_qs, body, request.headers)
+        except NotBelieved as error:
+            return web.json_response({"error": {"code": error.code}}, status=401)
+        try:
+            self._gate.admit(int(request.headers[signing.TIMESTAMP]), nonce)
+            status, values = 200, await self._routes[request.path](_table(body))
+        except ActionError as error:
+            status, values = _refusal(error)
+            values["error"]["now_ms"] = self._gate.now_ms()
+        except (EvacError, OSError) as error:
+            _log.exception("an order failed")
+            status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))
+        data = orjson.dumps(values)
+        headers = {signing.SIGNATURE: self._gate.sign(status, data, nonce)}
+        return web.Response(body=data, status=status, headers=headers, content_type="application/json")
+
+    async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """mark: nothing is granted, the present moment is told. grant, release: need the leader's token."""
+        what, store = values.get("what"), str(values.get("store", ""))
+        epoch, ttl, token = (_number(values, key) for key in ("epoch", "ttl_ms", "token"))
+        mark = self._permits.mark()
+        if what == "grant":
+            self._acting.obey(token)
+            self._permits.grant(store, epoch, ttl, str(values.get("mark", "")))
+        elif what == "release":
+            self._acting.obey(token)
+            self._permits.release(store, epoch)
+        elif what != "mark":
+            raise Permanent("order-wrong", "a permit is marked, granted or released")
+        return {"mark": mark, "fences": self._permits.report()}
+
+    async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The head of a journal of the newest generation; an older one has nothing more to say."""
+        head = Head(_number(values, "segment"), _number(values, "records"), str(values.get("hash", "")))
+        generation = _number(values, "generation")
+        self._ledger.refuse_older(generation)
+        self._ledger.heed(generation, "")
+        kept = self._anchors.add(str(values.get("stream", "")), head, generation)
+        return {"segment": kept.segment, "records": kept.records}
+
+    async def _heads(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        stream, generation = str(values.get("stream", "")), _number(values, "generation")
+        return {"anchors": self._anchors.heads(stream, generation)}
+
+    async def _generation(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Whoever asks says its own; the answer is the newest, and who opened it."""
+        self._ledger.heed(_number(values, "generation"), str(values.get("opener", "")))
+        return {"generation": self._ledger.generation, "opener": self._ledger.opener}
+
+
+async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Agent:
+    """A running agent; the caller closes it. Raises `EvacError`, and `OSError` for a port that is taken."""
+    agent = Agent(config, drivers)
+    try:
+        await agent.start()
+    except BaseException:
+        await agent.close()
+        raise
+    return agent
+
+
+async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
+    """Runs an agent until `stop` is set or the task is cancelled. SIGHUP: its certificates are read again,
+    which happens by itself too a moment after their files changed.
+    """
+    agent = await start_agent(config)
+    if agent.door is not None:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, agent.door.read_again, True)
+    _log.info("the agent of %s listens at %s", config.site, agent.url)
+    try:
+        await (stop or asyncio.Event()).wait()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await agent.close()
+
+
+def _refusal(error: ActionError) -> tuple[int, dict[str, Any]]:
+    status = next((found for known, found in _STATUS.items() if isinstance(error, known)), 504)
+    return status, {"error": error_values(error)}
+
+
+def _table(body: bytes) -> Mapping[str, Any]:
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Permanent("order-wrong", "the order is not JSON") from error
+    if not isinstance(values, dict):
+        raise Permanent("order-wrong", "the order is not an object")
+    return values
+
+
+def _number(values: Mapping[str, Any], key: str) -> int:
+    found = values.get(key, 0)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 2**63:
+        raise Permanent("order-wrong", f"{key} must be a number")
+    return found

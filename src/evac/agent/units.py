@@ -1,0 +1,284 @@
+"""The units of one agent: how many instances of each shall run, kept on disk, and kept true.
+
+A clean stop or a crash of the agent stops nothing. After its own restart it goes on with what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from evac.agent.config import AgentConfig, UnitConfig
+from evac.agent.instance import Instance, OwnInstance
+from evac.agent.memory import read_values, write_values
+from evac.agent.systemd import SystemdInstance, kill_now, states, states_now
+from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent
+from evac.net.http_calls import Caller
+from evac.net.internal_errors import internal
+
+WATCH_S: Final = 0.25
+FIRST_PAUSE_S: Final = 0.5
+LAST_PAUSE_S: Final = 30.0
+STEADY_S: Final = 10.0
+"""An instance that ran this long is started again at once when it ends."""
+CALL_S: Final = 1.0
+GONE_S: Final = 0.01
+
+_log = logging.getLogger("evac.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSeen:
+    """Of one unit. wanted: instances that shall run; running: that do; working: that pass their check."""
+
+    wanted: int
+    running: int
+    working: int
+
+
+class _Unit:
+    """One unit's instances, and when each may be started again."""
+
+    def __init__(self, config: UnitConfig) -> None:
+        self.config = config
+        self.lock = asyncio.Lock()
+        self.instances: dict[int, Instance] = {}
+        self.pauses: dict[int, float] = {}
+        self.not_before: dict[int, float] = {}
+        self.started_at: dict[int, float] = {}
+        self.trouble = ""
+
+
+class Units:
+    """Starts, stops, scales, checks and supervises. `fence` may be called from any thread."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._folder = config.state / "units"
+        self._file = config.state / "wanted.json"
+        self._caller = Caller()
+        self._units = {unit.name: _Unit(unit) for unit in config.units}
+        self._guard = threading.Lock()
+        self._wanted = {
+            name: int(count) for name, count in read_values(self._file).items() if name in self._units
+        }
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Finds what an earlier agent started, and begins to watch."""
+        for unit in self._units.values():
+            for index in range(self._known(unit)):
+                self._instance(unit, index)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Ends the watching; every instance goes on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self._caller.close()
+
+    def config(self, name: str) -> UnitConfig:
+        return self._unit(name).config
+
+    def counts(self, name: str, replicas: int) -> int:
+        """The number of instances an order means. Raises `Permanent`."""
+        unit = self._unit(name)
+        count = unit.config.count if replicas < 0 else replicas
+        if count > unit.config.room:
+            raise Permanent("unit-too-many", f"{name} has at most {unit.config.room} instances here")
+        return count
+
+    async def set(self, name: str, replicas: int, timeout_s: float) -> UnitSeen:
+        """Wants so many from now on, and starts or stops what is needed. Raises `ActionError`."""
+        unit = self._unit(name)
+        count = self.counts(name, replicas)
+        async with unit.lock:
+            self._want({name: count})
+            unit.pauses.clear()
+            unit.not_before.clear()
+            for index in range(count):
+                await self._begin(unit, index)
+            await self._end_from(unit, count, timeout_s)
+        return await self.see(name)
+
+    async def see(self, name: str) -> UnitSeen:
+        """Asks every instance, all at once. Raises `ActionError` where one cannot be asked."""
+        unit = self._unit(name)
+        if unit.config.systemd:
+            return await self._see_by_systemd(unit)
+        instances = list(unit.instances.values())
+        running = await asyncio.gather(*(one.running() for one in instances))
+        working = await asyncio.gather(*(one.works() for one in instances))
+        return UnitSeen(self._wanted.get(name, 0), sum(running), sum(working))
+
+    async def _see_by_systemd(self, unit: _Unit) -> UnitSeen:
+        """One question for all instances; those that are up are asked whether they work."""
+        instances = _by_systemd(unit)
+        names = {one.name: one.needed for one in instances}
+        found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
+        working = await asyncio.gather(*(one.passes() for one in instances if found[one.name].up))
+        running = sum(not found[name].down for name in names)
+        return UnitSeen(self._wanted.get(unit.config.name, 0), running, sum(working))
+
+    def wanted(self, name: str) -> int:
+        return self._wanted.get(name, 0)
+
+    def running_now(self) -> dict[str, int]:
+        """Unit -> wanted instances, for the health page: no question is asked."""
+        return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
+
+    def fence(self, names: tuple[str, ...], timeout_s: float = 2.0) -> None:
+        """Kills every instance of these units now, whoever started it, and wants none from now on: nobody
+        starts them again. Returns when all of them are seen to be gone.
+
+        No lock and no disk is waited for; `keep_wanted` writes it down afterwards. Raises `ActionError` for
+        what may still run.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._wanted = {**self._wanted, **dict.fromkeys(names, 0)}
+        own: list[tuple[str, Instance]] = []
+        by_systemd: dict[str, bool] = {}
+        for name in names:
+            unit = self._unit(name)
+            by_systemd |= {one.name: one.needed for one in _by_systemd(unit)}
+            if not unit.config.systemd:
+                own += [(name, instance) for instance in list(unit.instances.values())]
+        for _, instance in own:
+            instance.kill_now()
+        if by_systemd:
+            kill_now(self._config.systemctl, list(by_systemd), min(CALL_S, timeout_s))
+        left = self._left(own, by_systemd)
+        while left and time.monotonic() < deadline:
+            time.sleep(GONE_S)
+            left = self._left(own, by_systemd)
+        if left:
+            raise OutcomeUnknown("unit-not-stopped", f"killed, and still there: {', '.join(left)}")
+
+    def _left(self, own: list[tuple[str, Instance]], by_systemd: Mapping[str, bool]) -> list[str]:
+        found = [name for name, instance in own if not instance.is_gone()]
+        if by_systemd:
+            seen = states_now(self._config.systemctl, by_systemd, CALL_S)
+            found += [name for name in by_systemd if not seen[name].down]
+        return found
+
+    def keep_wanted(self) -> None:
+        """Writes down what is wanted now. Raises `OSError`."""
+        with self._guard:
+            write_values(self._file, dict(self._wanted))
+
+    def _unit(self, name: str) -> _Unit:
+        unit = self._units.get(name)
+        if unit is None:
+            raise Permanent("unit-unknown", f"the agent of {self._config.site} has no unit {name}")
+        return unit
+
+    def _want(self, counts: Mapping[str, int]) -> None:
+        """Written down before it is done: after a crash the wish is still there."""
+        with self._guard:
+            wanted = {**self._wanted, **counts}
+            if wanted != self._wanted:
+                write_values(self._file, dict(wanted))
+                # A fence may have come meanwhile: only what was asked for is changed.
+                self._wanted = {**self._wanted, **counts}
+
+    def _known(self, unit: _Unit) -> int:
+        """How many instances there may be: wanted, or with a file of an earlier agent; all of those that
+        systemd may run without having been asked by an agent.
+        """
+        if unit.config.systemd:
+            return unit.config.room
+        files = [path.name for path in self._folder.glob(f"{unit.config.name}.*.json")]
+        numbers = [name.removesuffix(".json").rpartition(".")[2] for name in files]
+        last = max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+        return max(self._wanted.get(unit.config.name, 0), last)
+
+    def _instance(self, unit: _Unit, index: int) -> Instance:
+        instance = unit.instances.get(index)
+        if instance is None:
+            if unit.config.systemd:
+                instance = SystemdInstance(unit.config, index, self._config.systemctl, self._caller)
+            else:
+                instance = OwnInstance(unit.config, index, self._folder, self._caller)
+            unit.instances[index] = instance
+        return instance
+
+    async def _begin(self, unit: _Unit, index: int) -> None:
+        """Starts an instance that does not run, unless a fence said no meanwhile."""
+        instance = self._instance(unit, index)
+        if index >= self._wanted.get(unit.config.name, 0):
+            return
+        # What systemd runs may be on its way down: it is told in any case, and knows what is left to do.
+        if not instance.restarts_itself and await instance.running():
+            return
+        await instance.start()
+        unit.started_at[index] = asyncio.get_running_loop().time()
+        if index >= self._wanted.get(unit.config.name, 0):
+            instance.kill_now()
+
+    async def _end_from(self, unit: _Unit, count: int, timeout_s: float) -> None:
+        """Stops all instances from `count` on, at the same time. The first error is raised when all ended."""
+        extra = [index for index in unit.instances if index >= count]
+        if unit.config.systemd and extra:
+            names = {one.name: one.needed for one in _by_systemd(unit)}
+            found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
+            named = dict(zip(unit.instances, names, strict=True))
+            extra = [index for index in extra if not found[named[index]].down]
+        ends = (unit.instances[index].stop(timeout_s) for index in extra)
+        results = await asyncio.gather(*ends, return_exceptions=True)
+        for index, result in zip(extra, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            if not unit.config.systemd:
+                del unit.instances[index]
+
+    async def _watch(self) -> None:
+        """Starts again what ended, with growing pauses; never raises, an agent without eyes is worse."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for unit in self._units.values():
+                if unit.config.systemd or unit.lock.locked():
+                    continue
+                async with unit.lock:
+                    await self._look_after(unit)
+
+    async def _look_after(self, unit: _Unit) -> None:
+        """Whatever happens to one unit, it is tried again, and the others are looked after."""
+        words = ""
+        try:
+            await self._tend(unit)
+        except Exception as error:
+            words = str(error) if isinstance(error, OSError | EvacError) else internal(error).message
+        if words and words != unit.trouble:
+            _log.error("%s is not looked after: %s", unit.config.name, words)
+        unit.trouble = words
+
+    async def _tend(self, unit: _Unit) -> None:
+        now = asyncio.get_running_loop().time()
+        for index in range(self._wanted.get(unit.config.name, 0)):
+            instance = self._instance(unit, index)
+            if isinstance(instance, OwnInstance):
+                instance.shorten_log()
+            if await instance.running() or now < unit.not_before.get(index, 0.0):
+                continue
+            steady = now - unit.started_at.get(index, now) >= STEADY_S
+            pause = FIRST_PAUSE_S if steady else unit.pauses.get(index, FIRST_PAUSE_S)
+            unit.pauses[index] = min(2 * pause, LAST_PAUSE_S)
+            unit.not_before[index] = now + pause
+            _log.warning("%s.%d ended and is started again", unit.config.name, index)
+            try:
+                await self._begin(unit, index)
+            except (ActionError, OSError) as error:
+                _log.warning("%s.%d cannot be started: %s", unit.config.name, index, error)
+
+
+def _by_systemd(unit: _Unit) -> list[SystemdInstance]:
+    """Instances that systemd runs, in the order of their numbers."""
+    return [one for one in list(unit.instances.values()) if isinstance(one, SystemdInstance)]

@@ -1,0 +1,282 @@
+"""`evac serve --demo`: a small company of three sites, one of which burns, with everything that shows it.
+
+Controllers, witnesses, votes, plans, the run, its journal and the war room are the real ones, on a SQLite
+file in a folder of its own; only what stands behind the endpoints is simulated (`demo_hands`). The site burns
+once its plan lies ready; the demonstration then does what an operator would: it applies the plan, takes
+command and approves the run. The step that may lose writes waits for whoever looks. When it ends, nothing is
+left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from evac import estate as estates
+from evac.app import controlling, incidents, runs, war_room
+from evac.app.demo.drivers import Company, company_of
+from evac.engine.clock import SystemClock
+from evac.engine.plans import library
+from evac.engine.runs import requests
+from evac.engine.runs.open_runs import OPEN
+from evac.incident.notes import Note
+from evac.model.errors import EvacError, InvalidInput, Unavailable
+from evac.model.estate import Estate
+from evac.store.opening import open_store
+from evac.store.port import Store
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 8400
+LOST: Final = "pangyo"
+SLOW: Final = "taxi"
+INCIDENT: Final = "pangyo-fire"
+WHO: Final = "demo"
+SEED: Final = 20_221_015
+CALM_S: Final = 6.0
+"""So long everything is well before the fire, if somebody is quick to look."""
+LOOK_S: Final = 0.25
+PATIENCE_S: Final = 180.0
+ANSWER_S: Final = 10.0
+TTL_MS: Final = 3_000
+BUDGET_MS: Final = 800
+FILES: Final = ("estate.yaml", "policy.yaml")
+
+Say = Callable[[str], None]
+
+
+def serve_demo(port: int, say: Say, speed: float = 1.0) -> None:
+    """Serves until SIGINT or SIGTERM. port 0: any that is free. speed: of what is simulated.
+
+    Raises InvalidInput, EvacError.
+    """
+    war_room.check_libraries()
+    with listening(port) as taken, tempfile.TemporaryDirectory(prefix="evac-demo-") as folder:
+        asyncio.run(_Demo(Path(folder), taken, say, speed).run())
+
+
+def listening(port: int) -> socket.socket:
+    """Listens from now on, so that nobody else gets the port before the war room is there; 0: any that is
+    free. Raises InvalidInput where somebody has it.
+    """
+    taken = socket.socket()
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((HOST, port))
+        taken.listen()
+    except OSError as error:
+        taken.close()
+        raise InvalidInput(
+            "port-taken", f"port {port} cannot be had: {error.strerror}", "name another: --port N"
+        ) from error
+    return taken
+
+
+@dataclass(slots=True)
+class _Demo:
+    """One demonstration, in a folder of its own. taken: where its war room is reached."""
+
+    folder: Path
+    taken: socket.socket
+    say: Say
+    speed: float
+    clock: SystemClock = field(default_factory=SystemClock)
+    made: dict[str, controlling.Composed] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        return f"{HOST}:{self.taken.getsockname()[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:{self.folder / 'demo.sqlite'}"
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        estate_folder = self._write_company()
+        estate = estates.load(estate_folder)
+        company = company_of(estate, SEED, SLOW, self.speed)
+        try:
+            for site in (site.id for site in estate.sites):
+                await self._begin(estate_folder, estate, company, site)
+            self.tasks["room"] = asyncio.create_task(self._room(estate_folder), name="war room")
+            self.tasks["story"] = asyncio.create_task(self._story(company), name="story")
+            for task in self.tasks.values():
+                task.add_done_callback(self._ended)
+            await stop.wait()
+        finally:
+            for task in self.tasks.values():
+                task.cancel()
+            await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+            for made in self.made.values():
+                await made.close()
+        self.say("the demonstration has ended, and left nothing behind")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Nothing of it ends by itself but the story, and nothing in silence."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.say(f"the {task.get_name()} broke off: {repr(error)[:300]}; what is left goes on")
+
+    async def _room(self, estate: Path) -> None:
+        handed = self.taken.fileno()
+        told = [str(estate), "--store", self.url, "--listen", self.place, "--socket", str(handed)]
+        await war_room.keep([*told, "--demo", str(self.folder)], self.say, handed=[handed])
+
+    def _write_company(self) -> Path:
+        folder = self.folder / "company"
+        folder.mkdir()
+        for name in FILES:
+            text = resources.files("evac.app").joinpath("demo_company", name).read_text("utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
+        return folder
+
+    async def _begin(self, folder: Path, estate: Estate, company: Company, site: str) -> None:
+        """The controller of a site, with simulated hands."""
+        sites = tuple(one.id for one in estate.sites)
+        setting = controlling.Setting(folder, site, self.url, leader_ttl_ms=TTL_MS, budget_ms=BUDGET_MS)
+        made = await controlling.compose(
+            setting, lambda notice: None, hands=company.hands(), targets=company.targets(sites, site)
+        )
+        self.made[site] = made
+        await made.seen.begin()
+
+        async def work() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(made.controller.run(), name="controller")
+                tasks.create_task(made.seen.follow(), name="seen")
+
+        self.tasks[site] = asyncio.create_task(work(), name=f"controller of {site}")
+
+    async def _story(self, company: Company) -> None:
+        """What happens, told line by line."""
+        store = open_store(self.url)
+        try:
+            await _Story(self, company, store).tell()
+        except EvacError as error:
+            self.say(f"the story broke off: {error.message}; the pages go on")
+        finally:
+            await store.close()
+
+
+@dataclass(slots=True)
+class _Story:
+    """The fire, and what an operator does about it."""
+
+    demo: _Demo
+    company: Company
+    store: Store
+
+    async def tell(self) -> None:
+        say = self.demo.say
+        await _until(self._room_is_ready, "the war room shows the company")
+        address = f"http://{self.demo.place}"
+        say(f"DEMO, a simulated company: open {address}/now")
+        plan = await _until(self._plan, f"a plan for the loss of {LOST} lies ready")
+        say(f"a plan for the loss of {LOST} lies ready: {address}/plans")
+        await asyncio.sleep(CALM_S / self.demo.speed)
+        self._burn()
+        say(f"{LOST} burns; the witnesses of the other sites decide whether it is lost")
+        await _until(self._believed, f"{LOST} counts as lost")
+        plan = await _until(self._plan, "the plan still lies ready")
+        run = await self._apply(plan)
+        say(f"{LOST} is lost, and its plan is applied: {address}/incidents/{INCIDENT}")
+        await self._approve(run)
+        say(f"the run goes on: {address}/runs/{run}")
+        await _until(lambda: self._waits(run), "something waits for a person")
+        say(f"one store may have lost its newest writes: approve it at {address}/runs/{run}")
+        await _until(lambda: self._over(run), "the run ends", patience_s=float("inf"))
+        say("the run has ended; look around, and end the demonstration with Ctrl-C")
+
+    async def _room_is_ready(self) -> bool:
+        """Whether its pages show the company: it says so under /readyz."""
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(ANSWER_S):
+                reader, writer = await asyncio.open_connection(*self.demo.taken.getsockname())
+                try:
+                    asked = f"GET /readyz HTTP/1.1\r\nhost: {self.demo.place}\r\nconnection: close\r\n\r\n"
+                    writer.write(asked.encode())
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.close()
+        return False
+
+    async def _plan(self) -> str:
+        entry = await self.store.get(library.key_of((LOST,)))
+        ready = None if entry is None else library.decode(entry)
+        return "" if ready is None else ready.plan
+
+    def _burn(self) -> None:
+        """The site goes dark, and its controller with it."""
+        self.company.burnt.add(LOST)
+        self.demo.tasks[LOST].cancel()
+
+    async def _believed(self) -> bool:
+        told = await runs.notices(self.store)
+        return any(one.kind == "loss" and one.site == LOST for one in told)
+
+    async def _apply(self, digest: str) -> str:
+        """As `evac apply` does; whoever began to lead a moment ago may not take it at once."""
+        data = await library.get_plan(self.store, digest)
+        wanted = runs.proposal_of(data, INCIDENT, "a battery burns in hall 1", (LOST,))
+        for _ in range(3):
+            with contextlib.suppress(Unavailable):
+                run = await runs.propose(self.store, wanted, self.demo.clock.now_ms(), 20)
+                break
+        else:
+            raise Unavailable("no controller took the plan")
+        await self._note("command", "", "the demonstration plays the person on duty", value="Demo commander")
+        await self._note("note", "", "Smoke in the battery room of hall 1; the building is evacuated.")
+        return run
+
+    async def _note(self, kind: str, name: str, text: str, value: str = "") -> None:
+        at_ms = self.demo.clock.now_ms()
+        note = Note(runs.new_id(at_ms), INCIDENT, kind, WHO, at_ms, text, name, value)  # type: ignore[arg-type]
+        await incidents.add_note(self.store, note)
+
+    async def _approve(self, run: str) -> None:
+        """The run as a whole, within what its plan needs; a step that may lose writes asks by itself."""
+        at_ms = self.demo.clock.now_ms()
+        view = await runs.view_of(self.store, run)
+        lost = await runs.losses_of(self.store, view, at_ms)
+        most = max([view.spec.envelope.most_lost_ms, *(one.most_ms or 0 for one in lost)])
+        request = requests.Request(
+            runs.new_id(at_ms),
+            "approve",
+            WHO,
+            "the demonstration plays the person on duty",
+            at_ms=at_ms,
+            envelope=replace(view.spec.envelope, most_lost_ms=most),
+        )
+        await runs.ask(self.store, run, request)
+        await runs.settled(self.store, run, request.id)
+
+    async def _waits(self, run: str) -> bool:
+        from evac.views.run_report import waiting
+
+        view = await runs.view_of(self.store, run)
+        return view.started_ms > 0 and bool(waiting(view))
+
+    async def _over(self, run: str) -> bool:
+        return await self.store.get(OPEN + run) is None
+
+
+async def _until(ask: Callable[[], Awaitable[Any]], words: str, patience_s: float = PATIENCE_S) -> Any:
+    """What it answers once that is something. Raises Unavailable after so long."""
+    waited = 0.0
+    while not (found := await ask()):
+        if waited >= patience_s:
+            raise Unavailable(f"not within {patience_s:.0f} s: {words}")
+        await asyncio.sleep(LOOK_S)
+        waited += LOOK_S
+    return found

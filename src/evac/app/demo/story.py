@@ -1,0 +1,177 @@
+"""The main job from start to end, for a newcomer: example, audit, plan, proof, simulation, report.
+
+Run by `make demo`; every file it makes lies in one folder, so that each command can be tried on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac import __version__
+from evac import estate as estates
+from evac.app.planner.plans import Made, make_plan
+from evac.audit import AuditReport, audit, headline
+from evac.derive.planning_instance import derive
+from evac.estate.examples import pangyo
+from evac.estate.importers import import_estate
+from evac.model.digest import estate_digest
+from evac.model.estate import Estate
+from evac.model.policy import Policy
+from evac.model.scenario import lose
+from evac.planning.simulation.simulate import Simulation, simulate
+from evac.verify import Verdict, check
+from evac.views.audit_view import audit_context
+from evac.views.html_report import Planned, html_report
+from evac.views.plan_view import recovery_times
+from evac.views.words import duration, number, percent, plural
+
+SOURCE: Final = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "wikimedia"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything one company's part of the demonstration found."""
+
+    estate: Estate
+    report: AuditReport
+    made: Made
+    verdict: Verdict
+    simulation: Simulation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demonstration; 0 when every part did its job."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evac.app.demo.story", description="The main job, start to end."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="folder for everything it makes"
+    )
+    parser.add_argument("--servers", type=int, default=90_000)
+    parser.add_argument("--budget", type=int, default=10, help="seconds of search for each plan")
+    options = parser.parse_args(arguments)
+    begun = time.monotonic()
+    print(f"evac {__version__}: a company like the one of 15 October 2022, {options.servers:,} servers\n")
+    flawed = _company("pangyo", options.out, options.servers, options.budget)
+    _tell(flawed)
+    mended = _company("pangyo-mended", options.out, options.servers, options.budget)
+    _tell(mended)
+    _wikimedia(options.out)
+    page = options.out / "pangyo-mended.html"
+    print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or go on with:")
+    print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
+    print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
+    print("  .venv/bin/evac serve --demo    a smaller company burns while you watch, and waits for you")
+    return 0 if flawed.verdict.holds and mended.verdict.holds else 1
+
+
+@contextmanager
+def _step(words: str) -> Iterator[None]:
+    """Say what is being done, and how long it took."""
+    print(f"  {words:<58}", end="", flush=True)
+    begin = time.monotonic()
+    yield
+    print(f"{time.monotonic() - begin:6.1f} s", flush=True)
+
+
+def _company(name: str, out: Path, servers: int, budget: int) -> Story:
+    folder = out / name
+    print(f"{name}")
+    with _step("make the company, write its files"):
+        estates.write(
+            pangyo(servers=servers, mended=name.endswith("mended")), folder, tables="parquet", replace=True
+        )
+    with _step("read and check them"):
+        estate = estates.load(folder)
+    with _step("audit every fault domain"):
+        report = audit(estate, digest=estate_digest(estate))
+    with _step(f"plan the loss of Pangyo ({budget} s of search, with proof)"):
+        made = make_plan(estate, lose("pangyo"), budget_ms=budget * 1000)
+        (out / f"{name}.plan.json").write_bytes(made.data)
+    with _step("verify the plan independently"):
+        verdict = check(estate, made.plan)
+    with _step("play it 1,000 times with delays and failures"):
+        plan = made.plan
+        instance = derive(estate, plan.scenario, Policy(plan.waivers, plan.tier_weights), plan.tick_ms)
+        simulation = simulate(instance, plan, trials=1000)
+    story = Story(estate, report, made, verdict, simulation)
+    with _step(f"write the report to {out / name}.html"):
+        (out / f"{name}.html").write_text(_page(name, story), encoding="utf-8")
+    return story
+
+
+def _page(name: str, story: Story) -> str:
+    return html_report(
+        story.estate,
+        title=f"{name}: the loss of Pangyo",
+        lead=_verdict(story),
+        footer=f"evac {__version__}; plan {story.made.digest}",
+        planned=Planned(story.made.plan, story.made.digest, story.verdict, story.simulation),
+        audit=audit_context(story.report, story.report.findings),
+    )
+
+
+def _verdict(story: Story) -> str:
+    outcomes = story.made.plan.outcomes
+    back = [o for o in outcomes if o.state in ("restored", "degraded", "running")]
+    times = recovery_times(outcomes)
+    last = f", the last after {duration(times[-1])}" if times else ""
+    return f"{number(len(back))} of {plural(len(outcomes), 'affected service')} come back{last}."
+
+
+def _tell(story: Story) -> None:
+    """What the day would have looked like, in ten lines."""
+    plan, report = story.made.plan, story.report
+    errors = [f for f in report.findings if f.severity == "error"]
+    tools = [f for f in errors if f.rule == "recovery-tool-lost"]
+    left = [o for o in plan.outcomes if o.state in ("shed", "unplaced")]
+    late = sum(1 for o in plan.outcomes if o.meets_rto is False and o not in left)
+    row = next(r for r in report.rows if r.domain == "pangyo")
+    gone = sum(1 for s in plan.stores if s.primary_ms is None)
+    kinds = {kind: sum(s.count for s in plan.steps if s.kind == kind) for kind in ("boot", "start")}
+    likely = next((t for t in story.simulation.tiers if t.tier == 0), None)
+    losses = plural(len(report.rows), "loss", "losses")
+    p90 = likely.last_ms[1] if likely else 0
+    whole = "is not whole again in a day" if p90 is None else f"is whole again within {duration(p90)}"
+    print(f"""
+  {headline(report, row).text}
+  The audit tried {losses} and found {plural(len(errors), "error")} to mend.
+  Recovery tools lost with what they must recover: {number(len(tools))}.
+  {_verdict(story)}
+  Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
+  Stores whose data does not come back: {number(gone)}.
+  Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
+  The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
+  Nine times in ten, what the plan restores of tier 0 {whole}.
+""")
+
+
+def _proved(story: Story) -> str:
+    if story.verdict.holds:
+        return f"the checker went through {plural(story.verdict.steps, 'step')} and agrees"
+    return f"the checker found {plural(len(story.verdict.violations), 'violation')}"
+
+
+def _wikimedia(out: Path) -> None:
+    if not SOURCE.is_dir():
+        print("wikimedia: its data is not beside the project, so this part is left out")
+        return
+    print("wikimedia (a real estate of two core sites)")
+    with _step("import it"):
+        import_estate("wikimedia", SOURCE, out / "wikimedia")
+    with _step("audit it"):
+        report = audit(estates.load(out / "wikimedia"))
+    for rule in ("single-site-service", "hidden-single-site"):
+        found = [f for f in report.findings if f.rule == rule]
+        print(f"  {rule}: {number(len(found))}, for example {found[0].message if found else 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Takes a changed estate, and a changed policy, while the controller runs.
+
+How it goes. The files of estate and policy are looked at every few seconds (names, times, sizes), and at once
+when `look_now` is called, which SIGHUP does. When they differ from the last look they are left to settle for
+one more look. Then they are copied (`estate_copies`), and the copy is read and checked on a thread: nothing
+that somebody is just writing is ever read twice, and the loop goes on. What then happens:
+
+    the same bytes as before      nothing; a problem that stood is over
+    problems                      the estate in use stays; said with file and line
+    what needs a new start        the estate in use stays; said (`estate_turn.needs_restart`)
+    a policy that needs one       the estate is taken beside the policy in use, and that is said
+                                  (`estate_turn.policy_waits`)
+    all else                      the controller goes over in one step, then the link moves, and with it the
+                                  processes beside it: war room, notices, status page
+
+How it stands is in `standing.json` beside the link, which the war room shows: on the page Now, in
+`/v1/situation` and in `/metrics`. What changed is told as a notice: `estate` or `policy` when one was taken,
+with both digests, `trouble` when not. The leader's notices go into the journal, so that it says which estate
+and policy it led by, and since when.
+
+Every controller watches the files of its own site. Runs under way keep the plan they are bound to, and what
+they were made under where the new policy is looser (`engine.policies`); a plan of an older estate that was
+not proposed yet is refused as stale, and the drawer looks at each of its plans anew: those that the change
+does not touch are kept, if the checker accepts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Any, Final
+
+from evac.app.controlling import Composed
+from evac.app.estates.copies import Copies, Edition, Stamp, Standing, words_of
+from evac.app.estates.switch_over import Loaded, check_new_mode, load, needs_restart, policy_waits, turn
+from evac.engine.clock import Clock
+from evac.engine.lead.policies import changes, digest_of
+from evac.engine.lead.watch_journal import NoticeKind
+from evac.model.errors import EstateError, EvacError
+from evac.model.run_policy import RunPolicy
+
+LOOK_S: Final = 2.0
+_AGAIN: Final = "the {} on disk is the one in use again"
+_OF_POLICY: Final = frozenset({"policy-invalid", "mode-needs-quorum", "mode-needs-witness"})
+"""Codes of problems that only a policy has."""
+Say = Callable[[NoticeKind, str, Mapping[str, Any]], None]
+
+
+class EstateWatch:
+    """One beside a running controller. watches: it is one of several controllers."""
+
+    def __init__(
+        self,
+        copies: Copies,
+        made: Composed,
+        as_of: date | None,
+        clock: Clock,
+        *,
+        watches: bool,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._copies, self._made, self._as_of, self._clock = copies, made, as_of, clock
+        self._watches, self._look_s = watches, look_s
+        self._say: Say = made.controller.say
+        self._bell = asyncio.Event()
+        self._policies = made.controller.parts.desk.policies
+        self._looked: Stamp = ()
+        self._done: Stamp = ()
+        self._digest, self._waits = copies.used.digest, ""
+        now_ms = clock.now_ms()
+        self.standing = Standing(now_ms, policy_ms=now_ms)
+
+    def look_now(self) -> None:
+        """Somebody says that the files changed."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Nothing that is wrong with files ends it."""
+        self._write()
+        while True:
+            asked = False
+            try:
+                async with asyncio.timeout(self._look_s):
+                    asked = await self._bell.wait()
+            except TimeoutError:
+                pass
+            self._bell.clear()
+            await self.look(asked)
+
+    async def look(self, at_once: bool = False) -> None:
+        """One look. at_once: the files are said to be whole."""
+        now = await asyncio.to_thread(self._copies.stamp)
+        settled, self._looked = now == self._looked, now
+        if at_once or (settled and now != self._done) or not self._copies.whole:
+            self._done = now
+            await self._take()
+
+    async def _take(self) -> None:
+        try:
+            edition = await asyncio.to_thread(self._copies.copy)
+        except (EvacError, OSError) as error:
+            if not isinstance(error, EstateError):  # what the files say is not the reason: tried again soon
+                self._done = ()
+            self._refuse(error)
+            return
+        taken = False
+        try:
+            if edition.digest == self._digest and self._copies.whole:
+                self._well()
+            else:
+                taken = await self._weigh(edition)
+        except (EvacError, OSError) as error:
+            self._refuse(error)
+        finally:
+            if not taken:
+                self._copies.drop(edition)
+
+    async def _weigh(self, edition: Edition) -> bool:
+        """Whether this edition is the one in use from now on. Raises EstateError, OSError."""
+        new = await asyncio.to_thread(load, edition.estate, edition.policy, self._as_of)
+        site = self._made.controller.parts.site
+        why = needs_restart(self._made.seen.files, new.estate, site, self._watches)
+        if why:
+            self._needs_restart(why)
+            return False
+        if self._watches and edition.policy is not None:
+            voters = len(self._made.controller.parts.sites)
+            check_new_mode(new.policy, edition.policy, self._made.store.quorum, voters)
+        restart = policy_waits(self._policies.now, new.policy)
+        if restart:
+            edition = self._copies.with_policy_of(edition, self._copies.used)
+            new = await asyncio.to_thread(load, edition.estate, edition.policy, self._as_of)
+        await self._turn(edition, new, restart)
+        return True
+
+    async def _turn(self, edition: Edition, new: Loaded, restart: str) -> None:
+        before, policy = self._made.seen.digest, self._policies.now
+        await turn(self._made, new, edition.estate, lambda: self._copies.use(edition))
+        self._digest, self._waits = edition.digest, restart
+        old, now_ms = self.standing, self._clock.now_ms()
+        if self._made.seen.digest != before or new.policy != policy:
+            self.standing = Standing(old.taken_ms, policy_ms=old.policy_ms)
+        if self._made.seen.digest != before:
+            self._changed_estate(before, now_ms)
+        if new.policy != policy:
+            self._changed_policy(policy, now_ms)
+        self._well()
+        self._write()
+
+    def _changed_estate(self, before: str, now_ms: int) -> None:
+        digest = self._made.seen.digest
+        self.standing = replace(self.standing, taken_ms=now_ms)
+        words = f"the estate changed: from now on {digest[:19]}, before {before[:19]}"
+        self._say("estate", words, {"estate": digest, "before": before})
+
+    def _changed_policy(self, old: RunPolicy, now_ms: int) -> None:
+        """Also which runs go on by what they were made under."""
+        digest, before = self._policies.digest, digest_of(old)
+        keys, held = changes(old, self._policies.now), self._policies.held
+        self.standing = replace(self.standing, policy_ms=now_ms)
+        words = f"the policy changed ({', '.join(keys)}): from now on {digest[:19]}, before {before[:19]}"
+        if held:
+            words += f"; where it is looser, it does not hold for {', '.join(held)}"
+        data = {"policy": digest, "before": before, "changed": list(keys), "held": list(held)}
+        self._say("policy", words, data)
+
+    def _well(self) -> None:
+        """What is on disk is what is in use, but for what waits for a new start."""
+        if self._waits:
+            self._needs_restart(self._waits, policy=True)
+        elif not self.standing.well:
+            old = self.standing
+            self.standing = Standing(old.taken_ms, policy_ms=old.policy_ms)
+            if old.policy:
+                self._say("policy", _AGAIN.format("policy"), {"policy": self._policies.digest})
+            else:
+                self._say("estate", _AGAIN.format("estate"), {"estate": self._made.seen.digest})
+            self._write()
+
+    def _refuse(self, error: EvacError | OSError) -> None:
+        """Said once for each set of problems."""
+        count, first = _problems(error)
+        old = self.standing
+        if (old.problems, old.first) == (count, first):
+            return
+        since_ms = old.since_ms or self._clock.now_ms()
+        policy = error.code in _OF_POLICY if isinstance(error, EvacError) else False
+        self.standing = Standing(old.taken_ms, count, first, "", since_ms, old.policy_ms, policy)
+        code = "estate-reload" if isinstance(error, OSError) else error.code
+        self._trouble({"code": code, "problems": count, "first": first})
+
+    def _needs_restart(self, why: str, policy: bool = False) -> None:
+        old = self.standing
+        if old.restart == why and not old.problems:
+            return
+        since_ms = old.since_ms or self._clock.now_ms()
+        self.standing = Standing(old.taken_ms, 0, "", why, since_ms, old.policy_ms, policy)
+        self._trouble({"code": "policy-restart" if policy else "estate-restart", "why": why})
+
+    def _trouble(self, data: Mapping[str, Any]) -> None:
+        self._say("trouble", words_of(self.standing), data)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._copies.say(self.standing)
+        except OSError as error:
+            words = f"how the estate on disk stands cannot be shown: {error.strerror or error}"
+            self._say("trouble", words, {"code": "estate-reload"})
+
+
+def _problems(error: EvacError | OSError) -> tuple[int, str]:
+    """How many, and the first one with its place."""
+    if isinstance(error, EstateError):
+        errors = [one for one in error.diagnostics if one.severity == "error"]
+        if errors:
+            first = min(errors, key=lambda one: one.sort_key)
+            return len(errors), f"{first.place}: {first.message}"
+    if isinstance(error, EvacError):
+        return 1, error.message
+    name = f"{error.filename}: " if error.filename else ""
+    return 1, f"{name}{error.strerror or type(error).__name__}"

@@ -1,0 +1,439 @@
+"""What the controllers of all sites know of the stores: roles as last seen for certain, and standing facts.
+
+    observed             roles of every store, as last seen with exactly one primary
+    standing/<store>     facts of synchronous replication, checked while all was well
+    sighting/<store>     where the primary stood at the last look, and up to when each copy holds all
+
+The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
+fire. A look that finds no primary, or two, changes nothing: the last certain roles stand. Unless an epoch was
+settled since: then its holder is the primary, also when it burnt before anybody saw it as such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from evac.app.observing import observe, standing_facts
+from evac.drivers.registry import Drivers
+from evac.engine.clock import Clock, RunClock
+from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
+from evac.engine.stores.data_loss import losses_of, pages, read_sightings
+from evac.engine.stores.datasets import DataSets, Epoch
+from evac.engine.stores.sightings import PREFIX as SIGHTING
+from evac.engine.stores.sightings import Following, Loss, Sighting, sighted
+from evac.model.digest import estate_digest
+from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation, Role, observed
+from evac.model.plan import Plan
+from evac.model.run_policy import RunPolicy
+from evac.store.port import Lease, Put, Store
+
+KEY: Final = "observed"
+PERIOD_S: Final = 2.0
+LEAST_S: Final = 0.25
+STANDING_S: Final = 5.0
+SOON_S: Final = 0.25
+"""After a check that found less than policy counts on; doubled until it finds it, up to the usual time."""
+MOVED_MS: Final = 10_000
+"""A primary that was just made waits for its copies until they have been led to it: that is no loss."""
+_DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
+"""What a copy that follows nobody is said to be behind; longer than that: not known."""
+PUTS_MOST: Final = 64
+"""Of one transaction."""
+_MOST: Final = 10_000
+
+
+class SeenEstate:
+    """The estate as last seen, and its digest; the same in every controller a moment later."""
+
+    def __init__(
+        self, estate: Estate, policy: RunPolicy, store: Store, drivers: Drivers, clock: Clock
+    ) -> None:
+        self._files, self._policy, self._store = estate, policy, store
+        self._drivers, self._clock = drivers, clock
+        self.observation = Observation(0)
+        self.estate = estate
+        self.digest = estate_digest(estate)
+        self._standing: dict[str, Standing] = {}
+        self._known_since: dict[str, tuple[Standing, int]] = {}
+        self._read_at_ms: int | None = None
+        self._sighted_at_ms: int | None = None
+        self._steady = RunClock(clock)
+        self._sightings: dict[str, Following] = {}
+        self._kept: dict[str, tuple[int, int, int]] = {}
+        self._moved: dict[str, tuple[str, int]] = {}
+        self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
+        self._goes_on: dict[str, tuple[int, int]] = {}
+        self._check_s = SOON_S
+        self._told_digest = ""
+        self._heeded: dict[str, int] | None = None
+
+    @property
+    def files(self) -> Estate:
+        """The estate as its files say, whatever was seen."""
+        return self._files
+
+    async def adopt(self, estate: Estate, with_it: Callable[[], None]) -> None:
+        """Goes over to other files, with the roles as last seen; what takes a core's while is done beside the
+        loop. with_it: what changes in the same moment; where it raises, nothing does.
+        """
+        while True:
+            seen = self.observation
+            now, digest = await asyncio.to_thread(_as_seen, estate, seen)
+            if seen.members == self.observation.members:
+                break
+        with_it()
+        self._files, self.estate, self.digest = estate, now, digest
+
+    def rule(self, policy: RunPolicy) -> None:
+        """By this policy from now on."""
+        self._policy = policy
+
+    def standing(self, store: str) -> Standing | None:
+        """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
+        fact that lay there before this controller first looked keeps the date of its writer.
+        """
+        fact = self._standing.get(store)
+        known, since_ms = self._known_since.get(store, (None, 0))
+        if fact is None or known != fact:
+            return fact
+        return replace(fact, at_ms=self._clock.now_ms() - (self._clock.monotonic_ms() - since_ms))
+
+    def _note_standing(self, facts: Mapping[str, Standing], not_before_ms: int | None) -> None:
+        """Counts the age of what is new from `not_before_ms`: the last moment at which it was not there."""
+        for name, fact in facts.items():
+            if not_before_ms is not None and self._standing.get(name) != fact:
+                self._known_since[name] = (fact, not_before_ms)
+
+    async def follow(self) -> None:
+        """Reads what the leader wrote, until cancelled."""
+        while True:
+            with contextlib.suppress(Unavailable, Corrupt):
+                await self.read()
+            await asyncio.sleep(PERIOD_S / 4)
+
+    async def read(self) -> None:
+        began_ms = self._clock.monotonic_ms()
+        entry = await self._store.get(KEY)
+        if entry is not None:
+            self._take(decode(entry.value))
+            self._told_digest = digest_in(entry.value)
+            self._heeded = changes_in(entry.value)
+        facts: dict[str, Standing] = {}
+        for one in await pages(self._store, PREFIX):
+            name = one.key.removeprefix(PREFIX)
+            with contextlib.suppress(EvacError):
+                facts[name] = decode_standing(name, one.value)
+        self._note_standing(facts, self._read_at_ms)
+        self._standing = facts  # what was deleted is believed no more
+        self._read_at_ms = began_ms
+        began_ms = self._steady.now_ms()
+        for name, sighting in (await read_sightings(self._store)).items():
+            self._sightings.setdefault(name, Following()).read(sighting, self._sighted_at_ms)
+        self._sighted_at_ms = began_ms
+
+    async def begin(self) -> None:
+        """What others left in the store; where there is nothing, a look of one's own, so that a plan made
+        from the world as it is fits from the first moment on.
+        """
+        with contextlib.suppress(Unavailable, Corrupt):
+            await self.read()
+        if not self.observation.members:
+            now = await observe(self._files, self._drivers, self._clock.now_ms())
+            self._take(merged(self.observation, now))
+
+    async def look(self, guard: Lease) -> None:
+        """One look at the real systems by the leader, written where roles changed. Silent servers make a look
+        long, and not the time from one to the next.
+        """
+        began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
+        sets = DataSets(self._store, "", self._clock)
+        before = await sets.read_all()
+        now = await observe(self._files, self._drivers, self._clock.now_ms())
+        self.note_waits(now)
+        await self._keep_sightings(now, at_ms, guard)
+        epochs = await sets.read_all()
+        holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
+        newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
+        seen = aged(merged(self.observation, now, holders, newer), self._sightings)
+        heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
+        same = seen.members == self.observation.members and self._heeded == heeded
+        if not same or self._told_digest not in ("", self.digest):
+            files = self._files
+            estate, digest = _as_seen(files, seen)
+            await self._store.transact((), (Put(KEY, encode(seen, digest, heeded)),), guard)
+            self._told_digest, self._heeded = digest, heeded
+            if files is self._files:
+                self.observation, self.estate, self.digest = seen, estate, digest
+            else:  # others were adopted meanwhile; the next look says so
+                self._take(seen)
+        took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
+        await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
+
+    def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
+        """Those that changed since before the last look. None where nobody wrote what that look knew."""
+        known = self._heeded
+        changed = (e for e in epochs.values() if known is not None and e.changes > known.get(e.store, 0))
+        return [epoch for epoch in changed if epoch.holder]
+
+    async def behind(self, sites: Collection[str]) -> bool:
+        """Whether a store got its primary at one of these sites since the last look: a plan of the roles as
+        they are known here would take another site for it. The next look knows.
+        """
+        epochs = await DataSets(self._store, "", self._clock).read_all()
+        return any(epoch.holder in sites for epoch in self._unheeded(epochs))
+
+    async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
+        """Written at each look that saw a primary: how old the last one is, is what can be lost. at_ms: when
+        the look began, by the steady clock. What was not certainly written is not called kept.
+        """
+        new: list[Sighting] = []
+        for store, members in _by_store(now).items():
+            before = self._sightings.setdefault(store, Following()).known
+            after = sighted(before, store, tuple(members.values()), at_ms)
+            if after is not None and after is not before:
+                token, last_ms, kept_ms = self._kept.pop(store, (0, 0, 0))
+                kept = (last_ms, kept_ms) if token == guard.token else (0, 0)
+                new.append(replace(after, token=guard.token, kept=kept))
+        for i in range(0, len(new), PUTS_MOST):
+            some = new[i : i + PUTS_MOST]
+            for one in some:
+                self._sightings[one.store].wrote(one)
+            puts = tuple(Put(SIGHTING + one.store, one.encode()) for one in some)
+            await self._store.transact((), puts, guard)
+            for one in some:
+                self._kept[one.store] = (guard.token, one.at_ms, self._steady.now_ms())
+
+    def losses(self, plan: Plan) -> Mapping[str, Loss]:
+        """The most that each promotion of a plan can lose, should its fence be complete as planned; by the
+        wall clock as it is now, as the journal of a new run has it.
+        """
+        now_ms = self._clock.now_ms()
+        by_ms = now_ms - self._steady.now_ms()
+        seen = {name: one.known.moved(by_ms) for name, one in self._sightings.items() if one.known}
+        return losses_of(self.estate, plan, seen, now_ms)
+
+    def loss(self, known: Loss, until_ms: int, ago_ms: int) -> Loss:
+        """What was known of a promotion when its run was made, by what is seen now. until_ms: by the clock of
+        the run; ago_ms: how long ago that was.
+        """
+        followed = self._sightings.get(known.store)
+        if followed is None or followed.known is None:
+            return known.again(None, until_ms)
+        by_ms = until_ms + ago_ms - self._steady.now_ms()
+        return known.still(followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
+
+    def note_waits(self, now: Observation) -> None:
+        """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""
+        at_ms, before, went_on = self._clock.monotonic_ms(), self._waits, self._goes_on
+        self._waits, self._goes_on = {}, {}
+        for member in now.members:
+            if member.role == "primary":
+                if not member.waits_for:
+                    self._goes_on[member.store] = (went_on.get(member.store, (at_ms, 0))[0], at_ms)
+                site, _ = self._moved.get(member.store, (member.site, 0))
+                if site != member.site or member.store not in self._moved:
+                    self._moved[member.store] = (member.site, at_ms if site != member.site else -MOVED_MS)
+            if member.waits_for and at_ms - self._moved[member.store][1] >= MOVED_MS:
+                names, since_ms, _ = before.get(member.store, ((), at_ms, at_ms))
+                same = names == member.waits_for
+                self._waits[member.store] = (member.waits_for, since_ms if same else at_ms, at_ms)
+
+    def hangs(self) -> dict[str, tuple[str, ...]]:
+        """Store -> sites of its synchronous copies that have not followed for as long as it takes to believe
+        the loss of a site. From the first look to the last: one look alone, however old, may just have met a
+        new primary that its copies have not found yet.
+        """
+        bound_ms = self._believed_ms
+        late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}
+        found: dict[str, set[str]] = {}
+        for end in self._files.endpoints:
+            if end.settings.get("name") in late.get(end.subject, ()):
+                found.setdefault(end.subject, set()).add(end.at)
+        return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
+
+    def commits_go_on(self) -> frozenset[str]:
+        """Stores whose primaries were seen to wait for nobody for as long. A primary that no look found says
+        nothing.
+        """
+        bound_ms = self._believed_ms
+        return frozenset(name for name, (since, last) in self._goes_on.items() if last - since >= bound_ms)
+
+    @property
+    def _believed_ms(self) -> int:
+        return self._policy.profile.suspect_ms + self._policy.profile.confirm_ms
+
+    async def check_standing(self, guard: Lease) -> None:
+        """Checks what may serve as a fence, written with its time; what fails the check grows old. What was
+        seen before a store began to change is not written after it.
+        """
+        began_ms = self._clock.monotonic_ms()
+        epochs = await DataSets(self._store, "", self._clock).read_all()
+        facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms, epochs)
+        for fact in facts:
+            before = epochs.get(fact.store, Epoch(fact.store))
+            if await keep_standing(self._store, fact, before, guard):
+                self._note_standing({fact.store: fact}, began_ms)
+                self._standing[fact.store] = fact
+            else:
+                self._standing.pop(fact.store, None)
+        await asyncio.sleep(self._until_next_check(len(facts)))
+
+    def _until_next_check(self, found: int) -> float:
+        """Seconds. A fire that comes before the first proof waits for a person: so the first is looked for
+        often.
+        """
+        wanted = sum("sync" in self._policy.store(store.id).proofs for store in self.estate.stores)
+        if found >= wanted:
+            self._check_s = SOON_S
+            return STANDING_S
+        self._check_s = min(STANDING_S, self._check_s * 2)
+        return self._check_s
+
+    def _take(self, seen: Observation) -> None:
+        if seen.members == self.observation.members:
+            return
+        self.observation = seen
+        self.estate, self.digest = _as_seen(self._files, seen)
+
+
+def _as_seen(files: Estate, seen: Observation) -> tuple[Estate, str]:
+    """The estate with the roles that were seen, and its digest."""
+    estate = observed(files, seen)
+    return estate, estate_digest(estate)
+
+
+def merged(
+    before: Observation,
+    now: Observation,
+    holders: Mapping[str, str] | None = None,
+    newer: Mapping[str, str] | None = None,
+) -> Observation:
+    """Roles after another look: of a store with one certain primary as seen now, else as before. Lags are
+    left out, so that a plan does not go stale because of them.
+
+    holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain
+    only where the holder's own copy answers and says that it is none: else an old primary that came back
+    would be believed while the true one burns. newer: the same of those alone that were settled after
+    `before`: without a certain primary, that holder is it, unless its copy answers and says that it is none.
+
+    A synchronous copy that reconnects is synchronous still while its primary waits for it: nothing was
+    acknowledged without it.
+    """
+    old = _by_store(before)
+    found: list[MemberSeen] = []
+    for store, members in sorted(_by_store(now).items()):
+        known, holder = old.get(store, {}), (newer or {}).get(store, "")
+        certain = _is_certain(members, (holders or {}).get(store, ""))
+        trusted = holder in members and members[holder].role in ("unreachable", "primary")
+        if not certain and trusted and not _is_primary(known.get(holder)):
+            found += [_led_by(holder, member, known.get(site)) for site, member in sorted(members.items())]
+            continue
+        for site, member in sorted(members.items()):
+            was = known.get(site)
+            if not certain:
+                found += [was] if was is not None else []
+            elif was is not None and _stays(was, member, members):
+                found.append(was)
+            else:
+                found.append(MemberSeen(store, site, member.role))
+    return Observation(now.at_ms, tuple(found))
+
+
+def aged(seen: Observation, sightings: Mapping[str, Following]) -> Observation:
+    """With what a copy that follows nobody just now was behind when its primary was last seen. In coarse
+    steps: it is another estate, and other plans, at each.
+    """
+    found: list[MemberSeen] = []
+    for member in seen.members:
+        known = sightings[member.store].known if member.store in sightings else None
+        copy = None if known is None else known.copy(member.site)
+        if member.role == "detached" and known is not None and copy is not None and copy.holds_ms:
+            behind_ms = known.at_ms - copy.holds_ms
+            lag_ms = next((step for step in _DETACHED_STEPS_MS if step >= behind_ms), None)
+            member = replace(member, lag_ms=lag_ms)
+        found.append(member)
+    return replace(seen, members=tuple(found))
+
+
+def _stays(was: MemberSeen, now: MemberSeen, members: Mapping[str, MemberSeen]) -> bool:
+    """Whether a copy beside a certain primary is what it was: it is silent, or synchronous and reconnects
+    while its primary acknowledges nothing without it.
+    """
+    if now.role == "unreachable":
+        return was.role != "primary"
+    waited_for = any(now.detail in one.waits_for for one in members.values())
+    return was.role == "sync" and now.role == "detached" and waited_for
+
+
+def _is_primary(member: MemberSeen | None) -> bool:
+    return member is not None and member.role == "primary"
+
+
+def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSeen:
+    """A copy of a store whose primary is this holder, which nobody saw. Another that was the primary, or says
+    so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
+    """
+    follows = {member.role, was.role if was is not None else "none"} & {"sync", "async", "detached"}
+    role: Role = "async" if follows and member.role != "primary" and not _is_primary(was) else "none"
+    if member.site == holder:
+        role = "primary"
+    return MemberSeen(member.store, member.site, role)
+
+
+def _is_certain(members: Mapping[str, MemberSeen], holder: str) -> bool:
+    primaries = [site for site, member in members.items() if member.role == "primary"]
+    if len(primaries) != 1:
+        return False
+    other = members.get(holder)
+    return primaries[0] == holder or other is None or other.role != "unreachable"
+
+
+def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
+    found: dict[str, dict[str, MemberSeen]] = {}
+    for member in observation.members:
+        found.setdefault(member.store, {})[member.site] = member
+    return found
+
+
+def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
+    """digest: of the estate as observed, so that whoever has no files knows which plans are made of it.
+    changes: store -> changes of its epoch that were known before the look.
+    """
+    rows = [[m.store, m.site, m.role, *([] if m.lag_ms is None else [m.lag_ms])] for m in observation.members]
+    told = {"at_ms": observation.at_ms, "estate": digest, "members": rows, "changes": dict(changes)}
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+
+
+def changes_in(value: bytes) -> dict[str, int] | None:
+    """What the look knew of epochs; None where nobody wrote that. Raises Corrupt."""
+    try:
+        found = orjson.loads(value).get("changes")
+        return None if found is None else {str(name): int(count) for name, count in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error
+
+
+def digest_in(value: bytes) -> str:
+    """The digest of the estate as observed; "" where none was written. Raises Corrupt."""
+    try:
+        return str(orjson.loads(value).get("estate", ""))
+    except (ValueError, AttributeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error
+
+
+def decode(value: bytes) -> Observation:
+    """Raises Corrupt for what is no observation."""
+    try:
+        found: Mapping[str, Any] = orjson.loads(value)
+        rows = found["members"][:_MOST]
+        return Observation(int(found["at_ms"]), tuple(MemberSeen(*row) for row in rows))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt("what was observed cannot be read from the store") from error

@@ -1,0 +1,354 @@
+"""In a planning process: one estate as seen, and plans of it. Every function here runs there; what travels
+are roles of stores, names of domains and plan bytes.
+
+Everything that many scenarios share is made once: the estate, its digest, its topology, and the instance of a
+loss, which is the same for all losses that take the same. What rows of a loss say is kept by whoever asks,
+from one state of the estate to the next: it is worked out anew where anything differs that they are made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from evac import __version__
+from evac import estate as estates
+from evac.app.accepting import refused, why_not
+from evac.derive.basis import Basis, RowsSaid, basis_of, of_plan, rows_said
+from evac.derive.parts import no_rows, only_touched, read_by_rows
+from evac.derive.planning_instance import derive, limits_in
+from evac.derive.rows import RowSet, rows_of
+from evac.engine.plans.queue import scenarios_of
+from evac.estate.codecs import plan as plan_codec
+from evac.model.canonical import written
+from evac.model.collector import collector_at_rest
+from evac.model.digest import estate_digest
+from evac.model.domain import Loss, Topology, domains, is_lost, loss, topology
+from evac.model.errors import EvacError
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.model.observation import Observation, observed
+from evac.model.plan import Plan
+from evac.model.policy import Policy
+from evac.model.scenario import lose
+from evac.model.units import TICK_MS
+from evac.net.internal_errors import internal
+
+KINDS: Final = ("site", "group", "hall", "feed")
+_HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
+"""What a plan document says of its estate and its loss."""
+Answer = TypeVar("Answer")
+Failure = tuple[str, str, str]
+"""Code, message and hint of why there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which estate, as of which day, and stores whose rpo policy waives."""
+
+    path: str
+    as_of: date | None
+    waivers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A fault domain above a rack, or a pair of sites, and whom its loss leaves without a service (0 where
+    that is not reckoned). takes: the same for losses that take the same.
+    """
+
+    lost: tuple[str, ...]
+    kind: str
+    people: int
+    takes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """What a plan of a loss would be made of, and what the rows of that loss say."""
+
+    basis: Basis
+    rows: RowsSaid
+
+
+class _Desk:
+    """One estate. `look` makes it the one that was observed."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._files = estates.load(place.path, place.as_of)
+        self._seen: Observation | None = None
+        self.estate, self.digest, self.top = self._files, "", topology(self._files)
+        self._tables, self._tables_key = self.top, ""
+        self._rows: tuple[str, RowSet] | None = None
+        self._kept: tuple[str, Instance] | None = None
+        self._based: dict[str, Based] = {}
+        self._places: tuple[str, ...] | None = None
+
+    def look(self, observation: Observation) -> _Desk:
+        if self._seen is None or self._seen.members != observation.members:
+            self.estate = observed(self._files, observation)
+            self.digest, self.top = estate_digest(self.estate), topology(self.estate)
+            self._tables = topology(read_by_rows(self.estate))
+            limits = repr((__version__, TICK_MS, limits_in(self.top)))
+            self._tables_key = estate_digest(self._tables.estate) + limits
+            self._seen, self._rows, self._kept, self._places = observation, None, None, None
+            self._based.clear()
+        return self
+
+    def taken(self, lost: tuple[str, ...]) -> str:
+        """What a loss takes, as a digest. Raises UnknownDomain."""
+        if self._places is None:
+            stores = self.top.estate.stores
+            members = {one.at for store in stores for one in store.members}
+            backups = {one.at for store in stores for one in store.backups}
+            self._places = tuple(sorted(members | backups))
+        return _taken(self.top, self._places, loss(self.top, lost))
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self._place.waivers)
+
+    def based(self, lost: tuple[str, ...], known: RowsSaid | None = None) -> Based:
+        """What a plan of a loss is made of; known: what its rows said once. Raises UnknownDomain."""
+        taken = self.taken(lost)
+        if taken not in self._based:
+            key = hashlib.sha256((self._tables_key + taken).encode()).hexdigest()
+            if known is None or known.key != key:
+                known = rows_said(self._rows_of(taken, lost), key)
+            rest = derive(self.estate, lose(*lost), self.policy, top=self.top, rows=no_rows(self.top))
+            found = basis_of(only_touched(rest), known, self._more, self._about)
+            self._based[taken] = Based(found, known)
+        return self._based[taken]
+
+    def instance(self, lost: tuple[str, ...]) -> Instance:
+        """Of a loss. Raises UnknownDomain."""
+        taken = self.taken(lost)
+        if self._kept is None or self._kept[0] != taken:
+            rows = self._rows_of(taken, lost)
+            made = derive(self.estate, lose(*lost), self.policy, top=self.top, rows=rows)
+            self._kept = (taken, only_touched(made))
+        return self._kept[1]
+
+    def _rows_of(self, taken: str, lost: tuple[str, ...]) -> RowSet:
+        if self._rows is None or self._rows[0] != taken:
+            where = loss(self._tables, lost)
+            self._rows = (taken, rows_of(self._tables, where, lose(*lost), limits_in(self.top), TICK_MS))
+        return self._rows[1]
+
+    @property
+    def _more(self) -> tuple[object, ...]:
+        """What else a plan is made of. Where facts are intervals, a basis holds for this estate alone."""
+        estate = self.estate
+        whole = self.digest if estate.intervals else ""
+        return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
+
+    @property
+    def _about(self) -> tuple[object, ...]:
+        """What else planner and checker look at: where a tier weighs nothing, people are counted anew."""
+        return self.estate.horizon_ms, self.digest if min(self.estate.tier_weights, default=0) <= 0 else ""
+
+
+def _taken(top: Topology, places: tuple[str, ...], lost: Loss) -> str:
+    """Two losses that take the same have the same; their names and their feeds are not looked at. places:
+    where stores and their backups are.
+    """
+    state = hashlib.sha256()
+    for mask in (lost.sites, lost.halls, lost.racks, lost.pools, lost.servers):
+        state.update(np.packbits(mask).tobytes())
+    state.update(bytes(is_lost(top, lost, place) for place in places))
+    return state.hexdigest()
+
+
+_desks: dict[Place, _Desk] = {}
+
+
+def _at(place: Place, observation: Observation) -> _Desk:
+    if place not in _desks:
+        _desks.clear()
+        _desks[place] = _Desk(place)
+    return _desks[place].look(observation)
+
+
+def _told(work: Callable[[], Answer]) -> Answer | Failure:
+    """The answer, or why there is none. A mistake in one plan is the problem of that plan alone."""
+    try:
+        with collector_at_rest():
+            return work()
+    except Exception as error:
+        told = error if isinstance(error, EvacError) else internal(error)
+        return told.code, told.message, told.hint
+
+
+def opened(place: Place, observation: Observation) -> Failure | None:
+    """Reads the estate and loads the planner, so that the next question waits for neither."""
+
+    def work() -> None:
+        from evac.planning.warm import warm
+
+        _at(place, observation)
+        warm()
+
+    return _told(work)
+
+
+def basis(
+    place: Place, observation: Observation, lost: tuple[str, ...], known: RowsSaid | None = None
+) -> Based | Failure:
+    """What a plan of that loss would be made of; known: what the rows of that loss said once."""
+    return _told(lambda: _at(place, observation).based(lost, known))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Bytes of a plan that the checker accepted, and its basis. best: no plan can be better. whole: for what
+    the checker accepted it, see `model.basis`. body: what the plan says whatever its name and its estate, as
+    a digest; only of one that lay there.
+    """
+
+    data: bytes
+    basis: str
+    best: bool
+    whole: str = ""
+    body: str = ""
+
+
+def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int) -> Told | Failure:
+    """A plan that the checker accepted: it is judged once it is made, as it is read from its bytes. ms:
+    budget of the search, 0 for the first plan that is found.
+    """
+
+    def work() -> Told:
+        from evac.app.planner.plans import work_in
+        from evac.planning.plan import plan as made_of
+        from evac.verify.check import check
+
+        desk = _at(place, observation)
+        policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
+        made = made_of(
+            desk.estate,
+            lose(*lost),
+            policy=policy,
+            work=work_in(ms, len(desk.estate.fleet)),
+            known=(desk.digest, desk.instance(lost)),
+        )
+        told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
+        words = why_not(
+            check(desk.estate, plan_codec.decode(told.data, own=True), (desk.digest, desk.instance(lost)))
+        )
+        if words:
+            raise refused(words)
+        return told
+
+    return _told(work)
+
+
+def again(
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
+) -> Told | Failure | None:
+    """A plan that the checker accepted for the same, as the plan of this loss in this estate: it is neither
+    made nor checked again. whole: of that plan; data: as made here, or read in full before. None where this
+    loss in this estate is not quite the same.
+    """
+
+    def work() -> Told | None:
+        desk = _at(place, observation)
+        found = desk.based(lost).basis
+        if found.whole != whole:
+            return None
+        return _as_told(_headed_document(desk, lost, json.loads(data)), found)
+
+    return _told(work)
+
+
+def still(
+    place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, accepted: str
+) -> Told | Failure | None:
+    """A plan that may be kept, as the plan of this loss in this estate; None where the checker refuses it.
+    accepted: body of a plan that the checker accepted for the same; it is not checked again.
+    """
+
+    def work() -> Told | None:
+        from evac.verify.check import check
+
+        desk = _at(place, observation)
+        found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
+        document = plan_codec.document_of(found)
+        body = _body(document)
+        if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost))).holds:
+            return None
+        return replace(_as_told(document, desk.based(lost).basis), body=body)
+
+    return _told(work)
+
+
+def _body(document: dict[str, Any]) -> str:
+    """Of a plan without its head; every other key in canonical order."""
+    bare = {key: value for key, value in document.items() if key not in _HEAD}
+    return hashlib.sha256(written(bare)).hexdigest()
+
+
+def _as_told(document: dict[str, Any], basis: Basis) -> Told:
+    sheds = any(one["state"] == "shed" for one in document["services"])
+    sheds = sheds or any(step["kind"] == "shed" for step in document["steps"])
+    best = document["objective"] <= document["bound"]
+    return Told(written(document) + b"\n", of_plan(str(basis), sheds), best, basis.whole)
+
+
+def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:
+    """The same plan under the head of this estate; objectives are the services' own."""
+    rto_ms = {service.id: service.rto_ms for service in estate.services}
+    outcomes = tuple(
+        one if one.rto_ms == rto_ms.get(one.service) else replace(one, rto_ms=rto_ms.get(one.service))
+        for one in plan.outcomes
+    )
+    return replace(
+        plan,
+        name=estate.name,
+        scenario=lose(*lost),
+        estate_digest=digest,
+        as_of=estate.as_of,
+        outcomes=outcomes,
+    )
+
+
+def _headed_document(desk: _Desk, lost: tuple[str, ...], document: dict[str, Any]) -> dict[str, Any]:
+    """As `_headed`, of a plan of a loss as a document, whose keys stay in their order."""
+    estate, rto_ms = desk.estate, {service.id: service.rto_ms for service in desk.estate.services}
+    for one in document["services"]:
+        one["rto_ms"] = rto_ms.get(one["service"])
+    head = {
+        "name": estate.name,
+        "lost": list(lose(*lost).domains),
+        "estate_digest": desk.digest,
+        "as_of": None if estate.as_of is None else estate.as_of.isoformat(),
+    }
+    assert head.keys() <= document.keys()
+    document.update(head)
+    return document
+
+
+def scenarios(place: Place, observation: Observation) -> tuple[Domain, ...] | Failure:
+    """Every fault domain above a rack and every pair of sites, with what its loss takes."""
+    return _told(lambda: tuple(_domains(_at(place, observation))))
+
+
+def _domains(desk: _Desk) -> Iterator[Domain]:
+    from evac.audit.impacts import impacts
+    from evac.audit.losses import losses
+    from evac.audit.rows import loss_rows
+
+    chosen = [domain for domain in domains(desk.estate) if domain.kind in KINDS]
+    top = desk.top
+    rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
+    for domain, row in zip(chosen, rows, strict=True):
+        yield Domain((domain.id,), domain.kind, row.people_down, desk.taken((domain.id,)))
+    for lost in scenarios_of([site.id for site in desk.estate.sites]):
+        if len(lost) > 1:
+            yield Domain(lost, "pair", 0, desk.taken(lost))

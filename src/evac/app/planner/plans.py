@@ -1,0 +1,186 @@
+"""Making a plan from the question a user asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from evac.derive.power import BUDGETED, stated_budgets
+from evac.estate.codecs import plan as plan_codec
+from evac.estate.format import quantities
+from evac.model.collector import collector_at_rest
+from evac.model.domain import Topology, resolve, resolve_each, topology
+from evac.model.errors import EvacError, InvalidInput, UnknownDomain
+from evac.model.estate import Estate
+from evac.model.plan import Plan
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario, ScenarioKind
+
+if TYPE_CHECKING:
+    from evac.planning.plan import Beside
+
+Result = TypeVar("Result")
+LARGE: Final = 100
+"""Services from which on it is worth a thread to prove the bound of a plan beside it."""
+
+GENERATION_US: Final = 1_500
+GENERATION_US_PER_1000_SERVERS: Final = 450
+"""What one generation of the search takes on the reference machine: measured on the example company as
+mended, from 1,000 to 90,000 servers. A budget is at most what the search takes: it ends when it finds
+nothing more."""
+
+RESTORE_FACTOR: Final = 5
+"""How much longer a generation takes where every replica waits for a boot: measured likewise."""
+
+DEFAULT_BUDGET_MS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan with its canonical bytes and their digest."""
+
+    plan: Plan
+    data: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user asks: exactly one of the four lists is not empty. power: `DOMAIN=90%` or `DOMAIN=300kW`,
+    what a domain gives now; on: servers that were seen on."""
+
+    lose: tuple[str, ...] = ()
+    evacuate: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+    failback: tuple[str, ...] = ()
+    deadline_ms: int | None = None
+    power: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
+
+
+def scenario_of(estate: Estate, question: Question) -> Scenario:
+    """The scenario of a question. Raises InvalidInput and UnknownDomain."""
+    asked: list[tuple[ScenarioKind, tuple[str, ...]]] = [
+        ("lose", question.lose),
+        ("evacuate", question.evacuate),
+        ("restore", question.restore),
+        ("failback", question.failback),
+    ]
+    given = [(kind, domains) for kind, domains in asked if domains]
+    if len(given) != 1:
+        hint = "say one of --lose DOMAIN, --evacuate SITE, --restore DOMAIN, --failback SITE"
+        raise InvalidInput("plan-question", "a plan answers exactly one question", hint)
+    kind, domains = given[0]
+    if question.deadline_ms is not None and kind != "evacuate":
+        raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
+    top = topology(estate)
+    resolve_each(top, domains)
+    deadline = question.deadline_ms
+    if kind == "evacuate" and deadline is None:
+        deadline = estate.horizon_ms
+    if question.power and kind != "restore":
+        raise InvalidInput("plan-power", "--power belongs to --restore", "leave it out")
+    if question.on and kind != "restore":
+        raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+    power, on = power_now(top, question.power), tuple(sorted(set(question.on)))
+    return Scenario(kind, tuple(sorted(set(domains))), deadline, power, on)
+
+
+def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """(domain, watts) of what was stated as `DOMAIN=90%` or `DOMAIN=300 kW`, sorted.
+
+    Raises InvalidInput for what says neither, with every problem at once, and UnknownDomain.
+    """
+    budgets = stated_budgets(top)
+    found: dict[str, int] = {}
+    wrong: list[EvacError] = []
+    for text in stated:
+        name, _, amount = text.partition("=")
+        try:
+            if resolve(top, name).kind not in BUDGETED:
+                hint = "name a site, a hall, a feed or a rack"
+                raise InvalidInput("plan-power", f"{name[:200]} has no budget of power", hint)
+            if name in found:
+                raise InvalidInput("plan-power", f"the power of {name} is said twice", "keep one of the two")
+            found[name] = 0
+            found[name] = _watts(name, amount.strip(), budgets.get(name))
+        except (InvalidInput, UnknownDomain) as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        hint = "write DOMAIN=90% of its budget, or DOMAIN=300kW, once for each"
+        raise InvalidInput("plan-power", "; ".join(error.message for error in wrong), hint)
+    return tuple(sorted(found.items()))
+
+
+def _watts(name: str, amount: str, budget: int | None) -> int:
+    hint = "write DOMAIN=90% of its budget, or DOMAIN=300kW"
+    try:
+        if not amount.endswith("%"):
+            return quantities.parse(quantities.POWER_HELD, amount)
+        share = quantities.parse_permille(amount)
+    except quantities.QuantityError as error:
+        raise InvalidInput("plan-power", f"{name}={amount[:40]}: {error}", hint) from error
+    if budget is None:
+        raise InvalidInput("plan-power", f"the budget of {name} is not known", "say watts: DOMAIN=300kW")
+    return budget * share // 1_000
+
+
+def make_plan(
+    estate: Estate,
+    scenario: Scenario,
+    *,
+    budget_ms: int = DEFAULT_BUDGET_MS,
+    seed: int = 0,
+    waivers: tuple[str, ...] = (),
+    sensitivity: bool = False,
+    progress: Callable[[float, str], None] = lambda share, words: None,
+) -> Made:
+    """Plan, and encode. The budget is turned into a count of work: same input, same bytes."""
+    from evac.planning.plan import plan
+
+    unknown = sorted(set(waivers) - {store.id for store in estate.stores})
+    if unknown:
+        raise InvalidInput(
+            "plan-waiver", f"no store {', '.join(unknown)} to waive", "see stores: in the estate"
+        )
+    work = work_in(budget_ms, len(estate.fleet))
+    if scenario.kind == "restore":
+        work //= RESTORE_FACTOR
+    with collector_at_rest(), _beside(estate) as beside:
+        made = plan(
+            estate,
+            scenario,
+            policy=Policy(waivers),
+            work=work,
+            seed=seed,
+            sensitivity=sensitivity,
+            progress=progress,
+            beside=beside,
+        )
+        data = plan_codec.encode(made)
+        return Made(made, data, plan_codec.plan_digest(data))
+
+
+@contextmanager
+def _beside(estate: Estate) -> Iterator[Beside | None]:
+    """A thread for the plan of a large estate."""
+    if len(estate.services) < LARGE:
+        yield None
+        return
+    with ThreadPoolExecutor(1, "evac-proof") as helper:
+
+        def begin(work: Callable[[], Result], /) -> Callable[[], Result]:
+            return helper.submit(work).result
+
+        yield begin
+
+
+def work_in(budget_ms: int, servers: int) -> int:
+    """Generations of search that a budget buys for an estate of so many servers."""
+    each_us = GENERATION_US + GENERATION_US_PER_1000_SERVERS * servers // 1000
+    return max(0, budget_ms * 1000 // each_us)

@@ -1,0 +1,1 @@
+"""The pocket file: everything that is needed when nothing else is left."""

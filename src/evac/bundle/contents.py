@@ -1,0 +1,120 @@
+"""What is in a bundle, how old it is, and what is missing, as data and as one sheet for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from evac.bundle.opening import check_journals
+from evac.estate.codecs.bundle import BundleDamaged, open_bundle
+from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.views.sheet import Part, Sheet, utc
+from evac.views.words import duration
+
+
+def look(path: Path, now_ms: int) -> dict[str, Any]:
+    """The manifest, with what follows from the file itself. Raises BundleDamaged, InvalidInput."""
+    with open_bundle(path) as bundle:
+        told = manifest_of(bundle)
+        made_ms = told["made_at_ms"]
+        return {
+            "file": path.name,
+            "digest": f"sha256:{bundle.digest}",
+            "bytes": path.stat().st_size,
+            "made_at_ms": made_ms,
+            "age_ms": max(0, now_ms - made_ms),
+            "evac": told["evac"],
+            **{name: told.get(name) for name in _SHOWN},
+            "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
+        }
+
+
+_SHOWN: Final = (
+    "estate",
+    "generation",
+    "plans",
+    "journals",
+    "epochs",
+    "open_runs",
+    "references",
+    "sealed",
+    "wheels",
+    "left_out",
+)
+
+
+def problems_of(path: Path) -> list[tuple[str, str]]:
+    """(part, what is wrong with it): every part that is not what was written, and every broken journal.
+
+    Raises BundleDamaged where not even the table of contents can be believed.
+    """
+    with open_bundle(path) as bundle:
+        manifest_of(bundle)
+        found = [(error.part, error.message) for error in bundle.problems()]
+        if not found:
+            try:
+                check_journals(bundle)
+            except BundleDamaged as error:
+                found.append((error.part, error.message))
+        return found
+
+
+def contents_sheet(told: dict[str, Any]) -> Sheet:
+    """For a terminal or for paper."""
+    generation, sealed = told["generation"] or {}, told["sealed"]
+    lock = "nothing"
+    if sealed:
+        secrets = sum(1 for row in told["references"] if row["sealed"])
+        lock = (
+            f"{secrets} secrets and {len(sealed['files'])} files; "
+            f"{sealed['needed']} of {sealed['people']} people open them (shares {sealed['name']})"
+        )
+    facts = (
+        ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
+        ("digest", told["digest"]),
+        ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
+        ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
+        ("generation", f"{generation.get('number', 0)}; whoever starts from here opens the next one"),
+        ("under way", ", ".join(told["open_runs"] or ()) or "no run"),
+        ("under lock", lock),
+        ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not in it"),
+    )
+    plans = [
+        (
+            " + ".join(row["lost"]),
+            row["kind"],
+            utc(row["at_ms"]) if row["at_ms"] else "with the bundle",
+            row["digest"][:19],
+            row["part"],
+        )
+        for row in told["plans"]
+    ]
+    journals = [
+        (row["stream"], str(row["segments"]), str(row["records"]), row["hash"][:12])
+        for row in told["journals"]
+    ]
+    parts = (
+        Part("", facts=facts),
+        Part("Plans", head=("loss", "kind", "made", "digest", "part"), rows=plans),
+        Part("Journals", head=("stream", "segments", "records", "head"), rows=journals),
+        Part(
+            "Data sets",
+            head=("store", "epoch", "primary"),
+            rows=[(row["store"], str(row["epoch"]), row["holder"] or "-") for row in told["epochs"]],
+        ),
+        Part(
+            "What drivers need",
+            head=("reference", "for", "under lock"),
+            rows=[
+                (row["reference"], "; ".join(row["for"]), "yes" if row["sealed"] else "no")
+                for row in told["references"]
+            ],
+        ),
+        Part(
+            "What is missing",
+            head=("what", "why"),
+            rows=[(row["what"], row["why"]) for row in told["left_out"]],
+        ),
+    )
+    shown = tuple(part for part in parts if part.facts or part.rows)
+    return Sheet(f"Bundle {told['file']}", "", shown, f"next: evac serve --bundle {told['file']}")

@@ -1,0 +1,430 @@
+"""Everything that is needed when nothing else is left, in one file: `evac bundle`.
+
+manifest.json               what is in it, how old, what is missing and why; the digest of every part
+START.txt                   what to type on a laptop
+estate/                     the files that evac reads, policy and access file among them
+plans/, runbooks/           for every site, pair, group, hall and feed; the same ids of steps on paper
+store/entries.jsonl         registers, epochs, plans, what people said; never a lease, a vote or a proof
+store/journals/             every journal, segment by segment, with its hash chain
+sealed/break-glass.bin      values of secrets, which k of n people open together
+wheelhouse/                 evac itself
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+import evac
+from evac import estate as estates
+from evac.app.controlling import read_policy
+from evac.app.observed_stores import KEY as OBSERVED
+from evac.app.observed_stores import decode as decode_observed
+from evac.bundle import sealing
+from evac.bundle.plans import LeftOut, plans_of, without_small_plans
+from evac.drivers.process.peers import CA, CERT, KEY
+from evac.drivers.references import secret_of
+from evac.engine.stores import datasets
+from evac.estate.codecs.bundle import (
+    MAX_READ_BYTES,
+    Beside,
+    BundleDamaged,
+    Source,
+    bundle_beside,
+    open_bundle,
+)
+from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.estate.codecs.policy import policy_beside
+from evac.estate.format.problems import Problems
+from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
+from evac.model.digest import estate_digest
+from evac.model.errors import EvacError, InvalidInput
+from evac.model.estate import Estate
+from evac.model.observation import observed
+from evac.model.run_policy import RunPolicy
+from evac.store.copying import Copied, copy_of
+from evac.store.generation import Generation, read_generation
+from evac.store.opening import open_store
+from evac.store.port import Entry
+from evac.store.segments import decode
+
+BUDGET_MS: Final = 60_000
+SEALED: Final = "sealed/break-glass.bin"
+ENTRIES: Final = "store/entries.jsonl"
+WHEELS_MOST: Final = 2_000
+_REFERENCE: Final = re.compile(r"(env:[A-Za-z_]\w*|file:/[^\x00-\x1f]+|command:/[^\x00-\x1f]+)")
+START: Final = """\
+evac bundle of {name}
+
+This one file starts the controller of evac on a laptop that has Python {python} or later and no network.
+
+  1. Take evac out of it and install it (once):
+       python3 -m zipfile -e {file} bundle
+       python3 -m venv evac-venv
+       evac-venv/bin/pip install --no-index --find-links bundle/wheelhouse 'evac[{extras}]'
+  2. Look at it:
+       evac-venv/bin/evac bundle show {file}
+       evac-venv/bin/evac bundle verify {file}
+  3. Start, {with_shares}with the names of the sites that are lost:
+       evac-venv/bin/evac serve --bundle {file} --listen 127.0.0.1:8400 \
+         {shares}--confirm SITE --reason WHY
+     It says where it unpacked everything and what to type next.
+
+Whoever starts it opens a new generation: from then on every agent, and every system that keeps tokens,
+refuses the controllers of the old sites. The runbooks can be printed: they need no computer at all.
+"""
+EXTRAS: Final = "bundle,fast,k8s,notices,postgres,redfish,redis,serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """store: None: nothing of a store is carried. shares: (k, n) where secrets are locked up; shares_to:
+    folders of the people. sealed: more references, or files, to be locked up. at_ms: when it is made.
+    """
+
+    estate: Path
+    target: Path
+    at_ms: int
+    store: str | None = None
+    policy: Path | None = None
+    wheelhouse: Path | None = None
+    shares: tuple[int, int] | None = None
+    shares_to: tuple[Path, ...] = ()
+    sealed: tuple[str, ...] = ()
+    as_of: date | None = None
+    budget_ms: int = BUDGET_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """digest: of the manifest, to be written down elsewhere."""
+
+    target: Path
+    digest: str
+    parts: int
+    plans: int
+    left_out: tuple[LeftOut, ...]
+    shares: tuple[Path, ...]
+
+
+@dataclass(slots=True)
+class _Making:
+    """What comes together."""
+
+    asked: Asked
+    estate: Estate
+    sources: list[Source] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def leave_out(self, what: str, why: str) -> None:
+        self.left_out.append({"what": what, "why": why})
+
+
+def make_bundle(
+    asked: Asked,
+    tell: Callable[[float, str], None] = lambda share, words: None,
+    draw: sealing.Draw = os.urandom,
+) -> Written:
+    """Reads everything, writes one file. Same input, same bytes, but for what is locked up: its key is new
+    each time. Raises EstateError, InvalidInput, StoreError.
+    """
+    if asked.shares_to and asked.shares is None:
+        raise InvalidInput("share-count", "folders for shares are named without --share", "add --share 2/3")
+    if asked.shares is not None and not asked.shares_to:
+        raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
+    if asked.shares is not None:
+        sealing.check_folders(asked.shares[1], asked.shares_to)
+    _files_of(asked.sealed)
+    estate = estates.load(asked.estate, asked.as_of)
+    policy = read_policy(asked.estate, asked.policy, estate)
+    with tempfile.TemporaryDirectory(prefix=".evac-bundle-", dir=asked.target.parent) as room:
+        return _make(_Making(asked, estate), policy, Path(room), tell, draw)
+
+
+def _make(
+    making: _Making, policy: RunPolicy, room: Path, tell: Callable[[float, str], None], draw: sealing.Draw
+) -> Written:
+    asked, estate = making.asked, making.estate
+    _add_files(making)
+    copied, generation = _copy(asked.store)
+    planned = plans_of(_as_seen(estate, copied), policy, copied.entries, asked.budget_ms, room, tell)
+    making.sources += planned.sources
+    making.left_out += planned.left_out
+    _add_store(making, copied, generation)
+    wheels = _add_wheels(making)
+    shares = _add_sealed(making, draw)
+    making.sources.append(Source("START.txt", _start(making).encode()))
+    left_out = [{key: _printable(words) for key, words in row.items()} for row in making.left_out]
+    values = {
+        **making.values,
+        "evac": evac.__version__,
+        "made_at_ms": asked.at_ms,
+        "plans": list(planned.rows),
+        "left_out": left_out,
+        "wheels": wheels,
+        "estate": {"name": estate.name, "digest": estate_digest(estate)},
+    }
+    _check_read(making.sources)
+    with bundle_beside(asked.target, values, making.sources) as made:
+        _check_shape(made.path)
+        files = _hand_out(made, making, shares)
+    return Written(asked.target, made.digest, len(making.sources), len(planned.rows), tuple(left_out), files)
+
+
+def _check_read(sources: Sequence[Source]) -> None:
+    """Whoever opens the bundle reads store and lock whole, in memory. Raises InvalidInput."""
+    for source in sources:
+        size = len(source.data) if isinstance(source.data, bytes) else 0
+        if source.name.startswith(("store/", "sealed/")) and size > MAX_READ_BYTES:
+            raise InvalidInput(
+                "bundle-size",
+                f"{source.name} has {size:,} bytes; at most {MAX_READ_BYTES:,} of a part are "
+                "read when a bundle is opened",
+                "without --store the bundle still has estate, policy, plans and runbooks",
+            )
+
+
+def _check_shape(path: Path) -> None:
+    try:
+        with open_bundle(path) as bundle:
+            manifest_of(bundle)
+    except BundleDamaged as error:
+        raise InvalidInput(
+            "bundle-unreadable",
+            f"what was written would not be opened: {error.message}",
+            "names of files and secrets that cannot be printed are not carried: rename them",
+        ) from error
+
+
+def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
+    """Puts the bundle in its place once everybody has a share: nobody could open it without."""
+    if not shares:
+        made.put()
+        return ()
+    title = f"evac bundle of {making.estate.name}, manifest {made.digest[:16]}"
+    files = sealing.write_shares(shares, making.asked.shares_to, title)
+    try:
+        made.put()
+    except InvalidInput:
+        sealing.take_back(files)
+        raise
+    return files
+
+
+def _as_seen(estate: Estate, copied: Copied) -> Estate:
+    found = copied.entries.get(OBSERVED)
+    return estate if found is None else observed(estate, decode_observed(found))
+
+
+def _add_files(making: _Making) -> None:
+    """What evac reads of the estate's folder, and nothing else that may lie there."""
+    path, asked = making.asked.estate, making.asked
+    found = find_files(path, Problems())
+    files = [*found.documents, *found.tables.values()]
+    if path.is_dir():
+        files += [path / name for name in (POLICY_FILE, ACCESS_FILE, NOTICES_FILE) if (path / name).is_file()]
+    names = {file.name for file in files}
+    making.sources += [Source(f"estate/{file.name}", file.read_bytes()) for file in files]
+    making.values["estate_file"] = "" if path.is_dir() else path.name
+    policy = asked.policy or policy_beside(path)
+    making.values["policy"] = "" if policy is None else f"estate/{POLICY_FILE}"
+    if asked.policy is not None:
+        making.sources = [one for one in making.sources if one.name != f"estate/{POLICY_FILE}"]
+        making.sources.append(Source(f"estate/{POLICY_FILE}", asked.policy.read_bytes()))
+    if policy is None:
+        making.leave_out("a policy", "there is none: the careful one holds")
+    if path.is_dir():
+        for other in sorted(one.name for one in path.iterdir() if not one.name.startswith(".")):
+            if other not in names:
+                making.leave_out(f"estate/{other}", "evac does not read it, and it may be a secret")
+
+
+def _copy(url: str | None) -> tuple[Copied, Generation]:
+    if url is None:
+        return Copied({}, {}, True), Generation()
+
+    async def work() -> tuple[Copied, Generation]:
+        store = open_store(url)
+        try:
+            return await copy_of(store), await read_generation(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(work())
+
+
+def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
+    """Journals with their heads, everything else with its key, and which generation it is of."""
+    if making.asked.store is None:
+        making.leave_out("journals, registers and epochs", "no store was named: --store")
+    if not copied.still:
+        making.leave_out("one moment of the store", "it changed while it was copied: make another")
+    lines = [
+        orjson.dumps([key, _text(value)])
+        for key, value in sorted(without_small_plans(copied.entries).items())
+    ]
+    making.sources.append(Source(ENTRIES, b"".join(line + b"\n" for line in lines)))
+    journals = []
+    for stream, segments in sorted(copied.journals.items()):
+        part = f"store/journals/{quote(stream, safe='')}.segments"
+        making.sources.append(Source(part, b"".join(_text(one).encode() + b"\n" for one in segments)))
+        last = decode(stream, len(segments), segments[-1])
+        journals.append(
+            {
+                "stream": stream,
+                "part": part,
+                "segments": last.number,
+                "records": last.last,
+                "hash": last.hash,
+                "token": last.token,
+            }
+        )
+    making.values["journals"] = journals
+    making.values["generation"] = {"number": generation.number, "opener": generation.opener}
+    making.values["epochs"] = _epochs(copied.entries)
+    making.values["open_runs"] = sorted(
+        key.removeprefix("open/") for key in copied.entries if key.startswith("open/")
+    )
+
+
+def _epochs(entries: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    found = []
+    for key, value in sorted(entries.items()):
+        if key.startswith(datasets.PREFIX):
+            epoch = datasets.decode(key.removeprefix(datasets.PREFIX), Entry(key, value, 1))
+            found.append({"store": epoch.store, "epoch": epoch.number, "holder": epoch.holder})
+    return found
+
+
+def _add_wheels(making: _Making) -> list[str]:
+    folder = making.asked.wheelhouse
+    if folder is None:
+        making.leave_out("evac itself", "no --wheelhouse: the laptop must have evac already")
+        return []
+    wheels = sorted(folder.glob("*.whl"))
+    if not any(wheel.name.startswith("evac-") for wheel in wheels) or len(wheels) > WHEELS_MOST:
+        raise InvalidInput(
+            "wheelhouse-no-evac", f"{folder} holds no wheel of evac", "make wheelhouse DIR=folder writes one"
+        )
+    making.sources += [Source(f"wheelhouse/{wheel.name}", wheel) for wheel in wheels]
+    return [wheel.name for wheel in wheels]
+
+
+def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...]:
+    """References of everything that drivers need; where people hold shares, their values under lock."""
+    asked = making.asked
+    rows = _references(making.estate)
+    for one in asked.sealed:
+        if _REFERENCE.fullmatch(one):
+            rows.setdefault(one, []).append("asked for")
+    values: dict[str, str] = {}
+    files = {name: _file(path) for name, path in _files_of(asked.sealed).items()}
+    files |= _certificates(making)
+    if asked.shares is None and asked.sealed:
+        raise InvalidInput("share-count", "nothing is locked up without shares", "add --share 2/3")
+    for reference in sorted(rows) if asked.shares is not None else ():
+        try:
+            values[reference] = secret_of(reference, whole=True).reveal()
+        except EvacError as error:
+            making.leave_out(f"the value of {reference}", error.message)
+    if asked.shares is None and rows:
+        making.leave_out(f"values of {len(rows)} secrets", "no --share k/n: only their references are here")
+    making.values["references"] = [
+        {"reference": reference, "for": sorted(set(needed)), "sealed": reference in values}
+        for reference, needed in sorted(rows.items())
+    ]
+    making.values["sealed"] = None
+    if asked.shares is None:
+        return ()
+    lock, data, shares = sealing.lock_up(sealing.Material(values, files), *asked.shares, draw)
+    making.sources.append(Source(SEALED, data))
+    making.values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(files)}
+    return shares
+
+
+def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
+    """Under the lock a file has its last name alone. Raises InvalidInput where two would have the same."""
+    found = {name: Path(os.environ[name]) for name in (CA, CERT, KEY) if os.environ.get(name)}
+    agents = set(found)
+    for one in sealed:
+        path = Path(one)
+        if _REFERENCE.fullmatch(one):
+            continue
+        if path.name in found and found[path.name].resolve() != path.resolve():
+            raise InvalidInput(
+                "seal-name",
+                f"two files would be {path.name} under the lock: {found[path.name]} and {path}",
+                "give one of them another name",
+            )
+        found[path.name] = path
+        agents.discard(path.name)
+    return {name: path for name, path in found.items() if name not in agents}
+
+
+def _certificates(making: _Making) -> dict[str, bytes]:
+    """Which authority of agents is believed, and what is shown to them; for under the lock."""
+    agents = [
+        str(end.settings.get("agent", "")) for end in making.estate.endpoints if end.driver == "process"
+    ]
+    named = {name: os.environ[name] for name in (CA, CERT, KEY) if os.environ.get(name)}
+    if any(url.startswith("https:") for url in agents):
+        for name in (CERT, KEY):
+            if name not in named:
+                making.leave_out("a certificate to show to agents", f"{name} is not set here")
+        if making.asked.shares is None and named:
+            making.leave_out("certificates for agents", "no --share k/n")
+    return {name: _file(Path(path)) for name, path in named.items()} if making.asked.shares else {}
+
+
+def _references(estate: Estate) -> dict[str, list[str]]:
+    """Reference -> what needs it, in words."""
+    found: dict[str, list[str]] = {}
+    for endpoint in estate.endpoints:
+        where = f"{endpoint.driver} of {endpoint.subject} at {endpoint.at}"
+        for value in endpoint.settings.values():
+            for part in value if isinstance(value, tuple) else (value,):
+                whole = str(part)
+                for text in (whole, whole.partition("=")[2]):  # `NAME=reference`, of what a program is given
+                    if _REFERENCE.fullmatch(text):
+                        found.setdefault(text, []).append(where)
+    return found
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput("seal-missing", f"{path} cannot be read: {error.strerror}") from error
+
+
+def _start(making: _Making) -> str:
+    """The page that needs nothing but eyes."""
+    needed = making.asked.shares[0] if making.asked.shares else 0
+    return START.format(
+        name=making.estate.name,
+        file=making.asked.target.name,
+        python="3.11",
+        extras=EXTRAS,
+        with_shares=f"with the shares of {needed} people and " if needed else "",
+        shares="--share FILE " * needed,
+    )
+
+
+def _printable(words: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")

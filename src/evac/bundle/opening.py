@@ -1,0 +1,471 @@
+"""A controller from a bundle: a new folder, at once or not at all, with a store of a new generation.
+
+    estate/, plans/, runbooks/    as in the bundle
+    break-glass/                  what the shares opened: a file a reference, and files/
+    evac.sqlite                   the new store: journals checked by their chains, epochs above the old ones
+    opened.json                   of which bundle, which generation, who opened it and why
+
+A generation is opened only after every agent was asked: one that knows a newer one, or another that was
+opened since, is an error; one that does not answer must be that of a site that a person names as lost. Then
+each agent that answers is told, before anything acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac import estate as estates
+from evac.app.anchoring import AgentAt, agents_of
+from evac.bundle import sealing
+from evac.bundle.folder import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
+from evac.bundle.making import ENTRIES
+from evac.drivers.process.generation import AgentGenerations
+from evac.drivers.process.peers import CA, CERT, KEY
+from evac.engine.lead import watch_journal
+from evac.engine.stores import datasets
+from evac.engine.stores.guards import HOLD_KEY
+from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, open_bundle
+from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
+from evac.model.generation import GENERATION_MOST, epoch_in, token_in
+from evac.net import secrets
+from evac.store.anchors import Anchor, verify_chain
+from evac.store.copying import PAGE, fill, fill_store
+from evac.store.generation import KEY as GENERATION
+from evac.store.generation import Generation, encode, read_generation
+from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
+from evac.store.port import Entry, Put, Store
+from evac.store.segments import Segment, decode, key_of
+from evac.store.segments import encode as encode_segment
+from evac.views.words import listed
+
+ASK_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """into: a folder that is not there yet, or the one of this very bundle. confirm: sites that a person says
+    are lost. generation: to be opened; 0: the next one. store: an empty store to be filled, in place of a new
+    file in the folder.
+    """
+
+    bundle: Path
+    into: Path
+    who: str
+    reason: str
+    shares: Sequence[sealing.Share] = ()
+    confirm: tuple[str, ...] = ()
+    generation: int = 0
+    store: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """again: whether it was opened before, and goes on. held: runs that stand still until somebody looked at
+    them. told: sites whose agents know the generation.
+    """
+
+    folder: Path
+    estate: Path
+    policy: Path | None
+    generation: int
+    again: bool
+    held: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    other: str = ""
+
+    @property
+    def store(self) -> str:
+        return self.other or f"sqlite:{self.folder / STORE}"
+
+    @property
+    def secrets(self) -> Path | None:
+        """The folder that EVAC_SECRETS names; None where nothing was opened."""
+        path = self.folder / GLASS
+        return path if path.is_dir() else None
+
+
+def default_folder(bundle: Path) -> Path:
+    """In the folder for states of this user, by the digest of the bundle. Raises BundleDamaged."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "evac"
+    with open_bundle(bundle) as found:
+        return base / f"bundle-{found.digest[:16]}"
+
+
+def open_from(asked: Asked, now_ms: int) -> Opened:
+    """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
+    remove_leftovers(asked.into)
+    with open_bundle(asked.bundle) as bundle:
+        manifest_of(bundle)
+        if problems := bundle.problems():
+            names = ", ".join(problem.part for problem in problems)
+            raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
+        kept = _kept(asked, bundle)
+        if kept is not None:
+            return _opened(asked.into, bundle, kept, again=True)
+        asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with beside(asked.into) as place:
+            _unpack(bundle, place)
+            _unlock(bundle, asked, place)
+            with _with_secrets(place / GLASS):
+                known, silent = _ask_agents(place, bundle, (0, ""), asked.confirm)
+                number = _next(bundle, asked, known, silent)
+                left = _cut_off(bundle, asked, number)
+                opened = left or Generation(number, os.urandom(8).hex(), now_ms)
+                held = _make_store(place / STORE, bundle, opened, asked, filled=left is not None)
+                told = {
+                    "bundle": bundle.digest,
+                    "generation": number,
+                    "opener": opened.opener,
+                    "at_ms": opened.at_ms,
+                    "who": asked.who,
+                    "reason": asked.reason,
+                    "confirmed": list(asked.confirm),
+                    "store": asked.store,
+                }
+                (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+                put(place, asked.into)
+        found = _opened(asked.into, bundle, told, again=False)
+        with _with_secrets(asked.into / GLASS):
+            known, silent = _ask_agents(asked.into, bundle, (number, opened.opener))
+    for site, answer in known.items():
+        if answer != (number, opened.opener):
+            raise _taken(site, answer[0])
+    return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
+
+
+def _kept(asked: Asked, bundle: Bundle) -> dict[str, Any] | None:
+    """What an earlier opening of this bundle wrote; None where the folder is not there. Shares open what is
+    not open yet. Raises InvalidInput where something else is asked for than was opened.
+    """
+    folder = asked.into
+    if not folder.exists():
+        return None
+    try:
+        told = dict(orjson.loads((folder / OPENED).read_bytes()))
+        if told["bundle"] != bundle.digest or not isinstance(told["generation"], int):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _other_folder(folder, "is there, and nothing of this bundle") from None
+    if asked.generation not in (0, told["generation"]):
+        raise _other_folder(folder, f"has generation {told['generation']}, not {asked.generation}")
+    if asked.store and asked.store != told.get("store", ""):
+        raise _other_folder(folder, "was opened with another store than --store names")
+    if asked.shares and not (folder / GLASS).is_dir():
+        with beside(folder) as place:
+            _unlock(bundle, asked, place)
+            put(place / GLASS, folder / GLASS)
+    return told
+
+
+def _other_folder(folder: Path, why: str) -> InvalidInput:
+    return InvalidInput("bundle-folder", f"{folder} {why}", "name a new folder: --into NEWDIR")
+
+
+def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
+    policy, other = bundle.values["policy"], str(told.get("store", ""))
+    return Opened(
+        folder,
+        _estate(folder, bundle),
+        folder / policy if policy else None,
+        int(told["generation"]),
+        again,
+        other=other,
+    )
+
+
+def _estate(folder: Path, bundle: Bundle) -> Path:
+    name = bundle.values["estate_file"]
+    return folder / "estate" / name if name else folder / "estate"
+
+
+@contextlib.contextmanager
+def _with_secrets(folder: Path) -> Iterator[None]:
+    """References are resolved from opened material meanwhile, where there is any, and agents are shown the
+    certificate in it.
+    """
+    told = environment_of(folder)
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """What a process is told so that it uses opened material: where secrets lie, how agents are spoken to."""
+    if not folder.is_dir():
+        return {}
+    certificates = {name: folder / "files" / name for name in (CA, CERT, KEY)}
+    found = {name: str(path) for name, path in certificates.items() if path.is_file()}
+    return {secrets.OPENED: str(folder), **found}
+
+
+def _unpack(bundle: Bundle, place: Path) -> None:
+    for name in bundle.parts:
+        if name.split("/")[0] in UNPACKED:
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            bundle.copy(name, target)
+
+
+def _unlock(bundle: Bundle, asked: Asked, place: Path) -> None:
+    """What the shares open, where there are any, under `place`. Raises InvalidInput."""
+    sealed = bundle.values["sealed"]
+    if not asked.shares:
+        return
+    if sealed is None:
+        raise InvalidInput("share-foreign", "this bundle has nothing under lock", "leave the shares out")
+    lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
+    material = sealing.unlock(lock, bundle.read(sealed["part"]), asked.shares)
+    files = {secrets.name_of(reference): text.encode() for reference, text in material.values.items()}
+    files |= {check_name(f"files/{name}"): held for name, held in material.files.items()}
+    for name, data in files.items():
+        _write_private(place / GLASS / name, data)
+    (place / GLASS).mkdir(exist_ok=True, mode=0o700)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+
+
+def _ask_agents(
+    folder: Path, bundle: Bundle, own: tuple[int, str], confirm: Sequence[str] = ()
+) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
+    """(site -> (generation, opener) that its agent knows; sites whose agents are silent). Raises
+    UnknownDomain for a confirmed site that there is not.
+    """
+    estate = estates.load(_estate(folder, bundle))
+    sites = [site.id for site in estate.sites]
+    if strange := sorted(set(confirm).difference(sites)):
+        words = f"the estate of the bundle has no site {listed(strange)} that could be confirmed as lost"
+        raise UnknownDomain("unknown-domain", words, f"its sites are: {listed(sites, 20)}")
+    agents = agents_of(estate)
+
+    async def one(at: AgentAt) -> tuple[int, str] | str:
+        client = AgentGenerations(*at)
+        try:
+            return await client.ask(*own, ASK_S)
+        except ActionError as error:
+            return error.message
+        finally:
+            await client.close()
+
+    async def work() -> list[tuple[int, str] | str]:
+        return await asyncio.gather(*(one(agents[site]) for site in sorted(agents)))
+
+    found = dict(zip(sorted(agents), asyncio.run(work()), strict=True))
+    silent = {site: answer for site, answer in found.items() if isinstance(answer, str)}
+    return {site: answer for site, answer in found.items() if not isinstance(answer, str)}, silent
+
+
+def _next(
+    bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], silent: Mapping[str, str]
+) -> int:
+    """The generation to be opened. Raises NotAllowed."""
+    unnamed = sorted(set(silent) - set(asked.confirm))
+    if unnamed:
+        typed = " ".join(f"--confirm {site}" for site in unnamed)
+        why = "; ".join(f"{site}: {silent[site]}" for site in unnamed)
+        raise NotAllowed(
+            "site-silent",
+            f"nobody can tell the agents of {', '.join(unnamed)}: {why}",
+            f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
+        )
+    own: int = bundle.values["generation"]["number"]
+    newest = max([own, *(number for number, _ in known.values())])
+    if newest > own and not asked.generation:
+        raise _taken(next(site for site, (number, _) in known.items() if number == newest), newest)
+    number = asked.generation or newest + 1
+    if not newest < number <= GENERATION_MOST:
+        raise NotAllowed(
+            "generation-older",
+            f"generation {newest} was opened already; {number} does not follow it",
+            f"name one above {newest}: --generation {newest + 1}",
+        )
+    return number
+
+
+def _taken(site: str, number: int) -> NotAllowed:
+    return NotAllowed(
+        "generation-taken",
+        f"the agent of {site} knows generation {number}, which somebody else opened",
+        f"go on with that controller; to take over from it: --generation {number + 1} --into NEWDIR",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """Of a new store, but for its generation. held: runs that were under way, which a hold stops."""
+
+    entries: dict[str, bytes]
+    heads: list[Segment]
+    held: tuple[str, ...]
+
+
+def _contents(bundle: Bundle, generation: Generation, asked: Asked) -> _Contents:
+    """Raises BundleDamaged for a journal that is not what its chain says."""
+    entries = _entries(bundle)
+    journals = _journals(bundle)
+    held = tuple(sorted(key.removeprefix("open/") for key in entries if key.startswith("open/")))
+    for key, value in list(entries.items()):
+        if key.startswith(datasets.PREFIX):
+            entries[key] = _above(key, value, generation.number)
+    if held:
+        words = f"opened from a bundle: look at {', '.join(held)} first; it may have gone on since"
+        entries[HOLD_KEY] = orjson.dumps({"who": asked.who, "reason": words, "at_ms": generation.at_ms})
+    for stream, segments in journals.items():
+        entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
+    heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
+    entries |= _first_words(heads, generation, asked, bundle, token_in(generation.number, 0))
+    return _Contents(entries, heads, held)
+
+
+def _make_store(
+    path: Path, bundle: Bundle, generation: Generation, asked: Asked, *, filled: bool
+) -> tuple[str, ...]:
+    """The new store, or one elsewhere; returns the runs that are held. filled: it has everything already.
+    Raises BundleDamaged, StoreError.
+    """
+    made = _contents(bundle, generation, asked)
+    last = (GENERATION, encode(generation))
+    if not asked.store:
+        everything = sorted({**made.entries, GENERATION: last[1]}.items())
+        fill(path, everything, token_in(generation.number, 0))
+    elsewhere = made.entries if asked.store and not filled else {}
+    asyncio.run(_fill_and_check(asked.store or f"sqlite:{path}", made.heads, elsewhere, last))
+    return made.held
+
+
+def _cut_off(bundle: Bundle, asked: Asked, number: int) -> Generation | None:
+    """The generation that this very opening left in the store elsewhere when it was cut off before it had a
+    folder: the store holds all that it would write, from the same person for the same reason, and no more.
+    """
+
+    async def work() -> Generation | None:
+        store = open_store(asked.store)
+        try:
+            found = await read_generation(store)
+            if found.number != number:
+                return None
+            wanted = {**_contents(bundle, found, asked).entries, GENERATION: encode(found)}
+            return found if await _holds_just(store, wanted) else None
+        finally:
+            await store.close()
+
+    return asyncio.run(work()) if asked.store else None
+
+
+async def _holds_just(store: Store, wanted: Mapping[str, bytes]) -> bool:
+    count, after = 0, ""
+    while page := await store.list("", after, PAGE):
+        if any(wanted.get(entry.key) != entry.value for entry in page):
+            return False
+        count, after = count + len(page), page[-1].key
+    return count == len(wanted)
+
+
+def _above(key: str, value: bytes, generation: int) -> bytes:
+    """The epoch of a data set, above all that the old store can have reached since it was copied."""
+    try:
+        epoch = orjson.loads(value)
+        datasets.decode(key.removeprefix(datasets.PREFIX), Entry(key, value, 1))
+        return orjson.dumps({**epoch, "epoch": epoch_in(generation, int(epoch["epoch"]))})
+    except (EvacError, KeyError, TypeError, ValueError) as error:
+        raise BundleDamaged(f"{key} of the store cannot be read", ENTRIES) from error
+
+
+def _first_words(
+    heads: Sequence[Segment], generation: Generation, asked: Asked, bundle: Bundle, token: int
+) -> dict[str, bytes]:
+    """The first record that the new generation writes: who opened it, from what, and why."""
+    stream = watch_journal.STREAM
+    head = next((one for one in heads if one.stream == stream), None)
+    number, first, previous = (head.number + 1, head.last + 1, head.hash) if head else (1, 1, "")
+    lost = f"; lost: {', '.join(asked.confirm)}" if asked.confirm else ""
+    words = f"{asked.who} opened generation {generation.number} from a bundle: {asked.reason}{lost}"
+    told = {"generation": generation.number, "bundle": bundle.digest}
+    record = watch_journal.encode(watch_journal.Notice("leader", generation.at_ms, "", words, told))
+    return {key_of(stream, number): encode_segment(stream, number, first, token, previous, [record])}
+
+
+def _entries(bundle: Bundle) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    try:
+        for line in bundle.read(ENTRIES).splitlines():
+            key, value = orjson.loads(line)
+            found[str(key)] = base64.b64decode(value, validate=True)
+    except (ValueError, TypeError) as error:
+        raise BundleDamaged(f"{ENTRIES} cannot be read", ENTRIES) from error
+    return found
+
+
+def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
+    """Stream -> segments, which end at the head that the manifest names."""
+    found: dict[str, list[bytes]] = {}
+    for row in bundle.values["journals"]:
+        stream, part, head = row["stream"], row["part"], row["hash"]
+        try:
+            segments = [base64.b64decode(line, validate=True) for line in bundle.read(part).splitlines()]
+            last = decode(stream, len(segments), segments[-1])
+        except (ValueError, IndexError, Corrupt) as error:
+            raise BundleDamaged(f"the journal {stream} cannot be read", part) from error
+        if last.hash != head:
+            raise BundleDamaged(f"the journal {stream} does not end where the manifest says", part)
+        found[stream] = segments
+    return found
+
+
+def check_journals(bundle: Bundle) -> None:
+    """Raises BundleDamaged for a journal of which a link is missing, or that was cut off."""
+    journals = _journals(bundle)
+    heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
+
+    async def work() -> None:
+        store = MemoryStore(lambda: 0)
+        for stream, segments in journals.items():
+            for number, value in enumerate(segments, 1):
+                await store.transact((), (Put(key_of(stream, number), value),))
+        await _check_heads(store, heads)
+
+    asyncio.run(work())
+
+
+async def _fill_and_check(
+    url: str, heads: Sequence[Segment], entries: Mapping[str, bytes], last: tuple[str, bytes]
+) -> None:
+    """Fills a store that stands elsewhere, and asks any for what it holds now."""
+    store = open_store(url)
+    try:
+        if entries:
+            await fill_store(store, sorted(entries.items()), last)
+        await _check_heads(store, heads)
+    finally:
+        await store.close()
+
+
+async def _check_heads(store: Store, heads: Sequence[Segment]) -> None:
+    """Every journal leads, link by link, to the head that the manifest names. Raises BundleDamaged."""
+    for head in heads:
+        anchor = Anchor(head.stream, head.number, head.last, head.hash)
+        if problems := await verify_chain(store, head.stream, [anchor]):
+            raise BundleDamaged(f"the journal {head.stream}: {problems[0].message}", head.stream)

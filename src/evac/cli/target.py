@@ -1,0 +1,147 @@
+"""Where a command looks and asks: in a store, or through the API of a controller's war room."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from evac.cli import next_command
+from evac.cli.options import Command
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac.control.port import Control
+    from evac.net.secrets import Secret
+
+Answer = TypeVar("Answer")
+Work = Callable[["Control"], Awaitable[Answer]]
+TOKEN = "EVAC_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """server empty: the store. What proves who asks is given by reference and read when it is needed."""
+
+    store: str | None
+    server: str
+    token_file: Path | None = None
+    token_command: str = ""
+    cert: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+    def do(self, work: Work[Answer]) -> Answer:
+        """Opens the way, does the work, closes it."""
+
+        async def opened() -> Answer:
+            async with self._way() as control:
+                return await work(control)
+
+        return asyncio.run(opened())
+
+    def refuse(self, **given: object) -> None:
+        """Raises UsageError where something was given that only files beside a store need: a server reads
+        estate and policy of its own. given: what the command takes, `_` for what stands before a word.
+        """
+        names = [name.replace("_", "--") for name, value in given.items() if value is not None]
+        if self.server and names:
+            raise click.UsageError(
+                f"{' and '.join(names)} would not be read: the server (--server, EVAC_SERVER) has an estate "
+                f"and a policy of its own; leave {'it' if len(names) == 1 else 'them'} out, or name a --store"
+            )
+
+    def _way(self) -> AbstractAsyncContextManager[Control]:
+        if self.server:
+            from evac.control.server import through_server
+            from evac.control.server_calls import Server
+
+            return through_server(Server(self.server, self._token(), self.ca, self.cert, self.key))
+        from evac.app.runs import default_store
+        from evac.cli.run_options import log_file
+        from evac.control.store import through_store
+
+        return through_store(self.store or default_store(), log_file())
+
+    def _token(self) -> Secret | None:
+        """Raises InvalidInput, Permanent, never with a word of the token."""
+        from evac.net.secrets import resolve
+
+        if self.token_file is not None and self.token_command:
+            raise InvalidInput("token-twice", "a token comes from one place", "keep one of the two options")
+        if self.token_file is not None:
+            return _printable(resolve(f"file:{self.token_file.absolute()}"))
+        if self.token_command:
+            from evac.drivers.references import secret_of
+
+            return _printable(secret_of(f"command:{self.token_command}"))
+        return _printable(resolve(f"env:{TOKEN}")) if os.environ.get(TOKEN) else None
+
+
+def _printable(token: Secret) -> Secret:
+    """Raises InvalidInput for what no header holds."""
+    text = token.reveal()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        hint = "it is one word, as evac access token prints it"
+        raise InvalidInput("token-invalid", f"{token} holds no token", hint)
+    return token
+
+
+def where_options(command: Command) -> Command:
+    """Gives a command `where`."""
+    existing = click.Path(path_type=Path, dir_okay=False)
+
+    @click.option(
+        "--store",
+        metavar="URL",
+        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        "[default: $EVAC_STORE, else a SQLite file of this user]",
+    )
+    @click.option(
+        "--server",
+        metavar="URL",
+        help="Instead: a controller's war room, like https://evac.example:8400. [default: $EVAC_SERVER]",
+    )
+    @click.option("--token-file", type=existing, help="Who asks there. [default: $EVAC_TOKEN]")
+    @click.option("--token-command", default="", metavar="/PATH", help="A program that prints the token.")
+    @click.option("--client-cert", type=existing, help="Certificate of this client, PEM.")
+    @click.option("--client-key", type=existing, help="Its private key, PEM.")
+    @click.option("--ca", type=existing, help="Whose certificates are believed, PEM. [default: the system's]")
+    @functools.wraps(command)
+    def wrapped(
+        *values: Any,
+        store: str | None,
+        server: str | None,
+        token_file: Path | None,
+        token_command: str,
+        client_cert: Path | None,
+        client_key: Path | None,
+        ca: Path | None,
+        **named: Any,
+    ) -> Any:
+        if store and server:
+            raise click.UsageError("--store and --server are two ways to the same: name one")
+        chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
+        if not chosen and (token_file or token_command or client_cert or client_key or ca):
+            raise click.UsageError("tokens and certificates belong to --server: name one")
+        told = {
+            "--store": store,
+            "--server": server,
+            "--token-file": token_file,
+            "--token-command": token_command,
+            "--client-cert": client_cert,
+            "--client-key": client_key,
+            "--ca": ca,
+        }
+        next_command.remember(told, server=bool(chosen))
+        where = Where(store, chosen, token_file, token_command, client_cert, client_key, ca)
+        return command(*values, where=where, **named)
+
+    return wrapped  # type: ignore[return-value]

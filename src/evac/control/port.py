@@ -1,0 +1,166 @@
+"""The port of those who operate evac: what they see of runs, incidents and plans, and what they ask.
+
+There are two ways to it: straight to the store (`control_store`), and through the API of a war room
+(`control_server`). Commands speak to this port alone, so that each of them exists once. What is seen comes as
+documents, plain values that are shown as they are; the same question has the same answer both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from evac.engine.runs.requests import Request
+from evac.incident.notes import Note
+from evac.store.anchors import Anchor
+from evac.views.sheet import Sheet
+
+Document = Mapping[str, Any]
+PaperForm = Literal["json", "markdown", "html", "sheet"]
+PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
+QuarantineForm = Literal["json", "csv", "html"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGiven:
+    """A plan as it was given. data: its bytes; digest: of them. estate, policy: files beside whoever asks; a
+    war room has its own.
+    """
+
+    data: bytes
+    digest: str
+    estate: Path | None = None
+    policy: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request. taken: the leader took it; refused: why it did not let it be done."""
+
+    taken: bool
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A hold. already: it stood before."""
+
+    who: str
+    reason: str
+    already: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusFiles:
+    """The three files of a public status page, and what it says in short."""
+
+    page: str
+    feed: str
+    document: str
+    overall: str
+    components: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAbout:
+    """Whose public status page it is. title empty: the name of the estate."""
+
+    estate: Path | None
+    title: str
+    url: str
+
+
+class Control(Protocol):
+    """Names of runs are also those of their incidents. Everything raises EvacError."""
+
+    async def name(self, who: str) -> str:
+        """The name that journals will say; who: the one that was asked for, if any."""
+        ...
+
+    async def runs(self) -> Sequence[Document]:
+        """All runs, oldest first: run, incident, plan_digest, state, scenario, started_at."""
+        ...
+
+    async def run(self, name: str, most: int | None = None) -> Document:
+        """One run with its steps, or with so many of them, those first that need a look."""
+        ...
+
+    def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+        """The same each time that the run changed, until it has ended."""
+        ...
+
+    def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
+        """The journal of a run; follow: goes on until the run has ended."""
+        ...
+
+    async def ask(self, name: str, request: Request) -> Taken:
+        """Asks something of a run and waits for its leader. Id, moment and a missing name are filled in."""
+        ...
+
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        """Asks several things of a run, in order; what became of each."""
+        ...
+
+    async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
+        """Whether a journal is whole, and agrees with heads that others kept: that of a run, or one of
+        `anchoring.JOURNALS`.
+        """
+        ...
+
+    async def quarantine(self, name: str, form: QuarantineForm) -> str:
+        """The list of servers for the people on the floor."""
+        ...
+
+    async def plan(self, named: str) -> bytes:
+        """A plan that is kept, by its digest or the first twelve letters of it or more."""
+        ...
+
+    async def plans(self) -> Sequence[Document]:
+        """The drawer: scenario, lost, plan, estate, at, took_ms, problem."""
+        ...
+
+    async def rehearse(self, plan: PlanGiven) -> Document:
+        """A dry run: asks every system that the plan touches, and changes nothing."""
+        ...
+
+    async def ready(self, plan: PlanGiven) -> str:
+        """Who leads, after it was made sure that the plan fits and that somebody does."""
+        ...
+
+    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
+        """Has the leader make a run of a plan; its name."""
+        ...
+
+    async def hold(self, who: str, reason: str) -> Held:
+        """Stops everything before its next effect."""
+        ...
+
+    async def release(self, who: str, reason: str) -> bool:
+        """Ends the hold; False where nobody held anything."""
+        ...
+
+    async def status(self) -> Document:
+        """Who leads, what is held, which sites are marked, open runs, the drawer, the last notices."""
+        ...
+
+    async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
+        """What the loss of these domains at once does."""
+        ...
+
+    async def incidents(self, form: PaperForm) -> str | Sheet:
+        """All incidents, oldest first."""
+        ...
+
+    async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
+        """A paper of one incident; a Sheet where it is to be shown on a screen."""
+        ...
+
+    async def note(self, note: Note, new: bool) -> str:
+        """Writes something down; the key of the note. new: the incident may be one that nobody knows."""
+        ...
+
+    async def status_page(self, about: StatusAbout) -> StatusFiles:
+        """The public status page as static files."""
+        ...

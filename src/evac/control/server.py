@@ -1,0 +1,394 @@
+"""The way through the API of a war room: what a command sees and asks where a controller serves one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from evac.app import runs
+from evac.app.anchoring import JOURNALS
+from evac.app.incidents import check_note
+from evac.control.port import (
+    Document,
+    Held,
+    PaperForm,
+    PaperKind,
+    PlanGiven,
+    QuarantineForm,
+    StatusAbout,
+    StatusFiles,
+    Taken,
+)
+from evac.control.server_calls import Server, ServerCalls, shown, strange
+from evac.control.server_shapes import DRY_RUN, PROOF, RUN, WHAT_IF, checked
+from evac.control.server_stream import messages
+from evac.engine.plans.library import digest_of
+from evac.engine.runs.requests import Request
+from evac.incident.notes import Note
+from evac.incident.values import Notice
+from evac.model.errors import EvacError, Unavailable
+from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document
+from evac.run.envelope import to_data
+from evac.run.values import ENDED
+from evac.store.anchors import Anchor
+from evac.views.run_report import moment
+from evac.views.sheet import Sheet, sheet_of
+
+SCHEMA_VERSION: Final = 1
+PAGE: Final = 1_000
+ROWS_MOST: Final = 1_000_000
+PAUSE_S: Final = 0.3
+PAUSE_A_PAGE_S: Final = 0.1
+"""A run of 100,000 steps is read anew every ten seconds: that is not more often than a room allows."""
+WAIT_S: Final = 15
+"""Of one question after the leader's answer; two of them are as long as a store is waited for."""
+WAITS: Final = 2
+LONG_S: Final = 130.0
+"""For what asks real systems."""
+RELEASED: Final = "released by evac hold --release"
+
+
+def _path(*parts: str) -> str:
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class ServerControl:
+    """Close it."""
+
+    def __init__(self, calls: ServerCalls) -> None:
+        self._calls = calls
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+    async def name(self, who: str) -> str:
+        """As the server knows the login; where it tells nobody apart, as it was said."""
+        told = await self._read(_path("me"))
+        return str(told["name"]) if told.get("named") else who or runs.who_am_i()
+
+    async def runs(self) -> Sequence[Document]:
+        rows = [
+            {
+                "run": row["run"],
+                "incident": row["incident"],
+                "plan_digest": row["plan"],
+                "state": row["state"],
+                "scenario": row["scenario"],
+                "started_at": moment(row["created_ms"]),
+            }
+            for row in await self._rows(_path("runs"))
+        ]
+        return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+
+    async def run(self, name: str, most: int | None = None) -> Document:
+        head = await self._read(_path("runs", name))
+        _check_version(head)
+        path = _path("runs", name, "steps")
+        if most is None:
+            rows = await self._rows(path)
+        else:
+            rows = _items(await self._read(path, {"order": "need", "limit": max(1, min(most, PAGE))}))
+        return checked(head | {"steps": rows}, RUN, "run")
+
+    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+        """The stream says that something happened; what, is read."""
+        document = await self.run(name, most)
+        yield document
+        news = asyncio.Event()
+
+        async def listen(after: int) -> None:
+            try:
+                async for _ in messages(self._calls, _path("runs", name, "stream"), after):
+                    news.set()
+            finally:
+                news.set()
+
+        listening = asyncio.create_task(listen(document["events"]), name="stream")
+        try:
+            while document["state"] not in ENDED and not listening.done():
+                await news.wait()
+                news.clear()
+                await asyncio.sleep(max(PAUSE_S, PAUSE_A_PAGE_S * len(document["steps"]) / PAGE))
+                seen, document = document["events"], await self.run(name, most)
+                if document["events"] != seen:
+                    yield document
+            if listening.done():
+                listening.result()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
+        last = 0
+        async for row in self._paged(_path("runs", name, "events"), "0"):
+            last = int(row["number"])
+            yield _event(row)
+        if not follow:
+            return
+        async for message in messages(self._calls, _path("runs", name, "stream"), last):
+            if message.name == "event" and isinstance(message.data, dict):
+                yield _event(message.data)
+
+    async def ask(self, name: str, request: Request) -> Taken:
+        body: dict[str, Any] = {
+            "verb": request.verb,
+            "who": request.who or runs.who_am_i(),
+            "reason": request.reason,
+            "step": request.step,
+            "for_ms": request.for_ms,
+            "then": request.then,
+            "ticket": request.ticket,
+            "signature": request.signature,
+            "evidence": dict(request.evidence),
+            "typed": list(request.typed),
+            "limit": request.limit,
+            "value": request.value,
+        }
+        if request.envelope is not None:
+            body["envelope"] = to_data(request.envelope)
+        told = await self._waited("POST", _path("runs", name, "requests"), body)
+        return Taken(told["state"] != "waiting", shown(told["why"]) if told["state"] == "refused" else "")
+
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        return [await self.ask(name, request) for request in asked]
+
+    async def _waited(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Asked once, under one key, and waited for as long as a store is."""
+        key, told = self._calls.new_key(), {}
+        for _ in range(WAITS):
+            told = await self._change(method, path, body, key, {"wait_s": WAIT_S}, WAIT_S + 15.0)
+            if told.get("state") != "waiting":
+                break
+        return told
+
+    async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
+        body = {"heads": [{"segment": h.segment, "records": h.records, "hash": h.hash} for h in heads]}
+        kind = "journals" if name in JOURNALS else "runs"
+        return checked(await self._change("POST", _path(kind, name, "proof"), body), PROOF, "proof")
+
+    async def quarantine(self, name: str, form: QuarantineForm) -> str:
+        return await self._text(_path("runs", name, "quarantine"), {"format": form})
+
+    async def plan(self, named: str) -> bytes:
+        data = (await self._calls.read(_path("plans", named))).body
+        if not digest_of(data).startswith(named):
+            raise strange("a plan is not what its digest says")
+        return data
+
+    async def plans(self) -> Sequence[Document]:
+        return [_drawn(row) for row in await self._rows(_path("plans"))]
+
+    async def rehearse(self, plan: PlanGiven) -> Document:
+        await self._hand_over(plan)
+        found = await self._change("POST", _path("plans", plan.digest, "dry-run"), {}, timeout_s=LONG_S)
+        _check_version(found)
+        return checked(found, DRY_RUN, "dry run")
+
+    async def ready(self, plan: PlanGiven) -> str:
+        """Whether the plan fits is found out when it is proposed."""
+        leader = str((await self._read(_path("situation")))["leader"]["owner"])
+        if not leader:
+            raise Unavailable("no controller leads; start one in each site: evac serve")
+        await self._hand_over(plan)
+        return leader
+
+    async def _hand_over(self, plan: PlanGiven) -> None:
+        """The bytes go under their own digest, so that it does not matter how often."""
+        await self._calls.change("PUT", _path("plans", plan.digest), plan.data, timeout_s=LONG_S)
+
+    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
+        body = {
+            "plan": plan.digest,
+            "incident": incident,
+            "reason": reason,
+            "typed": list(typed),
+            "who": runs.who_am_i(),
+        }
+        told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)
+        if told["state"] == "refused":
+            said = (shown(told.get(name, "")) for name in ("code", "why", "kind", "hint"))
+            raise runs.refusal(runs.Refusal(*said))
+        if told["state"] != "made":
+            raise Unavailable("no controller leads, so nobody took the plan")
+        return str(told["run"])
+
+    async def hold(self, who: str, reason: str) -> Held:
+        body = {"reason": reason, "who": who or runs.who_am_i()}
+        try:
+            told = await self._change("POST", _path("hold"), body, self._calls.new_key())
+            return Held(str(told["who"]), str(told["reason"]), False)
+        except EvacError as error:
+            if error.code != "store-conflict":
+                raise
+            found = await self._read(_path("hold"))
+            return Held(str(found["who"]), str(found["reason"]), True)
+
+    async def release(self, who: str, reason: str) -> bool:
+        params = {"reason": reason or RELEASED, "who": who or runs.who_am_i()}
+        try:
+            await self._calls.change("DELETE", _path("hold"), key=self._calls.new_key(), params=params)
+        except EvacError as error:
+            if error.code != "no-hold":
+                raise
+            return False
+        return True
+
+    async def status(self) -> Document:
+        told = await self._read(_path("situation"))
+        open_runs = {row["run"] for row in told["open_runs"]}
+        hold = told["hold"]
+        shown_hold = (
+            None
+            if hold is None
+            else {
+                "who": hold["who"],
+                "reason": hold["reason"],
+                "at": moment(hold["at_ms"]),
+            }
+        )
+        notices = [
+            Notice(one["number"], one["kind"], one["at_ms"], one["site"], one["words"])
+            for one in told["notices"][-NOTICES_SHOWN:]
+        ]
+        return status_document(
+            told["quorum"]["store"],
+            told["leader"]["owner"],
+            shown_hold,
+            {one["id"]: one["mark"] for one in told["sites"] if one["mark"]},
+            [row for row in await self.runs() if row["run"] in open_runs],
+            [_drawn(row) for row in told["drawer"]],
+            notices,
+            told.get("generation", 0),
+            (told.get("newer") or {"generation": 0})["generation"],
+        )
+
+    async def what_if(self, domains: Sequence[str], estate: object) -> Document:
+        body = {"domains": list(domains)}
+        return checked(
+            await self._change("POST", _path("what-if"), body, timeout_s=LONG_S), WHAT_IF, "answer"
+        )
+
+    async def incidents(self, form: PaperForm) -> str | Sheet:
+        return await self._paper(_path("papers", "incidents"), form)
+
+    async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
+        return await self._paper(_path("papers", "incidents", name, kind), form)
+
+    async def _paper(self, path: str, form: PaperForm) -> str | Sheet:
+        if form == "sheet":
+            return sheet_of(await self._read(path, {"format": form}))
+        return await self._text(path, {"format": form})
+
+    async def note(self, note: Note, new: bool) -> str:
+        who = note.who or runs.who_am_i()
+        check_note(replace(note, id=self._calls.new_key(), who=who, at_ms=1))
+        told = {name: value for name in ("text", "name", "value") if (value := getattr(note, name))}
+        body = {"kind": note.kind, "who": who, **told}
+        path, key = _path("incidents", note.incident, "notes"), self._calls.new_key()
+        try:
+            found = await self._change("POST", path, body, key, {"new": new})
+        except EvacError as error:
+            if error.code == "incident-unknown":
+                error.hint += "; or add --new"
+            raise
+        return f"note/{found['incident']}/{found['note']}"
+
+    async def status_page(self, about: StatusAbout) -> StatusFiles:
+        params = {name: value for name in ("title", "url") if (value := getattr(about, name))}
+        found = await self._read(_path("status", "files"), params)
+        return StatusFiles(
+            str(found["page"]),
+            str(found["feed"]),
+            str(found["document"]),
+            str(found["overall"]),
+            int(found["components"]),
+        )
+
+    async def _read(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return (await self._calls.read(path, params)).document()
+
+    async def _text(self, path: str, params: Mapping[str, Any]) -> str:
+        try:
+            return (await self._calls.read(path, params)).body.decode()
+        except UnicodeDecodeError as error:
+            raise strange("a document is no text") from error
+
+    async def _change(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        key: str = "",
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float = 0.0,
+    ) -> dict[str, Any]:
+        data = orjson.dumps(body)
+        return (await self._calls.change(method, path, data, key, params, timeout_s)).document()
+
+    async def _rows(self, path: str) -> list[dict[str, Any]]:
+        return [row async for row in self._paged(path, "")]
+
+    async def _paged(self, path: str, after: str) -> AsyncIterator[dict[str, Any]]:
+        """All rows of a list, page by page; never more than a bound, whatever the server says."""
+        left, following = ROWS_MOST, after or None
+        while True:
+            params = {"limit": PAGE, **({"after": following} if following else {})}
+            page = await self._read(path, params)
+            for row in _items(page):
+                left -= 1
+                if left < 0:
+                    raise strange("a list without end")
+                yield row
+            told = page.get("next")
+            if told is None:
+                return
+            if told == following or not page["items"]:
+                raise strange("a list that goes in circles")
+            following = str(told)
+
+
+def _items(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = page.get("items")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise strange("a list is none")
+    return rows
+
+
+def _check_version(document: Mapping[str, Any]) -> None:
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise EvacError(
+            "server-version",
+            f"the server writes version {shown(document.get('schema_version'))} of this",
+            "use the evac of the server's version",
+        )
+
+
+def _event(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"event": row["number"], "at": row["at"], "kind": row["kind"]}
+    if row["step"]:
+        found |= {"step": row["step"], "attempt": row["attempt"]}
+    return found | {"data": row["data"]}
+
+
+def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
+    return drawer_row(
+        row["scenario"], row["lost"], row["plan"], row["estate"], row["at_ms"], row["took_ms"], row["problem"]
+    )
+
+
+@contextlib.asynccontextmanager
+async def through_server(server: Server) -> AsyncIterator[ServerControl]:
+    """Raises EvacError for whatever a server says that does not have the shape it should have."""
+    control = ServerControl(ServerCalls(server))
+    try:
+        yield control
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise strange(f"something is missing ({type(error).__name__})") from error
+    finally:
+        await control.close()

@@ -1,0 +1,424 @@
+"""Calls to the API of a war room: bounded in time and size, told apart when they fail, repeated if they may.
+
+A read is made again where the connection was cut or the room was not ready. A change carries an idempotency
+key, so making it again is no second change. No redirect is followed: a token goes to the server that was
+named, and in the clear only to this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import secrets as randomness
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import orjson
+
+from evac import __version__
+from evac.model.error_kinds import error_of
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
+from evac.net.secrets import Secret
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, trouble_of, why_cut
+
+TRIES: Final = 3
+UNREACHABLE: Final = "server-unreachable"
+NO_ROOM: Final = (UNREACHABLE, "tls-", "server-answer", "server-redirect", "server-problem", "internal")
+"""Codes, or what they begin with, of errors that do not say what became of an earlier try."""
+PAUSE_S: Final = 0.5
+WAIT_MOST_S: Final = 20.0
+"""For a server that says when to ask again."""
+ANSWER_MOST: Final = 64 << 20
+PROBLEM_MOST: Final = 65_536
+WORDS_MOST: Final = 600
+AGAIN: Final = "try again, or look into the log of the server"
+PROBLEM: Final = "application/problem+json"
+HINTS: Final = {
+    "run-unknown": "evac run list",
+    "incident-unknown": "evac incident list",
+    "plan-unknown": "evac plan, and apply its file",
+    "what-if-domains": "name 1 to 64 fault domains",
+    "not-authenticated": "set EVAC_TOKEN, or --token-file FILE",
+    "cursor-unknown": "ask again",
+    "request-invalid": "evac COMMAND --help",
+    "host-unknown": "use the name that the server goes by",
+    "tls-authority": "name its authority: --ca FILE",
+    "tls-client-missing": "add --client-cert FILE --client-key FILE",
+    "tls-client-refused": "show one that the server believes: --client-cert FILE --client-key FILE",
+    "tls-plain": "write http:// where it serves without TLS",
+}
+"""What to type next, where the server's own hint is for programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a war room is. token: None asks without one. ca: whom to trust instead of this machine's
+    authorities; cert, key: of a client. timeout_s: of one answer.
+    """
+
+    url: str
+    token: Secret | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    timeout_s: float = 30.0
+    connect_s: float = 5.0
+
+
+class Cut(EvacError):
+    """The connection ended in the middle: it may have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A good answer, whole. headers: names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def document(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises EvacError for a server that says something else."""
+        try:
+            found = orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise strange("an answer is not JSON") from error
+        if not isinstance(found, dict):
+            raise strange("an answer is no object")
+        return found
+
+
+def strange(words: str) -> EvacError:
+    return EvacError(
+        "server-answer",
+        f"the server does not answer as a war room does: {words}",
+        "check --server; server and program are best of one version",
+    )
+
+
+class ServerCalls:
+    """Makes calls; close it. pause: waits, for tests."""
+
+    def __init__(
+        self,
+        server: Server,
+        pause: Callable[[float], Any] = asyncio.sleep,
+        new_key: Callable[[], str] = lambda: randomness.token_hex(16),
+    ) -> None:
+        self.server, self._pause, self.new_key = server, pause, new_key
+        self._base = checked_url(server)
+        files = TlsFiles(server.ca, server.cert, server.key)
+        self._context = client_context(files) if self._base.startswith("https:") else None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def read(self, path: str, params: Mapping[str, Any] | None = None) -> Reply:
+        return await self._again(lambda: self.once("GET", path, params=params))
+
+    async def change(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        key: str = "",
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float = 0.0,
+        media: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """key: one for all tries; without one the call has to be one that may be made twice, such as a
+        question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown where something
+        with a key may have been done and the server does not say so any more.
+        """
+        sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}
+        try:
+            return await self._again(
+                lambda: self.once(method, path, params=params, body=body, headers=sent, timeout_s=timeout_s),
+                lasting=bool(key),
+            )
+        except Cut as error:
+            if not key:
+                error.hint = "ask again: nothing of it is done twice"
+                raise
+            raise OutcomeUnknown(
+                "server-no-answer",
+                f"{error.message}; what was asked may have been done",
+                f"look first: {_where_to_look(path)}",
+            ) from error
+
+    async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
+        """lasting: once a try was cut it may have been done, so that a later one that meets no room says
+        nothing of it: then the cut is raised.
+        """
+        cut: Cut | None = None
+        for left in range(TRIES - 1, -1, -1):
+            pause_s = PAUSE_S * (TRIES - left) * random.uniform(0.8, 1.2)
+            try:
+                reply: Reply = await call()
+                return reply
+            except Cut as error:
+                cut = cut or error
+                if not left:
+                    raise (cut if lasting else error) from error
+            except Later as later:
+                if not left or later.after_s > WAIT_MOST_S:
+                    raise (cut if lasting and cut is not None else later.error) from later
+                pause_s = max(PAUSE_S, later.after_s)
+            except EvacError as error:
+                if cut is None or not _met_no_room(error):
+                    raise
+                if not left or error.code != UNREACHABLE:
+                    raise (cut if lasting else error) from error
+            await self._pause(pause_s)
+        raise AssertionError("unreachable")
+
+    async def once(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 0.0,
+    ) -> Reply:
+        """One call. Raises Cut, Later, EvacError."""
+        whole_s = timeout_s or self.server.timeout_s
+        try:
+            async with (
+                asyncio.timeout(whole_s),
+                self.asked(method, path, params, body, headers or {}) as response,
+            ):
+                return Reply(response.status, _headers(response), await _whole(response, ANSWER_MOST))
+        except TimeoutError as error:
+            raise Cut(
+                "server-timeout", f"{self._base} did not answer in {whole_s:g} s", "try again"
+            ) from error
+
+    @contextlib.asynccontextmanager
+    async def asked(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A good answer whose body was not read yet; how long it may take is the caller's. Raises Cut,
+        EvacError.
+        """
+        session = self._opened()
+        sent = {"Accept": "application/json", **self._authority(), **headers}
+        plain = {name: _text(value) for name, value in (params or {}).items()}
+        try:
+            async with session.request(
+                method,
+                self._base + path,
+                params=plain,
+                data=body or None,
+                headers=sent,
+                allow_redirects=False,
+                timeout=self._patience(),
+            ) as response:
+                await self._check(response)
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
+                raise
+            raise await self._failed(error) from error
+
+    async def _failed(self, error: Exception) -> EvacError:
+        """What a connection that failed means: a Cut where it may have arrived."""
+        trouble = trouble_of(error)
+        if trouble is not None:
+            return _tls(self._base, trouble)
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return EvacError(
+                UNREACHABLE,
+                f"{self._base} cannot be reached",
+                "is it up, and is that its address? evac serve --listen",
+            )
+        if self._context is not None and isinstance(error, aiohttp.ClientConnectionError):
+            parts = urlsplit(self._base)
+            trouble = await why_cut(
+                parts.hostname or "", parts.port or 443, self._context, self.server.cert is not None
+            )
+            if trouble is not None:
+                return _tls(self._base, trouble)
+        return Cut("server-broke-off", f"{self._base} broke off: {type(error).__name__}", "try again")
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raises EvacError for an answer that is not a good one."""
+        status = response.status
+        if 200 <= status < 300:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise strange("it is compressed, which nobody asked for")
+            return
+        if 300 <= status < 400:
+            raise EvacError(
+                "server-redirect",
+                f"{self._base} points elsewhere ({status}), which is not followed",
+                "name the server itself with --server",
+            )
+        error = await self._problem(response)
+        if status in (429, 503):
+            raise Later(error, _seconds(response.headers.get("Retry-After", "")))
+        raise error
+
+    async def _problem(self, response: aiohttp.ClientResponse) -> EvacError:
+        status = response.status
+        if response.content_type != PROBLEM:
+            if status == 401:
+                return NotAllowed(
+                    "not-authenticated", f"{self._base} asks who you are", HINTS["not-authenticated"]
+                )
+            return strange(f"it answers {status}")
+        told = Reply(status, {}, await _whole(response, PROBLEM_MOST)).document()
+        code, words = shown(told.get("code", "")) or "server-problem", shown(told.get("detail", ""))
+        hint = _hint(code, shown(told.get("hint", "")))
+        if code in ("not-found", "method") and not words.startswith("the estate"):
+            return EvacError(
+                "server-version",
+                f"{self._base} does not know this; it may be of another version than {__version__}",
+                "use the evac of the server's version",
+            )
+        if status == 429:
+            hint = f"try again in {response.headers.get('Retry-After', 'a few')} s"
+        return error_of(
+            str(told.get("kind", "")), status, code, words or f"it answers {status}", hint or AGAIN
+        )
+
+    def _patience(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s)
+
+    def _authority(self) -> dict[str, str]:
+        token = self.server.token
+        return {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            context: Any = self._context or False
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=8, ssl=context),
+                timeout=self._patience(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                headers={"User-Agent": f"evac/{__version__}", "Accept-Encoding": "identity"},
+                max_line_size=16_384,
+                max_field_size=16_384,
+            )
+        return self._session
+
+
+class Later(Exception):
+    """The server says that it may be asked again."""
+
+    def __init__(self, error: EvacError, after_s: float) -> None:
+        super().__init__(error.message)
+        self.error, self.after_s = error, after_s
+
+
+def checked_url(server: Server) -> str:
+    """The address without its last slash. Raises InvalidInput, also where a token would be read by others."""
+    try:
+        parts = urlsplit(server.url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.username or parts.password or parts.query or parts.fragment:
+        raise InvalidInput(
+            "server-url",
+            f"'{_bare(server.url)}' is no address of a server",
+            "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
+        )
+    if parts.scheme == "http":
+        if (server.token is not None or server.cert is not None) and not _is_here(parts.hostname or ""):
+            raise InvalidInput(
+                "server-plain", f"{parts.hostname} would be told the token in the clear", "use https://"
+            )
+        if server.cert is not None or server.ca is not None:
+            raise InvalidInput("server-plain", "certificates belong to https://", "use https://")
+    return server.url.rstrip("/")
+
+
+def _met_no_room(error: EvacError) -> bool:
+    return error.code.startswith(NO_ROOM)
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(base: str, trouble: TlsTrouble) -> EvacError:
+    """A refused client is not allowed; for all else TLS gives its reason."""
+    kind = NotAllowed if trouble.code.startswith("tls-client") else EvacError
+    return kind(trouble.code, f"{base}: {shown(trouble.words)}", HINTS.get(trouble.code, trouble.hint))
+
+
+async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    parts = bytearray()
+    async for part in response.content.iter_chunked(65_536):
+        parts += part
+        if len(parts) > most:
+            raise EvacError(
+                "server-answer-large",
+                f"an answer of more than {most:,} bytes was not read on",
+                "check --server: no war room says so much",
+            )
+    return bytes(parts)
+
+
+def _hint(code: str, said: str) -> str:
+    """What to type next; hints of the API name its paths."""
+    if code == "run-over" and said.startswith("GET /v1/runs/"):
+        return f"evac run show {said.rpartition('/')[2]}"
+    return HINTS.get(code, "evac --help" if said.startswith("GET /") else said)
+
+
+def _where_to_look(path: str) -> str:
+    """What to type to see whether a change was done."""
+    parts = path.removeprefix("/v1/").split("/")
+    name = shown(unquote(parts[1])) if len(parts) > 1 else ""
+    if parts[0] == "hold":
+        return "evac status"
+    if parts[0] == "incidents":
+        return f"evac incident timeline {name} --all"
+    return f"evac run show {name}" if name else "evac run list"
+
+
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def shown(words: object) -> str:
+    """Words of a server as they may be shown: no control letters, and not without end."""
+    text = "".join(one if one.isprintable() else " " for one in str(words)[:WORDS_MOST])
+    return " ".join(text.split())
+
+
+def _bare(url: str) -> str:
+    """An address without what may be a password or a token."""
+    return shown(url.rpartition("@")[2].partition("?")[0])[:80]
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 5.0
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

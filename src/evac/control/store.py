@@ -1,0 +1,209 @@
+"""The way straight to the store: what a command sees and asks where it can reach the store itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+from evac.app import applying, incident_papers, incidents, quarantine, runs
+from evac.app.anchoring import JOURNALS
+from evac.app.rehearsing import check_fit, rehearse
+from evac.control.port import (
+    Document,
+    Held,
+    PaperForm,
+    PaperKind,
+    PlanGiven,
+    QuarantineForm,
+    StatusAbout,
+    StatusFiles,
+    Taken,
+)
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.plans.library import find_plan, get_plan
+from evac.engine.runs.codec import decode_all
+from evac.engine.runs.requests import Request
+from evac.incident.components import public_names
+from evac.incident.incident import summary
+from evac.incident.notes import Note
+from evac.model.errors import InvalidInput
+from evac.office import status_summary
+from evac.run.view import RunView
+from evac.store.anchors import Anchor
+from evac.store.journal import records_after
+from evac.store.opening import check_store, open_store
+from evac.store.port import Store
+from evac.views.quarantine import quarantine_csv, quarantine_json
+from evac.views.quarantine_page import quarantine_page
+from evac.views.run_report import LossShown, RunShown, event_row, moment, run_document
+from evac.views.sheet import Sheet
+from evac.views.status_files import status_files
+
+PAUSE_S: Final = 0.3
+
+
+class StoreControl:
+    """url: of the store, opened when it is first needed. log: where a controller that is started writes its
+    notices. Close it.
+    """
+
+    def __init__(self, url: str, log: Path, clock: Clock | None = None) -> None:
+        check_store(url)
+        self._url, self._log, self._clock = url, log, clock or SystemClock()
+        self._opened: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        if self._opened is None:
+            self._opened = open_store(self._url)
+        return self._opened
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def name(self, who: str) -> str:
+        return who or runs.who_am_i()
+
+    async def runs(self) -> Sequence[Document]:
+        return await runs.list_runs(self.store)
+
+    async def run(self, name: str, most: int | None = None) -> Document:
+        return await self._document(await runs.view_of(self.store, name), most)
+
+    async def _document(self, view: RunView, most: int | None) -> Document:
+        now_ms = self._clock.now_ms()
+        losses = await runs.losses_of(self.store, view, now_ms)
+        told = tuple(LossShown(o.store, o.most_ms, o.basis, o.words, o.candidate) for o in losses)
+        return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
+
+    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+        async for view in runs.follow(self.store, name):
+            yield await self._document(view, most)
+
+    async def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
+        run, last, over = await runs.resolve(self.store, name), 0, not follow
+        while True:
+            fresh = False
+            async for number, record in records_after(self.store, run, last):
+                event = decode_all([record])[0]
+                last, fresh = number, True
+                over = over or event.kind == "run_ended"
+                yield event_row(number, event)
+            if over and not (follow and fresh):
+                return
+            await asyncio.sleep(PAUSE_S)
+
+    async def ask(self, name: str, request: Request) -> Taken:
+        return (await self.ask_all(name, (request,)))[0]
+
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        now_ms, who = self._clock.now_ms(), runs.who_am_i()
+        found = await runs.resolve(self.store, name)
+        ids = []
+        for number, request in enumerate(asked):
+            ids.append(runs.new_id(now_ms + number))
+            one = replace(request, id=ids[-1], who=request.who or who, at_ms=now_ms)
+            await runs.ask(self.store, found, one)
+        left = await runs.unsettled(self.store, found, ids)
+        refused = {
+            str(event.data.get("request", "")): str(event.data.get("why", "refused"))
+            for event in await runs.events_of(self.store, found)
+            if event.kind == "request_refused"
+        }
+        told = []
+        for key in ids:
+            why = "" if key in left else refused.get(key) or await runs.answered(self.store, key)
+            told.append(Taken(key not in left, why))
+        return told
+
+    async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
+        found = name if name in JOURNALS else await runs.resolve(self.store, name)
+        return asdict(await runs.verify(self.store, found, list(heads)))
+
+    async def quarantine(self, name: str, form: QuarantineForm) -> str:
+        found = await quarantine.quarantine(self.store, name)
+        if form == "csv":
+            return quarantine_csv(found)
+        if form == "html":
+            return quarantine_page(found, moment(self._clock.now_ms()) or "")
+        return quarantine_json(found)
+
+    async def plan(self, named: str) -> bytes:
+        return await get_plan(self.store, await find_plan(self.store, named))
+
+    async def plans(self) -> Sequence[Document]:
+        return await status_summary.drawer_rows(self.store)
+
+    async def rehearse(self, plan: PlanGiven) -> Document:
+        return await rehearse(plan.data, plan.digest, _estate(plan.estate), plan.policy, self._clock.now_ms())
+
+    async def ready(self, plan: PlanGiven) -> str:
+        estate = _estate(plan.estate)
+        await check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms())
+        return await applying.ensure_controller(
+            self.store, self._url, estate.absolute(), plan.policy, self._log
+        )
+
+    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
+        proposal = runs.proposal_of(plan.data, incident, reason, typed)
+        return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def hold(self, who: str, reason: str) -> Held:
+        standing = await runs.held(self.store)
+        if standing is not None:
+            return Held(str(standing.get("who", "")), str(standing.get("reason", "")), True)
+        name = await self.name(who)
+        await runs.hold(self.store, name, reason, self._clock.now_ms())
+        return Held(name, reason, False)
+
+    async def release(self, who: str, reason: str) -> bool:
+        return await runs.release(self.store)
+
+    async def status(self) -> Document:
+        return await status_summary.status(self.store)
+
+    async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
+        return await status_summary.what_if(self.store, domains, _estate(estate))
+
+    async def incidents(self, form: PaperForm) -> str | Sheet:
+        found = await incidents.all_of(self.store, self._clock.now_ms())
+        return incident_papers.list_paper([about for _, about in found], form)
+
+    async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
+        now_ms = self._clock.now_ms()
+        found = await incidents.dossier(self.store, name, now_ms)
+        return incident_papers.paper(found, summary(found), kind, form, now_ms)
+
+    async def note(self, note: Note, new: bool) -> str:
+        now_ms = self._clock.now_ms()
+        made = replace(note, id=runs.new_id(now_ms), who=await self.name(note.who), at_ms=now_ms)
+        return await incidents.add_note(self.store, made, new)
+
+    async def status_page(self, about: StatusAbout) -> StatusFiles:
+        from evac import estate as estates
+
+        loaded = estates.load(_estate(about.estate))
+        title, names = about.title or loaded.name, public_names(loaded)
+        page = await incidents.public_status(self.store, title, names, self._clock.now_ms())
+        return StatusFiles(*status_files(page, about.url), page.overall, len(page.components))
+
+
+def _estate(path: Path | None) -> Path:
+    """Raises InvalidInput: without a war room the estate is read here."""
+    if path is None:
+        raise InvalidInput("estate-missing", "the estate is not named", "name ESTATE, or ask a --server")
+    return path
+
+
+@contextlib.asynccontextmanager
+async def through_store(url: str, log: Path) -> AsyncIterator[StoreControl]:
+    control = StoreControl(url, log)
+    try:
+        yield control
+    finally:
+        await control.close()

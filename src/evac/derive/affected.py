@@ -1,0 +1,135 @@
+"""What a loss does to services and stores, before anything is planned.
+
+Pure derivations from the estate: lost and surviving replicas, lost stores, and who is affected
+through hard and soft dependencies. Read by planning (through `derive`) and by the audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evac.derive.graph import reachable
+from evac.model.domain import Loss, Topology, is_lost
+from evac.model.estate import Estate, Service, Store
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceGraph:
+    """Dependencies by index. hard, soft: services a service needs; families: store families it
+    needs, hard ones only; start_edges: the hard service edges that are needed to start;
+    family_stores: family -> indices of its stores."""
+
+    hard: tuple[tuple[int, ...], ...]
+    soft: tuple[tuple[int, ...], ...]
+    start_edges: tuple[tuple[int, ...], ...]
+    families: tuple[tuple[str, ...], ...]
+    family_stores: dict[str, tuple[int, ...]]
+    index: dict[str, int]
+
+
+def service_graph(estate: Estate) -> ServiceGraph:
+    """The dependency graph of an estate; linear in edges."""
+    index = {s.id: row for row, s in enumerate(estate.services)}
+    edges = [_edges(service, index) for service in estate.services]
+    by_family: dict[str, tuple[int, ...]] = {}
+    for row, store in enumerate(estate.stores):
+        by_family[store.family] = (*by_family.get(store.family, ()), row)
+    return _graph(edges, by_family, index)
+
+
+_Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
+
+
+def _edges(service: Service, index: dict[str, int]) -> _Edges:
+    """What one service needs, see `ServiceGraph`."""
+    edges = [d for d in service.needs if d.kind == "service"]
+    return (
+        tuple(sorted({index[d.target] for d in edges if d.hard})),
+        tuple(sorted({index[d.target] for d in edges if not d.hard})),
+        tuple(sorted({index[d.target] for d in edges if d.hard and d.needed_to == "start"})),
+        tuple(sorted({d.target for d in service.needs if d.kind == "store" and d.hard})),
+    )
+
+
+def _graph(edges: list[_Edges], by_family: dict[str, tuple[int, ...]], index: dict[str, int]) -> ServiceGraph:
+    hard, soft, start, families = zip(*edges, strict=True) if edges else ((), (), (), ())
+    return ServiceGraph(hard, soft, start, families, by_family, index)
+
+
+def replica_loss(replicas: Replicas, lost: Loss) -> BoolColumn:
+    """(K,) whether a binding is lost: its server, its pool or its site is."""
+    gone = np.zeros(len(replicas), np.bool_)
+    for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
+        rows = replicas.kind == kind
+        gone[rows] = mask[replicas.target[rows]]
+    return gone
+
+
+def counts_by_service(replicas: Replicas, rows: BoolColumn, services: int) -> IntColumn:
+    """(S,) replicas of each service on the chosen bindings."""
+    weights = np.where(rows, replicas.count, 0).astype(np.float64)
+    return np.bincount(replicas.service, weights=weights, minlength=services).astype(np.int64)
+
+
+def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
+    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost bindings."""
+    estate = top.estate
+    replicas = estate.replicas
+    site = np.full(len(replicas), -1, np.int64)
+    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
+        rows = replicas.kind == kind
+        site[rows] = lookup[replicas.target[rows]]
+    rows = replicas.kind == AT_SITE
+    site[rows] = replicas.target[rows]
+    width = max(1, len(estate.sites))
+    key = replicas.service.astype(np.int64) * width + site
+    size = len(estate.services) * width
+    known = site >= 0
+    before = np.bincount(key[known], replicas.count[known], size)
+    after = np.bincount(key[known & ~gone], replicas.count[known & ~gone], size)
+    left = (before > 0) & (after == 0)
+    return np.asarray(left.reshape(len(estate.services), width).any(axis=1), np.bool_)
+
+
+def lost_members(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
+    """Whether each member of a store is lost, in the order of `store.members`."""
+    return tuple(is_lost(top, lost, member.at) for member in store.members)
+
+
+def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
+    """A store is lost when its primary is, or its majority of votes, or every member.
+
+    A store that lists no member stands nowhere and is never lost: that is a finding, not a loss.
+    """
+    if not store.members:
+        return False
+    if all(gone):
+        return True
+    if store.quorum:
+        alive = sum(m.votes for m, dead in zip(store.members, gone, strict=True) if not dead)
+        return 2 * alive <= sum(m.votes for m in store.members)
+    primaries = [dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary"]
+    return any(primaries)
+
+
+def stores_lost(top: Topology, lost: Loss) -> BoolColumn:
+    """(D,) which stores lose their primary, their majority or every member."""
+    flags = [store_is_lost(store, lost_members(top, lost, store)) for store in top.estate.stores]
+    return np.array(flags, np.bool_)
+
+
+def families_without_instance(graph: ServiceGraph, lost: BoolColumn) -> frozenset[str]:
+    """Store families none of whose instances is still there."""
+    return frozenset(f for f, stores in graph.family_stores.items() if all(bool(lost[d]) for d in stores))
+
+
+def hit_by_dependency(graph: ServiceGraph, down: BoolColumn) -> BoolColumn:
+    """(S,) services that are down, or that hard-depend on one that is, transitively."""
+    dependents: list[list[int]] = [[] for _ in graph.hard]
+    for service, needs in enumerate(graph.hard):
+        for other in needs:
+            dependents[other].append(service)
+    return np.array(reachable(dependents, np.flatnonzero(down).tolist()), np.bool_)

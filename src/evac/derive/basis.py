@@ -1,0 +1,141 @@
+"""What a plan was made of, as three digests: a plan that was made of the same is the same plan.
+
+The digest of an estate changes with every fact. Most facts do not touch most plans: how long a service takes
+to start says nothing about the loss of a feed that takes none of its replicas. So a basis is made of the
+planning instance, and of services that a loss does not touch only of what they take.
+
+    core     what is lost, who waits for whom, how long things take, and every limit
+    room     what stands where, and what is free there
+    sheds    who may be stopped to make room, and what that costs; `-` for a plan that stops nobody
+
+A plan whose core is the same and whose room is not may still be allowed; whoever keeps it asks the checker.
+
+    whole    everything that planner and checker are given but the names that head a plan
+
+A plan that was made or checked for the same whole is made and checked again to the same end: nobody need ask.
+Rows take most of the time and few changes touch them, so that what they say may be kept as digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from evac.derive.rows import RowSet
+from evac.model.fleet import BoolColumn
+from evac.model.instance import Instance
+
+NOBODY: Final = "-"
+_ALWAYS: Final = ("conflict", "base_lost", "top_lost", "shift", "blocked")
+_IN_PLAY: Final = (
+    "tier",
+    "people",
+    "n",
+    "m",
+    "surviving",
+    "demand",
+    "start",
+    "verify",
+    "change",
+    "settle",
+    "shed",
+    "per_server",
+    "rack_cap",
+    "feed_cap",
+    "site_cap",
+    "base_weight",
+    "top_weight",
+)
+_STOPPED: Final = ("tier", "people", "shed", "base_weight", "top_weight")
+_TAKES: Final = ("n", "m", "surviving", "demand", "per_server", "rack_cap", "feed_cap", "site_cap")
+_LENGTH: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSaid:
+    """What the rows of a loss add to core and room, as digests. key: of all that these rows are made of."""
+
+    key: str
+    core: str
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Digests in hexadecimal."""
+
+    core: str
+    room: str
+    sheds: str
+    whole: str
+
+    def __str__(self) -> str:
+        """What is kept beside a plan."""
+        return ".".join(part[:_LENGTH] for part in (self.core, self.room, self.sheds))
+
+
+def of_plan(basis: str, sheds: bool) -> str:
+    """The basis of one plan of an instance; sheds: whether it stops anybody to make room."""
+    core, room, stopped = basis.split(".")
+    return f"{core}.{room}.{stopped if sheds else NOBODY}"
+
+
+def may_keep(before: str, now: str) -> bool:
+    """Whether a plan of one basis may be one of another; where the room differs, the checker has to say."""
+    old, new = before.split("."), now.split(".")
+    return len(old) == len(new) == 3 and old[0] == new[0] and old[2] in (NOBODY, new[2])
+
+
+def rows_said(found: RowSet, key: str) -> RowsSaid:
+    """Of the rows of a loss; key: of all that they are made of."""
+    rows, core, room = found.rows, hashlib.sha256(), hashlib.sha256()
+    for field in fields(found):
+        if field.name not in ("rows", "names", "present", "demand", "unknown"):
+            _say(core, field.name, getattr(found, field.name))
+    _say(core, sorted(found.unknown), rows.boot_kind, rows.power, rows.dark, rows.watts)
+    _say(room, *(getattr(rows, field.name) for field in fields(rows)))
+    room.update("\n".join(found.names).encode())
+    _say(room, found.present.service, found.present.row, found.present.count)
+    return RowsSaid(key, core.hexdigest(), room.hexdigest())
+
+
+def basis_of(
+    instance: Instance, rows: RowsSaid, more: tuple[Any, ...] = (), about: tuple[Any, ...] = ()
+) -> Basis:
+    """Of an instance without its rows, and what these say; more: whatever else a plan is made of, such as
+    times to detect a loss; about: what else planner and checker may look at.
+    """
+    s = instance.services
+    play = np.asarray(s.base_lost | s.top_lost, np.bool_)
+    core, room, sheds, whole = (hashlib.sha256() for _ in range(4))
+    _say(core, more, rows.core)
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if field.name not in ("services", "rows", "row_names", "present"):
+            _say(core, field.name, value)
+    _say(core, s.id, *(getattr(s, name) for name in _ALWAYS))
+    _say(core, *(getattr(s, name)[play] for name in _IN_PLAY))
+    _say(core, _chosen(s.hard, play), _chosen(s.soft, play), _chosen(s.shift_uses, play), s.lost_stores)
+    _say(room, rows.room, *(getattr(s, name) for name in _TAKES))
+    _say(sheds, s.sheddable, *(getattr(s, name)[s.sheddable] for name in _STOPPED))
+    parts = core.hexdigest(), room.hexdigest(), sheds.hexdigest()
+    _say(whole, parts, about, *(getattr(s, field.name) for field in fields(s)))
+    return Basis(*parts, whole.hexdigest())
+
+
+def _chosen(values: tuple[Any, ...], rows: BoolColumn) -> tuple[Any, ...]:
+    return tuple(values[row] for row in np.flatnonzero(rows).tolist())
+
+
+def _say(state: Any, *values: Any) -> None:
+    """Adds values in a form that says where each ends. Frozen values write themselves the same way always."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            data = np.ascontiguousarray(value)
+            state.update(f"{data.dtype.str}{data.shape}:".encode())
+            state.update(data.tobytes())
+        else:
+            state.update(f"{value!r};".encode())

@@ -1,0 +1,438 @@
+"""Estate + scenario -> Instance: every quantity rounded once, here.
+
+Units become ticks, tables become rows, what is unknown is listed and taken as the docstrings of
+`instance` say. `rows_of` and `limits_of` do the two large parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from evac.derive.affected import (
+    ServiceGraph,
+    counts_by_service,
+    families_without_instance,
+    hit_by_dependency,
+    replica_loss,
+    service_graph,
+    sites_left,
+    store_is_lost,
+)
+from evac.derive.affected import lost_members as members_lost
+from evac.derive.graph import components
+from evac.derive.horizon import cut_to_horizon
+from evac.derive.limits import LimitTable, limits_of
+from evac.derive.restore import attests_of, reprotects_of
+from evac.derive.rows import RowSet, rows_of
+from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.estate import Estate, Service, Store
+from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario
+from evac.model.steps import TOOLS_OF_KIND, StepKind
+from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
+
+_MBIT_PER_GIB: Final = 8_590
+"""Megabits in a GiB, rounded up: restores are never predicted too short."""
+
+
+def derive(
+    estate: Estate,
+    scenario: Scenario,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+    tick_ms: int = TICK_MS,
+    top: Topology | None = None,
+    rows: RowSet | None = None,
+) -> Instance:
+    """The planning instance of a scenario. Raises UnknownDomain.
+
+    `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
+    scenario, where somebody has them, or `no_rows` where only the rest is asked.
+    """
+    top = top or topology(estate)
+    lost = loss(top, scenario.domains)
+    graph = top.once("graph", lambda: service_graph(estate))
+    unknown: set[str] = set()
+    weights = policy.tier_weights or estate.tier_weights
+    limits = limits_in(top, tick_ms)
+    rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
+    unknown |= rows.unknown
+    stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
+    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
+    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
+    horizon = estate.horizon_ms // tick_ms
+    instance = Instance(
+        tick_ms=tick_ms,
+        horizon=horizon,
+        grace=horizon if scenario.kind == "failback" else min(grace, horizon),
+        tier_weights=weights,
+        site_names=tuple(s.id for s in estate.sites),
+        services=services,
+        rows=rows.rows,
+        row_names=rows.names,
+        present=rows.present,
+        pools=rows.pools,
+        eligible=rows.eligible,
+        limits=limits.limits,
+        boot_kinds=rows.boot_kinds,
+        power=rows.power,
+        stores=stores,
+        tools=_tools(estate, graph, services, limits, tick_ms),
+        unknown=tuple(sorted(unknown)),
+        notes=rows.notes,
+        power_steps=rows.power_steps,
+        powered_by=rows.powered_by,
+        bring_up=rows.bring_up,
+        left_off=rows.left_off,
+        attests=attests_of(estate, scenario, services, tick_ms),
+        reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
+    )
+    return cut_to_horizon(instance)
+
+
+def limits_in(top: Topology, tick_ms: int = TICK_MS) -> LimitTable:
+    """The limits of an estate, worked out once."""
+    return top.once(("limits", tick_ms), lambda: limits_of(top.estate, tick_ms))
+
+
+def _lost_stores(
+    top: Topology,
+    lost: Loss,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[tuple[LostStore, ...], dict[int, int]]:
+    found: list[LostStore] = []
+    rows: dict[int, int] = {}
+    for row, store in enumerate(top.estate.stores):
+        if not _moves(top, lost, store, scenario):
+            continue
+        rows[row] = len(found)
+        rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
+        found.append(
+            LostStore(
+                id=store.id,
+                fence=ticks_up(store.fence_ms, tick_ms),
+                fence_rung=rung,
+                fence_uses=limits.fence,
+                candidates=_candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown),
+            )
+        )
+    return tuple(found), rows
+
+
+def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
+    """Whether the primary must move: it is lost, or, on the way home, observed to be elsewhere. From files
+    alone a way home is planned as if everything had left.
+    """
+    if scenario.kind != "failback" or not store.home or store.primary is None:
+        return store_is_lost(store, members_lost(top, lost, store))
+    return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
+
+
+def _candidates(
+    top: Topology,
+    lost: Loss,
+    store: Store,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[Candidate, ...]:
+    """Copies first, then backups; ids are unique and sorted within each kind."""
+    waived = store.id in policy.waivers
+    found: dict[str, Candidate] = {}
+    for copy in (*_copies(top, lost, store, scenario, unknown), *_backups(top, lost, store, unknown)):
+        within = store.rpo_ms is None or (copy.loss_ms is not None and copy.loss_ms <= store.rpo_ms)
+        site = site_of(top, copy.at) or ""
+        candidate = Candidate(
+            id=copy.at if copy.kind == "promote" else f"backup@{copy.at}",
+            site=site,
+            kind=copy.kind,
+            duration=ticks_up(copy.duration_ms, tick_ms),
+            uses=limits.promotion(store.engine, site),
+            loss_ms=copy.loss_ms,
+            allowed=within or waived,
+            waived=waived and not within,
+        )
+        found.setdefault(candidate.id, candidate)
+    return tuple(found[name] for name in sorted(found, key=lambda n: (n.startswith("backup@"), n)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Data that can become primary: where, how long it takes, and what would be lost (None unknown).
+
+    A loss that is not known is beyond any stated rpo; a store that states none accepts every loss.
+    """
+
+    at: str
+    kind: Literal["promote", "restore"]
+    duration_ms: int
+    loss_ms: int | None
+
+
+def _copies(
+    top: Topology, lost: Loss, store: Store, scenario: Scenario, unknown: set[str]
+) -> Iterator[_Copy]:
+    """Members with data: the survivors of a loss, all of them once power is back, the home on failback.
+
+    Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
+    """
+    gone = members_lost(top, lost, store)
+    for member, dead in zip(store.members, gone, strict=True):
+        wanted = {"restore": True, "failback": member.at == (store.home or member.at) and dead}.get(
+            scenario.kind, not dead
+        )
+        if member.mode == "none" or not wanted:
+            continue
+        if store.promote_ms is None:
+            unknown.add(f"stores/{store.id}/promote")
+        catches_up = scenario.kind == "failback" or (scenario.kind == "evacuate" and not member.detached)
+        live = catches_up or member.mode in ("sync", "primary")
+        duration_ms = (store.promote_ms or 0) + member.replay_ms
+        yield _Copy(member.at, "promote", duration_ms, 0 if live else member.lag_ms)
+
+
+def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[_Copy]:
+    """Backups outside the loss whose size and restore rate are known."""
+    for backup in store.backups:
+        if is_lost(top, lost, backup.at):
+            continue
+        if backup.size_gib is None or not backup.restore_mbps:
+            unknown.add(f"stores/{store.id}/backups")
+            continue
+        duration_ms = -(-backup.size_gib * _MBIT_PER_GIB * 1_000 // backup.restore_mbps)
+        yield _Copy(backup.at, "restore", duration_ms, backup.age_ms)
+
+
+def _services(
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    rows: RowSet,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+    limits: LimitTable,
+    weights: tuple[int, ...],
+    tick_ms: int,
+    unknown: set[str],
+) -> Services:
+    hit = _hits(top, lost, graph, stores, store_rows)
+    same = top.once(
+        ("services", weights, tick_ms),
+        lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
+    )
+    unknown |= same.unknown
+    return replace(
+        same.services,
+        surviving=hit.surviving,
+        demand=rows.demand,
+        base_lost=hit.base_lost,
+        top_lost=hit.top_lost,
+        shift=hit.shift,
+        blocked=hit.blocked,
+        lost_stores=hit.lost_stores,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """What is the same whatever is lost: services, but for what `_hits` says, and what of them is unknown."""
+
+    services: Services
+    unknown: frozenset[str]
+
+
+def _same(
+    estate: Estate,
+    graph: ServiceGraph,
+    limits: LimitTable,
+    weights: tuple[int, ...],
+    tick_ms: int,
+    n: IntColumn,
+    m: IntColumn,
+) -> _Same:
+    unknown: set[str] = set()
+    for service, k in zip(estate.services, n, strict=True):
+        _note_unknown(service, int(k), unknown)
+    tier, people, degraded = _people(estate, weights, n, m)
+    weight = np.array(weights, np.int64)[tier]
+    tick, nothing = _ticker(estate, tick_ms), np.zeros(len(n), np.bool_)
+    services = Services(
+        id=tuple(s.id for s in estate.services),
+        tier=tier,
+        people=people,
+        n=n,
+        m=m,
+        surviving=n,
+        demand=np.zeros((len(n), 0), np.int64),
+        start=tick(lambda s: s.start_ms or 0),
+        verify=tick(lambda s: s.warm_ms + s.verify_ms),
+        change=tick(lambda s: s.traffic.change_ms),
+        settle=tick(lambda s: max(s.traffic.settle_ms, s.traffic.ttl_ms or 0)),
+        shed=tick(lambda s: s.shed_ms),
+        per_server=np.array([s.spread.per_server for s in estate.services], np.int64),
+        rack_cap=_spread_caps(estate, n, "per_rack"),
+        feed_cap=_spread_caps(estate, n, "per_feed"),
+        site_cap=_spread_caps(estate, n, "per_site"),
+        conflict=_conflicts(estate),
+        sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
+        base_lost=nothing,
+        top_lost=nothing,
+        shift=nothing,
+        blocked=nothing,
+        component=np.array(components(graph.hard), np.int32),
+        base_weight=weight * (people - degraded),
+        top_weight=weight * degraded,
+        hard=graph.hard,
+        soft=graph.soft,
+        lost_stores=(),
+        shift_uses=tuple(
+            limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
+        ),
+    )
+    return _Same(services, frozenset(unknown))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hits:
+    """What a loss does to services: counts, milestones that do not hold, stores waited for."""
+
+    n: IntColumn
+    m: IntColumn
+    surviving: IntColumn
+    base_lost: BoolColumn
+    top_lost: BoolColumn
+    shift: BoolColumn
+    blocked: BoolColumn
+    lost_stores: tuple[tuple[int, ...], ...]
+
+
+def _hits(
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+) -> _Hits:
+    services, replicas = top.estate.services, top.estate.replicas
+    gone = replica_loss(replicas, lost)
+    lost_count = counts_by_service(replicas, gone, len(services))
+    surviving = counts_by_service(replicas, ~gone, len(services))
+    n = surviving + lost_count
+    m = top.once("least", lambda: _least(services, n))
+    lost_stores, blocked = _store_edges(graph, stores, store_rows)
+    left_a_site = sites_left(top, gone)
+    moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
+    shift = np.array(moves, np.bool_)
+    waits = np.array([bool(d) for d in lost_stores], np.bool_)
+    base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
+    soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
+    top_lost = base_lost | (surviving < n) | soft_hit
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
+
+
+def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
+    """(S,) smallest counts that serve."""
+    shares = [
+        ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+        for s, k in zip(services, n, strict=True)
+    ]
+    return np.array(shares, np.int64)
+
+
+def _traffic_moves(service: Service, left_a_site: bool) -> bool:
+    """Traffic that points at a site where nothing is left must be moved by a step; anycast and `none`
+    move by themselves."""
+    return left_a_site and service.traffic.kind in ("dns", "load_balancer")
+
+
+def _store_edges(
+    graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> tuple[tuple[tuple[int, ...], ...], BoolColumn]:
+    """Lost stores each service waits for, one a family: the instance that can be back first."""
+    lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
+    lost[list(store_rows)] = True
+    chosen: dict[str, int] = {}
+    for family in sorted(families_without_instance(graph, lost)):
+        chosen[family] = min(
+            (store_rows[d] for d in graph.family_stores[family]), key=lambda k: _store_key(stores[k])
+        )
+    edges = tuple(tuple(sorted({chosen[f] for f in fams if f in chosen})) for fams in graph.families)
+    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in edges], np.bool_)
+    return edges, blocked
+
+
+def _store_key(store: LostStore) -> tuple[int, int, str]:
+    quickest = min((c.duration for c in store.allowed), default=UNBOUNDED)
+    return (0 if store.allowed else 1, store.fence + quickest, store.id)
+
+
+def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn) -> tuple[IntColumn, ...]:
+    last = len(weights) - 1
+    tier = np.array([last if s.tier is None else min(s.tier, last) for s in estate.services], np.int64)
+    people = np.array([s.people or 0 for s in estate.services], np.int64)
+    share = people * (n - m) // np.maximum(n, 1)
+    stated = np.array(
+        [-1 if s.degraded_people is None else s.degraded_people for s in estate.services], np.int64
+    )
+    degraded = np.where(stated >= 0, np.minimum(stated, people), share)
+    return tier, people, np.asarray(degraded, np.int64)
+
+
+def _note_unknown(service: Service, replicas: int, unknown: set[str]) -> None:
+    for name, value in (("people", service.people), ("tier", service.tier), ("start", service.start_ms)):
+        if value is None:
+            unknown.add(f"services/{service.id}/{name}")
+    if replicas == 0:
+        unknown.add(f"services/{service.id}/replicas")
+    for word, amount in zip(RESOURCE_WORDS[:2], service.demand[:2], strict=True):
+        if amount is None:
+            unknown.add(f"services/{service.id}/demand/{word}")
+
+
+def _ticker(estate: Estate, tick_ms: int) -> Callable[[Callable[[Service], int]], IntColumn]:
+    def column(of: Callable[[Service], int]) -> IntColumn:
+        return np.array([ticks_up(of(s), tick_ms) for s in estate.services], np.int64)
+
+    return column
+
+
+def _spread_caps(estate: Estate, n: IntColumn, name: str) -> IntColumn:
+    caps = []
+    for service, count in zip(estate.services, n, strict=True):
+        share = getattr(service.spread, name)
+        caps.append(
+            UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, int(count))
+        )
+    return np.array(caps, np.int64)
+
+
+def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    names = sorted({s.conflict_group for s in estate.services if s.conflict_group is not None})
+    index = {name: row for row, name in enumerate(names)}
+    return np.array(
+        [-1 if s.conflict_group is None else index[s.conflict_group] for s in estate.services], np.int32
+    )
+
+
+def _tools(
+    estate: Estate, graph: ServiceGraph, services: Services, limits: LimitTable, tick_ms: int
+) -> dict[StepKind, ToolNeed]:
+    found: dict[StepKind, ToolNeed] = {}
+    for kind, roles in sorted(TOOLS_OF_KIND.items()):
+        needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
+        affected = tuple(sorted(s for s in needed if services.base_lost[s]))
+        manual = estate.limits.manual_ms.get(kind)
+        ticks = None if manual is None else ticks_up(manual, tick_ms)
+        found[kind] = ToolNeed(kind, affected, ticks, limits.hands)
+    return found

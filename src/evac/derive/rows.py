@@ -1,0 +1,582 @@
+"""Rows to place on: surviving bare servers and self-scheduling pools, with room, boots and power.
+
+Vectorised over servers; the only Python loops are over classes, pools, feeds and services.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evac.derive.affected import replica_loss
+from evac.derive.energising import Energy, energise, still_dark
+from evac.derive.limits import LimitTable
+from evac.derive.power import POWER_COLUMNS, PowerTable, power_table
+from evac.model.domain import Loss, Topology
+from evac.model.estate import Estate
+from evac.model.fleet import (
+    AT_SITE,
+    BMC_NO,
+    CONDEMNED,
+    DARK,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    BoolColumn,
+    IndexColumn,
+    IntColumn,
+)
+from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
+from evac.model.scenario import Scenario
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSet:
+    """The parts of an Instance that come from the tables. unknown: what was taken as unknown in them."""
+
+    rows: Rows
+    names: tuple[str, ...]
+    present: Present
+    pools: tuple[PoolInfo, ...]
+    eligible: BoolColumn
+    boot_kinds: tuple[BootKind, ...]
+    power: tuple[PowerBudget, ...]
+    demand: IntColumn
+    notes: tuple[str, ...]
+    power_steps: tuple[PowerStep, ...] = ()
+    powered_by: IndexColumn = field(default_factory=lambda: np.zeros(0, np.int32))
+    bring_up: BoolColumn = field(default_factory=lambda: np.zeros(0, np.bool_))
+    left_off: tuple[LeftOff, ...] = ()
+    unknown: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, eq=False)
+class _Bare:
+    """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas; member:
+    those whose boot gives room to the self-scheduling pool that owns them.
+    """
+
+    chosen: IndexColumn
+    dark: BoolColumn
+    boot_kind: IndexColumn
+    kinds: tuple[BootKind, ...]
+    feed_group: IndexColumn
+    only_boots: BoolColumn
+    bring_up: BoolColumn
+    powered_by: IndexColumn
+    left_off: tuple[LeftOff, ...]
+    member: BoolColumn
+
+
+def demand_of(top: Topology) -> IntColumn:
+    """(S, R) what one replica takes; what is not known is taken as nothing."""
+    return top.once("demand", lambda: _demand(top))
+
+
+def rows_of(top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int) -> RowSet:
+    """All rows of an instance."""
+    estate, unknown = top.estate, set[str]()
+    demand = demand_of(top)
+    budgets = power_table(top, scenario)
+    energy = energise(top, lost, scenario, limits, budgets, tick_ms, unknown)
+    without_power, on = still_dark(top, lost, scenario)
+    pool_rows = _pool_rows(top, lost, scenario)
+    bare = _bare_rows(top, without_power, on, scenario, limits, energy, pool_rows, tick_ms, unknown)
+    shadow_sites = _shadow_sites(top, lost, scenario, unknown)
+    pool_names, pool_of_bare = _bare_pools(top, bare, pool_rows)
+    names = estate.fleet.server_names(bare.chosen)
+    names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
+    pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
+    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
+    rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
+    power, power_index = _power(top, lost, on, bare, scenario, budgets, energy)
+    rows.power[: len(bare.chosen)] = power_index
+    present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
+    _fill_used(rows, present, demand)
+    where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
+    eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
+    notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
+    _totals_only(top, lost, scenario, pool_rows, unknown)
+    others = len(rows) - len(bare.chosen)
+    bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
+    powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
+    return RowSet(
+        rows,
+        tuple(names),
+        present,
+        pools,
+        eligible,
+        bare.kinds,
+        power,
+        demand,
+        notes,
+        energy.steps,
+        powered_by,
+        bring_up,
+        bare.left_off,
+        frozenset(unknown),
+    )
+
+
+def _demand(top: Topology) -> IntColumn:
+    rows = [[0 if amount is None else amount for amount in s.demand] for s in top.estate.services]
+    return np.array(rows, np.int64).reshape(len(rows), RESOURCE_COUNT)
+
+
+def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
+    """Rows of the fleet evac may place on in this scenario."""
+    fleet = top.estate.fleet
+    full = np.array([s.role == "full" for s in top.estate.sites], np.bool_)
+    fit: BoolColumn = (fleet.pool < 0) & (fleet.state != CONDEMNED) & full[fleet.site]
+    if scenario.kind == "failback":
+        return fit & lost.servers
+    return fit if scenario.kind == "restore" else fit & ~lost.servers
+
+
+def _bare_rows(
+    top: Topology,
+    lost: Loss,
+    on: BoolColumn,
+    scenario: Scenario,
+    limits: LimitTable,
+    energy: Energy,
+    pool_rows: list[int],
+    tick_ms: int,
+    unknown: set[str],
+) -> _Bare:
+    """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost.
+
+    Restored, every server of the domain that is not condemned comes up, even where it takes no replicas; a
+    self-scheduling pool has the room of those of its servers that are up. What was seen on is on, and empty.
+    """
+    fleet = top.estate.fleet
+    usable = _usable(top, lost, scenario)
+    knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
+    if not knows_replicas and len(fleet) and scenario.kind != "failback":
+        unknown.add("replicas")
+        usable &= (fleet.state != SERVING) | on
+    dark = (fleet.state == DARK) & ~on
+    rises = np.zeros(len(fleet), np.bool_)
+    if scenario.kind == "restore":
+        dark = dark | lost.servers
+        rises = lost.servers & (fleet.state != CONDEMNED)
+    if scenario.kind == "failback":
+        dark = np.zeros(len(fleet), np.bool_)
+    feed_group = _feed_groups(top)[fleet.rack] if len(top.estate.racks) else np.full(len(fleet), -1, np.int32)
+    feed_group = np.where(fleet.rack >= 0, feed_group, -1).astype(np.int32)
+    powered = _powered(top, energy)
+    owned = rises & np.isin(fleet.pool, pool_rows)
+    usable = (usable | owned) & powered
+    kind, kinds, known = _boot_kinds(
+        top, lost, ((usable & dark) | rises) & powered, feed_group, limits, energy, tick_ms, unknown
+    )
+    usable &= ~dark | known
+    if scenario.kind != "restore":
+        usable &= ~dark | (fleet.bmc != BMC_NO)
+    usable = _within_odds(top, usable, dark, feed_group, unknown)
+    chosen = np.flatnonzero(usable | (rises & known & powered)).astype(np.int32)
+    return _Bare(
+        chosen,
+        dark[chosen],
+        np.where(dark[chosen], kind[chosen], -1).astype(np.int32),
+        kinds,
+        feed_group,
+        only_boots=~usable[chosen],
+        bring_up=rises[chosen],
+        powered_by=np.where(lost.servers, energy.step_of[fleet.rack], -1)[chosen].astype(np.int32),
+        left_off=_left_off(top, rises, known, energy),
+        member=(owned & usable)[chosen],
+    )
+
+
+def _powered(top: Topology, energy: Energy) -> BoolColumn:
+    """(V,) servers whose rack is not refused its power."""
+    refused = np.zeros(len(top.estate.racks) + 1, np.bool_)
+    refused[list(energy.refused)] = True
+    return np.asarray(~refused[top.estate.fleet.rack], np.bool_)
+
+
+def _left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy) -> tuple[LeftOff, ...]:
+    """Servers of the dark domain that no boot can bring up: by rack where it is refused, else by site."""
+    fleet, estate = top.estate.fleet, top.estate
+    found = []
+    for rack, why in sorted(energy.refused.items()):
+        rows = np.flatnonzero(rises & (fleet.rack == rack)).tolist()
+        if rows:
+            found.append(LeftOff(estate.racks[rack].id, why, tuple(fleet.server_name(v) for v in rows)))
+    unsaid = rises & ~known & _powered(top, energy)
+    for site in np.unique(fleet.site[unsaid]).tolist():
+        rows = np.flatnonzero(unsaid & (fleet.site == site)).tolist()
+        names = tuple(fleet.server_name(v) for v in rows)
+        found.append(LeftOff(estate.sites[site].id, "nothing says how long they boot", names))
+    return tuple(found)
+
+
+def _feed_groups(top: Topology) -> IndexColumn:
+    """Racks with the same set of feeds share a group; numbered by first appearance; -1 without feeds."""
+
+    def work() -> IndexColumn:
+        index: dict[tuple[str, ...], int] = {}
+        racks = top.estate.racks
+        return np.array([index.setdefault(r.feeds, len(index)) if r.feeds else -1 for r in racks], np.int32)
+
+    return top.once("feed groups", work)
+
+
+def _boot_kinds(
+    top: Topology,
+    lost: Loss,
+    rows: BoolColumn,
+    feed_group: IndexColumn,
+    limits: LimitTable,
+    energy: Energy,
+    tick_ms: int,
+    unknown: set[str],
+) -> tuple[IndexColumn, tuple[BootKind, ...], BoolColumn]:
+    """Boots that are alike: class x feed group x boot server x management network x when they are ready; a
+    class without a boot time cannot boot."""
+    fleet, estate = top.estate.fleet, top.estate
+    group_feeds = {int(g): r.feeds for g, r in zip(_feed_groups(top), estate.racks, strict=True)}
+    by_itself = energy.by_itself.astype(np.int64)
+    by_hand = ((fleet.bmc == BMC_NO) & ~energy.by_itself).astype(np.int64)
+    network = np.where(energy.by_itself | (by_hand > 0), 0, energy.network[fleet.rack])
+    ready, least = energy.power_at[fleet.rack] + network, energy.power_least[fleet.rack] + network
+    ready[~lost.servers], least[~lost.servers] = 0, 0
+    halls = _managed_halls(top, limits)[fleet.rack]
+    columns = (fleet.server_class, feed_group, fleet.boot_server, halls, ready, least, by_itself, by_hand)
+    known = np.zeros(len(fleet), np.bool_)
+    kind = np.full(len(fleet), -1, np.int32)
+    kinds: list[BootKind] = []
+    chosen = np.flatnonzero(rows)
+    if not len(chosen):
+        return kind, (), known
+    key = np.stack([column[chosen].astype(np.int64) for column in columns], axis=1)
+    unique, inverse = np.unique(key, axis=0, return_inverse=True)
+    numbers = np.full(len(unique), -1, np.int32)
+    for row, (class_row, group, boot_row, hall_row, at, earliest, itself, hand) in enumerate(unique.tolist()):
+        if class_row < 0 or estate.classes[class_row].boot_ms is None:
+            unknown.add(f"classes/{estate.classes[class_row].id}/boot" if class_row >= 0 else "servers/class")
+            continue
+        server_class = estate.classes[class_row]
+        boot = estate.boot_servers[boot_row].id if boot_row >= 0 else None
+        feeds = group_feeds.get(group, ())
+        numbers[row] = len(kinds)
+        name = f"{server_class.id}|{'+'.join(feeds)}|{boot or ''}" + (f"|{at}" if at else "")
+        hall = estate.halls[hall_row].id if hall_row >= 0 and not hand else None
+        uses = () if itself else limits.boot(server_class, feeds, boot, hall)
+        duration = ticks_up(server_class.boot_ms or 0, tick_ms)
+        if hand:
+            name += "|by hand"
+            uses += limits.hands
+            duration = max(duration, _ticks_by_hand(estate, tick_ms, unknown))
+        kinds.append(BootKind(name, duration, uses, at, earliest, bool(itself), bool(hand)))
+    kind[chosen] = numbers[inverse.reshape(-1)]
+    known[chosen] = kind[chosen] >= 0
+    return kind, tuple(kinds), known
+
+
+def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
+    """What a person at least takes to boot a server; not known: taken as no time."""
+    stated = estate.limits.manual_ms.get("boot")
+    if stated is None:
+        unknown.add("limits/manual/boot")
+    return ticks_up(stated or 0, tick_ms)
+
+
+def _managed_halls(top: Topology, limits: LimitTable) -> IndexColumn:
+    """(R + 1,) hall of a rack whose management network has a known limit, else -1."""
+    known = np.array([f"bmc:{h.id}" in limits.index for h in top.estate.halls] + [False], np.bool_)
+    halls = np.where(known[top.rack_hall], top.rack_hall, -1)
+    return np.asarray(np.r_[halls, -1], np.int32)
+
+
+def _within_odds(
+    top: Topology,
+    usable: BoolColumn,
+    dark: BoolColumn,
+    feed_group: IndexColumn,
+    unknown: set[str],
+) -> BoolColumn:
+    """Of the dark servers of one class and feed group, only floor(odds x count) count, first by name."""
+    fleet, classes = top.estate.fleet, top.estate.classes
+    rows = np.flatnonzero(usable & dark)
+    if not len(rows):
+        return usable
+    for class_row in np.unique(fleet.server_class[rows]).tolist():
+        if classes[class_row].boot_odds_permille is None:
+            unknown.add(f"classes/{classes[class_row].id}/boot_odds")
+    odds = np.array(
+        [1000 if c.boot_odds_permille is None else c.boot_odds_permille for c in classes], np.int64
+    )
+    order = np.lexsort((rows, feed_group[rows], fleet.server_class[rows]))
+    ordered = rows[order]
+    key = fleet.server_class[ordered].astype(np.int64) * (2**31) + feed_group[ordered]
+    first = np.r_[True, key[1:] != key[:-1]]
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    size = np.diff(np.r_[starts, len(ordered)])
+    rank = np.arange(len(ordered)) - starts[group]
+    allowed = odds[fleet.server_class[ordered]] * size[group] // 1000
+    kept = usable.copy()
+    kept[ordered[rank >= allowed]] = False
+    return kept
+
+
+def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
+    full = {s.id for s in top.estate.sites if s.role == "full"}
+    rows = []
+    for row, pool in enumerate(top.estate.pools):
+        gone = bool(lost.pools[row])
+        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        if pool.site in full and wanted:
+            rows.append(row)
+    return rows
+
+
+def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[str]) -> list[int]:
+    """Full sites of which neither servers nor pools are known: room unknown, taken as not limited."""
+    estate = top.estate
+    with_room = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
+    found = []
+    for row, site in enumerate(estate.sites):
+        gone = bool(lost.sites[row])
+        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        if site.role == "full" and wanted and row not in with_room:
+            unknown.add(f"sites/{site.id}/capacity")
+            found.append(row)
+    return found
+
+
+def _bare_pools(
+    top: Topology, bare: _Bare, pool_rows: list[int]
+) -> tuple[list[tuple[int, int, int]], IndexColumn]:
+    """(only boots, site, class) that occur, sorted, and the number of each chosen row's: what a pool owns has
+    the number of its pool, which comes after these.
+    """
+    fleet, chosen = top.estate.fleet, bare.chosen
+    sites, classes = len(top.estate.sites) + 1, len(top.estate.classes) + 1
+    key = (bare.only_boots * sites + fleet.site[chosen] + 1) * classes + fleet.server_class[chosen] + 1
+    numbers = np.zeros(len(chosen), np.int32)
+    mine = key[~bare.member].astype(np.int64)
+    unique = np.flatnonzero(np.bincount(mine, minlength=2 * sites * classes))
+    place_of = np.zeros(2 * sites * classes, np.int32)
+    place_of[unique] = np.arange(len(unique), dtype=np.int32)
+    numbers[~bare.member] = place_of[mine]
+    place = np.full(len(top.estate.pools) + 1, -1, np.int32)
+    place[pool_rows] = np.arange(len(pool_rows), dtype=np.int32)
+    numbers[bare.member] = len(unique) + place[fleet.pool[chosen[bare.member]]]
+    occurring = [divmod(number, classes) for number in unique.tolist()]
+    return [(pair // sites, pair % sites - 1, one - 1) for pair, one in occurring], numbers
+
+
+def _pool_table(
+    top: Topology, bare: list[tuple[int, int, int]], pools: list[int], shadows: list[int], limits: LimitTable
+) -> tuple[PoolInfo, ...]:
+    estate = top.estate
+    named = [
+        (f"{'boots:' * b}{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}", s)
+        for b, s, c in bare
+    ]
+    named += [(estate.pools[p].id, int(top.pool_site[p])) for p in pools]
+    named += [(f"site:{estate.sites[s].id}", s) for s in shadows]
+    return tuple(PoolInfo(name, site, limits.start(name), limits.shed(name)) for name, site in named)
+
+
+def _assemble(
+    top: Topology,
+    bare: _Bare,
+    pool_rows: list[int],
+    shadows: list[int],
+    bare_pools: int,
+    pool_of_bare: IndexColumn,
+    unknown: set[str],
+) -> Rows:
+    fleet = top.estate.fleet
+    v, extra = bare.chosen, len(pool_rows) + len(shadows)
+    sites = [int(top.pool_site[p]) for p in pool_rows] + shadows
+
+    def join(column: IndexColumn, tail: list[int]) -> IndexColumn:
+        return np.concatenate([column, np.array(tail, np.int32)]).astype(np.int32)
+
+    capacity = np.where(fleet.capacity_known[v], fleet.capacity[v], 0)
+    room = _pool_room(top, bare, pool_rows, capacity, unknown) + [
+        [UNBOUNDED] * RESOURCE_COUNT for _ in shadows
+    ]
+    watts = np.where(fleet.watts_known[v] & bare.dark, fleet.watts[v], 0)
+    return Rows(
+        fleet_row=join(v, [-1] * extra),
+        site=join(fleet.site[v], sites),
+        rack=join(fleet.rack[v], [-1] * extra),
+        feed_group=join(bare.feed_group[v], [-1] * extra),
+        pool=join(pool_of_bare, list(range(bare_pools, bare_pools + extra))),
+        is_pool=np.r_[bare.member, np.ones(extra, np.bool_)],
+        dark=np.r_[bare.dark, np.zeros(extra, np.bool_)],
+        capacity=np.concatenate([capacity, np.array(room, np.int64).reshape(extra, RESOURCE_COUNT)]),
+        used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
+        watts=np.r_[watts, np.zeros(extra, np.int64)],
+        boot_kind=join(bare.boot_kind, [-1] * extra),
+        power=np.full((len(v) + extra, POWER_COLUMNS), -1, np.int32),
+    )
+
+
+def _pool_room(
+    top: Topology, bare: _Bare, pool_rows: list[int], capacity: IntColumn, unknown: set[str]
+) -> list[list[int]]:
+    """Room of each pool without the servers of it that are dark: those have their part in `capacity`, by
+    their size, or equal parts where sizes are not known.
+    """
+    fleet, found = top.estate.fleet, []
+    rising = np.zeros(len(fleet), np.bool_)
+    rising[bare.chosen[bare.bring_up]] = True
+    for number in pool_rows:
+        live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
+        room = _pool_capacity(top, number, live, unknown)
+        found.append(room)
+        mine = np.flatnonzero((fleet.pool[bare.chosen] == number) & bare.bring_up)
+        if not len(mine):
+            continue
+        alone = not (live & ~rising).any()
+        for resource, whole in enumerate(room):
+            parts = _parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
+            capacity[mine, resource] = parts[bare.chosen[mine]]
+            if alone or whole != UNBOUNDED:
+                room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
+    return found
+
+
+def _parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
+    """(V,) what each server of a pool gives of the whole, rounded down."""
+    if whole == UNBOUNDED:
+        return np.full(len(sizes), UNBOUNDED, np.int64)
+    weight = np.where(live, sizes if known[live].all() else 1, 0)
+    return np.asarray(whole * weight // max(1, int(weight.sum())), np.int64)
+
+
+def _totals_only(
+    top: Topology, lost: Loss, scenario: Scenario, pool_rows: list[int], unknown: set[str]
+) -> None:
+    """Pools of a dark site of which nobody knows the servers: their room counts from the beginning."""
+    if scenario.kind == "restore":
+        named = set(np.unique(top.estate.fleet.pool).tolist())
+        unknown |= {
+            f"pools/{top.estate.pools[p].id}/servers" for p in pool_rows if lost.pools[p] and p not in named
+        }
+
+
+def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
+    """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
+    estate, pool = top.estate, top.estate.pools[row]
+    room = []
+    for resource, total in enumerate(pool.capacity):
+        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
+            total = int(estate.fleet.capacity[live, resource].sum())
+        if total is None:
+            if any(s.demand[resource] for s in estate.services):
+                unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
+            room.append(UNBOUNDED)
+        else:
+            room.append(total * pool.quota_permille // 1000)
+    return room
+
+
+def _present(
+    top: Topology, lost: Loss, bare: _Bare, pool_rows: list[int], shadows: list[int], scenario: Scenario
+) -> Present:
+    """Surviving replicas that stand on rows. Nothing stands on what is being restored or failed back to."""
+    estate = top.estate
+    replicas = estate.replicas
+    kept = ~replica_loss(replicas, lost)
+    row_of_server = np.full(len(estate.fleet), -1, np.int32)
+    row_of_server[bare.chosen] = np.arange(len(bare.chosen), dtype=np.int32)
+    row_of_pool = np.full(len(estate.pools), -1, np.int32)
+    row_of_pool[pool_rows] = len(bare.chosen) + np.arange(len(pool_rows), dtype=np.int32)
+    row_of_site = np.full(len(estate.sites), -1, np.int32)
+    row_of_site[shadows] = len(bare.chosen) + len(pool_rows) + np.arange(len(shadows), dtype=np.int32)
+    row = np.full(len(replicas), -1, np.int32)
+    for kind, lookup in ((ON_SERVER, row_of_server), (ON_POOL, row_of_pool), (AT_SITE, row_of_site)):
+        here = replicas.kind == kind
+        row[here] = lookup[replicas.target[here]]
+    here = kept & (row >= 0)
+    service, row, count = replicas.service[here], row[here], replicas.count[here]
+    key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row
+    if (key[1:] >= key[:-1]).all():  # as the tables of most estates are
+        return Present(service, row, count)
+    order = np.lexsort((row, service))
+    return Present(service[order], row[order], count[order])
+
+
+def _fill_used(rows: Rows, present: Present, demand: IntColumn) -> None:
+    for resource, amounts in enumerate(demand.T):
+        held = np.ascontiguousarray(rows.used[:, resource])
+        np.add.at(held, present.row, amounts[present.service] * present.count)
+        rows.used[:, resource] = held
+
+
+def _clip(rows: Rows) -> bool:
+    """Rows that already carry more than they have are full, not negative."""
+    over = rows.used > rows.capacity
+    np.maximum(rows.capacity, rows.used, out=rows.capacity)
+    return bool(over.any())
+
+
+def _eligible(
+    top: Topology, pools: tuple[PoolInfo, ...], bare: list[tuple[int, int, int]], declared: int
+) -> BoolColumn:
+    """(S, P): by eligible sites and classes, and bare or pool according to where a service runs today."""
+    estate = top.estate
+    on_server, on_pool = _runs_on(top)
+    site = np.array([p.site for p in pools], np.int64)
+    class_of = [estate.classes[c].id if c >= 0 else None for _, _, c in bare]
+    is_bare = np.arange(len(pools)) < len(bare)
+    is_declared = ~is_bare & (np.arange(len(pools)) < len(bare) + declared)
+    table = np.ones((len(estate.services), len(pools)), np.bool_)
+    for row, service in enumerate(estate.services):
+        if service.eligible_sites is not None:
+            allowed = [top.site_index[name] for name in service.eligible_sites if name in top.site_index]
+            table[row] &= np.isin(site, allowed)
+        if service.eligible_classes is not None:
+            fits = np.array([name in service.eligible_classes for name in class_of], np.bool_)
+            table[row, : len(bare)] &= fits
+        if on_server[row] and not on_pool[row]:
+            table[row] &= ~is_declared
+        if on_pool[row] and not on_server[row]:
+            table[row] &= ~is_bare
+    table[:, [number for number, (only_boots, _, _) in enumerate(bare) if only_boots]] = False
+    return table
+
+
+def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
+    replicas = top.estate.replicas
+    count = len(top.estate.services)
+    found = []
+    for kind in (ON_SERVER, ON_POOL):
+        flags = np.zeros(count, np.bool_)
+        flags[replicas.service[replicas.kind == kind]] = True
+        found.append(flags)
+    return found[0], found[1]
+
+
+def _power(
+    top: Topology,
+    lost: Loss,
+    seen_on: BoolColumn,
+    bare: _Bare,
+    scenario: Scenario,
+    budgets: PowerTable,
+    energy: Energy,
+) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
+    """Budgets that are known, what is on under each without a boot, and the budgets of each bare row."""
+    fleet = top.estate.fleet
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    if scenario.kind != "failback":
+        on = on & ~lost.servers
+    on |= (energy.by_itself | seen_on) & fleet.watts_known
+    load = budgets.sums(budgets.of_servers(fleet.rack[on], fleet.site[on]), fleet.watts[on])
+    table = tuple(
+        PowerBudget(n, max(b, int(w)), int(w))
+        for n, b, w in zip(budgets.names, budgets.watts, load.tolist(), strict=True)
+    )
+    return table, budgets.of_servers(fleet.rack[bare.chosen], fleet.site[bare.chosen])

@@ -1,0 +1,1 @@
+"""The driver of commands: runs a program of the company."""

@@ -1,0 +1,169 @@
+"""Stops before accounts are locked out: how often one user and password may be refused.
+
+A credential that was never accepted is tried by a few requests at once only; when that many were refused with
+no success between, nothing more is sent with it for a while, then by one at a time. Tells one controller that
+has another password from a password that is wrong. Owns the counting; sends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal
+
+from evac.model.errors import Permanent
+from evac.net.secrets import Secret, resolve
+
+CODE: Final = "credentials-refused"
+HERE: Final = "bmc-password"
+"""One controller refuses what others accept."""
+Verdict = Literal["accepted", "refused", "unknown"]
+_AGAIN_S: Final = 300.0
+_JUDGED_S: Final = 10.0
+_HERE_AT_MOST: Final = 2
+_SECRET_KEPT_S: Final = 5.0
+
+
+class Refused(Permanent):
+    """A controller refused user or password; whose fault that is says `Credential.judged`."""
+
+
+class NothingSent(Permanent):
+    """Nothing was sent: it was refused too often before."""
+
+
+class Credential:
+    """One user and password, wherever it is used. most: refusals in a row, all controllers together."""
+
+    def __init__(self, user: str, secret: Secret, most: int) -> None:
+        self.user, self.secret = user, secret
+        self._most = most
+        self._accepted = False
+        self._refused = 0
+        self._in_flight = 0
+        self._closed = False
+        self._closed_at = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._judging: list[asyncio.Future[None]] = []
+        self._here: dict[str, tuple[float, int]] = {}
+
+    @property
+    def may_be_used(self) -> bool:
+        return not self._closed
+
+    def enter_at_once(self) -> bool:
+        """Whether a request is let in without a wait: nearly all are, once a password was accepted."""
+        if self._closed or self._here or self._refused or not self._accepted:
+            return False
+        self._in_flight += 1
+        return True
+
+    async def enter(self, address: str) -> None:
+        """Waits until a request may be sent with it. Raises `NothingSent` when none may any more."""
+        if self._here:
+            self._refuse_again(address)
+        if self._closed and asyncio.get_running_loop().time() - self._closed_at > _AGAIN_S:
+            self._closed, self._refused = False, self._most - 1  # one at a time may try it again
+        while not self._closed and not (self._accepted and not self._refused):
+            if self._in_flight + self._refused < self._most:
+                break
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._wake()  # whoever gives up hands his turn on
+                raise
+        if self._closed:
+            raise NothingSent(
+                CODE,
+                f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
+                "mend the password that evac was given, then begin anew",
+            )
+        self._in_flight += 1
+
+    def leave(self, address: str, verdict: Verdict) -> None:
+        """What became of a request that was let in."""
+        self._in_flight -= 1
+        if verdict == "accepted":
+            self._accepted, self._refused = True, 0
+        elif verdict == "refused":
+            self._refused += 1
+            self._note(address)
+            if self._refused >= self._most:
+                self._closed, self._closed_at = True, asyncio.get_running_loop().time()
+        if self._waiting:
+            self._wake()
+        if self._judging:
+            judging, self._judging = self._judging, []
+            for one in judging:
+                if not one.done():
+                    one.set_result(None)
+
+    async def judged(self, refused: Refused, ends: float) -> Permanent:
+        """What a refusal means, once those who ask beside it have their answers: `HERE` where others are
+        accepted, else `CODE`. ends: by the loop; waits ten seconds at most.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(min(ends, loop.time() + _JUDGED_S)):
+                while self._refused and not self._closed and (self._in_flight or self._waiting):
+                    turn = loop.create_future()
+                    self._judging.append(turn)
+                    await turn
+        except TimeoutError:
+            pass  # by what is known now
+        return Permanent(self._whose(), refused.message, refused.hint)
+
+    def _whose(self) -> str:
+        return HERE if self._accepted and not self._closed else CODE
+
+    def _wake(self) -> None:
+        all_may = self._closed or (self._accepted and not self._refused)
+        while self._waiting and (all_may or self._in_flight + self._refused < self._most):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                if not all_may:
+                    return
+
+    def _note(self, address: str) -> None:
+        now = asyncio.get_running_loop().time()
+        began, count = self._here.get(address, (now, 0))
+        self._here[address] = (now, 1) if now - began > _AGAIN_S else (began, count + 1)
+
+    def _refuse_again(self, address: str) -> None:
+        """Whoever asks one controller again and again with a wrong password locks its account."""
+        found = self._here.get(address)
+        if found is None or found[1] < _HERE_AT_MOST:
+            return
+        if asyncio.get_running_loop().time() - found[0] > _AGAIN_S:
+            del self._here[address]
+            return
+        raise NothingSent(
+            self._whose(), f"{address} refused {self.user} {found[1]} times: it is not asked for a while"
+        )
+
+
+class Credentials:
+    """All credentials of a process. One whose password was mended counts as a new one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._read: dict[tuple[str, str], tuple[float, Credential]] = {}
+        self._known: dict[bytes, Credential] = {}
+
+    def of(self, user: str, reference: str, most: int) -> Credential:
+        """Reads the password again after a few seconds. Raises `Permanent`."""
+        now = self._clock()
+        kept = self._read.get((user, reference))
+        if kept is not None and now - kept[0] < _SECRET_KEPT_S:
+            return kept[1]
+        secret = resolve(reference)
+        mark = hashlib.sha256(f"{user}\0".encode() + secret.reveal_bytes()).digest()
+        credential = self._known.setdefault(mark, Credential(user, secret, most))
+        self._read[user, reference] = (now, credential)
+        return credential

@@ -1,0 +1,131 @@
+"""What a zone shall answer for each name: the estate's addresses a site, turned into record sets. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.drivers import parameters
+from evac.drivers.port import Action, Value
+from evac.model.errors import Permanent
+
+HALF: Final = 500
+Kind = Literal["A", "AAAA"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RecordKey:
+    """One record set: an absolute name, and its type."""
+
+    name: str
+    kind: Kind
+
+
+Addresses = frozenset[str]
+Answers = dict[RecordKey, Addresses]
+"""What a server answers, or shall answer; an empty set: no such record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one zone: record set -> site -> addresses of that site."""
+
+    zone: str
+    records: Mapping[RecordKey, Mapping[str, Addresses]]
+
+
+def read_names(settings: Mapping[str, Value], only: Iterable[str] = ()) -> Names:
+    """From `zone` and `records` (`chat=pangyo:192.0.2.1,anyang:192.0.2.2`); `+` joins addresses of one site.
+
+    only: names to take, all where empty. Raises `Permanent`.
+    """
+    zone = _absolute(parameters.text(settings, "zone"), "")
+    wanted = {_absolute(name, zone) for name in only}
+    records: dict[RecordKey, dict[str, Addresses]] = {}
+    for entry in parameters.many(settings, "records"):
+        name, separator, sites = entry.partition("=")
+        if not separator:
+            raise Permanent("setting-wrong", f"records: {entry!r} is not name=site:address")
+        absolute = _absolute(name.strip(), zone)
+        if not wanted or absolute in wanted:
+            for key, addresses in _by_kind(absolute, parameters.by_site((sites,), "records", ":")).items():
+                records.setdefault(key, {}).update(addresses)
+    missing = wanted - {key.name for key in records}
+    if missing or not records:
+        raise Permanent(
+            "setting-missing", f"records has no addresses for {', '.join(sorted(missing)) or zone}"
+        )
+    return Names(zone, records)
+
+
+def wanted(names: Names, action: Action, seen: Answers) -> Answers:
+    """What each record set shall answer after the action, given what it answers now.
+
+    A share below one half moves nothing, and from one half on both sites are answered: DNS has no weights,
+    and never gives more than was asked. Raises `Permanent` where nothing would be answered any more.
+    """
+    result = {
+        key: _wanted_of(sites, action, seen.get(key, frozenset())) for key, sites in names.records.items()
+    }
+    answered = {key.name for key, addresses in result.items() if addresses}
+    empty = sorted({key.name for key in result} - answered)
+    if empty:
+        raise Permanent("answers-nothing", f"nothing would be answered for {', '.join(empty[:5])}")
+    return result
+
+
+def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
+    """Addresses that are answered now and that the estate does not know: somebody else changed the zone."""
+    return tuple(
+        f"{key.name} {address}"
+        for key, sites in sorted(names.records.items())
+        for address in sorted(seen.get(key, frozenset()) - frozenset().union(*sites.values()))
+    )
+
+
+def _wanted_of(sites: Mapping[str, Addresses], action: Action, now: Addresses) -> Addresses:
+    if action.verb == "shift":
+        to, away, share = parameters.shares(action)
+        return _shared(_of(sites, *to), _of(sites, *away), share)
+    if action.verb == "verify":
+        return _of(sites, *parameters.sites(action.parameters, "expect"))
+    site = parameters.text(action.parameters, "site", action.at)
+    return now - _of(sites, site) if action.verb == "drain" else now | _of(sites, site)
+
+
+def _shared(to: Addresses, away: Addresses, share: int) -> Addresses:
+    if share == parameters.PERMILLE:
+        return to
+    return to | away if share >= HALF else away
+
+
+def _of(sites: Mapping[str, Addresses], *names: str) -> Addresses:
+    """The addresses of these sites; a name that a site does not have has no address of it."""
+    return frozenset().union(*(sites.get(name, frozenset()) for name in names))
+
+
+def _by_kind(name: str, sites: Mapping[str, tuple[str, ...]]) -> dict[RecordKey, dict[str, Addresses]]:
+    found: dict[RecordKey, dict[str, Addresses]] = {}
+    for site, addresses in sites.items():
+        for address in addresses:
+            try:
+                parsed = ipaddress.ip_address(address.strip())
+            except ValueError as error:
+                raise Permanent("setting-wrong", f"records: {address!r} is not an address") from error
+            kind: Kind = "A" if parsed.version == 4 else "AAAA"
+            of_kind = found.setdefault(RecordKey(name, kind), {})
+            of_kind[site] = of_kind.get(site, frozenset()) | {str(parsed)}
+    return found
+
+
+def _absolute(name: str, zone: str) -> str:
+    """A name with its last dot, in small letters; a name without one is inside the zone."""
+    name = name.lower()
+    if name.endswith(".") or not zone:
+        return name.rstrip(".") + "."
+    if name == "@":
+        return zone
+    inside = f".{zone.rstrip('.')}"
+    return name + "." if f".{name}".endswith(inside) else f"{name}.{zone}"

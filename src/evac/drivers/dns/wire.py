@@ -1,0 +1,287 @@
+"""Talks to one authoritative DNS server: asks it, and sends it signed updates (RFC 2136, RFC 8945)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rdtypes.ANY.TXT
+import dns.rrset
+import dns.tsig
+import dns.update
+
+from evac.drivers.dns import signing
+from evac.drivers.dns.records import Addresses, Answers, RecordKey
+from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import Secret
+
+ASKED_AT_ONCE: Final = 64
+NAMES_AN_UPDATE: Final = 250
+"""An update is one message of at most 64 KiB, prerequisites and names included."""
+_BAD_SIGNATURE: Final = frozenset({dns.rcode.NOTAUTH, dns.rcode.BADSIG, dns.rcode.BADKEY, dns.rcode.BADTIME})
+_CHANGED: Final = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
+_ALGORITHMS: Final = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an authoritative server listens (an address, not a name: names are what may be wrong)."""
+
+    host: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A TSIG key. secret: base64."""
+
+    name: str
+    algorithm: str
+    secret: Secret
+
+    def for_messages(self) -> dns.tsig.Key:
+        """As dnspython wants it. Raises `Permanent`; the cause is left out, it could show the secret."""
+        if self.algorithm not in _ALGORITHMS:
+            raise Permanent("setting-wrong", f"key_algorithm {self.algorithm} is not known")
+        try:
+            return dns.tsig.Key(self.name, self.secret.reveal(), self.algorithm + ".")
+        except ValueError:
+            raise Permanent("secret-unreadable", f"{self.secret} is not base64") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One record set as the server answers it. ttl: seconds, -1 where there is no such record."""
+
+    values: Addresses
+    ttl: int = -1
+
+
+class NoAnswer(Exception):
+    """The server said nothing in time, or nothing that counts."""
+
+
+async def ask(server: Server, keys: Iterable[RecordKey], timeout_s: float) -> dict[RecordKey, Found]:
+    """What this server itself says, with authority. Raises `NoAnswer` when any question stays open."""
+    wanted = list(keys)
+    found = await _ask_all(server, [(key.name, key.kind) for key in wanted], timeout_s)
+    return dict(zip(wanted, found, strict=True))
+
+
+async def ask_with_texts(
+    server: Server, keys: Iterable[RecordKey], name: str, timeout_s: float
+) -> tuple[dict[RecordKey, Found], tuple[str, ...]]:
+    """As `ask`, and the TXT records of `name`, sorted, over the same connection. Raises `NoAnswer`."""
+    wanted = list(keys)
+    questions = [(key.name, str(key.kind)) for key in wanted]
+    *found, texts = await _ask_all(server, [*questions, (name, "TXT")], timeout_s)
+    return dict(zip(wanted, found, strict=True)), tuple(sorted(texts.values))
+
+
+async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: float) -> list[Found]:
+    """All questions over one connection, many at once (RFC 7766): no packet is lost, no thousand sockets."""
+    found: list[Found] = []
+    try:
+        async with asyncio.timeout(timeout_s), _connected(server) as (reader, writer):
+            for first in range(0, len(questions), ASKED_AT_ONCE):
+                part = questions[first : first + ASKED_AT_ONCE]
+                found += await _exchange(server, reader, writer, part)
+    except TimeoutError as error:
+        raise NoAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
+    except (OSError, EOFError, dns.exception.DNSException) as error:
+        raise NoAnswer(f"{server} cannot be asked: {type(error).__name__}") from error
+    return found
+
+
+async def _exchange(
+    server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, part: list[tuple[str, str]]
+) -> list[Found]:
+    """Sends all questions of a part, then reads their answers, in whatever order they come."""
+    queries = [
+        dns.message.make_query(name, kind, flags=0, id=number) for number, (name, kind) in enumerate(part)
+    ]
+    writer.write(b"".join(_framed(query.to_wire()) for query in queries))
+    await writer.drain()
+    found: dict[int, Found] = {}
+    for _ in queries:
+        answer = dns.message.from_wire(await _read_framed(reader))
+        if answer.id >= len(queries) or not queries[answer.id].is_response(answer):
+            raise NoAnswer(f"{server} answers what was not asked")
+        found[answer.id] = _judged(server, answer, *part[answer.id])
+    if len(found) != len(queries):
+        raise NoAnswer(f"{server} answers one question twice")
+    return [found[number] for number in range(len(queries))]
+
+
+def _judged(server: Server, answer: dns.message.Message, name: str, kind: str) -> Found:
+    if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise NoAnswer(f"{server} answers {dns.rcode.to_text(answer.rcode())} for {name}")
+    if not answer.flags & dns.flags.AA:
+        raise NoAnswer(f"{server} has no authority for {name}")
+    return _found(answer, dns.name.from_text(name), dns.rdatatype.from_text(kind))
+
+
+@contextlib.asynccontextmanager
+async def _connected(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _framed(wire: bytes) -> bytes:
+    return len(wire).to_bytes(2, "big") + wire
+
+
+async def _read_framed(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+
+
+def _found(answer: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Found:
+    for rrset in answer.answer:
+        if rrset.name == name and rrset.rdtype == kind:
+            return Found(frozenset(_text(item) for item in rrset), rrset.ttl)
+    return Found(frozenset())
+
+
+def _text(item: object) -> str:
+    if isinstance(item, dns.rdtypes.ANY.TXT.TXT):
+        return b"".join(item.strings).decode("utf-8", "replace")
+    return str(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """One record set to be rewritten: only if it still is as it was read."""
+
+    key: RecordKey
+    before: Found
+    after: Addresses
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMark:
+    """The highest token a zone has seen, kept in a TXT record of the zone itself. before: as it was read."""
+
+    name: str
+    before: tuple[str, ...]
+    token: int
+
+
+async def send_update(
+    server: Server, zone: str, key: Key, mark: TokenMark, rewrites: Iterable[Rewrite], timeout_s: float
+) -> None:
+    """One UPDATE: all of it, if nothing changed since it was read, or nothing of it.
+
+    Raises `Permanent` (refused), `Retryable` (changed meanwhile, or the server cannot be reached) and
+    `OutcomeUnknown` (sent, and no answer came).
+    """
+    wire = _message(zone, mark, rewrites).to_wire(max_size=65_535)
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    answer, server_s = await _send(server, zone, key, wire, _now_s(), deadline)
+    if server_s is not None:
+        # Nothing was done: only our time was refused, by a clock that is not ours.
+        answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
+    if server_s is not None:
+        raise Permanent("dns-refused", f"{server} refuses the time of an update twice", "check its clock")
+    _judge(server, zone, answer)
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+async def _send(
+    server: Server, zone: str, key: Key, wire: bytes, at_s: int, deadline: float
+) -> tuple[dns.message.Message, int | None]:
+    """An update, signed as of `at_s`. The answer, and the server's time where it refused ours."""
+    secret = key.for_messages()
+    data, mac = signing.signed(wire, secret, at_s)
+    sent = False
+    try:
+        async with asyncio.timeout_at(deadline), _connected(server) as (reader, writer):
+            sent = True
+            writer.write(_framed(data))
+            await writer.drain()
+            found = await _read_framed(reader)
+    except (OSError, TimeoutError, EOFError) as error:
+        words = f"{server} gave no answer to an update of {zone}"
+        if sent:
+            raise OutcomeUnknown("dns-no-answer", words, "ask the server what it answers") from error
+        raise Retryable("dns-unreachable", words) from error
+    return _read(found, secret, mac, at_s, key)
+
+
+def _message(zone: str, mark: TokenMark, rewrites: Iterable[Rewrite]) -> dns.update.UpdateMessage:
+    update = dns.update.UpdateMessage(zone)
+    if mark.before:
+        update.present(mark.name, _rrset(mark.name, "TXT", [f'"{text}"' for text in mark.before]))
+    else:
+        update.absent(mark.name, "TXT")
+    update.replace(mark.name, 0, "TXT", f'"{mark.token}"')
+    for rewrite in rewrites:
+        _add_rewrite(update, rewrite)
+    return update
+
+
+def _add_rewrite(update: dns.update.UpdateMessage, rewrite: Rewrite) -> None:
+    name, kind = rewrite.key.name, rewrite.key.kind
+    if rewrite.before.values:
+        update.present(name, _rrset(name, kind, sorted(rewrite.before.values)))
+    else:
+        update.absent(name, kind)
+    update.delete(name, kind)
+    for address in sorted(rewrite.after):
+        update.add(name, rewrite.ttl, kind, address)
+
+
+def _rrset(name: str, kind: str, values: list[str]) -> dns.rrset.RRset:
+    return dns.rrset.from_text_list(name, 0, "IN", kind, values)
+
+
+def _read(
+    data: bytes, secret: dns.tsig.Key, mac: bytes, at_s: int, key: Key
+) -> tuple[dns.message.Message, int | None]:
+    """The answer, its signature checked. An answer that is not signed well proves nothing."""
+    try:
+        return signing.read(data, secret, mac, at_s)
+    except dns.tsig.PeerError as error:
+        raise Permanent("dns-refused", f"the server refuses the key {key.name}: {error}") from error
+    except dns.exception.DNSException as error:
+        raise OutcomeUnknown(
+            "dns-no-answer", "an answer came that nobody can trust", "ask the server what it answers"
+        ) from error
+
+
+def _judge(server: Server, zone: str, answer: dns.message.Message) -> None:
+    code = answer.rcode()
+    if code == dns.rcode.NOERROR:
+        return
+    words = f"{server} answers {dns.rcode.to_text(code)} to an update of {zone}"
+    if code in _CHANGED:
+        raise Retryable("dns-changed", f"{words}: somebody changed it meanwhile")
+    if code == dns.rcode.SERVFAIL:
+        raise OutcomeUnknown("dns-failed", words, "ask the server what it answers")
+    hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check what the key may do there"
+    raise Permanent("dns-refused", words, hint)
+
+
+def values(found: Mapping[RecordKey, Found]) -> Answers:
+    return {key: one.values for key, one in found.items()}

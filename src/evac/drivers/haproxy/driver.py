@@ -1,0 +1,258 @@
+"""The driver of HAProxy: takes the servers of a site out, puts them back, and shares work between two sites.
+
+What the runtime API sets is gone after a reload of HAProxy; `observe` sees it then and says absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from evac.drivers import parameters
+from evac.drivers.haproxy import runtime
+from evac.drivers.haproxy.runtime import Endpoint, Seen, ServerState
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+
+VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify", "fence", "unfence"})
+FULL_WEIGHT: Final = -1
+"""The weight that the configuration gives a server: it takes its whole part."""
+_PAUSE_S: Final = 0.05
+_NAMED: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a server shall be. weight None: any. up: at least one of those marked must take work."""
+
+    admin: str
+    weight: int | None = None
+    up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    endpoint: Endpoint
+    backend: str
+    sites: Mapping[str, tuple[str, ...]]
+    hard: bool
+
+
+class HaproxyDriver:
+    """Changes one backend of one HAProxy through its runtime API."""
+
+    name = "haproxy"
+    verbs = VERBS
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            job = _read(action)
+            seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+            problems = _problems(job, action, seen, _wanted(job, action))
+        except ActionError as error:
+            return Checked((error.message,))
+        return Checked(problems, _evidence(job, seen))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        return await _change(action, order, action)
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        return await _change(action, order, parameters.reversed_traffic(action))
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        try:
+            job = _read(action)
+            seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+            wrong = _wrong(seen, _wanted(job, action))
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200]})
+        evidence = _evidence(job, seen) | parameters.proof_of(action)
+        return Observed("absent", evidence | {"wrong": wrong}) if wrong else Observed("done", evidence)
+
+    async def close(self) -> None:
+        """Nothing is kept open between calls."""
+
+
+async def _change(action: Action, order: Order, towards: Action) -> Evidence:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + order.timeout_s
+    job = _read(action)
+    wanted = _wanted(job, towards)
+    seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+    problems = _problems(job, towards, seen, wanted)
+    if problems:
+        raise Permanent("haproxy-not-ready", problems[0])
+    first, last = _commands(job, seen, wanted)
+    if order.dry_run:
+        return _evidence(job, seen) | {"would_send": "; ".join((*first, *last))[:800]}
+    if towards.verb != "verify":
+        # Who shall take the work is up before the others are taken out: a service is never pooled nowhere.
+        await _send(job, first, deadline)
+        await _until_up(job, wanted, deadline)
+        await _send(job, last, deadline)
+    seen_after = await _confirmed(job, wanted, deadline, looked_only=towards.verb == "verify")
+    return {**seen_after, **parameters.proof_of(towards)}
+
+
+async def _send(job: _Job, commands: tuple[str, ...], deadline: float) -> None:
+    if commands:
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        await runtime.change(job.endpoint, commands, left)
+
+
+async def _until_up(job: _Job, wanted: Mapping[str, _Wanted], deadline: float) -> None:
+    """Waits until one server that shall take work does. Raises `Retryable`: nobody was taken out yet."""
+    loop = asyncio.get_running_loop()
+    names = [name for name, want in wanted.items() if want.up]
+    while names:
+        seen = await runtime.see(job.endpoint, job.backend, max(0.0, deadline - loop.time()))
+        if any(_takes_work(seen.servers[name], job.hard) for name in names):
+            return
+        if deadline - loop.time() < 4 * _PAUSE_S:
+            raise Retryable("haproxy-down", f"no server of {job.backend} is up: {', '.join(names)}")
+        await asyncio.sleep(_PAUSE_S)
+
+
+def _takes_work(state: ServerState, hard: bool) -> bool:
+    """Whether others may be taken out. A hard shift leaves what is lost: it does not wait for a check."""
+    return state.admin == "ready" and state.up and (hard or state.proven)
+
+
+async def _confirmed(
+    job: _Job, wanted: Mapping[str, _Wanted], deadline: float, looked_only: bool
+) -> Evidence:
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    try:
+        seen = await runtime.see(job.endpoint, job.backend, left)
+    except Retryable as error:
+        if looked_only:
+            raise
+        raise OutcomeUnknown("haproxy-not-seen", error.message, "look at the state of its servers") from error
+    wrong = _wrong(seen, wanted)
+    if wrong and looked_only:
+        raise Retryable("not-as-expected", wrong, after_ms=500)
+    if wrong:
+        raise OutcomeUnknown("haproxy-not-seen", f"after the change: {wrong}")
+    return _evidence(job, seen)
+
+
+def _read(action: Action) -> _Job:
+    settings = action.settings
+    if action.verb not in VERBS:
+        raise Permanent("verb-unknown", f"haproxy cannot {action.verb}")
+    sites = parameters.by_site(parameters.many(settings, "servers"), "servers", "=")
+    for names in sites.values():
+        for name in names:
+            parameters.plain_name(name, "server")
+    backend = parameters.plain_name(parameters.text(settings, "backend"), "backend")
+    hard = parameters.flag(action.parameters, "hard")
+    return _Job(runtime.read_endpoint(settings), backend, sites, hard)
+
+
+def _of(job: _Job, site: str) -> tuple[str, ...]:
+    names = job.sites.get(site)
+    if not names:
+        raise Permanent("setting-missing", f"servers names none of the site {site}")
+    return names
+
+
+def _all_of(job: _Job, sites: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for site in sites for name in _of(job, site))
+
+
+def _wanted(job: _Job, action: Action) -> dict[str, _Wanted]:
+    """What every server that the action touches shall be."""
+    out = _Wanted("maint" if job.hard else "drain")
+    if action.verb == "shift":
+        to, away, share = parameters.shares(action)
+        # Where nothing of the service stands nothing is taken out: all sites that are left are named here.
+        gone = tuple(site for site in away if site in job.sites)
+        return _shared(_all_of(job, to), _all_of(job, gone), share, out)
+    if action.verb in ("fence", "unfence"):
+        old = _of(job, parameters.text(action.parameters, "old", action.at))
+        return dict.fromkeys(old, _Wanted("maint") if action.verb == "fence" else _Wanted("ready"))
+    site = parameters.text(action.parameters, "expect" if action.verb == "verify" else "site", action.at)
+    if action.verb == "drain":
+        return dict.fromkeys(_of(job, site), out)
+    return dict.fromkeys(_of(job, site), _Wanted("ready", None, up=True))
+
+
+def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted) -> dict[str, _Wanted]:
+    """Weights so that `to` gets `share` of the new work, whatever number of servers each site has."""
+    if share in (0, parameters.PERMILLE) or not away:
+        work, rest = (to, away) if share else (away, to)
+        full = dict.fromkeys(work, _Wanted("ready", FULL_WEIGHT, up=True))
+        return full | dict.fromkeys(rest, out)
+    each = (share / len(to), (parameters.PERMILLE - share) / len(away))
+    scale = runtime.MAX_WEIGHT / max(each)
+    weights = tuple(max(1, round(part * scale)) for part in each)
+    return dict.fromkeys(to, _Wanted("ready", weights[0], up=True)) | dict.fromkeys(
+        away, _Wanted("ready", weights[1])
+    )
+
+
+def _problems(job: _Job, action: Action, seen: Seen, wanted: Mapping[str, _Wanted]) -> tuple[str, ...]:
+    """Why it cannot be done, or must not: a backend is never left without a server that takes work."""
+    missing = sorted(set(wanted) - set(seen.servers))
+    if missing:
+        return (f"{job.backend} has no server named {', '.join(missing)}",)
+    problems: list[str] = []
+    serving = {name for name, state in seen.servers.items() if state.admin == "ready" and state.up}
+    serving -= {name for name, want in wanted.items() if want.admin != "ready"}
+    if action.verb == "drain" and not serving:
+        problems.append(f"nobody would be left in {job.backend} to take the work")
+    weighed = [name for name, want in wanted.items() if want.weight not in (None, FULL_WEIGHT)]
+    backups = sorted(seen.backups.intersection(weighed))
+    if backups:
+        problems.append(f"{', '.join(backups)} is a backup server: it takes all work or none, no share")
+    return tuple(problems)
+
+
+def _commands(
+    job: _Job, seen: Seen, wanted: Mapping[str, _Wanted]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Commands that let servers in, and those that take others out; none for what is right already."""
+    into: list[str] = []
+    out: list[str] = []
+    for name, want in wanted.items():
+        state, server = seen.servers[name], f"{job.backend}/{name}"
+        if not _weighs(state, want):
+            weight = "100%" if want.weight == FULL_WEIGHT else str(want.weight)
+            into.append(f"set server {server} weight {weight}")
+        if state.admin != want.admin:
+            (into if want.admin == "ready" else out).append(f"set server {server} state {want.admin}")
+        if want.admin == "maint" and seen.sessions.get(name, 0):
+            out.append(f"shutdown sessions server {server}")
+    return tuple(into), tuple(out)
+
+
+def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
+    """The first thing that is not as wanted; empty where all is."""
+    for name, want in wanted.items():
+        state = seen.servers.get(name)
+        if state is None or not _fits(state, want):
+            return f"{name} is {state or 'missing'}, wanted {want.admin}"
+    names = [name for name, want in wanted.items() if want.up]
+    if names and not any(seen.servers[name].up for name in names):
+        return f"none is up of {', '.join(names)}"
+    return ""
+
+
+def _fits(state: ServerState, want: _Wanted) -> bool:
+    """A server in maintenance takes no work either: good enough where a drain was asked for."""
+    taken_out = want.admin == "drain" and state.admin == "maint"
+    return (state.admin == want.admin or taken_out) and _weighs(state, want)
+
+
+def _weighs(state: ServerState, want: _Wanted) -> bool:
+    return want.weight is None or state.weight == (
+        state.initial if want.weight == FULL_WEIGHT else want.weight
+    )
+
+
+def _evidence(job: _Job, seen: Seen) -> dict[str, str | int | bool]:
+    shown = {f"server_{name}": str(state) for name, state in sorted(seen.servers.items())[:_NAMED]}
+    sessions = sum(seen.sessions.get(name, 0) for name in seen.servers)
+    return {"runtime_api": str(job.endpoint), "worker": seen.pid, "sessions": sessions, **shown}

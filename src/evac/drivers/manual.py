@@ -1,0 +1,77 @@
+"""The driver of people: says what a person must do, and is done when a person attests that it is.
+
+A step that waits for a person is never done by itself: execute says so as an unknown outcome, and observe
+stays unclear until the action carries `attested_by` and `attested_reason`, which the engine adds from the
+journal.
+"""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from evac.drivers import parameters
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+
+VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
+_SHOWN: Final = 900
+
+
+class ManualDriver:
+    """Acts through people only."""
+
+    name = "manual"
+    verbs = VERBS
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        """Ready when a person can be told what to do."""
+        try:
+            return Checked((), _asked(action))
+        except ActionError as error:
+            return Checked((error.message,))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        asked = _asked(action)
+        if order.dry_run:
+            return asked
+        attested = _attested(action)
+        if attested is None:
+            raise OutcomeUnknown(
+                "attest-needed",
+                f"a person must do this: {asked['instructions']}",
+                f"when it is done: evac run attest {order.run} {order.step} --reason R",
+            )
+        return attested
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        try:
+            attested = _attested(action)
+            return Observed("done", attested) if attested else Observed("unclear", _asked(action))
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200]})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        raise Permanent(
+            "undo-by-hand", "what a person did, a person takes back", "take it back by hand, then attest it"
+        )
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _asked(action: Action) -> Evidence:
+    """What to do: as the plan says, else the endpoint; else verb and target are all that can be said."""
+    written = parameters.text(action.parameters, "instructions", "") or parameters.text(
+        action.settings, "instructions", ""
+    )
+    words = written or (f"{action.verb} {action.target}" + (f" at {action.at}" if action.at else ""))
+    return {"instructions": words[:_SHOWN], "waits_for": "attest"}
+
+
+def _attested(action: Action) -> Evidence | None:
+    """Who vouches for it, and why; None until somebody does. A name without a reason is not enough."""
+    who = parameters.text(action.parameters, "attested_by", "")
+    if not who:
+        return None
+    reason = parameters.text(action.parameters, "attested_reason")
+    return {"attested_by": who[:200], "attested_reason": reason[:_SHOWN]}

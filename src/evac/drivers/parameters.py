@@ -1,0 +1,143 @@
+"""Reads what an action was given: settings and parameters as typed values, or an error that names the key.
+
+Knows no driver by name. Values are checked here, because they come from files that people write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from evac.drivers.port import Action, Order, Value, Verb
+from evac.model.errors import Permanent
+from evac.model.generation import SUPERSEDED, generation_of
+
+PERMILLE: Final = 1_000
+_OPPOSITES: Final[Mapping[Verb, Verb]] = {
+    "drain": "ready",
+    "ready": "drain",
+    "fence": "unfence",
+    "unfence": "fence",
+}
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
+
+
+def text(values: Mapping[str, Value], key: str, default: str | None = None) -> str:
+    """A text, or a number as text. Raises `Permanent` where it is missing without a default."""
+    value = values.get(key)
+    if isinstance(value, bool | tuple):
+        raise Permanent("setting-wrong", f"{key} must be a text")
+    if value is None or value == "":
+        if default is None:
+            raise Permanent("setting-missing", f"{key} is not given", f"write {key} into the endpoint")
+        return default
+    return str(value)
+
+
+def whole(values: Mapping[str, Value], key: str, default: int | None = None, most: int = 2**53) -> int:
+    """A whole number from 0 to `most`."""
+    value = values.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,16}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Permanent("setting-missing" if value is None else "setting-wrong", f"{key} must be a number")
+    if not 0 <= value <= most:
+        raise Permanent("setting-wrong", f"{key} must be between 0 and {most}")
+    return value
+
+
+def many(values: Mapping[str, Value], key: str) -> tuple[str, ...]:
+    """Several texts; none where the key is missing. A single text counts as one."""
+    value = values.get(key)
+    if value is None or value == "":
+        return ()
+    if isinstance(value, tuple):
+        return tuple(str(part) for part in value)
+    return (str(value),)
+
+
+def flag(values: Mapping[str, Value], key: str, default: bool = False) -> bool:
+    value = values.get(key, default)
+    if not isinstance(value, bool):
+        raise Permanent("setting-wrong", f"{key} must be true or false")
+    return value
+
+
+def plain_name(name: str, what: str) -> str:
+    """The name itself, if it can stand in a command of a line protocol: no space, newline or separator."""
+    if not _PLAIN_NAME.fullmatch(name):
+        raise Permanent("setting-wrong", f"{what} {name!r} holds a character that a name may not have")
+    return name
+
+
+def by_site(entries: tuple[str, ...], what: str, between: str) -> dict[str, tuple[str, ...]]:
+    """`pangyo=a,anyang=b` (or a list of such parts) as site -> values, in order. between: `=` or `:`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for part in (part.strip() for entry in entries for part in entry.split(",")):
+        site, separator, value = part.partition(between)
+        if not (site and separator and value):
+            raise Permanent("setting-wrong", f"{what}: {part!r} is not site{between}value")
+        found[site] = (*found.get(site, ()), *value.split("+"))
+    return found
+
+
+def sites(values: Mapping[str, Value], key: str) -> tuple[str, ...]:
+    """Names of sites: several texts, or one with commas between them."""
+    return tuple(name.strip() for entry in many(values, key) for name in entry.split(",") if name.strip())
+
+
+def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Of a shift: sites that get the traffic, sites that lose it, and the share in permille of the former."""
+    to, away = sites(action.parameters, "to"), sites(action.parameters, "away")
+    if not to:
+        raise Permanent("setting-missing", "a shift does not say to which site")
+    if set(to) & set(away):
+        raise Permanent("setting-wrong", f"a shift from {', '.join(away)} to itself")
+    return to, away, whole(action.parameters, "share", PERMILLE, PERMILLE)
+
+
+def reversed_traffic(action: Action) -> Action:
+    """The action that puts back what a shift, drain or ready changed; `from_share` is what was moved before.
+    Raises `Permanent` where nobody wrote down what was there.
+    """
+    parameters: dict[str, Value] = dict(action.parameters)
+    verb = action.verb
+    if verb == "shift":
+        to, away, _ = shares(action)
+        if len(to) != 1 or len(away) != 1:
+            raise Permanent(
+                "undo-unknown", "it was no shift from one site to one; nobody wrote down which was"
+            )
+        before = whole(parameters, "from_share", 0, PERMILLE)
+        parameters |= {"to": away, "away": to, "share": PERMILLE - before}
+    elif verb in _OPPOSITES:
+        verb = _OPPOSITES[verb]
+    else:
+        raise Permanent("undo-nothing", f"{verb} changes nothing that could be taken back")
+    return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
+
+
+def proof_of(action: Action) -> dict[str, str | int | bool]:
+    """For the evidence of a fence: the proof that policy accepted this driver's word for."""
+    return {"proof": text(action.parameters, "proof", "")} if action.verb == "fence" else {}
+
+
+def stale_token(target: str, seen: int, order: Order) -> Permanent:
+    """The answer to a leader that was replaced: somebody with a greater token was here before. Its code says
+    whether that one leads the same store, or a store of a newer generation.
+    """
+    newer, own = generation_of(seen), generation_of(order.token)
+    if newer > own:
+        return Permanent(
+            SUPERSEDED,
+            f"{target} has seen generation {newer}; {order.token} is of an older leader, of generation {own}",
+            "stop: a controller of a newer generation acts",
+        )
+    return Permanent(
+        "stale-token",
+        f"{target} has seen the token {seen}; {order.token} is of an older leader",
+        "stop: another controller leads",
+    )

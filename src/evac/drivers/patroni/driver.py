@@ -1,0 +1,299 @@
+"""The driver of Patroni: an orderly switchover through its REST API; a failover by freeing its leader key,
+and only after the old primary is fenced; the promotion of a standby cluster.
+
+Left alone, Patroni waits for its leader key to end, 20 s at the least. That key is its protection against
+two primaries, so evac claims the cluster in etcd first and deletes the key in a transaction that compares
+the claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+
+from evac.drivers.parameters import many, text
+from evac.drivers.patroni.dcs import Cluster, Dcs, MemberFacts, member_facts, refuse_stale, whole_answer
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.store_driver import StoreDriver
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import resolve, scrub
+
+REST_S: Final = 3.0
+PEER_S: Final = 0.5
+POLL_S: Final = 0.1
+MAX_ANSWER: Final = 262_144
+PROOFS: Final = frozenset({"lease", "network", "power", "attest"})
+"""After which the leader key may be freed. `sync` is none here: Patroni starts a cut off receiver anew."""
+_MISREAD: Final = re.compile(r"(any|first)[a-z0-9_$]*", re.IGNORECASE)
+
+
+def misread_name(name: str) -> bool:
+    """Whether Patroni 4 misreads this member's name in synchronous_standby_names: one that begins with `any`
+    or `first` and needs no quotes. Such a member looks synchronous and never takes over.
+    """
+    return _MISREAD.fullmatch(name) is not None
+
+
+class PatroniDriver(StoreDriver):
+    """Settings: scope, url (this member's REST API), etcd (client URLs), namespace, name (this member),
+    rest_user and rest_password (reference) where the API wants them.
+    """
+
+    name = "patroni"
+    verbs: frozenset[Verb] = frozenset({"fence", "demote", "promote", "protect", "rejoin", "verify"})
+    proofs = ("lease",)
+
+    async def _check(self, action: Action, order: Order) -> Checked:
+        async with Dcs(action.settings, order.timeout_s).open() as dcs:
+            cluster = await dcs.read()
+            refuse_stale(cluster, order)
+        problems = await _problems(action, order, cluster)
+        return Checked(tuple(problems), {**cluster.evidence(), **_warnings(cluster)})
+
+    async def _execute(self, action: Action, order: Order) -> Evidence:
+        async with Dcs(action.settings, order.timeout_s).open() as dcs:
+            cluster = await dcs.read()
+            refuse_stale(cluster, order)
+            if _is_done(action, order, cluster):
+                if order.token > cluster.claim.token:
+                    cluster = await dcs.claim(cluster, order, action.verb)
+                return {**_evidence(action, cluster), "already": True}
+            if problems := await _problems(action, order, cluster):
+                refused = action.verb == "promote" and not text(action.parameters, "proof", "")
+                kind = Permanent if refused else Retryable
+                raise kind("patroni-not-ready", problems[0])
+            cluster = await dcs.claim(cluster, order, action.verb)
+            how = await _act(dcs, action, order, cluster)
+            while not _is_done(action, order, cluster):
+                await dcs.pause(POLL_S)
+                cluster = await dcs.read()
+            return {**_evidence(action, cluster), "how": how, "epoch": order.epoch}
+
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        cluster = await self.cluster(action, order.timeout_s)
+        if not _is_done(action, order, cluster):
+            return Observed("absent", cluster.evidence())
+        return Observed("done", _evidence(action, cluster))
+
+    async def cluster(self, action: Action, timeout_s: float) -> Cluster:
+        """Leader, synchronous members, timers, for probes and plans. Raises `Retryable`, `Permanent`."""
+        async with Dcs(action.settings, timeout_s).open() as dcs:
+            return await dcs.read()
+
+    async def facts(self, action: Action, timeout_s: float) -> MemberFacts:
+        """Role of the endpoint's member, and who confirms its commits. Raises `Retryable`, `Permanent`."""
+        return member_facts(await self.cluster(action, timeout_s), _name(action))
+
+    async def precheck(self, action: Action, timeout_s: float) -> Checked:
+        """Whether this member could take over if the leader were lost now: not while /sync names no standby.
+        Never raises.
+        """
+        try:
+            cluster = await self.cluster(action, timeout_s)
+            problems = _problems_of_candidate(cluster, _name(action))
+            return Checked(tuple(problems), {**cluster.evidence(), **_warnings(cluster)})
+        except ActionError as error:
+            return Checked((error.message,))
+
+    def _subject(self, action: Action) -> str:
+        return f"{_name(action)} of {text(action.settings, 'scope')}"
+
+
+def _name(action: Action) -> str:
+    return text(action.settings, "name")
+
+
+def _old_leader(action: Action) -> str:
+    return text(action.parameters, "old_name", "")
+
+
+def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
+    """What does not stop anything today."""
+    found = [
+        f"{name} can never take over: rename it" for name in sorted(cluster.members) if misread_name(name)
+    ]
+    if cluster.synchronous and not cluster.config.get("synchronous_mode_strict"):
+        found.append("not strict: it falls back to asynchronous by itself when its standby goes")
+    timers = [int(cluster.config.get(key, value)) for key, value in (("ttl", 30), ("loop_wait", 10))]
+    if timers[1] + 2 * int(cluster.config.get("retry_timeout", 10)) > timers[0]:
+        found.append("loop_wait + 2 x retry_timeout is more than ttl")
+    return {"warnings": "; ".join(found)[:900]} if found else {}
+
+
+def _problems_of_candidate(cluster: Cluster, name: str) -> list[str]:
+    problems: list[str] = []
+    if name not in cluster.members:
+        problems.append(f"{name} is no member of {cluster.scope} now")
+    elif not cluster.runs(name):
+        problems.append(f"{name} is {cluster.members[name].get('state')}, not running")
+    if cluster.synchronous and name != cluster.leader:
+        if not cluster.sync:
+            problems.append("/sync names no standby: Patroni would promote nobody")
+        elif name not in cluster.sync:
+            problems.append(f"/sync names {', '.join(cluster.sync)}, not {name}")
+        if misread_name(name):
+            problems.append(f"Patroni misreads the name {name} and never fails over to it: rename it")
+    return problems
+
+
+async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]:
+    """What keeps the verb from working now; none when it is done already."""
+    if _is_done(action, order, cluster):
+        return []
+    match action.verb:
+        case "promote":
+            return await _problems_of_promote(action, cluster)
+        case "demote":
+            return (
+                []
+                if cluster.runs(cluster.leader)
+                else ["the leader does not run: nothing to switch over from"]
+            )
+        case "fence":
+            return []
+        case "protect":
+            return _problems_of_set(action, cluster)
+        case "rejoin":
+            member = cluster.members.get(_name(action))
+            return (
+                []
+                if member
+                else [f"{_name(action)} is no member of {cluster.scope} now: is Patroni up there?"]
+            )
+        case _:
+            return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]
+
+
+def _problems_of_set(action: Action, cluster: Cluster) -> list[str]:
+    wanted = set(many(action.parameters, "synchronous"))
+    away = sorted(name for name in wanted if not cluster.runs(name))
+    return [f"{name} does not run now" for name in away]
+
+
+async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
+    proof = text(action.parameters, "proof", "")
+    name, old = _name(action), _old_leader(action)
+    if proof not in PROOFS | {"demote"}:
+        return ["no fence proof that Patroni's leader key may be freed after"]
+    if cluster.standby_of:
+        state = cluster.members.get(name, {}).get("state", "unknown")
+        return [] if cluster.runs(name) else [f"{name} does not run: {state}"]
+    problems = _problems_of_candidate(cluster, name)
+    if proof == "demote":
+        return problems + ([] if cluster.leader else ["there is no leader to switch over from"])
+    if cluster.leader and old and cluster.leader != old:
+        problems.append(f"the leader is {cluster.leader}, and {old} is the one that was fenced")
+    if cluster.leader and await _answers_as_primary(cluster):
+        problems.append(f"{cluster.leader} answers as a primary that runs")
+    return problems
+
+
+async def _answers_as_primary(cluster: Cluster) -> bool:
+    """Asks the leader's own REST API; a dead one is silent."""
+    url = str(cluster.members.get(cluster.leader, {}).get("api_url", ""))
+    if not url:
+        return False
+    try:
+        async with asyncio.timeout(PEER_S), aiohttp.ClientSession() as session, session.get(url) as answer:
+            found = json.loads(await whole_answer(answer, MAX_ANSWER))
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return False
+    return (
+        isinstance(found, dict)
+        and found.get("role") in ("primary", "master")
+        and (found.get("state") == "running")
+    )
+
+
+def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
+    name = _name(action)
+    match action.verb:
+        case "promote":
+            leads = cluster.leader == name and cluster.role(name) in ("primary", "master")
+            return leads and not cluster.standby_of and cluster.runs(name)
+        case "fence":
+            return not cluster.leader or (_old_leader(action) not in ("", cluster.leader))
+        case "demote":
+            claimed = cluster.claim.epoch == order.epoch and cluster.claim.purpose in ("demote", "promote")
+            return claimed or (bool(cluster.leader) and cluster.leader != name)
+        case "protect":
+            wanted = set(many(action.parameters, "synchronous"))
+            return cluster.synchronous is bool(wanted) and wanted <= set(cluster.sync)
+        case "rejoin":
+            return cluster.runs(name) and cluster.role(name) in ("replica", "sync_standby", "standby_leader")
+        case _:
+            if text(action.parameters, "expect", "primary") == "standby":
+                return cluster.runs(name) and name != cluster.leader
+            return cluster.leader == name and cluster.runs(name)
+
+
+def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
+    evidence = {**cluster.evidence(), **_warnings(cluster), "member": _name(action)}
+    if action.verb == "fence":
+        return {
+            **evidence,
+            "proof": "lease",
+            "limits": "a Patroni that hangs demotes nothing; only a watchdog does",
+        }
+    if action.verb == "demote":
+        return {**evidence, "proof": "demote", "limits": "Patroni demotes it in the switchover, in order"}
+    if action.verb == "rejoin":
+        return {**evidence, "limits": "Patroni rewinds by itself; what the old primary had alone is not kept"}
+    return evidence
+
+
+async def _act(dcs: Dcs, action: Action, order: Order, cluster: Cluster) -> str:
+    """Sets it going, and says how. What it leads to is seen in etcd."""
+    if action.verb == "protect":
+        names = many(action.parameters, "synchronous")
+        change: dict[str, Any] = {"synchronous_mode": bool(names), "synchronous_mode_strict": bool(names)}
+        if names:
+            change["synchronous_node_count"] = len(names)
+        await _rest(dcs, action, "PATCH", "/config", change)
+        return "config"
+    if action.verb != "promote":
+        return "waited"
+    if cluster.standby_of:
+        await _rest(dcs, action, "PATCH", "/config", {"standby_cluster": None})
+        return "standby cluster"
+    if text(action.parameters, "proof", "") == "demote":
+        body = {"leader": cluster.leader, "candidate": _name(action)}
+        await _rest(dcs, action, "POST", "/switchover", body)
+        return "switchover"
+    if cluster.leader and not await dcs.free_leader(cluster, _name(action)):
+        raise Retryable("patroni-raced", f"the leader key of {cluster.scope} changed meanwhile", after_ms=200)
+    return "leader key freed" if cluster.leader else "leader key had ended"
+
+
+async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[str, Any]) -> None:
+    """One call of this member's REST API. Raises `Retryable` when refused, `OutcomeUnknown` in silence."""
+    url = text(action.settings, "url").rstrip("/")
+    user, reference = text(action.settings, "rest_user", ""), text(action.settings, "rest_password", "")
+    secret = resolve(reference) if reference else None
+    login = base64.b64encode(f"{user}:{secret.reveal()}".encode()).decode() if secret else ""
+    headers = {"Authorization": f"Basic {login}"} if login else {}
+    # A switchover answers when it is over, at most about 2 x loop_wait later.
+    limit = max(0.1, dcs.left_s() - 0.2 if path == "/switchover" else min(REST_S, dcs.left_s()))
+    try:
+        async with (
+            asyncio.timeout(limit),
+            aiohttp.ClientSession(headers=headers) as session,
+            session.request(method, url + path, json=body) as answer,
+        ):
+            words = (await whole_answer(answer, MAX_ANSWER)).decode("utf-8", "replace")
+    except aiohttp.ClientConnectorError as error:
+        raise Retryable("patroni-unreachable", f"{url} cannot be reached", after_ms=300) from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise OutcomeUnknown("patroni-silent", f"{url} did not answer; it may have been done") from error
+    if answer.status in (401, 403):
+        raise Permanent("patroni-refused", f"{url} wants other credentials")
+    if answer.status >= 300:
+        words = scrub(words, [secret] if secret else [])[:300]
+        raise Retryable("patroni-refused", f"{url}{path} answered {answer.status}: {words}", after_ms=1_000)
+    dcs.changed = True

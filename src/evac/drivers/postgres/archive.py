@@ -1,0 +1,241 @@
+"""Keeps what an old primary had alone, before anything is rewound: its log from the fork on, the list of
+transactions that nobody else has, and the rows they wrote where the plan names tables.
+
+An archive is complete when it has a manifest; it is made beside its place and renamed into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from evac.drivers.parameters import many, text
+from evac.drivers.port import Action
+from evac.drivers.postgres.facts import lsn_text
+from evac.drivers.postgres.history import Commit, Control, parse_commit, segment_name
+from evac.drivers.postgres.link import FAILURES, Member, translate
+from evac.drivers.postgres.programs import Place, program, shut_in
+from evac.model.errors import Permanent
+
+MANIFEST = "manifest.json"
+SETTINGS = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")
+BATCH = 500
+ARCHIVES_MOST = 99
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """folder: the archive. transactions: committed there alone. rows: by table, what they left."""
+
+    folder: Path
+    transactions: int
+    rows: dict[str, int]
+    fork: str
+
+    def evidence(self) -> dict[str, str | int | bool]:
+        tables = " ".join(f"{table}={count}" for table, count in self.rows.items())
+        return {
+            "archive": str(self.folder),
+            "fork": self.fork,
+            "diverged_transactions": self.transactions,
+            "diverged_rows": sum(self.rows.values()),
+            "rows_by_table": tables[:900],
+        }
+
+
+def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
+    """One folder for each member and fork. Raises `Permanent` where no place was given."""
+    given = text(action.parameters, "archive", text(action.settings, "archive", ""))
+    top = given.removeprefix("file:")
+    if not top.startswith("/"):
+        raise Permanent(
+            "archive-missing",
+            "no folder is given for what the old primary had alone",
+            "write archive into the endpoint or the step",
+        )
+    name = text(action.settings, "name", "member").replace("/", "_")
+    return Path(top) / f"{name}-{timeline:08X}-{lsn_text(lsn).replace('/', '-')}"
+
+
+def read_archive(folder: Path) -> Archived | None:
+    """An archive that was completed before."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None
+    return Archived(folder, manifest["transactions"], manifest["rows"], manifest["fork"])
+
+
+async def archive(
+    place: Place, action: Action, found: Control, fork: tuple[int, int], timeout_s: float
+) -> Archived:
+    """Makes the archive. The member's server is stopped, before and after. An earlier archive of the same
+    fork stays as it is: the member may have written more since.
+    """
+    timeline, lsn = fork
+    folder = archive_folder(action, timeline, lsn)
+    folder = await asyncio.to_thread(free_name, folder)
+    partial = folder.with_name(folder.name + ".partial")
+    await asyncio.to_thread(_copy_files, place, partial, found, fork)
+    commits = await _commits(place, partial, fork, timeout_s)
+    tables = many(action.parameters, "archive_rows") or many(action.settings, "archive_rows")
+    rows: dict[str, int] = {}
+    if tables and commits and not found.was_standby:
+        async with shut_in(place, action, timeout_s) as member:
+            rows = await _dump_rows(member, partial, tables, commits)
+    await asyncio.to_thread(_complete, partial, folder, lsn_text(lsn), len(commits), rows)
+    return Archived(folder, len(commits), rows, lsn_text(lsn))
+
+
+def free_name(folder: Path) -> Path:
+    """The folder, or where it exists the first of its name with +2, +3 ... that does not."""
+    for number in range(2, ARCHIVES_MOST + 2):
+        if not folder.exists():
+            return folder
+        folder = folder.with_name(f"{folder.name.partition('+')[0]}+{number}")
+    raise Permanent("archives-many", f"there are {ARCHIVES_MOST} archives of one fork", "move them away")
+
+
+def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool:
+    """Whether the member has any log at or after the fork; a standby that lagged behind it has none."""
+    return bool(_segments_from(place, segment_name(*fork, found.segment_bytes)))
+
+
+def _segments_from(place: Place, first: str) -> list[Path]:
+    """Segments of the fork's timeline or a later one that begin with or after `first`."""
+    return sorted(
+        path
+        for path in (place.data / "pg_wal").iterdir()
+        if len(path.name) == 24 and path.name[8:] >= first[8:] and path.name[:8] >= first[:8]
+    )
+
+
+def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, int]) -> None:
+    """Log segments from the fork on, and the member's own settings."""
+    first = segment_name(*fork, found.segment_bytes)
+    segments = _segments_from(place, first)
+    if not any(path.name[8:] == first[8:] for path in segments):
+        raise Permanent(
+            "log-gone",
+            f"the log from the fork on is no longer there ({first})",
+            "keep a copy of the data folder by hand, then rejoin with a fresh copy",
+        )
+    need = sum(path.stat().st_size for path in segments)
+    partial.mkdir(parents=True, exist_ok=True)
+    partial.chmod(0o700)
+    if shutil.disk_usage(partial).free < 2 * need:
+        raise Permanent(
+            "archive-full", f"the archive needs {need} bytes and its disk has less than twice that"
+        )
+    for name in ("wal", "settings", "rows"):
+        (partial / name).mkdir(exist_ok=True)
+    for path in segments:
+        shutil.copy2(path, partial / "wal" / path.name)
+    for name in SETTINGS:
+        if (place.data / name).exists():
+            shutil.copy2(place.data / name, partial / "settings" / name)
+    place.give(partial)
+
+
+async def _commits(place: Place, partial: Path, fork: tuple[int, int], timeout_s: float) -> list[Commit]:
+    """Transactions in the copied log after the fork. Where the log ends, pg_waldump ends with an error."""
+    timeline, lsn = fork
+    listing = partial / "transactions.txt"
+    argv = (
+        "pg_waldump",
+        "-p",
+        str(partial / "wal"),
+        "-t",
+        str(timeline),
+        "-s",
+        lsn_text(lsn),
+        "-r",
+        "Transaction",
+    )
+    await program(place, *argv, timeout_s=timeout_s, output=listing, allowed=(0, 1))
+
+    def read() -> list[Commit]:
+        with listing.open(encoding="utf-8", errors="replace") as lines:
+            return [commit for line in lines if (commit := parse_commit(line))]
+
+    return await asyncio.to_thread(read)
+
+
+async def _dump_rows(
+    member: Member, partial: Path, tables: tuple[str, ...], commits: list[Commit]
+) -> dict[str, int]:
+    """Rows whose last writer is one of the transactions, one JSON object a line, a file a table."""
+    xids = sorted({str(xid) for commit in commits for xid in commit.xids})
+    try:
+        connection = await asyncpg.connect(
+            host=member.host,
+            port=member.port,
+            user=member.user,
+            database=member.dbname,
+            timeout=10,
+            statement_cache_size=0,
+        )
+        try:
+            names = await _tables(connection, tables)
+            return {
+                name: await _dump_table(connection, name, partial / "rows" / f"{number:04d}.jsonl", xids)
+                for number, name in enumerate(names)
+            }
+        finally:
+            await connection.close(timeout=5)
+    except (TimeoutError, *FAILURES) as error:
+        raise translate(member, error, changes=False) from error
+
+
+async def _tables(connection: asyncpg.Connection, tables: tuple[str, ...]) -> list[str]:
+    """The named tables, quoted by the server; `*` stands for every ordinary table of users."""
+    if tables == ("*",):
+        rows = await connection.fetch(
+            "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind = 'r' AND relpersistence = 'p' "
+            "AND relnamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' "
+            "OR nspname = 'information_schema') ORDER BY 1"
+        )
+        return [row["name"] for row in rows]
+    found = {table: await connection.fetchval("SELECT to_regclass($1)::text", table) for table in tables}
+    if missing := sorted(table for table, name in found.items() if name is None):
+        raise Permanent("table-unknown", f"the old primary has no table {missing[0]}")
+    return [str(name) for name in found.values()]
+
+
+async def _dump_table(connection: asyncpg.Connection, name: str, path: Path, xids: list[str]) -> int:
+    query = f"SELECT row_to_json(t)::text AS row FROM ONLY {name} t WHERE xmin = ANY($1::text[]::xid[])"
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"table": name}) + "\n")
+        async with connection.transaction(readonly=True):
+            async for row in connection.cursor(query, xids, prefetch=BATCH):
+                file.write(row["row"].replace("\n", "\\n") + "\n")
+                count += 1
+    return count
+
+
+def _complete(partial: Path, folder: Path, fork: str, transactions: int, rows: dict[str, int]) -> None:
+    """Hashes and syncs every file, writes the manifest, and gives the folder its name."""
+    files = {}
+    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            files[str(path.relative_to(partial))] = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = {"fork": fork, "transactions": transactions, "rows": rows, "sha256": files}
+    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,251 @@
+"""What a PostgreSQL member says of itself, and whether a synchronous replica may serve as a fence proof.
+
+Asks only. LSNs are bytes since 0/0 as integers inside, and the server's own notation in evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from evac.drivers.port import Checked, Evidence
+from evac.drivers.postgres.conninfo import SyncSet, parse_sync_set
+from evac.drivers.postgres.link import Link
+
+_FACTS = """
+SELECT pg_is_in_recovery() AS standby,
+       CASE WHEN pg_is_in_recovery()
+            THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                          coalesce((SELECT received_tli FROM pg_stat_wal_receiver), 0))
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int
+       END::int AS timeline,
+       CASE WHEN pg_is_in_recovery() THEN 0
+            ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') END::bigint AS written,
+       coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint AS received,
+       coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint AS replayed,
+       coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000, 0)::bigint
+           AS replay_age_ms,
+       (SELECT status FROM pg_stat_wal_receiver) AS receiver,
+       (SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver) AS sender,
+       current_setting('primary_conninfo') <> '' AS has_upstream,
+       current_setting('primary_conninfo') LIKE '%application_name=''evac-fetch''%' AS fetching,
+       current_setting('synchronous_standby_names') AS sync_names,
+       current_setting('synchronous_commit') AS sync_commit,
+       current_setting('default_transaction_read_only') = 'on' AS read_only,
+       current_setting('fsync') = 'on' AS fsync,
+       current_setting('server_version_num')::int AS version,
+       (SELECT system_identifier FROM pg_control_system())::text AS system,
+       current_setting('data_directory') AS folder,
+       (SELECT setting FROM pg_file_settings WHERE name = 'evac.authority' ORDER BY seqno DESC LIMIT 1)
+           AS authority,
+       CASE WHEN NOT pg_is_in_recovery() THEN (
+           SELECT json_agg(json_build_object(
+               'name', application_name, 'state', state, 'sync_state', sync_state,
+               'behind', coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn), 0)::bigint,
+               'lag_ms', coalesce(extract(epoch FROM replay_lag) * 1000, 0)::bigint
+           ) ORDER BY application_name)::text
+           FROM pg_stat_replication WHERE state IS NOT NULL
+       ) END AS standbys
+"""
+"""All in one statement: a round trip to a far site takes longer than the whole of it."""
+# Who lowers synchronous_commit by a setting of a role, a database or a function of this database.
+_LOWERED = """
+SELECT 'role or database' AS what, setting FROM pg_db_role_setting, unnest(setconfig) AS setting
+WHERE setting LIKE 'synchronous_commit=%'
+UNION ALL
+SELECT 'function ' || proname, setting FROM pg_proc, unnest(proconfig) AS setting
+WHERE setting LIKE 'synchronous_commit=%'
+UNION ALL
+SELECT 'settings file', 'synchronous_commit=' || reset_val FROM pg_settings WHERE name = 'synchronous_commit'
+UNION ALL
+SELECT 'settings file', 'synchronous_commit=' || setting FROM pg_file_settings
+WHERE name = 'synchronous_commit' AND setting IS NOT NULL
+"""
+CONFIRMED = frozenset({"on", "remote_apply"})
+"""Values of synchronous_commit under which an acknowledged commit is on the standby's disk."""
+FENCE_MEMBER = "evac-fence"
+"""Begins the name of a standby that never exists: a demoted primary waits for it and acknowledges nothing."""
+FETCH_NAME = "evac-fetch"
+"""Under which a candidate follows another copy for a moment, just before it is promoted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandbySeen:
+    """A standby as its primary sees it. behind: bytes not yet flushed there."""
+
+    name: str
+    state: str
+    sync_state: str
+    behind: int
+    lag_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresFacts:
+    """One member, now. lsn: of a primary what it has written, of a standby what it holds. lag_ms: age of the
+    last replayed commit where something is left to replay, else 0. upstream: whom it receives from.
+    has_upstream: whether it is set to follow a primary; fetching: another copy, for a moment. folder: of its
+    data. authority: what it wrote down of the orders that it obeyed.
+    """
+
+    role: Literal["primary", "standby"]
+    timeline: int
+    lsn: int
+    received: int
+    replayed: int
+    lag_ms: int
+    receiver: str
+    upstream: str
+    has_upstream: bool
+    sync: SyncSet
+    synchronous_commit: str
+    read_only: bool
+    fsync: bool
+    version: int
+    system: str
+    standbys: tuple[StandbySeen, ...] = ()
+    folder: str = ""
+    authority: str = ""
+    fetching: bool = False
+
+    @property
+    def fenced(self) -> bool:
+        """Whether a demote of ours keeps it from acknowledging."""
+        return any(name.startswith(FENCE_MEMBER) for name in self.sync.names)
+
+    @property
+    def writable(self) -> bool:
+        """Whether an ordinary client could write here and be told that it is done."""
+        return self.role == "primary" and not self.read_only and not self.fenced
+
+    def streaming(self, name: str) -> StandbySeen | None:
+        """The standby of that name that receives now."""
+        return next((one for one in self.standbys if one.name == name and one.state == "streaming"), None)
+
+    def evidence(self) -> dict[str, str | int | bool]:
+        """For the journal."""
+        seen: dict[str, str | int | bool] = {
+            "role": self.role,
+            "timeline": self.timeline,
+            "lsn": lsn_text(self.lsn),
+            "version": self.version,
+        }
+        if self.role == "standby":
+            seen |= {
+                "lag_ms": self.lag_ms,
+                "receiver": self.receiver or "none",
+                "upstream": self.upstream,
+                "replayed": lsn_text(self.replayed),
+            }
+        else:
+            seen |= {
+                "synchronous": self.sync.text(),
+                "strict": self.sync.every_one,
+                "writable": self.writable,
+                "standbys": " ".join(f"{one.name}:{one.sync_state}" for one in self.standbys)[:500],
+            }
+        return seen
+
+
+def lsn_text(lsn: int) -> str:
+    """4294967298 -> 1/2."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def lsn_number(text: str) -> int:
+    """1/2 -> 4294967298. Raises `ValueError`."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+async def read_facts(link: Link) -> PostgresFacts:
+    """Asks the member. Raises what the link raises."""
+    row = (await link.rows(_FACTS))[0]
+    standby = bool(row["standby"])
+    standbys = tuple(_standby(one) for one in orjson.loads(row["standbys"] or "[]"))
+    held = max(row["received"], row["replayed"])
+    return PostgresFacts(
+        role="standby" if standby else "primary",
+        timeline=row["timeline"],
+        lsn=held if standby else row["written"],
+        received=row["received"],
+        replayed=row["replayed"],
+        lag_ms=row["replay_age_ms"] if standby and held > row["replayed"] else 0,
+        receiver=row["receiver"] or "",
+        upstream=row["sender"] or "",
+        has_upstream=row["has_upstream"] and not row["fetching"],
+        fetching=row["fetching"],
+        sync=parse_sync_set(row["sync_names"]),
+        synchronous_commit=row["sync_commit"],
+        read_only=row["read_only"],
+        fsync=row["fsync"],
+        version=row["version"],
+        system=row["system"],
+        standbys=standbys,
+        folder=row["folder"],
+        authority=row["authority"] or "",
+    )
+
+
+def _standby(row: Mapping[str, Any]) -> StandbySeen:
+    return StandbySeen(row["name"], row["state"], row["sync_state"] or "", row["behind"], row["lag_ms"])
+
+
+async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], may_be_lost: str) -> Checked:
+    """Whether losing `may_be_lost` could be fenced by cutting `candidate` off: asked of the healthy primary.
+
+    sites: member name -> site. It holds while every commit needs the candidate's confirmation, nothing
+    lowers synchronous_commit, and one connection only answers to its name. It fences writes, never reads; a
+    session can still lower synchronous_commit for itself, and the evidence says so.
+    """
+    facts = await read_facts(link)
+    lowered = [] if facts.role == "standby" else await link.rows(_LOWERED)
+    problems = [
+        *_problems_of_set(facts, candidate),
+        *_problems_of_place(candidate, sites, may_be_lost),
+        *(f"{row['what']} sets {row['setting']}" for row in lowered if not _confirmed(str(row["setting"]))),
+    ]
+    evidence: Evidence = {
+        **facts.evidence(),
+        "candidate": candidate,
+        "strict": not problems,
+        "limits": "reads are not fenced; a session may lower synchronous_commit for itself",
+    }
+    return Checked(tuple(dict.fromkeys(problems)), evidence)
+
+
+def _confirmed(setting: str) -> bool:
+    return setting.partition("=")[2] in CONFIRMED
+
+
+def _problems_of_set(facts: PostgresFacts, candidate: str) -> list[str]:
+    if facts.role == "standby":
+        return ["this member is a standby: the primary must be asked"]
+    problems: list[str] = []
+    if not facts.fsync:
+        problems.append("fsync is off, so nothing acknowledged is safe")
+    if not facts.sync.names:
+        return [*problems, "no replica is synchronous"]
+    if candidate not in facts.sync.names:
+        problems.append(f"{candidate} is not in synchronous_standby_names")
+    elif not facts.sync.every_one:
+        problems.append(f"a commit may be confirmed without {candidate}: {facts.sync.text()}")
+    same_name = [one for one in facts.standbys if one.name == candidate]
+    if len(same_name) > 1:
+        problems.append(f"{len(same_name)} connections call themselves {candidate}")
+    seen = facts.streaming(candidate)
+    if seen is None or seen.sync_state not in ("sync", "quorum"):
+        problems.append(f"{candidate} does not stream synchronously now")
+    return problems
+
+
+def _problems_of_place(candidate: str, sites: Mapping[str, str], may_be_lost: str) -> list[str]:
+    site = sites.get(candidate, "")
+    if not site:
+        return [f"the site of {candidate} is not known"]
+    if may_be_lost and site == may_be_lost:
+        return [f"{candidate} is in {may_be_lost}, the site that may be lost"]
+    return []

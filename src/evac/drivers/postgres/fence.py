@@ -1,0 +1,197 @@
+"""Cutting members off: a candidate from its primary (the fence proof `sync`), a reachable primary from its
+clients (`demote`), and both taken back where that is safe.
+"""
+
+from __future__ import annotations
+
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.port import Action, Evidence, Order
+from evac.drivers.postgres.authority import Authority, alone, obey
+from evac.drivers.postgres.conninfo import all_of, literal
+from evac.drivers.postgres.facts import FENCE_MEMBER, PostgresFacts, lsn_text, read_facts
+from evac.drivers.postgres.link import Link, Member
+from evac.drivers.postgres.peers import ask_peers, silent_of, writable_of
+from evac.drivers.postgres.settings import POLL_S, reload, set_sync, set_system, stir
+from evac.model.errors import Permanent
+
+UPSTREAM_FILE = "evac_upstream"
+"""In the data folder: the primary_conninfo that a fence put aside, hex of its bytes."""
+STANDING_MOST_MS = 600_000
+"""A dead primary cannot be prechecked again, so the fact is as old as the loss: detection, confirmation and
+approval all pass before the fence.
+"""
+
+
+def standing_problems(action: Action, member: Member) -> list[str]:
+    """What is wrong with the standing fact that this candidate must confirm every commit of the old primary.
+
+    Parameters: `standing` is the name for which `precheck_sync` held, `standing_age_ms` how long ago,
+    `standing_most_ms` the oldest that is believed.
+    """
+    standing = text(action.parameters, "standing", "")
+    age = whole(action.parameters, "standing_age_ms", 2**53)
+    most = whole(action.parameters, "standing_most_ms", STANDING_MOST_MS)
+    if not standing:
+        return ["it was never prechecked that every commit needs this replica"]
+    if not member.name:
+        return ["the candidate's endpoint has no name, so the prechecked fact cannot be matched"]
+    if standing != member.name:
+        return [f"the prechecked replica is {standing}, not {member.name}"]
+    if age > most:
+        return [f"the precheck is {age} ms old, older than the {most} ms that are believed"]
+    return []
+
+
+def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
+    """Whether this standby receives nothing of its primary and will not begin to."""
+    silent = facts.fetching or not (facts.has_upstream or facts.receiver)
+    return facts.role == "standby" and silent and seen.fence > 0
+
+
+async def fence(link: Link, action: Action, order: Order) -> Evidence:
+    """Stops the candidate's WAL receiver for good: from then on nothing the old primary does is confirmed."""
+    if problems := standing_problems(action, link.member):
+        raise Permanent("fence-unproven", problems[0], "fence by network, power or a person")
+    async with alone(link, order) as seen:
+        facts = await read_facts(link)
+        if facts.role == "primary":
+            if seen.fence and seen.fence == order.epoch:
+                return {**facts.evidence(), "proof": "sync", "already": True}
+            raise Permanent("not-a-standby", f"{link.member.address} is a primary: it cannot be cut off")
+        seen = await obey(link, seen, order, fence=max(1, order.epoch))
+        if facts.fetching or not cut_off(facts, seen):
+            await cut(link, facts)
+        facts = await until_silent(link)
+    return {
+        **facts.evidence(),
+        "proof": "sync",
+        "candidate": link.member.name,
+        "epoch": order.epoch,
+        "standing_age_ms": whole(action.parameters, "standing_age_ms", 0),
+        "limits": "the old primary may still answer reads",
+    }
+
+
+async def cut(link: Link, facts: PostgresFacts) -> None:
+    """Follows nobody any more; whom it followed is put aside. The receiver may run for a moment yet."""
+    await put_aside(link, facts)
+    await set_system(link, "primary_conninfo", "")
+    await reload(link)
+
+
+async def put_aside(link: Link, facts: PostgresFacts) -> None:
+    """Keeps whom the member follows, where that is its primary, for `kept_upstream`."""
+    if facts.has_upstream:
+        await link.change(
+            "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
+            f"TO {literal(f'{facts.folder}/{UPSTREAM_FILE}')}"
+        )
+
+
+async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
+    """The primary_conninfo of now, or of before a fence; "" where there is none."""
+    if facts.has_upstream:
+        return str(await link.value("SELECT current_setting('primary_conninfo')"))
+    kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
+    return bytes.fromhex(kept.strip()).decode() if kept else ""
+
+
+async def until_silent(link: Link) -> PostgresFacts:
+    """Two looks in a row without a receiver, and not a byte more between them."""
+    last = -1
+    while True:
+        facts = await read_facts(link)
+        silent = not (facts.receiver or facts.has_upstream or facts.fetching)
+        if silent and facts.received == last:
+            return facts
+        last = facts.received if silent else -1
+        await link.pause(POLL_S)
+
+
+async def unfence(link: Link, order: Order) -> Evidence:
+    """Lets the standby follow its primary again, as before the fence; or lets a demoted primary write."""
+    async with alone(link, order) as seen:
+        facts = await read_facts(link)
+        if facts.role == "primary":
+            raise Permanent(
+                "store-moved", f"{link.member.address} is a primary now: a store that moved stays"
+            )
+        if not facts.has_upstream:
+            kept = await kept_upstream(link, facts)
+            if not kept:
+                raise Permanent(
+                    "upstream-forgotten",
+                    f"{link.member.address} does not know whom it followed",
+                    "let it rejoin the primary",
+                )
+            await set_system(link, "primary_conninfo", kept, secret=True)
+        await obey(link, seen, order, fence=0)
+        await reload(link)
+        facts = await read_facts(link)
+    return {**facts.evidence(), "undone": "fence"}
+
+
+_END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid))::int FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
+def demoted(facts: PostgresFacts) -> bool:
+    return facts.role == "standby" or (facts.read_only and facts.fenced)
+
+
+def demoted_evidence(facts: PostgresFacts) -> dict[str, str | int | bool]:
+    """A proof only of what was reached and seen. last_lsn: where a successor must not be short of."""
+    proof = {"proof": "demote", "last_lsn": lsn_text(facts.lsn)} if facts.role == "primary" else {}
+    return {**facts.evidence(), **proof}
+
+
+async def demote(link: Link, order: Order) -> Evidence:
+    """A reachable primary takes no more writes: new transactions read only, its sessions ended, and commits
+    that get through wait for a standby that does not exist.
+    """
+    async with alone(link, order, own_hand=True) as seen:
+        facts = await read_facts(link)
+        await obey(link, seen, order)
+        if demoted(facts):
+            return {**demoted_evidence(facts), "already": True}
+        await set_system(link, "default_transaction_read_only", "on")
+        await set_sync(link, all_of((f"{FENCE_MEMBER}-{order.epoch}",)))
+        ended = await link.value(_END_SESSIONS)
+        while await link.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+        ):
+            await link.pause(POLL_S)
+        facts = await read_facts(link)
+    return {
+        **demoted_evidence(facts),
+        "sessions_ended": int(ended),
+        "epoch": order.epoch,
+        "limits": "a session that sets transaction_read_only off and synchronous_commit off can still write",
+    }
+
+
+async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
+    """Lets the old primary write again; only where every other member answers and none is a primary."""
+    async with alone(link, order) as seen:
+        facts = await read_facts(link)
+        if facts.role == "standby":
+            raise Permanent(
+                "store-moved", f"{link.member.address} is a standby: a store that moved stays moved"
+            )
+        peers = await ask_peers(action)
+        writable, silent = writable_of(peers, facts.system), silent_of(peers)
+        if writable or silent or not peers:
+            raise Permanent(
+                "undo-unsafe",
+                "it is not certain that no other primary exists: "
+                f"{', '.join(writable or silent) or 'no peers are named'}",
+            )
+        await obey(link, seen, order)
+        await set_system(link, "default_transaction_read_only", "off")
+        await set_sync(link, all_of(many(action.parameters, "synchronous")))
+        await stir(link)
+        facts = await read_facts(link)
+    return {**facts.evidence(), "undone": "demote"}

@@ -1,0 +1,344 @@
+"""One bounded connection to one PostgreSQL member: every call ends by its own deadline.
+
+asyncpg waits for ever where nobody says otherwise, and a commit that waits for a dead standby never returns.
+Owns the translation of asyncpg's errors; knows nothing of roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from evac.drivers.parameters import text, whole
+from evac.drivers.port import Action, Value
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import Secret, resolve, scrub
+
+GOODBYE_S = 1.0
+KEPT_S = 3.0
+ATTEMPT_S = 10.0
+"""After which an attempt to connect ends that nobody waits for."""
+CALL_S = 5.0
+"""No single statement takes longer, however long the order's timeout is."""
+MAX_ROWS = 10_000
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.InvalidParameterValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How to reach one member. name: its application_name. The password is resolved when it is needed."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    dbname: str
+    name: str = ""
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def secret(self) -> Secret | None:
+        return resolve(self.password) if self.password else None
+
+
+def member_of(action: Action, prefix: str = "") -> Member:
+    """The endpoint of the action. With a prefix (`candidate`, `primary`, `old`) the member that the
+    parameters name that way, reached with the endpoint's own user where they name none.
+    """
+    own = _member(action.settings)
+    named = {
+        key.removeprefix(f"{prefix}_"): value
+        for key, value in action.parameters.items()
+        if prefix and key.startswith(f"{prefix}_")
+    }
+    if not named.get("host"):
+        return own
+    inherited: dict[str, Value] = {"user": own.user, "password": own.password, "dbname": own.dbname}
+    return _member({**inherited, **named})
+
+
+def _member(values: Mapping[str, Value]) -> Member:
+    return Member(
+        text(values, "host"),
+        whole(values, "port", 5432, 65_535),
+        text(values, "user", "postgres"),
+        text(values, "password", ""),
+        text(values, "dbname", "postgres"),
+        text(values, "name", ""),
+    )
+
+
+class Link:
+    """An open connection. `rows` and `value` ask. Once something was changed, a missing answer means
+    that the outcome is not known. locked: its session holds a lock that ends with it.
+    """
+
+    def __init__(self, member: Member, connection: Any, deadline: float) -> None:
+        self.member = member
+        self._connection = connection
+        self._deadline = deadline
+        self._broken = False
+        self._changed = False
+        self.locked = False
+
+    def left_s(self) -> float:
+        """Seconds until the order's deadline."""
+        return self._deadline - asyncio.get_running_loop().time()
+
+    async def rows(self, query: str, *arguments: object) -> list[Mapping[str, Any]]:
+        """At most `MAX_ROWS` rows of an answer."""
+        async with self._bounded():
+            found = await self._connection.fetch(query, *arguments)
+        return [dict(row) for row in found[:MAX_ROWS]]
+
+    async def value(self, query: str, *arguments: object) -> Any:
+        """The first column of the first row, or None."""
+        async with self._bounded():
+            return await self._connection.fetchval(query, *arguments)
+
+    async def change(self, statement: str, *, secret: bool = False) -> None:
+        """One statement that changes something. secret: it holds one, so no error repeats its words."""
+        self._changed = True
+        async with self._bounded(secret=secret):
+            await self._connection.execute(statement)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits between two looks. When the order's time is over raises `OutcomeUnknown` if something was
+        changed before, else `Retryable`.
+        """
+        if self.left_s() <= seconds:
+            message = f"{self.member.address} did not get there in time"
+            raise (OutcomeUnknown if self._changed else Retryable)("postgres-slow", message)
+        await asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def _bounded(self, *, secret: bool = False) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(max(0.001, min(CALL_S, self.left_s()))):
+                yield
+        except TimeoutError as error:
+            self._broken = True
+            raise _silent(self.member, self._changed) from error
+        except FAILURES as error:
+            self._broken = True
+            if secret:
+                code = getattr(error, "sqlstate", "") or type(error).__name__
+                raise Permanent("postgres-refused", f"{self.member.address} refused ({code})") from None
+            raise translate(self.member, error, self._changed) from error
+        except asyncio.CancelledError:  # the server may work on it still: nobody else gets this connection
+            self._broken = True
+            raise
+
+    async def close(self) -> None:
+        """Says goodbye where that can be done at once; else it is done behind our back."""
+        if not self._broken:
+            try:
+                await self._connection.close(timeout=0.5)
+                return
+            except (TimeoutError, *FAILURES):
+                pass
+        _end_later(self._connection)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every call on it came to its end."""
+        return not self._broken and not self._connection.is_closed()
+
+
+_ATTEMPTS: set[asyncio.Task[Any]] = set()
+"""To connect, that took too long for whoever asked."""
+_ENDING: set[asyncio.Task[None]] = set()
+"""Connections that are being ended."""
+
+
+def _end_later(connection: Any) -> None:
+    task = asyncio.get_running_loop().create_task(_end(connection))
+    _ENDING.add(task)
+    task.add_done_callback(_ENDING.discard)
+    task.add_done_callback(lambda _: connection.terminate())
+
+
+async def _end(connection: Any) -> None:
+    """A call that was given up has asked the server to cancel it, over a connection of its own; how that went
+    is heard here, because an answer that nobody hears is a complaint of the loop.
+    """
+    try:
+        async with asyncio.timeout(GOODBYE_S):
+            await connection.close(timeout=GOODBYE_S / 2)
+    except (TimeoutError, *FAILURES):
+        pass
+    finally:
+        connection.terminate()
+
+
+async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
+    """A connection, or an error in time. An attempt that takes too long is left to itself and not cancelled:
+    one that is cancelled in the moment in which it succeeds leaves a future behind that nobody can hear.
+    """
+    secret = member.secret()
+    limit = max(0.05, min(connect_s, timeout_s * 0.8))
+    attempt: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+        asyncpg.connect(
+            host=member.host,
+            port=member.port,
+            user=member.user,
+            database=member.dbname,
+            password=secret.reveal() if secret else None,
+            timeout=max(limit, ATTEMPT_S),
+            statement_cache_size=16,
+            server_settings={"application_name": "evac"},
+        )
+    )
+    try:
+        await asyncio.wait((attempt,), timeout=limit)
+    except asyncio.CancelledError:
+        _give_up(attempt)
+        raise
+    if not attempt.done():
+        _give_up(attempt)
+        raise _silent(member, changes=False)
+    try:
+        return attempt.result()
+    except TimeoutError as error:
+        raise _silent(member, changes=False) from error
+    except FAILURES as error:
+        raise translate(member, error, changes=False) from error
+
+
+def _give_up(attempt: asyncio.Task[Any]) -> None:
+    """Whoever asked is gone; a connection that is made all the same, now or later, is ended."""
+    if attempt.done():
+        _too_late(attempt)
+    else:
+        _ATTEMPTS.add(attempt)
+        attempt.add_done_callback(_too_late)
+
+
+def _too_late(attempt: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more."""
+    _ATTEMPTS.discard(attempt)
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
+
+
+@asynccontextmanager
+async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) -> AsyncIterator[Link]:
+    """A connection for one action, closed at its end. Raises `Retryable` or `Permanent`."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    link = Link(member, await _connected(member, timeout_s, connect_s), deadline)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+class KeptLinks:
+    """Connections that are kept for a moment after their use: the check, the execution and the observation
+    of an action follow each other, and to connect costs five round trips. Never for a probe, which shall find
+    out whether a connection can be made.
+    """
+
+    def __init__(self) -> None:
+        self._idle: dict[Member, tuple[Any, asyncio.Task[None]]] = {}
+        self._unlocking: dict[Member, asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def linked(self, member: Member, timeout_s: float) -> AsyncIterator[Link]:
+        """As `linked`, with a connection that was kept where there is one."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        connection = await self._take(member) or await _connected(member, timeout_s, CALL_S)
+        link = Link(member, connection, deadline)
+        try:
+            yield link
+        finally:
+            if not link.is_whole:
+                await link.close()
+            elif link.locked:
+                unlock = asyncio.get_running_loop().create_task(self._unlock(member, connection))
+                unlock.add_done_callback(lambda done: connection.terminate() if done.cancelled() else None)
+                self._unlocking[member] = unlock
+            else:
+                self._keep(member, connection)
+
+    async def close(self) -> None:
+        """Ends them all."""
+        await asyncio.gather(*self._unlocking.values(), return_exceptions=True)
+        kept = [task for _, task in self._idle.values()]
+        for task in kept:
+            task.cancel()
+        await asyncio.gather(*kept, return_exceptions=True)
+
+    async def _take(self, member: Member) -> Any:
+        if (task := self._unlocking.get(member)) is not None:
+            await asyncio.wait((task,))
+        connection, kept = self._idle.pop(member, (None, None))
+        if connection is None or kept is None:
+            return None
+        kept.cancel()
+        return None if connection.is_closed() else connection
+
+    def _keep(self, member: Member, connection: Any) -> None:
+        if member in self._idle:
+            _end_later(connection)
+            return
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(KEPT_S))
+        self._idle[member] = (connection, task)
+        task.add_done_callback(lambda _: self._let_go(member, connection))
+
+    def _let_go(self, member: Member, connection: Any) -> None:
+        """Nobody took it for a while, or the loop ends; whoever takes it has it out of our hands."""
+        found = self._idle.get(member)
+        if found is not None and found[0] is connection:
+            del self._idle[member]
+            connection.terminate()
+
+    async def _unlock(self, member: Member, connection: Any) -> None:
+        """Gives back what locks its session took, before anybody else gets it."""
+        whole = False
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+            whole = True
+        except (TimeoutError, *FAILURES):
+            pass
+        finally:
+            self._unlocking.pop(member, None)
+            if whole:
+                self._keep(member, connection)
+            else:
+                connection.terminate()
+
+
+def _silent(member: Member, changes: bool) -> ActionError:
+    if changes:
+        return OutcomeUnknown("postgres-silent", f"{member.address} did not answer; it may have done it")
+    return Retryable("postgres-silent", f"{member.address} did not answer in time", after_ms=200)
+
+
+def translate(member: Member, error: Exception, changes: bool) -> ActionError:
+    """The error of our port for one of asyncpg's or the system's."""
+    secret = member.secret()
+    words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
+    message = f"{member.address}: {words}"
+    if isinstance(error, _REFUSED):
+        return Permanent("postgres-refused", message, "check user, password and rights of the endpoint")
+    if changes:
+        # Even a clear error tells nothing of what was changed before it.
+        return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
+    return Retryable("postgres-unreachable", message, after_ms=200)

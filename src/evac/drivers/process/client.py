@@ -1,0 +1,207 @@
+"""Sends signed orders to the agent of a site, and turns its answers into values or errors."""
+
+from __future__ import annotations
+
+import secrets as randomness
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from evac.drivers.port import Checked, Observed, Order
+from evac.drivers.process import signing
+from evac.drivers.process.peers import HERE, Lines, Peer
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
+from evac.net.secrets import Secret
+from evac.net.tls import TlsTrouble, why_cut
+
+ERRORS: Final[Mapping[str, type[ActionError]]] = {
+    "retryable": Retryable,
+    "permanent": Permanent,
+    "unknown": OutcomeUnknown,
+}
+
+
+CUT_S: Final = 0.5
+CLOCK_CODES: Final = frozenset({"clock-skew", "agent-just-started"})
+"""Refusals of an order for its time alone: nothing was done."""
+
+
+REFUSED: Final[Mapping[str, tuple[str, str]]] = {
+    "tls-client-missing": (
+        "the agent wants a certificate of whoever asks",
+        "give one: EVAC_AGENT_CERT and EVAC_AGENT_KEY, or evac serve --agent-cert",
+    ),
+    "tls-client-name": (
+        "the agent does not obey the name in our certificate",
+        "add the name to names of the agent's file, or show another certificate",
+    ),
+}
+"""Refusals of a connection, before any order was read: nothing was done."""
+
+
+class AgentClient:
+    """Talks to agents. Each order has a fresh nonce and the agent's time; each answer must be signed for that
+    nonce. An agent whose clock differs says so, signed, and is asked once more by its own. peer: how TLS is
+    spoken.
+    """
+
+    def __init__(self, peer: Peer = HERE) -> None:
+        self._caller, self._lines = Caller(), Lines(peer)
+        self._ahead_ms: dict[str, int] = {}
+
+    async def send(
+        self, agent: str, secret: str, path: str, values: Mapping[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
+        """The agent's answer. secret: a reference. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        check_url(agent)
+        key = secrets.resolve(secret)
+        if len(key.reveal_bytes()) < signing.LEAST_KEY_BYTES:
+            raise Permanent("secret-short", f"{key} is shorter than {signing.LEAST_KEY_BYTES} bytes")
+        body = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+        found = await self._ask(agent, key, path, body, timeout_s)
+        if self._learned(agent, found):
+            found = await self._ask(agent, key, path, body, timeout_s)
+        error = found.get("error")
+        if isinstance(error, dict):
+            raise _error(error)
+        return found
+
+    async def _ask(self, agent: str, key: Secret, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+        """One order, one answer. The agent's own errors are values."""
+        nonce, at_ms = randomness.token_hex(16), max(0, _wall_ms() + self._ahead_ms.get(agent, 0))
+        url = agent.rstrip("/") + path
+        headers = {
+            "Content-Type": "application/json",
+            signing.TIMESTAMP: str(at_ms),
+            signing.NONCE: nonce,
+            signing.SIGNATURE: signing.order_signature(key, "POST", urlsplit(url).path, body, at_ms, nonce),
+        }
+        try:
+            answer = await self._caller.call(
+                "POST", url, body=body, headers=headers, timeout_s=timeout_s, line=self._lines.to(url)
+            )
+        except NotReached as error:
+            code = "agent-unreachable" if error.trouble is None else error.trouble.code
+            hint = "" if error.trouble is None else error.trouble.hint
+            raise Retryable(code, str(error), hint) from error
+        except NotAnswered as error:
+            trouble = error.trouble or await self._why_cut(url, error)
+            code = "agent-no-answer" if trouble is None else trouble.code
+            words = str(error) if trouble is None else f"{agent}: {trouble.words}"
+            raise OutcomeUnknown(code, words, "observe it first") from error
+        return _understood(answer, key, nonce)
+
+    async def _why_cut(self, url: str, error: NotAnswered) -> TlsTrouble | None:
+        """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
+        became of the order nobody knows.
+        """
+        line = self._lines.to(url)
+        if line is None or not isinstance(error.__cause__, aiohttp.ClientConnectionError):
+            return None
+        parts = urlsplit(url)
+        shown = self._lines.peer.files.cert is not None
+        return await why_cut(parts.hostname or "", parts.port or 443, line, shown, CUT_S)
+
+    def _learned(self, agent: str, found: Mapping[str, Any]) -> bool:
+        """Whether an order was refused for its time, and the agent said, signed, what time it has."""
+        error = found.get("error")
+        if not isinstance(error, dict) or error.get("code") not in CLOCK_CODES:
+            return False
+        now_ms = error.get("now_ms")
+        if isinstance(now_ms, bool) or not isinstance(now_ms, int):
+            return False
+        self._ahead_ms[agent] = now_ms - _wall_ms()
+        return True
+
+    async def close(self) -> None:
+        await self._caller.close()
+
+
+def order_values(order: Order) -> dict[str, Any]:
+    """An order as the agent reads it."""
+    return {
+        "run": order.run,
+        "step": order.step,
+        "attempt": order.attempt,
+        "token": order.token,
+        "epoch": order.epoch,
+        "reason": order.reason,
+        "timeout_ms": int(order.timeout_s * 1_000),
+        "key": order.key,
+        "ticket": order.ticket,
+        "dry_run": order.dry_run,
+    }
+
+
+def evidence_of(answer: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """The small plain values that an agent saw."""
+    said = answer.get("evidence")
+    if not isinstance(said, dict):
+        return {}
+    return {str(key): value for key, value in said.items() if isinstance(value, str | int | bool)}
+
+
+def observed_of(answer: Mapping[str, Any]) -> Observed:
+    """What an agent says of an action; anything but a clear word is unclear."""
+    outcome = answer.get("outcome")
+    if outcome == "done":
+        return Observed("done", evidence_of(answer))
+    return Observed("absent" if outcome == "absent" else "unclear", evidence_of(answer))
+
+
+def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
+    """The values of an answer whose signature holds. A refusal without one is believed: nothing was done."""
+    values = answer.values()
+    said = answer.headers.get(signing.SIGNATURE.lower(), "")
+    wanted = signing.answer_signature(key, answer.status, answer.body, nonce)
+    if not signing.same(said, wanted):
+        refused = values.get("error")
+        if answer.status == 403 and isinstance(refused, dict) and refused.get("code") in REFUSED:
+            raise Permanent(str(refused["code"]), *REFUSED[refused["code"]])
+        if answer.status in (401, 404, 405, 413):
+            raise Permanent(
+                "agent-refused", f"the agent answers {answer.status}", "check its key and address"
+            )
+        raise OutcomeUnknown("agent-answer", "an answer came that the agent did not sign", "observe it first")
+    return values
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def error_values(error: ActionError) -> dict[str, Any]:
+    """An error of an agent as its answers carry it."""
+    kind = next((name for name, one in ERRORS.items() if isinstance(error, one)), "unknown")
+    said = {"kind": kind, "code": error.code, "message": error.message, "hint": error.hint}
+    return said | {"after_ms": error.after_ms} if isinstance(error, Retryable) else said
+
+
+def checked_of(answer: Mapping[str, Any]) -> Checked:
+    """What an agent says of whether an action could be done; an agent of an older version names no error."""
+    problems = tuple(str(words) for words in answer.get("problems", ()))
+    would = answer.get("would")
+    error = _error(would) if isinstance(would, dict) and problems else None
+    return Checked(problems, evidence_of(answer), error)
+
+
+def not_checked(error: ActionError) -> Checked:
+    """An agent that could not be asked: nothing was begun, whatever became of the question."""
+    if isinstance(error, OutcomeUnknown):
+        error = Retryable(error.code, error.message, error.hint)
+    return Checked((error.message,), error=error)
+
+
+def _error(said: Mapping[str, Any]) -> ActionError:
+    kind = ERRORS.get(str(said.get("kind")), OutcomeUnknown)
+    words = (str(said.get("code", "agent-error")), str(said.get("message", "")), str(said.get("hint", "")))
+    if kind is Retryable:
+        after_ms = said.get("after_ms", 0)
+        return Retryable(*words, after_ms=after_ms if isinstance(after_ms, int) else 0)
+    return kind(*words)

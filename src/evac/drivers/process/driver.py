@@ -1,0 +1,135 @@
+"""The driver of processes: starts, stops, scales and checks a unit of a service through its site's agent.
+
+The unit's command is the agent's own configuration; an order can name a unit, never a command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from evac.drivers import parameters as given
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.process import client
+from evac.drivers.process.client import AgentClient
+from evac.drivers.process.peers import HERE, Peer
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+
+VERBS: Final[frozenset[Verb]] = frozenset({"start", "stop", "scale", "verify", "boot"})
+PATH: Final = "/v1/unit"
+SLACK_S: Final = 0.25
+"""The agent ends this much before the order does, so that its answer still arrives."""
+_PAUSE_S: Final = 0.1
+
+
+class ProcessDriver:
+    """Sends orders for one unit to one agent."""
+
+    name = "process"
+    verbs = VERBS
+
+    def __init__(self, peer: Peer = HERE) -> None:
+        self._client = AgentClient(peer)
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            answer = await self._send("check", action, order, order.timeout_s)
+        except ActionError as error:
+            return Checked((error.message,))
+        return Checked(tuple(str(words) for words in answer.get("problems", ())), client.evidence_of(answer))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        return await self._do(action, order)
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        back = _reversed(action)
+        if action.verb == "scale" and not order.dry_run:
+            await self._refuse_if_moved_on(action, back, order)
+        return await self._do(back, order)
+
+    async def _refuse_if_moved_on(self, action: Action, back: Action, order: Order) -> None:
+        """Raises `Permanent` where another step has scaled the unit since: it would be undone as well."""
+        seen = client.evidence_of(await self._send("observe", action, order, order.timeout_s))
+        wanted = seen.get("wanted")
+        if wanted not in (_replicas(action), _replicas(back)):
+            raise Permanent(
+                "undo-moved-on",
+                f"{action.target}: since then another step asked for {wanted}",
+                "take that one back first",
+            )
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        try:
+            answer = await self._send("observe", action, order, order.timeout_s)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200]})
+        return client.observed_of(answer)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _do(self, action: Action, order: Order) -> Evidence:
+        """Orders it once, then asks until as many instances as wanted pass their check."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + order.timeout_s
+        answer = await self._send("execute", action, order, order.timeout_s)
+        while not order.dry_run and answer.get("outcome") != "done":
+            left = deadline - loop.time()
+            if left < 3 * _PAUSE_S:
+                raise OutcomeUnknown("unit-not-ready", f"{action.target}: {_why(answer)}", "observe it first")
+            await asyncio.sleep(_PAUSE_S)
+            answer = await self._seen(action, order, deadline - loop.time())
+        return client.evidence_of(answer)
+
+    async def _seen(self, action: Action, order: Order, timeout_s: float) -> dict[str, Any]:
+        try:
+            return await self._send("observe", action, order, timeout_s)
+        except Retryable as error:
+            raise OutcomeUnknown(error.code, error.message, error.hint) from error
+
+    async def _send(self, what: str, action: Action, order: Order, timeout_s: float) -> dict[str, Any]:
+        if action.verb not in VERBS:
+            raise Permanent("verb-unknown", f"process cannot {action.verb}")
+        ordered = client.order_values(order)
+        ordered["timeout_ms"] = int(max(0.05, timeout_s - SLACK_S) * 1_000)
+        values = {
+            "what": what,
+            "verb": action.verb,
+            "unit": given.text(action.settings, "unit"),
+            "replicas": _replicas(action),
+            "order": ordered,
+        }
+        agent, secret = given.text(action.settings, "agent"), given.text(action.settings, "secret")
+        return await self._client.send(agent, secret, PATH, values, timeout_s)
+
+
+def _replicas(action: Action) -> int:
+    """How many instances; -1 for as many as the agent's configuration says."""
+    if action.verb == "stop":
+        return 0
+    key = "expect" if action.verb == "verify" and "expect" in action.parameters else "replicas"
+    if action.verb == "scale":
+        return given.whole(action.parameters, key, most=100_000)
+    if action.parameters.get(key) is None:
+        return -1
+    return given.whole(action.parameters, key, most=100_000)
+
+
+def _reversed(action: Action) -> Action:
+    """What puts back what was there. A scale needs to be told what that was (`from_replicas`)."""
+    parameters = dict(action.parameters)
+    if action.verb in ("start", "boot", "scale") and "from_replicas" in parameters:
+        parameters["replicas"] = given.whole(parameters, "from_replicas", most=100_000)
+        return Action("scale", action.target, action.driver, action.at, action.settings, parameters)
+    if action.verb in ("start", "boot"):
+        return Action("stop", action.target, action.driver, action.at, action.settings, {})
+    if action.verb == "stop":
+        parameters.pop("replicas", None)  # of the stop: none
+        if "from_replicas" in parameters:
+            parameters["replicas"] = parameters["from_replicas"]
+        return Action("start", action.target, action.driver, action.at, action.settings, parameters)
+    raise Permanent("undo-unknown", f"nobody wrote down what was there before the {action.verb}")
+
+
+def _why(answer: dict[str, Any]) -> str:
+    return str(client.evidence_of(answer).get("why", "it is not ready in time"))

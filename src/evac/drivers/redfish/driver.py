@@ -1,0 +1,213 @@
+"""Drives servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
+
+The driver puts the parts together: who is asked (`redfish_settings`), how (`redfish_calls`), what it said
+(`redfish_system`, `redfish_quirks`), and what is done (`redfish_boot`, `redfish_off`, `redfish_circuits`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final, TypeVar
+
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.power_sweep import PowerSeen
+from evac.drivers.redfish import circuits, switch_off, system
+from evac.drivers.redfish.boot import (
+    Boot,
+    check_identity,
+    check_power_told,
+    evidence_of,
+    is_up,
+    is_wrong_image,
+    on_type,
+)
+from evac.drivers.redfish.calls import Talk, Wire
+from evac.drivers.redfish.quirks import BUTTON
+from evac.drivers.redfish.settings import Access, Reader, Target
+from evac.drivers.redfish.system import UP, System
+from evac.model.boot_codes import BOOTING
+from evac.model.errors import ActionError, Permanent
+
+_T = TypeVar("_T")
+VERBS: Final[frozenset[Verb]] = frozenset({"boot", "start", "stop", "fence"})
+FRESH_S: Final = 1.0
+"""A look counts this long for the call that follows it: check, then execute; execute, then observe."""
+KEPT_MOST: Final = 65_536
+
+
+class RedfishDriver:
+    """Servers and circuits of all sites; one of it serves a whole run."""
+
+    name = "redfish"
+    takes_power_turn = True
+    verbs = VERBS
+
+    def __init__(self) -> None:
+        self._wire = Wire()
+        self._reader = Reader()
+        self._paths: dict[int, tuple[Access, str]] = {}
+        self._looks: dict[str, tuple[float, System]] = {}
+        self._circuits: dict[str, tuple[float, circuits.Circuit]] = {}
+        self._done: dict[str, tuple[float, Evidence]] = {}
+        self._on_since: dict[str, float] = {}
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            target = self._read(action)
+            ends = _ends(order)
+            if target.circuit:
+                circuit = await circuits.look(self._wire, target, ends)
+                circuits.check_movable(target, action, circuit)
+                self._keep(self._circuits, order.key, circuit)
+                return Checked((), circuits.evidence_of(circuit, target))
+            async with self._wire.talk(target, ends) as talk:
+                seen = await self._find(talk)
+            _check_server(action, target, seen)
+        except ActionError as error:
+            return Checked((error.message,), {"code": error.code}, error)
+        self._keep(self._looks, order.key, seen)
+        return Checked((), evidence_of(seen, target))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        target, ends = self._read(action), _ends(order)
+        if target.circuit:
+            fresh = partial(self._fresh_of, self._circuits, order.key)
+            evidence = await circuits.move(self._wire, target, action, order, ends, fresh)
+        elif action.verb == "boot":
+            evidence = await self._boot(action, target, order, ends)
+        else:
+            evidence = await switch_off.switch_off(self._wire, target, action, order, ends, self._find)
+        if not order.dry_run:
+            self._keep(self._done, order.key, evidence)
+        return evidence
+
+    async def _boot(self, action: Action, target: Target, order: Order, ends: float) -> Evidence:
+        boot = Boot(self._wire, target, ends, order)
+        async with self._wire.talk(target, ends) as talk:
+            seen = self._fresh(order.key) or await self._find(talk)
+            _check_server(action, target, seen)
+            if order.dry_run:
+                return evidence_of(seen, target) | _would(target, seen)
+            begun = await boot.begin(talk, seen)
+        return await boot.follow(seen, begun)
+
+    def _fresh(self, key: str) -> System | None:
+        """What check has just seen. A button is never pressed on the word of an earlier look: it toggles."""
+        seen = self._fresh_of(self._looks, key)
+        pressed = seen is not None and BUTTON in seen.reset_types and "On" not in seen.reset_types
+        return None if pressed else seen
+
+    def _fresh_of(self, kept: dict[str, tuple[float, _T]], key: str) -> _T | None:
+        at, seen = kept.pop(key, (0.0, None))
+        return None if asyncio.get_running_loop().time() - at > FRESH_S else seen
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        if (evidence := self._fresh_of(self._done, order.key)) is not None:
+            return Observed("done", evidence)
+        try:
+            target, ends = self._read(action), _ends(order)
+            if target.circuit:
+                circuit = await circuits.look(self._wire, target, ends)
+                return circuits.observed(action, circuit, target)
+            async with self._wire.talk(target, ends) as talk:
+                seen = await self._find(talk)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200], "code": error.code})
+        return self._judged(action, target, seen)
+
+    def _judged(self, action: Action, target: Target, seen: System) -> Observed:
+        evidence = evidence_of(seen, target)
+        if not seen.is_server(target.serial):
+            return Observed("unclear", evidence | {"why": "another machine answers at this address"})
+        if action.verb != "boot":
+            return switch_off.observed(action, seen, evidence)
+        if seen.power == "off":
+            self._on_since.pop(target.address, None)
+            return Observed("absent", evidence)
+        if is_wrong_image(seen, target):
+            return Observed("unclear", evidence | {"why": f"it calls itself {seen.host_name}"})
+        if is_up(seen, target, self._on_for_s(target)):
+            degraded = seen.health in ("warning", "critical")
+            return Observed("done", evidence | {"state": "degraded" if degraded else "up"})
+        evidence = evidence | {"why": f"it boots: {seen.progress or 'no state is told'}"}
+        told = bool(seen.progress) and seen.progress not in ("None", UP)
+        return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
+
+    def _on_for_s(self, target: Target) -> float:
+        """How long it has been seen on: for controllers that do not tell when a system is up."""
+        now = asyncio.get_running_loop().time()
+        if len(self._on_since) > KEPT_MOST:
+            self._on_since.clear()
+        return now - self._on_since.setdefault(target.address, now)
+
+    async def look(self, action: Action, within_s: float) -> PowerSeen:
+        """The power of a server now. Raises `ActionError`, also for another machine."""
+        target = self._read(action)
+        async with self._wire.talk(target, asyncio.get_running_loop().time() + within_s) as talk:
+            seen = await self._find(talk, last=True)
+        check_identity(target, seen)
+        check_power_told(target, seen)
+        return PowerSeen(action.target, seen.power, seen.progress, seen.health)
+
+    @property
+    def requests_sent(self) -> int:
+        return self._wire.sent
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Of a boot: off again, gracefully where the system hears it. A feed or a fence is not taken back."""
+        if action.verb != "boot":
+            raise Permanent("undo-unsafe", f"{action.verb} of {action.target} is not taken back by itself")
+        self._done.pop(order.key, None)
+        target = self._read(action)
+        off = Action("stop", action.target, action.driver, action.at, action.settings, action.parameters)
+        return await switch_off.switch_off(
+            self._wire, target, off, order, _ends(order), self._find, insists=True
+        )
+
+    async def close(self) -> None:
+        await self._wire.close()
+
+    def _read(self, action: Action) -> Target:
+        if action.verb not in VERBS:
+            raise Permanent("verb-unknown", f"redfish cannot {action.verb}")
+        target = self._reader.target(action)
+        if action.verb == "start" and not target.circuit:
+            raise Permanent(
+                "setting-missing", f"{action.target} names no circuit", "a server is booted: verb boot"
+            )
+        return target
+
+    async def _find(self, talk: Talk, last: bool = False) -> System:
+        """The system; where others of the same endpoint had theirs is tried first."""
+        access = talk.target.access
+        known = self._paths.get(id(access))
+        seen, hit = await system.find(talk, known[1] if known else "", last)
+        if not hit:
+            self._paths[id(access)] = (access, seen.path)
+        return seen
+
+    def _keep(self, kept: dict[str, tuple[float, _T]], key: str, value: _T) -> None:
+        if len(kept) >= KEPT_MOST:
+            kept.clear()
+        kept[key] = (asyncio.get_running_loop().time(), value)
+
+
+def _check_server(action: Action, target: Target, seen: System) -> None:
+    """Raises unless it is the right machine, and can be switched as wanted."""
+    check_identity(target, seen)
+    check_power_told(target, seen)
+    if action.verb == "boot" and seen.power == "off":
+        on_type(target, seen)
+
+
+def _would(target: Target, seen: System) -> dict[str, str | int | bool]:
+    if seen.power in ("on", "rising"):
+        return {"found": "on", "would_send": "nothing: it is on"}
+    source = target.access.boot_source
+    first = f"boot once from {source}; " if source else ""
+    return {"would_send": f"{first}Reset {on_type(target, seen)}"}
+
+
+def _ends(order: Order) -> float:
+    return asyncio.get_running_loop().time() + order.timeout_s

@@ -1,0 +1,150 @@
+"""Reads what the Redfish driver was given: how to reach a management controller, and what is wanted of it.
+
+Knows no network. Addresses and names come from files that people write, so each is checked here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeGuard
+
+from evac.drivers import parameters
+from evac.drivers.port import Action, Value
+from evac.drivers.redfish.trust import Trust, read_trust
+from evac.model.errors import Permanent
+
+REQUESTS_AT_ONCE: Final = 64
+REFUSALS_AT_MOST: Final = 5
+ANSWER_S: Final = 10
+SOURCES: Final = ("", "disk", "pxe")
+_ADDRESS: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252}))(?::([0-9]{1,5}))?"
+)
+_PATH: Final = re.compile(r"/redfish/v1/[A-Za-z0-9_.\-/]{1,200}")
+_KEPT_MOST: Final = 1_024
+CIRCUIT_WEIGHT: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How all controllers of one endpoint are reached. password: a reference; answer_s: of one request."""
+
+    scheme: str
+    port: int
+    user: str
+    password: str
+    session: bool
+    trust: Trust
+    boot_source: str
+    requests_at_once: int
+    refusals_at_most: int
+    answer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One controller and what is known of its server. address: `host:port`; serial "", boot_ms 0: unknown."""
+
+    access: Access
+    address: str
+    network: str
+    server: str
+    serial: str = ""
+    boot_ms: int = 0
+    circuit: str = ""
+
+    @property
+    def base(self) -> str:
+        return f"{self.access.scheme}://{self.address}"
+
+    @property
+    def weight(self) -> int:
+        """Who comes first where many wait for a management network: circuits, which servers wait for, then
+        those that boot longest, for which the whole wave waits in the end.
+        """
+        return CIRCUIT_WEIGHT if self.circuit else self.boot_ms
+
+
+class Reader:
+    """Reads actions; the settings of an endpoint, which all its servers share, only once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Mapping[str, Value], Access]] = {}
+
+    def target(self, action: Action) -> Target:
+        """Raises `Permanent`."""
+        access = self._access(action.settings)
+        told = action.parameters
+        address = parameters.text(told, "address", "") or parameters.text(action.settings, "address")
+        return Target(
+            access,
+            address_of(address, access.port),
+            parameters.text(told, "network", "") or action.at,
+            parameters.text(told, "server", action.target),
+            parameters.text(told, "serial", "").strip(),
+            parameters.whole(told, "boot_ms", 0, 86_400_000),
+            _circuit(action),
+        )
+
+    def _access(self, settings: Mapping[str, Value]) -> Access:
+        kept = self._kept.get(id(settings))
+        if kept is not None and kept[0] is settings:
+            return kept[1]
+        access = read_access(settings)
+        if len(self._kept) >= _KEPT_MOST:
+            self._kept.clear()
+        self._kept[id(settings)] = (settings, access)
+        return access
+
+
+def read_access(settings: Mapping[str, Value]) -> Access:
+    """Raises `Permanent` for a setting that is missing or wrong."""
+    scheme = one_of(settings, "scheme", ("https", "http"))
+    port = parameters.whole(settings, "port", 443 if scheme == "https" else 80, 65_535)
+    return Access(
+        scheme,
+        port,
+        parameters.text(settings, "user"),
+        parameters.text(settings, "password"),
+        one_of(settings, "login", ("basic", "session")) == "session",
+        read_trust(settings, scheme),
+        one_of(settings, "boot_source", SOURCES),
+        max(1, parameters.whole(settings, "requests_at_once", REQUESTS_AT_ONCE, 4_096)),
+        max(1, parameters.whole(settings, "refusals_at_most", REFUSALS_AT_MOST, 100)),
+        float(max(1, parameters.whole(settings, "answer_s", ANSWER_S, 120))),
+    )
+
+
+def one_of(settings: Mapping[str, Value], key: str, allowed: tuple[str, ...]) -> str:
+    """One of some words; the first is the default."""
+    value = parameters.text(settings, key, allowed[0])
+    if value not in allowed:
+        words = ", ".join(word for word in allowed if word)
+        raise Permanent("setting-wrong", f"{key} must be one of: {words}")
+    return value
+
+
+def address_of(address: str, port: int) -> str:
+    """`host:port` of an address with or without a port of its own."""
+    found = _ADDRESS.fullmatch(address)
+    if not found or (found[1] and not 0 < int(found[1]) < 65_536):
+        raise Permanent("setting-wrong", "the address of a controller must be a host or host:port")
+    return address if found[1] else f"{address}:{port}"
+
+
+def _circuit(action: Action) -> str:
+    path = parameters.text(action.parameters, "circuit", "") or parameters.text(
+        action.settings, "circuit", ""
+    )
+    if path and not is_own_path(path):
+        raise Permanent("setting-wrong", "circuit must be a path below /redfish/v1/")
+    return path
+
+
+def is_own_path(path: object) -> TypeGuard[str]:
+    """Whether a link of an answer may be followed: a plain path below /redfish/v1/ on the same host."""
+    return (
+        isinstance(path, str) and _PATH.fullmatch(path) is not None and ".." not in path and "//" not in path
+    )

@@ -1,0 +1,170 @@
+"""What a management controller says about its server, read as if somebody meant us harm.
+
+Texts are cut and stripped of what cannot be printed; links count only below /redfish/v1/ of the same host;
+what is missing or of another type is unknown. Pure but for `find`, which asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from evac.drivers.redfish.calls import Talk, content
+from evac.drivers.redfish.quirks import Quirks, quirks_of
+from evac.drivers.redfish.settings import is_own_path
+from evac.model.errors import Permanent, Retryable
+
+SYSTEMS: Final = "/redfish/v1/Systems"
+RESET: Final = "#ComputerSystem.Reset"
+MEMBERS_MOST: Final = 64
+TEXT_MOST: Final = 128
+UP: Final = "OSRunning"
+Power = Literal["on", "off", "rising", "falling", ""]
+_POWERS: Final[Mapping[str, Power]] = {
+    "On": "on",
+    "Off": "off",
+    "PoweringOn": "rising",
+    "PoweringOff": "falling",
+    "Paused": "on",
+}
+_WORST: Final = ("critical", "warning", "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One look. power "": not told. progress "": no BootProgress. health "": not told; else the worst told.
+    last_reset: the controller's own words for the time, to be compared only.
+    """
+
+    path: str
+    power: Power
+    progress: str
+    last_reset: str
+    serials: tuple[str, ...]
+    host_name: str
+    health: str
+    reset_path: str
+    reset_types: frozenset[str]
+    boot_targets: frozenset[str]
+    boot_mode: str
+    pending_path: str
+    storage_path: str
+    quirks: Quirks
+    boots_from: str = ""
+
+    @property
+    def serial(self) -> str:
+        return self.serials[0] if self.serials else ""
+
+    def is_server(self, serial: str) -> bool:
+        """Whether it is the machine with this number. An unknown number fits every machine."""
+        return not serial or serial.casefold() in (one.casefold() for one in self.serials)
+
+
+async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System, bool]:
+    """The system of a controller, and whether the known path led to it. known_path: where another controller
+    of this endpoint has its system, "" for none; taken only for a server whose serial number is known,
+    because the number then tells whether it is the right one.
+    """
+    serial = talk.target.serial
+    if known_path and serial:
+        answer = await talk.ask("GET", known_path, last=last)
+        if answer.status == 200:
+            found = read(known_path, content(talk.target.address, answer))
+            if found.is_server(serial):
+                return found, True
+    paths = await _members(talk)
+    systems = [read(path, await talk.get(path)) for path in paths]
+    fitting = [one for one in systems if one.is_server(serial)]
+    if len(fitting) > 1:
+        words = (
+            f"{talk.target.address} has {len(fitting)} systems, and the serial number of this is not known"
+        )
+        raise Permanent("bmc-unsupported", words, "write the serial number into the estate")
+    return (fitting or systems)[0], False
+
+
+async def look(talk: Talk, path: str, last: bool = False) -> System:
+    """The system at a path that is known to be its own."""
+    return read(path, await talk.get(path, last=last))
+
+
+async def _members(talk: Talk) -> tuple[str, ...]:
+    found = await talk.get(SYSTEMS)
+    own = tuple(dict.fromkeys(link.rstrip("/") for link in links(found.get("Members"), MEMBERS_MOST)))
+    if not own:
+        raise Retryable("bmc-half-dead", f"{talk.target.address} names no system")
+    return own
+
+
+def read(path: str, found: Mapping[str, Any]) -> System:
+    """Never raises."""
+    quirks = quirks_of(found)
+    action = _part(_part(found, "Actions"), RESET)
+    boot = _part(found, "Boot")
+    types = action.get("ResetType@Redfish.AllowableValues")
+    targets = boot.get("BootSourceOverrideTarget@Redfish.AllowableValues")
+    pending = _part(_part(found, "@Redfish.Settings"), "SettingsObject").get("@odata.id")
+    storage = _part(found, "Storage").get("@odata.id")
+    reset = action.get("target")
+    return System(
+        path,
+        _POWERS.get(text(found, "PowerState"), ""),
+        _progress(found, quirks),
+        text(found, "LastResetTime"),
+        tuple(filter(None, (text(found, key) for key in quirks.serials))),
+        text(found, "HostName"),
+        _health(_part(found, "Status")),
+        str(reset) if is_own_path(reset) else "",
+        words_of(types),
+        words_of(targets),
+        text(boot, "BootSourceOverrideMode"),
+        str(pending) if is_own_path(pending) else "",
+        str(storage) if is_own_path(storage) else "",
+        quirks,
+    )
+
+
+def _progress(found: Mapping[str, Any], quirks: Quirks) -> str:
+    """The last state of the boot, in the words of BootProgress."""
+    state = text(_part(found, "BootProgress"), "LastState")
+    if state or not quirks.progress:
+        return state
+    part: Mapping[str, Any] = found
+    for key in quirks.progress[:-1]:
+        part = _part(part, key)
+    own = text(part, quirks.progress[-1])
+    return "OSBootStarted" if own in quirks.up else own
+
+
+def _health(status: Mapping[str, Any]) -> str:
+    told = {text(status, "Health").lower(), text(status, "HealthRollup").lower()}
+    return next((word for word in _WORST if word in told), "")
+
+
+def _part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = found.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def text(found: Mapping[str, Any], key: str) -> str:
+    """A short text that can be shown anywhere; "" for everything else."""
+    value = found.get(key)
+    if not isinstance(value, str):
+        return ""
+    value = value[:TEXT_MOST].strip()
+    return value if value.isprintable() else "".join(one for one in value if one.isprintable())
+
+
+def links(values: object, most: int) -> list[str]:
+    """Paths of a list of links, those that may be followed; no more than the first `most`."""
+    found = values[:most] if isinstance(values, list) else []
+    paths = (one.get("@odata.id") for one in found if isinstance(one, dict))
+    return [path for path in paths if is_own_path(path)]
+
+
+def words_of(values: object) -> frozenset[str]:
+    if not isinstance(values, list):
+        return frozenset()
+    return frozenset(one for one in values[:64] if isinstance(one, str) and one.isalnum() and len(one) < 64)

@@ -1,0 +1,491 @@
+"""The driver of Redis: REPLICAOF, roles, lag, and how many replicas a write needs.
+
+Redis replicates asynchronously, so nothing here is a fence proof. The highest token and epoch obeyed are in a
+key of the data set itself: it is replicated with the data, compared by a script, and watched by the
+transaction that changes the role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis.asyncio as client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
+
+from evac.drivers.data_peers import (
+    ANSWER_MS,
+    CONNECT_MS,
+    another_primary,
+    only_others,
+    takes_connections,
+)
+from evac.drivers.parameters import many, stale_token, text, whole
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.store_driver import StoreDriver
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import Secret, resolve, scrub
+
+KEY: Final = "evac:authority"
+CALL_S: Final = 3.0
+SILENT_MS: Final = 500
+DEMOTED: Final = 1_000_000
+"""min-replicas-to-write of a primary that takes no writes any more: more replicas than there will ever be."""
+POLL_S: Final = 0.01
+_RECORD: Final = """
+local seen = redis.call('GET', KEYS[1])
+local token, epoch = 0, 0
+if seen then
+  token, epoch = string.match(seen, '^(%d+) (%d+)$')
+  token, epoch = tonumber(token), tonumber(epoch)
+end
+if tonumber(ARGV[1]) < token or tonumber(ARGV[2]) < epoch then return 0 end
+local now = ARGV[1] .. ' ' .. ARGV[2]
+if now ~= seen then redis.call('SET', KEYS[1], now) end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """One server, now. upstream: host:port it follows. offset: bytes of the replication stream it holds.
+    lag_ms: since it last heard from its primary. needed: replicas without which it takes no write.
+    """
+
+    role: str
+    offset: int
+    upstream: str
+    link_up: bool
+    lag_ms: int
+    replicas: int
+    needed: int
+    version: str
+    history: str
+    forked_history: str
+    forked_at: int
+    token: int
+    epoch: int
+
+    @property
+    def writable(self) -> bool:
+        return self.role == "primary" and self.needed < DEMOTED
+
+    def evidence(self) -> dict[str, str | int | bool]:
+        """For the journal."""
+        seen: dict[str, str | int | bool] = {
+            "role": self.role,
+            "offset": self.offset,
+            "version": self.version,
+        }
+        if self.role == "primary":
+            return seen | {
+                "replicas": self.replicas,
+                "replicas_needed": self.needed,
+                "writable": self.writable,
+            }
+        return seen | {"upstream": self.upstream, "link_up": self.link_up, "lag_ms": self.lag_ms}
+
+
+class RedisDriver(StoreDriver):
+    """One connection an action, closed at its end."""
+
+    name = "redis"
+    verbs: frozenset[Verb] = frozenset({"promote", "demote", "protect", "rejoin", "verify"})
+
+    async def _check(self, action: Action, order: Order) -> Checked:
+        async with _Server(action.settings, order.timeout_s).open() as server:
+            facts = await server.facts()
+            _refuse_stale(facts, server, order, action.verb)
+        others = await _others(action, order, facts)
+        problems = await _problems(action, order, facts)
+        told = tuple(another_primary(address).message for address in others)
+        return Checked((*told, *problems), facts.evidence(), only_others(others, problems))
+
+    async def _execute(self, action: Action, order: Order) -> Evidence:
+        async with _Server(action.settings, order.timeout_s).open() as server:
+            facts = await server.facts()
+            _refuse_stale(facts, server, order, action.verb)
+            if _is_done(action, facts):
+                await server.record(order)
+                return {**_evidence(action, await server.facts()), "already": True}
+            if others := await _others(action, order, facts):
+                raise another_primary(others[0])
+            if problems := await _problems(action, order, facts):
+                raise Retryable("redis-not-ready", problems[0], after_ms=500)
+            alone = await _alone_bytes(action, order, facts) if action.verb == "rejoin" else -1
+            if action.verb == "promote":
+                await _catch_up(server, action, order, facts)
+            await server.transact(_commands(action), order, record_first=action.verb == "demote")
+            after = await _until_done(server, action)
+            kept = await server.keep_settings()
+        evidence = {**_evidence(action, after), "epoch": order.epoch, "kept_for_restart": kept}
+        return evidence if alone < 0 else {**evidence, "lost_bytes": alone}
+
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        facts = await self.facts(action, order.timeout_s)
+        if _is_done(action, facts):
+            return Observed("done", _evidence(action, facts))
+        return Observed("absent", facts.evidence())
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Takes a demotion back, where every other member answers and none is a primary."""
+        if action.verb != "demote":
+            return await super().undo(action, order)
+        async with _Server(action.settings, order.timeout_s).open() as server:
+            facts = await server.facts()
+            _refuse_stale(facts, server, order, action.verb)
+            if facts.role != "primary":
+                raise Permanent("store-moved", f"{server.address} follows {facts.upstream} now")
+            if order.dry_run:
+                return {**facts.evidence(), "dry_run": "would undo demote"}
+            peers = [f"{peer['host']}:{peer['port']}" for peer in _peers(action)]
+            writable, silent = await _other_primaries(action, order)
+            if writable or silent or not peers:
+                raise Permanent(
+                    "undo-unsafe",
+                    "it is not certain that no other primary exists: "
+                    f"{', '.join(writable or silent) or 'no peers are named'}",
+                )
+            needed = len(many(action.parameters, "synchronous"))
+            if facts.needed != needed:
+                await server.transact([("CONFIG", "SET", "min-replicas-to-write", needed)], order)
+                await server.keep_settings()
+            return {**(await server.facts()).evidence(), "undone": "demote"}
+
+    async def facts(self, action: Action, timeout_s: float) -> RedisFacts:
+        """Role, offset and lag, for probes and plans. Raises `Retryable`, `Permanent`."""
+        async with _Server(action.settings, timeout_s).open() as server:
+            return await server.facts()
+
+    def _subject(self, action: Action) -> str:
+        return _address(action)
+
+
+class _Server:
+    """One bounded connection."""
+
+    def __init__(self, settings: Any, timeout_s: float) -> None:
+        self.host, self.port = text(settings, "host"), whole(settings, "port", 6379, 65_535)
+        self.address = f"{self.host}:{self.port}"
+        reference = text(settings, "password", "")
+        self._secret: Secret | None = resolve(reference) if reference else None
+        self._timeout_s = timeout_s
+        self._deadline = 0.0
+        self._changed = False
+        self._client: Any = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_Server]:
+        """Connects at the first call; closed at the end. Errors of the client become ours."""
+        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
+        self._client = client.Redis(
+            host=self.host,
+            port=self.port,
+            password=self._secret.reveal() if self._secret else None,
+            socket_timeout=CALL_S,
+            socket_connect_timeout=CALL_S,
+            single_connection_client=False,
+            max_connections=2,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        try:
+            yield self
+        finally:
+            try:
+                async with asyncio.timeout(0.5):
+                    await self._client.aclose()
+            except (TimeoutError, RedisError, OSError):
+                pass
+
+    async def ask(self, *command: str | int) -> Any:
+        async with self._bounded():
+            return await self._client.execute_command(*command)
+
+    async def facts(self) -> RedisFacts:
+        info = _info(await self.ask("INFO", "replication", "server"))
+        needed = await self.ask("CONFIG", "GET", "min-replicas-to-write")
+        seen = str(await self.ask("GET", KEY) or "0 0")
+        try:
+            token, epoch = (int(part) for part in seen.split())
+        except ValueError as error:
+            raise Permanent("authority-unreadable", f"{KEY} of {self.address} cannot be read") from error
+        primary = info.get("role") == "master"
+        offset = info.get("master_repl_offset" if primary else "slave_repl_offset", "0")
+        return RedisFacts(
+            role="primary" if primary else "replica",
+            offset=int(offset),
+            upstream="" if primary else f"{info.get('master_host')}:{info.get('master_port')}",
+            link_up=info.get("master_link_status") == "up",
+            lag_ms=0 if primary else max(0, int(info.get("master_last_io_seconds_ago", "-1"))) * 1_000,
+            replicas=int(info.get("connected_slaves", "0")),
+            needed=_needed(needed),
+            version=info.get("redis_version", ""),
+            history=info.get("master_replid", ""),
+            forked_history=info.get("master_replid2", ""),
+            forked_at=int(info.get("second_repl_offset", "-1")),
+            token=token,
+            epoch=epoch,
+        )
+
+    async def transact(
+        self, commands: Sequence[Sequence[str | int]], order: Order, *, record_first: bool = False
+    ) -> None:
+        """The commands and the record of the order, all or nothing, and only while the record is as it was
+        read. record_first: where writes end with the commands; else the commands are what allows writes.
+        """
+        async with self._bounded(), self._client.pipeline(transaction=True) as pipe:
+            await pipe.watch(KEY)
+            seen = str(await pipe.get(KEY) or "0 0").split()
+            if (order.token and order.token < int(seen[0])) or (order.epoch and order.epoch < int(seen[1])):
+                raise stale_token(self.address, int(seen[0]), order)
+            pipe.multi()
+            if record_first and order.token:
+                pipe.eval(_RECORD, 1, KEY, order.token, order.epoch)
+            for command in commands:
+                pipe.execute_command(*command)
+            follows = any(command[0] == "REPLICAOF" and command[1] != "NO" for command in commands)
+            if not record_first and not follows:
+                pipe.eval(_RECORD, 1, KEY, order.token, order.epoch)
+            self._changed = True
+            await pipe.execute()
+
+    async def record(self, order: Order) -> None:
+        """Remembers a newer token where the key can be written; a replica gets it from its primary."""
+        try:
+            await self.ask("EVAL", _RECORD, 1, KEY, order.token, order.epoch)
+        except (Retryable, OutcomeUnknown) as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+
+    async def keep_settings(self) -> bool:
+        """Writes the present settings into its file, so that a restart does not bring the old role back."""
+        try:
+            await self.ask("CONFIG", "REWRITE")
+        except ActionError:
+            # A server without a file: its starter must know the role.
+            return False
+        return True
+
+    async def pause(self) -> None:
+        if asyncio.get_running_loop().time() + POLL_S >= self._deadline:
+            message = f"{self.address} did not get there in time"
+            raise (OutcomeUnknown if self._changed else Retryable)("redis-slow", message)
+        await asyncio.sleep(POLL_S)
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        left = self._deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(0.001, min(CALL_S, left * 0.8))):
+                yield
+        except WatchError as error:
+            raise Retryable(
+                "redis-raced", f"{self.address}: another order came first", after_ms=100
+            ) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> ActionError:
+        words = scrub(str(error) or type(error).__name__, [self._secret] if self._secret else [])[:300]
+        message = f"{self.address}: {words}"
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            return Permanent("redis-refused", message, "check the password and rights of the endpoint")
+        if self._changed and not isinstance(error, ResponseError):
+            return OutcomeUnknown("redis-silent", f"{message}; it may have been done")
+        return Retryable("redis-unreachable", message, after_ms=200)
+
+
+def _info(answer: Any) -> dict[str, str]:
+    """INFO as texts; the client may have parsed it already."""
+    if isinstance(answer, dict):
+        return {str(key): str(value) for key, value in answer.items()}
+    pairs = (line.partition(":") for line in str(answer).splitlines() if ":" in line)
+    return {key: value for key, _, value in pairs}
+
+
+def _needed(answer: Any) -> int:
+    """min-replicas-to-write of CONFIG GET, in either protocol."""
+    pairs = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=False))
+    return int(pairs.get("min-replicas-to-write", 0))
+
+
+def _address(action: Action) -> str:
+    return f"{text(action.settings, 'host')}:{whole(action.settings, 'port', 6379, 65_535)}"
+
+
+def _refuse_stale(facts: RedisFacts, server: _Server, order: Order, verb: str = "") -> None:
+    """A demotion by the site's own hand, when its lease ran out, has no leader's token."""
+    own_hand = verb == "demote" and order.token == 0
+    if (order.token < facts.token and not own_hand) or (order.epoch and order.epoch < facts.epoch):
+        raise stale_token(server.address, facts.token, order)
+
+
+def _primary(action: Action) -> str:
+    return (
+        f"{text(action.parameters, 'primary_host')}:{whole(action.parameters, 'primary_port', 6379, 65_535)}"
+    )
+
+
+def _is_done(action: Action, facts: RedisFacts) -> bool:
+    match action.verb:
+        case "promote":
+            return facts.writable
+        case "demote":
+            return not facts.writable
+        case "protect":
+            return facts.role == "primary" and facts.needed == len(many(action.parameters, "synchronous"))
+        case "rejoin":
+            return facts.role == "replica" and facts.upstream == _primary(action) and facts.link_up
+        case _:
+            if text(action.parameters, "expect", "primary") == "standby":
+                return facts.role == "replica" and facts.link_up
+            return facts.writable and facts.replicas >= facts.needed
+
+
+async def _others(action: Action, order: Order, facts: RedisFacts) -> tuple[str, ...]:
+    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    if action.verb != "promote" or _is_done(action, facts):
+        return ()
+    writable, _ = await _other_primaries(action, order, facts.upstream)
+    return tuple(writable)
+
+
+async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str]:
+    """What keeps the verb from working now; none when it is done already."""
+    if _is_done(action, facts):
+        return []
+    match action.verb:
+        case "promote":
+            demoted = facts.role == "primary"
+            return ["it is a primary that was demoted: let it rejoin, or take the demotion back"] * demoted
+        case "protect":
+            wanted = len(many(action.parameters, "synchronous"))
+            if not facts.writable:
+                return ["it is not a primary that takes writes"]
+            short = facts.replicas < wanted
+            return [f"{facts.replicas} replicas are connected, {wanted} are needed"] if short else []
+        case "rejoin":
+            writable, _ = await _ask_all([_split(_primary(action), action)], order, CONNECT_MS / 1_000 * 4)
+            return [] if writable else [f"{_primary(action)} is not a primary that takes writes"]
+        case "verify":
+            return [f"it is {facts.role}, and not as expected"]
+        case _:
+            return []
+
+
+def _commands(action: Action) -> list[tuple[str | int, ...]]:
+    match action.verb:
+        case "promote":
+            needed = len(many(action.parameters, "synchronous"))
+            return [("REPLICAOF", "NO", "ONE"), ("CONFIG", "SET", "min-replicas-to-write", needed)]
+        case "demote":
+            return [("CONFIG", "SET", "min-replicas-to-write", DEMOTED)]
+        case "protect":
+            needed = len(many(action.parameters, "synchronous"))
+            return [("CONFIG", "SET", "min-replicas-to-write", needed)]
+        case "rejoin":
+            host, _, port = _primary(action).rpartition(":")
+            return [("REPLICAOF", host, port), ("CONFIG", "SET", "min-replicas-to-write", 0)]
+        case _:
+            return []
+
+
+def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
+    """A demotion is a proof only of what was reached and seen."""
+    proof = {"proof": "demote"} if action.verb == "demote" and facts.role == "primary" else {}
+    return {**facts.evidence(), **proof}
+
+
+async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
+    """After an orderly demotion the old primary still answers: what it wrote last is waited for, also over a
+    link that is down for a moment. A link to a site that is gone looks up for seconds, and one that stands
+    still takes connections: after a loss nobody waits longer for it than a real answer takes.
+    """
+    orderly = text(action.parameters, "proof", "") == "demote"
+    if facts.role == "primary" or not (facts.link_up or orderly):
+        return
+    host, _, port = facts.upstream.rpartition(":")
+    if not await takes_connections(host, int(port)):
+        return
+    limit_s = order.timeout_s if orderly else min(SILENT_MS / 1_000, order.timeout_s)
+    try:
+        async with _Server(_split(facts.upstream, action), limit_s).open() as old:
+            last = await old.facts()
+    except ActionError:
+        if orderly:
+            raise
+        return
+    while facts.offset < last.offset or (orderly and facts.history != last.history):
+        await server.pause()
+        facts = await server.facts()
+
+
+async def _until_done(server: _Server, action: Action) -> RedisFacts:
+    facts = await server.facts()
+    while not _is_done(action, facts):
+        await server.pause()
+        facts = await server.facts()
+    return facts
+
+
+async def _alone_bytes(action: Action, order: Order, facts: RedisFacts) -> int:
+    """Bytes of its stream that the new primary never had, and that a rejoin throws away; -1: not known.
+
+    Redis keeps them nowhere: who needs them copies the server's files before.
+    """
+    if facts.role != "primary":
+        return -1
+    settings = _split(_primary(action), action)
+    async with _Server(settings, order.timeout_s).open() as server:
+        theirs = await server.facts()
+    if theirs.forked_history != facts.history or theirs.forked_at < 0:
+        return -1
+    return max(0, facts.offset - (theirs.forked_at - 1))
+
+
+def _split(address: str, action: Action) -> dict[str, str | int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise Permanent("setting-wrong", f"{address!r} is not host:port")
+    return {"host": host, "port": int(port), "password": text(action.settings, "password", "")}
+
+
+def _peers(action: Action, upstream: str = "") -> list[dict[str, str | int]]:
+    """Members that the parameter `peers` names, and the one it follows."""
+    named = [entry.rpartition("=")[2] for entry in many(action.parameters, "peers")]
+    if "old_host" in action.parameters:
+        named.append(f"{text(action.parameters, 'old_host')}:{text(action.parameters, 'old_port', '6379')}")
+    addresses = dict.fromkeys([*named, *([upstream] if upstream else [])])
+    return [_split(address, action) for address in addresses if address != _address(action)]
+
+
+async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
+    """Peers that answer as primaries that take writes, and peers that are silent."""
+    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+    return await _ask_all(_peers(action, upstream), order, connect_s)
+
+
+async def _ask_all(
+    peers: Sequence[dict[str, str | int]], order: Order, connect_s: float
+) -> tuple[list[str], list[str]]:
+    async def ask(settings: dict[str, str | int]) -> tuple[str, str]:
+        address = f"{settings['host']}:{settings['port']}"
+        if not await takes_connections(str(settings["host"]), int(settings["port"]), connect_s):
+            return address, "silent"
+        try:
+            async with _Server(settings, min(ANSWER_MS / 1_000, order.timeout_s)).open() as server:
+                return address, "writable" if (await server.facts()).writable else "harmless"
+        except ActionError:
+            return address, "silent"
+
+    answers = await asyncio.gather(*(ask(peer) for peer in peers))
+    return (
+        [address for address, said in answers if said == "writable"],
+        [address for address, said in answers if said == "silent"],
+    )

@@ -1,0 +1,82 @@
+"""What the drivers of stores have in common: who refuses what, dry runs, and errors that become answers.
+
+A driver says what it can do and does it; that a check never raises, that an observation which fails is
+`unclear`, and that a dry run only checks, stands here once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from evac.drivers.parameters import text
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.model.errors import ActionError, Permanent
+
+WORDS_MOST = 900
+STAYS = "a store that moved stays moved"
+
+
+class StoreDriver(ABC):
+    """One connection an action. name, verbs: of the port. proofs: fence proofs that it can give; the first
+    one is meant where an action names none.
+    """
+
+    name: str
+    verbs: frozenset[Verb]
+    proofs: ClassVar[tuple[str, ...]] = ()
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        """Asks the system; never raises."""
+        try:
+            self.refuse_others(action)
+            return await self._check(action, order)
+        except ActionError as error:
+            return Checked((error.message,))
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        self.refuse_others(action)
+        if not order.dry_run:
+            return await self._execute(action, order)
+        checked = await self.check(action, order)
+        words = f"would {action.verb} {self._subject(action)}"
+        return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:WORDS_MOST]}
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        """Asks the system; `unclear` when it does not answer."""
+        try:
+            self.refuse_others(action)
+            return await self._observe(action, order)
+        except ActionError as error:
+            return Observed("unclear", {"problem": error.message[:WORDS_MOST]})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Nothing that moved a store is taken back."""
+        raise Permanent("not-undone", f"{action.verb} is not taken back: {STAYS}")
+
+    async def close(self) -> None:
+        """Nothing is open between two actions."""
+        return
+
+    def refuse_others(self, action: Action) -> None:
+        """Raises `Permanent` for verbs and fence proofs of other drivers."""
+        if action.verb not in self.verbs:
+            raise Permanent("verb-unknown", f"the driver {self.name} cannot {action.verb}")
+        if action.verb == "fence":
+            proof = text(action.parameters, "proof", self.proofs[0])
+            if proof not in self.proofs:
+                raise Permanent("proof-unknown", f"the driver {self.name} cannot prove a fence by {proof}")
+
+    @abstractmethod
+    async def _check(self, action: Action, order: Order) -> Checked: ...
+
+    @abstractmethod
+    async def _execute(self, action: Action, order: Order) -> Evidence: ...
+
+    @abstractmethod
+    async def _observe(self, action: Action, order: Order) -> Observed: ...
+
+    @abstractmethod
+    def _subject(self, action: Action) -> str:
+        """What the verb is done to, in words."""

@@ -1,0 +1,286 @@
+"""Feeds are watched while a run boots servers, by the servers that are up behind them.
+
+A breaker that evac can ask is looked at again and again (`drift`). Most feeds have none that it can ask, and
+one that is closed has no power where the one above it is open. So a server that is up behind each feed is
+asked every few seconds, another one each time. If it is off or silent, several behind the feed are asked, and
+once more a moment later. The feed tripped if nearly all of them are gone, in more than one rack where it has
+several: a rack that falls silent alone is its switch. Where few are up, or in one rack only, some are asked
+that are off: their controllers answer as long as there is power, and once they did they tell when it is gone.
+That they did is written down while none is up: a leader that takes over would take a feed whose servers are
+all silent for one whose network is not up yet.
+
+A server in a rack with several feeds goes dark when all of them did: where a feed has servers of its own,
+those are asked. If nobody behind any feed answers, it may be the way to the controllers as well: people are
+told at once, and the feeds count as tripped after a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from evac.drivers.port import Action, Driver, Order
+from evac.engine.boots.binding import BOOT_DRIVERS
+from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.recording import Leading
+from evac.model.errors import Conflict, EvacError, RunError, StalePlan
+from evac.run.boot_events import BOOT, GONE, POWER, SEVERAL
+from evac.run.silent_servers import is_unheard, tells
+from evac.run.values import SETTLED, Event, RunPhase, StepPhase
+from evac.run.view import RunView
+
+LOOK_S: Final = 5.0
+AGAIN_S: Final = 2.0
+ASK_S: Final = 10.0
+MORE_S: Final = 2.0
+"""A driver ends by itself, and then says why; only one that does not is cut off."""
+AT_ONCE: Final = 16
+SAMPLE: Final = 8
+"""Servers that are asked where one is gone."""
+LEAST: Final = 2
+"""Fewer say nothing of their feed: one server alone may have died."""
+ALL_MS: Final = 60_000
+"""How long nobody answers behind any feed until that is taken for the power."""
+WATCHED: Final[frozenset[RunPhase]] = frozenset({"running", "paused", "awaiting_approval", "monitoring"})
+NOBODY: Final = "no server behind any feed answers: the power of all of them, or the way to the controllers"
+
+UP: Final[StepPhase] = "succeeded"
+_ASKED: Final[frozenset[StepPhase]] = frozenset({UP, "pending", "ready", "running", "unknown"})
+"""Servers that did not come up are asked nothing: they may be dead. But where nothing has answered yet, their
+network may not have been up.
+"""
+
+ActionsOf = Callable[[str], Sequence[Action]]
+Asked = Mapping[int, bool]
+"""Step of a server -> whether it is gone."""
+
+
+def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
+    """Feed -> boots of the servers by which it is watched: those that hang on no other feed, or on as few as
+    any, one of each rack, then a second of each. Servers without a controller cannot be asked.
+    """
+    fewest: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
+    for i, step in enumerate(view.steps):
+        if step.kind != BOOT or not step.feeds or not _reached(actions(step.id)):
+            continue
+        for feed in step.feeds:
+            least = fewest.get(feed, len(step.feeds))
+            if len(step.feeds) < least or feed not in fewest:
+                fewest[feed], found[feed] = len(step.feeds), []
+            if len(step.feeds) == fewest[feed]:
+                found[feed].append(i)
+    return {feed: _across_racks(view, mine) for feed, mine in sorted(found.items())}
+
+
+def _reached(actions: Sequence[Action]) -> bool:
+    return any(action.verb == BOOT and action.driver in BOOT_DRIVERS for action in actions)
+
+
+def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
+    """First one of each rack, then a second of each, and so on."""
+    turn: dict[str, int] = {}
+    keys = []
+    for i in mine:
+        rack = view.steps[i].rack
+        turn[rack] = turn.get(rack, 0) + 1
+        keys.append((turn[rack], i))
+    return [i for _, i in sorted(keys)]
+
+
+def unwatched(view: RunView, actions: ActionsOf) -> tuple[str, ...]:
+    """Feeds that could trip unseen: no circuit that evac can ask, and too few servers that it can ask."""
+    behind = servers_behind(view, actions)
+    feeds = {feed for step in view.steps if step.kind == BOOT for feed in step.feeds}
+    alone = [feed for feed in sorted(feeds) if len(behind.get(feed, ())) < LEAST]
+    return tuple(feed for feed in alone if not _has_circuit(feed, actions))
+
+
+def _has_circuit(feed: str, actions: ActionsOf) -> bool:
+    return any("circuit" in one.parameters or "circuit" in one.settings for one in actions(POWER + feed))
+
+
+def _has_power(view: RunView, feed: str) -> bool:
+    """Whether the run takes it for fed."""
+    closing = view.index.get(POWER + feed, -1)
+    return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
+
+
+def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
+    """Whether this look says that the feed behind which these servers stand has no power."""
+    gone = [i for i, is_gone in asked.items() if is_gone]
+    if len(gone) < max(LEAST, min(SEVERAL, len(mine))) or 4 * len(gone) < 3 * len(asked):
+        return False
+    if len({view.steps[i].rack for i in gone}) > 1:
+        return True
+    return len({view.steps[i].rack for i in mine}) == 1
+
+
+class FeedWatch:
+    """Watches the feeds of one run until it is cancelled. tell: words for people."""
+
+    def __init__(
+        self,
+        execution: RunExecution,
+        actions: ActionsOf,
+        driver: Callable[[str], Driver],
+        leading: Leading,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._execution, self._actions, self._driver = execution, actions, driver
+        self._leading, self._tell = leading, tell
+        self._steps: object = None
+        self._behind: dict[str, list[int]] = {}
+        self._turns: dict[str, int] = {}
+        self._suspects: dict[str, list[int]] = {}
+        self._alive: set[str] = set()
+        self._answered: set[int] = set()
+        self._nobody_since = -1
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Until cancelled. Says first which feeds nobody watches."""
+        if blind := unwatched(self._execution.view, self._actions):
+            names = ", ".join(blind[:5]) + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
+            self._tell(
+                f"nobody sees it if {names} trips: no circuit is known of it, and fewer than {LEAST} servers "
+                "behind it can be asked"
+            )
+        while True:
+            await asyncio.sleep(await self.turn())
+
+    async def turn(self) -> float:
+        """Looks at every feed once. Returns for how many seconds nothing is to be done."""
+        view = self._execution.view
+        if view.phase not in WATCHED:
+            return LOOK_S
+        steps = view.steps
+        if steps is not self._steps:
+            self._steps, self._behind, self._suspects = steps, servers_behind(view, self._actions), {}
+            self._answered.clear()
+        self._alive -= view.tripped.keys()
+        feeds = [feed for feed in self._behind if _has_power(view, feed)]
+        found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
+        view = self._execution.view
+        if view.steps is steps:  # else the numbers of steps are others by now
+            looks = dict(zip(feeds, found, strict=True))
+            await self._judge(view, looks)
+            if self._execution.view.steps is steps:
+                await self._note(looks)
+        return AGAIN_S if self._suspects else LOOK_S
+
+    async def _look(self, view: RunView, feed: str) -> Asked:
+        """One server; more of them where it is gone and the feed had power before."""
+        asked = [i for i in self._suspects.get(feed, ()) if view.phases[i] in _ASKED]
+        if not asked:
+            asked = self._sample(view, feed)
+            if not asked or not await self._is_gone(view, asked[0]):
+                return dict.fromkeys(asked[:1], False)
+            if not (feed in self._alive or feed in view.fed or view.phases[asked[0]] == UP):
+                return {asked[0]: True}
+        gone = await asyncio.gather(*(self._is_gone(view, i) for i in asked))
+        return dict(zip(asked, gone, strict=True))
+
+    def _sample(self, view: RunView, feed: str) -> list[int]:
+        """Servers that are up behind the feed, each time others first; where they are few, or stand in one
+        rack, others as well: their controllers answer as long as there is power. Those that boot come first:
+        they answered a moment ago, if they have power.
+        """
+        mine, phases = self._behind[feed], view.phases
+        begin = self._turns.get(feed, 0) % len(mine)
+        self._turns[feed] = begin + 1
+        around = [*mine[begin:], *mine[:begin]]
+        up = list(islice((i for i in around if phases[i] == UP), SAMPLE))
+        racks = {view.steps[i].rack for i in up}
+        if len(up) >= SEVERAL and len(racks) > 1:
+            return up
+        rest = [i for i in around if phases[i] != UP and (phases[i] in _ASKED or is_unheard(view, i))]
+        rest.sort(key=lambda i: (view.steps[i].rack in racks, phases[i] != "running"))
+        return [*up, *rest[:SAMPLE]]
+
+    async def _is_gone(self, view: RunView, i: int) -> bool:
+        """Silent, or off though it was up. Who answers has power, whatever else is the matter with it."""
+        step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
+        self._answered.discard(i)
+        for action in self._actions(step.id):
+            if action.verb != BOOT or action.driver not in BOOT_DRIVERS:
+                continue
+            order = Order(
+                view.spec.run,
+                step.id,
+                attempt,
+                self._leading.token,
+                0,
+                "its feed is watched",
+                ASK_S,
+                f"{view.spec.run}/{step.id}/feed",
+            )
+            try:
+                async with self._at_once, asyncio.timeout(ASK_S + MORE_S):
+                    seen = await self._driver(action.driver).observe(action, order)
+            except (EvacError, TimeoutError, OSError):
+                return False
+            code = str(seen.evidence.get("code", ""))
+            if seen.outcome != "unclear" or not code or tells(code):
+                self._answered.add(i)
+            return (was_up and seen.outcome == "absent") or seen.evidence.get("code") in GONE
+        return False
+
+    async def _judge(self, view: RunView, looks: Mapping[str, Asked]) -> None:
+        """What two looks in a row say is believed; what they say of all feeds at once, after a while."""
+        before = self._suspects
+        answers = [feed for feed, asked in looks.items() if not all(asked.values())]
+        self._alive.update(answers)
+        self._suspects = {
+            feed: list(asked)
+            for feed, asked in looks.items()
+            if feed not in view.tripped and looks_tripped(view, self._behind[feed], asked)
+        }
+        certain = [feed for feed in self._suspects if feed in before]
+        if not answers and sum(1 for asked in looks.values() if asked) > 1:
+            if not self._are_certain(certain):
+                return
+        elif self._nobody_since >= 0:  # the first that answers again: the others have their chance as well
+            self._nobody_since = -1
+            return
+        for feed in certain:
+            asked = looks[feed]
+            await self._trip(view, feed, [i for i, is_gone in asked.items() if is_gone], len(asked))
+
+    async def _note(self, looks: Mapping[str, Asked]) -> None:
+        """Writes down behind which feeds somebody answers, where no server that is up says so."""
+        view = self._execution.view
+        new = [
+            feed
+            for feed, asked in looks.items()
+            if not self._answered.isdisjoint(asked)
+            and not (feed in view.fed or feed in view.tripped)
+            and not any(view.phases[i] == UP for i in asked)
+        ]
+        if new:
+            event = Event("feeds_seen", 0, data={"feeds": new})
+            await self._say(view, event, lambda now: now.tripped.keys().isdisjoint(new))
+
+    def _are_certain(self, certain: Sequence[str]) -> bool:
+        """Nobody behind any of several feeds answers: whether that has lasted long enough."""
+        now_ms = self._execution.now_ms()
+        if self._nobody_since < 0 and certain:
+            self._nobody_since = now_ms
+            self._tell(f"{NOBODY}; nothing is taken back for {ALL_MS // 1_000} s")
+        return self._nobody_since >= 0 and now_ms - self._nobody_since >= ALL_MS
+
+    async def _trip(self, view: RunView, feed: str, gone: Sequence[int], asked: int) -> None:
+        names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
+        why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
+        data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
+        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.tripped)
+        self._suspects.pop(feed, None)
+
+    async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:
+        """Another look sees it, if it is still so and could not be written."""
+        steps = view.steps
+        with contextlib.suppress(RunError, StalePlan, Conflict):
+            await self._execution.say(event, fits=lambda now: now.steps is steps and fits(now))

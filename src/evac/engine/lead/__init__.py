@@ -1,0 +1,1 @@
+"""Leadership: the controller of a site, its lease, its votes, its policies."""

@@ -1,0 +1,607 @@
+"""The controller of a site: it always watches and votes; while it leads, it acts on verdicts and carries
+runs out.
+
+Everything it stands on is given to it: store, clock, probes, planner, drivers. It never acts on less than its
+lease: when that is lost, or too little of it is left to be sure, every effect under way is cancelled at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+import orjson
+
+from evac.engine.lead.candidacy import Candidacy
+from evac.engine.lead.generations import Generations
+from evac.engine.lead.leadership import LEADER, Leadership
+from evac.engine.lead.lease_span import LeaseSpan
+from evac.engine.lead.voting import VotePublisher, VoteReader
+from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind, of_verdict
+from evac.engine.plans.library import Drawer, Ready
+from evac.engine.runs.conductor import Conductor, Desk
+from evac.engine.runs.confirmation import to_apply, to_approve
+from evac.engine.runs.replacing import Concerned
+from evac.engine.runs.requested import Wanted
+from evac.engine.stores.guards import Mark, check_mode, ensure_register, read_register
+from evac.engine.stores.stalled_commits import Hanging, Hangs, Protections
+from evac.model.errors import (
+    Conflict,
+    Corrupt,
+    EvacError,
+    LeaseLost,
+    NotAllowed,
+    StalePlan,
+    StoreError,
+    Unavailable,
+)
+from evac.net.internal_errors import enduring
+from evac.net.shielded import in_own_task
+from evac.run import envelope
+from evac.store.anchors import Anchor
+from evac.store.generation import Newer
+from evac.store.journal import Journal
+from evac.store.port import Lease, Put
+from evac.watch.values import SiteState, Vote
+from evac.watch.verdict import Standing, judge
+from evac.watch.witness import Probe, Witness
+
+AnchorSink = Callable[[Anchor], Awaitable[None]]
+"""Keeps the head of a journal somewhere else; raises EvacError where it cannot."""
+
+Chore = Callable[[Lease], Awaitable[None]]
+"""Something that only the leader does all the time, such as checking standing facts of stores."""
+
+ANCHOR_PERIOD_S: Final = 0.5
+ANCHOR_DEADLINE_S: Final = 2.0
+KEEP_PERIOD_S: Final = 5.0
+LEAD_AGAIN_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
+    protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
+    sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
+    stores whose commits have waited for nobody for as long. estate: digest of what plans are made of now.
+    leader_ttl_ms: how long a dead leader keeps the others waiting, up to four times that where all is slow.
+    generations: None: no agent is asked.
+    """
+
+    site: str
+    sites: tuple[str, ...]
+    desk: Desk
+    drawer: Drawer
+    targets: Mapping[str, Sequence[Probe]]
+    control: Probe | None = None
+    protections: Protections | None = None
+    hangs: Hangs | None = None
+    commits_go_on: Callable[[], Collection[str]] | None = None
+    anchors: Sequence[AnchorSink] = ()
+    chores: Sequence[Chore] = ()
+    leader_ttl_ms: int = 5_000
+    generations: Generations | None = None
+    estate: Callable[[], str] = lambda: ""
+
+
+@dataclass(slots=True)
+class _Term:
+    """One time of leading. handled: (answer, site) -> what was answered, or is just being."""
+
+    leadership: Leadership
+    conductor: Conductor
+    chronicle: Chronicle
+    hanging: Hanging
+    told: dict[str, str] = field(default_factory=dict)
+    handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
+    anchored: dict[str, Anchor] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    answering: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+Answer = Callable[[_Term, str], Awaitable[None]]
+
+
+class _NotYet(EvacError):
+    """What is under way goes first; asked again soon."""
+
+    def __init__(self) -> None:
+        super().__init__("not-yet", "what is under way goes first")
+
+
+class Controller:
+    """One of a site. `run` goes on until it is cancelled."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._desk = parts.desk
+        self._profile = parts.desk.policy.profile
+        self._reader = VoteReader(self._desk.store, self._desk.clock, self._profile)
+        self._publisher = VotePublisher(self._desk.store, parts.site, self._desk.owner, self._profile)
+        self._term: _Term | None = None
+        self._votes_read = asyncio.Event()
+        self._judged = asyncio.Event()
+        self.standings: dict[str, Standing] = {}
+        self._witness: Witness | None = None
+        pause_s = max(LEAD_AGAIN_S, parts.leader_ttl_ms / 10_000)
+        self._span = LeaseSpan(parts.leader_ttl_ms)
+        self._candidacy = Candidacy(self._desk.store, self._take_office, pause_s, self._cannot_lead)
+        if parts.generations is not None:
+            parts.generations.on_newer = self._superseded
+            parts.generations.on_raised = self._end_term
+
+    @property
+    def leads(self) -> bool:
+        return self._term is not None and self._term.leadership.holding
+
+    @property
+    def neither(self) -> str:
+        """Why it can neither lead nor follow whoever does; empty where it does one of both."""
+        return "" if self._term is not None else self._candidacy.why
+
+    def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
+        """Other probes of the same sites, from the next round on."""
+        self.parts = replace(self.parts, targets=targets)
+        if self._witness is not None:
+            self._witness.retarget(targets)
+
+    def say(self, kind: NoticeKind, words: str, data: Mapping[str, Any]) -> None:
+        """Something about this controller: to whoever listens, and into the journal while it leads."""
+        notice = Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data)
+        self._desk.tell(notice) if self._term is None else self._tell(self._term, notice)
+
+    async def run(self) -> None:
+        """Watches, votes, judges and competes for the lease, until cancelled."""
+        answered = await self._answered_before()
+        witness = self._witness = Witness(
+            self.parts.site,
+            self.parts.targets,
+            self._profile,
+            self._desk.clock,
+            self._vote,
+            self.parts.control,
+            answered,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(witness.run(), name="witness")
+            tasks.create_task(self._publisher.run(), name="votes out")
+            tasks.create_task(self._read_votes(), name="votes in")
+            tasks.create_task(self._judge(), name="judge")
+            tasks.create_task(self._keep_answered(witness), name="answered")
+            if self.parts.generations is not None:
+                tasks.create_task(self.parts.generations.run(), name="generations")
+            tasks.create_task(self._compete(), name="lead")
+
+    def _vote(self, vote: Vote) -> None:
+        self._publisher.publish(vote)
+
+    async def _read_votes(self) -> None:
+        """Every controller reads all votes all the time, so that whoever takes over knows their ages."""
+        period_s = self._profile.period_ms / 1_000
+        while True:
+            try:
+                async for _ in self._desk.store.watch("votes/"):
+                    await self._reader.refresh()
+                    self._votes_read.set()
+            except Unavailable:
+                await asyncio.sleep(period_s / 2)
+
+    async def _judge(self) -> None:
+        """A verdict each time votes change, and each period where they do not: silence is news as well."""
+        period_s = self._profile.period_ms / 1_000
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(period_s):
+                    await self._votes_read.wait()
+            self._votes_read.clear()
+            now_ms = self._desk.clock.monotonic_ms()
+            self.standings = judge(
+                self._reader.ballots, self.parts.sites, self.standings, self._profile, now_ms, self.parts.site
+            )
+            self._judged.set()
+
+    async def _compete(self) -> None:
+        """Tries to lead, whenever nobody does."""
+        while True:
+            await in_own_task(self._lead(await self._candidacy.wait()))
+            await asyncio.sleep(LEAD_AGAIN_S)
+
+    def _cannot_lead(self, error: Corrupt) -> None:
+        told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
+        self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
+
+    async def _take_office(self) -> _Term:
+        """Raises `LockHeld` while somebody else leads, `Superseded` where a newer generation acts."""
+        generation = await self._generation()
+        terms: list[_Term] = []
+
+        def lost() -> None:
+            for term in terms:
+                term.conductor.lost()
+
+        leadership = await Leadership.acquire(
+            self._desk.store,
+            self._desk.owner,
+            self._span.ms,
+            self._desk.clock,
+            lost,
+            LEADER,
+            generation,
+        )
+        chronicle = Chronicle(self._desk.store, leadership.lease)
+        conductor = Conductor(_telling(self._desk, chronicle), leadership, self._state_of)
+        hanging = Hanging(
+            self._desk,
+            len(self.parts.sites),
+            conductor,
+            self.parts.protections,
+            self._lost_now,
+            lambda kind, site, words, data: self._say(terms[0], kind, site, words, data),
+        )
+        terms.append(_Term(leadership, conductor, chronicle, hanging))
+        return terms[0]
+
+    async def _generation(self) -> int:
+        """That of the store. Raises `Superseded`."""
+        generations = self.parts.generations
+        if generations is None:
+            return 0
+        await generations.begin()
+        generations.check()
+        return generations.own.number
+
+    def _superseded(self, newer: Newer) -> None:
+        """Nothing of this store acts any more: whatever is under way is cancelled at once."""
+        assert self.parts.generations is not None
+        self._end_term()
+        self._desk.tell(self.parts.generations.notice(self.parts.site))
+
+    def _end_term(self) -> None:
+        """Whoever leads on does so under another token."""
+        if self._term is not None:
+            self._term.conductor.lost()
+            self._term.ending.set()
+
+    async def _lead(self, term: _Term) -> None:
+        """Everything that only a leader does, until the lease is lost or somebody else writes."""
+        self._term = term
+        now_ms = self._desk.clock.now_ms()
+        words = f"{self._desk.owner} leads"
+        try:
+            made_of = {"estate": self.parts.estate(), "policy": self._desk.policies.digest}
+            data = {"token": term.leadership.token, **made_of}
+            self._tell(term, Notice("leader", now_ms, self.parts.site, words, data))
+            await self._ensure_register(term)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._mind(term), name="lease")
+                tasks.create_task(self._mind_generation(term), name="generation")
+                tasks.create_task(self._span.mind(term.leadership, self._desk.store), name="span")
+                tasks.create_task(term.leadership.hang_out_sign(), name="sign")
+                tasks.create_task(term.conductor.run(), name="runs")
+                tasks.create_task(term.chronicle.run(), name="chronicle")
+                tasks.create_task(self._answer_verdicts(term), name="verdicts")
+                for what, work in self._duties(term):
+                    say = partial(self._say, term, "trouble", "")
+                    tasks.create_task(enduring(what, work, say), name=what)
+        except* (LeaseLost, Conflict, Unavailable) as group:
+            why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
+            self._desk.tell(
+                Notice("leader", self._desk.clock.now_ms(), self.parts.site, f"stops to lead: {why}")
+            )
+        finally:
+            self._term = None
+            if term.leadership.given_up:
+                self._span.lost(self._desk.clock.monotonic_ms())
+            if self.parts.generations is not None and self.parts.generations.newer is not None:
+                await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
+            await term.leadership.release()
+
+    def _duties(self, term: _Term) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What a mistake of evac interrupts, and does not end."""
+        parts, lease = self.parts, term.leadership.lease
+        yield "drawer", partial(parts.drawer.run, lease)
+        yield "anchors", partial(self._anchor, term)
+        if parts.hangs is not None and parts.protections is not None:
+            yield "hanging commits", partial(term.hanging.watch, parts.hangs, parts.commits_go_on)
+        for number, chore in enumerate(parts.chores, 1):
+            yield f"chore {number}", partial(_chore, chore, lease)
+
+    async def _mind(self, term: _Term) -> None:
+        """Ends the term when the lease does, whatever the other tasks wait for."""
+        await term.leadership.over()
+        raise LeaseLost(LEADER)
+
+    async def _mind_generation(self, term: _Term) -> None:
+        """Ends the term when a newer generation acts, and when the store is made one of another; also where
+        that was learned while the lease was taken.
+        """
+        known = self.parts.generations
+        if known is None or not known.ended(term.leadership.lease.generation):
+            await term.ending.wait()
+        if known is not None:
+            known.check()
+        raise LeaseLost(LEADER)
+
+    async def _ensure_register(self, term: _Term) -> None:
+        permit = await ensure_register(self._desk.store, self.parts.sites)
+        if permit.changes:
+            await self._desk.store.transact(permit.compares, permit.changes, term.leadership.lease)
+
+    async def _answer_verdicts(self, term: _Term) -> None:
+        """Says what changed, and acts on losses."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for site, standing in self.standings.items():
+                    state = standing.verdict.state
+                    if term.told.get(site, "unknown") != state:
+                        self._tell(term, of_verdict(standing, self._desk.clock.now_ms()))
+                    term.told[site] = state
+                    if state == "lost" and standing.lost_since_ms is not None:
+                        for answer in (self._protect, self._answer_loss):
+                            handled = (answer.__name__, site)
+                            if term.handled.get(handled) != standing.lost_since_ms:
+                                term.handled[handled] = standing.lost_since_ms
+                                tasks.create_task(self._try(term, answer, site))
+                    elif state == "healthy" and self._is_waited_for(term, site):
+                        tasks.create_task(self._try(term, self._answer_return, site))
+                await self._judged.wait()
+                self._judged.clear()
+
+    def _state_of(self, site: str) -> SiteState:
+        standing = self.standings.get(site)
+        return "unknown" if standing is None else standing.verdict.state
+
+    def _is_waited_for(self, term: _Term, site: str) -> bool:
+        """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
+        concerned = term.conductor.concerned(site) if term.conductor.asks_names else None
+        handled = (self._answer_return.__name__, site)
+        if concerned is None or term.handled.get(handled) == (concerned.run, concerned.plans):
+            return False
+        term.handled[handled] = (concerned.run, concerned.plans)
+        return True
+
+    async def _try(self, term: _Term, answer: Answer, site: str) -> None:
+        """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
+        try:
+            term.leadership.check()
+            say = partial(self._say, term, "trouble", site)
+            await enduring(f"what is done about {site}", partial(answer, term, site), say)
+        except (Conflict, Unavailable, StalePlan, _NotYet):
+            await asyncio.sleep(self._profile.period_ms / 1_000)
+            term.handled.pop((answer.__name__, site), None)
+            self._judged.set()
+        except NotAllowed as error:
+            words = f"{site} is lost, and this is refused: {error.message}"
+            self._say(term, "refused", site, words, {"code": error.code, "hint": error.hint})
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            self._say(term, "trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
+
+    async def _answer_loss(self, term: _Term, site: str) -> None:
+        """One lost site: a notice, or a run that waits, or one that goes, as the mode says; where a run is
+        under way that it concerns, another plan for that run.
+        """
+        async with term.answering:
+            await term.conductor.ready()
+            register = await read_register(self._desk.store)
+            concerned = term.conductor.concerned()
+            if concerned is not None:
+                await self._answer_in_run(term, site, concerned, register)
+            elif register.get(site) != "active":
+                words = f"{site} is lost; it is {register.get(site, 'unknown')} already"
+                self._say(term, "loss", site, words)
+            else:
+                await self._answer_with_run(term, site, register)
+
+    def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
+        """All sites that a plan cannot count on: those that are left, and those that are lost now."""
+        left = {site for site, mark in register.items() if mark != "active"}
+        return tuple(sorted(left | self._lost_now()))
+
+    def _lost_now(self) -> set[str]:
+        return {site for site, one in self.standings.items() if one.verdict.state == "lost"}
+
+    async def _answer_with_run(self, term: _Term, site: str, register: Mapping[str, Mark]) -> None:
+        lost = self._lost(register)
+        found = await self._plan(term, site, lost)
+        if found is None:
+            return
+        ready, data = found
+        mode = self._desk.policy.mode
+        check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
+        if mode == "advise":
+            words = f"{site} is lost; the plan is ready: {to_apply(ready.plan, lost)}"
+            self._say(term, "loss", site, words, {"plan": ready.plan})
+            return
+        approvals = await self._approvals(data) if mode == "act" else None
+        names = lost if len(lost) > 1 else ()
+        leaving = tuple(one for one in lost if register.get(one) == "active")
+        run = await term.conductor.create(self._wanted(site, leaving, data, approvals, names))
+        goes = approvals == 0 and not names
+        words = "goes on by itself" if goes else f"waits for approval: {to_approve(run, names)}"
+        self._say(term, "loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
+
+    async def _answer_in_run(
+        self, term: _Term, site: str, concerned: Concerned, register: Mapping[str, Mark]
+    ) -> None:
+        """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
+        run = concerned.run
+        if site in concerned.accounted:
+            self._say(term, "loss", site, f"{site} is lost; {run} takes that into account", {"run": run})
+            return
+        if site not in concerned.leaving and site not in concerned.places:
+            self._say_once(term, site, f"{site} is lost as well; {run} does nothing there and goes on first")
+            raise _NotYet
+        found = await self._plan(term, site, self._lost(register))
+        if found is None:
+            return
+        ready, data = found
+        if self._desk.policies.of(run).mode == "advise":
+            words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
+            words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
+            self._say(term, "loss", site, words, {"run": run, "plan": ready.plan})
+            return
+        await self._replace(term, site, run, data, f"{site} is lost", ready.lost)
+
+    async def _replace(
+        self, term: _Term, site: str, run: str, data: bytes, why: str, lost: Sequence[str]
+    ) -> None:
+        asks = await term.conductor.replace_plan(run, data, why, lost, sorted(self._lost_now()))
+        words = f"{why}; {run} has a new plan and goes on"
+        if asks:
+            names = tuple(lost) if len(lost) > 1 else ()
+            words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {to_approve(run, names)}"
+        self._say(term, "loss", site, words, {"run": run, "lost": list(lost)})
+
+    async def _answer_return(self, term: _Term, site: str) -> None:
+        """A site answers again whose name a person was to type: the plan counts on it again."""
+        async with term.answering:
+            concerned = term.conductor.concerned(site)
+            register = await read_register(self._desk.store)
+            if concerned is None:
+                return
+            if register.get(site) != "active":  # it was left before, and may be on its way back
+                raise _NotYet
+            handled = (self._answer_return.__name__, site)
+            if term.handled.get(handled) != (concerned.run, concerned.plans):
+                term.handled.pop(handled, None)  # a newer run waits for the same: after it, the other one
+            found = await self._plan(term, site, self._lost(register))
+            if found is not None:
+                why = f"{site} answers again"
+                await self._replace(term, site, concerned.run, found[1], why, found[0].lost)
+
+    async def _plan(self, term: _Term, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
+        """The plan from the drawer; one made now where it holds none that fits."""
+        drawer, guard = self.parts.drawer, term.leadership.lease
+        if not set(self.parts.sites) - set(lost):
+            words = f"{site} is lost, and every site would be left: restore one first"
+            self._say(term, "refused", site, words, {"code": "every-site"})
+            return None
+        found = await drawer.take(lost)
+        if found is None:
+            self._say_once(term, site, f"{site} is lost; no plan for that lies ready: one is made now")
+            found = await drawer.plan_now(lost, guard)
+        if found is None:
+            ready = await drawer.look(lost)
+            problem = ready.problem if ready is not None else "none was made"
+            self._say(term, "trouble", site, f"{site} is lost, and there is no plan: {problem}")
+        return found
+
+    async def _approvals(self, data: bytes) -> int | None:
+        """0 where policy agreed beforehand to all that the plan needs; None: as many as policy wants."""
+        bound = await self._desk.bind(data, "envelope", "envelope", "envelope")
+        agreed = envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
+        return 0 if agreed else None
+
+    def _wanted(
+        self, site: str, leaving: tuple[str, ...], data: bytes, approvals: int | None, names: tuple[str, ...]
+    ) -> Wanted:
+        verdict = self.standings[site].verdict
+        reason = f"{site} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
+        incident = f"{site}-lost-{self._desk.clock.now_ms()}"
+        mode = self._desk.policy.mode
+        return Wanted(incident, data, reason, mode, leaving, "lost", approvals=approvals, names=names)
+
+    async def _protect(self, term: _Term, site: str) -> None:
+        """Stores that lost their synchronous replica with the site: a small run each."""
+        await term.hanging.protect(site)
+
+    async def _anchor(self, term: _Term) -> None:
+        """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""
+        while True:
+            await asyncio.sleep(ANCHOR_PERIOD_S)
+            journals: list[Journal] = list(term.conductor.journals)
+            if term.chronicle.journal is not None:
+                journals.append(term.chronicle.journal)
+            heads = [j.head for j in journals if not j.in_doubt and j.head.segment]
+            news = [head for head in heads if term.anchored.get(head.stream) != head]
+            for head in news:
+                kept = await _together([_keep_anchor(sink, head) for sink in self.parts.anchors])
+                if all(kept):
+                    term.anchored[head.stream] = head
+
+    async def _answered_before(self) -> tuple[str, ...]:
+        """Which probes answered before this controller was started again; () where nobody knows."""
+        try:
+            entry = await self._desk.store.get(self._answered_key)
+            return tuple(str(name) for name in orjson.loads(entry.value)) if entry is not None else ()
+        except (StoreError, ValueError, TypeError):
+            return ()
+
+    async def _keep_answered(self, witness: Witness) -> None:
+        kept: tuple[str, ...] = ()
+        while True:
+            await asyncio.sleep(KEEP_PERIOD_S)
+            now = witness.answered()
+            if now == kept:
+                continue
+            with contextlib.suppress(StoreError):
+                await self._desk.store.transact((), (Put(self._answered_key, orjson.dumps(now)),))
+                kept = now
+
+    @property
+    def _answered_key(self) -> str:
+        return f"answered/{self.parts.site}"
+
+    def _say(
+        self, term: _Term, kind: Any, site: str, words: str, data: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tell(term, Notice(kind, self._desk.clock.now_ms(), site, words, data or {}))
+
+    def _say_once(self, term: _Term, site: str, words: str) -> None:
+        if words not in term.said:
+            term.said.add(words)
+            self._say(term, "loss", site, words)
+
+    def _tell(self, term: _Term, notice: Notice) -> None:
+        """Into the journal, and to whoever listens."""
+        term.chronicle.add(notice)
+        self._desk.tell(notice)
+
+
+def _telling(desk: Desk, chronicle: Chronicle) -> Desk:
+    """The same desk, of which every notice goes into the journal as well."""
+
+    def tell(notice: Notice) -> None:
+        chronicle.add(notice)
+        desk.tell(notice)
+
+    return replace(desk, tell=tell)
+
+
+async def _chore(chore: Chore, guard: Lease) -> None:
+    """A chore is never the reason to stop leading, but the loss of the lease is."""
+    while True:
+        try:
+            await chore(guard)
+        except LeaseLost:
+            raise
+        except EvacError:
+            await asyncio.sleep(KEEP_PERIOD_S)
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, bool]]) -> Sequence[bool]:
+    """Side by side, where there is more than one."""
+    return await asyncio.gather(*calls) if len(calls) > 1 else [await call for call in calls]
+
+
+async def _keep_anchor(sink: AnchorSink, head: Anchor) -> bool:
+    try:
+        async with asyncio.timeout(ANCHOR_DEADLINE_S):
+            await sink(head)
+    except (EvacError, TimeoutError, OSError):
+        return False
+    return True
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

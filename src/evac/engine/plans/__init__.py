@@ -1,0 +1,1 @@
+"""The plan library: a plan ready for every loss worth planning for."""

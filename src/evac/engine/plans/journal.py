@@ -1,0 +1,108 @@
+"""The journal of plans: each plan that was put into the drawer, and each time that none could be made.
+
+A chore of the leader, in the stream `plans`. A record is a JSON array [at_ms, scenario, plan, estate,
+problem]: the digest of the plan, that of the estate it was made from, and why there is none. It is written
+when what lies in the drawer is not what was written last of the same scenario, so that nothing is there
+twice, and what a leader did not come to write the next one writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from evac.engine.plans import library
+from evac.engine.stores.data_loss import pages
+from evac.model.errors import Conflict, Corrupt
+from evac.store.journal import Journal, head_of, records_after
+from evac.store.port import Lease, Store
+
+STREAM: Final = "plans"
+LOOK_S: Final = 5.0
+BACK: Final = 20_000
+"""Records that a new leader reads to know what was written last of each scenario."""
+BATCH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """One record. number: in its journal, from 1. plan: a digest; empty where none could be made."""
+
+    number: int
+    at_ms: int
+    scenario: str
+    plan: str
+    estate: str
+    problem: str
+
+
+class PlanJournal:
+    """One for a controller. `chore` is done while it leads."""
+
+    def __init__(self, store: Store, look_s: float = LOOK_S) -> None:
+        self._store, self._look_s = store, look_s
+        self._guard: Lease | None = None
+        self._journal: Journal | None = None
+        self._last: dict[str, tuple[str, str]] = {}
+
+    async def chore(self, guard: Lease) -> None:
+        """One look. Whatever goes wrong, the next one begins anew. Raises LeaseLost, Unavailable."""
+        try:
+            if self._guard != guard or self._journal is None:
+                await self._open(guard)
+            await self._write(guard)
+        except BaseException:
+            self._journal = None
+            raise
+        await asyncio.sleep(self._look_s)
+
+    async def _open(self, guard: Lease) -> None:
+        head = await head_of(self._store, STREAM)
+        if head is not None:
+            self._journal = await Journal.open(self._store, STREAM, after=head)
+        else:
+            try:
+                self._journal = await Journal.create(self._store, STREAM, guard)
+            except Conflict:
+                self._journal = await Journal.open(self._store, STREAM)
+        self._last = {}
+        begin = max(0, self._journal.head.records - BACK)
+        for row in await plan_records(self._store, begin, BACK):
+            self._last[row.scenario] = (row.plan, row.problem)
+        self._guard = guard
+
+    async def _write(self, guard: Lease) -> None:
+        assert self._journal is not None
+        ready = [library.decode(entry) for entry in await pages(self._store, library.PREFIX)]
+        news = []
+        for one in ready:
+            if one is not None:
+                scenario, told = "+".join(one.lost), (one.plan, one.problem)
+                if self._last.get(scenario) != told:
+                    news.append(
+                        (scenario, told, _record(one.at_ms, scenario, one.plan, one.estate, one.problem))
+                    )
+        for i in range(0, len(news), BATCH):
+            some = news[i : i + BATCH]
+            await self._journal.append([record for _, _, record in some], guard)
+            self._last |= {scenario: told for scenario, told, _ in some}
+
+
+async def plan_records(store: Store, after: int, limit: int) -> Sequence[PlanRecord]:
+    """Records after a number. Raises Corrupt, Unavailable."""
+    found = []
+    async for number, record in records_after(store, STREAM, after, limit):
+        try:
+            at_ms, scenario, plan, estate, problem = orjson.loads(record)
+            found.append(PlanRecord(number, int(at_ms), str(scenario), str(plan), str(estate), str(problem)))
+        except (ValueError, TypeError) as error:
+            raise Corrupt("a record of the journal of plans cannot be read") from error
+    return found
+
+
+def _record(at_ms: int, scenario: str, plan: str, estate: str, problem: str) -> bytes:
+    return orjson.dumps((at_ms, scenario, plan, estate, problem))

@@ -1,0 +1,507 @@
+"""The drawer: a plan ready for the loss of each site, of each pair of sites, and of every fault domain above
+a rack, because a fire waits for no planner.
+
+    drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}, and since it holds more
+                                 than sites {"basis", "kind", "people", "searched", "made_ms"} as well;
+                                 "judged": the version of evac whose checker accepted it for that estate
+    plan/<digest>/<part:06d>     canonical plan bytes in parts, deflated after `DEFLATED` where shorter;
+                                 written before anything names the digest
+    plan-kept/<digest>           somebody uses that plan: it is never taken away
+    plan-left/<digest>           a plan that another took the place of in the drawer, or that somebody handed
+                                 over to be looked at, since when: {"at_ms"}; a day later it is taken away
+
+A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
+of the estate as observed, and the checker of this version of evac accepted it for that estate: a plan that
+was not judged, or by the checker of another version, fits no estate, and a plan that the checker refuses is
+not put there. After a change every entry is looked at again: what the planner says was made of the same is
+kept and confirmed, the rest is made anew.
+
+This module owns when plans are made and where they lie; the planner is given to it. The table of entries is
+kept in memory while one leads, for nobody else writes them; plans are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import orjson
+
+from evac import __version__
+from evac.engine.clock import Clock
+from evac.engine.plans.queue import Choice, Ready, Wanted, Work, choose, in_order, scenarios_of
+from evac.model.errors import (
+    Conflict,
+    Corrupt,
+    EvacError,
+    InvalidInput,
+    LeaseLost,
+    Unavailable,
+    UnsafePlan,
+)
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+
+__all__ = [
+    "Drawer",
+    "Made",
+    "Planner",
+    "Planning",
+    "Ready",
+    "decode",
+    "digest_of",
+    "find_plan",
+    "get_plan",
+    "joined",
+    "key_of",
+    "lend_plan",
+    "put_plan",
+    "scenarios_of",
+]
+
+PART_BYTES: Final = 512 * 1024
+MAX_PLAN_PARTS: Final = 1_024
+PREFIX: Final = "drawer/"
+DEFLATED: Final = b"evac-deflated-1\n"
+"""Of large plans a thirteenth is left: some hundreds of them lie in a store that is kept in memory."""
+KEPT: Final = "plan-kept/"
+LEFT: Final = "plan-left/"
+LEFT_MS: Final = 86_400_000
+"""A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
+SWEEP_MOST: Final = 32
+DELETES_MOST: Final = 64
+_log = logging.getLogger(__name__)
+_NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
+
+Planner = Callable[[tuple[str, ...]], Awaitable[bytes]]
+"""Domains that are lost -> canonical bytes of a plan that the checker accepts. Raises EvacError where there
+is none.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan that the checker accepted. basis: what it was made of; searched: no better one is looked for;
+    confirmed: it is the plan that lay there, for the estate as it is now."""
+
+    data: bytes
+    basis: str = ""
+    searched: bool = True
+    confirmed: bool = False
+
+
+class Planning(Protocol):
+    """A planner that keeps many plans. lanes: how many scenarios it works at side by side."""
+
+    lanes: int
+
+    async def scenarios(self) -> Sequence[Wanted]:
+        """Everything that wants a plan, by the estate as it is now. Raises EvacError."""
+        ...
+
+    async def stand(
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made:
+        """A plan for the estate as it is now that the checker accepts: `known` again, where it still fits,
+        else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan where the checker refuses
+        `known` and there is no other, EvacError where none can be made or the checker refuses what was made.
+        """
+        ...
+
+
+class _Plain:
+    """A planner of one plan at a time, of which nothing is known but its plans."""
+
+    lanes = 1
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    async def scenarios(self) -> Sequence[Wanted]:
+        return ()
+
+    async def stand(
+        self,
+        lane: int,
+        lost: tuple[str, ...],
+        work: Work,
+        known: Ready | None,
+        load: Callable[[str], Awaitable[bytes]],
+    ) -> Made:
+        return Made(await self._planner(lost))
+
+
+def key_of(lost: Sequence[str]) -> str:
+    return PREFIX + "+".join(sorted(lost))
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:` and the digest of canonical plan bytes, as everywhere."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str:
+    """Writes a plan in parts, to stay, and returns its digest. Parts that are there already are left."""
+    digest = digest_of(data)
+    await store.transact((), (Put(KEPT + digest, b"{}"),), guard)
+    return await _put_parts(store, data, digest, guard)
+
+
+async def lend_plan(store: Store, data: bytes, now_ms: int) -> str:
+    """Writes a plan in parts, to be taken away a day later unless somebody keeps it by then; its digest."""
+    digest = digest_of(data)
+    await store.transact((), (Put(LEFT + digest, orjson.dumps({"at_ms": now_ms})),))
+    return await _put_parts(store, data, digest, None)
+
+
+async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None) -> str:
+    kept = min(data, DEFLATED + zlib.compress(data, 1), key=len)
+    parts = [kept[i : i + PART_BYTES] for i in range(0, len(kept), PART_BYTES)]
+    if not data or len(data) > MAX_PLAN_PARTS * PART_BYTES:
+        raise InvalidInput("plan-size", f"a plan of {len(data)} bytes cannot be stored", "split the scenario")
+    for number, part in enumerate(parts):
+        key = _part_key(digest, number)
+        entry = await store.get(key)
+        if entry is not None and entry.value == part:
+            continue
+        await store.transact((Compare(key, entry.revision if entry else 0),), (Put(key, part),), guard)
+    return digest
+
+
+def joined(parts: Sequence[bytes]) -> bytes:
+    """The bytes of a plan from its parts; nothing for what is not whole or far too large."""
+    kept = b"".join(parts)
+    if not kept.startswith(DEFLATED):
+        return kept
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(kept[len(DEFLATED) :], MAX_PLAN_PARTS * PART_BYTES)
+    except zlib.error:
+        return b""
+    return data if reader.eof else b""
+
+
+async def find_plan(store: Store, named: str) -> str:
+    """The digest of the one stored plan whose digest begins so, twelve letters at least. Raises InvalidInput
+    where none does, or several do.
+    """
+    if not _NAMED.fullmatch(named):
+        hint = "give a file, or sha256: and 12 to 64 of 0-9 and a-f"
+        raise InvalidInput("plan-name", f"{named[:80]!r} names no plan", hint)
+    found = await store.list(f"plan/{named}", limit=1)
+    if not found:
+        raise InvalidInput(
+            "plan-unknown", f"no plan {named} lies in the store", "evac plan, and apply its file"
+        )
+    digest = found[0].key.split("/")[1]
+    if await store.list(f"plan/{named}", f"plan/{digest}/~", 1):
+        raise InvalidInput("plan-name", f"several plans begin with {named}", "give more of the digest")
+    return digest
+
+
+async def get_plan(store: Store, digest: str) -> bytes:
+    """The bytes of a plan. Raises `Corrupt` unless they are whole and have that digest."""
+    parts: list[bytes] = []
+    after, prefix = "", f"plan/{digest}/"
+    while page := await store.list(prefix, after, 4):
+        for entry in page:
+            if entry.key != _part_key(digest, len(parts)):
+                raise Corrupt(f"part {len(parts)} of the plan {digest[:19]} is missing")
+            parts.append(entry.value)
+        after = page[-1].key
+        if len(parts) > MAX_PLAN_PARTS:
+            raise Corrupt(f"the plan {digest[:19]} has too many parts")
+    data = joined(parts)
+    if not parts or digest_of(data) != digest:
+        raise Corrupt(f"the plan {digest[:19]} is not in the store, or not whole")
+    return data
+
+
+def decode(entry: Entry) -> Ready | None:
+    """What an entry says; None for what cannot be read, which is as good as no plan. A plan that the checker
+    of this version did not accept is of no estate.
+    """
+    try:
+        told: dict[str, Any] = orjson.loads(entry.value)
+        lost, at_ms = entry.key.removeprefix(PREFIX), int(told["at_ms"])
+        names, plan = tuple(lost.split("+")) if lost else (), str(told["plan"])
+        estate = "" if plan and told.get("judged") != __version__ else str(told["estate"])
+        return Ready(
+            names,
+            plan,
+            estate,
+            at_ms,
+            int(told["took_ms"]),
+            str(told["problem"]),
+            str(told.get("basis", "")),
+            str(told.get("kind", "") or ("site", "pair")[len(names) > 1]),
+            int(told.get("people", 0)),
+            bool(told.get("searched", True)),
+            int(told.get("made_ms", at_ms)),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Drawer:
+    """Keeps a plan ready for every scenario. estate: the digest of what a plan would be made of now.
+
+    sites: whose loss, alone and in pairs, always wants one. A plan of another estate is looked at anew, one
+    older than `most_age_ms` as well. A planner of several lanes works at several scenarios side by side; one
+    lane never searches where there are several, so that a plan that is asked for at once waits for no search.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        sites: Sequence[str],
+        planner: Planner | Planning,
+        estate: Callable[[], str],
+        *,
+        most_age_ms: int = 3_600_000,
+        look_ms: int = 5_000,
+        plan_ms: int = 600_000,
+    ) -> None:
+        self._store, self._clock, self._estate = store, clock, estate
+        self._planning: Planning = _Plain(planner) if callable(planner) else planner
+        self._sites = tuple(sites)
+        self._most_age_ms, self._look_ms, self._plan_ms = most_age_ms, look_ms, plan_ms
+        self._wanted: tuple[str, tuple[Wanted, ...]] | None = None
+        self._table: dict[tuple[str, ...], Ready] | None = None
+        self._busy: set[tuple[str, ...]] = set()
+        self._choosing, self._writing = asyncio.Lock(), asyncio.Lock()
+
+    async def run(self, guard: Lease) -> None:
+        """Fills the drawer until cancelled, or raises `LeaseLost`: only the leader plans ahead."""
+        self._table, self._wanted = None, None
+        self._busy.clear()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane in range(self._planning.lanes):
+                    tasks.create_task(self._fill(lane, guard), name=f"drawer {lane}")
+                tasks.create_task(self._sweep(guard), name="plans left")
+        except ExceptionGroup as group:
+            if group.split(LeaseLost)[1] is not None:
+                raise
+            raise LeaseLost(guard.name) from group
+
+    async def _fill(self, lane: int, guard: Lease) -> None:
+        while True:
+            try:
+                made = await self.fill_one(guard, lane)
+            except (Unavailable, Conflict):
+                made = False
+            await asyncio.sleep(0 if made else self._look_ms / 1_000)
+
+    async def fill_one(self, guard: Lease, lane: int = 0) -> bool:
+        """Makes the plan that is most wanted: one that is missing or of another estate, then a better one,
+        then a look at the oldest.
+        """
+        estate = self._estate()
+        async with self._choosing:
+            choice = await self._next(estate, lane, guard)
+            if choice is None:
+                return False
+            self._busy.add(choice.wanted.lost)
+        try:
+            await self._make(choice, estate, guard, lane)
+        finally:
+            self._busy.discard(choice.wanted.lost)
+        return True
+
+    async def _next(self, estate: str, lane: int, guard: Lease) -> Choice | None:
+        table = await self._known()
+        wanted = await self._scenarios(estate, guard)
+        old_before_ms = self._clock.now_ms() - self._most_age_ms
+        for lost, ready in list(table.items()):
+            if ready.at_ms > self._clock.now_ms():  # a clock that jumped: as good as old
+                table[lost] = replace(ready, at_ms=old_before_ms - 1)
+        searches = self._planning.lanes == 1 or lane < self._planning.lanes - 1
+        return choose(wanted, table, estate, self._busy, old_before_ms, searches)
+
+    async def _scenarios(self, estate: str, guard: Lease) -> tuple[Wanted, ...]:
+        """By the estate as it is now; while the planner cannot say, as known before; it is asked again."""
+        if self._wanted is not None and self._wanted[0] == estate:
+            return self._wanted[1]
+        more: Sequence[Wanted] = ()
+        if self._sites:
+            try:
+                more = await self._planning.scenarios()
+            except EvacError:
+                return in_order(self._sites, ()) if self._wanted is None else self._wanted[1]
+        self._wanted = (estate, in_order(self._sites, more))
+        if more:
+            await self._drop_others(guard)
+        return self._wanted[1]
+
+    async def _drop_others(self, guard: Lease) -> None:
+        """Entries of domains that the estate does not have any more."""
+        assert self._wanted is not None
+        table, wanted = await self._known(), {one.lost for one in self._wanted[1]}
+        for lost in [one.lost for one in table.values() if one.lost not in wanted and one.kind != "pair"]:
+            old = table.pop(lost)
+            await self._store.transact((), (Delete(key_of(lost)), *self._leave(old.plan, "")), guard)
+
+    async def _known(self) -> dict[tuple[str, ...], Ready]:
+        if self._table is None:
+            found = [decode(entry) for entry in await _pages(self._store, PREFIX)]
+            self._table = {ready.lost: ready for ready in found if ready is not None}
+        return self._table
+
+    async def look(self, lost: Sequence[str]) -> Ready | None:
+        """What lies ready for a loss, whatever its age."""
+        entry = await self._store.get(key_of(lost))
+        return None if entry is None else decode(entry)
+
+    async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None:
+        """The plan for a loss, with its bytes; None unless one is ready of the estate as it is now."""
+        ready = await self.look(lost)
+        if ready is None or not ready.plan or not ready.estate or ready.estate != self._estate():
+            return None
+        return ready, await get_plan(self._store, ready.plan)
+
+    async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
+        """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
+        names = tuple(sorted(lost))
+        wanted = Wanted(names, "site" if len(names) == 1 else "pair")
+        ready = await self._make(Choice(wanted, "make"), self._estate(), guard, self._planning.lanes - 1)
+        return (ready, await get_plan(self._store, ready.plan)) if ready.plan else None
+
+    async def _make(self, choice: Choice, estate: str, guard: Lease, lane: int) -> Ready:
+        old = (await self._known()).get(choice.wanted.lost)
+        ready, data, stays = await self._stand(choice, estate, lane, old)
+        async with self._writing:
+            there = (await self._known()).get(choice.wanted.lost)  # somebody else may have made one meanwhile
+            if ready.problem and stays and there is not None and there.plan:
+                _log.warning("no better plan for the loss of %s: %s", choice.wanted.name, ready.problem)
+                ready = replace(there, at_ms=ready.at_ms, searched=True)  # what lies there still fits
+            if data:
+                await _put_parts(self._store, data, ready.plan, guard)
+            leave = self._leave(there.plan if there is not None else "", ready.plan)
+            await self._store.transact((), (Put(key_of(ready.lost), _encode(ready)), *leave), guard)
+            (await self._known())[ready.lost] = ready
+        return ready
+
+    async def _stand(
+        self, choice: Choice, estate: str, lane: int, old: Ready | None
+    ) -> tuple[Ready, bytes, bool]:
+        """The entry of a scenario, the bytes of its plan, none where there is a problem, and whether what
+        lies there stays then.
+        """
+        began_ms, wanted, stays = self._clock.monotonic_ms(), choice.wanted, choice.work != "make"
+        made, problem = Made(b""), ""
+        try:
+            async with asyncio.timeout(self._plan_ms / 1_000):
+                made = await self._planning.stand(lane, wanted.lost, choice.work, old, self._load)
+        except (LeaseLost, Unavailable):
+            raise
+        except TimeoutError:
+            problem = f"no plan in {self._plan_ms // 1_000} s"
+        except EvacError as error:
+            problem = error.message
+            stays = stays and not isinstance(error, UnsafePlan)
+        took_ms, now_ms = self._clock.monotonic_ms() - began_ms, self._clock.now_ms()
+        ready = Ready(
+            wanted.lost,
+            digest_of(made.data) if made.data else "",
+            estate,
+            now_ms,
+            took_ms,
+            problem,
+            made.basis,
+            wanted.kind,
+            wanted.people,
+            made.searched,
+            now_ms,
+        )
+        if made.confirmed and old is not None:
+            ready = replace(ready, took_ms=old.took_ms, made_ms=old.made_ms)
+        return ready, made.data, stays
+
+    def _leave(self, old: str, new: str) -> tuple[Put | Delete, ...]:
+        """Notes that one plan lies in no drawer any more, from now on, and that another does."""
+        if old == new:
+            return ()
+        back = (Delete(LEFT + new),) if new else ()
+        return (*back, Put(LEFT + old, orjson.dumps({"at_ms": self._clock.now_ms()}))) if old else back
+
+    async def _load(self, digest: str) -> bytes:
+        return await get_plan(self._store, digest)
+
+    async def _sweep(self, guard: Lease) -> None:
+        while True:
+            with contextlib.suppress(Unavailable, Conflict):
+                await self.sweep(guard)
+            await asyncio.sleep(self._look_ms / 1_000 * 12)
+
+    async def sweep(self, guard: Lease) -> int:
+        """Takes away plans that left the drawer a day ago and that nobody keeps; how many."""
+        swept, after = 0, ""
+        while swept < SWEEP_MOST and (page := await self._store.list(LEFT, after, SWEEP_MOST)):
+            after = page[-1].key
+            for entry in page:
+                if self._clock.now_ms() - _since_ms(entry) >= LEFT_MS:
+                    async with self._writing:
+                        with contextlib.suppress(Conflict):  # somebody wants it again
+                            await self._take_away(entry, guard)
+                    swept += 1
+        return swept
+
+    async def _take_away(self, mark: Entry, guard: Lease) -> None:
+        digest = mark.key.removeprefix(LEFT)
+        used = any(ready.plan == digest for ready in (await self._known()).values())
+        if not used and await self._store.get(KEPT + digest) is None:
+            while page := await self._store.list(f"plan/{digest}/", limit=4):
+                unwanted = (Compare(mark.key, mark.revision), Compare(KEPT + digest, 0))
+                await self._store.transact(unwanted, tuple(Delete(entry.key) for entry in page[::-1]), guard)
+        await self._store.transact((Compare(mark.key, mark.revision),), (Delete(mark.key),), guard)
+
+
+def _since_ms(entry: Entry) -> int:
+    try:
+        return int(orjson.loads(entry.value)["at_ms"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+async def _pages(store: Store, prefix: str) -> list[Entry]:
+    found: list[Entry] = []
+    after = ""
+    while page := await store.list(prefix, after):
+        found += page
+        after = page[-1].key
+    return found
+
+
+def _encode(ready: Ready) -> bytes:
+    return orjson.dumps(
+        {
+            "plan": ready.plan,
+            "estate": ready.estate,
+            "at_ms": ready.at_ms,
+            "took_ms": ready.took_ms,
+            "problem": ready.problem,
+            "basis": ready.basis,
+            "kind": ready.kind,
+            "people": ready.people,
+            "searched": ready.searched,
+            "made_ms": ready.made_ms,
+            "judged": __version__ if ready.plan and ready.estate else "",
+        }
+    )
+
+
+def _part_key(digest: str, number: int) -> str:
+    return f"plan/{digest}/{number:06d}"

@@ -1,0 +1,1 @@
+"""Runs: proposed, approved, bound, carried out, read back, ended."""

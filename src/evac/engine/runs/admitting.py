@@ -1,0 +1,301 @@
+"""Who lets a delicate step begin: the guards of forbidden states, and the lease and epoch of its data set.
+
+    fence      claims the next epoch of its store for the candidate; its result records the proof
+    promote    begins what was claimed, if the proof is there; its result settles the epoch
+    protect    claims and begins an epoch that changes the synchronous set; its result settles it
+    rejoin     goes under the epoch of its store as it stands
+    traffic    never to a site that is left, and never nowhere
+
+Store steps hold the lease of their data set from before their start is written until their result is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal, TypeVar, cast
+
+from evac.drivers.port import Action
+from evac.engine.runs.admission import Admitted, Doing
+from evac.engine.runs.live_actions import PREFIX as STANDING
+from evac.engine.runs.live_actions import refuse_old_standing
+from evac.engine.stores import datasets
+from evac.engine.stores.datasets import RUNGS, DataSets, Epoch, HeldSet
+from evac.engine.stores.guards import Guards, Permit
+from evac.model.errors import NotAllowed, Unavailable
+from evac.model.run_policy import RunPolicy
+from evac.run.values import Event, RunStep
+from evac.store.port import Delete
+
+T = TypeVar("T")
+STORE_KINDS: Final = frozenset({"fence", "promote", "protect"})
+TRAFFIC_KINDS: Final = frozenset({"shift", "drain", "ready"})
+SET_TTL_MS: Final = 5_000
+
+Happened = Literal["done", "absent", "unclear"]
+
+
+class GuardedAdmission:
+    """The admission of one run. policy: what holds for it now. actions: of a step, by its id in the run.
+    pace: raises Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would
+    lose more than was agreed.
+    """
+
+    def __init__(
+        self,
+        guards: Guards,
+        sets: DataSets,
+        policy: Callable[[], RunPolicy],
+        actions: Callable[[str], Sequence[Action]],
+        set_ttl_ms: int = SET_TTL_MS,
+        pace: Callable[[RunStep], Awaitable[None]] | None = None,
+        loss: Callable[[RunStep, Sequence[Action]], None] = lambda step, actions: None,
+    ) -> None:
+        self._guards, self._sets, self._policy = guards, sets, policy
+        self._actions, self._set_ttl_ms, self._pace = actions, set_ttl_ms, pace
+        self._loss = loss
+
+    def concerns(self, step: RunStep) -> bool:
+        """Delicate kinds, and every step while a maintenance window stands on its site."""
+        delicate = step.kind in STORE_KINDS or step.kind in TRAFFIC_KINDS or step.kind == "rejoin"
+        windows = self._policy().windows
+        return delicate or (bool(windows) and self._guards.in_window((step.site,), windows))
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]:
+        if step.kind in STORE_KINDS:
+            return self._enter_store(run, step, doing)
+        return self._enter_plain(step, doing)
+
+    @asynccontextmanager
+    async def _enter_plain(self, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        actions = self._actions(step.id)
+        if self._pace is not None and step.paced and doing == "start":
+            await self._pace(step)
+        if step.kind != "rejoin":
+            yield _Plain(0, await self._guard(step, actions, doing))
+            return
+        permit, epoch = await _both(self._guard(step, actions, doing), self._sets.read(step.target))
+        yield _Plain(epoch.number, permit | datasets.stay(epoch))
+
+    @asynccontextmanager
+    async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
+        """The guards, the lease and the epoch are asked for at once, because the store may be far away. It
+        does not matter which is read first: the permit compares it all in the transaction of the start.
+        """
+        actions = self._actions(step.id)
+        store = step.data_set or step.target
+        if step.kind == "promote" and doing == "start":
+            self._loss(step, actions)
+        async with AsyncExitStack() as stack:
+            permit, before, held = await _all_of(
+                self._guard(step, actions, doing),
+                self._sets.read(store),
+                stack.enter_async_context(self._sets.hold(store, self._set_ttl_ms)),
+            )
+            epoch, change = self._open(before, run, step, actions, doing)
+            work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
+            forget = _forget(store) if doing == "start" and step.kind == "protect" else Permit()
+            work.epoch, work.permit = epoch.number, permit | change | forget
+            yield work
+
+    async def _guard(self, step: RunStep, actions: Sequence[Action], doing: Doing) -> Permit:
+        if doing == "start":
+            return await self._guards.may_act([(step.site, actions)], self._policy().windows)
+        if doing == "undo":
+            return await self._guards.may_take_back([(step.site, actions)])
+        return Permit()
+
+    def _open(
+        self, before: Epoch, run: str, step: RunStep, actions: Sequence[Action], doing: Doing
+    ) -> tuple[Epoch, Permit]:
+        """The epoch under which it goes, and what its start writes."""
+        if doing != "start":
+            if doing == "undo" and (step.kind != "fence" or before.begun):
+                raise NotAllowed(
+                    "undo-store",
+                    f"what was done to {before.store} is not taken back: a store stays moved",
+                    "plan the way back: evac plan --failback",
+                )
+            return before, datasets.stay(before)
+        old, candidate = _ends(actions)
+        policy = self._policy().store(before.store)
+        if step.kind == "fence":
+            for action in actions:
+                refuse_old_standing(action, before)
+            return datasets.claim(before, holder=old, candidate=candidate, purpose="promote", run=run)
+        if step.kind == "promote":
+            return datasets.begin(before, candidate, run, policy)
+        claimed, _ = datasets.claim(before, holder=candidate, candidate=candidate, purpose="protect", run=run)
+        return datasets.begin(claimed, candidate, run, policy)
+
+
+class _Plain:
+    def __init__(self, epoch: int, permit: Permit) -> None:
+        self.epoch, self.permit = epoch, permit
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        return await work
+
+    async def conclude(self, event: Event) -> Permit:
+        return Permit()
+
+
+class _StoreWork:
+    epoch: int
+    permit: Permit
+
+    def __init__(
+        self,
+        sets: DataSets,
+        policy: Callable[[], RunPolicy],
+        run: str,
+        kind: str,
+        actions: Sequence[Action],
+        held: HeldSet,
+    ) -> None:
+        self._sets, self._policy, self._run = sets, policy, run
+        self._kind, self._actions, self._held = kind, actions, held
+        self._ahead: asyncio.Future[Epoch] | None = None
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The epoch is read meanwhile: who changes it after that is found by the compare of its permit."""
+        self._ahead = asyncio.ensure_future(self._sets.read(self._held.store))
+        try:
+            return await self._held.during(work)
+        except BaseException:
+            self._ahead.cancel()
+            raise
+
+    async def _epoch(self) -> Epoch:
+        """As it was read ahead, once; else as of now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with contextlib.suppress(Unavailable, asyncio.CancelledError):
+                if ahead.done() and not ahead.cancelled():
+                    return ahead.result()
+            ahead.cancel()
+        return await self._sets.read(self._held.store)
+
+    async def conclude(self, event: Event) -> Permit:
+        """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
+        epoch = await self._epoch()
+        happened = _happened(event)
+        if self._kind == "promote" and epoch.run == self._run and epoch.candidate in _fenced(event):
+            return datasets.not_done(epoch)[1]
+        if (epoch.candidate, epoch.run) != (_ends(self._actions)[1], self._run):
+            return self._not_ours(epoch, event, happened)
+        if event.kind == "undo_done":
+            return datasets.settle(epoch, done=False)[1]
+        if self._kind == "fence":
+            if happened != "done":
+                return datasets.stay(epoch)
+            rung = _rung(event, self._actions)
+            return datasets.prove(epoch, rung, self._policy().store(epoch.store))[1]
+        if happened == "done":
+            return datasets.settle(epoch, True, _synchronous(self._actions))[1] | _forget(epoch.store)
+        if happened == "absent":
+            gone = datasets.not_done if self._kind == "promote" else _settle_undone
+            return gone(epoch)[1]
+        return datasets.stay(epoch)
+
+    def _not_ours(self, epoch: Epoch, event: Event, happened: Happened) -> Permit:
+        """The epoch is settled, or somebody else's by now: what this step did proves nothing for it. A person
+        who vouches for a fence before it was begun claims with it.
+        """
+        if self._kind == "fence" and event.kind == "step_attested":
+            old, candidate = _ends(self._actions)
+            claimed, _ = datasets.claim(
+                epoch,
+                holder=old,
+                candidate=candidate,
+                purpose="promote",
+                run=self._run,
+                fenced=" ".join(_fenced(event)),
+            )
+            return datasets.prove(claimed, "attest", self._policy().store(epoch.store))[1]
+        if self._kind == "fence" and happened == "done" and not epoch.settled:
+            raise NotAllowed(
+                "overtaken",
+                f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",
+                "see: evac run show " + epoch.run,
+            )
+        return datasets.stay(epoch)
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+
+async def _both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
+    """Both answers; the first error where one fails, once the other has ended too."""
+    return cast(tuple[A, B], await _answers(one, other))
+
+
+async def _all_of(one: Awaitable[A], other: Awaitable[B], third: Awaitable[C]) -> tuple[A, B, C]:
+    """As `_both`. None is cancelled half way: a lease that was just given must be known, to be given back."""
+    return cast(tuple[A, B, C], await _answers(one, other, third))
+
+
+async def _answers(*calls: Awaitable[Any]) -> tuple[Any, ...]:
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in found:
+        if isinstance(answer, BaseException):
+            raise answer
+    return tuple(found)
+
+
+def _fenced(event: Event) -> frozenset[str]:
+    """Sites of which a person vouches that nothing there can write."""
+    if event.kind != "step_attested":
+        return frozenset()
+    return datasets.names_in(str(event.data.get("evidence", {}).get("fenced", "")))
+
+
+def _forget(store: str) -> Permit:
+    """What was known of who confirms every commit holds no more: it changes, and is looked at anew."""
+    return Permit((), (Delete(STANDING + store),))
+
+
+def _settle_undone(epoch: Epoch) -> tuple[Epoch, Permit]:
+    return datasets.settle(epoch, done=False)
+
+
+def _happened(event: Event) -> Happened:
+    """What an event says of the world. A step that failed certainly did not happen: else it is unknown."""
+    if event.kind in ("step_succeeded", "step_attested"):
+        return "done"
+    if event.kind == "step_failed":
+        return "absent"
+    if event.kind == "step_observed":
+        outcome: Happened = event.data["outcome"]
+        return outcome
+    return "unclear"
+
+
+def _rung(event: Event, actions: Sequence[Action]) -> str:
+    """Which proof a fence gave: a person's word, what the driver names, or what the action asked for."""
+    if event.kind == "step_attested":
+        return "attest"
+    if any(action.verb == "demote" for action in actions):
+        return "demote"
+    asked = next((str(a.parameters["proof"]) for a in actions if "proof" in a.parameters), "")
+    seen = event.data.get("evidence", {}).get("proof", asked)
+    return seen if seen in RUNGS and seen == asked else ""
+
+
+def _ends(actions: Sequence[Action]) -> tuple[str, str]:
+    """The sites of the old primary and of the candidate."""
+    first = actions[0]
+    candidate = str(first.parameters.get("candidate", "") or first.at)
+    return str(first.parameters.get("old", "")), candidate
+
+
+def _synchronous(actions: Sequence[Action]) -> tuple[str, ...] | None:
+    """The members that shall confirm commits from now on; None where the action does not say."""
+    found = actions[0].parameters.get("synchronous")
+    return tuple(found) if isinstance(found, tuple) else None

@@ -1,0 +1,286 @@
+"""From a plan to what a run executes: steps with limits and deadlines, and the actions of each step.
+
+Pure: the same estate, plan and policy give the same run. A step for which no endpoint is known becomes the
+work of a person: driver `manual`, with words that say what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Final
+
+from evac.derive.limits import limits_of
+from evac.drivers.port import Action
+from evac.engine.boots.steps import fed_already, in_time, longest_first, with_power
+from evac.engine.runs.step_actions import (
+    BEFORE,
+    Ground,
+    actions_of,
+    follow_actions,
+    ground_of,
+    old_of,
+    yielding,
+)
+from evac.engine.stores.data_loss import labels_of, within
+from evac.engine.stores.permits import wait_ms
+from evac.engine.stores.sightings import Basis, Loss
+from evac.model.estate import Estate
+from evac.model.observation import primary_site
+from evac.model.plan import Plan, Step
+from evac.model.run_policy import Envelope, RunPolicy
+from evac.run.values import RunLimit, RunSpec, RunStep
+
+REJOIN_MS: Final = 60_000
+"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
+PACE_LEAST_MS: Final = 1_000
+"""Between two shares at the least: nothing is seen of traffic that has just come."""
+
+WORDS_MOST: Final = 200
+MEND_MS: Final = 60_000
+"""How long the run waits with what was to start on a server that does not come up, for a mended plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A run, ready: actions holds, for each step id, what is done in order. The envelope of the spec is what
+    an approval must cover.
+    """
+
+    spec: RunSpec
+    actions: Mapping[str, tuple[Action, ...]]
+
+
+def bind(
+    estate: Estate,
+    plan: Plan,
+    policy: RunPolicy,
+    *,
+    run: str,
+    incident: str,
+    digest: str,
+    losses: Mapping[str, Loss] = MappingProxyType({}),
+) -> Bound:
+    """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses,
+    by what was seen; of others what the plan says.
+    """
+    ground = ground_of(estate, plan, policy)
+    actions: dict[str, tuple[Action, ...]] = {}
+    steps: list[RunStep] = []
+    totals = dict(ground.live)
+    last: dict[str, str] = {}
+    uses = _limit_windows(estate, plan.tick_ms)
+    for step in plan.steps:
+        found = actions_of(ground, step, totals)
+        made = with_power(ground.boots, step, _run_step(ground, step, found, uses, losses))
+        parts = _in_shares(ground, made, found)
+        for part, done in parts:
+            steps.append(part)
+            actions[part.id] = done
+        if len(parts) > 1:
+            last[step.id] = parts[-1][0].id
+        if step.kind == "promote":
+            if found and (given_up := yielding(ground, step)):
+                actions[old_of(step.id)] = given_up
+            for site, action in follow_actions(ground, step):
+                follow = _follow_step(step, site)
+                steps.append(follow)
+                actions[follow.id] = (action,)
+    needed = needed_envelope(ground, losses)
+    if last:
+        steps = _after_the_last(steps, last)
+    if ground.boots is not None:
+        steps = longest_first(steps)
+        if plan.wave is not None:
+            steps = in_time(steps, _limits(ground, steps), plan.wave.bound_ms)
+    for fed, action in fed_already(steps):
+        steps.append(fed)
+        actions[fed.id] = (action,)
+    spec = RunSpec(
+        run=run,
+        incident=incident,
+        plan=digest,
+        steps=tuple(steps),
+        limits=_limits(ground, steps),
+        envelope=needed,
+        patience=policy.patience,
+        pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
+        approvals=policy.approvals,
+        horizon_ms=plan.horizon_ms,
+        mend_ms=MEND_MS if any(step.kind == "boot" for step in steps) else 0,
+        labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
+    )
+    return Bound(spec, MappingProxyType(actions))
+
+
+def _run_step(
+    ground: Ground,
+    step: Step,
+    actions: tuple[Action, ...],
+    windows: Mapping[str, int],
+    losses: Mapping[str, Loss],
+) -> RunStep:
+    held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
+    for driver in sorted({action.driver for action in actions}):
+        if driver in ground.policy.driver_limits:
+            held.append((f"driver:{driver}", 1, 0))
+    moves_store = step.kind in ("fence", "promote")
+    rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
+    manual = all(action.driver == "manual" for action in actions)
+    return RunStep(
+        id=step.id,
+        kind="rejoin" if rejoins else step.kind,
+        target=step.target,
+        start_ms=step.start_ms,
+        duration_ms=_duration_ms(step, actions),
+        after=step.after,
+        uses=tuple(held),
+        deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
+        gate=_gate(ground, step, losses),
+        safe_undo=step.kind in ("shed", "shift", "start"),
+        manual=manual,
+        words=_words(actions[0]) if manual and actions else "",
+        data_set=step.target if moves_store else "",
+        site=actions[0].at if actions else "",
+        act=_act_of(ground, step, actions),
+    )
+
+
+def _words(action: Action) -> str:
+    """What a person is told, as long as it is read."""
+    words = str(action.parameters.get("instructions", ""))
+    return words if len(words) <= WORDS_MOST else f"{words[:WORDS_MOST]}..."
+
+
+def _in_shares(
+    ground: Ground, step: RunStep, actions: tuple[Action, ...]
+) -> list[tuple[RunStep, tuple[Action, ...]]]:
+    """A shift in growing shares, each after the one before, where policy says so and both sites serve; from a
+    site that is lost, all traffic goes at once.
+    """
+    shares = ground.policy.pace.shares
+    alive = ground.healthy and all(a.verb == "shift" and a.parameters.get("away") for a in actions)
+    if step.kind != "shift" or len(shares) < 2 or not alive:
+        return [(step, actions)]
+    parts: list[tuple[RunStep, tuple[Action, ...]]] = []
+    before = 0
+    for number, share in enumerate(shares, 1):
+        given = {"share": share, "from_share": before}
+        done = tuple(
+            replace(a, parameters=MappingProxyType(dict(sorted({**a.parameters, **given}.items()))))
+            for a in actions
+        )
+        part = replace(step, paced=True, act=_digest(done))
+        if parts:
+            part = replace(part, id=f"{step.id}:{number}", after=(parts[-1][0].id,))
+        parts.append((part, done))
+        before = share
+    return parts
+
+
+def _after_the_last(steps: list[RunStep], last: Mapping[str, str]) -> list[RunStep]:
+    """What waits for a shift waits for its last share; the shares themselves follow each other."""
+    return [
+        step
+        if step.paced and step.id not in last
+        else replace(step, after=tuple(last.get(name, name) for name in step.after))
+        for step in steps
+    ]
+
+
+def _act_of(ground: Ground, step: Step, actions: tuple[Action, ...]) -> str:
+    """What tells this step from one of the same id in another plan. A promotion is told by its site alone, so
+    that one under way is never begun twice.
+    """
+    if step.kind == "fence":
+        given = actions[0].parameters
+        old = str(given.get("old", "")) or primary_site(ground.top, ground.stores[step.target])
+        candidate = str(given.get("candidate", ""))
+        return f"{old}>{candidate}" if given.get("proof") == "sync" else old
+    if step.kind == "promote":
+        return ""
+    return _digest(actions)
+
+
+def _digest(actions: tuple[Action, ...]) -> str:
+    told = [
+        (a.verb, a.target, a.driver, a.at, sorted((k, v) for k, v in a.parameters.items() if k != BEFORE))
+        for a in actions
+    ]
+    return blake2b(repr(told).encode(), digest_size=6).hexdigest()
+
+
+def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
+    """As planned; a fence that waits for a lease takes at least as long as that does."""
+    waits = [wait_ms(int(str(a.parameters["ttl_ms"]))) for a in actions if a.driver == "lease"]
+    return max(step.end_ms - step.start_ms, *waits, 0)
+
+
+def _follow_step(promote: Step, site: str) -> RunStep:
+    """Leads one copy to the new primary; nothing but the copy itself waits for it."""
+    return RunStep(
+        id=f"rejoin:{promote.target}:{site}",
+        kind="rejoin",
+        target=promote.target,
+        start_ms=promote.end_ms,
+        duration_ms=promote.end_ms - promote.start_ms,
+        after=(promote.id,),
+        site=site,
+        deadline_ms=REJOIN_MS,
+    )
+
+
+def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
+    """Words of what a person must agree to first; empty where policy lets evac go on."""
+    if step.kind != "promote" or ground.healthy:
+        return ""
+    loss = losses.get(step.target) or _planned_loss(ground, step.target)
+    if loss.most_ms == 0 or within(loss, ground.policy):
+        return ""
+    if loss.most_ms is None:
+        return f"promoting {step.target} loses an unknown part of its newest writes"
+    return f"promoting {step.target} may lose its newest writes, up to {loss.words}"
+
+
+def _planned_loss(ground: Ground, store: str) -> Loss:
+    """As the estate declares it."""
+    lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == store), 0)
+    basis: Basis = "unknown" if lost_ms is None else "declared" if lost_ms else "synchronous"
+    return Loss(store, "", ground.candidates.get(store, ""), lost_ms, basis)
+
+
+def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
+    """What an approval must cover for this plan. Where nobody knows what is lost, it is the whole horizon."""
+    promoted = sorted(s.store for s in ground.plan.stores if s.candidate)
+    known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
+    most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
+    shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
+    return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
+
+
+def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
+    used, tick_ms = {limit for step in steps for limit, _, _ in step.uses}, ground.plan.tick_ms
+    found = [
+        RunLimit(
+            limit.id,
+            "slots" if limit.window is None else "rate",
+            limit.capacity,
+            (limit.window or 0) * tick_ms,
+        )
+        for limit in limits_of(ground.estate, tick_ms).limits
+        if limit.id in used
+    ]
+    found += [
+        RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
+    ]
+    if ground.boots is not None:
+        found += [limit for limit in ground.boots.limits if limit.id in used]
+    return tuple(sorted(found, key=lambda limit: limit.id))
+
+
+def _limit_windows(estate: Estate, tick_ms: int) -> dict[str, int]:
+    """Limit -> how long a use of it lasts, where that is the window of a rate."""
+    rows = limits_of(estate, tick_ms).limits
+    return {limit.id: limit.window * tick_ms for limit in rows if limit.window is not None}

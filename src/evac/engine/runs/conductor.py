@@ -1,0 +1,636 @@
+"""The runs of one leadership: made once an incident, taken over, carried out, ended, and watched afterwards.
+
+    open/<run>         a run that has not ended (see `in_hand`); whoever leads carries it on
+    proposal/<id>      what a person wants to be run (see `proposals`)
+
+A run is created in one transaction with its incident, the register of sites and the key under `open/`; it
+ends in one with the register. In between `RunExecution` alone writes its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from evac.drivers.port import Action, Driver, Order
+from evac.engine.boots.feed_watch import FeedWatch
+from evac.engine.boots.replan import Mend, Mending, Trouble, take_over_plan
+from evac.engine.clock import Clock, RunClock
+from evac.engine.lead.leadership import Leadership, begin
+from evac.engine.lead.policies import Policies
+from evac.engine.lead.watch_journal import Notice, Tell, of_event
+from evac.engine.plans.library import get_plan, put_plan
+from evac.engine.runs import requests
+from evac.engine.runs.admitting import GuardedAdmission
+from evac.engine.runs.attestation import Vouching
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.drift import Done, Drift, DriftWatch
+from evac.engine.runs.ending import AGAIN_S, Ending
+from evac.engine.runs.evacuated_sites import leave, must_be_lost
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.live_actions import LiveActions, Standing
+from evac.engine.runs.open_runs import OPEN, InHand, read_opened
+from evac.engine.runs.orphaned_runs import DoubtedRuns
+from evac.engine.runs.pace_gate import HealthOf, PaceGate, go_on
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.proposals import PROPOSAL, answered, refused, wanted_of
+from evac.engine.runs.reading import create_run, incident_key, take_over
+from evac.engine.runs.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
+from evac.engine.runs.requested import Wanted
+from evac.engine.stores.data_loss import LossGuard
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import Guards, Permit, read_register, read_register_as_is
+from evac.engine.stores.sightings import Loss, as_known, up_to_date
+from evac.model.errors import (
+    ActionError,
+    Conflict,
+    EvacError,
+    LeaseLost,
+    NotAllowed,
+    RunError,
+    StalePlan,
+    Unavailable,
+)
+from evac.model.run_policy import RunPolicy
+from evac.net.internal_errors import enduring, foreseen
+from evac.run import envelope, fencing
+from evac.run.boot_events import POWER
+from evac.run.decide import EVAC
+from evac.run.replan import ids_of
+from evac.run.values import ENDED, Event, RunSpec
+from evac.run.view import RunView
+from evac.store.journal import Journal
+from evac.store.port import Compare, Entry, Lease, Put, Store
+from evac.watch.values import SiteState
+
+DRIFT_TIMEOUT_S: Final = 10.0
+
+
+_Taken = tuple[InHand, Journal, RunView]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What runs are conducted with. accept: raises UnsafePlan for the bytes of a plan that the checker
+    refuses. bind: plan bytes to the run and its actions. standing: facts of stores that were checked while
+    all was well. policies: the one in use, and those of runs in hand. loss: of a promotion as it was known,
+    when its fence was complete, and how long ago that was -> by what is seen now. behind: whether a store
+    got its primary at one of these sites, and plans do not know it yet. check: whether a person may ask for
+    this (signatures, approvers). health: of traffic that is moved in shares; None: shares follow each other
+    by time alone. mend: the plan of a run whose servers do not come up; None: the run goes on without them.
+    """
+
+    store: Store
+    clock: Clock
+    policies: Policies
+    owner: str
+    guards: Guards
+    sets: DataSets
+    accept: Callable[[bytes], Awaitable[None]]
+    bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
+    driver: Callable[[str], Driver]
+    tell: Tell
+    standing: Callable[[str], Standing | None] = lambda store: None
+    loss: Callable[[Loss, int, int], Loss] = as_known
+    behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
+    check: Callable[[RunView, requests.Request], None] = lambda view, request: None
+    drift_ms: int = 1_800_000
+    drift_period_ms: int = 5_000
+    boundary: Callable[[int], None] | None = None
+    health: HealthOf | None = None
+    mend: Mend | None = None
+
+    @property
+    def policy(self) -> RunPolicy:
+        """The one in use."""
+        return self.policies.now
+
+
+class Conductor:
+    """All runs under one lease. `run` carries them until it is cancelled or the lease is lost. state_of: the
+    present verdict on a site.
+    """
+
+    def __init__(
+        self, desk: Desk, leadership: Leadership, state_of: Callable[[str], SiteState] = lambda site: "lost"
+    ) -> None:
+        self._desk, self._lead, self._state_of = desk, leadership, state_of
+        self._runs: dict[str, InHand] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._found, self._in_hand = asyncio.Event(), asyncio.Event()
+        self._ending = Ending(desk.store, desk.guards, desk.sets, self.guard, self._trouble)
+        self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
+        self._drift = DriftWatch(
+            desk.driver,
+            desk.clock,
+            self._drifted,
+            self._may_redo,
+            lasts=self._lasts,
+            span_ms=desk.drift_ms,
+            period_ms=desk.drift_period_ms,
+        )
+
+    @property
+    def guard(self) -> Lease:
+        return self._lead.lease
+
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """Of all runs in hand; their heads are worth anchoring."""
+        return tuple(run.journal for run in self._runs.values() if run.journal is not None)
+
+    async def run(self) -> None:
+        """Takes over what is unfinished, then serves proposals. Raises `LeaseLost` (in a group)."""
+        self._desk.policies.forget()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(enduring("drift", self._drift.run, self._trouble))
+            found = await self._store_list(OPEN)
+            waiting = {entry.key for entry in found}
+            self._doubted.taken_over |= waiting
+            self._found.set()
+            if not waiting:
+                self._in_hand.set()
+            for entry in found:
+                tasks.create_task(self._resume(entry, waiting))
+            tasks.create_task(self._serve_proposals())
+            desk = self._desk
+            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN)
+            tasks.create_task(enduring("attestations", vouching.run, self._trouble))
+
+    def lost(self) -> None:
+        """The lease is over: every effect under way is cancelled at once."""
+        for run in self._runs.values():
+            if run.execution is not None:
+                run.execution.lost()
+
+    async def create(self, wanted: Wanted, proposed: Entry | None = None) -> str:
+        """Makes a run, with the answer to its proposal, and begins to carry it out; its id. Raises
+        `UnsafePlan` where the checker refuses the plan, `NotAllowed` where a guard does, `Conflict` where the
+        incident has its run already, the proposal was withdrawn, or the world changed meanwhile.
+        """
+        await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
+        assert self._tasks is not None
+        if proposed is None:
+            await self._look_first(wanted.leaving)
+        await self._desk.accept(wanted.plan)
+        policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
+        name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
+        bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
+        approvals = bound.spec.approvals if wanted.approvals is None else wanted.approvals
+        spec = replace(bound.spec, approvals=approvals)
+        permit = Permit()
+        if wanted.leaving and not wanted.names:
+            leaving = await self._still_to_leave(wanted)
+            permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
+        actions = {digest: bound.actions}
+        run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
+        clock = run.clock = RunClock(self._desk.clock)
+        made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
+        data = {
+            "scenario": spec.labels.get("scenario", ""),
+            "envelope": envelope.to_data(spec.envelope),
+            "mode": wanted.mode,
+            "reason": wanted.reason,
+            "names": sorted(wanted.names),
+            **({"who": wanted.who} if wanted.who else {}),
+        }
+        making = create_run(
+            self._desk.store,
+            spec,
+            self._lead,
+            clock,
+            data,
+            (Compare(incident_key(spec.incident), 0), *permit.compares),
+            (
+                Put(incident_key(spec.incident), orjson.dumps(made)),
+                Put(OPEN + name, run.opened()),
+                *permit.changes,
+            ),
+        )
+        journal, view = await self._doubted.making(name, making, self._tasks)
+        self._runs[name] = run
+        self._desk.policies.keep(name, policy)
+
+        async def made_now() -> _Taken:
+            return run, journal, view
+
+        begin(self._tasks, self._carry_on(OPEN + name, made_now))
+        return name
+
+    async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
+        """Sites that the register must change for. One that was left before, by a run that has ended, may be
+        among them; while a run is under way that leaves it, the guard refuses.
+        """
+        register = await read_register(self._desk.store)
+        new = tuple(site for site in wanted.leaving if register.get(site) == "active")
+        return wanted.leaving if self.concerned() is not None or not new else new
+
+    async def _resume(self, entry: Entry, waiting: set[str]) -> None:
+        """Takes over a run that whoever led before left unfinished."""
+
+        async def take() -> _Taken | None:
+            try:
+                return await self._take_over(entry)
+            finally:
+                waiting.discard(entry.key)
+                if not waiting:
+                    asyncio.get_running_loop().call_soon(self._in_hand.set)
+
+        await self._carry_on(entry.key, take)  # what it raises ends the term
+        self._doubted.taken_over.discard(entry.key)
+
+    async def _adopt(self, entry: Entry) -> None:
+        """A run of our own, of which we were not told that it was made."""
+        await self._carry_on(entry.key, lambda: self._take_over(entry))
+
+    async def _carry_on(self, key: str, take: Callable[[], Awaitable[_Taken | None]]) -> None:
+        """Carries a run out as `take` gives it: after a mistake of evac as the store has it by then, as
+        whoever leads next would.
+        """
+
+        async def again() -> _Taken | None:
+            entry = await self._patiently(lambda: self._desk.store.get(key))
+            return None if entry is None else await self._take_over(entry)
+
+        async def carry() -> None:
+            nonlocal take
+            now, take = take, again
+            taken = await now()
+            if taken is not None:
+                await self._carry(*taken)
+
+        await enduring(key.removeprefix(OPEN), carry, self._trouble)
+
+    async def _take_over(self, entry: Entry) -> _Taken | None:
+        """None where it cannot be taken over, which was said."""
+        name = entry.key.removeprefix(OPEN)
+        try:
+            run = read_opened(name, entry.value, self._desk.policy)
+        except (EvacError, ValueError, KeyError, TypeError):
+            self._tell("trouble", f"{name} cannot be taken over: {entry.key} cannot be read", {"run": name})
+            return None
+        self._desk.policies.keep(name, run.policy)
+        clock = run.clock = RunClock(self._desk.clock)
+
+        async def spec_of(digest: str) -> RunSpec:
+            data = await get_plan(self._desk.store, digest)
+            bound = await self._desk.bind(data, name, run.spec.incident, digest)
+            run.actions[digest] = bound.actions
+            return replace(bound.spec, approvals=run.approvals)
+
+        try:
+            journal, view = await self._patiently(
+                lambda: take_over(self._desk.store, name, spec_of, self._lead, clock, self._desk.owner)
+            )
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            self._tell("trouble", f"{name} cannot be taken over: {error.message}", {"run": name})
+            return None
+        return run, journal, view
+
+    async def _carry(self, run: InHand, journal: Journal, view: RunView) -> None:
+        """Carries one run out, and ends it."""
+        name = view.spec.run
+        run.journal = journal
+        run.execution = self._execution(run, journal, view)
+        self._runs[name] = run
+        beside: Sequence[asyncio.Task[None]] = ()
+        try:
+            self._watch_again(run, view)
+            beside = self._look_after(run, run.execution)
+            phase = view.phase if view.phase in ENDED else await run.execution.run()
+            if phase in ENDED:
+                await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
+                self._desk.policies.forget(name)
+        except (LeaseLost, Conflict, Unavailable):
+            raise
+        except EvacError as error:
+            self._tell("trouble", f"{name} cannot go on: {error.message}", {"run": name, "code": error.code})
+        finally:
+            run.execution = None
+            for task in beside:
+                task.cancel()
+
+    def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
+        """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,
+        which needs nothing that was not approved.
+        """
+        desk, spec = self._desk, execution.view.spec
+        if not spec.mend_ms:
+            return ()
+        assert self._tasks is not None
+
+        async def take(data: bytes, trouble: Trouble) -> None:
+            digest = await put_plan(desk.store, data, self.guard)
+            bound = await desk.bind(data, spec.run, spec.incident, digest)
+            run.actions[digest] = bound.actions
+            await take_over_plan(execution, bound.spec, trouble)
+
+        def tell(words: str) -> None:
+            self._tell("run", f"{spec.run}: {words}", {"run": spec.run})
+
+        def actions_of(step: str) -> tuple[Action, ...]:
+            return run.actions_of(execution.view, step)
+
+        feeds = FeedWatch(execution, actions_of, desk.driver, self._lead, tell)
+        beside = [begin(self._tasks, enduring(f"feeds of {spec.run}", feeds.run, self._trouble))]
+        if desk.mend is not None:
+            mending = Mending(execution, desk.mend, take, tell)
+            beside.append(begin(self._tasks, enduring(f"mending {spec.run}", mending.run, self._trouble)))
+        return beside
+
+    def _execution(self, run: InHand, journal: Journal, view: RunView) -> RunExecution:
+        desk, name, clock = self._desk, view.spec.run, run.clock or self._desk.clock
+
+        def now() -> RunView:
+            return run.execution.view if run.execution is not None else view
+
+        def policy() -> RunPolicy:
+            return desk.policies.of(name)
+
+        def evidence(step: str) -> Mapping[str, Any]:
+            found = (now().index.get(name, -1) for name in ids_of(step, len(now().plans)))
+            return next((now().evidence[i] for i in found if i in now().evidence), {})
+
+        def actions_of(step: str) -> tuple[Action, ...]:
+            return run.actions_of(now(), step)
+
+        async def consent(now: RunView, event: Event) -> Permit:
+            return await self._consent(now, event)
+
+        actions = LiveActions(actions_of, evidence, desk.standing, desk.clock.now_ms)
+        terms = Terms(
+            name,
+            actions,
+            desk.driver,
+            self._lead,
+            run.policy.patience,
+            view.spec.labels.get("scenario", ""),
+            yields=lambda step: run.yields_of(now(), step),
+            proofs=lambda step: fencing.lasting_fences(now(), step),
+        )
+        return RunExecution(
+            desk.store,
+            journal,
+            view,
+            self._lead,
+            terms,
+            clock,
+            admission=GuardedAdmission(
+                desk.guards,
+                desk.sets,
+                policy,
+                actions,
+                pace=self._pace(run, view, actions),
+                loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
+            ),
+            request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
+            hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
+        )
+
+    def _pace(self, run: InHand, view: RunView, actions: LiveActions) -> PaceGate | None:
+        if self._desk.health is None:
+            return None
+
+        def now() -> RunView:
+            return run.execution.view if run.execution is not None else view
+
+        async def say(event: Event) -> None:
+            if run.execution is None:
+                raise RunError("run-over", f"{run.spec.run} is not under way")
+            await run.execution.say(event)
+
+        return PaceGate(now, actions, self._desk.health, say)
+
+    def _resumed(self, run: InHand, event: Event) -> None:
+        """A person resumed what health had stopped."""
+        execution = run.execution
+        if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
+            return
+        assert self._tasks is not None
+        begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
+
+    async def ready(self) -> None:
+        """Waits until every run that an earlier leader left is in hand, or was said not to be."""
+        await self._in_hand.wait()
+
+    @property
+    def asks_names(self) -> bool:
+        """Whether a run waits for a person who says that sites are lost."""
+        return any(_asks(run) for run in self._runs.values())
+
+    def concerned(self, asked: str = "") -> Concerned | None:
+        """The newest run under way that another loss concerns: it leaves sites, or brings one back. asked:
+        only one that waits for a person who says that this site is lost.
+        """
+        for name, run in reversed(self._runs.items()):
+            moves = run.leaving or "active" in run.ends.values()
+            if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
+                view = run.execution.view
+                if asked and asked not in _asks(run):
+                    continue
+                places = places_of(view, run.actions_of)
+                return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
+        return None
+
+    def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
+        """Runs in hand that stand in one of these phases."""
+        runs = [run.execution for run in self._runs.values() if run.execution is not None]
+        return [one for one in runs if one.view.phase in phases]
+
+    async def replace_plan(
+        self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
+        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, UnsafePlan (the
+        checker refuses it), StalePlan (it counts on a site that is left by now, or takes one for lost that is
+        neither left nor lost any more).
+
+        What the register says of the sites changes in the same transaction, except of those whose names a
+        person must type first. gone: those of them that are lost now, and not only left.
+        """
+        run = self._runs.get(name)
+        execution = None if run is None else run.execution
+        if run is None or execution is None:
+            raise RunError("run-over", f"{name} is not under way")
+        await self._look_first(lost)
+        await self._desk.accept(data)
+        digest = await put_plan(self._desk.store, data, self.guard)
+        bound = await self._desk.bind(data, name, run.spec.incident, digest)
+        view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
+        left = {site for site, mark in register.items() if mark != "active"}
+        if left - set(lost) or set(lost) - left - set(gone):
+            raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned anew")
+        together = {*left, *lost} if set(lost) - left else set()
+        names = sorted(together) if len(together) > 1 else []
+        policy = self._desk.policies.of(name)
+        agreed = policy.mode == "act" and envelope.covers(policy.envelope, bound.spec.envelope)
+        approvals = 0 if agreed else max(1, view.spec.approvals, policy.approvals)
+        run.actions[digest] = bound.actions
+        view.specs[digest] = bound.spec
+        if run.mark != "lost":
+            await execution.say(Event("made_ungraceful", 0, data={"why": why}))
+        after = replace(
+            run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
+        )
+        permit = Permit((), (Put(OPEN + name, after.opened()),))
+        typed = frozenset(view.typed)
+        permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
+        data_of = {
+            "plan": digest,
+            "why": why,
+            "lost": sorted(lost),
+            "approvals": approvals,
+            "names": names,
+        }
+        await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
+        run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
+        return asks_of(execution.view, policy.envelope)
+
+    async def _look_first(self, lost: Collection[str]) -> None:
+        """Raises StalePlan where the plan may take another site for the primary of a store that burnt."""
+        if lost and await self._desk.behind(lost):
+            raise StalePlan("plan-stale", "stores changed since they were looked at; the next look tells")
+
+    async def _consent(self, view: RunView, event: Event) -> Permit:
+        """A person typed the names of all sites that are left: from then on the register says so, unless one
+        of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
+        """
+        if not view.names:
+            return Permit()
+        register, same = await read_register_as_is(self._desk.store)
+        for site in view.names:
+            if register.get(site) == "active":
+                must_be_lost(site, self._state_of(site))
+        typed = {*view.typed, *event.data.get("typed", ())}
+        return await leave(self._desk.guards, register, view.names, view.names, typed) | same
+
+    def _heard(self, run: InHand, events: Sequence[Event]) -> None:
+        name = run.spec.run
+        for event in events:
+            if event.kind == "step_started":
+                run.epochs[event.step] = int(event.data.get("epoch", 0))
+            elif event.kind == "step_succeeded" or (
+                event.kind == "step_observed" and event.data["outcome"] == "done"
+            ):
+                self._watch(run, event.step, event.attempt)
+            elif event.kind == "resumed":
+                self._resumed(run, event)
+            if (told := of_event(name, event)) is not None:
+                self._tell("run", *told)
+
+    def _watch(self, run: InHand, step: str, attempt: int) -> None:
+        key = f"{run.spec.run}/{step}/again"
+        order = Order(
+            run.spec.run,
+            step,
+            attempt,
+            self._lead.token,
+            run.epochs.get(step, 0),
+            "it drifted",
+            DRIFT_TIMEOUT_S,
+            key,
+        )
+        if run.execution is not None:
+            self._drift.add(step, run.actions_of(run.execution.view, step), order)
+
+    def _watch_again(self, run: InHand, view: RunView) -> None:
+        """What was done under an earlier leader, not too long ago, is watched on, and breakers always; roles
+        of stores are not, because their epochs are known to who decided them.
+        """
+        since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
+        recent = (
+            i
+            for i, step in enumerate(view.steps)
+            if view.phases[i] == "succeeded"
+            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
+        )
+        for i in sorted(recent, key=view.ended.__getitem__):
+            self._watch(run, view.steps[i].id, view.attempts[i])
+
+    def _lasts(self, done: Done) -> bool:
+        """A breaker is watched as long as its run is under way."""
+        run = self._runs.get(done.order.run)
+        return done.step.startswith(POWER) and run is not None and run.execution is not None
+
+    async def _may_redo(self, done: Done) -> bool:
+        """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
+        try:
+            self._lead.check()
+            windows = self._desk.policies.of(done.order.run).windows
+            await self._desk.guards.may_act([(done.action.at, (done.action,))], windows)
+            if done.action.verb == "protect":
+                epoch = await self._desk.sets.read(done.action.target)
+                if not epoch.settled or epoch.number != done.order.epoch:
+                    return False
+            # The questions took time, in which the lease may have ended.
+            self._lead.check()
+        except (ActionError, NotAllowed, Unavailable):
+            return False
+        return True
+
+    async def _drifted(self, drift: Drift) -> None:
+        told = {"step": drift.step, "undone": drift.undone, "failure": drift.failure}
+        self._tell("drift", drift.words, told)
+        for run in list(self._runs.values()):
+            execution = run.execution
+            if execution is None or drift.step not in execution.view.index:
+                continue
+            data = {"evidence": dict(drift.evidence), "undone": drift.undone}
+            with contextlib.suppress(RunError, Conflict):
+                await execution.say(Event("drift_seen", 0, drift.step, 0, data))
+
+    async def _serve_proposals(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                async for _ in self._desk.store.watch(PROPOSAL):
+                    for entry in await self._desk.store.list(PROPOSAL):
+                        await self._propose(entry)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _propose(self, entry: Entry) -> None:
+        """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
+        try:
+            await self.create(await wanted_of(self._desk.store, entry), entry)
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as error:
+            no = answered(entry, refused(foreseen(error, entry.key, self._trouble)))
+            with contextlib.suppress(Conflict):
+                await self._desk.store.transact(no.compares, no.changes, self.guard)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Asks again while the store is away, as long as we lead."""
+        while True:
+            try:
+                return await ask()
+            except Unavailable:
+                self._lead.check()
+                await asyncio.sleep(AGAIN_S)
+
+    async def _store_list(self, prefix: str) -> list[Entry]:
+        found: list[Entry] = await self._patiently(lambda: self._desk.store.list(prefix))
+        return found
+
+    def _trouble(self, words: str, data: Mapping[str, Any]) -> None:
+        self._tell("trouble", words, data)
+
+    def _tell(self, kind: Any, words: str, data: Mapping[str, Any]) -> None:
+        self._desk.tell(Notice(kind, self._desk.clock.now_ms(), "", words, data))
+
+
+def _asks(run: InHand) -> Collection[str]:
+    """Sites of which a person shall still say that they are lost: with a name, or, where the names of several
+    were typed before, with an approval.
+    """
+    if run.execution is None:
+        return ()
+    view = run.execution.view
+    return view.names if view.phase == "awaiting_approval" else view.untyped

@@ -1,0 +1,210 @@
+"""What was done is watched after it was done: a proxy reload or a zone push that pools the dead site again.
+
+Traffic that drifted is put right again; a store that changed its role by itself is only reported, because
+nobody moves a store twice without a person or a verdict. This module owns what is watched and how often; who
+the drivers are, and where the events go, is given to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Final
+
+from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
+from evac.engine.clock import Clock
+from evac.model.errors import EvacError
+
+TRAFFIC: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift"})
+ROLES: Final[frozenset[Verb]] = frozenset({"fence", "promote", "protect", "demote", "rejoin"})
+
+REDONE: Final[frozenset[Verb]] = TRAFFIC | {"protect"}
+"""Verbs that are done again without asking: they move traffic, or say once more which replica is synchronous,
+in the epoch that decided it. Every other role of a store is seen and reported, never changed back.
+"""
+
+UNSEEN: Final = frozenset({"manual", "noop"})
+"""Drivers of no system that could be looked at again."""
+
+_DUE_MS: Final = attrgetter("due_ms")
+
+SAMPLES: Final = 2
+"""How often in a row a thing must look undone: a server that restarts answers wrongly for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An action that was carried out. order: under which it was done; it is observed under the same."""
+
+    step: str
+    action: Action
+    order: Order
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What was done and is not any more. undone: whether evac put it right again; failure: why it could
+    not. times: how often it was so by now, for it is told the first time, the second, the fourth...
+    """
+
+    step: str
+    action: Action
+    evidence: Evidence
+    undone: bool
+    failure: str = ""
+    times: int = 1
+
+    @property
+    def words(self) -> str:
+        action = self.action
+        state = "was put right again" if self.undone else "is not put right by itself"
+        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
+        return f"{words}, {self.times} times by now" if self.times > 1 else words
+
+
+class DriftWatch:
+    """Observes what was done during the last `span_ms`, each thing every `period_ms` at the most often.
+
+    may_act: asked before anything is done again, and while it says no (another leader, a hold) drift is only
+    reported. lasts: whether a thing is watched on when its time is over. rate: observations a second over
+    everything that is watched.
+    """
+
+    def __init__(
+        self,
+        driver_of: Callable[[str], Driver],
+        clock: Clock,
+        tell: Callable[[Drift], Awaitable[None]],
+        may_act: Callable[[Done], Awaitable[bool]],
+        *,
+        lasts: Callable[[Done], bool] = lambda done: False,
+        span_ms: int = 1_800_000,
+        period_ms: int = 5_000,
+        rate: int = 20,
+        most: int = 10_000,
+    ) -> None:
+        assert rate > 0
+        self._driver_of, self._clock, self._tell, self._may_act = driver_of, clock, tell, may_act
+        self._lasts = lasts
+        self._span_ms, self._period_ms, self._gap_ms = span_ms, period_ms, -(-1_000 // rate)
+        self._queue: deque[_Watched] = deque(maxlen=most)
+
+    def add(self, step: str, actions: Sequence[Action], order: Order) -> None:
+        """Watches a step that is done; what it replaces is watched no more."""
+        now_ms = self._clock.monotonic_ms()
+        for action in actions:
+            if action.driver not in UNSEEN and _is_watched(action):
+                done = Done(step, action, order, now_ms)
+                self._forget(done)
+                self._queue.append(_Watched(done, now_ms + self._period_ms))
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def run(self) -> None:
+        """Observes until cancelled."""
+        while True:
+            wait_ms = await self.turn()
+            await asyncio.sleep(max(wait_ms, self._gap_ms) / 1_000)
+
+    async def turn(self) -> int:
+        """Observes what is due next, if anything is. Returns for how long nothing else is."""
+        now_ms = self._clock.monotonic_ms()
+        while self._queue and now_ms - self._queue[0].done.at_ms > self._span_ms:
+            over = self._queue.popleft()
+            if self._lasts(over.done):
+                over.done = replace(over.done, at_ms=now_ms)
+                self._queue.append(over)
+        if not self._queue:
+            return self._period_ms
+        watched = min(self._queue, key=_DUE_MS)
+        if watched.due_ms > now_ms:
+            return watched.due_ms - now_ms
+        watched.due_ms = now_ms + self._period_ms
+        await self._look(watched)
+        return 0
+
+    def _forget(self, new: Done) -> None:
+        """Drops what an action replaces: at the same system, or of an older epoch of the same store."""
+        kept = [watched for watched in self._queue if not _replaces(new, watched.done)]
+        self._queue.clear()
+        self._queue.extend(kept)
+
+    async def _look(self, watched: _Watched) -> None:
+        done = watched.done
+        seen = await self._observe(done)
+        if seen.outcome != "absent":
+            watched.absent = 0 if seen.outcome == "done" else watched.absent
+            watched.told = watched.told and seen.outcome != "done"
+            return
+        watched.absent += 1
+        if watched.absent < SAMPLES:
+            return
+        if done.action.verb in REDONE and await self._may_act(done):
+            await self._put_right(watched, seen)
+        elif not watched.told:
+            watched.told = True
+            await self._say(watched, seen, undone=False)
+
+    async def _observe(self, done: Done) -> Observed:
+        """A driver never raises for what it finds; one that does has seen nothing."""
+        try:
+            async with asyncio.timeout(done.order.timeout_s):
+                return await self._driver_of(done.action.driver).observe(done.action, done.order)
+        except (EvacError, TimeoutError):
+            return Observed("unclear")
+
+    async def _put_right(self, watched: _Watched, seen: Observed) -> None:
+        done, failure = watched.done, ""
+        try:
+            async with asyncio.timeout(done.order.timeout_s):
+                await self._driver_of(done.action.driver).execute(done.action, done.order)
+        except (EvacError, TimeoutError) as error:
+            failure = error.message if isinstance(error, EvacError) else "no answer in time"
+        watched.absent = 0
+        again = bool(failure) and watched.told
+        watched.told = bool(failure)
+        if not again:
+            await self._say(watched, seen, undone=not failure, failure=failure)
+
+    async def _say(self, watched: _Watched, seen: Observed, undone: bool, failure: str = "") -> None:
+        """Ever more seldom: whoever undoes a thing every minute must not fill the journal."""
+        watched.times += 1
+        if watched.times & (watched.times - 1) == 0:
+            done = watched.done
+            await self._tell(Drift(done.step, done.action, seen.evidence, undone, failure, watched.times))
+
+
+@dataclass(slots=True)
+class _Watched:
+    """absent: how often in a row it looked undone. told: whether that was reported and stands. times: how
+    often it was undone.
+    """
+
+    done: Done
+    due_ms: int
+    absent: int = 0
+    told: bool = False
+    times: int = 0
+
+
+def _is_watched(action: Action) -> bool:
+    """Traffic, roles of stores, and the breakers of feeds: one that opens again takes its servers with it."""
+    if action.verb == "start":
+        return "circuit" in action.parameters or "circuit" in action.settings
+    return action.verb in TRAFFIC or action.verb in ROLES
+
+
+def _replaces(new: Done, old: Done) -> bool:
+    one, other = new.action, old.action
+    if one.target != other.target:
+        return False
+    if one.verb in ROLES and other.verb in ROLES and old.order.epoch < new.order.epoch:
+        return True
+    same_kind = one.verb == other.verb or (one.verb in TRAFFIC and other.verb in TRAFFIC)
+    same_system = (one.driver, one.at) == (other.driver, other.at)
+    return same_kind and same_system and dict(one.settings) == dict(other.settings)

@@ -1,0 +1,281 @@
+"""What operators ask of a run: verbs, how they are written into the store, and which events they become.
+
+A request says who and why. What the present state does not allow is refused with words, and the refusal is
+in the journal too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+import orjson
+
+from evac.model.errors import NotAllowed, RunError
+from evac.model.run_policy import Envelope
+from evac.run import envelope
+from evac.run.limit_words import capacity_of
+from evac.run.table import RUN_TABLE, STEP_TABLE
+from evac.run.values import Event
+from evac.run.view import BUSY, RunView
+from evac.views.words import duration
+
+RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
+VERBS: Final[tuple[RequestVerb, ...]] = get_args(RequestVerb)
+TEXT_MOST: Final = 2_000
+VALUE_MOST: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing asked. id: unique, made by whoever asks.
+
+    step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
+    without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
+    happens at its end. typed: of approve, names of sites that the person typed, because more than one is
+    left. limit, value: of limit; value in units, or in percent of what the estate says. glass: of a
+    break-glass credential that it was asked with, in words that stand before the reason. The reason stays as
+    it was given: approvals sign it.
+    """
+
+    id: str
+    verb: RequestVerb
+    who: str
+    reason: str
+    step: str = ""
+    at_ms: int = 0
+    for_ms: int = 0
+    then: Literal["resume", "cancel", "stay"] = "stay"
+    ticket: str = ""
+    envelope: Envelope | None = None
+    signature: str = ""
+    evidence: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    typed: tuple[str, ...] = ()
+    limit: str = ""
+    value: str = ""
+    glass: str = ""
+
+    @property
+    def full_reason(self) -> str:
+        """As journals say it."""
+        return f"{self.glass}; {self.reason}"[:TEXT_MOST] if self.glass else self.reason
+
+
+def prefix_of(run: str) -> str:
+    return f"request/{run}/"
+
+
+def key_of(run: str, request: str) -> str:
+    return prefix_of(run) + request
+
+
+def encode(request: Request) -> bytes:
+    """The value under its key. Raises RunError for one that says too little or too much."""
+    _check(request)
+    value = orjson.dumps(
+        {
+            "verb": request.verb,
+            "who": request.who,
+            "reason": request.reason,
+            "step": request.step,
+            "at_ms": request.at_ms,
+            "for_ms": request.for_ms,
+            "then": request.then,
+            "ticket": request.ticket,
+            "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
+            "signature": request.signature,
+            "evidence": dict(request.evidence),
+            "typed": list(request.typed),
+            "limit": request.limit,
+            "value": request.value,
+            "glass": request.glass,
+        }
+    )
+    if len(value) > VALUE_MOST:
+        raise RunError("request-too-long", f"a request of {len(value)} bytes; {VALUE_MOST} are the most")
+    return value
+
+
+def decode(key: str, value: bytes) -> Request:
+    """The request under a key. Raises RunError for what is none."""
+    try:
+        told = orjson.loads(value)
+        given = None if told.get("envelope") is None else envelope.from_data(told["envelope"])
+        request = Request(
+            key.rpartition("/")[2],
+            told["verb"],
+            told["who"],
+            told["reason"],
+            told.get("step", ""),
+            int(told.get("at_ms", 0)),
+            int(told.get("for_ms", 0)),
+            told.get("then", "stay"),
+            told.get("ticket", ""),
+            given,
+            told.get("signature", ""),
+            dict(told.get("evidence", {})),
+            tuple(str(name) for name in told.get("typed", ())),
+            told.get("limit", ""),
+            told.get("value", ""),
+            told.get("glass", ""),
+        )
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError("request-unreadable", f"{key} holds no request") from error
+    _check(request)
+    return request
+
+
+def _check(request: Request) -> None:
+    texts: tuple[object, ...] = (
+        request.verb,
+        request.who,
+        request.reason,
+        request.step,
+        request.then,
+        request.ticket,
+        request.limit,
+        request.value,
+        request.glass,
+    )
+    if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
+        raise RunError("request-unreadable", "a request is made of short texts")
+    if request.verb not in VERBS:
+        raise RunError("request-unknown", f"{request.verb} is no verb", f"use one of: {', '.join(VERBS)}")
+    if not request.who.strip() or not request.reason.strip():
+        raise RunError("request-unsigned", "a request says who asks and why", "add --reason WHY")
+    if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:
+        raise RunError("request-then", "after a pause a run can resume, cancel or stay")
+    if request.verb in ("retry", "skip", "attest") and not request.step:
+        raise RunError("request-step", f"{request.verb} needs the id of a step")
+    if request.verb == "limit" and not (request.limit and request.value):
+        raise RunError("request-limit", "limit needs the id of a limit and a value")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What policy says of requests. check: raises NotAllowed for a request to this run that its person may
+    not make, or that is not signed as it must be.
+    """
+
+    pause_most_ms: int = 3_600_000
+    check: Callable[[RunView, Request], None] = lambda view, request: None
+
+
+def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Event:
+    """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
+    terms.check(view, request)
+    kind = _KINDS[request.verb]
+    if request.step and request.verb in ("approve", "undo"):
+        kind = {"approve": "gate_opened", "undo": "undo_asked"}[request.verb]
+    i = view.number(request.step) if request.step else -1
+    _check_state(view, request, kind, i)
+    data: dict[str, Any] = {"who": request.who, "reason": request.full_reason}
+    if kind == "approved":
+        given = request.envelope if request.envelope is not None else view.spec.envelope
+        _check_typed(view, request)
+        data |= {
+            "ticket": request.ticket,
+            "envelope": envelope.to_data(given),
+            "signature": request.signature,
+            "typed": sorted(set(request.typed)),
+        }
+    elif kind == "paused":
+        if request.for_ms > terms.pause_most_ms:
+            raise NotAllowed(
+                "pause-too-long", f"policy lets a run pause for {duration(terms.pause_most_ms)} at most"
+            )
+        until_ms = now_ms + (request.for_ms or terms.pause_most_ms)
+        data |= {"by": "operator", "until_ms": until_ms, "then": request.then}
+    elif kind == "step_attested":
+        data["evidence"] = dict(request.evidence)
+    elif kind == "limit_changed":
+        data |= {"limit": request.limit, "capacity": capacity_of(view.limits, request.limit, request.value)}
+    return Event(kind, now_ms, request.step, view.attempts[i] if i >= 0 else 0, data)
+
+
+_KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "approve": "approved",
+        "pause": "paused",
+        "resume": "resumed",
+        "retry": "step_retried",
+        "skip": "step_skipped",
+        "cancel": "cancelled",
+        "undo": "rollback_started",
+        "attest": "step_attested",
+        "limit": "limit_changed",
+    }
+)
+
+
+def _check_typed(view: RunView, request: Request) -> None:
+    """More than one site is left only by a person who typed all of their names."""
+    missing = [name for name in view.untyped if name not in {*view.typed, *request.typed}]
+    if missing:
+        names = " ".join(f"--confirm {name}" for name in view.names)
+        raise NotAllowed(
+            "second-site",
+            f"{', '.join(view.names)} are left at the same time: type all of their names "
+            f"(evac approve {view.spec.run} {names} --reason WHY)",
+        )
+
+
+def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
+    trigger = kind
+    if kind == "resumed" and view.pause is not None and view.pause.back == "rolling_back":
+        trigger = "resumed:rolling_back"
+    if (view.phase, trigger) not in RUN_TABLE:
+        raise RunError("request-refused", f"{request.verb}: the run is {view.phase}", "see: evac run show")
+    if i < 0:
+        return
+    phase = view.phases[i]
+    if (phase, trigger) not in STEP_TABLE:
+        raise RunError("request-refused", f"{request.verb}: {request.step} is {phase}", "see: evac run show")
+    if kind == "undo_asked":
+        _check_undo(view, request, i)
+
+
+def _check_undo(view: RunView, request: Request, i: int) -> None:
+    step = view.steps[i]
+    if step.data_set or step.kind == "promote":
+        raise NotAllowed(
+            "undo-store",
+            f"{step.id} moved a store, and a store that moved stays moved",
+            "plan the way back: evac plan --failback",
+        )
+    above = [
+        view.steps[j].id
+        for j in view.dependents[i]
+        if view.phases[j] == "succeeded" or view.phases[j] in BUSY
+    ]
+    if above:
+        raise RunError(
+            "undo-order", f"{', '.join(above[:5])} stands on {request.step}", "take that back first"
+        )
+
+
+def check_event(view: RunView, event: Event) -> None:
+    """Raises RunError for an event that the tables do not allow now, so that it is never written."""
+    again = event.data.get("again_ms", -1)
+    trigger = event.kind
+    if event.kind == "step_failed" and again >= 0:
+        trigger = "step_failed:again"
+    elif event.kind == "step_observed":
+        trigger = f"step_observed:{event.data['outcome']}"
+    elif event.kind == "run_ended":
+        trigger = f"run_ended:{event.data['phase']}"
+    i = view.number(event.step) if event.step else -1
+    fits = i < 0 or (view.phases[i], trigger) in STEP_TABLE
+    if (view.phase, trigger) not in RUN_TABLE or not fits:
+        now = view.phase if i < 0 else f"{view.phase}, {event.step} is {view.phases[i]}"
+        raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
+    if event.kind == "limit_changed" and not view.limits.knows(event.data["limit"]):
+        raise RunError("limit-unknown", f"{event.data['limit']} is no limit of this run")
+
+
+def refused(request_key: str, verb: str, who: str, why: str, now_ms: int) -> Event:
+    """The event that says a request was refused."""
+    data = {"who": who, "verb": verb, "why": why, "request": request_key.rpartition("/")[2]}
+    return Event("request_refused", now_ms, data=data)

@@ -1,0 +1,454 @@
+"""What each step of a plan does on real systems: the actions of fences, promotions, starts and shifts. Pure.
+
+A step for which no endpoint is known becomes the work of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from evac.drivers.port import Action, Value, Verb
+from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
+from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.errors import StalePlan
+from evac.model.estate import Endpoint, Estate, Store
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
+from evac.model.observation import primary_site
+from evac.model.plan import Plan, Step
+from evac.model.run_policy import Proof, RunPolicy
+from evac.model.steps import STEP_WORDS
+
+STORE_DRIVERS: Final = frozenset({"patroni", "postgres", "redis"})
+FOLLOWING_DRIVERS: Final = frozenset({"postgres", "redis"})
+"""Whose copies are led to a new primary one by one; Patroni does that by itself."""
+TRAFFIC_DRIVERS: Final = frozenset({"dns", "haproxy"})
+UNIT_DRIVERS: Final = frozenset({"kubernetes", "process"})
+BEFORE: Final = "from_replicas"
+"""Parameter: what a unit had before it was scaled. It changes nothing of what the step does."""
+_FENCE_DRIVERS: Final[Mapping[Proof, frozenset[str]]] = MappingProxyType(
+    {
+        "network": frozenset({"command", "haproxy", "http"}),
+        "power": frozenset({"command", "http", "ipmi", "redfish"}),
+    }
+)
+"""Which endpoints of the lost site close its network, or take its power: those with `fence: PROOF`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What every step is bound with. lost: sites that are left; healthy: they still answer; live: (service,
+    site) -> replicas; candidates: store -> site of its next primary; started: service -> site -> starts.
+    """
+
+    estate: Estate
+    plan: Plan
+    policy: RunPolicy
+    top: Topology
+    lost: frozenset[str]
+    healthy: bool
+    endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
+    stores: Mapping[str, Store]
+    live: Mapping[tuple[str, str], int]
+    candidates: Mapping[str, str]
+    pool_sites: Mapping[str, str]
+    started: Mapping[str, Mapping[str, int]]
+    families: Mapping[str, tuple[str, ...]]
+    by_family: Mapping[str, tuple[Store, ...]]
+    boots: Boots | None = None
+
+
+def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
+    top = topology(estate)
+    gone = loss(top, plan.scenario.domains)
+    lost = frozenset(site.id for site, is_gone in zip(estate.sites, gone.sites, strict=True) if is_gone)
+    leaving = plan.scenario.kind in ("lose", "evacuate")
+    pools = {pool.id: pool.site for pool in estate.pools}
+    by_key: dict[tuple[str, str], tuple[Endpoint, ...]] = {}
+    for endpoint in estate.endpoints:
+        key = (endpoint.subject, endpoint.at)
+        by_key[key] = (*by_key.get(key, ()), endpoint)
+    by_family: dict[str, tuple[Store, ...]] = {}
+    for store in estate.stores:
+        by_family[store.family] = (*by_family.get(store.family, ()), store)
+    return Ground(
+        estate=estate,
+        plan=plan,
+        policy=policy,
+        top=top,
+        lost=lost if leaving else frozenset(),
+        healthy=plan.scenario.kind != "lose",
+        endpoints=MappingProxyType(by_key),
+        stores=MappingProxyType({store.id: store for store in estate.stores}),
+        live=MappingProxyType(_live(estate, top, gone)),
+        candidates=MappingProxyType(
+            {
+                s.store: site_of(top, s.candidate.removeprefix("backup@")) or ""
+                for s in plan.stores
+                if s.candidate
+            }
+        ),
+        pool_sites=MappingProxyType(pools),
+        started=MappingProxyType(_started(top, pools, plan)),
+        families=MappingProxyType(
+            {s.id: tuple(d.target for d in s.needs if d.kind == "store" and d.hard) for s in estate.services}
+        ),
+        by_family=MappingProxyType(by_family),
+        boots=boots_of(top, plan),
+    )
+
+
+def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for step in plan.steps:
+        if step.kind == "start":
+            sites = found.setdefault(step.target, {})
+            for name, count in step.servers:
+                site = pools.get(name) or site_of(top, name.removeprefix("site:")) or ""
+                sites[site] = sites.get(site, 0) + count
+    return found
+
+
+def _live(estate: Estate, top: Topology, gone: Loss) -> dict[tuple[str, str], int]:
+    """(service, site) -> replicas there, without those that a plan starts anew: at a site that is left, and
+    at one that comes back.
+    """
+    found: dict[tuple[str, str], int] = {}
+    replicas = estate.replicas
+    columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
+    for service, kind, target, count in zip(*(column.tolist() for column in columns), strict=True):
+        site = _site_of_target(estate, top, kind, target)
+        if site and not is_lost(top, gone, site):
+            key = (estate.services[service].id, site)
+            found[key] = found.get(key, 0) + count
+    return found
+
+
+def _site_of_target(estate: Estate, top: Topology, kind: int, target: int) -> str:
+    if kind == AT_SITE:
+        return estate.sites[target].id
+    if kind == ON_POOL:
+        return estate.pools[target].site
+    assert kind == ON_SERVER
+    row = int(estate.fleet.site[target])
+    return estate.sites[row].id if row >= 0 else ""
+
+
+def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
+    """What a step does, in order; a person does it where nothing that evac reaches can."""
+    found: tuple[Action, ...] = ()
+    if step.kind == "fence":
+        found = _fence(ground, step)
+    elif step.kind == "promote":
+        found = _promote(ground, step)
+    elif step.kind in ("start", "shed", "stop"):
+        found = _units(ground, step, totals)
+    elif step.kind == "verify":
+        found = _verify(ground, step)
+    elif step.kind == "shift":
+        found = _shift(ground, step)
+    elif step.kind == "boot":
+        found = _boot(ground, step)
+    elif step.kind == "power":
+        found = _power(ground, step)
+    elif step.kind == "reprotect":
+        found = _reprotect(ground, step)
+    return found or (_by_hand(ground, step),)
+
+
+def _by_hand(ground: Ground, step: Step) -> Action:
+    where = ", ".join(f"{count} on {name}" for name, count in step.servers)
+    words = f"{STEP_WORDS[step.kind]}: {step.target}" + (f" ({where})" if where else "")
+    if step.candidate:
+        words += f" at {step.candidate}"
+    parameters: dict[str, Value] = {"instructions": words}
+    if step.kind == "fence":
+        parameters["proof"] = "attest"
+    return Action("attest", step.target, "manual", ground.candidates.get(step.target, ""), {}, parameters)
+
+
+def _first(ground: Ground, subject: str, site: str, drivers: frozenset[str]) -> Endpoint | None:
+    found = ground.endpoints.get((subject, site), ())
+    return next((endpoint for endpoint in found if endpoint.driver in drivers), None)
+
+
+def _act(verb: Verb, endpoint: Endpoint, **parameters: Value) -> Action:
+    return Action(
+        verb,
+        endpoint.subject,
+        endpoint.driver,
+        endpoint.at,
+        endpoint.settings,
+        MappingProxyType(dict(sorted(parameters.items()))),
+    )
+
+
+def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """The first proof that policy accepts and that something here can give."""
+    store = ground.stores[step.target]
+    old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
+    old_end, new_end = (_first(ground, store.id, site, STORE_DRIVERS) for site in (old, new))
+    if ground.plan.scenario.kind == "failback" and old == new:
+        raise StalePlan(
+            "plan-stale",
+            f"{store.id} is at home already: its primary is seen at {new}",
+            "evac plan --observe, and apply that",
+        )
+    where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
+    if old == new:
+        # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
+        return (Action("demote", store.id, "noop", new, {}, {"proof": "demote", **where}),)
+    if ground.healthy and old_end is not None:
+        return (_act("demote", old_end, proof="demote", **where),)
+    for proof in ground.policy.store(store.id).proofs:
+        if proof == "none":
+            return (Action("fence", store.id, "noop", new, {}, {"proof": proof, **where}),)
+        if (
+            proof == "sync"
+            and new_end is not None
+            and new_end.driver == "postgres"
+            and _was_sync(ground, store, new)
+        ):
+            return (_act("fence", new_end, proof=proof, **where),)
+        if proof == "lease" and ground.policy.store(store.id).self_fence:
+            ttl = ground.policy.store(store.id).lease_ttl_ms
+            return (Action("fence", store.id, "lease", old, {}, {"proof": proof, "ttl_ms": ttl, **where}),)
+        closers = [
+            endpoint
+            for endpoint in ground.endpoints.get((old, old), ())
+            if endpoint.settings.get("fence") == proof
+            and endpoint.driver in _FENCE_DRIVERS.get(proof, frozenset())
+        ]
+        if closers:
+            return tuple(_act("fence", endpoint, proof=proof, **where) for endpoint in closers)
+    return ()
+
+
+def _was_sync(ground: Ground, store: Store, site: str) -> bool:
+    return any(m.mode == "sync" and site_of(ground.top, m.at) == site for m in store.members)
+
+
+def _peer(prefix: str, endpoint: Endpoint | None) -> dict[str, Value]:
+    """How another member is reached, as parameters: `old_host`, `old_port`, `old_name`."""
+    if endpoint is None:
+        return {}
+    return {
+        f"{prefix}_{key}": endpoint.settings[key]
+        for key in ("host", "name", "port")
+        if key in endpoint.settings
+    }
+
+
+def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Promote, with the set of members that shall confirm its commits from the first one on."""
+    store = ground.stores[step.target]
+    new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
+    target = _first(ground, store.id, new, STORE_DRIVERS)
+    if target is None or step.candidate.startswith("backup@"):
+        return ()
+    old_end = _first(ground, store.id, old, STORE_DRIVERS)
+    told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
+    copies = [end.settings for end in followers(ground, store, new) if end.driver == "postgres"]
+    if target.driver == "postgres" and copies:
+        told["copies"] = tuple(f"{one['host']}:{one.get('port', 5432)}" for one in copies if "host" in one)
+    return (_act("promote", target, **told, **_peer("old", old_end)),)
+
+
+def old_of(step: str) -> str:
+    """Under which name the actions of a run hold how the old primary gives its role up, of a promotion."""
+    return f"{step}/old"
+
+
+def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """How the old primary of a promotion gives its role up should it answer again: a site that was cut off is
+    joined again in the middle of its evacuation, and its primary would keep the new one from its role.
+    """
+    store = ground.stores[step.target]
+    old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
+    old_end, new_end = (_first(ground, store.id, site, FOLLOWING_DRIVERS) for site in (old, new))
+    if ground.healthy or old not in ground.lost or old_end is None or new_end is None:
+        return ()
+    return (_act("demote", old_end, old=old, candidate=new, **_peer("old", old_end)),)
+
+
+def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]:
+    """Names of the members that confirm commits once `new` is the primary: the nearest copy that lives on,
+    where the store was synchronous, or may lose nothing, and policy says `next`; else none. That no copy was
+    seen to confirm commits in the moment of the plan (one that reconnects is not) makes none asynchronous.
+    """
+    kept = store.rpo_ms == 0 or any(m.mode == "sync" for m in store.members)
+    if not kept or ground.policy.store(store.id).on_sync_loss != "next":
+        return ()
+    names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]
+    return tuple(names[:1])
+
+
+def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]:
+    """After a promotion: (site, action) that leads each other copy to the new primary."""
+    store = ground.stores[step.target]
+    new = ground.candidates.get(step.target, "")
+    target = _first(ground, store.id, new, STORE_DRIVERS)
+    if target is None or step.candidate.startswith("backup@"):
+        return ()
+    others = [end for end in followers(ground, store, new) if end.driver in FOLLOWING_DRIVERS]
+    return tuple((end.at, rejoin_action(ground.estate, end, target)) for end in others)
+
+
+def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """A copy that came back follows the primary anew: where that is, or where this plan brings it."""
+    store, site = ground.stores[step.target], site_of(ground.top, step.candidate) or ""
+    primary = ground.candidates.get(store.id) or primary_site(ground.top, store)
+    member, upstream = (_first(ground, store.id, at, STORE_DRIVERS) for at in (site, primary))
+    if member is None or upstream is None or site == primary:
+        return ()
+    return (rejoin_action(ground.estate, member, upstream),)
+
+
+def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action:
+    """Makes a copy follow a primary: by the hand of its site's agent where the endpoint says where its data
+    lies (a copy that holds more than the new primary is archived and rewound), else only led there.
+    """
+    if "data" in member.settings and agent_of(estate, member.at) is not None:
+        action = _act("rejoin", member, **_peer("primary", primary))
+        return replace(action, driver=f"{member.driver}@{member.at}")
+    return _act("rejoin", member, how="follow", **_peer("primary", primary))
+
+
+def agent_of(estate: Estate, site: str) -> Endpoint | None:
+    """An endpoint that names the agent of a site and its key."""
+    return next(
+        (e for e in estate.endpoints if e.at == site and e.driver == "process" and "agent" in e.settings),
+        None,
+    )
+
+
+def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
+    """Endpoints of the other copies that live on, synchronous ones first, and last those that follow nobody
+    just now: a copy that lost its primary is led to the new one like any other.
+    """
+    order = {"sync": 0, "async": 1, "primary": 2}
+    rows: list[tuple[bool, int, str, Endpoint]] = []
+    for member in store.members:
+        site = site_of(ground.top, member.at) or ""
+        endpoint = _first(ground, store.id, site, STORE_DRIVERS)
+        if endpoint is None or site == new or site in ground.lost or member.mode == "none":
+            continue
+        rows.append((member.detached, order[member.mode], site, endpoint))
+    return tuple(endpoint for *_, endpoint in sorted(rows, key=lambda row: row[:3]))
+
+
+def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
+    """Scale a service at a site to what it then has there; stop it where it is left. What it had before is
+    said too: whoever takes the step back scales to that.
+    """
+    before: dict[str, int] = {}
+    if step.kind == "stop":
+        sites = {site for service, site in totals if service == step.target and site in ground.lost}
+        sites |= {site for site in ground.lost if (step.target, site) in ground.endpoints}
+        changes = dict.fromkeys(sorted(sites), 0)
+        before = {site: totals.get((step.target, site), 0) for site in changes}
+    else:
+        sign = -1 if step.kind == "shed" else 1
+        changes = {}
+        for name, count in step.servers:
+            site = _site_named(ground, name)
+            key = (step.target, site)
+            before.setdefault(site, totals.get(key, 0))
+            totals[key] = max(0, totals.get(key, 0) + sign * count)
+            changes[site] = totals[key]
+    found = [
+        (_first(ground, step.target, site, UNIT_DRIVERS), many, before[site])
+        for site, many in sorted(changes.items())
+    ]
+    if not found or any(endpoint is None for endpoint, _, _ in found):
+        return ()
+    return tuple(
+        _act("stop" if many == 0 else "scale", endpoint, replicas=many, **{BEFORE: there})
+        for endpoint, many, there in found
+        if endpoint is not None
+    )
+
+
+def _site_named(ground: Ground, name: str) -> str:
+    """The site of a pool or of a server."""
+    return ground.pool_sites.get(name) or site_of(ground.top, name.removeprefix("site:")) or ""
+
+
+def _serving_sites(ground: Ground, service: str) -> tuple[str, ...]:
+    """Where a service stands once the plan is done: where its data is, most replicas, then by name."""
+    counts = dict(ground.started.get(service, {}))
+    for site in (site.id for site in ground.estate.sites if site.id not in ground.lost):
+        if (service, site) in ground.live:
+            counts[site] = counts.get(site, 0) + ground.live[service, site]
+    near = _data_sites(ground, service)
+    return tuple(sorted(counts, key=lambda site: (site not in near, -counts[site], site)))
+
+
+def _data_sites(ground: Ground, service: str) -> frozenset[str]:
+    """Where the primaries of the stores of a service will be: traffic goes to its data first."""
+    found: set[str] = set()
+    for family in ground.families.get(service, ()):
+        for store in ground.by_family.get(family, ()):
+            found.add(ground.candidates.get(store.id) or primary_site(ground.top, store))
+    return frozenset(found)
+
+
+def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Asks the service where it will serve; base asks the first site, top every site."""
+    sites = _serving_sites(ground, step.target)
+    wanted = sites[:1] if step.milestone == "base" else sites
+    ends = [_first(ground, step.target, site, frozenset({"http"}) | UNIT_DRIVERS) for site in wanted]
+    if not ends or any(endpoint is None for endpoint in ends):
+        return ()
+    return tuple(_act("verify", endpoint) for endpoint in ends if endpoint is not None)
+
+
+def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Every proxy and name server outside the lost site sends the traffic to where the service serves."""
+    sites = _serving_sites(ground, step.target)
+    if not sites:
+        return ()
+    away = ",".join(sorted(ground.lost)) or _left_for_home(ground, step.target, sites[0])
+    ends = [
+        endpoint
+        for site in (s.id for s in ground.estate.sites if s.id not in ground.lost)
+        for endpoint in ground.endpoints.get((step.target, site), ())
+        if endpoint.driver in TRAFFIC_DRIVERS
+    ]
+    ordered = sorted(ends, key=lambda e: (e.driver == "dns", e.id))
+    return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ordered)
+
+
+def _left_for_home(ground: Ground, service: str, home: str) -> str:
+    """On the way home, in shares: the one site that the traffic leaves, where its data is until then."""
+    if ground.plan.scenario.kind != "failback" or len(ground.policy.pace.shares) < 2:
+        return ""
+    found = {
+        primary_site(ground.top, store)
+        for family in ground.families.get(service, ())
+        for store in ground.by_family.get(family, ())
+    } - {home, ""}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
+    assert ground.boots is not None
+    site = _site_named(ground, step.target)
+    endpoint = boot_endpoint(ground.endpoints.get((site, site), ()))
+    told = ground.boots.parameters(step.target)
+    if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):
+        return (replace(_act("boot", endpoint, **told), target=step.target),)
+    place = place_words(told)
+    words = f"{STEP_WORDS['boot']}: {step.target}" + (f" ({place})" if place else "")
+    told["instructions"] = words
+    return (Action("attest", step.target, "manual", site, {}, MappingProxyType(dict(sorted(told.items())))),)
+
+
+def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """The circuit of a feed, where something answers for it."""
+    site = step.target.partition("/")[0]
+    found = circuit_action(ground.endpoints.get((step.target, site), ()), step)
+    return () if found is None or step.manual else (found,)

@@ -1,0 +1,1 @@
+"""Data sets: leases, epochs, guards, permits, and what a promotion may lose."""

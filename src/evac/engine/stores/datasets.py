@@ -1,0 +1,398 @@
+"""Data sets: one lease and one epoch a store, so that two candidates are never promoted at once.
+
+    store/<id>    a lease, held by whoever is changing the roles of this store, renewed as long as it takes
+    epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "begun", "synchronous",
+                  "changes"}
+
+An epoch is claimed before the fence, begun in the transaction that says that the promotion starts, and
+settled after the world said what became of it. While a candidate that was begun is not settled no other one
+can claim, however long that takes and whoever leads by then. Promotions and changes of the synchronous set
+share one epoch, so neither can overtake the other. What this module allows it answers as a permit, which
+rides in the transaction of the journal event that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
+
+import orjson
+
+from evac.engine.clock import Clock
+from evac.engine.stores.guards import Permit
+from evac.model.errors import LeaseLost, LockHeld, NotAllowed, Retryable, Unavailable
+from evac.model.run_policy import FENCE_PROOFS, StorePolicy
+from evac.store.port import Compare, Entry, Lease, Put, Store
+
+Purpose = Literal["promote", "protect"]
+_PURPOSES: Final = frozenset({"", "promote", "protect"})
+RUNGS: Final = frozenset({"demote", *FENCE_PROOFS})
+"""What may stand in `rung`. demote: the old primary was alive and gave its role up itself, and was seen to.
+"""
+
+PREFIX: Final = "epoch/"
+HELD: Final = "data-set-held"
+"""Code of the error while somebody else changes the roles of a store."""
+MARGIN_PERMILLE: Final = 200
+"""How much of a lease is left unused, for clocks that run apart."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Where the roles of one store stand. holder: the site of its primary, as last settled. candidate: the
+    site that is being made the primary, or of which the synchronous set changes; empty when all is settled.
+    rung: the fence proof that was complete in this epoch. begun: whether the candidate may be the primary
+    by now: its promotion was started, and nobody has seen yet what became of it. revision: of the key; 0
+    where it is not written yet. changes: how often it may have changed who confirms commits; what was seen of
+    that under another number proves nothing.
+    """
+
+    store: str
+    number: int = 0
+    holder: str = ""
+    candidate: str = ""
+    purpose: str = ""
+    rung: str = ""
+    run: str = ""
+    begun: bool = False
+    synchronous: tuple[str, ...] = ()
+    revision: int = 0
+    changes: int = 0
+
+    @property
+    def settled(self) -> bool:
+        return not self.candidate
+
+
+def key_of(store: str) -> str:
+    return PREFIX + store
+
+
+def decode(store: str, entry: Entry | None) -> Epoch:
+    """The epoch under a key. Raises `NotAllowed` for what cannot be read: then nobody may claim."""
+    if entry is None:
+        return Epoch(store)
+    try:
+        document: dict[str, Any] = orjson.loads(entry.value)
+        epoch = Epoch(
+            store,
+            int(document["epoch"]),
+            str(document["holder"]),
+            str(document["candidate"]),
+            str(document["purpose"]),
+            str(document["rung"]),
+            str(document["run"]),
+            bool(document["begun"]),
+            tuple(str(name) for name in document["synchronous"]),
+            entry.revision,
+            int(document.get("changes", 0)),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(store) from error
+    if epoch.purpose not in _PURPOSES or epoch.rung not in ("", *RUNGS):
+        raise _unreadable(store)
+    return epoch
+
+
+def encode(epoch: Epoch) -> bytes:
+    return orjson.dumps(
+        {
+            "epoch": epoch.number,
+            "holder": epoch.holder,
+            "candidate": epoch.candidate,
+            "purpose": epoch.purpose,
+            "rung": epoch.rung,
+            "run": epoch.run,
+            "begun": epoch.begun,
+            "synchronous": list(epoch.synchronous),
+            "changes": epoch.changes,
+        }
+    )
+
+
+def claim(
+    before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str, fenced: str = ""
+) -> tuple[Epoch, Permit]:
+    """The next epoch for this candidate. The same claim again (after a crash) is the same epoch.
+
+    Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
+    only claimed is overtaken: it can begin no more. fenced: sites that a person vouches cannot write.
+    """
+    if not fenced and before.holder and holder and holder != before.holder:
+        raise NotAllowed(
+            "roles-stale",
+            f"{before.store}: the plan takes {holder} for its primary, and that is {before.holder}",
+            "make a plan of the stores as they are now",
+        )
+    if not before.settled:
+        if (before.candidate, before.purpose, before.run) == (candidate, purpose, run):
+            return before, Permit((_as_read(before),))
+        if before.begun and before.candidate not in names_in(fenced):
+            raise _in_doubt(before)
+    after = Epoch(
+        before.store,
+        before.number + 1,
+        before.holder or holder,
+        candidate,
+        purpose,
+        "",
+        run,
+        False,
+        before.synchronous,
+        before.revision,
+        before.changes,
+    )
+    return after, _change(before, after)
+
+
+def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
+    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` where policy wants
+    more.
+    """
+    if before.settled or before.purpose != "promote":
+        raise NotAllowed("not-claimed", f"{before.store}: nobody claimed an epoch that needs a fence")
+    if not _is_taken(rung, policy):
+        raise NotAllowed(
+            "proof-refused",
+            f"{before.store}: policy does not take the fence proof {rung or 'none'}",
+            f"policy takes: {', '.join(policy.proofs)}",
+        )
+    after = replace(before, rung=rung)
+    return after, _change(before, after)
+
+
+def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
+    """To start what was claimed. Raises `NotAllowed` unless this run claimed it for this candidate and, for a
+    promotion, the fence is proved.
+
+    A run whose candidate burnt as well goes on with another one, under the next epoch, where the proof is of
+    the old primary alone and nothing was begun.
+    """
+    if (before.purpose, before.run) == ("promote", run):
+        before = _with(before, candidate)
+    if (before.candidate, before.run) != (candidate, run):
+        raise NotAllowed("not-claimed", f"{before.store}: {candidate} did not claim epoch {before.number}")
+    if before.purpose == "promote" and not _is_taken(before.rung, policy):
+        raise NotAllowed(
+            "not-fenced",
+            f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
+            "prove the fence, or attest it: evac run attest",
+        )
+    after = replace(before, begun=True, changes=before.changes + (before.purpose == "protect"))
+    return after, _change(before, after)
+
+
+def _with(before: Epoch, candidate: str) -> Epoch:
+    """The claim of a run, for another candidate. Raises `NotAllowed` for what was begun."""
+    if before.candidate == candidate or before.rung in ("", "sync"):
+        return before
+    if before.begun:
+        raise _in_doubt(before)
+    return replace(before, number=before.number + 1, candidate=candidate)
+
+
+def names_in(told: str) -> frozenset[str]:
+    """The names in words of a person, such as `anyang, ansan`."""
+    return frozenset(told.replace(",", " ").split())
+
+
+def _in_doubt(epoch: Epoch) -> NotAllowed:
+    step = f"{epoch.purpose}:{epoch.store}"
+    return NotAllowed(
+        "candidate-unknown",
+        f"{epoch.store}: what became of {epoch.candidate} in epoch {epoch.number} is not known; look, then "
+        f"evac run attest {epoch.run} {step} --seen fenced={epoch.candidate} where it can write no more, "
+        f"or --seen primary={epoch.candidate} where it is the primary",
+        "look at it first: evac run show " + epoch.run,
+    )
+
+
+def stay(epoch: Epoch) -> Permit:
+    """Nobody claims anything of this store in between."""
+    return Permit((_as_read(epoch),))
+
+
+def not_done(before: Epoch) -> tuple[Epoch, Permit]:
+    """What was begun certainly did not happen; it stays claimed, and may be begun or overtaken."""
+    after = replace(before, begun=False)
+    return after, _change(before, after)
+
+
+def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None) -> tuple[Epoch, Permit]:
+    """What the world said became of the candidate: it is the primary now (or the set is changed), or not.
+
+    Only an observation may say so. The number stays used up either way.
+    """
+    if before.settled:
+        return before, Permit((_as_read(before),))
+    moved = done and before.purpose == "promote"
+    after = replace(
+        before,
+        holder=before.candidate if moved else before.holder,
+        candidate="",
+        purpose="",
+        run="",
+        begun=False,
+        synchronous=synchronous if done and synchronous is not None else before.synchronous,
+        changes=before.changes + (moved or before.purpose == "protect"),
+    )
+    return after, _change(before, after)
+
+
+def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
+    """A person says where the primary is, of a store whose run ended in doubt. The number stays used up."""
+    after = replace(
+        before, holder=holder, candidate="", purpose="", run="", begun=False, changes=before.changes + 1
+    )
+    return after, _change(before, after)
+
+
+class DataSets:
+    """Leases and epochs of all stores, as one controller sees them. owner: of its leases. linger_ms: how long
+    a lease is kept after its use, because the next step of the same store mostly follows at once.
+    """
+
+    def __init__(self, store: Store, owner: str, clock: Clock, linger_ms: int = 0) -> None:
+        self._store, self._owner, self._clock = store, owner, clock
+        self._linger_ms = linger_ms
+        self._kept: dict[str, HeldSet] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    async def read(self, store: str) -> Epoch:
+        """The epoch as of now."""
+        return decode(store, await self._store.get(key_of(store)))
+
+    async def read_all(self) -> dict[str, Epoch]:
+        """Every store whose roles were ever changed."""
+        found: dict[str, Epoch] = {}
+        after = ""
+        while page := await self._store.list(PREFIX, after):
+            for entry in page:
+                store = entry.key.removeprefix(PREFIX)
+                found[store] = decode(store, entry)
+            after = page[-1].key
+        return found
+
+    @asynccontextmanager
+    async def hold(self, store: str, ttl_ms: int) -> AsyncIterator[HeldSet]:
+        """The lease of a store for the whole block. Raises `Retryable` while somebody else holds it."""
+        held = self._kept.pop(store, None)
+        if held is None or held.lease.ttl_ms != ttl_ms or held.left_ms < ttl_ms // 2:
+            held = await self._acquired(store, ttl_ms)
+        try:
+            yield held
+        finally:
+            await self._let_go(held)
+
+    async def _acquired(self, store: str, ttl_ms: int) -> HeldSet:
+        try:
+            asked_ms = self._clock.monotonic_ms()
+            lease = await self._store.acquire(f"store/{store}", self._owner, ttl_ms)
+        except LockHeld as error:
+            raise Retryable(
+                HELD,
+                f"{error.owner} is changing the roles of {store}",
+                "it goes on when that has ended",
+                max(100, error.ttl_ms),
+            ) from error
+        return HeldSet(self._store, store, lease, self._clock, asked_ms)
+
+    async def _let_go(self, held: HeldSet) -> None:
+        if not self._linger_ms or held.left_ms < held.lease.ttl_ms // 2:
+            await held.release()
+            return
+        self._kept[held.store] = held
+        task = asyncio.get_running_loop().create_task(self._release_later(held))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_later(self, held: HeldSet) -> None:
+        await asyncio.sleep(self._linger_ms / 1_000)
+        if self._kept.get(held.store) is held:
+            del self._kept[held.store]
+            await held.release()
+
+    async def close(self) -> None:
+        """Gives back what is only kept."""
+        for task in self._releasing:
+            task.cancel()
+        kept, self._kept = list(self._kept.values()), {}
+        await asyncio.gather(*(held.release() for held in kept))
+
+
+class HeldSet:
+    """The lease of one store. It is kept by `during`, and over before anybody else can have it."""
+
+    def __init__(self, keys: Store, store: str, lease: Lease, clock: Clock, asked_ms: int) -> None:
+        self._keys, self.store, self.lease, self._clock = keys, store, lease, clock
+        self._safe_ms = asked_ms + self._usable_ms
+
+    @property
+    def _usable_ms(self) -> int:
+        return self.lease.ttl_ms * (1_000 - MARGIN_PERMILLE) // 1_000
+
+    @property
+    def left_ms(self) -> int:
+        """For how long this holder may still act, by its own clock."""
+        return self._safe_ms - self._clock.monotonic_ms()
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work, with the lease renewed as long as it takes. When it cannot be kept the work is cancelled
+        and `LeaseLost` raised, before the lease ends.
+        """
+        task = asyncio.ensure_future(work)
+        keeper = asyncio.ensure_future(self._keep())
+        try:
+            await asyncio.wait((task, keeper), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise LeaseLost(self.lease.name)
+            return task.result()
+        finally:
+            for one in (task, keeper):
+                one.cancel()
+            await asyncio.gather(task, keeper, return_exceptions=True)
+
+    async def release(self) -> None:
+        """Ends the lease early; one that cannot be reached ends by itself."""
+        try:
+            async with asyncio.timeout(max(0.1, self.left_ms / 1_000)):
+                await self._keys.release(self.lease)
+        except (TimeoutError, Unavailable, LeaseLost):
+            return
+
+    async def _keep(self) -> None:
+        """Renews until the lease is lost, or too little of it is left to be sure."""
+        while self.left_ms > 0:
+            await asyncio.sleep(min(self.lease.ttl_ms / 4, self.left_ms) / 1_000)
+            asked_ms = self._clock.monotonic_ms()
+            try:
+                async with asyncio.timeout(max(0.001, self.left_ms / 1_000)):
+                    await self._keys.renew(self.lease)
+            except LeaseLost:
+                return
+            except (TimeoutError, Unavailable):
+                continue
+            self._safe_ms = asked_ms + self._usable_ms
+
+
+def _is_taken(rung: str, policy: StorePolicy) -> bool:
+    return rung == "demote" or rung in policy.proofs
+
+
+def _as_read(epoch: Epoch) -> Compare:
+    return Compare(key_of(epoch.store), epoch.revision)
+
+
+def _change(before: Epoch, after: Epoch) -> Permit:
+    return Permit((_as_read(before),), (Put(key_of(after.store), encode(after)),))
+
+
+def _unreadable(store: str) -> NotAllowed:
+    return NotAllowed(
+        "epoch-unreadable", f"the epoch of {store} cannot be read, so nobody may claim one", "evac run verify"
+    )

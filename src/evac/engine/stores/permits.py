@@ -1,0 +1,188 @@
+"""The fence proof `lease`: the leader permits a site to hold the primary of a store, and waits a permit out.
+
+    permit/<store>     {"site", "ttl_ms"}: the agent of this site watches the store, and stops its primary
+                       when no permit comes; written once the agent said so
+
+Only stores whose policy chose it are permitted, so that nothing else ever turns read-only when evac is gone.
+A permit proves a fence when the fact stands, nobody grants any more, and the longest permit that anybody can
+have granted is over with a margin for clocks that drift apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+
+from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
+from evac.engine.clock import Clock
+from evac.engine.stores.datasets import DataSets
+from evac.model.errors import ActionError, Permanent, Unavailable
+from evac.model.run_policy import RunPolicy
+from evac.store.port import Lease, Put, Store
+
+PREFIX: Final = "permit/"
+TIMEOUT_S: Final = 2.0
+DRIFT_PERMILLE: Final = 100
+MARGIN_MS: Final = 1_000
+
+
+class Permitter(Protocol):
+    """The agent of a site, as far as permits go."""
+
+    async def renew(
+        self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
+    ) -> Mapping[str, Any]: ...
+
+
+def wait_ms(ttl_ms: int) -> int:
+    """How long after the last grant a permit of `ttl_ms` is certainly over, on any clock."""
+    return ttl_ms + ttl_ms * DRIFT_PERMILLE // 1_000 + MARGIN_MS
+
+
+class Permitting:
+    """Grants while we lead; stops for a store that is being fenced. agent: of a site, None where it has none;
+    holder: the site of a store's primary as the estate was last seen.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sets: DataSets,
+        policy: RunPolicy,
+        clock: Clock,
+        agent: Callable[[str], Permitter | None],
+        holder: Callable[[str], str],
+    ) -> None:
+        self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
+        self._agent, self._holder = agent, holder
+        self._token = -1
+        self._led_since_ms = clock.monotonic_ms()
+        self._granted_ms: dict[str, int] = {}
+        self._stopped: set[str] = set()
+        self._told: dict[str, bytes] = {}
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name, one in self._policy.stores.items() if one.self_fence))
+
+    async def chore(self, guard: Lease) -> None:
+        """One round of permits, then a pause of a third of the shortest one."""
+        if guard.token != self._token:
+            self._token, self._led_since_ms = guard.token, self._clock.monotonic_ms()
+            self._granted_ms.clear()
+            self._stopped.clear()
+        if not self.stores:
+            await asyncio.sleep(3_600)
+            return
+        await asyncio.gather(*(self._permit(store, guard) for store in self.stores))
+        await asyncio.sleep(min(self._policy.store(store).lease_ttl_ms for store in self.stores) / 3_000)
+
+    async def _permit(self, store: str, guard: Lease) -> None:
+        """An agent that does not answer gets no permit, and stops its primary in time: that is the point."""
+        with contextlib.suppress(ActionError, Unavailable):
+            epoch = await self._sets.read(store)
+            site = epoch.holder or self._holder(store)
+            agent = self._agent(site)
+            if agent is None or store in self._stopped or not epoch.settled:
+                return
+            ttl_ms = self._policy.store(store).lease_ttl_ms
+            self._granted_ms[store] = self._clock.monotonic_ms()
+            await agent.renew(store, epoch.number, ttl_ms, guard.stamp, TIMEOUT_S)
+            fact = orjson.dumps({"site": site, "ttl_ms": ttl_ms})
+            if self._told.get(store) != fact:
+                await self._store.transact((), (Put(PREFIX + store, fact),), guard)
+                self._told[store] = fact
+
+    async def fact(self, store: str) -> tuple[str, int] | None:
+        """(site, ttl_ms) of the agent that watches a store; None where none was ever seen to."""
+        entry = await self._store.get(PREFIX + store)
+        if entry is None:
+            return None
+        try:
+            found = orjson.loads(entry.value)
+            return str(found["site"]), int(found["ttl_ms"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def stop(self, store: str) -> None:
+        """No more permits for a store in this term."""
+        self._stopped.add(store)
+
+    def stopped(self, store: str) -> bool:
+        return store in self._stopped
+
+    def go_on(self, store: str) -> None:
+        self._stopped.discard(store)
+
+    def over_at_ms(self, store: str, ttl_ms: int) -> int:
+        """Monotonic moment at which every permit of this store is over; somebody who led before us may have
+        granted one until the moment we took over.
+        """
+        return max(self._led_since_ms, self._granted_ms.get(store, 0)) + wait_ms(ttl_ms)
+
+    def now_ms(self) -> int:
+        return self._clock.monotonic_ms()
+
+
+class LeaseDriver:
+    """Fences a store by waiting until its permit is over."""
+
+    name = "lease"
+    verbs: frozenset[Verb] = frozenset({"fence"})
+
+    def __init__(self, permits: Permitting) -> None:
+        self._permits = permits
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        problems = await self._problems(action)
+        return Checked(problems)
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        """Raises Permanent where no agent is known to watch the store: waiting would prove nothing."""
+        if problems := await self._problems(action):
+            raise Permanent("lease-unproven", problems[0], "fence by network, power or a person")
+        if order.dry_run:
+            return {"dry_run": "would wait until the permit is over"}
+        _, ttl_ms = await self._fact(action)
+        self._permits.stop(action.target)
+        began = self._permits.now_ms()
+        while (left := self._permits.over_at_ms(action.target, ttl_ms) - self._permits.now_ms()) > 0:
+            await asyncio.sleep(left / 1_000)
+        return {"proof": "lease", "ttl_ms": ttl_ms, "waited_ms": self._permits.now_ms() - began}
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        """Done once every permit is over and none was granted since."""
+        fact = await self._permits.fact(action.target)
+        if fact is None or not self._permits.stopped(action.target):
+            return Observed("absent")
+        over = self._permits.now_ms() >= self._permits.over_at_ms(action.target, fact[1])
+        return Observed("done" if over else "absent", {"proof": "lease"} if over else NO_EVIDENCE)
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Permits are granted again; a primary that stopped itself is started by its own site."""
+        if not order.dry_run:
+            self._permits.go_on(action.target)
+        return {"undone": "fence"}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def _fact(self, action: Action) -> tuple[str, int]:
+        found = await self._permits.fact(action.target)
+        assert found is not None
+        return found
+
+    async def _problems(self, action: Action) -> tuple[str, ...]:
+        try:
+            fact = await self._permits.fact(action.target)
+        except Unavailable as error:
+            return (error.message,)
+        if fact is None:
+            return (f"no agent was ever seen to watch {action.target}",)
+        if fact[0] != action.parameters.get("old"):
+            return (f"the agent that watches {action.target} is in {fact[0]}",)
+        return ()

@@ -1,0 +1,368 @@
+"""The access file: people and their roles, tokens of programs, the identity provider, TLS, lengths of logins.
+
+One YAML file, `access.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
+as the estate: every problem at once, with file, line and column. Nothing secret stands in it: passwords are
+references, tokens are hashes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from evac.estate.codecs.policy import ED25519_KEY, MOMENT
+from evac.estate.format import quantities as q
+from evac.estate.format.document import MAP, Node, read_document
+from evac.estate.format.kinds import (
+    Field,
+    Listed,
+    Mapped,
+    Record,
+    Scalar,
+    choice,
+    measure,
+    rate,
+    record_schema,
+    reference,
+    small_count,
+    text,
+)
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.quantities import QuantityError
+from evac.estate.format.reading import BAD, Reader
+from evac.estate.format.sources import ACCESS_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.model import access as a
+from evac.model.errors import EstateError
+
+SCHEMA_ID: Final = "urn:evac:access:1"
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?|::1")
+
+
+def read_reference(raw: str) -> str:
+    """A reference of a secret as it stands. Raises QuantityError, never with the words of a wrong one."""
+    kind, _, rest = raw.partition(":")
+    if (kind == "env" and rest) or (kind in ("file", "command") and rest.startswith("/")):
+        return raw
+    raise QuantityError(
+        "secret-in-clear", "a secret is not given by reference", "write env:NAME, file:/path or command:/path"
+    )
+
+
+def _read_digest(raw: str) -> str:
+    if _DIGEST.fullmatch(raw):
+        return raw.removeprefix("sha256:")
+    raise QuantityError("not-a-hash", "this is no hash of a token", "evac access token NAME prints one")
+
+
+def is_hidden(parts: SplitResult) -> bool:
+    """Whether TLS hides what is sent to an address, or only this machine is reached."""
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+def _read_url(raw: str) -> str:
+    """An address without query, fragment and name of a user, that `is_hidden`."""
+    try:
+        parts = urlsplit(raw)
+        parts.port  # noqa: B018 - raises ValueError for a wrong one
+    except ValueError as error:
+        raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST") from error
+    if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST")
+    if is_hidden(parts):
+        return raw
+    raise QuantityError("address-open", f"'{raw[:60]}' is not hidden by TLS", "write https://HOST")
+
+
+def _read_host(raw: str) -> str:
+    if _HOST.fullmatch(raw):
+        return raw.lower()
+    raise QuantityError("not-a-host", f"'{raw[:60]}' is no name of a host", "leave out scheme, port and path")
+
+
+def _read_path(raw: str) -> str:
+    if raw.startswith("/") and "\0" not in raw:
+        return raw
+    raise QuantityError("not-a-path", f"'{raw[:60]}' is no whole path", "write it from / on")
+
+
+_TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})
+_REFERENCE: Final = Scalar(
+    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
+    read_reference,
+    str,
+    {"type": "string", "pattern": "^(env:.|file:/|command:/)"},
+    quoted=True,
+)
+_HASH: Final = Scalar(
+    "hash of a token, `sha256:...`",
+    _read_digest,
+    lambda value: f"sha256:{value}",
+    {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    quoted=True,
+)
+_URL: Final = Scalar("address, such as `https://id.example.com`", _read_url, str, _TEXT_SCHEMA, quoted=True)
+_HOST_NAME: Final = Scalar(
+    "name of a host, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True
+)
+_PATH: Final = Scalar("path of a PEM file, from `/` on", _read_path, str, _TEXT_SCHEMA, quoted=True)
+_DURATION: Final = measure(q.DURATION)
+_ROLE: Final = choice(a.ROLES)
+
+
+def _person(**values: Any) -> a.Person:
+    return a.Person("", **values)
+
+
+def _token(**values: Any) -> a.Token:
+    return a.Token("", **values)
+
+
+def _provider(roles: Mapping[str, Any] | None = None, **values: Any) -> a.Provider:
+    return a.Provider(**values, roles=MappingProxyType(dict(roles or {})))
+
+
+PERSON_FIELDS: Final = (
+    Field("role", "role", _ROLE, "what the person may do", required=True),
+    Field("password", "password", _REFERENCE, "where the password for the sign-in page stands", default=""),
+    Field("key", "key", ED25519_KEY, "public key for break-glass credentials", default=""),
+    Field(
+        "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
+    ),
+)
+TOKEN_FIELDS: Final = (
+    Field("role", "role", _ROLE, "what the token may do", required=True),
+    Field("hash", "digest", _HASH, "hash of the token", required=True),
+    Field(
+        "of", "of", reference("person"), "the person it acts for; without one it approves nothing", default=""
+    ),
+    Field("ends", "ends_ms", MOMENT, "from then on it is refused", default=0),
+)
+_PROVIDER: Final = Record(
+    (
+        Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
+        Field("client", "client", text(), "the client id that it gave to evac", required=True),
+        Field("client_secret", "secret", _REFERENCE, "where the client secret stands", default=""),
+        Field(
+            "scopes",
+            "scopes",
+            Listed(text(), ordered=True),
+            "what is asked for",
+            default=("openid", "profile"),
+        ),
+        Field(
+            "name_claim",
+            "name_claim",
+            text(),
+            "claim that names a person; one that people cannot change",
+            default="sub",
+        ),
+        Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
+        Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
+    ),
+    _provider,
+)
+_TLS: Final = Record(
+    (
+        Field("cert", "cert", _PATH, "certificate, and those between it and its authority", required=True),
+        Field("key", "key", _PATH, "its private key", required=True),
+        Field(
+            "client_ca",
+            "client_ca",
+            _PATH,
+            "whoever connects shows a certificate of this authority",
+            default="",
+        ),
+    ),
+    a.Tls,
+)
+_SESSIONS: Final = Record(
+    (
+        Field(
+            "idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000
+        ),
+        Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
+    ),
+    a.Sessions,
+)
+_GLASS: Final = Record(
+    (
+        Field("most", "most_ms", _DURATION, "a credential never lasts longer", default=14_400_000),
+        Field("uses", "uses", small_count(1, 100), "a credential is never used more often", default=3),
+    ),
+    a.GlassRules,
+)
+_LIMITS: Final = Record(
+    (
+        Field("sign_in", "sign_in", rate(), "false proofs from one address", default=a.Limits().sign_in),
+        Field(
+            "requests", "requests", rate(), "requests of one person or program", default=a.Limits().requests
+        ),
+    ),
+    a.Limits,
+)
+
+FIELDS: Final = (
+    Field("address", "address", _URL, "address of the room as browsers know it", default=""),
+    Field("hosts", "hosts", Listed(_HOST_NAME), "more names that it goes by", default=()),
+    Field("oidc", "provider", _PROVIDER, "the identity provider"),
+    Field("tls", "tls", _TLS, "certificate of the room"),
+    Field("sessions", "sessions", _SESSIONS, "how long a login lasts", default=a.Sessions()),
+    Field("break_glass", "glass", _GLASS, "bounds of credentials signed offline", default=a.GlassRules()),
+    Field("limits", "limits", _LIMITS, "how often", default=a.Limits()),
+)
+_PERSON_RECORD: Final = Record(PERSON_FIELDS, _person)
+_TOKEN_RECORD: Final = Record(TOKEN_FIELDS, _token)
+_TOP: Final = Record(FIELDS, dict)
+
+
+def load_access(path: Path) -> a.AccessRules:
+    """The rules in a file. Raises EstateError with every problem; a file that names nobody is one too."""
+    problems = Problems()
+    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
+    content = None if data is None else decode(data, path.name, problems)
+    root = None if content is None else read_document(content, path.name, problems)
+    made = a.AccessRules() if root is None else _rules(root, problems)
+    if problems.has_errors:
+        raise EstateError(problems.all(), "access")
+    return made
+
+
+def access_beside(estate_path: Path) -> Path | None:
+    """`access.yaml` in the folder of an estate; None only where nothing goes by that name. A link that leads
+    nowhere, a folder and what cannot be looked at are found, and refused when they are read.
+    """
+    found = estate_path / ACCESS_FILE
+    try:
+        found.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return found
+
+
+def access_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of an access file."""
+    top = record_schema(FIELDS)
+    for key, fields, words in (
+        ("people", PERSON_FIELDS, "people, by the one name that stands in the journal"),
+        ("tokens", TOKEN_FIELDS, "tokens of programs, by name"),
+    ):
+        entries = {"type": "object", "additionalProperties": record_schema(fields)}
+        top["properties"][key] = {"description": words, "anyOf": [entries, {"type": "null"}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "evac access",
+        "description": "Who may do what in the war room.",
+        **top,
+        "$defs": {"fact": {"type": "object", "required": ["value"]}},
+    }
+
+
+def _rules(root: Node, problems: Problems) -> a.AccessRules:
+    reader = Reader(problems, FactBook(None, problems))
+    sections = {name: root.fields.pop(name, None) for name in ("people", "tokens")}
+    values = reader.arguments(_TOP, root, "access")
+    arguments: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
+    people = _entries(sections["people"], _PERSON_RECORD, a.Person, "people", reader)
+    tokens = _entries(sections["tokens"], _TOKEN_RECORD, a.Token, "tokens", reader)
+    rules = a.AccessRules(people=MappingProxyType(people), tokens=MappingProxyType(tokens), **arguments)
+    for row in reader.references:
+        if row.names == "person" and row.path.startswith("tokens/") and row.name not in people:
+            hint = problems.suggest(row.name, people)
+            problems.add("name-unknown", f"there is no person {shown(row.name)}", row.node.place, hint)
+    _check_people(rules, sections["people"], root, problems)
+    _check_tokens(rules, sections["tokens"], problems)
+    _check_provider(rules, root, problems)
+    return rules
+
+
+def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section: str, reader: Reader) -> Any:
+    """A mapping of names to values of one record."""
+    if pair is None or pair[1].is_unknown:
+        return {}
+    if pair[1].kind != MAP:
+        reader.problems.add("wrong-type", f"{section} is a mapping of names", pair[1].place, "write NAME: {}")
+        return {}
+    found = {}
+    for name, (key, value) in pair[1].fields.items():
+        read = reader.scalar(reference(section), key, f"{section}/{name}")
+        made = reader.arguments(record, value, f"{section}/{name}")
+        if read is not BAD and isinstance(made, dict):
+            found[name] = make(name, **made)
+    return dict(sorted(found.items()))
+
+
+def alike(name: str) -> str:
+    """What names are compared by: those that differ in case or in the form of letters alone are the same.
+    Letters of other alphabets that look alike are not.
+    """
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _check_people(
+    rules: a.AccessRules, pair: tuple[Node, Node] | None, root: Node, problems: Problems
+) -> None:
+    """One person, one name: whoever has two could approve twice."""
+    if not (pair and pair[1].fields) and rules.provider is None and "oidc" not in root.fields:
+        problems.add("nobody", "nobody may do anything", root.place, "name people, or an identity provider")
+    names: dict[str, str] = {}
+    subjects: dict[str, str] = {}
+    for name, person in rules.people.items():
+        place = pair[1].fields[name][0].place if pair else root.place
+        if (other := names.setdefault(alike(name), name)) != name:
+            problems.add("id-taken", f"{shown(name)} and {shown(other)} look the same", place, "rename one")
+        if person.subject and (other := subjects.setdefault(person.subject, name)) != name:
+            problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
+        if person.subject is None and rules.provider is not None:
+            problems.add(
+                "subject-missing",
+                f"it is not said who {shown(name)} is at the identity provider",
+                place,
+                "write subject: SUB, or subject: '' for somebody who is not known there",
+            )
+
+
+def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems: Problems) -> None:
+    taken = {alike(name) for name in rules.people}
+    digests: dict[str, str] = {}
+    for name, token in rules.tokens.items():
+        assert pair is not None
+        place = pair[1].fields[name][0].place
+        if not token.of and token.role in ("approver", "admin"):
+            problems.add(
+                "program-approves",
+                f"{shown(name)} acts for nobody, and may not approve",
+                place,
+                "say whom it acts for: of: PERSON, or give it the role operator",
+            )
+        if not token.of and alike(name) in taken:
+            problems.add("id-taken", f"a person is called {shown(name)} too", place, "rename the token")
+        if (other := digests.setdefault(token.digest, name)) != name:
+            problems.add("id-taken", f"{shown(other)} has the same hash", place, "make a new token")
+
+
+def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> None:
+    """What an identity provider cannot do without."""
+    if rules.sessions.idle_ms > rules.sessions.whole_ms or not rules.sessions.idle_ms:
+        problems.add(
+            "out-of-range", "a login ends before its idle time, or at once", root.place, "let idle <= whole"
+        )
+    if rules.provider is None:
+        return
+    place = root.fields["oidc"][0].place if "oidc" in root.fields else root.place
+    if not rules.address:
+        problems.add(
+            "value-missing", "with oidc the room needs its address", place, "add address: https://HOST"
+        )
+    if "openid" not in rules.provider.scopes:
+        problems.add("value-missing", "scopes must name openid", place, "write scopes: [openid, profile]")

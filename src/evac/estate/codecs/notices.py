@@ -1,0 +1,198 @@
+"""The notices file: channels over which people are told, and which messages go where.
+
+One YAML file, `notices.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
+as the estate: every problem at once, with file, line and column. Nothing secret stands in it: addresses and
+keys are references, for the address of a chat is as good as a password.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from evac.estate.codecs.access import read_reference
+from evac.estate.format.document import MAP, Node, read_document
+from evac.estate.format.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.quantities import QuantityError
+from evac.estate.format.reading import BAD, Reader
+from evac.estate.format.sources import NOTICES_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.model.errors import EstateError
+from evac.notices.values import KINDS, SEVERITIES, UPDATE, Channel, Kind, NoticeRules, Severity, Way
+
+SCHEMA_ID: Final = "urn:evac:notices:1"
+CHANNELS_MOST: Final = 16
+
+_REFERENCE: Final = Scalar(
+    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
+    read_reference,
+    str,
+    {"type": "string", "pattern": "^(env:.|file:/|command:/)"},
+    quoted=True,
+)
+
+
+def _read_link(raw: str) -> str:
+    """An address of a page, as browsers open it."""
+    wrong = QuantityError("not-an-address", f"'{raw[:60]}' is no address of a page", "write https://HOST")
+    try:
+        parts = urlsplit(raw)
+        parts.port  # noqa: B018 - raises ValueError for a wrong one
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise wrong
+    return raw
+
+
+_LINK: Final = Scalar(
+    "address, such as `https://war.example.com`",
+    _read_link,
+    str,
+    {"type": "string", "pattern": "^https?://"},
+    quoted=True,
+)
+
+CHANNEL_FIELDS: Final = (
+    Field("apprise", "apprise", _REFERENCE, "where the URL stands that apprise sends to", default=""),
+    Field("webhook", "webhook", _REFERENCE, "or where the address of a signed webhook stands", default=""),
+    Field(
+        "secret", "secret", _REFERENCE, "where the key of a webhook stands, `whsec_` and base64", default=""
+    ),
+    Field(
+        "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()
+    ),
+    Field("least", "least", choice(SEVERITIES), "nothing milder is sent there", default="warning"),
+    Field("clear", "clear", flag(), "a webhook may go where TLS does not hide it", default=False),
+)
+FIELDS: Final = (
+    Field("room", "room", _LINK, "address of the war room, for links in messages", default=""),
+    Field("page", "page", _LINK, "address of the public status page, for links in updates", default=""),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A channel as the file has it."""
+
+    apprise: str = ""
+    webhook: str = ""
+    secret: str = ""
+    kinds: tuple[Kind, ...] = ()
+    least: Severity = "warning"
+    clear: bool = False
+
+    def channel(self, name: str) -> Channel:
+        way: Way = "webhook" if self.webhook else "apprise"
+        kinds = frozenset(self.kinds)
+        return Channel(name, way, self.webhook or self.apprise, self.secret, kinds, self.least, self.clear)
+
+
+_CHANNEL: Final = Record(CHANNEL_FIELDS, _Written)
+_TOP: Final = Record(FIELDS, dict)
+
+
+def load_notices(path: Path) -> NoticeRules:
+    """The rules in a file. Raises EstateError with every problem; a file without a channel is one too."""
+    problems = Problems()
+    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
+    content = None if data is None else decode(data, path.name, problems)
+    root = None if content is None else read_document(content, path.name, problems)
+    made = NoticeRules() if root is None else _rules(root, problems)
+    if problems.has_errors:
+        raise EstateError(problems.all(), "notices")
+    return made
+
+
+def notices_beside(estate_path: Path) -> Path | None:
+    """`notices.yaml` in the folder of an estate; None where nothing goes by that name."""
+    found = estate_path / NOTICES_FILE
+    return found if found.is_symlink() or found.exists() else None
+
+
+def notices_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a notices file."""
+    top = record_schema(FIELDS)
+    entries = {
+        "type": "object",
+        "additionalProperties": record_schema(CHANNEL_FIELDS),
+        "minProperties": 1,
+        "maxProperties": CHANNELS_MOST,
+    }
+    top["properties"]["channels"] = {"description": "channels, by name", **entries}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "evac notices",
+        "description": "Who is told, over which channel, of what.",
+        **top,
+        "required": ["channels"],
+        "$defs": {"fact": {"type": "object", "required": ["value"]}},
+    }
+
+
+def _rules(root: Node, problems: Problems) -> NoticeRules:
+    reader = Reader(problems, FactBook(None, problems))
+    pair = root.fields.pop("channels", None)
+    values = reader.arguments(_TOP, root, "notices")
+    links = {key: str(values.get(key, "")) if isinstance(values, dict) else "" for key in ("room", "page")}
+    if pair is None or pair[1].is_unknown or (pair[1].kind == MAP and not pair[1].fields):
+        problems.add(
+            "nobody-told",
+            "no channel is named, so nobody is told anything",
+            root.place,
+            "write channels: {NAME: {apprise: env:NAME}}",
+        )
+        return NoticeRules()
+    if pair[1].kind != MAP:
+        problems.add("wrong-type", "channels is a mapping of names", pair[1].place, "write NAME: {}")
+        return NoticeRules()
+    found: dict[str, Channel] = {}
+    for name, (key, value) in pair[1].fields.items():
+        read = reader.scalar(reference("channel"), key, f"channels/{name}")
+        made = reader.arguments(_CHANNEL, value, f"channels/{name}")
+        if read is BAD or not isinstance(made, dict):
+            continue
+        if "/" in name:
+            problems.add("id-invalid", f"{shown(name)} is no name of a channel", key.place, "leave out the /")
+        written = _Written(**made)
+        _check(name, value, key, problems)
+        if UPDATE in written.kinds and len(set(written.kinds)) > 1:
+            problems.add(
+                "channel-mixed",
+                f"{shown(name)} would tell users what is for you alone",
+                key.place,
+                "name kinds: update alone, and another channel for the rest",
+            )
+        found[name] = written.channel(name)
+    if len(found) > CHANNELS_MOST:
+        hint = "let several people share one"
+        problems.add("too-many-channels", f"{len(found)} channels; at most {CHANNELS_MOST}", root.place, hint)
+    return NoticeRules(MappingProxyType(dict(sorted(found.items()))), **links)
+
+
+def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
+    """A channel is of one way, and has what that way needs."""
+    said = value.fields.keys()  # also what was refused: that is told by itself
+    if ("apprise" in said) == ("webhook" in said):
+        problems.add(
+            "channel-way",
+            f"{shown(name)} needs apprise: or webhook:, and one of them",
+            key.place,
+            "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME",
+        )
+    if "webhook" in said and "secret" not in said:
+        problems.add(
+            "value-missing",
+            f"the webhook {shown(name)} has no key to sign with",
+            key.place,
+            "add secret: env:NAME; evac notices key makes one",
+        )
+    if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
+        problems.add(
+            "channel-way", f"secret and clear of {shown(name)} are of webhooks", key.place, "leave them out"
+        )

@@ -1,0 +1,317 @@
+"""The policy file: what evac may do by itself, whom it asks, how it fences and how fast it believes.
+
+One YAML file, `policy.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
+as the estate: every problem at once, with file, line and column. An empty file is the careful policy.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.document import Node, read_document
+from evac.estate.format.kinds import (
+    Field,
+    Listed,
+    Mapped,
+    Record,
+    Records,
+    Scalar,
+    choice,
+    flag,
+    measure,
+    permille,
+    reference,
+    small_count,
+    text,
+)
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.quantities import QuantityError
+from evac.estate.format.reading import BAD, Reader
+from evac.estate.format.sources import POLICY_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.model import run_policy as rp
+from evac.model.errors import EstateError
+from evac.model.estate import Estate
+
+_DURATION: Final = measure(q.DURATION)
+_COUNT: Final = measure(q.COUNT)
+_SITES: Final = Listed(reference("site"))
+_STORES: Final = Listed(reference("store"))
+_KEY_BYTES: Final = 32
+
+
+def _read_key(raw: str) -> str:
+    try:
+        if len(base64.b64decode(raw, validate=True)) == _KEY_BYTES:
+            return raw
+    except (binascii.Error, ValueError):
+        pass
+    raise QuantityError("not-a-key", "this is no ed25519 public key", "evac key FILE makes one")
+
+
+def _read_moment(raw: str) -> int:
+    hint = "write it with its time zone, like 2026-11-25T03:00:00Z"
+    try:
+        moment = datetime.fromisoformat(raw)
+    except ValueError as error:
+        raise QuantityError("not-a-moment", f"'{raw[:40]}' is no moment", hint) from error
+    if moment.tzinfo is None:
+        raise QuantityError("not-a-moment", f"'{raw[:40]}' has no time zone", hint)
+    return int(moment.timestamp() * 1000)
+
+
+def _show_moment(value: int) -> str:
+    return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+ED25519_KEY: Final = Scalar("ed25519 public key, base64", _read_key, str, {"type": "string"}, quoted=True)
+MOMENT: Final = Scalar(
+    "moment, such as `2026-11-25T03:00:00Z`", _read_moment, _show_moment, {"type": "string"}, quoted=True
+)
+_SHARES: Final = Listed(permille(), ordered=True)
+
+
+def _watch(profile: str = "cautious", **changed: Any) -> rp.WatchProfile:
+    return dataclasses.replace(rp.PROFILES[profile], **changed)
+
+
+def _store_policy(store: str, **values: Any) -> rp.StorePolicy:
+    return rp.StorePolicy(store, **values)
+
+
+_WATCH: Final = Record(
+    (
+        Field(
+            "profile",
+            "profile",
+            choice(tuple(sorted(rp.PROFILES))),
+            "how fast to believe",
+            default="cautious",
+        ),
+        Field("period", "period_ms", _DURATION, "between two probes"),
+        Field("deadline", "deadline_ms", _DURATION, "until a probe without an answer is missed"),
+        Field("misses", "misses", small_count(1, 1_000), "missed in a row until a witness says down"),
+        Field("suspect", "suspect_ms", _DURATION, "how long until a site is suspected"),
+        Field("confirm", "confirm_ms", _DURATION, "how long a quorum must agree until a site counts as lost"),
+        Field("clear", "clear_ms", _DURATION, "how long it must answer until it counts as healthy again"),
+        Field("kinds", "kinds", small_count(2, 5), "independent kinds of evidence that must agree"),
+    ),
+    _watch,
+)
+
+_ENVELOPE: Final = Record(
+    (
+        Field("sites", "sites", _SITES, "sites that may be left", default=()),
+        Field("stores", "stores", _STORES, "stores that may be promoted", default=()),
+        Field(
+            "most_lost", "most_lost_ms", _DURATION, "the most data that may be lost, of any store", default=0
+        ),
+        Field("most_shed", "most_shed", _COUNT, "the most people whose services may be shed", default=0),
+    ),
+    rp.Envelope,
+)
+
+STORE_FIELDS: Final = (
+    Field(
+        "fence_proofs",
+        "proofs",
+        Listed(choice(rp.FENCE_PROOFS), ordered=True),
+        "proofs of the fence of the old primary that are good enough",
+        default=("network", "power", "attest"),
+    ),
+    Field(
+        "self_fence",
+        "self_fence",
+        flag(),
+        "true: members turn read-only when their lease ends",
+        default=False,
+    ),
+    Field("lease", "lease_ttl_ms", _DURATION, "how long that lease lasts", default=15_000),
+    Field(
+        "on_sync_loss",
+        "on_sync_loss",
+        choice(("next", "async", "ask")),
+        "when the synchronous replica is lost: the next one, asynchronous, or ask",
+        default="ask",
+    ),
+    Field(
+        "async_promotion",
+        "async_promotion",
+        choice(("ask", "allow", "never")),
+        "whether a replica that may have lost writes is promoted",
+        default="ask",
+    ),
+    Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: the most that may be lost", default=0),
+)
+
+_WINDOW: Final = Record(
+    (
+        Field("from", "begin_ms", MOMENT, "when it begins", required=True),
+        Field("to", "end_ms", MOMENT, "when it ends", required=True),
+        Field("sites", "sites", _SITES, "the sites it is about; else all", default=()),
+        Field("reason", "reason", text(), "why", default=""),
+    ),
+    rp.Window,
+)
+
+_PATIENCE: Final = Record(
+    (
+        Field("attempts", "attempts", small_count(1, 100), "tries of a step in all", default=4),
+        Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
+        Field(
+            "deadline_least",
+            "deadline_least_ms",
+            _DURATION,
+            "the shortest deadline of a step, also where its plan says less",
+            default=10_000,
+        ),
+        Field("backoff", "backoff_ms", _DURATION, "before the second try; doubles", default=500),
+        Field("backoff_most", "backoff_most_ms", _DURATION, "the longest wait between tries", default=30_000),
+        Field(
+            "stuck_factor",
+            "stuck_factor",
+            small_count(1, 100),
+            "of the predicted time, until an alarm",
+            default=2,
+        ),
+    ),
+    rp.Patience,
+)
+
+_PACE: Final = Record(
+    (
+        Field(
+            "shares",
+            "shares",
+            _SHARES,
+            "shares of the traffic that is moved, growing to 100 %",
+            default=(1_000,),
+        ),
+        Field("wait", "wait_ms", _DURATION, "between two shares", default=0),
+        Field(
+            "errors",
+            "errors_permille",
+            permille(),
+            "above it evac slows down; above twice that it stops",
+            default=50,
+        ),
+    ),
+    rp.Pace,
+)
+
+FIELDS: Final = (
+    Field(
+        "mode",
+        "mode",
+        choice(("advise", "hold", "act")),
+        "advise only; hold: prepare and wait for approval; act by itself",
+        default="advise",
+    ),
+    Field("approvals", "approvals", small_count(1, 5), "persons who must approve", default=1),
+    Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
+    Field(
+        "envelope",
+        "envelope",
+        _ENVELOPE,
+        "what evac may do without asking, in mode act",
+        default=rp.Envelope(),
+    ),
+    Field("watch", "profile", _WATCH, "how a lost site is recognised", default=rp.PROFILES["cautious"]),
+    Field("windows", "windows", Records(_WINDOW), "maintenance: no new effect inside", default=()),
+    Field("patience", "patience", _PATIENCE, "how steps are tried", default=rp.Patience()),
+    Field("pace", "pace", _PACE, "how traffic is moved", default=rp.Pace()),
+    Field("driver_limits", "driver_limits", Mapped(text(), _COUNT), "actions at once, by driver", default={}),
+    Field(
+        "generation",
+        "generation",
+        choice(("told", "asked")),
+        "whether an effect waits for the agent of its site to know of no newer generation",
+        default="told",
+    ),
+    Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
+)
+_STORE_RECORD: Final = Record(STORE_FIELDS, _store_policy)
+_TOP: Final = Record(FIELDS, dict)
+
+
+def load_policy(path: Path, estate: Estate | None = None) -> rp.RunPolicy:
+    """The policy in a file. Names are checked against the estate. Raises EstateError with every problem."""
+    problems = Problems()
+    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
+    content = None if data is None else decode(data, path.name, problems)
+    root = None if content is None else read_document(content, path.name, problems)
+    made = rp.RunPolicy() if root is None else _policy(root, estate, problems)
+    if problems.has_errors:
+        raise EstateError(problems.all(), "policy")
+    return made
+
+
+def policy_beside(estate_path: Path) -> Path | None:
+    """`policy.yaml` in the folder of an estate, if there is one."""
+    found = estate_path / POLICY_FILE
+    return found if found.is_file() else None
+
+
+def _policy(root: Node, estate: Estate | None, problems: Problems) -> rp.RunPolicy:
+    reader = Reader(problems, FactBook(None, problems))
+    stores_pair = root.fields.pop("stores", None)
+    values = reader.arguments(_TOP, root, "policy")
+    arguments: dict[str, Any] = dict(values) if isinstance(values, dict) else {}
+    stores = {} if stores_pair is None else _stores(stores_pair[1], reader)
+    _check_names(reader, estate)
+    approvers = arguments.pop("approvers", {})
+    arguments["approvers"] = tuple(rp.Approver(name, key) for name, key in sorted(approvers.items()))
+    if "driver_limits" in arguments:
+        arguments["driver_limits"] = MappingProxyType(dict(sorted(arguments["driver_limits"].items())))
+    policy = rp.RunPolicy(**arguments, stores=MappingProxyType(stores))
+    _check_sense(policy, root, problems)
+    return policy
+
+
+def _stores(node: Node, reader: Reader) -> dict[str, rp.StorePolicy]:
+    if node.kind != 2:
+        reader.problems.add("wrong-type", "stores is a mapping of ids", node.place, "write ID: {...}")
+        return {}
+    found: dict[str, rp.StorePolicy] = {}
+    for name, (key, value) in node.fields.items():
+        reader.scalar(reference("store"), key, f"stores/{name}")
+        made = reader.arguments(_STORE_RECORD, value, f"stores/{name}")
+        if made is not BAD and isinstance(made, dict):
+            found[name] = _store_policy(name, **made)
+    return dict(sorted(found.items()))
+
+
+def _check_names(reader: Reader, estate: Estate | None) -> None:
+    if estate is None:
+        return
+    known: Mapping[str, Iterable[str]] = {
+        "site": [site.id for site in estate.sites],
+        "store": [store.id for store in estate.stores],
+    }
+    for row in reader.references:
+        names = list(known[row.names])
+        if row.name not in names:
+            hint = reader.problems.suggest(row.name, names)
+            message = f"the estate has no {row.names} {shown(row.name)}"
+            reader.problems.add("name-unknown", message, row.node.place, hint)
+
+
+def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
+    """What cannot be: shares that do not end at the whole, windows that end before they begin."""
+    shares = policy.pace.shares
+    if not shares or list(shares) != sorted(set(shares)) or shares[-1] != 1_000:
+        problems.add("out-of-range", "shares grow and end at 100 %", root.place, "write [10 %, 50 %, 100 %]")
+    if policy.approvers and policy.approvals > len(policy.approvers):
+        message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} persons may approve"
+        problems.add("out-of-range", message, root.place, "name more approvers, or ask for fewer")
+    for window in policy.windows:
+        if window.end_ms <= window.begin_ms:
+            problems.add("out-of-range", "a window ends before it begins", root.place, "swap from and to")

@@ -1,0 +1,8 @@
+"""Example companies of any size, made from a seed: nothing is read, nothing is timed."""
+
+from __future__ import annotations
+
+from evac.estate.examples.build import pangyo
+from evac.estate.examples.description import describe
+
+__all__ = ["describe", "pangyo"]

@@ -1,0 +1,195 @@
+"""How big the services of the example are: replicas, demand of one, smallest share that serves.
+
+All drawn from a seeded generator, all assumed. The shapes follow what was published of large
+fleets: sizes are heavy-tailed (Tirmazi et al., "Borg: the Next Generation", EuroSys 2020), so
+replica counts are lognormal; popularity falls with rank as a Zipf law.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from evac.estate.examples.company import SHEDDABLE, Blueprint
+from evac.estate.examples.grounds import CLASS_IDS, CLASSES
+from evac.estate.examples.machines import Machines
+from evac.model.fleet import SERVING, IntColumn
+from evac.model.units import ceil_share
+
+REPLICAS_OF_90000: Final = 200_000
+FILL_PERMILLE: Final = {"general": 890, "gpu": 850, "memory": 880, "storage": 880, "web": 925}
+"""Of the scarce resource of a class, on its serving servers, at peak."""
+
+SCARCE: Final = {"general": 0, "gpu": 3, "memory": 1, "storage": 2, "web": 0}
+"""Which resource of units.RESOURCES runs out first on a class."""
+
+_SIGMA: Final = 1.15
+_WEIGHT: Final = {
+    "infra": 2.5,
+    "tool": 0.12,
+    "platform": 1.0,
+    "login": 2.0,
+    "gateway": 2.2,
+    "members": 1.0,
+    "data": 1.0,
+    "cache": 1.2,
+    "core": 1.5,
+    "worker": 0.8,
+    "model": 1.0,
+    "api": 1.6,
+    "front": 1.3,
+    "batch": 1.3,
+    "analytics": 1.3,
+    "training": 1.5,
+}
+_LADDER: Final = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2)
+_GPU_LADDER: Final = (1 / 8, 1 / 4, 1 / 2)
+"""Sizes of a replica as parts of a server: people buy and cut machines so that parts fill them."""
+_SMALL_ODDS: Final = (0.30, 0.25, 0.20, 0.15, 0.06, 0.04)
+_LARGE_ODDS: Final = (0.02, 0.03, 0.05, 0.10, 0.25, 0.55)
+_GRAIN: Final = (250, 512, 16, 1)
+"""Demands are multiples of these, in base units."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sizes:
+    """One row a blueprint: nominal replicas, demand (S, R), share as a Fraction each."""
+
+    replicas: IntColumn
+    demand: IntColumn
+    share: tuple[Fraction, ...]
+
+    def base(self, row: int) -> int:
+        """Smallest count of replicas that serves."""
+        return ceil_share(self.share[row].numerator, self.share[row].denominator, int(self.replicas[row]))
+
+
+def draw_sizes(blueprints: tuple[Blueprint, ...], machines: Machines, draw: Generator) -> Sizes:
+    """Sizes for these blueprints on that fleet: REPLICAS_OF_90000 in proportion, filled as FILL_PERMILLE."""
+    servers = len(machines.rack)
+    serving = [
+        int(((machines.machine == c) & (machines.state == SERVING)).sum()) for c in range(len(CLASS_IDS))
+    ]
+    popularity = _popularity(blueprints, draw)
+    luck = draw.uniform(size=len(blueprints))
+    ratios = draw.uniform(0.5, 0.95, size=(len(blueprints), 3))
+    share = tuple(_share(b, draw) for b in blueprints)
+    replicas = np.zeros(len(blueprints), np.int64)
+    demand = np.zeros((len(blueprints), 4), np.int64)
+    totals = _class_totals(round(servers * REPLICAS_OF_90000 / 90_000), serving)
+    for index, name in enumerate(CLASS_IDS):
+        rows = np.array([i for i, b in enumerate(blueprints) if b.machine == name], np.int64)
+        least = np.array([3 if blueprints[i].tier == 0 else 2 for i in rows], np.int64)
+        replicas[rows] = _counts(popularity[rows], least, totals[index], _most(serving[index]))
+        demand[rows] = _demands(index, replicas[rows], luck[rows], ratios[rows], serving[index])
+    return Sizes(replicas, demand, share)
+
+
+def _popularity(blueprints: tuple[Blueprint, ...], draw: Generator) -> NDArray[np.float64]:
+    noise = draw.lognormal(0.0, _SIGMA, size=len(blueprints))
+    rank = np.array([max(0, b.rank) for b in blueprints], np.float64)
+    weight = np.array([_WEIGHT[b.component] for b in blueprints])
+    return np.asarray(weight * noise / np.sqrt(1.0 + rank))
+
+
+def _share(blueprint: Blueprint, draw: Generator) -> Fraction:
+    """Smallest share that serves. Higher tiers are built with more to spare, batch work can wait."""
+    pick = int(draw.integers(0, 4))
+    if blueprint.component in SHEDDABLE:
+        return (Fraction(1, 4), Fraction(1, 4), Fraction(1, 3), Fraction(1, 3))[pick]
+    if blueprint.tier == 0 and blueprint.family == "bank":
+        return Fraction(1, 2)
+    if blueprint.component == "cache":
+        return (Fraction(1, 2), Fraction(1, 2), Fraction(1, 2), Fraction(3, 5))[pick]
+    if blueprint.tier == 0:
+        return (Fraction(1, 2), Fraction(3, 5), Fraction(3, 5), Fraction(3, 5))[pick]
+    if blueprint.machine in ("gpu", "storage") or blueprint.component == "members":
+        return (Fraction(3, 5), Fraction(3, 5), Fraction(2, 3), Fraction(2, 3))[pick]
+    if blueprint.tier == 1:
+        return (Fraction(2, 3), Fraction(7, 10), Fraction(7, 10), Fraction(3, 4))[pick]
+    return (Fraction(7, 10), Fraction(3, 4), Fraction(3, 4), Fraction(4, 5))[pick]
+
+
+def _most(serving: int) -> int:
+    """Most replicas of one service: a sixth of its class, less where the class is a handful of racks."""
+    return serving // 6 if serving >= 1_000 else max(4, serving // 12)
+
+
+def _class_totals(replicas: int, serving: list[int]) -> list[int]:
+    totals = [replicas * count // sum(serving) for count in serving]
+    totals[0] += replicas - sum(totals)
+    return totals
+
+
+def _counts(weight: NDArray[np.float64], least: IntColumn, total: int, most: int) -> IntColumn:
+    """Whole numbers in [least, most] in proportion to weight that sum to `total`."""
+    low, high = 0.0, float(total) / float(weight.min())
+    for _ in range(80):
+        middle = (low + high) / 2
+        if np.clip(weight * middle, least, most).sum() < total:
+            low = middle
+        else:
+            high = middle
+    exact = np.clip(weight * high, least, most)
+    counts = np.floor(exact).astype(np.int64)
+    order = np.lexsort((np.arange(len(counts)), -(exact - counts)))
+    missing = total - int(counts.sum())
+    for step in range(abs(missing)):
+        counts[order[step % len(order)]] += 1 if missing > 0 else -1
+    return counts
+
+
+def _demands(
+    index: int, replicas: IntColumn, luck: NDArray[np.float64], ratios: NDArray[np.float64], serving: int
+) -> IntColumn:
+    """Demand vectors: the scarce resource fills the class as wanted, the others stay below it."""
+    capacity = np.array(CLASSES[index].capacity, np.int64)
+    name = CLASS_IDS[index]
+    scarce = SCARCE[name]
+    share = _fractions(luck, replicas, _wanted_servers(name, serving), scarce == 3)
+    demand = np.zeros((len(replicas), 4), np.int64)
+    demand[:, scarce] = _grained(share * capacity[scarce], scarce)
+    for position, resource in enumerate(r for r in range(4) if r != scarce):
+        if capacity[resource]:
+            slack = 4.0 if resource == 2 else 1.0
+            demand[:, resource] = _grained(share * ratios[:, position] * capacity[resource] / slack, resource)
+    return demand
+
+
+def _wanted_servers(machine: str, serving: int) -> float:
+    """Full servers that the replicas of a class amount to; few servers are harder to fill than many."""
+    return serving * FILL_PERMILLE[machine] / 1_000.0 * (1.0 - min(0.25, 1.5 / float(np.sqrt(serving))))
+
+
+def _grained(amount: NDArray[np.float64], resource: int) -> IntColumn:
+    grain = _GRAIN[resource]
+    return np.asarray(np.maximum(grain, amount.astype(np.int64) // grain * grain))
+
+
+def _fractions(
+    luck: NDArray[np.float64], replicas: IntColumn, wanted: float, whole: bool
+) -> NDArray[np.float64]:
+    """A part of the ladder for each service, so that all replicas together fill about `wanted` servers.
+
+    The odds lie between those of small and large parts; where is found by bisection, with the luck
+    of each service held, so that the sum is monotone.
+    """
+    ladder = np.array(_GPU_LADDER if whole else _LADDER)
+    small = np.array(_SMALL_ODDS).reshape(len(ladder), -1).sum(axis=1)
+    large = np.array(_LARGE_ODDS).reshape(len(ladder), -1).sum(axis=1)
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        odds = np.cumsum((1.0 - middle) * small + middle * large)
+        parts = ladder[np.searchsorted(odds[:-1], luck)]
+        if float((parts * replicas).sum()) < wanted:
+            low = middle
+        else:
+            high = middle
+    odds = np.cumsum((1.0 - low) * small + low * large)
+    return np.asarray(ladder[np.searchsorted(odds[:-1], luck)])

@@ -1,0 +1,242 @@
+"""The sections of all documents, merged, to the tuples of an Estate.
+
+Owns what top-level keys mean and how files add up; entries are read by `reading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from types import MappingProxyType
+from typing import Any, Final
+
+from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.kinds import ID, ID_MAX, Field
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.reading import BAD, Reader, _Bad
+from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, TOP_KEYS, Section
+
+
+@dataclass(slots=True)
+class Assembly:
+    """What the documents say: arguments of Estate, and the node of every entry by its path."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    entries: dict[str, Node] = field(default_factory=dict)
+    as_of: date | None = None
+
+
+_DAY: Final = next(f for f in HEAD if f.key == "as_of")
+
+
+def day_of(documents: list[Node], given: date | None, problems: Problems) -> date | None:
+    """The day facts are judged by: the one given, else the one a file states."""
+    if given is not None:
+        return given
+    reader = Reader(Problems(), FactBook(None, Problems()))
+    for document in documents:
+        pair = document.fields.get("as_of")
+        if pair is not None:
+            value = reader.value(_DAY, pair[1], "as_of")
+            return value if isinstance(value, date) else None
+    return None
+
+
+def assemble(documents: list[Node], reader: Reader, as_of: date | None) -> Assembly:
+    """Every section of every document. Problems go to the reader's."""
+    assembly = Assembly(as_of=as_of)
+    top = _merge(documents, reader.problems)
+    _check_version(top, documents, reader.problems)
+    stated = _facts(top.get("facts", []), reader)
+    _head(top, reader, assembly)
+    for section in SECTIONS:
+        nodes = top.get(section.key, [])
+        _SECTION_READERS[section.style](section, nodes, reader, assembly)
+    assembly.values["tools"] = _tools(top.get("tools", []), reader)
+    reader.facts.check_paths(reader.places, stated)
+    return assembly
+
+
+def _merge(documents: list[Node], problems: Problems) -> dict[str, list[Node]]:
+    """Top-level key -> its value in each document that has it."""
+    top: dict[str, list[Node]] = {}
+    for document in documents:
+        if document.kind != MAP:
+            problems.add(
+                "wrong-type",
+                "an estate file is a mapping of sections",
+                document.place,
+                f"keys: {', '.join(TOP_KEYS)}",
+            )
+            continue
+        for key, (key_node, node) in document.fields.items():
+            if key not in TOP_KEYS:
+                hint = problems.suggest(key, TOP_KEYS) or f"keys: {', '.join(TOP_KEYS)}"
+                problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
+            elif not (node.kind == SCALAR and node.is_unknown):
+                top.setdefault(key, []).append(node)
+    return top
+
+
+def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: Problems) -> None:
+    if documents and "evac" not in top:
+        problems.add(
+            "version-missing", "no file says its version", documents[0].place, f"add evac: {FORMAT_VERSION}"
+        )
+    for node in top.get("evac", []):
+        if node.text != str(FORMAT_VERSION):
+            message = f"version {shown(node.text)} of the format is not known here"
+            problems.add(
+                "version-unknown", message, node.place, f"this program reads version {FORMAT_VERSION}"
+            )
+
+
+def _facts(nodes: list[Node], reader: Reader) -> set[str]:
+    stated = set()
+    for node in nodes:
+        if node.kind != MAP:
+            reader.problems.add(
+                "wrong-type", "facts are a mapping of paths", node.place, "services/pay/rto: {source: ...}"
+            )
+            continue
+        for path, (key, value) in node.fields.items():
+            arguments = reader.arguments(FACT, value, f"facts/{path}")
+            if not isinstance(arguments, _Bad):
+                stated.add(path)
+                reader.facts.record(path, arguments, key.place)
+    return stated
+
+
+def _head(top: dict[str, list[Node]], reader: Reader, assembly: Assembly) -> None:
+    for spec in HEAD:
+        nodes = top.get(spec.key, [])
+        _only_once(spec.key, nodes, reader.problems)
+        if not nodes:
+            assembly.values[spec.attr] = spec.default
+            continue
+        value = reader.value(spec, nodes[0], spec.key)
+        assembly.values[spec.attr] = spec.default if value is BAD or value is None else value
+    assembly.values["as_of"] = assembly.as_of
+    weights = assembly.values["tier_weights"]
+    if not weights and top.get("tier_weights"):
+        reader.problems.add("out-of-range", "at least one weight is needed", top["tier_weights"][0].place)
+
+
+def _only_once(key: str, nodes: list[Node], problems: Problems) -> None:
+    for node in nodes[1:]:
+        problems.add(
+            "key-twice",
+            f"{key} is stated in two files, first at {nodes[0].place}",
+            node.place,
+            "keep one of the two",
+        )
+
+
+def _ids(section: Section, nodes: list[Node], reader: Reader, assembly: Assembly) -> None:
+    found: dict[str, Any] = {}
+    for node in nodes:
+        if node.kind != MAP:
+            reader.problems.add(
+                "wrong-type", f"{section.key} is a mapping of ids", node.place, "write ID: {...}"
+            )
+            continue
+        for name, (key, value) in node.fields.items():
+            path = f"{section.key}/{name}"
+            first = assembly.entries.get(path)
+            if first is not None:
+                message = f"{shown(name)} is described twice in {section.key}, first at {first.place}"
+                reader.problems.add("id-twice", message, key.place, "rename one, or merge the two")
+                continue
+            assembly.entries[path] = key
+            made = _entry(section, name, key, value, path, reader)
+            if made is not BAD:
+                found[name] = made
+    assembly.values[section.attr] = tuple(found[name] for name in sorted(found))
+
+
+def _entry(section: Section, name: str, key: Node, value: Node, path: str, reader: Reader) -> Any:
+    reader.places[path] = (key.file, key.line, key.column)
+    if len(name) > ID_MAX or not ID.fullmatch(name):
+        hint = (
+            "ids begin with a letter or digit and hold letters, digits and . _ - : @, parts of a path with /"
+        )
+        reader.problems.add("id-invalid", f"{shown(name)} is not an id", key.place, hint)
+        return BAD
+    if section.path_id and "/" not in name:
+        message = f"{shown(name)} does not say its site"
+        reader.problems.add("domain-path-invalid", message, key.place, f"write SITE/{name}")
+        return BAD
+    gone = reader.facts.any_expired and reader.facts.is_expired(path)
+    arguments = reader.arguments(section.record, value, path, gone)
+    return BAD if isinstance(arguments, _Bad) else section.make(id=name, **arguments)
+
+
+def _list(section: Section, nodes: list[Node], reader: Reader, assembly: Assembly) -> None:
+    """Entries in the order of their values, so that the order of files and lines is no matter."""
+    items: list[Node] = []
+    for node in nodes:
+        if node.kind == LIST:
+            items += node.items
+        else:
+            reader.problems.add(
+                "wrong-type", f"{section.key} is a list", node.place, "begin each entry with - "
+            )
+    made: list[Any] = []
+    for item in sorted(items, key=_order_of):
+        path = f"{section.key}/{len(made)}"
+        value = _link_or_other(section, item, reader, path)
+        if value is not BAD:
+            made.append(value)
+            assembly.entries[path] = item
+            reader.places[path] = (item.file, item.line, item.column)
+    assembly.values[section.attr] = tuple(made)
+
+
+def _order_of(item: Node) -> tuple[str, ...]:
+    """What a list is sorted by: the ends of a link; domain, day and kind of a rehearsal."""
+    if "ends" in item.fields:
+        return tuple(sorted(end.text for end in item.fields["ends"][1].items))
+    defaults = {"kind": "live"}
+    keys = ("domain", "done", "kind", "estate_digest")
+    return tuple(item.fields[key][1].text if key in item.fields else defaults.get(key, "") for key in keys)
+
+
+def _link_or_other(section: Section, item: Node, reader: Reader, path: str) -> Any:
+    if section.key == "links" and item.kind == MAP and "ends" in item.fields:
+        ends = item.fields["ends"][1]
+        if ends.kind == LIST and (len(ends.items) != 2 or len({end.text for end in ends.items}) != 2):
+            reader.problems.add(
+                "same-ends", "a link has two different ends", ends.place, "write ends: [SITE, OTHER-SITE]"
+            )
+            return BAD
+    arguments = reader.arguments(section.record, item, path)
+    if isinstance(arguments, _Bad) or len(arguments.get("ends", (1, 2))) != 2:
+        return BAD
+    return section.make(**arguments)
+
+
+def _mapping(section: Section, nodes: list[Node], reader: Reader, assembly: Assembly) -> None:
+    _only_once(section.key, nodes, reader.problems)
+    arguments = reader.arguments(section.record, nodes[0], section.key) if nodes else {}
+    if nodes:
+        reader.places[section.key] = (nodes[0].file, nodes[0].line, nodes[0].column)
+    assembly.values[section.attr] = section.make(**({} if isinstance(arguments, _Bad) else arguments))
+
+
+def _tools(nodes: list[Node], reader: Reader) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for node in nodes:
+        value = reader.value(Field("tools", "tools", TOOLS, ""), node, "tools")
+        for role, services in (value if isinstance(value, dict) else {}).items():
+            if role in found:
+                reader.problems.add(
+                    "key-twice", f"the tool {role} is stated in two files", node.place, "keep one of the two"
+                )
+            else:
+                found[role] = services
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+_SECTION_READERS: Final = {"ids": _ids, "list": _list, "mapping": _mapping}

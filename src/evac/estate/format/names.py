@@ -1,0 +1,238 @@
+"""Whether every name that is used exists, and whether what is said can be.
+
+Works on the assembled tuples; servers, which are many, are looked up in their column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evac.estate.format.assembling import Assembly
+from evac.estate.format.bindings import ServerNames
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.reading import Reader, Reference
+from evac.model.diagnostic import Place
+from evac.model.estate import Endpoint, Service, SharedFate, Store
+
+_SECRET_WORDS: Final = ("password", "secret", "token", "passphrase")
+_NOT_SECRET: Final = ("_name", "_algorithm", "_url")
+_DOMAIN_SECTIONS: Final = ("sites", "groups", "halls", "feeds", "racks")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Names by what they are names of. `servers` are looked up one at a time, not listed."""
+
+    names: dict[str, Collection[str]]
+    servers: ServerNames
+
+    def has(self, kind: str, name: str) -> bool:
+        return name in self.names[kind] or (kind == "domain" and self.servers.has(name))
+
+
+def known_names(assembly: Assembly, servers: ServerNames) -> Known:
+    """Every name, by the kinds that references use."""
+    values = assembly.values
+    domains = {entry.id: None for section in _DOMAIN_SECTIONS for entry in values[section]}
+    names: dict[str, Collection[str]] = {
+        "domain": domains,
+        "site": _ids(values["sites"]),
+        "hall": _ids(values["halls"]),
+        "feed": _ids(values["feeds"]),
+        "class": _ids(values["classes"]),
+        "service": _ids(values["services"]),
+        "store": _ids(values["stores"]),
+        "store family": {store.family: None for store in values["stores"]},
+        "site or pool": _ids([*values["sites"], *values["pools"]]),
+        "subject": _ids([*values["services"], *values["stores"], *values["sites"], *values["feeds"]]),
+    }
+    return Known(names, servers)
+
+
+def _ids(entries: Iterable[Any]) -> dict[str, None]:
+    return {entry.id: None for entry in entries}
+
+
+def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
+    """Note every name that nothing has. Entries refused for their own sake count as existing."""
+    described = {path.split("/", 1)[1]: None for path in assembly.entries}
+    for reference in reader.references:
+        if known.has(reference.names, reference.name) or (
+            reference.name in described and _refused(reference, assembly)
+        ):
+            continue
+        _dangling(reference, known, reader.problems)
+
+
+_SECTION_OF: Final = {
+    "site": "sites",
+    "hall": "halls",
+    "feed": "feeds",
+    "class": "classes",
+    "service": "services",
+    "store": "stores",
+}
+
+
+def _refused(reference: Reference, assembly: Assembly) -> bool:
+    """Whether the name is described, but its entry had a problem of its own."""
+    sections = (
+        (_SECTION_OF[reference.names],)
+        if reference.names in _SECTION_OF
+        else (*_DOMAIN_SECTIONS, "pools", "stores", "services")
+    )
+    return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
+
+
+def _dangling(reference: Reference, known: Known, problems: Problems) -> None:
+    what = "fault domain or server" if reference.names == "domain" else reference.names
+    code = "hall-unknown" if reference.names == "hall" else "name-unknown"
+    hint = problems.suggest(reference.name, known.names[reference.names])
+    section = _SECTION_OF.get(reference.names, "")
+    hint = hint or (f"describe it under {section}:" if section else "")
+    problems.add(code, f"no {what} is named {shown(reference.name)}", reference.node.place, hint)
+
+
+def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
+    """What cannot be, among sections: paths, shared name spaces, groups, stores, needs."""
+    _check_paths(assembly, reader, known)
+    _check_shared_names(assembly, reader, known)
+    _check_groups(assembly.values["groups"], reader)
+    for store in assembly.values["stores"]:
+        _check_store(store, reader)
+    for endpoint in assembly.values["endpoints"]:
+        _check_endpoint(endpoint, reader)
+    witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
+    for service in assembly.values["services"]:
+        _check_service(service, reader)
+    for placement in reader.placements:
+        if placement.target in witnesses:
+            message = f"{shown(placement.target)} is a witness: it votes and runs nothing"
+            reader.problems.add(
+                "replicas-at-witness",
+                message,
+                placement.node.place,
+                "give the site another role, or move them",
+            )
+    links = assembly.values["links"]
+    for row, link in enumerate(links[1:], 1):
+        if link.ends == links[row - 1].ends:
+            message = f"a second link between {link.ends[0]} and {link.ends[1]}"
+            reader.problems.add(
+                "link-twice", message, assembly.entries[f"links/{row}"].place, "add up their bandwidth"
+            )
+
+
+def _check_paths(assembly: Assembly, reader: Reader, known: Known) -> None:
+    sites = known.names["site"]
+    for section in ("halls", "feeds", "racks"):
+        for entry in assembly.values[section]:
+            node = assembly.entries.get(f"{section}/{entry.id}")
+            if entry.site not in sites and node is not None and f"sites/{entry.site}" not in assembly.entries:
+                hint = reader.problems.suggest(entry.site, sites) or "the first part of the path is a site"
+                message = f"no site is named {shown(entry.site)}"
+                reader.problems.add("domain-path-invalid", message, node.place, hint)
+    halls = known.names["hall"]
+    for rack in assembly.values["racks"]:
+        node = assembly.entries.get(f"racks/{rack.id}")
+        said = f"racks/{rack.id}/hall" in reader.places
+        if node is not None and rack.hall is not None and not said and rack.hall not in halls:
+            hint = (
+                reader.problems.suggest(rack.hall, halls)
+                or "describe it under halls:, or write hall: unknown"
+            )
+            message = f"rack {shown(rack.id)} stands in a hall {shown(rack.hall)} that is not described"
+            reader.problems.add("hall-unknown", message, node.place, hint)
+
+
+def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> None:
+    """Domains and servers share one name space; so do sites, pools and servers as targets."""
+    for sections in (_DOMAIN_SECTIONS, ("sites", "pools")):
+        seen: dict[str, str] = {}
+        for section in sections:
+            for entry in assembly.values[section]:
+                node = assembly.entries.get(f"{section}/{entry.id}")
+                if node is None:
+                    continue
+                other = seen.setdefault(entry.id, section)
+                if other != section or known.servers.has(entry.id):
+                    what = other if other != section else "servers"
+                    message = f"{shown(entry.id)} is also the name of an entry of {what}"
+                    reader.problems.add("id-taken", message, node.place, "rename one of them")
+
+
+def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
+    """Note each group that contains itself, directly or through others; iterative, linear."""
+    inside = {group.id: group.members for group in groups}
+    done: set[str] = set()
+    for start in sorted(inside):
+        path: list[str] = []
+        rests = [iter((start,))]
+        while rests:
+            member = next((m for m in rests[-1] if m in inside and m not in done), None)
+            if member is None:
+                rests.pop()
+                done.update(path[-1:])
+                path = path[:-1]
+            elif member in path:
+                _note_cycle([*path[path.index(member) :], member], reader)
+            else:
+                path.append(member)
+                rests.append(iter(inside[member]))
+
+
+def _note_cycle(loop: list[str], reader: Reader) -> None:
+    shape = " > ".join(loop[:10])
+    place = _place(reader, f"groups/{loop[-2]}/members")
+    reader.problems.add("group-cycle", f"groups contain each other: {shape}", place, "take one of them out")
+
+
+def _place(reader: Reader, path: str) -> Place:
+    row = reader.places.get(path)
+    return Place(*row) if row is not None else Place("")
+
+
+def _check_store(store: Store, reader: Reader) -> None:
+    primaries = [row for row, member in enumerate(store.members) if member.mode == "primary"]
+    if len(primaries) > 1:
+        message = f"store {shown(store.id)} has {len(primaries)} primaries"
+        place = _place(reader, f"stores/{store.id}/members/{primaries[1]}")
+        reader.problems.add(
+            "two-primaries", message, place, "one member is primary; the others are sync, async or none"
+        )
+
+
+def _check_endpoint(endpoint: Endpoint, reader: Reader) -> None:
+    """A secret is never written down: settings that would hold one name where it is."""
+    for key, value in endpoint.settings.items():
+        secret = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
+        if secret and not str(value).startswith(("env:", "file:")):
+            place = _place(reader, f"endpoints/{endpoint.id}/settings/{key}")
+            message = f"{key} of {shown(endpoint.id)} is written in clear"
+            reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
+
+
+def _check_service(service: Service, reader: Reader) -> None:
+    seen = set()
+    for row, need in enumerate(service.needs):
+        place = f"services/{service.id}/needs/{row}"
+        if need.kind == "service" and need.target == service.id:
+            reader.problems.add(
+                "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "take it out"
+            )
+        key = (need.kind, need.target, need.needed_to)
+        if key in seen:
+            message = f"{shown(service.id)} needs {shown(need.target)} twice"
+            reader.problems.add("need-twice", message, _place(reader, place), "keep one of the two")
+        seen.add(key)
+    degraded, people = service.degraded_people, service.people
+    if degraded is not None and people is not None and degraded > people:
+        message = (
+            f"{degraded:,} notice that {shown(service.id)} is degraded, but only {people:,} that it is down"
+        )
+        place = f"services/{service.id}/degraded_people"
+        reader.problems.add(
+            "degraded-above-people", message, _place(reader, place), "degraded_people counts at most people"
+        )

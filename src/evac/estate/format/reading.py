@@ -1,0 +1,279 @@
+"""Nodes to values, driven by the table of the format: every problem noted, none fatal.
+
+Owns unknown values, inline provenance, places by fact path, and the list of names to be looked
+up later. Knows nothing of what the sections mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from evac.estate.format.document import KIND_WORDS, LIST, MAP, SCALAR, Node
+from evac.estate.format.kinds import Field, Listed, Mapped, Placed, Record, Records, Scalar
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.provenance import FactBook
+from evac.estate.format.quantities import QuantityError
+from evac.estate.format.spec import FACT
+from evac.model.diagnostic import Place
+from evac.model.estate import Rate
+
+Ends = tuple[int | Rate, int | Rate]
+"""The worse and the better end of an interval."""
+
+
+def amount_of(value: int | Rate) -> int:
+    """What two ends of an interval are compared by."""
+    return value.count if isinstance(value, Rate) else value
+
+
+class _Bad:
+    """Stands for a value that was refused; its diagnostic is recorded."""
+
+
+BAD: Final = _Bad()
+_INLINE: Final = frozenset({"value", *FACT.by_key})
+
+
+class PlaceIndex(Mapping[str, Place]):
+    """Fact path -> place; places are built when asked for, since most never are."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: dict[str, tuple[str, int, int]]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, path: str) -> Place:
+        return Place(*self._rows[path])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name that something of the kind `names` must have."""
+
+    names: str
+    name: str
+    path: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`count` replicas of the service at `path` on a site or pool."""
+
+    service: str
+    target: str
+    count: int
+    node: Node
+
+
+@dataclass(slots=True)
+class Reader:
+    """One reading of all documents: what it gathers beside the values it returns."""
+
+    problems: Problems
+    facts: FactBook
+    places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    references: list[Reference] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
+    intervals: dict[str, Ends] = field(default_factory=dict)
+
+    def arguments(self, record: Record, node: Node, path: str, gone: bool = False) -> dict[str, Any] | _Bad:
+        """The keyword arguments of `record.make`. `gone`: all that may be unknown is (it expired)."""
+        if node.kind == SCALAR and not node.text and node.plain:
+            return self._finish(record, {}, {}, node, path)
+        if node.kind != MAP:
+            return self._wrong_type(node, "a mapping")
+        values: dict[str, Any] = {}
+        refused: dict[str, Any] = {}
+        for key, (key_node, value_node) in node.fields.items():
+            spec = record.by_key.get(key)
+            if spec is None:
+                hint = self.problems.suggest(key, record.by_key) or f"keys: {', '.join(record.by_key)}"
+                self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
+                continue
+            value = self.value(spec, value_node, f"{path}/{key}", gone)
+            (refused if value is BAD else values)[key] = value
+        return self._finish(record, values, refused, node, path)
+
+    def _finish(
+        self, record: Record, values: dict[str, Any], refused: dict[str, Any], node: Node, path: str
+    ) -> dict[str, Any] | _Bad:
+        """Vectors put together, what is missing noted."""
+        arguments: dict[str, Any] = {}
+        vectors: dict[str, list[int | None]] = {}
+        usable = True
+        for spec in record.fields:
+            value = values.get(spec.key)
+            if spec.required and value is None:
+                usable = False
+                if spec.key not in refused:
+                    self.problems.add(
+                        "value-missing", f"{spec.key} is missing: {spec.doc}", node.place, f"add {spec.key}:"
+                    )
+            if spec.slot is not None:
+                vectors.setdefault(spec.attr, [None] * 4)[spec.slot] = value
+            elif spec.key in values:
+                arguments[spec.attr] = spec.default if value is None else value
+        for attr, amounts in vectors.items():
+            arguments[attr] = tuple(amounts)
+        return arguments if usable else BAD
+
+    def value(self, spec: Field, node: Node, path: str, gone: bool = False) -> Any:
+        """The value of one key; None if unknown or expired; BAD if refused."""
+        self.places[path] = (node.file, node.line, node.column)
+        kind = spec.kind
+        if node.kind == MAP and "value" in node.fields and not isinstance(kind, Record | Mapped):
+            node = self._inline(node, path)
+        gone = gone or (self.facts.any_expired and self.facts.is_expired(path))
+        if (gone and not spec.required and not isinstance(kind, Record | Records)) or node.is_unknown:
+            if spec.default is not None and spec.default != () and not gone:
+                message = f"{spec.key} cannot be unknown: its default counts"
+                self.problems.add("default-taken", message, node.place, f"write what is true of {spec.key}")
+            return None
+        return self._known(kind, node, path, gone)
+
+    def _known(self, kind: Any, node: Node, path: str, gone: bool) -> Any:
+        if isinstance(kind, Scalar):
+            return self.scalar(kind, node, path)
+        if isinstance(kind, Listed):
+            return self._listed(kind, node, path)
+        if isinstance(kind, Record):
+            arguments = self.arguments(kind, node, path, gone)
+            return BAD if isinstance(arguments, _Bad) else kind.make(**arguments)
+        if isinstance(kind, Records):
+            return self._records(kind.item, node, path, gone)
+        if isinstance(kind, Mapped):
+            return self.mapped(kind, node, path)
+        return self._placed(kind, node, path)
+
+    def scalar(self, kind: Scalar, node: Node, path: str) -> Any:
+        if node.kind == LIST and kind.worse:
+            return self._interval(kind, node, path)
+        if node.kind != SCALAR:
+            return self._wrong_type(node, kind.words)
+        try:
+            value = kind.read(node.text)
+        except QuantityError as error:
+            self.problems.add(error.code, error.message, node.place, error.hint)
+            return BAD
+        if kind.names is not None:
+            self.references.append(Reference(kind.names, value, path, node))
+        return value
+
+    def _interval(self, kind: Scalar, node: Node, path: str) -> Any:
+        """The worse end of `[low, high]`; both are taken down where they differ."""
+        single = replace(kind, worse="")
+        ends = [self.scalar(single, item, path) for item in node.items]
+        if len(ends) != 2:
+            message = f"an interval has two ends, {len(ends)} stand here"
+            self.problems.add("interval-ends", message, node.place, "write [LOW, HIGH]")
+            return BAD
+        if BAD in ends:
+            return BAD
+        low, high = ends
+        if isinstance(low, Rate) and low.window_ms != high.window_ms:
+            message = "the two rates of an interval count in different windows"
+            self.problems.add("interval-windows", message, node.place, "write both per minute, or per 10 s")
+            return BAD
+        if amount_of(low) > amount_of(high):
+            message = f"the low end {kind.show(low)} is above the high end {kind.show(high)}"
+            self.problems.add("interval-reversed", message, node.place, "write the smaller one first")
+            return BAD
+        worse, better = (high, low) if kind.worse == "high" else (low, high)
+        if worse != better:
+            self.intervals[path] = (worse, better)
+        return worse
+
+    def _inline(self, node: Node, path: str) -> Node:
+        """The value node of `{value, source, observed, good_for}`, its provenance taken down."""
+        values: dict[str, Any] = {}
+        for key, (key_node, value_node) in node.fields.items():
+            if key not in _INLINE:
+                hint = self.problems.suggest(key, _INLINE) or f"keys: {', '.join(sorted(_INLINE))}"
+                self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
+            elif key != "value" and not value_node.is_unknown:
+                spec = FACT.by_key[key]
+                assert isinstance(spec.kind, Scalar)
+                read = self.scalar(spec.kind, value_node, path)
+                values[spec.attr] = None if read is BAD else read
+        self.facts.record(path, values, node.place)
+        return node.fields["value"][1]
+
+    def _listed(self, kind: Listed, node: Node, path: str) -> Any:
+        if node.kind == SCALAR and kind.one_allowed:
+            value = self.scalar(kind.item, node, path)
+            return BAD if value is BAD else (value,)
+        if node.kind != LIST:
+            return self._wrong_type(node, "a list")
+        values = [self.scalar(kind.item, item, f"{path}/{row}") for row, item in enumerate(node.items)]
+        known = [value for value in values if value is not BAD]
+        return tuple(known) if kind.ordered else tuple(sorted(set(known)))
+
+    def _records(self, record: Record, node: Node, path: str, gone: bool) -> Any:
+        if node.kind != LIST:
+            return self._wrong_type(node, "a list")
+        found: list[Any] = []
+        for item in node.items:
+            place = f"{path}/{len(found)}"
+            self.places[place] = (item.file, item.line, item.column)
+            value = self.one_record(record, item, place, gone)
+            if value is not BAD:
+                found.append(value)
+        return tuple(found)
+
+    def one_record(self, record: Record, node: Node, path: str, gone: bool = False) -> Any:
+        """A record of a list, its short form included."""
+        if node.kind == SCALAR and record.short is not None and not node.is_unknown:
+            name = self.scalar(record.short, node, path)
+            return BAD if name is BAD else record.make(name)
+        gone = gone or (self.facts.any_expired and self.facts.is_expired(path))
+        arguments = self.arguments(record, node, path, gone)
+        if isinstance(arguments, _Bad):
+            return BAD
+        made = record.make(**arguments)
+        if made is None:
+            hint = "write {service: NAME} or {store: FAMILY}"
+            message = "a need names a service or a store, and not both"
+            self.problems.add("target-ambiguous", message, node.place, hint)
+            return BAD
+        return made
+
+    def mapped(self, kind: Mapped, node: Node, path: str) -> Any:
+        if node.kind != MAP:
+            return self._wrong_type(node, "a mapping")
+        found = {}
+        for key, (key_node, value_node) in node.fields.items():
+            read = self.scalar(kind.key, key_node, path)
+            value = self.value(Field(key, key, kind.value, ""), value_node, f"{path}/{key}")
+            if read is not BAD and value is not BAD and value is not None:
+                found[read] = value
+        return found
+
+    def _placed(self, kind: Placed, node: Node, path: str) -> Any:
+        if node.kind != MAP:
+            return self.scalar(kind.count, node, path)
+        service = path.removeprefix("services/").removesuffix("/replicas")
+        total: int | None = 0
+        for key, (key_node, value_node) in node.fields.items():
+            count = self.value(Field(key, key, kind.count, ""), value_node, f"{path}/{key}")
+            self.references.append(Reference("site or pool", key, f"{path}/{key}", key_node))
+            if count is BAD or count is None:
+                total = None
+                continue
+            total = None if total is None else total + count
+            if count:
+                self.placements.append(Placement(service, key, count, key_node))
+        return total
+
+    def _wrong_type(self, node: Node, wanted: str) -> _Bad:
+        message = f"{KIND_WORDS[node.kind]} stands here, but {wanted} is wanted"
+        self.problems.add("wrong-type", message, node.place)
+        return BAD

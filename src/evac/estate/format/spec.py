@@ -1,0 +1,594 @@
+"""The format of an estate as data: sections, keys, kinds, units and what each key means.
+
+Reader, writer, JSON Schema and the reference page are all made from this one table, so they
+cannot disagree. Importing it imports no parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from evac.estate.format import quantities as q
+from evac.estate.format.kinds import (
+    Field,
+    Listed,
+    Mapped,
+    Placed,
+    Record,
+    Records,
+    Worse,
+    choice,
+    day,
+    flag,
+    measure,
+    permille,
+    rate,
+    reference,
+    share,
+    small_count,
+    text,
+)
+from evac.model import estate as m
+from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
+
+FORMAT_VERSION: Final = 1
+_DURATION: Final = measure(q.DURATION)
+_TAKES: Final = measure(q.DURATION, "high")
+"""A duration that is measured: more is worse, and an interval may be written."""
+_COUNT: Final = measure(q.COUNT)
+_MANY: Final = measure(q.COUNT, "high")
+_AT_ONCE: Final = measure(q.COUNT, "low")
+_ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
+_POWER: Final = measure(q.POWER_HELD, "low")
+_DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
+_SERVICES: Final = Listed(reference("service"), one_allowed=True)
+
+
+def _capacity(attr: str, *, needed: bool = False) -> tuple[Field, ...]:
+    """The four resources of a vector; demands round up, capacities down."""
+    worse: Worse = "high" if needed else "low"
+    kinds = (
+        ("cpu", q.CORES_NEEDED if needed else q.CORES_HELD, "processor cores"),
+        ("memory", q.MEMORY_NEEDED if needed else q.MEMORY_HELD, "memory"),
+        ("disk", q.DISK_NEEDED if needed else q.DISK_HELD, "local disk"),
+        ("accelerators", q.COUNT, "accelerators such as GPUs"),
+    )
+    return tuple(
+        Field(key, attr, measure(kind, worse), words, slot=row)
+        for row, (key, kind, words) in enumerate(kinds)
+    )
+
+
+def _vector(**amounts: Any) -> m.Vector:
+    found: m.Vector = amounts.get("", m.NOTHING_KNOWN)
+    return found
+
+
+def _need(service: str | None = None, store: str | None = None, **rest: Any) -> m.Dependency | None:
+    if (service is None) == (store is None):
+        return None
+    return m.Dependency(service or store or "", "service" if service else "store", **rest)
+
+
+_SPREAD: Final = Record(
+    (
+        Field("per_server", "per_server", small_count(1, 10**6), "most replicas on one server", default=1),
+        Field("per_rack", "per_rack", share(), "largest share of the replicas in one rack"),
+        Field("per_feed", "per_feed", share(), "largest share of the replicas behind one power feed"),
+        Field("per_site", "per_site", share(), "largest share of the replicas at one site"),
+    ),
+    m.Spread,
+)
+_TRAFFIC: Final = Record(
+    (
+        Field(
+            "kind",
+            "kind",
+            choice(("dns", "anycast", "load_balancer", "none")),
+            "how users are led to the service",
+        ),
+        Field("ttl", "ttl_ms", _TAKES, "how long resolvers keep the answer"),
+        Field("change", "change_ms", _TAKES, "how long one change holds the control", default=0),
+        Field(
+            "settle",
+            "settle_ms",
+            _TAKES,
+            "from the change until the traffic has moved, TTL included",
+            default=0,
+        ),
+        Field("peak", "mbps", measure(q.BANDWIDTH_NEEDED, "high"), "peak of the whole service"),
+        Field("connections", "connections", _MANY, "most connections at one time, of the whole service"),
+    ),
+    m.Traffic,
+)
+_NEED: Final = Record(
+    (
+        Field("service", "service", reference("service"), "the service that is needed"),
+        Field("store", "store", reference("store family"), "the family of stores one of which is needed"),
+        Field("hard", "hard", flag(), "false: without it the service is worse, not down", default=True),
+        Field(
+            "needed_to",
+            "needed_to",
+            choice(("start", "serve")),
+            "needed to start, or to serve only",
+            default="serve",
+        ),
+    ),
+    _need,
+    short=reference("service"),
+)
+_MEMBER: Final = Record(
+    (
+        Field("at", "at", _DOMAIN, "where the copy stands", required=True),
+        Field(
+            "mode",
+            "mode",
+            choice(("primary", "sync", "async", "none")),
+            "how it follows the primary",
+            required=True,
+        ),
+        Field("lag", "lag_ms", _TAKES, "how far it is behind, at worst"),
+        Field("votes", "votes", small_count(0, 1_000), "votes it has in a quorum", default=1),
+    ),
+    m.StoreMember,
+)
+_BACKUP: Final = Record(
+    (
+        Field("at", "at", _DOMAIN, "where the copy lies", required=True),
+        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes to be restored"),
+        Field("age", "age_ms", _TAKES, "how old the newest copy is, at worst"),
+        Field("restore", "restore_mbps", _ROOM, "how fast it is restored"),
+        Field("verified", "verified", day(), "when it was last restored and checked"),
+    ),
+    m.Backup,
+)
+
+Style = Literal["ids", "list", "mapping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One top-level key. `style`: a mapping of ids, a list, or one mapping; `make` builds an entry.
+
+    `path_id`: ids begin with the id of a site; `lines`: entries are written over several lines.
+    """
+
+    key: str
+    attr: str
+    style: Style
+    fields: tuple[Field, ...]
+    make: Callable[..., Any]
+    doc: str
+    path_id: bool = False
+    lines: bool = False
+    record: Record = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record", Record(self.fields, self.make))
+
+
+def _site_of(path: str) -> str:
+    return path.split("/", 1)[0]
+
+
+def _hall(id: str, **values: Any) -> m.Hall:
+    return m.Hall(id, _site_of(id), **values)
+
+
+def _feed(id: str, **values: Any) -> m.Feed:
+    return m.Feed(id, _site_of(id), **values)
+
+
+def _rack(id: str, **values: Any) -> m.Rack:
+    return m.Rack(id, _site_of(id), **{"hall": hall_of(id), **values})
+
+
+def hall_of(rack: str) -> str | None:
+    """The hall that the path of a rack names: all but its last part, if that is more than a site."""
+    parent = rack.rpartition("/")[0]
+    return parent if "/" in parent else None
+
+
+def _group(id: str, kind: str = "shared fate", members: tuple[str, ...] = ()) -> m.SharedFate:
+    return m.SharedFate(id, kind, members)
+
+
+def _store(id: str, family: str | None = None, engine: str = "unknown", **values: Any) -> m.Store:
+    return m.Store(id, family or id, engine, **values)
+
+
+def _recovery_group(id: str, stores: tuple[str, ...] = (), **values: Any) -> m.RecoveryGroup:
+    return m.RecoveryGroup(id, stores, **values)
+
+
+def _expiring(id: str, kind: str = "certificate", expires: Any = None, **values: Any) -> m.Expiring:
+    return m.Expiring(id, kind, expires, **values)
+
+
+def _automation(id: str, kind: str = "gitops", undoes: tuple[str, ...] = (), **values: Any) -> m.Automation:
+    return m.Automation(id, kind, undoes, **values)
+
+
+def _link(ends: tuple[str, ...], **values: Any) -> m.Link:
+    low, high = sorted(ends)
+    return m.Link((low, high), **values)
+
+
+def _limits(manual_ms: dict[str, int] | None = None, **values: Any) -> m.Limits:
+    return m.Limits(**values, manual_ms=MappingProxyType(dict(sorted((manual_ms or {}).items()))))
+
+
+HEAD: Final[tuple[Field, ...]] = (
+    Field("name", "name", text(), "what the estate is called", default="estate"),
+    Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
+    Field("changed", "changed", day(), "when somebody last changed the estate"),
+    Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
+    Field("detection", "detection_ms", _TAKES, "from the loss until it is known", default=0),
+    Field("approval", "approval_ms", _TAKES, "from knowing until a person has approved", default=0),
+    Field(
+        "tier_weights",
+        "tier_weights",
+        Listed(small_count(0, 10**6), ordered=True),
+        "what a user-minute of tier 0, 1, 2, ... weighs",
+        default=(8, 4, 2, 1),
+    ),
+)
+
+_SERVICE: Final[tuple[Field, ...]] = (
+    Field("family", "family", text(), "the product family it belongs to", default=""),
+    Field("owner", "owner", text(), "who answers for it"),
+    Field("public_name", "public_name", text(), "what users call it on the status page; else not shown"),
+    Field("tier", "tier", small_count(0, 100), "how much it matters; 0 matters most"),
+    Field("people", "people", _MANY, "how many people notice when it is down"),
+    Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),
+    Field("paid", "paid", flag(), "whether people pay for it"),
+    Field("rto", "rto_ms", _DURATION, "longest outage that is accepted"),
+    Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field("demand", "demand", Record(_capacity("", needed=True), _vector), "what one replica needs at peak"),
+    Field("replicas", "replicas", Placed(_COUNT), "replicas in all, or by site and pool"),
+    Field("sites", "sites", Listed(reference("site")), "where it runs, if counts are not known", default=()),
+    Field("share", "share", share(), "smallest share of the replicas that still serves", default=Fraction(1)),
+    Field("spread", "spread", _SPREAD, "how many replicas may stand together", default=m.Spread()),
+    Field("conflict_group", "conflict_group", text(), "services of one group never share a server"),
+    Field(
+        "eligible_classes",
+        "eligible_classes",
+        Listed(reference("class")),
+        "server classes it can run on; else all",
+    ),
+    Field("eligible_sites", "eligible_sites", Listed(reference("site")), "sites it may run at; else all"),
+    Field("sheddable", "sheddable", flag(), "whether it may be stopped to make room"),
+    Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),
+    Field(
+        "single_run",
+        "single_run",
+        flag(),
+        "true: never two at one time (cron, billing, consumers)",
+        default=False,
+    ),
+    Field(
+        "purges",
+        "purges",
+        flag(),
+        "true: it deletes old data by itself; after a restore it waits for a person",
+        default=False,
+    ),
+    Field(
+        "needs",
+        "needs",
+        Records(_NEED),
+        "what it depends on; a plain name is a hard need of a service",
+        default=(),
+    ),
+    Field("start", "start_ms", _TAKES, "how long a replica takes to start"),
+    Field("warm", "warm_ms", _TAKES, "how long caches take to warm", default=0),
+    Field("verify", "verify_ms", _TAKES, "how long the check takes that it answers", default=0),
+    Field("shed_time", "shed_ms", _TAKES, "how long stopping it takes", default=0),
+    Field("traffic", "traffic", _TRAFFIC, "how its users reach it", default=m.Traffic()),
+)
+
+_STORE: Final[tuple[Field, ...]] = (
+    Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
+    Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
+    Field("members", "members", Records(_MEMBER), "its copies", default=()),
+    Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
+    Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
+    Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain", default=0),
+    Field(
+        "fence_rung",
+        "fence_rung",
+        choice(FENCE_RUNGS),
+        "how hard the old primary is stopped",
+        default="isolate",
+    ),
+    Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
+    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
+)
+
+_TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
+
+
+def setting(values: tuple[str, ...]) -> m.Setting:
+    """A setting as drivers take it: several values stay texts; one is a number, a flag or a text."""
+    if len(values) != 1:
+        return values
+    (value,) = values
+    if value in ("true", "false"):
+        return value == "true"
+    return int(value) if value.isascii() and value.isdigit() and (value == "0" or value[0] != "0") else value
+
+
+def _endpoint(id: str, settings: dict[str, Any] | None = None, **values: Any) -> m.Endpoint:
+    typed = {key: setting(found) for key, found in sorted((settings or {}).items())}
+    return m.Endpoint(id=id, settings=MappingProxyType(typed), **values)
+
+
+_LIMITS: Final[tuple[Field, ...]] = (
+    Field("approvals_at_once", "approvals_at_once", _AT_ONCE, "approvals at one time"),
+    Field("fences_at_once", "fences_at_once", _AT_ONCE, "fences at one time"),
+    Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "promotions at one time"),
+    Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "services being stopped at one time"),
+    Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
+    Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
+    Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
+    Field(
+        "power_margin",
+        "power_margin_permille",
+        permille(),
+        "share of every budget of power, inrush and cooling that stays free",
+        default=0,
+    ),
+    Field(
+        "manual",
+        "manual_ms",
+        Mapped(choice(STEP_KINDS), _TAKES),
+        "how long a kind of step takes by hand, without the tools",
+    ),
+)
+
+SECTIONS: Final[tuple[Section, ...]] = (
+    Section(
+        "sites",
+        "sites",
+        "ids",
+        (
+            Field(
+                "role",
+                "role",
+                choice(("full", "witness", "edge")),
+                "a witness only votes; an edge only serves traffic",
+                default="full",
+            ),
+            Field("people", "people", text(), "who is there or comes first"),
+            Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
+            Field(
+                "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
+            ),
+            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+        ),
+        m.Site,
+        "Buildings.",
+    ),
+    Section(
+        "halls",
+        "halls",
+        "ids",
+        (
+            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+            Field("cooling", "cooling_watts", _POWER, "heat of servers that its cooling carries off"),
+            Field(
+                "network_up",
+                "network_up_ms",
+                _TAKES,
+                "from power until its switches and BMCs answer",
+                default=0,
+            ),
+            Field(
+                "bmc_requests_at_once",
+                "bmc_requests_at_once",
+                _AT_ONCE,
+                "requests to BMCs that its management network stands at one time",
+            ),
+        ),
+        _hall,
+        "Halls; the path begins with the site.",
+        path_id=True,
+    ),
+    Section(
+        "feeds",
+        "feeds",
+        "ids",
+        (
+            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
+            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
+            Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
+        ),
+        _feed,
+        "Power feeds; the path begins with the site.",
+        path_id=True,
+    ),
+    Section(
+        "racks",
+        "racks",
+        "ids",
+        (
+            Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
+            Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
+            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+        ),
+        _rack,
+        "Racks; the path begins with the site. Many racks go into the table `racks`.",
+        path_id=True,
+    ),
+    Section(
+        "groups",
+        "groups",
+        "ids",
+        (
+            Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
+            Field("members", "members", Listed(_DOMAIN), "what fails together", required=True, default=()),
+        ),
+        _group,
+        "Shared-fate groups that lie across sites, halls and racks.",
+    ),
+    Section(
+        "classes",
+        "classes",
+        "ids",
+        (
+            *_capacity("capacity"),
+            Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
+            Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
+            Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
+            Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power while it boots"),
+            Field("inrush_hold", "inrush_ms", _TAKES, "how long the inrush lasts", default=0),
+            Field(
+                "image", "image_mbps", measure(q.BANDWIDTH_NEEDED, "high"), "bandwidth its boot image needs"
+            ),
+            Field("image_offset", "image_offset_ms", _DURATION, "from power-on to the fetch", default=0),
+            Field("image_hold", "image_hold_ms", _TAKES, "how long the image is fetched", default=0),
+            Field("power_on", "power_on", choice(("on", "dark", "last")), "what it does when power returns"),
+        ),
+        m.ServerClass,
+        "Kinds of servers.",
+    ),
+    Section(
+        "boot_servers",
+        "boot_servers",
+        "ids",
+        (
+            Field("site", "site", reference("site"), "the site it serves; else all"),
+            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
+            Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
+            Field("boots", "boots", rate("low"), "addresses (DHCP) it gives out in any window"),
+        ),
+        m.BootServer,
+        "What a boot needs.",
+    ),
+    Section(
+        "pools",
+        "pools",
+        "ids",
+        (
+            Field("site", "site", reference("site"), "the site it is at", required=True),
+            *_capacity("capacity"),
+            Field(
+                "quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000
+            ),
+            Field("starts", "starts", rate("low"), "replica starts in any window"),
+        ),
+        m.Pool,
+        "What schedules itself: Kubernetes, a VM cloud.",
+    ),
+    Section(
+        "links",
+        "links",
+        "list",
+        (
+            Field("ends", "ends", Listed(reference("site")), "the two sites", required=True),
+            Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic that fits through"),
+            Field("connections", "connections", _AT_ONCE, "connections that fit through"),
+        ),
+        _link,
+        "Links between sites.",
+    ),
+    Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
+    Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),
+    Section("stores", "stores", "ids", _STORE, _store, "Data.", lines=True),
+    Section(
+        "recovery_groups",
+        "recovery_groups",
+        "ids",
+        (
+            Field("stores", "stores", Listed(reference("store")), "the stores", required=True, default=()),
+            Field("tolerance", "tolerance_ms", _DURATION, "how far apart they may be", default=0),
+        ),
+        _recovery_group,
+        "Stores that must come back to one point in time.",
+    ),
+    Section(
+        "expiring",
+        "expiring",
+        "ids",
+        (
+            Field("kind", "kind", text(), "certificate, key, licence, signature, ...", default="certificate"),
+            Field("expires", "expires", day(), "the last day it is good for"),
+            Field("at", "at", _DOMAIN, "where it is kept"),
+            Field("used_by", "used_by", Listed(reference("service")), "what needs it", default=()),
+        ),
+        _expiring,
+        "What expires: certificates, keys, licences, signatures.",
+    ),
+    Section(
+        "automations",
+        "automations",
+        "ids",
+        (
+            Field(
+                "kind", "kind", text(), "gitops, configuration management, autoscaler, ...", default="gitops"
+            ),
+            Field("undoes", "undoes", Listed(choice(STEP_KINDS)), "kinds of steps it would undo", default=()),
+            Field("manages", "manages", Listed(reference("service")), "the services it manages", default=()),
+            Field("can_be_paused", "can_be_paused", flag(), "whether a person can hold it"),
+        ),
+        _automation,
+        "Automation that would undo a step.",
+    ),
+    Section(
+        "rehearsals",
+        "rehearsals",
+        "list",
+        (
+            Field("domain", "domain", _DOMAIN, "the fault domain whose loss was rehearsed", required=True),
+            Field("done", "done", day(), "when", required=True),
+            Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
+            Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
+        ),
+        m.Rehearsal,
+        "Losses that were rehearsed.",
+    ),
+    Section(
+        "endpoints",
+        "endpoints",
+        "ids",
+        (
+            Field(
+                "for",
+                "subject",
+                reference("subject", "name of a service, a store, a site or a feed"),
+                "what it acts for",
+                required=True,
+            ),
+            Field("at", "at", reference("site"), "the site where it acts", required=True),
+            Field("driver", "driver", choice(m.ENDPOINT_DRIVERS), "what speaks to it", required=True),
+            Field(
+                "settings",
+                "settings",
+                Mapped(text(), _TEXTS),
+                "addresses, names, references of secrets (`env:NAME`, `file:/path`); never a secret",
+            ),
+        ),
+        _endpoint,
+        "How the real systems are reached.",
+        lines=True,
+    ),
+)
+
+TOOLS: Final = Mapped(choice(TOOL_ROLES), _SERVICES)
+"""`tools`: the services that fill each role."""
+
+FACT: Final = Record(
+    (
+        Field("source", "source", text(), "where the value is from"),
+        Field("observed", "observed", day(), "when it was true"),
+        Field("good_for", "good_for_days", measure(q.DAYS), "how long it may be relied on"),
+    ),
+    m.Fact,
+)
+TOP_KEYS: Final = ("evac", *(f.key for f in HEAD), *(s.key for s in SECTIONS), "tools", "facts")

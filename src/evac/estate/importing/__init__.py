@@ -1,6 +1,0 @@
-"""Importers: what exists already - a catalogue, manifests, a host list - made into an estate."""
-
-from evac.estate.importing.result import KINDS, ImportResult, SourceError, Unknown
-from evac.estate.importing.running import import_estate
-
-__all__ = ["KINDS", "ImportResult", "SourceError", "Unknown", "import_estate"]

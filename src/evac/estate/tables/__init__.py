@@ -1,0 +1,1 @@
+"""The tables of an estate: servers, racks and replicas as columns."""

@@ -1,0 +1,223 @@
+"""The table `servers` to a Fleet: vectorised from the file to the columns.
+
+Names become indices by lookup tables; what a server does not say itself it has from its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from evac.estate.format.bindings import ServerRows
+from evac.estate.format.kinds import ID_MAX
+from evac.estate.format.problems import Problems
+from evac.estate.format.provenance import FactBook
+from evac.estate.tables.bmc import BMC_COLUMNS, as_bytes, read_bmcs
+from evac.estate.tables.reading import UNKNOWN, Table, mask_of, text_of, whole_numbers
+from evac.model.fleet import (
+    BMC_NO,
+    BMC_UNKNOWN,
+    BMC_YES,
+    SERVER_STATES,
+    BoolColumn,
+    Fleet,
+    IndexColumn,
+    IntColumn,
+)
+from evac.model.units import RESOURCES
+
+COLUMNS: Final = (
+    "server",
+    "site",
+    "rack",
+    "class",
+    "state",
+    "pool",
+    *RESOURCES,
+    "watts",
+    "boot_server",
+    "bmc",
+    *BMC_COLUMNS,
+)
+_NAME: Final = r"^[\p{L}\p{N}][\w.:@-]*$"
+_YES: Final = ("yes", "true")
+_NO: Final = ("no", "false")
+
+
+def read_servers(
+    table: Table, values: dict[str, Any], facts: FactBook, problems: Problems
+) -> ServerRows | None:
+    """The fleet of a table; None, with diagnostics, where rows are wrong.
+
+    `values`: the assembled sections, whose positions the indices refer to.
+    """
+    before = problems.count
+    _check_names(table, problems)
+    rack, _ = lookup(table, "rack", [r.id for r in values["racks"]], problems)
+    pool, _ = lookup(table, "pool", [p.id for p in values["pools"]], problems)
+    classes, _ = lookup(table, "class", [c.id for c in values["classes"]], problems)
+    boot, _ = lookup(table, "boot_server", [b.id for b in values["boot_servers"]], problems)
+    site = _sites(table, values, rack, pool, problems)
+    state = _states(table, problems)
+    bmc, reached = read_bmcs(table, _bmcs(table, facts, problems), facts, problems)
+    capacity, capacity_known = _capacity(table, classes, values["classes"], facts, problems)
+    watts, watts_known = _with_class(
+        table, "watts", classes, [c.watts for c in values["classes"]], facts, problems
+    )
+    if problems.count != before and problems.has_errors:
+        return None
+    names = text_of(table, "server")
+    order = names.arg_sort().to_numpy().astype(np.int64)
+    width = max(int(names.str.len_bytes().max() or 1), 1)  # type: ignore[arg-type]
+    fleet = Fleet(
+        name=as_bytes(names.gather(order), width),
+        site=site[order],
+        rack=rack[order],
+        server_class=classes[order],
+        pool=pool[order],
+        boot_server=boot[order],
+        state=state[order],
+        capacity=capacity[order],
+        capacity_known=capacity_known[order],
+        watts=watts[order],
+        watts_known=watts_known[order],
+        bmc=bmc[order],
+        bmc_address=reached.address[order],
+        serial=reached.serial[order],
+        position=reached.position[order],
+    )
+    return ServerRows(fleet, table, order)
+
+
+def _check_names(table: Table, problems: Problems) -> None:
+    names = text_of(table, "server")
+    empty = mask_of(names.is_null())
+    table.report(
+        problems, empty, "server", "cell-missing", "a server without a name", "every row names a server"
+    )
+    bad = ~mask_of(names.str.contains(_NAME)) | mask_of(names.str.len_bytes() > ID_MAX)
+    hint = "letters, digits and . _ - : @"
+    table.report(problems, bad & ~empty, "server", "id-invalid", "{} is no name of a server", hint)
+    twice = mask_of(names.is_duplicated() & ~names.is_first_distinct())
+    table.report(
+        problems, twice & ~empty, "server", "row-twice", "a second row for server {}", "keep one of the two"
+    )
+
+
+def lookup(
+    table: Table, column: str, names: Sequence[str], problems: Problems
+) -> tuple[IndexColumn, BoolColumn]:
+    """(V,) position in `names`, -1 where empty or unknown; (V,) which say unknown. Notes dangling names."""
+    cells = text_of(table, column)
+    if cells.null_count() == len(cells):
+        return np.full(len(cells), -1, np.int32), np.zeros(len(cells), np.bool_)
+    known = pl.DataFrame(
+        {"name": list(names), "row": np.arange(len(names), dtype=np.int32)},
+        schema_overrides={"name": pl.String},
+    )
+    rows = cells.to_frame("name").join(known, on="name", how="left", maintain_order="left")["row"]
+    said = mask_of(cells == UNKNOWN)
+    bad = mask_of(rows.is_null() & cells.is_not_null()) & ~said
+    if bad.any():
+        first = str(cells[int(np.flatnonzero(bad)[0])])
+        hint = problems.suggest(first, names) or "describe it in the YAML file, or leave the cell empty"
+        what = column.replace("_", " ")
+        table.report(problems, bad, column, "name-unknown", f"no {what} is named {{}}", hint)
+    return rows.fill_null(-1).to_numpy().astype(np.int32), said
+
+
+def _sites(
+    table: Table, values: dict[str, Any], rack: IndexColumn, pool: IndexColumn, problems: Problems
+) -> IndexColumn:
+    """(V,) the site a server says, else that of its rack, else that of its pool."""
+    index = {site.id: row for row, site in enumerate(values["sites"])}
+    said, _ = lookup(table, "site", list(index), problems)
+    of_rack = _gather([index.get(r.site, -1) for r in values["racks"]], rack)
+    of_pool = _gather([index.get(p.site, -1) for p in values["pools"]], pool)
+    site = np.where(said >= 0, said, np.where(of_rack >= 0, of_rack, of_pool)).astype(np.int32)
+    for other, column in ((of_rack, "rack"), (of_pool, "pool")):
+        wrong = (other >= 0) & (site >= 0) & (other != site)
+        table.report(
+            problems,
+            wrong,
+            column,
+            "site-contradiction",
+            f"the {column} {{}} is at another site than the server",
+        )
+    named = [
+        pl.col(column).cast(pl.String).fill_null(UNKNOWN) != UNKNOWN for column in ("site", "rack", "pool")
+    ]
+    placed = mask_of(table.frame.select(pl.any_horizontal(named)).to_series())
+    hint = "name a site, a rack or a pool"
+    table.report(problems, (site < 0) & ~placed, "site", "cell-missing", "a server at no site", hint)
+    return site
+
+
+def _gather(values: list[int], rows: IndexColumn) -> IndexColumn:
+    """values[rows], -1 where a row is -1."""
+    return np.array([*values, -1], np.int32)[rows]
+
+
+def _states(table: Table, problems: Problems) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    state, _ = lookup_words(table, "state", {word: code for code, word in enumerate(SERVER_STATES)}, problems)
+    return np.where(state < 0, 0, state).astype(np.uint8)
+
+
+def _bmcs(table: Table, facts: FactBook, problems: Problems) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    words = dict.fromkeys(_YES, BMC_YES) | dict.fromkeys(_NO, BMC_NO) | {UNKNOWN: BMC_UNKNOWN}
+    bmc, _ = lookup_words(table, "bmc", words, problems)
+    if facts.is_expired("servers") or facts.is_expired("servers/bmc"):
+        bmc = np.full_like(bmc, BMC_UNKNOWN)
+    return np.where(bmc < 0, BMC_UNKNOWN, bmc).astype(np.uint8)
+
+
+def lookup_words(
+    table: Table, column: str, words: dict[str, int], problems: Problems
+) -> tuple[IndexColumn, BoolColumn]:
+    """(V,) codes of words, -1 where empty; (V,) which are wrong, noted."""
+    cells = text_of(table, column)
+    codes = cells.replace_strict(list(words), list(words.values()), default=None, return_dtype=pl.Int32)
+    wrong = mask_of(codes.is_null() & cells.is_not_null())
+    table.report(
+        problems,
+        wrong,
+        column,
+        "not-a-choice",
+        "{} is not one of the words allowed here",
+        f"one of: {', '.join(words)}",
+    )
+    return codes.fill_null(-1).to_numpy().astype(np.int32), wrong
+
+
+def _capacity(
+    table: Table, classes: IndexColumn, known: Sequence[Any], facts: FactBook, problems: Problems
+) -> tuple[IntColumn, BoolColumn]:
+    amounts, masks = [], []
+    for resource, column in enumerate(RESOURCES):
+        values, stated = _with_class(
+            table, column, classes, [c.capacity[resource] for c in known], facts, problems
+        )
+        amounts.append(values)
+        masks.append(stated)
+    return np.ascontiguousarray(np.stack(amounts, 1)), np.ascontiguousarray(np.stack(masks, 1))
+
+
+def _with_class(
+    table: Table,
+    column: str,
+    classes: IndexColumn,
+    of_class: list[int | None],
+    facts: FactBook,
+    problems: Problems,
+) -> tuple[IntColumn, BoolColumn]:
+    """(V,) values and which are known: the server's own, else its class's; none if expired."""
+    values, stated, said = whole_numbers(table, column, problems)
+    if facts.is_expired("servers") or facts.is_expired(f"servers/{column}"):
+        return np.zeros_like(values), np.zeros_like(stated)
+    defaults = np.array([*(v or 0 for v in of_class), 0], np.int64)[classes]
+    has_default = np.array([*(v is not None for v in of_class), False], np.bool_)[classes]
+    borrowed = ~stated & ~said & has_default
+    return np.where(stated, values, np.where(borrowed, defaults, 0)), stated | borrowed

@@ -1,0 +1,178 @@
+"""One bounded HTTP call: a deadline, a greatest answer, no redirect, no proxy. It judges no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from evac.model.errors import Permanent
+from evac.net.tls import TlsTrouble, trouble_of
+
+MAX_ANSWER_BYTES: Final = 262_144
+MAX_WAIT_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole. headers: names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def values(self) -> dict[str, Any]:
+        """The body as a JSON object; empty where it is none."""
+        try:
+            found = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def after_ms(self, now_s: float) -> int:
+        """Of `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); 0 where there is none."""
+        words = self.headers.get("retry-after", "").strip()
+        if words.isascii() and words.isdigit():
+            return min(int(words[:9]) * 1_000, MAX_WAIT_MS)
+        try:
+            at = email.utils.parsedate_to_datetime(words)
+        except ValueError:
+            return 0
+        return max(0, min(int((at.timestamp() - now_s) * 1_000), MAX_WAIT_MS))
+
+
+class NotReached(Exception):
+    """No connection: the request was not sent. trouble: where TLS is why."""
+
+    def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
+        super().__init__(words)
+        self.trouble = trouble
+
+
+class NotAnswered(Exception):
+    """The request may have arrived; no whole answer came in time. trouble: as far as TLS may be why."""
+
+    def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
+        super().__init__(words)
+        self.trouble = trouble
+
+
+class Caller:
+    """Makes HTTP calls. Each has its own connection: one that was kept may be dead already, and then nobody
+    knows whether the request arrived.
+    """
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout_s: float,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        line: ssl.SSLContext | None = None,
+    ) -> Answer:
+        """line: of https, None: as this machine believes. Raises `NotReached` or `NotAnswered`, and
+        `Permanent` for an URL that is none.
+        """
+        check_url(url)
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.0)):
+                return await self._call(method, url, body, headers or {}, line)
+        except aiohttp.ClientConnectorError as error:
+            trouble = trouble_of(error)
+            words = f": {trouble.words}" if trouble else " cannot be reached"
+            raise NotReached(_shown(url) + words, trouble) from error
+        except TimeoutError as error:
+            raise NotAnswered(f"{_shown(url)} did not answer in {timeout_s:.1f} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            trouble = trouble_of(error)
+            words = trouble.words if trouble else type(error).__name__
+            raise NotAnswered(f"{_shown(url)} broke off: {words}", trouble) from error
+
+    async def _call(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], line: ssl.SSLContext | None
+    ) -> Answer:
+        async with (
+            self._session_for(url) as session,
+            session.request(
+                method,
+                url,
+                data=body or None,
+                headers=headers,
+                allow_redirects=False,
+                ssl=True if line is None else line,
+            ) as response,
+        ):
+            parts = bytearray()
+            async for part in response.content.iter_chunked(65_536):
+                parts += part
+                if len(parts) > MAX_ANSWER_BYTES:
+                    raise NotAnswered(f"{_shown(url)} answers more than {MAX_ANSWER_BYTES} bytes")
+            found = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, found, bytes(parts))
+
+    @contextlib.asynccontextmanager
+    async def _session_for(self, url: str) -> AsyncIterator[aiohttp.ClientSession]:
+        """The one of this caller. A connection with TLS gets a session of its own, which ends it at once: let
+        go by a session that goes on, it would say farewell after its loop is over.
+        """
+        if not url.startswith("https:"):
+            yield await self._opened()
+            return
+        async with _session(force_close=False) as session:
+            yield session
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        """A session of the running loop; one of a loop that is over cannot be used any more."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            await self.close()
+            self._session = _session(force_close=True)
+            self._loop = loop
+        return self._session
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _session(force_close: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=force_close),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+def check_url(url: str) -> None:
+    """Raises `Permanent` for what is not an absolute http or https URL without a password in it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+        parts = urlsplit("")
+    if not good:
+        raise Permanent("setting-wrong", "an URL must begin with http:// or https:// and name a host")
+    if parts.username or parts.password:
+        raise Permanent("setting-wrong", "an URL must not hold a password", "give the secret by reference")
+
+
+def _shown(url: str) -> str:
+    """An URL without its query, which may hold what is not to be shown."""
+    return url.partition("?")[0]

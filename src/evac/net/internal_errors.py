@@ -1,0 +1,77 @@
+"""Mistakes of evac itself, kept to what they concern.
+
+What fails as nobody foresaw does nothing more for a moment, says so, and begins anew; everything else that a
+leader does goes on. Without this, one run that no controller can carry on would end one controller after the
+other, and with them the watch, all other runs and the plans that lie ready. A lease that is lost, a store
+that is away and a change by somebody else are no mistakes: they end the term, as ever.
+
+Where it happened is said, and never with which values: one of them may have been a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePath
+from typing import Any, Final
+
+from evac.model.errors import EvacError
+from evac.net.shielded import in_own_task
+
+INTERNAL: Final = "internal-error"
+PAUSE_S: Final = 1.0
+PAUSE_MOST_S: Final = 60.0
+"""Pauses grow from the one to the other, and begin anew after what went well for as long as the longest."""
+
+Say = Callable[[str, Mapping[str, Any]], None]
+_log = logging.getLogger(__name__)
+
+
+def internal(error: Exception) -> EvacError:
+    """What people are told of a mistake."""
+    kind, place = type(error).__name__, "nowhere"
+    if frames := traceback.extract_tb(error.__traceback__):
+        path = PurePath(frames[-1].filename)
+        place = f"{'/'.join(path.parts[-2:])}:{frames[-1].lineno}"
+    _log.debug("a mistake of evac", exc_info=error)
+    words = f"evac made a mistake ({kind} at {place})"
+    return EvacError(INTERNAL, words, "report it, with what evac serve prints under EVAC_DEBUG=1")
+
+
+def foreseen(error: Exception, what: str, say: Say) -> EvacError:
+    """An error as whoever asked hears it. A mistake is said as well."""
+    if isinstance(error, EvacError):
+        return error
+    told = internal(error)
+    say(f"{what}: {told.message}", {"code": INTERNAL, "what": what})
+    return told
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether nobody foresaw it. Of a group: whether that is so of all that it holds."""
+    if isinstance(error, ExceptionGroup):
+        return all(is_mistake(one) for one in error.exceptions)
+    return not isinstance(error, EvacError)
+
+
+async def enduring(what: str, work: Callable[[], Awaitable[None]], say: Say) -> None:
+    """Works until that ends, and after each mistake again. Raises what is none."""
+    loop, pause_s, told = asyncio.get_running_loop(), PAUSE_S, ""
+    while True:
+        began_s = loop.time()
+        try:
+            await in_own_task(work())
+            return
+        except Exception as error:
+            if not is_mistake(error):
+                raise
+            if loop.time() - began_s > PAUSE_MOST_S:
+                pause_s = PAUSE_S
+            words = f"{what}: {internal(error).message}; it is begun anew, and all else goes on"
+        if words != told:
+            say(words, {"code": INTERNAL, "what": what})
+            told = words
+        await asyncio.sleep(pause_s)
+        pause_s = min(PAUSE_MOST_S, pause_s * 2)

@@ -1,0 +1,283 @@
+"""Looks at what people may have to be told: what the leader, the runs and the audit left to be seen.
+
+Everything is read from the store, so that telling people needs nothing of the controller that it runs beside.
+What could not be looked at is left out, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol, TypeVar
+
+import orjson
+
+from evac.app.incidents import EXPORTED, NOTED, published
+from evac.app.observed_stores import KEY as OBSERVED
+from evac.app.observed_stores import decode as decode_observed
+from evac.app.observed_stores import digest_in
+from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import STREAM as WATCH
+from evac.engine.lead.watch_journal import decode as decode_record
+from evac.engine.plans import library
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.data_loss import pages, read_sightings
+from evac.engine.stores.guards import SITES_KEY
+from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.observation import Observation
+from evac.notices import concerns
+from evac.notices.codec import State
+from evac.notices.concerns import Drawn, Lag
+from evac.notices.values import Concern, Kind, Known, News
+from evac.office.hub import Hub
+from evac.office.notices.reckoning import Reckoned
+from evac.office.runs import OPEN_MOST, Register
+from evac.store.journal import head_of, records_after
+from evac.store.port import Entry, Store
+
+BACK: Final = 2_000
+"""Records of watching that the first look goes back to, for verdicts that still stand."""
+RECORDS_MOST: Final = 5_000
+PLANS_AT_ONCE: Final = 4
+"""Plans whose cost is read in one look; the others are read in the next ones."""
+PLANS_MS: Final = 10_000
+"""So often the drawer is looked at: it may hold thousands of entries."""
+COSTS_KEPT: Final = 10_000
+AGAIN_S: Final = 5.0
+_ACTIVE: Final = "active"
+_UNREAD: Final = "/unread"
+_BEYOND: Final = "run/beyond/unread"
+Looked = TypeVar("Looked")
+
+
+class Reckoner(Protocol):
+    """Works out what notices need of the estate. Raises EvacError."""
+
+    async def reckon(self, observation: Observation) -> Reckoned: ...
+
+    def close(self) -> None: ...
+
+
+class Looker:
+    """One for a process. `run` follows the estate; `look` says what is known now. edition: which files of it
+    are in use, by name.
+    """
+
+    def __init__(
+        self, store: Store, reckoner: Reckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._edition = edition
+        self._store, self._reckoner, self._clock = store, reckoner, clock
+        self._register = Register(store, Hub(), lambda: None)
+        self._observation: Observation | None = None
+        self._reckoned_of: tuple[Observation, str] | None = None
+        self.reckoned: Reckoned | None = None
+        self._costs: OrderedDict[str, int] = OrderedDict()
+        self._ready: list[library.Ready] = []
+        self._ready_ms: int | None = None
+        self._noted: tuple[int, Mapping[str, int]] | None = None
+
+    async def run(self) -> None:
+        """Audits anew whenever roles of stores or the estate changed, until cancelled. What is wrong is tried
+        again.
+        """
+        while True:
+            await self.reckon()
+            await asyncio.sleep(AGAIN_S)
+
+    async def reckon(self) -> None:
+        wanted, edition = self._observation or Observation(0), self._edition()
+        known = self._reckoned_of
+        if known is not None and known[0].members == wanted.members and known[1] == edition:
+            return
+        with contextlib.suppress(EvacError):
+            self.reckoned = await self._reckoner.reckon(wanted)
+            self._reckoned_of = wanted, edition
+
+    async def look(self, state: State) -> tuple[State, Known]:
+        """What is known now, and the state with what was read meanwhile. Raises Unavailable."""
+        state, news = await self._watched(state)
+        seen = await self._store.get(OBSERVED)
+        if seen is not None:
+            with contextlib.suppress(Corrupt):
+                self._observation = decode_observed(seen.value)
+        references, plans = concerns.of_plans(state.references, await self._drawn(seen))
+        holds: dict[Kind, tuple[Concern, ...]] = {"site": concerns.of_sites(state.verdicts), "plan": plans}
+        parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
+            "finding": self._findings,
+            "tool": lambda: self._tools(state),
+            "lag": self._lags,
+            "run": lambda: self._runs(state),
+            "status-page": self._exports,
+        }
+        for kind, part in parts.items():
+            found = await _looked(part)
+            if found is not None:
+                holds[kind] = found
+        state, updates = await self._published(state)
+        return replace(state, references=references), Known(holds, (*news, *updates))
+
+    async def _published(self, state: State) -> tuple[State, tuple[News, ...]]:
+        """Updates for users that are new. Notes are read again whenever somebody wrote one, and for a state
+        that is not the one of the last look.
+        """
+        entry = await self._store.get(NOTED)
+        revision = 0 if entry is None else entry.revision
+        if self._noted is not None and self._noted[0] == revision and self._noted[1] is state.published:
+            return state, ()
+        known, news = concerns.of_updates(state.published, await published(self._store), self._clock.now_ms())
+        self._noted = revision, known
+        return replace(state, published=known), news
+
+    async def _watched(self, state: State) -> tuple[State, list[News]]:
+        """What the journal of watching has new. Of the past before the first look only verdicts count."""
+        first, begin = state.watched < 0, state.watched
+        if first:
+            head = await head_of(self._store, WATCH)
+            begin = max(0, head.records - BACK) if head else 0
+        verdicts, news = dict(state.verdicts), []
+        async for number, record in records_after(self._store, WATCH, begin, RECORDS_MOST):
+            begin = number
+            with contextlib.suppress(Corrupt):
+                one = decode_record(record)
+                if one.kind == "verdict":
+                    _judge(verdicts, one.site, str(one.data.get("state", "")), one.words)
+                found = None if first else concerns.of_watching(one.kind, one.words, one.data)
+                news += [found] if found is not None else []
+        return replace(state, watched=max(0, begin), verdicts=verdicts), news
+
+    async def _findings(self) -> tuple[Concern, ...] | None:
+        return None if self.reckoned is None else concerns.of_findings(self.reckoned.errors)
+
+    async def _tools(self, state: State) -> tuple[Concern, ...] | None:
+        """Without sites that nobody counts on: lost by the verdict, or left."""
+        if self.reckoned is None:
+            return None
+        gone = {site for site, (verdict, _) in state.verdicts.items() if verdict == "lost"}
+        entry = await self._store.get(SITES_KEY)
+        with contextlib.suppress(ValueError, AttributeError):
+            marks = {} if entry is None else orjson.loads(entry.value)
+            gone |= {str(site) for site, mark in marks.items() if mark != _ACTIVE}
+        return concerns.of_tools(self.reckoned.tools, gone)
+
+    async def _lags(self) -> tuple[Concern, ...] | None:
+        """How far each copy was behind at the last look that the leader wrote down; by its clock alone."""
+        if self.reckoned is None:
+            return None
+        found, rpos = [], self.reckoned.rpos
+        for name, sighting in (await read_sightings(self._store)).items():
+            for copy in sighting.copies:
+                if name in rpos and copy.holds_ms:
+                    found.append(Lag(name, copy.site, max(0, sighting.at_ms - copy.holds_ms), rpos[name]))
+        return concerns.of_lags(found)
+
+    async def _drawn(self, seen: Entry | None) -> list[Drawn]:
+        estate = ""
+        if seen is not None:
+            with contextlib.suppress(Corrupt):
+                estate = digest_in(seen.value)
+        now_ms = self._clock.monotonic_ms()
+        if self._ready_ms is None or now_ms - self._ready_ms >= PLANS_MS:
+            rows = [library.decode(entry) for entry in await pages(self._store, library.PREFIX)]
+            self._ready, self._ready_ms = [one for one in rows if one is not None], now_ms
+        ready = self._ready
+        # A plan for which a better one is still looked for says nothing of how good plans are.
+        unread = [one.plan for one in ready if one.plan and one.searched and one.plan not in self._costs]
+        for digest in unread[:PLANS_AT_ONCE]:
+            await self._read_cost(digest)
+        return [
+            Drawn(
+                "+".join(one.lost),
+                self._costs.get(one.plan) if one.searched else None,
+                "" if one.plan else one.problem,
+                not estate or one.estate == estate,
+            )
+            for one in ready
+        ]
+
+    async def _read_cost(self, digest: str) -> None:
+        """The weighted outage of a plan; a plan that is not there whole has none, and is read again."""
+        try:
+            data = await library.get_plan(self._store, digest)
+            self._costs[digest] = await asyncio.to_thread(lambda: int(orjson.loads(data)["objective"]))
+        except (Corrupt, ValueError, KeyError, TypeError):
+            return
+        while len(self._costs) > COSTS_KEPT:
+            self._costs.popitem(last=False)
+
+    async def _runs(self, state: State) -> tuple[Concern, ...]:
+        """What waits for a person. Of an open run that was not read, what was known of it stands; one that
+        cannot be read is a concern itself.
+        """
+        await self._register.look()
+        open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
+        lines, _ = self._register.lines
+        waits = {line.run: line.waits for line in lines if line.run in open_runs}
+        problems = {run: why for run, why in self._register.problems.items() if run in open_runs}
+        unread = open_runs - waits.keys()
+        beyond = sum(1 for run in unread if not self._register.follows(run))
+        kept = _kept(state, unread)
+        return *concerns.of_runs(waits), *kept, *_unread(problems, beyond)
+
+    async def _exports(self) -> tuple[Concern, ...]:
+        found = []
+        for entry in await pages(self._store, EXPORTED):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                told = orjson.loads(entry.value)
+                site = entry.key.removeprefix(EXPORTED)
+                found.append((site, int(told["since_ms"]), str(told["problem"])))
+        return concerns.of_pages(found, self._clock.now_ms())
+
+    async def close(self) -> None:
+        self._reckoner.close()
+        await self._register.close()
+
+
+async def _looked(part: Callable[[], Awaitable[Looked]]) -> Looked | None:
+    """What one part of a look found; None where it could not be looked at. Raises Unavailable."""
+    try:
+        return await part()
+    except Unavailable:
+        raise
+    except EvacError:
+        return None
+
+
+def _kept(state: State, runs: set[str]) -> list[Concern]:
+    """What held of these runs at the last look, but that they cannot be read."""
+    return [
+        held.concern
+        for key, held in sorted(state.memory.open.items())
+        if held.concern.kind == "run"
+        and held.gone_ms is None
+        and not key.endswith(_UNREAD)
+        and key.removeprefix("run/").rpartition("/")[0] in runs
+    ]
+
+
+def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
+    """Open runs that nobody is told of: run -> why its journal cannot be read, and how many are too many."""
+    found = [
+        Concern(
+            f"run/{run}{_UNREAD}",
+            "run",
+            "error",
+            concerns.short(f"{run} is open and cannot be read, so nobody hears what it waits for: {why}"),
+            f"evac run verify {run}",
+            concerns.WAITS_MS,
+        )
+        for run, why in sorted(problems.items())
+    ]
+    if beyond:
+        words = f"{beyond} open runs are not looked at: {OPEN_MOST} are at most"
+        found.append(Concern(_BEYOND, "run", "error", words, "evac run list", concerns.WAITS_MS))
+    return found
+
+
+def _judge(verdicts: dict[str, tuple[str, str]], site: str, state: str, words: str) -> None:
+    """A site of which nobody can say how it stands is as it was when somebody could."""
+    if state not in ("", "unknown"):
+        verdicts[site] = (state, words.partition(": ")[2])

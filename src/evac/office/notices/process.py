@@ -1,0 +1,237 @@
+"""Tells people: the process beside a controller that makes notices and sends them while that one leads.
+
+`python -m evac.office.notices.process` is what `evac serve` starts where there is a notices file. It is apart
+because it audits, and because what it sends may take long: neither may cost a leader its lease. It acts while
+the controller that started it leads, under a lease of its own that guards all it writes, and ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from evac.app.estates.copies import edition_of
+from evac.app.side_process import Leads, led_by_parent, until_ended
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.lead.leadership import LEADER, Leadership
+from evac.estate.codecs.notices import load_notices
+from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, LockHeld, StoreError, Unavailable
+from evac.notices import box as boxes
+from evac.notices.rule import tell
+from evac.notices.values import Channel
+from evac.office.notices.ledger import LEASE, Ledger, new_messages
+from evac.office.notices.looking import Looker
+from evac.office.notices.reckoning import NoticeReckoner
+from evac.office.notices.sending import Sending, check_ways, sending_of
+from evac.store.generation import read_generation
+from evac.store.opening import open_store
+from evac.store.port import Store
+
+LOOK_S: Final = 1.0
+AGAIN_S: Final = 1.0
+IDLE_S: Final = 0.25
+FILE_S: Final = 2.0
+TTL_MS: Final = 10_000
+FAILED: Final = 1
+Say = Callable[[str], None]
+
+
+class Teller:
+    """Tells people for as long as it may. leads: whether the controller that it belongs to leads now."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Mapping[str, Channel],
+        sendings: Mapping[str, Sending],
+        looker: Looker,
+        clock: Clock,
+        owner: str,
+        leads: Leads,
+        say: Say,
+        make_id: Callable[[], str] | None = None,
+        ttl_ms: int = TTL_MS,
+    ) -> None:
+        self._store, self._channels, self._sendings = store, channels, sendings
+        self._looker, self._clock, self._owner, self._leads, self._say = looker, clock, owner, leads, say
+        self._make_id = make_id or (lambda: f"evac_{secrets.token_hex(16)}")
+        self._ttl_ms = ttl_ms
+        self._problems: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. Whatever the store could not do is begun anew."""
+        while True:
+            try:
+                if await self._leads():
+                    await self._term()
+            except (Unavailable, Conflict, LeaseLost, LockHeld):
+                pass
+            except Corrupt as error:
+                self._say(f"notices cannot be told: {error.message}")
+                await asyncio.sleep(30 * AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _term(self) -> None:
+        """One time of telling. Raises LockHeld while the teller of another controller still has the lease."""
+        generation = (await read_generation(self._store)).number
+        leadership = await Leadership.acquire(
+            self._store, self._owner, self._ttl_ms, self._clock, name=LEASE, generation=generation
+        )
+        try:
+            ledger = await Ledger.open(self._store, leadership.lease, self._clock, self._channels)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._mind(leadership), name="lease")
+                tasks.create_task(self._look(ledger, leadership), name="look")
+                for name in self._channels:
+                    tasks.create_task(self._send(ledger, leadership, name), name=f"channel {name}")
+        except BaseExceptionGroup as group:
+            raise _reason(group) from group
+        finally:
+            await leadership.release()
+
+    async def _mind(self, leadership: Leadership) -> None:
+        await leadership.over()
+        raise LeaseLost(LEASE)
+
+    async def _look(self, ledger: Ledger, leadership: Leadership) -> None:
+        """Looks, and keeps what there is to tell; ends the term when its controller leads no more."""
+        while True:
+            if not await self._leads():
+                raise LeaseLost(LEADER)
+            state, known = await self._looker.look(ledger.state)
+            leadership.check()
+            memory, drafts = tell(ledger.state.memory, known, self._clock.now_ms())
+            await ledger.keep(replace(state, memory=memory), new_messages(drafts, self._make_id))
+            await asyncio.sleep(LOOK_S)
+
+    async def _send(self, ledger: Ledger, leadership: Leadership, name: str) -> None:
+        """One channel: one message at a time, the oldest whose time has come."""
+        while True:
+            await ledger.tidy(name)
+            one = boxes.due(ledger.boxes[name], self._clock.now_ms())
+            if one is None:
+                await asyncio.sleep(IDLE_S)
+                continue
+            message = await ledger.message(one.number)
+            leadership.check()
+            outcome = await self._sendings[name].send(message)
+            if not outcome.problem:
+                await ledger.delivered(name, one)
+            elif outcome.hopeless:
+                await ledger.given_up(name, one, outcome.problem)
+            else:
+                await ledger.failed(name, one, outcome.problem, outcome.after_ms, outcome.whole)
+            self._note(name, outcome.problem)
+
+    def _note(self, name: str, problem: str) -> None:
+        """Said once, and once more when it works again."""
+        before = self._problems.get(name, "")
+        if problem and problem != before:
+            self._say(f"the channel {name} does not work: {problem}; it is tried again")
+        elif before and not problem:
+            self._say(f"the channel {name} works again")
+        self._problems[name] = problem
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Why a term ended, if the store says so; else the whole group, for what nobody foresaw."""
+    found = leaves(group)
+    if any(not isinstance(error, StoreError) for error in found):
+        return group
+    return next((error for error in found if isinstance(error, Corrupt)), found[0])
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """All errors of a group."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def changed(path: Path, say: Say, look_s: float = FILE_S) -> None:
+    """Until the notices file is another one that can be used. One that cannot is said once, and what was read
+    before goes on.
+    """
+    read = bad = _stamp(path)
+    while True:
+        await asyncio.sleep(look_s)
+        now = _stamp(path)
+        if now in (read, bad):
+            continue
+        try:
+            check_ways(load_notices(path).channels)
+        except EvacError as error:
+            bad = now
+            say(f"{path.name} is not taken: {error.message}; evac notices check {path.name} says where")
+        else:
+            say(f"{path.name} changed, and is read again")
+            return
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What tells one state of a file from another; zeros where it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+async def tell_people(
+    estate: Path, store: str, notices: Path, site: str, as_of: date | None, ttl_ms: int = TTL_MS
+) -> None:
+    """Until SIGTERM, SIGINT, the end of the parent, or another notices file: then it is started again.
+
+    Raises EstateError, InvalidInput, StoreError.
+    """
+    rules = load_notices(notices)
+    check_ways(rules.channels)
+    opened, clock = open_store(store), SystemClock()
+
+    def say(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    looker = Looker(opened, NoticeReckoner(estate, as_of), clock, lambda: edition_of(estate))
+    sendings = {
+        name: sending_of(channel, rules.room, page=rules.page) for name, channel in rules.channels.items()
+    }
+    leads = led_by_parent(opened, site, os.getppid())
+    owner = f"{site}/{os.getpid()}/{secrets.token_hex(4)}"
+    teller = Teller(opened, rules.channels, sendings, looker, clock, owner, leads, say, ttl_ms=ttl_ms)
+    try:
+        await until_ended(teller.run(), looker.run(), changed(notices, say))
+    finally:
+        for sending in sendings.values():
+            await sending.close()
+        await looker.close()
+        await opened.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="evac.office.notices.process")
+    parser.add_argument("estate", type=Path)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--notices", type=Path, required=True)
+    parser.add_argument("--site", required=True)
+    parser.add_argument("--as-of", type=date.fromisoformat)
+    parser.add_argument("--lease-ms", type=int, default=TTL_MS)
+    told = parser.parse_args(arguments)
+    try:
+        asyncio.run(tell_people(told.estate, told.store, told.notices, told.site, told.as_of, told.lease_ms))
+    except EvacError as error:
+        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

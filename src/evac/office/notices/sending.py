@@ -1,0 +1,316 @@
+"""Sends one message over one channel: through apprise, or as a signed webhook. Says how that went, in words
+that hold no secret.
+
+Addresses and keys are resolved anew for every try, so that a changed one needs no restart. A webhook follows
+the Standard Webhooks specification: headers webhook-id (the same on every try), webhook-timestamp and
+webhook-signature (v1, HMAC-SHA256).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from evac.drivers.references import secret_of
+from evac.estate.codecs.access import is_hidden
+from evac.model.errors import EvacError, InvalidInput
+from evac.notices.values import UPDATE, Channel, Message, Way
+
+TRY_S: Final = 30.0
+ANSWER_S: Final = 10.0
+KEY_BYTES: Final = (24, 64)
+INSTALL: Final = "pip install 'evac[notices]'"
+LIBRARIES: Final[Mapping[Way, str]] = {"apprise": "apprise", "webhook": "standardwebhooks"}
+_TITLE_MOST: Final = 80
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one try went. problem: empty where it was taken. after_ms: not again before then. whole: nothing
+    else would get through now. hopeless: it will never be taken.
+    """
+
+    problem: str = ""
+    after_ms: int = 0
+    whole: bool = True
+    hopeless: bool = False
+
+
+class Sending(Protocol):
+    """Sends messages over one channel."""
+
+    async def send(self, message: Message) -> Outcome: ...
+
+    async def close(self) -> None: ...
+
+
+def check_ways(channels: Mapping[str, Channel]) -> None:
+    """Raises InvalidInput with the one command to type, where a library that a channel needs is missing."""
+    wanted = {LIBRARIES[channel.way] for channel in channels.values()}
+    missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
+    if missing:
+        raise InvalidInput("extra-notices", f"notices need {', '.join(missing)}", INSTALL)
+
+
+def sending_of(
+    channel: Channel, room: str = "", now_ms: Callable[[], int] | None = None, page: str = ""
+) -> Sending:
+    """room: address of the war room, page: of the public status page; empty without one. now_ms: of the
+    signature; None: the wall clock.
+    """
+    link = page if channel.public else _link(room)
+    if channel.way == "webhook":
+        return Webhook(channel, link, now_ms or _wall_ms)
+    return Apprise(channel, link)
+
+
+def document_of(message: Message, link: str = "") -> dict[str, Any]:
+    """The body of a webhook. Of an update nothing but what was published."""
+    head = {
+        "type": f"evac.{message.kind}.{message.state}",
+        "timestamp": _moment(message.at_ms).isoformat().replace("+00:00", "Z"),
+    }
+    if message.kind == UPDATE:
+        told = {"id": message.id, "title": message.title, "text": message.words, "page": link}
+        return {**head, "data": told}
+    return {
+        **head,
+        "data": {
+            "id": message.id,
+            "kind": message.kind,
+            "state": message.state,
+            "severity": message.severity,
+            "words": message.words,
+            "next": message.hint,
+            "concerns": list(message.keys[:100]),
+            "room": link,
+        },
+    }
+
+
+def text_of(message: Message, link: str = "") -> tuple[str, str]:
+    """(title, body) for people. The id is there so that a message that came twice is known for what it is."""
+    if message.kind == UPDATE:
+        lines = [message.words, *filter(None, (link,)), f"{_moment(message.at_ms):%Y-%m-%d %H:%M} UTC"]
+        return message.title or message.words.partition("\n")[0][:_TITLE_MOST], "\n".join(lines)
+    state = "over" if message.state == "over" else message.severity
+    lines = [message.words]
+    if message.hint:
+        lines.append(f"Next: {message.hint}")
+    if link:
+        lines.append(link)
+    lines.append(f"{_moment(message.at_ms):%Y-%m-%d %H:%M:%S} UTC, notice {message.id[:12]}")
+    return f"evac, {state}: {message.words[:_TITLE_MOST]}", "\n".join(lines)
+
+
+async def try_channels(channels: Sequence[Channel], room: str = "", page: str = "") -> dict[str, str]:
+    """Sends one message over each, at the same time: channel -> what went wrong; empty where it was sent."""
+    at_ms = _wall_ms()
+
+    async def once(channel: Channel) -> str:
+        sending = sending_of(channel, room, page=page)
+        name = f"evac_{secrets.token_hex(16)}"
+        words = "this is a test: whoever reads it is told when something is wrong"
+        message = Message(name, "run", "once", "info", words, "", at_ms)
+        if channel.public:
+            words = "This is a test of this channel. Nothing is wrong."
+            message = Message(name, UPDATE, "once", "info", words, "", at_ms, title="Test")
+        try:
+            return (await sending.send(message)).problem
+        finally:
+            await sending.close()
+
+    found = await asyncio.gather(*(once(channel) for channel in channels))
+    return dict(zip((channel.name for channel in channels), found, strict=True))
+
+
+class Webhook:
+    """One address that is told by signed requests."""
+
+    def __init__(self, channel: Channel, link: str, now_ms: Callable[[], int]) -> None:
+        self._channel, self._link, self._now_ms = channel, link, now_ms
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, message: Message) -> Outcome:
+        try:
+            async with asyncio.timeout(TRY_S):
+                url, headers, body = await _apart(lambda: self._signed(message))
+                return await self._post(url, headers, body)
+        except EvacError as error:
+            return Outcome(error.message)
+        except (TimeoutError, aiohttp.ServerTimeoutError):
+            return Outcome(f"no answer in {ANSWER_S:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Outcome(f"it cannot be reached ({type(error).__name__})")
+
+    def _signed(self, message: Message) -> tuple[str, dict[str, str], bytes]:
+        """Raises EvacError."""
+        from standardwebhooks import Webhook as Signer
+
+        url = secret_of(self._channel.url).reveal()
+        _check_address(url, self._channel)
+        signer = Signer(_key(secret_of(self._channel.secret).reveal()))
+        body = orjson.dumps(document_of(message, self._link))
+        at = _moment(self._now_ms())
+        return (
+            url,
+            {
+                "webhook-id": message.id,
+                "webhook-timestamp": str(int(at.timestamp())),
+                "webhook-signature": signer.sign(message.id, at, body.decode()),
+                "content-type": "application/json",
+                "user-agent": "evac",
+            },
+            body,
+        )
+
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S))
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+            return outcome_of(answer.status, answer.headers.get("retry-after", ""))
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def outcome_of(status: int, retry_after: str = "") -> Outcome:
+    """What the status of an answer means. Anything but 2xx is a failure; 410: nobody wants it any more."""
+    if 200 <= status < 300:
+        return Outcome()
+    after = retry_after.strip()
+    after_ms = int(after) * 1_000 if after.isascii() and after.isdigit() and len(after) < 10 else 0
+    down = status >= 500 or status in (408, 429)
+    return Outcome(f"it answers {status}", after_ms if down else 0, whole=down, hopeless=status == 410)
+
+
+class Apprise:
+    """Whatever apprise reaches: chats, pagers, mail. One try at a time: a thread cannot be stopped."""
+
+    def __init__(self, channel: Channel, link: str) -> None:
+        self._channel, self._link = channel, link
+        self._trying: asyncio.Future[str] | None = None
+
+    async def send(self, message: Message) -> Outcome:
+        if self._trying is not None and not self._trying.done():
+            return Outcome("the try before has not ended yet")
+        self._trying = asyncio.ensure_future(_apart(lambda: self._notify(message)))
+        try:
+            async with asyncio.timeout(TRY_S):
+                return Outcome(await asyncio.shield(self._trying))
+        except TimeoutError:
+            return Outcome(f"no answer in {TRY_S:g} s")
+        except EvacError as error:
+            return Outcome(error.message)
+
+    def _notify(self, message: Message) -> str:
+        """On a thread: what went wrong; empty when it was sent. What apprise writes to its log may hold the
+        address.
+        """
+        logging.getLogger("apprise").disabled = True
+        import apprise
+
+        name = "Status" if self._channel.public else "evac"
+        notifier = apprise.Apprise(asset=apprise.AppriseAsset(app_id=name, app_desc=name))
+        if not notifier.add(secret_of(self._channel.url).reveal()):
+            return "apprise cannot make out the address"
+        title, body = text_of(message, self._link)
+        try:
+            sent = notifier.notify(body=body, title=title, notify_type=_type_of(message))
+        except Exception as error:  # whatever a plug-in raises is its failure, and no reason to end
+            return f"apprise failed ({type(error).__name__})"
+        return "" if sent else "it was refused, or could not be reached"
+
+    async def close(self) -> None:
+        if self._trying is not None:
+            self._trying.cancel()
+
+
+def _type_of(message: Message) -> Any:
+    import apprise
+
+    if message.state == "over":
+        return apprise.NotifyType.SUCCESS
+    known = {"info": apprise.NotifyType.INFO, "warning": apprise.NotifyType.WARNING}
+    return known.get(message.severity, apprise.NotifyType.FAILURE)
+
+
+def _check_address(url: str, channel: Channel) -> None:
+    """Raises InvalidInput, without a word of the address."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError for a wrong one
+        usable = parts.scheme in ("https", "http") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput("not-an-address", "its address is none", "write https://HOST/PATH")
+    if not channel.clear and not is_hidden(parts):
+        raise InvalidInput(
+            "address-open", "its address is not hidden by TLS", "write https://HOST, or clear: true"
+        )
+
+
+def _key(text: str) -> bytes:
+    """The bytes of a key. Raises InvalidInput for what is none or too short to sign with."""
+    import base64
+    import binascii
+
+    try:
+        found = base64.b64decode(text.strip().removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        found = b""
+    if not KEY_BYTES[0] <= len(found) <= KEY_BYTES[1]:
+        least, most = KEY_BYTES
+        raise InvalidInput(
+            "webhook-key", f"its key is no base64 of {least} to {most} bytes", "evac notices key makes one"
+        )
+    return found
+
+
+async def _apart(work: Callable[[], Answer]) -> Answer:
+    """On a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Answer] = loop.create_future()
+
+    def give(set_it: Callable[[Any], None], value: Any) -> None:
+        if not answer.done():
+            set_it(value)
+
+    def run() -> None:
+        try:
+            found = work()
+        except Exception as error:
+            done: tuple[Callable[[Any], None], Any] = (answer.set_exception, error)
+        else:
+            done = (answer.set_result, found)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(give, *done)
+
+    threading.Thread(target=run, name="sending", daemon=True).start()
+    return await answer
+
+
+def _link(room: str) -> str:
+    return f"{room.rstrip('/')}/notices" if room else ""
+
+
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC)
+
+
+def _wall_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1_000)

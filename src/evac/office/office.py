@@ -1,0 +1,453 @@
+"""The office behind the war room: follows a store, knows an estate, and writes what people ask for.
+
+It answers three kinds of questions and has no HTTP in it:
+
+    situation           a frozen `Situation`: verdicts and votes, leader, hold, drawer, runs, last notices
+    facts               frozen `EstateFacts`: sites, services, headroom, every loss and finding; once a digest
+    runs, plans, what_if    looked up when somebody asks
+
+`run` keeps the first two true until it is cancelled. It only reads; what it writes are requests of people
+(`office_asking`). It performs nothing, never waits for a controller, and shows the last that was true while
+the store does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
+from evac.app.observed_stores import KEY as OBSERVED
+from evac.app.observed_stores import decode as decode_observed
+from evac.app.rehearsing import Rehearser
+from evac.app.war_room import NEITHER
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.watch_journal import STREAM as WATCH
+from evac.engine.lead.watch_journal import decode as decode_notice
+from evac.engine.plans import library
+from evac.engine.stores.data_loss import pages
+from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
+from evac.incident.values import Notice
+from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.observation import Observation
+from evac.model.run_policy import PROFILES
+from evac.office.facts import EstateFacts
+from evac.office.hub import Hub, News
+from evac.office.incidents import IncidentDesk
+from evac.office.notices.overview import NoticeBoard
+from evac.office.reckoning import Reckoner, Rules, Worker
+from evac.office.runs import Register
+from evac.office.sites import Ballots
+from evac.office.values import (
+    NOBODY,
+    ControllerSeen,
+    EstateOnDisk,
+    HoldSeen,
+    LeaderSeen,
+    NewerSeen,
+    QuorumSeen,
+    ReadyPlan,
+    RunShort,
+    Situation,
+)
+from evac.office.what_if import WhatIf
+from evac.store.generation import read_generation, read_newer, takes_place_of
+from evac.store.journal import head_of, records_after, tail
+from evac.store.opening import open_store
+from evac.store.port import Entry, Store
+from evac.watch.verdict import quorum_of
+
+LOOK_S: Final = 1.0
+"""So often the store is looked at, if nothing says before that it changed."""
+SOON_S: Final = 0.1
+"""Changes that come within this time make one situation."""
+AGAIN_S: Final = 1.0
+SILENT_MS: Final = 30_000
+"""Longer without a look at the store, or a word of the controller, and nobody knows what is true by now."""
+NOTICES_MOST: Final = 200
+ENDED_SHOWN: Final = 20
+SEGMENTS_BACK: Final = 64
+TOPIC_WATCH: Final = "watch"
+TOPIC_SITUATION: Final = "situation"
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeSetting:
+    """Which estate and store, and in which site the room stands: its own network decides what it may believe.
+
+    apart: reckon in a process of its own. standing: file in which a controller says how the estate on disk
+    stands to the one in use.
+    """
+
+    estate: Path
+    store: str
+    site: str = ""
+    policy: Path | None = None
+    as_of: date | None = None
+    apart: bool = True
+    standing: Path | None = None
+
+
+class Office:
+    """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. rehearser: asks the
+    real systems about a plan. edition: which estate is in use, by name; standing: how the files stand to it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reckoner: Reckoner,
+        clock: Clock,
+        site: str = "",
+        rehearser: Rehearser | None = None,
+        edition: Callable[[], str] = lambda: "",
+        standing: Callable[[], Standing | None] = lambda: None,
+    ) -> None:
+        self._edition, self._standing_of = edition, standing
+        self._standing: Standing | None = None
+        self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
+        self.hub = Hub()
+        self.facts: EstateFacts | None = None
+        self.rules: Rules | None = None
+        self._reckoner = reckoner
+        self._observation = Observation(0)
+        self._reckoned: tuple[Observation, str] | None = None
+        self._problem = "the estate is being read"
+        self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
+        self._bell = asyncio.Event()
+        self.register = Register(store, self.hub, self._bell.set)
+        self.incidents = IncidentDesk(store, clock, self.register)
+        self.board = NoticeBoard(store)
+        self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
+        self._leader = NOBODY
+        self._generation = 0
+        self._newer: NewerSeen | None = None
+        self._hold: HoldSeen | None = None
+        self._marks: Mapping[str, str] = {}
+        self._drawer: tuple[library.Ready, ...] = ()
+        self._answers, self._answers_ms = False, clock.now_ms()
+        self.looked_ms = 0
+        self._looked_at = self._heard_at = clock.monotonic_ms()
+        self._unread = ""
+        self._controller: ControllerSeen | None = None
+        self.situation = self._compose(0)
+
+    async def run(self) -> None:
+        """Follows everything until cancelled. What fails is tried again; nothing here ends the room."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._look_again, self._follow_notices, self._vote, self._reckon, self._show):
+                tasks.create_task(work(), name=work.__name__.strip("_"))
+
+    @property
+    def ready(self) -> str:
+        """Why it is too early, or too late, to believe what is shown; empty when it is not."""
+        if not self.looked_ms:
+            return self._unread or "the store was not read yet"
+        if not self._answers:
+            return f"the store does not answer: {self._unread}"
+        if self._newer is not None:
+            return f"generation {self._newer.generation} was opened elsewhere: nothing of this store acts"
+        if self._unread:
+            return f"the store cannot be read: {self._unread}"
+        return self._out_of_touch or ("" if self.facts is not None else self._problem)
+
+    @property
+    def _out_of_touch(self) -> str:
+        """Why the controller here is no part of the house; empty where it is, or where there is none."""
+        now_ms, seen = self.clock.monotonic_ms(), self._controller
+        if now_ms - self._looked_at > SILENT_MS:
+            return f"the store was not read for {(now_ms - self._looked_at) // 1_000} s"
+        if seen is not None and now_ms - self._heard_at > SILENT_MS:
+            return f"the controller here has said nothing for {(now_ms - self._heard_at) // 1_000} s"
+        if seen is not None and seen.state == NEITHER:
+            return f"the controller here can neither lead nor follow: {seen.why}"
+        return ""
+
+    def hear(self, line: bytes) -> None:
+        """What the controller beside this room says of itself, as `controller_line` writes it."""
+        try:
+            told = orjson.loads(line)
+            state, why = str(told["state"]), str(told["why"])
+        except (ValueError, KeyError, TypeError):
+            return
+        self._heard_at = self.clock.monotonic_ms()
+        known = self._controller
+        if known is None or (known.state, known.why) != (state, why):
+            self._controller = ControllerSeen(state, why, self.clock.now_ms())
+            self._bell.set()
+
+    async def what_if(self, domains: Sequence[str]) -> WhatIf:
+        """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
+        return await self._reckoner.what_if(self._observation, domains)
+
+    async def plan(self, digest: str) -> bytes:
+        """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""
+        return await library.get_plan(self.store, digest)
+
+    async def notices(self, after: int, limit: int) -> list[Notice]:
+        """Notices after a number: from memory where it reaches back far enough, else from the journal."""
+        kept = tuple(self._notices)
+        if kept and kept[0].number <= after + 1:
+            return [one for one in kept if one.number > after][:limit]
+        found = []
+        async for number, record in records_after(self.store, WATCH, after, limit):
+            found.append(_notice(number, record))
+        return found
+
+    async def _look_again(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Unavailable as error:
+                self._unread = error.message
+                self._said(False)
+            except EvacError as error:
+                self._unread = error.message
+                self._bell.set()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """One look at everything but journals and votes. Raises Unavailable."""
+        self._standing = self._standing_of()
+        lease = await self.store.holder(LEADER)
+        self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
+        own, newer = await read_generation(self.store), await read_newer(self.store)
+        self._generation = own.number
+        over = newer is not None and takes_place_of(newer, own)
+        self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
+        self._hold = _hold(await self.store.get(HOLD_KEY))
+        self._marks = _marks(await self.store.get(SITES_KEY))
+        found = [library.decode(entry) for entry in await pages(self.store, library.PREFIX)]
+        self._drawer = tuple(ready for ready in found if ready is not None)
+        observed = await self.store.get(OBSERVED)
+        if observed is not None:
+            with contextlib.suppress(Corrupt):
+                self._observation = decode_observed(observed.value)
+        await self.register.look()
+        await self.incidents.look()
+        await self.board.look()
+        self.looked_ms, self._looked_at = self.clock.now_ms(), self.clock.monotonic_ms()
+        self._unread = ""
+        self._said(True)
+
+    async def standing_hold(self) -> HoldSeen | None:
+        """The hold as the store has it now. Raises Unavailable."""
+        return _hold(await self.store.get(HOLD_KEY))
+
+    def _said(self, answers: bool) -> None:
+        if answers != self._answers:
+            self._answers, self._answers_ms = answers, self.clock.now_ms()
+        self._bell.set()
+
+    async def _follow_notices(self) -> None:
+        """The last notices, then each new one as soon as it is written."""
+        while True:
+            try:
+                head = await head_of(self.store, WATCH)
+                begin = max(0, head.segment - SEGMENTS_BACK) if head else 0
+                async with aclosing(tail(self.store, WATCH, begin)) as segments:
+                    async for segment in segments:
+                        for number, record in enumerate(segment.records, segment.first):
+                            self._take(_notice(number, record))
+            except EvacError:
+                await asyncio.sleep(AGAIN_S)
+
+    def _take(self, notice: Notice) -> None:
+        if self._notices and notice.number <= self._notices[-1].number:
+            return
+        self._notices.append(notice)
+        self.hub.tell(News(TOPIC_WATCH, "notice", notice.number, notice))
+        self._bell.set()
+
+    async def _vote(self) -> None:
+        """Reads the votes in the rhythm of the policy, and judges."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._ballots.read()
+            if self._ballots.judge():
+                self._bell.set()
+            await asyncio.sleep(self._ballots.period_s)
+
+    async def _reckon(self) -> None:
+        """Facts anew whenever roles of stores changed, or the estate did."""
+        while True:
+            await self.reckon()
+            await asyncio.sleep(LOOK_S)
+
+    async def reckon(self) -> None:
+        """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
+        wanted, edition = self._observation, self._edition()
+        known = self._reckoned
+        if known is not None and known[0].members == wanted.members and known[1] == edition:
+            return
+        try:
+            found = await self._reckoner.reckon(wanted)
+        except EvacError as error:
+            self._problem = error.message
+        else:
+            self.facts, self.rules, self._problem = found.facts, found.rules, ""
+            self._reckoned = wanted, edition
+            self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
+            self.refresh()  # whoever sees the facts sees the sites that go with them
+        self._bell.set()
+
+    async def _show(self) -> None:
+        """A new situation soon after anything changed, and only if it differs."""
+        while True:
+            await self._bell.wait()
+            await asyncio.sleep(SOON_S)
+            self._bell.clear()
+            self.refresh()
+
+    def refresh(self) -> Situation:
+        """The situation as of now; a new version of it where something differs."""
+        old = self.situation
+        new = self._compose(old.version + 1)
+        if replace(new, version=old.version, at_ms=old.at_ms) != old:
+            self.situation = new
+            self.hub.tell(News(TOPIC_SITUATION, "situation", 0, new.version))
+        return self.situation
+
+    def _compose(self, version: int) -> Situation:
+        open_runs, ended = self.register.lines
+        facts = self.facts
+        sites = [site.id for site in facts.sites] if facts else []
+        return Situation(
+            version=version,
+            at_ms=self.clock.now_ms(),
+            sites=self._ballots.sites(self._marks),
+            leader=self._leader,
+            quorum=QuorumSeen(
+                self.store.name,
+                self.store.quorum,
+                self._ballots.voting(),
+                quorum_of(sites),
+                self._answers,
+                self._answers_ms,
+                self._unread,
+            ),
+            generation=self._generation,
+            newer=self._newer,
+            hold=self._hold,
+            drawer=tuple(_ready(one, facts) for one in self._drawer),
+            open_runs=(*open_runs, *self.register.unread),
+            ended_runs=ended[:ENDED_SHOWN],
+            notices=tuple(self._notices)[-20:],
+            notice=self._notices[-1].number if self._notices else 0,
+            noted=self.incidents.noted,
+            exports=self.incidents.exports,
+            estate=facts.digest if facts else "",
+            problem=self._problem,
+            on_disk=_on_disk(self._standing),
+            policy=self.rules.digest if self.rules else "",
+            controller=self._controller,
+        )
+
+    def runs(self) -> tuple[RunShort, ...]:
+        """All runs: open ones first, then ended ones, newest first."""
+        open_runs, ended = self.register.lines
+        return (*open_runs, *self.register.unread, *ended)
+
+    async def close(self) -> None:
+        self.hub.close()
+        self.incidents.close()
+        await self.register.close()
+        self._reckoner.close()
+        await self.store.close()
+
+
+def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
+    """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
+    worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
+    rehearser = Rehearser(setting.estate, setting.policy)
+    return Office(
+        open_store(setting.store),
+        worker,
+        clock or SystemClock(),
+        setting.site,
+        rehearser,
+        lambda: edition_of(setting.estate),
+        lambda: None if setting.standing is None else read_standing(setting.standing),
+    )
+
+
+async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Does some work while the office follows its store; closes the office at the end."""
+    following = asyncio.create_task(office.run(), name="office")
+    try:
+        return await work()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await office.close()
+
+
+def _notice(number: int, record: bytes) -> Notice:
+    try:
+        found = decode_notice(record)
+    except Corrupt as error:
+        return Notice(number, "trouble", 0, "", error.message)
+    return Notice(number, found.kind, found.at_ms, found.site, found.words, found.data)
+
+
+def _hold(entry: Entry | None) -> HoldSeen | None:
+    """A hold that cannot be read holds all the same."""
+    if entry is None:
+        return None
+    try:
+        told: Mapping[str, Any] = orjson.loads(entry.value)
+        return HoldSeen(str(told["who"]), str(told["reason"]), int(told.get("at_ms", 0)), entry.revision)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return HoldSeen("", "it cannot be read", 0, entry.revision)
+
+
+def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
+    return (
+        None
+        if standing is None
+        else EstateOnDisk(
+            standing.taken_ms,
+            standing.problems,
+            standing.first,
+            standing.restart,
+            standing.since_ms,
+            words_of(standing),
+            standing.policy_ms,
+            standing.policy,
+        )
+    )
+
+
+def _marks(entry: Entry | None) -> Mapping[str, str]:
+    try:
+        found = {} if entry is None else orjson.loads(entry.value)
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _ready(ready: library.Ready, facts: EstateFacts | None) -> ReadyPlan:
+    return ReadyPlan(
+        "+".join(ready.lost),
+        ready.lost,
+        ready.plan,
+        ready.estate,
+        ready.at_ms,
+        ready.took_ms,
+        ready.problem,
+        None if facts is None else facts.digest == ready.estate,
+        ready.kind,
+        ready.people,
+        ready.searched,
+        ready.made_ms,
+    )

@@ -1,0 +1,208 @@
+"""What people ask through the war room: requests to runs, the hold, notes of incidents. Each says who.
+
+An idempotency key makes asking twice the same as asking once:
+
+    asked/<sha256 of person and key>    {"body", "status", "answer"}, written with what was asked
+
+It is kept for a day under a lease that nobody renews. The same key with another body is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from evac.app import incidents, runs
+from evac.engine.clock import Clock
+from evac.engine.runs import requests
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import HOLD_KEY
+from evac.incident.notes import Note
+from evac.model.errors import Conflict, InvalidInput, RunError
+from evac.store.port import Change, Compare, Delete, Lease, Put, Store
+
+ASKED: Final = "asked/"
+KEPT_MS: Final = 86_400_000
+KEY_LONGEST: Final = 200
+LEASE_HOUR_MS: Final = 3_600_000
+TEXT_MOST: Final = requests.TEXT_MOST
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, why, and the key that makes it once; body: a digest of everything that was asked. glass: of
+    the break-glass credential that it was asked with, in words.
+    """
+
+    who: str
+    reason: str
+    key: str = ""
+    body: str = ""
+    glass: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """status: of HTTP, kept so that the second asking gets the same; again: whether it was asked before."""
+
+    status: int
+    told: Mapping[str, Any]
+    again: bool = False
+
+
+class Counter:
+    """Takes what people ask, and writes it into the store. One for a process."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._lease: tuple[int, Lease] | None = None
+        self._turn = asyncio.Lock()
+
+    async def ask(self, run: str, asked: Asked, request: requests.Request) -> Answer:
+        """A request to a run, by the id of the run. Raises RunError, Conflict, Unavailable."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        now_ms = self._clock.now_ms()
+        request = replace(
+            request,
+            id=runs.new_id(now_ms),
+            who=asked.who,
+            reason=asked.reason,
+            at_ms=now_ms,
+            glass=asked.glass,
+        )
+        value = requests.encode(request)
+        if await self._store.get(OPEN + run) is None and request.verb != "attest":
+            raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")
+        key = requests.key_of(run, request.id)
+        told = {"request": request.id, "run": run, "verb": request.verb, "who": asked.who, "at_ms": now_ms}
+        return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
+
+    async def propose(self, asked: Asked, proposal: runs.Proposal, digest: str) -> Answer:
+        """Asks the leader to make a run of a plan that is kept. The answer names the proposal."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        now_ms = self._clock.now_ms()
+        number = runs.new_id(now_ms)
+        told = {
+            "proposal": number,
+            "plan": digest,
+            "incident": proposal.incident,
+            "who": asked.who,
+            "at_ms": now_ms,
+        }
+        key, value = runs.proposal_entry(number, digest, proposal)
+        return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
+
+    async def hold(self, asked: Asked) -> Answer:
+        """Stops everything before its next effect. A hold that stands already is left as it is: Conflict."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
+            raise InvalidInput("hold-unsigned", "a hold says who holds and why", "send a reason")
+        now_ms = self._clock.now_ms()
+        told = {"who": asked.who, "reason": asked.reason, "at_ms": now_ms}
+        compares = (Compare(HOLD_KEY, 0),)
+        return await self._once(asked, 201, told, compares, (Put(HOLD_KEY, orjson.dumps(told)),))
+
+    async def release(self, asked: Asked, revision: int) -> Answer:
+        """Ends the hold of a revision. Raises Conflict where another one stands."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        told = {"released": True, "who": asked.who, "reason": asked.reason, "at_ms": self._clock.now_ms()}
+        compares = (Compare(HOLD_KEY, revision),)
+        return await self._once(asked, 200, told, compares, (Delete(HOLD_KEY),))
+
+    async def note(self, asked: Asked, note: Note, new: bool = False, begins: bool = False) -> Answer:
+        """Writes down what a person says of an incident, at this moment. new: the incident may be one that
+        nobody knows; begins: it must be.
+
+        Raises InvalidInput, RunError, Conflict, Unavailable.
+        """
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        now_ms = self._clock.now_ms()
+        made = replace(note, id=runs.new_id(now_ms), who=asked.who, at_ms=now_ms)
+        if begins and made.incident in await incidents.names(self._store):
+            raise Conflict(made.incident, f"there is an incident {made.incident} already")
+        _, compares, changes = await incidents.note_changes(self._store, made, new or begins)
+        told = {
+            "note": made.id,
+            "incident": made.incident,
+            "kind": made.kind,
+            "who": made.who,
+            "at_ms": now_ms,
+        }
+        return await self._once(asked, 201, told, compares, changes)
+
+    async def known(self, asked: Asked) -> Answer | None:
+        """What was answered to the same key before. Raises InvalidInput where it asked for something else."""
+        if not asked.key:
+            return None
+        if len(asked.key) > KEY_LONGEST:
+            raise InvalidInput("idempotency-key", f"an idempotency key has {KEY_LONGEST} letters at most")
+        entry = await self._store.get(_key(asked))
+        if entry is None:
+            return None
+        kept = orjson.loads(entry.value)
+        if kept["body"] != asked.body:
+            raise InvalidInput(
+                "idempotency-reused",
+                "this idempotency key was used for another question",
+                "send a new key with a new question",
+            )
+        return Answer(int(kept["status"]), kept["answer"], again=True)
+
+    async def _once(
+        self,
+        asked: Asked,
+        status: int,
+        told: Mapping[str, Any],
+        compares: Sequence[Compare],
+        changes: Sequence[Change],
+    ) -> Answer:
+        """Writes it with its key in one transaction; who comes second gets the first one's answer."""
+        answer = Answer(status, told)
+        if not asked.key:
+            await self._store.transact(compares, changes)
+            return answer
+        value = orjson.dumps({"body": asked.body, "status": status, "answer": dict(told)})
+        kept = Put(_key(asked), value, await self._day())
+        try:
+            await self._store.transact((Compare(_key(asked), 0), *compares), (kept, *changes))
+        except Conflict as error:
+            if error.key != _key(asked):
+                raise
+            known = await self.known(asked)
+            return known if known is not None else answer
+        return answer
+
+    async def _day(self) -> Lease:
+        """A lease that lasts a day and is never renewed; a new one each hour."""
+        async with self._turn:
+            hour = self._clock.monotonic_ms() // LEASE_HOUR_MS
+            if self._lease is None or self._lease[0] != hour:
+                owner = f"{os.getpid()}/{os.urandom(4).hex()}"
+                lease = await self._store.acquire(f"{ASKED}{owner}", owner, KEPT_MS)
+                self._lease = (hour, lease)
+            return self._lease[1]
+
+
+def body_digest(*parts: object) -> str:
+    """Of everything that makes a question what it is."""
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _key(asked: Asked) -> str:
+    return ASKED + hashlib.sha256(f"{asked.who}\0{asked.key}".encode()).hexdigest()

@@ -1,0 +1,342 @@
+"""Runs as the war room follows them: every open one replayed as it goes on, every ended one in a line.
+
+Memory is bounded: views of open runs, and of a few ended ones that somebody looked at last; of all others one
+line each, the newest `LINES_MOST`. Of a run that ended before, the first and the last segment are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+import orjson
+
+from evac.app import runs
+from evac.engine.runs.bound_store import was_bound_again
+from evac.engine.runs.codec import decode_all
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.data_loss import pages
+from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
+from evac.office.hub import Hub, News
+from evac.office.replay import Replayer
+from evac.office.values import RunShort
+from evac.run.state import apply
+from evac.run.values import CORRUPT, ENDED, Event
+from evac.run.view import RunView
+from evac.store.journal import head_of, read, records_after, tail
+from evac.store.port import Store
+from evac.views.run_forecast import LARGE
+from evac.views.run_report import waiting
+
+LINES_MOST: Final = 10_000
+VIEWS_MOST: Final = 4
+OPEN_MOST: Final = 64
+LAST_RECORDS: Final = 256
+"""Among so many last events of a run the one that ended it is looked for; after it come drift and attests."""
+AGAIN_S: Final = 1.0
+
+
+def topic_of(run: str) -> str:
+    return f"run/{run}"
+
+
+def short_of(view: RunView, created_ms: int) -> RunShort:
+    """The line of a run that was replayed."""
+    ended = view.phase in ENDED
+    return RunShort(
+        run=view.spec.run,
+        incident=view.spec.incident,
+        state=view.phase,
+        scenario=view.spec.labels.get("scenario", ""),
+        plan=view.plans[-1],
+        created_ms=created_ms,
+        started_ms=max(0, view.started_ms),
+        ended_ms=view.last_ms if ended else 0,
+        events=view.events,
+        steps=len(view.steps),
+        counts=dict(sorted(view.counts.items())),
+        waits=() if ended else tuple(waiting(view)[:20]),
+        why=view.end_why,
+        held=view.held,
+        open=not ended,
+    )
+
+
+def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
+    """The line of a run whose journal cannot be read."""
+    return RunShort(
+        run=run,
+        incident=incident,
+        state=CORRUPT,
+        scenario="",
+        plan="",
+        created_ms=0,
+        started_ms=0,
+        ended_ms=0,
+        events=0,
+        steps=0,
+        counts={},
+        waits=(),
+        why=why,
+        held="",
+        open=is_open,
+    )
+
+
+class RunFollower:
+    """One open run. view: as replayed so far; None until the journal was read once."""
+
+    def __init__(
+        self, store: Store, run: str, hub: Hub, changed: Callable[[], None], replayer: Replayer
+    ) -> None:
+        self._store, self.run, self._hub, self._changed = store, run, hub, changed
+        self._replayer = replayer
+        self.view: RunView | None = None
+        self.created_ms = 0
+        self._short: RunShort | None = None
+        self._events = -1
+        self.problem = ""
+
+    async def follow(self) -> None:
+        """Until the run has ended. What cannot be read is said in `problem`, and tried again."""
+        while self.view is None or self.view.phase not in ENDED:
+            try:
+                await self._replay()
+                self.problem = ""
+            except Unavailable:
+                pass
+            except EvacError as error:
+                self.problem = error.message
+            await asyncio.sleep(AGAIN_S)
+
+    async def _replay(self) -> None:
+        """From the start, and on; a new plan needs its steps, so then from the start again."""
+        head = await head_of(self._store, self.run)
+        view = await self._replayer.view_of(self.run)
+        self.created_ms = self.created_ms or await self._first_ms()
+        self.view, self.problem = view, ""
+        self._changed()
+        begin = max(0, head.segment - 1) if head else 0
+        async with aclosing(tail(self._store, self.run, begin)) as segments:
+            async for segment in segments:
+                for number, event in enumerate(decode_all(segment.records), segment.first):
+                    if number <= view.events:
+                        continue
+                    self._hub.tell(News(topic_of(self.run), "event", number, event))
+                    if event.kind == "plan_replaced":
+                        return
+                    apply(view, event)
+                self._changed()
+                if view.phase in ENDED:
+                    return
+
+    async def _first_ms(self) -> int:
+        """When the run was made."""
+        async with aclosing(read(self._store, self.run)) as segments:
+            async for segment in segments:
+                return decode_all(segment.records[:1])[0].at_ms
+        return 0
+
+    @property
+    def short(self) -> RunShort | None:
+        """The line of the run as it stands; made once for each event."""
+        if self.view is None:
+            return None
+        if self._short is None or self._events != self.view.events:
+            self._short, self._events = short_of(self.view, self.created_ms), self.view.events
+        return self._short
+
+
+class Register:
+    """All runs. `look` finds new ones and starts followers, `lines` lists them."""
+
+    def __init__(self, store: Store, hub: Hub, changed: Callable[[], None]) -> None:
+        self._store, self._hub, self._changed = store, hub, changed
+        self._following: dict[str, tuple[RunFollower, asyncio.Task[None]]] = {}
+        self._ended: OrderedDict[str, RunShort] = OrderedDict()
+        self._replayer = Replayer(store)
+        self._views: OrderedDict[str, tuple[RunView, float]] = OrderedDict()
+        self._incidents: dict[str, str] = {}
+
+    async def look(self) -> None:
+        """One look at the store. Raises Unavailable."""
+        open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
+        for run in sorted(open_runs - set(self._following))[: max(0, OPEN_MOST - len(self._following))]:
+            self._ended.pop(run, None)
+            follower = RunFollower(self._store, run, self._hub, self._changed, self._replayer)
+            self._following[run] = (follower, asyncio.create_task(follower.follow(), name=f"follow {run}"))
+        for run in [run for run, (_, task) in self._following.items() if task.done() or run not in open_runs]:
+            await self._close(run)
+        await self._read_incidents(open_runs)
+
+    async def _read_incidents(self, open_runs: set[str]) -> None:
+        """Lines of runs that ended before this process began, and of those that it never followed."""
+        for entry in await pages(self._store, runs.INCIDENT):
+            incident = entry.key.removeprefix(runs.INCIDENT)
+            if incident in self._incidents:
+                continue
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                run = str(orjson.loads(entry.value)["run"])
+                self._incidents[incident] = run
+                if run not in open_runs and run not in self._ended:
+                    self._add(await self._read_line(run, incident))
+
+    async def _close(self, run: str) -> None:
+        follower, task = self._following.pop(run)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        line = follower.short
+        if line is None:
+            line = await self._read_line(run, self._incident_of(run))
+        elif line.open:
+            with contextlib.suppress(RunError, Corrupt):
+                line = replace(await self._line_of(run, line.incident), open=False)
+        self._add(line)
+        self._changed()
+
+    def _add(self, line: RunShort) -> None:
+        self._ended[line.run] = line
+        while len(self._ended) > LINES_MOST:
+            self._ended.popitem(last=False)
+
+    async def _read_line(self, run: str, incident: str) -> RunShort:
+        """One that cannot be read hides no other. Raises Unavailable."""
+        try:
+            return await self._line_of(run, incident)
+        except (RunError, Corrupt) as error:
+            return _unread_line(run, incident, error.message, is_open=False)
+
+    async def _line_of(self, run: str, incident: str) -> RunShort:
+        """From the two ends of its journal; from all of it where another plan may have taken over."""
+        first, last, head = await self._ends(run)
+        ended = last.kind == "run_ended"
+        line = RunShort(
+            run=run,
+            incident=incident or str(first.data.get("incident", "")),
+            state=str(last.data.get("phase", "")) if ended else "unfinished",
+            scenario=str(first.data.get("scenario", "")),
+            plan=str(first.data.get("plan", "")),
+            created_ms=first.at_ms,
+            started_ms=0,
+            ended_ms=last.at_ms if ended else 0,
+            events=head,
+            steps=0,
+            counts={},
+            waits=(),
+            why=str(last.data.get("why", "")) if ended else "",
+            held="",
+            open=False,
+        )
+        if await was_bound_again(self._store, run, line.plan):
+            with contextlib.suppress(RunError, Corrupt):
+                view = await self._replayer.view_of(run)
+                line = replace(line, plan=view.plans[-1], scenario=view.spec.labels.get("scenario", ""))
+        return line
+
+    async def _ends(self, run: str) -> tuple[Event, Event, int]:
+        head = await head_of(self._store, run)
+        if head is None:
+            raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+        found: list[Event] = []
+        async with aclosing(read(self._store, run)) as segments:
+            async for segment in segments:
+                found += decode_all(segment.records[:1])
+                break
+        begin = max(0, head.records - LAST_RECORDS)
+        last = decode_all(
+            [record async for _, record in records_after(self._store, run, begin, LAST_RECORDS)]
+        )
+        found.append(next((event for event in reversed(last) if event.kind == "run_ended"), last[-1]))
+        return found[0], found[1], head.records
+
+    @property
+    def unread(self) -> tuple[RunShort, ...]:
+        """Open runs of which nothing could be read yet, by name."""
+        found = ((f.run, f.problem) for f, _ in self._following.values() if f.view is None and f.problem)
+        return tuple(
+            _unread_line(run, self._incident_of(run), why, is_open=True) for run, why in sorted(found)
+        )
+
+    def _incident_of(self, run: str) -> str:
+        return next((incident for incident, known in self._incidents.items() if known == run), "")
+
+    @property
+    def lines(self) -> tuple[tuple[RunShort, ...], tuple[RunShort, ...]]:
+        """Open runs, oldest first, and ended ones, newest first."""
+        shorts = (follower.short for follower, _ in self._following.values())
+        open_runs = sorted((s for s in shorts if s is not None), key=lambda s: (s.created_ms, s.run))
+        ended = sorted(self._ended.values(), key=lambda s: (-s.created_ms, s.run))
+        return tuple(open_runs), tuple(ended)
+
+    def resolve(self, name: str) -> str:
+        """A run by its own name or that of its incident. Raises RunError."""
+        if name in self._following or name in self._ended:
+            return name
+        if name in self._incidents:
+            return self._incidents[name]
+        raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "GET /v1/runs lists them")
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Open run -> why its journal cannot be read on."""
+        return {run: one.problem for run, (one, _) in self._following.items() if one.problem}
+
+    def follows(self, run: str) -> bool:
+        """Whether the run is open and its journal is followed."""
+        return run in self._following
+
+    async def view(self, name: str) -> RunView:
+        """The run replayed: the live view of an open one (read it, never change it). Raises RunError."""
+        run = self.resolve(name)
+        live = self._following[run][0].view if run in self._following else None
+        if live is not None:
+            return live
+        kept = await self._kept(run)
+        if kept is not None:
+            return kept
+        view = await self._replayer.view_of(run)
+        if run in self._ended:
+            self._views[run] = (view, asyncio.get_running_loop().time())
+            self._ended[run] = short_of(view, self._ended[run].created_ms)
+            while len(self._views) > VIEWS_MOST:
+                self._views.popitem(last=False)
+        return view
+
+    async def _kept(self, run: str) -> RunView | None:
+        """A view of an ended run, if nothing was written since: people vouch for what it left in doubt."""
+        if run not in self._views:
+            return None
+        view, looked = self._views[run]
+        now = asyncio.get_running_loop().time()
+        if now - looked >= AGAIN_S:
+            head = await head_of(self._store, run)
+            if head is None or head.records != view.events:
+                self._views.pop(run, None)
+                return None
+            self._views[run] = (view, now)
+        self._views.move_to_end(run)
+        return view
+
+    async def foretell(self, view: RunView, now_ms: int) -> None:
+        """The forecast of a large run is worked out before it is shown, and not while pages wait."""
+        if len(view.steps) >= LARGE and view.phase not in ENDED:
+            await self._replayer.foretell(view, now_ms)
+
+    async def events(self, name: str, after: int, limit: int) -> list[tuple[int, Event]]:
+        """Events after a number, with their numbers. Raises RunError."""
+        run, found = self.resolve(name), []
+        async for number, record in records_after(self._store, run, after, limit):
+            found.append((number, decode_all([record])[0]))
+        return found
+
+    async def close(self) -> None:
+        for _, task in self._following.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._following.values()), return_exceptions=True)
+        self._following.clear()
+        self._replayer.close()

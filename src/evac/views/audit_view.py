@@ -1,0 +1,287 @@
+"""What a page and a JSON document show of an audit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from evac.audit import RULES, AuditReport, Finding, LossRow
+from evac.audit.headline import reasons
+from evac.audit.rows import VERDICTS, Verdict
+from evac.model.diagnostic import SEVERITIES
+from evac.views import svg
+from evac.views.alerts import alert_of
+from evac.views.audit_text import important
+from evac.views.card import Card
+from evac.views.json_out import alert_rows, document
+from evac.views.words import duration, listed, number, people, plural
+
+LOSSES_OPEN: Final = 12
+LOSSES_MOST: Final = 3_000
+"""Rows of losses a page carries; a page must open at once. The JSON document has all of them."""
+
+CASES_OPEN: Final = 2
+FIXES_OPEN: Final = 4
+MENDS_SHOWN: Final = 5
+CASES_MOST: Final = 400
+"""Cases a page carries for one rule and one fix, for the same reason."""
+
+EACH: Final = "each"
+VERDICT_WORDS: Final[dict[Verdict, str]] = {
+    "loss": "take services for good",
+    "unknown": "cannot be judged",
+    "degraded": "hurt but everything comes back",
+    "ok": "touch no service",
+}
+OF_ONE: Final[dict[Verdict, str]] = {
+    "loss": "takes services for good",
+    "unknown": "cannot be judged",
+    "degraded": "hurts but everything comes back",
+    "ok": "touches no service",
+}
+
+
+def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The audit's part of a report page."""
+    first = important(report.rows, LOSSES_OPEN)
+    chosen = {id(row) for row in first}
+    rest = [row for row in important(report.rows, len(report.rows)) if id(row) not in chosen]
+    gravest = [_row(report, row, True) for row in first]
+    return {
+        "audit": report,
+        "audit_answer": audit_answer(report),
+        "audit_cards": _cards(report, findings),
+        "loss_chart": _chart(report, first),
+        "loss_words": _verdict_words(report),
+        "loss_rows": gravest,
+        "loss_reasons": any(row["words"] for row in gravest),
+        "loss_rest": [_row(report, row, False) for row in rest[:LOSSES_MOST]],
+        "loss_rest_words": f"{plural(len(rest), 'more loss', 'more losses')} that take something",
+        "loss_left_out": number(len(rest) - LOSSES_MOST) if len(rest) > LOSSES_MOST else "",
+        "mends": mends(findings),
+        "finding_parts": finding_parts(findings),
+    }
+
+
+def audit_answer(report: AuditReport) -> tuple[str, str]:
+    """(sentence, state): what the losses of whole sites do, and the worst loss in words."""
+    sites = [row for row in report.rows if row.kind == "site"]
+    losing = sum(1 for row in sites if row.verdict == "loss")
+    worst = max(report.rows, key=lambda r: (r.lost, r.stores_gone, r.people_down), default=None)
+    if worst is None:
+        return "No loss was tried.", "unknown"
+    if worst.verdict == "loss":
+        words = f"{number(losing)} of {plural(len(sites), 'site')} cannot be lost without losing services"
+        words = f"{words} for good." if losing else "Every site can be lost, but not every smaller domain."
+        never = f"{number(worst.lost)} never come back"
+        if not worst.lost:
+            never = f"{plural(worst.stores_gone, 'store')} gone for good"
+        return f"{words} Worst is {worst.domain}: {plural(worst.down, 'service')} down, {never}.", "error"
+    unknown = sum(1 for row in report.rows if row.verdict == "unknown")
+    if unknown:
+        judged = f"{number(unknown)} cannot be judged"
+        return f"No loss is known to take a service for good, but {judged}.", "unknown"
+    return "Every service comes back from every loss that was tried.", "ok"
+
+
+def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
+    verdicts = Counter(row.verdict for row in report.rows)
+    levels = Counter(f.severity for f in findings)
+    late = sum(1 for row in report.rows if row.late)
+    return [
+        Card(
+            "take services for good",
+            number(verdicts["loss"]),
+            f"of {number(len(report.rows))} losses tried",
+            "error" if verdicts["loss"] else "ok",
+        ),
+        Card(
+            "cannot be judged",
+            number(verdicts["unknown"]),
+            "losses, for want of facts",
+            "unknown" if verdicts["unknown"] else "ok",
+        ),
+        Card("bring services back too late", number(late), "losses miss an rto", "warning" if late else "ok"),
+        Card(
+            "errors to mend",
+            number(levels["error"]),
+            f"and {plural(levels['warning'], 'warning')}, {plural(levels['note'], 'note')}",
+            "error" if levels["error"] else "ok",
+        ),
+    ]
+
+
+def _verdict_words(report: AuditReport) -> str:
+    verdicts = Counter(row.verdict for row in report.rows)
+    told = [
+        f"{number(count)} {(OF_ONE if count == 1 else VERDICT_WORDS)[v]}"
+        for v in VERDICTS
+        if (count := verdicts[v])
+    ]
+    return f"{plural(len(report.rows), 'loss', 'losses')} tried: {', '.join(told)}."
+
+
+def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
+    whole = max(1, len(report.services))
+    lines = []
+    for row in rows:
+        pieces = (
+            ("never", row.lost, "never back"),
+            ("cannot-tell", row.unknown, "not known"),
+            ("returns", row.recovered, "back later"),
+            ("fewer", row.degraded, "with fewer replicas"),
+        )
+        parts = tuple(
+            svg.Part(count / whole, style, f"{row.domain}: {plural(count, 'service')} {words}")
+            for style, count, words in pieces
+            if count
+        )
+        lines.append(svg.Shares(row.domain, (parts,), f"{number(row.lost)} never"))
+    words = "; ".join(
+        f"{r.domain}: {number(r.lost)} never back, {number(r.recovered)} back later" for r in rows
+    )
+    title = f"What each loss takes of {plural(whole, 'service')}"
+    return svg.shares("losses-chart", title, words + ".", lines)
+
+
+def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
+    because = reasons(report, row, 1) if explained and row.lost else ()
+    words = f"{plural(because[0][1], 'service')}: {because[0][0]}" if because else ""
+    return {
+        "domain": row.domain,
+        "kind": row.kind,
+        "verdict": row.verdict,
+        "down": number(row.down),
+        "lost": number(row.lost),
+        "degraded": number(row.degraded),
+        "late": number(row.late),
+        "people": people(row.people_down),
+        "back": duration(row.worst_ready_ms) if row.recovered else "-",
+        "words": words,
+    }
+
+
+def finding_parts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """By severity, then by rule: the rules in the order of their findings, each with its fixes."""
+    titles = {rule.id: rule.title for rule in RULES}
+    parts = []
+    for severity in SEVERITIES:
+        mine = [f for f in findings if f.severity == severity]
+        by_rule: dict[str, list[Finding]] = {}
+        for finding in mine:
+            by_rule.setdefault(finding.rule, []).append(finding)
+        rules = [
+            {
+                "rule": rule,
+                "code": found[0].code,
+                "title": titles.get(rule, rule.replace("-", " ")),
+                "count": plural(len(found), "case"),
+                "fixes": fixes[:FIXES_OPEN],
+                "more": fixes[FIXES_OPEN:],
+            }
+            for rule, found in by_rule.items()
+            for fixes in [_fixes(found)]
+        ]
+        if rules:
+            parts.append({"severity": severity, "words": plural(len(mine), severity), "rules": rules})
+    return parts
+
+
+def mends(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """Single changes that mend many errors at once, the one that mends most first.
+
+    Only of rules whose findings ask for different changes: a fix that all cases of a rule share is
+    advice, not one change.
+    """
+    groups: dict[tuple[str, str], int] = Counter((f.rule, f.fix) for f in findings if f.severity == "error")
+    fixes = Counter(rule for rule, _ in groups)
+    chosen = [(count, fix) for (rule, fix), count in groups.items() if count > 1 and fixes[rule] > 2]
+    chosen.sort(key=lambda item: (-item[0], item[1]))
+    return [{"fix": fix, "count": plural(count, "error")} for count, fix in chosen[:MENDS_SHOWN]]
+
+
+def _fixes(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Findings that one change mends stand under it; the fix that mends most comes first."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(_named(finding.fix, finding.subject, EACH), []).append(finding)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [_fix(fix if len(found) > 1 else found[0].fix, found) for fix, found in ordered]
+
+
+def _named(text: str, subject: str, word: str) -> str:
+    """The text with a word in place of the subject's name."""
+    return re.sub(rf"(?<![\w-]){re.escape(subject)}(?![\w-])", lambda match: word, text)
+
+
+def _fix(fix: str, found: Sequence[Finding]) -> dict[str, Any]:
+    cases = [_case(finding) for finding in found[:CASES_MOST]]
+    shown = len(cases) if len(cases) <= CASES_OPEN + 1 else CASES_OPEN
+    rest = len(found) - shown
+    return {
+        "fix": fix,
+        "open": cases[:shown],
+        "rest": cases[shown:],
+        "rest_words": plural(rest, "more case") if rest else "",
+        "left_out": number(len(found) - CASES_MOST) if len(found) > CASES_MOST else "",
+    }
+
+
+def _case(finding: Finding) -> dict[str, str]:
+    message, alone = finding.message, finding.message
+    if message.startswith((f"{finding.subject} ", f"{finding.subject}:")):
+        alone = message[len(finding.subject) :].lstrip(": ")
+    domains = "" if not finding.domains or finding.domains[0] in message else listed(list(finding.domains), 3)
+    return {
+        "subject": finding.subject,
+        "message": alone,
+        "domains": domains,
+        "place": str(finding.place) if finding.place.file and finding.place.line else "",
+    }
+
+
+def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
+    """Every loss with the services that are not unaffected, and every finding with its fix.
+
+    The shape is published: docs/reference/audit-format.md and `evac schema audit`.
+    """
+    listing = [
+        row | {"code": f.code, "scenario": f.scenario, "chain": list(f.chain), "path": f.path}
+        for row, f in zip(alert_rows([alert_of(f) for f in findings]), findings, strict=True)
+    ]
+    body = {"estate": report.estate, "as_of": report.as_of, "estate_digest": report.digest}
+    scenarios = [_scenario(report, row) for row in report.rows]
+    return document("evac-audit", body | {"scenarios": scenarios, "findings": listing})
+
+
+_AS_THEY_ARE: Final = (
+    "kind",
+    "verdict",
+    "down",
+    "recovered",
+    "degraded",
+    "unknown",
+    "late",
+    "untimed",
+    "people_down",
+    "data_loss_ms",
+    "stores_lost",
+    "stores_gone",
+    "to_place",
+    "placed",
+    "sheds",
+    "short",
+)
+
+
+def _scenario(report: AuditReport, row: LossRow) -> dict[str, Any]:
+    """One loss; `never_back` counts services of fate `lost`."""
+    services = [
+        {"service": f.service, "fate": f.fate, "recovery_ms": f.recovery_ms, "method": row.method}
+        for f in row.fates(report.services)
+    ]
+    plain = {name: getattr(row, name) for name in _AS_THEY_ARE}
+    named = {"domain": row.domain, "lost": row.members, "never_back": row.lost}
+    return plain | named | {"worst_recovery_ms": row.worst_ready_ms, "services": services}

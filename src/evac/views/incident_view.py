@@ -1,0 +1,299 @@
+"""Values of the room `incident` as sheets and as JSON documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from evac.incident.dora import Classification
+from evac.incident.incident import Summary
+from evac.incident.korea import Duty
+from evac.incident.regulator import Basics, Stated
+from evac.incident.runbook import Runbook
+from evac.incident.values import Entry
+from evac.views.sheet import Part, Sheet, utc
+from evac.views.words import duration, listed, number, people, plural
+
+SCHEMA_VERSION: Final = 1
+_MOMENTS: Final = frozenset({"2.2", "2.3", "3.2", "3.3", "4.7", "4.8"})
+_UNKNOWN: Final = "not known"
+
+
+def json_of(kind: str, body: Mapping[str, Any]) -> str:
+    """A document of a kind; keys sorted, byte-stable."""
+    whole = {"kind": kind, "schema_version": SCHEMA_VERSION, **body}
+    return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def summary_row(about: Summary) -> dict[str, Any]:
+    return {
+        "incident": about.incident,
+        "title": about.title,
+        "state": about.state,
+        "sites": list(about.sites),
+        "begun_at": utc(about.begun_ms),
+        "begun_by": str(about.begun),
+        "ended_at": None if about.ended_ms is None else utc(about.ended_ms),
+        "ended_by": None if about.ended is None else str(about.ended),
+        "commander": about.commander,
+        "people_least": about.people_least,
+        "people_most": about.people_most,
+        "still_down": list(about.still_down),
+        "services": [
+            {
+                "service": fate.service,
+                "tier": fate.tier,
+                "people": fate.people,
+                "level": fate.level,
+                "changes": [
+                    {"at": utc(c.at_ms), "level": c.level, "source": str(c.source)} for c in fate.changes
+                ],
+            }
+            for fate in about.fates
+        ],
+    }
+
+
+def list_sheet(rows: Sequence[Summary]) -> Sheet:
+    """One line an incident, oldest first."""
+    found = [
+        (
+            one.incident,
+            one.state,
+            one.title,
+            utc(one.begun_ms),
+            str(len(one.still_down)),
+            one.commander or "-",
+        )
+        for one in rows
+    ]
+    head = ("incident", "state", "question", "first sign", "down", "commander")
+    words = "" if found else "no incidents yet"
+    return Sheet(f"{plural(len(found), 'incident')}", words, (Part("", "", (), head, found),))
+
+
+def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
+    """Where an incident stands, and its newest entries."""
+    until_ms = about.until_ms(now_ms)
+    facts = [
+        ("state", about.state),
+        ("question", about.title),
+        ("sites", listed(about.sites) or "none known"),
+        ("first sign", f"{utc(about.begun_ms)} ({about.begun})"),
+        ("lasts", duration(max(0, until_ms - about.begun_ms))),
+        (
+            "commander",
+            f"{about.commander} since {utc(about.commander_since_ms)}" if about.commander else "nobody yet",
+        ),
+        ("still down", listed(about.still_down) or "nothing"),
+        ("people", _people(about)),
+    ]
+    newest = [e for e in entries if e.weight == "main"][-12:]
+    last = Part("Last entries", "", (), _TIMELINE, [_entry(e) for e in newest])
+    return Sheet(
+        f"{about.incident}: {about.state}",
+        "",
+        (Part("", "", facts), last),
+        f"next: evac incident timeline {about.incident}",
+    )
+
+
+def _people(about: Summary) -> str:
+    if about.people_least == about.people_most:
+        return f"{people(about.people_most)} without a service at some time"
+    return f"{people(about.people_least)} to {people(about.people_most)} without a service at some time"
+
+
+_TIMELINE: Final = ("when", "what", "in words", "source")
+
+
+def _entry(entry: Entry) -> tuple[str, str, str, str]:
+    return utc(entry.at_ms), entry.kind, entry.words, str(entry.source)
+
+
+def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
+    return Sheet(
+        f"Timeline of {about.incident}",
+        f"{about.title}; {about.state}. {plural(len(entries), 'entry', 'entries')}.",
+        (Part("", "", (), _TIMELINE, [_entry(e) for e in entries]),),
+        "Each entry names the journal and the number of the record that proves it.",
+    )
+
+
+def timeline_json(about: Summary, entries: Iterable[Entry]) -> str:
+    rows = [
+        {
+            "at": utc(e.at_ms),
+            "at_ms": e.at_ms,
+            "kind": e.kind,
+            "words": e.words,
+            "run": e.run,
+            "step": e.step,
+            "weight": e.weight,
+            "source": {"stream": e.source.stream, "number": e.source.number},
+        }
+        for e in entries
+    ]
+    return json_of("evac-incident-timeline", {"incident": about.incident, "entries": rows})
+
+
+def _said(stated: Stated, moment: bool = False) -> str:
+    if stated.value is None:
+        return _UNKNOWN
+    if type(stated.value) is int:
+        return utc(stated.value) if moment else number(stated.value)
+    return str(stated.value)
+
+
+def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -> Sheet:
+    """What a regulator asks, on paper."""
+    length = duration(int(report.duration.value)) if report.duration.value is not None else _UNKNOWN
+    facts = [
+        ("start", f"{_said(report.start, True)} ({report.start.basis})"),
+        ("detected", f"{_said(report.detected, True)} ({report.detected.basis})"),
+        ("end", f"{_said(report.end, True)} ({report.end.basis})"),
+        ("duration", length),
+        ("cause", _said(report.cause)),
+        ("sites", ", ".join(report.sites) or _UNKNOWN),
+        ("people affected", f"{_said(report.people)} ({report.people.basis})"),
+    ]
+    services = [
+        (
+            s.service,
+            str(s.tier),
+            number(s.people),
+            utc(s.down_since_ms),
+            utc(s.restored_ms),
+            duration(s.down_ms),
+            s.basis,
+        )
+        for s in report.services
+    ]
+    left = f"and {report.actions_left_out} more in the timeline" if report.actions_left_out else ""
+    parts = (
+        Part("What happened", "", facts),
+        Part(
+            "Services",
+            "" if services else "No service was down.",
+            (),
+            ("service", "tier", "people", "down since", "back", "down for", "proved by"),
+            services,
+        ),
+        Part(
+            "Data lost, at most",
+            "" if report.losses else "No promotion is on record.",
+            [(one.store, one.words) for one in report.losses],
+        ),
+        Part(
+            "Korea",
+            "Whether an exception applies is a question of law and not answered here.",
+            [row for duty in duties for row in _duty(duty)],
+        ),
+        Part(
+            "EU DORA: classification",
+            f"A major incident: {dora.major}. {dora.why}.",
+            (),
+            ("threshold", "article", "met", "why"),
+            [(c.name, c.article, c.met, c.why) for c in dora.criteria],
+        ),
+        Part(
+            "EU DORA: fields of the template",
+            "",
+            (),
+            ("field", "name", "value", "basis"),
+            [(f.number, f.name, _said(f.stated, f.number in _MOMENTS), f.stated.basis) for f in dora.fields],
+        ),
+        Part("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
+    )
+    lead = f"{report.title}; {report.state}, as of {utc(report.at_ms)}. What nobody knows is said so."
+    return Sheet(
+        f"Report on {report.incident}", lead, parts, "Made by evac from journals and notes of people."
+    )
+
+
+def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
+    due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: it goes on)"
+    yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
+    for name, stated in duty.content:
+        yield f"- {name}", _said(stated, name.startswith("that the service"))
+
+
+def report_json(report: Basics, dora: Classification, duties: Sequence[Duty]) -> str:
+    """Times are milliseconds since 1970; value null: not known."""
+    body = {
+        "basics": asdict(report),
+        "dora": asdict(dora),
+        "korea": [asdict(duty) for duty in duties],
+        "laws": [
+            "(EU) 2024/1772",
+            "(EU) 2025/302",
+            "Telecommunications Business Act of Korea, Article 33(2)",
+        ],
+    }
+    return json_of("evac-incident-report", body)
+
+
+def runbook_sheet(book: Runbook) -> Sheet:
+    """For paper: two empty columns to write in."""
+    head = ("step", "what", "where", "begins", "takes", "after", "who", "done at", "by")
+    parts = [
+        Part(
+            part.title,
+            "Times count from the release of the plan.",
+            (),
+            head,
+            [
+                (
+                    s.id,
+                    "; ".join((s.words, *s.checks)) + (" (by hand)" if s.manual else ""),
+                    s.where or "-",
+                    duration(s.start_ms),
+                    duration(s.end_ms - s.start_ms),
+                    ", ".join(s.after) or "-",
+                    s.owner or "-",
+                    "",
+                    "",
+                )
+                for s in part.steps
+            ],
+        )
+        for part in book.parts
+    ]
+    services = [
+        (
+            s.service,
+            str(s.tier),
+            s.owner or "-",
+            s.state,
+            duration(s.recovery_ms),
+            duration(s.rto_ms) if s.rto_ms else "-",
+            s.reason or "-",
+        )
+        for s in book.services
+    ]
+    last = Part(
+        "When each service is back",
+        "From the loss on, as planned.",
+        (),
+        ("service", "tier", "who", "ends", "back after", "rto", "why"),
+        services,
+    )
+    facts = [("plan", book.digest), ("estate", book.estate_digest or "not said"), *book.people.items()]
+    lead = "Write down when a step was done and by whom; afterwards: evac run attest RUN STEP --reason WHY."
+    return Sheet(f"Runbook: {book.title}", lead, (Part("", "", facts), *parts, last), "Made by evac.")
+
+
+def runbook_json(book: Runbook) -> str:
+    return json_of(
+        "evac-runbook",
+        {
+            "title": book.title,
+            "plan_digest": book.digest,
+            "estate_digest": book.estate_digest,
+            "people": dict(book.people),
+            "parts": [asdict(part) for part in book.parts],
+            "services": [asdict(service) for service in book.services],
+        },
+    )

@@ -1,0 +1,130 @@
+"""Problems for machines: SARIF 2.1.0, JUnit XML, GitHub annotations."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+from xml.sax.saxutils import escape, quoteattr
+
+from evac.views.alerts import Alert
+from evac.views.words import plural
+
+SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+GITHUB_SHOWN: Final = 10
+"""GitHub shows ten annotations of a step; the rest would be lost without a word."""
+
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_GITHUB_LEVEL: Final = {"error": "error", "warning": "warning", "note": "notice"}
+
+
+def sarif(alerts: Sequence[Alert], version: str) -> str:
+    """One SARIF run (OASIS SARIF 2.1.0): rules sorted, results in the order of the alerts."""
+    rules = sorted({alert.rule for alert in alerts})
+    index = {rule: n for n, rule in enumerate(rules)}
+    driver = {
+        "name": "evac",
+        "version": version,
+        "rules": [
+            {"id": rule, "name": rule, "shortDescription": {"text": rule.replace("-", " ")}} for rule in rules
+        ],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": [_result(alert, index[alert.rule]) for alert in alerts],
+    }
+    return (
+        json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+        + "\n"
+    )
+
+
+def _result(alert: Alert, rule_index: int) -> dict[str, Any]:
+    region = {"startLine": alert.place.line, "startColumn": max(1, alert.place.column)}
+    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(alert.place.file)}}}
+    if alert.place.line:
+        location["physicalLocation"]["region"] = region
+    result: dict[str, Any] = {
+        "ruleId": alert.rule,
+        "ruleIndex": rule_index,
+        "level": alert.severity,
+        "message": {"text": f"{alert.message} {alert.fix}".strip()},
+        "partialFingerprints": {"evac/v1": alert.fingerprint},
+        "properties": {"subject": alert.subject, "domains": list(alert.domains)},
+    }
+    if alert.place.file:
+        result["locations"] = [location]
+    return result
+
+
+def _uri(path: str) -> str:
+    return "".join(
+        c if c.isalnum() or c in "/._-~" else "".join(f"%{b:02X}" for b in c.encode()) for c in path
+    )
+
+
+def junit(alerts: Sequence[Alert], suite: str) -> str:
+    """JUnit XML: errors are failures, warnings and notes are passed cases with their words in the output."""
+    failures = sum(1 for alert in alerts if alert.severity == "error")
+    cases = max(1, len(alerts))
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f'<testsuites tests="{cases}" failures="{failures}">',
+        f'  <testsuite name={_attribute(suite)} tests="{cases}" failures="{failures}" errors="0">',
+    ]
+    for alert in alerts:
+        lines += _case(alert)
+    if not alerts:
+        lines.append(f'    <testcase classname={_attribute(suite)} name="nothing found"/>')
+    return "\n".join([*lines, "  </testsuite>", "</testsuites>", ""])
+
+
+def _case(alert: Alert) -> list[str]:
+    name = f"{alert.subject} [{alert.fingerprint}]"
+    words = _text(f"{alert.place}: {alert.message} {alert.fix}".strip())
+    head = f"    <testcase classname={_attribute(alert.rule)} name={_attribute(name)}>"
+    if alert.severity == "error":
+        return [
+            head,
+            f"      <failure message={_attribute(alert.message)}>{words}</failure>",
+            "    </testcase>",
+        ]
+    return [head, f"      <system-out>{alert.severity}: {words}</system-out>", "    </testcase>"]
+
+
+def _text(words: str) -> str:
+    return escape(_CONTROL.sub("?", words))
+
+
+def _attribute(words: str) -> str:
+    return quoteattr(_CONTROL.sub("?", words))
+
+
+def github(alerts: Sequence[Alert]) -> str:
+    """Workflow commands for the ten gravest, then one line that says how many there are in all."""
+    lines = [_annotation(alert) for alert in alerts[:GITHUB_SHOWN]]
+    if len(alerts) > GITHUB_SHOWN:
+        rest = plural(len(alerts) - GITHUB_SHOWN, "more problem")
+        lines.append(f"::notice title=evac::{rest}; the whole list: evac audit --output markdown")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _annotation(alert: Alert) -> str:
+    where = ""
+    if alert.place.file:
+        where = f"file={_property(alert.place.file)},"
+        if alert.place.line:
+            where += f"line={alert.place.line},col={max(1, alert.place.column)},"
+    title = _property(f"{alert.rule}: {alert.subject}")
+    words = _data(f"{alert.message} {alert.fix}".strip())
+    return f"::{_GITHUB_LEVEL[alert.severity]} {where}title={title}::{words}"
+
+
+def _data(words: str) -> str:
+    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(words: str) -> str:
+    return _data(words).replace(":", "%3A").replace(",", "%2C")

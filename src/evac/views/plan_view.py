@@ -1,0 +1,261 @@
+"""What a page shows of a plan, computed from estate and plan: who runs where, room, what is given up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.derive.affected import replica_loss
+from evac.model.domain import Loss, Topology, loss, topology
+from evac.model.estate import Estate
+from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
+from evac.model.plan import Outcome, Plan
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
+from evac.views.words import duration, people
+
+Ints = NDArray[np.int64]
+GONE = ("shed", "unplaced")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Replicas of each service at each site, (S, sites), before the plan and once it is done.
+
+    off_before, off_after: sites that are lost or without power then.
+    """
+
+    before: Ints
+    after: Ints
+    off_before: BoolColumn
+    off_after: BoolColumn
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """Replicas of one service: (before, after) for each site."""
+
+    service: str
+    tier: int | None
+    people: int | None
+    state: str
+    cells: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Room of one resource at one site at one time, in base units.
+
+    used: what replicas ask for (an unknown demand counts as nothing); dark: of servers that are
+    off and may be booted; gone: of servers and pools that are lost or without power.
+    """
+
+    used: int
+    dark: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRow:
+    """One resource of a site in base units; `whole` is all of it but what is condemned."""
+
+    site: str
+    resource: str
+    whole: int
+    before: Room
+    after: Room
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Services that end alike for the same reason; people: of all of them, counted once a service."""
+
+    state: str
+    reason: str
+    tiers: tuple[int, ...]
+    people: int
+    services: tuple[str, ...]
+
+
+def by_site(estate: Estate, top: Topology, chosen: BoolColumn) -> Ints:
+    """(S, sites) replicas of each service on the chosen rows of the replica table."""
+    table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
+    r = estate.replicas
+    site = np.full(len(r), -1, np.int64)
+    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
+        rows = r.kind == kind
+        site[rows] = lookup[r.target[rows]]
+    rows = r.kind == AT_SITE
+    site[rows] = r.target[rows]
+    known = (site >= 0) & chosen
+    np.add.at(table, (r.service[known], site[known]), r.count[known])
+    return table
+
+
+def site_of_pool(top: Topology, pool: str) -> int:
+    """Index of the site of a pool that a plan starts on: a pool's id, `site:class` or `site:NAME`; -1."""
+    if pool in top.pool_index:
+        return int(top.pool_site[top.pool_index[pool]])
+    first, _, second = pool.partition(":")
+    return top.site_index.get(second if first == "site" else first, -1)
+
+
+def moved_by_site(estate: Estate, top: Topology, plan: Plan) -> Ints:
+    """(S, sites) replicas the plan adds (starts) and takes away (sheds)."""
+    table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
+    service = {s.id: n for n, s in enumerate(estate.services)}
+    for step in plan.steps:
+        if step.kind in ("start", "shed") and step.target in service:
+            site = site_of_pool(top, step.pool)
+            if site >= 0:
+                table[service[step.target], site] += step.count if step.kind == "start" else -step.count
+    return table
+
+
+def standing(estate: Estate, plan: Plan) -> Standing:
+    """Who runs where. A site that is restored or failed back to is off before and on after."""
+    top = topology(estate)
+    lost = loss(top, plan.scenario.domains)
+    survives = ~replica_loss(estate.replicas, lost)
+    left = by_site(estate, top, survives)
+    returns = plan.scenario.kind in ("restore", "failback")
+    before = left if returns else by_site(estate, top, np.ones_like(survives))
+    none = np.zeros_like(lost.sites)
+    off = (lost.sites, none) if returns else (none, lost.sites)
+    return Standing(before, left + moved_by_site(estate, top, plan), *off)
+
+
+def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]:
+    """Every service the loss touches, highest tier and most people first."""
+    touched = {o.service: o for o in plan.outcomes}
+    rows = []
+    for n, service in enumerate(estate.services):
+        outcome = touched.get(service.id)
+        if outcome is not None:
+            cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
+            rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
+    return tuple(sorted(rows, key=lambda r: (9 if r.tier is None else r.tier, -(r.people or 0), r.service)))
+
+
+def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
+    """Per site that carries services and resource that any service asks for; sites in their order."""
+    top = topology(estate)
+    lost = loss(top, plan.scenario.domains)
+    demand = np.array([[a or 0 for a in s.demand] for s in estate.services], np.int64)
+    demand = demand.reshape(-1, RESOURCE_COUNT)
+    used = (where.before.T @ demand, where.after.T @ demand)
+    whole, dark, woken, gone = _amounts(estate, top, lost, plan)
+    if plan.scenario.kind in ("restore", "failback"):
+        rooms = (used[0], dark, gone), (used[1], dark - woken, 0 * gone)
+    else:
+        rooms = (used[0], dark, 0 * gone), (used[1], dark - woken, gone)
+    rows = []
+    for n, site in enumerate(estate.sites):
+        for r, word in enumerate(RESOURCE_WORDS):
+            if site.role == "full" and demand[:, r].any() and whole[n, r]:
+                before, after = (Room(*(int(t[n, r]) for t in tables)) for tables in rooms)
+                rows.append(CapacityRow(site.id, word, int(whole[n, r]), before, after))
+    return tuple(rows)
+
+
+def _amounts(estate: Estate, top: Topology, lost: Loss, plan: Plan) -> tuple[Ints, Ints, Ints, Ints]:
+    """(sites, R) each: all of it; dark and not lost; dark and booted by the plan; lost."""
+    fleet = estate.fleet
+    own = (fleet.pool < 0) & (fleet.state != CONDEMNED)
+    dark = own & (fleet.state == DARK) & ~lost.servers
+    woken = dark & _booted(estate, plan)
+    tables = [_servers(estate, rows) for rows in (own, dark, woken, own & lost.servers)]
+    for n, pool in enumerate(estate.pools):
+        amount = np.array([a or 0 for a in pool.capacity], np.int64)
+        for table in (tables[0], *([tables[3]] if lost.pools[n] else [])):
+            table[top.pool_site[n]] += amount
+    whole, off, booted, gone = tables
+    return whole, off, booted, gone
+
+
+def _servers(estate: Estate, rows: BoolColumn) -> Ints:
+    fleet = estate.fleet
+    table = np.zeros((len(estate.sites), RESOURCE_COUNT), np.int64)
+    known = np.where(fleet.capacity_known, fleet.capacity, 0)
+    np.add.at(table, fleet.site[rows], known[rows])
+    return table
+
+
+def _booted(estate: Estate, plan: Plan) -> BoolColumn:
+    """(V,) servers that the plan boots."""
+    fleet = estate.fleet
+    names = sorted({name for step in plan.steps if step.kind == "boot" for name, _ in step.servers})
+    found = np.zeros(len(fleet), np.bool_)
+    if names and len(fleet):
+        keys = np.array([name.encode() for name in names])
+        rows = np.minimum(np.searchsorted(fleet.name, keys), len(fleet) - 1)
+        found[rows[fleet.name[rows] == keys]] = True
+    return found
+
+
+def given_up(plan: Plan) -> tuple[GivenUp, ...]:
+    """What does not come back and what is shed, grouped by reason; what most people feel first.
+
+    Who waits for a service that does not come back stands with the reason of that service.
+    """
+    by_service = {o.service: o for o in plan.outcomes if o.state in GONE}
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in by_service.values():
+        groups.setdefault((outcome.state, root_reason(outcome, by_service)), []).append(outcome)
+    rows = []
+    for (state, reason), found in groups.items():
+        found.sort(key=lambda o: (o.tier, -o.people, o.service))
+        heard = sum(o.people for o in found)
+        tiers = tuple(sorted({o.tier for o in found}))
+        rows.append(GivenUp(state, reason, tiers, heard, tuple(o.service for o in found)))
+    return tuple(sorted(rows, key=lambda g: (-g.people, g.tiers, g.state, g.reason)))
+
+
+_NEEDS: Final = re.compile(r"needs (\S+), which does not come back")
+_SHED: Final = "makes room for "
+
+
+def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
+    """The reason at the end of the chain of services that wait for each other and never come back."""
+    seen = {outcome.service}
+    while found := _NEEDS.fullmatch(outcome.reason):
+        if found[1] in seen or found[1] not in gone:
+            break
+        outcome = gone[found[1]]
+        seen.add(outcome.service)
+    if outcome.reason.startswith(_SHED):
+        return "makes room for services of higher tiers"
+    return outcome.reason or "no reason is given"
+
+
+def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
+    """Milliseconds from the loss on of the services that went down and come back, rising."""
+    back = [o for o in outcomes if o.state in ("restored", "degraded") and o.base_outage_ms > 0]
+    return sorted(o.recovery_ms for o in back if o.recovery_ms is not None)
+
+
+def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
+    """Every outcome in words, for the table behind the charts; highest tier and most people first."""
+    targets = {s.id: s.target for s in plan.steps}
+    for o in sorted(plan.outcomes, key=lambda o: (o.tier, -o.people, o.service)):
+        yield {
+            "service": o.service,
+            "tier": str(o.tier),
+            "people": people(o.people),
+            "state": o.state,
+            "back": duration(o.recovery_ms) if o.state not in GONE else "-",
+            "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
+            "met": {True: "met", False: "missed", None: "-"}[o.meets_rto],
+            "why": o.reason or _waits_for(o, targets),
+        }
+
+
+def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
+    """The services, stores and servers on the critical chain, in order, itself left out; at most four."""
+    names = dict.fromkeys(targets.get(step, step) for step in outcome.critical)
+    names.pop(outcome.service, None)
+    return "after " + ", ".join(list(names)[-4:]) if names else ""

@@ -1,0 +1,272 @@
+"""The list for the people on the floor: servers that did not come up, where they stand, what to do.
+
+As text, CSV and JSON; `quarantine_page` prints it. Sorted as one walks: hall, rack, position. Servers that
+came up degraded are listed apart: they serve, and need a look.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from evac.model.boot_codes import BOOT_CODES
+from evac.model.errors import InvalidInput
+from evac.run import silent_servers
+from evac.run.boot_rules import silent_racks
+from evac.run.outages import lacks_image
+from evac.run.values import ENDED
+from evac.run.view import RunView
+from evac.views.screen import Page
+from evac.views.words import number, plural
+
+SCHEMA_VERSION: Final = 1
+COLUMNS: Final = (
+    "hall",
+    "rack",
+    "position",
+    "server",
+    "serial",
+    "code",
+    "reason",
+    "what_to_do",
+    "may_draw_power",
+    "tries",
+)
+NETWORK: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
+WAITS: Final = "then it is tried again by itself"
+SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
+_DOUBT: Final = (
+    "in-doubt",
+    "it was told to boot and is silent since",
+    "look at the power light and the console",
+)
+_DEGRADED: Final = "run the checks of disks and RAID before it takes load"
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+Place = Mapping[str, Any]
+"""Parameters of the action of a boot: network (the hall), rack, position, serial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One server. reason: what is the matter; remedy: what a person does; draws: power may still flow."""
+
+    hall: str
+    rack: str
+    position: str
+    server: str
+    serial: str
+    code: str
+    reason: str
+    remedy: str
+    draws: bool
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """down: servers that did not come up; degraded: that came up, and need a look; boots: all of the run."""
+
+    run: str
+    boots: int
+    down: tuple[Left, ...]
+    degraded: tuple[Left, ...]
+
+
+def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:
+    """place_of: what the boot of a step was told."""
+    racks, unheard_ones = silent_racks(view), silent_servers.are_waiting(view)
+    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    down = [_down(view, i, place_of, racks, i in unheard_ones) for i in boots if _is_down(view, i)]
+    degraded = [
+        _degraded(view, i, place_of)
+        for i in boots
+        if view.phases[i] == "succeeded" and view.evidence.get(i, {}).get("state") == "degraded"
+    ]
+    return Quarantine(view.spec.run, len(boots), _sorted(down), _sorted(degraded))
+
+
+def _is_down(view: RunView, i: int) -> bool:
+    return i in view.quarantined or i in view.doubtful or view.phases[i] == "failed"
+
+
+def _down(
+    view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int], is_unheard: bool
+) -> Left:
+    code, message = view.failures.get(i, ("", ""))
+    doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
+    if not code or doubt:
+        code, reason, remedy = _DOUBT
+    elif code in BOOT_CODES:
+        reason, remedy = BOOT_CODES[code].words, BOOT_CODES[code].remedy
+    else:
+        reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
+    if is_unheard:
+        remedy = NETWORK + (remedy if view.phase in ENDED else WAITS)
+    elif view.steps[i].rack in racks:
+        remedy = SWITCH + remedy
+    if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
+        again = "" if view.phase in ENDED else ", and it is tried again"
+        remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"
+    return _left(view, i, place_of, code, reason, remedy)
+
+
+def _degraded(view: RunView, i: int, place_of: Callable[[str], Place]) -> Left:
+    why = str(view.evidence[i].get("why", "")) or "its health is not good"
+    return _left(view, i, place_of, "degraded", why, _DEGRADED)
+
+
+def _left(
+    view: RunView, i: int, place_of: Callable[[str], Place], code: str, reason: str, remedy: str
+) -> Left:
+    step, place = view.steps[i], place_of(view.steps[i].id)
+    hall, rack = str(place.get("network", "")), str(place.get("rack", "") or step.rack)
+    return Left(
+        hall,
+        rack,
+        str(place.get("position", "")),
+        step.target,
+        str(place.get("serial", "")),
+        code,
+        reason,
+        remedy,
+        i in view.keeping,
+        view.attempts[i],
+    )
+
+
+def _sorted(rows: Iterable[Left]) -> tuple[Left, ...]:
+    return tuple(
+        sorted(rows, key=lambda one: tuple(map(_natural, (one.hall, one.rack, one.position, one.server))))
+    )
+
+
+def _natural(text: str) -> tuple[tuple[int, str], ...]:
+    """Numbers inside names in their own order: r9 before r10."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,15})", text))
+
+
+def _row(one: Left) -> tuple[str, ...]:
+    return (
+        one.hall,
+        one.rack,
+        one.position,
+        one.server,
+        one.serial,
+        one.code,
+        one.reason,
+        one.remedy,
+        "yes" if one.draws else "no",
+        str(one.tries),
+    )
+
+
+def quarantine_csv(found: Quarantine) -> str:
+    """One line a server, for spreadsheets and ticket systems; `state` is down or degraded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("state", *COLUMNS))
+    for state, rows in (("down", found.down), ("degraded", found.degraded)):
+        for one in rows:
+            writer.writerow((state, *(_plain(cell) for cell in _row(one))))
+    return stream.getvalue()
+
+
+def _plain(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def quarantine_json(found: Quarantine) -> str:
+    def rows(of: Iterable[Left]) -> list[dict[str, Any]]:
+        return [
+            {**dict(zip(COLUMNS, _row(one), strict=True)), "may_draw_power": one.draws, "tries": one.tries}
+            for one in of
+        ]
+
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "run": found.run,
+        "boots": found.boots,
+        "down": rows(found.down),
+        "degraded": rows(found.degraded),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def quarantine_read(text: str) -> Quarantine:
+    """What `quarantine_json` wrote. Raises InvalidInput for anything else."""
+    try:
+        told = json.loads(text)
+
+        def rows(name: str) -> tuple[Left, ...]:
+            return tuple(
+                Left(
+                    str(row["hall"]),
+                    str(row["rack"]),
+                    str(row["position"]),
+                    str(row["server"]),
+                    str(row["serial"]),
+                    str(row["code"]),
+                    str(row["reason"]),
+                    str(row["what_to_do"]),
+                    bool(row["may_draw_power"]),
+                    int(row["tries"]),
+                )
+                for row in told[name]
+            )
+
+        return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            "quarantine-invalid", "this is no such list", "ask a server of this version"
+        ) from error
+
+
+def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
+    page = Page(width, colour)
+    page.title(headline(found))
+    for words, rows in (("Did not come up", found.down), ("Came up degraded", found.degraded)):
+        if not rows:
+            continue
+        for hall, here in groupby(rows, key=lambda one: one.hall):
+            page.line()
+            page.line(f"{words}, {hall}" if hall else words, "bold")
+            page.table(
+                ("rack", "unit", "server", "serial", "what is wrong, what to do"),
+                [
+                    (
+                        _short(o.rack, hall) or "-",
+                        o.position or "-",
+                        o.server,
+                        o.serial or "-",
+                        f"{o.reason}: {o.remedy} [{o.code}]",
+                    )
+                    for o in here
+                ],
+            )
+    page.line()
+    page.line(f"to print: evac run quarantine {found.run} --output html --to floor.html", "dim")
+    page.line(
+        f"next: evac run retry {found.run} boot:SERVER --reason WHY, or --rack RACK for all there", "dim"
+    )
+    return page.text()
+
+
+def _short(rack: str, hall: str) -> str:
+    """The rack as it is called inside its hall."""
+    return rack.removeprefix(f"{hall}/") if hall else rack
+
+
+def headline(found: Quarantine) -> str:
+    up = found.boots - len(found.down)
+    words = f"{found.run}: {plural(len(found.down), 'server')} of {number(found.boots)} not up"
+    if found.degraded:
+        words += f"; {number(len(found.degraded))} of {number(up)} came up degraded"
+    return words

@@ -1,0 +1,476 @@
+"""A run as people and programs read it: one JSON document, one screen made of it, events as lines.
+
+The screen is made of the document alone, so that it is the same wherever the document comes from: replayed
+from a store, or read from the API of a war room.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from evac.model.steps import STEP_WORDS
+from evac.run import outages, silent_servers
+from evac.run.boot_rules import held_servers, why_waits
+from evac.run.decide import EVAC
+from evac.run.envelope import to_data
+from evac.run.state import RunView
+from evac.run.values import CORRUPT, ENDED, Event, RunStep
+from evac.run.view import Pause
+from evac.views.run_forecast import FORECASTS, clock, forecast_document, forecast_facts
+from evac.views.screen import Page
+from evac.views.words import duration, listed, number, plural, shown
+
+SCHEMA_VERSION: Final = 1
+SHOWN: Final = 12
+LIMITS_MOST: Final = 100
+_BY_HAND: Final = " by hand: "
+_PAUSE: Final = "the pause to end"
+AGREE: Final = "; agree with approve --step"
+_WIDE: Final = 100
+_DIGEST: Final = 23
+_OTHER_COLUMNS: Final = 24
+"""What try, took, indent and the spaces between columns take."""
+_LEAST_DETAIL: Final = 20
+_TELLING: Final = (
+    "attested_by",
+    "proof",
+    "role",
+    "synchronous",
+    "diverged_transactions",
+    "lost_bytes",
+    "archive",
+    "upstream",
+    "answers",
+    "running",
+    "wanted",
+    "status",
+)
+_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
+"""Facts that programs read: they are in the JSON."""
+_GRAVE: Final = (
+    "failed",
+    "unknown",
+    "undoing",
+    "running",
+    "ready",
+    "pending",
+    "undone",
+    "skipped",
+    "succeeded",
+)
+_STYLE_OF: Final = {
+    "succeeded": "ok",
+    "succeeded_with_exceptions": "warning",
+    "failed": "error",
+    "timed_out": "error",
+    "cancelled": "warning",
+    "paused": "warning",
+    "awaiting_approval": "warning",
+    "rolling_back": "warning",
+}
+
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunShown:
+    """A run with what is known beside its journal: who leads now (empty: nobody), and of each promotion the
+    most that it can lose.
+    """
+
+    view: RunView
+    leader: str
+    now_ms: int
+    losses: tuple[LossShown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LossShown:
+    """most_ms None: nobody knows. basis: synchronous, seen, declared or unknown; words say it to people.
+    candidate: the site that is to be promoted.
+    """
+
+    store: str
+    most_ms: int | None
+    basis: str
+    words: str
+    candidate: str = ""
+
+
+def moment(at_ms: int) -> str | None:
+    """UTC with milliseconds; None for never."""
+    if at_ms <= 0:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_ms(at: str | None) -> int:
+    """What `moment` wrote; 0 for never."""
+    return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
+
+
+def run_document(shown: RunShown, most: int | None = None) -> dict[str, Any]:
+    """The documented document of one run. most: only so many steps, those first that need a look."""
+    view = shown.view
+    numbers = range(len(view.steps)) if most is None else by_need(view, most)
+    return run_head(shown) | {"steps": [step_row(view, i) for i in numbers]}
+
+
+def run_head(shown: RunShown) -> dict[str, Any]:
+    """The same without its steps, of which there may be a hundred thousand."""
+    view = shown.view
+    over = view.phase in ENDED
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": view.spec.run,
+        "incident": view.spec.incident,
+        "question": view.spec.labels.get("scenario", ""),
+        "plan_digest": view.plans[-1],
+        "state": view.phase,
+        "leader": shown.leader,
+        "token": view.token,
+        "graceful": view.graceful,
+        "held_by": view.held,
+        "why": view.end_why,
+        "approved_by": sorted(view.approved_by),
+        "approvals_needed": view.spec.approvals,
+        "envelope": to_data(view.spec.envelope),
+        "to_type": list(view.untyped),
+        "events": view.events,
+        "waits_for": waiting(view),
+        "most_lost": [
+            {
+                "store": one.store,
+                "candidate": one.candidate,
+                "milliseconds": one.most_ms,
+                "basis": one.basis,
+                "words": one.words,
+            }
+            for one in shown.losses
+        ],
+        "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
+        "limits_changed": limits_changed(view),
+        "started_at": moment(view.started_ms),
+        "ended_at": moment(view.last_ms) if over else None,
+        "as_of": moment(shown.now_ms),
+        "in_doubt": len(view.doubtful),
+        "undo_failed": len(view.undo_broken),
+        "counts": dict(sorted(view.counts.items())),
+    }
+
+
+def limits_changed(view: RunView) -> list[dict[str, Any]]:
+    """What people changed while it ran, in watts or units."""
+    return [one._asdict() for one in view.limits.changed()[:LIMITS_MOST]]
+
+
+def by_need(view: RunView, most: int) -> list[int]:
+    """Numbers of the steps that need a look, the gravest first: failed, in doubt, under way; then what was
+    last done.
+    """
+    rank = {phase: n for n, phase in enumerate(_GRAVE)}
+    return heapq.nsmallest(
+        most,
+        range(len(view.steps)),
+        key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
+    )
+
+
+def step_row(view: RunView, i: int) -> dict[str, Any]:
+    """One step of that document."""
+    step = view.steps[i]
+    code, message = view.failures.get(i, ("", ""))
+    began, ended = moment(view.started[i]), moment(view.ended[i])
+    return {
+        "id": step.id,
+        "kind": step.kind,
+        "target": step.target,
+        "state": view.phases[i],
+        "attempts": view.attempts[i],
+        "started_at": began,
+        "ended_at": ended,
+        "evidence": dict(view.evidence.get(i, {})),
+        "error": {"code": code, "message": message} if code else None,
+        "waits_for": why_waits(view, i),
+        "gate": view.gates.get(i) or step.gate,
+    }
+
+
+def run_json(document: Document) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def event_row(number_: int, event: Event) -> dict[str, Any]:
+    """One event: number in the journal, time, kind, step, attempt, and what the kind carries."""
+    row: dict[str, Any] = {"event": number_, "at": moment(event.at_ms), "kind": event.kind}
+    if event.step:
+        row |= {"step": event.step, "attempt": event.attempt}
+    return row | {"data": dict(event.data)}
+
+
+def event_line(row: Document, output: str) -> str:
+    """One line, as JSON or for people."""
+    if output == "jsonl":
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
+
+
+def _ends_with_its_gates(view: RunView) -> bool:
+    """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
+    pause = view.pause
+    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.refusing
+    return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
+
+
+def waiting(view: RunView) -> list[str]:
+    """What only a person can do now, one sentence each. Of a run that has ended: what it left in doubt."""
+    found: list[str] = []
+    if view.phase == "awaiting_approval":
+        missing = view.spec.approvals - view.approvals
+        found.append(f"approval by {plural(max(missing, 1), 'more person', 'more persons')}")
+        if view.untyped:
+            found.append(f"the names of {listed(view.untyped)} typed: more than one site is left")
+    if view.held:
+        found.append(f"the hold by {view.held} to be released")
+    if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
+        why = f"{view.pause.by}: {view.pause.reason or 'no reason given'}"
+        found.append(f"{_PAUSE}{_by_itself(view.pause)} ({why})")
+    for server, boots in held_servers(view).items():
+        waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
+        found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
+    for server, (boots, at_ms) in outages.tried_again(view).items():
+        last = plural(boots, "boot from it that began last did", "boots from it that began last did")
+        again = f"{'it is' if boots == 1 else 'they are'} tried again, next at {clock(at_ms)} UTC"
+        found.append(f"a look at the boot server {server}, in case it died: {last} not come up; {again}")
+    for feeds, servers in silent_servers.waiting(view).items():
+        waits = plural(servers, "server waits", "servers wait")
+        found.append(
+            f"the management network behind {' and '.join(feeds)}: no controller there has answered yet; "
+            f"look at its switches, and at the breaker; {waits}, and all are tried again once one answers"
+        )
+    if view.phase not in ENDED:
+        found += _gates_and_hands(view)
+    for i in sorted(view.doubtful):
+        why = f" ({view.whys[i]})" if view.whys.get(i) else ""
+        found.append(f"{view.steps[i].id}: its outcome is unknown{why}; {_once_seen(view, i)}")
+    if view.phase not in ENDED:
+        found += _failures(view)
+    return found
+
+
+def _gates_and_hands(view: RunView) -> Iterator[str]:
+    """Steps whose gate a person opens, and those that a person does."""
+    for i, phase in enumerate(view.phases):
+        if phase == "ready" and (gate := view.gate_of(i)):
+            yield f"{view.steps[i].id}: {gate}{AGREE}"
+    for i in sorted(view.manual_running):
+        if view.waits[i]:
+            yield f"{view.steps[i].id} can wait: what it stands on is not up any more"
+        else:
+            yield f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it"
+
+
+def _failures(view: RunView) -> Iterator[str]:
+    """Steps that failed, of which a person says whether they are tried again or left out."""
+    for i, phase in enumerate(view.phases):
+        if phase == "failed":
+            if i in view.refused or (i in view.given_up and view.phase == "running"):
+                continue  # tried again once the password is mended; or the run goes on without this server
+            _, message = view.failures.get(i, ("", ""))
+            yield f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else "")
+
+
+def _once_seen(view: RunView, i: int) -> str:
+    """What a person says of a step in doubt; once its run has ended only where a primary is can be said."""
+    if view.phase not in ENDED:
+        return "look, then attest, retry or skip"
+    return "look, then attest it with --seen primary=SITE" if view.steps[i].kind == "promote" else "look"
+
+
+def _by_itself(pause: Pause) -> str:
+    """When a pause ends although nobody resumes, and how; empty where it lasts until somebody does."""
+    if pause.then == "stay" or not pause.until_ms:
+        return ""
+    ends = {"resume": "goes on by itself", "cancel": "is cancelled"}[pause.then]
+    return f"; at {clock(pause.until_ms)} UTC the run {ends}"
+
+
+def _by_hand(step: RunStep) -> str:
+    """What a person does, and where."""
+    words = STEP_WORDS.get(step.kind, step.kind)  # type: ignore[call-overload]
+    return step.words or f"{words}, {step.target}"
+
+
+def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:
+    """One screen: where the run stands, what waits for a person, the steps that need a look, what to type.
+    document: with its steps in the order of need; most: how many of them are shown.
+    """
+    page = Page(width, colour)
+    page.title(f"{document['run']}: {_headline(document)}")
+    page.line()
+    page.facts(_facts(document, width))
+    wants = document["waits_for"]
+    if wants:
+        page.line()
+        page.line("Waits for a person", "bold")
+        for words in wants[:SHOWN]:
+            page.line(f"- {words}", "warning")
+        if len(wants) > SHOWN:
+            page.line(f"and {number(len(wants) - SHOWN)} more", "dim")
+    _table(page, document, width, most)
+    page.line()
+    page.line(f"next: {_next(document)}", "dim")
+    return page.text()
+
+
+def _headline(document: Document) -> str:
+    counts = document["counts"]
+    words = document["state"].replace("_", " ")
+    done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    return f"{words}, {number(done)} of {plural(sum(counts.values()), 'step')} done"
+
+
+def _facts(document: Document, width: int) -> Iterable[tuple[str, str, str]]:
+    state, why, plan = document["state"], document["why"], document["plan_digest"]
+    yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
+    yield "incident", document["incident"], ""
+    yield "question", document["question"] or "-", ""
+    yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
+    leader = document["leader"] or "nobody: nothing moves until a controller runs"
+    yield "leader", leader, "" if document["leader"] or state in ENDED else "error"
+    began_ms = moment_ms(document["started_at"])
+    agreed = not document["approvals_needed"] or began_ms > 0
+    beforehand = "by policy, beforehand" if agreed else "by nobody yet"
+    yield "approved", listed(document["approved_by"]) or beforehand, ""
+    for one in document["most_lost"]:
+        name = "lost at most" if state in ENDED else "may lose"
+        yield name, f"{one['store']}: {one['words']}", "" if one["milliseconds"] == 0 else "warning"
+    if began_ms > 0:
+        end_ms = moment_ms(document["ended_at"] or document["as_of"])
+        yield "running for", duration(max(0, end_ms - began_ms)), ""
+    if document["forecast"] is not None:
+        yield from forecast_facts(document["forecast"])
+    for row in (document.get("limits_changed") or ())[:SHOWN]:  # an older server says nothing of them
+        yield "limit", limit_words(row), "warning" if row["held"] >= row["now"] else ""
+    counts = document["counts"]
+    yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in _GRAVE if counts.get(p)) or "none", ""
+
+
+def limit_words(row: Mapping[str, Any]) -> str:
+    """`power:pangyo 43,065 W instead of 86,130 W, 37,900 W held`. row: of a limit that a person changed."""
+    unit = " W" if row["limit"].startswith(("power:", "inrush:")) else ""
+    now, whole, held = (f"{number(row[key])}{unit}" for key in ("now", "whole", "held"))
+    full = "; nothing starts until there is room" if row["held"] >= row["now"] else ""
+    return f"{row['limit']} {now} instead of {whole}, {held} held{full}"
+
+
+def _table(page: Page, document: Document, width: int, most: int) -> None:
+    rows, whole = document["steps"][:most], sum(document["counts"].values())
+    if not rows:
+        return
+    longest = max(len(row["id"]) for row in rows) + max(len(row["state"]) for row in rows)
+    left = width - longest - _OTHER_COLUMNS
+    now_ms = moment_ms(document["ended_at"] or document["as_of"])
+    page.line()
+    page.table(
+        ("step", "state", "try", "took", "detail"),
+        [
+            (row["id"], row["state"], str(row["attempts"]), _took(row, now_ms), _detail(row, left))
+            for row in rows
+        ],
+        right=(2, 3),
+        whole=(0,) if left >= _LEAST_DETAIL else (),
+    )
+    if whole > len(rows):
+        page.line(f"and {plural(whole - len(rows), 'step')} more: evac run show --output json", "dim")
+
+
+def _took(row: Document, now_ms: int) -> str:
+    began, ended = moment_ms(row["started_at"]), moment_ms(row["ended_at"])
+    if not began:
+        return "-"
+    return duration(max(0, (ended if ended >= began else now_ms) - began))
+
+
+def _detail(row: Document, width: int) -> str:
+    """In full what went wrong or is waited for; of what is done as much as fits on the line."""
+    error = row["error"]
+    if row["state"] in ("pending", "ready"):
+        if row["state"] == "ready" and row["gate"]:
+            return str(row["gate"])
+        if row["waits_for"]:
+            return str(row["waits_for"])
+        if row["evidence"]:
+            return "was done, and is to be done again"
+    if row["state"] == "unknown" and row["waits_for"]:  # newer than what an earlier try failed for
+        return str(row["waits_for"])
+    if row["state"] == "failed" or (error and row["state"] != "succeeded"):
+        return f"{error['message']} [{error['code']}]" if error else " []"
+    if row["waits_for"]:
+        return str(row["waits_for"])
+    return _short(row["evidence"], max(width, _LEAST_DETAIL)) or row["gate"] or "-"
+
+
+def _short(evidence: Mapping[str, Any], width: int) -> str:
+    """Whole facts only, as many as fit, those that say most first."""
+    rank = {key: n for n, key in enumerate(_TELLING)}
+    words = ""
+    for key in sorted(evidence, key=lambda key: (rank.get(key, len(rank)), key)):
+        if key in _QUIET or evidence[key] in ("", None):
+            continue
+        more = f"{', ' if words else ''}{key.replace('_', ' ')} {evidence[key]}"
+        if len(words) + len(more) > width - 2:
+            return f"{words} …" if words else f"{more[: width - 2]} …"
+        words += more
+    return words
+
+
+def _next(document: Document) -> str:
+    run, state = document["run"], document["state"]
+    if state == "awaiting_approval":
+        return (
+            f"evac approve {run}{''.join(f' --confirm {site}' for site in document['to_type'])} --reason WHY"
+        )
+    if state == "paused" and any(words.startswith(_PAUSE) for words in document["waits_for"]):
+        return f"evac run resume {run} --reason WHY"
+    for words in document["waits_for"]:
+        step, is_by_hand, _ = words.partition(_BY_HAND)
+        if is_by_hand:
+            return f"evac run attest {run} {step} --reason WHY"
+        if words.endswith(AGREE):
+            return f"evac approve {run} --step {words.partition(': ')[0]} --reason WHY"
+    if state not in ENDED and (document["counts"].get("failed") or document["in_doubt"]):
+        return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"
+    if state in ENDED:
+        return f"evac run verify {run}, then evac run events {run}"
+    return f"evac run watch {run}"
+
+
+def list_text(rows: Sequence[Mapping[str, Any]], width: int, colour: bool) -> str:
+    """One line a run: newest last."""
+    page = Page(width, colour)
+    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
+    found = [_run_row(row) for row in rows]
+    if not found:
+        page.line("no runs yet")
+        page.line("next: evac apply PLAN ESTATE --execute --reason WHY", "dim")
+        return page.text()
+    needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
+    if needed > width:  # the name of a run says its question, too
+        heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
+    page.table(heads, found, whole=(0, 1))
+    for row in rows:
+        if row["state"] == CORRUPT:
+            page.line(f"next: evac run verify {row['run']}", "dim")
+    return page.text()
+
+
+def _run_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    began = (row["started_at"] or "-")[:19].replace("T", " ")
+    return row["run"], row["state"].replace("_", " "), row["scenario"], began

@@ -1,0 +1,154 @@
+"""The screens of check, verify and simulate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from evac.model.plan import Plan
+from evac.planning.simulation.simulate import PERCENTILES, Simulation
+from evac.verify import Verdict
+from evac.views.alerts import Alert, counts
+from evac.views.screen import Page
+from evac.views.words import duration, number, percent, plural, share, user_minutes
+
+SHOWN: Final = 12
+MissingRow = tuple[str, str, str, int]
+"""(where, what, why it matters, how many)."""
+
+
+def check_text(
+    title: str,
+    contents: str,
+    alerts: Sequence[Alert],
+    score_permille: int | None,
+    missing: Sequence[MissingRow],
+    width: int,
+    colour: bool,
+) -> str:
+    """Problems with their places, then how much is known and what is most worth adding."""
+    page = Page(width, colour)
+    found = counts(alerts)
+    state = "cannot be used" if found["error"] else "is well formed"
+    page.title(
+        f"{title} {state}: " + (", ".join(plural(n, s) for s, n in found.items() if n) or "no problem")
+    )
+    if contents:
+        page.line(contents)
+    for alert in alerts:
+        page.line(f"{alert.place}: {alert.severity}: {alert.message} [{alert.rule}]", alert.severity)
+        if alert.fix:
+            page.line(f"    {alert.fix}", "dim")
+    if score_permille is not None:
+        page.line()
+        page.line(f"coverage: {percent(score_permille)} of what a verdict depends on is known", "bold")
+        if missing:
+            page.table(
+                ("worth adding", "how many", "why"), [(w, number(n), y) for _, w, y, n in missing], right=(1,)
+            )
+    page.line()
+    page.line(
+        "next: evac audit ESTATE"
+        if not found["error"]
+        else "next: mend the lines named, then evac check again",
+        "dim",
+    )
+    return page.text()
+
+
+def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: bool) -> str:
+    """Whether the plan holds, with every violation by rule."""
+    page = Page(width, colour)
+    if verdict.holds:
+        page.title(
+            f"The plan holds: {plural(verdict.steps, 'step')} checked against the estate, no rule broken"
+        )
+    else:
+        page.title(f"The plan does not hold: {plural(len(verdict.violations), 'violation')}")
+        rows = [(v.rule, v.subject, v.message) for v in verdict.violations[: 3 * SHOWN]]
+        page.table(("rule", "what", "why"), rows)
+        if len(verdict.violations) > 3 * SHOWN:
+            page.line(f"and {number(len(verdict.violations) - 3 * SHOWN)} more", "dim")
+    page.line()
+    proved = verdict.objective if verdict.bound <= 0 else verdict.bound
+    gap = -(-(verdict.objective - verdict.bound) * 1000 // proved) if proved > 0 else 0
+    page.facts(
+        [
+            ("objective", f"{user_minutes(verdict.objective, plan.tick_ms)}, tier-weighted, recomputed", ""),
+            (
+                "bound",
+                f"{user_minutes(verdict.bound, plan.tick_ms)}, recomputed from the certificate in integers",
+                "",
+            ),
+            (
+                "so",
+                f"at most {percent(gap)} above the best possible"
+                if verdict.bound > 0
+                else "no bound above zero",
+                "",
+            ),
+            ("plan", digest, "dim"),
+        ]
+    )
+    return page.text()
+
+
+def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> str:
+    """Percentiles by tier, the services least likely to meet their rto, and what decides."""
+    page = Page(width, colour)
+    page.title(f"{plan.scenario.title}: {number(found.trials)} trials, seed {found.seed}")
+    page.line()
+    heads = ("", "services", "planned", *(f"p{p}" for p in PERCENTILES))
+    rows = [
+        (f"tier {t.tier}", number(t.services), duration(t.planned_ms), *(duration(x) for x in t.last_ms))
+        for t in found.tiers
+    ]
+    page.line("When the last service of a tier is back, from the loss on", "bold")
+    page.table(heads, rows, right=range(1, len(heads)))
+    page.line()
+    costs = ", ".join(
+        f"p{p} {user_minutes(z, plan.tick_ms)}" for p, z in zip(PERCENTILES, found.objective, strict=True)
+    )
+    page.line(f"weighted outage: planned {user_minutes(found.planned_objective, plan.tick_ms)}; {costs}")
+    _unlikely(page, found)
+    if found.critical:
+        page.line()
+        page.line("Most often on the critical chain", "bold")
+        page.table(
+            ("", "of trials"), [(c.name, share(c.permille)) for c in found.critical[:SHOWN]], right=(1,)
+        )
+    page.line()
+    assumed = ", ".join(
+        f"{k} fails {u.fail:.1%}, spread {u.spread:g}" for k, u in sorted(found.uncertainty.items())
+    )
+    page.line(f"assumed: {assumed}", "dim")
+    return page.text()
+
+
+def _unlikely(page: Page, found: Simulation) -> None:
+    stated = [s for s in found.services if s.meets_rto_permille is not None]
+    at_risk = sorted(
+        (s for s in stated if (s.meets_rto_permille or 0) < 990),
+        key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service),
+    )
+    page.line()
+    if not stated:
+        page.line("no rto is stated for any service of the plan", "unknown")
+        return
+    safe = len(stated) - len(at_risk)
+    page.line(
+        f"{number(safe)} of {plural(len(stated), 'service')} meet their rto in at least 99 % of the trials",
+        "bold",
+    )
+    if at_risk:
+        rows = [
+            (
+                s.service,
+                f"tier {s.tier}",
+                share(s.meets_rto_permille or 0),
+                duration(s.recovery_ms[1]),
+                duration(s.rto_ms),
+            )
+            for s in at_risk[:SHOWN]
+        ]
+        page.table(("least likely to", "", "odds", "p90", "rto"), rows, right=(2, 3, 4))

@@ -1,0 +1,132 @@
+"""The public status page: one self-contained file that outlives every site, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+
+from evac.incident.components import Component, Day, PublicIncident, StatusPage
+from evac.views.sheet import utc
+from evac.views.words import plural
+
+_NAME: Final = "status.html.j2"
+SCHEMA_VERSION: Final = 1
+OVERALL: Final = {
+    "operational": "Everything works",
+    "maintenance": "Maintenance is going on",
+    "degraded": "Some things work less well than they should",
+    "partial outage": "Some things do not work",
+    "major outage": "Something does not work at all",
+}
+
+
+def status_html(page: StatusPage) -> str:
+    """No script, no request to anywhere. Same input, same bytes."""
+    return _template().render(
+        page=page,
+        overall=OVERALL[page.overall],
+        made=utc(page.made_ms),
+        components=component_rows(page),
+        incidents=[
+            (one, utc(one.begun_ms), utc(one.ended_ms) if one.ended_ms else "") for one in page.incidents
+        ],
+        utc=utc,
+    )
+
+
+Bars = list[tuple[int, str, str]]
+
+
+def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
+    """(component, its state as a class of styles, its days in words, a bar for each day)."""
+    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
+
+
+def _bars(component: Component) -> Bars:
+    return [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(component.days)]
+
+
+def day_words(day: Day) -> str:
+    """What a bar says to whoever points at it."""
+    parts = [
+        f"{plural(minutes, 'minute')} {words}"
+        for minutes, words in (
+            (day.outage_minutes, "out"),
+            (day.degraded_minutes, "degraded"),
+            (day.maintenance_minutes, "in maintenance"),
+        )
+        if minutes
+    ]
+    state = "nothing is known" if day.state == "unknown" else day.state
+    return f"{day.day.isoformat()}: {state}" + (f", {', '.join(parts)}" if parts else "")
+
+
+def summary_words(component: Component) -> str:
+    """The 90 days in one sentence, for who does not see the bars."""
+    known = [day for day in component.days if day.state != "unknown"]
+    bad = [day for day in known if day.outage_minutes or day.degraded_minutes]
+    minutes = sum(day.outage_minutes for day in known)
+    if not known:
+        return "nothing is known of the last 90 days"
+    if not bad:
+        return f"no trouble in the {plural(len(known), 'day')} that are known"
+    return f"{plural(minutes, 'minute')} out, trouble on {len(bad)} of {plural(len(known), 'known day')}"
+
+
+def status_json(page: StatusPage) -> str:
+    """The documented document of a status page."""
+    body: dict[str, Any] = {
+        "kind": "evac-status",
+        "schema_version": SCHEMA_VERSION,
+        "title": page.title,
+        "made_at": utc(page.made_ms),
+        "known_since": utc(page.known_ms) if page.known_ms else None,
+        "state": page.overall,
+        "components": [
+            {
+                "name": one.name,
+                "state": one.state,
+                "since": utc(one.since_ms),
+                "days": [
+                    {
+                        "day": day.day.isoformat(),
+                        "state": day.state,
+                        "outage_minutes": day.outage_minutes,
+                        "degraded_minutes": day.degraded_minutes,
+                        "maintenance_minutes": day.maintenance_minutes,
+                    }
+                    for day in one.days
+                ],
+            }
+            for one in page.components
+        ],
+        "incidents": [_incident(one) for one in page.incidents],
+    }
+    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _incident(one: PublicIncident) -> dict[str, Any]:
+    return {
+        "title": one.title,
+        "begun_at": utc(one.begun_ms),
+        "ended_at": None if one.ended_ms is None else utc(one.ended_ms),
+        "components": list(one.components),
+        "updates": [{"at": utc(u.at_ms), "title": u.title, "text": u.text} for u in one.updates],
+    }
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
+    environment = Environment(
+        loader=DictLoader({_NAME: text}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_NAME)

@@ -1,0 +1,218 @@
+"""What waits for a person says what to do, where, and what to type."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.model.errors import RunError
+from evac.run.forecast import forecast
+from evac.run.limit_words import capacity_of
+from evac.run.limits import Limits
+from evac.run.state import apply, replay
+from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
+from evac.run.view import RunView
+from evac.views.run_report import RunShown, run_document, run_text, waiting
+
+BY_HAND = RunStep(
+    "boot:s1",
+    "boot",
+    "s1",
+    0,
+    100,
+    manual=True,
+    words="power a server on: s1 (hall h1, rack r1, position 12)",
+)
+OTHER = RunStep("boot:s2", "boot", "s2", 0, 100)
+SPEC = RunSpec("dark-1", "dark", "p1", (BY_HAND, OTHER), approvals=0, mend_ms=60_000)
+BEGUN = (
+    Event("run_created", 1, data={"plan": "p1"}),
+    Event("run_started", 1, data={"token": 1}),
+)
+
+
+def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
+    return replay(spec, (*BEGUN, *events))
+
+
+def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
+    view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
+    assert waiting(view) == [
+        "boot:s1 by hand: power a server on: s1 (hall h1, rack r1, position 12); then attest it"
+    ]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac run attest dark-1 boot:s1 --reason WHY" in text
+
+
+def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> None:
+    old = RunStep("boot:s1", "boot", "s1", 0, 100, manual=True)
+    view = under_way(
+        Event("step_started", 2, "boot:s1", 1, {"token": 1}),
+        spec=RunSpec("r", "i", "p1", (old,), approvals=0),
+    )
+    assert waiting(view) == ["boot:s1 by hand: power a server on, s1; then attest it"]
+
+
+def test_the_words_lie_with_the_bound_run() -> None:
+    bound = Bound(SPEC, {})
+    assert decode_bound(encode_bound(bound)).spec == SPEC
+
+
+def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
+    power = RunStep("power:f1", "power", "f1", 0, 1)
+    spec = RunSpec(
+        "dark-1", "dark", "p1", (power, RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",))), approvals=0
+    )
+    view = under_way(
+        Event("feed_tripped", 2, data={"feed": "f1", "why": "seen open", "open": True}), spec=spec
+    )
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
+
+
+def test_what_a_feed_took_with_it_is_to_be_done_again_and_what_stands_on_it_can_wait() -> None:
+    boot = RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",), feeds=("f1",))
+    start = RunStep("start:web", "start", "web", 0, 1, ("boot:s2",), manual=True)
+    spec = RunSpec(
+        "dark-1", "dark", "p1", (RunStep("power:f1", "power", "f1", 0, 1), boot, start), approvals=0
+    )
+    story = []
+    for step in ("power:f1", "boot:s2", "start:web"):
+        story.append(Event("step_started", 2, step, 1, {"token": 1}))
+        if step != "start:web":
+            story.append(Event("step_succeeded", 3, step, 1, {"evidence": {"state": "up", "power": "on"}}))
+    tripped = Event("feed_tripped", 4, data={"feed": "f1", "why": "they fell silent", "open": False})
+    view = under_way(*story, tripped, spec=spec)
+    gate, start_words = waiting(view)
+    assert gate.startswith("power:f1: f1 tripped")
+    assert start_words == "start:web can wait: what it stands on is not up any more"
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "was done, and is to be done again" in text
+    assert "power on" not in text
+    assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
+
+
+def test_what_is_in_doubt_says_why_and_not_what_an_earlier_try_failed_for() -> None:
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, {"code": "bmc-busy", "message": "too many", "again_ms": 0}),
+        Event("step_started", 4, "boot:s2", 2, {"token": 1}),
+        Event("step_unknown", 5, "boot:s2", 2, {"code": "bmc-silent", "message": "nothing was seen of it"}),
+    )
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "nothing was seen of it" in text
+    assert "too many" not in text
+
+
+def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> None:
+    failed = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_failed", 3, "boot:s2", 1, failed)
+    )
+    assert waiting(view) == []
+    assert not forecast(view, 10).waits
+    apply(view, Event("paused", 4, data={"by": "operator", "who": "kim", "reason": "lunch"}))
+    assert any("boot:s2 failed" in words for words in waiting(view)), "nothing goes on by itself now"
+
+
+def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_pause_ends() -> None:
+    failed = {"code": "credentials-refused", "message": "401", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, failed),
+        Event("paused", 4, data={"by": "step", "who": "evac", "reason": "mend the password"}),
+    )
+    assert waiting(view) == ["the pause to end (step: mend the password)"]
+
+
+def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> None:
+    gated = RunStep("promote:db", "promote", "db", 0, 100, gate="it may lose writes")
+    spec = RunSpec("fire-1", "fire", "p1", (gated, OTHER), approvals=0)
+    paused = Event("paused", 3, data={"by": "gate", "who": "evac", "reason": "a person must open the gate"})
+    done = (Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_succeeded", 2, "boot:s2", 1))
+    view = under_way(*done, paused, spec=spec)
+    assert waiting(view) == ["promote:db: it may lose writes; agree with approve --step"]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve fire-1 --step promote:db --reason WHY" in text
+    by_kim = Event("paused", 3, data={"by": "gate", "who": "kim", "reason": "wait"})
+    held = under_way(*done, by_kim, spec=spec)
+    assert waiting(held)[0] == "the pause to end (gate: wait)"
+    assert "next: evac run resume fire-1 --reason WHY" in run_text(
+        run_document(RunShown(held, "c1", 10)), 120, False
+    )
+
+
+def test_a_forecast_says_that_somebody_works_by_hand() -> None:
+    view = under_way(Event("step_started", 2, "boot:s2", 1, {"token": 1}))
+    assert not forecast(view, 10).waits
+    apply(view, Event("step_started", 3, "boot:s1", 1, {"token": 1}))
+    assert forecast(view, 10).waits
+
+
+def test_a_limit_that_a_person_changed_is_told_with_what_is_held() -> None:
+    limits = (RunLimit("power:f1", "slots", 700, whole=1_000, beside=100), RunLimit("hands", "slots", 4))
+    steps = (replace(OTHER, uses=(("power:f1", 400, KEPT),)), BY_HAND)
+    view = under_way(
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        spec=RunSpec("dark-1", "dark", "p1", steps, limits, approvals=0, mend_ms=60_000),
+    )
+
+    def document() -> dict[str, Any]:
+        return run_document(RunShown(view, "c1", 10))
+
+    assert document()["limits_changed"] == []
+    for name, capacity in (("power:f1", 300), ("hands", 6)):
+        apply(view, Event("limit_changed", 3, data={"limit": name, "capacity": capacity, "who": "kim"}))
+    assert document()["limits_changed"] == [
+        {"limit": "hands", "now": 6, "whole": 4, "held": 0},
+        {"limit": "power:f1", "now": 400, "whole": 1_000, "held": 500},
+    ]
+    text = run_text(document(), 120, False)
+    assert "hands 6 instead of 4, 0 held\n" in text
+    assert "power:f1 400 W instead of 1,000 W, 500 W held; nothing starts until there is room\n" in text
+
+
+def test_a_limit_that_is_not_there_is_answered_with_those_that_are() -> None:
+    names = ("boots:b1", "hands", "power:f1", "power:f2", "power:f3")
+    limits = Limits(RunLimit(name, "slots", 1) for name in names)
+    with pytest.raises(RunError, match=r"it has boots:b1, hands, power:f1 and 2 more of its kind$"):
+        capacity_of(limits, "dhcp", "4")
+
+
+def test_a_run_that_has_ended_asks_nobody_for_what_can_no_longer_be_said() -> None:
+    failed = {"code": "bmc-silent", "message": "it cannot be reached", "again_ms": -1}
+    view = under_way(
+        Event("step_started", 2, "boot:s1", 1, {"token": 1}),
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_failed", 3, "boot:s2", 1, failed),
+        Event("cancelled", 4, data={"who": "kim", "reason": "it was a drill"}),
+        Event("run_ended", 5_002, data={"phase": "cancelled", "why": "it was a drill"}),
+    )
+    assert waiting(view) == []
+    text = run_text(run_document(RunShown(view, "", 900_000)), 120, False)
+    assert "next: evac run verify dark-1" in text
+    assert "5 s" in text, "what was under way took until the end of the run"
+    assert "15 min" not in text
+
+
+@pytest.mark.parametrize(("then", "words"), [("resume", "goes on by itself"), ("cancel", "is cancelled")])
+def test_a_pause_says_when_it_ends_by_itself_and_how(then: str, words: str) -> None:
+    pause = {"by": "operator", "who": "kim", "reason": "lunch", "until_ms": 3_600_000, "then": then}
+    view = under_way(Event("paused", 4, data=pause))
+    assert waiting(view) == [f"the pause to end; at 01:00 UTC the run {words} (operator: lunch)"]
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac run resume dark-1 --reason WHY" in text
+
+
+def test_names_that_must_be_typed_stand_in_the_command_that_agrees() -> None:
+    two = {"plan": "p1", "names": ["anyang", "pangyo"], "lost": ["anyang", "pangyo"]}
+    view = replay(
+        SPEC, (Event("run_created", 1, data=two), Event("approval_needed", 1, data={"outside": []}))
+    )
+    assert "the names of anyang, pangyo typed: more than one site is left" in waiting(view)
+    text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
+    assert "next: evac approve dark-1 --confirm anyang --confirm pangyo --reason WHY" in text
