@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from evac.control.port import PaperForm, PaperKind
 from evac.incident.dora import classify
 from evac.incident.incident import Dossier, Summary
 from evac.incident.korea import duties
@@ -13,6 +13,9 @@ from evac.incident.timeline import timeline
 from evac.incident.values import Entry
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
+
+PaperForm = Literal["json", "markdown", "html", "sheet"]
+PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
 
 
 def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:

@@ -14,7 +14,7 @@ from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.control.port import PaperKind
+    from evac.app.incident_papers import PaperKind
     from evac.views.sheet import Sheet
 
 _KINDS = ("note", "command", "draft", "update", "state", "fact", "resolved")

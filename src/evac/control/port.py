@@ -1,7 +1,7 @@
 """The port of those who operate evac: what they see of runs, incidents and plans, and what they ask.
 
-There are two ways to it: straight to the store (`control_store`), and through the API of a war room
-(`control_server`). Commands speak to this port alone, so that each of them exists once. What is seen comes as
+There are two ways to it: straight to the store (`control.store`), and through the API of a war room
+(`control.server`). Commands speak to this port alone, so that each of them exists once. What is seen comes as
 documents, plain values that are shown as they are; the same question has the same answer both ways.
 """
 
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from evac.app.incident_papers import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.store.anchors import Anchor
 from evac.views.sheet import Sheet
 
 Document = Mapping[str, Any]
-PaperForm = Literal["json", "markdown", "html", "sheet"]
-PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
 QuarantineForm = Literal["json", "csv", "html"]
 
 

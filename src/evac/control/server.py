@@ -13,12 +13,11 @@ import orjson
 
 from evac.app import runs
 from evac.app.anchoring import JOURNALS
+from evac.app.incident_papers import PaperForm, PaperKind
 from evac.app.incidents import check_note
 from evac.control.port import (
     Document,
     Held,
-    PaperForm,
-    PaperKind,
     PlanGiven,
     QuarantineForm,
     StatusAbout,

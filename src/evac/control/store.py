@@ -11,12 +11,11 @@ from typing import Final
 
 from evac.app import applying, incident_papers, incidents, quarantine, runs
 from evac.app.anchoring import JOURNALS
+from evac.app.incident_papers import PaperForm, PaperKind
 from evac.app.rehearsing import check_fit, rehearse
 from evac.control.port import (
     Document,
     Held,
-    PaperForm,
-    PaperKind,
     PlanGiven,
     QuarantineForm,
     StatusAbout,

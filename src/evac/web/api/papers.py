@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.app import incident_papers, incidents
-from evac.control.port import PaperForm, PaperKind
+from evac.app.incident_papers import PaperForm, PaperKind
 from evac.views.sheet import Sheet, sheet_data
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, tag_of, tagged
