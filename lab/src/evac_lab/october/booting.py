@@ -34,6 +34,7 @@ from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
 from evac.run.values import Event
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.sqlite import SqliteStore
 from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
 from evac_lab.october.fleet_process import Fleet
@@ -124,7 +125,7 @@ def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) 
         view = asyncio.run(wave.carry_out(bound, fleet_folder / JOURNAL))
     outcome = played(view)
     steps = {name: (a * speed, b * speed) for name, (a, b) in outcome.steps.items()}
-    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     ended = [view.ended[i] - view.started_ms for i in boots if view.phases[i] == "succeeded"]
     return Booted(
         Played(outcome.phase, steps, outcome.ended_ms * speed),
@@ -155,7 +156,7 @@ class _Wave:
 
     def __init__(self, estate: Estate, made: Made, seed: int, speed: int, heard: Heard) -> None:
         self.estate, self.speed, self.heard = estate, speed, heard
-        self.asked = frozenset(step.target for step in made.plan.steps if step.kind == "boot")
+        self.asked = frozenset(step.target for step in made.plan.steps if kind_of(step.kind).boots)
         self.plan, self._data = made.plan, made.data
         self._actions: dict[str, Mapping[str, tuple[Action, ...]]] = {}
         self._timed = TimedDriver(seed, speed)

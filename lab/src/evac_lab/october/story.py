@@ -20,6 +20,7 @@ from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
+from evac.steps.registry import kind_of
 from evac.views.october_page import PUBLISHED_POWER_MS, Chapter, October, Wave
 from evac.views.words import duration, number, percent, plural
 from evac_lab.fleet.faults import DEFAULT_SHARES
@@ -208,7 +209,7 @@ def _give_less(fleet: Fleet, scenario: Scenario) -> None:
 
 
 def _on_ms(plan: Plan) -> int:
-    return max((step.end_ms for step in plan.steps if step.kind == "boot"), default=0)
+    return max((step.end_ms for step in plan.steps if kind_of(step.kind).boots), default=0)
 
 
 def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
