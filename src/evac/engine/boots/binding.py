@@ -23,6 +23,7 @@ from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.run.values import KEPT, RunLimit
+from evac.steps.registry import kind_of
 
 BOOT_DRIVERS: Final = frozenset({"ipmi", "redfish"})
 
@@ -148,7 +149,7 @@ class Boots:
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
     """None where the plan boots nothing. Raises UnknownDomain."""
-    names = [step.target for step in plan.steps if step.kind == "boot"]
+    names = [step.target for step in plan.steps if kind_of(step.kind).boots]
     if not names:
         return None
     estate, fleet = top.estate, top.estate.fleet
@@ -176,7 +177,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
         energy,
         MappingProxyType(_first_offsets(estate, table, found)),
         _power_limits(top, power, beside),
-        frozenset(step.target for step in plan.steps if step.kind == "power"),
+        frozenset(step.target for step in plan.steps if kind_of(step.kind).gives_power),
     )
 
 

@@ -64,6 +64,7 @@ from evac.run.decide import EVAC
 from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.journal import Journal
 from evac.store.port import Compare, Entry, Lease, Put, Store
 from evac.watch.values import SiteState
@@ -548,9 +549,9 @@ class Conductor:
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
         recent = (
             i
-            for i, step in enumerate(view.steps)
+            for i, kind in enumerate(kind_of(step.kind) for step in view.steps)
             if view.phases[i] == "succeeded"
-            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
+            and (kind.gives_power or (kind.moves_traffic and view.ended[i] >= since_ms))
         )
         for i in sorted(recent, key=view.ended.__getitem__):
             self._watch(run, view.steps[i].id, view.attempts[i])
