@@ -18,8 +18,8 @@ from evac.lab.episodes import Patience
 from evac.lab.site_servers import Ground
 from evac.lab.state import LabFolder
 from evac.run.view import RunView
+from evac.run.waits import waiting
 from evac.store.port import Store
-from evac.views.run_report import waiting
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
