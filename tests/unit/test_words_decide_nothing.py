@@ -40,7 +40,6 @@ MESSAGES = re.compile(
 NO_MESSAGES_OF_OURS = {
     "drivers": "reads what databases, controllers and other servers say, and settings of an estate",
     "estate": "reads the files of an estate, and of what is imported",
-    "lab": "reads what the kernel and servers say, and arguments",
     "net": "reads what etcd and TLS libraries say, and references of secrets",
     "app/observing.py": "names of members that PostgreSQL gives in one text",
     "app/planner/plans.py": "reads an option",
@@ -48,7 +47,6 @@ NO_MESSAGES_OF_OURS = {
     "bundle/making.py": "finds references of secrets in settings",
     "bundle/sealing.py": "reads the shares that people type",
     "cli/bundle_command.py": "reads an option",
-    "cli/fleet_command.py": "reads an option",
     "cli/next_command.py": "completes commands in a finished screen with the options that were given",
     "cli/output.py": "ends a text with a line break",
     "cli/target.py": "reads an option",

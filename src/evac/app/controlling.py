@@ -129,6 +129,35 @@ def read_policy(path: Path, given: Path | None, estate: Estate) -> RunPolicy:
     return RunPolicy() if found is None else load_policy(found, estate)
 
 
+def _opened(setting: Setting) -> tuple[Estate, RunPolicy, Store]:
+    """The estate, the policy and the store, checked as a whole before anything is made of them."""
+    estate = estates.load(setting.estate, setting.as_of)
+    policy = read_policy(setting.estate, setting.policy, estate)
+    check_agents(estate)
+    sites = [site.id for site in estate.sites]
+    if setting.watch and setting.site not in sites:
+        raise NotAllowed(
+            "site-unknown", f"the estate has no site {setting.site}", f"sites: {', '.join(sites)}"
+        )
+    store = open_store(setting.store)
+    if setting.watch:
+        check_mode(policy.mode, store.quorum, len(sites))
+    return estate, policy, store
+
+
+def _permitting(
+    desk: Desk, policy: RunPolicy, estate: Estate, agents: dict[str, AgentPermits], seen: SeenEstate
+) -> Permitting:
+    return Permitting(
+        desk.store,
+        desk.sets,
+        policy,
+        desk.clock,
+        lambda site: _permitter(estate, agents, site),
+        lambda name: _primary_of(seen, name),
+    )
+
+
 async def compose(
     setting: Setting,
     tell: Tell,
@@ -141,17 +170,8 @@ async def compose(
     hands: drivers by name, and targets: site -> probes, instead of those of the estate's endpoints.
     """
     clock = clock or SystemClock()
-    estate = estates.load(setting.estate, setting.as_of)
-    policies = Policies(policy := read_policy(setting.estate, setting.policy, estate))
-    check_agents(estate)
-    sites = tuple(site.id for site in estate.sites)
-    if setting.watch and setting.site not in sites:
-        raise NotAllowed(
-            "site-unknown", f"the estate has no site {setting.site}", f"sites: {', '.join(sites)}"
-        )
-    store = open_store(setting.store)
-    if setting.watch:
-        check_mode(policy.mode, store.quorum, len(sites))
+    estate, policy, store = _opened(setting)
+    policies, sites = Policies(policy), tuple(site.id for site in estate.sites)
     permits: list[Permitting] = []
     makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
     drivers = Drivers(makers | dict(hands or {}))
@@ -170,16 +190,7 @@ async def compose(
         health=ServiceHealth(estate, session),
         mend=mender.of_store(store, lambda: seen.estate),
     )
-    permits.append(
-        Permitting(
-            store,
-            desk.sets,
-            policy,
-            clock,
-            lambda site: _permitter(estate, agents, site),
-            lambda name: _primary_of(seen, name),
-        )
-    )
+    permits.append(_permitting(desk, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     if targets is None and setting.watch:
@@ -199,10 +210,7 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
-            seen.look,
-            seen.check_standing,
-            permits[0].chore,
-            PlanJournal(store).chore,
+            *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
@@ -211,18 +219,9 @@ async def compose(
         estate=lambda: seen.digest,
     )
     made.append(Controller(parts))
-    return Composed(
-        made[0],
-        store,
-        drivers,
-        session,
-        worker,
-        seen,
-        [*anchors.values(), *tellers.values()],
-        agents,
-        mender,
-        Forethought(store, drawer, checker, drawn),
-    )
+    closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
+    forethought = Forethought(store, drawer, checker, drawn)
+    return Composed(made[0], store, drivers, session, worker, seen, closed, agents, mender, forethought)
 
 
 HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}

@@ -21,7 +21,6 @@ from evac.derive.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
 from evac.model.estate import Estate, Limits, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.steps import StepKind
 from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 
 _NOT_LOST: Final = 2**62
@@ -230,7 +229,7 @@ def _gates(estate: Estate, times: Times, line: Line, chains: Recovery, number: i
     rate, limits = times.starts, estate.limits
     back = {kind: int(ready[number]) for kind, ready in chains.tool_ready.items()}
 
-    def wait(kind: StepKind) -> int:
+    def wait(kind: str) -> int:
         """When steps of a kind can begin; 0 where people do them by hand instead.
 
         Tools and what they need wait for each other as their chains say, which hold in any case.

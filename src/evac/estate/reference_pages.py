@@ -229,7 +229,7 @@ def _nested(fields: tuple[Field, ...]) -> list[str]:
 
 def _bounds() -> str:
     from evac.estate.format import document
-    from evac.estate.tables.reading import reading as tables
+    from evac.estate.tables import reading as tables
 
     return f"""\
 ## Bounds

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from evac.model.steps import STEP_WORDS
 from evac.run.waits import (
     Approval,
     ByHand,
@@ -21,6 +19,7 @@ from evac.run.waits import (
     SilentNetwork,
     Wait,
 )
+from evac.steps.registry import kind_of
 from evac.views.run_forecast import clock
 from evac.views.words import listed, moment, plural
 
@@ -113,12 +112,15 @@ def _paused(facts: Paused) -> str:
 
 
 def _by_hand(facts: ByHand) -> str:
-    words: Iterable[str] = (STEP_WORDS.get(facts.step_kind, facts.step_kind), facts.target)  # type: ignore[call-overload]
-    return facts.instructions or ", ".join(words)
+    return facts.instructions or f"{kind_of(facts.step_kind).title}, {facts.target}"
 
 
 def _once_checked(wait: Wait, step_kind: str) -> str:
     """What to do about a step in doubt; once its run has ended only where a primary is can be attested."""
     if "retry" in wait.verbs:
         return "check it, then attest, retry or skip it"
-    return "check it, then attest it with --seen primary=SITE" if step_kind == "promote" else "check it"
+    return (
+        "check it, then attest it with --seen primary=SITE"
+        if kind_of(step_kind).makes_primary
+        else "check it"
+    )

@@ -43,7 +43,7 @@ def test_a_name_nobody_has_is_said_with_those_there_are() -> None:
 
 def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightkube", None)
-    for name in [name for name in sys.modules if name.startswith("evac.drivers.kubernetes.driver")]:
+    for name in [name for name in sys.modules if name.startswith("evac.drivers.kubernetes")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(Permanent) as caught:
         create("kubernetes")

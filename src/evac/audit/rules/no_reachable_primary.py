@@ -12,7 +12,8 @@ from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import listed
 from evac.model.estate import Store
-from evac.model.steps import StepKind
+from evac.steps.kind import Condition
+from evac.steps.registry import kinds_for
 
 _MAKER = Maker("no-reachable-primary", "EV107")
 
@@ -56,10 +57,9 @@ def _no_way_to_promote(context: Context) -> list[bool]:
     """(L,) losses after which nothing can fence or promote, not even by hand."""
     chains, manual = context.impacts.chains, context.impacts.times.manual
     found = np.zeros(len(context.impacts.losses), np.bool_)
-    kinds: tuple[StepKind, ...] = ("fence", "promote")
-    for kind in kinds:
-        if kind not in manual:
-            found |= chains.tool_ready[kind] >= NEVER
+    for kind in kinds_for(Condition.STORES):
+        if kind.name not in manual:
+            found |= chains.tool_ready[kind.name] >= NEVER
     stuck: list[bool] = found.tolist()
     return stuck
 

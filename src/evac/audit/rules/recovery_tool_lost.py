@@ -13,7 +13,7 @@ from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
-from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind
+from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
 _MAKER = Maker("recovery-tool-lost", "EV103")
 
@@ -92,8 +92,8 @@ def _is_error(context: Context, tool: int, number: int) -> bool:
     return bool(context.grave[number, tool]) or ready > context.estate.horizon_ms
 
 
-def _kinds(roles: tuple[str, ...]) -> tuple[StepKind, ...]:
-    return tuple(kind for kind in STEP_KINDS if set(TOOLS_OF_KIND[kind]) & set(roles))
+def _kinds(roles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in STATED_KINDS if set(PLANNED[name].tools) & set(roles))
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
@@ -134,19 +134,16 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
     return found
 
 
-def _steps(context: Context, service: int, number: int) -> list[StepKind]:
+def _steps(context: Context, service: int, number: int) -> list[str]:
     impacts = context.impacts
-    kinds: list[StepKind] = ["verify"]
-    if impacts.lost[number, service] and impacts.left(number, service) < impacts.presence.m[service]:
-        kinds.append("start")
-    if impacts.moved[number, service]:
-        kinds.append("shift")
-    for family in impacts.graph.families[service]:
-        row = impacts.families.index.get(family)
-        if row is not None and number in impacts.families.losses[row]:
-            kinds += ["fence", "promote"]
-            break
-    return kinds
+    families = (impacts.families.index.get(family) for family in impacts.graph.families[service])
+    kinds = base_kinds(
+        starts=bool(impacts.lost[number, service])
+        and impacts.left(number, service) < impacts.presence.m[service],
+        shifts=bool(impacts.moved[number, service]),
+        stores=any(row is not None and number in impacts.families.losses[row] for row in families),
+    )
+    return [kind.name for kind in kinds]
 
 
 RULE = Rule(
