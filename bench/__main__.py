@@ -40,11 +40,6 @@ def main(arguments: list[str]) -> int:
         from bench import bench_serve
 
         return bench_serve.main(arguments[1:])
-    if what == "changes":
-        from bench import audit_changes
-
-        audit_changes.main(int(arguments[1]) if len(arguments) > 1 else 90_000, "mended" in arguments)
-        return 0
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])
