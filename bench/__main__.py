@@ -1,4 +1,4 @@
-"""`python -m bench [stages|packing|psplib|all|run|lab|boot|serve]`: every figure that is claimed.
+"""`python -m bench [stages|packing|all|run|lab|boot|serve]`: every figure that is claimed.
 
 `run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
 `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
@@ -51,10 +51,6 @@ def main(arguments: list[str]) -> int:
         from bench import bench_scheduling
 
         bench_scheduling.main()
-    if what in ("psplib", "all"):
-        from bench import bench_psplib
-
-        bench_psplib.main()
     return 0
 
 
