@@ -109,7 +109,7 @@ bench-referees: .venv-bench/.ready ## install the referees that bench compares w
 
 SEEDS ?= 10000
 torture: $(READY) ## play simulated fires with every fault (SEEDS=100000)
-	$(PYTHON) -m evac.testing.torture --seeds $(SEEDS)
+	$(PYTHON) -m tests.sim.torture --seeds $(SEEDS)
 
 ci: ## everything that must pass before a change goes in
 	.ci/run

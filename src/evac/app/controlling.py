@@ -41,7 +41,7 @@ from evac.engine.plans.library import Drawer
 from evac.engine.runs import requests
 from evac.engine.runs.binding import Bound, bind
 from evac.engine.runs.bound_store import get_bound, put_bound
-from evac.engine.runs.conductor import Desk
+from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.signatures import Approval, check
@@ -420,6 +420,6 @@ async def _until_idle(setting: Setting, store: Store) -> None:
 
 def notice_line(notice: Notice) -> str:
     """One line of a log: UTC, kind, words."""
-    from evac.views.run_report import moment
+    from evac.views.words import moment
 
     return f"{moment(notice.at_ms)} {notice.kind:8} {notice.words}"

@@ -103,12 +103,6 @@ class Damage:
         """Rows of one loss, sorted by service."""
         return self.by_loss[self.edges[loss] : self.edges[loss + 1]]
 
-    def same(self, other: Damage) -> bool:
-        """Whether chains start from the same."""
-        columns = ("starts", "shift", "stuck", "boots")
-        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
-        return alike and self.pairs.same(other.pairs)
-
 
 def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
     """Rows in order of their loss, and where each loss begins."""
@@ -126,21 +120,6 @@ class Recovery:
     tool_ready: dict[str, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
-
-    def same(self, other: Recovery) -> bool:
-        """Whether all is back when it was."""
-        tools = all(np.array_equal(ready, other.tool_ready[kind]) for kind, ready in self.tool_ready.items())
-        alike = np.array_equal(self.ready, other.ready) and np.array_equal(self.released, other.released)
-        return tools and alike and np.array_equal(self.tools_down, other.tools_down)
-
-    def same_after(self, number: int, other: Recovery, rows: RowNumbers, others: RowNumbers) -> bool:
-        """Whether chains after one loss are the same as others; rows, others: of that loss in each."""
-        if self is other:
-            return True
-        back, others_back = self.tool_ready, other.tool_ready
-        tools = all(ready[number] == others_back[kind][number] for kind, ready in back.items())
-        released = self.released[number] == other.released[number]
-        return bool(tools and released and np.array_equal(self.ready[rows], other.ready[others]))
 
 
 def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Recovery:
@@ -242,13 +221,10 @@ class Chains:
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
         self.store, self.has_store = self._stores(graph, families)
         self.depths = self._split(np.arange(len(pairs)))
-        self._asked: tuple[tuple[int, ...], list[_Depth]] = (), []
 
     def of_components(self, wanted: tuple[int, ...]) -> list[_Depth]:
-        """The depths with some components only; those asked for last are kept."""
-        if self._asked[0] != wanted:
-            self._asked = wanted, self._split(np.flatnonzero(np.isin(self._component, wanted)))
-        return self._asked[1]
+        """The depths with some components only."""
+        return self._split(np.flatnonzero(np.isin(self._component, wanted)))
 
     def _split(self, rows: RowNumbers) -> list[_Depth]:
         order = np.lexsort((self._pairs.loss[rows], self._component[rows], self._depth[rows]))

@@ -34,8 +34,8 @@ def observe(estate: Path, power: bool, output: str) -> int:
     no controller told any. A password that is refused is tried a handful of times, all controllers together,
     and no more.
     """
-    from evac.views.run_report import moment
     from evac.views.screen import Page
+    from evac.views.words import moment
 
     seen, facts = asyncio.run(_look(estate, power))
     if output == "json":

@@ -20,11 +20,11 @@ from evac.model.scenario import Scenario, lose
 from evac.model.units import RESOURCE_WORDS
 from evac.planning.plan import plan
 from evac.steps.registry import PLANNED
-from evac.testing.instances import worked_example
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
 from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_page import curve_words
+from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
 CASES = ("pools", "site", "hall", "restore")

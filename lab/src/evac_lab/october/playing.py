@@ -28,7 +28,7 @@ from evac.run.values import RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
-from evac.testing.virtual_loop import Process, VirtualLoop, run
+from evac_lab.virtual_loop import Process, VirtualLoop, run
 
 SLOWEST_PERMILLE: Final = 1_300
 FASTEST_PERMILLE: Final = 900

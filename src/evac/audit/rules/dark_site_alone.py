@@ -55,5 +55,4 @@ RULE = Rule(
     "EV131",
     "What a dark site needs stands only there",
     check,
-    reads=("down", "tools", "limits"),
 )

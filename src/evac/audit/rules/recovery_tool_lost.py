@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
@@ -20,34 +19,14 @@ _MAKER = Maker("recovery-tool-lost", "EV103")
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
-    roles, impacts = _roles(context), context.impacts
-    parts = (
-        impacts.hit,
-        impacts.ground.standing,
-        impacts.presence,
-        impacts.graph,
-        impacts.families,
-        context.estate.tools,
-    )
-    chains = impacts.kept.of((_MAKER.rule,), parts, partial(_references, context, tuple(roles)))
-    for tool in sorted(roles):
-        if chains[tool]:
-            yield _finding(context, tool, roles[tool], list(chains[tool].items()))
+    for tool, roles in sorted(_roles(context).items()):
+        losses = context.worst_first(np.flatnonzero(context.impacts.down[:, tool]).tolist())
+        if losses:
+            yield _finding(context, tool, roles, [(n, self_reference(context, tool, n)) for n in losses])
 
 
 Chain = tuple[str, ...]
-
-
-def _references(context: Context, tools: tuple[int, ...]) -> dict[int, dict[int, Chain]]:
-    """By tool and loss that takes it, the worst first: the chain by which its recovery needs itself."""
-    down = context.impacts.down
-    return {
-        tool: {
-            number: self_reference(context, tool, number)
-            for number in context.worst_first(np.flatnonzero(down[:, tool]).tolist())
-        }
-        for tool in tools
-    }
+"""By which the recovery of a tool needs the tool itself; empty if it does not."""
 
 
 def _roles(context: Context) -> dict[int, tuple[str, ...]]:
@@ -151,5 +130,4 @@ RULE = Rule(
     "EV103",
     "A recovery tool is lost with what it must recover",
     check,
-    reads=("down", "fate", "ready", "presence", "objectives", "tools", "needs", "stores", "limits"),
 )

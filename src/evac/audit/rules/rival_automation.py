@@ -74,5 +74,4 @@ RULE = Rule(
     "Automation would undo a step",
     check,
     per_loss=False,
-    reads=("down", "automations"),
 )

@@ -45,5 +45,6 @@ DRIVER = DriverSpec(
         Setting("label", "text", "of a feed: the name that its circuit must bear"),
     ),
     "evac.drivers.redfish.driver:RedfishDriver",
+    extra="redfish",
     proofs=("power",),
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evac.testing.instances import random_variant, worked_example
+from tests.unit.planning.instances import random_variant, worked_example
 
 
 def test_worked_example_has_the_weights_of_the_model() -> None:

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 from evac.drivers.port import Action, Order
 from evac.engine.lead.leadership import LEADER
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac.testing.databases import Database, Engine, Member
-from evac.testing.faulty_store import Cluster, Weather
-from evac.testing.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import Process, VirtualLoop
+from tests.sim.databases import Database, Engine, Member
+from tests.sim.faulty_store import Cluster, Weather
 
 T = TypeVar("T")
 SITES: Final = ("anyang", "ansan", "pangyo")

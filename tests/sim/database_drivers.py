@@ -10,8 +10,8 @@ from evac.drivers import parameters
 from evac.drivers.data_peers import another_primary, only_others
 from evac.drivers.port import Action, Evidence, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
-from evac.testing.databases import Database, Member
-from evac.testing.simulated_driver import SimulatedDriver
+from tests.sim.databases import Database, Member
+from tests.sim.simulated_driver import SimulatedDriver
 
 STANDING_MOST_MS: Final = 60_000
 

@@ -1,7 +1,7 @@
 """Torture: many seeds, each a whole story; and one seed again, with its options and its trace.
 
-    python -m evac.testing.torture --seeds 100000            all cores; stops at the first ten that fail
-    python -m evac.testing.torture --seed 4711 --trace       exactly that story again, line by line
+    python -m tests.sim.torture --seeds 100000            all cores; stops at the first ten that fail
+    python -m tests.sim.torture --seed 4711 --trace       exactly that story again, line by line
 
 Exit status 1 where a story broke a rule. The same seed of the same sources is the same story everywhere.
 """
@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_for_any
 
-from evac.testing.story import Outcome, play
+from tests.sim.story import Outcome, play
 
 CHUNK = 25
 SAY_EVERY_S = 5.0
@@ -151,7 +151,7 @@ def retell(seed: int, trace: bool) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m evac.testing.torture", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.torture", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{took:.0f} s on {asked.jobs} processes: {tally.fires / took:.0f} fires a second")
     for seed, error in sorted(tally.failed):
         print(f"seed {seed}: {error}")
-        print(f"    python -m evac.testing.torture --seed {seed} --trace")
+        print(f"    python -m tests.sim.torture --seed {seed} --trace")
     if not tally.failed:
         print("nothing broke")
         return 0

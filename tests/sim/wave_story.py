@@ -1,7 +1,7 @@
 """One boot wave in virtual time: the real engine on a simulated floor, leaders that die, and people.
 
-    python -m evac.testing.wave_story --seeds 1000       many, one after the other
-    python -m evac.testing.wave_story --seed 17          one, with its trace
+    python -m tests.sim.wave_story --seeds 1000       many, one after the other
+    python -m tests.sim.wave_story --seed 17          one, with its trace
 
 The rules of the floor hold at every instant. At the end of a wave everything that can come up is up, and what
 the run counts as drawn is no less than what is drawn.
@@ -34,10 +34,10 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from evac.testing.floor import HOPELESS, STEPS_IN_S, Server, WaveBroken
-from evac.testing.floor_driver import FloorDriver
-from evac.testing.virtual_loop import Process, VirtualLoop
-from evac.testing.wave_options import Happening, WaveOptions, actions_of, draw, floor_of, spec_of
+from evac_lab.virtual_loop import Process, VirtualLoop
+from tests.sim.floor import HOPELESS, STEPS_IN_S, Server, WaveBroken
+from tests.sim.floor_driver import FloorDriver
+from tests.sim.wave_options import Happening, WaveOptions, actions_of, draw, floor_of, spec_of
 
 TTL_MS: Final = 4_000
 HORIZON_S: Final = 6_000.0
@@ -405,7 +405,7 @@ def play(seed: int) -> WaveOutcome:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m evac.testing.wave_story", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.wave_story", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="one seed, with its trace")

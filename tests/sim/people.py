@@ -24,11 +24,11 @@ from evac.run.fencing import fences_of, is_fenced
 from evac.run.values import ENDED, RunStep
 from evac.run.view import RunView
 from evac.store.port import Delete, Put
-from evac.testing import plans
-from evac.testing.faulty_store import at_once
+from tests.sim import plans
+from tests.sim.faulty_store import at_once
 
 if TYPE_CHECKING:
-    from evac.testing.story import Story
+    from tests.sim.story import Story
 
 DUE: Final = ("pending", "ready", "running", "unknown")
 REFUSED_MOST: Final = 10

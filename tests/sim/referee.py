@@ -21,7 +21,7 @@ from evac.run.state import RunView, alike, apply, replay
 from evac.run.values import Event, RunLimit, RunSpec
 from evac.run.view import BUSY
 from evac.store.port import Change, Compare, Delete, Lease, Put
-from evac.testing.world import Broken, World
+from tests.sim.world import Broken, World
 
 GONE_LATELY_MS: Final = 8_000
 WOKE: Final = "the time of the pause is over"

@@ -12,8 +12,8 @@ from random import Random
 from typing import Any, Final
 
 from evac.model.run_policy import Envelope, Patience, Proof, RunPolicy, StorePolicy, WatchProfile
-from evac.testing.faulty_store import Weather
-from evac.testing.world import SITES, Faults
+from tests.sim.faulty_store import Weather
+from tests.sim.world import SITES, Faults
 
 WATCHING: Final = WatchProfile("simulated", 500, 250, 3, 1_500, 500, 2_000, 2, 400, 4_000)
 WHOLE_ONE_IN: Final = 16

@@ -17,7 +17,7 @@ from evac.model.errors import EvacError, LockHeld, Unavailable
 from evac.store.limits import PREFIX_END
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease
-from evac.testing.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import Process, VirtualLoop
 
 T = TypeVar("T")
 DEADLINE_S: Final = 1.0

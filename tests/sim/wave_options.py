@@ -11,7 +11,7 @@ from zlib import crc32
 from evac.drivers.port import Action
 from evac.model.run_policy import Patience
 from evac.run.values import KEPT, RunLimit, RunSpec, RunStep
-from evac.testing.floor import FAULTS, Fault, Floor, Server
+from tests.sim.floor import FAULTS, Fault, Floor, Server
 
 PER_RACK: Final = 4
 Row = tuple[str, str, tuple[str, ...], str, int, int, float, float, Fault]

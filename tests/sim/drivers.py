@@ -20,11 +20,11 @@ from evac.drivers.noop import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
 from evac.drivers.registry import Maker
 from evac.model.errors import Permanent, Retryable
-from evac.testing.database_drivers import PostgresSimulated, RedisSimulated
-from evac.testing.databases import Member
-from evac.testing.simulated_driver import SimulatedDriver
-from evac.testing.virtual_loop import Process
-from evac.testing.world import Traffic, Units, World
+from evac_lab.virtual_loop import Process
+from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
+from tests.sim.databases import Member
+from tests.sim.simulated_driver import SimulatedDriver
+from tests.sim.world import Traffic, Units, World
 
 
 class _TrafficDriver(SimulatedDriver):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from evac.testing.scenarios import Happening, Options, draw
-from evac.testing.story import Outcome, Story
+from tests.sim.scenarios import Happening, Options, draw
+from tests.sim.story import Outcome, Story
 
 Way = Literal["kill", "stop"]
 PAUSE_MS = 6_000

@@ -24,7 +24,7 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.conductor import Desk
+from evac.engine.runs.desk import Desk
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of
@@ -34,19 +34,19 @@ from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.port import Lease, Put
-from evac.testing import plans
-from evac.testing.databases import Engine
-from evac.testing.drivers import makers
-from evac.testing.faulty_store import SiteStore, at_once
-from evac.testing.people import Person
-from evac.testing.plans import Shape
-from evac.testing.referee import Referee
-from evac.testing.scenarios import Happening, Options, draw, faults_of, weather_of
-from evac.testing.virtual_loop import Process, VirtualLoop, run
-from evac.testing.world import Broken, World
 from evac.watch.values import EvidenceKind, Seen, Verdict
 from evac.watch.verdict import Standing as Belief
 from evac.watch.witness import Probe
+from evac_lab.virtual_loop import Process, VirtualLoop, run
+from tests.sim import plans
+from tests.sim.databases import Engine
+from tests.sim.drivers import makers
+from tests.sim.faulty_store import SiteStore, at_once
+from tests.sim.people import Person
+from tests.sim.plans import Shape
+from tests.sim.referee import Referee
+from tests.sim.scenarios import Happening, Options, draw, faults_of, weather_of
+from tests.sim.world import Broken, World
 
 KINDS: Final[tuple[EvidenceKind, ...]] = ("agent", "member", "user")
 OBSERVED: Final = "observed"

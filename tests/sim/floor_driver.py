@@ -9,8 +9,8 @@ from typing import Final
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac.testing.floor import Floor, Server
-from evac.testing.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import Process, VirtualLoop
+from tests.sim.floor import Floor, Server
 
 CONNECT_S: Final = 3.0
 LOOK_S: Final = 0.2

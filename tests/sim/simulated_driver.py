@@ -11,8 +11,8 @@ from typing import TypeVar
 from evac.drivers import parameters
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent
-from evac.testing.virtual_loop import Process
-from evac.testing.world import World
+from evac_lab.virtual_loop import Process
+from tests.sim.world import World
 
 T = TypeVar("T")
 

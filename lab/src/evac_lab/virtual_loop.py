@@ -22,7 +22,7 @@ T = TypeVar("T")
 LATER_PERMILLE: Final = 20
 """How often a ready callback is kept for the next turn."""
 
-_PROCESS: ContextVar[Process | None] = ContextVar("evac.testing.process", default=None)
+_PROCESS: ContextVar[Process | None] = ContextVar("evac.process", default=None)
 
 
 class Idle(RuntimeError):
