@@ -9,7 +9,7 @@ from typing import Final
 from evac.app import runs
 from evac.app.applying import ASKING_TOKEN, Loaded, ensure_controller, load
 from evac.drivers.port import Action, Order
-from evac.drivers.registry import Drivers
+from evac.drivers.registry import Drivers, acts
 from evac.engine.runs import requests
 from evac.engine.runs.binding import bind
 from evac.model.errors import EvacError, NotAllowed
@@ -18,8 +18,6 @@ from evac.store.port import Store
 
 LOOK_S: Final = 5.0
 LOOKS_AT_ONCE: Final = 16
-_SAYS_NOTHING: Final = frozenset({"manual", "noop"})
-"""Drivers whose answer is of no system: nothing is concluded from them."""
 
 
 def adopt(
@@ -71,7 +69,7 @@ async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
 
 
 async def _seen(action: Action, drivers: Drivers) -> bool:
-    if action.driver in _SAYS_NOTHING:
+    if not acts(action.driver):
         return False
     order = Order("adopt", action.target, 1, ASKING_TOKEN, 0, "adopt", LOOK_S, "adopt")
     try:

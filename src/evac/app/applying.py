@@ -21,7 +21,7 @@ from evac.app.controlling import hands_of, read_policy
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
 from evac.drivers.port import Action, Checked, Order
-from evac.drivers.registry import Drivers
+from evac.drivers.registry import Drivers, is_by_person
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import digest_of, find_plan, get_plan
 from evac.engine.runs.binding import Bound, bind
@@ -155,7 +155,7 @@ def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
     """Each action in words: what a person shall do, or verb, driver, place and what the plan decided."""
     found = []
     for action in actions:
-        if action.driver == "manual":
+        if is_by_person(action.driver):
             found.append(f"by hand: {action.parameters.get('instructions', action.verb)}")
             continue
         where = f" at {action.at}" if action.at else ""

@@ -6,12 +6,13 @@ Composition: it reads the estate, chooses the driver of each site, and hands the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from evac.drivers.capabilities import BootsServers, PowerReport
 from evac.drivers.port import Action
-from evac.drivers.power_sweep import Looks, PowerSeen, sweep
+from evac.drivers.power_sweep import sweep
 from evac.drivers.registry import Drivers
 from evac.engine.boots.binding import boot_endpoint
 from evac.model.estate import Endpoint, Estate
@@ -29,7 +30,7 @@ class SitePower:
     site: str
     asked: int
     beside: int
-    seen: tuple[PowerSeen, ...]
+    seen: tuple[PowerReport, ...]
 
     def counts(self) -> dict[str, int]:
         """Power, or why it is not known -> servers, the most first."""
@@ -67,11 +68,10 @@ async def observe_power(
 ) -> PowerFacts:
     """Of all sites that have an endpoint of their servers. Changes nothing."""
     actions = {site.id: _actions(estate, number) for number, site in enumerate(estate.sites)}
-    asked: list[tuple[Looks, Action]] = []
+    asked: list[tuple[BootsServers, Action]] = []
     for found in actions.values():
         for action in found:
-            driver: Any = drivers.get(action.driver)
-            asked.append((driver, action))
+            asked.append((drivers.able(action.driver, BootsServers), action))
     seen = iter(await sweep(asked, within_s))
     sites = []
     for number, site in enumerate(estate.sites):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from evac.drivers import noop
 from evac.drivers.port import Action
 from evac.engine.boots.binding import Boots
 from evac.model.plan import Step
@@ -91,4 +92,7 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     known = {step.id for step in steps}
     feeds = {feed: step.site for step in steps for feed in step.feeds if POWER + feed not in known}
     for feed, site in sorted(feeds.items()):
-        yield RunStep(POWER + feed, "power", feed, 0, 0, site=site), Action("start", feed, "noop", site)
+        yield (
+            RunStep(POWER + feed, "power", feed, 0, 0, site=site),
+            Action("start", feed, noop.DRIVER.name, site),
+        )
