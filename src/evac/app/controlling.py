@@ -24,7 +24,7 @@ from evac.app.observed_stores import SeenEstate
 from evac.app.observing import probes_of
 from evac.app.planner.replan import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
-from evac.app.switch_interval import give_way
+from evac.app.side_process import give_way
 from evac.drivers.port import Driver, Verb
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.generation import AgentGenerations

@@ -25,7 +25,7 @@ from typing import Final
 from evac.drivers.port import Action, Driver, Order
 from evac.engine.boots.binding import BOOT_DRIVERS
 from evac.engine.runs.execution import RunExecution
-from evac.engine.runs.recording import Leading
+from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.run.boot_events import BOOT, GONE, POWER, SEVERAL
 from evac.run.silent_servers import is_unheard, tells

@@ -16,17 +16,15 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.lead.candidacy import Candidacy
+from evac.engine.lead.candidacy import Candidacy, LeaseSpan
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, Leadership
-from evac.engine.lead.lease_span import LeaseSpan
 from evac.engine.lead.voting import VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
 from evac.engine.runs.conductor import Conductor, Desk
-from evac.engine.runs.confirmation import to_apply, to_approve
-from evac.engine.runs.replacing import Concerned
-from evac.engine.runs.requested import Wanted
+from evac.engine.runs.proposals import Concerned, Wanted
+from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, ensure_register, read_register
 from evac.engine.stores.stalled_commits import Hanging, Hangs, Protections
 from evac.model.errors import (
@@ -39,8 +37,7 @@ from evac.model.errors import (
     StoreError,
     Unavailable,
 )
-from evac.net.internal_errors import enduring
-from evac.net.shielded import in_own_task
+from evac.net.internal_errors import enduring, in_own_task
 from evac.run import envelope
 from evac.store.anchors import Anchor
 from evac.store.generation import Newer

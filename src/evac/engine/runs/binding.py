@@ -14,7 +14,7 @@ from typing import Final
 
 from evac.derive.limits import limits_of
 from evac.drivers.port import Action
-from evac.engine.boots.steps import fed_already, in_time, longest_first, with_power
+from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from evac.app.open_files import raise_limit
+from evac.app.side_process import raise_limit
 from evac.lab.fleet import silence
 from evac.lab.fleet.admin import AdminDoor
 from evac.lab.fleet.connections import Connection, Door
